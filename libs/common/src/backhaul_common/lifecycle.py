@@ -1,0 +1,94 @@
+"""How a service lives: started whatever its dependencies do, ready when they are there, stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from backhaul_common.logs import get_logger
+
+Check = Callable[[], Awaitable[None]]
+
+
+class Readiness:
+    """Named checks; the service is ready when all pass. A check raises (anything) when its part is not there."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+
+    def add(self, name: str, check: Check) -> None:
+        """Ask ``check`` whenever readiness is asked for."""
+        self._checks[name] = check
+
+    async def failing(self, timeout_s: float = 3.0) -> dict[str, str]:
+        """What is not there, by name, with the reason; empty when ready."""
+
+        async def reason(check: Check) -> str:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await check()
+            except TimeoutError:
+                return "no answer in time"
+            except Exception as exc:  # noqa: BLE001  # a check may fail in any way, and each means "not ready"
+                return str(exc) or type(exc).__name__
+            return ""
+
+        names = list(self._checks)
+        reasons = await asyncio.gather(*(reason(self._checks[name]) for name in names))
+        return {name: text for name, text in zip(names, reasons, strict=True) if text}
+
+
+async def keep_running(name: str, work: Callable[[], Awaitable[None]], *, longest_pause_s: float = 5.0) -> None:
+    """Run ``work`` again whenever it returns or fails, with growing pauses, until cancelled."""
+    log = get_logger(task=name)
+    pause_s = 0.05
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        try:
+            await work()
+        except Exception as exc:  # the task must outlive any failure of one round; each is logged
+            log.error("task_failed", error=repr(exc), retry_in_s=round(pause_s, 2), exc_info=exc)
+        pause_s = 0.05 if loop.time() - began > 30 else min(pause_s * 2, longest_pause_s)
+        await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, not a secret
+
+
+async def until_done(name: str, attempt: Callable[[], Awaitable[None]], *, longest_pause_s: float = 5.0) -> None:
+    """Repeat ``attempt`` with growing pauses until it succeeds once."""
+    log = get_logger(task=name)
+    pause_s = 0.1
+    while True:
+        try:
+            await attempt()
+        except Exception as exc:  # noqa: BLE001  # a dependency may be away in any way; each is logged and tried again
+            log.warning("not_yet", error=repr(exc), retry_in_s=round(pause_s, 2))
+        else:
+            return
+        await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, not a secret
+        pause_s = min(pause_s * 2, longest_pause_s)
+
+
+async def cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel ``task`` and wait until it is gone. Its failure is logged, not raised: others still have to be closed."""
+    task.cancel()
+    results = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        get_logger().warning("task_failed_at_stop", task=task.get_name(), error=repr(results[0]))
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run ``main`` on uvloop. The event it is given is set by SIGTERM and SIGINT; it then closes and returns."""
+
+    async def wrapped() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await main(stop)
+
+    uvloop.run(wrapped())

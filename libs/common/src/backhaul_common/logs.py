@@ -1,0 +1,84 @@
+"""structlog, set up once a process: JSON for machines, colours for people, a trace id in every line, no secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+from opentelemetry import trace
+
+MASKED = "***"
+_SECRET_KEYS = ("authorization", "api_key", "apikey", "token", "secret", "secrets", "password", "cookie", "credential")
+
+
+def configure(
+    service: str, *, fmt: Literal["json", "console"] = "json", level: str = "info", stream: TextIO | None = None
+) -> None:
+    """Set up structlog and route the standard library's logging through it. Called once, by the composition root."""
+    out = stream or sys.stdout
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace_id,
+        mask_secrets,
+        structlog.processors.dict_tracebacks if fmt == "json" else structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(serializer=_dumps)
+        if fmt == "json"
+        else structlog.dev.ConsoleRenderer(colors=out.isatty())
+    )
+
+    def add_service(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["service"] = service
+        return event
+
+    structlog.configure(
+        processors=[add_service, *shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[add_service, *shared],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries speak at warning and above: their info lines repeat what the canonical lines say.
+    root.setLevel(max(number, logging.WARNING))
+
+
+def get_logger(**values: Any) -> structlog.typing.FilteringBoundLogger:
+    """A logger with ``values`` bound to every line."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**values)
+    return logger
+
+
+def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor that masks values whose key says that they are secret."""
+    for key in event:
+        if key.lower() in _SECRET_KEYS:
+            event[key] = MASKED
+    return event
+
+
+def _add_trace_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if "trace_id" not in event:
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            event["trace_id"] = f"{context.trace_id:032x}"
+    return event
+
+
+def _dumps(value: Any, **_: Any) -> str:
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

@@ -1,0 +1,96 @@
+"""The only place where subjects, streams, collections and channel keys are named."""
+
+from __future__ import annotations
+
+import re
+
+from backhaul_common.errors import BackhaulError, Code
+
+CALLBACKS_STREAM = "CALLBACKS"
+EVENTS_STREAM = "EVENTS"
+
+TENANT_CHANGED_SUBJECT = "backhaul.tenants.changed"
+"""Core NATS; the payload is the id of the tenant that was written or deleted."""
+
+TENANTS_COLLECTION = "tenants"
+EVENTS_COLLECTION = "events"
+MESSAGES_COLLECTION = "messages"
+COMMUNICATIONS_COLLECTION = "communications"
+DEAD_LETTERS_COLLECTION = "dead_letters"
+
+_TENANT_ID = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
+_QUEUE_PATH = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]{0,62}[A-Za-z0-9])?")
+
+
+def check_tenant_id(value: str, *, field: str = "id") -> str:
+    """``value`` if it can be a tenant's id; otherwise INVALID_ARGUMENT."""
+    if not _TENANT_ID.fullmatch(value):
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            "A tenant id is 1 to 64 lower-case letters, digits, dashes and underscores, and starts and ends with a "
+            "letter or digit.",
+            field=field,
+            fix="Choose another id.",
+        )
+    return value
+
+
+def check_queue_path(value: str, *, field: str = "queue_path") -> str:
+    """``value`` if it can be a queue path (one subject token); otherwise INVALID_ARGUMENT."""
+    if not _QUEUE_PATH.fullmatch(value):
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            "A queue path is 1 to 64 letters, digits, dashes and underscores.",
+            field=field,
+            fix="Choose another queue path; dots, blanks and wildcards cannot be part of it.",
+        )
+    return value
+
+
+def check_label(value: str, *, field: str = "label") -> str:
+    """``value`` if it can be a channel's label; otherwise INVALID_ARGUMENT."""
+    if not _LABEL.fullmatch(value):
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            "A channel label is 1 to 64 letters, digits, blanks, dashes and underscores, and starts and ends with a "
+            "letter or digit.",
+            field=field,
+            fix="Choose another label, for example Twilio or Outbound Delivery.",
+        )
+    return value
+
+
+def channel_key(label: str) -> str:
+    """The canonical key of a channel's label: labels that differ in case or in blank against dash are one channel."""
+    return label.lower().replace(" ", "-")
+
+
+def queue_path_key(queue_path: str) -> str:
+    """What must be unique across tenants: queue paths that differ only in case are one."""
+    return queue_path.lower()
+
+
+def callbacks_subject(queue_path: str, channel: str) -> str:
+    """Where callbacks of a tenant's channel are stored. ``channel`` is a key."""
+    return f"callbacks.{queue_path_key(queue_path)}.{channel}"
+
+
+def callbacks_of(queue_path: str) -> str:
+    """All callbacks of a tenant, as a filter."""
+    return f"callbacks.{queue_path_key(queue_path)}.>"
+
+
+def events_subject(queue_path: str, channel: str, kind: str) -> str:
+    """Where events of a tenant's channel are published. ``channel`` is a key."""
+    return f"events.{queue_path_key(queue_path)}.{channel}.{kind}"
+
+
+def events_of(queue_path: str) -> str:
+    """All events of a tenant, as a filter."""
+    return f"events.{queue_path_key(queue_path)}.>"
+
+
+def normalizer_consumer(tenant_id: str) -> str:
+    """The durable consumer on CALLBACKS from which a tenant's callbacks are normalised."""
+    return f"normalizer-{tenant_id}"

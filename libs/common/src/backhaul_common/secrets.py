@@ -1,0 +1,67 @@
+"""Secrets at rest, and the credentials that tenants present.
+
+Provider secrets are encrypted (Fernet: AES-128-CBC with HMAC-SHA256) under a ring of keys, so that keys rotate.
+Credentials are random and long, so one SHA-256 is hash enough: there is no dictionary to try.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+CredentialKind = Literal["api", "ingest"]
+
+_PREFIX: dict[CredentialKind, str] = {"api": "bhk", "ingest": "bhi"}
+_CREDENTIAL = re.compile(r"(bhk|bhi)_([0-9a-f]{12})_([0-9a-f]{48})")
+
+
+class SecretBox:
+    """Encrypts with the first key; decrypts with any."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """``keys``: Fernet keys (32 bytes, URL-safe base64), newest first. Raises ValueError when one is not."""
+        if not keys:
+            raise ValueError("at least one key is needed")
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def encrypt(self, plain: str) -> str:
+        """An opaque text that only this ring decrypts."""
+        return self._fernet.encrypt(plain.encode()).decode("ascii")
+
+    def decrypt(self, token: str) -> str:
+        """The plain text. Raises ValueError when no key of the ring fits."""
+        try:
+            return self._fernet.decrypt(token.encode("ascii")).decode()
+        except InvalidToken as exc:
+            raise ValueError("no key of the ring decrypts this secret: was a key removed too early?") from exc
+
+
+def new_credential(kind: CredentialKind) -> tuple[str, str, str]:
+    """A fresh credential: its id (12 hex digits, public), the text to show once, and the digest to store."""
+    credential_id, secret = os.urandom(6).hex(), os.urandom(24).hex()
+    return credential_id, f"{_PREFIX[kind]}_{credential_id}_{secret}", digest(secret)
+
+
+def digest(secret: str) -> str:
+    """What is stored of a credential's secret part: its SHA-256 in hex."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def parse_credential(text: str) -> tuple[CredentialKind, str, str] | None:
+    """Kind, id and secret part of a presented credential; None when it cannot be one of ours."""
+    match = _CREDENTIAL.fullmatch(text)
+    if match is None:
+        return None
+    prefix, credential_id, secret = match.groups()
+    return ("api" if prefix == "bhk" else "ingest"), credential_id, secret
+
+
+def matches(secret: str, stored_digest: str) -> bool:
+    """Whether ``secret`` is the one whose digest is stored; takes the same time either way."""
+    return hmac.compare_digest(digest(secret), stored_digest)

@@ -1,0 +1,84 @@
+"""Settings that every service has, read once from the environment.
+
+A service's own ``settings.py`` derives from ``CommonSettings``; nothing else reads the environment. The standard
+``OTEL_*`` variables are read by OpenTelemetry itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = TypeVar("S", bound="CommonSettings")
+
+
+class CommonSettings(BaseSettings):
+    """What every service needs to reach its dependencies. The variable of a field is its name with ``BACKHAUL_``."""
+
+    model_config = SettingsConfigDict(env_prefix="BACKHAUL_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    nats_url: str = Field("nats://127.0.0.1:4222", description="One or more servers, comma-separated.")
+    nats_credentials_file: Path | None = Field(None, description="A NATS .creds file.")
+    stream_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream: 1 locally, 3 in a cluster.")
+    stream_max_age_s: float = Field(
+        7 * 86400, gt=0, description="How long stored callbacks and events can be replayed."
+    )
+    stream_max_bytes: int = Field(
+        -1, ge=-1, description="Size of each stream; when full, publishing fails and nothing stored is dropped."
+    )
+
+    mongo_uri: SecretStr = Field(SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0"), description="A replica set.")
+    mongo_database: str = Field("backhaul", pattern=r"^[A-Za-z0-9_-]{1,48}$")
+
+    secret_keys: SecretStr = Field(
+        SecretStr(""), description="Fernet keys, comma-separated, newest first: the first encrypts, all decrypt."
+    )
+    secret_keys_file: Path | None = Field(None, description="The same, one key a line, instead of secret_keys.")
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of services without HTTP; 0 is off.")
+
+    grpc_tls_cert_file: Path | None = Field(None, description="This service's certificate chain, PEM.")
+    grpc_tls_key_file: Path | None = Field(None, description="Its private key, PEM.")
+    grpc_tls_ca_file: Path | None = Field(
+        None, description="The authority that both sides must present a certificate of."
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> CommonSettings:
+        given = [self.grpc_tls_cert_file, self.grpc_tls_key_file, self.grpc_tls_ca_file]
+        if any(given) and not all(given):
+            raise ValueError(
+                "BACKHAUL_GRPC_TLS_CERT_FILE, _KEY_FILE and _CA_FILE belong together: set all three or none"
+            )
+        return self
+
+    def encryption_keys(self) -> list[str]:
+        """The key ring, newest first. Raises ValueError naming the variable when there is none."""
+        if self.secret_keys_file is not None:
+            text = self.secret_keys_file.read_text("utf-8").replace("\n", ",")
+        else:
+            text = self.secret_keys.get_secret_value()
+        keys = [key.strip() for key in text.split(",") if key.strip()]
+        if not keys:
+            raise ValueError(
+                "BACKHAUL_SECRET_KEYS (or BACKHAUL_SECRET_KEYS_FILE) is empty: it must hold at least one Fernet key "
+                "(32 random bytes in URL-safe base64); make one with: openssl rand -base64 32 | tr '+/' '-_'"
+            )
+        return keys
+
+
+def load(settings_type: type[S]) -> S:
+    """The settings from the environment; when one is invalid, says which on standard error and exits with 2."""
+    try:
+        return settings_type()
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False, include_input=False, include_context=False):
+            name = "_".join(str(part) for part in error["loc"]).upper()
+            sys.stderr.write(f"BACKHAUL_{name}: {error['msg']}\n" if name else f"{error['msg']}\n")
+        raise SystemExit(2) from None

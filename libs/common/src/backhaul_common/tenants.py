@@ -1,0 +1,183 @@
+"""Tenants as every service sees them: immutable values, and one cached reader.
+
+The gateway writes the collection; everybody reads it through ``TenantDirectory``, which holds all tenants in memory.
+A change message on NATS refreshes one tenant at once; a full read now and then heals a message that was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from pydantic import BaseModel, ConfigDict, Field
+
+from backhaul_common.errors import BackhaulError, unavailable
+from backhaul_common.lifecycle import keep_running, until_done
+from backhaul_common.logs import get_logger
+from backhaul_common.mongo import Collection, translated
+from backhaul_common.names import TENANT_CHANGED_SUBJECT, queue_path_key
+from backhaul_common.secrets import CredentialKind
+
+VerificationMode = Literal["enforce", "observe", "off"]
+TenantStatus = Literal["active", "suspended", "deleting"]
+
+
+class _Value(BaseModel):
+    # Unknown fields are ignored, so that an older copy of a service reads what a newer one wrote.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Limits(_Value):
+    """What a tenant may ask of the gateway."""
+
+    requests_per_second: float = Field(5000, gt=0, le=1_000_000)
+    burst: int = Field(10_000, ge=1, le=10_000_000)
+    max_body_bytes: int = Field(1_048_576, ge=1024, le=4_194_304)
+
+
+class Credential(_Value):
+    """One API key or ingest token; only the digest of its secret part is kept."""
+
+    id: str
+    kind: CredentialKind
+    digest: str
+    created_at: datetime
+
+
+class Channel(_Value):
+    """A tenant's configured source. ``secrets`` are encrypted; ``settings`` fit the provider's own model."""
+
+    label: str
+    key: str
+    provider: str
+    secrets: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = {}
+    verification: VerificationMode = "enforce"
+    updated_at: datetime
+
+
+class Tenant(_Value):
+    """A customer of the platform team. ``channels`` are by key; ``revision`` grows with every write."""
+
+    id: str
+    name: str
+    queue_path: str
+    status: TenantStatus = "active"
+    limits: Limits = Limits()
+    credentials: tuple[Credential, ...] = ()
+    channels: Mapping[str, Channel] = {}
+    revision: int = 1
+    created_at: datetime
+    updated_at: datetime
+
+    def to_document(self) -> dict[str, Any]:
+        """The document that is stored; ``queue_path_key`` carries the unique index."""
+        document = self.model_dump(mode="python")
+        document["_id"] = document.pop("id")
+        document["queue_path_key"] = queue_path_key(self.queue_path)
+        return document
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Tenant:
+        """The tenant that a stored document describes."""
+        return cls.model_validate({**document, "id": document["_id"]})
+
+
+Listener = Callable[[str, Tenant | None], None]
+"""Told the id and the new value of a tenant, None when it is gone."""
+
+
+class TenantDirectory:
+    """All tenants, in memory. Reading never waits; while MongoDB is away the last known tenants stay."""
+
+    def __init__(self, collection: Collection, *, refresh_s: float = 15.0) -> None:
+        self._collection = collection
+        self._refresh_s = refresh_s
+        self._tenants: dict[str, Tenant] = {}
+        self._listeners: list[Listener] = []
+        self._synced = False
+        self._log = get_logger(component="tenant_directory")
+
+    @property
+    def tenants(self) -> Mapping[str, Tenant]:
+        """Every tenant by id."""
+        return MappingProxyType(self._tenants)
+
+    def get(self, tenant_id: str) -> Tenant | None:
+        """The tenant, or None."""
+        return self._tenants.get(tenant_id)
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` for every tenant that is known, and whenever one changes. It must not block or raise."""
+        self._listeners.append(listener)
+        for tenant in self._tenants.values():
+            listener(tenant.id, tenant)
+
+    async def check(self) -> None:
+        """A readiness check: the tenants have been read once."""
+        if not self._synced:
+            raise BackhaulError(unavailable("MongoDB").code, "The tenants have not been read yet.")
+
+    async def run(self) -> None:
+        """Read all tenants as soon as MongoDB answers, then again every ``refresh_s`` seconds, until cancelled."""
+        await until_done("read_tenants", self.refresh)
+
+        async def forever() -> None:
+            while True:
+                await asyncio.sleep(self._refresh_s)
+                await self.refresh()
+
+        await keep_running("refresh_tenants", forever, longest_pause_s=self._refresh_s)
+
+    async def follow(self, nats: NatsClient) -> None:
+        """Refresh a tenant as soon as somebody says that it changed."""
+
+        async def changed(message: Msg) -> None:
+            tenant_id = message.data.decode("utf-8", "replace")
+            try:
+                await self.reload(tenant_id)
+            except BackhaulError as exc:
+                # The next full read brings what is missed here.
+                self._log.warning("tenant_reload_failed", tenant=tenant_id, error=str(exc))
+
+        await nats.subscribe(TENANT_CHANGED_SUBJECT, cb=changed)
+
+    async def reload(self, tenant_id: str) -> Tenant | None:
+        """Read one tenant now. UNAVAILABLE when MongoDB is away."""
+        async with translated():
+            document = await self._collection.find_one({"_id": tenant_id})
+        tenant = Tenant.from_document(document) if document is not None else None
+        self._put(tenant_id, tenant)
+        return tenant
+
+    async def refresh(self) -> None:
+        """Read all tenants now. UNAVAILABLE when MongoDB is away."""
+        found: dict[str, Tenant] = {}
+        async with translated():
+            async for document in self._collection.find({}):
+                tenant = Tenant.from_document(document)
+                found[tenant.id] = tenant
+        for tenant_id in [known for known in self._tenants if known not in found]:
+            self._put(tenant_id, None)
+        for tenant_id, tenant in found.items():
+            self._put(tenant_id, tenant)
+        self._synced = True
+
+    def _put(self, tenant_id: str, tenant: Tenant | None) -> None:
+        known = self._tenants.get(tenant_id)
+        if tenant is None:
+            if known is None:
+                return
+            del self._tenants[tenant_id]
+        else:
+            # Two reads may overtake each other: an older revision of the same registration never replaces a newer one.
+            if known is not None and known.created_at == tenant.created_at and known.revision >= tenant.revision:
+                return
+            self._tenants[tenant_id] = tenant
+        for listener in self._listeners:
+            listener(tenant_id, tenant)

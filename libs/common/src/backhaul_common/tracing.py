@@ -1,0 +1,137 @@
+"""OpenTelemetry traces, exported by OTLP when ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set.
+
+Without an exporter no span is recorded, yet every request still has a trace id that is passed on and logged.
+The W3C ``traceparent`` text is what crosses processes: in HTTP and NATS headers, gRPC metadata and stored callbacks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AttributeValue
+
+_VERSION, _TRACE_ID, _SPAN_ID = 2, 32, 16
+
+
+class Tracing:
+    """A process's tracer. ``enabled`` is false where nothing would export a span; spans then cost next to nothing."""
+
+    def __init__(self, service: str, provider: TracerProvider | None) -> None:
+        self.enabled = provider is not None
+        self._provider = provider
+        self._tracer = provider.get_tracer(f"backhaul.{service}") if provider else None
+
+    @classmethod
+    def from_environment(cls, service: str) -> Tracing:
+        """Export by OTLP/gRPC when the standard variables name an endpoint; record nothing otherwise."""
+        endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        if not endpoint:
+            return cls(service, None)
+        provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"backhaul-{service}"}))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        return cls(service, provider)
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        *,
+        parent: str | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        links: Sequence[str] = (),
+    ) -> Iterator[Span]:
+        """A span that is current inside the block; an exception marks it as failed and goes on.
+
+        ``parent`` and ``links`` are traceparents; without ``parent`` the current span is the parent.
+        """
+        span = self.start(name, parent=parent, kind=kind, attributes=attributes, links=links)
+        token = otel_context.attach(trace.set_span_in_context(span))
+        try:
+            yield span
+        except Exception as exc:
+            span.set_status(Status(StatusCode.ERROR, type(exc).__name__))
+            raise
+        finally:
+            otel_context.detach(token)
+            span.end()
+
+    def start(
+        self,
+        name: str,
+        *,
+        parent: str | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        links: Sequence[str] = (),
+        start_time_ns: int | None = None,
+    ) -> Span:
+        """A span that the caller ends. It is not made current."""
+        parent_context = parse_traceparent(parent) if parent else None
+        if self._tracer is None:
+            current = parent_context or trace.get_current_span().get_span_context()
+            return NonRecordingSpan(current if current.is_valid else _new_context())
+        context = trace.set_span_in_context(NonRecordingSpan(parent_context)) if parent_context else None
+        return self._tracer.start_span(
+            name,
+            context=context,
+            kind=kind,
+            attributes=attributes,
+            links=[Link(link) for text in links if (link := parse_traceparent(text))],
+            start_time=start_time_ns,
+        )
+
+    def close(self) -> None:
+        """Export what is still queued."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+
+def new_traceparent() -> str:
+    """The traceparent of a fresh trace that nobody samples."""
+    return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-00"
+
+
+def parse_traceparent(text: str) -> SpanContext | None:
+    """The span context that ``text`` names; None when it is not a valid W3C traceparent."""
+    parts = text.split("-")
+    if len(parts) < 4 or [len(part) for part in parts[:4]] != [_VERSION, _TRACE_ID, _SPAN_ID, 2] or parts[0] == "ff":
+        return None
+    try:
+        context = SpanContext(
+            int(parts[1], 16), int(parts[2], 16), is_remote=True, trace_flags=TraceFlags(int(parts[3], 16) & 1)
+        )
+    except ValueError:
+        return None
+    return context if context.is_valid else None
+
+
+def traceparent_of(span: Span) -> str:
+    """The text that passes ``span`` on as a parent; empty when the span has no valid context."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def current_traceparent() -> str:
+    """``traceparent_of`` the current span."""
+    return traceparent_of(trace.get_current_span())
+
+
+def _new_context() -> SpanContext:
+    return SpanContext(
+        int.from_bytes(os.urandom(16), "big"),
+        int.from_bytes(os.urandom(8), "big"),
+        is_remote=False,
+        trace_flags=TraceFlags(0),
+    )
