@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -24,35 +23,44 @@ async def connect(
     settings: CommonSettings,
     name: str,
     *,
+    client: Client | None = None,
     buffer_while_away: bool = True,
     on_reconnect: Callable[[], Awaitable[None]] | None = None,
 ) -> Client:
     """A client that reconnects for ever. Returns when the first connection stands; cancel it to give up.
 
+    Pass ``client`` to hold on to it before: nats-py connects the object that it is called on.
     With ``buffer_while_away`` false, publishing while the connection is down raises OutboundBufferLimitError at once
     instead of keeping the message for later: what was answered as not stored must not be stored behind one's back.
     """
-    log = get_logger()
+    log = get_logger(component="nats")
+    connecting = client if client is not None else Client()
+    last_error = ""
 
     async def disconnected() -> None:
         log.warning("nats_disconnected")
 
     async def reconnected() -> None:
-        log.info("nats_reconnected", server=str(client.connected_url and client.connected_url.netloc))
+        nonlocal last_error
+        last_error = ""
+        log.info("nats_reconnected")
         if on_reconnect is not None:
             await on_reconnect()
 
     async def failed(exc: Exception) -> None:
-        log.warning("nats_error", error=repr(exc))
+        # While a server is away every attempt fails alike; one line says it.
+        nonlocal last_error
+        if repr(exc) != last_error:
+            last_error = repr(exc)
+            log.warning("nats_error", error=last_error)
 
-    client = Client()
-    options: dict[str, object] = {"pending_size": 0} if not buffer_while_away else {}
+    options: dict[str, object] = {} if buffer_while_away else {"pending_size": 0}
     if settings.nats_credentials_file is not None:
         options["user_credentials"] = str(settings.nats_credentials_file)
-    delay_s = 0.1
+    pause_s = 0.1
     while True:
         try:
-            await client.connect(
+            await connecting.connect(
                 servers=[url.strip() for url in settings.nats_url.split(",")],
                 name=name,
                 allow_reconnect=True,
@@ -66,12 +74,12 @@ async def connect(
                 error_cb=failed,
                 **options,  # type: ignore[arg-type]  # the options' values are typed one by one
             )
-            return client
-        except (TimeoutError, OSError, nats.errors.Error) as exc:
-            log.warning("nats_unreachable", error=repr(exc), retry_in_s=delay_s)
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, 5.0)
-            client = Client()
+        except (OSError, TimeoutError, nats.errors.Error) as exc:
+            await failed(exc)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+        else:
+            return connecting
 
 
 def stream_configs(settings: CommonSettings) -> list[StreamConfig]:

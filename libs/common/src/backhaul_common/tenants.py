@@ -135,7 +135,7 @@ class TenantDirectory:
         await keep_running("refresh_tenants", forever, longest_pause_s=self._refresh_s)
 
     async def follow(self, nats: NatsClient) -> None:
-        """Refresh a tenant as soon as somebody says that it changed."""
+        """Refresh a tenant as soon as somebody says that it changed. After a reconnection, call ``refresh``."""
 
         async def changed(message: Msg) -> None:
             tenant_id = message.data.decode("utf-8", "replace")
@@ -146,6 +146,9 @@ class TenantDirectory:
                 self._log.warning("tenant_reload_failed", tenant=tenant_id, error=str(exc))
 
         await nats.subscribe(TENANT_CHANGED_SUBJECT, cb=changed)
+        await nats.flush()
+        # What changed before the subscription stood was not heard.
+        await until_done("read_tenants", self.refresh)
 
     async def reload(self, tenant_id: str) -> Tenant | None:
         """Read one tenant now. UNAVAILABLE when MongoDB is away."""
@@ -157,12 +160,14 @@ class TenantDirectory:
 
     async def refresh(self) -> None:
         """Read all tenants now. UNAVAILABLE when MongoDB is away."""
+        # A tenant that appears while this reads may be missing from what it read: only those known before can be gone.
+        before = set(self._tenants)
         found: dict[str, Tenant] = {}
         async with translated():
             async for document in self._collection.find({}):
                 tenant = Tenant.from_document(document)
                 found[tenant.id] = tenant
-        for tenant_id in [known for known in self._tenants if known not in found]:
+        for tenant_id in before - found.keys():
             self._put(tenant_id, None)
         for tenant_id, tenant in found.items():
             self._put(tenant_id, tenant)

@@ -1,0 +1,1 @@
+"""Turns callbacks into events, and events into message states and counts."""

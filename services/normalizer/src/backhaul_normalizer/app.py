@@ -1,0 +1,102 @@
+"""The composition root: the only place where clients are built, closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+
+from backhaul_channels import load_adapters
+from backhaul_common import jetstream, logs, mongo
+from backhaul_common.errors import BackhaulError
+from backhaul_common.lifecycle import Readiness, cancel, keep_running, until_done
+from backhaul_common.metrics import Metrics
+from backhaul_common.names import TENANTS_COLLECTION
+from backhaul_common.rpc import serve
+from backhaul_common.tenants import TenantDirectory
+from backhaul_common.tracing import Tracing
+from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
+from nats.aio.client import Client as NatsClient
+from prometheus_client import start_http_server
+
+from backhaul_normalizer.consumer import Consumer
+from backhaul_normalizer.feed import FairFeed
+from backhaul_normalizer.normalize import Normalizer
+from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher
+from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.service import NormalizerUseCases
+from backhaul_normalizer.servicer import NormalizerServicer
+from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.store import MongoEventStore
+
+SERVICE = normalizer_pb2.DESCRIPTOR.services_by_name["NormalizerService"].full_name
+
+
+async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set. Dependencies may be away at any time: readiness says which."""
+    logs.configure("normalizer", fmt=settings.log_format, level=settings.log_level)
+    tracing, metrics = Tracing.from_environment("normalizer"), Metrics("normalizer")
+    readiness = Readiness()
+    async with AsyncExitStack() as stack:
+        stack.callback(tracing.close)
+        stack.callback(metrics.close)
+        if settings.metrics_port:
+            server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+
+        client = mongo.connect(settings.mongo_uri.get_secret_value())
+        stack.callback(client.close)
+        database = mongo.database(client, settings.mongo_database)
+        directory = TenantDirectory(database[TENANTS_COLLECTION])
+        store, reads = MongoEventStore(client, database), MongoReads(database)
+        adapters = load_adapters()
+        normalizer = Normalizer(adapters, directory)
+        readiness.add("tenants", directory.check)
+        readiness.add("mongodb", store.ping)
+
+        nats = NatsClient()
+        js = nats.jetstream(timeout=5)
+        feed = FairFeed(nats, js, directory, settings)
+        readiness.add("nats", feed.check)
+        consumer = Consumer(feed, normalizer, store, JetStreamPublisher(js, directory), metrics, tracing)
+        use_cases = NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js))
+        servicer = NormalizerServicer(use_cases, reads, database)
+        await serve(
+            stack,
+            settings,
+            tracing,
+            readiness,
+            listen=settings.normalizer_grpc_listen,
+            services=[SERVICE],
+            register=lambda server: normalizer_pb2_grpc.add_NormalizerServiceServicer_to_server(servicer, server),
+        )
+
+        def start(name: str, work: Callable[[], Awaitable[None]]) -> None:
+            stack.push_async_callback(cancel, asyncio.create_task(keep_running(name, work), name=name))
+
+        async def reconnected() -> None:
+            await feed.reconnected()
+            # What changed while the connection was down was not heard. If MongoDB is away too, the next round brings it.
+            with suppress(BackhaulError):
+                await directory.refresh()
+
+        async def consume() -> None:
+            await jetstream.connect(settings, "normalizer", client=nats, on_reconnect=reconnected)
+            await until_done("ensure_streams", lambda: jetstream.ensure_streams(js, settings))
+            await until_done("prepare_store", store.prepare)
+            await directory.follow(nats)
+            start("feed", feed.run)
+            start("consumer", consumer.run)
+
+        start("tenants", directory.run)
+        stack.push_async_callback(_close, nats)
+        stack.push_async_callback(cancel, asyncio.create_task(consume(), name="consume"))
+        await stop.wait()
+        logs.get_logger().info("stopping")
+
+
+async def _close(nats: NatsClient) -> None:
+    if nats.is_connected:
+        await nats.flush()  # Acknowledgements that are still on their way out.
+    await nats.close()

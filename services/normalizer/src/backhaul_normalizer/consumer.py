@@ -1,0 +1,223 @@
+"""From CALLBACKS to MongoDB and EVENTS, batch by batch.
+
+While one batch is being committed the next is read, so the processor works while the database does. Commits of one
+process follow one another: two of its batches never conflict. What goes wrong is decided in one place, ``_settle``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backhaul_common import metrics as catalogue
+from backhaul_common.errors import BackhaulError
+from backhaul_common.lifecycle import until_done
+from backhaul_common.logs import get_logger
+from backhaul_common.metrics import Metrics
+from backhaul_common.mongo import is_transient
+from backhaul_common.tracing import Tracing, traceparent_of
+from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from google.protobuf.message import DecodeError
+from opentelemetry.trace import Span, SpanKind
+
+from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.normalize import Normalizer, reject
+from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher
+from backhaul_normalizer.store import Committed, Rejection
+
+_AGAIN_S = 1.0
+"""How long a batch waits that could not be committed or published because something was away."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """``facts`` has each event once; ``repeats`` says which further messages of the stream brought it too."""
+
+    deliveries: Sequence[Delivery]
+    began: float
+    callbacks: list[tuple[Callback, int]] = field(default_factory=list)
+    facts: dict[str, Fact] = field(default_factory=dict)
+    repeats: dict[str, set[int]] = field(default_factory=dict)
+    rejections: dict[str, Rejection] = field(default_factory=dict)
+    oldest_us: int = 0
+
+
+class Consumer:
+    """Takes batches from the feed until cancelled."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        normalizer: Normalizer,
+        store: EventStore,
+        publisher: Publisher,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> None:
+        self._feed = feed
+        self._normalizer = normalizer
+        self._store = store
+        self._publisher = publisher
+        self._tracing = tracing
+        self._log = get_logger(component="consumer")
+        self._callbacks = metrics.counter(catalogue.CALLBACKS_NORMALIZED)
+        self._stored = metrics.counter(catalogue.EVENTS_STORED)
+        self._duplicate = metrics.counter(catalogue.EVENTS_DUPLICATE)
+        self._dead = metrics.counter(catalogue.DEAD_LETTERS)
+        self._retries = metrics.counter(catalogue.BATCH_RETRIES)
+        self._seconds = metrics.histogram(catalogue.BATCH_SECONDS)
+        self._events = metrics.histogram(catalogue.BATCH_EVENTS)
+        self._lag = metrics.histogram(catalogue.CALLBACK_LAG_SECONDS)
+
+    async def run(self) -> None:
+        """Process for ever. A batch that is under way when this is cancelled is delivered again."""
+        settling: asyncio.Task[None] | None = None
+        try:
+            while True:
+                deliveries = await self._feed.next_batch()
+                batch = self._read(deliveries)
+                if settling is not None:
+                    await settling
+                settling = asyncio.create_task(self._settle(batch), name="settle")
+        finally:
+            if settling is not None:
+                settling.cancel()
+                await asyncio.gather(settling, return_exceptions=True)
+
+    def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
+        batch = _Batch(deliveries, time.perf_counter())
+        for delivery in deliveries:
+            try:
+                callbacks = CallbackBatch.FromString(delivery.data).callbacks
+            except DecodeError:
+                # Only a program that is not Backhaul can have written it; there is no tenant's callback in it to keep.
+                self._log.error("not_a_callback_batch", tenant=delivery.tenant, stream_seq=delivery.stream_seq)
+                continue
+            for callback in callbacks:
+                if callback.tenant_id != delivery.tenant:
+                    # The queue path was another tenant's once. That tenant was purged, and its callbacks go with it.
+                    self._log.error("foreign_callback", tenant=delivery.tenant, callback_id=callback.id)
+                    continue
+                batch.callbacks.append((callback, delivery.stream_seq))
+                if not batch.oldest_us or callback.received_at_us < batch.oldest_us:
+                    batch.oldest_us = callback.received_at_us
+                for one in self._normalizer.read(callback, delivery.stream_seq):
+                    if isinstance(one, Fact):
+                        if batch.facts.setdefault(one.id, one) is not one:
+                            batch.repeats.setdefault(one.id, set()).add(one.stream_seq)
+                    else:
+                        batch.rejections.setdefault(one.id, one)
+        return batch
+
+    async def _settle(self, batch: _Batch) -> None:
+        """Commit, publish, acknowledge; or give back, or isolate what cannot be stored."""
+        span = self._start_span(batch)
+        try:
+            await self._process(batch, span)
+        except Exception as exc:  # noqa: BLE001  # every failure is decided on here: put back, or isolated until one callback remains
+            if is_transient(exc):
+                await self._put_back(batch, exc)
+            else:
+                self._log.error("batch_failed", deliveries=len(batch.deliveries), exc_info=exc)
+                await self._isolate(batch, exc)
+        finally:
+            span.end()
+
+    async def _process(self, batch: _Batch, span: Span) -> None:
+        facts = list(batch.facts.values())
+        with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
+            committed = await self._store.commit(facts, list(batch.rejections.values()))
+        readable_at = time.time()
+        with self._tracing.span("events.publish", parent=traceparent_of(span), kind=SpanKind.PRODUCER) as publish_span:
+            await self._publisher.publish(_to_publish(batch, committed), traceparent_of(publish_span))
+        for delivery in batch.deliveries:
+            await delivery.ack()
+        self._report(batch, committed, readable_at, span)
+
+    async def _put_back(self, batch: _Batch, exc: Exception) -> None:
+        what = exc.message if isinstance(exc, BackhaulError) else type(exc).__name__
+        self._log.warning("batch_put_back", reason=what, deliveries=len(batch.deliveries))
+        self._retries.add(what)
+        for delivery in batch.deliveries:
+            await delivery.nak(_AGAIN_S)
+        await self._feed.hand_back(_AGAIN_S)
+        await until_done("store_answers", self._store.ping, longest_pause_s=2.0)
+        self._feed.resume()
+
+    async def _isolate(self, batch: _Batch, exc: Exception) -> None:
+        """Something in the batch cannot be stored: find it by trying each message alone, then file it."""
+        if len(batch.deliveries) > 1:
+            for delivery in batch.deliveries:
+                await self._settle(self._read([delivery]))
+            return
+        reason = f"It could not be stored: {type(exc).__name__}."
+        rejections = [reject(callback, callback.body, reason, seq) for callback, seq in batch.callbacks]
+        await self._settle_rejected(batch, rejections)
+
+    async def _settle_rejected(self, batch: _Batch, rejections: Sequence[Rejection]) -> None:
+        try:
+            await self._store.commit([], rejections)
+        except Exception as exc:  # noqa: BLE001  # even the dead letter cannot be stored: keep it in the stream, loudly, and go on
+            self._log.error("dead_letter_failed", exc_info=exc)
+            await batch.deliveries[0].nak(30.0)
+        else:
+            for one in rejections:
+                self._dead.add(one.tenant, one.channel)
+            await batch.deliveries[0].ack()
+
+    def _start_span(self, batch: _Batch) -> Span:
+        parents = list(dict.fromkeys(callback.traceparent for callback, _ in batch.callbacks if callback.traceparent))
+        # A span has one parent: the first callback's. The others' traces are linked, so each leads here.
+        return self._tracing.start(
+            "normalizer.batch",
+            parent=parents[0] if parents else None,
+            kind=SpanKind.CONSUMER,
+            links=parents[1:128] if self._tracing.enabled else (),
+        )
+
+    def _report(self, batch: _Batch, committed: Committed, readable_at: float, span: Span) -> None:
+        for callback, _ in batch.callbacks:
+            self._callbacks.add(callback.tenant_id, callback.channel)
+        for fact in committed.new:
+            self._stored.add(fact.tenant, fact.channel, fact.kind.value)
+        for event_id in committed.known:
+            fact = batch.facts[event_id]
+            self._duplicate.add(fact.tenant, fact.channel)
+        for one in batch.rejections.values():
+            self._dead.add(one.tenant, one.channel)
+        duration_s = time.perf_counter() - batch.began
+        lag_s = max(0.0, readable_at - batch.oldest_us / 1e6) if batch.oldest_us else 0.0
+        self._seconds.record(duration_s)
+        self._events.record(len(batch.facts))
+        self._lag.record(lag_s)
+        self._log.info(
+            "batch",
+            tenants=len({callback.tenant_id for callback, _ in batch.callbacks}),
+            deliveries=len(batch.deliveries),
+            callbacks=len(batch.callbacks),
+            events=len(committed.new),
+            duplicates=len(committed.known),
+            dead_letters=len(batch.rejections),
+            oldest_lag_ms=round(lag_s * 1000, 1),
+            duration_ms=round(duration_s * 1000, 1),
+            trace_id=f"{span.get_span_context().trace_id:032x}",
+        )
+
+
+def _to_publish(batch: _Batch, committed: Committed) -> list[Fact]:
+    """What EVENTS may not have yet.
+
+    New events, and those that a message of this batch brought before: it was delivered again, so whoever took it
+    first may have died between commit and publish. An event that another message brought is published with that
+    message: either it has been, or that message is still to be delivered again.
+    """
+    known = committed.known
+    return [
+        fact
+        for event_id, fact in batch.facts.items()
+        if (first := known.get(event_id)) is None
+        or first == fact.stream_seq
+        or first in batch.repeats.get(event_id, ())
+    ]

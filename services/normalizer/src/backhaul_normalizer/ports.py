@@ -1,0 +1,61 @@
+"""What the normalizer needs from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.store import Committed, Rejection
+
+
+class EventStore(Protocol):
+    """Where events, message states, counts and dead letters are kept."""
+
+    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
+        """Store a batch, all or nothing. UNAVAILABLE when the store is away."""
+        ...
+
+    async def ping(self) -> None:
+        """Returns when the store answers; UNAVAILABLE otherwise."""
+        ...
+
+
+class Publisher(Protocol):
+    """Where normalised events go."""
+
+    async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
+        """Returns when all are stored; raises when any may not be."""
+        ...
+
+
+class Delivery(Protocol):
+    """One message of the CALLBACKS stream, delivered once or again."""
+
+    tenant: str
+    stream_seq: int
+    data: bytes
+
+    async def ack(self) -> None:
+        """It is done with."""
+        ...
+
+    async def nak(self, delay_s: float) -> None:
+        """Deliver it again, not before ``delay_s``."""
+        ...
+
+
+class Feed(Protocol):
+    """Callbacks of all tenants, fairly."""
+
+    async def next_batch(self) -> Sequence[Delivery]:
+        """Waits until there is at least one."""
+        ...
+
+    async def hand_back(self, delay_s: float) -> None:
+        """Give back what is buffered, to be delivered again not before ``delay_s``, and ask for nothing more."""
+        ...
+
+    def resume(self) -> None:
+        """Ask again."""
+        ...

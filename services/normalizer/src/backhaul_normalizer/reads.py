@@ -1,0 +1,158 @@
+"""MongoDB, the reading side. Every query starts with the tenant; every page is cut by a position that never moves."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from backhaul_common import mongo
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.mongo import Document
+from backhaul_common.names import (
+    COMMUNICATIONS_COLLECTION,
+    DEAD_LETTERS_COLLECTION,
+    EVENTS_COLLECTION,
+    MESSAGES_COLLECTION,
+    channel_key,
+)
+from pymongo import ASCENDING, DESCENDING
+
+from backhaul_normalizer.facts import communication_key, message_key
+
+LONGEST_TIMELINE = 1000
+DEFAULT_PAGE, LARGEST_PAGE = 50, 500
+
+
+class MongoReads:
+    """Read models of messages, events, communications and dead letters."""
+
+    def __init__(self, database: mongo.Database) -> None:
+        self._database = database
+
+    async def message(self, tenant: str, channel: str, message_id: str) -> tuple[Document, list[Document]] | None:
+        """A message and its events in the order in which they happened, LONGEST_TIMELINE + 1 at most; None if unknown."""
+        key = message_key(tenant, channel_key(channel), message_id)
+        async with mongo.translated():
+            message = await self._database[MESSAGES_COLLECTION].find_one({"_id": key, "tenant": tenant})
+            if message is None:
+                return None
+            events = await (
+                self._database[EVENTS_COLLECTION]
+                .find({"message": key, "tenant": tenant})
+                .sort([("occurred_at_us", ASCENDING)])
+                .limit(LONGEST_TIMELINE + 1)
+                .to_list(None)
+            )
+        return message, events
+
+    async def messages(
+        self, tenant: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
+    ) -> tuple[list[Document], str]:
+        """A page of messages, newest first, and the token of the next page (empty on the last)."""
+        return await self._page(MESSAGES_COLLECTION, "created_at_us", tenant, filters, span, size, token)
+
+    async def events(
+        self, tenant: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
+    ) -> tuple[list[Document], str]:
+        """A page of events, newest arrival first, and the token of the next page (empty on the last)."""
+        return await self._page(EVENTS_COLLECTION, "received_at_us", tenant, filters, span, size, token)
+
+    async def dead_letters(
+        self, tenant: str, filters: Mapping[str, Any], size: int, token: str
+    ) -> tuple[list[Document], str]:
+        """A page of dead letters, newest first, and the token of the next page (empty on the last)."""
+        return await self._page(DEAD_LETTERS_COLLECTION, "first_seen_at_us", tenant, filters, (0, 0), size, token)
+
+    async def communication(self, tenant: str, communication_id: str) -> Document | None:
+        """The counts of a communication; None if unknown."""
+        async with mongo.translated():
+            found: Document | None = await self._database[COMMUNICATIONS_COLLECTION].find_one(
+                {"_id": communication_key(tenant, communication_id), "tenant": tenant}
+            )
+        return found
+
+    async def dead_letter(self, tenant: str, dead_letter_id: str) -> Document | None:
+        """A dead letter; None if unknown."""
+        async with mongo.translated():
+            found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one(
+                {"_id": dead_letter_id, "tenant": tenant}
+            )
+        return found
+
+    async def close_dead_letter(self, tenant: str, letter: Document, state: str) -> Document | None:
+        """Set the state of an open dead letter that has not been refused again since ``letter`` was read."""
+        async with mongo.translated():
+            found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one_and_update(
+                {"_id": letter["_id"], "tenant": tenant, "state": "open", "stream_seq": letter["stream_seq"]},
+                {"$set": {"state": state}},
+                return_document=True,
+            )
+        return found
+
+    async def _page(
+        self,
+        collection: str,
+        time_field: str,
+        tenant: str,
+        filters: Mapping[str, Any],
+        span: tuple[int, int],
+        size: int,
+        token: str,
+    ) -> tuple[list[Document], str]:
+        size = _page_size(size)
+        conditions: list[Document] = [{"tenant": tenant, **{name: value for name, value in filters.items() if value}}]
+        if span[0]:
+            conditions.append({time_field: {"$gte": span[0]}})
+        if span[1]:
+            conditions.append({time_field: {"$lt": span[1]}})
+        if token:
+            at_us, last_id = _parse_token(token)
+            conditions.append({time_field: {"$lte": at_us}})
+            conditions.append({"$or": [{time_field: {"$lt": at_us}}, {"_id": {"$lt": last_id}}]})
+        async with mongo.translated():
+            rows = await (
+                self._database[collection]
+                .find({"$and": conditions})
+                .sort([(time_field, DESCENDING), ("_id", DESCENDING)])
+                .limit(size + 1)
+                .to_list(None)
+            )
+        if len(rows) <= size:
+            return rows, ""
+        rows = rows[:size]
+        return rows, _token(rows[-1][time_field], rows[-1]["_id"])
+
+
+def _page_size(size: int) -> int:
+    if size == 0:
+        return DEFAULT_PAGE
+    if not 1 <= size <= LARGEST_PAGE:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT, f"A page has 1 to {LARGEST_PAGE} rows.", field="page_size", fix="Ask for fewer."
+        )
+    return size
+
+
+def _token(at_us: int, row_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{at_us}:{row_id}".encode()).decode("ascii")
+
+
+def _parse_token(token: str) -> tuple[int, str]:
+    try:
+        at_us, _, row_id = (
+            base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode().partition(":")
+        )
+        position = int(at_us), row_id
+    except (ValueError, binascii.Error):
+        position = -1, ""
+    # MongoDB's integers have 64 bits; a larger number cannot come from a page of ours.
+    if not 0 <= position[0] < 1 << 62 or not position[1]:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            "The page token is not one that an earlier page gave.",
+            field="page_token",
+            fix="Pass next_page_token of the page before, unchanged, or none to begin.",
+        )
+    return position

@@ -1,0 +1,141 @@
+"""The use cases that are more than a query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.ids import new_callback_id
+from backhaul_common.logs import get_logger
+from backhaul_common.mongo import Document
+from backhaul_common.names import channel_key
+from backhaul_common.tenants import TenantDirectory
+from backhaul_common.tracing import current_traceparent
+from backhaul_proto.callback.v1 import callback_pb2
+from backhaul_proto.callback.v1.callback_pb2 import Callback
+
+from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.normalize import Normalizer
+from backhaul_normalizer.store import Rejection
+
+_NOT_OPEN = "Only an open dead letter can be replayed or discarded."
+
+
+class DeadLetters(Protocol):
+    """Where dead letters are looked up and closed."""
+
+    async def dead_letter(self, tenant: str, dead_letter_id: str) -> Document | None:
+        """The dead letter, or None."""
+        ...
+
+    async def close_dead_letter(self, tenant: str, letter: Document, state: str) -> Document | None:
+        """Close it unless it changed since it was read; None if it did."""
+        ...
+
+
+class CallbackPublisher(Protocol):
+    """Puts a callback into CALLBACKS."""
+
+    async def publish(self, queue_path: str, callback: Callback, message_id: str) -> None:
+        """Returns when it is stored; ``message_id`` stored twice in a short time is stored once."""
+        ...
+
+
+class NormalizerUseCases:
+    """What internal services and, through the gateway, tenants may ask for."""
+
+    def __init__(
+        self,
+        directory: TenantDirectory,
+        normalizer: Normalizer,
+        dead_letters: DeadLetters,
+        callbacks: CallbackPublisher,
+    ) -> None:
+        self._directory = directory
+        self._normalizer = normalizer
+        self._dead_letters = dead_letters
+        self._callbacks = callbacks
+        self._log = get_logger(component="use_cases")
+
+    def dry_run(
+        self, tenant_id: str, channel: str, method: str, url: str, headers: bytes, body: bytes
+    ) -> tuple[Sequence[Fact], Sequence[Rejection]]:
+        """What a callback would become. NOT_FOUND for an unknown tenant or channel."""
+        tenant = self._directory.get(tenant_id)
+        configured = tenant.channels.get(channel_key(channel)) if tenant is not None else None
+        if configured is None:
+            raise BackhaulError(
+                Code.NOT_FOUND,
+                "The tenant has no such channel.",
+                field="channel",
+                fix="Configure it with PUT /admin/v1/tenants/{id}/channels/{label}.",
+            )
+        callback = Callback(
+            id=new_callback_id(),
+            tenant_id=tenant_id,
+            channel=configured.key,
+            provider=configured.provider,
+            method=method or "POST",
+            url=url,
+            headers=headers,
+            body=body,
+            received_at_us=time.time_ns() // 1000,
+            source=callback_pb2.SOURCE_CALLBACK,
+            traceparent=current_traceparent(),
+        )
+        facts: list[Fact] = []
+        rejections: list[Rejection] = []
+        for one in self._normalizer.read(callback, 0):
+            if isinstance(one, Fact):
+                facts.append(one)
+            else:
+                rejections.append(one)
+        return facts, rejections
+
+    async def replay(self, tenant_id: str, dead_letter_id: str) -> Document:
+        """Send a dead letter through once more, and close it; it opens again if it is refused again.
+
+        Published before it is closed: a crash in between leaves it open, and what is replayed twice counts once.
+        """
+        letter = await self._open(tenant_id, dead_letter_id)
+        tenant = self._directory.get(tenant_id)
+        if tenant is None:
+            raise BackhaulError(Code.NOT_FOUND, "There is no such tenant.", field="tenant_id")
+        callback = Callback.FromString(letter["callback"])
+        callback.source = callback_pb2.SOURCE_REPLAY
+        callback.traceparent = current_traceparent()
+        await self._callbacks.publish(tenant.queue_path, callback, f"replay-{dead_letter_id}-{letter['occurrences']}")
+        self._log.info("dead_letter_replayed", tenant=tenant_id, dead_letter_id=dead_letter_id)
+        return await self._close(tenant_id, letter, "replayed")
+
+    async def discard(self, tenant_id: str, dead_letter_id: str) -> Document:
+        """Close a dead letter without processing it."""
+        letter = await self._open(tenant_id, dead_letter_id)
+        closed = await self._close(tenant_id, letter, "discarded")
+        if closed["state"] == "open":
+            raise BackhaulError(
+                Code.FAILED_PRECONDITION,
+                "The dead letter was refused once more while it was being discarded.",
+                fix="Look at it again, then repeat the call.",
+            )
+        self._log.info("dead_letter_discarded", tenant=tenant_id, dead_letter_id=dead_letter_id)
+        return closed
+
+    async def _open(self, tenant_id: str, dead_letter_id: str) -> Document:
+        letter = await self._dead_letters.dead_letter(tenant_id, dead_letter_id)
+        if letter is None:
+            raise BackhaulError(Code.NOT_FOUND, "There is no such dead letter.", field="id")
+        if letter["state"] != "open":
+            raise BackhaulError(
+                Code.FAILED_PRECONDITION, f"The dead letter is {letter['state']}. {_NOT_OPEN}", field="id"
+            )
+        return letter
+
+    async def _close(self, tenant_id: str, letter: Document, state: str) -> Document:
+        closed = await self._dead_letters.close_dead_letter(tenant_id, letter, state)
+        if closed is not None:
+            return closed
+        # Refused again already, or closed by somebody else: what is true now is the answer.
+        return await self._dead_letters.dead_letter(tenant_id, letter["_id"]) or letter

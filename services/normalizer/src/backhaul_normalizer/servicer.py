@@ -1,0 +1,230 @@
+"""gRPC to the use cases and back; nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from backhaul_common import mongo
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.mongo import Document
+from backhaul_common.names import channel_key
+from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_proto.event.v1.event_pb2 import Event, EventKind
+from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
+
+from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO, message_key
+from backhaul_normalizer.reads import LONGEST_TIMELINE, MongoReads
+from backhaul_normalizer.service import NormalizerUseCases
+from backhaul_normalizer.states import FULFILMENT_STATES
+from backhaul_normalizer.store import counts, purge
+
+_KIND_NUMBERS = {kind.value: number for kind, number in KIND_TO_PROTO.items()}
+_FULFILMENT_NUMBERS: dict[str, pb.FulfilmentState.ValueType] = {
+    "": pb.FULFILMENT_STATE_UNSPECIFIED,
+    "Queued": pb.FULFILMENT_STATE_QUEUED,
+    "Sent": pb.FULFILMENT_STATE_SENT,
+    "Delivered": pb.FULFILMENT_STATE_DELIVERED,
+    "Undelivered": pb.FULFILMENT_STATE_UNDELIVERED,
+    "Failed": pb.FULFILMENT_STATE_FAILED,
+    "InvalidNumber": pb.FULFILMENT_STATE_INVALID_NUMBER,
+}
+_FULFILMENT_NAMES = {number: name for name, number in _FULFILMENT_NUMBERS.items()}
+_DEAD_LETTER_NUMBERS: dict[str, pb.DeadLetterState.ValueType] = {
+    "open": pb.DEAD_LETTER_STATE_OPEN,
+    "replayed": pb.DEAD_LETTER_STATE_REPLAYED,
+    "discarded": pb.DEAD_LETTER_STATE_DISCARDED,
+}
+_DEAD_LETTER_NAMES = {number: name for name, number in _DEAD_LETTER_NUMBERS.items()}
+
+
+class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
+    """``backhaul_proto.normalizer.v1.NormalizerService``. Errors are BackhaulErrors; the server's edge translates."""
+
+    def __init__(self, use_cases: NormalizerUseCases, reads: MongoReads, database: mongo.Database) -> None:
+        self._use_cases = use_cases
+        self._reads = reads
+        self._database = database
+
+    async def Normalize(self, request: pb.NormalizeRequest, context: Any) -> pb.NormalizeResponse:
+        """A dry run."""
+        facts, rejections = self._use_cases.dry_run(
+            _tenant(request), request.channel, request.method, request.url, request.headers, request.body
+        )
+        return pb.NormalizeResponse(
+            events=[Event.FromString(fact.payload) for fact in facts],
+            rejected=[
+                pb.RejectedPart(index=index, reason=one.reason, raw=Callback.FromString(one.callback).body)
+                for index, one in enumerate(rejections)
+            ],
+        )
+
+    async def GetMessage(self, request: pb.GetMessageRequest, context: Any) -> pb.GetMessageResponse:
+        """State and timeline of one message."""
+        found = await self._reads.message(_tenant(request), request.channel, request.message_id)
+        if found is None:
+            raise BackhaulError(Code.NOT_FOUND, "No event has named such a message.", field="message_id")
+        message, events = found
+        return pb.GetMessageResponse(
+            message=_message(message),
+            timeline=[_event(row) for row in events[:LONGEST_TIMELINE]],
+            truncated=len(events) > LONGEST_TIMELINE,
+        )
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, context: Any) -> pb.ListMessagesResponse:
+        """Messages, newest first."""
+        rows, token = await self._reads.messages(
+            _tenant(request),
+            {
+                "channel": channel_key(request.channel),
+                "state": _kind(request.state),
+                "fulfilment": _FULFILMENT_NAMES.get(request.fulfilment_state, ""),
+                "recipient": request.recipient,
+                "communication_id": request.communication_id,
+                "error_code": request.error_code,
+            },
+            (request.from_us, request.to_us),
+            request.page_size,
+            request.page_token,
+        )
+        return pb.ListMessagesResponse(messages=[_message(row) for row in rows], next_page_token=token)
+
+    async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
+        """Events, newest arrival first."""
+        tenant = _tenant(request)
+        filters = {
+            "channel": channel_key(request.channel),
+            "kind": _kind(request.kind),
+            "recipient": request.recipient,
+            "communication_id": request.communication_id,
+            "error_code": request.error_code,
+        }
+        if request.message_id:
+            if not request.channel:
+                raise BackhaulError(
+                    Code.INVALID_ARGUMENT,
+                    "A message is known by its channel and its id.",
+                    field="channel",
+                    fix="Name the channel too.",
+                )
+            filters["message"] = message_key(tenant, channel_key(request.channel), request.message_id)
+        rows, token = await self._reads.events(
+            tenant, filters, (request.from_us, request.to_us), request.page_size, request.page_token
+        )
+        return pb.ListEventsResponse(events=[_event(row) for row in rows], next_page_token=token)
+
+    async def GetCommunication(self, request: pb.GetCommunicationRequest, context: Any) -> pb.GetCommunicationResponse:
+        """Counts of one communication."""
+        row = await self._reads.communication(_tenant(request), request.communication_id)
+        if row is None:
+            raise BackhaulError(Code.NOT_FOUND, "No event has named such a communication.", field="communication_id")
+        fulfilment = row.get("fulfilment", {})
+        return pb.GetCommunicationResponse(
+            communication=pb.Communication(
+                id=row["communication_id"],
+                fulfilment=[
+                    pb.FulfilmentCount(state=_FULFILMENT_NUMBERS[name], count=fulfilment.get(name, 0))
+                    for name in FULFILMENT_STATES
+                ],
+                events=[
+                    pb.EventCount(kind=_KIND_NUMBERS[name], count=count)
+                    for name, count in sorted(row.get("events", {}).items())
+                    if count
+                ],
+                messages=row["messages"],
+                created_at_us=row["created_at_us"],
+                last_event_at_us=row["last_event_at_us"],
+            )
+        )
+
+    async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
+        """Dead letters, newest first, without their bodies."""
+        rows, token = await self._reads.dead_letters(
+            _tenant(request),
+            {"channel": channel_key(request.channel), "state": _DEAD_LETTER_NAMES.get(request.state, "")},
+            request.page_size,
+            request.page_token,
+        )
+        return pb.ListDeadLettersResponse(
+            dead_letters=[_dead_letter(row, whole=False) for row in rows], next_page_token=token
+        )
+
+    async def GetDeadLetter(self, request: pb.GetDeadLetterRequest, context: Any) -> pb.GetDeadLetterResponse:
+        """One dead letter with its body."""
+        row = await self._reads.dead_letter(_tenant(request), request.id)
+        if row is None:
+            raise BackhaulError(Code.NOT_FOUND, "There is no such dead letter.", field="id")
+        return pb.GetDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
+
+    async def ReplayDeadLetter(self, request: pb.ReplayDeadLetterRequest, context: Any) -> pb.ReplayDeadLetterResponse:
+        """Send it through once more."""
+        row = await self._use_cases.replay(_tenant(request), request.id)
+        return pb.ReplayDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
+
+    async def DiscardDeadLetter(
+        self, request: pb.DiscardDeadLetterRequest, context: Any
+    ) -> pb.DiscardDeadLetterResponse:
+        """Close it without processing it."""
+        row = await self._use_cases.discard(_tenant(request), request.id)
+        return pb.DiscardDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
+        """How much a tenant has stored."""
+        return pb.GetUsageResponse(**await counts(self._database, _tenant(request)))
+
+    async def PurgeTenant(self, request: pb.PurgeTenantRequest, context: Any) -> pb.PurgeTenantResponse:
+        """Delete all that a tenant has stored."""
+        return pb.PurgeTenantResponse(deleted=await purge(self._database, _tenant(request)))
+
+
+class _OfTenant(Protocol):
+    @property
+    def tenant_id(self) -> str: ...
+
+
+def _tenant(request: _OfTenant) -> str:
+    if not request.tenant_id:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT, "Every call names its tenant.", field="tenant_id", fix="Set tenant_id."
+        )
+    return request.tenant_id
+
+
+def _kind(number: EventKind.ValueType) -> str:
+    return KIND_FROM_PROTO[number].value if number in KIND_FROM_PROTO else ""
+
+
+def _event(row: Document) -> Event:
+    return Event.FromString(row["payload"])
+
+
+def _message(row: Document) -> pb.Message:
+    return pb.Message(
+        channel=row["channel"],
+        message_id=row["message_id"],
+        provider=row["provider"],
+        state=_KIND_NUMBERS[row["state"]],
+        fulfilment_state=_FULFILMENT_NUMBERS[row["fulfilment"]],
+        recipient=row["recipient"],
+        sender=row["sender"],
+        communication_id=row["communication_id"],
+        error_code=row["error_code"],
+        error_text=row["error_text"],
+        event_count=row["event_count"],
+        created_at_us=row["created_at_us"],
+        last_event_at_us=row["last_event_at_us"],
+    )
+
+
+def _dead_letter(row: Document, *, whole: bool) -> pb.DeadLetter:
+    return pb.DeadLetter(
+        id=row["_id"],
+        channel=row["channel"],
+        provider=row["provider"],
+        state=_DEAD_LETTER_NUMBERS[row["state"]],
+        reason=row["reason"],
+        occurrences=row["occurrences"],
+        callback=Callback.FromString(row["callback"]) if whole else None,
+        first_seen_at_us=row["first_seen_at_us"],
+        last_seen_at_us=row["last_seen_at_us"],
+    )

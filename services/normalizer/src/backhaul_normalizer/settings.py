@@ -1,0 +1,25 @@
+"""The normalizer's settings."""
+
+from __future__ import annotations
+
+from backhaul_common.settings import CommonSettings
+from pydantic import Field
+
+
+class NormalizerSettings(CommonSettings):
+    """Read from ``BACKHAUL_…``; the defaults suit production."""
+
+    normalizer_grpc_listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server.")
+    normalizer_batch_bytes: int = Field(
+        512 * 1024, ge=1024, le=8 << 20, description="Callbacks that go into one transaction; about 800 events."
+    )
+    normalizer_pull_messages: int = Field(64, ge=1, le=4096, description="Messages asked of one tenant at a time.")
+    normalizer_pull_bytes: int = Field(
+        1 << 20, ge=1 << 16, description="Bytes asked of one tenant at a time; at least the largest callback."
+    )
+    normalizer_buffer_bytes: int = Field(
+        64 << 20, ge=1 << 20, description="Callbacks held in memory; beyond it, no tenant is asked for more."
+    )
+    normalizer_ack_wait_s: float = Field(
+        60.0, ge=1, description="When JetStream takes a callback for lost and delivers it again."
+    )

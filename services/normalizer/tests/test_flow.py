@@ -1,0 +1,94 @@
+"""From a stored callback to events, states, counts and the EVENTS stream, on real servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backhaul_common.names import COMMUNICATIONS_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_proto.event.v1 import event_pb2
+from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+
+
+async def test_a_message_comes_together_out_of_order_and_duplicated(rig: Any, make: Any) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    for status in ("delivered", "queued", "sent", "queued", "delivered"):
+        await rig.publish(acme, make.callback(acme, make.twilio("SM1", status), query="communicationId=c-1"))
+    await rig.drained(acme)
+
+    found = await rig.stub.GetMessage(pb.GetMessageRequest(tenant_id="acme", channel="Twilio", message_id="SM1"))
+    assert found.message.state == event_pb2.EVENT_KIND_DELIVERED
+    assert found.message.fulfilment_state == pb.FULFILMENT_STATE_DELIVERED
+    assert found.message.communication_id == "c-1"
+    assert found.message.event_count == 3
+    assert sorted(event.provider_status for event in found.timeline) == ["delivered", "queued", "sent"]
+    assert [(v.name, v.value) for v in found.timeline[0].vars] == [("communicationId", "c-1")]
+
+    (communication,) = await rig.rows(COMMUNICATIONS_COLLECTION)
+    assert communication["messages"] == 1
+    assert {k: v for k, v in communication["fulfilment"].items() if v} == {"Delivered": 1}
+    assert communication["events"] == {"delivered": 1, "queued": 1, "sent": 1}
+    assert sorted(event.id for event in await rig.published()) == sorted(
+        row["_id"] for row in await rig.rows(EVENTS_COLLECTION)
+    )
+
+
+async def test_one_bad_event_of_a_batch_becomes_a_dead_letter_alone(rig: Any, make: Any) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    good = [
+        {
+            "email": "a@example.com",
+            "timestamp": 1700000000 + n,
+            "event": "delivered",
+            "sg_event_id": f"e{n}",
+            "sg_message_id": f"m{n}",
+        }
+        for n in range(3)
+    ]
+    bad = {
+        "email": "a@example.com",
+        "timestamp": "soon",
+        "event": "delivered",
+        "sg_event_id": "bad",
+        "sg_message_id": "m",
+    }
+    await rig.publish(acme, make.callback(acme, make.sendgrid(*good[:2], bad, good[2]), channel="sendgrid"))
+    await rig.publish(acme, make.callback(acme, b"not json at all", channel="sendgrid"))
+    await rig.drained(acme)
+    assert len(await rig.rows(EVENTS_COLLECTION)) == 3
+    letters = (await rig.stub.ListDeadLetters(pb.ListDeadLettersRequest(tenant_id="acme"))).dead_letters
+    assert len(letters) == 2
+    assert any("timestamp" in letter.reason for letter in letters)
+
+    (letter,) = [one for one in letters if "timestamp" in one.reason]
+    whole = (await rig.stub.GetDeadLetter(pb.GetDeadLetterRequest(tenant_id="acme", id=letter.id))).dead_letter
+    assert b"soon" in whole.callback.body
+    assert b"e1" not in whole.callback.body
+    replayed = await rig.stub.ReplayDeadLetter(pb.ReplayDeadLetterRequest(tenant_id="acme", id=letter.id))
+    assert replayed.dead_letter.state in (pb.DEAD_LETTER_STATE_REPLAYED, pb.DEAD_LETTER_STATE_OPEN)
+    await rig.drained(acme)
+    again = (await rig.stub.GetDeadLetter(pb.GetDeadLetterRequest(tenant_id="acme", id=letter.id))).dead_letter
+    assert again.state == pb.DEAD_LETTER_STATE_OPEN  # It is as unreadable as before.
+    assert again.occurrences == 2
+    discarded = await rig.stub.DiscardDeadLetter(pb.DiscardDeadLetterRequest(tenant_id="acme", id=letter.id))
+    assert discarded.dead_letter.state == pb.DEAD_LETTER_STATE_DISCARDED
+
+
+async def test_tenants_do_not_meet(rig: Any, make: Any) -> None:
+    acme, globex = make.tenant("acme"), make.tenant("globex")
+    await rig.register(acme, globex)
+    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "delivered"), query="communicationId=c"))
+    await rig.publish(globex, make.callback(globex, make.twilio("SM1", "failed"), query="communicationId=c"))
+    # A callback that names another tenant than the one whose queue path it lies on is not taken.
+    await rig.publish(globex, make.callback(acme, make.twilio("SM2", "failed")))
+    await rig.drained(acme, globex)
+    assert {(row["tenant"], row["message_id"], row["state"]) for row in await rig.rows(MESSAGES_COLLECTION)} == {
+        ("acme", "SM1", "delivered"),
+        ("globex", "SM1", "failed"),
+    }
+    for tenant_id, count in (("acme", 1), ("globex", 1), ("nobody", 0)):
+        listed = await rig.stub.ListMessages(pb.ListMessagesRequest(tenant_id=tenant_id))
+        assert len(listed.messages) == count
+        events = await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id=tenant_id))
+        assert {event.tenant_id for event in events.events} <= {tenant_id}
