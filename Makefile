@@ -1,0 +1,59 @@
+# Every target sets up what it needs: a .venv made with the machine's Python, filled from requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+PACKAGES := proto libs/common libs/channels services/gateway services/normalizer deploy/local
+SOURCES := $(addsuffix /src,$(filter-out proto,$(PACKAGES)))
+# Keyword and path of pytest: make test ARGS="-k twilio libs/channels"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo test lint format proto lock bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make .venv with everything that the other targets need
+
+$(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Backhaul needs Python 3.11 to 3.13; say which with make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ./,$(PACKAGES))
+	@touch $@
+
+up: $(STAMP) ## Run real servers and every service until Ctrl-C; data is kept in .backhaul/
+	@$(BIN)/python -m backhaul_local up
+
+demo: $(STAMP) ## Watch signed callbacks become message states on a stack of its own
+	@$(BIN)/python -m backhaul_local demo
+
+test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy, import-linter, and the checks of the protobuf contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_proto.py
+	sh tools/buf.sh
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(STAMP) ## Generate proto/gen from the contracts
+	proto/generate.sh
+
+lock: $(STAMP) ## Resolve requirements.lock anew
+	sh tools/lock.sh
+
+bench: $(STAMP) ## Measure a real stack, print a table, write bench/latest.json
+	@$(BIN)/python bench/run.py $(ARGS)
+
+clean: ## Remove what the other targets made, the data of `make up` included
+	rm -rf $(VENV) .tools .backhaul .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

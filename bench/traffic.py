@@ -1,0 +1,161 @@
+"""Traffic as the providers send it: forms of 15 fields, arrays of 75 events, with good signatures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import random
+import time
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from backhaul_common.ids import new_callback_id
+from backhaul_common.tracing import new_traceparent
+from backhaul_proto.callback.v1 import callback_pb2
+from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+AUTH_TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105  # a made-up token of Twilio's form
+STATUSES = ("queued", "sent", "delivered")
+SENDGRID_EVENTS = ("processed", "delivered", "open")
+EVENTS_A_POST = 75
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prepared callback: the target (path and query), headers, and body."""
+
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Traffic:
+    """Makes callbacks. ``base_url`` is the gateway's public base URL, which the signatures cover."""
+
+    def __init__(self, base_url: str, *, seed: int = 1) -> None:
+        self._base_url = base_url
+        self._random = random.Random(seed)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+
+    @property
+    def sendgrid_public_key(self) -> str:
+        """The verification key as SendGrid shows it."""
+        der = self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return base64.b64encode(der).decode()
+
+    def twilio_body(self, sid: str, status: str) -> dict[str, str]:
+        """The form of a status callback."""
+        person = f"+1500555{self._random.randrange(10_000):04d}"
+        return {
+            "AccountSid": "ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "ApiVersion": "2010-04-01",
+            "ChannelInstallSid": "XEcc20d939f803ee381f2442185d0d5dc5",
+            "ChannelPrefix": "sms",
+            "ChannelToAddress": person,
+            "From": "+15005550006",
+            "MessageSid": sid,
+            "MessageStatus": status,
+            "MessagingServiceSid": "MGbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+            "NumSegments": "1",
+            "RawDlrDoneDate": "2607171206",
+            "SmsSid": sid,
+            "SmsStatus": status,
+            "StructuredMessage": "false",
+            "To": person,
+        }
+
+    def twilio(self, count: int, *, communications: int = 10) -> list[Request]:
+        """``count`` status callbacks: three for each message, of a few communications."""
+        out = []
+        for n in range(count):
+            if n % len(STATUSES) == 0:
+                sid = "SM" + self._random.randbytes(16).hex()
+            target = f"/api/postevents?channelLabel=Twilio&communicationId=offer-{n % communications}"
+            form = self.twilio_body(sid, STATUSES[n % len(STATUSES)])
+            signed = self._base_url + target + "".join(key + form[key] for key in sorted(form))
+            signature = base64.b64encode(hmac.new(AUTH_TOKEN.encode(), signed.encode(), hashlib.sha1).digest()).decode()
+            out.append(
+                Request(
+                    target,
+                    (
+                        ("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"),
+                        ("X-Twilio-Signature", signature),
+                        ("User-Agent", "TwilioProxy/1.1"),
+                        ("I-Twilio-Idempotency-Token", self._random.randbytes(16).hex()),
+                    ),
+                    urlencode(form).encode(),
+                )
+            )
+        return out
+
+    def sendgrid_events(self, count: int, *, communications: int = 10) -> list[dict[str, object]]:
+        """``count`` events: three for each message."""
+        out: list[dict[str, object]] = []
+        for n in range(count):
+            if n % len(SENDGRID_EVENTS) == 0:
+                message = self._random.randbytes(11).hex()
+                email = f"person{self._random.randrange(1_000_000)}@example.com"
+            out.append(
+                {
+                    "email": email,
+                    "timestamp": 1_790_000_000 + n,
+                    "smtp-id": f"<{message}@ismtpd0006p1sjc2.sendgrid.net>",
+                    "event": SENDGRID_EVENTS[n % len(SENDGRID_EVENTS)],
+                    "category": ["newsletter"],
+                    "sg_event_id": base64.urlsafe_b64encode(self._random.randbytes(16)).decode(),
+                    "sg_message_id": f"{message}.filter0425p1mdw1.13037.57168B4A1D.0",
+                    "response": "250 2.0.0 OK 1461095248 m143si2210036ioe.159 - gsmtp",
+                    "communicationId": f"offer-{n % communications}",
+                }
+            )
+        return out
+
+    def sendgrid(self, count: int) -> list[Request]:
+        """``count`` posts of EVENTS_A_POST events each."""
+        out = []
+        for _ in range(count):
+            body = json.dumps(self.sendgrid_events(EVENTS_A_POST), separators=(",", ":")).encode()
+            timestamp = str(int(time.time()))
+            signature = self._key.sign(timestamp.encode() + body, ec.ECDSA(hashes.SHA256()))
+            out.append(
+                Request(
+                    "/api/postevents?channelLabel=SendGrid",
+                    (
+                        ("Content-Type", "application/json"),
+                        ("X-Twilio-Email-Event-Webhook-Signature", base64.b64encode(signature).decode()),
+                        ("X-Twilio-Email-Event-Webhook-Timestamp", timestamp),
+                        ("User-Agent", "SendGrid Event API"),
+                    ),
+                    body,
+                )
+            )
+        return out
+
+    def stored(self, tenant: str, channel: str, requests: list[Request], group: int) -> list[bytes]:
+        """``requests`` as the gateway stores them, ``group`` callbacks to a message."""
+        callbacks = [
+            Callback(
+                id=new_callback_id(),
+                tenant_id=tenant,
+                channel=channel,
+                provider=channel,
+                method="POST",
+                url=self._base_url + request.target,
+                headers="".join(f"{name.lower()}: {value}\r\n" for name, value in request.headers).encode("latin-1"),
+                body=request.body,
+                received_at_us=time.time_ns() // 1000,
+                source=callback_pb2.SOURCE_CALLBACK,
+                verification=callback_pb2.VERIFICATION_VERIFIED,
+                traceparent=new_traceparent(),
+            )
+            for request in requests
+        ]
+        return [
+            CallbackBatch(callbacks=callbacks[at : at + group]).SerializeToString()
+            for at in range(0, len(callbacks), group)
+        ]

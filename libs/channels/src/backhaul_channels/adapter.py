@@ -1,0 +1,160 @@
+"""What a provider adapter is: pure functions from a raw request to domain objects.
+
+An adapter does no I/O and knows no framework. The gateway calls ``verifier`` once a channel and
+``Verifier.verify`` once a request; the normalizer calls ``split`` once a callback and ``normalize`` once a part.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Protocol
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EventKind(StrEnum):
+    """What happened, in one vocabulary for all providers."""
+
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    BOUNCED = "bounced"
+    DEFERRED = "deferred"
+    READ = "read"
+    OPENED = "opened"
+    CLICKED = "clicked"
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"
+    SUBSCRIBED = "subscribed"
+    INBOUND = "inbound"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    BLOCKED_CREDIT = "blocked_credit"
+    DUPLICATE_BLOCKED = "duplicate_blocked"
+    INITIATED = "initiated"
+    RINGING = "ringing"
+    ANSWERED = "answered"
+    COMPLETED = "completed"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+
+
+class MalformedError(ValueError):
+    """A body, or one part of it, that the adapter cannot read. It becomes a dead letter with this message as its
+    reason."""
+
+
+class InvalidSecretError(ValueError):
+    """A secret that cannot be one of this provider's (a key that does not decode, say). The message names the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawCallback:
+    """One HTTP request as the provider made it.
+
+    ``url`` is the public URL, query included; ``headers`` are ASGI pairs with lower-case names; ``body`` is exactly
+    the bytes that arrived.
+    """
+
+    method: str
+    url: str
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of the header ``name`` (lower case), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not the provider's. ``code`` is a short, stable word for metrics (``signature_missing``,
+    ``signature_invalid``, ``secret_missing``, ``body_hash_mismatch``, …); ``detail`` is a sentence for people and
+    holds no secret."""
+
+    code: str
+    detail: str
+
+
+class Verifier(Protocol):
+    """A channel's secrets, prepared once so that a request costs as little as possible."""
+
+    def verify(self, callback: RawCallback) -> Refusal | None:
+        """None when any of the channel's secrets proves the request authentic. Never raises, whatever the request
+        holds."""
+        ...
+
+
+class ChannelSettings(BaseModel):
+    """Settings that every channel has; a provider adds its own fields. Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    communication_keys: tuple[str, ...] = Field(
+        default=("communicationId", "offerId", "campaign"),
+        max_length=16,
+        description="Names of custom parameters, matched whatever their case; the first that an event carries joins "
+        "its message to a communication.",
+    )
+
+
+class NormalizedEvent(msgspec.Struct, gc=False):
+    """One fact, as the adapter understands it.
+
+    ``key`` identifies the fact within tenant, channel and provider: the same fact has the same key whether it arrives
+    as a callback, a duplicate or a backfill, and different facts differ. ``occurred_at_us`` is unix time in
+    microseconds, None where the provider does not say. ``vars`` are the sender's custom parameters, ``attributes``
+    what the provider told beyond the common fields.
+    """
+
+    kind: EventKind
+    key: str
+    provider_status: str
+    message_id: str = ""
+    recipient: str = ""
+    sender: str = ""
+    occurred_at_us: int | None = None
+    error_code: str = ""
+    error_text: str = ""
+    text: str = ""
+    invalid_recipient: bool = False
+    vars: list[tuple[str, str]] = []
+    attributes: list[tuple[str, str]] = []
+
+
+class Adapter(ABC):
+    """One provider. Everything about it lives in its folder under ``providers/``."""
+
+    provider: ClassVar[str]
+    """The folder's name; stored with every callback and event."""
+
+    labels: ClassVar[tuple[str, ...]]
+    """The channel labels that mean this provider where a tenant does not say otherwise."""
+
+    settings_model: ClassVar[type[ChannelSettings]] = ChannelSettings
+
+    @abstractmethod
+    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:
+        """Prepare ``secrets`` (any of them may sign; more than one while they rotate). With none, or only blank ones,
+        the verifier refuses everything. Raises InvalidSecretError for a secret that cannot be this provider's."""
+
+    @abstractmethod
+    def split(self, body: bytes) -> Sequence[bytes]:
+        """The provider's events in ``body``, each verbatim, in order; none for an array that is legal and empty.
+        Raises MalformedError for a body that cannot hold any."""
+
+    @abstractmethod
+    def normalize(self, part: bytes, settings: ChannelSettings) -> NormalizedEvent:
+        """One part of ``split`` as a fact. Deterministic. Raises MalformedError when the part cannot be read; a status
+        that the provider's table does not know is no error but EventKind.UNKNOWN."""

@@ -1,0 +1,1 @@
+"""One folder a provider; ``registry.load_adapters`` finds them."""

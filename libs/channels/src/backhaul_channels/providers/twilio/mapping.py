@@ -1,0 +1,133 @@
+"""Twilio's words and what they mean here. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from backhaul_channels.adapter import EventKind
+
+# https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
+STATUSES: Final[Mapping[str, EventKind]] = {
+    "accepted": EventKind.QUEUED,
+    "scheduled": EventKind.QUEUED,
+    "queued": EventKind.QUEUED,
+    "sending": EventKind.QUEUED,
+    "sent": EventKind.SENT,
+    "delivered": EventKind.DELIVERED,
+    "partially_delivered": EventKind.DELIVERED,
+    "undelivered": EventKind.UNDELIVERED,
+    "failed": EventKind.FAILED,
+    "canceled": EventKind.CANCELED,
+    "read": EventKind.READ,
+    "receiving": EventKind.INBOUND,
+    "received": EventKind.INBOUND,
+}
+
+# RCS and WhatsApp say in EventType that a message was read while MessageStatus may still show one of these.
+# https://www.twilio.com/docs/messaging/guides/track-outbound-message-status
+BEFORE_READ = frozenset({"sent", "delivered", "partially_delivered"})
+
+
+class ErrorCode(NamedTuple):
+    """What an error code means: a sentence for people, and its class. ``hard``: the address will never work;
+    ``suppress``: the person does not want messages; ``transient``: another try may work; ``other``: none of these."""
+
+    text: str
+    error_class: str
+
+
+# https://www.twilio.com/docs/api/errors - texts are ours; the class is our judgement.
+ERROR_CODES: Final[Mapping[str, ErrorCode]] = {
+    "21211": ErrorCode("The To number is invalid.", "hard"),
+    "21217": ErrorCode("The phone number does not appear to be valid.", "hard"),
+    "21610": ErrorCode("The recipient has unsubscribed.", "suppress"),
+    "21614": ErrorCode("The To number is not a mobile number.", "hard"),
+    "30001": ErrorCode("The sender's queue overflowed.", "transient"),
+    "30002": ErrorCode("The account is suspended.", "other"),
+    "30003": ErrorCode("The handset is unreachable.", "transient"),
+    "30004": ErrorCode("The message was blocked.", "other"),
+    "30005": ErrorCode("The handset is unknown.", "hard"),
+    "30006": ErrorCode("The number is a landline, or its carrier is unreachable.", "hard"),
+    "30007": ErrorCode("The message was filtered by Twilio or the carrier.", "other"),
+    "30008": ErrorCode("The carrier gave no reason.", "transient"),
+    "63016": ErrorCode("Outside of WhatsApp's customer service window, without a template.", "other"),
+    "63024": ErrorCode("The recipient cannot receive messages on this channel.", "other"),
+    "63036": ErrorCode("The recipient cannot be reached over RCS.", "other"),
+}
+
+# The codes that speak of the address itself rather than of one attempt to reach it.
+INVALID_RECIPIENT = frozenset({"21211", "21614", "21217"})
+
+# https://help.twilio.com/articles/223134027 - matched against the whole message, trimmed, whatever its case. OPT-OUT is
+# written with its hyphen in the product's documentation too.
+KEYWORDS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "OPT-OUT", "REVOKE"), "STOP"),
+    **dict.fromkeys(("START", "YES", "UNSTOP"), "START"),
+    **dict.fromkeys(("HELP", "INFO"), "HELP"),
+}
+
+# https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out
+OPT_OUT_TYPES = frozenset({"STOP", "START", "HELP"})
+
+# Form fields worth keeping beside the common ones, and the attribute that each becomes. Media are numbered, so code
+# adds them. https://www.twilio.com/docs/messaging/guides/webhook-request
+FORM_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "AccountSid": "account_sid",
+    "MessagingServiceSid": "messaging_service_sid",
+    "RawDlrDoneDate": "raw_dlr_done_date",
+    "NumSegments": "num_segments",
+    "NumMedia": "num_media",
+    "OptOutType": "opt_out_type",
+    "ChannelInstallSid": "channel_install_sid",
+    "ChannelPrefix": "channel_prefix",
+    "ChannelStatusMessage": "channel_status_message",
+    "ChannelToAddress": "channel_to_address",
+    "ChannelMetadata": "channel_metadata",
+    "EventType": "event_type",
+    "ButtonPayload": "button_payload",
+    "ButtonText": "button_text",
+    "ButtonType": "button_type",
+    "InteractiveData": "interactive_data",
+    "FlowData": "flow_data",
+    "Latitude": "latitude",
+    "Longitude": "longitude",
+    "Address": "address",
+    "Label": "label",
+    "FromCity": "from_city",
+    "FromState": "from_state",
+    "FromZip": "from_zip",
+    "FromCountry": "from_country",
+    "ProfileName": "profile_name",
+    "WaId": "wa_id",
+    "Forwarded": "forwarded",
+    "FrequentlyForwarded": "frequently_forwarded",
+    "OriginalRepliedMessageSid": "original_replied_message_sid",
+    "OriginalRepliedMessageSender": "original_replied_message_sender",
+    "ReferralBody": "referral_body",
+    "ReferralHeadline": "referral_headline",
+    "ReferralSourceId": "referral_source_id",
+    "ReferralSourceType": "referral_source_type",
+    "ReferralSourceUrl": "referral_source_url",
+    "ReferralCtwaClid": "referral_ctwa_clid",
+}
+
+# Event Streams. https://www.twilio.com/docs/events/event-types/messaging/outbound-message
+STATUS_EVENT_PREFIX = "com.twilio.messaging.message."
+INBOUND_EVENT_PREFIX = "com.twilio.messaging.inbound-message."
+
+DATA_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "accountSid": "account_sid",
+    "messagingServiceSid": "messaging_service_sid",
+    "rawDlrDoneDate": "raw_dlr_done_date",
+    "numberOfSegments": "num_segments",
+    "numMedia": "num_media",
+    "optOutType": "opt_out_type",
+    "mcc": "mcc",
+    "mnc": "mnc",
+    "fromCity": "from_city",
+    "fromState": "from_state",
+    "fromZip": "from_zip",
+    "fromCountry": "from_country",
+    "referralCtwaClid": "referral_ctwa_clid",
+}

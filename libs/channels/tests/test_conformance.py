@@ -1,0 +1,303 @@
+"""What every provider must hold, run over the cases in every provider's folder. A new folder is covered by itself.
+
+``tests/cases/signatures.json``: {signature_header, another_secret, cases: [{name, secrets, url, headers, body,
+refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request. Every other file: a list of
+{name, body or body_base64, settings?, events or error, same_fact_as?}; ``events`` hold each field that differs from
+NormalizedEvent's default, or {error} for a part that cannot be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from backhaul_channels import (
+    Adapter,
+    EventKind,
+    InvalidSecretError,
+    MalformedError,
+    NormalizedEvent,
+    RawCallback,
+    load_adapters,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+ADAPTERS = load_adapters()
+Case = dict[str, Any]
+
+each_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS.keys())
+
+
+def case_files(provider: str) -> list[Path]:
+    folder = Path(str(files("backhaul_channels.providers").joinpath(provider, "tests", "cases")))
+    return sorted(folder.glob("*.json"))
+
+
+def signature_file(provider: str) -> Case:
+    found = [path for path in case_files(provider) if path.name == "signatures.json"]
+    assert found, f"providers/{provider} has no tests/cases/signatures.json"
+    content: Case = json.loads(found[0].read_text("utf-8"))
+    return content
+
+
+def signature_params() -> list[Any]:
+    return [
+        pytest.param(adapter, case, id=f"{provider}-{case['name']}")
+        for provider, adapter in ADAPTERS.items()
+        for case in signature_file(provider)["cases"]
+    ]
+
+
+def event_cases(provider: str) -> list[Case]:
+    paths = [path for path in case_files(provider) if path.name != "signatures.json"]
+    assert paths, f"providers/{provider} has no normalisation cases"
+    return [case for path in paths for case in json.loads(path.read_text("utf-8"))]
+
+
+def event_params() -> list[Any]:
+    return [
+        pytest.param(adapter, case, id=f"{provider}-{case['name']}")
+        for provider, adapter in ADAPTERS.items()
+        for case in event_cases(provider)
+    ]
+
+
+def request_of(case: Case) -> RawCallback:
+    headers = [(name.encode(), value.encode()) for name, value in case["headers"].items()]
+    return RawCallback("POST", case["url"], headers, case["body"].encode())
+
+
+def with_signature(callback: RawCallback, header: str, value: bytes | None) -> RawCallback:
+    others = [(name, old) for name, old in callback.headers if name != header.encode()]
+    return replace(callback, headers=others if value is None else [*others, (header.encode(), value)])
+
+
+def refusal_code(adapter: Adapter, secrets: list[str], callback: RawCallback) -> str | None:
+    refusal = adapter.verifier(secrets, adapter.settings_model()).verify(callback)
+    if refusal is None:
+        return None
+    assert refusal.detail
+    assert not any(secret.strip() and secret.strip() in refusal.detail for secret in secrets)
+    return refusal.code
+
+
+def normalize_all(adapter: Adapter, case: Case) -> list[Case]:
+    """The case's events in the form of its ``events``."""
+    settings = adapter.settings_model(**case.get("settings", {}))
+    events: list[Case] = []
+    for part in adapter.split(body_of(case)):
+        try:
+            event = adapter.normalize(part, settings)
+        except MalformedError as error:
+            events.append({"error": str(error)})
+        else:
+            assert adapter.normalize(part, settings) == event, "the same part must give the same fact"
+            events.append(as_json(event))
+    return events
+
+
+def body_of(case: Case) -> bytes:
+    return base64.b64decode(case["body_base64"]) if "body_base64" in case else str(case["body"]).encode()
+
+
+def as_json(event: NormalizedEvent) -> Case:
+    default = NormalizedEvent(kind=EventKind.UNKNOWN, key="", provider_status="")
+    full: Case = json.loads(msgspec.json.encode(event))
+    plain: Case = json.loads(msgspec.json.encode(default))
+    required = {"kind", "key", "provider_status"}
+    return {name: value for name, value in full.items() if name in required or value != plain[name]}
+
+
+@pytest.mark.parametrize(("adapter", "case"), signature_params())
+def test_signature_case(adapter: Adapter, case: Case) -> None:
+    assert refusal_code(adapter, case["secrets"], request_of(case)) == case["refusal"]
+
+
+def authentic(provider: str) -> tuple[Case, list[Case]]:
+    content = signature_file(provider)
+    cases = [case for case in content["cases"] if case["refusal"] is None]
+    # A provider that signs nothing says so with a null header, and has no authentic case to derive others from.
+    assert cases or content["signature_header"] is None
+    return content, cases
+
+
+@each_adapter
+def test_a_missing_empty_truncated_or_foreign_signature_is_refused(adapter: Adapter) -> None:
+    content, cases = authentic(adapter.provider)
+    for case in cases:
+        callback = request_of(case)
+        header = content["signature_header"]
+        good = callback.header(header.encode())
+        assert good is not None
+        assert refusal_code(adapter, case["secrets"], with_signature(callback, header, None)) == "signature_missing"
+        for bad in (
+            b"",
+            good[:-1],
+            good[:10],
+            good + b"A",
+            good.swapcase(),
+            b"!" + good,
+            b"\xff\x00",
+            b" " * 9,
+            good * 2,
+        ):
+            assert refusal_code(adapter, case["secrets"], with_signature(callback, header, bad)), bad
+
+
+@each_adapter
+def test_a_changed_body_is_refused(adapter: Adapter) -> None:
+    _, cases = authentic(adapter.provider)
+    for case in cases:
+        callback = request_of(case)
+        assert refusal_code(adapter, case["secrets"], replace(callback, body=callback.body + b"&x=y"))
+
+
+@each_adapter
+def test_any_of_several_secrets_verifies_while_they_rotate(adapter: Adapter) -> None:
+    content, cases = authentic(adapter.provider)
+    for case in cases:
+        another = content["another_secret"]
+        callback = request_of(case)
+        assert refusal_code(adapter, [another, *case["secrets"]], callback) is None
+        assert refusal_code(adapter, [*case["secrets"], another], callback) is None
+        assert refusal_code(adapter, ["", f"  {case['secrets'][0]}\n"], callback) is None
+        assert refusal_code(adapter, [another], callback) == "signature_invalid"
+
+
+@each_adapter
+def test_without_a_secret_everything_is_refused(adapter: Adapter) -> None:
+    _, cases = authentic(adapter.provider)
+    for case in cases:
+        for none in ([], [""], [" ", "\t\n"]):
+            assert refusal_code(adapter, none, request_of(case)) == "secret_missing"
+
+
+@each_adapter
+def test_a_secret_that_cannot_be_one_is_named_and_not_told(adapter: Adapter) -> None:
+    with pytest.raises(InvalidSecretError) as caught:
+        adapter.verifier(["no\u00a0secret of this provider"], adapter.settings_model())
+    assert "no\u00a0secret" not in str(caught.value)
+
+
+@each_adapter
+@settings(deadline=None)
+@given(data=st.data())
+def test_verify_never_raises(adapter: Adapter, data: st.DataObject) -> None:
+    content, cases = authentic(adapter.provider)
+    if not cases:
+        return
+    case = data.draw(st.sampled_from(cases))
+    names = st.sampled_from([name.encode() for name in case["headers"]]) | st.binary(max_size=8)
+    callback = RawCallback(
+        method=data.draw(st.sampled_from(["POST", "GET", ""])),
+        url=data.draw(st.sampled_from([case["url"], "", "https://[::1", "//@:/?bodySHA256="]) | st.text()),
+        headers=data.draw(st.lists(st.tuples(names, st.binary(max_size=80)), max_size=4)),
+        body=data.draw(st.binary() | st.just(case["body"].encode())),
+    )
+    secrets = [*case["secrets"], content["another_secret"]]
+    assert adapter.verifier(secrets, adapter.settings_model()).verify(callback) is not None
+
+
+@pytest.mark.parametrize(("adapter", "case"), event_params())
+def test_normalisation_case(adapter: Adapter, case: Case) -> None:
+    if "error" in case:
+        try:
+            outcomes = normalize_all(adapter, case)
+        except MalformedError as error:
+            outcomes = [{"error": str(error)}]
+        assert [outcome for outcome in outcomes if case["error"] in outcome.get("error", "")]
+    else:
+        assert normalize_all(adapter, case) == case["events"]
+
+
+@each_adapter
+def test_facts_keep_their_key_however_they_arrive(adapter: Adapter) -> None:
+    cases = {case["name"]: case for case in event_cases(adapter.provider)}
+    pairs = [(case, cases[case["same_fact_as"]]) for case in cases.values() if "same_fact_as" in case]
+    assert pairs, "a provider shows at least one fact that arrives in two ways"
+    for case, original in pairs:
+        keys = [event["key"] for event in normalize_all(adapter, case)]
+        assert keys == [event["key"] for event in normalize_all(adapter, original)], case["name"]
+
+
+@each_adapter
+def test_facts_of_one_body_differ_in_their_keys(adapter: Adapter) -> None:
+    for case in event_cases(adapter.provider):
+        keys = [event["key"] for event in case.get("events", []) if "key" in event]
+        assert len(set(keys)) == len(keys), case["name"]
+
+
+@each_adapter
+def test_the_cases_hold_a_status_that_nobody_knows(adapter: Adapter) -> None:
+    kinds = {event.get("kind") for case in event_cases(adapter.provider) for event in case.get("events", [])}
+    assert "unknown" in kinds
+
+
+@each_adapter
+def test_unknown_settings_are_refused(adapter: Adapter) -> None:
+    with pytest.raises(ValidationError):
+        adapter.settings_model.model_validate({"no_such_setting": 1})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@each_adapter
+@settings(deadline=None)
+@given(data=st.data())
+def test_no_body_raises_anything_but_malformed(adapter: Adapter, data: st.DataObject) -> None:
+    """Any bytes; valid bodies cut, spliced and overwritten; JSON in which a known field has any value."""
+    known = data.draw(st.sampled_from(event_cases(adapter.provider)))
+    body = body_of(known)
+    kind = data.draw(st.sampled_from(["bytes", "spliced", "overwritten", "field"]))
+    if kind == "bytes":
+        body = data.draw(st.binary())
+    elif kind == "spliced":
+        at = data.draw(st.integers(0, len(body)))
+        body = body[:at] + data.draw(st.binary(max_size=6)) + body[at + data.draw(st.integers(0, 6)) :]
+    elif kind == "overwritten":
+        body = body.replace(
+            data.draw(st.sampled_from([b"e", b"=", b'"', b"1", b":"])), data.draw(st.binary(max_size=2))
+        )
+    else:
+        body = overwrite_field(body, data)
+    settings = adapter.settings_model()
+    try:
+        parts = adapter.split(body)
+    except MalformedError:
+        return
+    for part in parts:
+        try:
+            event = adapter.normalize(part, settings)
+        except MalformedError:
+            continue
+        assert event.key
+        assert len(event.message_id) <= 512
+        # A lone surrogate would get no further than the first encoder.
+        msgspec.json.encode(event)
+        repr(event).encode()
+
+
+def overwrite_field(body: bytes, data: st.DataObject) -> bytes:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    target = content[0] if isinstance(content, list) and content else content
+    if isinstance(target, dict) and isinstance(target.get("data"), dict) and data.draw(st.booleans()):
+        target = target["data"]
+    if isinstance(target, dict) and target:
+        target[data.draw(st.sampled_from(sorted(target)))] = data.draw(json_values)
+    return json.dumps(content).encode()

@@ -1,0 +1,91 @@
+"""Discovery of the provider folders, and what it says of broken ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backhaul_channels import MalformedAdapterError, load_adapters
+
+GOOD = """
+from backhaul_channels import Adapter
+
+class Good(Adapter):
+    provider = {provider!r}
+    labels = {labels!r}
+
+    def verifier(self, secrets, settings): raise NotImplementedError
+    def split(self, body): raise NotImplementedError
+    def normalize(self, part, settings): raise NotImplementedError
+
+ADAPTER = Good()
+"""
+
+
+class Providers:
+    """A providers package of its own, in a temporary folder."""
+
+    package = "providers_under_test"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / self.package
+        self.folder.mkdir()
+        (self.folder / "__init__.py").touch()
+
+    def add(self, name: str, source: str) -> None:
+        (self.folder / name).mkdir()
+        (self.folder / name / "__init__.py").write_text(source)
+
+
+@pytest.fixture
+def providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Providers]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield Providers(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == Providers.package]:
+        del sys.modules[name]
+
+
+def test_the_providers_of_this_package() -> None:
+    adapters = load_adapters()
+    assert {"twilio", "sendgrid"} <= set(adapters)
+    assert all(adapter.provider == name for name, adapter in adapters.items())
+
+
+def test_a_new_folder_is_a_new_provider(providers: Providers) -> None:
+    providers.add("one", GOOD.format(provider="one", labels=("One",)))
+    providers.add("two", GOOD.format(provider="two", labels=("Two", "Deux")))
+    providers.add("_private", "")
+    assert list(load_adapters(Providers.package)) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("", "defines no ADAPTER"),
+        ("ADAPTER = 7", "of type int"),
+        (GOOD.format(provider="other", labels=("One",)), "must be the folder's name, 'one'"),
+        (GOOD.format(provider="one", labels=()), "at least one non-empty string"),
+        (GOOD.format(provider="one", labels="One"), "must be a tuple"),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.settings_model = dict", "subclass of ChannelSettings"),
+    ],
+)
+def test_a_malformed_folder_stops_the_start(providers: Providers, source: str, complaint: str) -> None:
+    providers.add("one", source)
+    with pytest.raises(MalformedAdapterError, match=complaint) as caught:
+        load_adapters(Providers.package)
+    assert "providers/one" in str(caught.value)
+
+
+def test_a_folder_without_init_is_reported_not_skipped(providers: Providers) -> None:
+    (providers.folder / "one").mkdir()
+    with pytest.raises(MalformedAdapterError, match="defines no ADAPTER"):
+        load_adapters(Providers.package)
+
+
+def test_two_providers_cannot_share_a_label(providers: Providers) -> None:
+    providers.add("one", GOOD.format(provider="one", labels=("Label",)))
+    providers.add("two", GOOD.format(provider="two", labels=("LABEL",)))
+    with pytest.raises(MalformedAdapterError, match="already means the provider 'one'"):
+        load_adapters(Providers.package)

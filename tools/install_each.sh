@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs each service by itself, with only what its own pyproject.toml declares, and imports all of its modules.
+set -eu
+cd "$(dirname "$0")/.."
+uv=$PWD/.venv/bin/uv
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+for service in gateway normalizer; do
+  "$uv" venv --quiet --python .venv/bin/python "$folder/$service"
+  "$uv" pip install --quiet --python "$folder/$service/bin/python" --constraint requirements.lock \
+    ./proto ./libs/common ./libs/channels "./services/$service"
+  (cd "$folder" && "$service/bin/python" - "$service" <<'PYTHON'
+import importlib, pkgutil, sys
+package = importlib.import_module(f"backhaul_{sys.argv[1]}")
+names = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".") if not m.name.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+print(f"{package.__name__}: installed by itself, {len(names)} modules imported")
+PYTHON
+  )
+done
