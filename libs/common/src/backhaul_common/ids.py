@@ -15,8 +15,8 @@ def new_callback_id() -> str:
 def derived_id(*parts: str) -> str:
     """32 hex digits that depend on ``parts`` and nothing else.
 
-    Each part is preceded by its length, so that no two lists of parts run together into the same bytes.
+    All parts but the last must be free of line breaks (tenant ids, channel keys and provider names are), so that no two
+    lists of parts run together into the same bytes.
     """
-    text = "".join([f"{len(part)}:{part}" for part in parts])
     # A lone surrogate cannot be encoded strictly; an identifier must exist for every text that a provider can send.
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -59,7 +59,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         js = nats.jetstream(timeout=5)
         feed = FairFeed(nats, js, directory, settings)
         readiness.add("nats", feed.check)
-        consumer = Consumer(feed, normalizer, store, JetStreamPublisher(js, directory), metrics, tracing)
+        publisher = JetStreamPublisher(nats, directory)
+        consumer = Consumer(feed, normalizer, store, publisher, metrics, tracing)
         use_cases = NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js))
         servicer = NormalizerServicer(use_cases, reads, database)
         await serve(
@@ -77,7 +78,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
 
         async def reconnected() -> None:
             await feed.reconnected()
-            # What changed while the connection was down was not heard. If MongoDB is away too, the next round brings it.
+            # What changed while the connection was down was not heard. If MongoDB is away too, the next full read
+            # brings it.
             with suppress(BackhaulError):
                 await directory.refresh()
 
@@ -85,6 +87,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             await jetstream.connect(settings, "normalizer", client=nats, on_reconnect=reconnected)
             await until_done("ensure_streams", lambda: jetstream.ensure_streams(js, settings))
             await until_done("prepare_store", store.prepare)
+            await publisher.start()
             await directory.follow(nats)
             start("feed", feed.run)
             start("consumer", consumer.run)

@@ -14,7 +14,6 @@ from backhaul_common.ids import derived_id
 from backhaul_common.mongo import Document
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
-from bson.binary import Binary
 from fast_query_parsers import parse_query_string
 
 KIND_TO_PROTO: dict[EventKind, event_pb2.EventKind.ValueType] = {
@@ -63,7 +62,7 @@ class Fact(msgspec.Struct, gc=False):
             "received_at_us": self.received_at_us,
             "occurred_at_us": self.occurred_at_us,
             "stream_seq": self.stream_seq,
-            "payload": Binary(self.payload),
+            "payload": self.payload,
         }
         if self.message:
             document["message"] = self.message
@@ -128,7 +127,7 @@ def fact(
     event_id = derived_id(tenant, channel, callback.provider, event.key)
     communication_id = join(parameters, settings.communication_keys)
     occurred_at_us = event.occurred_at_us or callback.received_at_us
-    payload = event_pb2.Event(
+    message = event_pb2.Event(
         id=event_id,
         tenant_id=tenant,
         channel=channel,
@@ -145,14 +144,19 @@ def fact(
         received_at_us=callback.received_at_us,
         source=callback.source,
         verification=callback.verification,
-        vars=[event_pb2.Attribute(name=name, value=value) for name, value in parameters],
-        attributes=[event_pb2.Attribute(name=name, value=value) for name, value in event.attributes],
         text=event.text,
         raw=part,
         callback_id=callback.id,
         traceparent=callback.traceparent,
         invalid_recipient=event.invalid_recipient,
-    ).SerializeToString()
+    )
+    # Made where they belong: a list of attributes that is handed over is made first and copied then, at twice the cost.
+    add = message.vars.add
+    for name, value in parameters:
+        add(name=name, value=value)
+    add = message.attributes.add
+    for name, value in event.attributes:
+        add(name=name, value=value)
     return Fact(
         id=event_id,
         tenant=tenant,
@@ -170,5 +174,5 @@ def fact(
         occurred_at_us=occurred_at_us,
         received_at_us=callback.received_at_us,
         stream_seq=stream_seq,
-        payload=payload,
+        payload=message.SerializeToString(),
     )

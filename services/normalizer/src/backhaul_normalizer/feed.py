@@ -252,7 +252,7 @@ class FairFeed:
     # Taking.
 
     async def next_batch(self) -> Sequence[JetStreamDelivery]:
-        """Deliveries of about ``normalizer_batch_bytes``, the same share of every tenant that has any; waits for one."""
+        """Deliveries of about ``normalizer_batch_bytes``, the same share of every tenant that has any."""
         while not self._ready:
             self._arrived.clear()
             await self._arrived.wait()

@@ -84,8 +84,7 @@ def reject(callback: Callback, part: bytes, reason: str, stream_seq: int) -> Rej
             callback.tenant_id,
             callback.channel,
             callback.provider,
-            part.decode("latin-1"),
-            _query(callback.url),
+            f"{len(part)}:{part.decode('latin-1')}{callback.url.partition('?')[2]}",
         ),
         tenant=callback.tenant_id,
         channel=callback.channel,
@@ -95,7 +94,3 @@ def reject(callback: Callback, part: bytes, reason: str, stream_seq: int) -> Rej
         seen_at_us=callback.received_at_us,
         stream_seq=stream_seq,
     )
-
-
-def _query(url: str) -> str:
-    return url.partition("?")[2]

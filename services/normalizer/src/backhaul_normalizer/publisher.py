@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import nats.errors
 from backhaul_channels import EventKind
 from backhaul_common.errors import unavailable
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
 from backhaul_common.tenants import TenantDirectory
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
@@ -29,43 +32,94 @@ class JetStreamPublisher:
 
     The message id is made of that message's position and the kind, so that publishing again after a crash stores
     nothing twice while JetStream remembers; afterwards, consumers know an event by its id.
+
+    Acknowledgements come to an inbox of its own: nats-py's ``js.publish`` draws a random inbox and sets a timer for
+    every message, which costs more than the message.
     """
 
-    def __init__(self, js: JetStreamContext, directory: TenantDirectory) -> None:
-        self._js = js
+    def __init__(self, client: Client, directory: TenantDirectory) -> None:
+        self._client = client
         self._directory = directory
+        self._inbox = ""
+        self._count = 0
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+
+    async def start(self) -> None:
+        """Listen for acknowledgements. Once, when the client is connected; the subscription survives reconnections."""
+        self._inbox = self._client.new_inbox()
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
 
     async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
         """Returns when all ``facts`` are stored. UNAVAILABLE when JetStream is away, slow or full."""
         groups: dict[tuple[str, str, int, EventKind], list[bytes]] = {}
         for fact in facts:
             groups.setdefault((fact.tenant, fact.channel, fact.stream_seq, fact.kind), []).append(fact.payload)
-        outcomes = await asyncio.gather(
-            *(
-                self._publish_one(*key, index, body, traceparent)
-                for key, payloads in groups.items()
-                for index, body in enumerate(_bodies(payloads))
-            ),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, _AWAY):
-                raise unavailable("JetStream") from outcome
-            if isinstance(outcome, BaseException):
-                raise outcome
+        waiting: dict[str, asyncio.Future[None]] = {}
+        try:
+            for (tenant_id, channel, seq, kind), payloads in groups.items():
+                tenant = self._directory.get(tenant_id)
+                if tenant is None:
+                    continue  # It was deleted while its last callbacks were under way: there is nobody to tell.
+                subject = events_subject(tenant.queue_path, channel, kind.value)
+                for index, body in enumerate(_bodies(payloads)):
+                    message_id = f"cb-{seq}-{channel}-{kind.value}-{index}"
+                    token = self._expect(waiting)
+                    await self._client.publish(
+                        subject,
+                        body,
+                        reply=f"{self._inbox}.{token}",
+                        headers=_headers(EVENTS_STREAM, message_id, traceparent),
+                    )
+            if waiting:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await asyncio.gather(*waiting.values())
+        except _AWAY as exc:
+            raise unavailable("JetStream") from exc
+        finally:
+            for token in waiting:
+                del self._waiting[token]
 
-    async def _publish_one(
-        self, tenant_id: str, channel: str, seq: int, kind: EventKind, index: int, body: bytes, traceparent: str
-    ) -> None:
-        tenant = self._directory.get(tenant_id)
-        if tenant is None:
-            return  # It was deleted while its last callbacks were under way: there is nobody to tell.
-        headers = {"Nats-Msg-Id": f"cb-{seq}-{channel}-{kind.value}-{index}", "Nats-Expected-Stream": EVENTS_STREAM}
-        if traceparent:
-            headers["traceparent"] = traceparent
-        await self._js.publish(
-            events_subject(tenant.queue_path, channel, kind.value), body, timeout=_TIMEOUT_S, headers=headers
-        )
+    def _expect(self, waiting: dict[str, asyncio.Future[None]]) -> str:
+        self._count += 1
+        token = f"{self._count:x}"
+        waiting[token] = self._waiting[token] = asyncio.get_running_loop().create_future()
+        return token
+
+    async def _acknowledged(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject.rpartition(".")[2])
+        if future is None or future.done():
+            return  # The batch was given up and will be published again.
+        refusal = _refusal(message)
+        if refusal:
+            future.set_exception(ConnectionError(refusal))
+        else:
+            future.set_result(None)
+
+
+class _Ack(msgspec.Struct):
+    seq: int = 0
+    error: dict[str, object] | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
+
+
+def _refusal(message: Msg) -> str:
+    """Why JetStream did not store a message; empty when it did."""
+    if message.headers and message.headers.get("Status") == "503":
+        return "JetStream has no leader"
+    try:
+        ack = _decode_ack(message.data)
+    except msgspec.DecodeError as exc:
+        return f"unreadable acknowledgement: {exc}"
+    return "" if ack.seq and ack.error is None else f"JetStream refused: {ack.error}"
+
+
+def _headers(stream: str, message_id: str, traceparent: str) -> dict[str, str]:
+    headers = {"Nats-Msg-Id": message_id, "Nats-Expected-Stream": stream}
+    if traceparent:
+        headers["traceparent"] = traceparent
+    return headers
 
 
 class JetStreamCallbacks:
@@ -81,11 +135,7 @@ class JetStreamCallbacks:
                 callbacks_subject(queue_path, callback.channel),
                 CallbackBatch(callbacks=[callback]).SerializeToString(),
                 timeout=_TIMEOUT_S,
-                headers={
-                    "Nats-Msg-Id": message_id,
-                    "Nats-Expected-Stream": CALLBACKS_STREAM,
-                    "traceparent": callback.traceparent,
-                },
+                headers=_headers(CALLBACKS_STREAM, message_id, callback.traceparent),
             )
         except _AWAY as exc:
             raise unavailable("JetStream") from exc

@@ -32,7 +32,7 @@ class MongoReads:
         self._database = database
 
     async def message(self, tenant: str, channel: str, message_id: str) -> tuple[Document, list[Document]] | None:
-        """A message and its events in the order in which they happened, LONGEST_TIMELINE + 1 at most; None if unknown."""
+        """A message and its events in the order in which they happened, LONGEST_TIMELINE + 1 at most; None."""
         key = message_key(tenant, channel_key(channel), message_id)
         async with mongo.translated():
             message = await self._database[MESSAGES_COLLECTION].find_one({"_id": key, "tenant": tenant})

@@ -15,7 +15,6 @@ from backhaul_common.names import (
     EVENTS_COLLECTION,
     MESSAGES_COLLECTION,
 )
-from bson.binary import Binary
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError
 
@@ -172,7 +171,7 @@ def _rejection_update(one: Rejection) -> Document:
                     "channel": {"$literal": one.channel},
                     "provider": {"$literal": one.provider},
                     "reason": {"$literal": one.reason},
-                    "callback": {"$ifNull": ["$callback", Binary(one.callback)]},
+                    "callback": {"$ifNull": ["$callback", one.callback]},
                     "state": {"$cond": [again, "open", "$state"]},
                     "occurrences": {"$add": [{"$ifNull": ["$occurrences", 0]}, {"$cond": [again, 1, 0]}]},
                     "first_seen_at_us": {"$ifNull": ["$first_seen_at_us", one.seen_at_us]},

@@ -70,21 +70,15 @@ KEYWORDS: Final[Mapping[str, str]] = {
 # https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out
 OPT_OUT_TYPES = frozenset({"STOP", "START", "HELP"})
 
-# Form fields worth keeping beside the common ones, and the attribute that each becomes. Media are numbered, so code
-# adds them. https://www.twilio.com/docs/messaging/guides/webhook-request
+# Form fields that somebody acts upon beside the common ones, and the attribute that each becomes. An event keeps the
+# provider's own words whole, so what nobody acts upon (account, segments, …) is not repeated here. Media are numbered,
+# so code adds them. https://www.twilio.com/docs/messaging/guides/webhook-request
 FORM_ATTRIBUTES: Final[Mapping[str, str]] = {
-    "AccountSid": "account_sid",
-    "MessagingServiceSid": "messaging_service_sid",
     "RawDlrDoneDate": "raw_dlr_done_date",
-    "NumSegments": "num_segments",
     "NumMedia": "num_media",
-    "OptOutType": "opt_out_type",
-    "ChannelInstallSid": "channel_install_sid",
     "ChannelPrefix": "channel_prefix",
     "ChannelStatusMessage": "channel_status_message",
-    "ChannelToAddress": "channel_to_address",
     "ChannelMetadata": "channel_metadata",
-    "EventType": "event_type",
     "ButtonPayload": "button_payload",
     "ButtonText": "button_text",
     "ButtonType": "button_type",
@@ -117,12 +111,8 @@ STATUS_EVENT_PREFIX = "com.twilio.messaging.message."
 INBOUND_EVENT_PREFIX = "com.twilio.messaging.inbound-message."
 
 DATA_ATTRIBUTES: Final[Mapping[str, str]] = {
-    "accountSid": "account_sid",
-    "messagingServiceSid": "messaging_service_sid",
     "rawDlrDoneDate": "raw_dlr_done_date",
-    "numberOfSegments": "num_segments",
     "numMedia": "num_media",
-    "optOutType": "opt_out_type",
     "mcc": "mcc",
     "mnc": "mnc",
     "fromCity": "from_city",
