@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from backhaul_channels import EventKind
+from backhaul_channels import EventKind, NormalizedEvent
 from backhaul_common.mongo import Document
-from backhaul_normalizer.facts import Fact, message_key
+from backhaul_normalizer.facts import Fact, Origin, message_key
 from backhaul_normalizer.fold import Fold
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SMALL = st.sampled_from
@@ -26,21 +26,19 @@ def facts() -> st.SearchStrategy[Fact]:
         identity = "/".join([message_id, kind.value, communication, error, recipient, str(invalid), str(at)])
         return Fact(
             id=identity,
-            tenant="acme",
-            channel="twilio",
-            provider="twilio",
-            kind=kind,
+            origin=Origin("acme", "twilio", "twilio", at, 1, [], b""),
+            event=NormalizedEvent(
+                kind=kind,
+                key=identity,
+                provider_status="",
+                message_id=message_id,
+                recipient=recipient,
+                error_code=error,
+                invalid_recipient=invalid,
+            ),
             message=message_key("acme", "twilio", message_id) if message_id else "",
-            message_id=message_id,
-            recipient=recipient,
-            sender="",
             communication_id=communication,
-            error_code=error,
-            error_text="",
-            invalid_recipient=invalid,
             occurred_at_us=at,
-            received_at_us=at,
-            stream_seq=1,
             payload=b"",
         )
 
@@ -124,6 +122,7 @@ def batches(events: Sequence[Fact], cuts: Sequence[int]) -> list[Sequence[Fact]]
     return [events[start:end] for start, end in pairwise(edges)]
 
 
+@settings(max_examples=600)
 @given(st.lists(facts(), max_size=12), st.data())
 def test_order_duplicates_and_batching_do_not_matter(events: list[Fact], data: st.DataObject) -> None:
     plain = Books()

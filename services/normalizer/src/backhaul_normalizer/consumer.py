@@ -22,7 +22,7 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from google.protobuf.message import DecodeError
 from opentelemetry.trace import Span, SpanKind
 
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.facts import KIND_NAMES, Fact
 from backhaul_normalizer.normalize import Normalizer, reject
 from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher
 from backhaul_normalizer.store import Committed, Rejection
@@ -106,7 +106,7 @@ class Consumer:
                 for one in self._normalizer.read(callback, delivery.stream_seq):
                     if isinstance(one, Fact):
                         if batch.facts.setdefault(one.id, one) is not one:
-                            batch.repeats.setdefault(one.id, set()).add(one.stream_seq)
+                            batch.repeats.setdefault(one.id, set()).add(one.origin.stream_seq)
                     else:
                         batch.rejections.setdefault(one.id, one)
         return batch
@@ -181,10 +181,10 @@ class Consumer:
         for callback, _ in batch.callbacks:
             self._callbacks.add(callback.tenant_id, callback.channel)
         for fact in committed.new:
-            self._stored.add(fact.tenant, fact.channel, fact.kind.value)
+            self._stored.add(fact.origin.tenant, fact.origin.channel, KIND_NAMES[fact.event.kind])
         for event_id in committed.known:
-            fact = batch.facts[event_id]
-            self._duplicate.add(fact.tenant, fact.channel)
+            origin = batch.facts[event_id].origin
+            self._duplicate.add(origin.tenant, origin.channel)
         for one in batch.rejections.values():
             self._dead.add(one.tenant, one.channel)
         duration_s = time.perf_counter() - batch.began
@@ -218,6 +218,6 @@ def _to_publish(batch: _Batch, committed: Committed) -> list[Fact]:
         fact
         for event_id, fact in batch.facts.items()
         if (first := known.get(event_id)) is None
-        or first == fact.stream_seq
+        or first == fact.origin.stream_seq
         or first in batch.repeats.get(event_id, ())
     ]

@@ -23,55 +23,63 @@ KIND_FROM_PROTO: dict[event_pb2.EventKind.ValueType, EventKind] = {
     number: kind for kind, number in KIND_TO_PROTO.items()
 }
 
+KIND_NAMES: dict[EventKind, str] = {kind: str(kind.value) for kind in EventKind}
+
 LONGEST_KEY = 512
 """Characters of a message id, communication id, recipient or sender; what is longer is no identifier."""
+
+
+class Origin(msgspec.Struct, gc=False):
+    """What all events of one callback have in common, worked out once.
+
+    ``stream_seq`` is the position in CALLBACKS of the message that brought it; ``payload`` the serialised protobuf
+    fields that each of its events ends with.
+    """
+
+    tenant: str
+    channel: str
+    provider: str
+    received_at_us: int
+    stream_seq: int
+    parameters: list[tuple[str, str]]
+    payload: bytes
 
 
 class Fact(msgspec.Struct, gc=False):
     """One event, ready to be stored, folded and published.
 
-    ``message`` is the key of its message (empty where it names none), ``stream_seq`` the position in CALLBACKS of the
-    message that brought it, ``payload`` the serialised protobuf event.
+    ``message`` is the key of its message (empty where it names none), ``payload`` the serialised protobuf event.
     """
 
     id: str
-    tenant: str
-    channel: str
-    provider: str
-    kind: EventKind
+    origin: Origin
+    event: NormalizedEvent
     message: str
-    message_id: str
-    recipient: str
-    sender: str
     communication_id: str
-    error_code: str
-    error_text: str
-    invalid_recipient: bool
     occurred_at_us: int
-    received_at_us: int
-    stream_seq: int
     payload: bytes
 
     def to_document(self) -> Document:
         """What is stored: the fields that are searched or folded, and the payload. Empty fields are left out."""
+        origin, event = self.origin, self.event
         document: Document = {
             "_id": self.id,
-            "tenant": self.tenant,
-            "channel": self.channel,
-            "kind": self.kind.value,
-            "received_at_us": self.received_at_us,
+            "tenant": origin.tenant,
+            "channel": origin.channel,
+            "kind": KIND_NAMES[event.kind],
+            "received_at_us": origin.received_at_us,
             "occurred_at_us": self.occurred_at_us,
-            "stream_seq": self.stream_seq,
+            "stream_seq": origin.stream_seq,
             "payload": self.payload,
         }
         if self.message:
             document["message"] = self.message
-        if self.recipient:
-            document["recipient"] = self.recipient
+        if event.recipient:
+            document["recipient"] = event.recipient
         if self.communication_id:
             document["communication_id"] = self.communication_id
-        if self.error_code:
-            document["error_code"] = self.error_code
+        if event.error_code:
+            document["error_code"] = event.error_code
         return document
 
 
@@ -101,78 +109,81 @@ def join(parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
     """The communication that ``parameters`` name: the value of the first of ``keys`` that is present and not empty."""
     if not parameters:
         return ""
-    by_name: dict[str, str] = {}
-    for name, value in parameters:
-        if value:
-            by_name.setdefault(name.lower(), value)
+    found = {name.lower(): value for name, value in reversed(parameters) if value}
     for key in keys:
-        value = by_name.get(key.lower(), "")
+        value = found.get(key.lower(), "")
         if value and len(value) <= LONGEST_KEY:
             return value
     return ""
 
 
-def fact(
-    callback: Callback,
-    part: bytes,
-    event: NormalizedEvent,
-    settings: ChannelSettings,
-    url_parameters: Sequence[tuple[str, str]],
-    stream_seq: int,
-) -> Fact:
+def origin(callback: Callback, stream_seq: int) -> Origin:
+    """What the events of ``callback`` have in common."""
+    parameters = custom_parameters(callback.url)
+    common = event_pb2.Event(
+        tenant_id=callback.tenant_id,
+        channel=callback.channel,
+        provider=callback.provider,
+        received_at_us=callback.received_at_us,
+        source=callback.source,
+        verification=callback.verification,
+        callback_id=callback.id,
+        traceparent=callback.traceparent,
+    )
+    # Made where they belong: attributes that are handed over in a list are made first and then copied, at twice the
+    # cost.
+    for name, value in parameters:
+        common.vars.add(name=name, value=value)
+    return Origin(
+        callback.tenant_id,
+        callback.channel,
+        callback.provider,
+        callback.received_at_us,
+        stream_seq,
+        parameters,
+        common.SerializeToString(),
+    )
+
+
+def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelSettings) -> Fact:
     """Put together what the callback, the adapter and the channel's settings say of one event."""
-    tenant, channel = callback.tenant_id, callback.channel
     # What the sender gave to the message is nearer to it than what stands in the callback's URL, so it comes first.
-    parameters = [*event.vars, *url_parameters] if url_parameters else event.vars
-    event_id = derived_id(tenant, channel, callback.provider, event.key)
+    parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
+    event_id = derived_id(origin.tenant, origin.channel, origin.provider, event.key)
     communication_id = join(parameters, settings.communication_keys)
-    occurred_at_us = event.occurred_at_us or callback.received_at_us
+    occurred_at_us = event.occurred_at_us or origin.received_at_us
     message = event_pb2.Event(
         id=event_id,
-        tenant_id=tenant,
-        channel=channel,
-        provider=callback.provider,
         kind=KIND_TO_PROTO[event.kind],
         provider_status=event.provider_status,
         message_id=event.message_id,
         recipient=event.recipient,
         sender=event.sender,
         communication_id=communication_id,
-        error_code=event.error_code,
-        error_text=event.error_text,
         occurred_at_us=occurred_at_us,
-        received_at_us=callback.received_at_us,
-        source=callback.source,
-        verification=callback.verification,
-        text=event.text,
         raw=part,
-        callback_id=callback.id,
-        traceparent=callback.traceparent,
-        invalid_recipient=event.invalid_recipient,
     )
-    # Made where they belong: a list of attributes that is handed over is made first and copied then, at twice the cost.
-    add = message.vars.add
-    for name, value in parameters:
-        add(name=name, value=value)
-    add = message.attributes.add
-    for name, value in event.attributes:
-        add(name=name, value=value)
+    if event.error_code or event.error_text or event.invalid_recipient:
+        message.error_code = event.error_code
+        message.error_text = event.error_text
+        message.invalid_recipient = event.invalid_recipient
+    if event.text:
+        message.text = event.text
+    if event.vars:
+        add = message.vars.add
+        for name, value in event.vars:
+            add(name=name, value=value)
+    if event.attributes:
+        add = message.attributes.add
+        for name, value in event.attributes:
+            add(name=name, value=value)
     return Fact(
-        id=event_id,
-        tenant=tenant,
-        channel=channel,
-        provider=callback.provider,
-        kind=event.kind,
-        message=message_key(tenant, channel, event.message_id) if event.message_id else "",
-        message_id=event.message_id,
-        recipient=event.recipient,
-        sender=event.sender,
-        communication_id=communication_id,
-        error_code=event.error_code,
-        error_text=event.error_text,
-        invalid_recipient=event.invalid_recipient,
-        occurred_at_us=occurred_at_us,
-        received_at_us=callback.received_at_us,
-        stream_seq=stream_seq,
-        payload=message.SerializeToString(),
+        event_id,
+        origin,
+        event,
+        message_key(origin.tenant, origin.channel, event.message_id) if event.message_id else "",
+        communication_id,
+        occurred_at_us,
+        # A protobuf message is its fields one after another, so two halves put together are a whole.
+        message.SerializeToString() + origin.payload,
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from backhaul_channels import EventKind
 from backhaul_common.mongo import Document
 
-from backhaul_normalizer.facts import Fact, communication_key
+from backhaul_normalizer.facts import KIND_NAMES, Fact, communication_key
 from backhaul_normalizer.states import fulfilment_of, next_state
 
 _KINDS = {kind.value: kind for kind in EventKind}
@@ -83,9 +83,10 @@ class Fold:
                     self.messages[fact.message] = message
                 _fold_one(message, fact)
             elif fact.communication_id:
-                delta = self._communication(fact.tenant, fact.communication_id)
-                delta.events[fact.kind.value] = delta.events.get(fact.kind.value, 0) + 1
-                delta.seen(fact.received_at_us, fact.occurred_at_us)
+                delta = self._communication(fact.origin.tenant, fact.communication_id)
+                kind = KIND_NAMES[fact.event.kind]
+                delta.events[kind] = delta.events.get(kind, 0) + 1
+                delta.seen(fact.origin.received_at_us, fact.occurred_at_us)
         for key, message in self.messages.items():
             message["fulfilment"] = fulfilment_of(
                 _KINDS[message["state"]], invalid_recipient=message["invalid_recipient"]
@@ -114,10 +115,10 @@ def _copy(message: Document) -> Document:
 def _new_message(fact: Fact) -> Document:
     return {
         "_id": fact.message,
-        "tenant": fact.tenant,
-        "channel": fact.channel,
-        "message_id": fact.message_id,
-        "provider": fact.provider,
+        "tenant": fact.origin.tenant,
+        "channel": fact.origin.channel,
+        "message_id": fact.event.message_id,
+        "provider": fact.origin.provider,
         "state": EventKind.UNKNOWN.value,
         "fulfilment": "",
         "recipient": "",
@@ -128,36 +129,35 @@ def _new_message(fact: Fact) -> Document:
         "invalid_recipient": False,
         "kinds": {},
         "event_count": 0,
-        "created_at_us": fact.received_at_us,
+        "created_at_us": fact.origin.received_at_us,
         "last_event_at_us": 0,
     }
 
 
 def _fold_one(message: Document, fact: Fact) -> None:
-    kind = fact.kind
-    state = _KINDS[message["state"]]
-    if kind is state:
+    event = fact.event
+    kind, name = event.kind, KIND_NAMES[event.kind]
+    if name == message["state"]:
         # Two events of the deciding kind that differ in their error: the greater one stands, whichever came first.
-        error = max(
+        message["invalid_recipient"], message["error_code"], message["error_text"] = max(
             (message["invalid_recipient"], message["error_code"], message["error_text"]),
-            (fact.invalid_recipient, fact.error_code, fact.error_text),
+            (event.invalid_recipient, event.error_code, event.error_text),
         )
-        message["invalid_recipient"], message["error_code"], message["error_text"] = error
-    elif next_state(state, kind) is kind:
-        message["state"] = kind.value
-        message["error_code"] = fact.error_code
-        message["error_text"] = fact.error_text
-        message["invalid_recipient"] = fact.invalid_recipient
+    elif next_state(_KINDS[message["state"]], kind) is kind:
+        message["state"] = name
+        message["error_code"] = event.error_code
+        message["error_text"] = event.error_text
+        message["invalid_recipient"] = event.invalid_recipient
     # A provider reports one recipient, sender and communication a message. Where two events disagree, the least wins:
     # any rule will do that does not depend on which came first.
-    for name, value in (
-        ("recipient", fact.recipient),
-        ("sender", fact.sender),
+    for field, value in (
+        ("recipient", event.recipient),
+        ("sender", event.sender),
         ("communication_id", fact.communication_id),
     ):
-        if value and (not message[name] or value < message[name]):
-            message[name] = value
+        if value and value != message[field] and (not message[field] or value < message[field]):
+            message[field] = value
     kinds = message["kinds"]
-    kinds[kind.value] = kinds.get(kind.value, 0) + 1
+    kinds[name] = kinds.get(name, 0) + 1
     message["event_count"] += 1
     message["last_event_at_us"] = max(message["last_event_at_us"], fact.occurred_at_us)

@@ -11,7 +11,7 @@ from backhaul_common.tenants import Tenant, TenantDirectory
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from pydantic import ValidationError
 
-from backhaul_normalizer.facts import Fact, custom_parameters, fact
+from backhaul_normalizer.facts import Fact, fact, origin
 from backhaul_normalizer.store import Rejection
 
 
@@ -45,10 +45,10 @@ class Normalizer:
         except MalformedError as exc:
             yield reject(callback, callback.body, str(exc), stream_seq)
             return
-        parameters = custom_parameters(callback.url)
+        common = origin(callback, stream_seq)
         for part in parts:
             try:
-                one = fact(callback, part, adapter.normalize(part, settings), settings, parameters, stream_seq)
+                one = fact(common, part, adapter.normalize(part, settings), settings)
             except MalformedError as exc:
                 yield reject(callback, part, str(exc), stream_seq)
             except Exception as exc:  # noqa: BLE001  # a bug in an adapter costs this part a replay, never the batch its commit

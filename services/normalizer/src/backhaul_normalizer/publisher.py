@@ -53,7 +53,9 @@ class JetStreamPublisher:
         """Returns when all ``facts`` are stored. UNAVAILABLE when JetStream is away, slow or full."""
         groups: dict[tuple[str, str, int, EventKind], list[bytes]] = {}
         for fact in facts:
-            groups.setdefault((fact.tenant, fact.channel, fact.stream_seq, fact.kind), []).append(fact.payload)
+            origin = fact.origin
+            key = (origin.tenant, origin.channel, origin.stream_seq, fact.event.kind)
+            groups.setdefault(key, []).append(fact.payload)
         waiting: dict[str, asyncio.Future[None]] = {}
         try:
             for (tenant_id, channel, seq, kind), payloads in groups.items():
