@@ -184,7 +184,8 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
                 stack.callback(stop.set)
             channel = connect(f"127.0.0.1:{port}", settings)
             stack.push_async_callback(channel.close)
-            await asyncio.wait_for(channel.channel_ready(), 10)
+            if copies:
+                await asyncio.wait_for(channel.channel_ready(), 10)
             yield Rig(
                 connection, mongo.database(client, mongo_database), client, settings, NormalizerServiceStub(channel)
             )

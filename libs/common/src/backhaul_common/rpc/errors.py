@@ -53,7 +53,7 @@ def _from_details(value: bytes) -> BackhaulError | None:
     status = status_pb2.Status.FromString(value)
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
-        if detail.Unpack(info) and info.domain == _DOMAIN and info.reason in Code:
+        if detail.Unpack(info) and info.domain == _DOMAIN and info.reason in tuple(Code):
             retry_after = info.metadata.get("retry_after_s", "")
             return BackhaulError(
                 Code(info.reason),

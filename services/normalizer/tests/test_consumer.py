@@ -1,0 +1,158 @@
+"""What becomes of a batch when something goes wrong in its middle: real NATS and MongoDB, one part made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from backhaul_channels import load_adapters
+from backhaul_common.errors import unavailable
+from backhaul_common.lifecycle import cancel
+from backhaul_common.metrics import Metrics
+from backhaul_common.names import DEAD_LETTERS_COLLECTION, EVENTS_COLLECTION, TENANTS_COLLECTION
+from backhaul_common.tenants import TenantDirectory
+from backhaul_common.tracing import Tracing
+from backhaul_normalizer.consumer import Consumer
+from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.feed import FairFeed
+from backhaul_normalizer.normalize import Normalizer
+from backhaul_normalizer.ports import EventStore, Publisher
+from backhaul_normalizer.publisher import JetStreamPublisher
+from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.store import Committed, MongoEventStore, Rejection
+
+Wrap = Callable[[Any], Any]
+
+
+class FailingPublisher:
+    """Publishes, but not the first time: as if the process had died between commit and publish."""
+
+    def __init__(self, inner: Publisher) -> None:
+        self._inner = inner
+        self.refused = 0
+
+    async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
+        if not self.refused:
+            self.refused = len(facts)
+            raise unavailable("JetStream")
+        await self._inner.publish(facts, traceparent)
+
+
+class FailingStore:
+    """Stores, but fails without hope on one message: as if MongoDB refused a document."""
+
+    def __init__(self, inner: EventStore) -> None:
+        self._inner = inner
+
+    async def ping(self) -> None:
+        await self._inner.ping()
+
+    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
+        if any(fact.event.message_id == "SMpoison" for fact in facts):
+            raise ValueError("a document that MongoDB does not take")
+        return await self._inner.commit(facts, rejections)
+
+
+@pytest.fixture
+def consuming(rig_factory: Any, mongo_server: Any) -> Any:
+    """``async with consuming(rig, wrap_store=…, wrap_publisher=…)``: a consumer with a part exchanged."""
+
+    @asynccontextmanager
+    async def run(
+        rig: Any, *, wrap_store: Wrap = lambda it: it, wrap_publisher: Wrap = lambda it: it
+    ) -> AsyncIterator[Any]:
+        settings: NormalizerSettings = rig.settings
+        async with AsyncExitStack() as stack:
+            metrics = Metrics("test")
+            stack.callback(metrics.close)
+            directory = TenantDirectory(rig.database[TENANTS_COLLECTION])
+            await directory.refresh()
+            store = MongoEventStore(rig.client, rig.database)
+            await store.prepare()
+            inner = JetStreamPublisher(rig.nats, directory)
+            await inner.start()
+            feed = FairFeed(rig.nats, rig.nats.jetstream(), directory, settings)
+            publisher = wrap_publisher(inner)
+            consumer = Consumer(
+                feed,
+                Normalizer(load_adapters(), directory),
+                wrap_store(store),
+                publisher,
+                metrics,
+                Tracing("test", None),
+            )
+            for work in (feed.run(), consumer.run()):
+                stack.push_async_callback(cancel, asyncio.create_task(work))
+            yield publisher
+
+    return run
+
+
+async def test_what_was_committed_but_not_published_is_published_when_it_is_delivered_again(
+    rig_factory: Any, consuming: Any, make: Any
+) -> None:
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        await rig.publish(acme, *(make.callback(acme, make.twilio(f"SM{n}", "sent")) for n in range(5)))
+        # A provider's duplicate of one of them, in a message of its own.
+        await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent")))
+        async with consuming(rig, wrap_publisher=FailingPublisher) as publisher:
+            await rig.drained(acme)
+        assert publisher.refused >= 5
+        stored = {row["_id"] for row in await rig.rows(EVENTS_COLLECTION)}
+        assert len(stored) == 5
+        assert sorted(event.id for event in await rig.published()) == sorted(stored)
+
+
+async def test_a_message_that_cannot_be_stored_is_isolated_and_filed(
+    rig_factory: Any, consuming: Any, make: Any
+) -> None:
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        for sid in ("SM1", "SM2", "SMpoison", "SM3"):
+            await rig.publish(acme, make.callback(acme, make.twilio(sid, "sent")))
+        async with consuming(rig, wrap_store=FailingStore):
+            await rig.drained(acme)
+        assert len(await rig.rows(EVENTS_COLLECTION)) == 3
+        (letter,) = await rig.rows(DEAD_LETTERS_COLLECTION)
+        assert b"SMpoison" in letter["callback"]
+        assert "ValueError" in letter["reason"]
+
+
+async def test_a_backlog_of_one_tenant_does_not_delay_another(rig: Any, make: Any) -> None:
+    acme, globex = make.tenant("acme"), make.tenant("globex")
+    await rig.register(acme, globex)
+    for start in range(0, 6000, 50):
+        await rig.publish(acme, *(make.callback(acme, make.twilio(f"SM{n}", "sent")) for n in range(start, start + 50)))
+    await rig.publish(globex, make.callback(globex, make.twilio("SM1", "sent")))
+    await rig.drained(globex, timeout_s=5)
+    ahead = await rig.database[EVENTS_COLLECTION].count_documents({"tenant": "acme"})
+    assert ahead < 6000  # Globex was served while Acme's backlog was not done.
+    await rig.drained(acme, timeout_s=60)
+    assert await rig.database[EVENTS_COLLECTION].count_documents({"tenant": "acme"}) == 6000
+
+
+async def test_two_copies_share_the_work_and_count_once(rig_factory: Any, make: Any) -> None:
+    async with rig_factory(copies=2, normalizer_batch_bytes=16 * 1024, normalizer_pull_messages=4) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        # All on one communication, and each message's events spread over several batches: as much conflict as can be.
+        for status in ("queued", "sent", "delivered", "sent"):
+            for start in range(0, 200, 20):
+                await rig.publish(
+                    acme,
+                    *(
+                        make.callback(acme, make.twilio(f"SM{n}", status), query="communicationId=c")
+                        for n in range(start, start + 20)
+                    ),
+                )
+        await rig.drained(acme, timeout_s=60)
+        (row,) = await rig.rows("communications")
+        assert row["messages"] == 200
+        assert {name: count for name, count in row["fulfilment"].items() if count} == {"Delivered": 200}
+        assert row["events"] == {"queued": 200, "sent": 200, "delivered": 200}
