@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter as Counts
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,11 +34,16 @@ _AGAIN_S = 1.0
 
 @dataclass(slots=True)
 class _Batch:
-    """``facts`` has each event once; ``repeats`` says which further messages of the stream brought it too."""
+    """What was read of some deliveries.
+
+    ``callbacks`` counts by tenant and channel. ``facts`` has each event once; ``repeats`` says which further messages of
+    the stream brought it too.
+    """
 
     deliveries: Sequence[Delivery]
     began: float
-    callbacks: list[tuple[Callback, int]] = field(default_factory=list)
+    callbacks: dict[tuple[str, str], int] = field(default_factory=dict)
+    traceparents: list[str] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)
     repeats: dict[str, set[int]] = field(default_factory=dict)
     rejections: dict[str, Rejection] = field(default_factory=dict)
@@ -89,20 +95,19 @@ class Consumer:
     def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
         for delivery in deliveries:
-            try:
-                callbacks = CallbackBatch.FromString(delivery.data).callbacks
-            except DecodeError:
-                # Only a program that is not Backhaul can have written it; there is no tenant's callback in it to keep.
-                self._log.error("not_a_callback_batch", tenant=delivery.tenant, stream_seq=delivery.stream_seq)
+            callbacks = self._callbacks_of(delivery)
+            if not callbacks:
                 continue
+            first = callbacks[0]
+            counted = first.tenant_id, first.channel
+            batch.callbacks[counted] = batch.callbacks.get(counted, 0) + len(callbacks)
+            # Callbacks lie in a message in the order of their arrival.
+            batch.oldest_us = min(batch.oldest_us or first.received_at_us, first.received_at_us)
+            if self._tracing.enabled:
+                batch.traceparents += [callback.traceparent for callback in callbacks if callback.traceparent]
+            elif not batch.traceparents and first.traceparent:
+                batch.traceparents.append(first.traceparent)
             for callback in callbacks:
-                if callback.tenant_id != delivery.tenant:
-                    # The queue path was another tenant's once. That tenant was purged, and its callbacks go with it.
-                    self._log.error("foreign_callback", tenant=delivery.tenant, callback_id=callback.id)
-                    continue
-                batch.callbacks.append((callback, delivery.stream_seq))
-                if not batch.oldest_us or callback.received_at_us < batch.oldest_us:
-                    batch.oldest_us = callback.received_at_us
                 for one in self._normalizer.read(callback, delivery.stream_seq):
                     if isinstance(one, Fact):
                         if batch.facts.setdefault(one.id, one) is not one:
@@ -110,6 +115,19 @@ class Consumer:
                     else:
                         batch.rejections.setdefault(one.id, one)
         return batch
+
+    def _callbacks_of(self, delivery: Delivery) -> list[Callback]:
+        try:
+            callbacks = list(CallbackBatch.FromString(delivery.data).callbacks)
+        except DecodeError:
+            # Only a program that is not Backhaul can have written it; there is no tenant's callback in it to keep.
+            self._log.error("not_a_callback_batch", tenant=delivery.tenant, stream_seq=delivery.stream_seq)
+            return []
+        own = [callback for callback in callbacks if callback.tenant_id == delivery.tenant]
+        if len(own) < len(callbacks):
+            # The queue path was another tenant's once. That tenant was purged, and its callbacks go with it.
+            self._log.error("foreign_callbacks", tenant=delivery.tenant, stream_seq=delivery.stream_seq)
+        return own
 
     async def _settle(self, batch: _Batch) -> None:
         """Commit, publish, acknowledge; or give back, or isolate what cannot be stored."""
@@ -152,36 +170,37 @@ class Consumer:
             for delivery in batch.deliveries:
                 await self._settle(self._read([delivery]))
             return
+        (delivery,) = batch.deliveries
         reason = f"It could not be stored: {type(exc).__name__}."
-        rejections = [reject(callback, callback.body, reason, seq) for callback, seq in batch.callbacks]
-        await self._settle_rejected(batch, rejections)
-
-    async def _settle_rejected(self, batch: _Batch, rejections: Sequence[Rejection]) -> None:
+        rejections = [
+            reject(callback, callback.body, reason, delivery.stream_seq) for callback in self._callbacks_of(delivery)
+        ]
         try:
             await self._store.commit([], rejections)
-        except Exception as exc:  # noqa: BLE001  # even the dead letter cannot be stored: keep it in the stream, loudly, and go on
+        except Exception as failure:  # noqa: BLE001  # even the dead letter cannot be stored: it stays in the stream
             self._log.error("dead_letter_failed", exc_info=exc)
-            await batch.deliveries[0].nak(30.0)
+            await delivery.nak(30.0)
         else:
             for one in rejections:
                 self._dead.add(one.tenant, one.channel)
-            await batch.deliveries[0].ack()
+            await delivery.ack()
 
     def _start_span(self, batch: _Batch) -> Span:
-        parents = list(dict.fromkeys(callback.traceparent for callback, _ in batch.callbacks if callback.traceparent))
+        parents = list(dict.fromkeys(batch.traceparents))
         # A span has one parent: the first callback's. The others' traces are linked, so each leads here.
         return self._tracing.start(
             "normalizer.batch",
             parent=parents[0] if parents else None,
             kind=SpanKind.CONSUMER,
-            links=parents[1:128] if self._tracing.enabled else (),
+            links=parents[1:128],
         )
 
     def _report(self, batch: _Batch, committed: Committed, readable_at: float, span: Span) -> None:
-        for callback, _ in batch.callbacks:
-            self._callbacks.add(callback.tenant_id, callback.channel)
-        for fact in committed.new:
-            self._stored.add(fact.origin.tenant, fact.origin.channel, KIND_NAMES[fact.event.kind])
+        for (tenant, channel), count in batch.callbacks.items():
+            self._callbacks.add(tenant, channel, amount=count)
+        stored = Counts((fact.origin.tenant, fact.origin.channel, fact.event.kind) for fact in committed.new)
+        for (tenant, channel, kind), count in stored.items():
+            self._stored.add(tenant, channel, KIND_NAMES[kind], amount=count)
         for event_id in committed.known:
             origin = batch.facts[event_id].origin
             self._duplicate.add(origin.tenant, origin.channel)
@@ -194,9 +213,9 @@ class Consumer:
         self._lag.record(lag_s)
         self._log.info(
             "batch",
-            tenants=len({callback.tenant_id for callback, _ in batch.callbacks}),
+            tenants=len({tenant for tenant, _ in batch.callbacks}),
             deliveries=len(batch.deliveries),
-            callbacks=len(batch.callbacks),
+            callbacks=sum(batch.callbacks.values()),
             events=len(committed.new),
             duplicates=len(committed.known),
             dead_letters=len(batch.rejections),

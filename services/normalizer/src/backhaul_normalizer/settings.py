@@ -11,11 +11,11 @@ class NormalizerSettings(CommonSettings):
 
     normalizer_grpc_listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server.")
     normalizer_batch_bytes: int = Field(
-        512 * 1024, ge=1024, le=8 << 20, description="Callbacks that go into one transaction; about 800 events."
+        1 << 20, ge=1024, le=8 << 20, description="Bytes of callbacks in one transaction; about 1,000 to 3,000 events."
     )
     normalizer_pull_messages: int = Field(64, ge=1, le=4096, description="Messages asked of one tenant at a time.")
     normalizer_pull_bytes: int = Field(
-        1 << 20, ge=1 << 16, description="Bytes asked of one tenant at a time; at least the largest callback."
+        2 << 20, ge=1 << 16, description="Bytes asked of one tenant at a time; at least the largest callback."
     )
     normalizer_buffer_bytes: int = Field(
         64 << 20, ge=1 << 20, description="Callbacks held in memory; beyond it, no tenant is asked for more."
