@@ -36,8 +36,8 @@ _AGAIN_S = 1.0
 class _Batch:
     """What was read of some deliveries.
 
-    ``callbacks`` counts by tenant and channel. ``facts`` has each event once; ``repeats`` says which further messages of
-    the stream brought it too.
+    ``callbacks`` counts by tenant and channel. ``facts`` has each event once; ``repeats`` says which further messages
+    of the stream brought it too.
     """
 
     deliveries: Sequence[Delivery]
@@ -178,7 +178,7 @@ class Consumer:
         try:
             await self._store.commit([], rejections)
         except Exception as failure:  # noqa: BLE001  # even the dead letter cannot be stored: it stays in the stream
-            self._log.error("dead_letter_failed", exc_info=exc)
+            self._log.error("dead_letter_failed", exc_info=failure)
             await delivery.nak(30.0)
         else:
             for one in rejections:
