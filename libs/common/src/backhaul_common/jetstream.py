@@ -19,6 +19,18 @@ DUPLICATE_WINDOW_S = 120.0
 """How long JetStream remembers a Nats-Msg-Id."""
 
 
+_KEPT_IN_LINE = (
+    "description",
+    "subjects",
+    "discard",
+    "max_age",
+    "max_bytes",
+    "num_replicas",
+    "duplicate_window",
+    "allow_direct",
+)
+
+
 async def connect(
     settings: CommonSettings,
     name: str,
@@ -45,7 +57,10 @@ async def connect(
         last_error = ""
         log.info("nats_reconnected")
         if on_reconnect is not None:
-            await on_reconnect()
+            try:
+                await on_reconnect()
+            except Exception as exc:  # noqa: BLE001  # raised into nats-py, it would end the reconnecting for good
+                log.warning("on_reconnect_failed", error=repr(exc))
 
     async def failed(exc: Exception) -> None:
         # While a server is away every attempt fails alike; one line says it.
@@ -114,6 +129,7 @@ async def ensure_streams(js: JetStreamContext, settings: CommonSettings) -> None
         except NotFoundError:
             await js.add_stream(config)
             continue
-        wanted = (config.max_age, config.max_bytes, config.num_replicas)
-        if (present.max_age, present.max_bytes, present.num_replicas) != wanted:
-            await js.update_stream(config)
+        # What an operator set besides (placement, compression) stays as it is; storage and retention cannot change.
+        wanted = present.evolve(**{name: getattr(config, name) for name in _KEPT_IN_LINE})
+        if wanted != present:
+            await js.update_stream(wanted)

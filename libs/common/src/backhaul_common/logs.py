@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -27,12 +28,17 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_trace_id,
         mask_secrets,
-        structlog.processors.dict_tracebacks if fmt == "json" else structlog.processors.StackInfoRenderer(),
+        # Without locals: a frame's variables hold credentials and callbacks' bodies, and no mask would find them there.
+        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+        if fmt == "json"
+        else structlog.processors.StackInfoRenderer(),
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_dumps)
         if fmt == "json"
-        else structlog.dev.ConsoleRenderer(colors=out.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback  # Others print locals too.
+        )
     )
 
     def add_service(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -65,11 +71,18 @@ def get_logger(**values: Any) -> structlog.typing.FilteringBoundLogger:
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A processor that masks values whose key says that they are secret."""
-    for key in event:
-        if key.lower() in _SECRET_KEYS:
+    """A processor that masks values whose key says that they are secret, in mappings inside the line too."""
+    for key, value in event.items():
+        if _is_secret(key):
             event[key] = MASKED
+        elif isinstance(value, Mapping):
+            event[key] = mask_secrets(_, __, dict(value))
     return event
+
+
+def _is_secret(key: object) -> bool:
+    # By the end of the name: x-api-key, admin_token and Set-Cookie are as secret as their last words.
+    return isinstance(key, str) and key.lower().replace("-", "_").endswith(_SECRET_KEYS)
 
 
 def _add_trace_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -81,4 +94,8 @@ def _add_trace_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def _dumps(value: Any, **_: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        # orjson refuses lone surrogates and integers beyond 64 bits; a log line must not fail the work that it is about.
+        return json.dumps(value, default=str, skipkeys=True)

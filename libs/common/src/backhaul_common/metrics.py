@@ -87,8 +87,13 @@ class Counter:
 
     def add(self, *labels: str, amount: float = 1) -> None:
         """Add ``amount``. ``labels`` are values in the order of the metric's ``labels``."""
-        values = self._values
-        values[labels] = values.get(labels, 0) + amount
+        try:
+            self._values[labels] += amount
+        except KeyError:
+            # Refused here, because in `observe` one bad key would hide all the counter's values for good.
+            if len(labels) != len(self.metric.labels):
+                raise ValueError(f"{self.metric.name} has the labels {self.metric.labels}, not {labels}") from None
+            self._values[labels] = amount
 
     def value(self, *labels: str) -> float:
         """The present count."""

@@ -37,9 +37,13 @@ Session: TypeAlias = AsyncIOMotorClientSession
 T = TypeVar("T")
 
 _TRANSIENT_CODES = frozenset({
-    6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436,  # the node is away, stepping down or starting
+    6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436,  # the node is away, stepping down or starting
+    43,  # a cursor that its node no longer has, after a restart
     13, 18,  # credentials are being rotated: waiting is right, dropping a batch is not
 })  # fmt: skip
+
+
+_TRANSIENT_LABELS = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
 
 
 def connect(uri: str, *, timeout_ms: int = 5000) -> Client:
@@ -87,9 +91,7 @@ def is_transient(exc: BaseException) -> bool:
         return exc.meaning.retryable
     if isinstance(exc, (AutoReconnect, ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTimeoutError)):
         return True
-    if isinstance(exc, PyMongoError) and (
-        exc.has_error_label("TransientTransactionError") or exc.has_error_label("RetryableWriteError")
-    ):
+    if isinstance(exc, PyMongoError) and any(exc.has_error_label(label) for label in _TRANSIENT_LABELS):
         return True
     return isinstance(exc, OperationFailure) and exc.code in _TRANSIENT_CODES
 

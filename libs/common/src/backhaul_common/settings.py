@@ -7,11 +7,10 @@ A service's own ``settings.py`` derives from ``CommonSettings``; nothing else re
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 S = TypeVar("S", bound="CommonSettings")
 
@@ -22,10 +21,10 @@ class CommonSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BACKHAUL_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     nats_url: str = Field("nats://127.0.0.1:4222", description="One or more servers, comma-separated.")
-    nats_credentials_file: Path | None = Field(None, description="A NATS .creds file.")
+    nats_credentials_file: FilePath | None = Field(None, description="A NATS .creds file.")
     stream_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream: 1 locally, 3 in a cluster.")
     stream_max_age_s: float = Field(
-        7 * 86400, gt=0, description="How long stored callbacks and events can be replayed."
+        7 * 86400, ge=1, le=100 * 365 * 86400, description="How long stored callbacks and events can be replayed."
     )
     stream_max_bytes: int = Field(
         -1, ge=-1, description="Size of each stream; when full, publishing fails and nothing stored is dropped."
@@ -37,17 +36,25 @@ class CommonSettings(BaseSettings):
     secret_keys: SecretStr = Field(
         SecretStr(""), description="Fernet keys, comma-separated, newest first: the first encrypts, all decrypt."
     )
-    secret_keys_file: Path | None = Field(None, description="The same, one key a line, instead of secret_keys.")
+    secret_keys_file: FilePath | None = Field(None, description="The same, one key a line, instead of secret_keys.")
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of services without HTTP; 0 is off.")
 
-    grpc_tls_cert_file: Path | None = Field(None, description="This service's certificate chain, PEM.")
-    grpc_tls_key_file: Path | None = Field(None, description="Its private key, PEM.")
-    grpc_tls_ca_file: Path | None = Field(
+    grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")
+    grpc_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM.")
+    grpc_tls_ca_file: FilePath | None = Field(
         None, description="The authority that both sides must present a certificate of."
     )
+
+    @field_validator("stream_max_bytes")
+    @classmethod
+    def _zero_is_no_size(cls, value: int) -> int:
+        # JetStream reads 0 as unlimited, which is the opposite of what it says.
+        if value == 0:
+            raise ValueError("must be a number of bytes, or -1 for no limit")
+        return value
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> CommonSettings:
@@ -81,4 +88,8 @@ def load(settings_type: type[S]) -> S:
         for error in exc.errors(include_url=False, include_input=False, include_context=False):
             name = "_".join(str(part) for part in error["loc"]).upper()
             sys.stderr.write(f"BACKHAUL_{name}: {error['msg']}\n" if name else f"{error['msg']}\n")
+        raise SystemExit(2) from None
+    except SettingsError as exc:
+        # A list or mapping that is no JSON; the message names the field.
+        sys.stderr.write(f"{exc}\n")
         raise SystemExit(2) from None

@@ -7,6 +7,7 @@ The W3C ``traceparent`` text is what crosses processes: in HTTP and NATS headers
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -19,7 +20,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-_VERSION, _TRACE_ID, _SPAN_ID = 2, 32, 16
+_TRACEPARENT = re.compile(
+    # Version 00 ends after its flags; a later version may go on behind another dash, and ff is no version.
+    r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})"
+    r"|(?!00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
+)
 
 
 class Tracing:
@@ -103,15 +108,11 @@ def new_traceparent() -> str:
 
 def parse_traceparent(text: str) -> SpanContext | None:
     """The span context that ``text`` names; None when it is not a valid W3C traceparent."""
-    parts = text.split("-")
-    if len(parts) < 4 or [len(part) for part in parts[:4]] != [_VERSION, _TRACE_ID, _SPAN_ID, 2] or parts[0] == "ff":
+    match = _TRACEPARENT.fullmatch(text)
+    if match is None:
         return None
-    try:
-        context = SpanContext(
-            int(parts[1], 16), int(parts[2], 16), is_remote=True, trace_flags=TraceFlags(int(parts[3], 16) & 1)
-        )
-    except ValueError:
-        return None
+    trace_id, span_id, flags = (int(part, 16) for part in match.groups() if part is not None)
+    context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags & 1))
     return context if context.is_valid else None
 
 

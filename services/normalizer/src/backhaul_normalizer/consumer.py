@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter as Counts
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from backhaul_common import metrics as catalogue
@@ -158,8 +159,10 @@ class Consumer:
         what = exc.message if isinstance(exc, BackhaulError) else type(exc).__name__
         self._log.warning("batch_put_back", reason=what, deliveries=len(batch.deliveries))
         self._retries.add(what)
-        for delivery in batch.deliveries:
-            await delivery.nak(_AGAIN_S)
+        # What the broker does not hear of it delivers again by itself, only later.
+        with suppress(BackhaulError):
+            for delivery in batch.deliveries:
+                await delivery.nak(_AGAIN_S)
         await self._feed.hand_back(_AGAIN_S)
         await until_done("store_answers", self._store.ping, longest_pause_s=2.0)
         self._feed.resume()

@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import nats.errors
+from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, callbacks_of, normalizer_consumer, queue_path_key
@@ -51,10 +53,16 @@ class JetStreamDelivery:
         self.stream_seq = int(tokens[5 if len(tokens) < 11 else 7])
 
     async def ack(self) -> None:
-        await self._client.publish(self._message.reply, b"+ACK")
+        await self._answer(b"+ACK")
 
     async def nak(self, delay_s: float) -> None:
-        await self._client.publish(self._message.reply, b'-NAK {"delay": %d}' % int(delay_s * 1e9))
+        await self._answer(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
+
+    async def _answer(self, word: bytes) -> None:
+        try:
+            await self._client.publish(self._message.reply, word)
+        except (nats.errors.Error, OSError) as exc:
+            raise unavailable("NATS") from exc
 
 
 class _Source:
@@ -290,8 +298,10 @@ class FairFeed:
             source.buffer.clear()
             self._want(source)
         self._buffered_bytes = 0
-        for delivery in given_back:
-            await delivery.nak(delay_s)
+        # What the broker does not hear of it delivers again by itself, only later.
+        with suppress(BackhaulError):
+            for delivery in given_back:
+                await delivery.nak(delay_s)
 
     def resume(self) -> None:
         """Ask again."""

@@ -37,11 +37,11 @@ class Delivery(Protocol):
     data: bytes
 
     async def ack(self) -> None:
-        """It is done with."""
+        """It is done with. UNAVAILABLE when the broker cannot be told."""
         ...
 
     async def nak(self, delay_s: float) -> None:
-        """Deliver it again, not before ``delay_s``."""
+        """Deliver it again, not before ``delay_s``. UNAVAILABLE when the broker cannot be told."""
         ...
 
 

@@ -6,12 +6,16 @@ from collections.abc import Iterable
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "backhaul"
+
+LONGEST_TEXT = 1000
+"""Characters of a message, field or fix that cross. gRPC drops the whole answer when its metadata exceeds 8 KB."""
 
 
 def to_details(error: BackhaulError) -> bytes:
@@ -20,15 +24,15 @@ def to_details(error: BackhaulError) -> bytes:
         reason=error.code.value,
         domain=_DOMAIN,
         metadata={
-            "field": error.field,
-            "fix": error.fix,
+            "field": shortened(error.field),
+            "fix": shortened(error.fix),
             **({"retry_after_s": str(error.retry_after_s)} if error.retry_after_s is not None else {}),
         },
     )
     detail = any_pb2.Any()
     detail.Pack(info)
     status: bytes = status_pb2.Status(
-        code=error.meaning.grpc_status.value[0], message=error.message, details=[detail]
+        code=error.meaning.grpc_status.value[0], message=shortened(error.message), details=[detail]
     ).SerializeToString()
     return status
 
@@ -41,6 +45,9 @@ def from_rpc(error: grpc.aio.AioRpcError) -> BackhaulError:
             if found is not None:
                 return found
     status = error.code()
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+        # gRPC's own limit on a message's size has the status of a rate limit, yet no later try can succeed.
+        return BackhaulError(Code.TOO_LARGE, CATALOGUE[Code.TOO_LARGE].title)
     if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return BackhaulError(Code.UNAVAILABLE, "A service is away.", fix="Try again later.", retry_after_s=5)
     for code, meaning in CATALOGUE.items():
@@ -49,20 +56,33 @@ def from_rpc(error: grpc.aio.AioRpcError) -> BackhaulError:
     return BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title)
 
 
+def shortened(text: str) -> str:
+    """``text`` as far as it crosses; what cannot be UTF-8 is replaced."""
+    clean = text.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= LONGEST_TEXT else f"{clean[: LONGEST_TEXT - 1]}…"
+
+
 def _from_details(value: bytes) -> BackhaulError | None:
-    status = status_pb2.Status.FromString(value)
     info = error_details_pb2.ErrorInfo()
-    for detail in status.details:
-        if detail.Unpack(info) and info.domain == _DOMAIN and info.reason in tuple(Code):
-            retry_after = info.metadata.get("retry_after_s", "")
-            return BackhaulError(
-                Code(info.reason),
-                status.message,
-                field=info.metadata.get("field", ""),
-                fix=info.metadata.get("fix", ""),
-                retry_after_s=float(retry_after) if retry_after else None,
-            )
-    return None
+    try:
+        status = status_pb2.Status.FromString(value)
+        found = any(
+            detail.Unpack(info) and info.domain == _DOMAIN and info.reason in tuple(Code) for detail in status.details
+        )
+        retry_after = info.metadata.get("retry_after_s", "")
+        retry_after_s = float(retry_after) if retry_after else None
+    except (DecodeError, ValueError):
+        # Whatever stands between may write this key too; the status still says what happened.
+        return None
+    if not found:
+        return None
+    return BackhaulError(
+        Code(info.reason),
+        status.message,
+        field=info.metadata.get("field", ""),
+        fix=info.metadata.get("fix", ""),
+        retry_after_s=retry_after_s,
+    )
 
 
 def _pairs(metadata: object) -> Iterable[tuple[str, str | bytes]]:

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.logs import get_logger
-from backhaul_common.rpc.errors import DETAILS_KEY, to_details
+from backhaul_common.rpc.errors import DETAILS_KEY, shortened, to_details
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import Tracing
 
@@ -81,14 +81,18 @@ async def _bounded(call: Awaitable[Any], context: Any) -> Any:
     remaining = context.time_remaining()
     limit_s = LONGEST_CALL_S if remaining is None else min(remaining, LONGEST_CALL_S)
     try:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(limit_s) as deadline:
             return await call
     except TimeoutError:
+        if not deadline.expired():
+            raise  # The call's own, about something else that was slow.
         raise BackhaulError(Code.DEADLINE_EXCEEDED, "The call took longer than its deadline.") from None
 
 
 async def _abort(context: Any, error: BackhaulError) -> None:
-    await context.abort(error.meaning.grpc_status, error.message, trailing_metadata=((DETAILS_KEY, to_details(error)),))
+    await context.abort(
+        error.meaning.grpc_status, shortened(error.message), trailing_metadata=((DETAILS_KEY, to_details(error)),)
+    )
 
 
 class Server:
@@ -131,11 +135,12 @@ async def serve(
         port = server.add_secure_port(listen, credentials)
     else:
         port = server.add_insecure_port(listen)
-    await server.start()
-    stack.push_async_callback(server.stop, 5)
     names = ["", *services]
     for name in names:
+        # Before the first question can come: the servicer begins with SERVING.
         await health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await server.start()
+    stack.push_async_callback(server.stop, 5)
     follow = asyncio.create_task(_follow(readiness, health_servicer, names), name="health")
     stack.push_async_callback(cancel, follow)
     return Server(server, port)
