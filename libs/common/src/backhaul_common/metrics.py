@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
@@ -120,6 +119,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         readers: list[MetricReader] = [PrometheusMetricReader(registry=self._registry)]
         if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            # Imported here, because it takes a quarter of a second that most processes need not wait for.
+            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
             readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
         self._provider = MeterProvider(
             readers,

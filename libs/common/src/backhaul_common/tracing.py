@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -41,6 +40,9 @@ class Tracing:
         endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         if not endpoint:
             return cls(service, None)
+        # Imported here, because it takes a quarter of a second that most processes need not wait for.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
         provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"backhaul-{service}"}))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(service, provider)

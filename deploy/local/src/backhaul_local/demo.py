@@ -1,0 +1,190 @@
+"""`python -m backhaul_local demo`: real servers, signed callbacks, and a check of every figure that comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from backhaul_local.demo_api import Api, DemoError
+from backhaul_local.demo_checks import Check, check_all
+from backhaul_local.demo_story import Story
+from backhaul_local.demo_tables import Screen, new_console
+from backhaul_local.demo_traffic import load_traffic
+from backhaul_local.errors import LocalStackError
+from backhaul_local.process import describe_exit, tail
+from backhaul_local.stack import Stack, StackConfig
+
+_INTERRUPTED = 130  # What shells report of a program that Ctrl-C ended.
+_TAIL_LINES = 15
+_LONGEST_LINE = 400  # A JSON line with a traceback takes pages; its beginning says where to look.
+
+
+async def main() -> int:
+    """0 when every figure is what it must be, 1 otherwise, 130 when it was interrupted.
+
+    Nothing is left behind, except for the logs after a failure.
+    """
+    screen = Screen(new_console())
+    code = 1
+    with tempfile.TemporaryDirectory(prefix="backhaul-demo-", ignore_cleanup_errors=True) as folder:
+        logs = Path(tempfile.mkdtemp(prefix="backhaul-demo-logs-"))
+        try:
+            with _cancelled_by_signals() as settled:
+                code = await _run(Path(folder), logs, screen, settled)
+        except asyncio.CancelledError:
+            code = _INTERRUPTED
+            screen.say("\nInterrupted; nothing is left behind.")
+        except LocalStackError as error:
+            screen.say(f"\n{error}", "red")
+        finally:
+            if code in (0, _INTERRUPTED):
+                shutil.rmtree(logs)
+            else:
+                screen.say(f"\nThe logs are kept in {logs}", "bold")
+    return code
+
+
+async def _run(data: Path, logs: Path, screen: Screen, settled: Callable[[], None]) -> int:
+    # The log's level is said here, because telling_lines depends on it.
+    stack = Stack(StackConfig(data_dir=data, log_dir=logs, log_level="info"))
+    try:
+        return await _tell(stack, screen)
+    except (DemoError, httpx.HTTPError) as error:
+        screen.say(f"\n✗ {str(error) or repr(error)}", "bold red")
+        _explain(stack, screen)
+        return 1
+    finally:
+        settled()
+        # The data is about to be removed, so there is nothing that an orderly end would save.
+        await stack.kill_all()
+
+
+async def _tell(stack: Stack, screen: Screen) -> int:
+    began = time.monotonic()
+    screen.say("Backhaul's demo: providers' callbacks become message states, on real servers.", "bold")
+    screen.say(f"Starting {', '.join(member.name for member in stack.members)}, each a process, on free ports …", "dim")
+    await stack.start()
+    screen.say(f"Ready in {time.monotonic() - began:.1f} s. The gateway listens on {stack.gateway_url}", "dim")
+    traffic = load_traffic()
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=10.0, trust_env=False) as client:
+        story = Story(Api(client, stack.admin_token), stack.gateway_url, traffic)
+
+        screen.section(
+            "Two tenants", "Each has its own key and its own secrets; a queue path belongs to one tenant only."
+        )
+        cast = await story.set_up()
+        screen.cast(cast)
+
+        delivered = await story.deliver(cast)
+        screen.section(
+            "Acme's text messages, over Twilio",
+            "Each line was a signed callback. A state only moves forward: order and duplicates change nothing.",
+        )
+        screen.messages(delivered, "Twilio")
+        screen.section(
+            "Acme's e-mails, over SendGrid",
+            "One signed batch with all of SendGrid's eleven event types became the timelines of four messages.",
+        )
+        screen.messages(delivered, "SendGrid")
+        screen.section(
+            f"The sending that they belong to: {traffic.communication_id}",
+            "Joined by the parameter communicationId, from the callback's URL or the e-mail's custom arguments.",
+        )
+        screen.communication(delivered.communication)
+        screen.section(
+            "What could not be read",
+            "Authentic, but no messaging callback: answered 200, kept as a dead letter, to be replayed or discarded.",
+        )
+        screen.dead_letters(delivered)
+
+        refused = await story.try_to_cheat(cast)
+        screen.section(
+            "What was refused, and why", "None of these left a trace in Acme's messages, and Globex sees none of them."
+        )
+        screen.refused(refused)
+
+        loaded = await story.load(cast)
+        screen.section(
+            "Throughput and latency seen",
+            "A short burst of signed callbacks at Globex, in a shuffled order. This machine also runs the servers and "
+            "the sender.",
+        )
+        screen.load(loaded)
+
+    code = verdict(check_all(traffic, delivered, refused, loaded), screen, time.monotonic() - began)
+    if code:
+        _explain(stack, screen)
+    return code
+
+
+def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:
+    """Show every check; the exit code: 0 when all hold, 1 when any does not."""
+    wrong = sum(not check.holds for check in checks)
+    screen.section("Checks", "Every figure above, against what it must be.")
+    screen.checks(checks)
+    if wrong:
+        screen.say(f"\n✗ {wrong} of {len(checks)} checks are wrong, after {seconds:.1f} s.", "bold red")
+        return 1
+    screen.say(f"\n✓ All {len(checks)} checks hold, after {seconds:.1f} s.", "bold green")
+    screen.say("Next: `make up` runs the same stack until Ctrl-C, and prints three lines to paste.", "dim")
+    return 0
+
+
+@contextmanager
+def _cancelled_by_signals() -> Iterator[Callable[[], None]]:
+    """The first signal cancels the current task; none does after a call of what is yielded, or outside: cleaning up
+    is not interrupted."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    over = False
+
+    def on_signal() -> None:
+        nonlocal over
+        if not over and task is not None:
+            over = True
+            task.cancel()
+
+    def settle() -> None:
+        nonlocal over
+        over = True
+
+    # The handlers stay until the loop closes; once it is over, they do nothing.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(signum, on_signal)
+    try:
+        yield settle
+    finally:
+        settle()
+
+
+def _explain(stack: Stack, screen: Screen) -> None:
+    """The end of the logs of what failed: of what has ended by itself, or else of the services."""
+    ended = [member for member in stack.members if member.returncode is not None]
+    for member in ended or stack.services:
+        end = f" ended by itself ({describe_exit(member.returncode)})" if member.returncode is not None else ""
+        lines = telling_lines(tail(member.log_path, limit=1_000_000))
+        screen.say(f"\n{member.name}{end}; the end of {member.log_path}:", "bold")
+        screen.say("\n".join(lines) or "(nothing)")
+
+
+def telling_lines(log: str) -> list[str]:
+    """The last lines of a log, of those that are warnings or worse where there are any."""
+    lines = log.splitlines()
+    told = ([line for line in lines if not _is_routine(line)] or lines)[-_TAIL_LINES:]
+    return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} …" for line in told]
+
+
+def _is_routine(line: str) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False  # A traceback, or a server's own format.
+    return isinstance(entry, dict) and str(entry.get("level", "")).lower() in ("debug", "info")

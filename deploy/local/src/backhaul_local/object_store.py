@@ -1,0 +1,139 @@
+"""A real S3 server: SeaweedFS with everything in one process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException
+
+from backhaul_local.binaries import find_weed
+from backhaul_local.member import Command, Member
+from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections, choose_ports
+
+# SeaweedFS listens for gRPC at each HTTP port plus this.
+_GRPC_OFFSET = 10_000
+# The parts that it consists of besides S3, in the order of `_inner_ports`.
+_INNER_PARTS = ("master", "volume", "filer", "admin")
+# sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS.
+_SOCKET_PATH_LIMIT = 100
+_PROBE_OBJECT = ".readiness-probe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectStoreConfig:
+    """Port 0: a free one is chosen at the first start and kept. The bucket is created at the start."""
+
+    data_dir: Path
+    port: int = 0
+    log_path: Path | None = None
+    access_key: str = "backhaul"
+    secret_key: str = field(default="backhaul-local", repr=False)
+    bucket: str = "backhaul"
+
+
+class ObjectStoreServer(Member):
+    def __init__(self, config: ObjectStoreConfig) -> None:
+        super().__init__("s3", config.log_path or config.data_dir / "s3.log")
+        self.config = config
+        self._port = config.port
+        self._inner_ports: list[int] = []
+
+    @property
+    def port(self) -> int:
+        if self._port == 0:
+            (self._port,) = choose_ports(1, Band.S3, companion_offset=_GRPC_OFFSET)
+        return self._port
+
+    @property
+    def uri(self) -> str:
+        """The endpoint as a URL, for instance http://127.0.0.1:8333."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def claims(self) -> Sequence[PortClaim]:
+        if not self._inner_ports:
+            free = choose_ports(len(_INNER_PARTS) + 1, Band.S3, companion_offset=_GRPC_OFFSET)
+            # One more than needed, because one of them may be this server's own, which is not listened on yet.
+            self._inner_ports = [port for port in free if port != self.port][: len(_INNER_PARTS)]
+        remedy = "Stop it, use it with BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT, or set BACKHAUL_LOCAL_PORTS=s3=PORT."
+        claims = [PortClaim(self.port, "S3", remedy)]
+        claims += [
+            PortClaim(port, f"S3, its {part}") for part, port in zip(_INNER_PARTS, self._inner_ports, strict=True)
+        ]
+        return claims + [PortClaim(claim.port + _GRPC_OFFSET, f"{claim.purpose}, gRPC", remedy) for claim in claims]
+
+    def command(self) -> Command:
+        data = (self.config.data_dir / "data").resolve()
+        data.mkdir(parents=True, exist_ok=True)
+        self.claims()  # Chooses the inner ports.
+        master, volume, filer, admin = self._inner_ports
+        argv = [
+            *(str(find_weed()), "-logtostderr=true", "mini", f"-dir={data}"),
+            # It would report to its makers, and listen on every interface, unless told otherwise.
+            *(f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-master.telemetry=false"),
+            *("-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *(f"-s3.port={self.port}", f"-master.port={master}", f"-volume.port={volume}"),
+            *(f"-filer.port={filer}", f"-admin.port={admin}"),
+            *(f"-filer.localSocket={self._socket_path('filer')}", f"-s3.localSocket={self._socket_path('s3')}"),
+            f"-bucket={self.config.bucket}",
+        ]
+        credentials = {"AWS_ACCESS_KEY_ID": self.config.access_key, "AWS_SECRET_ACCESS_KEY": self.config.secret_key}
+        return Command(argv, {**os.environ, **credentials})
+
+    def probe(self) -> str | None:
+        """Store and remove an object: the HTTP port answers earlier than there is a volume to write to."""
+        if not accepts_connections(self.port):
+            return "no connection"
+        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=1.0, read=5.0), retries=False)
+        client = Minio(
+            f"{LOOPBACK}:{self.port}",
+            access_key=self.config.access_key,
+            secret_key=self.config.secret_key,
+            secure=False,
+            region="us-east-1",
+            http_client=pool,
+        )
+        try:
+            if not client.bucket_exists(self.config.bucket):
+                return f"bucket {self.config.bucket} is not there yet"
+            client.put_object(self.config.bucket, _PROBE_OBJECT, BytesIO(b"."), 1)
+            client.remove_object(self.config.bucket, _PROBE_OBJECT)
+        except (MinioException, urllib3.exceptions.HTTPError) as error:
+            return str(error)
+        finally:
+            pool.clear()
+        return None
+
+    def stop_blocking(self) -> bool:
+        graceful = super().stop_blocking()
+        self._remove_sockets()
+        return graceful
+
+    def kill_blocking(self) -> None:
+        super().kill_blocking()
+        self._remove_sockets()
+
+    def _socket_path(self, part: str) -> Path:
+        wanted = self.config.data_dir.resolve() / f"{part}.sock"
+        if len(os.fsencode(wanted)) <= _SOCKET_PATH_LIMIT:
+            return wanted
+        return Path(tempfile.gettempdir()) / f"backhaul-{part}-{self.port}.sock"
+
+    def _remove_sockets(self) -> None:
+        """Remove the Unix sockets that a kill -9, and in part an orderly end, leaves behind.
+
+        Those for gRPC lie in /tmp whatever it is told; their names carry this server's own ports.
+        """
+        ports = [self.port, *self._inner_ports]
+        grpc = [
+            Path("/tmp") / f"seaweedfs-{part}-grpc-{port + _GRPC_OFFSET}.sock"  # noqa: S108 - the server's own choice.
+            for part, port in zip(("s3", *_INNER_PARTS), ports, strict=False)
+        ]
+        for path in (self._socket_path("filer"), self._socket_path("s3"), *grpc):
+            path.unlink(missing_ok=True)

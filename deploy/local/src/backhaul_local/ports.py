@@ -1,0 +1,110 @@
+"""Loopback ports: choosing free ones, and saying who is in the way of a wanted one."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import psutil
+
+from backhaul_local.errors import LocalStackError, PortInUseError
+
+LOOPBACK = "127.0.0.1"
+
+
+class Band(Enum):
+    """Where free ports are looked for, one range for each kind of process, so that those of one stack never coincide.
+
+    All lie below Linux's ephemeral range (32768 and up): a server that is killed and started again on its port must
+    not find that an outgoing connection has borrowed that port in between. The last one also leaves room for the
+    second port that SeaweedFS derives by adding 10000.
+    """
+
+    SERVICES = range(12_000, 15_000)
+    MONGO = range(15_000, 16_500)
+    NATS = range(16_500, 18_000)
+    S3 = range(18_000, 22_500)
+
+
+@dataclass(frozen=True)
+class PortClaim:
+    """A port that is about to be listened on, with what it is for and how to choose another."""
+
+    port: int
+    purpose: str
+    remedy: str = ""
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: connections in TIME_WAIT of a predecessor are not in the way, a listener is.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def choose_ports(count: int, band: Band = Band.SERVICES, *, companion_offset: int = 0) -> list[int]:
+    """Return ``count`` different free ports; with an offset, port + offset is free too for each of them."""
+    # Chosen at random, not in sequence: two test sessions on one machine must not race for the same ports.
+    candidates = random.sample(band.value, k=len(band.value))
+    chosen: list[int] = []
+    for port in candidates:
+        if len(chosen) == count:
+            break
+        if is_free(port) and (companion_offset == 0 or is_free(port + companion_offset)):
+            chosen.append(port)
+    if len(chosen) < count:
+        raise LocalStackError(f"No {count} free ports between {band.value.start} and {band.value.stop} on {LOOPBACK}.")
+    return chosen
+
+
+def holder_of(port: int) -> str | None:
+    """Describe the process that listens on the port, as far as this user may see it; None when unknown."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:  # macOS shows other processes' sockets to root only.
+        return None
+    for connection in connections:
+        if connection.status != psutil.CONN_LISTEN or not connection.laddr or connection.laddr.port != port:
+            continue
+        if connection.pid is None:  # Another user's process: the socket is visible, its owner is not.
+            return None
+        try:
+            command = " ".join(psutil.Process(connection.pid).cmdline())
+        except psutil.Error:
+            command = ""
+        return f"process {connection.pid}" + (f" ({_shorten(command)})" if command else "")
+    return None
+
+
+def ensure_free(claims: Iterable[PortClaim]) -> None:
+    """Raise `PortInUseError` that names every claimed port in use, so that all of them can be dealt with at once."""
+    conflicts: list[str] = []
+    for claim in claims:
+        if is_free(claim.port):
+            continue
+        holder = holder_of(claim.port) or "another process"
+        remedy = f" {claim.remedy}" if claim.remedy else ""
+        conflicts.append(f"Port {claim.port} ({claim.purpose}) is taken by {holder}.{remedy}")
+    if conflicts:
+        raise PortInUseError("\n".join(conflicts))
+
+
+def accepts_connections(port: int, *, timeout: float = 0.5) -> bool:
+    """Whether something accepts a TCP connection on this loopback port; `timeout` in seconds."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=timeout).close()
+    except OSError:
+        return False
+    return True
+
+
+def _shorten(text: str, limit: int = 120) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,149 @@
+"""Backhaul's services as processes: what to start is data, one row each."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from backhaul_local.errors import SettingError
+from backhaul_local.member import Command, Member
+from backhaul_local.ports import LOOPBACK, PortClaim, accepts_connections
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """One service: ``python -m <module>`` with an environment.
+
+    ports: the ports that it listens on: a name for each, and the number that `up` uses unless told otherwise.
+    env: values may refer to `{<port>}` (its own), `{<service>_<port>}` (another's) and the stack's values
+        (`{admin_token}`); a literal brace is doubled, as in `str.format`.
+    http_port: the port whose `GET /readyz` answers 200 when the service is ready, if it speaks HTTP.
+    grpc_port: the port whose standard health service says SERVING when it is ready, if it speaks gRPC.
+    object_store_prefix: the prefix of its settings for object storage, if it uses any.
+    """
+
+    name: str
+    module: str
+    ports: Mapping[str, int] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    http_port: str | None = None
+    grpc_port: str | None = None
+    object_store_prefix: str | None = None
+
+
+GATEWAY = ServiceSpec(
+    name="gateway",
+    module="backhaul_gateway",
+    ports={"http": 8080},
+    env={
+        "BACKHAUL_GATEWAY_HOST": LOOPBACK,
+        "BACKHAUL_GATEWAY_PORT": "{http}",
+        "BACKHAUL_GATEWAY_ADMIN_TOKEN": "{admin_token}",
+        "BACKHAUL_GATEWAY_PUBLIC_BASE_URL": "http://" + LOOPBACK + ":{http}",
+        "BACKHAUL_GATEWAY_NORMALIZER_TARGET": LOOPBACK + ":{normalizer_grpc}",
+    },
+    http_port="http",
+    object_store_prefix="BACKHAUL_GATEWAY_OBJECT_STORE_",
+)
+
+NORMALIZER = ServiceSpec(
+    name="normalizer",
+    module="backhaul_normalizer",
+    ports={"grpc": 50051, "metrics": 9102},
+    env={
+        "BACKHAUL_NORMALIZER_GRPC_LISTEN": LOOPBACK + ":{grpc}",
+        "BACKHAUL_METRICS_PORT": "{metrics}",
+    },
+    grpc_port="grpc",
+)
+
+# In the order of starting; stopping is the reverse. A new service is a new row.
+DEFAULT_SERVICES: tuple[ServiceSpec, ...] = (NORMALIZER, GATEWAY)
+
+
+class Service(Member):
+    """A service with its ports chosen and its environment complete."""
+
+    def __init__(
+        self,
+        spec: ServiceSpec,
+        *,
+        ports: Mapping[str, int],
+        env: Mapping[str, str],
+        log_path: Path,
+        start_timeout: float = 30.0,
+        stop_timeout: float = 15.0,
+    ) -> None:
+        super().__init__(spec.name, log_path, start_timeout=start_timeout, stop_timeout=stop_timeout)
+        self.spec = spec
+        self.ports = dict(ports)
+        self.env = dict(env)
+
+    def claims(self) -> Sequence[PortClaim]:
+        return [
+            PortClaim(port, f"{self.name}, {name}", f"Stop it, or set BACKHAUL_LOCAL_PORTS={self.name}_{name}=PORT.")
+            for name, port in self.ports.items()
+        ]
+
+    def command(self) -> Command:
+        # Unbuffered, so that a line stands in the log file when it was said, also if kill -9 follows.
+        return Command([sys.executable, "-m", self.spec.module], {**self.env, "PYTHONUNBUFFERED": "1"})
+
+    def probe(self) -> str | None:
+        if self.spec.http_port is not None:
+            missing = http_ready(self.ports[self.spec.http_port])
+            if missing is not None:
+                return missing
+        if self.spec.grpc_port is not None:
+            return grpc_serving(self.ports[self.spec.grpc_port])
+        return None
+
+
+def http_ready(port: int) -> str | None:
+    """None when `GET /readyz` on the loopback port answers 200; otherwise what it answers."""
+    if not accepts_connections(port):
+        return f"nothing listens on port {port}"
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2.0)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        body = response.read(500)
+    except (OSError, http.client.HTTPException) as error:
+        return f"GET /readyz on port {port}: {error!r}"
+    finally:
+        connection.close()
+    return None if response.status == 200 else f"GET /readyz: {response.status} {body.decode('utf-8', 'replace')}"
+
+
+def grpc_serving(port: int) -> str | None:
+    """None when the gRPC health service on the loopback port says SERVING; otherwise what it says."""
+    # A channel that failed to connect waits a second before it tries again; asking with plain TCP first, and with a
+    # new channel each time, finds the server as soon as it is there.
+    if not accepts_connections(port):
+        return f"nothing listens on port {port}"
+    with grpc.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=""), timeout=2.0)
+        except grpc.RpcError as error:
+            return f"gRPC health on port {port}: {error}"
+    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+        return None
+    return f"gRPC health: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+
+
+def fill_in(spec: ServiceSpec, values: Mapping[str, object]) -> dict[str, str]:
+    """The environment of a spec with its references replaced; raises `SettingError` that names an unknown one."""
+    filled: dict[str, str] = {}
+    for key, template in spec.env.items():
+        try:
+            filled[key] = template.format_map(dict(values))
+        except (KeyError, IndexError, ValueError) as error:
+            known = ", ".join(sorted(values))
+            raise SettingError(f"{spec.name}: {key}={template} refers to {error}; known are: {known}.") from None
+    return filled

@@ -1,0 +1,299 @@
+"""A whole stack: the servers and the services, each as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from cryptography.fernet import Fernet
+
+from backhaul_local.errors import LocalStackError, SettingError
+from backhaul_local.member import Member
+from backhaul_local.mongod import MongoConfig, MongoServer
+from backhaul_local.nats_server import NatsConfig, NatsServer
+from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
+from backhaul_local.ports import Band, PortClaim, choose_ports, ensure_free
+from backhaul_local.service import DEFAULT_SERVICES, Service, ServiceSpec, fill_in
+
+M = TypeVar("M", bound=Member)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectStoreAccess:
+    """Where object storage is; `endpoint` is a URL."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    bucket: str = "backhaul"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """The secrets of one installation. `secret_keys` are Fernet keys; the first one encrypts."""
+
+    admin_token: str = field(repr=False)
+    secret_keys: Sequence[str] = field(repr=False)
+    s3_access_key: str = "backhaul"
+    s3_secret_key: str = field(default="backhaul-local", repr=False)
+
+    @classmethod
+    def generate(cls) -> Self:
+        return cls(
+            admin_token=secrets.token_urlsafe(32),
+            secret_keys=(Fernet.generate_key().decode(),),
+            s3_secret_key=secrets.token_urlsafe(24),
+        )
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without Backhaul's settings, so that a shell's settings do not reach tests."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("BACKHAUL_")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """What to run.
+
+    data_dir: where the servers keep their data, one folder each; log_dir: one file a process (default: data_dir/logs).
+    ports: by name: `nats`, `mongo`, `s3`, `<service>_<port>`; what is not named gets a free port.
+    nats_url, mongo_uri, object_store: given, they are used instead of starting a server.
+    with_object_store: False starts none.
+    env, service_env: settings for every service, and for one by its name; they win over what the stack sets.
+    """
+
+    data_dir: Path
+    log_dir: Path | None = None
+    services: Sequence[ServiceSpec] = DEFAULT_SERVICES
+    ports: Mapping[str, int] = field(default_factory=dict)
+    nats_url: str | None = None
+    mongo_uri: str | None = None
+    object_store: ObjectStoreAccess | None = None
+    with_object_store: bool = True
+    mongo_database: str = "backhaul"
+    nats_sync_always: bool = True
+    credentials: Credentials = field(default_factory=Credentials.generate)
+    log_format: str = "json"
+    log_level: str = "info"
+    base_env: Mapping[str, str] = field(default_factory=clean_environment)
+    env: Mapping[str, str] = field(default_factory=dict)
+    service_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    start_timeout: float = 30.0
+
+
+class Stack:
+    """``async with Stack(config) as stack``: everything is ready inside, everything has ended outside.
+
+    Members are also driven one by one: ``await stack.kill("normalizer")``, ``stack.member("nats").pause()``. The names
+    are those of the services, and `nats`, `mongod`, `s3` for the servers that this stack started.
+    """
+
+    def __init__(self, config: StackConfig) -> None:
+        self.config = config
+        self.credentials = config.credentials
+        log_dir = config.log_dir or config.data_dir / "logs"
+        self.nats: NatsServer | None = None
+        self.mongo: MongoServer | None = None
+        self.s3: ObjectStoreServer | None = None
+        if config.nats_url is None:
+            nats = NatsConfig(
+                data_dir=config.data_dir / "nats",
+                port=config.ports.get("nats", 0),
+                log_path=log_dir / "nats.log",
+                sync_always=config.nats_sync_always,
+            )
+            self.nats = NatsServer(nats)
+        if config.mongo_uri is None:
+            mongo = MongoConfig(
+                data_dir=config.data_dir / "mongo",
+                port=config.ports.get("mongo", 0),
+                log_path=log_dir / "mongod.log",
+            )
+            self.mongo = MongoServer(mongo)
+        if config.object_store is None and config.with_object_store:
+            s3 = ObjectStoreConfig(
+                data_dir=config.data_dir / "s3",
+                port=config.ports.get("s3", 0),
+                log_path=log_dir / "s3.log",
+                access_key=config.credentials.s3_access_key,
+                secret_key=config.credentials.s3_secret_key,
+            )
+            self.s3 = ObjectStoreServer(s3)
+        self.servers: list[Member] = [server for server in (self.mongo, self.nats, self.s3) if server is not None]
+        self.services = self._build_services(log_dir)
+
+    @property
+    def members(self) -> list[Member]:
+        """Everything that this stack runs, in the order of starting."""
+        return [*self.servers, *self.services]
+
+    @property
+    def nats_url(self) -> str:
+        return self.nats.uri if self.nats is not None else str(self.config.nats_url)
+
+    @property
+    def mongo_uri(self) -> str:
+        return self.mongo.uri if self.mongo is not None else str(self.config.mongo_uri)
+
+    @property
+    def mongo_database(self) -> str:
+        return self.config.mongo_database
+
+    @property
+    def object_store(self) -> ObjectStoreAccess | None:
+        if self.config.object_store is not None or self.s3 is None:
+            return self.config.object_store
+        started = self.s3.config
+        return ObjectStoreAccess(
+            endpoint=self.s3.uri,
+            access_key=started.access_key,
+            secret_key=started.secret_key,
+            bucket=started.bucket,
+        )
+
+    @property
+    def admin_token(self) -> str:
+        return self.credentials.admin_token
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway's address, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port('gateway', 'http')}"
+
+    def port(self, service: str, name: str) -> int:
+        return self.service(service).ports[name]
+
+    def service(self, name: str) -> Service:
+        return _named(self.services, name)
+
+    def member(self, name: str) -> Member:
+        return _named(self.members, name)
+
+    async def start(self) -> None:
+        """Start the servers together, then the services together; ready on return, nothing left after a failure."""
+        try:
+            ensure_free(self.claims())  # All conflicts at once, before anything runs.
+            await self.start_servers()
+            await self.start_services()
+        except BaseException:
+            await self.kill_all()
+            raise
+
+    def claims(self) -> list[PortClaim]:
+        return [claim for member in self.members for claim in member.claims()]
+
+    async def start_servers(self) -> None:
+        await _all([server.start for server in self.servers])
+
+    async def start_services(self, *names: str) -> None:
+        """Start the named services, or all of them, at once."""
+        chosen = [self.service(name) for name in names] if names else self.services
+        await _all([service.start for service in chosen])
+
+    async def stop(self) -> list[str]:
+        """Stop all in the reverse order of starting; return the names of those that had to be forced.
+
+        Services go one by one, so that each still has what it depends on while it finishes its work; the servers,
+        which do not know each other, go together.
+        """
+        forced = [service.name for service in reversed(self.services) if not await service.stop()]
+        graceful = await asyncio.gather(*(server.stop() for server in self.servers))
+        return forced + [server.name for server, ended in zip(self.servers, graceful, strict=True) if not ended]
+
+    async def kill_all(self) -> None:
+        await asyncio.gather(*(member.kill() for member in self.members))
+
+    async def kill(self, name: str) -> None:
+        """kill -9 of one service or server."""
+        await self.member(name).kill()
+
+    async def restart(self, name: str) -> None:
+        await self.member(name).restart()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _build_services(self, log_dir: Path) -> list[Service]:
+        config = self.config
+        names = [spec.name for spec in config.services]
+        if len(set(names)) != len(names):
+            raise SettingError(f"Each service needs a name of its own; given are: {', '.join(names)}.")
+        wanted = [(spec.name, port) for spec in config.services for port in spec.ports]
+        free = iter(choose_ports(len(wanted), Band.SERVICES))
+        ports = {(service, port): config.ports.get(f"{service}_{port}") or next(free) for service, port in wanted}
+        unknown = set(config.ports) - {"nats", "mongo", "s3"} - {f"{service}_{port}" for service, port in wanted}
+        if unknown:
+            raise SettingError(f"Nothing here has a port named {', '.join(sorted(unknown))}.")
+        shared = {
+            "admin_token": self.credentials.admin_token,
+            **{f"{service}_{port}": number for (service, port), number in ports.items()},
+        }
+        services: list[Service] = []
+        for spec in config.services:
+            own = {port: ports[spec.name, port] for port in spec.ports}
+            env = {
+                **config.base_env,
+                **self._contract(spec),
+                **fill_in(spec, {**shared, **own}),
+                **config.env,
+                **config.service_env.get(spec.name, {}),
+            }
+            log_path = log_dir / f"{spec.name}.log"
+            services.append(Service(spec, ports=own, env=env, log_path=log_path, start_timeout=config.start_timeout))
+        return services
+
+    def _contract(self, spec: ServiceSpec) -> dict[str, str]:
+        """The settings that every service understands."""
+        env = {
+            "BACKHAUL_NATS_URL": self.nats_url,
+            "BACKHAUL_MONGO_URI": self.mongo_uri,
+            "BACKHAUL_MONGO_DATABASE": self.mongo_database,
+            "BACKHAUL_SECRET_KEYS": ",".join(self.credentials.secret_keys),
+            "BACKHAUL_LOG_FORMAT": self.config.log_format,
+            "BACKHAUL_LOG_LEVEL": self.config.log_level,
+        }
+        if "BACKHAUL_SECRET_KEYS_FILE" in self.config.env:
+            del env["BACKHAUL_SECRET_KEYS"]  # Keys given as a file are not joined by keys of our own.
+        store = self.object_store
+        if spec.object_store_prefix is not None and store is not None:
+            env |= {
+                f"{spec.object_store_prefix}ENDPOINT": store.endpoint,
+                f"{spec.object_store_prefix}ACCESS_KEY": store.access_key,
+                f"{spec.object_store_prefix}SECRET_KEY": store.secret_key,
+                f"{spec.object_store_prefix}BUCKET": store.bucket,
+            }
+        return env
+
+
+def _named(members: Sequence[M], name: str) -> M:
+    for member in members:
+        if member.name == name:
+            return member
+    raise LocalStackError(f"No {name} here; there are: {', '.join(member.name for member in members)}.")
+
+
+async def _all(starts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
+    """Run all to their end; when one fails the others are cancelled (and so killed), and its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                group.create_task(start())
+    except ExceptionGroup as failures:
+        expected, unexpected = failures.split(LocalStackError)
+        if expected is None or unexpected is not None:
+            raise
+        if len(expected.exceptions) == 1:
+            raise expected.exceptions[0] from None  # A group around a single error would only hide its text.
+        raise LocalStackError("\n\n".join(str(error) for error in expected.exceptions)) from None

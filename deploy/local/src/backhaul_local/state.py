@@ -1,0 +1,99 @@
+"""What `up` keeps in its data folder between runs: credentials, and who is running there now."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from backhaul_local.errors import DataInUseError, SettingError
+from backhaul_local.stack import Credentials
+
+_PRIVATE_FILE = 0o600
+_PRIVATE_FOLDER = 0o700
+
+
+def credentials_path(data_dir: Path) -> Path:
+    return data_dir / "credentials.json"
+
+
+def admin_token_path(data_dir: Path) -> Path:
+    return data_dir / "admin-token"
+
+
+def running_path(data_dir: Path) -> Path:
+    return data_dir / "running.json"
+
+
+def load_credentials(data_dir: Path) -> Credentials:
+    """Read the credentials of this data folder, making them at the first run.
+
+    They must outlive a run: what is stored is encrypted with the secret keys. Raises `SettingError` for a damaged
+    file instead of replacing it, because new keys would make the stored secrets unreadable.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_FOLDER)
+    path = credentials_path(data_dir)
+    if not path.exists():
+        _create_private(path, json.dumps(asdict(Credentials.generate()), indent=2) + "\n")
+    try:
+        credentials = Credentials(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        problem = f"{path} cannot be read ({error}). Restore it; deleting it makes the stored secrets unreadable."
+        raise SettingError(problem) from None
+    write_private(admin_token_path(data_dir), credentials.admin_token + "\n")
+    return credentials
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file as a whole, readable by its owner only."""
+    temporary = _temporary(path, text)
+    temporary.replace(path)
+
+
+@contextmanager
+def running(data_dir: Path, facts: Mapping[str, object]) -> Iterator[None]:
+    """Hold the data folder and leave a note of what runs there; raises `DataInUseError` when another holds it.
+
+    The lock is the system's (flock), so it ends with the process however that ends; the note is for people and tools.
+    """
+    note = running_path(data_dir)
+    with (data_dir / "lock").open("a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataInUseError(
+                f"{data_dir} is in use{_holder(note)}. Stop that one, or choose another folder with --data-dir."
+            ) from None
+        write_private(note, json.dumps({"pid": os.getpid(), **facts}, indent=2) + "\n")
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def _holder(note: Path) -> str:
+    try:
+        return f" by process {json.loads(note.read_text(encoding='utf-8'))['pid']}"
+    except (OSError, ValueError, KeyError):  # The note is a courtesy; the lock alone decides.
+        return " by another process"
+
+
+def _create_private(path: Path, text: str) -> None:
+    """Create a file unless it exists: of two first runs at once, one wins and both read the same credentials."""
+    temporary = _temporary(path, text)
+    with suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()
+
+
+def _temporary(path: Path, text: str) -> Path:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return temporary

@@ -1,0 +1,166 @@
+"""`python -m backhaul_local up`: the whole stack in the foreground, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+
+from backhaul_local.console import Console, LogFollower
+from backhaul_local.errors import LocalStackError
+from backhaul_local.ports import ensure_free
+from backhaul_local.settings import UpSettings, read_settings
+from backhaul_local.stack import Stack
+from backhaul_local.state import admin_token_path, load_credentials, running
+from backhaul_local.supervisor import supervise
+
+
+async def main(argv: Sequence[str]) -> int:
+    """Run until a signal asks to end; 0 after an orderly end, 1 when something was in the way of the start."""
+    console = Console()
+    try:
+        settings = read_settings(argv, os.environ)
+        stack = Stack(settings.stack_config(load_credentials(settings.data_dir)))
+        # Before the lock on the data: of two reasons, the port and its holder are the more helpful one.
+        ensure_free(stack.claims())
+        with running(settings.data_dir, _facts(stack)):
+            return await _run(stack, settings, console)
+    except LocalStackError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+async def _run(stack: Stack, settings: UpSettings, console: Console) -> int:
+    shown = stack.members if settings.server_logs else stack.services
+    follower = LogFollower(console, {member.name: member.log_path for member in shown})
+    following = asyncio.create_task(follower.run())
+    stop = asyncio.Event()
+    _stop_on_signals(stop, stack, console)
+    try:
+        began = time.monotonic()
+        console.say(f"Starting {', '.join(member.name for member in stack.members)}; data in {settings.data_dir}")
+        if await _unless_stopped(stack.start(), stop):
+            _welcome(stack, settings, console, time.monotonic() - began)
+            await _supervise_until(stop, stack, console)
+        console.say("Stopping: the services first, then the servers.")
+        forced = await stack.stop()
+        follower.drain()
+        if forced:
+            console.say(f"Had to be ended by force: {', '.join(forced)}.")
+        console.say("Stopped.")
+        return 0
+    finally:
+        following.cancel()
+
+
+async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+    """Run to the end, or cancel when a stop is asked for; returns whether it came to its end."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+    finally:
+        stopping.cancel()
+    if working.cancelled():
+        return False
+    working.result()  # Raises what went wrong.
+    return not stop.is_set()
+
+
+async def _supervise_until(stop: asyncio.Event, stack: Stack, console: Console) -> None:
+    supervisors = [asyncio.create_task(supervise(member, console.say)) for member in stack.members]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({stopping, *supervisors}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # A supervisor ends by itself only through a defect; that must not stay unseen.
+    finally:
+        for task in (stopping, *supervisors):
+            task.cancel()
+        await asyncio.gather(stopping, *supervisors, return_exceptions=True)
+
+
+def _stop_on_signals(stop: asyncio.Event, stack: Stack, console: Console) -> None:
+    """The first signal asks for an orderly end, a second one for an immediate end."""
+
+    def on_signal() -> None:
+        if not stop.is_set():
+            stop.set()
+            return
+        console.say("Asked again: killing everything that is left.")
+        for member in stack.members:
+            member.kill_blocking()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(signum, on_signal)
+
+
+def _facts(stack: Stack) -> dict[str, object]:
+    """Where everything is, for tools beside the stack; no secrets."""
+    return {
+        "gateway_url": stack.gateway_url,
+        "nats_url": stack.nats_url,
+        "mongo_uri": stack.mongo_uri,
+        "mongo_database": stack.mongo_database,
+        "object_store_endpoint": stack.object_store.endpoint if stack.object_store else None,
+        "ports": {service.name: service.ports for service in stack.services},
+    }
+
+
+def _welcome(stack: Stack, settings: UpSettings, console: Console, seconds: float) -> None:
+    store = stack.object_store
+    token_path = _short(admin_token_path(settings.data_dir))
+    token_place = "$BACKHAUL_GATEWAY_ADMIN_TOKEN" if settings.token_from_environment else token_path
+    console.say(
+        f"Ready in {seconds:.1f} s.\n"
+        f"  gateway       {stack.gateway_url}   (API documentation: {stack.gateway_url}/docs)\n"
+        f"  admin token   {token_place}\n"
+        f"  NATS          {stack.nats_url}\n"
+        f"  MongoDB       {stack.mongo_uri}\n"
+        f"  S3            {store.endpoint if store else 'none'}\n"
+        f"  logs          {_short(settings.data_dir / 'logs')}\n"
+        "Paste into another terminal, here, to register a tenant, open a Twilio channel, and follow a callback:"
+    )
+    token = token_place if settings.token_from_environment else f"$(cat {token_path})"
+    console.plain("\n" + "\n\n".join(example(stack.gateway_url, token)) + "\n")
+    console.say("Ctrl-C stops everything.")
+
+
+def example(gateway_url: str, token: str) -> list[str]:
+    """Three lines of shell: register a tenant, open a channel without verification, post a callback and read it.
+
+    The tenant and the message are new ones each time, because the data of earlier runs is kept.
+    """
+    tenant = f"acme-{secrets.token_hex(2)}"
+    sid = f"SM{secrets.token_hex(16)}"
+    admin = f'-H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
+    api_key = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"api_key\"])'"
+    register = (
+        f"KEY=$(curl -sS {gateway_url}/admin/v1/tenants {admin} "
+        f'-d \'{{"id": "{tenant}", "name": "Acme", "queue_path": "{tenant}"}}\' | {api_key})'
+    )
+    open_channel = (
+        f"curl -sS -X PUT {gateway_url}/admin/v1/tenants/{tenant}/channels/Twilio {admin} "
+        '-d \'{"provider": "twilio", "verification": "off"}\' -w "\\n"'
+    )
+    follow = (
+        f"curl -sS '{gateway_url}/api/postevents?channelLabel=Twilio&campaign=spring' -H \"X-Api-Key: $KEY\" "
+        f"-d MessageSid={sid} -d MessageStatus=delivered -d AccountSid=AC{'0' * 32} "
+        "--data-urlencode From=+15005550006 --data-urlencode To=+15005550001 -w '\\n'; "
+        f'sleep 1; curl -sS {gateway_url}/v1/messages/Twilio/{sid} -H "X-Api-Key: $KEY" | python3 -m json.tool'
+    )
+    return [register, open_channel, follow]
+
+
+def _short(path: Path) -> str:
+    """Relative to the working directory where that is possible, so that it can be read and pasted."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

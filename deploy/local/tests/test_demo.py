@@ -1,0 +1,101 @@
+"""`python -m backhaul_local demo` as a user runs it, against the real servers and services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from backhaul_local.pytest_plugin import StackFactory
+from backhaul_local.stack import clean_environment
+from backhaul_local.up import example
+
+Demo = subprocess.Popen[str]
+
+
+@pytest.fixture
+def start_demo(data_dir: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts the demo with a folder of its own for temporary files; what a failed test leaves is killed."""
+    started: list[Demo] = []
+
+    def start(**environ: str) -> Demo:
+        env = {**clean_environment(), "TMPDIR": str(data_dir), "NO_COLOR": "1", **environ}
+        command = [sys.executable, "-m", "backhaul_local", "demo"]
+        demo = subprocess.Popen(  # noqa: S603 - the program under test.
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(demo)
+        return demo
+
+    yield start
+    for demo in started:
+        demo.kill()
+        demo.communicate()
+
+
+def test_every_figure_is_what_it_must_be(start_demo: Callable[..., Demo], data_dir: Path) -> None:
+    demo = start_demo()
+    out, err = demo.communicate(timeout=100)
+    assert (demo.returncode, err) == (0, ""), out
+    assert re.search(r"✓ All \d+ checks hold", out)
+    assert "✗" not in out
+    # The printed counts, in the words of a reader: the sum of Acme's messages, the errors, the refusals, the burst.
+    assert re.search(r"^ +0 +0 +4 +1 +2 +0 +8 *$", out, re.MULTILINE)
+    assert "arrived as delivered, queued, sent, queued — ends delivered, counts as Delivered" in out
+    assert "30006  Landline or unreachable carrier" in out
+    assert re.search(r"“STOP” +understood as STOP", out)
+    assert len(re.findall(r" (401|403|404|409) {5}", out)) == 9
+    assert re.search(r"200 duplicates +2,000", out)
+    assert list(data_dir.iterdir()) == [], "nothing is left behind"
+
+
+@pytest.mark.parametrize("moment", ["Starting mongod", "Ready in"])
+def test_interrupting_it_leaves_nothing(start_demo: Callable[..., Demo], data_dir: Path, moment: str) -> None:
+    demo = start_demo(PYTHONUNBUFFERED="1")
+    assert demo.stdout is not None
+    assert any(moment in line for line in demo.stdout)
+    children = psutil.Process(demo.pid).children()
+    demo.send_signal(signal.SIGINT)
+    out, err = demo.communicate(timeout=30)
+    assert (demo.returncode, err) == (130, "")
+    assert "Interrupted" in out
+    assert [child for child in children if child.is_running()] == []
+    assert list(data_dir.iterdir()) == []
+
+
+def test_a_service_that_dies_is_named_with_its_log(start_demo: Callable[..., Demo], data_dir: Path) -> None:
+    demo = start_demo(PYTHONUNBUFFERED="1")
+    assert demo.stdout is not None
+    assert any("Ready in" in line for line in demo.stdout)
+    (gateway,) = [child for child in psutil.Process(demo.pid).children() if "backhaul_gateway" in child.cmdline()]
+    gateway.kill()
+    out, err = demo.communicate(timeout=60)
+    assert (demo.returncode, err) == (1, "")
+    assert "gateway ended by itself (signal SIGKILL); the end of" in out
+    (logs,) = data_dir.iterdir()
+    assert f"The logs are kept in {logs}" in out
+    assert (logs / "gateway.log").exists()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for a shell with curl")
+async def test_the_lines_that_up_prints_work(stack_factory: StackFactory) -> None:
+    async with stack_factory(log_level="info") as stack:
+        lines = "\n".join(example(stack.gateway_url, stack.admin_token))
+        shell = await asyncio.create_subprocess_exec(
+            "sh", "-c", lines, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, err = await shell.communicate()
+    channel, _, rest = out.decode().partition("\n")
+    _, _, message = rest.partition("\n")
+    assert (shell.returncode, err) == (0, b"")
+    assert json.loads(channel)["provider"] == "twilio"
+    read = json.loads(message)
+    assert (read["state"], read["fulfilment_state"], read["communication_id"]) == ("delivered", "Delivered", "spring")

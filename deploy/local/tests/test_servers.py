@@ -1,0 +1,160 @@
+"""Each real server: what was acknowledged is still there after kill -9, on the same port."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from backhaul_local.errors import LocalStackError, PortInUseError, StartError
+from backhaul_local.mongod import MongoConfig, MongoServer
+from backhaul_local.nats_server import NatsConfig, NatsServer
+from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
+from backhaul_local.ports import is_free
+from minio import Minio
+from nats.js.api import StreamConfig
+from pymongo import MongoClient
+
+
+@pytest.fixture
+async def mongod(data_dir: Path) -> AsyncIterator[MongoServer]:
+    server = MongoServer(MongoConfig(data_dir=data_dir / "mongo"))
+    await server.start()
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+def s3(data_dir: Path) -> Iterator[ObjectStoreServer]:
+    server = ObjectStoreServer(ObjectStoreConfig(data_dir=data_dir / "s3"))
+    server.start_blocking()
+    yield server
+    server.kill_blocking()
+
+
+def count_documents(uri: str) -> int:
+    client: MongoClient[dict[str, Any]] = MongoClient(uri, serverSelectionTimeoutMS=5_000)
+    with client:
+        return client.kept.documents.count_documents({})
+
+
+def insert_document(uri: str) -> None:
+    client: MongoClient[dict[str, Any]] = MongoClient(uri, serverSelectionTimeoutMS=5_000)
+    with client:
+        client.kept.documents.insert_one({"said": "acknowledged"})
+
+
+async def test_mongod_keeps_what_it_acknowledged(mongod: MongoServer) -> None:
+    uri, first_pid = mongod.uri, mongod.pid
+    insert_document(uri)
+    await mongod.kill()
+    assert not mongod.running
+    assert mongod.returncode == -9
+    await mongod.start()
+    assert (mongod.uri, mongod.pid == first_pid) == (uri, False)
+    assert count_documents(uri) == 1
+    insert_document(uri)
+    assert await mongod.stop(), "SIGTERM must be enough"
+    await mongod.start()
+    assert count_documents(uri) == 2
+
+
+async def test_mongod_data_may_move_to_another_port(mongod: MongoServer) -> None:
+    insert_document(mongod.uri)
+    await mongod.stop()
+    moved = MongoServer(dataclasses.replace(mongod.config, port=0))
+    await moved.start()
+    try:
+        assert moved.port != mongod.port
+        assert count_documents(moved.uri) == 1
+    finally:
+        await moved.kill()
+
+
+async def test_mongod_transactions_work(mongod: MongoServer) -> None:
+    client: MongoClient[dict[str, Any]] = MongoClient(mongod.uri)
+    with client, client.start_session() as session, session.start_transaction():
+        client.kept.documents.insert_one({"in": "a transaction"}, session=session)
+    assert count_documents(mongod.uri) == 1
+
+
+@pytest.mark.parametrize("sync_always", [True, False])
+async def test_jetstream_keeps_what_it_acknowledged(data_dir: Path, sync_always: bool) -> None:
+    server = NatsServer(NatsConfig(data_dir=data_dir / 'a "quoted" folder', sync_always=sync_always))
+    await server.start()
+    try:
+        uri = server.uri
+        client = await nats.connect(uri)
+        await client.jetstream().add_stream(StreamConfig(name="KEPT", subjects=["kept.>"]))
+        # Near the limit, so that the size that was asked for is in effect too.
+        await client.jetstream().publish("kept.a", b"x" * 7_900_000)
+        await client.close()
+        await server.kill()
+        await server.restart()
+        assert server.uri == uri
+        client = await nats.connect(uri)
+        assert (await client.jetstream().stream_info("KEPT")).state.messages == 1
+        await client.close()
+        assert await server.stop()
+    finally:
+        await server.kill()
+
+
+def test_object_store_keeps_what_it_acknowledged(s3: ObjectStoreServer) -> None:
+    config = s3.config
+    client = Minio(s3.uri.removeprefix("http://"), config.access_key, config.secret_key, secure=False)
+    client.put_object(config.bucket, "kept", BytesIO(b"acknowledged"), 12)
+    s3.kill_blocking()
+    s3.start_blocking()
+    with client.get_object(config.bucket, "kept") as answer:
+        assert answer.read() == b"acknowledged"
+    assert [item.object_name for item in client.list_objects(config.bucket)] == ["kept"], "the probe left something"
+    assert s3.stop_blocking()
+    assert all(is_free(claim.port) for claim in s3.claims())
+    assert list(s3.config.data_dir.rglob("*.sock")) == []
+
+
+def test_killed_object_store_leaves_no_sockets(s3: ObjectStoreServer) -> None:
+    s3.kill_blocking()
+    ports = {str(claim.port) for claim in s3.claims()}
+    left = Path("/tmp").glob("seaweedfs-*.sock")  # noqa: S108 - where SeaweedFS puts them.
+    assert [path for path in left if path.stem.rpartition("-")[2] in ports] == []
+
+
+async def test_port_in_the_way_is_named_with_its_holder(data_dir: Path, fresh_nats: NatsServer) -> None:
+    second = NatsServer(NatsConfig(data_dir=data_dir, port=fresh_nats.port))
+    with pytest.raises(PortInUseError) as caught:
+        await second.start()
+    assert f"Port {fresh_nats.port} (NATS)" in str(caught.value)
+    assert f"process {fresh_nats.pid} (" in str(caught.value)
+    assert "nats-server" in str(caught.value)
+    assert "BACKHAUL_NATS_URL" in str(caught.value)
+    assert not second.running
+
+
+async def test_death_at_the_start_shows_the_log(data_dir: Path) -> None:
+    server = NatsServer(NatsConfig(data_dir=data_dir, max_payload="nonsense"))
+    with pytest.raises(StartError) as caught:
+        await server.start()
+    assert "nats ended while starting (exit code 1)" in str(caught.value)
+    assert "nats.conf:3" in str(caught.value), "the server's own words must be there"
+    assert str(server.log_path) in str(caught.value)
+
+
+async def test_paused_server_can_be_resumed_and_stopped(fresh_nats: NatsServer) -> None:
+    fresh_nats.pause()
+    assert fresh_nats.probe() is not None
+    fresh_nats.resume()
+    assert fresh_nats.probe() is None
+    fresh_nats.pause()
+    assert await fresh_nats.stop(), "a paused process must get to see the request to stop"
+
+
+async def test_starting_twice_is_refused(fresh_nats: NatsServer) -> None:
+    with pytest.raises(LocalStackError, match="already running"):
+        await fresh_nats.start()
+    assert fresh_nats.running

@@ -1,0 +1,108 @@
+"""The parts of `up` that need no process: settings, kept state, the log's printing."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from backhaul_local.console import Console, LogFollower
+from backhaul_local.errors import SettingError
+from backhaul_local.settings import read_settings
+from backhaul_local.stack import Credentials
+from backhaul_local.state import admin_token_path, credentials_path, load_credentials
+
+STORE = "BACKHAUL_GATEWAY_OBJECT_STORE_"
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults(tmp_path: Path) -> None:
+    environ = {
+        "BACKHAUL_GATEWAY_PORT": "8081",
+        "BACKHAUL_NORMALIZER_GRPC_LISTEN": "127.0.0.1:50052",
+        "BACKHAUL_LOCAL_PORTS": "nats=4333, mongo=27018",
+    }
+    ports = read_settings(["--data-dir", str(tmp_path), "--port", "nats=4444"], environ).ports
+    assert (ports["gateway_http"], ports["normalizer_grpc"], ports["nats"], ports["mongo"], ports["s3"]) == (
+        8081,
+        50052,
+        4444,
+        27018,
+        8333,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"BACKHAUL_LOCAL_PORTS": "natz=1"}, "BACKHAUL_LOCAL_PORTS: there is no port named 'natz'"),
+        ({"BACKHAUL_LOCAL_PORTS": "nats"}, "BACKHAUL_LOCAL_PORTS: '' is not a port number"),
+        ({"BACKHAUL_GATEWAY_PORT": "65536"}, "BACKHAUL_GATEWAY_PORT: '65536' is not a port number"),
+        ({STORE + "ENDPOINT": "http://s3"}, f"{STORE}ACCESS_KEY and {STORE}SECRET_KEY must be too"),
+    ],
+)
+def test_bad_settings_are_named(environ: dict[str, str], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=problem):
+        read_settings(["--data-dir", str(tmp_path)], environ).stack_config(Credentials.generate())
+
+
+def test_environment_replaces_kept_credentials_and_servers(tmp_path: Path) -> None:
+    environ = {
+        "BACKHAUL_GATEWAY_ADMIN_TOKEN": "given",
+        "BACKHAUL_SECRET_KEYS": "new, old",
+        "BACKHAUL_GATEWAY_PUBLIC_BASE_URL": "https://tunnel.example",
+        STORE + "ENDPOINT": "https://s3.example",
+        STORE + "ACCESS_KEY": "a",
+        STORE + "SECRET_KEY": "s",
+        "PATH": "/bin",
+    }
+    config = read_settings(["--data-dir", str(tmp_path)], environ).stack_config(Credentials.generate())
+    assert config.credentials.admin_token == "given"
+    assert list(config.credentials.secret_keys) == ["new", "old"]
+    assert config.env == {"BACKHAUL_GATEWAY_PUBLIC_BASE_URL": "https://tunnel.example"}
+    assert config.base_env == {"PATH": "/bin"}
+    assert config.object_store is not None
+    assert (config.object_store.endpoint, config.object_store.bucket) == ("https://s3.example", "backhaul")
+
+
+def test_credentials_are_kept_and_a_damaged_file_is_not_replaced(tmp_path: Path) -> None:
+    first = load_credentials(tmp_path / "new")
+    again = load_credentials(tmp_path / "new")
+    assert (again.admin_token, list(again.secret_keys)) == (first.admin_token, list(first.secret_keys))
+    assert admin_token_path(tmp_path / "new").read_text().strip() == first.admin_token
+    assert first.admin_token not in repr(first)
+    credentials_path(tmp_path / "new").write_text("{")
+    with pytest.raises(SettingError, match=r"credentials\.json cannot be read"):
+        load_credentials(tmp_path / "new")
+    assert credentials_path(tmp_path / "new").read_text() == "{"
+
+
+def test_follower_prints_whole_lines_from_now_on(tmp_path: Path) -> None:
+    log, out = tmp_path / "a.log", io.StringIO()
+    log.write_text("of an earlier run\n")
+    follower = LogFollower(Console(out, width=3), {"a": log, "b": tmp_path / "not-yet.log"})
+    with log.open("a") as file:
+        file.write("one\ntwo, not")
+        file.flush()
+        follower.drain()
+        assert out.getvalue() == "a   │ one\n"
+        file.write(" finished\n")
+    follower.drain()
+    log.write_text("new\n")  # A rotated log starts again, shorter.
+    (tmp_path / "not-yet.log").write_bytes(b"\xff\n")
+    follower.drain()
+    assert out.getvalue() == "a   │ one\na   │ two, not finished\na   │ new\nb   │ \N{REPLACEMENT CHARACTER}\n"
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = Terminal()
+    Console(coloured, width=1).line("a", "text")
+    assert coloured.getvalue() == "\x1b[36ma │\x1b[0m text\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = Terminal()
+    Console(plain, width=1).say("text")
+    assert plain.getvalue() == "backhaul │ text\n"
