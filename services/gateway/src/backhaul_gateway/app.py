@@ -1,0 +1,272 @@
+"""The composition root: the only place where clients are made, and closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import socket
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import uvicorn
+from backhaul_channels.adapter import Adapter
+from backhaul_channels.registry import load_adapters
+from backhaul_common import jetstream, logs, mongo, rpc
+from backhaul_common.errors import BackhaulError
+from backhaul_common.lifecycle import Readiness, cancel, until_done
+from backhaul_common.metrics import Metrics
+from backhaul_common.names import TENANTS_COLLECTION
+from backhaul_common.secrets import SecretBox
+from backhaul_common.tenants import TenantDirectory
+from backhaul_common.tracing import Tracing
+from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from backhaul_gateway import problems
+from backhaul_gateway.accesslog import AccessLog
+from backhaul_gateway.auth import CredentialIndex
+from backhaul_gateway.broker import Broker
+from backhaul_gateway.channels import ChannelRegistry
+from backhaul_gateway.clients import ClientAddress
+from backhaul_gateway.edge import INGEST_PATH, Application, Edge
+from backhaul_gateway.ingest import IngestEndpoint
+from backhaul_gateway.normalizer import NormalizerData
+from backhaul_gateway.objectstore import BucketCheck
+from backhaul_gateway.openapi import openapi_of
+from backhaul_gateway.publisher import GroupCommitPublisher
+from backhaul_gateway.registry import TenantRegistry
+from backhaul_gateway.routes_admin import admin_router
+from backhaul_gateway.routes_ops import ops_router
+from backhaul_gateway.routes_tenant import tenant_router
+from backhaul_gateway.settings import GatewaySettings
+from backhaul_gateway.state import TenantStates
+from backhaul_gateway.status import ChannelStatus
+from backhaul_gateway.store import MongoTenantStore
+from backhaul_gateway.updates import TenantUpdates
+
+SERVICE = "gateway"
+INGEST_PATHS = (INGEST_PATH, "/in/{token}" + INGEST_PATH)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The application, and what has to be told that the server has stopped."""
+
+    app: Application
+    publisher: GroupCommitPublisher
+    readiness: Readiness
+
+
+async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set; then stop accepting, answer what is under way, and close everything."""
+    logs.configure(SERVICE, fmt=settings.log_format, level=settings.log_level)
+    log = logs.get_logger()
+    async with AsyncExitStack() as stack:
+        listener = _listen(settings)
+        stack.callback(listener.close)
+        port: int = listener.getsockname()[1]
+        gateway = await create_app(stack, settings, public_base_url=settings.public_base_url(port))
+        server = server_of(gateway.app, settings)
+        _spare_the_collector()
+        # Not serve(), which would take over the signals that set ``stop``.
+        serving = asyncio.create_task(server._serve([listener]), name="http")
+        log.info("serving", host=settings.gateway_host, port=port, public_base_url=settings.public_base_url(port))
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        log.info("stopping")
+        server.should_exit = True
+        await serving
+        await gateway.publisher.drain()
+
+
+def server_of(app: FastAPI, settings: GatewaySettings) -> uvicorn.Server:
+    """The HTTP server. Every option that is not uvicorn's default has its reason here."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="httptools",  # h11 halves the rate of requests.
+            ws="none",
+            lifespan="off",  # The composition root opens and closes what the application uses.
+            log_config=None,  # structlog has the logging already.
+            access_log=False,  # There is one canonical line a request already, at a fraction of the price.
+            proxy_headers=False,  # Nothing that a client can set decides what its address is taken for.
+            server_header=False,
+            backlog=4096,
+            timeout_keep_alive=75,  # Longer than the usual load balancer's 60 s, so that it is never us who hang up.
+            timeout_graceful_shutdown=settings.gateway_shutdown_grace_s,
+        )
+    )
+
+
+async def create_app(
+    stack: AsyncExitStack,
+    settings: GatewaySettings,
+    *,
+    public_base_url: str,
+    adapters: Mapping[str, Adapter] | None = None,
+    tracing: Tracing | None = None,
+) -> Gateway:
+    """The application with everything behind it, closed by ``stack``. Returns at once: what is away is waited for in
+    the background, and ``readiness`` tells of it."""
+    tracing = tracing or Tracing.from_environment(SERVICE)
+    stack.callback(tracing.close)
+    metrics = Metrics(SERVICE)
+    stack.callback(metrics.close)
+    access_log = AccessLog(SERVICE, fmt=settings.log_format, level=settings.log_level)
+    stack.callback(access_log.flush)
+    providers = load_adapters() if adapters is None else adapters
+    box = SecretBox(settings.encryption_keys())
+    clients = ClientAddress(settings.gateway_trusted_proxies)
+
+    client = mongo.connect(settings.mongo_uri.get_secret_value())
+    stack.callback(client.close)
+    collection = mongo.database(client, settings.mongo_database)[TENANTS_COLLECTION]
+    store = MongoTenantStore(collection)
+    directory = TenantDirectory(collection)
+    credentials = CredentialIndex()
+    states = TenantStates(providers, box, asyncio.get_running_loop().time)
+    # Credentials last: a tenant that is found by its key is then known already.
+    directory.listen(states.changed)
+    directory.listen(credentials.changed)
+
+    channel = rpc.connect(settings.gateway_normalizer_target, settings)
+    stack.push_async_callback(channel.close)
+    normalizer = NormalizerServiceStub(channel)
+
+    broker = Broker(settings, directory)
+    publisher = GroupCommitPublisher(
+        timeout_s=settings.gateway_publish_timeout_s,
+        max_queued_bytes=settings.gateway_max_queued_bytes,
+        metrics=metrics,
+        tracing=tracing,
+    )
+    updates = TenantUpdates(store, broker)
+    readiness = Readiness()
+    readiness.add("mongodb", lambda: mongo.ping(client))
+    readiness.add("tenants", directory.check)
+    readiness.add("jetstream", broker.check)
+    for name, work in (
+        ("tenant_index", until_done("tenant_index", store.prepare)),
+        ("tenants", directory.run()),
+        ("nats", _connect_nats(stack, settings, broker, publisher, directory)),
+    ):
+        stack.push_async_callback(cancel, asyncio.create_task(work, name=name))
+
+    app = Application(
+        title="Backhaul gateway",
+        version=version("backhaul-gateway"),
+        description="Callbacks of channel providers in, message states out.",
+        redirect_slashes=False,
+        # Spans, metrics and logs are made where they belong; FastAPI's own would double them, on the hot path too.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    ingest = IngestEndpoint(
+        states=states,
+        credentials=credentials,
+        log=publisher,
+        access_log=access_log,
+        metrics=metrics,
+        tracing=tracing,
+        clients=clients,
+        public_base_url=public_base_url,
+        body_timeout_s=settings.gateway_body_timeout_s,
+    )
+    # Plain routes of the application, first in its list; an ASGI endpoint, so that Starlette makes no Request for it.
+    hot_routes = [_any_case(Route(path, ingest, include_in_schema=False)) for path in INGEST_PATHS]
+    app.router.routes[:0] = hot_routes
+    app.include_router(
+        tenant_router(
+            credentials=credentials,
+            states=states,
+            status=ChannelStatus(
+                streams=broker,
+                check_store=lambda: mongo.ping(client),
+                object_storage=BucketCheck(settings),
+                states=states,
+            ),
+            normalizer=normalizer,
+            version=app.version,
+        )
+    )
+    app.include_router(
+        admin_router(
+            TenantRegistry(updates, broker, NormalizerData(normalizer)),
+            ChannelRegistry(updates, providers, box),
+            settings.gateway_admin_token.get_secret_value(),
+        )
+    )
+    app.include_router(ops_router(readiness, metrics))
+    app.add_exception_handler(BackhaulError, problems.on_backhaul_error)
+    app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
+    app.enclose = partial(
+        Edge, hot_routes=hot_routes, access_log=access_log, metrics=metrics, tracing=tracing, clients=clients
+    )
+    app.openapi = openapi_of(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+    return Gateway(app, publisher, readiness)
+
+
+async def _connect_nats(
+    stack: AsyncExitStack,
+    settings: GatewaySettings,
+    broker: Broker,
+    publisher: GroupCommitPublisher,
+    directory: TenantDirectory,
+) -> None:
+    """Connect whenever NATS is there, and stay to see to it that what hangs on the connection is set up."""
+    back = asyncio.Event()
+
+    async def reconnected() -> None:
+        await publisher.resume()
+        back.set()
+
+    # Unbuffered: a callback that was refused because the connection is away must not be stored once it is back.
+    client = await jetstream.connect(settings, SERVICE, buffer_while_away=False, on_reconnect=reconnected)
+    stack.push_async_callback(client.close)
+    broker.attach(client)
+    await publisher.attach(client)
+    await directory.follow(client)
+    while True:
+        # After a reconnection too: it may be another server, or one that lost its disk.
+        await until_done("streams", broker.prepare)
+        await back.wait()
+        back.clear()
+        # Changes that were announced meanwhile were missed.
+        await until_done("tenants", directory.refresh)
+
+
+def _spare_the_collector() -> None:
+    """What is loaded by now stays: without this, each full collection walks through it, some 50 ms at a time.
+
+    Requests leave hardly any cycles, so looking for them less often costs no memory to speak of.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def _listen(settings: GatewaySettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.gateway_host, settings.gateway_port))
+    except OSError as exc:
+        listener.close()
+        raise SystemExit(
+            f"BACKHAUL_GATEWAY_PORT: cannot listen on {settings.gateway_host}:{settings.gateway_port}: {exc}"
+        ) from exc
+    return listener
+
+
+def _any_case(route: Route) -> Route:
+    route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
+    return route

@@ -1,0 +1,131 @@
+"""Who is asking: credentials in headers or in the path, looked up in memory.
+
+A tenant is found from the credential and from nothing else; no payload and no parameter has a say.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.secrets import CredentialKind, matches, parse_credential
+from backhaul_common.tenants import Credential, Tenant
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"proxy-authorization", b"cookie"})
+"""Headers that are read here, or carry somebody's secrets: never stored, never logged."""
+
+CHALLENGE = 'Basic realm="backhaul", charset="UTF-8"'
+_MEMORY = 4096
+_LONGEST_CREDENTIAL = 512
+
+_FIX = "Send the tenant's API key as X-Api-Key, as Authorization: Bearer, or as Basic (tenant id, key)."
+
+
+def unauthenticated(message: str = "No credential that is valid here was sent.", fix: str = _FIX) -> BackhaulError:
+    """The same answer for a missing, an unknown and a wrong credential: nobody learns which ids exist."""
+    return BackhaulError(Code.UNAUTHENTICATED, message, field="Authorization", fix=fix)
+
+
+class CredentialIndex:
+    """Every tenant's credentials by their public id; fed by the tenant directory."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, tuple[str, Credential]] = {}
+        self._ids: dict[str, tuple[str, ...]] = {}
+        # Header value (or path token) to tenant, of what was found valid. Hashing a key costs 2 µs, finding it here
+        # 0.1. Cleared at any tenant's change, so that a revoked key is refused at once. Comparing for equality of
+        # hashes first, dictionaries tell an attacker nothing about how much of a guess was right.
+        self._known: dict[tuple[bytes, bytes], str] = {}
+
+    def changed(self, tenant_id: str, tenant: Tenant | None) -> None:
+        """A listener of the tenant directory."""
+        self._known.clear()
+        for credential_id in self._ids.pop(tenant_id, ()):
+            if self._owners.get(credential_id, ("",))[0] == tenant_id:
+                del self._owners[credential_id]
+        if tenant is not None:
+            self._ids[tenant_id] = tuple(credential.id for credential in tenant.credentials)
+            for credential in tenant.credentials:
+                self._owners[credential.id] = (tenant_id, credential)
+
+    def from_headers(self, headers: Headers) -> str | None:
+        """The id of the tenant whose API key the headers carry, or None."""
+        api_key = authorization = None
+        for name, value in headers:
+            if name == b"x-api-key":
+                api_key = value
+            elif name == b"authorization":
+                authorization = value
+        return self.from_values(api_key, authorization)
+
+    def from_values(self, api_key: bytes | None, authorization: bytes | None) -> str | None:
+        """The same, of the two headers' values. ``X-Api-Key`` wins: a proxy may add an Authorization of its own."""
+        if api_key is not None:
+            return self._remembered(b"key", api_key)
+        if authorization is not None:
+            return self._remembered(b"auth", authorization)
+        return None
+
+    def from_token(self, token: str) -> str | None:
+        """The id of the tenant whose ingest token this is, or None."""
+        return self._remembered(b"token", token.encode("utf-8", "surrogatepass"))
+
+    def _remembered(self, where: bytes, value: bytes) -> str | None:
+        tenant_id = self._known.get((where, value))
+        if tenant_id is None:
+            tenant_id = self._look_up(where, value)
+            if tenant_id is not None:
+                if len(self._known) >= _MEMORY:
+                    self._known.clear()
+                self._known[where, value] = tenant_id
+        return tenant_id
+
+    def _look_up(self, where: bytes, value: bytes) -> str | None:
+        if len(value) > _LONGEST_CREDENTIAL:
+            return None
+        if where == b"token":
+            return self._owner("ingest", value)
+        if where == b"key":
+            return self._owner("api", value.strip())
+        scheme, _, rest = value.strip().partition(b" ")
+        if scheme.lower() == b"bearer":
+            return self._owner("api", rest.strip())
+        if scheme.lower() == b"basic":
+            user, password = parse_basic(rest)
+            tenant_id = self._owner("api", password)
+            return tenant_id if tenant_id is not None and user == tenant_id.encode() else None
+        return None
+
+    def _owner(self, kind: CredentialKind, text: bytes) -> str | None:
+        parsed = parse_credential(text.decode("latin-1"))
+        if parsed is None or parsed[0] != kind:
+            return None
+        _, credential_id, secret = parsed
+        tenant_id, credential = self._owners.get(credential_id, ("", None))
+        if credential is None or credential.kind != kind or not matches(secret, credential.digest):
+            return None
+        return tenant_id
+
+
+def parse_basic(encoded: bytes) -> tuple[bytes, bytes]:
+    """User and password of a Basic credential; both empty when it is malformed."""
+    try:
+        user, _, password = b64decode(encoded.strip(), validate=True).partition(b":")
+    except (Base64Error, ValueError):
+        return b"", b""
+    return user, password
+
+
+def is_admin(headers: Headers, admin_token: str) -> bool:
+    """Whether the headers carry the admin token as a bearer. Takes the same time whatever they hold."""
+    presented = b""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, rest = value.strip().partition(b" ")
+            presented = rest.strip() if scheme.lower() == b"bearer" else b""
+    return hmac.compare_digest(presented, admin_token.encode())

@@ -1,0 +1,124 @@
+"""NATS beyond publishing: streams, a tenant's part of them, and news about tenants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+
+import nats.errors
+import nats.js.errors
+from backhaul_common.errors import BackhaulError, unavailable
+from backhaul_common.jetstream import ensure_streams
+from backhaul_common.logs import get_logger
+from backhaul_common.names import (
+    CALLBACKS_STREAM,
+    EVENTS_STREAM,
+    TENANT_CHANGED_SUBJECT,
+    callbacks_of,
+    callbacks_subject,
+    events_of,
+    normalizer_consumer,
+)
+from backhaul_common.settings import CommonSettings
+from backhaul_common.tenants import Tenant, TenantDirectory
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+_TIMEOUT_S = 2.0
+
+
+class Broker:
+    """An ``Announcer`` and ``TenantStreams``. Usable before NATS is: everything is UNAVAILABLE until then."""
+
+    def __init__(self, settings: CommonSettings, directory: TenantDirectory) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._client: Client | None = None
+        self._streams_ready = False
+        self._log = get_logger(component="broker")
+
+    def attach(self, client: Client) -> None:
+        """Use ``client`` from now on."""
+        self._client = client
+
+    async def prepare(self) -> None:
+        """Create the streams where they are missing. Idempotent; to be repeated after a reconnection."""
+        async with _translated():
+            await ensure_streams(self._connected().jetstream(timeout=_TIMEOUT_S), self._settings)
+        self._streams_ready = True
+
+    async def check(self) -> None:
+        """See ``TenantStreams``."""
+        client = self._connected()
+        if not self._streams_ready:
+            raise unavailable("The callback log")
+        async with _translated():
+            await client.jetstream(timeout=_TIMEOUT_S).stream_info(CALLBACKS_STREAM)
+
+    async def tenant_changed(self, tenant_id: str) -> None:
+        """See ``Announcer``. A service that is not reached finds out by its next full read."""
+        try:
+            await self._directory.reload(tenant_id)
+        except BackhaulError as exc:
+            self._log.warning("tenant_reload_failed", tenant=tenant_id, error=str(exc))
+        try:
+            await self._connected().publish(TENANT_CHANGED_SUBJECT, tenant_id.encode())
+        except (BackhaulError, nats.errors.Error, OSError) as exc:
+            self._log.warning("tenant_change_not_announced", tenant=tenant_id, error=repr(exc))
+
+    async def holds_messages(self, tenant: Tenant) -> bool:
+        """See ``TenantStreams``."""
+        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
+        async with _translated():
+            for stream, subjects in _parts(tenant):
+                try:
+                    info = await manager.stream_info(stream, subjects_filter=subjects)
+                except NotFoundError:
+                    continue
+                if info.state.subjects:
+                    return True
+        return False
+
+    async def purge(self, tenant: Tenant) -> None:
+        """See ``TenantStreams``."""
+        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
+        async with _translated():
+            for stream, subjects in _parts(tenant):
+                try:
+                    await manager.purge_stream(stream, subject=subjects)
+                except NotFoundError:
+                    continue
+            # Without one it had none, or a purge that was interrupted came so far.
+            with suppress(NotFoundError):
+                await manager.delete_consumer(CALLBACKS_STREAM, normalizer_consumer(tenant.id))
+
+    async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
+        """See ``TenantStreams``. Asked of the log, so that it is true across restarts and copies of the gateway."""
+        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
+        async with _translated():
+            try:
+                message = await manager.get_last_msg(CALLBACKS_STREAM, callbacks_subject(tenant.queue_path, channel))
+            except NotFoundError:
+                return None
+        return message.time
+
+    def _connected(self) -> Client:
+        if self._client is None or not self._client.is_connected:
+            raise unavailable("NATS")
+        return self._client
+
+
+def _parts(tenant: Tenant) -> tuple[tuple[str, str], ...]:
+    return (CALLBACKS_STREAM, callbacks_of(tenant.queue_path)), (EVENTS_STREAM, events_of(tenant.queue_path))
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Whatever keeps JetStream from answering is UNAVAILABLE; its refusals are too, since none of them is final."""
+    try:
+        yield
+    except NotFoundError:
+        raise
+    except (nats.errors.Error, OSError, TimeoutError) as exc:
+        raise unavailable("JetStream") from exc

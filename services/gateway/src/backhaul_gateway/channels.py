@@ -1,0 +1,144 @@
+"""A tenant's channels: the use cases of configuring them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from backhaul_channels.adapter import Adapter, ChannelSettings, InvalidSecretError
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.names import channel_key, check_label
+from backhaul_common.secrets import SecretBox
+from backhaul_common.tenants import Channel, Tenant, VerificationMode
+from pydantic import ValidationError
+
+from backhaul_gateway.problems import FieldError, ProblemError, field_error
+from backhaul_gateway.updates import TenantUpdates
+
+MOST_CHANNELS = 100
+
+
+class ChannelRegistry:
+    """Configures channels; what is stored has been accepted by the provider's adapter."""
+
+    def __init__(self, updates: TenantUpdates, adapters: Mapping[str, Adapter], box: SecretBox) -> None:
+        self._updates = updates
+        self._adapters = adapters
+        self._box = box
+
+    async def put(
+        self,
+        tenant_id: str,
+        label: str,
+        *,
+        provider: str | None,
+        secrets: Sequence[str] | None,
+        settings: Mapping[str, Any],
+        verification: VerificationMode,
+    ) -> tuple[Channel, bool]:
+        """The channel as stored, and whether it is new. Without ``secrets`` those that there are stay."""
+        check_label(label)
+        key = channel_key(label)
+        adapter = self._adapter(provider, label)
+        valid = _validated(adapter, settings)
+        encrypted = None
+        if secrets is not None:
+            _check_secrets(adapter, secrets, valid)
+            # A blank secret proves nothing; without it, what is shown as the number of secrets is the truth.
+            encrypted = tuple(self._box.encrypt(secret) for secret in secrets if secret.strip())
+        created = False
+
+        def apply(tenant: Tenant, now: datetime) -> Tenant:
+            nonlocal created
+            if tenant.status == "deleting":
+                raise BackhaulError(Code.FAILED_PRECONDITION, "The tenant is being deleted.")
+            before = tenant.channels.get(key)
+            created = before is None
+            if created and len(tenant.channels) >= MOST_CHANNELS:
+                raise BackhaulError(
+                    Code.FAILED_PRECONDITION,
+                    f"The tenant has {MOST_CHANNELS} channels already.",
+                    fix="Delete those that are no longer used.",
+                )
+            kept = before.secrets if before is not None and before.provider == adapter.provider else ()
+            channel = Channel(
+                label=label,
+                key=key,
+                provider=adapter.provider,
+                secrets=kept if encrypted is None else encrypted,
+                settings=valid.model_dump(mode="json", exclude_unset=True),
+                verification=verification,
+                updated_at=now,
+            )
+            return tenant.model_copy(update={"channels": {**tenant.channels, key: channel}})
+
+        after = await self._updates.apply(tenant_id, apply)
+        return after.channels[key], created
+
+    async def get(self, tenant_id: str, label: str) -> Channel:
+        """The channel; NOT_FOUND."""
+        return _found(await self._updates.find(tenant_id), label)
+
+    async def list(self, tenant_id: str) -> list[Channel]:
+        """The tenant's channels by key."""
+        channels = (await self._updates.find(tenant_id)).channels
+        return [channels[key] for key in sorted(channels)]
+
+    async def delete(self, tenant_id: str, label: str) -> None:
+        """Its callbacks are refused from now on; what it brought stays. NOT_FOUND."""
+
+        def apply(tenant: Tenant, _: datetime) -> Tenant:
+            gone = _found(tenant, label).key
+            left = {key: channel for key, channel in tenant.channels.items() if key != gone}
+            return tenant.model_copy(update={"channels": left})
+
+        await self._updates.apply(tenant_id, apply)
+
+    def _adapter(self, provider: str | None, label: str) -> Adapter:
+        if provider is None:
+            for adapter in self._adapters.values():
+                if channel_key(label) in (channel_key(own) for own in adapter.labels):
+                    return adapter
+        elif (known := self._adapters.get(provider.lower())) is not None:
+            return known
+        message = f"There is no provider {provider[:64]!r}." if provider else f"No provider is known for {label!r}."
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT, message, field="provider", fix=f"Use one of: {', '.join(sorted(self._adapters))}."
+        )
+
+
+def _found(tenant: Tenant, label: str) -> Channel:
+    channel = tenant.channels.get(channel_key(label))
+    if channel is None:
+        configured = ", ".join(sorted(found.label for found in tenant.channels.values())) or "none yet"
+        raise BackhaulError(
+            Code.NOT_FOUND,
+            f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
+            field="label",
+            fix="Use one of the configured labels, or PUT the channel first.",
+        )
+    return channel
+
+
+def _validated(adapter: Adapter, settings: Mapping[str, Any]) -> ChannelSettings:
+    try:
+        return adapter.settings_model.model_validate(settings)
+    except ValidationError as exc:
+        known = ", ".join(sorted(adapter.settings_model.model_fields))
+        raise ProblemError(
+            f"The settings do not fit the provider {adapter.provider}; it knows: {known}.",
+            [field_error(("settings", *error["loc"]), error["type"], error["msg"]) for error in exc.errors()],
+        ) from exc
+
+
+def _check_secrets(adapter: Adapter, secrets: Sequence[str], settings: ChannelSettings) -> None:
+    errors = []
+    for index, secret in enumerate(secrets):
+        field = f"secrets[{index}]"
+        try:
+            adapter.verifier([secret], settings)
+        except InvalidSecretError as exc:
+            errors.append(FieldError(field, str(exc), "Send the secret as the provider shows it."))
+    if errors:
+        raise ProblemError("A secret cannot be one of this provider's.", errors)

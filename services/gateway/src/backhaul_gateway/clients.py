@@ -1,0 +1,45 @@
+"""The client's address for the log, as far as it can be trusted. Nothing is decided by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from backhaul_gateway.settings import Network
+
+_MEMORY = 1024
+
+
+class ClientAddress:
+    """Believes ``X-Forwarded-For`` of ``trusted`` networks, from the right: the last address that none of them has."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = tuple(trusted)
+        self._known: dict[str, bool] = {}
+
+    def of(self, scope: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """The address, or an empty text where there is none."""
+        client = scope.get("client")
+        address: str = client[0] if client else ""
+        if not self._trusted or not self._is_trusted(address):
+            return address
+        forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"]).decode("latin-1")
+        for hop in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
+            address = hop[:64]
+            if not self._is_trusted(address):
+                break
+        return address
+
+    def _is_trusted(self, address: str) -> bool:
+        known = self._known.get(address)
+        if known is None:
+            try:
+                parsed = ip_address(address)
+                known = any(parsed in network for network in self._trusted)
+            except ValueError:
+                known = False
+            if len(self._known) >= _MEMORY:
+                self._known.clear()
+            self._known[address] = known
+        return known

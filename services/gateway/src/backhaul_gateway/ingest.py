@@ -1,0 +1,370 @@
+"""The hot path: one provider's POST, from the first byte to the answer.
+
+An ASGI endpoint without Request, Depends or models: those cost more than everything that is done here. The body is
+never parsed; whether it can be understood is the normalizer's question, and no reason to refuse an authentic request.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+from backhaul_channels.adapter import RawCallback, Refusal
+from backhaul_common.errors import CATALOGUE, BackhaulError, Code
+from backhaul_common.ids import new_callback_id
+from backhaul_common.logs import get_logger
+from backhaul_common.metrics import (
+    CALLBACKS_ANSWERED,
+    CALLBACKS_UNVERIFIED,
+    INGEST_SECONDS,
+    RATE_LIMITED,
+    Metrics,
+)
+from backhaul_common.names import channel_key
+from backhaul_common.tenants import Tenant
+from backhaul_common.tracing import Tracing, new_traceparent, parse_traceparent, traceparent_of
+from backhaul_proto.callback.v1.callback_pb2 import (
+    VERIFICATION_OBSERVED_INVALID,
+    VERIFICATION_OFF,
+    VERIFICATION_VERIFIED,
+    Callback,
+)
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from backhaul_gateway.accesslog import AccessLog
+from backhaul_gateway.auth import CREDENTIAL_HEADERS, CredentialIndex, parse_basic, unauthenticated
+from backhaul_gateway.body import GoneError, Receive, SlowError, read_body
+from backhaul_gateway.clients import ClientAddress
+from backhaul_gateway.ports import CallbackLog
+from backhaul_gateway.problems import MEDIA_TYPE, document, of_error
+from backhaul_gateway.state import ChannelState, TenantState, TenantStates
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+METHOD = "POST"
+_JSON = [(b"content-type", b"application/json")]
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_SAMPLE = 16
+_MASKED = "***"
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of a request so far, for its log line and its metrics."""
+
+    tenant: str = ""
+    channel: str = ""
+    callback_id: str = ""
+    outcome: str = "stored"
+    size: int = 0
+    complete_at: float = 0.0
+
+
+class IngestEndpoint:
+    """``POST /api/postevents`` and ``POST /in/{token}/api/postevents``."""
+
+    def __init__(
+        self,
+        *,
+        states: TenantStates,
+        credentials: CredentialIndex,
+        log: CallbackLog,
+        access_log: AccessLog,
+        metrics: Metrics,
+        tracing: Tracing,
+        clients: ClientAddress,
+        public_base_url: str,
+        body_timeout_s: float,
+    ) -> None:
+        self._states = states
+        self._credentials = credentials
+        self._callbacks = log
+        self._access_log = access_log
+        self._tracing = tracing
+        self._clients = clients
+        self._base_url = public_base_url
+        self._body_timeout_s = body_timeout_s
+        self._answered = metrics.counter(CALLBACKS_ANSWERED)
+        self._unverified = metrics.counter(CALLBACKS_UNVERIFIED)
+        self._rate_limited = metrics.counter(RATE_LIMITED)
+        self._ingest_seconds = metrics.histogram(INGEST_SECONDS)
+        self._requests = 0
+        self._log = get_logger(component="ingest")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        began = time.perf_counter()
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        # Of a header that is there twice the last counts; of those that are read here there is no reason to send two.
+        named = dict(headers)
+        incoming = named.get(b"traceparent", b"").decode("latin-1")
+        span: Span | None = None
+        if self._tracing.enabled:
+            span = self._tracing.start("POST /api/postevents", parent=_valid(incoming) or None, kind=SpanKind.SERVER)
+            traceparent = traceparent_of(span)
+        else:
+            traceparent = _valid(incoming) or new_traceparent()
+        seen = _Seen()
+        status = 200
+        extra: list[tuple[bytes, bytes]] = []
+        try:
+            if scope["method"] != METHOD:
+                seen.outcome = "method_not_allowed"
+                status, body, extra = _method_not_allowed(scope["method"], traceparent[3:35])
+            else:
+                await self._store(scope, headers, named, receive, traceparent, seen)
+                body = b'{"id":"' + seen.callback_id.encode() + b'"}'
+                extra = _JSON
+        except BackhaulError as exc:
+            if seen.outcome == "stored":
+                seen.outcome = exc.code.value
+            status, body, extra = of_error(exc, traceparent[3:35])
+        except GoneError:
+            seen.outcome, status, body = "client_gone", 0, b""
+        except SlowError:
+            seen.outcome = "body_timeout"
+            status, body, extra = _body_timeout(traceparent[3:35])
+        except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is a 500, which providers repeat
+            self._log.error("ingest_failed", tenant=seen.tenant, channel=seen.channel, exc_info=exc)
+            seen.outcome = Code.INTERNAL.value
+            status, body, extra = of_error(
+                BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), traceparent[3:35]
+            )
+        if status:
+            await send({
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*extra, (b"content-length", b"%d" % len(body))],
+            })
+            await send({"type": "http.response.body", "body": body})
+        self._account(scope, headers, seen, status, began, traceparent)
+        if span is not None:
+            _end(span, seen, status)
+
+    async def _store(
+        self,
+        scope: Scope,
+        headers: list[tuple[bytes, bytes]],
+        named: dict[bytes, bytes],
+        receive: Receive,
+        traceparent: str,
+        seen: _Seen,
+    ) -> None:
+        """Everything up to JetStream's acknowledgement; raises BackhaulError with the reason of a refusal."""
+        authorization = named.get(b"authorization")
+        state = self._tenant(scope, named, seen)
+        channel = self._channel(state, scope["query_string"], seen)
+        body = await read_body(named, receive, state.tenant.limits.max_body_bytes, self._body_timeout_s)
+        seen.complete_at = time.perf_counter()
+        seen.size = len(body)
+        path = scope["raw_path"].decode("latin-1")
+        query = scope["query_string"].decode("latin-1")
+        suffix = f"?{query}" if query else ""
+        verification = VERIFICATION_OFF
+        if channel.mode != "off":
+            refusal = self._verify(channel, path + suffix, headers, body, authorization)
+            verification = VERIFICATION_VERIFIED
+            if refusal is not None:
+                self._refuse_or_count(state, channel, refusal, seen)
+                verification = VERIFICATION_OBSERVED_INVALID
+        callback = Callback()
+        callback.CopyFrom(channel.template)
+        callback_id = new_callback_id()
+        callback.id = callback_id
+        callback.method = METHOD
+        callback.url = self._base_url + (_masked(path) if scope["path_params"] else path) + suffix
+        callback.headers = b"".join([
+            name + b": " + value + b"\r\n" for name, value in headers if name not in CREDENTIAL_HEADERS
+        ])
+        callback.body = body
+        callback.received_at_us = time.time_ns() // 1000
+        callback.verification = verification
+        callback.traceparent = traceparent
+        await self._callbacks.publish(channel.subject, callback_id, callback.SerializeToString(), traceparent)
+        seen.callback_id = callback_id
+
+    def _tenant(self, scope: Scope, named: dict[bytes, bytes], seen: _Seen) -> TenantState:
+        """Whose request it is. Authentication, status and rate, in this order."""
+        token = scope["path_params"].get("token")
+        if token is None:
+            tenant_id = self._credentials.from_values(named.get(b"x-api-key"), named.get(b"authorization"))
+        else:
+            tenant_id = self._credentials.from_token(token)
+        state = self._states.get(tenant_id) if tenant_id is not None else None
+        if state is None:
+            if token is not None:
+                raise unauthenticated("The ingest token in the path is not valid.", "Use the tenant's ingest token.")
+            raise unauthenticated()
+        tenant = state.tenant
+        seen.tenant = tenant.id
+        if tenant.status != "active":
+            raise BackhaulError(
+                Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it."
+            )
+        wait_s = state.bucket.take()
+        if wait_s:
+            self._rate_limited.add(tenant.id)
+            raise BackhaulError(
+                Code.RATE_LIMITED,
+                f"The tenant's limit is {tenant.limits.requests_per_second:g} requests a second.",
+                fix="Repeat the request after the time in Retry-After.",
+                retry_after_s=wait_s,
+            )
+        return state
+
+    def _channel(self, state: TenantState, query: bytes, seen: _Seen) -> ChannelState:
+        label = label_of(query)
+        channel = state.channel(channel_key(label)) if label else None
+        if channel is None:
+            raise no_channel(state.tenant, label)
+        seen.channel = channel.key
+        return channel
+
+    def _verify(
+        self,
+        channel: ChannelState,
+        address: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        authorization: bytes | None,
+    ) -> Refusal | None:
+        url = self._base_url + address
+        refusal = channel.verifier.verify(RawCallback(METHOD, url, headers, body))
+        if refusal is None or authorization is None or authorization[:6].lower() != b"basic ":
+            return refusal
+        # A provider that was given https://user:password@host may have signed the address with the two in it.
+        user, password = parse_basic(authorization[6:])
+        scheme, _, rest = url.partition("://")
+        userinfo = f"{user.decode('latin-1')}:{password.decode('latin-1')}@"
+        if channel.verifier.verify(RawCallback(METHOD, f"{scheme}://{userinfo}{rest}", headers, body)) is None:
+            return None
+        return refusal
+
+    def _refuse_or_count(self, state: TenantState, channel: ChannelState, refusal: Refusal, seen: _Seen) -> None:
+        tenant_id = state.tenant.id
+        self._states.count_refused(tenant_id, channel.key)
+        self._unverified.add(tenant_id, channel.key, channel.mode, refusal.code)
+        if channel.mode == "observe":
+            seen.outcome = "stored_unverified"
+            return
+        seen.outcome = refusal.code
+        raise BackhaulError(
+            Code.FORBIDDEN,
+            refusal.detail,
+            field="signature",
+            fix="Check the channel's secrets and the public base URL, or set its verification to observe meanwhile.",
+        )
+
+    def _account(
+        self,
+        scope: Scope,
+        headers: list[tuple[bytes, bytes]],
+        seen: _Seen,
+        status: int,
+        began: float,
+        traceparent: str,
+    ) -> None:
+        ended = time.perf_counter()
+        self._answered.add(seen.tenant, seen.channel, seen.outcome)
+        if seen.complete_at:
+            self._requests += 1
+            if not self._requests % _SAMPLE:
+                # Recording costs as much as verifying, so every sixteenth request stands for all.
+                self._ingest_seconds.record(ended - seen.complete_at)
+        if self._access_log.enabled:
+            self._access_log.write(
+                time.time(),
+                {
+                    "event": "callback",
+                    "tenant": seen.tenant,
+                    "channel": seen.channel,
+                    "callback_id": seen.callback_id,
+                    "outcome": seen.outcome,
+                    "status": status,
+                    "bytes": seen.size,
+                    "duration_ms": round((ended - began) * 1000, 2),
+                    "client": self._clients.of(scope, headers),
+                    "trace_id": traceparent[3:35],
+                },
+            )
+
+
+
+
+def label_of(query: bytes) -> str:
+    """The value of the first channelLabel parameter (name in any case), decoded; empty when there is none."""
+    for pair in query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if len(name) >= 12 and unquote_plus(name.decode("latin-1")).lower() == "channellabel":
+            return unquote_plus(value.decode("latin-1")).strip()
+    return ""
+
+
+def no_channel(tenant: Tenant, label: str) -> BackhaulError:
+    """Why a label, or the lack of one, leads to no channel, and what to do about it."""
+    configured = ", ".join(sorted(channel.label for channel in tenant.channels.values())) or "none yet"
+    if not label:
+        return BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The query parameter channelLabel is missing. Configured channels: {configured}.",
+            field="channelLabel",
+            fix="Add ?channelLabel=<label of the channel> to the URL.",
+        )
+    return BackhaulError(
+        Code.NOT_FOUND,
+        f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
+        field="channelLabel",
+        fix="Use one of the configured labels, or configure the channel first.",
+    )
+
+
+def _valid(traceparent: str) -> str:
+    """The traceparent, without what a later version may append; empty when it is not one."""
+    match = _TRACEPARENT.match(traceparent)
+    return match[0] if match is not None and parse_traceparent(match[0]) is not None else ""
+
+
+def _body_timeout(trace_id: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    detail = "The body did not arrive in time."
+    errors = [{"field": "body", "message": detail, "fix": "Repeat the request."}]
+    body = document(408, "request_timeout", "The request took too long", detail, errors, trace_id)
+    # What would still come on this connection belongs to a request that is over.
+    return 408, body, [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
+
+
+def _method_not_allowed(method: str, trace_id: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    detail = f"Callbacks are posted; this was {method[:20]}."
+    body = document(
+        405,
+        "method_not_allowed",
+        "The method is not allowed here",
+        detail,
+        [{"field": "", "message": detail, "fix": "Use POST."}],
+        trace_id,
+    )
+    return 405, body, [(b"content-type", MEDIA_TYPE.encode()), (b"allow", METHOD.encode())]
+
+
+def _masked(path: str) -> str:
+    """``/in/<token>/…`` with the token masked: what is stored lives long and is shown to many."""
+    _, prefix, _, rest = path.split("/", 3)
+    return f"/{prefix}/{_MASKED}/{rest}"
+
+
+def _end(span: Span, seen: _Seen, status: int) -> None:
+    span.set_attributes({
+        "http.request.method": METHOD,
+        "http.response.status_code": status,
+        "backhaul.tenant": seen.tenant,
+        "backhaul.channel": seen.channel,
+        "backhaul.callback_id": seen.callback_id,
+        "backhaul.outcome": seen.outcome,
+    })
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR, seen.outcome))
+    span.end()

@@ -1,0 +1,39 @@
+"""Object storage, as far as the status tells of it: nothing that the gateway does needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import urllib3
+from backhaul_common.errors import BackhaulError, Code
+from minio import Minio
+
+from backhaul_gateway.settings import GatewaySettings
+
+
+class BucketCheck:
+    """An ``ObjectStorage``."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.configured = bool(settings.gateway_object_store_endpoint)
+        self._bucket = settings.gateway_object_store_bucket
+        self._client: Minio | None = None
+        if self.configured:
+            endpoint = urlsplit(settings.gateway_object_store_endpoint)
+            self._client = Minio(
+                endpoint.netloc,
+                access_key=settings.gateway_object_store_access_key.get_secret_value(),
+                secret_key=settings.gateway_object_store_secret_key.get_secret_value(),
+                secure=endpoint.scheme == "https",
+                # Named, so that no bucket lookup precedes the check.
+                region="us-east-1",
+                http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=2), retries=False),
+            )
+
+    async def check(self) -> None:
+        """See ``ObjectStorage``."""
+        if self._client is None:
+            raise BackhaulError(Code.FAILED_PRECONDITION, "not configured")
+        if not await asyncio.to_thread(self._client.bucket_exists, self._bucket):
+            raise BackhaulError(Code.FAILED_PRECONDITION, f"the bucket {self._bucket!r} does not exist")

@@ -1,0 +1,91 @@
+"""What the gateway's use cases need of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Protocol
+
+from backhaul_common.tenants import Tenant
+
+
+class CallbackLog(Protocol):
+    """Where callbacks become durable."""
+
+    async def publish(self, subject: str, callback_id: str, encoded: bytes, traceparent: str) -> None:
+        """Return when the serialised Callback is stored; UNAVAILABLE, in bounded time, when it is not."""
+        ...
+
+
+class TenantStore(Protocol):
+    """Where tenants are kept. UNAVAILABLE from every method while it is away."""
+
+    async def insert(self, tenant: Tenant) -> None:
+        """Store a new tenant. CONFLICT, naming the field, when its id or its queue path is taken."""
+        ...
+
+    async def find(self, tenant_id: str) -> Tenant | None:
+        """The tenant as stored now, or None."""
+        ...
+
+    async def page(self, after: str, limit: int) -> list[Tenant]:
+        """At most ``limit`` tenants whose ids come after ``after``, by id."""
+        ...
+
+    async def replace(self, tenant: Tenant, revision: int) -> bool:
+        """Store ``tenant`` if the stored one still has ``revision``; False when it has not."""
+        ...
+
+    async def delete(self, tenant_id: str) -> None:
+        """Forget the tenant; nothing happens when it is gone already."""
+        ...
+
+
+class Announcer(Protocol):
+    """Tells every service that a tenant changed."""
+
+    async def tenant_changed(self, tenant_id: str) -> None:
+        """Refresh this process at once, and the others as far as they can be reached. Never raises."""
+        ...
+
+
+class TenantStreams(Protocol):
+    """A tenant's part of the streams. UNAVAILABLE from every method while JetStream is away."""
+
+    async def holds_messages(self, tenant: Tenant) -> bool:
+        """Whether any of the tenant's callbacks or events are stored."""
+        ...
+
+    async def purge(self, tenant: Tenant) -> None:
+        """Delete the tenant's callbacks and events, and its consumers. Idempotent."""
+        ...
+
+    async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
+        """When the channel's last callback was stored; None when the log holds none."""
+        ...
+
+    async def check(self) -> None:
+        """Return when callbacks can be stored; raises otherwise."""
+        ...
+
+
+class TenantData(Protocol):
+    """What the normalizer keeps of a tenant. UNAVAILABLE from every method while it is away."""
+
+    async def usage(self, tenant_id: str) -> Mapping[str, int]:
+        """How much it has, by kind; all zero when it has nothing."""
+        ...
+
+    async def purge(self, tenant_id: str) -> None:
+        """Delete all that it has. Idempotent."""
+        ...
+
+
+class ObjectStorage(Protocol):
+    """Object storage, as far as the status tells of it."""
+
+    configured: bool
+
+    async def check(self) -> None:
+        """Return when the bucket answers; raises otherwise."""
+        ...

@@ -1,0 +1,159 @@
+"""Errors as RFC 9457 problem documents, wherever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from backhaul_common.errors import CATALOGUE, BackhaulError, Code
+from backhaul_common.tracing import parse_traceparent
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from backhaul_gateway.auth import CHALLENGE
+from backhaul_gateway.limits import retry_after
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_BASE = "urn:backhaul:problem:"
+
+_BY_STATUS = {
+    400: Code.INVALID_ARGUMENT,
+    404: Code.NOT_FOUND,
+    413: Code.TOO_LARGE,
+    422: Code.INVALID_ARGUMENT,
+    429: Code.RATE_LIMITED,
+    503: Code.UNAVAILABLE,
+}
+_METHOD_NOT_ALLOWED = "method_not_allowed"
+_MALFORMED = "malformed_body"
+
+
+class FieldError(dict[str, str]):
+    """What is wrong with one field: ``field``, ``message``, ``fix``."""
+
+    def __init__(self, field: str, message: str, fix: str = "") -> None:
+        super().__init__(field=field, message=message, fix=fix)
+
+
+class ProblemError(BackhaulError):
+    """An INVALID_ARGUMENT with several fields at fault."""
+
+    def __init__(self, message: str, errors: Sequence[FieldError]) -> None:
+        first = errors[0] if errors else FieldError("", message)
+        super().__init__(Code.INVALID_ARGUMENT, message, field=first["field"], fix=first["fix"])
+        self.errors = list(errors)
+
+
+def document(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    errors: Sequence[Mapping[str, str]] = (),
+    trace_id: str = "",
+) -> bytes:
+    """The body of a problem."""
+    problem: dict[str, Any] = {
+        "type": TYPE_BASE + code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "errors": list(errors),
+    }
+    if trace_id:
+        problem["trace_id"] = trace_id
+    # A lone surrogate, which JSON can carry in escaped form, cannot be encoded: it is shown as a question mark.
+    try:
+        return orjson.dumps(problem)
+    except TypeError:
+        return orjson.dumps(_encodable(problem))
+
+
+def of_error(error: BackhaulError, trace_id: str = "") -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Status, body and headers (content type included) of the answer to ``error``."""
+    meaning = error.meaning
+    errors: Sequence[Mapping[str, str]] = ()
+    if isinstance(error, ProblemError):
+        errors = error.errors
+    elif error.field or error.fix:
+        errors = [FieldError(error.field, error.message, error.fix)]
+    body = document(meaning.http_status, error.code.value, meaning.title, error.message, errors, trace_id)
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    if error.retry_after_s is not None or meaning.retryable:
+        wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0
+        headers.append((b"retry-after", str(retry_after(wait_s)).encode()))
+    if error.code is Code.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", CHALLENGE.encode()))
+    return meaning.http_status, body, headers
+
+
+def response(error: BackhaulError, request: Request) -> Response:
+    """The answer to ``error``."""
+    status, body, headers = of_error(error, trace_id_of(request))
+    return Response(body, status, headers={name.decode(): value.decode() for name, value in headers})
+
+
+async def on_backhaul_error(request: Request, exc: Exception) -> Response:
+    """Handler of what the use cases raise."""
+    assert isinstance(exc, BackhaulError)  # noqa: S101  # registered for this type only
+    return response(exc, request)
+
+
+async def on_http_exception(request: Request, exc: Exception) -> Response:
+    """Handler of what the framework raises: no such route, no such method, a body that is not JSON."""
+    assert isinstance(exc, HTTPException)  # noqa: S101  # registered for this type only
+    code = _BY_STATUS.get(exc.status_code, Code.INTERNAL if exc.status_code >= 500 else Code.INVALID_ARGUMENT)
+    word, title, detail, fix = code.value, CATALOGUE[code].title, str(exc.detail), ""
+    if exc.status_code == 404:
+        detail, fix = f"There is nothing at {request.url.path}.", "GET /openapi.json lists what there is."
+    elif exc.status_code == 405:
+        allowed = (exc.headers or {}).get("Allow", "")
+        word, title = _METHOD_NOT_ALLOWED, "The method is not allowed here"
+        detail, fix = f"{request.url.path} does not take {request.method}.", f"Use one of: {allowed}."
+    elif exc.status_code == 400:
+        word, title, detail, fix = _MALFORMED, "The body cannot be read", "The body is not JSON.", "Send a JSON object."
+    elif exc.status_code == 413:
+        fix = "Send less."
+    errors = [FieldError("body" if exc.status_code in (400, 413) else "", detail, fix)] if fix else []
+    body = document(exc.status_code, word, title, detail, errors, trace_id_of(request))
+    return Response(body, exc.status_code, headers=dict(exc.headers or {}), media_type=MEDIA_TYPE)
+
+
+async def on_invalid_request(request: Request, exc: Exception) -> Response:
+    """Handler of requests that do not fit the route's model."""
+    assert isinstance(exc, RequestValidationError)  # noqa: S101  # registered for this type only
+    errors = [field_error(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
+    if any(error["type"] == "json_invalid" for error in exc.errors()):
+        body = document(
+            400, _MALFORMED, "The body cannot be read", "The body is not valid JSON.", errors, trace_id_of(request)
+        )
+        return Response(body, 400, media_type=MEDIA_TYPE)
+    return response(ProblemError("The request does not fit what is expected here.", errors), request)
+
+
+def field_error(location: Sequence[int | str], kind: str, message: str) -> FieldError:
+    """pydantic's account of one field, with the way to mend it."""
+    if kind == "json_invalid":
+        return FieldError("body", "This is not valid JSON.", "Send a JSON object.")
+    parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    fixes = {"missing": "Add it.", "extra_forbidden": "Remove it, or check its spelling."}
+    return FieldError(field, message, fixes.get(kind, "Change it to what the message asks for."))
+
+
+def trace_id_of(request: Request) -> str:
+    """The trace of the request, as its log line names it."""
+    context = parse_traceparent(request.scope.get("backhaul.traceparent", ""))
+    return f"{context.trace_id:032x}" if context is not None else ""
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,131 @@
+"""``/admin/v1``: the platform team's API."""
+
+# No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
+from fastapi.security import HTTPBearer
+
+from backhaul_gateway.auth import is_admin, unauthenticated
+from backhaul_gateway.channels import ChannelRegistry
+from backhaul_gateway.models import (
+    ChannelIn,
+    ChannelList,
+    ChannelOut,
+    IssuedKeyOut,
+    KeyIn,
+    NewTenantOut,
+    TenantIn,
+    TenantOut,
+    TenantPage,
+    TenantPatch,
+)
+from backhaul_gateway.openapi import problems
+from backhaul_gateway.registry import MOST_TENANTS_A_PAGE, TenantRegistry
+
+admin_scheme = HTTPBearer(scheme_name="AdminToken", description="The platform team's token.", auto_error=False)
+
+
+def admin_router(registry: TenantRegistry, channels: ChannelRegistry, admin_token: str) -> APIRouter:  # noqa: C901  # a list of routes, each of them flat
+    """The routes over the use cases."""
+
+    async def admin(request: Request) -> None:
+        if not is_admin(request.scope["headers"], admin_token):
+            raise unauthenticated(
+                "The admin token is missing or wrong.", "Send it as Authorization: Bearer <admin token>."
+            )
+
+    router = APIRouter(
+        prefix="/admin/v1/tenants",
+        tags=["admin"],
+        dependencies=[Security(admin_scheme), Depends(admin)],
+        responses=problems(401, 503),
+    )
+
+    @router.post("", status_code=201, responses=problems(400, 409, 413, 422))
+    async def create_tenant(body: TenantIn) -> NewTenantOut:
+        """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
+        tenant, api_key, ingest_token = await registry.create(
+            body.id, body.name, body.queue_path, body.limits.given()
+        )
+        return NewTenantOut(
+            **TenantOut.of(tenant).model_dump(), api_key=api_key.text, ingest_token=ingest_token.text
+        )
+
+    @router.get("", responses=problems(422))
+    async def list_tenants(
+        cursor: Annotated[str, Query(max_length=64, description="next_cursor of the page before.")] = "",
+        limit: Annotated[int, Query(ge=1, le=MOST_TENANTS_A_PAGE)] = 100,
+    ) -> TenantPage:
+        """Tenants by id."""
+        found = await registry.page(cursor, limit + 1)
+        page = found[:limit]
+        return TenantPage(
+            tenants=[TenantOut.of(tenant) for tenant in page],
+            next_cursor=page[-1].id if len(found) > limit else None,
+        )
+
+    @router.get("/{tenant_id}", responses=problems(404))
+    async def get_tenant(tenant_id: str) -> TenantOut:
+        """One tenant."""
+        return TenantOut.of(await registry.get(tenant_id))
+
+    @router.patch("/{tenant_id}", responses=problems(400, 404, 409, 413, 422))
+    async def change_tenant(tenant_id: str, body: TenantPatch) -> TenantOut:
+        """Change name, limits or status. Id and queue path cannot be changed."""
+        return TenantOut.of(
+            await registry.change(tenant_id, name=body.name, limits=body.limits.given(), status=body.status)
+        )
+
+    @router.delete("/{tenant_id}", status_code=204, responses=problems(404, 409, 422))
+    async def delete_tenant(
+        tenant_id: str,
+        purge: Annotated[bool, Query(description="Delete it with all its data; otherwise data refuses it.")] = False,
+    ) -> None:
+        """Delete a tenant. A purge that was interrupted is finished by the same call."""
+        await registry.delete(tenant_id, purge=purge)
+
+    @router.post("/{tenant_id}/keys", status_code=201, responses=problems(400, 404, 409, 413, 422))
+    async def add_key(tenant_id: str, body: KeyIn | None = None) -> IssuedKeyOut:
+        """One more API key or ingest token; the others stay valid. Its text is in this answer and nowhere else."""
+        return IssuedKeyOut.of(await registry.add_credential(tenant_id, (body or KeyIn()).kind))
+
+    @router.delete("/{tenant_id}/keys/{key_id}", status_code=204, responses=problems(404, 409))
+    async def delete_key(tenant_id: str, key_id: str) -> None:
+        """Revoke a key or token."""
+        await registry.remove_credential(tenant_id, key_id)
+
+    @router.get("/{tenant_id}/channels", responses=problems(404))
+    async def list_channels(tenant_id: str) -> ChannelList:
+        """The tenant's channels."""
+        return ChannelList(channels=[ChannelOut.of(channel) for channel in await channels.list(tenant_id)])
+
+    @router.put(
+        "/{tenant_id}/channels/{label}",
+        responses={201: {"model": ChannelOut, "description": "Created"}, **problems(400, 404, 409, 413, 422)},
+    )
+    async def put_channel(tenant_id: str, label: str, body: ChannelIn, response: Response) -> ChannelOut:
+        """Create a channel, or replace its configuration. Secrets that are left out stay."""
+        secrets = None if body.secrets is None else [secret.get_secret_value() for secret in body.secrets]
+        channel, created = await channels.put(
+            tenant_id,
+            label,
+            provider=body.provider,
+            secrets=secrets,
+            settings=body.settings,
+            verification=body.verification,
+        )
+        response.status_code = 201 if created else 200
+        return ChannelOut.of(channel)
+
+    @router.get("/{tenant_id}/channels/{label}", responses=problems(404))
+    async def get_channel(tenant_id: str, label: str) -> ChannelOut:
+        """One channel, without its secrets."""
+        return ChannelOut.of(await channels.get(tenant_id, label))
+
+    @router.delete("/{tenant_id}/channels/{label}", status_code=204, responses=problems(404, 409))
+    async def delete_channel(tenant_id: str, label: str) -> None:
+        """Remove a channel. What it brought stays."""
+        await channels.delete(tenant_id, label)
+
+    return router

@@ -1,0 +1,54 @@
+"""Live, ready, metrics."""
+
+# No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
+from typing import Any
+
+from backhaul_common.lifecycle import Readiness
+from backhaul_common.metrics import Metrics
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+
+class HealthOut(BaseModel):
+    """The process runs."""
+
+    status: str = "ok"
+
+
+class ReadyOut(BaseModel):
+    """Whether callbacks can be taken; ``failing`` names what is not there, with the reason."""
+
+    status: str
+    failing: dict[str, str]
+
+
+def ops_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
+    """The routes that tell how this process is."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz")
+    async def live() -> HealthOut:
+        """200 as long as the process can answer."""
+        return HealthOut()
+
+    not_ready: dict[int | str, dict[str, Any]] = {503: {"model": ReadyOut, "description": "Not ready"}}
+
+    @router.get("/readyz", response_model=ReadyOut, responses=not_ready)
+    async def ready() -> Response:
+        """200 when callbacks can be taken; 503 with what is missing."""
+        failing = await readiness.failing(timeout_s=2.5)
+        body = ReadyOut(status="not ready" if failing else "ready", failing=failing)
+        return JSONResponse(body.model_dump(), 503 if failing else 200)
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,304 @@
+"""``/api/test``, ``/api/status`` and ``/v1``: what tenants ask. Every answer is about the credential's tenant only."""
+
+# No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.names import channel_key
+from backhaul_common.tenants import Tenant
+from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
+from pydantic import AfterValidator, BaseModel
+
+from backhaul_gateway.auth import CredentialIndex, unauthenticated
+from backhaul_gateway.ingest import label_of, no_channel
+from backhaul_gateway.openapi import problems
+from backhaul_gateway.state import TenantStates
+from backhaul_gateway.status import ChannelStatus, StatusOut
+from backhaul_gateway.views import (
+    KIND_NAMES,
+    CommunicationOut,
+    DeadLetterOut,
+    DeadLetterPage,
+    EventPage,
+    MessageOut,
+    MessagePage,
+    communication_out,
+    dead_letter_out,
+    dead_letter_summary,
+    event_out,
+    kind_value,
+    message_out,
+    message_summary,
+)
+
+if TYPE_CHECKING:
+    # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
+    from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
+
+_SCHEMES = (
+    Security(APIKeyHeader(name="X-Api-Key", scheme_name="ApiKey", auto_error=False)),
+    Security(HTTPBearer(scheme_name="Bearer", description="The API key.", auto_error=False)),
+    Security(HTTPBasic(scheme_name="Basic", description="Tenant id and API key.", auto_error=False)),
+)
+
+_FULFILMENT = {
+    "queued": pb.FULFILMENT_STATE_QUEUED,
+    "sent": pb.FULFILMENT_STATE_SENT,
+    "delivered": pb.FULFILMENT_STATE_DELIVERED,
+    "undelivered": pb.FULFILMENT_STATE_UNDELIVERED,
+    "failed": pb.FULFILMENT_STATE_FAILED,
+    "invalidnumber": pb.FULFILMENT_STATE_INVALID_NUMBER,
+}
+_DEAD_LETTER = {
+    "open": pb.DEAD_LETTER_STATE_OPEN,
+    "replayed": pb.DEAD_LETTER_STATE_REPLAYED,
+    "discarded": pb.DEAD_LETTER_STATE_DISCARDED,
+}
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _encodable(value: str) -> str:
+    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("holds a character that no stored value can have")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Filter = Annotated[Text, Query(max_length=512)]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Cursor = Annotated[Text, Query(max_length=2048, description="next_cursor of the page before.")]
+From = Annotated[datetime | None, Query(alias="from", description="RFC 3339; inclusive.")]
+To = Annotated[datetime | None, Query(description="RFC 3339; exclusive.")]
+
+
+class AccessOut(BaseModel):
+    """The service is accessible."""
+
+    status: str = "ok"
+    version: str
+
+
+def tenant_router(  # noqa: C901  # a list of routes, each of them flat
+    *,
+    credentials: CredentialIndex,
+    states: TenantStates,
+    status: ChannelStatus,
+    normalizer: "NormalizerServiceAsyncStub",
+    version: str,
+) -> APIRouter:
+    """The routes over the normalizer and the status."""
+
+    async def authenticated(request: Request) -> Tenant:
+        tenant_id = credentials.from_headers(request.scope["headers"])
+        state = states.get(tenant_id) if tenant_id is not None else None
+        if state is None:
+            raise unauthenticated()
+        if state.tenant.status != "active":
+            raise BackhaulError(
+                Code.FORBIDDEN, f"The tenant is {state.tenant.status}.", fix="Ask the platform team to activate it."
+            )
+        request.scope["backhaul.tenant"] = state.tenant.id
+        return state.tenant
+
+    caller = Annotated[Tenant, Depends(authenticated)]
+    common: dict[str, Any] = {"tags": ["tenant"], "dependencies": list(_SCHEMES)}
+    api = APIRouter(prefix="/api", **common, responses=problems(401, 403))
+    v1 = APIRouter(prefix="/v1", **common, responses=problems(401, 403, 422, 503, 504))
+    top = APIRouter()
+
+    @top.get("/api/test", tags=["operations"])
+    async def test() -> AccessOut:
+        """Whether the service is accessible; asks for no credential."""
+        return AccessOut(version=version)
+
+    @api.get("/status", responses=problems(404, 422))
+    async def channel_status(
+        request: Request,
+        tenant: caller,
+        channelLabel: Annotated[str | None, Query(description="The channel's label, in any case. Required.")] = None,  # noqa: ARG001, N803  # the parameter's public name, in any case; read from the raw query
+    ) -> StatusOut:
+        """The channel's overall state with each part of it. Error without object storage, whatever else works."""
+        label = label_of(request.scope["query_string"])
+        channel = tenant.channels.get(channel_key(label)) if label else None
+        if channel is None:
+            raise no_channel(tenant, label)
+        return await status.of(tenant, channel)
+
+    @v1.get("/messages", name="list_messages")
+    async def list_messages(
+        tenant: caller,
+        channel: Filter = "",
+        state: Annotated[str, Query(max_length=64, description=f"One of: {', '.join(KIND_NAMES)}.")] = "",
+        fulfilment_state: Annotated[str, Query(max_length=64)] = "",
+        recipient: Filter = "",
+        communication: Filter = "",
+        error_code: Filter = "",
+        from_: From = None,
+        to: To = None,
+        limit: Limit = 50,
+        cursor: Cursor = "",
+    ) -> MessagePage:
+        """Messages by the arrival of their first callback, newest first. ``from`` and ``to`` bound that arrival."""
+        answer = await normalizer.ListMessages(
+            pb.ListMessagesRequest(
+                tenant_id=tenant.id,
+                channel=channel_key(channel),
+                state=_kind(state, "state"),
+                fulfilment_state=_one_of(_FULFILMENT, fulfilment_state, "fulfilment_state"),
+                recipient=recipient,
+                communication_id=communication,
+                error_code=error_code,
+                from_us=_microseconds(from_),
+                to_us=_microseconds(to),
+                page_size=limit,
+                page_token=cursor,
+            )
+        )
+        return MessagePage(
+            messages=[message_summary(message) for message in answer.messages],
+            next_cursor=answer.next_page_token or None,
+        )
+
+    @v1.get("/messages/{channel}/{message_id:path}", responses=problems(404))
+    async def get_message(tenant: caller, channel: Text, message_id: Text) -> MessageOut:
+        """State and timeline of one message."""
+        return message_out(
+            await normalizer.GetMessage(
+                pb.GetMessageRequest(tenant_id=tenant.id, channel=channel_key(channel), message_id=message_id)
+            )
+        )
+
+    @v1.get("/events")
+    async def list_events(
+        tenant: caller,
+        channel: Filter = "",
+        kind: Annotated[str, Query(max_length=64, description=f"One of: {', '.join(KIND_NAMES)}.")] = "",
+        message_id: Filter = "",
+        recipient: Filter = "",
+        communication: Filter = "",
+        error_code: Filter = "",
+        from_: From = None,
+        to: To = None,
+        limit: Limit = 50,
+        cursor: Cursor = "",
+    ) -> EventPage:
+        """Events by arrival, newest first. ``from`` and ``to`` bound the arrival."""
+        answer = await normalizer.ListEvents(
+            pb.ListEventsRequest(
+                tenant_id=tenant.id,
+                channel=channel_key(channel),
+                kind=_kind(kind, "kind"),
+                message_id=message_id,
+                recipient=recipient,
+                communication_id=communication,
+                error_code=error_code,
+                from_us=_microseconds(from_),
+                to_us=_microseconds(to),
+                page_size=limit,
+                page_token=cursor,
+            )
+        )
+        return EventPage(
+            events=[event_out(event) for event in answer.events], next_cursor=answer.next_page_token or None
+        )
+
+    @v1.get("/communications/{communication_id:path}", responses=problems(404))
+    async def get_communication(tenant: caller, communication_id: Text) -> CommunicationOut:
+        """Counts of one communication."""
+        answer = await normalizer.GetCommunication(
+            pb.GetCommunicationRequest(tenant_id=tenant.id, communication_id=communication_id)
+        )
+        return communication_out(answer.communication)
+
+    @v1.get("/dead-letters")
+    async def list_dead_letters(
+        tenant: caller,
+        channel: Filter = "",
+        state: Literal["", "open", "replayed", "discarded"] = "",
+        limit: Limit = 50,
+        cursor: Cursor = "",
+    ) -> DeadLetterPage:
+        """What could not be read, newest first."""
+        answer = await normalizer.ListDeadLetters(
+            pb.ListDeadLettersRequest(
+                tenant_id=tenant.id,
+                channel=channel_key(channel),
+                state=_one_of(_DEAD_LETTER, state, "state"),
+                page_size=limit,
+                page_token=cursor,
+            )
+        )
+        return DeadLetterPage(
+            dead_letters=[dead_letter_summary(letter) for letter in answer.dead_letters],
+            next_cursor=answer.next_page_token or None,
+        )
+
+    @v1.get("/dead-letters/{dead_letter_id}", responses=problems(404))
+    async def get_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
+        """One dead letter with its callback."""
+        answer = await normalizer.GetDeadLetter(pb.GetDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id))
+        return dead_letter_out(answer.dead_letter)
+
+    @v1.post("/dead-letters/{dead_letter_id}/replay", responses=problems(404, 409))
+    async def replay_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
+        """Send it through once more."""
+        answer = await normalizer.ReplayDeadLetter(
+            pb.ReplayDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id)
+        )
+        return dead_letter_out(answer.dead_letter)
+
+    @v1.post("/dead-letters/{dead_letter_id}/discard", responses=problems(404, 409))
+    async def discard_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
+        """Close it without processing it."""
+        answer = await normalizer.DiscardDeadLetter(
+            pb.DiscardDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id)
+        )
+        return dead_letter_out(answer.dead_letter)
+
+    top.include_router(api)
+    top.include_router(v1)
+    return top
+
+
+def _kind(name: str, field: str) -> Any:
+    if not name:
+        return 0
+    value = kind_value(name)
+    if value is None:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"There is no {field} {name[:64]!r}.",
+            field=field,
+            fix=f"Use one of: {', '.join(KIND_NAMES)}.",
+        )
+    return value
+
+
+def _one_of(values: dict[str, Any], name: str, field: str) -> Any:
+    if not name:
+        return 0
+    value = values.get(name.lower())
+    if value is None:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"There is no {field} {name[:64]!r}.",
+            field=field,
+            fix=f"Use one of: {', '.join(values)}.",
+        )
+    return value
+
+
+def _microseconds(moment: datetime | None) -> int:
+    """Unix time in microseconds; a time without an offset is UTC. 0 means no bound."""
+    if moment is None:
+        return 0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    bounded = min(max(moment, _EARLIEST), _LATEST)
+    delta = bounded - _EARLIEST
+    # 0 would mean no bound; the first microsecond is close enough to the epoch.
+    return max(1, (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds)

@@ -1,0 +1,92 @@
+"""The gateway's settings; the only place of this service that reads the environment."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from backhaul_common.settings import CommonSettings
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+Network = IPv4Network | IPv6Network
+
+
+class GatewaySettings(CommonSettings):
+    """Each field's variable is its name in capitals behind ``BACKHAUL_``."""
+
+    gateway_host: str = Field("127.0.0.1", description="The address to listen on.")
+    gateway_port: int = Field(8080, ge=0, le=65535, description="0 picks a free one.")
+    gateway_admin_token: SecretStr = Field(description="The bearer token of /admin, at least 16 characters.")
+    gateway_public_base_url: str = Field(
+        "",
+        description="How providers address this gateway, for example https://callbacks.example.com, without a slash "
+        "at the end. Signatures are checked against it. Empty: http://host:port.",
+    )
+    gateway_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (),
+        description="Networks (CIDR, comma-separated) whose X-Forwarded-For is believed when the client's address is "
+        "logged. They have no say in the URL that signatures are checked against.",
+    )
+    gateway_normalizer_target: str = Field("127.0.0.1:50051", description="The normalizer's gRPC host:port.")
+    gateway_publish_timeout_s: float = Field(
+        3.0, gt=0, le=4.5, description="From a callback's last byte to JetStream's acknowledgement; 503 beyond."
+    )
+    gateway_body_timeout_s: float = Field(
+        30.0, gt=0, le=300, description="How long the body of a callback may take to arrive."
+    )
+    gateway_max_queued_bytes: int = Field(
+        64 << 20, ge=1 << 20, description="Bodies that may wait for JetStream at once; 503 beyond."
+    )
+    gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
+
+    gateway_object_store_endpoint: str = Field(
+        "", pattern=r"^(https?://[^/@?#]+/?)?$", description="The URL of the S3 service; empty: not configured."
+    )
+    gateway_object_store_access_key: SecretStr = SecretStr("")
+    gateway_object_store_secret_key: SecretStr = SecretStr("")
+    gateway_object_store_bucket: str = Field("backhaul", min_length=1)
+
+    @field_validator("gateway_admin_token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value()
+        if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError(
+                "must be at least 16 visible ASCII characters without blanks; make one with: openssl rand -hex 24"
+            )
+        return value
+
+    @field_validator("gateway_public_base_url")
+    @classmethod
+    def _an_origin(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment or "@" in value:
+            raise ValueError("must be like https://callbacks.example.com: a scheme, a host, and no query")
+        return value.rstrip("/")
+
+    @field_validator("gateway_trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _object_store_is_whole(self) -> GatewaySettings:
+        if self.gateway_object_store_endpoint and not (
+            self.gateway_object_store_access_key.get_secret_value()
+            and self.gateway_object_store_secret_key.get_secret_value()
+        ):
+            raise ValueError(
+                "BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT needs _ACCESS_KEY and _SECRET_KEY too: set all three or none"
+            )
+        return self
+
+    def public_base_url(self, port: int) -> str:
+        """The configured one, or the address that is listened on. ``port`` is the real one."""
+        host = f"[{self.gateway_host}]" if ":" in self.gateway_host else self.gateway_host
+        return self.gateway_public_base_url or f"http://{host}:{port}"

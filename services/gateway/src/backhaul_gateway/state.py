@@ -1,0 +1,120 @@
+"""What the hot path knows of tenants: prepared once per change, so that a request asks no database and no parser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from backhaul_channels.adapter import Adapter, InvalidSecretError, RawCallback, Refusal, Verifier
+from backhaul_common.logs import get_logger
+from backhaul_common.names import callbacks_subject
+from backhaul_common.secrets import SecretBox
+from backhaul_common.tenants import Channel, Tenant
+from backhaul_proto.callback.v1.callback_pb2 import SOURCE_CALLBACK, Callback
+from pydantic import ValidationError
+
+from backhaul_gateway.limits import TokenBucket
+
+_UNREADABLE = Refusal("secret_unreadable", "The channel's secrets cannot be read; store them again.")
+_NO_PROVIDER = Refusal("provider_unknown", "The channel's provider is not installed.")
+
+
+class _RefuseAll:
+    """Stands where a channel's verifier cannot be made: fail closed."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+
+    def verify(self, callback: RawCallback) -> Refusal | None:  # noqa: ARG002  # the Verifier protocol
+        return self._refusal
+
+
+class ChannelState:
+    """One channel, ready for requests."""
+
+    __slots__ = ("channel", "key", "mode", "subject", "template", "verifier")
+
+    def __init__(self, tenant: Tenant, channel: Channel, verifier: Verifier) -> None:
+        self.channel = channel
+        self.key = channel.key
+        self.mode = channel.verification
+        self.verifier = verifier
+        self.subject = callbacks_subject(tenant.queue_path, channel.key)
+        self.template = Callback(
+            tenant_id=tenant.id, channel=channel.key, provider=channel.provider, source=SOURCE_CALLBACK
+        )
+        """What all callbacks of the channel have in common; copying it is cheaper than naming it again."""
+
+
+class TenantState:
+    """One tenant, ready for requests. Verifiers are made when a channel is first used."""
+
+    __slots__ = ("_channels", "_prepare", "bucket", "tenant")
+
+    def __init__(self, tenant: Tenant, bucket: TokenBucket, prepare: Callable[[Tenant, Channel], ChannelState]) -> None:
+        self.tenant = tenant
+        self.bucket = bucket
+        self._prepare = prepare
+        self._channels: dict[str, ChannelState] = {}
+
+    def channel(self, key: str) -> ChannelState | None:
+        """The channel of that key, or None."""
+        state = self._channels.get(key)
+        if state is None:
+            channel = self.tenant.channels.get(key)
+            if channel is None:
+                return None
+            state = self._channels[key] = self._prepare(self.tenant, channel)
+        return state
+
+
+class TenantStates:
+    """All tenants, by id; fed by the tenant directory."""
+
+    def __init__(self, adapters: Mapping[str, Adapter], box: SecretBox, clock: Callable[[], float]) -> None:
+        self._adapters = adapters
+        self._box = box
+        self._clock = clock
+        self._states: dict[str, TenantState] = {}
+        self._refused: dict[tuple[str, str], int] = {}
+        self._log = get_logger(component="tenants")
+
+    def get(self, tenant_id: str) -> TenantState | None:
+        """The tenant, or None."""
+        return self._states.get(tenant_id)
+
+    def changed(self, tenant_id: str, tenant: Tenant | None) -> None:
+        """A listener of the tenant directory."""
+        before = self._states.pop(tenant_id, None)
+        if tenant is None:
+            return
+        limits = tenant.limits
+        bucket = (
+            before.bucket.adjusted(limits.requests_per_second, limits.burst)
+            if before is not None
+            else TokenBucket(limits.requests_per_second, limits.burst, self._clock)
+        )
+        self._states[tenant_id] = TenantState(tenant, bucket, self._prepare)
+
+    def refused(self, tenant_id: str, key: str) -> int:
+        """Requests of a channel that failed verification since this process started."""
+        return self._refused.get((tenant_id, key), 0)
+
+    def count_refused(self, tenant_id: str, key: str) -> None:
+        """One more of them. Kept apart from the channel's state, which a change of its settings replaces."""
+        self._refused[tenant_id, key] = self.refused(tenant_id, key) + 1
+
+    def _prepare(self, tenant: Tenant, channel: Channel) -> ChannelState:
+        return ChannelState(tenant, channel, self._verifier(tenant, channel))
+
+    def _verifier(self, tenant: Tenant, channel: Channel) -> Verifier:
+        adapter = self._adapters.get(channel.provider)
+        if adapter is None:
+            self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=_NO_PROVIDER.code)
+            return _RefuseAll(_NO_PROVIDER)
+        try:
+            secrets = [self._box.decrypt(secret) for secret in channel.secrets]
+            return adapter.verifier(secrets, adapter.settings_model.model_validate(channel.settings))
+        except (InvalidSecretError, ValidationError, ValueError) as exc:
+            # The type alone: a message could quote what it could not read.
+            self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=type(exc).__name__)
+            return _RefuseAll(_UNREADABLE)

@@ -1,0 +1,136 @@
+"""The state of one channel, with each part that it depends on.
+
+As the callback service that this one stands in for: without object storage the overall state is Error, and callbacks
+are processed all the same. Nothing here is asked when a callback is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Literal
+
+from backhaul_common.tenants import Channel, Tenant, VerificationMode
+from pydantic import BaseModel
+
+from backhaul_gateway.ports import ObjectStorage, TenantStreams
+from backhaul_gateway.state import TenantStates
+
+_TIMEOUT_S = 2.5
+
+State = Literal["OK", "Error"]
+
+
+class Part(BaseModel):
+    """One part. ``detail`` says what is wrong with it."""
+
+    state: State
+    detail: str | None = None
+
+
+class ObjectStoragePart(Part):
+    """Object storage; in Error when it is not configured."""
+
+    configured: bool
+
+
+class CallbacksPart(Part):
+    """When the channel's last callback was stored, as the log says; null when it holds none."""
+
+    last_seen_at: datetime | None
+
+
+class VerificationPart(Part):
+    """``refused`` counts requests that failed verification at this gateway process since it started."""
+
+    mode: VerificationMode
+    secret_count: int
+    refused: int
+
+
+class Parts(BaseModel):
+    """Every part of a channel's state."""
+
+    queue: Part
+    store: Part
+    object_storage: ObjectStoragePart
+    callbacks: CallbacksPart
+    verification: VerificationPart
+
+
+class StatusOut(BaseModel):
+    """Error when any part is."""
+
+    state: State
+    channel: str
+    provider: str
+    parts: Parts
+
+
+class ChannelStatus:
+    """Asks every part at the same time, each for a bounded time."""
+
+    def __init__(
+        self,
+        *,
+        streams: TenantStreams,
+        check_store: Callable[[], Awaitable[None]],
+        object_storage: ObjectStorage,
+        states: TenantStates,
+    ) -> None:
+        self._streams = streams
+        self._check_store = check_store
+        self._object_storage = object_storage
+        self._states = states
+
+    async def of(self, tenant: Tenant, channel: Channel) -> StatusOut:
+        """The channel's state now. Never raises."""
+        last_seen: datetime | None = None
+
+        async def ask_last() -> None:
+            nonlocal last_seen
+            last_seen = await self._streams.last_callback_at(tenant, channel.key)
+
+        queue, store, storage, callbacks = await asyncio.gather(
+            _problem(self._streams.check), _problem(self._check_store), _problem(self._object_storage.check),
+            _problem(ask_last),
+        )  # fmt: skip
+        unverifiable = channel.verification == "enforce" and not channel.secrets
+        parts = Parts(
+            queue=Part(state=_state(queue), detail=queue),
+            store=Part(state=_state(store), detail=store),
+            object_storage=ObjectStoragePart(
+                state=_state(storage), detail=storage, configured=self._object_storage.configured
+            ),
+            callbacks=CallbacksPart(state=_state(callbacks), detail=callbacks, last_seen_at=last_seen),
+            verification=VerificationPart(
+                state="Error" if unverifiable else "OK",
+                detail="No secret is set, so every callback is refused." if unverifiable else None,
+                mode=channel.verification,
+                secret_count=len(channel.secrets),
+                refused=self._states.refused(tenant.id, channel.key),
+            ),
+        )
+        whole = (parts.queue, parts.store, parts.object_storage, parts.callbacks, parts.verification)
+        return StatusOut(
+            state="Error" if any(part.state == "Error" for part in whole) else "OK",
+            channel=channel.label,
+            provider=channel.provider,
+            parts=parts,
+        )
+
+
+def _state(problem: str | None) -> State:
+    return "OK" if problem is None else "Error"
+
+
+async def _problem(check: Callable[[], Awaitable[None]]) -> str | None:
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await check()
+    except TimeoutError:
+        return "no answer in time"
+    except Exception as exc:  # noqa: BLE001  # a part may fail in any way, and each means Error
+        return getattr(exc, "message", "") or str(exc) or type(exc).__name__
+    return None

@@ -1,0 +1,65 @@
+"""Tenants in MongoDB."""
+
+from __future__ import annotations
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.mongo import Collection, translated
+from backhaul_common.tenants import Tenant
+from pymongo.errors import DuplicateKeyError
+
+_QUEUE_PATH_INDEX = "queue_path_key_unique"
+
+
+class MongoTenantStore:
+    """A ``TenantStore``. Uniqueness is the database's: however many register at once, one insert wins."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+
+    async def prepare(self) -> None:
+        """Create the unique index. Idempotent."""
+        async with translated():
+            await self._collection.create_index("queue_path_key", unique=True, name=_QUEUE_PATH_INDEX)
+
+    async def insert(self, tenant: Tenant) -> None:
+        """One insert decides; see ``TenantStore``."""
+        try:
+            async with translated():
+                await self._collection.insert_one(tenant.to_document())
+        except DuplicateKeyError as exc:
+            if "queue_path_key" in ((exc.details or {}).get("keyPattern") or {}):
+                raise BackhaulError(
+                    Code.CONFLICT,
+                    f"The queue path {tenant.queue_path!r} belongs to another tenant (upper and lower case count as "
+                    "one).",
+                    field="queue_path",
+                    fix="Choose a queue path that no other tenant has.",
+                ) from exc
+            raise BackhaulError(
+                Code.CONFLICT, f"There is a tenant {tenant.id!r} already.", field="id", fix="Choose another id."
+            ) from exc
+
+    async def find(self, tenant_id: str) -> Tenant | None:
+        """See ``TenantStore``."""
+        async with translated():
+            document = await self._collection.find_one({"_id": tenant_id})
+        return Tenant.from_document(document) if document is not None else None
+
+    async def page(self, after: str, limit: int) -> list[Tenant]:
+        """See ``TenantStore``."""
+        async with translated():
+            documents = await self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
+        return [Tenant.from_document(document) for document in documents]
+
+    async def replace(self, tenant: Tenant, revision: int) -> bool:
+        """See ``TenantStore``."""
+        document = tenant.to_document()
+        del document["_id"]
+        async with translated():
+            result = await self._collection.update_one({"_id": tenant.id, "revision": revision}, {"$set": document})
+        return result.matched_count == 1
+
+    async def delete(self, tenant_id: str) -> None:
+        """See ``TenantStore``."""
+        async with translated():
+            await self._collection.delete_one({"_id": tenant_id})

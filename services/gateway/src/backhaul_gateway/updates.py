@@ -1,0 +1,56 @@
+"""How a tenant is changed: read, change, write if nobody else wrote meanwhile, tell everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.tenants import Tenant
+
+from backhaul_gateway.ports import Announcer, TenantStore
+
+Change = Callable[[Tenant, datetime], Tenant]
+"""Gets the tenant as stored and the time; returns it changed, or raises."""
+
+_ATTEMPTS = 8
+
+
+def utc_now() -> datetime:
+    """The time in whole milliseconds, which is what MongoDB keeps: what is answered is what is stored."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class TenantUpdates:
+    """Serialises changes of one tenant by its revision, across all copies of the gateway."""
+
+    def __init__(self, store: TenantStore, announcer: Announcer, now: Callable[[], datetime] = utc_now) -> None:
+        self.store = store
+        self.announcer = announcer
+        self.now = now
+
+    async def find(self, tenant_id: str) -> Tenant:
+        """The tenant as stored now; NOT_FOUND."""
+        tenant = await self.store.find(tenant_id)
+        if tenant is None:
+            raise BackhaulError(
+                Code.NOT_FOUND, f"There is no tenant {tenant_id[:64]!r}.", field="id", fix="Check the id."
+            )
+        return tenant
+
+    async def apply(self, tenant_id: str, change: Change) -> Tenant:
+        """The tenant after ``change``; NOT_FOUND, and CONFLICT when others keep writing it."""
+        for _ in range(_ATTEMPTS):
+            before = await self.find(tenant_id)
+            now = self.now()
+            after = change(before, now)
+            if after == before:
+                return before
+            after = after.model_copy(update={"revision": before.revision + 1, "updated_at": now})
+            if await self.store.replace(after, before.revision):
+                await self.announcer.tenant_changed(tenant_id)
+                return after
+        raise BackhaulError(
+            Code.CONFLICT, "The tenant is being changed by others at the same time.", fix="Repeat the request."
+        )

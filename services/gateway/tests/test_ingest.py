@@ -1,0 +1,466 @@
+"""POST /api/postevents: every rule of the contract, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from backhaul_gateway.publisher import MAX_CALLBACKS, MAX_MESSAGE_BYTES
+from backhaul_local.nats_server import NatsServer
+from backhaul_proto.callback.v1.callback_pb2 import (
+    SOURCE_CALLBACK,
+    VERIFICATION_OBSERVED_INVALID,
+    VERIFICATION_OFF,
+    VERIFICATION_VERIFIED,
+)
+
+if TYPE_CHECKING:
+    from conftest import GatewayFactory, Running
+
+
+async def test_a_callback_is_stored_verbatim(gateway: Running) -> None:
+    tenant = await gateway.tenant(queue_path="Acme-Prod")
+    await gateway.channel()
+    path = "/api/postevents?channelLabel=Twilio&communicationId=offer-17&x=a%20b"
+    before = time.time_ns() // 1000
+    answer = await gateway.post(tenant, path, headers={"Authorization": "Bearer x", "Cookie": "c=1", "X-Other": "1"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    [[callback]] = await gateway.stored()
+    assert answer.json() == {"id": callback.id}
+    assert re.fullmatch("[0-9a-f]{32}", callback.id)
+    assert (callback.tenant_id, callback.channel, callback.provider) == ("acme", "twilio", "twilio")
+    assert (callback.method, callback.url) == ("POST", gateway.url + path)
+    assert callback.body == urlencode(gateway.form).encode()
+    assert before <= callback.received_at_us <= time.time_ns() // 1000
+    assert (callback.source, callback.verification) == (SOURCE_CALLBACK, VERIFICATION_VERIFIED)
+    headers = callback.headers.decode("latin-1").lower()
+    assert "x-other: 1\r\n" in headers
+    assert headers.endswith("\r\n")
+    for hidden in ("x-api-key", "authorization", "cookie", tenant.api_key):
+        assert hidden not in headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/postevents?channelLabel=Twilio",
+        "/api/PostEvents?ChannelLabel=tWILIO",
+        "/API/POSTEVENTS?CHANNELLABEL=TWILIO",
+        "/api/postevents?a=1&b=&&=c&%63hannelLabel=%54wilio",
+        "/api/postevents?channelLabel=+Twilio+",
+    ],
+)
+async def test_path_and_label_in_any_case(gateway: Running, path: str) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    assert (await gateway.post(tenant, path)).status_code == 200
+    token_path = f"/IN/{tenant.ingest_token}{path}"
+    assert (await gateway.post(None, token_path)).status_code == 200
+    _, [by_token] = await gateway.stored()
+    assert by_token.url == f"{gateway.url}/IN/***{path}"
+
+
+async def test_labels_with_blanks(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(label="Outbound%20Delivery", provider="twilio", verification="off")
+    for label in ("Outbound%20Delivery", "outbound+delivery", "outbound-delivery"):
+        assert (await gateway.post(tenant, f"/api/postevents?channelLabel={label}")).status_code == 200
+
+
+async def test_credentials(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    other = await gateway.tenant("other")
+    await gateway.channel()
+
+    def basic(user: str, password: str) -> str:
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    async def status(headers: dict[str, str], path: str = "/api/postevents?channelLabel=Twilio") -> int:
+        return (await gateway.post(None, path, headers=headers)).status_code
+
+    assert await status({"X-Api-Key": tenant.api_key}) == 200
+    assert await status({"Authorization": f"Bearer {tenant.api_key}"}) == 200
+    assert await status({"Authorization": f"bearer {tenant.api_key}"}) == 200
+    assert await status({"Authorization": basic("acme", tenant.api_key)}) == 200
+    for headers in (
+        {},
+        {"X-Api-Key": ""},
+        {"X-Api-Key": tenant.api_key[:-1]},
+        {"X-Api-Key": tenant.api_key[:-1] + ("0" if tenant.api_key[-1] != "0" else "1")},
+        {"X-Api-Key": tenant.ingest_token},
+        {"X-Api-Key": "x" * 5000},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": basic("other", tenant.api_key)},
+        {"Authorization": basic("acme", other.api_key)},
+        {"Authorization": basic("acme", tenant.ingest_token)},
+        {"Authorization": f"Bearer {gateway.admin['Authorization']}"},
+    ):
+        answer = await gateway.post(None, headers=headers)
+        gateway.problem(answer, 401, "Authorization")
+        assert answer.headers["www-authenticate"].startswith("Basic ")
+    for token in ("nothing", tenant.api_key, tenant.ingest_token + "0"):
+        assert await status({}, f"/in/{token}/api/postevents?channelLabel=Twilio") == 401
+
+
+async def test_userinfo_in_the_signed_url(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    path = "/api/postevents?channelLabel=Twilio"
+    with_user = gateway.url.replace("://", f"://acme:{tenant.api_key}@")
+    credential = base64.b64encode(f"acme:{tenant.api_key}".encode()).decode()
+    for url in (gateway.url, with_user):
+        answer = await gateway.post(
+            None,
+            path,
+            signature=gateway.sign(url + path, gateway.form),
+            headers={"Authorization": f"Basic {credential}"},
+        )
+        assert answer.status_code == 200
+    assert tenant.api_key not in str(await gateway.stored())
+
+
+async def test_methods_other_than_post(gateway: Running) -> None:
+    for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH"):
+        answer = await gateway.client.request(method, "/api/postevents?channelLabel=Twilio")
+        gateway.problem(answer, 405)
+        assert answer.headers["allow"] == "POST"
+
+
+async def test_unknown_and_missing_channels(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    problem = gateway.problem(await gateway.post(tenant, "/api/postevents?channelLabel=SendGrid"), 404, "channelLabel")
+    assert "Twilio" in problem["detail"]
+    for query in ("", "?channelLabel=", "?channelLabel", "?x=channelLabel"):
+        gateway.problem(await gateway.post(tenant, f"/api/postevents{query}"), 422, "channelLabel")
+
+
+async def test_another_tenants_channel_is_unknown(gateway: Running) -> None:
+    await gateway.tenant()
+    await gateway.channel()
+    other = await gateway.tenant("other")
+    problem = gateway.problem(await gateway.post(other), 404, "channelLabel")
+    assert "none yet" in problem["detail"]
+
+
+async def test_verification_modes(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    problem = gateway.problem(await gateway.post(tenant, signature="bad"), 403)
+    assert problem["code"] == "forbidden"
+    assert gateway.problem(await gateway.post(tenant, signature=""), 403)
+    await gateway.channel(verification="observe")
+    assert (await gateway.post(tenant, signature="bad")).status_code == 200
+    await gateway.channel(verification="off")
+    assert (await gateway.post(tenant, signature="bad")).status_code == 200
+    [observed], [off] = await gateway.stored()
+    assert (observed.verification, off.verification) == (VERIFICATION_OBSERVED_INVALID, VERIFICATION_OFF)
+    metrics = (await gateway.client.get("/metrics")).text
+    assert re.search(r'callbacks_unverified_total\{[^}]*mode="observe"[^}]*\} 1\.0', metrics)
+    assert re.search(r'callbacks_unverified_total\{[^}]*mode="enforce"[^}]*\} [12]\.0', metrics)
+
+
+@pytest.mark.parametrize("secrets", [[], [""], ["  "], None])
+async def test_without_a_secret_everything_is_refused(gateway: Running, secrets: list[str] | None) -> None:
+    tenant = await gateway.tenant()
+    body: dict[str, Any] = {"verification": "enforce"} | ({} if secrets is None else {"secrets": secrets})
+    answer = await gateway.client.put("/admin/v1/tenants/acme/channels/Twilio", headers=gateway.admin, json=body)
+    assert answer.status_code == 201
+    assert answer.json()["secret_count"] == 0
+    for token in ("", " ", gateway.secret):
+        signature = gateway.sign(gateway.url + "/api/postevents?channelLabel=Twilio", gateway.form, token)
+        gateway.problem(await gateway.post(tenant, signature=signature), 403)
+    assert await gateway.stored() == []
+
+
+async def test_secrets_rotate(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(secrets=["new-token", gateway.secret])
+    url = gateway.url + "/api/postevents?channelLabel=Twilio"
+    assert (await gateway.post(tenant)).status_code == 200
+    assert (await gateway.post(tenant, signature=gateway.sign(url, gateway.form, "new-token"))).status_code == 200
+    await gateway.channel(secrets=["new-token"])
+    assert (await gateway.post(tenant)).status_code == 403
+    assert (await gateway.post(tenant, signature=gateway.sign(url, gateway.form, "new-token"))).status_code == 200
+
+
+async def test_the_verified_url_is_the_configured_one(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    base = "https://callbacks.example.com"
+    async with gateway_factory(
+        fresh_nats.uri, gateway_public_base_url=base + "/", gateway_trusted_proxies="127.0.0.0/8"
+    ) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel()
+        path = "/api/postevents?channelLabel=Twilio"
+        assert (await gateway.post(tenant, signature=gateway.sign(base + path, gateway.form))).status_code == 200
+        evil = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+        signature = gateway.sign("https://evil.example" + path, gateway.form)
+        answer = await gateway.post(tenant, signature=signature, headers=evil)
+        gateway.problem(answer, 403)
+        [[callback]] = await gateway.stored()
+        assert callback.url == base + path
+
+
+async def test_authentic_but_unreadable_bodies_are_stored(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(verification="off")
+    bodies = [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"a":NaN}', b"a=1&" * 10_000, b"%zz=%"]
+    for body in bodies:
+        answer = await gateway.client.post(
+            "/api/postevents?channelLabel=Twilio", content=body, headers={"X-Api-Key": tenant.api_key}
+        )
+        assert answer.status_code == 200
+    assert [callback.body for batch in await gateway.stored() for callback in batch] == bodies
+
+
+async def test_body_limit(gateway: Running) -> None:
+    tenant = await gateway.tenant(limits={"max_body_bytes": 2048})
+    await gateway.channel(verification="off")
+    headers = {"X-Api-Key": tenant.api_key}
+    path = "/api/postevents?channelLabel=Twilio"
+    assert (await gateway.client.post(path, content=b"x" * 2048, headers=headers)).status_code == 200
+    gateway.problem(await gateway.client.post(path, content=b"x" * 2049, headers=headers), 413, "body")
+
+    async def chunks() -> Any:
+        for _ in range(100):
+            yield b"x" * 1000
+
+    gateway.problem(await gateway.client.post(path, content=chunks(), headers=headers), 413, "body")
+    # The announcement alone is enough: not a byte of the body has to be sent.
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\nContent-Length: 99999999999999\r\n\r\n"
+    assert b" 413 " in await gateway.raw(head.encode())
+    assert len(await gateway.stored()) == 1
+
+
+async def test_the_default_limit_admits_sendgrids_largest_post(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(verification="off")
+    answer = await gateway.client.post(
+        "/api/postevents?channelLabel=Twilio", content=b"x" * 768 * 1024, headers={"X-Api-Key": tenant.api_key}
+    )
+    assert answer.status_code == 200
+
+
+async def test_truncated_bodies_are_not_stored(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(verification="off")
+    head = f"POST /api/postevents?channelLabel=Twilio HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n"
+    await gateway.raw(f"{head}Content-Length: 100\r\n\r\nhalf".encode(), half_close=True)
+    await gateway.raw(f"{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhalf!\r\n".encode(), half_close=True)
+    assert b" 400 " in await gateway.raw(f"{head}Content-Length: nonsense\r\n\r\n".encode())
+    whole = await gateway.raw(f"{head}Content-Length: 4\r\n\r\nhalf".encode())
+    assert b" 200 " in whole
+    assert [callback.body for batch in await gateway.stored() for callback in batch] == [b"half"]
+
+
+async def test_a_body_that_does_not_come(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with gateway_factory(fresh_nats.uri, gateway_body_timeout_s=0.1) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel(verification="off")
+        head = f"POST /api/postevents?channelLabel=Twilio HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n"
+        answer = await gateway.raw(f"{head}Content-Length: 100\r\n\r\nhalf".encode())
+        assert b" 408 " in answer
+        assert await gateway.stored() == []
+
+
+async def test_rate_limit(gateway: Running) -> None:
+    tenant = await gateway.tenant(limits={"requests_per_second": 0.5, "burst": 3})
+    other = await gateway.tenant("other")
+    await gateway.channel()
+    await gateway.channel("other")
+    answers = [await gateway.post(tenant) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    gateway.problem(answers[3], 429)
+    assert answers[3].headers["retry-after"] in ("1", "2")
+    assert (await gateway.post(other)).status_code == 200
+    # A change of anything else does not fill the bucket again.
+    await gateway.client.patch("/admin/v1/tenants/acme", headers=gateway.admin, json={"name": "New"})
+    assert (await gateway.post(tenant)).status_code == 429
+
+
+async def test_suspended_tenants(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    url = "/admin/v1/tenants/acme"
+    await gateway.client.patch(url, headers=gateway.admin, json={"status": "suspended"})
+    gateway.problem(await gateway.post(tenant), 403)
+    gateway.problem(await gateway.client.get("/v1/messages", headers={"X-Api-Key": tenant.api_key}), 403)
+    await gateway.client.patch(url, headers=gateway.admin, json={"status": "active"})
+    assert (await gateway.post(tenant)).status_code == 200
+
+
+async def test_traceparent(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await gateway.post(tenant, headers={"traceparent": given})
+    for invalid in ("", "x", "00-" + "0" * 32 + "-00f067aa0ba902b7-01", given.replace("4bf", "+1_")):
+        await gateway.post(tenant, headers={"traceparent": invalid})
+    first, *others = [callback.traceparent for [callback] in await gateway.stored()]
+    assert first == given
+    for other in others:
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", other)
+    assert len(set(others)) == 4
+
+
+async def test_hostile_queries(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(verification="off")
+    for query in (
+        "&".join(f"k{index}=v" for index in range(3000)) + "&channelLabel=Twilio",
+        "channelLabel=Twilio&x=%00%ff%zz%",
+        "%FFchannelLabel=x&channelLabel=Twilio",
+        "channelLabel=Twilio&channelLabel=Other",
+        "channelLabel=Twilio?x=1#y",
+    ):
+        answer = await gateway.raw(
+            f"POST /api/postevents?{query} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n"
+            "Content-Length: 3\r\n\r\na=1".encode("latin-1")
+        )
+        assert answer.split(b" ", 2)[1] in (b"200", b"404"), (query[:80], answer)
+    for label in ("%00", "..", "%2F", "*", ">", "a" * 5000, "Twilio%0d%0aX-Injected:1"):
+        gateway.problem(await gateway.post(tenant, f"/api/postevents?channelLabel={label}"), 404, "channelLabel")
+
+
+async def test_group_commit(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with gateway_factory(fresh_nats.uri, gateway_publish_timeout_s=4.5) as gateway:
+        await _group_commit(gateway, fresh_nats)
+
+
+async def _group_commit(gateway: Running, fresh_nats: NatsServer) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(verification="off")
+    count = 150
+    large = b"y" * 40_000
+
+    async def one(number: int) -> str:
+        body = b"n=%d" % number if number % 50 else large
+        answer = await gateway.client.post(
+            "/api/postevents?channelLabel=Twilio", content=body, headers={"X-Api-Key": tenant.api_key}
+        )
+        assert answer.status_code == 200
+        identifier: str = answer.json()["id"]
+        return identifier
+
+    # While the server stands still, all but those of the first publishes gather.
+    fresh_nats.pause()
+    posts = [asyncio.create_task(one(number)) for number in range(count)]
+    await gateway.until_waiting(count)
+    fresh_nats.resume()
+    ids = await asyncio.gather(*posts)
+    batches = await gateway.stored()
+    stored = {callback.id: callback.body for batch in batches for callback in batch}
+    assert sum(len(batch) for batch in batches) == count == len(stored)
+    assert [stored[identifier] for identifier in ids] == [
+        b"n=%d" % number if number % 50 else large for number in range(count)
+    ]
+    assert len(batches) < count / 4
+    assert max(len(batch) for batch in batches) <= MAX_CALLBACKS
+    assert max(sum(len(callback.body) for callback in batch) for batch in batches) <= MAX_MESSAGE_BYTES
+    assert gateway.publisher.idle
+
+
+async def test_jetstream_away_and_back(gateway: Running, fresh_nats: NatsServer) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    assert (await gateway.post(tenant)).status_code == 200
+    await fresh_nats.kill()
+    for _ in range(3):
+        began = time.monotonic()
+        answer = await gateway.post(tenant)
+        gateway.problem(answer, 503)
+        assert int(answer.headers["retry-after"]) >= 1
+        assert time.monotonic() - began < 5
+    assert (await gateway.client.get("/healthz")).status_code == 200
+    ready = await gateway.client.get("/readyz")
+    assert ready.status_code == 503
+    assert "jetstream" in ready.json()["failing"]
+    status = await gateway.client.get("/api/status?channelLabel=Twilio", headers={"X-Api-Key": tenant.api_key})
+    assert status.json()["parts"]["queue"]["state"] == "Error"
+    # Tenants can be managed all the same.
+    await gateway.tenant("other")
+    await fresh_nats.start()
+    await gateway.ready()
+    assert (await gateway.post(tenant)).status_code == 200
+    # What was refused was not stored behind anybody's back.
+    assert len(await gateway.stored()) == 2
+
+
+async def test_a_short_interruption_is_waited_out(gateway: Running, fresh_nats: NatsServer) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    assert (await gateway.post(tenant)).status_code == 200
+    fresh_nats.pause()
+    waiting = [asyncio.create_task(gateway.post(tenant)) for _ in range(20)]
+    await asyncio.sleep(0.3)
+    await fresh_nats.kill()
+    await fresh_nats.start()
+    assert [(await task).status_code for task in waiting] == [200] * 20
+    callbacks = [callback.id for batch in await gateway.stored() for callback in batch]
+    assert len(callbacks) == len(set(callbacks)) == 21
+
+
+async def test_jetstream_slow(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with gateway_factory(fresh_nats.uri, gateway_publish_timeout_s=0.5) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel()
+        fresh_nats.pause()
+        began = time.monotonic()
+        answers = await asyncio.gather(*(gateway.post(tenant) for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {503}
+        assert time.monotonic() - began < 3
+        fresh_nats.resume()
+        await gateway.ready()
+        assert (await gateway.post(tenant)).status_code == 200
+        assert gateway.publisher.idle
+
+
+async def test_too_much_waiting(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with gateway_factory(
+        fresh_nats.uri, gateway_publish_timeout_s=1, gateway_max_queued_bytes=1 << 20
+    ) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel(verification="off")
+        fresh_nats.pause()
+
+        async def post() -> tuple[int, float]:
+            began = time.monotonic()
+            answer = await gateway.client.post(
+                "/api/postevents?channelLabel=Twilio",
+                content=b"x" * 600_000,
+                headers={"X-Api-Key": tenant.api_key},
+            )
+            return answer.status_code, time.monotonic() - began
+
+        answers = await asyncio.gather(post(), post())
+        fresh_nats.resume()
+        assert [status for status, _ in answers] == [503, 503]
+        assert min(seconds for _, seconds in answers) < 0.8
+
+
+async def test_canonical_lines(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with gateway_factory(fresh_nats.uri, log_level="info") as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel()
+        stored = await gateway.post(tenant)
+        await gateway.post(tenant, signature="bad")
+        await gateway.client.get(f"/in/{tenant.ingest_token}/api/mistyped")
+    out = capsys.readouterr().out
+    lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"service":"gateway"')]
+    first, second = [line for line in lines if line["event"] == "callback"]
+    assert first["callback_id"] == stored.json()["id"]
+    assert (first["tenant"], first["channel"], first["outcome"], first["status"]) == ("acme", "twilio", "stored", 200)
+    assert (second["outcome"], second["status"]) == ("signature_invalid", 403)
+    assert {"bytes", "duration_ms", "trace_id", "timestamp", "level", "client"} <= first.keys()
+    for secret in (tenant.api_key, tenant.ingest_token, gateway.secret):
+        assert secret not in out

@@ -1,0 +1,115 @@
+"""Parts without sockets."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+from backhaul_gateway.auth import CredentialIndex
+from backhaul_gateway.clients import ClientAddress
+from backhaul_gateway.ingest import label_of
+from backhaul_gateway.limits import TokenBucket, retry_after
+from backhaul_gateway.publisher import batch_of
+from backhaul_gateway.settings import GatewaySettings
+from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from pydantic import ValidationError
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_token_bucket() -> None:
+    clock = Clock()
+    bucket = TokenBucket(2.0, 3, clock)
+    assert [bucket.take() for _ in range(3)] == [0.0] * 3
+    assert bucket.take() == pytest.approx(0.5)
+    clock.now += 0.5
+    assert bucket.take() == 0.0
+    clock.now += 1000
+    assert [bucket.take() == 0.0 for _ in range(4)] == [True, True, True, False]
+    assert bucket.adjusted(2.0, 3) is bucket
+    assert bucket.adjusted(2.0, 4).take() == 0.0
+    smaller = TokenBucket(1.0, 10, clock)
+    smaller.take()
+    assert smaller.adjusted(1.0, 1).take() > 0
+    assert (retry_after(0.01), retry_after(1.2)) == (1, 2)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 300_000])
+def test_a_batch_is_protobuf(size: int) -> None:
+    callbacks = [Callback(id="a", body=b"x" * size), Callback(id="b"), Callback()]
+    encoded = batch_of([callback.SerializeToString() for callback in callbacks])
+    assert encoded == CallbackBatch(callbacks=callbacks).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("query", "label"),
+    [
+        (b"", ""),
+        (b"channelLabel=Twilio", "Twilio"),
+        (b"a=b&CHANNELLABEL=Outbound%20Delivery&c=d", "Outbound Delivery"),
+        (b"channelLabel=Outbound+Delivery", "Outbound Delivery"),
+        (b"channelLabel=a&channelLabel=b", "a"),
+        (b"xchannelLabel=a", ""),
+        (b"channelLabel", ""),
+        (b"%63hannelLabel=a=b", "a=b"),
+    ],
+)
+def test_label_of(query: bytes, label: str) -> None:
+    assert label_of(query) == label
+
+
+def test_client_address() -> None:
+    clients = ClientAddress([ip_network("10.0.0.0/8")])
+
+    def of(peer: str, *forwarded: bytes) -> str:
+        return clients.of({"client": (peer, 1)}, [(b"x-forwarded-for", value) for value in forwarded])
+
+    assert of("1.2.3.4", b"9.9.9.9") == "1.2.3.4"
+    assert of("10.0.0.1") == "10.0.0.1"
+    assert of("10.0.0.1", b"6.6.6.6, 9.9.9.9, 10.1.1.1") == "9.9.9.9"
+    assert of("10.0.0.1", b"6.6.6.6", b"9.9.9.9") == "9.9.9.9"
+    assert of("10.0.0.1", b"nonsense") == "nonsense"
+    assert ClientAddress([]).of({"client": None}, []) == ""
+
+
+def test_credentials_of_nobody() -> None:
+    index = CredentialIndex()
+    assert index.from_values(None, None) is None
+    assert index.from_values(b"bhk_" + b"0" * 12 + b"_" + b"0" * 48, None) is None
+    assert index.from_values(None, b"Basic " + b"=" * 400) is None
+    assert index.from_token("\udcff") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gateway_admin_token", "short"),
+        ("gateway_admin_token", "with a blank in it, too"),
+        ("gateway_public_base_url", "callbacks.example.com"),
+        ("gateway_public_base_url", "https://user:pass@callbacks.example.com"),
+        ("gateway_public_base_url", "https://callbacks.example.com/?x=1"),
+        ("gateway_trusted_proxies", "10.0.0.0/99"),
+        ("gateway_publish_timeout_s", 60),
+        ("gateway_object_store_endpoint", "http://127.0.0.1:9000"),
+    ],
+)
+def test_invalid_settings(name: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        GatewaySettings(**{"gateway_admin_token": "x" * 16, name: value})
+
+
+def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKHAUL_GATEWAY_ADMIN_TOKEN", "x" * 16)
+    monkeypatch.setenv("BACKHAUL_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8, ::1/128")
+    monkeypatch.setenv("BACKHAUL_GATEWAY_PUBLIC_BASE_URL", "https://callbacks.example.com/base/")
+    settings = GatewaySettings()
+    assert len(settings.gateway_trusted_proxies) == 2
+    assert settings.public_base_url(1) == "https://callbacks.example.com/base"
+    monkeypatch.delenv("BACKHAUL_GATEWAY_PUBLIC_BASE_URL")
+    assert GatewaySettings(gateway_host="::1").public_base_url(8080) == "http://[::1]:8080"
+    assert "x" * 16 not in repr(settings)
