@@ -78,6 +78,7 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
             publisher = wrap_publisher(inner)
             consumer = Consumer(
                 feed,
+                directory,
                 Normalizer(load_adapters(), directory),
                 wrap_store(store),
                 publisher,

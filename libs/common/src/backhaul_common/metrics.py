@@ -18,6 +18,8 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from prometheus_client import CollectorRegistry, generate_latest
 
+from backhaul_common.tracing import close_within
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -41,7 +43,9 @@ CALLBACKS_UNVERIFIED = Metric(
     "Callbacks whose signature was bad or missing, by mode (enforce refuses, observe accepts).",
     ("tenant", "channel", "mode", "reason"),
 )
-INGEST_SECONDS = Metric("backhaul_gateway_ingest_duration", "s", "From a callback's last byte to its answer.")
+INGEST_SECONDS = Metric(
+    "backhaul_gateway_ingest_duration", "s", "From a callback's last byte to its answer; every sixteenth callback."
+)
 PUBLISH_SECONDS = Metric("backhaul_gateway_publish_duration", "s", "From a publish to JetStream's acknowledgement.")
 PUBLISH_CALLBACKS = Metric("backhaul_gateway_publish_callbacks", "{callback}", "Callbacks stored by one publish.")
 HTTP_REQUESTS = Metric("backhaul_gateway_requests", "{request}", "Requests other than ingest.", ("method", "status"))
@@ -125,6 +129,7 @@ class Metrics:
             readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
         self._provider = MeterProvider(
             readers,
+            shutdown_on_exit=False,
             resource=Resource.create({SERVICE_NAME: f"backhaul-{service}"}),
         )
         self._meter = self._provider.get_meter(f"backhaul.{service}")
@@ -161,8 +166,8 @@ class Metrics:
         return self._registry
 
     def close(self) -> None:
-        """Export what was collected last."""
-        self._provider.shutdown()
+        """Export what was collected last; returns soon, whether the collector answered or not."""
+        close_within(self._provider.shutdown)
 
 
 def catalogue() -> Mapping[str, Metric]:

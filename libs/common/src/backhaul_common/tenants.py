@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.lifecycle import keep_running, until_done
 from backhaul_common.logs import get_logger
-from backhaul_common.mongo import Collection, translated
+from backhaul_common.mongo import Collection, Document, translated
 from backhaul_common.names import TENANT_CHANGED_SUBJECT, queue_path_key
 from backhaul_common.secrets import CredentialKind
 
@@ -101,6 +101,9 @@ class TenantDirectory:
         self._tenants: dict[str, Tenant] = {}
         self._listeners: list[Listener] = []
         self._synced = False
+        self._reads = 0
+        # By tenant, the number of the latest read that was believed about it; of those that are gone, too.
+        self._believed: dict[str, int] = {}
         self._log = get_logger(component="tenant_directory")
 
     @property
@@ -111,6 +114,11 @@ class TenantDirectory:
     def get(self, tenant_id: str) -> Tenant | None:
         """The tenant, or None."""
         return self._tenants.get(tenant_id)
+
+    def is_present(self, tenant_id: str) -> bool:
+        """Whether there is such a tenant, and it is not being deleted."""
+        tenant = self._tenants.get(tenant_id)
+        return tenant is not None and tenant.status != "deleting"
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` for every tenant that is known, and whenever one changes. It must not block or raise."""
@@ -141,9 +149,10 @@ class TenantDirectory:
             tenant_id = message.data.decode("utf-8", "replace")
             try:
                 await self.reload(tenant_id)
-            except BackhaulError as exc:
+            except (BackhaulError, ValidationError) as exc:
                 # The next full read brings what is missed here.
-                self._log.warning("tenant_reload_failed", tenant=tenant_id, error=str(exc))
+                reason = _places(exc) if isinstance(exc, ValidationError) else str(exc)
+                self._log.warning("tenant_reload_failed", tenant=tenant_id, error=reason)
 
         await nats.subscribe(TENANT_CHANGED_SUBJECT, cb=changed)
         await nats.flush()
@@ -151,38 +160,66 @@ class TenantDirectory:
         await until_done("read_tenants", self.refresh)
 
     async def reload(self, tenant_id: str) -> Tenant | None:
-        """Read one tenant now. UNAVAILABLE when MongoDB is away."""
+        """Read one tenant now. UNAVAILABLE when MongoDB is away; ValidationError when its document is no tenant."""
+        read = self._begin_read()
         async with translated():
             document = await self._collection.find_one({"_id": tenant_id})
         tenant = Tenant.from_document(document) if document is not None else None
-        self._put(tenant_id, tenant)
+        self._put(tenant_id, tenant, read)
         return tenant
 
     async def refresh(self) -> None:
         """Read all tenants now. UNAVAILABLE when MongoDB is away."""
         # A tenant that appears while this reads may be missing from what it read: only those known before can be gone.
         before = set(self._tenants)
-        found: dict[str, Tenant] = {}
+        read = self._begin_read()
+        documents: dict[str, Document] = {}
         async with translated():
             async for document in self._collection.find({}):
+                documents[str(document["_id"])] = document
+        for tenant_id in before - documents.keys():
+            self._put(tenant_id, None, read)
+        for tenant_id, document in documents.items():
+            try:
                 tenant = Tenant.from_document(document)
-                found[tenant.id] = tenant
-        for tenant_id in before - found.keys():
-            self._put(tenant_id, None)
-        for tenant_id, tenant in found.items():
-            self._put(tenant_id, tenant)
+            except ValidationError as exc:
+                # One tenant that this copy cannot read must not keep the others from being served.
+                self._log.error("tenant_unreadable", tenant=tenant_id, error=_places(exc))
+                continue
+            self._put(tenant_id, tenant, read)
+        # Nothing but a read older than this one could still bring back what is gone.
+        self._believed = {
+            key: number for key, number in self._believed.items() if key in self._tenants or number > read
+        }
         self._synced = True
 
-    def _put(self, tenant_id: str, tenant: Tenant | None) -> None:
+    def _begin_read(self) -> int:
+        self._reads += 1
+        return self._reads
+
+    def _put(self, tenant_id: str, tenant: Tenant | None, read: int) -> None:
         known = self._tenants.get(tenant_id)
+        if tenant is not None and known is not None and known.created_at == tenant.created_at:
+            # Two reads may overtake each other: an older revision of the same registration never replaces a newer one.
+            if known.revision >= tenant.revision:
+                return
+        elif self._believed.get(tenant_id, 0) > read:
+            # Gone, or registered anew: the revision does not say which is later, and the later read saw more.
+            return
+        self._believed[tenant_id] = max(read, self._believed.get(tenant_id, 0))
         if tenant is None:
             if known is None:
                 return
             del self._tenants[tenant_id]
         else:
-            # Two reads may overtake each other: an older revision of the same registration never replaces a newer one.
-            if known is not None and known.created_at == tenant.created_at and known.revision >= tenant.revision:
-                return
             self._tenants[tenant_id] = tenant
         for listener in self._listeners:
             listener(tenant_id, tenant)
+
+
+def _places(error: ValidationError) -> str:
+    """What is wrong where, without the values: digests and encrypted secrets are among them."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+        for one in error.errors(include_url=False, include_input=False, include_context=False)
+    )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import context as otel_context
@@ -18,6 +19,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
+
+LONGEST_CLOSE_S = 2.0
+"""How long the last export may hold up the end of a process."""
 
 _TRACEPARENT = re.compile(
     # Version 00 ends after its flags; a later version may go on behind another dash, and ff is no version.
@@ -43,7 +47,9 @@ class Tracing:
         # Imported here, because it takes a quarter of a second that most processes need not wait for.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"backhaul-{service}"}))
+        provider = TracerProvider(
+            shutdown_on_exit=False, resource=Resource.create({SERVICE_NAME: f"backhaul-{service}"})
+        )
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(service, provider)
 
@@ -98,14 +104,23 @@ class Tracing:
         )
 
     def close(self) -> None:
-        """Export what is still queued."""
+        """Export what is still queued; returns after ``LONGEST_CLOSE_S`` whether the collector answered or not."""
         if self._provider is not None:
-            self._provider.shutdown()
+            close_within(self._provider.shutdown)
+
+
+def close_within(shutdown: Callable[[], None]) -> None:
+    """Run ``shutdown``, and wait ``LONGEST_CLOSE_S`` at most: the SDK itself tries an absent collector for longer."""
+    # A daemon, so that the end of the process does not wait for what was given up here.
+    thread = threading.Thread(target=shutdown, name="telemetry-shutdown", daemon=True)
+    thread.start()
+    thread.join(LONGEST_CLOSE_S)
 
 
 def new_traceparent() -> str:
     """The traceparent of a fresh trace that nobody samples."""
-    return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-00"
+    drawn = os.urandom(24).hex()
+    return f"00-{drawn[:32]}-{drawn[32:]}-00"
 
 
 def parse_traceparent(text: str) -> SpanContext | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import socket
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from backhaul_channels.adapter import Adapter
 from backhaul_channels.registry import load_adapters
 from backhaul_common import jetstream, logs, mongo, rpc
 from backhaul_common.errors import BackhaulError
-from backhaul_common.lifecycle import Readiness, cancel, until_done
+from backhaul_common.lifecycle import Readiness, cancel, spare_the_collector, until_done
 from backhaul_common.metrics import Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
@@ -74,7 +73,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         port: int = listener.getsockname()[1]
         gateway = await create_app(stack, settings, public_base_url=settings.public_base_url(port))
         server = server_of(gateway.app, settings)
-        _spare_the_collector()
+        spare_the_collector()
         # Not serve(), which would take over the signals that set ``stop``.
         serving = asyncio.create_task(server._serve([listener]), name="http")
         log.info("serving", host=settings.gateway_host, port=port, public_base_url=settings.public_base_url(port))
@@ -241,16 +240,6 @@ async def _connect_nats(
         back.clear()
         # Changes that were announced meanwhile were missed.
         await until_done("tenants", directory.refresh)
-
-
-def _spare_the_collector() -> None:
-    """What is loaded by now stays: without this, each full collection walks through it, some 50 ms at a time.
-
-    Requests leave hardly any cycles, so looking for them less often costs no memory to speak of.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 def _listen(settings: GatewaySettings) -> socket.socket:

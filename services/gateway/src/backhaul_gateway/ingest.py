@@ -136,11 +136,13 @@ class IngestEndpoint:
                 BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), traceparent[3:35]
             )
         if status:
-            await send({
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*extra, (b"content-length", b"%d" % len(body))],
-            })
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": status,
+                    "headers": [*extra, (b"content-length", b"%d" % len(body))],
+                }
+            )
             await send({"type": "http.response.body", "body": body})
         self._account(scope, headers, seen, status, began, traceparent)
         if span is not None:
@@ -178,9 +180,9 @@ class IngestEndpoint:
         callback.id = callback_id
         callback.method = METHOD
         callback.url = self._base_url + (_masked(path) if scope["path_params"] else path) + suffix
-        callback.headers = b"".join([
-            name + b": " + value + b"\r\n" for name, value in headers if name not in CREDENTIAL_HEADERS
-        ])
+        callback.headers = b"".join(
+            [name + b": " + value + b"\r\n" for name, value in headers if name not in CREDENTIAL_HEADERS]
+        )
         callback.body = body
         callback.received_at_us = time.time_ns() // 1000
         callback.verification = verification
@@ -294,8 +296,6 @@ class IngestEndpoint:
             )
 
 
-
-
 def label_of(query: bytes) -> str:
     """The value of the first channelLabel parameter (name in any case), decoded; empty when there is none."""
     for pair in query.split(b"&"):
@@ -357,14 +357,16 @@ def _masked(path: str) -> str:
 
 
 def _end(span: Span, seen: _Seen, status: int) -> None:
-    span.set_attributes({
-        "http.request.method": METHOD,
-        "http.response.status_code": status,
-        "backhaul.tenant": seen.tenant,
-        "backhaul.channel": seen.channel,
-        "backhaul.callback_id": seen.callback_id,
-        "backhaul.outcome": seen.outcome,
-    })
+    span.set_attributes(
+        {
+            "http.request.method": METHOD,
+            "http.response.status_code": status,
+            "backhaul.tenant": seen.tenant,
+            "backhaul.channel": seen.channel,
+            "backhaul.callback_id": seen.callback_id,
+            "backhaul.outcome": seen.outcome,
+        }
+    )
     if status >= 500:
         span.set_status(Status(StatusCode.ERROR, seen.outcome))
     span.end()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import urllib3
 from backhaul_common.errors import BackhaulError, Code
-from minio import Minio
-
 from backhaul_gateway.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from minio import Minio
 
 
 class BucketCheck:
@@ -20,6 +21,10 @@ class BucketCheck:
         self._bucket = settings.gateway_object_store_bucket
         self._client: Minio | None = None
         if self.configured:
+            # Imported here, because it takes half a second that an installation without object storage need not wait.
+            import urllib3
+            from minio import Minio
+
             endpoint = urlsplit(settings.gateway_object_store_endpoint)
             self._client = Minio(
                 endpoint.netloc,

@@ -45,12 +45,8 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry, admin_toke
     @router.post("", status_code=201, responses=problems(400, 409, 413, 422))
     async def create_tenant(body: TenantIn) -> NewTenantOut:
         """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
-        tenant, api_key, ingest_token = await registry.create(
-            body.id, body.name, body.queue_path, body.limits.given()
-        )
-        return NewTenantOut(
-            **TenantOut.of(tenant).model_dump(), api_key=api_key.text, ingest_token=ingest_token.text
-        )
+        tenant, api_key, ingest_token = await registry.create(body.id, body.name, body.queue_path, body.limits.given())
+        return NewTenantOut(**TenantOut.of(tenant).model_dump(), api_key=api_key.text, ingest_token=ingest_token.text)
 
     @router.get("", responses=problems(422))
     async def list_tenants(

@@ -246,17 +246,13 @@ def tenant_router(  # noqa: C901  # a list of routes, each of them flat
     @v1.post("/dead-letters/{dead_letter_id}/replay", responses=problems(404, 409))
     async def replay_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
         """Send it through once more."""
-        answer = await normalizer.ReplayDeadLetter(
-            pb.ReplayDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id)
-        )
+        answer = await normalizer.ReplayDeadLetter(pb.ReplayDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id))
         return dead_letter_out(answer.dead_letter)
 
     @v1.post("/dead-letters/{dead_letter_id}/discard", responses=problems(404, 409))
     async def discard_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
         """Close it without processing it."""
-        answer = await normalizer.DiscardDeadLetter(
-            pb.DiscardDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id)
-        )
+        answer = await normalizer.DiscardDeadLetter(pb.DiscardDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id))
         return dead_letter_out(answer.dead_letter)
 
     top.include_router(api)

@@ -15,14 +15,19 @@ class MongoTenantStore:
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
+        self._prepared = False
 
     async def prepare(self) -> None:
         """Create the unique index. Idempotent."""
         async with translated():
             await self._collection.create_index("queue_path_key", unique=True, name=_QUEUE_PATH_INDEX)
+        self._prepared = True
 
     async def insert(self, tenant: Tenant) -> None:
         """One insert decides; see ``TenantStore``."""
+        if not self._prepared:
+            # Without the index nothing is refused; a registration may come before the background has made it.
+            await self.prepare()
         try:
             async with translated():
                 await self._collection.insert_one(tenant.to_document())

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from backhaul_channels import load_adapters
 from backhaul_common import jetstream, logs, mongo
 from backhaul_common.errors import BackhaulError
-from backhaul_common.lifecycle import Readiness, cancel, keep_running, until_done
+from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.rpc import serve
@@ -60,9 +60,9 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         feed = FairFeed(nats, js, directory, settings)
         readiness.add("nats", feed.check)
         publisher = JetStreamPublisher(nats, directory)
-        consumer = Consumer(feed, normalizer, store, publisher, metrics, tracing)
+        consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
         use_cases = NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js))
-        servicer = NormalizerServicer(use_cases, reads, database)
+        servicer = NormalizerServicer(use_cases, reads, database, consumer.settled)
         await serve(
             stack,
             settings,
@@ -92,6 +92,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             start("feed", feed.run)
             start("consumer", consumer.run)
 
+        spare_the_collector()
         start("tenants", directory.run)
         stack.push_async_callback(_close, nats)
         stack.push_async_callback(cancel, asyncio.create_task(consume(), name="consume"))

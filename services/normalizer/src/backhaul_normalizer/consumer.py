@@ -26,7 +26,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from backhaul_normalizer.facts import KIND_NAMES, Fact
 from backhaul_normalizer.normalize import Normalizer, reject
-from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher
+from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
 from backhaul_normalizer.store import Committed, Rejection
 
 _AGAIN_S = 1.0
@@ -57,6 +57,7 @@ class Consumer:
     def __init__(
         self,
         feed: Feed,
+        tenants: Tenants,
         normalizer: Normalizer,
         store: EventStore,
         publisher: Publisher,
@@ -64,6 +65,8 @@ class Consumer:
         tracing: Tracing,
     ) -> None:
         self._feed = feed
+        self._tenants = tenants
+        self._settling: asyncio.Task[None] | None = None
         self._normalizer = normalizer
         self._store = store
         self._publisher = publisher
@@ -80,18 +83,22 @@ class Consumer:
 
     async def run(self) -> None:
         """Process for ever. A batch that is under way when this is cancelled is delivered again."""
-        settling: asyncio.Task[None] | None = None
         try:
             while True:
                 deliveries = await self._feed.next_batch()
                 batch = self._read(deliveries)
-                if settling is not None:
-                    await settling
-                settling = asyncio.create_task(self._settle(batch), name="settle")
+                if self._settling is not None:
+                    await self._settling
+                self._settling = asyncio.create_task(self._settle(batch), name="settle")
         finally:
-            if settling is not None:
-                settling.cancel()
-                await asyncio.gather(settling, return_exceptions=True)
+            if self._settling is not None:
+                self._settling.cancel()
+                await asyncio.gather(self._settling, return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Returns when the batch that is being committed now is done with; for one who just deleted a tenant."""
+        if self._settling is not None:
+            await asyncio.wait({self._settling})
 
     def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
@@ -145,6 +152,7 @@ class Consumer:
             span.end()
 
     async def _process(self, batch: _Batch, span: Span) -> None:
+        self._drop_deleted(batch)
         facts = list(batch.facts.values())
         with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
             committed = await self._store.commit(facts, list(batch.rejections.values()))
@@ -154,6 +162,14 @@ class Consumer:
         for delivery in batch.deliveries:
             await delivery.ack()
         self._report(batch, committed, readable_at, span)
+
+    def _drop_deleted(self, batch: _Batch) -> None:
+        """Forget what belongs to tenants that are gone or going: it must not be stored behind their deletion's back."""
+        going = {tenant for tenant, _ in batch.callbacks if not self._tenants.is_present(tenant)}
+        if going:
+            batch.facts = {key: fact for key, fact in batch.facts.items() if fact.origin.tenant not in going}
+            batch.rejections = {key: one for key, one in batch.rejections.items() if one.tenant not in going}
+            batch.deliveries = [delivery for delivery in batch.deliveries if delivery.tenant not in going]
 
     async def _put_back(self, batch: _Batch, exc: Exception) -> None:
         what = exc.message if isinstance(exc, BackhaulError) else type(exc).__name__

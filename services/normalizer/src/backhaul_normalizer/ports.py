@@ -9,6 +9,14 @@ from backhaul_normalizer.facts import Fact
 from backhaul_normalizer.store import Committed, Rejection
 
 
+class Tenants(Protocol):
+    """Who is served."""
+
+    def is_present(self, tenant_id: str) -> bool:
+        """Whether there is such a tenant, and it is not being deleted."""
+        ...
+
+
 class EventStore(Protocol):
     """Where events, message states, counts and dead letters are kept."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from backhaul_common import mongo
@@ -41,10 +42,17 @@ _DEAD_LETTER_NAMES = {number: name for name, number in _DEAD_LETTER_NUMBERS.item
 class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
     """``backhaul_proto.normalizer.v1.NormalizerService``. Errors are BackhaulErrors; the server's edge translates."""
 
-    def __init__(self, use_cases: NormalizerUseCases, reads: MongoReads, database: mongo.Database) -> None:
+    def __init__(
+        self,
+        use_cases: NormalizerUseCases,
+        reads: MongoReads,
+        database: mongo.Database,
+        settled: Callable[[], Awaitable[None]],
+    ) -> None:
         self._use_cases = use_cases
         self._reads = reads
         self._database = database
+        self._settled = settled
 
     async def Normalize(self, request: pb.NormalizeRequest, context: Any) -> pb.NormalizeResponse:
         """A dry run."""
@@ -174,7 +182,10 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def PurgeTenant(self, request: pb.PurgeTenantRequest, context: Any) -> pb.PurgeTenantResponse:
         """Delete all that a tenant has stored."""
-        return pb.PurgeTenantResponse(deleted=await purge(self._database, _tenant(request)))
+        tenant = _tenant(request)
+        # What was on its way into the store when the tenant's deletion began must be there to be deleted.
+        await self._settled()
+        return pb.PurgeTenantResponse(deleted=await purge(self._database, tenant))
 
 
 class _OfTenant(Protocol):
