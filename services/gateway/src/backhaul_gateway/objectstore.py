@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from backhaul_common.errors import BackhaulError, Code
+
 from backhaul_gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
