@@ -20,8 +20,7 @@ setup: $(STAMP) ## Make .venv with everything that the other targets need
 $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Backhaul needs Python 3.11 to 3.13; say which with make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ./,$(PACKAGES))
+	PYTHON=$(BIN)/python sh tools/install.sh $(PACKAGES)
 	@touch $@
 
 up: $(STAMP) ## Run real servers and every service until Ctrl-C; data is kept in .backhaul/
