@@ -37,7 +37,8 @@ def configure(
         structlog.processors.JSONRenderer(serializer=_dumps)
         if fmt == "json"
         else structlog.dev.ConsoleRenderer(
-            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback  # Others print locals too.
+            colors=out.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # Others print locals too.
         )
     )
 
@@ -97,5 +98,5 @@ def _dumps(value: Any, **_: Any) -> str:
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
-        # orjson refuses lone surrogates and integers beyond 64 bits; a log line must not fail the work that it is about.
+        # orjson refuses lone surrogates and integers beyond 64 bits; a log line must not fail the work it is about.
         return json.dumps(value, default=str, skipkeys=True)

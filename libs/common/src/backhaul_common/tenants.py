@@ -199,18 +199,19 @@ class TenantDirectory:
 
     def _put(self, tenant_id: str, tenant: Tenant | None, read: int) -> None:
         known = self._tenants.get(tenant_id)
-        if tenant is not None and known is not None and known.created_at == tenant.created_at:
-            # Two reads may overtake each other: an older revision of the same registration never replaces a newer one.
-            if known.revision >= tenant.revision:
-                return
-        elif self._believed.get(tenant_id, 0) > read:
-            # Gone, or registered anew: the revision does not say which is later, and the later read saw more.
+        last = self._believed.get(tenant_id, 0)
+        same = tenant is not None and known is not None and known.created_at == tenant.created_at
+        if not same and last > read:
+            # Gone, or registered anew: no revision says which is later, and a read that began later saw more.
             return
-        self._believed[tenant_id] = max(read, self._believed.get(tenant_id, 0))
+        self._believed[tenant_id] = max(read, last)
         if tenant is None:
             if known is None:
                 return
             del self._tenants[tenant_id]
+        elif same and known is not None and known.revision >= tenant.revision:
+            # Two reads may overtake each other: an older revision of the same registration never replaces a newer one.
+            return
         else:
             self._tenants[tenant_id] = tenant
         for listener in self._listeners:

@@ -36,6 +36,7 @@ PULL_EXPIRES_S = 30.0
 """How long the broker keeps a pull open. A pull that is not heard of for longer is taken for lost and made again."""
 
 _GRACE_S = 3.0
+_LOOK_S = 1.0
 
 
 class JetStreamDelivery:
@@ -139,14 +140,18 @@ class FairFeed:
         )
         creating = asyncio.create_task(self._create_consumers(), name="create_consumers")
         try:
+            loop = asyncio.get_running_loop()
+            look_again_at = loop.time() + _LOOK_S
             while True:
                 self._wake.clear()
                 await self._ask()
-                try:
-                    async with asyncio.timeout(1.0):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(look_again_at):
                         await self._wake.wait()
-                except TimeoutError:
+                if loop.time() >= look_again_at:
+                    # However busy the others are: a tenant whose pull was lost hears nothing and wakes nobody.
                     self._find_lost_pulls()
+                    look_again_at = loop.time() + _LOOK_S
         finally:
             await cancel(creating)
             if not self._client.is_closed:
