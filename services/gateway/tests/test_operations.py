@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
 
@@ -153,6 +154,25 @@ async def test_started_while_mongodb_is_away(gateway_factory: GatewayFactory, fr
         answer = await gateway.client.get("/admin/v1/tenants", headers=gateway.admin)
         gateway.problem(answer, 503)
         gateway.problem(await gateway.client.post("/api/postevents", headers={"X-Api-Key": "x"}), 401)
+
+
+async def test_no_key_is_called_wrong_before_the_tenants_are_known(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    _, key, _ = new_credential("api")
+    _, token, _ = new_credential("ingest")
+    uri = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200"
+    async with gateway_factory(fresh_nats.uri, wait=False, mongo_uri=uri) as gateway:
+        for answer in (
+            await gateway.client.post(
+                "/api/postevents?channelLabel=Twilio", headers={"X-Api-Key": key}, content=b"a=b"
+            ),
+            await gateway.client.post(f"/in/{token}/api/postevents?channelLabel=Twilio", content=b"a=b"),
+            await gateway.client.get("/v1/messages", headers={"X-Api-Key": key}),
+        ):
+            # A provider that is answered 4xx may never send the callback again.
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) >= 1
 
 
 async def test_a_stop_answers_what_is_under_way(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:

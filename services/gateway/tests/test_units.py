@@ -78,7 +78,7 @@ def test_client_address() -> None:
 
 
 def test_credentials_of_nobody() -> None:
-    index = CredentialIndex()
+    index = CredentialIndex(lambda: True)
     assert index.from_values(None, None) is None
     assert index.from_values(b"bhk_" + b"0" * 12 + b"_" + b"0" * 48, None) is None
     assert index.from_values(None, b"Basic " + b"=" * 400) is None

@@ -92,3 +92,27 @@ async def test_tenants_do_not_meet(rig: Any, make: Any) -> None:
         assert len(listed.messages) == count
         events = await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id=tenant_id))
         assert {event.tenant_id for event in events.events} <= {tenant_id}
+
+
+async def test_the_largest_callback_that_a_tenant_may_send_passes_and_what_comes_after_it_too(
+    rig: Any, make: Any
+) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    events = [
+        {
+            "email": f"person{n}@example.com",
+            "timestamp": 1700000000,
+            "event": "open",
+            "sg_event_id": f"e{n}",
+            "note": "x" * 3900,
+        }
+        for n in range(1000)
+    ]
+    body = make.sendgrid(*events)
+    assert 3.9e6 < len(body) < 4_194_304
+    await rig.publish(acme, make.callback(acme, body, channel="sendgrid"))
+    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent")))
+    await rig.drained(acme)
+    assert len(await rig.rows(EVENTS_COLLECTION)) == 1001
+    assert len(await rig.published()) == 1001

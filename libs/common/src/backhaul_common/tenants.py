@@ -111,6 +111,11 @@ class TenantDirectory:
         """Every tenant by id."""
         return MappingProxyType(self._tenants)
 
+    @property
+    def synced(self) -> bool:
+        """Whether all tenants have been read once."""
+        return self._synced
+
     def get(self, tenant_id: str) -> Tenant | None:
         """The tenant, or None."""
         return self._tenants.get(tenant_id)

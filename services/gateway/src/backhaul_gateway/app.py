@@ -130,7 +130,7 @@ async def create_app(
     collection = mongo.database(client, settings.mongo_database)[TENANTS_COLLECTION]
     store = MongoTenantStore(collection)
     directory = TenantDirectory(collection)
-    credentials = CredentialIndex()
+    credentials = CredentialIndex(lambda: directory.synced)
     states = TenantStates(providers, box, asyncio.get_running_loop().time)
     # Credentials last: a tenant that is found by its key is then known already.
     directory.listen(states.changed)

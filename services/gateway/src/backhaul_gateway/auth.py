@@ -8,9 +8,9 @@ from __future__ import annotations
 import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.secrets import CredentialKind, matches, parse_credential
 from backhaul_common.tenants import Credential, Tenant
 
@@ -34,7 +34,9 @@ def unauthenticated(message: str = "No credential that is valid here was sent.",
 class CredentialIndex:
     """Every tenant's credentials by their public id; fed by the tenant directory."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_complete: Callable[[], bool]) -> None:
+        """``is_complete`` says whether all tenants have been read: before, an unknown credential proves nothing."""
+        self._is_complete = is_complete
         self._owners: dict[str, tuple[str, Credential]] = {}
         self._ids: dict[str, tuple[str, ...]] = {}
         # Header value (or path token) to tenant, of what was found valid. Hashing a key costs 2 µs, finding it here
@@ -52,6 +54,13 @@ class CredentialIndex:
             self._ids[tenant_id] = tuple(credential.id for credential in tenant.credentials)
             for credential in tenant.credentials:
                 self._owners[credential.id] = (tenant_id, credential)
+
+    def refusal(self, message: str = "No credential that is valid here was sent.", fix: str = _FIX) -> BackhaulError:
+        """Why nobody was found: UNAUTHENTICATED, or, while the tenants have not been read, UNAVAILABLE.
+
+        A provider that is told 4xx may drop the callback for good, so no key is called wrong before it can be known.
+        """
+        return unauthenticated(message, fix) if self._is_complete() else unavailable("The tenant directory")
 
     def from_headers(self, headers: Headers) -> str | None:
         """The id of the tenant whose API key the headers carry, or None."""

@@ -36,7 +36,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from backhaul_gateway.accesslog import AccessLog
-from backhaul_gateway.auth import CREDENTIAL_HEADERS, CredentialIndex, parse_basic, unauthenticated
+from backhaul_gateway.auth import CREDENTIAL_HEADERS, CredentialIndex, parse_basic
 from backhaul_gateway.body import GoneError, Receive, SlowError, read_body
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.ports import CallbackLog
@@ -200,8 +200,10 @@ class IngestEndpoint:
         state = self._states.get(tenant_id) if tenant_id is not None else None
         if state is None:
             if token is not None:
-                raise unauthenticated("The ingest token in the path is not valid.", "Use the tenant's ingest token.")
-            raise unauthenticated()
+                raise self._credentials.refusal(
+                    "The ingest token in the path is not valid.", "Use the tenant's ingest token."
+                )
+            raise self._credentials.refusal()
         tenant = state.tenant
         seen.tenant = tenant.id
         if tenant.status != "active":

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
-from backhaul_gateway.auth import CredentialIndex, unauthenticated
+from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.ingest import label_of, no_channel
 from backhaul_gateway.openapi import problems
 from backhaul_gateway.state import TenantStates
@@ -96,7 +96,7 @@ def tenant_router(  # noqa: C901  # a list of routes, each of them flat
         tenant_id = credentials.from_headers(request.scope["headers"])
         state = states.get(tenant_id) if tenant_id is not None else None
         if state is None:
-            raise unauthenticated()
+            raise credentials.refusal()
         if state.tenant.status != "active":
             raise BackhaulError(
                 Code.FORBIDDEN, f"The tenant is {state.tenant.status}.", fix="Ask the platform team to activate it."

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from backhaul_common.secrets import SecretBox
 from backhaul_common.settings import CommonSettings
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -74,6 +75,14 @@ class GatewaySettings(CommonSettings):
         if isinstance(value, str):
             return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="after")
+    def _keys_are_usable(self) -> GatewaySettings:
+        try:
+            SecretBox(self.encryption_keys())
+        except OSError as exc:
+            raise ValueError(f"BACKHAUL_SECRET_KEYS_FILE cannot be read: {exc.strerror}") from exc
+        return self
 
     @model_validator(mode="after")
     def _object_store_is_whole(self) -> GatewaySettings:

@@ -37,6 +37,7 @@ PULL_EXPIRES_S = 30.0
 
 _GRACE_S = 3.0
 _LOOK_S = 1.0
+_TOO_LARGE_PAUSE_S = 5.0
 
 
 class JetStreamDelivery:
@@ -260,6 +261,13 @@ class FairFeed:
             self._missing.put_nowait(source)
             return
         # 404 and 408: the pull expired. 409: it is full in bytes, or the consumer moved to another server.
+        if "maxbytes" in description and source.expected == self._settings.normalizer_pull_messages:
+            # Full before anything fitted in: asking again at once would turn in circles at the speed of the network.
+            self._log.error(
+                "callback_larger_than_pull", tenant=source.tenant, pull_bytes=self._settings.normalizer_pull_bytes
+            )
+            asyncio.get_running_loop().call_later(_TOO_LARGE_PAUSE_S, self._pull_ended, source)
+            return
         self._pull_ended(source)
 
     # Taking.

@@ -1,6 +1,7 @@
 """Events into message states and communication counts: pure, and the same for every order of arrival.
 
-Every field of a message is a maximum, a minimum or a sum over its distinct events, so folding commutes. The counts of
+Every field of a message but ``created_at_us``, which only says when it was first heard of, is a maximum, a minimum or a
+sum over its distinct events, so folding commutes. The counts of
 a communication are sums over its messages; each fold says by how much they change.
 """
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 from backhaul_channels import Adapter, ChannelSettings, MalformedError
 from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Tenant, TenantDirectory
-from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_proto.callback.v1.callback_pb2 import SOURCE_REPLAY, Callback
 from pydantic import ValidationError
 
 from backhaul_normalizer.facts import Fact, fact, origin
@@ -91,6 +92,7 @@ def reject(callback: Callback, part: bytes, reason: str, stream_seq: int) -> Rej
         provider=callback.provider,
         reason=reason,
         callback=kept.SerializeToString(),
-        seen_at_us=callback.received_at_us,
+        # A replay carries the time at which the callback first arrived; it was seen now.
+        seen_at_us=time.time_ns() // 1000 if callback.source == SOURCE_REPLAY else callback.received_at_us,
         stream_seq=stream_seq,
     )

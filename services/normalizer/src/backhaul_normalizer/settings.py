@@ -15,7 +15,10 @@ class NormalizerSettings(CommonSettings):
     )
     normalizer_pull_messages: int = Field(64, ge=1, le=4096, description="Messages asked of one tenant at a time.")
     normalizer_pull_bytes: int = Field(
-        2 << 20, ge=1 << 16, description="Bytes asked of one tenant at a time; at least the largest callback."
+        8 << 20,
+        ge=6 << 20,
+        description="Bytes asked of one tenant at a time. A callback that is larger could never be had: tenants may be "
+        "allowed bodies of 4 MiB.",
     )
     normalizer_buffer_bytes: int = Field(
         64 << 20, ge=1 << 20, description="Callbacks held in memory; beyond it, no tenant is asked for more."
