@@ -153,7 +153,6 @@ async def test_started_while_mongodb_is_away(gateway_factory: GatewayFactory, fr
         assert {"mongodb", "tenants"} <= ready.json()["failing"].keys()
         answer = await gateway.client.get("/admin/v1/tenants", headers=gateway.admin)
         gateway.problem(answer, 503)
-        gateway.problem(await gateway.client.post("/api/postevents", headers={"X-Api-Key": "x"}), 401)
 
 
 async def test_no_key_is_called_wrong_before_the_tenants_are_known(

@@ -12,6 +12,7 @@ from backhaul_gateway.limits import TokenBucket, retry_after
 from backhaul_gateway.publisher import batch_of
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from cryptography.fernet import Fernet
 from pydantic import ValidationError
 
 
@@ -105,6 +106,7 @@ def test_invalid_settings(name: str, value: object) -> None:
 
 def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKHAUL_GATEWAY_ADMIN_TOKEN", "x" * 16)
+    monkeypatch.setenv("BACKHAUL_SECRET_KEYS", Fernet.generate_key().decode())
     monkeypatch.setenv("BACKHAUL_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8, ::1/128")
     monkeypatch.setenv("BACKHAUL_GATEWAY_PUBLIC_BASE_URL", "https://callbacks.example.com/base/")
     settings = GatewaySettings()
@@ -113,3 +115,11 @@ def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BACKHAUL_GATEWAY_PUBLIC_BASE_URL")
     assert GatewaySettings(gateway_host="::1").public_base_url(8080) == "http://[::1]:8080"
     assert "x" * 16 not in repr(settings)
+
+
+@pytest.mark.parametrize("keys", ["", "not-a-key", "AAAA", "é" * 44])
+def test_a_key_ring_that_cannot_be_used_stops_the_start(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    monkeypatch.setenv("BACKHAUL_GATEWAY_ADMIN_TOKEN", "x" * 16)
+    monkeypatch.setenv("BACKHAUL_SECRET_KEYS", keys)
+    with pytest.raises(ValidationError, match="BACKHAUL_SECRET_KEYS"):
+        GatewaySettings()

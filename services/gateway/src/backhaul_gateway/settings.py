@@ -79,9 +79,13 @@ class GatewaySettings(CommonSettings):
     @model_validator(mode="after")
     def _keys_are_usable(self) -> GatewaySettings:
         try:
-            SecretBox(self.encryption_keys())
+            keys = self.encryption_keys()
         except OSError as exc:
             raise ValueError(f"BACKHAUL_SECRET_KEYS_FILE cannot be read: {exc.strerror}") from exc
+        try:
+            SecretBox(keys)
+        except ValueError as exc:
+            raise ValueError(f"BACKHAUL_SECRET_KEYS holds what is no Fernet key: {exc}") from exc
         return self
 
     @model_validator(mode="after")

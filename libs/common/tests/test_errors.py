@@ -1,0 +1,123 @@
+"""The catalogue, and what is understood of errors that did not come from our own edge."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import grpc
+import pytest
+from backhaul_common.errors import CATALOGUE, BackhaulError, Code, unavailable
+from backhaul_common.rpc.errors import DETAILS_KEY, LONGEST_TEXT, from_rpc, to_details
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc.aio import AioRpcError, Metadata
+
+
+def rpc_error(status: grpc.StatusCode, text: str = "", details: bytes | None = None) -> AioRpcError:
+    trailing = Metadata((DETAILS_KEY, details)) if details is not None else Metadata()
+    return AioRpcError(status, Metadata(), trailing, details=text)
+
+
+def test_the_catalogue_covers_every_code() -> None:
+    assert set(CATALOGUE) == set(Code)
+    assert all(meaning.title for meaning in CATALOGUE.values())
+
+
+def test_each_grpc_status_means_one_code() -> None:
+    counts = Counter(meaning.grpc_status for meaning in CATALOGUE.values())
+    assert max(counts.values()) == 1
+    assert grpc.StatusCode.OK not in counts
+    # What gRPC itself says when nobody caught an exception must not be what we say on purpose.
+    assert grpc.StatusCode.UNKNOWN not in counts
+
+
+def test_http_statuses_agree_with_what_the_codes_mean() -> None:
+    for code, meaning in CATALOGUE.items():
+        assert 400 <= meaning.http_status < 600, code
+        if meaning.http_status < 500:
+            # A client error says that the same request cannot succeed, with the one exception that HTTP knows.
+            assert meaning.retryable == (meaning.http_status == 429), code
+    assert not CATALOGUE[Code.INTERNAL].retryable
+    assert CATALOGUE[Code.UNAVAILABLE].http_status == 503
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_typed_error_survives_the_wire(code: Code) -> None:
+    sent = BackhaulError(code, "Größe «1»\nline", field="limits.burst", fix="Ask for less.", retry_after_s=2.5)
+    found = from_rpc(rpc_error(CATALOGUE[code].grpc_status, "x", to_details(sent)))
+    assert (found.code, found.message, found.field, found.fix, found.retry_after_s) == (
+        code,
+        sent.message,
+        sent.field,
+        sent.fix,
+        2.5,
+    )
+    assert (
+        from_rpc(rpc_error(CATALOGUE[code].grpc_status, "x", to_details(BackhaulError(code, "m")))).retry_after_s
+        is None
+    )
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_bare_status_means_its_code(code: Code) -> None:
+    assert from_rpc(rpc_error(CATALOGUE[code].grpc_status, "why")).code is code
+
+
+@pytest.mark.parametrize(
+    "status",
+    [grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL],
+)
+def test_what_is_unexpected_is_internal_and_says_nothing(status: grpc.StatusCode) -> None:
+    found = from_rpc(rpc_error(status, "secret detail"))
+    assert found.code is Code.INTERNAL
+    assert "secret" not in str(found)
+
+
+def test_a_cancelled_call_may_be_tried_again() -> None:
+    found = from_rpc(rpc_error(grpc.StatusCode.CANCELLED, "shutting down"))
+    assert found.code is Code.UNAVAILABLE
+    assert found.retry_after_s is not None
+
+
+def _foreign_details(domain: str, **metadata: str) -> bytes:
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason="not_found", domain=domain, metadata=metadata))
+    serialized: bytes = status_pb2.Status(code=5, message="theirs", details=[detail]).SerializeToString()
+    return serialized
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        b"",
+        b"\xff\xff\xff no protobuf",
+        _foreign_details("googleapis.com"),
+        _foreign_details("backhaul", retry_after_s="soon"),
+        status_pb2.Status(
+            details=[any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")]
+        ).SerializeToString(),
+    ],
+)
+def test_foreign_or_broken_details_leave_the_status(details: bytes) -> None:
+    found = from_rpc(rpc_error(grpc.StatusCode.NOT_FOUND, "no such row", details))
+    assert found.code is Code.NOT_FOUND
+    assert found.message == "no such row"
+
+
+def test_details_are_bounded_and_encodable() -> None:
+    """A message that quotes its input must still cross: gRPC drops answers whose metadata is too long."""
+    error = BackhaulError(Code.INVALID_ARGUMENT, "x" * 50_000 + "\ud800", field="é" * 9000, fix="\ud800")
+    details = to_details(error)
+    assert len(details) < 6000
+    found = from_rpc(rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "", details))
+    assert len(found.message) == LONGEST_TEXT
+    assert found.message.endswith("…")
+    assert found.fix == "?"
+
+
+def test_text_and_meaning() -> None:
+    error = BackhaulError(Code.CONFLICT, "It is taken.", field="queue_path", fix="Choose another.")
+    assert str(error) == "conflict: queue_path: It is taken. Choose another."
+    assert error.meaning.http_status == 409
+    assert unavailable("NATS").meaning.retryable
+    assert str(unavailable("NATS")).startswith("unavailable: NATS")

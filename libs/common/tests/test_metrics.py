@@ -1,0 +1,160 @@
+"""Metrics: the catalogue's names, and what Prometheus and an OTLP collector are shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent import futures
+from queue import Queue
+from typing import Any
+
+import grpc
+import pytest
+from backhaul_common import metrics as module
+from backhaul_common.metrics import Metric, Metrics, catalogue
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+# https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,254}")
+# https://opentelemetry.io/docs/specs/semconv/general/metrics/: UCUM, or an annotation in braces.
+UNIT = re.compile(r"s|By|1|\{[a-z]+\}")
+
+COUNTED = Metric("backhaul_test_callbacks", "{callback}", "Things.", ("tenant", "outcome"))
+SECONDS = Metric("backhaul_test_duration", "s", "Durations.")
+SIZES = Metric("backhaul_test_batch", "{event}", "Sizes.")
+WAITING = Metric("backhaul_test_waiting", "By", "Bodies.")
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metrics]:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    made = Metrics("test")
+    yield made
+    made.close()
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample by name and labels, without those that the exporter adds to say who measured."""
+    return {
+        (
+            sample.name,
+            tuple(sorted((key, value) for key, value in sample.labels.items() if not key.startswith("otel_"))),
+        ): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+def test_names_are_unique_and_follow_the_conventions() -> None:
+    all_metrics = [value for value in vars(module).values() if isinstance(value, Metric)]
+    assert len(all_metrics) == len(catalogue()) > 10
+    for metric in all_metrics:
+        assert NAME.fullmatch(metric.name)
+        assert re.match(r"backhaul_(gateway|normalizer)_", metric.name)
+        # Prometheus' exporter adds these.
+        assert not metric.name.endswith(("_total", "_seconds", "_count", "_bucket", "_sum")), metric.name
+        assert UNIT.fullmatch(metric.unit), metric
+        assert metric.description.endswith("."), metric
+        assert len(set(metric.labels)) == len(metric.labels)
+        # Reserved by Prometheus, or without bound.
+        assert not {"le", "quantile", "job", "instance", "message_id", "url"} & set(metric.labels)
+
+
+def test_the_whole_catalogue_renders(metrics: Metrics) -> None:
+    for metric in catalogue().values():
+        metrics.counter(metric).add(*("x" for _ in metric.labels))
+    rendered = {name for name, _ in samples(metrics)}
+    assert len([name for name in rendered if name.endswith("_total")]) == len(catalogue())
+    assert "backhaul_gateway_callbacks_total" in rendered
+    assert "backhaul_normalizer_lag_seconds_total" in rendered
+
+
+def test_counters_with_labels(metrics: Metrics) -> None:
+    counter = metrics.counter(COUNTED)
+    counter.add("acme", "stored")
+    counter.add("acme", "stored", amount=4)
+    counter.add('we"ird\n\\', "stored")
+    assert counter.value("acme", "stored") == 5
+    assert counter.value("acme", "refused") == 0
+    found = samples(metrics)
+    assert found["backhaul_test_callbacks_total", (("outcome", "stored"), ("tenant", "acme"))] == 5
+    assert found["backhaul_test_callbacks_total", (("outcome", "stored"), ("tenant", 'we"ird\n\\'))] == 1
+
+
+def test_wrong_labels_are_refused_and_the_others_still_shown(metrics: Metrics) -> None:
+    counter = metrics.counter(COUNTED)
+    counter.add("acme", "stored")
+    for labels in ((), ("acme",), ("acme", "stored", "more")):
+        with pytest.raises(ValueError, match="backhaul_test_callbacks has the labels"):
+            counter.add(*labels)
+    assert samples(metrics)["backhaul_test_callbacks_total", (("outcome", "stored"), ("tenant", "acme"))] == 1
+
+
+def test_gauges_are_asked_when_collected(metrics: Metrics) -> None:
+    values = [1.0, 2.5]
+    metrics.gauge(WAITING, lambda: values.pop(0))
+    assert samples(metrics)["backhaul_test_waiting_bytes", ()] == 1
+    assert samples(metrics)["backhaul_test_waiting_bytes", ()] == 2.5
+
+
+def test_a_gauge_that_fails_hides_nothing_else(metrics: Metrics) -> None:
+    metrics.gauge(WAITING, lambda: 1 / 0)
+    metrics.counter(COUNTED).add("acme", "stored")
+    assert ("backhaul_test_callbacks_total", (("outcome", "stored"), ("tenant", "acme"))) in samples(metrics)
+
+
+def test_buckets_follow_the_unit(metrics: Metrics) -> None:
+    seconds, sizes = metrics.histogram(SECONDS), metrics.histogram(SIZES)
+    for value in (0.0005, 0.02, 0.02, 40.0):
+        seconds.record(value)
+    sizes.record(75)
+    found = samples(metrics)
+    assert found["backhaul_test_duration_seconds_count", ()] == 4
+    assert found["backhaul_test_duration_seconds_sum", ()] == pytest.approx(40.0405)
+    assert found["backhaul_test_duration_seconds_bucket", (("le", "0.001"),)] == 1
+    assert found["backhaul_test_duration_seconds_bucket", (("le", "0.025"),)] == 3
+    assert found["backhaul_test_duration_seconds_bucket", (("le", "30.0"),)] == 3
+    assert found["backhaul_test_duration_seconds_bucket", (("le", "+Inf"),)] == 4
+    assert found["backhaul_test_batch_bucket", (("le", "64"),)] == 0
+    assert found["backhaul_test_batch_bucket", (("le", "128"),)] == 1
+
+
+def test_two_processes_worth_of_metrics_live_side_by_side(metrics: Metrics) -> None:
+    other = Metrics("other")
+    other.counter(COUNTED).add("acme", "stored")
+    assert b"backhaul_test_callbacks" not in metrics.render()
+    assert b"backhaul_test_callbacks" in other.render()
+    other.close()
+
+
+class _Collector(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self) -> None:
+        self.requests: Queue[Any] = Queue()
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC dictates the name
+        self.requests.put(request)
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
+def test_a_collector_gets_the_last_values_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = _Collector()
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]  # generated
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    try:
+        metrics = Metrics("test")
+        metrics.counter(COUNTED).add("acme", "stored", amount=7)
+        metrics.close()
+        request = collector.requests.get(timeout=5)
+    finally:
+        server.stop(0).wait()
+    (metric,) = request.resource_metrics[0].scope_metrics[0].metrics
+    assert metric.name == COUNTED.name
+    assert metric.sum.is_monotonic
+    (point,) = metric.sum.data_points
+    assert {one.key: one.value.string_value for one in point.attributes} == {"tenant": "acme", "outcome": "stored"}
+    assert (point.as_double or point.as_int) == 7

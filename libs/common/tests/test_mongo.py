@@ -1,0 +1,157 @@
+"""MongoDB: what is worth another try, transactions against a real replica set."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+from backhaul_common import mongo
+from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_local.mongod import MongoServer
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    DuplicateKeyError,
+    InvalidOperation,
+    OperationFailure,
+    ServerSelectionTimeoutError,
+)
+
+
+@pytest.fixture
+def client(mongo_server: MongoServer) -> Iterator[mongo.Client]:
+    made = mongo.connect(mongo_server.uri)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port where nobody listens, for as long as the test runs: bound, so that nobody else gets it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("exc", "transient"),
+    [
+        (AutoReconnect("gone"), True),
+        (ServerSelectionTimeoutError("nobody"), True),
+        (OperationFailure("stepping down", 189), True),
+        (OperationFailure("cursor not found", 43), True),
+        (OperationFailure("x", 1, {"errorLabels": ["TransientTransactionError"]}), True),
+        (OperationFailure("x", 1, {"errorLabels": ["UnknownTransactionCommitResult"]}), True),
+        (OperationFailure("x", 1, {"errorLabels": ["RetryableWriteError"]}), True),
+        (OperationFailure("bad query", 2), False),
+        (OperationFailure("no code"), False),
+        (DuplicateKeyError("taken", 11000), False),
+        (BulkWriteError({"writeErrors": [{"code": 11000}]}), False),
+        (InvalidOperation("closed"), False),
+        (unavailable("NATS"), True),
+        (BackhaulError(Code.CONFLICT, "taken"), False),
+        (ValueError("x"), False),
+        (asyncio.CancelledError(), False),
+    ],
+)
+def test_what_may_succeed_later(exc: BaseException, transient: bool) -> None:
+    assert mongo.is_transient(exc) is transient
+
+
+async def test_away_is_unavailable_and_within_the_timeout(closed_port: int) -> None:
+    client = mongo.connect(f"mongodb://127.0.0.1:{closed_port}/?replicaSet=rs0", timeout_ms=200)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(BackhaulError) as caught:
+        await mongo.ping(client)
+    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.retry_after_s
+    assert "127.0.0.1" not in str(caught.value)
+    with pytest.raises(BackhaulError, match="The tenants are away"):
+        async with mongo.translated("The tenants are away, that"):
+            await mongo.database(client, "x")["y"].find_one({})
+    assert loop.time() - began < 2
+    client.close()
+
+
+async def test_other_errors_come_through(client: mongo.Client, mongo_database: str) -> None:
+    collection = mongo.database(client, mongo_database)["things"]
+    await mongo.ping(client)
+    async with mongo.translated():
+        await collection.insert_one({"_id": 1})
+    with pytest.raises(DuplicateKeyError):
+        async with mongo.translated():
+            await collection.insert_one({"_id": 1})
+    with pytest.raises(KeyError):
+        async with mongo.translated():
+            raise KeyError
+
+
+async def test_writes_wait_for_the_majority(client: mongo.Client, mongo_database: str) -> None:
+    database = mongo.database(client, mongo_database)
+    collection = database["things"]
+    assert collection.write_concern.document["w"] == "majority"
+    assert collection.read_concern.level == "majority"
+    assert collection.codec_options.tz_aware
+
+
+async def test_a_conflict_of_two_transactions_is_retried(client: mongo.Client, mongo_database: str) -> None:
+    """Two writers that both read before either wrote: without the retry one of the two increments would fail."""
+    counters = mongo.database(client, mongo_database)["counters"]
+    await counters.insert_one({"_id": "c", "n": 0})
+    both_have_read = asyncio.Barrier(2)
+    runs = [0, 0]
+
+    async def increment(writer: int) -> int:
+        async def work(session: mongo.Session) -> int:
+            runs[writer] += 1
+            document = await counters.find_one({"_id": "c"}, session=session)
+            assert document is not None
+            if runs[writer] == 1:
+                await both_have_read.wait()
+            await counters.update_one({"_id": "c"}, {"$set": {"n": document["n"] + 1}}, session=session)
+            return int(document["n"]) + 1
+
+        return await mongo.in_transaction(client, work)
+
+    async with asyncio.timeout(15):
+        results = await asyncio.gather(increment(0), increment(1))
+    assert sorted(results) == [1, 2]
+    assert sum(runs) >= 3
+    assert await counters.find_one({"_id": "c"}) == {"_id": "c", "n": 2}
+
+
+async def test_a_transaction_that_fails_leaves_nothing(client: mongo.Client, mongo_database: str) -> None:
+    things = mongo.database(client, mongo_database)["things"]
+    await things.insert_one({"_id": "before"})
+
+    async def work(session: mongo.Session) -> None:
+        await things.insert_one({"_id": "inside"}, session=session)
+        raise BackhaulError(Code.FAILED_PRECONDITION, "no")
+
+    with pytest.raises(BackhaulError, match="no"):
+        await mongo.in_transaction(client, work)
+    assert await things.count_documents({}) == 1
+
+
+async def test_a_transaction_that_is_cancelled_leaves_nothing(client: mongo.Client, mongo_database: str) -> None:
+    things = mongo.database(client, mongo_database)["things"]
+    await things.insert_one({"_id": "x", "n": 0})
+    written = asyncio.Event()
+
+    async def work(session: mongo.Session) -> None:
+        await things.update_one({"_id": "x"}, {"$set": {"n": 1}}, session=session)
+        written.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(mongo.in_transaction(client, work))
+    await written.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # The lock is gone as well: another writer does not wait for the transaction's time to run out.
+    async with asyncio.timeout(5):
+        await things.update_one({"_id": "x"}, {"$inc": {"n": 10}})
+    assert await things.find_one({"_id": "x"}) == {"_id": "x", "n": 10}

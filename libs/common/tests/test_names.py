@@ -1,0 +1,126 @@
+"""Names: whatever is accepted is legal in a NATS subject, and names that people take for one are one."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import pytest
+from backhaul_common import names
+from backhaul_common.errors import BackhaulError, Code
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LEGAL_TOKEN = re.compile(r"[!-)+\-/-=?-~]+")  # Visible ASCII without ``.``, ``*`` and ``>``.
+LEGAL_CONSUMER = re.compile(r"[A-Za-z0-9_-]+")
+
+queue_paths = st.from_regex(names._QUEUE_PATH, fullmatch=True)
+labels = st.from_regex(names._LABEL, fullmatch=True)
+tenant_ids = st.from_regex(names._TENANT_ID, fullmatch=True)
+
+
+@settings(deadline=None)
+@given(queue_paths, labels)
+def test_accepted_names_make_legal_subjects(path: str, label: str) -> None:
+    key = names.channel_key(names.check_label(label))
+    subject = names.events_subject(names.check_queue_path(path), key, "delivered")
+    assert names.callbacks_subject(path, key) == subject.replace("events", "callbacks", 1).removesuffix(".delivered")
+    tokens = subject.split(".")
+    assert len(tokens) == 4
+    assert all(LEGAL_TOKEN.fullmatch(token) for token in tokens)
+    assert subject.startswith(names.events_of(path).removesuffix(">"))
+    # No channel's key needs escaping as a field name of MongoDB either.
+    assert not key.startswith("$")
+
+
+@settings(deadline=None)
+@given(st.text(max_size=70))
+def test_no_text_slips_through(text: str) -> None:
+    for check in (names.check_queue_path, names.check_label, names.check_tenant_id):
+        with suppress(BackhaulError):
+            accepted = check(text)
+            assert LEGAL_TOKEN.fullmatch(names.channel_key(accepted))
+            assert len(accepted) <= 64
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "a.b",
+        "a b",
+        "*",
+        ">",
+        "a>",
+        "a\n",
+        "\na",
+        "ä",
+        "a" * 65,
+        "a\x00",
+        "\U0001d41a",
+        "\u0661",
+        "a/b",
+        "$JS",
+        "a\u200b",
+    ],
+)
+def test_refused_queue_paths(bad: str) -> None:
+    with pytest.raises(BackhaulError) as caught:
+        names.check_queue_path(bad, field="body.queue_path")
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.field == "body.queue_path"
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("bad", ["", " a", "a ", "-a", "a-", "a.b", "a\tb", "a\n", "\u017fms", "a" * 65])
+def test_refused_labels(bad: str) -> None:
+    with pytest.raises(BackhaulError):
+        names.check_label(bad)
+
+
+@pytest.mark.parametrize("bad", ["", "A", "a.", "-a", "a_", "a\n", "a" * 65, "a b"])
+def test_refused_tenant_ids(bad: str) -> None:
+    with pytest.raises(BackhaulError):
+        names.check_tenant_id(bad)
+
+
+def test_the_longest_names_are_accepted() -> None:
+    assert names.check_queue_path("Q" * 64) == "Q" * 64
+    assert names.check_label("L" * 64) == "L" * 64
+    assert names.check_tenant_id("t" * 64) == "t" * 64
+
+
+@settings(deadline=None)
+@given(labels)
+def test_case_and_blanks_fold_and_the_key_is_its_own_key(label: str) -> None:
+    key = names.channel_key(label)
+    assert (
+        names.channel_key(label.upper())
+        == names.channel_key(label.lower())
+        == names.channel_key(label.swapcase())
+        == key
+    )
+    assert names.channel_key(label.replace(" ", "-")) == key
+    assert names.channel_key(key) == key
+
+
+def test_the_labels_of_the_design() -> None:
+    assert names.channel_key("Outbound Delivery") == names.channel_key("OUTBOUND-delivery") == "outbound-delivery"
+    assert names.channel_key("mPulse") == "mpulse"
+
+
+@settings(deadline=None)
+@given(queue_paths)
+def test_queue_paths_that_differ_in_case_are_one(path: str) -> None:
+    assert names.queue_path_key(path.swapcase()) == names.queue_path_key(path)
+    assert names.callbacks_of(path.upper()) == names.callbacks_of(path.lower())
+
+
+@settings(deadline=None)
+@given(tenant_ids)
+def test_a_consumers_name_is_legal(tenant_id: str) -> None:
+    assert LEGAL_CONSUMER.fullmatch(names.normalizer_consumer(names.check_tenant_id(tenant_id)))
+
+
+def test_changes_of_tenants_are_stored_in_no_stream() -> None:
+    assert not names.TENANT_CHANGED_SUBJECT.startswith(("callbacks.", "events."))
