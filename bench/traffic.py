@@ -39,7 +39,7 @@ class Traffic:
 
     def __init__(self, base_url: str, *, seed: int = 1) -> None:
         self._base_url = base_url
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311  # repeatable test data, no secret
         self._key = ec.generate_private_key(ec.SECP256R1())
 
     @property

@@ -1,0 +1,275 @@
+"""The real stack, set up for measuring: tenants, prefilled streams, and ways back to an empty store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx
+import nats
+from backhaul_common.names import (
+    CALLBACKS_STREAM,
+    COMMUNICATIONS_COLLECTION,
+    DEAD_LETTERS_COLLECTION,
+    EVENTS_COLLECTION,
+    EVENTS_STREAM,
+    MESSAGES_COLLECTION,
+    TENANTS_COLLECTION,
+    callbacks_subject,
+    normalizer_consumer,
+    queue_path_key,
+)
+from backhaul_common.secrets import new_credential
+from backhaul_local.service import GATEWAY, NORMALIZER, Service, ServiceSpec
+from backhaul_local.stack import Stack, StackConfig
+from generators import LoadError
+from meter import Meter, Reading
+from nats.aio.client import Client as NatsClient
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+from prometheus_client.parser import text_string_to_metric_families
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from traffic import AUTH_TOKEN, Traffic
+
+Document = dict[str, Any]
+
+PROCESSED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
+EMPTY_ROUTE = ServiceSpec(
+    name="empty_route",
+    module="empty_route",
+    ports={"http": 8099},
+    env={"BENCH_EMPTY_ROUTE_PORT": "{http}", "PYTHONPATH": str(Path(__file__).parent).replace("{", "{{")},
+    http_port="http",
+)
+_LIMITS = {"requests_per_second": 1_000_000, "burst": 10_000_000}
+_IN_FLIGHT = 64
+_PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A backlog that was normalised: ``events`` between two readings, the first event's commit and the last ack."""
+
+    events: int
+    before: Reading
+    after: Reading
+
+    @property
+    def per_1000(self) -> dict[str, float]:
+        """CPU seconds of each process per 1,000 events."""
+        return self.after.per_1000(self.before, self.events)
+
+    @property
+    def per_core_s(self) -> float:
+        """Events per CPU second of the normalizer."""
+        return 1000 / self.per_1000["normalizer"]
+
+    @property
+    def per_second(self) -> float:
+        """Events per second of the clock."""
+        return self.events / (self.after.at - self.before.at)
+
+
+class Installation:
+    """Everything that the scenarios need of the stack."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        folder: Path,
+        mongo: AsyncMongoClient[Document],
+        client: NatsClient,
+        say: Callable[[str], None],
+    ) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.say = say
+        self.mongo = mongo
+        self.nats = client
+        self.js: JetStreamContext = client.jetstream(timeout=30)
+        self.meter = Meter(stack)
+        self.gateway_port = stack.port("gateway", "http")
+        self.empty_route_port = stack.port("empty_route", "http")
+        self.host = stack.gateway_url.removeprefix("http://")
+        self.traffic = Traffic(stack.gateway_url)
+
+    @property
+    def database(self) -> AsyncDatabase[Document]:
+        """The database of the stack."""
+        return self.mongo[self.stack.mongo_database]
+
+    # Tenants.
+
+    async def register(self, tenant: str) -> str:
+        """Register ``tenant`` with both channels and no limit that matters; its API key."""
+        admin = {"Authorization": f"Bearer {self.stack.admin_token}"}
+        secrets = {"Twilio": AUTH_TOKEN, "SendGrid": self.traffic.sendgrid_public_key}
+        async with httpx.AsyncClient(base_url=self.stack.gateway_url, headers=admin, timeout=10) as client:
+            body = {"id": tenant, "name": tenant, "queue_path": tenant, "limits": _LIMITS}
+            answer = await client.post("/admin/v1/tenants", json=body)
+            answer.raise_for_status()
+            key: str = answer.json()["api_key"]
+            for label, secret in secrets.items():
+                path = f"/admin/v1/tenants/{tenant}/channels/{label}"
+                (await client.put(path, json={"secrets": [secret]})).raise_for_status()
+        return key
+
+    async def clone(self, template: str, names: Sequence[str]) -> dict[str, str]:
+        """Copy the tenant ``template`` under ``names``; their API keys. Services read it when they start."""
+        source = await self.database[TENANTS_COLLECTION].find_one({"_id": template})
+        assert source is not None
+        documents, keys = [], {}
+        for name in names:
+            credential_id, keys[name], digest = new_credential("api")
+            credential = {**source["credentials"][0], "id": credential_id, "kind": "api", "digest": digest}
+            own = {"_id": name, "name": name, "queue_path": name, "queue_path_key": queue_path_key(name)}
+            documents.append({**source, **own, "credentials": [credential]})
+        await self.database[TENANTS_COLLECTION].insert_many(documents)
+        return keys
+
+    # Services.
+
+    async def stop(self, *services: str) -> None:
+        """Stop the services that run."""
+        for name in services:
+            if not await self.stack.service(name).stop():
+                raise LoadError(f"{name} had to be killed.")
+
+    async def ensure(self, *services: str) -> None:
+        """Start the services that do not run."""
+        for name in services:
+            if not self.stack.service(name).running:
+                await self.stack.service(name).start()
+
+    async def stored(self, tenant: str) -> int:
+        """Callbacks of ``tenant`` that the gateway answered with 200 since it started."""
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(f"{self.stack.gateway_url}/metrics")).text
+        return sum(
+            int(sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "backhaul_gateway_callbacks_total"
+            and (sample.labels["tenant"], sample.labels["outcome"]) == (tenant, "stored")
+        )
+
+    # What is stored.
+
+    async def prefill(self, tenant: str, channel: str, messages: Sequence[bytes]) -> None:
+        """Put serialised CallbackBatches into CALLBACKS, as the gateway does."""
+        for at in range(0, len(messages), _IN_FLIGHT):
+            await asyncio.gather(
+                *(self.js.publish(callbacks_subject(tenant, channel), one) for one in messages[at : at + _IN_FLIGHT])
+            )
+
+    async def forget(self, tenants: Sequence[str], database: str | None = None, *, empty: bool = True) -> None:
+        """Make the callbacks of ``tenants`` look new: nothing processed (unless ``empty`` is false), nothing published,
+        no position kept. The normalizer must not run; it makes everything anew when it starts."""
+        if empty:
+            for collection in PROCESSED:
+                await self.mongo[database or self.stack.mongo_database].drop_collection(collection)
+        # Deleted, not purged: a purged stream still knows the message ids of the last two minutes.
+        await _if_found(self.js.delete_stream, EVENTS_STREAM)
+        for tenant in tenants:
+            await _if_found(self.js.delete_consumer, CALLBACKS_STREAM, normalizer_consumer(tenant))
+
+    async def purge_callbacks(self) -> None:
+        """Empty CALLBACKS."""
+        await self.js.purge_stream(CALLBACKS_STREAM)
+
+    async def drain(self, expected: int, database: str | None = None) -> Drained:
+        """Start the normalizer and let it process the backlog, which must be ``expected`` new events, to its end.
+
+        The clock starts when the first batch is done, so that starting the process does not count. What is done is
+        read from the normalizer's log, where a batch has its line once it is acknowledged: asking the servers for it
+        would cost them more than what is measured.
+        """
+        events = self.mongo[database or self.stack.mongo_database][EVENTS_COLLECTION]
+        at_first = await events.estimated_document_count()
+        service = self.stack.service("normalizer")
+        batches = _BatchLines(service.log_path)
+        service.launch()
+        first = await self._until(batches.events, 1, service, 0.002)
+        before = self.meter.read()
+        count = await self._until(batches.events, expected, service, 0.01)
+        after = self.meter.read()
+        await service.wait_ready()
+        stored = await events.estimated_document_count() - at_first
+        if not stored == count == expected:
+            raise LoadError(f"{expected} new events were expected; {count} were reported, {stored} are stored.")
+        return Drained(count - first, before, after)
+
+    async def until_committed(self, count: int) -> None:
+        """Return when the store holds ``count`` events."""
+        events, service = self.database[EVENTS_COLLECTION], self.stack.service("normalizer")
+        await self._until(events.estimated_document_count, count, service, 0.01)
+
+    async def until_consumers(self, count: int) -> None:
+        """Return when the normalizer has made its consumers for ``count`` tenants."""
+
+        async def present() -> int:
+            return (await self.js.stream_info(CALLBACKS_STREAM)).state.consumer_count
+
+        await self._until(present, count, self.stack.service("normalizer"), 0.05)
+
+    async def _until(self, read: Callable[[], Awaitable[int]], least: int, service: Service, interval_s: float) -> int:
+        # Neither the store nor the broker tells an outsider of this as an event, so they are asked, this often.
+        async with asyncio.timeout(_PATIENCE_S):
+            while (value := await read()) < least:
+                if not service.running:
+                    raise LoadError(f"{service.name} has ended:\n{service.log_tail()}")
+                await asyncio.sleep(interval_s)
+        return value
+
+
+class _BatchLines:
+    """The normalizer's log from now on: how many new events its batches had."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Opened late: a log that has grown large is moved away when the process starts.
+        self._file: BinaryIO | None = None
+        self._skip = path.stat().st_size if path.exists() else 0
+        self._unfinished = b""
+        self._events = 0
+
+    async def events(self) -> int:
+        """All so far."""
+        if self._file is None:
+            self._file = self._path.open("rb")
+            if self._path.stat().st_size >= self._skip:
+                self._file.seek(self._skip)
+        *lines, self._unfinished = (self._unfinished + self._file.read()).split(b"\n")
+        for line in lines:
+            if b'"event":"batch"' in line.replace(b": ", b":"):
+                self._events += json.loads(line)["events"]
+        return self._events
+
+
+@asynccontextmanager
+async def installation(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Installation]:
+    """A stack in ``folder`` with everything running; nothing runs afterwards. ``say`` is told what is being done."""
+    config = StackConfig(
+        data_dir=folder, services=(NORMALIZER, GATEWAY, EMPTY_ROUTE), with_object_store=False, log_level="info"
+    )
+    async with Stack(config) as stack:
+        mongo: AsyncMongoClient[Document] = AsyncMongoClient(stack.mongo_uri)
+        async with mongo:
+            client = await nats.connect(stack.nats_url, name="bench")
+            try:
+                yield Installation(stack, folder, mongo, client, say)
+            finally:
+                await client.close()
+
+
+async def _if_found(delete: Callable[..., Awaitable[object]], *names: str) -> None:
+    try:
+        await delete(*names)
+    except NotFoundError:
+        return  # There was nothing to delete.
