@@ -132,7 +132,7 @@ async def _store(
     await site.stop("normalizer")
     await site.purge_callbacks()
     filled = await fill(site, tenant, events, (1, 1))
-    await site.forget([tenant])
+    await site.forget()
     await site.drain(filled)
     await site.stop("normalizer")
     site.say(f"growth, storing {stored:,} events")
@@ -147,7 +147,7 @@ async def _store(
             for database in (empty, full):
                 site.say(f"growth, round {round_ + 1} of {rounds}, {stored if database == full else 0:,} events stored")
                 await site.stop("normalizer")
-                await site.forget([tenant], database, empty=database == empty)
+                await site.forget(database, empty=database == empty)
                 if database == full:
                     await _remove(site, tenant)
                 service.env["BACKHAUL_MONGO_DATABASE"] = database

@@ -19,9 +19,9 @@ from backhaul_common.names import (
     EVENTS_COLLECTION,
     EVENTS_STREAM,
     MESSAGES_COLLECTION,
+    NORMALIZER_CONSUMER,
     TENANTS_COLLECTION,
     callbacks_subject,
-    normalizer_consumer,
     queue_path_key,
 )
 from backhaul_common.secrets import new_credential
@@ -168,16 +168,15 @@ class Installation:
                 *(self.js.publish(callbacks_subject(tenant, channel), one) for one in messages[at : at + _IN_FLIGHT])
             )
 
-    async def forget(self, tenants: Sequence[str], database: str | None = None, *, empty: bool = True) -> None:
-        """Make the callbacks of ``tenants`` look new: nothing processed (unless ``empty`` is false), nothing published,
+    async def forget(self, database: str | None = None, *, empty: bool = True) -> None:
+        """Make all callbacks look new: nothing processed (unless ``empty`` is false), nothing published,
         no position kept. The normalizer must not run; it makes everything anew when it starts."""
         if empty:
             for collection in PROCESSED:
                 await self.mongo[database or self.stack.mongo_database].drop_collection(collection)
         # Deleted, not purged: a purged stream still knows the message ids of the last two minutes.
         await _if_found(self.js.delete_stream, EVENTS_STREAM)
-        for tenant in tenants:
-            await _if_found(self.js.delete_consumer, CALLBACKS_STREAM, normalizer_consumer(tenant))
+        await _if_found(self.js.delete_consumer, CALLBACKS_STREAM, NORMALIZER_CONSUMER)
 
     async def purge_callbacks(self) -> None:
         """Empty CALLBACKS."""

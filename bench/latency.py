@@ -26,7 +26,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, seconds: f
     await site.ensure("gateway")
     await site.stop("normalizer", "empty_route")
     key = await site.register(_TENANT)
-    await site.forget([_TENANT])
+    await site.forget()
     await site.ensure("normalizer")
     most = await _sustained(site, key, at_most)
     report.add(

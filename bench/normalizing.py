@@ -47,7 +47,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
         tenant: await fill(site, tenant, events if all(shares) else events // 2, shares)
         for tenant, shares in _TENANTS.items()
     }
-    await site.forget(list(_TENANTS))
+    await site.forget()
     # The callbacks of the others wait no longer after this, so each later start finds one tenant's backlog only.
     await site.drain(sum(filled.values()))
     measured: dict[str, list[Drained]] = {tenant: [] for tenant in _TENANTS}
@@ -55,7 +55,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
         for tenant, expected in filled.items():
             site.say(f"{tenant}, round {round_ + 1} of {rounds}")
             await site.stop("normalizer")
-            await site.forget([tenant])
+            await site.forget()
             measured[tenant].append(await site.drain(expected))
     mix, twilio, sendgrid = measured.values()
     note = f"half Twilio ({GROUP} callbacks a message), half SendGrid; CPU of the normalizer"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,10 +20,10 @@ from backhaul_common.ids import new_callback_id
 from backhaul_common.lifecycle import cancel
 from backhaul_common.names import (
     CALLBACKS_STREAM,
+    NORMALIZER_CONSUMER,
     TENANT_CHANGED_SUBJECT,
     TENANTS_COLLECTION,
     callbacks_subject,
-    normalizer_consumer,
 )
 from backhaul_common.rpc import connect
 from backhaul_common.tenants import Channel, Tenant
@@ -116,23 +116,31 @@ class Rig:
         )
         return ack.seq
 
-    async def drained(self, *tenants: Tenant, timeout_s: float = 20) -> None:
-        """Returns when every callback of ``tenants`` has been acknowledged.
+    @asynccontextmanager
+    async def another(self) -> AsyncIterator[None]:
+        """One more copy of the normalizer, for the length of the block."""
+        stop = asyncio.Event()
+        own = self.settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{choose_ports(1)[0]}"})
+        task = asyncio.create_task(app.run(own, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(task)
+
+    async def drained(self, *, timeout_s: float = 20) -> None:
+        """Returns when every callback that is in the stream has been committed and acknowledged.
 
         The broker has no event for that, so it is asked until it says so.
         """
         js = self.nats.jetstream()
         async with asyncio.timeout(timeout_s):
-            for one in tenants:
-                while True:
-                    try:
-                        info = await js.consumer_info(CALLBACKS_STREAM, normalizer_consumer(one.id))
-                    except NotFoundError:
-                        pass
-                    else:
-                        if not info.num_pending and not info.num_ack_pending:
-                            break
-                    await asyncio.sleep(0.02)
+            while True:
+                with suppress(NotFoundError):
+                    info = await js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+                    if not info.num_pending and not info.num_ack_pending:
+                        return
+                await asyncio.sleep(0.02)
 
     async def published(self) -> list[Event]:
         """Every event on EVENTS, in order."""

@@ -14,7 +14,7 @@ async def test_a_message_comes_together_out_of_order_and_duplicated(rig: Any, ma
     await rig.register(acme)
     for status in ("delivered", "queued", "sent", "queued", "delivered"):
         await rig.publish(acme, make.callback(acme, make.twilio("SM1", status), query="communicationId=c-1"))
-    await rig.drained(acme)
+    await rig.drained()
 
     found = await rig.stub.GetMessage(pb.GetMessageRequest(tenant_id="acme", channel="Twilio", message_id="SM1"))
     assert found.message.state == event_pb2.EVENT_KIND_DELIVERED
@@ -55,7 +55,7 @@ async def test_one_bad_event_of_a_batch_becomes_a_dead_letter_alone(rig: Any, ma
     }
     await rig.publish(acme, make.callback(acme, make.sendgrid(*good[:2], bad, good[2]), channel="sendgrid"))
     await rig.publish(acme, make.callback(acme, b"not json at all", channel="sendgrid"))
-    await rig.drained(acme)
+    await rig.drained()
     assert len(await rig.rows(EVENTS_COLLECTION)) == 3
     letters = (await rig.stub.ListDeadLetters(pb.ListDeadLettersRequest(tenant_id="acme"))).dead_letters
     assert len(letters) == 2
@@ -67,7 +67,7 @@ async def test_one_bad_event_of_a_batch_becomes_a_dead_letter_alone(rig: Any, ma
     assert b"e1" not in whole.callback.body
     replayed = await rig.stub.ReplayDeadLetter(pb.ReplayDeadLetterRequest(tenant_id="acme", id=letter.id))
     assert replayed.dead_letter.state in (pb.DEAD_LETTER_STATE_REPLAYED, pb.DEAD_LETTER_STATE_OPEN)
-    await rig.drained(acme)
+    await rig.drained()
     again = (await rig.stub.GetDeadLetter(pb.GetDeadLetterRequest(tenant_id="acme", id=letter.id))).dead_letter
     assert again.state == pb.DEAD_LETTER_STATE_OPEN  # It is as unreadable as before.
     assert again.occurrences == 2
@@ -82,7 +82,7 @@ async def test_tenants_do_not_meet(rig: Any, make: Any) -> None:
     await rig.publish(globex, make.callback(globex, make.twilio("SM1", "failed"), query="communicationId=c"))
     # A callback that names another tenant than the one whose queue path it lies on is not taken.
     await rig.publish(globex, make.callback(acme, make.twilio("SM2", "failed")))
-    await rig.drained(acme, globex)
+    await rig.drained()
     assert {(row["tenant"], row["message_id"], row["state"]) for row in await rig.rows(MESSAGES_COLLECTION)} == {
         ("acme", "SM1", "delivered"),
         ("globex", "SM1", "failed"),
@@ -113,6 +113,6 @@ async def test_the_largest_callback_that_a_tenant_may_send_passes_and_what_comes
     assert 3.9e6 < len(body) < 4_194_304
     await rig.publish(acme, make.callback(acme, body, channel="sendgrid"))
     await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent")))
-    await rig.drained(acme)
+    await rig.drained()
     assert len(await rig.rows(EVENTS_COLLECTION)) == 1001
     assert len(await rig.published()) == 1001

@@ -13,7 +13,7 @@ from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 async def fill(rig: Any, make: Any, of: Any, numbers: range, status: str = "sent", **more: str) -> None:
     for n in numbers:
         await rig.publish(of, make.callback(of, make.twilio(f"SM{n}", status, **more), query="campaign=spring"))
-    await rig.drained(of)
+    await rig.drained()
 
 
 async def test_pages_show_every_row_once_while_new_ones_arrive(rig: Any, make: Any) -> None:

@@ -75,6 +75,9 @@ BATCH_EVENTS = Metric("backhaul_normalizer_batch_events", "{event}", "Events in 
 BATCH_RETRIES = Metric(
     "backhaul_normalizer_batch_retries", "{batch}", "Batches that were put back, by what was away.", ("reason",)
 )
+PARKED_MESSAGES = Metric(
+    "backhaul_normalizer_parked", "{message}", "Messages whose tenants have no room for them in memory."
+)
 CALLBACK_LAG_SECONDS = Metric("backhaul_normalizer_lag", "s", "From a callback's arrival to its events being readable.")
 
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -12,6 +12,9 @@ EVENTS_STREAM = "EVENTS"
 TENANT_CHANGED_SUBJECT = "backhaul.tenants.changed"
 """Core NATS; the payload is the id of the tenant that was written or deleted."""
 
+NORMALIZER_CONSUMER = "normalizer"
+"""The durable consumer on CALLBACKS; all copies of the normalizer share it."""
+
 TENANTS_COLLECTION = "tenants"
 EVENTS_COLLECTION = "events"
 MESSAGES_COLLECTION = "messages"
@@ -89,8 +92,3 @@ def events_subject(queue_path: str, channel: str, kind: str) -> str:
 def events_of(queue_path: str) -> str:
     """All events of a tenant, as a filter."""
     return f"events.{queue_path_key(queue_path)}.>"
-
-
-def normalizer_consumer(tenant_id: str) -> str:
-    """The durable consumer on CALLBACKS from which a tenant's callbacks are normalised."""
-    return f"normalizer-{tenant_id}"

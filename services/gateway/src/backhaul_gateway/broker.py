@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import nats.errors
@@ -18,7 +18,6 @@ from backhaul_common.names import (
     callbacks_of,
     callbacks_subject,
     events_of,
-    normalizer_consumer,
 )
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tenants import Tenant, TenantDirectory
@@ -89,9 +88,6 @@ class Broker:
                     await manager.purge_stream(stream, subject=subjects)
                 except NotFoundError:
                     continue
-            # Without one it had none, or a purge that was interrupted came so far.
-            with suppress(NotFoundError):
-                await manager.delete_consumer(CALLBACKS_STREAM, normalizer_consumer(tenant.id))
 
     async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
         """See ``TenantStreams``. Asked of the log, so that it is true across restarts and copies of the gateway."""

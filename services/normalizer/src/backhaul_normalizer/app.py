@@ -10,7 +10,7 @@ from backhaul_channels import load_adapters
 from backhaul_common import jetstream, logs, mongo
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
-from backhaul_common.metrics import Metrics
+from backhaul_common.metrics import PARKED_MESSAGES, Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.rpc import serve
 from backhaul_common.tenants import TenantDirectory
@@ -59,6 +59,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         js = nats.jetstream(timeout=5)
         feed = FairFeed(nats, js, directory, settings)
         readiness.add("nats", feed.check)
+        metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
         publisher = JetStreamPublisher(nats, directory)
         consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
         use_cases = NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js))

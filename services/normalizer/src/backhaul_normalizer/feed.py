@@ -1,13 +1,15 @@
 """Callbacks of all tenants from JetStream, fairly.
 
-Every tenant has a durable pull consumer of its own, so the broker keeps the tenants' backlogs apart; fairness is the
-order in which the tenants' buffers are emptied. Each consumer has at most one pull open; what it brings waits in the
-tenant's buffer. A batch takes an equal share of bytes from every tenant that has something to give, so a tenant with
-one callback is in the very next batch, however long another's backlog is. Copies of this service share the consumers:
-the broker splits each tenant's callbacks over them.
+One durable pull consumer delivers all tenants' callbacks in the order of the stream; copies of this service share it,
+and the broker splits the callbacks over them. Each tenant has a buffer of bounded size, and a batch takes an equal
+share of bytes from every buffer that holds something, so a tenant with one callback is in the very next batch, however
+long another's backlog is.
 
-One subscription serves all pulls: nats-py's ``fetch`` costs several times as much a message, and a subscription and a
-waiting task for each of a thousand tenants.
+What does not fit into its tenant's buffer is *parked*: its bytes are dropped, its position is kept, and it stays
+unacknowledged. The consumer thus runs through a flood at the speed of the network and reaches the others behind it.
+Parked callbacks are read again by their position when the buffer has room; should this process die, the broker delivers
+them anew. (A consumer for each tenant would be simpler, but each of them makes the broker look at every message of the
+stream: with a thousand tenants, a thousand times.)
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 
 import msgspec
 import nats.errors
 from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
-from backhaul_common.names import CALLBACKS_STREAM, callbacks_of, normalizer_consumer, queue_path_key
+from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, callbacks_of, queue_path_key
 from backhaul_common.tenants import Tenant, TenantDirectory
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -37,22 +40,27 @@ PULL_EXPIRES_S = 30.0
 
 _GRACE_S = 3.0
 _LOOK_S = 1.0
-_TOO_LARGE_PAUSE_S = 5.0
+_UNKNOWN_TENANT_S = 2.0
+_READ_TIMEOUT_S = 5.0
+_READ_MESSAGES = 256
+
+_NOT_FOUND = "404"
+_END_OF_BATCH = ("204", _NOT_FOUND)
+
+_AWAY = (nats.errors.Error, APIError, TimeoutError, OSError)
 
 
 class JetStreamDelivery:
     """One message of the stream, as JetStream delivered it."""
 
-    __slots__ = ("_client", "_message", "data", "stream_seq", "tenant")
+    __slots__ = ("_client", "_reply", "data", "stream_seq", "tenant")
 
-    def __init__(self, client: Client, tenant: str, message: Msg) -> None:
+    def __init__(self, client: Client, tenant: str, stream_seq: int, reply: str, data: bytes) -> None:
         self._client = client
-        self._message = message
+        self._reply = reply
         self.tenant = tenant
-        self.data: bytes = message.data
-        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.… with two more tokens in front where there is a domain.
-        tokens = message.reply.split(".")
-        self.stream_seq = int(tokens[5 if len(tokens) < 11 else 7])
+        self.stream_seq = stream_seq
+        self.data = data
 
     async def ack(self) -> None:
         await self._answer(b"+ACK")
@@ -62,25 +70,23 @@ class JetStreamDelivery:
 
     async def _answer(self, word: bytes) -> None:
         try:
-            await self._client.publish(self._message.reply, word)
+            await self._client.publish(self._reply, word)
         except (nats.errors.Error, OSError) as exc:
             raise unavailable("NATS") from exc
 
 
 class _Source:
-    """One tenant's consumer: what was asked of it, and what it has brought."""
+    """One tenant's part: what waits in memory, and what is parked (stream position to acknowledgement subject)."""
 
-    __slots__ = ("asked_at", "buffer", "expected", "hungry", "number", "path", "pull", "tenant")
+    __slots__ = ("buffer", "bytes", "parked", "path", "reading", "tenant")
 
-    def __init__(self, number: int, tenant: str, path: str) -> None:
-        self.number = number
+    def __init__(self, tenant: str, path: str) -> None:
         self.tenant = tenant
         self.path = path
         self.buffer: deque[JetStreamDelivery] = deque()
-        self.expected = 0
-        self.hungry = False
-        self.pull = 0
-        self.asked_at = 0.0
+        self.bytes = 0
+        self.parked: dict[int, str] = {}
+        self.reading = False
 
 
 class FairFeed:
@@ -95,15 +101,17 @@ class FairFeed:
         self._log = get_logger(component="feed")
         self._by_path: dict[str, _Source] = {}
         self._by_tenant: dict[str, _Source] = {}
-        self._by_number: dict[int, _Source] = {}
-        self._numbers = 0
         self._ready: deque[_Source] = deque()
-        self._hungry: deque[_Source] = deque()
-        self._missing: asyncio.Queue[_Source] = asyncio.Queue()
+        self._to_read: asyncio.Queue[_Source] = asyncio.Queue()
         self._arrived = asyncio.Event()
         self._wake = asyncio.Event()
-        self._buffered_bytes = 0
+        self._bytes = 0
         self._inbox = client.new_inbox()
+        self._expected = 0
+        self._pull = 0
+        self._asked_at = 0.0
+        self._missing = False
+        self._paused = False
         self._request = msgspec.json.encode(
             {
                 "batch": settings.normalizer_pull_messages,
@@ -111,123 +119,100 @@ class FairFeed:
                 "expires": int(PULL_EXPIRES_S * 1e9),
             }
         )
-        self._paused = False
         directory.listen(self._tenant_changed)
 
-    # The tenants.
+    @property
+    def parked(self) -> int:
+        """Messages whose tenants have no room for them now."""
+        return sum(len(source.parked) for source in self._by_tenant.values())
 
     def _tenant_changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         source = self._by_tenant.get(tenant_id)
         wanted = tenant is not None and tenant.status != "deleting"
         path = queue_path_key(tenant.queue_path) if tenant is not None else ""
         if source is not None and (not wanted or source.path != path):
-            del self._by_tenant[tenant_id], self._by_number[source.number]
+            del self._by_tenant[tenant_id]
             self._by_path.pop(source.path, None)
-            self._buffered_bytes -= sum(len(delivery.data) for delivery in source.buffer)
+            self._bytes -= source.bytes
             source.buffer.clear()
+            source.parked.clear()
+            source.bytes = 0
             source = None
         if wanted and source is None:
-            self._numbers += 1
-            source = _Source(self._numbers, tenant_id, path)
-            self._by_tenant[tenant_id] = self._by_path[path] = self._by_number[source.number] = source
-            self._want(source)
+            self._by_tenant[tenant_id] = self._by_path[path] = _Source(tenant_id, path)
 
     # Asking.
 
     async def run(self) -> None:
-        """Keep pulls open for every tenant, until cancelled."""
+        """Keep a pull open, and read again what is parked, until cancelled."""
         subscription = await self._client.subscribe(
             f"{self._inbox}.>", cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
         )
-        creating = asyncio.create_task(self._create_consumers(), name="create_consumers")
+        reading = asyncio.create_task(self._read_parked(), name="read_parked")
+        loop = asyncio.get_running_loop()
+        self._expected = 0
         try:
-            loop = asyncio.get_running_loop()
-            look_again_at = loop.time() + _LOOK_S
             while True:
                 self._wake.clear()
+                if self._missing:
+                    await self._create_consumer()
                 await self._ask()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(look_again_at):
+                    async with asyncio.timeout(_LOOK_S):
                         await self._wake.wait()
-                if loop.time() >= look_again_at:
-                    # However busy the others are: a tenant whose pull was lost hears nothing and wakes nobody.
-                    self._find_lost_pulls()
-                    look_again_at = loop.time() + _LOOK_S
+                if self._expected and loop.time() - self._asked_at > PULL_EXPIRES_S + _GRACE_S:
+                    self._pull_ended()
         finally:
-            await cancel(creating)
+            await cancel(reading)
             if not self._client.is_closed:
                 await subscription.unsubscribe()
 
     async def reconnected(self) -> None:
-        """The broker forgot every pull with the connection: make them again."""
-        for source in self._by_tenant.values():
-            if source.expected:
-                self._pull_ended(source)
+        """The broker forgot the pull with the connection: make it again."""
+        self._pull_ended()
 
-    def _want(self, source: _Source) -> None:
-        if not source.expected and not source.hungry:
-            source.hungry = True
-            self._hungry.append(source)
-            self._wake.set()
-
-    def _pull_ended(self, source: _Source) -> None:
-        source.expected = 0
-        # A new pull waits until the buffer is empty, so that a tenant holds at most one pull of memory.
-        if not source.buffer:
-            self._want(source)
+    def _pull_ended(self) -> None:
+        self._expected = 0
+        self._wake.set()
 
     async def _ask(self) -> None:
-        now = asyncio.get_running_loop().time()
-        while (
-            self._hungry
-            and not self._paused
-            and self._buffered_bytes < self._settings.normalizer_buffer_bytes
-            and self._client.is_connected
+        if (
+            self._expected
+            or self._paused
+            or self._bytes >= self._settings.normalizer_buffer_bytes
+            or not self._client.is_connected
         ):
-            source = self._hungry.popleft()
-            source.hungry = False
-            if source.expected or self._by_number.get(source.number) is not source:
-                continue
-            source.pull += 1
-            source.expected = self._settings.normalizer_pull_messages
-            source.asked_at = now
-            await self._client.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{CALLBACKS_STREAM}.{normalizer_consumer(source.tenant)}",
-                self._request,
-                reply=f"{self._inbox}.{source.number}.{source.pull}",
+            return
+        self._pull += 1
+        self._expected = self._settings.normalizer_pull_messages
+        self._asked_at = asyncio.get_running_loop().time()
+        await self._client.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{CALLBACKS_STREAM}.{NORMALIZER_CONSUMER}",
+            self._request,
+            reply=f"{self._inbox}.{self._pull}",
+        )
+
+    async def _create_consumer(self) -> None:
+        try:
+            await self._js.add_consumer(
+                CALLBACKS_STREAM,
+                ConsumerConfig(
+                    durable_name=NORMALIZER_CONSUMER,
+                    deliver_policy=DeliverPolicy.ALL,
+                    ack_policy=AckPolicy.EXPLICIT,
+                    ack_wait=self._settings.normalizer_ack_wait_s,
+                    # Giving up is the consumer's decision (a dead letter), never the broker's silence.
+                    max_deliver=-1,
+                    # What is parked counts as pending. At this limit a flood would hold up everybody.
+                    max_ack_pending=self._settings.normalizer_max_pending,
+                ),
             )
-
-    def _find_lost_pulls(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for source in self._by_tenant.values():
-            if source.expected and now - source.asked_at > PULL_EXPIRES_S + _GRACE_S:
-                self._pull_ended(source)
-
-    async def _create_consumers(self) -> None:
-        while True:
-            source = await self._missing.get()
-            if self._by_number.get(source.number) is not source:
-                continue
-            try:
-                await self._js.add_consumer(
-                    CALLBACKS_STREAM,
-                    ConsumerConfig(
-                        durable_name=normalizer_consumer(source.tenant),
-                        filter_subject=callbacks_of(source.path),
-                        deliver_policy=DeliverPolicy.ALL,
-                        ack_policy=AckPolicy.EXPLICIT,
-                        ack_wait=self._settings.normalizer_ack_wait_s,
-                        # Giving up is the consumer's decision (a dead letter), never the broker's silence.
-                        max_deliver=-1,
-                        max_ack_pending=4 * self._settings.normalizer_pull_messages,
-                    ),
-                )
-            except (nats.errors.Error, APIError, TimeoutError, OSError) as exc:
-                self._log.warning("consumer_not_created", tenant=source.tenant, error=repr(exc))
-                await asyncio.sleep(0.2)  # The stream may not exist yet, or NATS be away: ask again shortly.
-                self._missing.put_nowait(source)
-            else:
-                self._pull_ended(source)
+        except _AWAY as exc:
+            # The stream may not exist yet, or NATS be away: the next round tries again.
+            self._log.warning("consumer_not_created", error=repr(exc))
+        else:
+            self._missing = False
+            self._expected = 0
 
     # Receiving.
 
@@ -235,40 +220,118 @@ class FairFeed:
         if message.subject.startswith(self._inbox):
             self._status(message)
             return
+        if self._expected:
+            self._expected -= 1
+            if not self._expected:
+                self._wake.set()
+        stream_seq = _stream_seq(message.reply)
         # The broker keeps the stored subject on what it delivers: callbacks.<queue path>.<channel>.
         source = self._by_path.get(message.subject.split(".", 2)[1])
         if source is None:
-            return  # The tenant is being deleted. Not acknowledged: if it comes back, so does the callback.
+            # Registered a moment ago and not heard of here yet, or being deleted: then it is purged meanwhile.
+            with suppress(BackhaulError):
+                await JetStreamDelivery(self._client, "", stream_seq, message.reply, b"").nak(_UNKNOWN_TENANT_S)
+        elif source.parked or source.bytes + len(message.data) > self._settings.normalizer_tenant_bytes:
+            # Behind what is parked already, too: otherwise a flood would keep what came first waiting for ever.
+            if source.bytes:
+                source.parked[stream_seq] = message.reply
+            else:
+                self._keep(source, stream_seq, message.reply, message.data)
+        else:
+            self._keep(source, stream_seq, message.reply, message.data)
+
+    def _keep(self, source: _Source, stream_seq: int, reply: str, data: bytes) -> None:
         if not source.buffer:
             self._ready.append(source)
-        source.buffer.append(JetStreamDelivery(self._client, source.tenant, message))
-        self._buffered_bytes += len(message.data)
-        if source.expected:
-            source.expected -= 1
+        source.parked.pop(stream_seq, None)
+        source.buffer.append(JetStreamDelivery(self._client, source.tenant, stream_seq, reply, data))
+        source.bytes += len(data)
+        self._bytes += len(data)
         self._arrived.set()
 
     def _status(self, message: Msg) -> None:
-        number, _, pull = message.subject[len(self._inbox) + 1 :].partition(".")
-        source = self._by_number.get(int(number))
-        if source is None or str(source.pull) != pull:
+        if message.subject[len(self._inbox) + 1 :] != str(self._pull):
             return
-        status = (message.headers or {}).get("Status", "")
+        headers = message.headers or {}
+        status, description = headers.get("Status", ""), headers.get("Description", "").lower()
         if status == "100":
             return
-        description = (message.headers or {}).get("Description", "").lower()
         if status == "503" or "consumer deleted" in description:
             # Nobody listens: the consumer is not there (yet).
-            self._missing.put_nowait(source)
-            return
-        # 404 and 408: the pull expired. 409: it is full in bytes, or the consumer moved to another server.
-        if "maxbytes" in description and source.expected == self._settings.normalizer_pull_messages:
+            self._missing = True
+            self._wake.set()
+        elif "maxbytes" in description and self._expected == self._settings.normalizer_pull_messages:
             # Full before anything fitted in: asking again at once would turn in circles at the speed of the network.
-            self._log.error(
-                "callback_larger_than_pull", tenant=source.tenant, pull_bytes=self._settings.normalizer_pull_bytes
-            )
-            asyncio.get_running_loop().call_later(_TOO_LARGE_PAUSE_S, self._pull_ended, source)
+            self._log.error("callback_larger_than_pull", pull_bytes=self._settings.normalizer_pull_bytes)
+            asyncio.get_running_loop().call_later(_GRACE_S, self._pull_ended)
+        else:
+            # 404 and 408: the pull expired. 409: it is full in bytes, or the consumer moved to another server.
+            self._pull_ended()
+
+    # Parking.
+
+    async def _read_parked(self) -> None:
+        while True:
+            source = await self._to_read.get()
+            try:
+                await self._read_some(source)
+            except _AWAY as exc:
+                self._log.warning("parked_not_read", tenant=source.tenant, error=repr(exc))
+                await asyncio.sleep(_LOOK_S)
+            finally:
+                source.reading = False
+                self._want_parked(source)
+
+    def _want_parked(self, source: _Source) -> None:
+        if (
+            source.parked
+            and not source.reading
+            and source.bytes * 2 <= self._settings.normalizer_tenant_bytes
+            and self._by_tenant.get(source.tenant) is source
+        ):
+            source.reading = True
+            self._to_read.put_nowait(source)
+
+    async def _read_some(self, source: _Source) -> None:
+        """Read the first of what is parked again, as much as half a buffer, in one request to the stream."""
+        sought = list(islice(source.parked, _READ_MESSAGES))
+        if not sought:
             return
-        self._pull_ended(source)
+        inbox = self._client.new_inbox()
+        subscription = await self._client.subscribe(inbox)
+        try:
+            await self._client.publish(
+                f"$JS.API.DIRECT.GET.{CALLBACKS_STREAM}",
+                msgspec.json.encode(
+                    {
+                        "seq": sought[0],
+                        "next_by_subj": callbacks_of(source.path),
+                        "batch": _READ_MESSAGES,
+                        "max_bytes": max(1, self._settings.normalizer_tenant_bytes // 2),
+                    }
+                ),
+                reply=inbox,
+            )
+            last = 0
+            while True:
+                message = await subscription.next_msg(timeout=_READ_TIMEOUT_S)
+                headers = message.headers or {}
+                status = headers.get("Status", "")
+                if status:
+                    break
+                last = int(headers["Nats-Sequence"])
+                reply = source.parked.get(last)
+                if reply is not None:
+                    self._keep(source, last, reply, message.data)
+        finally:
+            await subscription.unsubscribe()
+        if status not in _END_OF_BATCH:
+            raise ConnectionError(f"the stream answered {status}")
+        for seq in sought:
+            # What was not where it should be is forgotten, not acknowledged: the server that answered may be behind. If
+            # it is still in the stream, the broker delivers it again.
+            if status == _NOT_FOUND or sought[0] <= seq <= last:
+                source.parked.pop(seq, None)
 
     # Taking.
 
@@ -290,15 +353,14 @@ class FairFeed:
                     got += len(delivery.data)
                     batch.append(delivery)
                 taken += got
-                self._buffered_bytes -= got
+                source.bytes -= got
                 if source.buffer:
                     self._ready.append(source)
-                elif not source.expected:
-                    self._want(source)
+                self._want_parked(source)
                 if taken >= budget:
                     break
-        if self._hungry:
-            self._wake.set()
+        self._bytes -= taken
+        self._wake.set()
         return batch
 
     async def hand_back(self, delay_s: float) -> None:
@@ -309,8 +371,8 @@ class FairFeed:
         for source in self._by_tenant.values():
             given_back.extend(source.buffer)
             source.buffer.clear()
-            self._want(source)
-        self._buffered_bytes = 0
+            source.bytes = 0
+        self._bytes = 0
         # What the broker does not hear of it delivers again by itself, only later.
         with suppress(BackhaulError):
             for delivery in given_back:
@@ -320,6 +382,8 @@ class FairFeed:
         """Ask again."""
         self._paused = False
         self._wake.set()
+        for source in self._by_tenant.values():
+            self._want_parked(source)
 
     async def check(self) -> None:
         """A readiness check: the connection stands and the stream is there."""
@@ -329,3 +393,9 @@ class FairFeed:
             await self._js.stream_info(CALLBACKS_STREAM)
         except NotFoundError:
             raise ConnectionError("the stream CALLBACKS does not exist yet") from None
+
+
+def _stream_seq(reply: str) -> int:
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.… with two more tokens in front where there is a domain.
+    tokens = reply.split(".")
+    return int(tokens[5 if len(tokens) < 11 else 7])

@@ -13,16 +13,24 @@ class NormalizerSettings(CommonSettings):
     normalizer_batch_bytes: int = Field(
         1 << 20, ge=1024, le=8 << 20, description="Bytes of callbacks in one transaction; about 1,000 to 3,000 events."
     )
-    normalizer_pull_messages: int = Field(64, ge=1, le=4096, description="Messages asked of one tenant at a time.")
+    normalizer_pull_messages: int = Field(512, ge=1, le=4096, description="Messages asked of the broker at a time.")
     normalizer_pull_bytes: int = Field(
         8 << 20,
         ge=6 << 20,
-        description="Bytes asked of one tenant at a time. A callback that is larger could never be had: tenants may be "
+        description="Bytes asked of the broker at a time. A callback that is larger could never be had: tenants may be "
         "allowed bodies of 4 MiB.",
     )
+    normalizer_tenant_bytes: int = Field(
+        2 << 20, ge=1024, description="Callbacks of one tenant held in memory; what is beyond is parked in the stream."
+    )
     normalizer_buffer_bytes: int = Field(
-        64 << 20, ge=1 << 20, description="Callbacks held in memory; beyond it, no tenant is asked for more."
+        32 << 20, ge=1 << 20, description="Callbacks of all tenants held in memory; beyond it, no more are asked for."
+    )
+    normalizer_max_pending: int = Field(
+        200_000,
+        ge=1000,
+        description="Messages that may be unacknowledged over all copies, parked ones included; at the limit all wait.",
     )
     normalizer_ack_wait_s: float = Field(
-        60.0, ge=1, description="When JetStream takes a callback for lost and delivers it again."
+        30.0, ge=1, description="When JetStream takes a callback for lost and delivers it again."
     )

@@ -1,0 +1,103 @@
+"""Whole stacks of real processes, and the people and providers that call them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# Test folders are no packages, and several files of this one share the simulators.
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from backhaul_local.mongod import MongoServer
+    from backhaul_local.pytest_plugin import StackFactory
+    from backhaul_local.stack import Stack
+    from simulators.people import PlatformTeam, Town
+
+StackOnSharedMongo = Callable[..., "AbstractAsyncContextManager[Stack]"]
+
+LOG_LEVEL = "info"
+DEAD_TRANSACTION_S = 3
+
+
+@pytest.fixture(scope="session")
+def installation(mongo_server: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One installation for all tests that break nothing in it. They keep apart by registering tenants of their own."""
+    from backhaul_local.stack import Stack, StackConfig
+
+    with tempfile.TemporaryDirectory(prefix="backhaul-e2e-", ignore_cleanup_errors=True) as folder:
+        stack = Stack(
+            StackConfig(
+                data_dir=Path(folder),
+                log_dir=tmp_path_factory.mktemp("installation"),
+                mongo_uri=mongo_server.uri,
+                mongo_database="e2e",
+                with_object_store=False,
+                log_level=LOG_LEVEL,
+            )
+        )
+        try:
+            for member in stack.members:
+                member.launch()
+            for member in stack.members:
+                member.wait_ready_blocking()
+            yield stack
+        finally:
+            for member in reversed(stack.members):
+                member.stop_blocking()
+
+
+@pytest.fixture
+async def town(installation: Stack) -> AsyncIterator[Town]:
+    """The people around the shared installation. Whatever a test makes its services do, they log no credential."""
+    from simulators.people import CREDENTIAL, Town
+
+    seen = {service.name: service.log_path.stat().st_size for service in installation.services}
+    async with Town(installation.gateway_url, installation.admin_token) as people:
+        yield people
+    for service in installation.services:
+        with service.log_path.open("rb") as log:
+            log.seek(seen[service.name])
+            text = log.read().decode("utf-8", "replace")
+        assert not CREDENTIAL.search(text), f"{service.name} logged a tenant's key or token"
+        assert installation.admin_token not in text, f"{service.name} logged the admin token"
+
+
+@pytest.fixture
+def platform(town: Town) -> PlatformTeam:
+    """The platform team of the shared installation."""
+    return town.platform
+
+
+@pytest.fixture
+def own_stack(stack_factory: StackFactory, mongo_server: MongoServer, mongo_database: str) -> StackOnSharedMongo:
+    """``async with own_stack(…) as stack``: a stack of the test's own, to be broken, that leaves mongod alone.
+
+    The arguments are those of ``stack_factory``.
+    """
+    from pymongo import MongoClient
+
+    # MongoDB keeps the transaction of a client that died, with its locks, for a minute unless told otherwise; whoever
+    # takes the work over waits for it. An installation should set this too, a little above its longest commit.
+    client: MongoClient[dict[str, Any]] = MongoClient(mongo_server.uri)
+    with client:
+        client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": DEAD_TRANSACTION_S})
+
+    @asynccontextmanager
+    async def create(**overrides: Any) -> AsyncIterator[Stack]:
+        settings: dict[str, Any] = {
+            "mongo_uri": mongo_server.uri,
+            "mongo_database": mongo_database,
+            "log_level": LOG_LEVEL,
+            **overrides,
+        }
+        async with stack_factory(**settings) as stack:
+            yield stack
+
+    return create

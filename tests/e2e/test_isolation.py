@@ -1,0 +1,170 @@
+"""Tenants never meet: one tenant's credentials against everything that belongs to another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from simulators.sendgrid import new_message_id
+from simulators.twilio import new_sid
+from simulators.waiting import until
+
+if TYPE_CHECKING:
+    from simulators.people import Tenant, Town
+
+Json = dict[str, Any]
+
+
+async def _belongings(tenant: Tenant) -> Json:
+    """Rows of every kind: the ids that somebody who guesses exactly would ask for."""
+    sid, mail = new_sid(), new_message_id()
+    address = tenant.address("Twilio", communicationId=f"offer-of-{tenant.id}")
+    posts = [
+        tenant.twilio.status(address, sid, "sent", to="+15005550042"),
+        tenant.twilio.status(address, sid, "failed", to="+15005550042", ErrorCode="30003"),
+        tenant.sendgrid.batch(tenant.address("SendGrid"), [tenant.sendgrid.event(mail, "delivered")]),
+        tenant.sendgrid.signed(tenant.address("SendGrid"), b"[broken"),
+    ]
+    for post in posts:
+        assert (await tenant.send(post)).status_code == 200
+    await tenant.message_with("twilio", sid, 2)
+    await tenant.message_with("sendgrid", mail, 1)
+
+    async def dead() -> str | None:
+        found = await tenant.rows("dead-letters")
+        return found[0]["id"] if found else None
+
+    return {
+        "sid": sid,
+        "mail": mail,
+        "communication": f"offer-of-{tenant.id}",
+        "dead_letter": await until("the dead letter", dead),
+    }
+
+
+async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
+    mallory, victim = await town.platform.register(), await town.platform.register()
+    own, theirs = await _belongings(mallory), await _belongings(victim)
+    paths = {
+        "/v1/messages/{channel}/{message_id}": [
+            f"/v1/messages/twilio/{theirs['sid']}",
+            f"/v1/messages/sendgrid/{quote(theirs['mail'], safe='')}",
+        ],
+        "/v1/communications/{communication_id}": [f"/v1/communications/{theirs['communication']}"],
+        "/v1/dead-letters/{dead_letter_id}": [f"/v1/dead-letters/{theirs['dead_letter']}"],
+    }
+    changes = {
+        "/v1/dead-letters/{dead_letter_id}/replay": f"/v1/dead-letters/{theirs['dead_letter']}/replay",
+        "/v1/dead-letters/{dead_letter_id}/discard": f"/v1/dead-letters/{theirs['dead_letter']}/discard",
+    }
+    lists = {
+        "/v1/messages": [
+            {"recipient": "+15005550042"}, {"communication": theirs["communication"]}, {"error_code": "30003"}, {},
+        ],
+        "/v1/events": [
+            {"message_id": theirs["sid"], "channel": "twilio"}, {"communication": theirs["communication"]}, {},
+        ],
+        "/v1/dead-letters": [{"channel": "sendgrid"}, {}],
+    }  # fmt: skip
+    # A route that is added later must be added here as well.
+    document = (await town.http.get(f"{mallory.base_url}/openapi.json")).json()
+    known = {path.replace(":path", "") for path in (*paths, *changes, *lists)}
+    assert {path for path in document["paths"] if path.startswith("/v1")} == known
+
+    hidden = [theirs["sid"], theirs["mail"], theirs["communication"], theirs["dead_letter"], victim.id]
+    for path in [path for group in paths.values() for path in group]:
+        assert (await victim.get(path)).status_code == 200, path  # It is there, for its owner.
+        refused = await mallory.get(path)
+        assert refused.status_code == 404, path
+        assert victim.id not in refused.text or victim.id in path
+    for path in changes.values():
+        assert (await mallory.post(path)).status_code == 404, path
+    assert (await victim.read(f"/v1/dead-letters/{theirs['dead_letter']}"))["state"] == "open"
+    for path, all_filters in lists.items():
+        for filters in all_filters:
+            assert (await victim.read(path, **filters))[path[4:].replace("-", "_")], (path, filters)
+            shown = json.dumps(await mallory.read(path, **filters))
+            assert not [text for text in hidden if text in shown], (path, filters)
+        # Whoever holds a cursor of another's list sees the own rows behind it, or nothing.
+        cursor = (await victim.read(path, limit=1))["next_cursor"]
+        if cursor:
+            answer = await mallory.get(path, cursor=cursor)
+            assert not [text for text in hidden if text in answer.text], path
+    # Parameters that name a tenant are no way in.
+    for name in ("tenant", "tenant_id", "tenantId"):
+        shown = (await mallory.get("/v1/events", **{name: victim.id})).text
+        assert not [text for text in hidden if text in shown.replace(victim.id, "", 1) and text != victim.id], name
+    assert {row["message_id"] for row in await mallory.rows("messages")} == {own["sid"], own["mail"]}
+
+
+async def test_callbacks_stay_with_the_credentials_tenant_whatever_they_say(town: Town) -> None:
+    mallory, victim = await town.platform.register(), await town.platform.register()
+    removed = await town.platform.call("DELETE", f"/{mallory.id}/channels/SendGrid")
+    assert removed.status_code == 204
+    only_victims = mallory.sendgrid.batch(
+        mallory.address("SendGrid"), [mallory.sendgrid.event(new_message_id(), "delivered")]
+    )
+    # A channel that only the other tenant has does not exist for this one.
+    assert (await mallory.send(only_victims)).status_code == 404
+
+    sid = new_sid()
+    # Signed with the victim's secret, sent with the own credential: not authentic for any channel of the sender.
+    stolen = victim.twilio.status(mallory.address("Twilio"), sid, "sent")
+    assert (await mallory.send(stolen)).status_code == 403
+    # Signed with the own secret, sent with the victim's ingest token: not authentic for the victim.
+    planted = mallory.twilio.status(victim.address("Twilio"), sid, "sent")
+    assert (await mallory.send(planted)).status_code == 403
+    # Everything in the request names the victim, but the credential does not.
+    address = mallory.address("Twilio", tenant=victim.id, tenant_id=victim.id, queue_path=victim.queue_path)
+    named = mallory.twilio.status(address, sid, "sent", TenantId=victim.id).with_header("X-Tenant-Id", victim.id)
+    assert (await mallory.send(named)).status_code == 200
+
+    assert (await mallory.message_with("twilio", sid, 1))["event_count"] == 1
+    assert await victim.message("twilio", sid) is None
+    assert await victim.rows("events") == []
+
+
+async def test_one_message_id_at_two_tenants_is_two_messages(town: Town) -> None:
+    first, second = await town.platform.register(), await town.platform.register()
+    sid = new_sid()
+    for tenant, words in ((first, ("sent", "delivered")), (second, ("sent",))):
+        for word in words:
+            address = tenant.address("Twilio", communicationId="same")
+            assert (await tenant.send(tenant.twilio.status(address, sid, word))).status_code == 200
+    assert (await first.message_with("twilio", sid, 2))["state"] == "delivered"
+    assert (await second.message_with("twilio", sid, 1))["state"] == "sent"
+    assert ((await first.communication("same")) or {})["events"] == {"sent": 1, "delivered": 1}
+    assert ((await second.communication("same")) or {})["events"] == {"sent": 1}
+
+
+@pytest.mark.parametrize("credential", ["api key", "ingest token", "none", "admin token"])
+async def test_a_credential_opens_only_what_it_is_for(town: Town, installation: Any, credential: str) -> None:
+    tenant = await town.platform.register()
+    value = {
+        "api key": tenant.api_key,
+        "ingest token": tenant.ingest_token,
+        "none": "",
+        "admin token": installation.admin_token,
+    }[credential]
+    headers = {"Authorization": f"Bearer {value}"} if value else {}
+
+    async def status(method: str, path: str) -> int:
+        return (await town.http.request(method, tenant.base_url + path, headers=headers)).status_code
+
+    read = 200 if credential == "api key" else 401
+    administer = 200 if credential == "admin token" else 401
+    assert await status("GET", "/v1/messages") == read
+    assert await status("GET", "/api/status?channelLabel=Twilio") == read
+    assert await status("GET", f"/admin/v1/tenants/{tenant.id}") == administer
+    assert await status("GET", "/admin/v1/tenants") == administer
+    assert await status("POST", "/admin/v1/tenants") == (422 if credential == "admin token" else 401)
+    assert await status("DELETE", f"/admin/v1/tenants/{tenant.id}/channels/x") == (
+        404 if credential == "admin token" else 401
+    )
+    # An API key is no ingest token, nor the other way round.
+    as_token = replace(tenant, ingest_token=value or "x")
+    answer = await tenant.send(tenant.twilio.status(as_token.address("Twilio"), new_sid(), "sent"))
+    assert answer.status_code == (200 if credential == "ingest token" else 401)

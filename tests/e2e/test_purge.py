@@ -1,0 +1,150 @@
+"""Deleting a tenant: refused while it has data, complete with ?purge=true, and blind for whoever comes next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import nats
+from backhaul_local.stack import Stack
+from pymongo import AsyncMongoClient
+from simulators.sendgrid import new_message_id
+from simulators.twilio import new_sid
+from simulators.waiting import until
+
+if TYPE_CHECKING:
+    from simulators.people import Tenant, Town
+
+
+async def _stored(stack: Stack, tenant: Tenant) -> dict[str, int]:
+    """What MongoDB and JetStream hold of a tenant, by collection and stream; nothing where it is 0."""
+    found: dict[str, int] = {}
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(stack.mongo_uri)
+    async with client:
+        database = client[stack.mongo_database]
+        for name in await database.list_collection_names():
+            own = {"_id": tenant.id} if name == "tenants" else {"tenant": tenant.id}
+            found[name] = await database[name].count_documents(own)
+    connection = await nats.connect(stack.nats_url)
+    try:
+        for stream in ("CALLBACKS", "EVENTS"):
+            subjects = f"{stream.lower()}.{tenant.queue_path.lower()}.>"
+            info = await connection.jetstream().stream_info(stream, subjects_filter=subjects)
+            found[stream] = sum((info.state.subjects or {}).values())
+    finally:
+        await connection.close()
+    return {name: count for name, count in found.items() if count}
+
+
+async def _fill(tenant: Tenant) -> tuple[str, str]:
+    """One message, communication and dead letter; the ids of the message and the communication."""
+    sid = new_sid()
+    address = tenant.address("Twilio", communicationId="shared-name")
+    for word in ("sent", "delivered"):
+        assert (await tenant.send(tenant.twilio.status(address, sid, word))).status_code == 200
+    broken = tenant.sendgrid.signed(tenant.address("SendGrid"), b"[}")
+    assert (await tenant.send(broken)).status_code == 200
+    await tenant.message_with("twilio", sid, 2)
+
+    async def dead() -> bool:
+        return bool(await tenant.rows("dead-letters"))
+
+    await until("the dead letter", dead)
+    return sid, "shared-name"
+
+
+async def test_a_tenant_without_data_is_deleted_and_its_id_and_path_are_free(town: Town, installation: Stack) -> None:
+    tenant = await town.platform.register()
+    assert (await town.platform.call("DELETE", f"/{tenant.id}")).status_code == 204
+    assert (await town.platform.call("GET", f"/{tenant.id}")).status_code == 404
+    assert (await tenant.get("/v1/events")).status_code == 401
+    assert await _stored(installation, tenant) == {}
+    again = await town.platform.register(tenant_id=tenant.id, queue_path=tenant.queue_path.swapcase())
+    assert again.api_key != tenant.api_key
+
+
+async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_nothing(
+    town: Town, installation: Stack
+) -> None:
+    tenant, neighbour = await town.platform.register(), await town.platform.register()
+    sid, communication = await _fill(tenant)
+    await _fill(neighbour)
+    kinds = {
+        "tenants", "events", "messages", "communications", "dead_letters", "CALLBACKS", "EVENTS",
+    }  # fmt: skip
+
+    async def everything_is_there() -> bool:
+        return (await _stored(installation, tenant)).keys() == kinds
+
+    await until("data of every kind", everything_is_there)
+    of_the_neighbour = await _stored(installation, neighbour)
+
+    refused = await town.platform.call("DELETE", f"/{tenant.id}")
+    assert refused.status_code == 409
+    assert refused.json()["errors"][0]["field"] == "purge"
+    # A refusal changes nothing: it still takes callbacks.
+    late = tenant.twilio.status(tenant.address("Twilio"), new_sid(), "sent")
+    assert (await tenant.send(late)).status_code == 200
+
+    purged = await town.platform.call("DELETE", f"/{tenant.id}", purge="true")
+    assert purged.status_code == 204, purged.text
+    assert await _stored(installation, tenant) == {}
+    assert (await tenant.send(late)).status_code == 401
+    assert (await tenant.get("/v1/messages")).status_code == 401
+    assert (await town.platform.call("DELETE", f"/{tenant.id}", purge="true")).status_code == 404
+
+    heir = await town.platform.register(queue_path=tenant.queue_path.upper())
+    assert await heir.rows("events") == await heir.rows("messages") == await heir.rows("dead-letters") == []
+    assert await heir.message("twilio", sid) is None
+    assert await heir.communication(communication) is None
+    own_sid, _ = await _fill(heir)
+    assert {row["message_id"] for row in await heir.rows("events")} == {own_sid}
+    assert (await tenant.send(late)).status_code == 401
+    assert await _stored(installation, neighbour) == of_the_neighbour
+
+
+async def test_a_tenant_that_comes_back_under_its_own_id_starts_empty(town: Town) -> None:
+    tenant = await town.platform.register()
+    message_id = new_message_id()
+    post = tenant.sendgrid.batch(tenant.address("SendGrid"), [tenant.sendgrid.event(message_id, "delivered")])
+    assert (await tenant.send(post)).status_code == 200
+    await tenant.message_with("sendgrid", message_id, 1)
+    assert (await town.platform.call("DELETE", f"/{tenant.id}", purge="true")).status_code == 204
+
+    again = await town.platform.register(tenant_id=tenant.id, queue_path=tenant.queue_path)
+    assert await again.rows("events") == []
+    event = again.sendgrid.event(message_id, "processed")
+    assert (await again.send(again.sendgrid.batch(again.address("SendGrid"), [event]))).status_code == 200
+    message = await again.message_with("sendgrid", message_id, 1)
+    # The delivery that the purged registration knew of is forgotten.
+    assert (message["state"], message["event_count"]) == ("queued", 1)
+    assert (await tenant.get("/v1/events")).status_code == 401
+
+
+async def test_a_purge_in_the_middle_of_traffic_leaves_nothing_behind(town: Town, installation: Stack) -> None:
+    tenant = await town.platform.register()
+    statuses: list[int] = []
+
+    async def keep_posting() -> None:
+        while not statuses or statuses[-1] == 200:
+            events = [tenant.sendgrid.event(new_message_id(), "delivered") for _ in range(50)]
+            answer = await tenant.send(tenant.sendgrid.batch(tenant.address("SendGrid"), events))
+            statuses.append(answer.status_code)
+
+    async with asyncio.TaskGroup() as posting:
+        for _ in range(4):
+            posting.create_task(keep_posting())
+
+        async def flowing() -> bool:
+            return len(statuses) >= 40 and bool((await tenant.read("/v1/events", limit=1))["events"])
+
+        await until("traffic that is being processed", flowing)
+        purged = await town.platform.call("DELETE", f"/{tenant.id}", purge="true")
+        assert purged.status_code == 204, purged.text
+    assert statuses.count(200) >= 40
+    assert set(statuses) <= {200, 401, 403}  # 403: while it is being deleted.
+
+    # Nothing is left, and nothing that was still under way comes after.
+    for _ in range(10):
+        assert await _stored(installation, tenant) == {}
+        await asyncio.sleep(0.1)

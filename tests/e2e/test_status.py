@@ -1,0 +1,118 @@
+"""Accessibility, the channels' state, and limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from backhaul_local.stack import ObjectStoreAccess
+from simulators.people import Tenant, Town
+from simulators.twilio import new_sid
+from simulators.waiting import until
+
+if TYPE_CHECKING:
+    from backhaul_local.object_store import ObjectStoreServer
+    from backhaul_local.stack import Stack
+
+Json = dict[str, Any]
+
+
+async def test_without_object_storage_the_state_is_error_and_callbacks_are_processed(town: Town) -> None:
+    tenant = await town.platform.register()
+    test = await town.http.get(f"{tenant.base_url}/api/test")
+    assert (test.status_code, test.json()["status"]) == (200, "ok")
+
+    before = await tenant.read("/api/status", channelLabel="tWiLiO")
+    assert (before["state"], before["channel"], before["provider"]) == ("Error", "Twilio", "twilio")
+    parts = before["parts"]
+    assert {name: part["state"] for name, part in parts.items()} == {
+        "queue": "OK", "store": "OK", "object_storage": "Error", "callbacks": "OK", "verification": "OK",
+    }  # fmt: skip
+    assert parts["object_storage"]["configured"] is False
+    assert parts["callbacks"]["last_seen_at"] is None
+    assert (parts["verification"]["secret_count"], parts["verification"]["refused"]) == (1, 0)
+
+    sid = new_sid()
+    post = tenant.twilio.status(tenant.address("Twilio"), sid, "sent")
+    assert (await tenant.send(post)).status_code == 200
+    assert (await tenant.send(post.without_header("X-Twilio-Signature"))).status_code == 403
+    message = await tenant.message_with("twilio", sid, 1)
+
+    after = (await tenant.read("/api/status", CHANNELLABEL="twilio"))["parts"]
+    assert after["verification"]["refused"] == 1
+    assert after["callbacks"]["last_seen_at"][:10] == message["created_at"][:10]
+    # The other channel of the same tenant has seen nothing.
+    other = (await tenant.read("/api/status", channelLabel="SendGrid"))["parts"]
+    assert (other["callbacks"]["last_seen_at"], other["verification"]["refused"]) == (None, 0)
+
+    missing = await tenant.get("/api/status")
+    assert (missing.status_code, missing.json()["errors"][0]["field"]) == (422, "channelLabel")
+    unknown = await tenant.get("/api/status", channelLabel="mPulse")
+    assert unknown.status_code == 404
+
+
+async def test_with_object_storage_another_copy_of_the_gateway_says_ok(
+    town: Town, installation: Stack, s3_server: ObjectStoreServer
+) -> None:
+    from backhaul_local.stack import Stack, StackConfig
+
+    tenant = await town.platform.register()
+    store = s3_server.config
+    folder = installation.config.data_dir / "second-gateway"
+    second = Stack(
+        StackConfig(
+            data_dir=folder,
+            nats_url=installation.nats_url,
+            mongo_uri=installation.mongo_uri,
+            mongo_database=installation.mongo_database,
+            credentials=installation.credentials,
+            object_store=ObjectStoreAccess(
+                endpoint=s3_server.uri, access_key=store.access_key, secret_key=store.secret_key, bucket=store.bucket
+            ),
+            log_level=installation.config.log_level,
+            service_env={
+                "gateway": {
+                    "BACKHAUL_GATEWAY_NORMALIZER_TARGET": f"127.0.0.1:{installation.port('normalizer', 'grpc')}",
+                    # Both copies stand behind one public address.
+                    "BACKHAUL_GATEWAY_PUBLIC_BASE_URL": installation.gateway_url,
+                }
+            },
+        )
+    )
+    try:
+        await second.start_services("gateway")
+        url = f"{second.gateway_url}/api/status"
+        key = {"X-Api-Key": tenant.api_key}
+        state = (await town.http.get(url, params={"channelLabel": "Twilio"}, headers=key)).json()
+        assert state["state"] == "OK", state
+        assert state["parts"]["object_storage"] == {"state": "OK", "detail": None, "configured": True}
+
+        # What is changed at one copy holds at the other at once: a tenant, and a channel that loses its secret.
+        sid = new_sid()
+        post = tenant.twilio.status(tenant.address("Twilio"), sid, "sent")
+        moved = type(post)(post.url.replace(tenant.base_url, second.gateway_url), post.headers, post.body)
+        assert (await tenant.send(moved)).status_code == 200
+        await tenant.message_with("twilio", sid, 1)
+        await town.platform.call("PUT", f"/{tenant.id}/channels/Twilio", {"secrets": []})
+
+        async def refused() -> bool:
+            return (await tenant.send(moved)).status_code == 403
+
+        await until("the other copy to hear of the change", refused, within_s=5)
+        state = (await town.http.get(url, params={"channelLabel": "Twilio"}, headers=key)).json()
+        assert (state["state"], state["parts"]["verification"]["state"]) == ("Error", "Error")
+    finally:
+        await second.stop()
+
+
+async def test_a_tenants_limits_hold_for_it_alone(town: Town) -> None:
+    limited = await town.platform.register(limits={"requests_per_second": 0.5, "burst": 3, "max_body_bytes": 2048})
+    free = await town.platform.register()
+
+    def post_of(tenant: Tenant, size: int) -> Any:
+        return tenant.twilio.status(tenant.address("Twilio"), new_sid(), "sent", Padding="x" * size)
+
+    assert (await limited.send(post_of(limited, 4096))).status_code == 413
+    outcomes = [(await limited.send(post_of(limited, 0))) for _ in range(4)]
+    assert [answer.status_code for answer in outcomes] == [200, 200, 429, 429]
+    assert int(outcomes[-1].headers["Retry-After"]) >= 1
+    assert (await free.send(post_of(free, 4096))).status_code == 200

@@ -1,0 +1,181 @@
+"""The account after a fault: what was answered 200 against what the system holds, and its sums against a recount.
+
+Written from the documentation of states and counts, and from nothing in the services: an account that asked the
+services' own tables would repeat their mistakes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import nats
+from backhaul_local.stack import Stack
+from backhaul_proto.event.v1.event_pb2 import EventBatch
+from nats.errors import TimeoutError as NatsTimeoutError
+from simulators.load import Key, Load
+from simulators.people import CREDENTIAL, Tenant
+from simulators.waiting import until
+
+Json = dict[str, Any]
+
+# The words of the load, from the first state of a message to the last: the furthest one stands, whenever it came.
+_ORDER = {
+    "twilio": ("queued", "sent", "failed", "undelivered", "delivered"),
+    "sendgrid": ("processed", "deferred", "dropped", "delivered", "bounce", "open", "click"),
+}
+_KIND = {
+    "queued": "queued", "sent": "sent", "failed": "failed", "undelivered": "undelivered", "delivered": "delivered",
+    "processed": "queued", "deferred": "deferred", "dropped": "rejected", "bounce": "bounced", "open": "opened",
+    "click": "clicked",
+}  # fmt: skip
+_FULFILMENT = {
+    "queued": "Queued", "sent": "Sent", "deferred": "Sent", "failed": "Failed", "rejected": "Failed",
+    "undelivered": "Undelivered", "bounced": "Undelivered", "delivered": "Delivered", "opened": "Delivered",
+    "clicked": "Delivered",
+}  # fmt: skip
+_INVALID_NUMBER = "21614"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the account found, for a test to see that there was something to find."""
+
+    events: int
+    messages: int
+    uncertain: int
+    """Events that were sent, never answered 200, and stored all the same; a retry would have been a duplicate."""
+    published_again: int
+    """Events that are on EVENTS more than once, as an at-least-once stream may hold them."""
+
+
+async def drained(stack: Stack, *, within_s: float = 60.0) -> None:
+    """Return when every stored callback has been processed and acknowledged."""
+    connection = await nats.connect(stack.nats_url)
+    try:
+        js = connection.jetstream()
+
+        async def idle() -> bool:
+            info = await js.consumer_info("CALLBACKS", "normalizer")
+            return not info.num_pending and not info.num_ack_pending
+
+        await until("an empty backlog", idle, within_s=within_s, pause_s=0.1)
+    finally:
+        await connection.close()
+
+
+async def settle(stack: Stack, load: Load, *tenants: Tenant) -> Figures:
+    """Wait until the load has been processed, then check everything; AssertionError names what is wrong."""
+    await drained(stack)
+    published = await published_events(stack)
+    events = messages = uncertain = 0
+    for tenant in tenants:
+        stored = await _check_events(tenant, load)
+        messages += await _check_messages(tenant, load, set(stored))
+        await _check_communications(tenant, load, set(stored))
+        missing = {row["id"] for row in stored.values()} - published[tenant.id].keys()
+        assert not missing, f"{len(missing)} of {len(stored)} events are not on EVENTS: {sorted(missing)[:5]}"
+        strange = published[tenant.id].keys() - {row["id"] for row in stored.values()}
+        assert not strange, f"{len(strange)} events on EVENTS are not stored: {sorted(strange)[:5]}"
+        assert await tenant.rows("dead-letters") == []
+        events += len(stored)
+        uncertain += len(stored.keys() - load.answered)
+    for service in stack.services:
+        # Exceptions are logged when processes die around a service, and no credential with them.
+        assert not CREDENTIAL.search(service.log_path.read_text("utf-8", "replace")), f"{service.name} logged a key"
+    again = sum(count - 1 for tenant in tenants for count in published[tenant.id].values())
+    return Figures(events, messages, uncertain, again)
+
+
+async def published_events(stack: Stack) -> dict[str, Counter[str]]:
+    """How often each event id is on EVENTS, by tenant."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    connection = await nats.connect(stack.nats_url)
+    try:
+        js = connection.jetstream()
+        left = (await js.stream_info("EVENTS")).state.messages
+        subscription = await js.pull_subscribe("events.>", stream="EVENTS")
+        while left > 0:
+            try:
+                batch = await subscription.fetch(min(left, 500), timeout=5)
+            except NatsTimeoutError:
+                raise AssertionError(f"EVENTS does not give its last {left} messages") from None
+            left -= len(batch)
+            for message in batch:
+                await message.ack()
+                for event in EventBatch.FromString(message.data).events:
+                    found[event.tenant_id][event.id] += 1
+    finally:
+        await connection.close()
+    return found
+
+
+def _key(row: Json) -> Key:
+    """The provider's own id of a stored event."""
+    if row["channel"] == "sendgrid":
+        return row["tenant"], "sendgrid", row["data"]["sg_event_id"]
+    return row["tenant"], "twilio", f"{row['message_id']}:{row['provider_status']}"
+
+
+async def _check_events(tenant: Tenant, load: Load) -> dict[Key, Json]:
+    rows = await tenant.rows("events")
+    stored: dict[Key, Json] = {}
+    for row in rows:
+        key = _key({**row, "tenant": tenant.id})
+        assert key not in stored, f"stored twice: {key}"
+        stored[key] = row
+    own = {key: fact for key, fact in load.attempted.items() if key[0] == tenant.id}
+    lost = {key for key in load.answered if key[0] == tenant.id} - stored.keys()
+    assert not lost, f"answered 200 and lost: {len(lost)} of {len(own)}, such as {sorted(lost)[:5]}"
+    invented = stored.keys() - own.keys()
+    assert not invented, f"stored and never sent: {sorted(invented)[:5]}"
+    for key, row in stored.items():
+        fact = own[key]
+        assert (row["kind"], row["message_id"], row["communication_id"], row["error_code"]) == (
+            _KIND[fact.word], fact.message_id, fact.communication, fact.error,
+        ), key  # fmt: skip
+    return stored
+
+
+def _by_message(tenant: Tenant, load: Load, stored: set[Key]) -> dict[tuple[str, str], list[Key]]:
+    groups: dict[tuple[str, str], list[Key]] = defaultdict(list)
+    for key in stored:
+        groups[key[1], load.attempted[key].message_id].append(key)
+    return groups
+
+
+def _state(load: Load, channel: str, keys: list[Key]) -> tuple[str, str]:
+    """State and fulfilment state of a message that has the events of ``keys``."""
+    facts = [load.attempted[key] for key in keys]
+    last = max(facts, key=lambda fact: _ORDER[channel].index(fact.word))
+    fulfilment = _FULFILMENT[_KIND[last.word]]
+    return _KIND[last.word], "InvalidNumber" if last.error == _INVALID_NUMBER else fulfilment
+
+
+async def _check_messages(tenant: Tenant, load: Load, stored: set[Key]) -> int:
+    groups = _by_message(tenant, load, stored)
+    rows = {(row["channel"], row["message_id"]): row for row in await tenant.rows("messages")}
+    assert rows.keys() == groups.keys()
+    for (channel, message_id), keys in groups.items():
+        row = rows[channel, message_id]
+        expected = (*_state(load, channel, keys), len(keys))
+        assert (row["state"], row["fulfilment_state"], row["event_count"]) == expected, (channel, message_id)
+    return len(rows)
+
+
+async def _check_communications(tenant: Tenant, load: Load, stored: set[Key]) -> None:
+    events: dict[str, Counter[str]] = defaultdict(Counter)
+    fulfilment: dict[str, Counter[str]] = defaultdict(Counter)
+    for (channel, _), keys in _by_message(tenant, load, stored).items():
+        communication = load.attempted[keys[0]].communication
+        fulfilment[communication][_state(load, channel, keys)[1]] += 1
+        events[communication].update(_KIND[load.attempted[key].word] for key in keys)
+    assert events
+    for communication, kinds in events.items():
+        counted = await tenant.communication(communication)
+        assert counted is not None, communication
+        assert counted["events"] == dict(kinds), communication
+        states = {state: count for state, count in counted["fulfilment"].items() if count}
+        assert states == dict(fulfilment[communication]), communication
+        assert counted["messages"] == fulfilment[communication].total(), communication

@@ -1,0 +1,98 @@
+"""One tenant's backlog delays no other tenant's callback."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import nats
+import pytest
+from backhaul_common.ids import new_callback_id
+from backhaul_common.names import callbacks_subject
+from backhaul_proto.callback.v1 import callback_pb2
+from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from nats.aio.client import Client
+from simulators.people import Tenant, Town
+from simulators.twilio import new_sid
+from simulators.waiting import until
+
+BACKLOG = 30_000
+GROUP = 100
+"""Callbacks of one message of the stream, as the gateway groups them under load."""
+
+DELAY_S = 1.0
+
+
+async def _fill(client: Client, tenant: Tenant) -> None:
+    """Put a backlog into the stream, as the gateway would have stored it."""
+    subject = callbacks_subject(tenant.queue_path, "twilio")
+    address = tenant.address("Twilio", communicationId="flood")
+    template = Callback(
+        tenant_id=tenant.id,
+        channel="twilio",
+        provider="twilio",
+        method="POST",
+        url=address,
+        source=callback_pb2.SOURCE_CALLBACK,
+        verification=callback_pb2.VERIFICATION_VERIFIED,
+        received_at_us=time.time_ns() // 1000,
+    )
+    body = tenant.twilio.status(address, "@", "sent").body
+    js = client.jetstream()
+    for _ in range(BACKLOG // GROUP):
+        batch = CallbackBatch(callbacks=[template] * GROUP)
+        for callback in batch.callbacks:
+            callback.id = new_callback_id()
+            callback.body = body.replace(b"%40", new_sid().encode())
+        await js.publish(subject, batch.SerializeToString())
+
+
+async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own_stack: Callable[..., Any]) -> None:
+    async with own_stack() as stack, Town(stack.gateway_url, stack.admin_token) as town:
+        flooded, quick = await town.platform.register(), await town.platform.register()
+        client = await nats.connect(stack.nats_url)
+        try:
+            js = client.jetstream()
+
+            async def left() -> int:
+                info = await js.consumer_info("CALLBACKS", "normalizer")
+                return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+            async def consuming() -> bool:
+                return 0 < await left() < BACKLOG // GROUP
+
+            await stack.kill("normalizer")
+            await _fill(client, flooded)
+            assert await left() == BACKLOG // GROUP
+            stack.member("normalizer").launch()
+            await until("a beginning with the backlog", consuming, within_s=30)
+            started = time.perf_counter()
+            delays = []
+            while True:
+                sid = new_sid()
+                began = time.perf_counter()
+                post = quick.twilio.status(quick.address("Twilio"), sid, "sent")
+                assert (await quick.send(post)).status_code == 200
+                await quick.message_with("twilio", sid, 1)
+                delay = time.perf_counter() - began
+                if not await left():
+                    break  # The backlog ended meanwhile: this one shows nothing.
+                delays.append(delay)
+                await asyncio.sleep(0.02)
+            assert len(delays) >= 3, "the backlog was too short to show anything"
+            # The machine that runs the tests has other work too, so a single hiccup does not count...
+            assert statistics.median(delays) < DELAY_S, delays
+            # ...but none may come near to waiting for the whole of the other's backlog.
+            assert max(delays) < (time.perf_counter() - started) / 2, delays
+            # It was a real backlog, and all of it has become events.
+            counts = await flooded.communication("flood")
+            assert counts is not None
+            assert counts["events"] == {"sent": BACKLOG}
+        finally:
+            await client.close()
+
+
+pytestmark = pytest.mark.faults

@@ -1,0 +1,192 @@
+"""NATS or MongoDB away for a while, and back: who is told what meanwhile, and that all heals by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from faults.account import drained
+from simulators.people import Tenant, Town
+from simulators.twilio import new_sid
+from simulators.waiting import until
+
+if TYPE_CHECKING:
+    from backhaul_local.member import Member
+    from backhaul_local.pytest_plugin import StackFactory
+    from backhaul_local.stack import Stack
+
+pytestmark = pytest.mark.faults
+
+OUTAGE_S = 8.0
+"""How long a server is away. Nothing below depends on the figure, but for its being longer than every timeout."""
+
+LONGEST_ANSWER_S = 5.0
+
+
+class _Posting:
+    """Callbacks of one tenant, one after another on a few connections, with the answer and the time of each."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self.answers: dict[str, httpx.Response] = {}
+        self.longest_s = 0.0
+
+    async def one(self) -> httpx.Response:
+        sid = new_sid()
+        post = self._tenant.twilio.status(self._tenant.address("Twilio"), sid, "sent")
+        began = time.perf_counter()
+        answer = self.answers[sid] = await self._tenant.send(post)
+        self.longest_s = max(self.longest_s, time.perf_counter() - began)
+        return answer
+
+    async def during(self, seconds: float, *, connections: int = 4) -> None:
+        """Post for ``seconds``; returns when the last one is answered."""
+
+        async def keep_posting(until_s: float) -> None:
+            while time.perf_counter() < until_s:
+                await self.one()
+                await asyncio.sleep(0.05)  # What is refused at once is not repeated thousands of times a second.
+
+        ends = time.perf_counter() + seconds
+        await asyncio.gather(*(keep_posting(ends) for _ in range(connections)))
+
+    def sids(self, status: int) -> set[str]:
+        return {sid for sid, answer in self.answers.items() if answer.status_code == status}
+
+
+async def _keep_reading(tenant: Tenant, stop: asyncio.Event) -> list[float]:
+    """Read until told to stop, asserting that every read succeeds; how long each took."""
+    took = []
+    while not stop.is_set():
+        began = time.perf_counter()
+        assert (await tenant.get("/v1/messages")).status_code == 200
+        took.append(time.perf_counter() - began)
+        await asyncio.sleep(0.05)
+    return took
+
+
+async def _ready(stack: Stack) -> tuple[int, dict[str, str]]:
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"{stack.gateway_url}/readyz", timeout=10)
+    return answer.status_code, answer.json()["failing"]
+
+
+async def _becomes_ready(stack: Stack, *, within_s: float) -> None:
+    async def probe() -> bool:
+        return (await _ready(stack))[0] == 200
+
+    await until("readiness after the outage", probe, within_s=within_s)
+
+
+async def _away(member: Member, how: str) -> None:
+    if how == "paused":
+        member.pause()
+    else:
+        await member.kill()
+
+
+async def _back(member: Member, how: str) -> None:
+    if how == "paused":
+        member.resume()
+    else:
+        await member.start()
+
+
+async def _all_stored(tenant: Tenant, sids: set[str]) -> None:
+    async def probe() -> bool:
+        return sids <= {row["message_id"] for row in await tenant.rows("messages")}
+
+    await until(f"all {len(sids)} messages that were answered 200", probe, within_s=30, pause_s=0.1)
+
+
+@pytest.mark.parametrize("how", ["paused", "killed"])
+async def test_nats_is_away_for_a_while(own_stack: Callable[..., Any], how: str) -> None:
+    async with (
+        own_stack(service_env={"normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}}) as stack,
+        Town(stack.gateway_url, stack.admin_token) as town,
+    ):
+        tenant = await town.platform.register()
+        nats_server = stack.member("nats")
+        services = [service.pid for service in stack.services]
+        before, outage = _Posting(tenant), _Posting(tenant)
+        await before.during(0.5)
+        assert len(before.sids(200)) == len(before.answers) > 4
+        await _all_stored(tenant, before.sids(200))
+
+        await _away(nats_server, how)
+        stop_reading = asyncio.Event()
+        reading = asyncio.create_task(_keep_reading(tenant, stop_reading))
+        await outage.during(OUTAGE_S)
+        status, failing = await _ready(stack)
+        assert (status, "jetstream" in failing) == (503, True)
+        stop_reading.set()
+        reads = await reading
+        assert len(reads) >= 10
+        assert max(reads) < LONGEST_ANSWER_S
+        assert len(outage.answers) >= 8
+        assert outage.sids(503) == outage.answers.keys()
+        assert outage.longest_s < LONGEST_ANSWER_S
+        for answer in outage.answers.values():
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.headers["content-type"] == "application/problem+json"
+
+        await _back(nats_server, how)
+        after = _Posting(tenant)
+
+        async def taken() -> bool:
+            return (await after.one()).status_code == 200
+
+        await until("a callback that is taken again", taken, within_s=10)
+        await after.during(0.5)
+        await _becomes_ready(stack, within_s=10)
+        await drained(stack)
+        await _all_stored(tenant, before.sids(200) | after.sids(200))
+        stored = [row["message_id"] for row in await tenant.rows("events")]
+        assert len(set(stored)) == len(stored)
+        refused = outage.sids(503)
+        if how == "killed":
+            # Nobody was there to store them. Behind a server that only slept they may be: the provider was told that
+            # it is not known, and a retry of what is stored changes nothing.
+            assert not refused & set(stored), "answered 503 and stored behind the provider's back"
+        assert [service.pid for service in stack.services if service.running] == services
+
+
+@pytest.mark.parametrize("how", ["paused", "killed"])
+async def test_mongod_is_away_for_a_while(stack_factory: StackFactory, how: str) -> None:
+    async with (
+        stack_factory(log_level="info", service_env={"normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}}) as stack,
+        Town(stack.gateway_url, stack.admin_token) as town,
+    ):
+        tenant = await town.platform.register()
+        mongod = stack.member("mongod")
+        services = [service.pid for service in stack.services]
+        posting = _Posting(tenant)
+        await posting.during(0.5)
+        await _all_stored(tenant, posting.sids(200))
+        before = len(posting.answers)
+
+        await _away(mongod, how)
+        reading = asyncio.create_task(tenant.get("/v1/messages"))
+        await posting.during(OUTAGE_S)
+        status, failing = await _ready(stack)
+        assert (status, "mongodb" in failing, "jetstream" in failing) == (503, True, False)
+        # Reads say that it is not their fault, in time.
+        answer = await reading
+        assert answer.status_code in (503, 504)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert len(posting.answers) >= before + 8
+        # The gateway knows its tenants: every callback is taken, and nobody waits for the database.
+        assert posting.sids(200) == posting.answers.keys()
+        assert posting.longest_s < 2.0
+
+        await _back(mongod, how)
+        await _becomes_ready(stack, within_s=15)
+        await drained(stack)
+        await _all_stored(tenant, posting.sids(200))
+        stored = [row["message_id"] for row in await tenant.rows("events")]
+        assert sorted(stored) == sorted(posting.answers)
+        assert [service.pid for service in stack.services if service.running] == services

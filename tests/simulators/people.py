@@ -1,0 +1,165 @@
+"""The two kinds of people who call Backhaul: the platform team, and the tenants' own applications."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+import httpx
+from simulators.posts import Post, send
+from simulators.sendgrid import SendGridSimulator
+from simulators.twilio import TwilioSimulator
+from simulators.waiting import until
+
+Json = dict[str, Any]
+LARGEST_PAGE = 500
+
+CREDENTIAL = re.compile(r"\bbh[ki]_[0-9a-f]{12}_[0-9a-f]{16,}")
+"""The form of API keys and ingest tokens, whose first half is public; the whole of one may stand in no log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """One tenant as its own application knows it, with the providers that it has contracts with."""
+
+    http: httpx.AsyncClient
+    base_url: str
+    id: str
+    queue_path: str
+    api_key: str
+    ingest_token: str
+    twilio: TwilioSimulator
+    sendgrid: SendGridSimulator
+
+    def address(self, channel: str, *, fragment: str = "", **custom: str) -> str:
+        """The callback URL that this tenant gives to a provider: by its ingest token, with custom parameters."""
+        query = urlencode({"channelLabel": channel, **custom})
+        return f"{self.base_url}/in/{self.ingest_token}/api/postevents?{query}" + (f"#{fragment}" if fragment else "")
+
+    async def send(self, post: Post) -> httpx.Response:
+        """One try of one of the providers."""
+        return await send(self.http, post)
+
+    async def get(self, path: str, **params: Any) -> httpx.Response:
+        """GET with the API key."""
+        return await self.http.get(self.base_url + path, params=params, headers={"X-Api-Key": self.api_key})
+
+    async def post(self, path: str, **params: Any) -> httpx.Response:
+        """POST without a body, with the API key."""
+        return await self.http.post(self.base_url + path, params=params, headers={"X-Api-Key": self.api_key})
+
+    async def read(self, path: str, **params: Any) -> Json:
+        """The JSON of a GET that must succeed."""
+        answer = await self.get(path, **params)
+        assert answer.status_code == 200, answer.text
+        body: Json = answer.json()
+        return body
+
+    async def rows(self, what: str, *, limit: int = LARGEST_PAGE, **params: Any) -> list[Json]:
+        """All rows of ``events``, ``messages`` or ``dead-letters``, page by page."""
+        found: list[Json] = []
+        cursor = ""
+        while True:
+            page = await self.read(f"/v1/{what}", limit=limit, cursor=cursor, **params)
+            found += page[what.replace("-", "_")]
+            cursor = page["next_cursor"]
+            if not cursor:
+                return found
+
+    async def message(self, channel: str, message_id: str) -> Json | None:
+        """A message with its timeline; None while nothing has named it."""
+        answer = await self.get(f"/v1/messages/{quote(channel, safe='')}/{quote(message_id, safe='')}")
+        if answer.status_code == 404:
+            return None
+        assert answer.status_code == 200, answer.text
+        body: Json = answer.json()
+        return body
+
+    async def message_with(self, channel: str, message_id: str, events: int, *, within_s: float = 15.0) -> Json:
+        """A message as soon as it has ``events`` events."""
+
+        async def probe() -> Json | None:
+            message = await self.message(channel, message_id)
+            return message if message is not None and message["event_count"] >= events else None
+
+        return await until(f"{events} events of {channel} message {message_id}", probe, within_s=within_s)
+
+    async def communication(self, communication_id: str) -> Json | None:
+        """A communication's counts; None while nothing has named it."""
+        answer = await self.get(f"/v1/communications/{quote(communication_id, safe='')}")
+        if answer.status_code == 404:
+            return None
+        assert answer.status_code == 200, answer.text
+        body: Json = answer.json()
+        return body
+
+
+class PlatformTeam:
+    """Whoever holds the admin token of an installation."""
+
+    def __init__(self, http: httpx.AsyncClient, base_url: str, admin_token: str) -> None:
+        self._http = http
+        self.base_url = base_url
+        self._headers = {"Authorization": f"Bearer {admin_token}"}
+
+    async def call(self, method: str, path: str, body: Json | None = None, **params: Any) -> httpx.Response:
+        """One call under ``/admin/v1/tenants``."""
+        return await self._http.request(
+            method, f"{self.base_url}/admin/v1/tenants{path}", json=body, params=params, headers=self._headers
+        )
+
+    async def register(
+        self,
+        *,
+        tenant_id: str | None = None,
+        queue_path: str | None = None,
+        verification: str = "enforce",
+        limits: Mapping[str, Any] | None = None,
+    ) -> Tenant:
+        """A tenant with a Twilio and a SendGrid channel, whose secrets are those of its own simulators."""
+        unique = secrets.token_hex(4)
+        wanted: Json = {
+            "id": tenant_id or f"tenant-{unique}",
+            "name": f"Tenant {unique}",
+            "queue_path": queue_path or f"Path-{unique}",
+        }
+        if limits is not None:
+            wanted["limits"] = dict(limits)
+        answer = await self.call("POST", "", wanted)
+        assert answer.status_code == 201, answer.text
+        created = answer.json()
+        tenant = Tenant(
+            http=self._http,
+            base_url=self.base_url,
+            id=created["id"],
+            queue_path=created["queue_path"],
+            api_key=created["api_key"],
+            ingest_token=created["ingest_token"],
+            twilio=TwilioSimulator(),
+            sendgrid=SendGridSimulator(),
+        )
+        for label, secret in (("Twilio", tenant.twilio.auth_token), ("SendGrid", tenant.sendgrid.public_key)):
+            body = {"secrets": [secret], "verification": verification}
+            answer = await self.call("PUT", f"/{tenant.id}/channels/{label}", body)
+            assert answer.status_code == 201, answer.text
+        return tenant
+
+
+class Town:
+    """The people of one installation, with the connections that they share."""
+
+    def __init__(self, base_url: str, admin_token: str, *, connections: int = 100) -> None:
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self.http = httpx.AsyncClient(timeout=15.0, limits=limits)
+        self.platform = PlatformTeam(self.http, base_url, admin_token)
+
+    async def __aenter__(self) -> Self:
+        await self.http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self.http.__aexit__(*exc_info)
