@@ -28,7 +28,7 @@ async def test_it_waits_for_a_server_that_comes_later(fresh_nats: NatsServer) ->
     with capture_logs() as lines:
         connecting = asyncio.create_task(jetstream.connect(settings_of(fresh_nats), "test", client=client))
         async with asyncio.timeout(5):
-            while not lines:  # noqa: ASYNC110  # the first refusal is only seen in the log
+            while not lines:  # the first refusal is only seen in the log
                 await asyncio.sleep(0.01)
         assert not connecting.done()
         await fresh_nats.start()
@@ -108,7 +108,7 @@ async def test_without_a_buffer_publishing_fails_at_once_while_away(fresh_nats: 
         assert (await js.publish("callbacks.acme.twilio", b"1")).seq == 1
         await fresh_nats.kill()
         async with asyncio.timeout(5):
-            while client.is_connected:  # noqa: ASYNC110  # its callback for this comes later than the state
+            while client.is_connected:  # its callback for this comes later than the state
                 await asyncio.sleep(0.005)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -132,7 +132,7 @@ async def test_with_a_buffer_what_was_published_while_away_arrives(fresh_nats: N
         await jetstream.ensure_streams(js, settings)
         await fresh_nats.kill()
         async with asyncio.timeout(5):
-            while client.is_connected:  # noqa: ASYNC110  # as above
+            while client.is_connected:  # as above
                 await asyncio.sleep(0.005)
         publishing = asyncio.create_task(js.publish("events.acme.twilio.sent", b"1", timeout=10))
         await asyncio.sleep(0)

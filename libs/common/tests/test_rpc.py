@@ -116,7 +116,7 @@ async def test_a_typed_error_crosses(code: Code, running: Running) -> None:
         )
         async with asyncio.timeout(5):
             # The status leaves before the server writes its line, so the client may be the first to know.
-            while not any(line["event"] == "rpc" for line in lines):  # noqa: ASYNC110  # a list has no event
+            while not any(line["event"] == "rpc" for line in lines):  # a list has no event
                 await asyncio.sleep(0.001)
     assert (error.code, error.message, error.field, error.fix, error.retry_after_s) == (
         code,

@@ -52,7 +52,7 @@ async def store(collection: mongo.Collection, value: Tenant) -> None:
 
 async def until(condition: Callable[[], bool], longest_s: float = 5) -> None:
     async with asyncio.timeout(longest_s):
-        while not condition():  # noqa: ASYNC110  # what is looked at is plain values, on purpose
+        while not condition():  # what is looked at is plain values, on purpose
             await asyncio.sleep(0.005)
 
 

@@ -95,13 +95,13 @@ class Running:
     ) -> None:
         """Ask until the status is one that is ``wanted``: seen from outside, there is nothing else to wait for."""
         async with asyncio.timeout(20):
-            while not wanted((await self.client.get(path, headers=headers)).status_code):  # noqa: ASYNC110  # as above
+            while not wanted((await self.client.get(path, headers=headers)).status_code):  # as above
                 await asyncio.sleep(0.02)
 
     async def until_waiting(self, count: int) -> None:
         """Return when that many callbacks wait for JetStream."""
         async with asyncio.timeout(2.5):
-            while self.publisher.waiting < count:  # noqa: ASYNC110  # a number of the publisher, which has no event
+            while self.publisher.waiting < count:  # a number of the publisher, which has no event
                 await asyncio.sleep(0.01)
 
     async def tenant(self, tenant_id: str = "acme", *, queue_path: str = "", **body: Any) -> Tenant:

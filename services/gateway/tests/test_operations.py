@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from backhaul_common.secrets import new_credential
@@ -119,6 +119,18 @@ async def test_every_error_is_a_problem(gateway: Running) -> None:
     answer = await gateway.client.post("/healthz")
     gateway.problem(answer, 405)
     assert answer.headers["allow"] == "GET"
+
+
+async def test_what_nobody_expected_is_a_problem_without_detail(gateway: Running) -> None:
+    async def boom() -> None:
+        raise RuntimeError("the password is hunter2")
+
+    app: Any = gateway.server.config.app
+    app.add_api_route("/boom", boom)
+    answer = await gateway.client.get("/boom")
+    assert gateway.problem(answer, 500)["code"] == "internal"
+    assert "hunter2" not in answer.text
+    assert (await gateway.client.get("/healthz")).status_code == 200
 
 
 async def test_openapi_and_docs(gateway: Running) -> None:

@@ -65,6 +65,9 @@ class MongoServer(Member):
             *("--wiredTigerCacheSizeGB", str(self.config.cache_gb)),
             *("--networkMessageCompressors", "disabled"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            # A service that is killed in a transaction leaves its locks behind, and whoever takes up its work waits for
+            # them: by default for a minute. Batches are committed within a second.
+            *("--setParameter", "transactionLifetimeLimitSeconds=10"),
             # Appended, so that what it said before a crash stays, in the file that also takes its plain output.
             *("--logpath", str(self.log_path), "--logappend"),
         ]

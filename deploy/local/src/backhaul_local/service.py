@@ -109,7 +109,8 @@ def http_ready(port: int) -> str | None:
     """None when `GET /readyz` on the loopback port answers 200; otherwise what it answers."""
     if not accepts_connections(port):
         return f"nothing listens on port {port}"
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2.0)
+    # Longer than readiness itself waits for what is away, so that its reason is heard.
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=4.0)
     try:
         connection.request("GET", "/readyz")
         response = connection.getresponse()

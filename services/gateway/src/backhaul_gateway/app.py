@@ -205,6 +205,7 @@ async def create_app(
     app.include_router(ops_router(readiness, metrics))
     app.add_exception_handler(BackhaulError, problems.on_backhaul_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_exception_handler(Exception, problems.on_unexpected)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
     app.enclose = partial(
         Edge, hot_routes=hot_routes, access_log=access_log, metrics=metrics, tracing=tracing, clients=clients

@@ -101,6 +101,7 @@ class Edge:
             scope["path"] = lowered
         path, method = _loggable(scope["path"]), scope["method"]
         status = 0
+        complete = False
         size = 0
 
         async def counted_receive() -> Message:
@@ -112,9 +113,11 @@ class Edge:
             return message
 
         async def observed_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif message["type"] == "http.response.body":
+                complete = not message.get("more_body", False)
             await send(message)
 
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
@@ -126,7 +129,9 @@ class Edge:
             except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is logged once and told to nobody
                 self._log.error("request_failed", method=method, path=path, exc_info=exc)
                 error = BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title)
-                await _answer(observed_send, error, traceparent, started=bool(status))
+                # Starlette answers with the problem and raises all the same, so usually there is nothing left to do.
+                if not complete:
+                    await _answer(observed_send, error, traceparent, started=bool(status))
             span.set_attributes({"http.request.method": method, "http.response.status_code": status})
         self._requests.add(method if method in _METHODS else "other", str(status))
         if path not in _QUIET:

@@ -135,6 +135,11 @@ async def on_invalid_request(request: Request, exc: Exception) -> Response:
     return response(ProblemError("The request does not fit what is expected here.", errors), request)
 
 
+async def on_unexpected(request: Request, _: Exception) -> Response:
+    """Handler of everything else. The edge logs it; nobody outside is told more than that it happened."""
+    return response(BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), request)
+
+
 def field_error(location: Sequence[int | str], kind: str, message: str) -> FieldError:
     """pydantic's account of one field, with the way to mend it."""
     if kind == "json_invalid":
