@@ -69,7 +69,6 @@ async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own
             assert await left() == BACKLOG // GROUP
             stack.member("normalizer").launch()
             await until("a beginning with the backlog", consuming, within_s=30)
-            started = time.perf_counter()
             delays = []
             while True:
                 sid = new_sid()
@@ -83,10 +82,9 @@ async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own
                 delays.append(delay)
                 await asyncio.sleep(0.02)
             assert len(delays) >= 3, "the backlog was too short to show anything"
-            # The machine that runs the tests has other work too, so a single hiccup does not count...
             assert statistics.median(delays) < DELAY_S, delays
-            # ...but none may come near to waiting for the whole of the other's backlog.
-            assert max(delays) < (time.perf_counter() - started) / 2, delays
+            # One hiccup of a machine that runs other tests too is no unfairness; waiting behind the backlog would be.
+            assert max(delays) < 2 * DELAY_S, delays
             # It was a real backlog, and all of it has become events.
             counts = await flooded.communication("flood")
             assert counts is not None

@@ -11,7 +11,11 @@ class NormalizerSettings(CommonSettings):
 
     normalizer_grpc_listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server.")
     normalizer_batch_bytes: int = Field(
-        1 << 20, ge=1024, le=8 << 20, description="Bytes of callbacks in one transaction; about 1,000 to 3,000 events."
+        512 << 10,
+        ge=1024,
+        le=8 << 20,
+        description="Bytes of callbacks in one transaction, about 500 to 1,500 events. More costs less for each, but a "
+        "callback waits for up to three transactions behind others.",
     )
     normalizer_pull_messages: int = Field(512, ge=1, le=4096, description="Messages asked of the broker at a time.")
     normalizer_pull_bytes: int = Field(
