@@ -18,7 +18,7 @@ from backhaul_common.names import (
 )
 from generators import RawSockets, raw_request, write_requests
 from installation import PROCESSED, Document, Drained, Installation
-from normalizing import fill
+from normalizing import backlog
 from pymongo import IndexModel, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from report import Report
@@ -72,7 +72,7 @@ async def _tenants(site: Installation, report: Report, *, rounds: int, callbacks
             # The callbacks of one message belong to one tenant, those that follow each other to different ones.
             raw = (raw_request(one, site.host, keys[n // 3 % count]) for n, one in _by_status(requests))
             file = write_requests(site.folder / "growth.requests", raw)
-            measured[count].append(await _grown(site, file, count, callbacks))
+            measured[count].append(await _grown(site, file, callbacks))
     ones, many = measured[1], measured[MANY]
     parts = {
         "growth_tenants_gateway": [b.ingest["gateway"] / a.ingest["gateway"] for a, b in zip(ones, many, strict=True)],
@@ -109,10 +109,10 @@ async def _start_over(site: Installation, template: Document) -> None:
     await site.database[TENANTS_COLLECTION].insert_one(template)
 
 
-async def _grown(site: Installation, file: Path, tenants: int, callbacks: int) -> _Grown:
-    # Once before, so that making a consumer for every tenant, which happens once in a tenant's life, is not counted.
+async def _grown(site: Installation, file: Path, callbacks: int) -> _Grown:
+    # Once before, so that making streams, consumer and indexes is not counted.
     await site.ensure("gateway", "normalizer")
-    await site.until_consumers(tenants)
+    await site.until_consumer()
     await site.stop("normalizer")
     before = site.meter.read()
     loaded = await RawSockets().once(file, site.gateway_port)
@@ -131,7 +131,9 @@ async def _store(
     await site.register(tenant)
     await site.stop("normalizer")
     await site.purge_callbacks()
-    filled = await fill(site, tenant, events, (1, 1))
+    waiting = backlog(site, tenant, events, (1, 1))
+    filled = waiting.events
+    await site.prefill(tenant, waiting.messages)
     await site.forget()
     await site.drain(filled)
     await site.stop("normalizer")

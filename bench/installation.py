@@ -161,11 +161,14 @@ class Installation:
 
     # What is stored.
 
-    async def prefill(self, tenant: str, channel: str, messages: Sequence[bytes]) -> None:
-        """Put serialised CallbackBatches into CALLBACKS, as the gateway does."""
+    async def prefill(self, tenant: str, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Put serialised CallbackBatches, each of its channel, into CALLBACKS, as the gateway does."""
         for at in range(0, len(messages), _IN_FLIGHT):
             await asyncio.gather(
-                *(self.js.publish(callbacks_subject(tenant, channel), one) for one in messages[at : at + _IN_FLIGHT])
+                *(
+                    self.js.publish(callbacks_subject(tenant, channel), one)
+                    for channel, one in messages[at : at + _IN_FLIGHT]
+                )
             )
 
     async def forget(self, database: str | None = None, *, empty: bool = True) -> None:
@@ -209,13 +212,13 @@ class Installation:
         events, service = self.database[EVENTS_COLLECTION], self.stack.service("normalizer")
         await self._until(events.estimated_document_count, count, service, 0.01)
 
-    async def until_consumers(self, count: int) -> None:
-        """Return when the normalizer has made its consumers for ``count`` tenants."""
+    async def until_consumer(self) -> None:
+        """Return when the normalizer has made its consumer."""
 
         async def present() -> int:
             return (await self.js.stream_info(CALLBACKS_STREAM)).state.consumer_count
 
-        await self._until(present, count, self.stack.service("normalizer"), 0.05)
+        await self._until(present, 1, self.stack.service("normalizer"), 0.05)
 
     async def _until(self, read: Callable[[], Awaitable[int]], least: int, service: Service, interval_s: float) -> int:
         # Neither the store nor the broker tells an outsider of this as an event, so they are asked, this often.

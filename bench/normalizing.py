@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from installation import Drained, Installation
 from report import Report
@@ -14,26 +15,36 @@ GROUP = 32
 _TENANTS = {"normalize-mix": (1, 1), "normalize-twilio": (1, 0), "normalize-sendgrid": (0, 1)}
 
 
-async def fill(site: Installation, tenant: str, events: int, shares: tuple[int, int]) -> int:
-    """Put about ``events`` events of ``tenant`` into CALLBACKS, Twilio's and SendGrid's in turn; how many they are.
+@dataclass(frozen=True)
+class Backlog:
+    """Messages as the gateway stores them, each with its channel, and how many events they hold."""
+
+    tenant: str
+    messages: list[tuple[str, bytes]]
+    events: int
+
+
+def backlog(site: Installation, tenant: str, events: int, shares: tuple[int, int]) -> Backlog:
+    """About ``events`` events of ``tenant``, Twilio's and SendGrid's in turn.
 
     ``shares``: how many parts are Twilio's and how many are SendGrid's.
     """
     twilio = events * shares[0] // sum(shares)
     posts = events * shares[1] // sum(shares) // EVENTS_A_POST
-    filled = 0
+    messages: list[tuple[str, bytes]] = []
+    count = 0
     # In slices, so that one does not lie behind the other: the normalizer then gets a mix in every batch.
     slices = 20
     for _ in range(slices):
         if twilio:
             requests = site.traffic.twilio(twilio // slices)
-            await site.prefill(tenant, "twilio", site.traffic.stored(tenant, "twilio", requests, GROUP))
-            filled += len(requests)
+            messages += [("twilio", one) for one in site.traffic.stored(tenant, "twilio", requests, GROUP)]
+            count += len(requests)
         if posts:
             requests = site.traffic.sendgrid(posts // slices)
-            await site.prefill(tenant, "sendgrid", site.traffic.stored(tenant, "sendgrid", requests, 1))
-            filled += len(requests) * EVENTS_A_POST
-    return filled
+            messages += [("sendgrid", one) for one in site.traffic.stored(tenant, "sendgrid", requests, 1)]
+            count += len(requests) * EVENTS_A_POST
+    return Backlog(tenant, messages, count)
 
 
 async def measure(site: Installation, report: Report, *, rounds: int, events: int) -> None:
@@ -41,22 +52,18 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
     await site.ensure("gateway", "normalizer")
     for tenant in _TENANTS:
         await site.register(tenant)
-    await site.stop("normalizer")
-    await site.purge_callbacks()  # A load that ended before this may have left its last callbacks.
-    filled = {
-        tenant: await fill(site, tenant, events if all(shares) else events // 2, shares)
-        for tenant, shares in _TENANTS.items()
-    }
-    await site.forget()
-    # The callbacks of the others wait no longer after this, so each later start finds one tenant's backlog only.
-    await site.drain(sum(filled.values()))
+    backlogs = [
+        backlog(site, tenant, events if all(shares) else events // 2, shares) for tenant, shares in _TENANTS.items()
+    ]
     measured: dict[str, list[Drained]] = {tenant: [] for tenant in _TENANTS}
     for round_ in range(rounds):
-        for tenant, expected in filled.items():
-            site.say(f"{tenant}, round {round_ + 1} of {rounds}")
+        for waiting in backlogs:
+            site.say(f"{waiting.tenant}, round {round_ + 1} of {rounds}")
             await site.stop("normalizer")
+            await site.purge_callbacks()
+            await site.prefill(waiting.tenant, waiting.messages)
             await site.forget()
-            measured[tenant].append(await site.drain(expected))
+            measured[waiting.tenant].append(await site.drain(waiting.events))
     mix, twilio, sendgrid = measured.values()
     note = f"half Twilio ({GROUP} callbacks a message), half SendGrid; CPU of the normalizer"
     _per_core(report, "normalize_events_per_core_s", mix, "≥ 40,000", note)
