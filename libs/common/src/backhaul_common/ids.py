@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from hashlib import blake2b
+from random import getrandbits
 
 
 def new_callback_id() -> str:
     """32 hex digits: 48 bits of unix time in ms, then 80 random bits. Sorts by time, unique without coordination."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    # Seeded by the system when the process starts. An id is no secret, and asking the system each time costs ten times
+    # as much.
+    return f"{time.time_ns() // 1_000_000:012x}{getrandbits(80):020x}"  # see above
 
 
 def derived_id(*parts: str) -> str:

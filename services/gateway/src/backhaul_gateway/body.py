@@ -15,54 +15,61 @@ class SlowError(Exception):
     """The body did not arrive in time."""
 
 
-class _BodyDeadline:
-    """Ends the task that made it, when told to; tells its own cancellation from the server's."""
-
-    __slots__ = ("_expired", "_task")
-
-    def __init__(self) -> None:
-        self._task = asyncio.current_task()
-        self._expired = False
-
-    def expire(self) -> None:
-        self._expired = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def explain(self) -> None:
-        """Raises SlowError if the cancellation came from here."""
-        if self._expired and self._task is not None:
-            self._task.uncancel()
-            raise SlowError
-
-
 class GoneError(Exception):
     """The provider went away before its request was complete; nobody is there to be answered."""
 
 
-async def read_body(named: Mapping[bytes, bytes], receive: Receive, limit: int, timeout_s: float) -> bytes:
-    """The body, at most ``limit`` bytes. TOO_LARGE, SlowError after ``timeout_s``, GoneError when it ends early."""
-    declared = named.get(b"content-length", b"")
-    if declared.isdigit() and int(declared[:20]) > limit:
-        raise _too_large(limit)
-    # asyncio.timeout would cost as much as the verification; a bare timer costs an eighth of it.
-    deadline = _BodyDeadline()
-    timer = asyncio.get_running_loop().call_later(timeout_s, deadline.expire)
-    try:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise GoneError
-        body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            body = await _rest(body, receive, limit)
-    except asyncio.CancelledError:
-        deadline.explain()
-        raise
-    finally:
-        timer.cancel()
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
+class BodyReader:
+    """Reads bodies, each within the same time.
+
+    One timer looks after all of them a few times within that time: a timer for each body, or ``asyncio.timeout``, costs
+    as much as checking a signature.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._since: dict[asyncio.Task[Any], float] = {}
+        self._expired: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self, named: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+        """The body, at most ``limit`` bytes. TOO_LARGE, SlowError when it takes too long, GoneError when it ends."""
+        declared = named.get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise _too_large(limit)
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # noqa: S101  # the server runs each request in a task
+        self._since[task] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s / 4, self._look)
+        try:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise GoneError
+            body: bytes = message.get("body", b"")
+            if message.get("more_body", False):
+                body = await _rest(body, receive, limit)
+        except asyncio.CancelledError:
+            if task not in self._expired:
+                raise
+            self._expired.discard(task)
+            task.uncancel()
+            raise SlowError from None
+        finally:
+            del self._since[task]
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        latest = loop.time() - self._timeout_s
+        for task in [task for task, since in self._since.items() if since <= latest]:
+            if task not in self._expired:
+                self._expired.add(task)
+                task.cancel()
+        self._timer = loop.call_later(self._timeout_s / 4, self._look) if self._since else None
 
 
 async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:

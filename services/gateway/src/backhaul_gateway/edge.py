@@ -17,7 +17,7 @@ from backhaul_common.metrics import HTTP_REQUESTS, Metrics
 from backhaul_common.tracing import Tracing, new_traceparent, traceparent_of
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from backhaul_gateway.accesslog import AccessLog
@@ -66,7 +66,7 @@ class Edge:
         self,
         app: App,
         *,
-        hot_routes: Sequence[BaseRoute],
+        hot_routes: Sequence[Route],
         access_log: AccessLog,
         metrics: Metrics,
         tracing: Tracing,
@@ -85,7 +85,13 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["path"][-_INGEST_LENGTH:].lower() == INGEST_PATH:
+        path = scope["path"]
+        if path[-_INGEST_LENGTH:].lower() == INGEST_PATH:
+            if len(path) == _INGEST_LENGTH:
+                # What the first route matches; asking it costs as much as authenticating.
+                scope["path_params"] = {}
+                await self._hot_routes[0].app(scope, receive, send)
+                return
             for route in self._hot_routes:
                 match, child_scope = route.matches(scope)
                 if match is Match.FULL:

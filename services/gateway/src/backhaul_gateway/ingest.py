@@ -37,7 +37,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from backhaul_gateway.accesslog import AccessLog
 from backhaul_gateway.auth import CREDENTIAL_HEADERS, CredentialIndex, parse_basic
-from backhaul_gateway.body import GoneError, Receive, SlowError, read_body
+from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.problems import MEDIA_TYPE, document, of_error
@@ -88,7 +88,7 @@ class IngestEndpoint:
         self._tracing = tracing
         self._clients = clients
         self._base_url = public_base_url
-        self._body_timeout_s = body_timeout_s
+        self._bodies = BodyReader(body_timeout_s)
         self._answered = metrics.counter(CALLBACKS_ANSWERED)
         self._unverified = metrics.counter(CALLBACKS_UNVERIFIED)
         self._rate_limited = metrics.counter(RATE_LIMITED)
@@ -161,7 +161,7 @@ class IngestEndpoint:
         authorization = named.get(b"authorization")
         state = self._tenant(scope, named, seen)
         channel = self._channel(state, scope["query_string"], seen)
-        body = await read_body(named, receive, state.tenant.limits.max_body_bytes, self._body_timeout_s)
+        body = await self._bodies.read(named, receive, state.tenant.limits.max_body_bytes)
         seen.complete_at = time.perf_counter()
         seen.size = len(body)
         path = scope["raw_path"].decode("latin-1")

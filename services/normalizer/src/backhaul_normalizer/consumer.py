@@ -85,6 +85,7 @@ class Consumer:
         """Process for ever. A batch that is under way when this is cancelled is delivered again."""
         try:
             while True:
+                await self._worth_reading()
                 deliveries = await self._feed.next_batch()
                 batch = self._read(deliveries)
                 if self._settling is not None:
@@ -94,6 +95,21 @@ class Consumer:
             if self._settling is not None:
                 self._settling.cancel()
                 await asyncio.gather(self._settling, return_exceptions=True)
+
+    async def _worth_reading(self) -> None:
+        """Returns when a whole batch waits, or nothing is being committed.
+
+        Under load the next batch is read while one is committed. Otherwise what arrives meanwhile is better read
+        together when that is done: read at once, it would keep those who come after it waiting for one commit more.
+        """
+        settling = self._settling
+        if settling is None or settling.done():
+            return
+        full = asyncio.ensure_future(self._feed.full())
+        try:
+            await asyncio.wait({settling, full}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            full.cancel()
 
     async def settled(self) -> None:
         """Returns when the batch that is being committed now is done with; for one who just deleted a tenant."""

@@ -335,6 +335,12 @@ class FairFeed:
 
     # Taking.
 
+    async def full(self) -> None:
+        """Returns when there is enough for a whole batch."""
+        while self._bytes < self._settings.normalizer_batch_bytes:
+            self._arrived.clear()
+            await self._arrived.wait()
+
     async def next_batch(self) -> Sequence[JetStreamDelivery]:
         """Deliveries of about ``normalizer_batch_bytes``, the same share of every tenant that has any."""
         while not self._ready:

@@ -56,6 +56,10 @@ class Delivery(Protocol):
 class Feed(Protocol):
     """Callbacks of all tenants, fairly."""
 
+    async def full(self) -> None:
+        """Waits until there is enough for a whole batch."""
+        ...
+
     async def next_batch(self) -> Sequence[Delivery]:
         """Waits until there is at least one."""
         ...
