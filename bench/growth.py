@@ -37,7 +37,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, quick: boo
     store = await _store(
         site, report, rounds=rounds, stored=100_000 if quick else 1_000_000, events=15_000 if quick else 20_000
     )
-    tenants = await _tenants(site, report, rounds=rounds, callbacks=6_000 if quick else 9_000)
+    tenants = await _tenants(site, report, rounds=rounds, callbacks=4_500 if quick else 6_000)
     parts = {**store, **tenants}
     worst = max(parts, key=lambda name: median(parts[name]))
     report.add("growth", parts[worst], "ratio of CPU", aim=_AIM, note=f"the worst of its parts: {worst}")

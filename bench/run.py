@@ -33,7 +33,7 @@ def scenarios(site: Installation, report: Report, *, quick: bool) -> dict[str, S
     """What can be measured, by the name of its first figure, in its order."""
     generator = best_generator()
     rounds, seconds = (3, 1.0) if quick else (3, 3.0)
-    events = 20_000 if quick else 60_000
+    events = 20_000 if quick else 45_000
     return {
         "ingest_vs_empty_route": lambda: ingest.measure_twilio(site, report, generator, rounds=rounds, seconds=seconds),
         "ingest_sendgrid_events_per_core_s": lambda: ingest.measure_sendgrid(

@@ -1,7 +1,8 @@
 """From CALLBACKS to MongoDB and EVENTS, batch by batch.
 
-While one batch is being committed the next is read, so the processor works while the database does. Commits of one
-process follow one another: two of its batches never conflict. What goes wrong is decided in one place, ``_settle``.
+While one batch is being committed the next is read and the one before is published, so the processor works while the
+database and the broker do. Commits of one process follow one another: two of its batches never conflict. What goes
+wrong with a commit is decided in ``_settle``; what is committed but cannot be published is simply delivered again.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Consumer:
         self._feed = feed
         self._tenants = tenants
         self._settling: asyncio.Task[None] | None = None
+        self._publishing: asyncio.Task[None] | None = None
         self._normalizer = normalizer
         self._store = store
         self._publisher = publisher
@@ -92,9 +94,10 @@ class Consumer:
                     await self._settling
                 self._settling = asyncio.create_task(self._settle(batch), name="settle")
         finally:
-            if self._settling is not None:
-                self._settling.cancel()
-                await asyncio.gather(self._settling, return_exceptions=True)
+            under_way = [task for task in (self._settling, self._publishing) if task is not None]
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _worth_reading(self) -> None:
         """Returns when a whole batch waits, or nothing is being committed.
@@ -112,9 +115,11 @@ class Consumer:
             full.cancel()
 
     async def settled(self) -> None:
-        """Returns when the batch that is being committed now is done with; for one who just deleted a tenant."""
-        if self._settling is not None:
-            await asyncio.wait({self._settling})
+        """Returns when what is being committed and published now is done with; for one who just deleted a tenant."""
+        for _ in range(2):  # What is being committed now is published afterwards.
+            under_way = {task for task in (self._settling, self._publishing) if task is not None}
+            if under_way:
+                await asyncio.wait(under_way)
 
     def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
@@ -154,30 +159,42 @@ class Consumer:
         return own
 
     async def _settle(self, batch: _Batch) -> None:
-        """Commit, publish, acknowledge; or give back, or isolate what cannot be stored."""
+        """Commit, and leave publishing and acknowledging to a task of its own; or isolate what cannot be stored."""
         span = self._start_span(batch)
+        self._drop_deleted(batch)
         try:
-            await self._process(batch, span)
+            with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
+                committed = await self._store.commit(list(batch.facts.values()), list(batch.rejections.values()))
         except Exception as exc:  # noqa: BLE001  # every failure is decided on here: put back, or isolated until one callback remains
+            span.end()
             if is_transient(exc):
                 await self._put_back(batch, exc)
             else:
                 self._log.error("batch_failed", deliveries=len(batch.deliveries), exc_info=exc)
                 await self._isolate(batch, exc)
+            return
+        readable_at = time.time()
+        # The next batch is committed while this one is published, and no further: what is committed but not published
+        # must stay little, because it is what a crash makes this process do again.
+        if self._publishing is not None:
+            await self._publishing
+        self._publishing = asyncio.create_task(self._finish(batch, committed, readable_at, span), name="publish")
+
+    async def _finish(self, batch: _Batch, committed: Committed, readable_at: float, span: Span) -> None:
+        """Publish and acknowledge; or have all of it delivered again, which then finds its events stored."""
+        try:
+            parent = traceparent_of(span)
+            with self._tracing.span("events.publish", parent=parent, kind=SpanKind.PRODUCER) as publish_span:
+                await self._publisher.publish(_to_publish(batch, committed), traceparent_of(publish_span))
+            for delivery in batch.deliveries:
+                await delivery.ack()
+            self._report(batch, committed, readable_at, span)
+        except Exception as exc:  # noqa: BLE001  # whatever keeps it from being published may pass; the store has it
+            if not is_transient(exc):
+                self._log.error("publish_failed", exc_info=exc)
+            await self._put_back(batch, exc)
         finally:
             span.end()
-
-    async def _process(self, batch: _Batch, span: Span) -> None:
-        self._drop_deleted(batch)
-        facts = list(batch.facts.values())
-        with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
-            committed = await self._store.commit(facts, list(batch.rejections.values()))
-        readable_at = time.time()
-        with self._tracing.span("events.publish", parent=traceparent_of(span), kind=SpanKind.PRODUCER) as publish_span:
-            await self._publisher.publish(_to_publish(batch, committed), traceparent_of(publish_span))
-        for delivery in batch.deliveries:
-            await delivery.ack()
-        self._report(batch, committed, readable_at, span)
 
     def _drop_deleted(self, batch: _Batch) -> None:
         """Forget what belongs to tenants that are gone or going: it must not be stored behind their deletion's back."""
