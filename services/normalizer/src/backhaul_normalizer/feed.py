@@ -22,7 +22,7 @@ from itertools import islice
 
 import msgspec
 import nats.errors
-from backhaul_common.errors import BackhaulError, unavailable
+from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, callbacks_of, queue_path_key
@@ -33,6 +33,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
+from backhaul_normalizer.delivery import JetStreamDelivery, stream_seq_of
 from backhaul_normalizer.settings import NormalizerSettings
 
 PULL_EXPIRES_S = 30.0
@@ -48,31 +49,6 @@ _NOT_FOUND = "404"
 _END_OF_BATCH = ("204", _NOT_FOUND)
 
 _AWAY = (nats.errors.Error, APIError, TimeoutError, OSError)
-
-
-class JetStreamDelivery:
-    """One message of the stream, as JetStream delivered it."""
-
-    __slots__ = ("_client", "_reply", "data", "stream_seq", "tenant")
-
-    def __init__(self, client: Client, tenant: str, stream_seq: int, reply: str, data: bytes) -> None:
-        self._client = client
-        self._reply = reply
-        self.tenant = tenant
-        self.stream_seq = stream_seq
-        self.data = data
-
-    async def ack(self) -> None:
-        await self._answer(b"+ACK")
-
-    async def nak(self, delay_s: float) -> None:
-        await self._answer(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
-
-    async def _answer(self, word: bytes) -> None:
-        try:
-            await self._client.publish(self._reply, word)
-        except (nats.errors.Error, OSError) as exc:
-            raise unavailable("NATS") from exc
 
 
 class _Source:
@@ -224,19 +200,18 @@ class FairFeed:
             self._expected -= 1
             if not self._expected:
                 self._wake.set()
-        stream_seq = _stream_seq(message.reply)
+        stream_seq = stream_seq_of(message.reply)
         # The broker keeps the stored subject on what it delivers: callbacks.<queue path>.<channel>.
         source = self._by_path.get(message.subject.split(".", 2)[1])
         if source is None:
             # Registered a moment ago and not heard of here yet, or being deleted: then it is purged meanwhile.
             with suppress(BackhaulError):
                 await JetStreamDelivery(self._client, "", stream_seq, message.reply, b"").nak(_UNKNOWN_TENANT_S)
-        elif source.parked or source.bytes + len(message.data) > self._settings.normalizer_tenant_bytes:
+        elif source.bytes and (
             # Behind what is parked already, too: otherwise a flood would keep what came first waiting for ever.
-            if source.bytes:
-                source.parked[stream_seq] = message.reply
-            else:
-                self._keep(source, stream_seq, message.reply, message.data)
+            source.parked or source.bytes + len(message.data) > self._settings.normalizer_tenant_bytes
+        ):
+            source.parked[stream_seq] = message.reply
         else:
             self._keep(source, stream_seq, message.reply, message.data)
 
@@ -399,9 +374,3 @@ class FairFeed:
             await self._js.stream_info(CALLBACKS_STREAM)
         except NotFoundError:
             raise ConnectionError("the stream CALLBACKS does not exist yet") from None
-
-
-def _stream_seq(reply: str) -> int:
-    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.… with two more tokens in front where there is a domain.
-    tokens = reply.split(".")
-    return int(tokens[5 if len(tokens) < 11 else 7])

@@ -1,0 +1,39 @@
+"""One message of CALLBACKS on its way through this service."""
+
+from __future__ import annotations
+
+import nats.errors
+from backhaul_common.errors import unavailable
+from nats.aio.client import Client
+
+
+class JetStreamDelivery:
+    """One message of the stream, as JetStream delivered it."""
+
+    __slots__ = ("_client", "_reply", "data", "stream_seq", "tenant")
+
+    def __init__(self, client: Client, tenant: str, stream_seq: int, reply: str, data: bytes) -> None:
+        self._client = client
+        self._reply = reply
+        self.tenant = tenant
+        self.stream_seq = stream_seq
+        self.data = data
+
+    async def ack(self) -> None:
+        await self._answer(b"+ACK")
+
+    async def nak(self, delay_s: float) -> None:
+        await self._answer(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
+
+    async def _answer(self, word: bytes) -> None:
+        try:
+            await self._client.publish(self._reply, word)
+        except (nats.errors.Error, OSError) as exc:
+            raise unavailable("NATS") from exc
+
+
+def stream_seq_of(reply: str) -> int:
+    """The position in the stream of a message that is acknowledged on ``reply``."""
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.… with two more tokens in front where there is a domain.
+    tokens = reply.split(".")
+    return int(tokens[5 if len(tokens) < 11 else 7])
