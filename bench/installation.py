@@ -258,7 +258,7 @@ class _BatchLines:
 async def installation(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Installation]:
     """A stack in ``folder`` with everything running; nothing runs afterwards. ``say`` is told what is being done."""
     config = StackConfig(
-        data_dir=folder, services=(NORMALIZER, GATEWAY, EMPTY_ROUTE), with_object_store=False, log_level="info"
+        data_dir=folder, services=(NORMALIZER, GATEWAY, EMPTY_ROUTE), with_object_store=False, mongo_cache_gb=1.0
     )
     async with Stack(config) as stack:
         mongo: AsyncMongoClient[Document] = AsyncMongoClient(stack.mongo_uri)

@@ -78,6 +78,7 @@ class StackConfig:
     with_object_store: bool = True
     mongo_database: str = "backhaul"
     nats_sync_always: bool = True
+    mongo_cache_gb: float = 0.25
     credentials: Credentials = field(default_factory=Credentials.generate)
     log_format: str = "json"
     log_level: str = "info"
@@ -111,6 +112,7 @@ class Stack:
             self.nats = NatsServer(nats)
         if config.mongo_uri is None:
             mongo = MongoConfig(
+                cache_gb=config.mongo_cache_gb,
                 data_dir=config.data_dir / "mongo",
                 port=config.ports.get("mongo", 0),
                 log_path=log_dir / "mongod.log",

@@ -29,6 +29,8 @@ KIND_NAMES: dict[EventKind, str] = {kind: str(kind.value) for kind in EventKind}
 LONGEST_KEY = 512
 """Characters of a message id, communication id, recipient or sender; what is longer is no identifier."""
 
+_LONGEST_REMEMBERED = 512
+
 
 class Origin(msgspec.Struct, gc=False):
     """What all events of one callback have in common, worked out once.
@@ -118,12 +120,8 @@ def join(parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
     return ""
 
 
-@lru_cache(maxsize=4096)
 def _url_vars(url: str) -> tuple[list[tuple[str, str]], bytes]:
-    """The custom parameters of a callback's URL, and the same as serialised fields of an event.
-
-    Remembered, because a campaign's callbacks all come to one URL.
-    """
+    """The custom parameters of a callback's URL, and the same as serialised fields of an event."""
     parameters = custom_parameters(url)
     event = event_pb2.Event()
     for name, value in parameters:
@@ -131,9 +129,14 @@ def _url_vars(url: str) -> tuple[list[tuple[str, str]], bytes]:
     return parameters, event.SerializeToString()
 
 
+# A campaign's callbacks all come to one URL. Long ones are not kept, so that nobody can fill the memory with them.
+_remembered_url_vars = lru_cache(maxsize=4096)(_url_vars)
+
+
 def origin(callback: Callback, stream_seq: int) -> Origin:
     """What the events of ``callback`` have in common."""
-    parameters, encoded_parameters = _url_vars(callback.url)
+    url = callback.url
+    parameters, encoded_parameters = (_remembered_url_vars if len(url) <= _LONGEST_REMEMBERED else _url_vars)(url)
     common = event_pb2.Event(
         tenant_id=callback.tenant_id,
         channel=callback.channel,
