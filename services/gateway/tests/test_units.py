@@ -9,9 +9,7 @@ from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.ingest import label_of
 from backhaul_gateway.limits import TokenBucket, retry_after
-from backhaul_gateway.publisher import batch_of
 from backhaul_gateway.settings import GatewaySettings
-from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from cryptography.fernet import Fernet
 from pydantic import ValidationError
 
@@ -38,13 +36,6 @@ def test_token_bucket() -> None:
     smaller.take()
     assert smaller.adjusted(1.0, 1).take() > 0
     assert (retry_after(0.01), retry_after(1.2)) == (1, 2)
-
-
-@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 300_000])
-def test_a_batch_is_protobuf(size: int) -> None:
-    callbacks = [Callback(id="a", body=b"x" * size), Callback(id="b"), Callback()]
-    encoded = batch_of([callback.SerializeToString() for callback in callbacks])
-    assert encoded == CallbackBatch(callbacks=callbacks).SerializeToString()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, QUEUED_BYTES, Metrics
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.tracing import Tracing
+from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -40,9 +41,6 @@ _ENVELOPE_BYTES = 1024
 _RETRY_S = 0.1
 _LEAST_LEFT_S = 0.05
 """What has less time left is refused instead of published: its acknowledgement would come too late."""
-
-_CALLBACKS_FIELD = bytes([CallbackBatch.CALLBACKS_FIELD_NUMBER << 3 | 2])
-"""The tag of a length-delimited field."""
 
 _T = TypeVar("_T")
 
@@ -99,7 +97,7 @@ class _Message:
         self.lane = lane
         self.waiters = waiters
         self.timer = timer
-        self.payload = batch_of([waiter.encoded for waiter in waiters])
+        self.payload = repeated(CallbackBatch.CALLBACKS_FIELD_NUMBER, [waiter.encoded for waiter in waiters])
         first = waiters[0]
         self.headers = {
             # Random for each callback, so what this suppresses is only this gateway's own repetition of a publish.
@@ -305,20 +303,6 @@ class GroupCommitPublisher:
             links=[waiter.traceparent for waiter in message.waiters[1:]],
             start_time_ns=now_ns - int((self._loop.time() - message.sent_at) * 1e9),
         ).end()
-
-
-def batch_of(encoded: Sequence[bytes]) -> bytes:
-    """The serialised CallbackBatch of serialised Callbacks: protobuf's repeated field, without decoding them again."""
-    parts: list[bytes] = []
-    for callback in encoded:
-        length = len(callback)
-        prefix = bytearray(_CALLBACKS_FIELD)
-        while length > 0x7F:
-            prefix.append(length & 0x7F | 0x80)
-            length >>= 7
-        prefix.append(length)
-        parts += (bytes(prefix), callback)
-    return b"".join(parts)
 
 
 def _gather(waiting: deque[_Waiter]) -> list[_Waiter]:

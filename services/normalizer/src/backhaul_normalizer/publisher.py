@@ -11,7 +11,9 @@ from backhaul_channels import EventKind
 from backhaul_common.errors import unavailable
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
 from backhaul_common.tenants import TenantDirectory
+from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from backhaul_proto.event.v1.event_pb2 import EventBatch
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -144,28 +146,13 @@ class JetStreamCallbacks:
 
 
 def _bodies(payloads: Sequence[bytes]) -> list[bytes]:
-    """``payloads`` as serialised EventBatches of at most LARGEST_MESSAGE each.
-
-    In protobuf a message is its fields one after another, so a batch is put together from events that are already
-    serialised: for each, the tag of field 1, its length, its bytes.
-    """
-    bodies: list[bytes] = []
-    pieces: list[bytes] = []
+    """``payloads``, which are serialised events, as serialised EventBatches of at most LARGEST_MESSAGE each."""
+    groups: list[list[bytes]] = [[]]
     size = 0
     for payload in payloads:
-        if pieces and size + len(payload) > LARGEST_MESSAGE:
-            bodies.append(b"".join(pieces))
-            pieces, size = [], 0
-        pieces += (b"\x0a", _varint(len(payload)), payload)
-        size += len(payload) + 6
-    bodies.append(b"".join(pieces))
-    return bodies
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+        if groups[-1] and size + len(payload) > LARGEST_MESSAGE:
+            groups.append([])
+            size = 0
+        groups[-1].append(payload)
+        size += len(payload)
+    return [repeated(EventBatch.EVENTS_FIELD_NUMBER, group) for group in groups]
