@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.faults
 
 OUTAGE_S = 8.0
+LONG_OUTAGE_S = 30.0
 """How long a server is away. Nothing below depends on the figure, but for its being longer than every timeout."""
 
 LONGEST_ANSWER_S = 5.0
@@ -103,8 +104,8 @@ async def _all_stored(tenant: Tenant, sids: set[str]) -> None:
     await until(f"all {len(sids)} messages that were answered 200", probe, within_s=30, pause_s=0.1)
 
 
-@pytest.mark.parametrize("how", ["paused", "killed"])
-async def test_nats_is_away_for_a_while(own_stack: Callable[..., Any], how: str) -> None:
+@pytest.mark.parametrize(("how", "outage_s"), [("paused", OUTAGE_S), ("killed", LONG_OUTAGE_S)])
+async def test_nats_is_away_for_a_while(own_stack: Callable[..., Any], how: str, outage_s: float) -> None:
     async with (
         own_stack(service_env={"normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}}) as stack,
         Town(stack.gateway_url, stack.admin_token) as town,
@@ -120,7 +121,7 @@ async def test_nats_is_away_for_a_while(own_stack: Callable[..., Any], how: str)
         await _away(nats_server, how)
         stop_reading = asyncio.Event()
         reading = asyncio.create_task(_keep_reading(tenant, stop_reading))
-        await outage.during(OUTAGE_S)
+        await outage.during(outage_s)
         status, failing = await _ready(stack)
         assert (status, "jetstream" in failing) == (503, True)
         stop_reading.set()

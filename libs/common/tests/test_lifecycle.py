@@ -169,3 +169,21 @@ async def test_a_signal_ends_the_process_in_order(number: signal.Signals) -> Non
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_task_that_forgets_its_first_cancellation_is_cancelled_all_the_same() -> None:
+    forgotten = asyncio.Event()
+
+    async def forgetful() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            forgotten.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(forgetful())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await cancel(task)
+    assert forgotten.is_set()
+    assert task.cancelled()

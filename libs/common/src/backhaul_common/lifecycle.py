@@ -76,10 +76,13 @@ async def until_done(name: str, attempt: Callable[[], Awaitable[None]], *, longe
 
 async def cancel(task: asyncio.Task[Any]) -> None:
     """Cancel ``task`` and wait until it is gone. Its failure is logged, not raised: others still have to be closed."""
-    task.cancel()
-    results = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(results[0], Exception):
-        get_logger().warning("task_failed_at_stop", task=task.get_name(), error=repr(results[0]))
+    while not task.done():
+        task.cancel()
+        # Asked again now and then: until Python 3.12, wait_for (which libraries use) forgets a cancellation that comes
+        # at the moment of its result, and a loop around it would go on for ever.
+        await asyncio.wait({task}, timeout=0.5)
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        get_logger().warning("task_failed_at_stop", task=task.get_name(), error=repr(failure))
 
 
 def spare_the_collector() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError
-from backhaul_common.lifecycle import until_done
+from backhaul_common.lifecycle import cancel, until_done
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Metrics
 from backhaul_common.mongo import is_transient
@@ -94,10 +94,9 @@ class Consumer:
                     await self._settling
                 self._settling = asyncio.create_task(self._settle(batch), name="settle")
         finally:
-            under_way = [task for task in (self._settling, self._publishing) if task is not None]
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            for task in (self._settling, self._publishing):
+                if task is not None:
+                    await cancel(task)
 
     async def _worth_reading(self) -> None:
         """Returns when a whole batch waits, or nothing is being committed.
