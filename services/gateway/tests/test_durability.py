@@ -108,7 +108,7 @@ async def test_jetstream_slow(gateway_factory: GatewayFactory, fresh_nats: NatsS
 
 async def test_too_much_waiting(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
     async with gateway_factory(
-        fresh_nats.uri, gateway_publish_timeout_s=1, gateway_max_queued_bytes=1 << 20
+        fresh_nats.uri, gateway_publish_timeout_s=3, gateway_max_queued_bytes=1 << 20
     ) as gateway:
         tenant = await gateway.tenant()
         await gateway.channel(verification="off")
@@ -126,4 +126,5 @@ async def test_too_much_waiting(gateway_factory: GatewayFactory, fresh_nats: Nat
         answers = await asyncio.gather(post(), post())
         fresh_nats.resume()
         assert [status for status, _ in answers] == [503, 503]
-        assert min(seconds for _, seconds in answers) < 0.8
+        # What finds no room is told so, instead of waiting for a publish that times out after three seconds.
+        assert min(seconds for _, seconds in answers) < 2
