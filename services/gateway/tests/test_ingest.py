@@ -313,7 +313,7 @@ async def test_hostile_queries(gateway: Running) -> None:
     tenant = await gateway.tenant()
     await gateway.channel(verification="off")
     for query in (
-        "&".join(f"k{index}=v" for index in range(3000)) + "&channelLabel=Twilio",
+        "&".join(f"k{index}=v" for index in range(300)) + "&channelLabel=Twilio",
         "channelLabel=Twilio&x=%00%ff%zz%",
         "%FFchannelLabel=x&channelLabel=Twilio",
         "channelLabel=Twilio&channelLabel=Other",

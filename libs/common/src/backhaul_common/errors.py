@@ -45,7 +45,7 @@ CATALOGUE: Mapping[Code, Meaning] = {
     Code.NOT_FOUND: Meaning(grpc.StatusCode.NOT_FOUND, 404, False, "There is no such thing"),
     Code.CONFLICT: Meaning(grpc.StatusCode.ALREADY_EXISTS, 409, False, "It is taken already"),
     Code.FAILED_PRECONDITION: Meaning(grpc.StatusCode.FAILED_PRECONDITION, 409, False, "The state does not allow it"),
-    Code.TOO_LARGE: Meaning(grpc.StatusCode.OUT_OF_RANGE, 413, False, "The body is too large"),
+    Code.TOO_LARGE: Meaning(grpc.StatusCode.OUT_OF_RANGE, 413, False, "The request is too large"),
     Code.RATE_LIMITED: Meaning(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, True, "Too many requests"),
     Code.UNAVAILABLE: Meaning(grpc.StatusCode.UNAVAILABLE, 503, True, "A part of the system is away"),
     Code.DEADLINE_EXCEEDED: Meaning(grpc.StatusCode.DEADLINE_EXCEEDED, 504, True, "It took too long"),

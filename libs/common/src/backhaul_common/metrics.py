@@ -50,7 +50,7 @@ PUBLISH_SECONDS = Metric("backhaul_gateway_publish_duration", "s", "From a publi
 PUBLISH_CALLBACKS = Metric("backhaul_gateway_publish_callbacks", "{callback}", "Callbacks stored by one publish.")
 HTTP_REQUESTS = Metric("backhaul_gateway_requests", "{request}", "Requests other than ingest.", ("method", "status"))
 RATE_LIMITED = Metric("backhaul_gateway_rate_limited", "{request}", "Requests over a tenant's limit.", ("tenant",))
-QUEUED_BYTES = Metric("backhaul_gateway_queued_bytes", "By", "Bodies that wait for JetStream's acknowledgement.")
+QUEUED_BYTES = Metric("backhaul_gateway_queued_bytes", "By", "Bodies that are held until JetStream has them.")
 
 CALLBACKS_NORMALIZED = Metric(
     "backhaul_normalizer_callbacks",

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, unavailable
+
+from backhaul_gateway.limits import MemoryBudget
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -20,20 +22,25 @@ class GoneError(Exception):
 
 
 class BodyReader:
-    """Reads bodies, each within the same time.
+    """Reads bodies, each within the same time, and all within a budget of memory.
 
     One timer looks after all of them a few times within that time: a timer for each body, or ``asyncio.timeout``, costs
     as much as checking a signature.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, budget: MemoryBudget) -> None:
         self._timeout_s = timeout_s
+        self._budget = budget
         self._since: dict[asyncio.Task[Any], float] = {}
         self._expired: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self, named: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-        """The body, at most ``limit`` bytes. TOO_LARGE, SlowError when it takes too long, GoneError when it ends."""
+    async def read(self, named: Mapping[bytes, bytes], receive: Receive, tenant_id: str, limit: int) -> bytes:
+        """The body, at most ``limit`` bytes, which the caller must give back to the budget.
+
+        TOO_LARGE, UNAVAILABLE when the tenant or all together hold too much, SlowError when it takes too long,
+        GoneError when it ends; nothing is to be given back then.
+        """
         declared = named.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > limit:
             raise _too_large(limit)
@@ -44,12 +51,9 @@ class BodyReader:
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s / 4, self._look)
         try:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise GoneError
-            body: bytes = message.get("body", b"")
-            if message.get("more_body", False):
-                body = await _rest(body, receive, limit)
+            body, more = await _next_part(receive)
+            if more:
+                return await self._rest(body, receive, tenant_id, limit)
         except asyncio.CancelledError:
             if task not in self._expired:
                 raise
@@ -58,9 +62,32 @@ class BodyReader:
             raise SlowError from None
         finally:
             del self._since[task]
-        if len(body) > limit:
-            raise _too_large(limit)
+        self._take(tenant_id, len(body), len(body), limit)
         return body
+
+    async def _rest(self, first: bytes, receive: Receive, tenant_id: str, limit: int) -> bytes:
+        """A body that comes in parts, each counted when it is there: many that stay unfinished fill the memory too."""
+        parts: list[bytes] = []
+        size = 0
+        part, more = first, True
+        try:
+            while True:
+                self._take(tenant_id, len(part), size + len(part), limit)
+                parts.append(part)
+                size += len(part)
+                if not more:
+                    return b"".join(parts)
+                part, more = await _next_part(receive)
+        except BaseException:
+            if size:
+                self._budget.give_back(tenant_id, size)
+            raise
+
+    def _take(self, tenant_id: str, part: int, size: int, limit: int) -> None:
+        if size > limit:
+            raise _too_large(limit)
+        if part and not self._budget.take(tenant_id, part):
+            raise unavailable("The callback log", retry_after_s=2)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -72,19 +99,12 @@ class BodyReader:
         self._timer = loop.call_later(self._timeout_s / 4, self._look) if self._since else None
 
 
-async def _rest(first: bytes, receive: Receive, limit: int) -> bytes:
-    parts = [first]
-    size = len(first)
-    while size <= limit:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise GoneError
-        part: bytes = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-    raise _too_large(limit)
+async def _next_part(receive: Receive) -> tuple[bytes, bool]:
+    """What has arrived, and whether more is to come."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise GoneError
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _too_large(limit: int) -> BackhaulError:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus
 
-from backhaul_channels.adapter import RawCallback, Refusal
+from backhaul_channels.adapter import RawCallback
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.ids import new_callback_id
 from backhaul_common.logs import get_logger
@@ -22,6 +22,7 @@ from backhaul_common.metrics import (
     CALLBACKS_ANSWERED,
     CALLBACKS_UNVERIFIED,
     INGEST_SECONDS,
+    QUEUED_BYTES,
     RATE_LIMITED,
     Metrics,
 )
@@ -33,6 +34,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OFF,
     VERIFICATION_VERIFIED,
     Callback,
+    Verification,
 )
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
@@ -40,6 +42,7 @@ from backhaul_gateway.accesslog import AccessLog
 from backhaul_gateway.auth import CREDENTIAL_HEADERS, CredentialIndex, parse_basic
 from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.clients import ClientAddress
+from backhaul_gateway.limits import MemoryBudget, TokenBucket
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.problems import MEDIA_TYPE, document, of_error
 from backhaul_gateway.state import ChannelState, TenantState, TenantStates
@@ -48,6 +51,11 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 METHOD = "POST"
+
+MOST_HEADER_BYTES = 16 << 10
+MOST_QUERY_BYTES = 4 << 10
+"""Headers are kept with every callback, and the query's parameters with every event that it brings."""
+
 _JSON = [(b"content-type", b"application/json")]
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLE = 16
@@ -82,6 +90,7 @@ class IngestEndpoint:
         clients: ClientAddress,
         public_base_url: str,
         body_timeout_s: float,
+        max_held_bytes: int,
     ) -> None:
         self._states = states
         self._credentials = credentials
@@ -90,7 +99,9 @@ class IngestEndpoint:
         self._tracing = tracing
         self._clients = clients
         self._base_url = public_base_url
-        self._bodies = BodyReader(body_timeout_s)
+        self._budget = MemoryBudget(max_held_bytes)
+        metrics.gauge(QUEUED_BYTES, lambda: self._budget.used)
+        self._bodies = BodyReader(body_timeout_s, self._budget)
         self._answered = metrics.counter(CALLBACKS_ANSWERED)
         self._unverified = metrics.counter(CALLBACKS_UNVERIFIED)
         self._rate_limited = metrics.counter(RATE_LIMITED)
@@ -160,40 +171,45 @@ class IngestEndpoint:
         seen: _Seen,
     ) -> None:
         """Everything up to JetStream's acknowledgement; raises BackhaulError with the reason of a refusal."""
-        authorization = named.get(b"authorization")
         state = self._tenant(scope, named, seen)
-        channel = self._channel(state, scope["query_string"], seen)
-        body = await self._bodies.read(named, receive, state.tenant.limits.max_body_bytes)
-        seen.complete_at = time.perf_counter()
-        seen.size = len(body)
-        path = scope["raw_path"].decode("latin-1")
-        query = scope["query_string"].decode("latin-1")
-        suffix = f"?{query}" if query else ""
-        verification = VERIFICATION_OFF
-        if channel.mode != "off":
-            refusal = self._verify(channel, path + suffix, headers, body, authorization)
-            verification = VERIFICATION_VERIFIED
-            if refusal is not None:
-                self._refuse_or_count(state, channel, refusal, seen)
-                verification = VERIFICATION_OBSERVED_INVALID
-        callback = Callback()
-        callback.CopyFrom(channel.template)
-        callback_id = new_callback_id()
-        callback.id = callback_id
-        callback.method = METHOD
-        callback.url = self._base_url + (_masked(path) if scope["path_params"] else path) + suffix
-        callback.headers = b"".join(
-            [name + b": " + value + b"\r\n" for name, value in headers if name not in CREDENTIAL_HEADERS]
-        )
-        callback.body = body
-        callback.received_at_us = time.time_ns() // 1000
-        callback.verification = verification
-        callback.traceparent = traceparent
-        await self._callbacks.publish(channel.subject, callback_id, callback.SerializeToString(), traceparent)
+        self._admit(state.tenant, state.bucket)
+        query: bytes = scope["query_string"]
+        channel = self._channel(state, query, seen)
+        kept = b"".join([name + b": " + value + b"\r\n" for name, value in headers if name not in CREDENTIAL_HEADERS])
+        if len(query) > MOST_QUERY_BYTES or len(kept) > MOST_HEADER_BYTES:
+            raise _too_long(query)
+        tenant_id = seen.tenant
+        body = await self._bodies.read(named, receive, tenant_id, state.tenant.limits.max_body_bytes)
+        try:
+            seen.complete_at = time.perf_counter()
+            seen.size = len(body)
+            if self._states.get(tenant_id) is not state:
+                # It was changed or deleted while the body came in, which may take long: what holds now counts.
+                state = self._tenant(scope, named, seen)
+                channel = self._channel(state, query, seen)
+            path = scope["raw_path"].decode("latin-1")
+            suffix = "?" + query.decode("latin-1") if query else ""
+            callback = Callback()
+            callback.CopyFrom(channel.template)
+            callback_id = new_callback_id()
+            callback.id = callback_id
+            callback.verification = self._verified(state, channel, path + suffix, headers, named, body, seen)
+            callback.method = METHOD
+            callback.url = self._base_url + (_masked(path) if scope["path_params"] else path) + suffix
+            callback.headers = kept
+            callback.body = body
+            callback.received_at_us = time.time_ns() // 1000
+            callback.traceparent = traceparent
+            await self._callbacks.publish(channel.subject, callback_id, callback.SerializeToString(), traceparent)
+        finally:
+            if body:
+                self._budget.give_back(tenant_id, len(body))
+        if callback.verification == VERIFICATION_OBSERVED_INVALID:
+            seen.outcome = "stored_unverified"
         seen.callback_id = callback_id
 
     def _tenant(self, scope: Scope, named: dict[bytes, bytes], seen: _Seen) -> TenantState:
-        """Whose request it is. Authentication, status and rate, in this order."""
+        """Whose request it is; the tenant must be active."""
         token = scope["path_params"].get("token")
         if token is None:
             tenant_id = self._credentials.from_values(named.get(b"x-api-key"), named.get(b"authorization"))
@@ -212,7 +228,10 @@ class IngestEndpoint:
             raise BackhaulError(
                 Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it."
             )
-        wait_s = state.bucket.take()
+        return state
+
+    def _admit(self, tenant: Tenant, bucket: TokenBucket) -> None:
+        wait_s = bucket.take()
         if wait_s:
             self._rate_limited.add(tenant.id)
             raise BackhaulError(
@@ -221,7 +240,6 @@ class IngestEndpoint:
                 fix="Repeat the request after the time in Retry-After.",
                 retry_after_s=wait_s,
             )
-        return state
 
     def _channel(self, state: TenantState, query: bytes, seen: _Seen) -> ChannelState:
         label = label_of(query)
@@ -231,33 +249,27 @@ class IngestEndpoint:
         seen.channel = channel.key
         return channel
 
-    def _verify(
+    def _verified(
         self,
+        state: TenantState,
         channel: ChannelState,
         address: str,
         headers: list[tuple[bytes, bytes]],
+        named: dict[bytes, bytes],
         body: bytes,
-        authorization: bytes | None,
-    ) -> Refusal | None:
-        url = self._base_url + address
-        refusal = channel.verifier.verify(RawCallback(METHOD, url, headers, body))
-        if refusal is None or authorization is None or authorization[:6].lower() != b"basic ":
-            return refusal
-        # A provider that was given https://user:password@host may have signed the address with the two in it.
-        user, password = parse_basic(authorization[6:])
-        scheme, _, rest = url.partition("://")
-        userinfo = f"{user.decode('latin-1')}:{password.decode('latin-1')}@"
-        if channel.verifier.verify(RawCallback(METHOD, f"{scheme}://{userinfo}{rest}", headers, body)) is None:
-            return None
-        return refusal
-
-    def _refuse_or_count(self, state: TenantState, channel: ChannelState, refusal: Refusal, seen: _Seen) -> None:
+        seen: _Seen,
+    ) -> Verification.ValueType:
+        """What the channel's verification says of the request; FORBIDDEN when that refuses it."""
+        if channel.mode == "off":
+            return VERIFICATION_OFF
+        refusal = channel.verifier.verify(RawCallback(METHOD, self._base_url + address, headers, body))
+        if refusal is None or self._signed_with_userinfo(channel, address, headers, named, body):
+            return VERIFICATION_VERIFIED
         tenant_id = state.tenant.id
         self._states.count_refused(tenant_id, channel.key)
         self._unverified.add(tenant_id, channel.key, channel.mode, refusal.code)
         if channel.mode == "observe":
-            seen.outcome = "stored_unverified"
-            return
+            return VERIFICATION_OBSERVED_INVALID
         seen.outcome = refusal.code
         raise BackhaulError(
             Code.FORBIDDEN,
@@ -265,6 +277,23 @@ class IngestEndpoint:
             field="signature",
             fix="Check the channel's secrets and the public base URL, or set its verification to observe meanwhile.",
         )
+
+    def _signed_with_userinfo(
+        self,
+        channel: ChannelState,
+        address: str,
+        headers: list[tuple[bytes, bytes]],
+        named: dict[bytes, bytes],
+        body: bytes,
+    ) -> bool:
+        """A provider that was given https://user:password@host may have signed the address with the two in it."""
+        authorization = named.get(b"authorization", b"")
+        if authorization[:6].lower() != b"basic ":
+            return False
+        user, password = parse_basic(authorization[6:])
+        scheme, _, rest = self._base_url.partition("://")
+        url = f"{scheme}://{user.decode('latin-1')}:{password.decode('latin-1')}@{rest}{address}"
+        return channel.verifier.verify(RawCallback(METHOD, url, headers, body)) is None
 
     def _account(
         self,
@@ -333,6 +362,16 @@ def no_channel(tenant: Tenant, label: str) -> BackhaulError:
         field="channelLabel",
         fix="Use one of the configured labels, or configure the channel first.",
     )
+
+
+def _too_long(query: bytes) -> BackhaulError:
+    if len(query) > MOST_QUERY_BYTES:
+        message, field = f"The query is longer than {MOST_QUERY_BYTES} bytes.", "query"
+        fix = "Put fewer or shorter custom parameters into the URL."
+    else:
+        message, field = f"The headers are larger than {MOST_HEADER_BYTES} bytes.", "headers"
+        fix = "Send fewer or shorter headers; look whether a proxy adds them."
+    return BackhaulError(Code.TOO_LARGE, message, field=field, fix=fix)
 
 
 def _valid(traceparent: str) -> str:

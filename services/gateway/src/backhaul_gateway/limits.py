@@ -1,4 +1,4 @@
-"""Request rates."""
+"""Request rates, and the memory that requests may take."""
 
 from __future__ import annotations
 
@@ -36,6 +36,41 @@ class TokenBucket:
         bucket = TokenBucket(rate, burst, self._clock)
         bucket._tokens = max(0.0, bucket._burst - (self._burst - self._tokens))
         return bucket
+
+
+class MemoryBudget:
+    """Bytes of bodies that are held, from their arrival until they are answered.
+
+    A tenant may hold as much as is then still free: half of the budget when it is alone, a third each when two fill it.
+    However much one sends, there is room for the others.
+    """
+
+    __slots__ = ("_held", "_limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: dict[str, int] = {}
+        self.used = 0
+        """Bytes held now, of all tenants."""
+
+    def take(self, tenant_id: str, size: int) -> bool:
+        """Whether ``size`` bytes more may be held; if so they are, until they are given back."""
+        used = self.used + size
+        held = self._held.get(tenant_id, 0) + size
+        if held > self._limit - used:
+            return False
+        self.used = used
+        self._held[tenant_id] = held
+        return True
+
+    def give_back(self, tenant_id: str, size: int) -> None:
+        """``size`` bytes that were taken are held no longer."""
+        self.used -= size
+        held = self._held[tenant_id] - size
+        if held:
+            self._held[tenant_id] = held
+        else:
+            del self._held[tenant_id]
 
 
 def retry_after(seconds: float) -> int:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, QUEUED_BYTES, Metrics
+from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, Metrics
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.tracing import Tracing
 from backhaul_common.wire import repeated
@@ -36,6 +36,10 @@ IN_FLIGHT = 2
 
 RECONNECT_GRACE_S = 1.0
 """A shorter interruption is waited out within the callback's own deadline, a longer one is answered at once."""
+MOST_UNSENT_BYTES = 8 << 20
+"""What nats-py may hold that the socket does not take. A server that stalls and stays connected takes nothing, and what
+has timed out meanwhile cannot be taken back from there."""
+
 _ENVELOPE_BYTES = 1024
 """Room for the message's own headers."""
 _RETRY_S = 0.1
@@ -111,20 +115,17 @@ class _Message:
 class GroupCommitPublisher:
     """Stores callbacks in JetStream. All methods belong to the event loop that it was made on."""
 
-    def __init__(self, *, timeout_s: float, max_queued_bytes: int, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(self, *, timeout_s: float, metrics: Metrics, tracing: Tracing) -> None:
         self._timeout_s = timeout_s
-        self._max_queued_bytes = max_queued_bytes
         self._tracing = tracing
         self._publish_seconds = metrics.histogram(PUBLISH_SECONDS)
         self._publish_callbacks = metrics.histogram(PUBLISH_CALLBACKS)
-        metrics.gauge(QUEUED_BYTES, lambda: self._queued_bytes)
         self._loop = asyncio.get_running_loop()
         self._client: Client | None = None
         self._inbox = ""
         self._lanes: dict[str, _Lane] = {}
         self._messages: dict[str, _Message] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._queued_bytes = 0
         self._count = 0
         self._away_since: float | None = None
         self._log = get_logger(component="publisher")
@@ -141,15 +142,13 @@ class GroupCommitPublisher:
         ``encoded`` is a serialised Callback; ``traceparent`` is its request's.
         """
         now = self._loop.time()
-        size = len(encoded)
-        if self._queued_bytes + size > self._max_queued_bytes:
-            raise unavailable("The callback log", retry_after_s=2)
-        if not self._reachable(now):
+        client = self._client
+        if client is None or not self._reachable(client, now) or client.pending_data_size > MOST_UNSENT_BYTES:
             raise unavailable("The callback log")
-        if self._client is not None and size > self._client.max_payload - _ENVELOPE_BYTES:
+        if len(encoded) > client.max_payload - _ENVELOPE_BYTES:
             raise BackhaulError(
                 Code.TOO_LARGE,
-                f"The callback log takes messages of at most {self._client.max_payload} bytes.",
+                f"The callback log takes messages of at most {client.max_payload} bytes.",
                 field="body",
                 fix="Send less at once, or raise max_payload of the NATS servers.",
             )
@@ -157,17 +156,13 @@ class GroupCommitPublisher:
         if lane is None:
             lane = self._lanes[subject] = _Lane(subject)
         waiter = _Waiter(callback_id, encoded, traceparent, now + self._timeout_s, self._loop.create_future())
-        self._queued_bytes += size
-        try:
-            lane.waiting.append(waiter)
-            if not lane.scheduled:
-                # Not at once but in the loop's next turn: the requests that came with the same look at the sockets
-                # have then arrived too, and share the message. Waiting costs nobody anything.
-                lane.scheduled = True
-                self._background(self._pump, lane)
-            await waiter.future
-        finally:
-            self._queued_bytes -= size
+        lane.waiting.append(waiter)
+        if not lane.scheduled:
+            # Not at once but in the loop's next turn: the requests that came with the same look at the sockets have
+            # then arrived too, and share the message. Waiting costs nobody anything.
+            lane.scheduled = True
+            self._background(self._pump, lane)
+        await waiter.future
 
     async def resume(self) -> None:
         """To be called when the connection is back: sends again what was in flight, under the same message ids."""
@@ -187,7 +182,7 @@ class GroupCommitPublisher:
     @property
     def idle(self) -> bool:
         """Whether nothing waits or is in flight, and nothing is kept of what did."""
-        return not (self._lanes or self._messages or self._queued_bytes)
+        return not (self._lanes or self._messages)
 
     async def drain(self) -> None:
         """Return when nothing waits any more. Bounded by the timeout that every callback has."""
@@ -198,10 +193,8 @@ class GroupCommitPublisher:
                 return
             await asyncio.wait(futures)
 
-    def _reachable(self, now: float) -> bool:
-        if self._client is None:
-            return False
-        if self._client.is_connected:
+    def _reachable(self, client: Client, now: float) -> bool:
+        if client.is_connected:
             self._away_since = None
             return True
         if self._away_since is None:

@@ -37,8 +37,11 @@ class GatewaySettings(CommonSettings):
     gateway_body_timeout_s: float = Field(
         30.0, gt=0, le=300, description="How long the body of a callback may take to arrive."
     )
-    gateway_max_queued_bytes: int = Field(
-        64 << 20, ge=1 << 20, description="Bodies that may wait for JetStream at once; 503 beyond."
+    gateway_max_held_bytes: int = Field(
+        64 << 20,
+        ge=16 << 20,
+        description="Bytes of bodies held at once, from their arrival until JetStream has them. A tenant may "
+        "hold as much as is then still free: half of it when it is alone. 503 beyond.",
     )
     gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
 

@@ -1,0 +1,51 @@
+"""uvicorn's HTTP protocol, with the bound on a request's head that httptools lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEAD_BYTES = 64 << 10
+"""Bytes that a head may take beyond the read in which it began. Before it is complete nobody knows whose request it is,
+so nothing else bounds what a stranger may have kept here."""
+
+_REFUSAL = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\n"
+    b"content-length: 34\r\n"
+    b"connection: close\r\n\r\n"
+    b"The headers are larger than 64 KB."
+)
+
+
+class BoundedHeadProtocol(HttpToolsProtocol):
+    """Closes a connection whose request head does not end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._heads = 0
+        self._in_head = False
+        self._head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        """httptools: a request begins."""
+        super().on_message_begin()
+        self._heads += 1
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """httptools: its head is complete."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes have arrived."""
+        heads = self._heads
+        super().data_received(data)
+        if self._in_head and heads == self._heads:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(_REFUSAL)
+                self.transport.close()
