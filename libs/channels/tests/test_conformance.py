@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -209,11 +213,7 @@ def test_verify_never_raises(adapter: Adapter, data: st.DataObject) -> None:
 @pytest.mark.parametrize(("adapter", "case"), event_params())
 def test_normalisation_case(adapter: Adapter, case: Case) -> None:
     if "error" in case:
-        try:
-            outcomes = normalize_all(adapter, case)
-        except MalformedError as error:
-            outcomes = [{"error": str(error)}]
-        assert [outcome for outcome in outcomes if case["error"] in outcome.get("error", "")]
+        assert [outcome for outcome in outcomes_of(adapter, case) if case["error"] in outcome.get("error", "")]
     else:
         assert normalize_all(adapter, case) == case["events"]
 
@@ -239,6 +239,42 @@ def test_facts_of_one_body_differ_in_their_keys(adapter: Adapter) -> None:
 def test_the_cases_hold_a_status_that_nobody_knows(adapter: Adapter) -> None:
     kinds = {event.get("kind") for case in event_cases(adapter.provider) for event in case.get("events", [])}
     assert "unknown" in kinds
+
+
+def outcomes_of(adapter: Adapter, case: Case) -> list[Case]:
+    """The case's events, a body that cannot be split being one error."""
+    try:
+        return normalize_all(adapter, case)
+    except MalformedError as error:
+        return [{"error": str(error)}]
+
+
+@each_adapter
+def test_every_entry_of_the_tables_is_held_by_a_case(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry of ``mapping.py`` after the other is damaged; some case must then come out differently."""
+    package = f"backhaul_channels.providers.{adapter.provider}"
+    names = vars(import_module(f"{package}.mapping")).items()
+    tables = {name: table for name, table in names if name.isupper() and isinstance(table, Mapping | frozenset)}
+    # Whoever imported a table by name has a binding of its own.
+    modules = [vars(module) for name, module in sys.modules.items() if name.startswith(package)]
+    bindings = [(module, name) for module in modules for name in module if name in tables]
+    before = [(case, outcomes_of(adapter, case)) for case in event_cases(adapter.provider)]
+
+    def noticed(name: str, damaged: object) -> bool:
+        # What reads a damaged entry may also fail, in any way.
+        with monkeypatch.context() as patch, suppress(Exception):
+            for module in [module for module, bound in bindings if bound == name]:
+                patch.setitem(module, name, damaged)
+            return any(outcomes_of(adapter, case) != outcomes for case, outcomes in before)
+        return True
+
+    missing = [
+        f"{name}[{entry!r}]"
+        for name, table in tables.items()
+        for entry in table
+        if not noticed(name, {**table, entry: object()} if isinstance(table, Mapping) else table - {entry})
+    ]
+    assert not missing, f"no case holds {', '.join(missing)}"
 
 
 @each_adapter

@@ -69,6 +69,11 @@ def test_a_new_folder_is_a_new_provider(providers: Providers) -> None:
         (GOOD.format(provider="one", labels=()), "at least one non-empty string"),
         (GOOD.format(provider="one", labels="One"), "must be a tuple"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.settings_model = dict", "subclass of ChannelSettings"),
+        (
+            GOOD.format(provider="one", labels=("One",)) + "ADAPTER.own_parameters = frozenset({'bodySHA'})",
+            "strings in lower case",
+        ),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.own_parameters = 'hash'", "must be a frozenset"),
     ],
 )
 def test_a_malformed_folder_stops_the_start(providers: Providers, source: str, complaint: str) -> None:

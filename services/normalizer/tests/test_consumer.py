@@ -12,17 +12,24 @@ from backhaul_channels import load_adapters
 from backhaul_common.errors import unavailable
 from backhaul_common.lifecycle import cancel
 from backhaul_common.metrics import Metrics
-from backhaul_common.names import DEAD_LETTERS_COLLECTION, EVENTS_COLLECTION, TENANTS_COLLECTION
+from backhaul_common.names import (
+    COMMUNICATIONS_COLLECTION,
+    DEAD_LETTERS_COLLECTION,
+    EVENTS_COLLECTION,
+    MESSAGES_COLLECTION,
+    TENANTS_COLLECTION,
+)
 from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
-from backhaul_normalizer.consumer import Consumer
+from backhaul_normalizer.consumer import COMMIT_EVENTS, Consumer
 from backhaul_normalizer.facts import Fact
 from backhaul_normalizer.feed import FairFeed
-from backhaul_normalizer.normalize import Normalizer
+from backhaul_normalizer.normalize import MOST_PARTS, Normalizer
 from backhaul_normalizer.ports import EventStore, Publisher
 from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import Committed, MongoEventStore, Rejection
+from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 Wrap = Callable[[Any], Any]
 
@@ -50,10 +57,12 @@ class FailingStore:
     async def ping(self) -> None:
         await self._inner.ping()
 
-    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
+    async def commit(
+        self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
+    ) -> Committed:
         if any(fact.event.message_id == "SMpoison" for fact in facts):
             raise ValueError("a document that MongoDB does not take")
-        return await self._inner.commit(facts, rejections)
+        return await self._inner.commit(facts, duplicates, rejections)
 
 
 @pytest.fixture
@@ -109,20 +118,122 @@ async def test_what_was_committed_but_not_published_is_published_when_it_is_deli
         assert sorted(event.id for event in await rig.published()) == sorted(stored)
 
 
-async def test_a_message_that_cannot_be_stored_is_isolated_and_filed(
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_event_that_cannot_be_stored_is_found_and_filed(
+    rig_factory: Any, consuming: Any, make: Any, together: bool
+) -> None:
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        bodies = [make.twilio(sid, "sent") for sid in ("SM1", "SM2", "SMpoison", "SM3")]
+        callbacks = [make.callback(acme, body) for body in (*bodies, "unreadable")]
+        for some in [callbacks] if together else [[one] for one in callbacks]:
+            await rig.publish(acme, *some)
+        async with consuming(rig, wrap_store=FailingStore):
+            await rig.drained()
+        stored = await rig.rows(EVENTS_COLLECTION)
+        assert len(stored) == 3
+        assert {event.id for event in await rig.published()} == {row["_id"] for row in stored}
+        letters = {letter["reason"]: letter for letter in await rig.rows(DEAD_LETTERS_COLLECTION)}
+        assert len(letters) == 2
+        letter = letters["It could not be stored: ValueError."]
+        assert Callback.FromString(letter["callback"]).body.decode() == bodies[2]
+
+
+async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_same(
     rig_factory: Any, consuming: Any, make: Any
 ) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
-        for sid in ("SM1", "SM2", "SMpoison", "SM3"):
-            await rig.publish(acme, make.callback(acme, make.twilio(sid, "sent")))
-        async with consuming(rig, wrap_store=FailingStore):
+        both = [make.callback(acme, make.twilio(sid, "sent")) for sid in ("SMx", "SMy")]
+        # An earlier message that brings one of them too, and another.
+        other = make.callback(acme, make.twilio("SMz", "sent"))
+        first = await rig.publish(acme, other, both[0])
+        await rig.publish(acme, *both)
+        # A copy has published what was new to it of the first message: the second's events were another copy's, which
+        # committed them and died.
+        directory = TenantDirectory(rig.database[TENANTS_COLLECTION])
+        await directory.refresh()
+        normalizer = Normalizer(load_adapters(), directory)
+        store = MongoEventStore(rig.client, rig.database)
+        await store.prepare()
+        await store.commit([one for each in both for one in normalizer.read(each, first + 1)], [], [])
+        await store.commit(list(normalizer.read(other, first)), [], [])
+        publisher = JetStreamPublisher(rig.nats, directory)
+        await publisher.start()
+        await publisher.publish(list(normalizer.read(other, first)), "")
+        async with consuming(rig):
             await rig.drained()
-        assert len(await rig.rows(EVENTS_COLLECTION)) == 3
-        (letter,) = await rig.rows(DEAD_LETTERS_COLLECTION)
-        assert b"SMpoison" in letter["callback"]
-        assert "ValueError" in letter["reason"]
+        assert {event.message_id for event in await rig.published()} == {"SMx", "SMy", "SMz"}
+
+
+async def test_a_callback_full_of_tiny_events_takes_several_transactions(
+    rig_factory: Any, consuming: Any, make: Any
+) -> None:
+    sizes: list[int] = []
+
+    class CountingStore(FailingStore):
+        async def commit(
+            self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
+        ) -> Committed:
+            sizes.append(len(facts))
+            return await super().commit(facts, duplicates, rejections)
+
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        count = 2 * COMMIT_EVENTS + 1
+        events = [{"event": "open", "timestamp": 1_790_000_000 + n, "sg_event_id": f"e{n}"} for n in range(count)]
+        await rig.publish(acme, make.callback(acme, make.sendgrid(*events), channel="sendgrid"))
+        async with consuming(rig, wrap_store=CountingStore):
+            await rig.drained()
+        assert len(await rig.rows(EVENTS_COLLECTION)) == count
+        assert len(await rig.published()) == count
+        assert max(sizes) <= COMMIT_EVENTS
+
+
+async def test_a_callback_full_of_rubbish_is_one_dead_letter(rig_factory: Any, consuming: Any, make: Any) -> None:
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        some, many, more = ("[" + ",".join(map(str, range(n))) + "]" for n in (3, 101, MOST_PARTS + 1))
+        for body in (some, many, more):
+            await rig.publish(acme, make.callback(acme, body, channel="sendgrid"))
+        async with consuming(rig):
+            await rig.drained()
+        letters = [
+            (Callback.FromString(letter["callback"]).body.decode(), letter["reason"])
+            for letter in await rig.rows(DEAD_LETTERS_COLLECTION)
+        ]
+        assert {"0", "1", "2", many, more} == {body for body, _ in letters}
+        assert len(letters) == 5
+        assert next(reason for body, reason in letters if body == many).startswith("101 of its events cannot be read.")
+        assert str(MOST_PARTS) in next(reason for body, reason in letters if body == more)
+
+
+async def test_a_duplicate_tells_what_the_first_did_not(rig_factory: Any, consuming: Any, make: Any) -> None:
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        plain = make.callback(acme, make.twilio("SM1", "sent"))
+        named = make.callback(acme, make.twilio("SM1", "sent"), query="communicationId=spring")
+        async with consuming(rig):
+            for one in (plain, named, plain):
+                await rig.publish(acme, one)
+                await rig.drained()
+            # The same in one batch.
+            await rig.publish(
+                acme,
+                make.callback(acme, make.twilio("SM2", "sent")),
+                make.callback(acme, make.twilio("SM2", "sent"), query="communicationId=spring"),
+            )
+            await rig.drained()
+        assert [row["communication_id"] for row in await rig.rows(MESSAGES_COLLECTION)] == ["spring"] * 2
+        (communication,) = await rig.rows(COMMUNICATIONS_COLLECTION)
+        assert communication["messages"] == 2
+        assert communication["fulfilment"] == {"Sent": 2}
+        assert communication["events"] == {"sent": 2}
 
 
 async def test_a_backlog_of_one_tenant_does_not_delay_another(rig_factory: Any, make: Any) -> None:

@@ -144,6 +144,10 @@ class Adapter(ABC):
 
     settings_model: ClassVar[type[ChannelSettings]] = ChannelSettings
 
+    own_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Query parameters that the provider itself adds to the URL (a signature's, say), in lower case; matched whatever
+    their case. They are no custom parameters of the sender, and may differ each time that a fact arrives."""
+
     @abstractmethod
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:
         """Prepare ``secrets`` (any of them may sign; more than one while they rotate). With none, or only blank ones,

@@ -69,4 +69,9 @@ def _load(package: str, folder: str) -> Adapter:
         raise MalformedAdapterError(
             f"providers/{folder}: ADAPTER.settings_model is {model!r}; it must be a subclass of ChannelSettings."
         )
+    own: object = adapter.own_parameters
+    if not isinstance(own, frozenset) or not all(isinstance(name, str) and name == name.lower() for name in own):
+        raise MalformedAdapterError(
+            f"providers/{folder}: ADAPTER.own_parameters is {own!r}; it must be a frozenset of strings in lower case."
+        )
     return adapter

@@ -1,8 +1,8 @@
 """From CALLBACKS to MongoDB and EVENTS, batch by batch.
 
 While one batch is being committed the next is read and the one before is published, so the processor works while the
-database and the broker do. Commits of one process follow one another: two of its batches never conflict. What goes
-wrong with a commit is decided in ``_settle``; what is committed but cannot be published is simply delivered again.
+database and the broker do. Commits of one process follow one another: two of its batches never conflict. What cannot
+be stored becomes a dead letter in ``_commit``; what is committed but cannot be published is simply delivered again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Counts
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError
@@ -22,13 +23,23 @@ from backhaul_common.metrics import Metrics
 from backhaul_common.mongo import is_transient
 from backhaul_common.tracing import Tracing, traceparent_of
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.message import DecodeError
 from opentelemetry.trace import Span, SpanKind
 
 from backhaul_normalizer.facts import KIND_NAMES, Fact
-from backhaul_normalizer.normalize import Normalizer, reject
+from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
 from backhaul_normalizer.store import Committed, Rejection
+
+COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
+"""Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since
+MongoDB ends a transaction that takes too long, and a command has at most 48 MB."""
+
+_T = TypeVar("_T")
+
+_TURN_S = 0.02
+"""How long reading may keep the event loop to itself."""
 
 _AGAIN_S = 1.0
 """How long a batch waits that could not be committed or published because something was away."""
@@ -38,8 +49,8 @@ _AGAIN_S = 1.0
 class _Batch:
     """What was read of some deliveries.
 
-    ``callbacks`` counts by tenant and channel. ``facts`` has each event once; ``repeats`` says which further messages
-    of the stream brought it too.
+    ``callbacks`` counts by tenant and channel. ``facts`` has each event once; ``duplicates`` are the further callbacks
+    of the batch that brought it too.
     """
 
     deliveries: Sequence[Delivery]
@@ -47,7 +58,7 @@ class _Batch:
     callbacks: dict[tuple[str, str], int] = field(default_factory=dict)
     traceparents: list[str] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)
-    repeats: dict[str, set[int]] = field(default_factory=dict)
+    duplicates: dict[str, list[Fact]] = field(default_factory=dict)
     rejections: dict[str, Rejection] = field(default_factory=dict)
     oldest_us: int = 0
 
@@ -89,7 +100,7 @@ class Consumer:
             while True:
                 await self._worth_reading()
                 deliveries = await self._feed.next_batch()
-                batch = self._read(deliveries)
+                batch = await self._read(deliveries)
                 if self._settling is not None:
                     await self._settling
                 self._settling = asyncio.create_task(self._settle(batch), name="settle")
@@ -97,6 +108,8 @@ class Consumer:
             for task in (self._settling, self._publishing):
                 if task is not None:
                     await cancel(task)
+            # Run again after a failure, it must not come upon the failed task.
+            self._settling = self._publishing = None
 
     async def _worth_reading(self) -> None:
         """Returns when a whole batch waits, or nothing is being committed.
@@ -120,9 +133,13 @@ class Consumer:
             if under_way:
                 await asyncio.wait(under_way)
 
-    def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
+    async def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
+        turn_began = batch.began
         for delivery in deliveries:
+            if time.perf_counter() - turn_began > _TURN_S:
+                await asyncio.sleep(0)
+                turn_began = time.perf_counter()
             callbacks = self._callbacks_of(delivery)
             if not callbacks:
                 continue
@@ -139,7 +156,7 @@ class Consumer:
                 for one in self._normalizer.read(callback, delivery.stream_seq):
                     if isinstance(one, Fact):
                         if batch.facts.setdefault(one.id, one) is not one:
-                            batch.repeats.setdefault(one.id, set()).add(one.origin.stream_seq)
+                            batch.duplicates.setdefault(one.id, []).append(one)
                     else:
                         batch.rejections.setdefault(one.id, one)
         return batch
@@ -158,19 +175,17 @@ class Consumer:
         return own
 
     async def _settle(self, batch: _Batch) -> None:
-        """Commit, and leave publishing and acknowledging to a task of its own; or isolate what cannot be stored."""
+        """Commit, and leave publishing and acknowledging to a task of its own."""
         span = self._start_span(batch)
         self._drop_deleted(batch)
         try:
             with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
-                committed = await self._store.commit(list(batch.facts.values()), list(batch.rejections.values()))
-        except Exception as exc:  # noqa: BLE001  # every failure is decided on here: put back, or isolated until one callback remains
+                committed = await self._commit(batch)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, nothing was acknowledged and all is delivered again
             span.end()
-            if is_transient(exc):
-                await self._put_back(batch, exc)
-            else:
+            if not is_transient(exc):
                 self._log.error("batch_failed", deliveries=len(batch.deliveries), exc_info=exc)
-                await self._isolate(batch, exc)
+            await self._put_back(batch, exc)
             return
         readable_at = time.time()
         # The next batch is committed while this one is published, and no further: what is committed but not published
@@ -178,6 +193,43 @@ class Consumer:
         if self._publishing is not None:
             await self._publishing
         self._publishing = asyncio.create_task(self._finish(batch, committed, readable_at, span), name="publish")
+
+    async def _commit(self, batch: _Batch) -> Committed:
+        """Commit all of ``batch``, usually at once.
+
+        What cannot be stored is found by halves, and filed as a dead letter; the rest is stored. Raises what may pass,
+        and what keeps a dead letter from being filed.
+        """
+        new: list[Fact] = []
+        known: dict[str, int] = {}
+        parts = _parts(list(batch.facts.values()), lambda fact: len(fact.payload))
+        filing = _parts(list(batch.rejections.values()), lambda one: len(one.callback)) if batch.rejections else []
+        while parts:
+            facts = parts.pop()
+            duplicates = (
+                [one for fact in facts for one in batch.duplicates.get(fact.id, ())] if batch.duplicates else []
+            )
+            # Dead letters go with the last of the events, so that a usual batch is one transaction.
+            rejections = filing.pop() if filing and not parts else []
+            try:
+                committed = await self._store.commit(facts, duplicates, rejections)
+            except Exception as exc:
+                if is_transient(exc) or not facts:
+                    raise
+                if rejections:
+                    filing.append(rejections)
+                if len(facts) > 1:
+                    middle = len(facts) // 2
+                    parts += (facts[middle:], facts[:middle])
+                else:
+                    self._log.error("event_not_stored", tenant=facts[0].origin.tenant, exc_info=exc)
+                    filing.append(self._rejected(batch, facts[0], f"It could not be stored: {type(exc).__name__}."))
+            else:
+                new += committed.new
+                known.update(committed.known)
+            if filing and not parts:
+                parts.append([])
+        return Committed(new, known)
 
     async def _finish(self, batch: _Batch, committed: Committed, readable_at: float, span: Span) -> None:
         """Publish and acknowledge; or have all of it delivered again, which then finds its events stored."""
@@ -215,26 +267,20 @@ class Consumer:
         await until_done("store_answers", self._store.ping, longest_pause_s=2.0)
         self._feed.resume()
 
-    async def _isolate(self, batch: _Batch, exc: Exception) -> None:
-        """Something in the batch cannot be stored: find it by trying each message alone, then file it."""
-        if len(batch.deliveries) > 1:
-            for delivery in batch.deliveries:
-                await self._settle(self._read([delivery]))
-            return
-        (delivery,) = batch.deliveries
-        reason = f"It could not be stored: {type(exc).__name__}."
+    def _rejected(self, batch: _Batch, fact: Fact, reason: str) -> list[Rejection]:
+        """The dead letter of an event that was read and cannot be stored."""
+        del batch.facts[fact.id]
+        event = Event.FromString(fact.payload)
         rejections = [
-            reject(callback, callback.body, reason, delivery.stream_seq) for callback in self._callbacks_of(delivery)
+            rejection
+            for delivery in batch.deliveries
+            if delivery.stream_seq == fact.origin.stream_seq
+            for callback in self._callbacks_of(delivery)
+            if callback.id == event.callback_id
+            for rejection in self._normalizer.reject(callback, [(event.raw, reason)], delivery.stream_seq)
         ]
-        try:
-            await self._store.commit([], rejections)
-        except Exception as failure:  # noqa: BLE001  # even the dead letter cannot be stored: it stays in the stream
-            self._log.error("dead_letter_failed", exc_info=failure)
-            await delivery.nak(30.0)
-        else:
-            for one in rejections:
-                self._dead.add(one.tenant, one.channel)
-            await delivery.ack()
+        batch.rejections.update((one.id, one) for one in rejections)
+        return rejections
 
     def _start_span(self, batch: _Batch) -> Span:
         parents = list(dict.fromkeys(batch.traceparents))
@@ -276,6 +322,20 @@ class Consumer:
         )
 
 
+def _parts(items: Sequence[_T], size_of: Callable[[_T], int]) -> list[list[_T]]:
+    """``items`` in parts that one transaction takes each; one empty part when there are none."""
+    parts: list[list[_T]] = [[]]
+    total = 0
+    for item in items:
+        size = size_of(item)
+        total += size
+        if parts[-1] and (total > COMMIT_BYTES or len(parts[-1]) == COMMIT_EVENTS):
+            parts.append([])
+            total = size
+        parts[-1].append(item)
+    return parts
+
+
 def _to_publish(batch: _Batch, committed: Committed) -> list[Fact]:
     """What EVENTS may not have yet.
 
@@ -289,5 +349,5 @@ def _to_publish(batch: _Batch, committed: Committed) -> list[Fact]:
         for event_id, fact in batch.facts.items()
         if (first := known.get(event_id)) is None
         or first == fact.origin.stream_seq
-        or first in batch.repeats.get(event_id, ())
+        or any(first == duplicate.origin.stream_seq for duplicate in batch.duplicates.get(event_id, ()))
     ]

@@ -6,11 +6,11 @@ fields that are searched, and published to EVENTS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import msgspec
-from backhaul_channels import ChannelSettings, EventKind, NormalizedEvent
+from backhaul_channels import ChannelSettings, EventKind, MalformedError, NormalizedEvent
 from backhaul_common.ids import derived_id
 from backhaul_common.mongo import Document
 from backhaul_proto.callback.v1.callback_pb2 import Callback
@@ -28,6 +28,9 @@ KIND_NAMES: dict[EventKind, str] = {kind: str(kind.value) for kind in EventKind}
 
 LONGEST_KEY = 512
 """Characters of a message id, communication id, recipient or sender; what is longer is no identifier."""
+
+LARGEST_EVENT = 512 << 10
+"""Bytes of a serialised event. Providers' are a few KB; a message of NATS takes 1 MB where nobody set max_payload."""
 
 _LONGEST_REMEMBERED = 512
 
@@ -96,15 +99,16 @@ def communication_key(tenant: str, communication_id: str) -> str:
     return derived_id(tenant, communication_id)
 
 
-def custom_parameters(url: str) -> list[tuple[str, str]]:
-    """The query parameters of a callback's URL, without the one that names the channel, in their order."""
+def custom_parameters(url: str, own: Collection[str] = ()) -> list[tuple[str, str]]:
+    """The query parameters of a callback's URL, in their order, without the one that names the channel and without
+    ``own``, those that the provider adds by itself (lower case, as an adapter's ``own_parameters``)."""
     _, found, query = url.partition("?")
     if not found:
         return []
     return [
         (name, value)
         for name, value in parse_query_string(query.partition("#")[0].encode(), "&")
-        if name.lower() != "channellabel"
+        if (lowered := name.lower()) != "channellabel" and lowered not in own
     ]
 
 
@@ -120,9 +124,9 @@ def join(parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
     return ""
 
 
-def _url_vars(url: str) -> tuple[list[tuple[str, str]], bytes]:
+def _url_vars(url: str, own: Collection[str]) -> tuple[list[tuple[str, str]], bytes]:
     """The custom parameters of a callback's URL, and the same as serialised fields of an event."""
-    parameters = custom_parameters(url)
+    parameters = custom_parameters(url, own)
     event = event_pb2.Event()
     for name, value in parameters:
         event.vars.add(name=name, value=value)
@@ -133,10 +137,11 @@ def _url_vars(url: str) -> tuple[list[tuple[str, str]], bytes]:
 _remembered_url_vars = lru_cache(maxsize=4096)(_url_vars)
 
 
-def origin(callback: Callback, stream_seq: int) -> Origin:
-    """What the events of ``callback`` have in common."""
+def origin(callback: Callback, stream_seq: int, own_parameters: frozenset[str]) -> Origin:
+    """What the events of ``callback`` have in common; ``own_parameters`` are its adapter's."""
     url = callback.url
-    parameters, encoded_parameters = (_remembered_url_vars if len(url) <= _LONGEST_REMEMBERED else _url_vars)(url)
+    vars_of = _remembered_url_vars if len(url) <= _LONGEST_REMEMBERED else _url_vars
+    parameters, encoded_parameters = vars_of(url, own_parameters)
     common = event_pb2.Event(
         tenant_id=callback.tenant_id,
         channel=callback.channel,
@@ -159,7 +164,8 @@ def origin(callback: Callback, stream_seq: int) -> Origin:
 
 
 def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelSettings) -> Fact:
-    """Put together what the callback, the adapter and the channel's settings say of one event."""
+    """Put together what the callback, the adapter and the channel's settings say of one event. Raises MalformedError
+    for one that no stream takes."""
     # What the sender gave to the message is nearer to it than what stands in the callback's URL, so it comes first.
     parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
     event_id = derived_id(origin.tenant, origin.channel, origin.provider, event.key)
@@ -192,6 +198,10 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         add = message.attributes.add
         for name, value in event.attributes:
             add(name=name, value=value)
+    # A protobuf message is its fields one after another, so two halves put together are a whole.
+    payload = message.SerializeToString() + origin.payload
+    if len(payload) > LARGEST_EVENT:
+        raise MalformedError(f"As an event it has {len(payload)} bytes; at most {LARGEST_EVENT} are kept of one.")
     return Fact(
         event_id,
         origin,
@@ -199,6 +209,5 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         message_key(origin.tenant, origin.channel, event.message_id) if event.message_id else "",
         communication_id,
         occurred_at_us,
-        # A protobuf message is its fields one after another, so two halves put together are a whole.
-        message.SerializeToString() + origin.payload,
+        payload,
     )

@@ -73,8 +73,12 @@ class Fold:
         self.messages: dict[str, Document] = {}
         self.communications: dict[tuple[str, str], CommunicationDelta] = {}
 
-    def add(self, facts: Iterable[Fact]) -> Fold:
-        """Fold ``facts``, each of which is counted for the first time, and work out the communications' changes."""
+    def add(self, facts: Iterable[Fact], duplicates: Iterable[Fact] = ()) -> Fold:
+        """Fold ``facts``, each of which is counted for the first time, and work out the communications' changes.
+
+        ``duplicates`` are events that have been counted before, or are in ``facts``. They may tell of their message
+        what the first of them did not (the same status comes by two ways, and only one names the communication).
+        """
         for fact in facts:
             if fact.message:
                 message = self.messages.get(fact.message)
@@ -82,12 +86,15 @@ class Fold:
                     known = self._known.get(fact.message)
                     message = _copy(known) if known is not None else _new_message(fact)
                     self.messages[fact.message] = message
-                _fold_one(message, fact)
+                _learn(message, fact)
+                _count(message, fact)
             elif fact.communication_id:
                 delta = self._communication(fact.origin.tenant, fact.communication_id)
                 kind = KIND_NAMES[fact.event.kind]
                 delta.events[kind] = delta.events.get(kind, 0) + 1
                 delta.seen(fact.origin.received_at_us, fact.occurred_at_us)
+        for fact in duplicates:
+            self._add_duplicate(fact)
         for key, message in self.messages.items():
             message["fulfilment"] = fulfilment_of(
                 _KINDS[message["state"]], invalid_recipient=message["invalid_recipient"]
@@ -99,6 +106,19 @@ class Fold:
             if message["communication_id"]:
                 self._communication(message["tenant"], message["communication_id"]).add_message(message, +1)
         return self
+
+    def _add_duplicate(self, fact: Fact) -> None:
+        message = self.messages.get(fact.message)
+        if message is not None:
+            _learn(message, fact)
+            return
+        known = self._known.get(fact.message)
+        if known is not None:
+            message = _copy(known)
+            _learn(message, fact)
+            # Nearly all duplicates tell nothing new, and then there is nothing to write.
+            if message != known:
+                self.messages[fact.message] = message
 
     def _communication(self, tenant: str, communication_id: str) -> CommunicationDelta:
         delta = self.communications.get((tenant, communication_id))
@@ -135,7 +155,8 @@ def _new_message(fact: Fact) -> Document:
     }
 
 
-def _fold_one(message: Document, fact: Fact) -> None:
+def _learn(message: Document, fact: Fact) -> None:
+    """All that an event tells of its message. However often it is learned, the message is the same."""
     event = fact.event
     kind, name = event.kind, KIND_NAMES[event.kind]
     if name == message["state"]:
@@ -158,7 +179,10 @@ def _fold_one(message: Document, fact: Fact) -> None:
     ):
         if value and value != message[field] and (not message[field] or value < message[field]):
             message[field] = value
-    kinds = message["kinds"]
+    message["last_event_at_us"] = max(message["last_event_at_us"], fact.occurred_at_us)
+
+
+def _count(message: Document, fact: Fact) -> None:
+    kinds, name = message["kinds"], KIND_NAMES[fact.event.kind]
     kinds[name] = kinds.get(name, 0) + 1
     message["event_count"] += 1
-    message["last_event_at_us"] = max(message["last_event_at_us"], fact.occurred_at_us)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from backhaul_channels import Adapter, ChannelSettings, MalformedError
 from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Tenant, TenantDirectory
+from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_REPLAY, Callback
 from pydantic import ValidationError
 
-from backhaul_normalizer.facts import Fact, fact, origin
+from backhaul_normalizer.facts import Fact, custom_parameters, fact, origin
 from backhaul_normalizer.store import Rejection
+
+MOST_PARTS = 10_000
+"""Parts of one callback. SendGrid's largest post, 768 KB, has some 3,000."""
+
+MOST_REJECTED = 100
+"""Parts of one callback that are rejected one by one; when there are more, the callback is one dead letter."""
 
 
 class Normalizer:
@@ -31,32 +38,73 @@ class Normalizer:
             del self._settings[key]
 
     def read(self, callback: Callback, stream_seq: int) -> Iterable[Fact | Rejection]:
-        """Each part of ``callback`` as a fact, or as a rejection that says why it could not be read."""
+        """Each part of ``callback`` as a fact, or as a rejection that says why it could not be read. Never raises."""
         adapter = self._adapters.get(callback.provider)
         if adapter is None:
-            yield reject(
-                callback, callback.body, f"There is no adapter for the provider {callback.provider!r}.", stream_seq
-            )
+            reason = f"There is no adapter for the provider {callback.provider!r}."
+            yield from self.reject(callback, [(callback.body, reason)], stream_seq)
             return
         settings = self._settings.get((callback.tenant_id, callback.channel, callback.provider))
         if settings is None:
             settings = self._channel_settings(callback, adapter)
         try:
-            parts = adapter.split(callback.body)
-        except MalformedError as exc:
-            yield reject(callback, callback.body, str(exc), stream_seq)
+            parts = _split(adapter, callback.body)
+            common = origin(callback, stream_seq, adapter.own_parameters)
+        except Exception as exc:  # noqa: BLE001  # as below
+            yield from self.reject(callback, [(callback.body, self._reason(callback, exc, log=True))], stream_seq)
             return
-        common = origin(callback, stream_seq)
+        rejected: list[tuple[bytes, str]] = []
         for part in parts:
             try:
                 one = fact(common, part, adapter.normalize(part, settings), settings)
-            except MalformedError as exc:
-                yield reject(callback, part, str(exc), stream_seq)
             except Exception as exc:  # noqa: BLE001  # a bug in an adapter costs this part a replay, never the batch its commit
-                self._log.error("adapter_failed", provider=callback.provider, callback_id=callback.id, exc_info=exc)
-                yield reject(callback, part, f"The adapter failed: {type(exc).__name__}.", stream_seq)
+                rejected.append((part, self._reason(callback, exc, log=not rejected)))
             else:
                 yield one
+        if rejected:
+            yield from self.reject(callback, rejected, stream_seq)
+
+    def reject(self, callback: Callback, parts: Sequence[tuple[bytes, str]], stream_seq: int) -> Iterable[Rejection]:
+        """The dead letters of ``parts``, each with its reason; the same part has the same id, whichever callback brings
+        it. Of too many parts the whole callback is one."""
+        if len(parts) > MOST_REJECTED:
+            _, first = parts[0]
+            parts = [(callback.body, f"{len(parts)} of its events cannot be read. The first: {first}")]
+        # Serialised without its body, once: it may hold half as many bad parts as bytes.
+        rest = Callback()
+        rest.CopyFrom(callback)
+        rest.ClearField("body")
+        serialised = rest.SerializeToString()
+        # A replay carries the time at which the callback first arrived; it was seen now.
+        seen_at_us = time.time_ns() // 1000 if callback.source == SOURCE_REPLAY else callback.received_at_us
+        adapter = self._adapters.get(callback.provider)
+        # Without what the provider's signature adds: that differs each time.
+        parameters = custom_parameters(callback.url, adapter.own_parameters if adapter is not None else ())
+        for part, reason in parts:
+            yield Rejection(
+                id=derived_id(
+                    "dead",
+                    callback.tenant_id,
+                    callback.channel,
+                    callback.provider,
+                    f"{len(part)}:{part.decode('latin-1')}{parameters}",
+                ),
+                tenant=callback.tenant_id,
+                channel=callback.channel,
+                provider=callback.provider,
+                # What a body says may be quoted in it, and MongoDB takes no lone surrogates.
+                reason=reason.encode("utf-8", "replace").decode(),
+                callback=serialised + repeated(Callback.BODY_FIELD_NUMBER, [part]),
+                seen_at_us=seen_at_us,
+                stream_seq=stream_seq,
+            )
+
+    def _reason(self, callback: Callback, exc: Exception, *, log: bool) -> str:
+        if isinstance(exc, MalformedError):
+            return str(exc)
+        if log:
+            self._log.error("adapter_failed", provider=callback.provider, callback_id=callback.id, exc_info=exc)
+        return f"The adapter failed: {type(exc).__name__}."
 
     def _channel_settings(self, callback: Callback, adapter: Adapter) -> ChannelSettings:
         tenant = self._directory.get(callback.tenant_id)
@@ -74,25 +122,8 @@ class Normalizer:
         return settings
 
 
-def reject(callback: Callback, part: bytes, reason: str, stream_seq: int) -> Rejection:
-    """The dead letter of ``part``; the same part has the same id, whichever callback brings it."""
-    kept = Callback()
-    kept.CopyFrom(callback)
-    kept.body = part
-    return Rejection(
-        id=derived_id(
-            "dead",
-            callback.tenant_id,
-            callback.channel,
-            callback.provider,
-            f"{len(part)}:{part.decode('latin-1')}{callback.url.partition('?')[2]}",
-        ),
-        tenant=callback.tenant_id,
-        channel=callback.channel,
-        provider=callback.provider,
-        reason=reason,
-        callback=kept.SerializeToString(),
-        # A replay carries the time at which the callback first arrived; it was seen now.
-        seen_at_us=time.time_ns() // 1000 if callback.source == SOURCE_REPLAY else callback.received_at_us,
-        stream_seq=stream_seq,
-    )
+def _split(adapter: Adapter, body: bytes) -> Sequence[bytes]:
+    parts = adapter.split(body)
+    if len(parts) > MOST_PARTS:
+        raise MalformedError(f"It holds {len(parts)} events; at most {MOST_PARTS} are read of one callback.")
+    return parts

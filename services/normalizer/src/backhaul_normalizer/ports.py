@@ -20,7 +20,9 @@ class Tenants(Protocol):
 class EventStore(Protocol):
     """Where events, message states, counts and dead letters are kept."""
 
-    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
+    async def commit(
+        self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
+    ) -> Committed:
         """Store a batch, all or nothing. UNAVAILABLE when the store is away."""
         ...
 

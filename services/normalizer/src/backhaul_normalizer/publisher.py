@@ -9,6 +9,7 @@ import msgspec
 import nats.errors
 from backhaul_channels import EventKind
 from backhaul_common.errors import unavailable
+from backhaul_common.ids import derived_id
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
 from backhaul_common.tenants import TenantDirectory
 from backhaul_common.wire import repeated
@@ -19,10 +20,13 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.facts import LARGEST_EVENT, Fact
 
-LARGEST_MESSAGE = 1 << 20
-"""Bytes of events that go into one message of the stream."""
+LARGEST_MESSAGE = LARGEST_EVENT
+"""Bytes of events that go into one message of the stream, where more than one fits."""
+
+_ENVELOPE_BYTES = 64 << 10
+"""Room for a message's own headers, and the framing of its events."""
 
 _TIMEOUT_S = 5.0
 
@@ -32,8 +36,8 @@ _AWAY = (nats.errors.Error, APIError, NoStreamResponseError, TimeoutError, OSErr
 class JetStreamPublisher:
     """One message holds the events of one kind that one message of CALLBACKS brought.
 
-    The message id is made of that message's position and the kind, so that publishing again after a crash stores
-    nothing twice while JetStream remembers; afterwards, consumers know an event by its id.
+    The message id is made of the ids of its events, so that publishing the same again after a crash stores nothing
+    twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event by its id.
 
     Acknowledgements come to an inbox of its own: nats-py's ``js.publish`` draws a random inbox and sets a timer for
     every message, which costs more than the message.
@@ -47,32 +51,38 @@ class JetStreamPublisher:
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
     async def start(self) -> None:
-        """Listen for acknowledgements. Once, when the client is connected; the subscription survives reconnections."""
+        """Listen for acknowledgements. Once, when the client is connected; the subscription survives reconnections.
+
+        RuntimeError where the server takes no message of LARGEST_MESSAGE.
+        """
+        if self._client.max_payload < LARGEST_MESSAGE + _ENVELOPE_BYTES:
+            raise RuntimeError(
+                f"NATS takes messages of at most {self._client.max_payload} bytes; set its max_payload to 8MB."
+            )
         self._inbox = self._client.new_inbox()
         await self._client.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
 
     async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
         """Returns when all ``facts`` are stored. UNAVAILABLE when JetStream is away, slow or full."""
-        groups: dict[tuple[str, str, int, EventKind], list[bytes]] = {}
+        groups: dict[tuple[str, str, int, EventKind], list[Fact]] = {}
         for fact in facts:
             origin = fact.origin
             key = (origin.tenant, origin.channel, origin.stream_seq, fact.event.kind)
-            groups.setdefault(key, []).append(fact.payload)
+            groups.setdefault(key, []).append(fact)
         waiting: dict[str, asyncio.Future[None]] = {}
         try:
-            for (tenant_id, channel, seq, kind), payloads in groups.items():
+            for (tenant_id, channel, _, kind), group in groups.items():
                 tenant = self._directory.get(tenant_id)
                 if tenant is None:
                     continue  # It was deleted while its last callbacks were under way: there is nobody to tell.
                 subject = events_subject(tenant.queue_path, channel, kind.value)
-                for index, body in enumerate(_bodies(payloads)):
-                    message_id = f"cb-{seq}-{channel}-{kind.value}-{index}"
+                for some in _messages(group):
                     token = self._expect(waiting)
                     await self._client.publish(
                         subject,
-                        body,
+                        repeated(EventBatch.EVENTS_FIELD_NUMBER, [fact.payload for fact in some]),
                         reply=f"{self._inbox}.{token}",
-                        headers=_headers(EVENTS_STREAM, message_id, traceparent),
+                        headers=_headers(EVENTS_STREAM, derived_id(*(fact.id for fact in some)), traceparent),
                     )
             if waiting:
                 async with asyncio.timeout(_TIMEOUT_S):
@@ -145,14 +155,14 @@ class JetStreamCallbacks:
             raise unavailable("JetStream") from exc
 
 
-def _bodies(payloads: Sequence[bytes]) -> list[bytes]:
-    """``payloads``, which are serialised events, as serialised EventBatches of at most LARGEST_MESSAGE each."""
-    groups: list[list[bytes]] = [[]]
+def _messages(facts: Sequence[Fact]) -> list[list[Fact]]:
+    """``facts``, parted so that their events make messages of at most LARGEST_MESSAGE."""
+    messages: list[list[Fact]] = [[]]
     size = 0
-    for payload in payloads:
-        if groups[-1] and size + len(payload) > LARGEST_MESSAGE:
-            groups.append([])
+    for fact in facts:
+        if messages[-1] and size + len(fact.payload) > LARGEST_MESSAGE:
+            messages.append([])
             size = 0
-        groups[-1].append(payload)
-        size += len(payload)
-    return [repeated(EventBatch.EVENTS_FIELD_NUMBER, group) for group in groups]
+        messages[-1].append(fact)
+        size += len(fact.payload)
+    return messages

@@ -99,48 +99,59 @@ class MongoEventStore:
         """Returns when the primary answers; UNAVAILABLE otherwise."""
         await mongo.ping(self._client)
 
-    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
+    async def commit(
+        self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
+    ) -> Committed:
         """Store what is new of ``facts``, fold it into states and counts, and file ``rejections``: all or nothing.
 
-        ``facts`` have distinct ids. Raises UNAVAILABLE when MongoDB is away; nothing is stored then, or all is and
-        committing the same batch again changes nothing.
+        ``facts`` have distinct ids; ``duplicates`` have ids of theirs. Raises UNAVAILABLE when MongoDB is away; nothing
+        is stored then, or all is and committing the same batch again changes nothing.
         """
 
         async def work(session: mongo.Session) -> Committed:
-            return await self._commit(session, facts, rejections)
+            return await self._commit(session, facts, duplicates, rejections)
 
         async with mongo.translated():
             return await mongo.in_transaction(self._client, work)
 
     async def _commit(
-        self, session: mongo.Session, facts: Sequence[Fact], rejections: Sequence[Rejection]
+        self,
+        session: mongo.Session,
+        facts: Sequence[Fact],
+        duplicates: Sequence[Fact],
+        rejections: Sequence[Rejection],
     ) -> Committed:
+        committed = await self._store(session, facts, duplicates) if facts else Committed((), {})
+        if rejections:
+            await self._update(session, DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
+        return committed
+
+    async def _store(self, session: mongo.Session, facts: Sequence[Fact], duplicates: Sequence[Fact]) -> Committed:
         known = {
             row["_id"]: row["stream_seq"]
             for row in await self._database[EVENTS_COLLECTION]
             .find({"_id": {"$in": [fact.id for fact in facts]}}, {"stream_seq": 1}, session=session)
             .to_list(None)
         }
-        new = [fact for fact in facts if fact.id not in known] if known else facts
-        if new:
-            keys = {fact.message for fact in new if fact.message}
-            messages = {
-                row["_id"]: row
-                for row in await self._database[MESSAGES_COLLECTION]
-                .find({"_id": {"$in": list(keys)}}, session=session)
-                .to_list(None)
-            }
-            fold = Fold(messages).add(new)
-            fresh = [message for key, message in fold.messages.items() if key not in messages]
-            moved = [{"q": {"_id": key}, "u": message} for key, message in fold.messages.items() if key in messages]
-            await self._insert(session, EVENTS_COLLECTION, [fact.to_document() for fact in new])
-            await self._insert(session, MESSAGES_COLLECTION, fresh)
-            await self._update(session, MESSAGES_COLLECTION, moved)
-            await self._update(
-                session, COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in fold.communications.values()]
-            )
-        if rejections:
-            await self._update(session, DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
+        new: Sequence[Fact] = facts
+        if known:
+            new = [fact for fact in facts if fact.id not in known]
+            duplicates = [*(fact for fact in facts if fact.id in known), *duplicates]
+        messages = {
+            row["_id"]: row
+            for row in await self._database[MESSAGES_COLLECTION]
+            .find({"_id": {"$in": list({fact.message for fact in facts if fact.message})}}, session=session)
+            .to_list(None)
+        }
+        fold = Fold(messages).add(new, duplicates)
+        fresh = [message for key, message in fold.messages.items() if key not in messages]
+        moved = [{"q": {"_id": key}, "u": message} for key, message in fold.messages.items() if key in messages]
+        await self._insert(session, EVENTS_COLLECTION, [fact.to_document() for fact in new])
+        await self._insert(session, MESSAGES_COLLECTION, fresh)
+        await self._update(session, MESSAGES_COLLECTION, moved)
+        await self._update(
+            session, COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in fold.communications.values()]
+        )
         return Committed(new, known)
 
     async def _insert(self, session: mongo.Session, collection: str, documents: Sequence[Document]) -> None:

@@ -17,10 +17,10 @@ class SendGridSettings(ChannelSettings):
     """Settings of a SendGrid channel."""
 
     communication_keys: tuple[str, ...] = Field(
-        default=("communicationId", "offerId", "campaign", "singlesend_id", "category"),
+        default=("communicationId", "offerId", "campaign", "singlesend_id", "marketing_campaign_id", "category"),
         max_length=16,
         description="Names of custom arguments, matched whatever their case; the first that an event carries joins its "
-        "message to a communication. A Single Send and a category are the last resorts.",
+        "message to a communication. A Single Send, a marketing campaign and a category are the last resorts.",
     )
     message_id_from: tuple[str, ...] = Field(
         default=("sg_message_id", "smtp-id"),

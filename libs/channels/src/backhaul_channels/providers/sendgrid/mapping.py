@@ -41,6 +41,15 @@ INVALID_ADDRESS_CLASSIFICATION = "invalid address"
 # The events whose status, reason or response speak of something that went wrong.
 ERROR_EVENTS = frozenset({"dropped", "bounce", "deferred"})
 
+# What may differ between two events of one message, word and second; without sg_event_id nothing else tells them apart.
+DISTINGUISHING: Final[Mapping[str, tuple[str, ...]]] = {
+    "deferred": ("attempt",),
+    "open": ("ip", "useragent"),
+    "click": ("ip", "useragent"),
+    "group_unsubscribe": ("asm_group_id",),
+    "group_resubscribe": ("asm_group_id",),
+}
+
 # Every key that SendGrid itself sets, and the attribute that it becomes; "" for those that normalize.py reads by name,
 # and those that say nothing worth keeping. All other keys are the sender's custom arguments, which SendGrid spreads
 # over the event; where a custom argument has one of these names, SendGrid's own value wins.

@@ -12,6 +12,7 @@ import msgspec
 from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.sendgrid.mapping import (
+    DISTINGUISHING,
     ERROR_EVENTS,
     EVENTS,
     INVALID_ADDRESS_CLASSIFICATION,
@@ -135,8 +136,12 @@ def _key(event: Mapping[str, Any], word: str, message_id: str) -> str:
             raise MalformedError(f"sg_event_id is longer than {MAX_ID} characters.")
         # The documentation shows one id on events of different types, so the id alone might drop one of them.
         return f"{event_id}:{word}"
-    identity = (message_id, word, *(_text(event.get(name)) for name in ("email", "timestamp", "url", "reason")))
-    # Encoded as JSON, so that no two tuples run together into the same bytes.
+    identity = [message_id, word, *(_text(event.get(name)) for name in ("email", "timestamp", "url", "reason"))]
+    own = [_text(event.get(name)) for name in DISTINGUISHING.get(word, ())]
+    # Keys are contracts, so an event without these fields keeps the key that the others alone give it.
+    if any(own):
+        identity += own
+    # Encoded as JSON, so that no two lists run together into the same bytes.
     return f"sha256:{sha256(msgspec.json.encode(identity)).hexdigest()[:40]}"
 
 

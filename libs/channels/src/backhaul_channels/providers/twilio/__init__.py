@@ -7,15 +7,17 @@ from typing import ClassVar
 
 from backhaul_channels.adapter import Adapter, ChannelSettings, MalformedError, NormalizedEvent, Verifier
 from backhaul_channels.jsonparts import looks_like_json, split_json
-from backhaul_channels.providers.twilio.normalize import normalize_cloud_event, normalize_form
+from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
 from backhaul_channels.providers.twilio.verify import TwilioVerifier
 
 
 class TwilioAdapter(Adapter):
-    """Secrets are auth tokens. Forms are one event each; JSON is a CloudEvent or an array of them."""
+    """Secrets are auth tokens. A form is one event; JSON is one or an array of them, as CloudEvents or with the form's
+    fields."""
 
     provider: ClassVar[str] = "twilio"
     labels: ClassVar[tuple[str, ...]] = ("Twilio",)
+    own_parameters: ClassVar[frozenset[str]] = frozenset({"bodysha256"})
 
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002 - none needed.
         return TwilioVerifier(secrets)
@@ -28,7 +30,7 @@ class TwilioAdapter(Adapter):
         return (body,)
 
     def normalize(self, part: bytes, settings: ChannelSettings) -> NormalizedEvent:  # noqa: ARG002 - none needed.
-        return normalize_cloud_event(part) if looks_like_json(part) else normalize_form(part)
+        return normalize_json(part) if looks_like_json(part) else normalize_form(part)
 
 
 ADAPTER = TwilioAdapter()

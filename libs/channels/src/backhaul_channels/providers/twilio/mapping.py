@@ -29,6 +29,10 @@ STATUSES: Final[Mapping[str, EventKind]] = {
 BEFORE_READ = frozenset({"sent", "delivered", "partially_delivered"})
 
 
+# An inbound message, in the words of the product's callback service.
+INCOMING_EVENT_TYPE = "INCOMINGMESSAGEEVENT"
+
+
 class ErrorCode(NamedTuple):
     """What an error code means: a sentence for people, and its class. ``hard``: the address will never work;
     ``suppress``: the person does not want messages; ``transient``: another try may work; ``other``: none of these."""

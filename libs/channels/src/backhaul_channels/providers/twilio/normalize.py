@@ -16,6 +16,7 @@ from backhaul_channels.providers.twilio.mapping import (
     ERROR_CODES,
     FORM_ATTRIBUTES,
     INBOUND_EVENT_PREFIX,
+    INCOMING_EVENT_TYPE,
     INVALID_RECIPIENT,
     KEYWORDS,
     OPT_OUT_TYPES,
@@ -32,19 +33,33 @@ MAX_TEXT = 16_384
 MAX_MEDIA = 10
 MAX_TAGS = 64
 
+_SIDS = ("MessageSid", "SmsSid", "SmsMessageSid", "CallSid")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def normalize_form(part: bytes) -> NormalizedEvent:
     """A status callback or an inbound message, as Twilio's form posts bring them. Raises MalformedError."""
-    fields = parse_form(part)
+    return _from_fields(parse_form(part))
+
+
+def normalize_json(part: bytes) -> NormalizedEvent:
+    """One JSON object: the fields of a form, or a CloudEvent of Event Streams. Raises MalformedError."""
+    content = decode_object(part)
+    # A CloudEvent's own names are in lower case, so that none of these is among them.
+    if any(name in content for name in _SIDS):
+        texts = ((name, scalar_text(value)) for name, value in content.items())
+        return _from_fields({name: text for name, text in texts if text is not None})
+    return _from_cloud_event(content)
+
+
+def _from_fields(fields: Mapping[str, str]) -> NormalizedEvent:
     get = fields.get
     message_id = get("MessageSid") or get("SmsSid") or get("SmsMessageSid")
     if not message_id:
         raise MalformedError(_no_message_sid(fields))
     status = (get("MessageStatus") or get("SmsStatus") or "").lower()
-    if not status and ("Body" in fields or "NumMedia" in fields):
+    if not status and ("Body" in fields or "NumMedia" in fields or _event_type(fields) == INCOMING_EVENT_TYPE):
         # Some inbound messages carry no status at all.
         status = "received"
     elif not status:
@@ -52,7 +67,7 @@ def normalize_form(part: bytes) -> NormalizedEvent:
             "MessageStatus is missing, and there is neither Body nor NumMedia as in an inbound message; "
             "point Twilio's status callback or incoming message webhook here."
         )
-    elif status in BEFORE_READ and get("EventType", "").upper() == "READ":
+    elif status in BEFORE_READ and _event_type(fields) == "READ":
         status = "read"
     attributes = [
         (FORM_ATTRIBUTES[name], value[:MAX_VALUE])
@@ -72,20 +87,21 @@ def normalize_form(part: bytes) -> NormalizedEvent:
         opt_out_type=get("OptOutType", ""),
         error_code=get("ErrorCode", ""),
         error_text=get("ErrorMessage") or get("ChannelStatusMessage") or "",
-        occurred_at=get("Timestamp"),
+        occurred_at_us=parse_timestamp(get("Timestamp")),
         attributes=attributes,
         tags=[],
     )
 
 
-def normalize_cloud_event(part: bytes) -> NormalizedEvent:
-    """One CloudEvent of Event Streams. An event that is not about a message (a test event, say) becomes UNKNOWN under
-    its own id. Raises MalformedError."""
-    envelope = decode_object(part)
+def _from_cloud_event(envelope: Mapping[str, Any]) -> NormalizedEvent:
+    """An event that is not about a message (a test event, say) becomes UNKNOWN under its own id."""
     event_type = envelope.get("type")
     event_id = scalar_text(envelope.get("id")) or ""
     if not isinstance(event_type, str) or not event_type:
-        raise MalformedError("type is missing: a JSON body must hold CloudEvents as Twilio Event Streams sends them.")
+        raise MalformedError(
+            "type is missing: a JSON body must hold CloudEvents as Twilio Event Streams sends them, or objects with a "
+            "MessageSid and the other fields of the form."
+        )
     data = envelope.get("data")
     if not isinstance(data, dict):
         data = {}
@@ -115,7 +131,8 @@ def normalize_cloud_event(part: bytes) -> NormalizedEvent:
         opt_out_type=text("optOutType"),
         error_code=text("errorCode"),
         error_text=text("errorMessage"),
-        occurred_at=text("timestamp") or scalar_text(envelope.get("time")),
+        # A timestamp that cannot be read does not hide the time at which the event was sent.
+        occurred_at_us=parse_timestamp(text("timestamp")) or parse_timestamp(scalar_text(envelope.get("time"))),
         attributes=attributes,
         tags=_tags(tags) if isinstance(tags, dict) else [],
     )
@@ -126,12 +143,13 @@ def classify_keyword(text: str, opt_out_type: str) -> tuple[str, str]:
 
     ``OptOutType`` wins: where Twilio sends it, it has matched the tenant's own keywords, and has already answered.
     """
-    word = text.strip().upper() if len(text) <= MAX_STATUS else ""
+    stripped = text.strip()
+    word = stripped.upper() if len(stripped) <= MAX_STATUS else ""
     declared = opt_out_type.upper()
     if declared in OPT_OUT_TYPES:
         return declared, word
     # Upper-casing maps a few letters outside of ASCII onto ASCII ones; Twilio does not take them for its keywords.
-    meaning = KEYWORDS.get(word) if text.isascii() else None
+    meaning = KEYWORDS.get(word) if stripped.isascii() else None
     return (meaning, word) if meaning else ("", "")
 
 
@@ -163,7 +181,7 @@ def _event(
     opt_out_type: str,
     error_code: str,
     error_text: str,
-    occurred_at: str | None,
+    occurred_at_us: int | None,
     attributes: list[tuple[str, str]],
     tags: list[tuple[str, str]],
 ) -> NormalizedEvent:
@@ -178,7 +196,9 @@ def _event(
         if meaning:
             attributes.append(("opt_out", meaning))
             attributes.append(("keyword", keyword))
-        recipient, sender, key = from_address, to_address, f"{message_id}:inbound"
+        recipient, sender = from_address, to_address
+        # Of a message that is still being received the text may be missing; as the same fact it would hide the whole.
+        key = f"{message_id}:{'receiving' if status == 'receiving' else 'inbound'}"
     else:
         # The text of one's own message comes back in Event Streams; it is no reply.
         recipient, sender, text, key = to_address, from_address, "", f"{message_id}:{status}"
@@ -189,7 +209,7 @@ def _event(
         message_id=message_id,
         recipient=recipient[:MAX_ADDRESS],
         sender=sender[:MAX_ADDRESS],
-        occurred_at_us=parse_timestamp(occurred_at),
+        occurred_at_us=occurred_at_us,
         error_code=error_code,
         error_text=error_text[:MAX_VALUE],
         text=text[:MAX_TEXT],
@@ -197,6 +217,10 @@ def _event(
         vars=tags,
         attributes=attributes,
     )
+
+
+def _event_type(fields: Mapping[str, str]) -> str:
+    return fields.get("EventType", "").upper()
 
 
 def _error(code: str, text: str, attributes: list[tuple[str, str]]) -> tuple[str, str]:

@@ -10,7 +10,13 @@ from urllib.parse import parse_qsl, quote_from_bytes
 import pytest
 from backhaul_channels import RawCallback
 from backhaul_channels.providers.twilio.form import parse_form, parse_raw, signed_material
-from backhaul_channels.providers.twilio.verify import TwilioVerifier, url_variants
+from backhaul_channels.providers.twilio.verify import (
+    MOST_FORM_BYTES,
+    MOST_FORM_FIELDS,
+    SIGNATURE_HEADER,
+    TwilioVerifier,
+    url_variants,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -104,9 +110,24 @@ def test_a_change_of_any_byte_is_refused(fields: list[tuple[bytes, bytes]], data
 def test_the_work_grows_with_the_body_and_no_faster(body: bytes) -> None:
     # 700 KB take some tens of milliseconds; the bound only tells linear from quadratic, on any machine.
     started = time.process_time()
-    assert refused(body, b"A" * 28)
+    signed_material(body)
     parse_form(body)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [
+        (MOST_FORM_FIELDS, None),
+        (MOST_FORM_FIELDS + 1, "form_too_large"),
+        (MOST_FORM_BYTES // 4, "form_too_large"),
+    ],
+)
+def test_a_form_that_cannot_be_twilios_is_not_worth_its_work(fields: int, refusal: str | None) -> None:
+    pairs = [(b"k%d" % number, b"v") for number in range(fields)]
+    signed = [(SIGNATURE_HEADER, reference_signature(URL, pairs))]
+    result = TwilioVerifier([TOKEN]).verify(RawCallback("POST", URL, signed, encode(pairs)))
+    assert (result and result.code) == refusal
 
 
 def test_url_variants_are_few_and_others() -> None:

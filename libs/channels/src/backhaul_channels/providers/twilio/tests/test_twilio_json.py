@@ -1,0 +1,33 @@
+"""JSON with the form's field names says what the form says."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backhaul_channels.providers.twilio import ADAPTER
+from backhaul_channels.providers.twilio.form import parse_form
+
+FOLDER = Path(str(files("backhaul_channels.providers.twilio").joinpath("tests", "cases")))
+FORMS = [
+    pytest.param(case["body"].encode(), id=case["name"])
+    for name in ("statuses", "error_codes", "inbound", "attributes")
+    for case in json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+    if "events" in case and case.get("body", "{")[0] not in "{["
+]
+SETTINGS = ADAPTER.settings_model()
+
+
+def normalize_one(body: bytes) -> Any:
+    (part,) = ADAPTER.split(body)
+    return ADAPTER.normalize(part, SETTINGS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_fields_are_the_same_fact(form: bytes) -> None:
+    fields = parse_form(form)
+    assert normalize_one(json.dumps(fields).encode()) == normalize_one(form)
+    assert normalize_one(json.dumps([fields], ensure_ascii=False).encode()) == normalize_one(form)
