@@ -103,7 +103,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
 
             line = await _line(stack.member("gateway").log_path, "callback", trace_id)
             assert (line["tenant"], line["channel"], line["status"]) == (tenant.id, "sendgrid", 200)
-            assert line["callback_id"] == answer.json()["id"]
+            assert line["callback_id"] == answer.headers["backhaul-callback-id"]
             line = await _line(stack.member("normalizer").log_path, "batch", trace_id)
             assert (line["callbacks"], line["events"]) == (1, 2)
 

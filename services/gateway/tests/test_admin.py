@@ -83,13 +83,44 @@ async def test_fifty_registrations_one_wins(gateway: Running, same: str) -> None
 async def test_concurrent_changes_are_not_lost(gateway: Running) -> None:
     await gateway.tenant()
     answers = await asyncio.gather(
-        *(gateway.client.post(f"{TENANTS}/acme/keys", headers=gateway.admin, json={}) for _ in range(6))
+        *(gateway.client.post(f"{TENANTS}/acme/keys", headers=gateway.admin, json={}) for _ in range(15))
     )
-    made = {answer.json()["id"] for answer in answers if answer.status_code == 201}
-    assert all(answer.status_code in (201, 409) for answer in answers)
+    assert [answer.status_code for answer in answers] == [201] * 15
+    made = {answer.json()["id"] for answer in answers}
     shown = (await gateway.client.get(f"{TENANTS}/acme", headers=gateway.admin)).json()
     assert made <= {key["id"] for key in shown["keys"]}
     assert len(shown["keys"]) == 2 + len(made)
+
+
+@pytest.mark.parametrize("limit", ["requests_per_second", "burst", "max_body_bytes"])
+async def test_a_limit_that_is_no_sensible_number_is_refused(gateway: Running, limit: str) -> None:
+    headers = {**gateway.admin, "Content-Type": "application/json"}
+    numbers = (
+        "0",
+        "-1",
+        "1e-320",
+        "0.0009",
+        "1e300",
+        "1e400",
+        "-1e400",
+        "NaN",
+        "Infinity",
+        "9" * 400,
+        '"nan"',
+        '"inf"',
+    )
+    for number in numbers:
+        body = f'{{"id": "acme", "name": "Acme", "queue_path": "acme", "limits": {{"{limit}": {number}}}}}'
+        gateway.problem(await gateway.client.post(TENANTS, headers=headers, content=body), 422, f"limits.{limit}")
+
+
+async def test_the_slowest_rate_that_is_allowed_is_kept(gateway: Running) -> None:
+    tenant = await gateway.tenant(limits={"requests_per_second": 0.001, "burst": 1})
+    await gateway.channel()
+    assert (await gateway.post(tenant)).status_code == 200
+    refused = await gateway.post(tenant)
+    gateway.problem(refused, 429)
+    assert 900 < int(refused.headers["retry-after"]) <= 1000
 
 
 @pytest.mark.parametrize(
@@ -252,6 +283,30 @@ async def test_channels(gateway: Running) -> None:
     gateway.problem(await gateway.client.get(f"{url}/twilio", headers=gateway.admin), 404, "label")
 
 
+async def test_what_a_put_leaves_out_stays(gateway: Running) -> None:
+    await gateway.tenant()
+
+    async def put(body: dict[str, Any], label: str = "Twilio") -> tuple[str, int, dict[str, Any], str]:
+        answer = await gateway.client.put(f"{TENANTS}/acme/channels/{label}", headers=gateway.admin, json=body)
+        assert answer.status_code in (200, 201), answer.text
+        shown = answer.json()
+        return shown["provider"], shown["secret_count"], shown["settings"], shown["verification"]
+
+    assert await put({}) == ("twilio", 0, {}, "enforce")
+    settings = {"communication_keys": ["job"]}
+    await put({"settings": settings, "secrets": ["one"], "verification": "observe"})
+    for nothing in ({}, {"settings": None, "secrets": None, "verification": None, "provider": None}):
+        assert await put(nothing) == ("twilio", 1, settings, "observe")
+    assert await put({"verification": "enforce"}) == ("twilio", 1, settings, "enforce")
+    assert await put({"secrets": ["one", "two"]}) == ("twilio", 2, settings, "enforce")
+    assert await put({"settings": {}}) == ("twilio", 2, {}, "enforce")
+    assert await put({"secrets": []}) == ("twilio", 0, {}, "enforce")
+    # A label need not tell the provider; secrets and settings of one are nothing to another.
+    await put({"provider": "twilio", "secrets": ["one"], "settings": settings, "verification": "off"}, "News")
+    assert await put({}, "news") == ("twilio", 1, settings, "off")
+    assert await put({"provider": "sendgrid"}, "News") == ("sendgrid", 0, {}, "off")
+
+
 @pytest.mark.parametrize(
     ("label", "body", "field"),
     [
@@ -285,16 +340,3 @@ async def test_a_key_ring_that_lost_its_key_refuses(gateway_factory: GatewayFact
         await gateway.channel()
     async with gateway_factory(fresh_nats.uri) as other:  # With a key of its own.
         other.problem(await other.post(tenant), 403)
-
-
-async def test_deletion_needs_the_normalizer(gateway: Running) -> None:
-    tenant = await gateway.tenant()
-    await gateway.channel()
-    gateway.problem(await gateway.client.delete(f"{TENANTS}/acme", headers=gateway.admin), 503)
-    assert (await gateway.post(tenant)).status_code == 200
-    # A purge that cannot be finished leaves a tenant whose callbacks are refused, and that can be purged again.
-    gateway.problem(await gateway.client.delete(f"{TENANTS}/acme?purge=true", headers=gateway.admin), 503)
-    assert (await gateway.client.get(f"{TENANTS}/acme", headers=gateway.admin)).json()["status"] == "deleting"
-    gateway.problem(await gateway.post(tenant), 403)
-    assert await gateway.stored() == []
-    gateway.problem(await gateway.client.patch(f"{TENANTS}/acme", headers=gateway.admin, json={"name": "x"}), 409)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from backhaul_gateway.http import MOST_HEAD_BYTES
-from backhaul_gateway.ingest import MOST_HEADER_BYTES, MOST_QUERY_BYTES
 from backhaul_gateway.limits import MemoryBudget
 from backhaul_gateway.publisher import MOST_UNSENT_BYTES
+from backhaul_gateway.refusals import MOST_HEADER_BYTES, MOST_QUERY_BYTES
 from backhaul_local.nats_server import NatsServer
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ async def test_a_head_that_does_not_end(gateway: Running) -> None:
         await writer.drain()
         await asyncio.sleep(0.01)  # so that the parts are separate reads; together they would only test less
         writer.write(head[30:] + b"x" * size)
-        assert (await reader.readuntil(b"}"))[:12] == b"HTTP/1.1 200"
+        assert (await reader.readuntil(b"\r\n\r\n"))[:12] == b"HTTP/1.1 200"
     writer.close()
 
 

@@ -30,7 +30,7 @@ async def _group_commit(gateway: Running, fresh_nats: NatsServer) -> None:
             "/api/postevents?channelLabel=Twilio", content=body, headers={"X-Api-Key": tenant.api_key}
         )
         assert answer.status_code == 200
-        identifier: str = answer.json()["id"]
+        identifier: str = answer.headers["backhaul-callback-id"]
         return identifier
 
     # While the server stands still, all but those of the first publishes gather.

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import nats
 import pytest
+from backhaul_common import rpc
+from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.secrets import new_credential
+from backhaul_common.tenants import TenantDirectory
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
+from nats.aio.client import Client as NatsClient
 
 if TYPE_CHECKING:
     from conftest import GatewayFactory, Running
@@ -71,6 +78,54 @@ async def test_status_with_object_storage(
         body = (await gateway.client.get(path, headers=headers)).json()
         assert body["parts"]["object_storage"]["state"] == "Error"
         assert "missing" in body["parts"]["object_storage"]["detail"]
+
+
+@pytest.mark.parametrize(("mode", "state"), [("enforce", "Error"), ("observe", "Error"), ("off", "OK")])
+async def test_status_of_a_channel_whose_secrets_cannot_be_read(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, mode: str, state: str
+) -> None:
+    async with gateway_factory(fresh_nats.uri) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel(verification=mode)
+    async with gateway_factory(fresh_nats.uri) as other:  # With a key ring of its own.
+        answer = await other.client.get("/api/status?channelLabel=Twilio", headers={"X-Api-Key": tenant.api_key})
+        part = answer.json()["parts"]["verification"]
+        assert (part["state"], part["secret_count"], part["refused"]) == (state, 1, 0)
+        assert ("cannot be read" in (part["detail"] or "")) == (state == "Error")
+
+
+async def test_a_full_callback_log_is_told_of(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with gateway_factory(fresh_nats.uri, stream_max_bytes=2 << 20) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel(verification="off")
+        headers = {"X-Api-Key": tenant.api_key}
+
+        async def post() -> int:
+            path = "/api/postevents?channelLabel=Twilio"
+            return (await gateway.client.post(path, content=b"x" * 700_000, headers=headers)).status_code
+
+        async def queue() -> dict[str, Any]:
+            answer = await gateway.client.get("/api/status?channelLabel=Twilio", headers=headers)
+            part: dict[str, Any] = answer.json()["parts"]["queue"]
+            return part
+
+        assert await queue() == {"state": "OK", "detail": None}
+        assert [await post() for _ in range(4)] == [200, 200, 503, 503]
+        part = await queue()
+        assert part == {"state": "Error", "detail": "The callback log is full."}
+        # Reads, administration and small callbacks still work: taking the gateway out of service would help nobody.
+        assert (await gateway.client.get("/readyz")).status_code == 200
+
+        client = await nats.connect(fresh_nats.uri)
+        js = client.jetstream()
+        await js.purge_stream("CALLBACKS")
+        await gateway.ready()
+        # A limit that an operator set by hand fills as well.
+        config = (await js.stream_info("CALLBACKS")).config
+        await js.update_stream(config.evolve(max_msgs=1))
+        assert [await post() for _ in range(2)] == [200, 503]
+        assert (await queue())["state"] == "Error"
+        await client.close()
 
 
 async def test_reads_need_a_credential_and_say_when_the_normalizer_is_away(gateway: Running) -> None:
@@ -139,6 +194,122 @@ async def test_openapi_and_docs(gateway: Running) -> None:
     assert "/in/{token}/api/postevents" in schema["paths"]
     assert "HTTPValidationError" not in str(schema)
     assert (await gateway.client.get("/docs")).status_code == 200
+
+
+async def test_no_credential_in_a_path_is_logged(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with gateway_factory(fresh_nats.uri, log_level="info") as gateway:
+        tenant = await gateway.tenant()
+        token = tenant.ingest_token
+        paths = [f"//in/{token}/api/postevents", f"/prefix/in/{token}/api/postevents", f"/in/{token}/api/posteven"]
+        paths += [f"/in%2F{token}/x", f"/{tenant.api_key}", f"/in/{token.upper()}/x", "/in/whatever-it-is/x"]
+        for path in paths:
+            answer = await gateway.raw(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            assert answer.startswith(b"HTTP/1.1 404"), path
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"event":"request"' in line]
+    logged = [line["path"] for line in lines if line["status"] == 404]
+    assert len(logged) == len(paths)
+    assert all("***" in path for path in logged)
+    for secret in (token.split("_")[2], tenant.api_key.split("_")[2], "whatever"):
+        assert secret not in "".join(logged).lower()
+
+
+async def test_openapi_lists_what_is_answered_while_the_normalizer_hangs(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc.client, "DEADLINE_S", 0.3)
+    stopped = asyncio.Event()
+
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await stopped.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with gateway_factory(fresh_nats.uri, gateway_normalizer_target=target) as gateway:
+            tenant = await gateway.tenant()
+            schema = (await gateway.client.get("/openapi.json")).json()
+            asked = 0
+            for path, operations in schema["paths"].items():
+                for method, operation in operations.items():
+                    if not path.startswith("/v1/") and (method, path) != ("delete", "/admin/v1/tenants/{tenant_id}"):
+                        continue
+                    asked += 1
+                    answer = await gateway.client.request(
+                        method.upper(),
+                        path.replace("{tenant_id}", tenant.id).replace("{", "").replace("}", ""),
+                        headers={"X-Api-Key": tenant.api_key, **gateway.admin},
+                    )
+                    gateway.problem(answer, 504)
+                    assert "504" in operation["responses"], (method, path)
+            assert asked == 9
+    finally:
+        stopped.set()
+        server.close()
+
+
+async def test_openapi_lists_what_is_answered_before_the_tenants_are_known(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    _, key, _ = new_credential("api")
+    uri = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200"
+    async with gateway_factory(fresh_nats.uri, wait=False, mongo_uri=uri) as gateway:
+        schema = (await gateway.client.get("/openapi.json")).json()
+        for path in ("/api/status", "/v1/messages"):
+            answer = await gateway.client.get(path, headers={"X-Api-Key": key})
+            assert str(answer.status_code) in schema["paths"][path]["get"]["responses"]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_nats_fails_right_after_it_was_connected_to(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    flush, follow = NatsClient.flush, TenantDirectory.follow
+    followed: list[NatsClient] = []
+
+    async def impatient(client: NatsClient, timeout: int = 10) -> None:  # noqa: ASYNC109  # nats-py's signature
+        await flush(client, timeout=0.3)  # type: ignore[arg-type]  # fractions work and are only not declared
+
+    async def restart() -> None:
+        await fresh_nats.kill()
+        await fresh_nats.start()
+
+    async def into_a_failure(directory: TenantDirectory, client: NatsClient) -> None:
+        followed.append(client)
+        if len(followed) > 1:
+            await follow(directory, client)
+            return
+        fresh_nats.pause()
+        with suppress(nats.errors.TimeoutError):  # The process takes its time to stop.
+            while True:
+                await client.flush()
+        restarting = asyncio.create_task(restart()) if dies else None
+        try:
+            await follow(directory, client)
+        finally:
+            if restarting is None:
+                fresh_nats.resume()
+            else:
+                await restarting
+
+    monkeypatch.setattr(NatsClient, "flush", impatient)
+    monkeypatch.setattr(TenantDirectory, "follow", into_a_failure)
+    async with gateway_factory(fresh_nats.uri) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel()
+        assert (await gateway.post(tenant)).status_code == 200
+        assert len(followed) == 2
+        news = [sub.subject for client in followed for sub in client._subs.values()].count(TENANT_CHANGED_SUBJECT)
+        assert news == 1
+        # What another copy changes is heard of.
+        async with gateway_factory(fresh_nats.uri, secret_keys=gateway.settings.secret_keys) as other:
+            path, headers = "/api/status?channelLabel=Twilio", {"X-Api-Key": tenant.api_key}
+            await other.client.delete(
+                f"/admin/v1/tenants/acme/keys/{tenant.api_key.split('_')[1]}", headers=other.admin
+            )
+            await gateway.until_status(path, lambda status: status == 401, headers)
 
 
 async def test_started_while_nats_is_away(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:

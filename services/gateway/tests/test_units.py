@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from ipaddress import ip_network
 
 import pytest
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.secrets import CredentialKind, new_credential
+from backhaul_common.tenants import Tenant
 from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.ingest import label_of
 from backhaul_gateway.limits import TokenBucket, retry_after
+from backhaul_gateway.masking import masked
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_gateway.updates import TenantUpdates
 from cryptography.fernet import Fernet
 from pydantic import ValidationError
 
@@ -114,3 +120,85 @@ def test_a_key_ring_that_cannot_be_used_stops_the_start(monkeypatch: pytest.Monk
     monkeypatch.setenv("BACKHAUL_SECRET_KEYS", keys)
     with pytest.raises(ValidationError, match="BACKHAUL_SECRET_KEYS"):
         GatewaySettings()
+
+
+@pytest.mark.parametrize("kind", ["api", "ingest"])
+def test_credentials_are_masked_wherever_they_stand(kind: CredentialKind) -> None:
+    _, text, _ = new_credential(kind)
+    variants = (
+        text,
+        text.upper(),
+        text.replace("_", "%5F"),
+        "".join(f"%{ord(character):02x}" for character in text),
+        # Cut short, or with a digit too many, it tells as much.
+        text[:-1],
+        text + "0",
+    )
+    for variant in variants:
+        for path in (
+            "{}",
+            "/in/{}/api/postevents",
+            "//in/{}/api/postevents",
+            "/prefix/IN/{}/api/postevents",
+            "/in%2F{}/api/postevents",
+            "/in/{}%2Fapi%2Fpostevents",
+            "https://callbacks.example.com/api/postevents?channelLabel=Twilio&key={}&a=b",
+            "/in/{0}/in/{0}",
+        ):
+            assert masked(path.format(variant)) == path.format("***")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/api/postevents?channelLabel=Twilio",
+        "/v1/messages/twilio/SM0123456789abcdef0123456789abcdef",
+        "/admin/v1/tenants/acme/keys/0123456789ab",
+        # The public id alone says which credential it was.
+        "bhk_0123456789ab",
+        "/in/abhi_and_nobody/x",
+    ],
+)
+def test_nothing_else_is_masked(text: str) -> None:
+    assert masked(text) == text
+
+
+class OvertakenStore:
+    """A ``TenantStore`` in which somebody else always writes first."""
+
+    def __init__(self) -> None:
+        now = datetime.now(UTC)
+        self.tenant = Tenant(id="acme", name="Acme", queue_path="acme", created_at=now, updated_at=now)
+
+    async def insert(self, tenant: Tenant) -> None:
+        raise AssertionError
+
+    async def find(self, tenant_id: str) -> Tenant | None:
+        return self.tenant if tenant_id == self.tenant.id else None
+
+    async def page(self, after: str, limit: int) -> list[Tenant]:  # the TenantStore protocol
+        return []
+
+    async def replace(self, tenant: Tenant, revision: int) -> bool:  # the TenantStore protocol
+        self.tenant = self.tenant.model_copy(update={"revision": revision + 1})
+        return False
+
+    async def delete(self, tenant: Tenant) -> bool:
+        raise AssertionError
+
+
+class Silence:
+    """An ``Announcer`` that nobody hears."""
+
+    async def tenant_changed(self, tenant_id: str) -> None:
+        raise AssertionError
+
+
+async def test_a_change_that_is_overtaken_again_and_again_is_to_be_repeated() -> None:
+    updates = TenantUpdates(OvertakenStore(), Silence(), patience_s=0.05)
+    with pytest.raises(BackhaulError) as caught:
+        await updates.apply("acme", lambda tenant, _: tenant.model_copy(update={"name": "New"}))
+    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.fix == "Repeat the request."
+    assert caught.value.retry_after_s == 1

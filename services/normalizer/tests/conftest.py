@@ -137,8 +137,11 @@ class Rig:
         async with asyncio.timeout(timeout_s):
             while True:
                 with suppress(NotFoundError):
+                    # Not by the consumer's count of what is pending: it lags behind what publishers were acknowledged.
+                    last = (await js.stream_info(CALLBACKS_STREAM)).state.last_seq
                     info = await js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
-                    if not info.num_pending and not info.num_ack_pending:
+                    reached = info.delivered is not None and info.delivered.stream_seq >= last
+                    if reached and not info.num_ack_pending:
                         return
                 await asyncio.sleep(0.02)
 

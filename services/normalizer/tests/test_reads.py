@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.names import (
+    CALLBACKS_STREAM,
+    DEAD_LETTERS_COLLECTION,
+    EVENTS_COLLECTION,
+    MESSAGES_COLLECTION,
+    NORMALIZER_CONSUMER,
+)
+from backhaul_normalizer.facts import message_key
+from backhaul_normalizer.reads import PAGE_BYTES
+from backhaul_normalizer.store import MongoEventStore, Rejection
+from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
+from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 
 
@@ -71,6 +83,127 @@ async def test_filters_meet_what_they_name_and_nothing_else(rig: Any, make: Any)
     first = (await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id="acme"))).events[-1]
     assert await events(from_us=first.received_at_us + 1) == everything - {first.message_id}
     assert await events(to_us=first.received_at_us + 1) == {first.message_id}
+
+
+async def bytes_read(rig: Any) -> int:
+    """How much MongoDB has sent since its start; to nobody but the test that asks."""
+    return int((await rig.database.command("serverStatus"))["network"]["bytesOut"])
+
+
+async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large(rig: Any) -> None:
+    count, size = 40, 900_000  # 36 MB, more than gRPC carries.
+    key = message_key("acme", "twilio", "SM1")
+    for n in range(count):
+        row = {"_id": f"e{n:02}", "tenant": "acme", "channel": "twilio", "kind": "sent", "message": key}
+        row |= {"received_at_us": n // 3, "occurred_at_us": n, "stream_seq": n}
+        payload = Event(id=row["_id"], raw=bytes(size)).SerializeToString()
+        await rig.database[EVENTS_COLLECTION].insert_one({**row, "payload": payload})
+    message = {"channel": "twilio", "message_id": "SM1", "provider": "twilio", "state": "sent", "fulfilment": "Sent"}
+    message |= dict.fromkeys(("recipient", "sender", "communication_id", "error_code", "error_text"), "")
+    message |= {"event_count": count, "created_at_us": 0, "last_event_at_us": count}
+    await rig.database[MESSAGES_COLLECTION].insert_one({"_id": key, "tenant": "acme", **message})
+
+    seen: list[str] = []
+    token, before = "", await bytes_read(rig)
+    while True:
+        page = await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id="acme", page_size=500, page_token=token))
+        assert page.ByteSize() < PAGE_BYTES + 4096
+        if not seen:
+            assert await bytes_read(rig) - before < 20_000_000  # The rest was not read to be thrown away.
+        seen += [event.id for event in page.events]
+        token = page.next_page_token
+        if not token:
+            break
+        assert len(page.events) == PAGE_BYTES // size
+    assert seen == sorted((f"e{n:02}" for n in range(count)), reverse=True)
+
+    found = await rig.stub.GetMessage(pb.GetMessageRequest(tenant_id="acme", channel="twilio", message_id="SM1"))
+    assert [event.id for event in found.timeline] == [f"e{n:02}" for n in range(PAGE_BYTES // size)]
+    assert found.truncated
+
+
+async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Any) -> None:
+    for n in range(3):
+        payload = Event(id=f"e{n}", raw=bytes(PAGE_BYTES + 1)).SerializeToString()
+        row = {"_id": f"e{n}", "tenant": "acme", "received_at_us": n, "payload": payload}
+        await rig.database[EVENTS_COLLECTION].insert_one(row)
+    token = ""
+    for n in (2, 1, 0):
+        page = await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id="acme", page_token=token))
+        assert [event.id for event in page.events] == [f"e{n}"]
+        token = page.next_page_token
+    assert not token
+
+
+async def test_a_list_of_dead_letters_does_not_read_their_callbacks(rig: Any) -> None:
+    for n in range(10):
+        letter = {"_id": f"d{n}", "tenant": "acme", "channel": "twilio", "provider": "twilio", "state": "open"}
+        letter |= {"reason": "", "occurrences": 1, "first_seen_at_us": n, "last_seen_at_us": n}
+        callback = Callback(body=bytes(1_000_000)).SerializeToString()
+        await rig.database[DEAD_LETTERS_COLLECTION].insert_one({**letter, "callback": callback})
+    before = await bytes_read(rig)
+    page = await rig.stub.ListDeadLetters(pb.ListDeadLettersRequest(tenant_id="acme"))
+    assert len(page.dead_letters) == 10
+    assert await bytes_read(rig) - before < 1_000_000
+
+
+async def test_a_dead_letter_counts_what_comes_anew_and_no_redelivery(rig: Any, make: Any) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    unreadable = make.callback(acme, b"not json at all", channel="sendgrid")
+
+    async def letter() -> pb.DeadLetter:
+        await rig.drained()
+        (only,) = (await rig.stub.ListDeadLetters(pb.ListDeadLettersRequest(tenant_id="acme"))).dead_letters
+        return only
+
+    for times in (1, 2):
+        await rig.publish(acme, unreadable)
+        assert (await letter()).occurrences == times
+    which = {"tenant_id": "acme", "id": (await letter()).id}
+    await rig.stub.ReplayDeadLetter(pb.ReplayDeadLetterRequest(**which))
+    assert ((await letter()).occurrences, (await letter()).state) == (3, pb.DEAD_LETTER_STATE_OPEN)
+    await rig.stub.DiscardDeadLetter(pb.DiscardDeadLetterRequest(**which))
+
+    # A new consumer delivers everything once more.
+    await rig.nats.jetstream().delete_consumer(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+    assert ((await letter()).occurrences, (await letter()).state) == (3, pb.DEAD_LETTER_STATE_DISCARDED)
+    await rig.publish(acme, unreadable)
+    assert ((await letter()).occurrences, (await letter()).state) == (4, pb.DEAD_LETTER_STATE_OPEN)
+
+
+async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(rig: Any) -> None:
+    store, letters = MongoEventStore(rig.client, rig.database), rig.database[DEAD_LETTERS_COLLECTION]
+
+    async def file(stream_seq: int) -> tuple[int, str, int]:
+        rejection = Rejection("d", "acme", "twilio", "twilio", "unreadable", b"", 1, stream_seq)
+        await store.commit(facts=[], duplicates=[], rejections=[rejection])
+        row = await letters.find_one({"_id": "d"})
+        return row["occurrences"], row["state"], row["stream_seq"]
+
+    assert await file(11) == (1, "open", 11)
+    await letters.update_one({"_id": "d"}, {"$set": {"state": "discarded"}})
+    assert await file(10) == (1, "discarded", 11)
+    assert await file(11) == (1, "discarded", 11)
+    assert await file(12) == (2, "open", 12)
+
+
+async def test_a_communication_that_every_message_left_is_unknown(rig: Any, make: Any) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    # The least name wins: the message moves.
+    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "queued"), query="campaign=winter"))
+    await rig.drained()
+    assert (
+        await rig.stub.GetCommunication(pb.GetCommunicationRequest(tenant_id="acme", communication_id="winter"))
+    ).communication.messages == 1
+    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent"), query="campaign=spring"))
+    await rig.drained()
+    with pytest.raises(BackhaulError) as left:
+        await rig.stub.GetCommunication(pb.GetCommunicationRequest(tenant_id="acme", communication_id="winter"))
+    assert left.value.code is Code.NOT_FOUND
+    found = await rig.stub.GetCommunication(pb.GetCommunicationRequest(tenant_id="acme", communication_id="spring"))
+    assert found.communication.messages == 1
 
 
 @pytest.mark.parametrize("token", ["x", "AAAA", "MTIz", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5Ong=", "é", "LTE6YQ=="])

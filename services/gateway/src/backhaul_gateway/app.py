@@ -16,7 +16,7 @@ from backhaul_channels.adapter import Adapter
 from backhaul_channels.registry import load_adapters
 from backhaul_common import jetstream, logs, mongo, rpc
 from backhaul_common.errors import BackhaulError
-from backhaul_common.lifecycle import Readiness, cancel, spare_the_collector, until_done
+from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
@@ -155,7 +155,7 @@ async def create_app(
     for name, work in (
         ("tenant_index", until_done("tenant_index", store.prepare)),
         ("tenants", directory.run()),
-        ("nats", _connect_nats(stack, settings, broker, publisher, directory)),
+        ("nats", keep_running("nats", partial(_stay_connected, settings, broker, publisher, directory))),
     ):
         stack.push_async_callback(cancel, asyncio.create_task(work, name=name))
 
@@ -215,14 +215,17 @@ async def create_app(
     return Gateway(app, publisher, readiness)
 
 
-async def _connect_nats(
-    stack: AsyncExitStack,
+async def _stay_connected(
     settings: GatewaySettings,
     broker: Broker,
     publisher: GroupCommitPublisher,
     directory: TenantDirectory,
 ) -> None:
-    """Connect whenever NATS is there, and stay to see to it that what hangs on the connection is set up."""
+    """Connect whenever NATS is there, and stay to see to it that what hangs on the connection is set up.
+
+    Never returns. Raises when that fails, with the connection closed: what was set up in part goes with it, and the
+    next try begins anew.
+    """
     back = asyncio.Event()
 
     async def reconnected() -> None:
@@ -231,17 +234,19 @@ async def _connect_nats(
 
     # Unbuffered: a callback that was refused because the connection is away must not be stored once it is back.
     client = await jetstream.connect(settings, SERVICE, buffer_while_away=False, on_reconnect=reconnected)
-    stack.push_async_callback(client.close)
-    broker.attach(client)
-    await publisher.attach(client)
-    await directory.follow(client)
-    while True:
-        # After a reconnection too: it may be another server, or one that lost its disk.
-        await until_done("streams", broker.prepare)
-        await back.wait()
-        back.clear()
-        # Changes that were announced meanwhile were missed.
-        await until_done("tenants", directory.refresh)
+    try:
+        broker.attach(client)
+        await publisher.attach(client)
+        await directory.follow(client)
+        while True:
+            # After a reconnection too: it may be another server, or one that lost its disk.
+            await until_done("streams", broker.prepare)
+            await back.wait()
+            back.clear()
+            # Changes that were announced meanwhile were missed.
+            await until_done("tenants", directory.refresh)
+    finally:
+        await client.close()
 
 
 def _listen(settings: GatewaySettings) -> socket.socket:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import nats.errors
 import nats.js.errors
-from backhaul_common.errors import BackhaulError, unavailable
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.jetstream import ensure_streams
 from backhaul_common.logs import get_logger
 from backhaul_common.names import (
@@ -20,11 +20,14 @@ from backhaul_common.names import (
     events_of,
 )
 from backhaul_common.settings import CommonSettings
-from backhaul_common.tenants import Tenant, TenantDirectory
+from backhaul_common.tenants import Limits, Tenant, TenantDirectory
 from nats.aio.client import Client
+from nats.js.api import DiscardPolicy, StreamInfo
 from nats.js.errors import NotFoundError
 
 _TIMEOUT_S = 2.0
+_BESIDE_BODY_BYTES = 32 << 10
+"""What a stored callback has beside its body: headers, address, and the message around them."""
 
 
 class Broker:
@@ -48,12 +51,22 @@ class Broker:
         self._streams_ready = True
 
     async def check(self) -> None:
+        """See ``TenantStreams``. A full log is no reason not to be ready: small callbacks, reads and the administration
+        that mends it would be cut off as well, everywhere at once."""
+        await self._info()
+
+    async def check_room(self) -> None:
         """See ``TenantStreams``."""
+        info = await self._info()
+        limits = [tenant.limits for tenant in self._directory.tenants.values()] or [Limits()]
+        _refuse_full(info, max(limit.max_body_bytes for limit in limits) + _BESIDE_BODY_BYTES)
+
+    async def _info(self) -> StreamInfo:
         client = self._connected()
         if not self._streams_ready:
             raise unavailable("The callback log")
         async with _translated():
-            await client.jetstream(timeout=_TIMEOUT_S).stream_info(CALLBACKS_STREAM)
+            return await client.jetstream(timeout=_TIMEOUT_S).stream_info(CALLBACKS_STREAM)
 
     async def tenant_changed(self, tenant_id: str) -> None:
         """See ``Announcer``. A service that is not reached finds out by its next full read."""
@@ -107,6 +120,26 @@ class Broker:
 
 def _parts(tenant: Tenant) -> tuple[tuple[str, str], ...]:
     return (CALLBACKS_STREAM, callbacks_of(tenant.queue_path)), (EVENTS_STREAM, events_of(tenant.queue_path))
+
+
+def _refuse_full(info: StreamInfo, size: int) -> None:
+    """Raise UNAVAILABLE when the stream has no room for one more message of ``size`` bytes."""
+    config, state = info.config, info.state
+    if config.discard != DiscardPolicy.NEW:
+        return
+    for present, more, limit, unit in (
+        (state.bytes, size, config.max_bytes, "bytes"),
+        (state.messages, 1, config.max_msgs, "messages"),
+    ):
+        if limit is not None and 0 < limit < present + more:
+            raise BackhaulError(
+                Code.UNAVAILABLE,
+                # Tenants are shown this, and the rest is for the platform team alone.
+                "The callback log is full.",
+                fix=f"It holds {present} of at most {limit} {unit}, and a callback may need {more}: raise "
+                "BACKHAUL_STREAM_MAX_BYTES, or lower BACKHAUL_STREAM_MAX_AGE_S.",
+                retry_after_s=5,
+            )
 
 
 @asynccontextmanager

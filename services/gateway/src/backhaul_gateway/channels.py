@@ -34,19 +34,13 @@ class ChannelRegistry:
         *,
         provider: str | None,
         secrets: Sequence[str] | None,
-        settings: Mapping[str, Any],
-        verification: VerificationMode,
+        settings: Mapping[str, Any] | None,
+        verification: VerificationMode | None,
     ) -> tuple[Channel, bool]:
-        """The channel as stored, and whether it is new. Without ``secrets`` those that there are stay."""
+        """The channel as stored, and whether it is new. What is None stays as it is; secrets and settings only as long
+        as the provider is the same."""
         check_label(label)
         key = channel_key(label)
-        adapter = self._adapter(provider, label)
-        valid = _validated(adapter, settings)
-        encrypted = None
-        if secrets is not None:
-            _check_secrets(adapter, secrets, valid)
-            # A blank secret proves nothing; without it, what is shown as the number of secrets is the truth.
-            encrypted = tuple(self._box.encrypt(secret) for secret in secrets if secret.strip())
         created = False
 
         def apply(tenant: Tenant, now: datetime) -> Tenant:
@@ -61,14 +55,23 @@ class ChannelRegistry:
                     f"The tenant has {MOST_CHANNELS} channels already.",
                     fix="Delete those that are no longer used.",
                 )
-            kept = before.secrets if before is not None and before.provider == adapter.provider else ()
+            stays = before.provider if provider is None and before is not None else provider
+            adapter = self._adapter(stays, label)
+            kept = before if before is not None and before.provider == adapter.provider else None
+            wanted = settings if settings is not None else (kept.settings if kept is not None else {})
+            valid = _validated(adapter, wanted)
+            encrypted = kept.secrets if kept is not None else ()
+            if secrets is not None:
+                _check_secrets(adapter, secrets, valid)
+                # A blank secret proves nothing; without it, what is shown as the number of secrets is the truth.
+                encrypted = tuple(self._box.encrypt(secret) for secret in secrets if secret.strip())
             channel = Channel(
                 label=label,
                 key=key,
                 provider=adapter.provider,
-                secrets=kept if encrypted is None else encrypted,
+                secrets=encrypted,
                 settings=valid.model_dump(mode="json", exclude_unset=True),
-                verification=verification,
+                verification=verification or (before.verification if before is not None else "enforce"),
                 updated_at=now,
             )
             return tenant.model_copy(update={"channels": {**tenant.channels, key: channel}})

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from backhaul_gateway.accesslog import AccessLog
 from backhaul_gateway.clients import ClientAddress
+from backhaul_gateway.masking import masked
 from backhaul_gateway.problems import of_error
 
 Scope = MutableMapping[str, Any]
@@ -158,8 +159,8 @@ class Edge:
 
 
 def _loggable(path: str) -> str:
-    """The path without the ingest token that a mistyped callback URL may hold."""
-    parts = path.split("/", 3)
+    """The path without the ingest token that a mistyped callback URL may hold, not even one that is mistyped itself."""
+    parts = masked(path).split("/", 3)
     if len(parts) > 2 and parts[1].lower() == "in":
         parts[2] = "***"
     return "/".join(parts)[:500]

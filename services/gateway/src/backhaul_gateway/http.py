@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 64 << 10
@@ -22,29 +20,15 @@ _REFUSAL = (
 class BoundedHeadProtocol(HttpToolsProtocol):
     """Closes a connection whose request head does not end."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._heads = 0
-        self._in_head = False
-        self._head_bytes = 0
-
-    def on_message_begin(self) -> None:
-        """httptools: a request begins."""
-        super().on_message_begin()
-        self._heads += 1
-        self._in_head = True
-        self._head_bytes = 0
-
-    def on_headers_complete(self) -> None:
-        """httptools: its head is complete."""
-        self._in_head = False
-        super().on_headers_complete()
+    _head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes have arrived."""
-        heads = self._heads
+        scope = self.scope  # uvicorn makes a new one when a request begins, and a new cycle when its head is complete.
         super().data_received(data)
-        if self._in_head and heads == self._heads:
+        if self.scope is not scope:
+            self._head_bytes = 0
+        elif getattr(self.cycle, "scope", None) is not scope:  # There is no cycle until the first head is complete.
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
                 self.transport.write(_REFUSAL)

@@ -43,24 +43,27 @@ from backhaul_gateway.auth import CREDENTIAL_HEADERS, CredentialIndex, parse_bas
 from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.limits import MemoryBudget, TokenBucket
+from backhaul_gateway.masking import masked
 from backhaul_gateway.ports import CallbackLog
-from backhaul_gateway.problems import MEDIA_TYPE, document, of_error
+from backhaul_gateway.problems import of_error
+from backhaul_gateway.refusals import (
+    METHOD,
+    MOST_HEADER_BYTES,
+    MOST_QUERY_BYTES,
+    body_timeout,
+    method_not_allowed,
+    no_channel,
+    too_long,
+)
 from backhaul_gateway.state import ChannelState, TenantState, TenantStates
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-METHOD = "POST"
-
-MOST_HEADER_BYTES = 16 << 10
-MOST_QUERY_BYTES = 4 << 10
-"""Headers are kept with every callback, and the query's parameters with every event that it brings."""
-
-_JSON = [(b"content-type", b"application/json")]
+CALLBACK_ID_HEADER = b"backhaul-callback-id"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLE = 16
 _LONGEST_REMEMBERED = 512
-_MASKED = "***"
 
 
 @dataclass(slots=True)
@@ -128,11 +131,12 @@ class IngestEndpoint:
         try:
             if scope["method"] != METHOD:
                 seen.outcome = "method_not_allowed"
-                status, body, extra = _method_not_allowed(scope["method"], traceparent[3:35])
+                status, body, extra = method_not_allowed(scope["method"], traceparent[3:35])
             else:
                 await self._store(scope, headers, named, receive, traceparent, seen)
-                body = b'{"id":"' + seen.callback_id.encode() + b'"}'
-                extra = _JSON
+                # No body: Twilio takes an answer to an inbound message for instructions, and complains of other types.
+                body = b""
+                extra = [(CALLBACK_ID_HEADER, seen.callback_id.encode())]
         except BackhaulError as exc:
             if seen.outcome == "stored":
                 seen.outcome = exc.code.value
@@ -141,7 +145,7 @@ class IngestEndpoint:
             seen.outcome, status, body = "client_gone", 0, b""
         except SlowError:
             seen.outcome = "body_timeout"
-            status, body, extra = _body_timeout(traceparent[3:35])
+            status, body, extra = body_timeout(traceparent[3:35])
         except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is a 500, which providers repeat
             self._log.error("ingest_failed", tenant=seen.tenant, channel=seen.channel, exc_info=exc)
             seen.outcome = Code.INTERNAL.value
@@ -177,7 +181,7 @@ class IngestEndpoint:
         channel = self._channel(state, query, seen)
         kept = b"".join([name + b": " + value + b"\r\n" for name, value in headers if name not in CREDENTIAL_HEADERS])
         if len(query) > MOST_QUERY_BYTES or len(kept) > MOST_HEADER_BYTES:
-            raise _too_long(query)
+            raise too_long(query)
         tenant_id = seen.tenant
         body = await self._bodies.read(named, receive, tenant_id, state.tenant.limits.max_body_bytes)
         try:
@@ -195,7 +199,7 @@ class IngestEndpoint:
             callback.id = callback_id
             callback.verification = self._verified(state, channel, path + suffix, headers, named, body, seen)
             callback.method = METHOD
-            callback.url = self._base_url + (_masked(path) if scope["path_params"] else path) + suffix
+            callback.url = self._base_url + (masked(path) if scope["path_params"] else path) + suffix
             callback.headers = kept
             callback.body = body
             callback.received_at_us = time.time_ns() // 1000
@@ -346,65 +350,10 @@ def _find_label(query: bytes) -> str:
 _remembered_label = lru_cache(maxsize=4096)(_find_label)
 
 
-def no_channel(tenant: Tenant, label: str) -> BackhaulError:
-    """Why a label, or the lack of one, leads to no channel, and what to do about it."""
-    configured = ", ".join(sorted(channel.label for channel in tenant.channels.values())) or "none yet"
-    if not label:
-        return BackhaulError(
-            Code.INVALID_ARGUMENT,
-            f"The query parameter channelLabel is missing. Configured channels: {configured}.",
-            field="channelLabel",
-            fix="Add ?channelLabel=<label of the channel> to the URL.",
-        )
-    return BackhaulError(
-        Code.NOT_FOUND,
-        f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
-        field="channelLabel",
-        fix="Use one of the configured labels, or configure the channel first.",
-    )
-
-
-def _too_long(query: bytes) -> BackhaulError:
-    if len(query) > MOST_QUERY_BYTES:
-        message, field = f"The query is longer than {MOST_QUERY_BYTES} bytes.", "query"
-        fix = "Put fewer or shorter custom parameters into the URL."
-    else:
-        message, field = f"The headers are larger than {MOST_HEADER_BYTES} bytes.", "headers"
-        fix = "Send fewer or shorter headers; look whether a proxy adds them."
-    return BackhaulError(Code.TOO_LARGE, message, field=field, fix=fix)
-
-
 def _valid(traceparent: str) -> str:
     """The traceparent, without what a later version may append; empty when it is not one."""
     match = _TRACEPARENT.match(traceparent)
     return match[0] if match is not None and parse_traceparent(match[0]) is not None else ""
-
-
-def _body_timeout(trace_id: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    detail = "The body did not arrive in time."
-    errors = [{"field": "body", "message": detail, "fix": "Repeat the request."}]
-    body = document(408, "request_timeout", "The request took too long", detail, errors, trace_id)
-    # What would still come on this connection belongs to a request that is over.
-    return 408, body, [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
-
-
-def _method_not_allowed(method: str, trace_id: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    detail = f"Callbacks are posted; this was {method[:20]}."
-    body = document(
-        405,
-        "method_not_allowed",
-        "The method is not allowed here",
-        detail,
-        [{"field": "", "message": detail, "fix": "Use POST."}],
-        trace_id,
-    )
-    return 405, body, [(b"content-type", MEDIA_TYPE.encode()), (b"allow", METHOD.encode())]
-
-
-def _masked(path: str) -> str:
-    """``/in/<token>/…`` with the token masked: what is stored lives long and is shown to many."""
-    _, prefix, _, rest = path.split("/", 3)
-    return f"/{prefix}/{_MASKED}/{rest}"
 
 
 def _end(span: Span, seen: _Seen, status: int) -> None:

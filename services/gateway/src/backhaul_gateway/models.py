@@ -19,6 +19,9 @@ def _printable(value: str) -> str:
     return value
 
 
+# One request in 17 minutes. Who means less means a suspended tenant, and what is far below overflows Retry-After.
+_LEAST_RATE = 0.001
+
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
@@ -29,7 +32,7 @@ class _Input(BaseModel):
 class LimitsIn(_Input):
     """What is given replaces the present limit."""
 
-    requests_per_second: float | None = Field(None, gt=0, le=1_000_000, allow_inf_nan=False)
+    requests_per_second: float | None = Field(None, ge=_LEAST_RATE, le=1_000_000, allow_inf_nan=False)
     burst: int | None = Field(None, ge=1, le=10_000_000)
     max_body_bytes: int | None = Field(None, ge=1024, le=4_194_304)
 
@@ -68,14 +71,25 @@ class KeyIn(_Input):
 
 
 class ChannelIn(_Input):
-    """A channel's configuration; it replaces the present one, but for secrets that are left out."""
+    """A channel's configuration. What is given replaces what there is as a whole; what is left out, or null, stays as
+    it is. Secrets and settings do not outlive a change of the provider."""
 
-    provider: str | None = Field(None, max_length=64, description="Found by the label where it is left out.")
-    secrets: list[SecretStr] | None = Field(
-        None, max_length=8, description="All that are valid now; left out, the present ones stay."
+    provider: str | None = Field(
+        None, max_length=64, description="Left out, the present one stays; that of a new channel is found by its label."
     )
-    settings: dict[str, Any] = Field(default_factory=dict, description="By the provider's own schema.")
-    verification: VerificationMode = "enforce"
+    secrets: list[SecretStr] | None = Field(
+        None,
+        max_length=8,
+        description="All that are valid now. Left out, the present ones stay; an empty list removes them.",
+    )
+    settings: dict[str, Any] | None = Field(
+        None,
+        description="By the provider's own schema. Left out, the present ones stay; an empty object restores the "
+        "provider's defaults.",
+    )
+    verification: VerificationMode | None = Field(
+        None, description="Left out, the present one stays; a new channel begins with enforce."
+    )
 
 
 class KeyOut(BaseModel):

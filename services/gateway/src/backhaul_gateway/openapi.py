@@ -18,11 +18,11 @@ _MEANINGS = {
     405: "The method is not allowed here",
     408: "The body did not arrive in time",
     409: "Taken already, or the state does not allow it",
-    413: "The body is too large",
+    413: "The body is too large, or, of a callback, the query or the headers",
     422: "The request is not valid",
     429: "Over the tenant's rate limit; see Retry-After",
     500: "Something unexpected happened",
-    503: "A part of the system is away; see Retry-After",
+    503: "A part of the system is away, or others change the same thing; see Retry-After",
     504: "A part of the system took too long",
 }
 
@@ -111,14 +111,11 @@ def _ingest_paths() -> dict[str, Any]:
     token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     body = {"required": False, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
     stored = {
-        "description": "Stored durably",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["id"],
-                    "properties": {"id": {"type": "string", "pattern": "^[0-9a-f]{32}$"}},
-                }
+        "description": "Stored durably. There is no body, which some providers would take for instructions.",
+        "headers": {
+            "Backhaul-Callback-Id": {
+                "description": "The callback's id, which its events and log lines carry.",
+                "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
             }
         },
     }

@@ -33,11 +33,11 @@ class TenantStore(Protocol):
         ...
 
     async def replace(self, tenant: Tenant, revision: int) -> bool:
-        """Store ``tenant`` if the stored one still has ``revision``; False when it has not."""
+        """Store ``tenant`` if the stored one still has ``revision`` and is the same registration; False otherwise."""
         ...
 
-    async def delete(self, tenant_id: str) -> None:
-        """Forget the tenant; nothing happens when it is gone already."""
+    async def delete(self, tenant: Tenant) -> bool:
+        """Forget the tenant if it is still the same registration, and in status ``deleting``; False otherwise."""
         ...
 
 
@@ -65,7 +65,11 @@ class TenantStreams(Protocol):
         ...
 
     async def check(self) -> None:
-        """Return when callbacks can be stored; raises otherwise."""
+        """Return when the log is there; raises otherwise."""
+        ...
+
+    async def check_room(self) -> None:
+        """Return when it is there and has room for any callback; raises otherwise."""
         ...
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from backhaul_gateway.ports import TenantData, TenantStreams
 from backhaul_gateway.problems import ProblemError, field_error
-from backhaul_gateway.updates import TenantUpdates
+from backhaul_gateway.updates import TenantUpdates, unknown_tenant
 
 MOST_CREDENTIALS = 20
 MOST_TENANTS_A_PAGE = 500
@@ -121,30 +121,57 @@ class TenantRegistry:
     async def delete(self, tenant_id: str, *, purge: bool) -> None:
         """Remove a tenant. FAILED_PRECONDITION while it has data, unless ``purge``, which deletes that as well.
 
-        A purge that was interrupted leaves the tenant in status ``deleting``; the same call again finishes it.
+        A purge that was interrupted leaves the tenant in status ``deleting``; the same call again finishes it. Calls
+        may overlap: whichever is the last to end finds the tenant gone, which is what it was to bring about.
         """
-        before = await self._updates.find(tenant_id)
+        tenant = await self._updates.find(tenant_id)
+        try:
+            await self._delete(tenant, purge=purge)
+        except BackhaulError as exc:
+            if exc.code is not Code.NOT_FOUND:
+                raise
+
+    async def _delete(self, tenant: Tenant, *, purge: bool) -> None:
+        """NOT_FOUND as soon as the tenant is gone, whoever has its id by then."""
+        before = tenant.status
         if not purge:
-            await self._refuse_with_data(before)
+            await self._refuse_with_data(tenant)
         # From here on the gateway refuses its callbacks, so that nothing arrives behind the deletion's back.
-        tenant = await self._set_status(tenant_id, "deleting")
+        tenant = await self._set_status(tenant, "deleting")
         if not purge:
             try:
                 await self._refuse_with_data(tenant)
             except BackhaulError:
-                await self._set_status(tenant_id, before.status)
+                await self._set_status(tenant, before)
                 raise
-        await self._streams.purge(tenant)
-        await self._data.purge(tenant_id)
-        # A batch that the normalizer held while its store was purged has by now been stored or refused: once more
-        # removes the traces of either.
-        await self._streams.purge(tenant)
-        await self._data.purge(tenant_id)
-        await self._updates.store.delete(tenant_id)
-        await self._updates.announcer.tenant_changed(tenant_id)
+        # Twice: a batch that the normalizer held while its store was purged has by now been stored or refused, and the
+        # second time removes the traces of either.
+        for _ in range(2):
+            # Each part may take long. Meanwhile another call may have come to its end, and somebody else have the id
+            # and the queue path; or it was refused, and has put the status back.
+            tenant = await self._set_status(tenant, "deleting")
+            await self._streams.purge(tenant)
+            tenant = await self._set_status(tenant, "deleting")
+            await self._data.purge(tenant.id)
+        if not await self._updates.store.delete(tenant):
+            await self._set_status(tenant, "deleting")
+            raise BackhaulError(
+                Code.FAILED_PRECONDITION,
+                "The tenant was changed while it was being deleted.",
+                field="status",
+                fix="Repeat the request.",
+            )
+        await self._updates.announcer.tenant_changed(tenant.id)
 
-    async def _set_status(self, tenant_id: str, status: TenantStatus) -> Tenant:
-        return await self._updates.apply(tenant_id, lambda found, _: found.model_copy(update={"status": status}))
+    async def _set_status(self, tenant: Tenant, status: TenantStatus) -> Tenant:
+        """``tenant`` in that status; NOT_FOUND when this registration is gone, whoever has its id by now."""
+
+        def apply(found: Tenant, _: datetime) -> Tenant:
+            if found.created_at != tenant.created_at:
+                raise unknown_tenant(tenant.id)
+            return found.model_copy(update={"status": status})
+
+        return await self._updates.apply(tenant.id, apply)
 
     async def _refuse_with_data(self, tenant: Tenant) -> None:
         usage = {kind: count for kind, count in (await self._data.usage(tenant.id)).items() if count}

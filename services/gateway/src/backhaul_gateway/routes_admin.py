@@ -73,7 +73,7 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry, admin_toke
             await registry.change(tenant_id, name=body.name, limits=body.limits.given(), status=body.status)
         )
 
-    @router.delete("/{tenant_id}", status_code=204, responses=problems(404, 409, 422))
+    @router.delete("/{tenant_id}", status_code=204, responses=problems(404, 409, 422, 504))
     async def delete_tenant(
         tenant_id: str,
         purge: Annotated[bool, Query(description="Delete it with all its data; otherwise data refuses it.")] = False,
@@ -86,7 +86,7 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry, admin_toke
         """One more API key or ingest token; the others stay valid. Its text is in this answer and nowhere else."""
         return IssuedKeyOut.of(await registry.add_credential(tenant_id, (body or KeyIn()).kind))
 
-    @router.delete("/{tenant_id}/keys/{key_id}", status_code=204, responses=problems(404, 409))
+    @router.delete("/{tenant_id}/keys/{key_id}", status_code=204, responses=problems(404))
     async def delete_key(tenant_id: str, key_id: str) -> None:
         """Revoke a key or token."""
         await registry.remove_credential(tenant_id, key_id)
@@ -101,7 +101,8 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry, admin_toke
         responses={201: {"model": ChannelOut, "description": "Created"}, **problems(400, 404, 409, 413, 422)},
     )
     async def put_channel(tenant_id: str, label: str, body: ChannelIn, response: Response) -> ChannelOut:
-        """Create a channel, or replace its configuration. Secrets that are left out stay."""
+        """Create a channel, or change its configuration. What is left out stays as it is: provider, secrets, settings,
+        verification. An empty list or object resets."""
         secrets = None if body.secrets is None else [secret.get_secret_value() for secret in body.secrets]
         channel, created = await channels.put(
             tenant_id,
@@ -119,7 +120,7 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry, admin_toke
         """One channel, without its secrets."""
         return ChannelOut.of(await channels.get(tenant_id, label))
 
-    @router.delete("/{tenant_id}/channels/{label}", status_code=204, responses=problems(404, 409))
+    @router.delete("/{tenant_id}/channels/{label}", status_code=204, responses=problems(404))
     async def delete_channel(tenant_id: str, label: str) -> None:
         """Remove a channel. What it brought stays."""
         await channels.delete(tenant_id, label)

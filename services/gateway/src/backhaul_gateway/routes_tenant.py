@@ -13,8 +13,9 @@ from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
 from backhaul_gateway.auth import CredentialIndex
-from backhaul_gateway.ingest import label_of, no_channel
+from backhaul_gateway.ingest import label_of
 from backhaul_gateway.openapi import problems
+from backhaul_gateway.refusals import no_channel
 from backhaul_gateway.state import TenantStates
 from backhaul_gateway.status import ChannelStatus, StatusOut
 from backhaul_gateway.views import (
@@ -106,7 +107,7 @@ def tenant_router(  # noqa: C901  # a list of routes, each of them flat
 
     caller = Annotated[Tenant, Depends(authenticated)]
     common: dict[str, Any] = {"tags": ["tenant"], "dependencies": list(_SCHEMES)}
-    api = APIRouter(prefix="/api", **common, responses=problems(401, 403))
+    api = APIRouter(prefix="/api", **common, responses=problems(401, 403, 503))
     v1 = APIRouter(prefix="/v1", **common, responses=problems(401, 403, 422, 503, 504))
     top = APIRouter()
 

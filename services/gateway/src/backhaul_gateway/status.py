@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Literal
 
+from backhaul_channels.adapter import RawCallback
 from backhaul_common.tenants import Channel, Tenant, VerificationMode
 from pydantic import BaseModel
 
@@ -18,6 +19,10 @@ from backhaul_gateway.ports import ObjectStorage, TenantStreams
 from backhaul_gateway.state import TenantStates
 
 _TIMEOUT_S = 2.5
+
+_UNUSABLE = ("secret_unreadable", "provider_unknown")
+"""Codes of refusals that are the channel's fault, whatever a request holds. A missing secret is one too, but only where
+it refuses: without one, a channel can still observe."""
 
 State = Literal["OK", "Error"]
 
@@ -93,10 +98,10 @@ class ChannelStatus:
             last_seen = await self._streams.last_callback_at(tenant, channel.key)
 
         queue, store, storage, callbacks = await asyncio.gather(
-            _problem(self._streams.check), _problem(self._check_store), _problem(self._object_storage.check),
+            _problem(self._streams.check_room), _problem(self._check_store), _problem(self._object_storage.check),
             _problem(ask_last),
         )  # fmt: skip
-        unverifiable = channel.verification == "enforce" and not channel.secrets
+        unverifiable = self._unverifiable(tenant, channel)
         parts = Parts(
             queue=Part(state=_state(queue), detail=queue),
             store=Part(state=_state(store), detail=store),
@@ -105,8 +110,8 @@ class ChannelStatus:
             ),
             callbacks=CallbacksPart(state=_state(callbacks), detail=callbacks, last_seen_at=last_seen),
             verification=VerificationPart(
-                state="Error" if unverifiable else "OK",
-                detail="No secret is set, so every callback is refused." if unverifiable else None,
+                state=_state(unverifiable),
+                detail=unverifiable,
                 mode=channel.verification,
                 secret_count=len(channel.secrets),
                 refused=self._states.refused(tenant.id, channel.key),
@@ -119,6 +124,18 @@ class ChannelStatus:
             provider=channel.provider,
             parts=parts,
         )
+
+    def _unverifiable(self, tenant: Tenant, channel: Channel) -> str | None:
+        """Why nothing can be verified, or None."""
+        if channel.verification == "enforce" and not channel.secrets:
+            return "No secret is set, so every callback is refused."
+        state = self._states.get(tenant.id)
+        ready = state.channel(channel.key) if state is not None else None
+        if ready is None or channel.verification == "off":
+            return None
+        # The verifier itself is asked: an empty request is refused in any case, and the reason tells whose fault it is.
+        refusal = ready.verifier.verify(RawCallback("POST", "", [], b""))
+        return refusal.detail if refusal is not None and refusal.code in _UNUSABLE else None
 
 
 def _state(problem: str | None) -> State:

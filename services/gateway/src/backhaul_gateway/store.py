@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Collection, translated
 from backhaul_common.tenants import Tenant
@@ -61,10 +63,18 @@ class MongoTenantStore:
         document = tenant.to_document()
         del document["_id"]
         async with translated():
-            result = await self._collection.update_one({"_id": tenant.id, "revision": revision}, {"$set": document})
+            result = await self._collection.update_one(
+                {**_registration(tenant), "revision": revision}, {"$set": document}
+            )
         return result.matched_count == 1
 
-    async def delete(self, tenant_id: str) -> None:
+    async def delete(self, tenant: Tenant) -> bool:
         """See ``TenantStore``."""
         async with translated():
-            await self._collection.delete_one({"_id": tenant_id})
+            result = await self._collection.delete_one({**_registration(tenant), "status": "deleting"})
+        return result.deleted_count == 1
+
+
+def _registration(tenant: Tenant) -> dict[str, Any]:
+    """Finds the tenant, and nobody who was registered under its id after it was deleted."""
+    return {"_id": tenant.id, "created_at": tenant.created_at}

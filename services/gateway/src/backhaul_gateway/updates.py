@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -13,7 +15,8 @@ from backhaul_gateway.ports import Announcer, TenantStore
 Change = Callable[[Tenant, datetime], Tenant]
 """Gets the tenant as stored and the time; returns it changed, or raises."""
 
-_ATTEMPTS = 8
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.1
 
 
 def utc_now() -> datetime:
@@ -25,23 +28,33 @@ def utc_now() -> datetime:
 class TenantUpdates:
     """Serialises changes of one tenant by its revision, across all copies of the gateway."""
 
-    def __init__(self, store: TenantStore, announcer: Announcer, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        store: TenantStore,
+        announcer: Announcer,
+        now: Callable[[], datetime] = utc_now,
+        *,
+        patience_s: float = 5.0,
+    ) -> None:
+        """``patience_s`` is how long a change that others overtake is tried."""
         self.store = store
         self.announcer = announcer
         self.now = now
+        self._patience_s = patience_s
 
     async def find(self, tenant_id: str) -> Tenant:
         """The tenant as stored now; NOT_FOUND."""
         tenant = await self.store.find(tenant_id)
         if tenant is None:
-            raise BackhaulError(
-                Code.NOT_FOUND, f"There is no tenant {tenant_id[:64]!r}.", field="id", fix="Check the id."
-            )
+            raise unknown_tenant(tenant_id)
         return tenant
 
     async def apply(self, tenant_id: str, change: Change) -> Tenant:
-        """The tenant after ``change``; NOT_FOUND, and CONFLICT when others keep writing it."""
-        for _ in range(_ATTEMPTS):
+        """The tenant after ``change``; NOT_FOUND, and UNAVAILABLE when others keep writing it."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._patience_s
+        pause_s = _FIRST_PAUSE_S
+        while True:
             before = await self.find(tenant_id)
             now = self.now()
             after = change(before, now)
@@ -51,6 +64,18 @@ class TenantUpdates:
             if await self.store.replace(after, before.revision):
                 await self.announcer.tenant_changed(tenant_id)
                 return after
-        raise BackhaulError(
-            Code.CONFLICT, "The tenant is being changed by others at the same time.", fix="Repeat the request."
-        )
+            if loop.time() + pause_s > give_up_at:
+                raise BackhaulError(
+                    Code.UNAVAILABLE,
+                    "The tenant is being changed by others at the same time.",
+                    fix="Repeat the request.",
+                    retry_after_s=1,
+                )
+            # Those who were overtaken together must not meet again.
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def unknown_tenant(tenant_id: str) -> BackhaulError:
+    """The error for an id that no tenant has."""
+    return BackhaulError(Code.NOT_FOUND, f"There is no tenant {tenant_id[:64]!r}.", field="id", fix="Check the id.")

@@ -17,6 +17,7 @@ from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
 from nats.aio.client import Client as NatsClient
+from nats.errors import Error as NatsError
 from prometheus_client import start_http_server
 
 from backhaul_normalizer.consumer import Consumer
@@ -89,7 +90,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             await until_done("ensure_streams", lambda: jetstream.ensure_streams(js, settings))
             await until_done("prepare_store", store.prepare)
             await publisher.start()
-            await directory.follow(nats)
+            await _follow(directory, nats)
             start("feed", feed.run)
             start("consumer", consumer.run)
 
@@ -99,6 +100,18 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         stack.push_async_callback(cancel, asyncio.create_task(consume(), name="consume"))
         await stop.wait()
         logs.get_logger().info("stopping")
+
+
+async def _follow(directory: TenantDirectory, nats: NatsClient) -> None:
+    """Hear of every tenant's change from now on, or, at the latest, from the next reconnection on."""
+    try:
+        await directory.follow(nats)
+    except (NatsError, OSError) as exc:
+        # It is subscribed, and only the server's word for that did not come. It must not be subscribed twice, nor can
+        # the connection be kept: nats-py stops reading when an answer comes after it was given up. A new one renews
+        # the subscription, and whatever is done after a reconnection reads what was not heard.
+        logs.get_logger().warning("tenants_not_followed", error=repr(exc))
+        await nats.force_reconnect()
 
 
 async def _close(nats: NatsClient) -> None:

@@ -7,9 +7,9 @@ long another's backlog is.
 
 What does not fit into its tenant's buffer is *parked*: its bytes are dropped, its position is kept, and it stays
 unacknowledged. The consumer thus runs through a flood at the speed of the network and reaches the others behind it.
-Parked callbacks are read again by their position when the buffer has room; should this process die, the broker delivers
-them anew. (A consumer for each tenant would be simpler, but each of them makes the broker look at every message of the
-stream: with a thousand tenants, a thousand times.)
+``Parking`` reads what is parked again by its position when the buffer has room; should this process die, the broker
+delivers it anew. (A consumer for each tenant would be simpler, but each of them makes the broker look at every
+message of the stream: with a thousand tenants, a thousand times.)
 """
 
 from __future__ import annotations
@@ -18,51 +18,34 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 
 import msgspec
-import nats.errors
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
-from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, callbacks_of, queue_path_key
+from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, queue_path_key
 from backhaul_common.tenants import Tenant, TenantDirectory
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from backhaul_normalizer.delivery import JetStreamDelivery, stream_seq_of
+from backhaul_normalizer.parking import AWAY, Parking, Source
 from backhaul_normalizer.settings import NormalizerSettings
 
 PULL_EXPIRES_S = 30.0
 """How long the broker keeps a pull open. A pull that is not heard of for longer is taken for lost and made again."""
 
+STUCK_S = 300.0
+"""How long what waits here is kept from other copies although nobody takes any of it; far longer than a slow commit."""
+
+_KEPT_IN_LINE = ("ack_wait", "max_deliver", "max_ack_pending")
+
 _GRACE_S = 3.0
 _LOOK_S = 1.0
 _UNKNOWN_TENANT_S = 2.0
-_READ_TIMEOUT_S = 5.0
-_READ_MESSAGES = 256
-
-_NOT_FOUND = "404"
-_END_OF_BATCH = ("204", _NOT_FOUND)
-
-_AWAY = (nats.errors.Error, APIError, TimeoutError, OSError)
-
-
-class _Source:
-    """One tenant's part: what waits in memory, and what is parked (stream position to acknowledgement subject)."""
-
-    __slots__ = ("buffer", "bytes", "parked", "path", "reading", "tenant")
-
-    def __init__(self, tenant: str, path: str) -> None:
-        self.tenant = tenant
-        self.path = path
-        self.buffer: deque[JetStreamDelivery] = deque()
-        self.bytes = 0
-        self.parked: dict[int, str] = {}
-        self.reading = False
 
 
 class FairFeed:
@@ -75,10 +58,10 @@ class FairFeed:
         self._js = js
         self._settings = settings
         self._log = get_logger(component="feed")
-        self._by_path: dict[str, _Source] = {}
-        self._by_tenant: dict[str, _Source] = {}
-        self._ready: deque[_Source] = deque()
-        self._to_read: asyncio.Queue[_Source] = asyncio.Queue()
+        self._by_path: dict[str, Source] = {}
+        self._by_tenant: dict[str, Source] = {}
+        self._ready: deque[Source] = deque()
+        self._parking = Parking(client, settings, self._by_tenant, self._keep, self._in_hand)
         self._arrived = asyncio.Event()
         self._wake = asyncio.Event()
         self._bytes = 0
@@ -86,7 +69,9 @@ class FairFeed:
         self._expected = 0
         self._pull = 0
         self._asked_at = 0.0
-        self._missing = False
+        self._taken_at = 0.0
+        self._running = False
+        self._unsure = True
         self._paused = False
         self._request = msgspec.json.encode(
             {
@@ -108,40 +93,54 @@ class FairFeed:
         path = queue_path_key(tenant.queue_path) if tenant is not None else ""
         if source is not None and (not wanted or source.path != path):
             del self._by_tenant[tenant_id]
-            self._by_path.pop(source.path, None)
+            # A new tenant may have taken the path already: its registration can be heard of before this one's deletion.
+            if self._by_path.get(source.path) is source:
+                del self._by_path[source.path]
             self._bytes -= source.bytes
-            source.buffer.clear()
+            source.take_all()
             source.parked.clear()
-            source.bytes = 0
             source = None
         if wanted and source is None:
-            self._by_tenant[tenant_id] = self._by_path[path] = _Source(tenant_id, path)
+            self._by_tenant[tenant_id] = self._by_path[path] = Source(tenant_id, path)
 
     # Asking.
 
     async def run(self) -> None:
-        """Keep a pull open, and read again what is parked, until cancelled."""
+        """Keep a pull open, read again what is parked and renew what waits, until cancelled. Raises what ends any."""
         subscription = await self._client.subscribe(
             f"{self._inbox}.>", cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
         )
-        reading = asyncio.create_task(self._read_parked(), name="read_parked")
-        loop = asyncio.get_running_loop()
         self._expected = 0
+        self._unsure = True
+        self._taken_at = asyncio.get_running_loop().time()
+        tasks = [
+            asyncio.create_task(self._pull_on(), name="pull"),
+            asyncio.create_task(self._parking.read(), name="read_parked"),
+            asyncio.create_task(self._parking.renew(), name="renew"),
+        ]
+        self._running = True
         try:
-            while True:
-                self._wake.clear()
-                if self._missing:
-                    await self._create_consumer()
-                await self._ask()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_S):
-                        await self._wake.wait()
-                if self._expected and loop.time() - self._asked_at > PULL_EXPIRES_S + _GRACE_S:
-                    self._pull_ended()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            await cancel(reading)
+            self._running = False
+            await asyncio.gather(*(cancel(task) for task in tasks))
             if not self._client.is_closed:
                 await subscription.unsubscribe()
+
+    async def _pull_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            if self._unsure:
+                await self._ensure_consumer()
+            await self._ask()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._wake.wait()
+            if self._expected and loop.time() - self._asked_at > PULL_EXPIRES_S + _GRACE_S:
+                self._pull_ended()
 
     async def reconnected(self) -> None:
         """The broker forgot the pull with the connection: make it again."""
@@ -168,26 +167,33 @@ class FairFeed:
             reply=f"{self._inbox}.{self._pull}",
         )
 
-    async def _create_consumer(self) -> None:
+    async def _ensure_consumer(self) -> None:
+        """Create the consumer, or bring it in line with the settings."""
+        wanted = ConsumerConfig(
+            durable_name=NORMALIZER_CONSUMER,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=self._settings.normalizer_ack_wait_s,
+            # Giving up is the consumer's decision (a dead letter), never the broker's silence.
+            max_deliver=-1,
+            # What is parked counts as pending. At this limit a flood would hold up everybody.
+            max_ack_pending=self._settings.normalizer_max_pending,
+        )
         try:
-            await self._js.add_consumer(
-                CALLBACKS_STREAM,
-                ConsumerConfig(
-                    durable_name=NORMALIZER_CONSUMER,
-                    deliver_policy=DeliverPolicy.ALL,
-                    ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=self._settings.normalizer_ack_wait_s,
-                    # Giving up is the consumer's decision (a dead letter), never the broker's silence.
-                    max_deliver=-1,
-                    # What is parked counts as pending. At this limit a flood would hold up everybody.
-                    max_ack_pending=self._settings.normalizer_max_pending,
-                ),
-            )
-        except _AWAY as exc:
+            try:
+                present = (await self._js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)).config
+            except NotFoundError:
+                await self._js.add_consumer(CALLBACKS_STREAM, wanted)
+            else:
+                # What an operator set besides (replicas, metadata) stays as it is.
+                evolved = present.evolve(**{name: getattr(wanted, name) for name in _KEPT_IN_LINE})
+                if evolved != present:
+                    await self._js.add_consumer(CALLBACKS_STREAM, evolved)
+        except AWAY as exc:
             # The stream may not exist yet, or NATS be away: the next round tries again.
-            self._log.warning("consumer_not_created", error=repr(exc))
+            self._log.warning("consumer_not_in_line", error=repr(exc))
         else:
-            self._missing = False
+            self._unsure = False
             self._expected = 0
 
     # Receiving.
@@ -207,6 +213,8 @@ class FairFeed:
             # Registered a moment ago and not heard of here yet, or being deleted: then it is purged meanwhile.
             with suppress(BackhaulError):
                 await JetStreamDelivery(self._client, "", stream_seq, message.reply, b"").nak(_UNKNOWN_TENANT_S)
+        elif stream_seq in source.buffered:
+            pass  # Delivered again while it waits here: once is enough.
         elif source.bytes and (
             # Behind what is parked already, too: otherwise a flood would keep what came first waiting for ever.
             source.parked or source.bytes + len(message.data) > self._settings.normalizer_tenant_bytes
@@ -215,12 +223,10 @@ class FairFeed:
         else:
             self._keep(source, stream_seq, message.reply, message.data)
 
-    def _keep(self, source: _Source, stream_seq: int, reply: str, data: bytes) -> None:
-        if not source.buffer:
+    def _keep(self, source: Source, stream_seq: int, reply: str, data: bytes) -> None:
+        if not source.buffered:
             self._ready.append(source)
-        source.parked.pop(stream_seq, None)
-        source.buffer.append(JetStreamDelivery(self._client, source.tenant, stream_seq, reply, data))
-        source.bytes += len(data)
+        source.put(JetStreamDelivery(self._client, source.tenant, stream_seq, reply, data), reply)
         self._bytes += len(data)
         self._arrived.set()
 
@@ -233,7 +239,7 @@ class FairFeed:
             return
         if status == "503" or "consumer deleted" in description:
             # Nobody listens: the consumer is not there (yet).
-            self._missing = True
+            self._unsure = True
             self._wake.set()
         elif "maxbytes" in description and self._expected == self._settings.normalizer_pull_messages:
             # Full before anything fitted in: asking again at once would turn in circles at the speed of the network.
@@ -242,71 +248,6 @@ class FairFeed:
         else:
             # 404 and 408: the pull expired. 409: it is full in bytes, or the consumer moved to another server.
             self._pull_ended()
-
-    # Parking.
-
-    async def _read_parked(self) -> None:
-        while True:
-            source = await self._to_read.get()
-            try:
-                await self._read_some(source)
-            except _AWAY as exc:
-                self._log.warning("parked_not_read", tenant=source.tenant, error=repr(exc))
-                await asyncio.sleep(_LOOK_S)
-            finally:
-                source.reading = False
-                self._want_parked(source)
-
-    def _want_parked(self, source: _Source) -> None:
-        if (
-            source.parked
-            and not source.reading
-            and source.bytes * 2 <= self._settings.normalizer_tenant_bytes
-            and self._by_tenant.get(source.tenant) is source
-        ):
-            source.reading = True
-            self._to_read.put_nowait(source)
-
-    async def _read_some(self, source: _Source) -> None:
-        """Read the first of what is parked again, as much as half a buffer, in one request to the stream."""
-        sought = list(islice(source.parked, _READ_MESSAGES))
-        if not sought:
-            return
-        inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(inbox)
-        try:
-            await self._client.publish(
-                f"$JS.API.DIRECT.GET.{CALLBACKS_STREAM}",
-                msgspec.json.encode(
-                    {
-                        "seq": sought[0],
-                        "next_by_subj": callbacks_of(source.path),
-                        "batch": _READ_MESSAGES,
-                        "max_bytes": max(1, self._settings.normalizer_tenant_bytes // 2),
-                    }
-                ),
-                reply=inbox,
-            )
-            last = 0
-            while True:
-                message = await subscription.next_msg(timeout=_READ_TIMEOUT_S)
-                headers = message.headers or {}
-                status = headers.get("Status", "")
-                if status:
-                    break
-                last = int(headers["Nats-Sequence"])
-                reply = source.parked.get(last)
-                if reply is not None:
-                    self._keep(source, last, reply, message.data)
-        finally:
-            await subscription.unsubscribe()
-        if status not in _END_OF_BATCH:
-            raise ConnectionError(f"the stream answered {status}")
-        for seq in sought:
-            # What was not where it should be is forgotten, not acknowledged: the server that answered may be behind. If
-            # it is still in the stream, the broker delivers it again.
-            if status == _NOT_FOUND or sought[0] <= seq <= last:
-                source.parked.pop(seq, None)
 
     # Taking.
 
@@ -329,20 +270,24 @@ class FairFeed:
             for _ in range(len(self._ready)):
                 source = self._ready.popleft()
                 got = 0
-                while source.buffer and got < share:
-                    delivery = source.buffer.popleft()
+                while source.buffered and got < share:
+                    delivery = source.take()
                     got += len(delivery.data)
                     batch.append(delivery)
                 taken += got
-                source.bytes -= got
-                if source.buffer:
+                if source.buffered:
                     self._ready.append(source)
-                self._want_parked(source)
+                self._parking.want(source)
                 if taken >= budget:
                     break
         self._bytes -= taken
+        self._taken_at = asyncio.get_running_loop().time()
         self._wake.set()
         return batch
+
+    def _in_hand(self) -> bool:
+        # One whose store is away, or whose consumer is stuck, must not keep from other copies what these could do.
+        return not self._paused and asyncio.get_running_loop().time() - self._taken_at < STUCK_S
 
     async def hand_back(self, delay_s: float) -> None:
         """Give everything that is buffered back to the broker, and ask for nothing until ``resume``."""
@@ -350,9 +295,7 @@ class FairFeed:
         self._ready.clear()
         given_back: list[JetStreamDelivery] = []
         for source in self._by_tenant.values():
-            given_back.extend(source.buffer)
-            source.buffer.clear()
-            source.bytes = 0
+            given_back.extend(source.take_all())
         self._bytes = 0
         # What the broker does not hear of it delivers again by itself, only later.
         with suppress(BackhaulError):
@@ -364,13 +307,15 @@ class FairFeed:
         self._paused = False
         self._wake.set()
         for source in self._by_tenant.values():
-            self._want_parked(source)
+            self._parking.want(source)
 
     async def check(self) -> None:
-        """A readiness check: the connection stands and the stream is there."""
+        """A readiness check: the connection stands, and callbacks are asked for from a consumer that is there."""
         if not self._client.is_connected:
             raise ConnectionError("NATS is away")
+        if not self._running:
+            raise ConnectionError("callbacks are not asked for yet")
         try:
-            await self._js.stream_info(CALLBACKS_STREAM)
+            await self._js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
         except NotFoundError:
-            raise ConnectionError("the stream CALLBACKS does not exist yet") from None
+            raise ConnectionError("the stream CALLBACKS, or its consumer, does not exist yet") from None

@@ -34,7 +34,7 @@ _AWAY = (nats.errors.Error, APIError, NoStreamResponseError, TimeoutError, OSErr
 
 
 class JetStreamPublisher:
-    """One message holds the events of one kind that one message of CALLBACKS brought.
+    """One message holds the events of one tenant, channel and kind that a batch brought.
 
     The message id is made of the ids of its events, so that publishing the same again after a crash stores nothing
     twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event by its id.
@@ -64,14 +64,13 @@ class JetStreamPublisher:
 
     async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
         """Returns when all ``facts`` are stored. UNAVAILABLE when JetStream is away, slow or full."""
-        groups: dict[tuple[str, str, int, EventKind], list[Fact]] = {}
+        groups: dict[tuple[str, str, EventKind], list[Fact]] = {}
         for fact in facts:
             origin = fact.origin
-            key = (origin.tenant, origin.channel, origin.stream_seq, fact.event.kind)
-            groups.setdefault(key, []).append(fact)
+            groups.setdefault((origin.tenant, origin.channel, fact.event.kind), []).append(fact)
         waiting: dict[str, asyncio.Future[None]] = {}
         try:
-            for (tenant_id, channel, _, kind), group in groups.items():
+            for (tenant_id, channel, kind), group in groups.items():
                 tenant = self._directory.get(tenant_id)
                 if tenant is None:
                     continue  # It was deleted while its last callbacks were under way: there is nobody to tell.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backhaul_common import mongo
@@ -24,6 +24,13 @@ from backhaul_normalizer.facts import communication_key, message_key
 LONGEST_TIMELINE = 1000
 DEFAULT_PAGE, LARGEST_PAGE = 50, 500
 
+PAGE_BYTES = 4 << 20
+"""A page ends, and a timeline is cut, before it is larger, whatever number of rows was asked for. A single row may be
+larger: gRPC carries 32 MB, and an event is less than MongoDB's 16."""
+
+_BATCH_ROWS = 64
+"""What MongoDB sends at a time, 16 MB at most: a default page is one such answer."""
+
 
 class MongoReads:
     """Read models of messages, events, communications and dead letters."""
@@ -31,21 +38,20 @@ class MongoReads:
     def __init__(self, database: mongo.Database) -> None:
         self._database = database
 
-    async def message(self, tenant: str, channel: str, message_id: str) -> tuple[Document, list[Document]] | None:
-        """A message and its events in the order in which they happened, LONGEST_TIMELINE + 1 at most; None."""
+    async def message(self, tenant: str, channel: str, message_id: str) -> tuple[Document, list[Document], bool] | None:
+        """A message, its events in the order in which they happened, and whether there are more; None if unknown.
+
+        LONGEST_TIMELINE events at most, and PAGE_BYTES of them.
+        """
         key = message_key(tenant, channel_key(channel), message_id)
         async with mongo.translated():
             message = await self._database[MESSAGES_COLLECTION].find_one({"_id": key, "tenant": tenant})
-            if message is None:
-                return None
-            events = await (
-                self._database[EVENTS_COLLECTION]
-                .find({"message": key, "tenant": tenant})
-                .sort([("occurred_at_us", ASCENDING)])
-                .limit(LONGEST_TIMELINE + 1)
-                .to_list(None)
-            )
-        return message, events
+        if message is None:
+            return None
+        events, more = await self._first(
+            EVENTS_COLLECTION, {"message": key, "tenant": tenant}, [("occurred_at_us", ASCENDING)], LONGEST_TIMELINE
+        )
+        return message, events, more
 
     async def messages(
         self, tenant: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
@@ -62,15 +68,20 @@ class MongoReads:
     async def dead_letters(
         self, tenant: str, filters: Mapping[str, Any], size: int, token: str
     ) -> tuple[list[Document], str]:
-        """A page of dead letters, newest first, and the token of the next page (empty on the last)."""
-        return await self._page(DEAD_LETTERS_COLLECTION, "first_seen_at_us", tenant, filters, (0, 0), size, token)
+        """A page of dead letters, newest first, without ``callback``; and the token of the next (empty on the last)."""
+        return await self._page(
+            DEAD_LETTERS_COLLECTION, "first_seen_at_us", tenant, filters, (0, 0), size, token, without="callback"
+        )
 
     async def communication(self, tenant: str, communication_id: str) -> Document | None:
-        """The counts of a communication; None if unknown."""
+        """The counts of a communication; None if nothing belongs to it."""
         async with mongo.translated():
             found: Document | None = await self._database[COMMUNICATIONS_COLLECTION].find_one(
                 {"_id": communication_key(tenant, communication_id), "tenant": tenant}
             )
+        # A message that moved to another communication leaves zeros behind, or nothing if both came in one batch.
+        if found is None or not (found["messages"] or any(found.get("events", {}).values())):
+            return None
         return found
 
     async def dead_letter(self, tenant: str, dead_letter_id: str) -> Document | None:
@@ -100,6 +111,8 @@ class MongoReads:
         span: tuple[int, int],
         size: int,
         token: str,
+        *,
+        without: str = "",
     ) -> tuple[list[Document], str]:
         size = _page_size(size)
         conditions: list[Document] = [{"tenant": tenant, **{name: value for name, value in filters.items() if value}}]
@@ -111,18 +124,30 @@ class MongoReads:
             at_us, last_id = _parse_token(token)
             conditions.append({time_field: {"$lte": at_us}})
             conditions.append({"$or": [{time_field: {"$lt": at_us}}, {"_id": {"$lt": last_id}}]})
+        rows, more = await self._first(
+            collection, {"$and": conditions}, [(time_field, DESCENDING), ("_id", DESCENDING)], size, without=without
+        )
+        return rows, _token(rows[-1][time_field], rows[-1]["_id"]) if more else ""
+
+    async def _first(
+        self, collection: str, query: Document, order: Sequence[tuple[str, int]], size: int, *, without: str = ""
+    ) -> tuple[list[Document], bool]:
+        """The first ``size`` rows, fewer where they would have more than PAGE_BYTES; and whether there are more."""
+        rows: list[Document] = []
+        total = 0
+        cursor = self._database[collection].find(
+            query, {without: 0} if without else None, sort=order, limit=size + 1, batch_size=_BATCH_ROWS
+        )
         async with mongo.translated():
-            rows = await (
-                self._database[collection]
-                .find({"$and": conditions})
-                .sort([(time_field, DESCENDING), ("_id", DESCENDING)])
-                .limit(size + 1)
-                .to_list(None)
-            )
-        if len(rows) <= size:
-            return rows, ""
-        rows = rows[:size]
-        return rows, _token(rows[-1][time_field], rows[-1]["_id"])
+            try:
+                async for row in cursor:
+                    total += sum(len(value) for value in row.values() if isinstance(value, (str, bytes)))
+                    if len(rows) == size or (rows and total > PAGE_BYTES):
+                        return rows, True
+                    rows.append(row)
+            finally:
+                await cursor.close()
+        return rows, False
 
 
 def _page_size(size: int) -> int:

@@ -15,7 +15,7 @@ from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
 from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO, message_key
-from backhaul_normalizer.reads import LONGEST_TIMELINE, MongoReads
+from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.states import FULFILMENT_STATES
 from backhaul_normalizer.store import counts, purge
@@ -72,11 +72,9 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         found = await self._reads.message(_tenant(request), request.channel, request.message_id)
         if found is None:
             raise BackhaulError(Code.NOT_FOUND, "No event has named such a message.", field="message_id")
-        message, events = found
+        message, events, more = found
         return pb.GetMessageResponse(
-            message=_message(message),
-            timeline=[_event(row) for row in events[:LONGEST_TIMELINE]],
-            truncated=len(events) > LONGEST_TIMELINE,
+            message=_message(message), timeline=[_event(row) for row in events], truncated=more
         )
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Any) -> pb.ListMessagesResponse:

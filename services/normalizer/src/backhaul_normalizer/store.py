@@ -170,9 +170,11 @@ class MongoEventStore:
 
 
 def _rejection_update(one: Rejection) -> Document:
-    # A redelivery of the very message that filed it must not count twice; a duplicate or a failed replay must.
+    # A duplicate and a failed replay come later in the stream than what was filed. A redelivery does not: it must
+    # neither count again nor open what was closed meanwhile. Where two copies settle two messages in the wrong order,
+    # the earlier one is thus not counted: the number may be one too low, but it never grows by itself.
     # A pipeline sees the old values, where update operators do not.
-    again = {"$ne": [{"$ifNull": ["$stream_seq", -1]}, one.stream_seq]}
+    again = {"$lt": [{"$ifNull": ["$stream_seq", -1]}, one.stream_seq]}
     return {
         "q": {"_id": one.id},
         "u": [
@@ -187,7 +189,7 @@ def _rejection_update(one: Rejection) -> Document:
                     "occurrences": {"$add": [{"$ifNull": ["$occurrences", 0]}, {"$cond": [again, 1, 0]}]},
                     "first_seen_at_us": {"$ifNull": ["$first_seen_at_us", one.seen_at_us]},
                     "last_seen_at_us": {"$max": ["$last_seen_at_us", one.seen_at_us]},
-                    "stream_seq": one.stream_seq,
+                    "stream_seq": {"$max": ["$stream_seq", one.stream_seq]},
                 }
             }
         ],

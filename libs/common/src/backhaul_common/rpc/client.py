@@ -50,6 +50,9 @@ def connect(target: str, settings: CommonSettings) -> grpc.aio.Channel:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),
         ("grpc.keepalive_time_ms", 30_000),
+        # Internal services are never reached through a web proxy. The environment may name one for the outside world,
+        # and gRPC would take it even to this very machine.
+        ("grpc.enable_http_proxy", 0),
     ]
     if settings.grpc_tls_cert_file and settings.grpc_tls_key_file and settings.grpc_tls_ca_file:
         credentials = grpc.ssl_channel_credentials(

@@ -252,7 +252,7 @@ class GetMessageResponse(_message.Message):
     TIMELINE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """The timeline was cut at 1,000 events."""
+    """The timeline was cut, at 1,000 events or 4 MiB."""
     @_builtins.property
     def message(self) -> Global___Message: ...
     @_builtins.property

@@ -1,0 +1,69 @@
+"""What a post that is refused is told: which part of it is at fault, and what to do about it."""
+
+from __future__ import annotations
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.tenants import Tenant
+
+from backhaul_gateway.problems import MEDIA_TYPE, document
+
+METHOD = "POST"
+
+MOST_HEADER_BYTES = 16 << 10
+MOST_QUERY_BYTES = 4 << 10
+"""Headers are kept with every callback, and the query's parameters with every event that it brings."""
+
+Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
+"""Status, body and headers."""
+
+
+def no_channel(tenant: Tenant, label: str) -> BackhaulError:
+    """Why a label, or the lack of one, leads to no channel, and what to do about it."""
+    configured = ", ".join(sorted(channel.label for channel in tenant.channels.values())) or "none yet"
+    if not label:
+        return BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The query parameter channelLabel is missing. Configured channels: {configured}.",
+            field="channelLabel",
+            fix="Add ?channelLabel=<label of the channel> to the URL.",
+        )
+    return BackhaulError(
+        Code.NOT_FOUND,
+        f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
+        field="channelLabel",
+        fix="Use one of the configured labels, or configure the channel first.",
+    )
+
+
+def too_long(query: bytes) -> BackhaulError:
+    """The query or else the headers are longer than is kept of them."""
+    if len(query) > MOST_QUERY_BYTES:
+        message, field = f"The query is longer than {MOST_QUERY_BYTES} bytes.", "query"
+        fix = "Put fewer or shorter custom parameters into the URL."
+    else:
+        message, field = f"The headers are larger than {MOST_HEADER_BYTES} bytes.", "headers"
+        fix = "Send fewer or shorter headers; look whether a proxy adds them."
+    return BackhaulError(Code.TOO_LARGE, message, field=field, fix=fix)
+
+
+def body_timeout(trace_id: str) -> Answer:
+    """The body took too long to arrive."""
+    detail = "The body did not arrive in time."
+    errors = [{"field": "body", "message": detail, "fix": "Repeat the request."}]
+    body = document(408, "request_timeout", "The request took too long", detail, errors, trace_id)
+    # What would still come on this connection belongs to a request that is over.
+    return 408, body, [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
+
+
+def method_not_allowed(method: str, trace_id: str) -> Answer:
+    """The request is no POST."""
+    detail = f"Callbacks are posted; this was {method[:20]}."
+    body = document(
+        405,
+        "method_not_allowed",
+        "The method is not allowed here",
+        detail,
+        [{"field": "", "message": detail, "fix": "Use POST."}],
+        trace_id,
+    )
+    return 405, body, [(b"content-type", MEDIA_TYPE.encode()), (b"allow", METHOD.encode())]

@@ -1,0 +1,224 @@
+"""The feed alone, on a real broker: what waits stays here and is sent once, and nothing else is kept from anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import nats
+import pytest
+from backhaul_common import jetstream
+from backhaul_common.lifecycle import cancel
+from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, callbacks_subject
+from backhaul_local.nats_server import NatsServer
+from backhaul_normalizer import feed as feed_module
+from backhaul_normalizer.delivery import stream_seq_of
+from backhaul_normalizer.feed import FairFeed
+from backhaul_normalizer.parking import Parking, Source
+from backhaul_normalizer.settings import NormalizerSettings
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerInfo
+
+MESSAGES = 30
+SMALL = {"normalizer_tenant_bytes": 4096}
+"""A buffer for four of the messages that ``Feeding.fill`` publishes: the others are parked."""
+
+
+class Directory:
+    """Tells one listener of tenants, as a TenantDirectory would."""
+
+    tell: Callable[[str, Any], None]
+
+    def listen(self, listener: Callable[[str, Any], None]) -> None:
+        self.tell = listener
+
+
+@dataclass
+class Feeding:
+    """A feed that runs, and what a test needs around it. ``renewals`` counts by position in the stream."""
+
+    feed: FairFeed
+    task: asyncio.Task[None]
+    directory: Directory
+    own: Client
+    feeds: Client
+    renewals: Counter[int] = field(default_factory=Counter)
+
+    async def fill(self, of: Any) -> None:
+        for n in range(MESSAGES):
+            await self.own.jetstream().publish(
+                callbacks_subject(of.queue_path, "twilio"), n.to_bytes(2, "big") + bytes(1000)
+            )
+
+    async def info(self) -> ConsumerInfo:
+        return await self.own.jetstream().consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+
+    async def renewed(self, message: Msg) -> None:
+        if message.data == b"+WPI":
+            self.renewals[stream_seq_of(message.subject)] += 1
+
+
+async def until(probe: Callable[[], Awaitable[bool]], *, within_s: float = 20) -> None:
+    """Returns when ``probe`` says so. The broker has no event for what is waited for here."""
+    async with asyncio.timeout(within_s):
+        while not await probe():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def feeding(fresh_nats: NatsServer) -> Any:
+    """``async with feeding(normalizer_ack_wait_s=…) as fed``; the same broker each time."""
+
+    @asynccontextmanager
+    async def run(**overrides: Any) -> AsyncIterator[Feeding]:
+        settings = NormalizerSettings(nats_url=fresh_nats.uri, **overrides)
+        async with AsyncExitStack() as stack:
+            own, feeds = [await nats.connect(fresh_nats.uri) for _ in range(2)]
+            for connection in (own, feeds):
+                stack.push_async_callback(connection.close)
+            await jetstream.ensure_streams(own.jetstream(), settings)
+            directory = Directory()
+            feed = FairFeed(feeds, feeds.jetstream(), directory, settings)  # type: ignore[arg-type]  # what it uses of it
+            task = asyncio.create_task(feed.run())
+            stack.push_async_callback(cancel, task)
+            fed = Feeding(feed, task, directory, own, feeds)
+            await own.subscribe(f"$JS.ACK.{CALLBACKS_STREAM}.{NORMALIZER_CONSUMER}.>", cb=fed.renewed)
+            await own.flush()
+            yield fed
+
+    return run
+
+
+async def all_wait(fed: Feeding, of: Any) -> None:
+    """Have all of a backlog wait in the feed: some in the buffer, the others parked."""
+    fed.directory.tell(of.id, of)
+    await fed.fill(of)
+
+    async def probe() -> bool:
+        return (await fed.info()).num_ack_pending == MESSAGES and fed.feed.parked == MESSAGES - 4
+
+    await until(probe)
+
+
+async def test_what_waits_is_renewed_and_not_sent_again(feeding: Any, make: Any) -> None:
+    async with feeding(normalizer_ack_wait_s=2, **SMALL) as fed:
+        await all_wait(fed, make.tenant("acme"))
+
+        async def probe() -> bool:
+            # Twice within the ack wait: after the third time it has passed.
+            return len(fed.renewals) == MESSAGES and min(fed.renewals.values()) >= 3
+
+        await until(probe)
+        assert not (await fed.info()).num_redelivered
+        assert fed.feeds.stats["in_bytes"] < 1.5 * MESSAGES * 1000
+        assert max(fed.renewals.values()) <= 6
+
+
+@pytest.mark.parametrize("why", ["handed back", "nobody takes"])
+async def test_what_this_copy_does_not_come_to_is_not_kept_from_others(
+    feeding: Any, make: Any, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "nobody takes":
+        monkeypatch.setattr(feed_module, "STUCK_S", 1.0)
+    async with feeding(normalizer_ack_wait_s=2, **SMALL) as fed:
+        await all_wait(fed, make.tenant("acme"))
+        if why == "handed back":
+            await fed.feed.hand_back(0.1)
+
+        async def probe() -> bool:
+            return (await fed.info()).num_redelivered == MESSAGES
+
+        await until(probe)
+
+
+async def test_what_was_parked_is_taken_once_and_in_order(feeding: Any, make: Any) -> None:
+    async with feeding(**SMALL) as fed:
+        await all_wait(fed, make.tenant("acme"))
+        taken: list[int] = []
+        async with asyncio.timeout(20):
+            while len(taken) < MESSAGES:
+                taken += [int.from_bytes(one.data[:2], "big") for one in await fed.feed.next_batch()]
+        assert taken == list(range(MESSAGES))
+        assert not fed.feed.parked
+
+
+async def test_the_deletion_of_a_tenant_leaves_its_path_to_whoever_took_it(feeding: Any, make: Any) -> None:
+    old, new = make.tenant("old"), make.tenant("new").model_copy(update={"queue_path": make.tenant("old").queue_path})
+    async with feeding() as fed:
+        fed.directory.tell(old.id, old)
+        fed.directory.tell(new.id, new)
+        fed.directory.tell(old.id, None)  # Heard of last: its change message was missed.
+        await fed.fill(new)
+        async with asyncio.timeout(10):
+            assert {one.tenant for one in await fed.feed.next_batch()} == {"new"}
+
+
+async def test_changed_settings_reach_the_broker_and_leave_what_an_operator_set(feeding: Any) -> None:
+    async with feeding(normalizer_ack_wait_s=30, normalizer_max_pending=2000) as fed:
+
+        async def there() -> bool:
+            return (await fed.own.jetstream().stream_info(CALLBACKS_STREAM)).state.consumer_count == 1
+
+        await until(there)
+        config = (await fed.info()).config
+        assert (config.ack_wait, config.max_ack_pending, config.max_deliver) == (30, 2000, -1)
+        await fed.own.jetstream().add_consumer(CALLBACKS_STREAM, config.evolve(description="watched by Ada"))
+    async with feeding(normalizer_ack_wait_s=5, normalizer_max_pending=3000) as fed:
+
+        async def changed() -> bool:
+            config = (await fed.info()).config
+            return (config.ack_wait, config.max_ack_pending) == (5, 3000)
+
+        await until(changed)
+        assert (await fed.info()).config.description == "watched by Ada"
+
+
+async def test_an_unexpected_error_in_reading_what_is_parked_ends_the_run_and_the_next_goes_on(
+    feeding: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Parking._read_some
+
+    async def fail(self: Parking, source: Source) -> None:
+        monkeypatch.setattr(Parking, "_read_some", whole)
+        raise ValueError("an answer that nobody expected")
+
+    monkeypatch.setattr(Parking, "_read_some", fail)
+    async with feeding(**SMALL) as fed:
+        await all_wait(fed, make.tenant("acme"))
+        taken = len(await fed.feed.next_batch())
+        with pytest.raises(ValueError, match="nobody expected"):
+            await asyncio.wait_for(asyncio.shield(fed.task), 10)
+        with pytest.raises(ConnectionError):
+            await fed.feed.check()
+        again = asyncio.create_task(fed.feed.run())
+        try:
+            async with asyncio.timeout(20):
+                while taken < MESSAGES:
+                    taken += len(await fed.feed.next_batch())
+            await fed.feed.check()
+        finally:
+            await cancel(again)
+
+
+async def test_it_is_ready_while_it_runs_and_its_consumer_exists(feeding: Any) -> None:
+    async with feeding() as fed:
+
+        async def ready() -> bool:
+            try:
+                await fed.feed.check()
+            except ConnectionError:
+                return False
+            return True
+
+        await until(ready)
+        await fed.own.jetstream().delete_stream(CALLBACKS_STREAM)
+        assert not await ready()
+        await jetstream.ensure_streams(fed.own.jetstream(), NormalizerSettings())
+        await until(ready)
+        await cancel(fed.task)
+        assert not await ready()
