@@ -24,6 +24,7 @@ from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import FairFeed
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher
+from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
@@ -51,8 +52,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         database = mongo.database(client, settings.mongo_database)
         directory = TenantDirectory(database[TENANTS_COLLECTION])
         store, reads = MongoEventStore(client, database), MongoReads(database)
-        adapters = load_adapters()
-        normalizer = Normalizer(adapters, directory)
+        normalizer = Normalizer(load_adapters(), directory)
         readiness.add("tenants", directory.check)
         readiness.add("mongodb", store.ping)
 
@@ -63,8 +63,11 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
         publisher = JetStreamPublisher(nats, directory)
         consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
-        use_cases = NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js))
-        servicer = NormalizerServicer(use_cases, reads, database, consumer.settled)
+        data = TenantData(database)
+        stack.push_async_callback(data.close)
+        servicer = NormalizerServicer(
+            NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js)), reads, data, consumer.settled
+        )
         await serve(
             stack,
             settings,
@@ -89,7 +92,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             await jetstream.connect(settings, "normalizer", client=nats, on_reconnect=reconnected)
             await until_done("ensure_streams", lambda: jetstream.ensure_streams(js, settings))
             await until_done("prepare_store", store.prepare)
-            await publisher.start()
+            await until_done("publisher", publisher.start)
             await _follow(directory, nats)
             start("feed", feed.run)
             start("consumer", consumer.run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Document
 from backhaul_common.names import channel_key
@@ -15,10 +14,10 @@ from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
 from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO, message_key
+from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.states import FULFILMENT_STATES
-from backhaul_normalizer.store import counts, purge
 
 _KIND_NUMBERS = {kind.value: number for kind, number in KIND_TO_PROTO.items()}
 _FULFILMENT_NUMBERS: dict[str, pb.FulfilmentState.ValueType] = {
@@ -46,12 +45,12 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         self,
         use_cases: NormalizerUseCases,
         reads: MongoReads,
-        database: mongo.Database,
+        data: TenantData,
         settled: Callable[[], Awaitable[None]],
     ) -> None:
         self._use_cases = use_cases
         self._reads = reads
-        self._database = database
+        self._data = data
         self._settled = settled
 
     async def Normalize(self, request: pb.NormalizeRequest, context: Any) -> pb.NormalizeResponse:
@@ -176,14 +175,14 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
         """How much a tenant has stored."""
-        return pb.GetUsageResponse(**await counts(self._database, _tenant(request)))
+        return pb.GetUsageResponse(**await self._data.usage(_tenant(request)))
 
     async def PurgeTenant(self, request: pb.PurgeTenantRequest, context: Any) -> pb.PurgeTenantResponse:
         """Delete all that a tenant has stored."""
         tenant = _tenant(request)
         # What was on its way into the store when the tenant's deletion began must be there to be deleted.
         await self._settled()
-        return pb.PurgeTenantResponse(deleted=await purge(self._database, tenant))
+        return pb.PurgeTenantResponse(deleted=await self._data.purge(tenant))
 
 
 class _OfTenant(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +19,6 @@ from pymongo.errors import BulkWriteError
 
 from backhaul_normalizer.facts import Fact
 from backhaul_normalizer.fold import Fold
-
-COLLECTIONS = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
 
 
 class Rejection(msgspec.Struct, gc=False):
@@ -195,19 +192,3 @@ def _rejection_update(one: Rejection) -> Document:
         ],
         "upsert": True,
     }
-
-
-async def counts(database: mongo.Database, tenant: str) -> dict[str, int]:
-    """How many documents of ``tenant`` each collection holds."""
-    async with mongo.translated():
-        numbers = await asyncio.gather(*(database[name].count_documents({"tenant": tenant}) for name in COLLECTIONS))
-    return dict(zip(COLLECTIONS, numbers, strict=True))
-
-
-async def purge(database: mongo.Database, tenant: str) -> int:
-    """Delete every document of ``tenant``; how many there were."""
-    deleted = 0
-    async with mongo.translated():
-        for name in COLLECTIONS:
-            deleted += (await database[name].delete_many({"tenant": tenant})).deleted_count
-    return deleted
