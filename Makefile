@@ -19,7 +19,9 @@ setup: $(STAMP) ## Make .venv with everything that the other targets need
 
 $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Backhaul needs Python 3.11 to 3.13; say which with make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# By pip and not by python, which is there already after an interruption, or where venv had nothing to install pip with.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "No $(VENV). If ensurepip is missing: apt install python3-venv (Debian, Ubuntu)." >&2; exit 1; }
 	PYTHON=$(BIN)/python sh tools/install.sh $(PACKAGES)
 	@touch $@
 

@@ -1,6 +1,7 @@
 """What ingest is measured against: an empty FastAPI route that reads the body, served as the gateway is.
 
-The harder baseline on purpose: it returns a Response, which FastAPI need not serialise, and leaves telemetry off.
+``plain`` is what one writes: ``FastAPI()``, ``@app.post``, nothing returned. ``bare`` is the least that it can cost:
+FastAPI's telemetry is off, and it returns a Response, which need not be serialised.
 """
 
 from __future__ import annotations
@@ -10,23 +11,41 @@ import os
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
+PLAIN, BARE = "plain", "bare"
 
 
-@app.post("/api/postevents")
-async def empty(request: Request) -> Response:
-    """Read the body and answer."""
-    await request.body()
-    return Response()
+def plain() -> FastAPI:
+    """See the module."""
+    app = FastAPI()
+
+    @app.post("/api/postevents")
+    async def empty(request: Request) -> None:
+        await request.body()
+
+    return app
 
 
-@app.get("/readyz")
-async def ready() -> Response:
-    """For whoever started this."""
-    return Response()
+def bare() -> FastAPI:
+    """See the module."""
+    app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
+
+    @app.post("/api/postevents")
+    async def empty(request: Request) -> Response:
+        await request.body()
+        return Response()
+
+    return app
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve one of the two."""
+    app = {PLAIN: plain, BARE: bare}[os.environ["BENCH_EMPTY_ROUTE"]]()
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        """For whoever started this."""
+        return Response()
+
     uvicorn.run(
         app,
         host="127.0.0.1",
@@ -41,3 +60,7 @@ if __name__ == "__main__":
         server_header=False,
         backlog=4096,
     )
+
+
+if __name__ == "__main__":
+    main()

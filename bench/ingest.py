@@ -15,47 +15,51 @@ _ALONE = "normalizer stopped: the generator, the gateway and nats-server share t
 async def measure_twilio(
     site: Installation, report: Report, generator: Generator, *, rounds: int, seconds: float
 ) -> None:
-    """``ingest_vs_empty_route`` and what belongs to it: gateway and empty route in turn, with the same bytes."""
-    await site.ensure("gateway", "empty_route")
+    """``ingest_vs_empty_route`` and what belongs to it: gateway and empty routes in turn, with the same bytes."""
+    await site.ensure("gateway", "plain_route", "bare_route")
     await site.stop("normalizer")
     key = await site.register("ingest-twilio")
     file = write_for(site.folder / "twilio.requests", site.traffic.twilio(3000), site.host, key)
-    await generator.run(file, site.gateway_port, 1)  # Connections, verifiers and memory are there from here on.
-    await generator.run(file, site.empty_route_port, 1)
+    ports = {"plain_route": site.plain_route_port, "bare_route": site.bare_route_port}
+    for port in (site.gateway_port, *ports.values()):
+        await generator.run(file, port, 1)  # Connections, verifiers and memory are there from here on.
     ours: list[tuple[Loaded, dict[str, float]]] = []
-    empty: list[tuple[Loaded, dict[str, float]]] = []
+    empty: dict[str, list[tuple[Loaded, dict[str, float]]]] = {name: [] for name in ports}
     for _ in range(rounds):
         ours.append(await _gateway_round(site, generator, file, "ingest-twilio", seconds))
-        before = site.meter.read()
-        loaded = await generator.run(file, site.empty_route_port, seconds)
-        empty.append((loaded, _costs(site.meter.read().per_1000(before, loaded.answered), loaded)))
+        for name, port in ports.items():
+            before = site.meter.read()
+            loaded = await generator.run(file, port, seconds)
+            empty[name].append((loaded, _costs(site.meter.read().per_1000(before, loaded.answered), loaded)))
         await site.purge_callbacks()
-    pairs = list(zip(ours, empty, strict=True))
-    report.add(
-        "ingest_vs_empty_route",
-        [our.per_second / other.per_second for (our, _), (other, _) in pairs],
-        "ratio of requests/s",
-        aim="≥ 1.0",
-        note=_ALONE,
-    )
-    report.add(
-        "ingest_cpu_vs_empty_route",
-        [our["gateway"] / other["empty_route"] for (_, our), (_, other) in pairs],
-        "ratio of CPU",
-        note="gateway's CPU a callback over the empty route's CPU a request",
-    )
+    for name, route, aim, note in (
+        ("ingest_vs_empty_route", "plain_route", "≥ 1.0", f"FastAPI(), @app.post, the body is read; {_ALONE}"),
+        (
+            "ingest_vs_bare_route",
+            "bare_route",
+            "",
+            "its telemetry off, a Response returned: the least that it can cost",
+        ),
+    ):
+        pairs = list(zip(ours, empty[route], strict=True))
+        rates = [our.per_second / other.per_second for (our, _), (other, _) in pairs]
+        report.add(name, rates, "ratio of requests/s", aim=aim, note=note)
+        cpu = [our["gateway"] / other[route] for (_, our), (_, other) in pairs]
+        report.add(name.replace("_vs_", "_cpu_vs_"), cpu, "ratio of CPU", note="of the gateway's, a request")
     report.add("ingest_twilio_callbacks_s", [one.per_second for one, _ in ours], "callbacks/s")
-    report.add("empty_route_requests_s", [one.per_second for one, _ in empty], "requests/s")
+    for name, runs in empty.items():
+        report.add(f"{name}_requests_s", [one.per_second for one, _ in runs], "requests/s")
     report.add("ingest_twilio_ms_p50", [one.p50_ms for one, _ in ours], "ms", note="at full load")
     report.add("ingest_twilio_ms_p99", [one.p99_ms for one, _ in ours], "ms", note="at full load")
     report.add(
         "load_generator_share",
-        [one.cpu_s / one.seconds for one, _ in ours + empty],
+        [one.cpu_s / one.seconds for one, _ in (*ours, *(run for runs in empty.values() for run in runs))],
         "of a core",
         note="what the generator takes; it limits nothing while it is well below 1",
     )
     report.cost("ingest, Twilio", "callbacks", [cost for _, cost in ours])
-    report.cost("empty route", "requests", [cost for _, cost in empty])
+    for name, runs in empty.items():
+        report.cost(name.replace("_", " "), "requests", [cost for _, cost in runs])
 
 
 async def measure_sendgrid(

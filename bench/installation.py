@@ -27,6 +27,7 @@ from backhaul_common.names import (
 from backhaul_common.secrets import new_credential
 from backhaul_local.service import GATEWAY, NORMALIZER, Service, ServiceSpec
 from backhaul_local.stack import Stack, StackConfig
+from empty_route import BARE, PLAIN
 from generators import LoadError
 from meter import Meter, Reading
 from nats.aio.client import Client as NatsClient
@@ -40,13 +41,20 @@ from traffic import AUTH_TOKEN, Traffic
 Document = dict[str, Any]
 
 PROCESSED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
-EMPTY_ROUTE = ServiceSpec(
-    name="empty_route",
-    module="empty_route",
-    ports={"http": 8099},
-    env={"BENCH_EMPTY_ROUTE_PORT": "{http}", "PYTHONPATH": str(Path(__file__).parent).replace("{", "{{")},
-    http_port="http",
-)
+EMPTY_ROUTES = [
+    ServiceSpec(
+        name=f"{kind}_route",
+        module="empty_route",
+        ports={"http": port},
+        env={
+            "BENCH_EMPTY_ROUTE": kind,
+            "BENCH_EMPTY_ROUTE_PORT": "{http}",
+            "PYTHONPATH": str(Path(__file__).parent).replace("{", "{{"),
+        },
+        http_port="http",
+    )
+    for kind, port in ((PLAIN, 8098), (BARE, 8099))
+]
 _LIMITS = {"requests_per_second": 1_000_000, "burst": 10_000_000}
 _IN_FLIGHT = 64
 _PATIENCE_S = 90.0
@@ -95,7 +103,8 @@ class Installation:
         self.js: JetStreamContext = client.jetstream(timeout=30)
         self.meter = Meter(stack)
         self.gateway_port = stack.port("gateway", "http")
-        self.empty_route_port = stack.port("empty_route", "http")
+        self.plain_route_port = stack.port("plain_route", "http")
+        self.bare_route_port = stack.port("bare_route", "http")
         self.host = stack.gateway_url.removeprefix("http://")
         self.traffic = Traffic(stack.gateway_url)
 
@@ -258,7 +267,7 @@ class _BatchLines:
 async def installation(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Installation]:
     """A stack in ``folder`` with everything running; nothing runs afterwards. ``say`` is told what is being done."""
     config = StackConfig(
-        data_dir=folder, services=(NORMALIZER, GATEWAY, EMPTY_ROUTE), with_object_store=False, mongo_cache_gb=1.0
+        data_dir=folder, services=(NORMALIZER, GATEWAY, *EMPTY_ROUTES), with_object_store=False, mongo_cache_gb=1.0
     )
     async with Stack(config) as stack:
         mongo: AsyncMongoClient[Document] = AsyncMongoClient(stack.mongo_uri)

@@ -24,7 +24,7 @@ _PATIENCE_S = 20.0
 async def measure(site: Installation, report: Report, *, rounds: int, seconds: float, at_most: int) -> None:
     """``end_to_end_ms_p50`` and ``end_to_end_ms_p99``. ``at_most``: callbacks of the load that finds the maximum."""
     await site.ensure("gateway")
-    await site.stop("normalizer", "empty_route")
+    await site.stop("normalizer", "plain_route", "bare_route")
     key = await site.register(_TENANT)
     await site.forget()
     await site.ensure("normalizer")
@@ -49,7 +49,7 @@ async def measure_memory(site: Installation, report: Report) -> None:
     """``resident_mb`` of each process, after whatever load there was."""
     await site.ensure("gateway", "normalizer")
     resident = site.meter.resident_mb()
-    ours = {name: mb for name, mb in resident.items() if name != "empty_route"}
+    ours = {name: mb for name, mb in resident.items() if not name.endswith("_route")}
     report.add("resident_mb", [sum(ours.values())], "MB", note="all four, after the load")
     for name, mb in ours.items():
         report.add(f"resident_mb_{name}", [mb], "MB")

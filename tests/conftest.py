@@ -76,7 +76,9 @@ def platform(town: Town) -> PlatformTeam:
 
 
 @pytest.fixture
-def own_stack(stack_factory: StackFactory, mongo_server: MongoServer, mongo_database: str) -> StackOnSharedMongo:
+def own_stack(
+    stack_factory: StackFactory, mongo_server: MongoServer, mongo_database: str
+) -> Iterator[StackOnSharedMongo]:
     """``async with own_stack(…) as stack``: a stack of the test's own, to be broken, that leaves mongod alone.
 
     The arguments are those of ``stack_factory``.
@@ -85,9 +87,8 @@ def own_stack(stack_factory: StackFactory, mongo_server: MongoServer, mongo_data
 
     # MongoDB keeps the transaction of a client that died, with its locks, for a minute unless told otherwise; whoever
     # takes the work over waits for it. An installation should set this too, a little above its longest commit.
+    name = "transactionLifetimeLimitSeconds"
     client: MongoClient[dict[str, Any]] = MongoClient(mongo_server.uri)
-    with client:
-        client.admin.command({"setParameter": 1, "transactionLifetimeLimitSeconds": DEAD_TRANSACTION_S})
 
     @asynccontextmanager
     async def create(**overrides: Any) -> AsyncIterator[Stack]:
@@ -100,4 +101,8 @@ def own_stack(stack_factory: StackFactory, mongo_server: MongoServer, mongo_data
         async with stack_factory(**settings) as stack:
             yield stack
 
-    return create
+    with client:
+        before = client.admin.command({"getParameter": 1, name: 1})[name]
+        client.admin.command({"setParameter": 1, name: DEAD_TRANSACTION_S})
+        yield create
+        client.admin.command({"setParameter": 1, name: before})  # The other tests' commits may take their time.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -118,11 +120,39 @@ def test_object_store_keeps_what_it_acknowledged(s3: ObjectStoreServer) -> None:
     assert list(s3.config.data_dir.rglob("*.sock")) == []
 
 
-def test_killed_object_store_leaves_no_sockets(s3: ObjectStoreServer) -> None:
-    s3.kill_blocking()
+def sockets_of(s3: ObjectStoreServer) -> list[Path]:
     ports = {str(claim.port) for claim in s3.claims()}
-    left = Path("/tmp").glob("seaweedfs-*.sock")  # noqa: S108 - where SeaweedFS puts them.
-    assert [path for path in left if path.stem.rpartition("-")[2] in ports] == []
+    found = Path("/tmp").glob("seaweedfs-*.sock")  # noqa: S108 - where SeaweedFS puts them.
+    return [path for path in found if path.stem.rpartition("-")[2] in ports]
+
+
+def test_killed_object_store_leaves_no_sockets(s3: ObjectStoreServer) -> None:
+    assert sockets_of(s3) != []
+    s3.kill_blocking()
+    assert sockets_of(s3) == []
+
+
+async def test_next_start_removes_the_sockets_of_one_whose_owner_was_killed(s3: ObjectStoreServer) -> None:
+    os.kill(s3.pid, signal.SIGKILL)  # As the system does when `up` itself is killed: nobody cleans up.
+    await s3.wait_exit()
+    assert sockets_of(s3) != []
+    following = ObjectStoreServer(s3.config)
+    await following.start()
+    try:
+        assert sockets_of(s3) == []
+        assert sockets_of(following) != []
+    finally:
+        await following.kill()
+
+
+@pytest.mark.parametrize("port", [8_333, 18_333, 28_333, 0])
+def test_ports_of_the_object_store_never_clash(data_dir: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlucky(candidates: Sequence[int], k: int) -> list[int]:
+        return sorted(candidates, key=lambda candidate: candidate % 10_000 != 8_333)
+
+    monkeypatch.setattr("random.sample", unlucky)
+    claimed = [claim.port for claim in ObjectStoreServer(ObjectStoreConfig(data_dir=data_dir, port=port)).claims()]
+    assert len(claimed) == len(set(claimed)) == 10
 
 
 async def test_port_in_the_way_is_named_with_its_holder(data_dir: Path, fresh_nats: NatsServer) -> None:

@@ -91,6 +91,15 @@ async def test_given_servers_are_used(stack_factory: StackFactory) -> None:
         assert environment_of(stack)["BACKHAUL_MONGO_URI"] == "mongodb://mongo.example/?replicaSet=rs0"
 
 
+async def test_a_web_proxy_is_no_way_to_this_machine(
+    stack_factory: StackFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    given = {"nats_url": "nats://nats.example:4222", "mongo_uri": "mongodb://mongo.example/?replicaSet=rs0"}
+    async with stack_factory(**settings(**given)) as stack:
+        assert all(member.running for member in stack.members)
+
+
 async def test_service_that_dies_at_the_start_shows_its_log_and_takes_all_down(stack_factory: StackFactory) -> None:
     failing = settings(service_env={"gateway": {"STAND_IN_FAILS": "1"}})
     async with stack_factory(start=False, **failing) as stack:

@@ -156,6 +156,14 @@ def test_service_that_cannot_start_is_explained(start_up: StartUp) -> None:
     assert "Traceback" not in err
 
 
+def test_data_folder_that_is_a_file_is_explained(start_up: StartUp, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = finish(start_up("--data-dir", str(tmp_path / "file")))
+    assert code == 1
+    assert f"{tmp_path / 'file'} cannot hold the data" in err
+    assert "Traceback" not in err
+
+
 def test_up_survives_the_reader_of_its_log(start_up: StartUp, data_dir: Path) -> None:
     up = start_up("--no-object-store")
     read_until(up, "Ctrl-C stops everything.")

@@ -10,7 +10,7 @@ from backhaul_local.console import Console, LogFollower
 from backhaul_local.errors import SettingError
 from backhaul_local.settings import read_settings
 from backhaul_local.stack import Credentials
-from backhaul_local.state import admin_token_path, credentials_path, load_credentials
+from backhaul_local.state import admin_token_path, credentials_path, load_credentials, running, running_path
 
 STORE = "BACKHAUL_GATEWAY_OBJECT_STORE_"
 
@@ -74,6 +74,25 @@ def test_credentials_are_kept_and_a_damaged_file_is_not_replaced(tmp_path: Path)
     with pytest.raises(SettingError, match=r"credentials\.json cannot be read"):
         load_credentials(tmp_path / "new")
     assert credentials_path(tmp_path / "new").read_text() == "{"
+
+
+@pytest.mark.parametrize("where", ["file", "file/below", "/proc/no-folder"])
+def test_data_folder_that_cannot_be_used_is_named(where: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError, match=rf"{where} cannot hold the data .*--data-dir"):
+        load_credentials(tmp_path / where)
+
+
+def test_data_folder_that_somebody_else_has_locked_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(SettingError, match=r"cannot hold the data .*--data-dir"), running(tmp_path, {}):
+        pass
+
+
+def test_error_of_what_runs_is_no_error_of_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="of another kind"), running(tmp_path, {}):
+        raise OSError("of another kind")
+    assert not running_path(tmp_path).exists()
 
 
 def test_follower_prints_whole_lines_from_now_on(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from backhaul_channels import (
     RawCallback,
     load_adapters,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -192,7 +192,6 @@ def test_a_secret_that_cannot_be_one_is_named_and_not_told(adapter: Adapter) -> 
 
 
 @each_adapter
-@settings(deadline=None)
 @given(data=st.data())
 def test_verify_never_raises(adapter: Adapter, data: st.DataObject) -> None:
     content, cases = authentic(adapter.provider)
@@ -291,7 +290,6 @@ json_values = st.recursive(
 
 
 @each_adapter
-@settings(deadline=None)
 @given(data=st.data())
 def test_no_body_raises_anything_but_malformed(adapter: Adapter, data: st.DataObject) -> None:
     """Any bytes; valid bodies cut, spliced and overwritten; JSON in which a known field has any value."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from backhaul_channels import MalformedError
 from backhaul_channels.jsonparts import decode_object, split_json
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 # No decoder reads it, so an array that holds it is cut the slow way.
@@ -22,7 +22,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(values, max_size=6), st.booleans(), st.sampled_from([None, 1, "\t"]))
 def test_both_ways_cut_at_the_same_places(elements: list[Any], escaped: bool, indent: int | str | None) -> None:
     body = json.dumps(elements, ensure_ascii=escaped, indent=indent).encode()

@@ -6,7 +6,7 @@ import re
 import time
 
 from backhaul_common.ids import derived_id, new_callback_id
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 HEX_32 = re.compile(r"[0-9a-f]{32}")
@@ -26,14 +26,12 @@ def test_callback_ids_are_unique_and_carry_their_time() -> None:
     assert [one[:12] for one in made] == sorted(one[:12] for one in made)
 
 
-@settings(deadline=None)
 @given(st.lists(without_breaks, min_size=1, max_size=3), anything)
 def test_derived_ids_depend_on_their_parts_alone(parts: list[str], last: str) -> None:
     assert HEX_32.fullmatch(derived_id(*parts, last))
     assert derived_id(*parts, last) == derived_id(*parts, last)
 
 
-@settings(deadline=None)
 @given(without_breaks, anything, without_breaks, anything)
 def test_different_parts_give_different_ids(first: str, second: str, other_first: str, other_second: str) -> None:
     same = (first, second) == (other_first, other_second)

@@ -56,7 +56,7 @@ def test_no_value_makes_a_log_call_fail(hostile: object, out: io.StringIO) -> No
 @pytest.mark.parametrize(
     "key",
     [
-        *("authorization", "Authorization", "token", "api_key", "X-Api-Key", "password", "secrets", "Cookie"),
+        *("authorization", "Authorization", "token", "api_key", "X-Api-Key", "password", "secrets", "Cookie", "tokens"),
         *("Set-Cookie", "ingest_token", "admin_password", "apikey", "credential"),
     ],
 )
@@ -65,6 +65,7 @@ def test_secrets_are_masked(key: str, out: io.StringIO) -> None:
     log.info("direct", **{key: "hunter2"})
     log.info("nested", headers={"a": {key: "hunter2"}, "Accept": "*/*"})
     log.info("list", **{key: ["hunter2"]})
+    log.info("inside", all=[{key: "hunter2"}])
     assert "hunter2" not in out.getvalue()
     assert lines(out)[0][key] == logs.MASKED
     assert lines(out)[1]["headers"] == {"a": {key: logs.MASKED}, "Accept": "*/*"}

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from backhaul_common import names
 from backhaul_common.errors import BackhaulError, Code
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 LEGAL_TOKEN = re.compile(r"[!-)+\-/-=?-~]+")  # Visible ASCII without ``.``, ``*`` and ``>``.
@@ -19,7 +19,6 @@ labels = st.from_regex(names._LABEL, fullmatch=True)
 tenant_ids = st.from_regex(names._TENANT_ID, fullmatch=True)
 
 
-@settings(deadline=None)
 @given(queue_paths, labels)
 def test_accepted_names_make_legal_subjects(path: str, label: str) -> None:
     key = names.channel_key(names.check_label(label))
@@ -33,7 +32,6 @@ def test_accepted_names_make_legal_subjects(path: str, label: str) -> None:
     assert not key.startswith("$")
 
 
-@settings(deadline=None)
 @given(st.text(max_size=70))
 def test_no_text_slips_through(text: str) -> None:
     for check in (names.check_queue_path, names.check_label, names.check_tenant_id):
@@ -90,7 +88,6 @@ def test_the_longest_names_are_accepted() -> None:
     assert names.check_tenant_id("t" * 64) == "t" * 64
 
 
-@settings(deadline=None)
 @given(labels)
 def test_case_and_blanks_fold_and_the_key_is_its_own_key(label: str) -> None:
     key = names.channel_key(label)
@@ -109,7 +106,6 @@ def test_the_labels_of_the_design() -> None:
     assert names.channel_key("mPulse") == "mpulse"
 
 
-@settings(deadline=None)
 @given(queue_paths)
 def test_queue_paths_that_differ_in_case_are_one(path: str) -> None:
     assert names.queue_path_key(path.swapcase()) == names.queue_path_key(path)

@@ -14,14 +14,13 @@ from backhaul_common.secrets import (
     parse_credential,
 )
 from cryptography.fernet import Fernet
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 KEY = Fernet.generate_key().decode()
 BOX = SecretBox([KEY])
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_what_is_encrypted_comes_back(plain: str) -> None:
     token = BOX.encrypt(plain)
@@ -109,7 +108,6 @@ def test_what_cannot_be_a_credential(text: str) -> None:
     assert parse_credential(text) is None
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_text_breaks_the_parser(text: str) -> None:
     assert parse_credential(text) is None

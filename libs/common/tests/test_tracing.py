@@ -19,7 +19,7 @@ from backhaul_common.tracing import (
     parse_traceparent,
     traceparent_of,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
@@ -27,14 +27,12 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFl
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@settings(deadline=None)
 @given(st.integers(1, (1 << 128) - 1), st.integers(1, (1 << 64) - 1), st.booleans())
 def test_a_traceparent_comes_back(trace_id: int, span_id: int, sampled: bool) -> None:
     context = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(int(sampled)))
     assert parse_traceparent(traceparent_of(NonRecordingSpan(context))) == context
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_text_breaks_the_parser(text: str) -> None:
     assert parse_traceparent(text) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -28,10 +28,14 @@ _PROBE_OBJECT = ".readiness-probe"
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectStoreConfig:
-    """Port 0: a free one is chosen at the first start and kept. The bucket is created at the start."""
+    """Port 0: a free one is chosen at the first start and kept. The bucket is created at the start.
+
+    avoid: ports of others that do not listen yet, for the choice of this one's inner ports.
+    """
 
     data_dir: Path
     port: int = 0
+    avoid: Collection[int] = ()
     log_path: Path | None = None
     access_key: str = "backhaul"
     secret_key: str = field(default="backhaul-local", repr=False)
@@ -48,7 +52,7 @@ class ObjectStoreServer(Member):
     @property
     def port(self) -> int:
         if self._port == 0:
-            (self._port,) = choose_ports(1, Band.S3, companion_offset=_GRPC_OFFSET)
+            (self._port,) = choose_ports(1, Band.S3, companion_offset=_GRPC_OFFSET, avoid=self.config.avoid)
         return self._port
 
     @property
@@ -58,9 +62,8 @@ class ObjectStoreServer(Member):
 
     def claims(self) -> Sequence[PortClaim]:
         if not self._inner_ports:
-            free = choose_ports(len(_INNER_PARTS) + 1, Band.S3, companion_offset=_GRPC_OFFSET)
-            # One more than needed, because one of them may be this server's own, which is not listened on yet.
-            self._inner_ports = [port for port in free if port != self.port][: len(_INNER_PARTS)]
+            taken = {self.port, self.port + _GRPC_OFFSET, *self.config.avoid}
+            self._inner_ports = choose_ports(len(_INNER_PARTS), Band.S3, companion_offset=_GRPC_OFFSET, avoid=taken)
         remedy = "Stop it, use it with BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT, or set BACKHAUL_LOCAL_PORTS=s3=PORT."
         claims = [PortClaim(self.port, "S3", remedy)]
         claims += [
@@ -72,6 +75,9 @@ class ObjectStoreServer(Member):
         data = (self.config.data_dir / "data").resolve()
         data.mkdir(parents=True, exist_ok=True)
         self.claims()  # Chooses the inner ports.
+        # Nobody has removed those of a predecessor that was killed together with whoever had started it.
+        self._remove_sockets()
+        self._sockets_path.write_text("\n".join(map(str, self._sockets())), encoding="utf-8")
         master, volume, filer, admin = self._inner_ports
         argv = [
             *(str(find_weed()), "-logtostderr=true", "mini", f"-dir={data}"),
@@ -125,15 +131,23 @@ class ObjectStoreServer(Member):
             return wanted
         return Path(tempfile.gettempdir()) / f"backhaul-{part}-{self.port}.sock"
 
-    def _remove_sockets(self) -> None:
-        """Remove the Unix sockets that a kill -9, and in part an orderly end, leaves behind.
+    @property
+    def _sockets_path(self) -> Path:
+        return self.config.data_dir / "sockets"
 
-        Those for gRPC lie in /tmp whatever it is told; their names carry this server's own ports.
-        """
+    def _sockets(self) -> list[Path]:
+        """The Unix sockets of this server. Those for gRPC lie in /tmp whatever it is told, under its ports' numbers."""
         ports = [self.port, *self._inner_ports]
         grpc = [
             Path("/tmp") / f"seaweedfs-{part}-grpc-{port + _GRPC_OFFSET}.sock"  # noqa: S108 - the server's own choice.
-            for part, port in zip(("s3", *_INNER_PARTS), ports, strict=False)
+            for part, port in zip(("s3", *_INNER_PARTS), ports, strict=True)
         ]
-        for path in (self._socket_path("filer"), self._socket_path("s3"), *grpc):
-            path.unlink(missing_ok=True)
+        return [self._socket_path("filer"), self._socket_path("s3"), *grpc]
+
+    def _remove_sockets(self) -> None:
+        """Remove what a kill -9, and in part an orderly end, leaves behind of the server that was started here last."""
+        if not self._sockets_path.exists():
+            return
+        for line in self._sockets_path.read_text(encoding="utf-8").splitlines():
+            Path(line).unlink(missing_ok=True)
+        self._sockets_path.unlink()

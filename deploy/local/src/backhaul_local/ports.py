@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,15 +50,21 @@ def is_free(port: int) -> bool:
         return True
 
 
-def choose_ports(count: int, band: Band = Band.SERVICES, *, companion_offset: int = 0) -> list[int]:
-    """Return ``count`` different free ports; with an offset, port + offset is free too for each of them."""
+def choose_ports(
+    count: int, band: Band = Band.SERVICES, *, companion_offset: int = 0, avoid: Collection[int] = ()
+) -> list[int]:
+    """Return ``count`` different free ports; with an offset, port + offset is free too for each of them.
+
+    None of them, nor of those at the offset, is in ``avoid``: ports that are spoken for and not listened on yet.
+    """
     # Chosen at random, not in sequence: two test sessions on one machine must not race for the same ports.
     candidates = random.sample(band.value, k=len(band.value))
     chosen: list[int] = []
     for port in candidates:
         if len(chosen) == count:
             break
-        if is_free(port) and (companion_offset == 0 or is_free(port + companion_offset)):
+        wanted = {port, port + companion_offset}
+        if wanted.isdisjoint(avoid) and all(map(is_free, wanted)):
             chosen.append(port)
     if len(chosen) < count:
         raise LocalStackError(f"No {count} free ports between {band.value.start} and {band.value.stop} on {LOOPBACK}.")

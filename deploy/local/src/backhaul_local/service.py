@@ -128,7 +128,8 @@ def grpc_serving(port: int) -> str | None:
     # new channel each time, finds the server as soon as it is there.
     if not accepts_connections(port):
         return f"nothing listens on port {port}"
-    with grpc.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+    # Never through the web proxy that the environment may name: gRPC would ask it even for the loopback address.
+    with grpc.insecure_channel(f"{LOOPBACK}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=""), timeout=2.0)
         except grpc.RpcError as error:

@@ -122,6 +122,7 @@ class Stack:
             s3 = ObjectStoreConfig(
                 data_dir=config.data_dir / "s3",
                 port=config.ports.get("s3", 0),
+                avoid=frozenset(config.ports.values()),
                 log_path=log_dir / "s3.log",
                 access_key=config.credentials.s3_access_key,
                 secret_key=config.credentials.s3_secret_key,

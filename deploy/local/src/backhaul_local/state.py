@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,18 +34,20 @@ def load_credentials(data_dir: Path) -> Credentials:
     """Read the credentials of this data folder, making them at the first run.
 
     They must outlive a run: what is stored is encrypted with the secret keys. Raises `SettingError` for a damaged
-    file instead of replacing it, because new keys would make the stored secrets unreadable.
+    file instead of replacing it, because new keys would make the stored secrets unreadable; and for a folder that
+    cannot be made or written to.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_FOLDER)
     path = credentials_path(data_dir)
-    if not path.exists():
-        _create_private(path, json.dumps(asdict(Credentials.generate()), indent=2) + "\n")
-    try:
-        credentials = Credentials(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        problem = f"{path} cannot be read ({error}). Restore it; deleting it makes the stored secrets unreadable."
-        raise SettingError(problem) from None
-    write_private(admin_token_path(data_dir), credentials.admin_token + "\n")
+    with _usable(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_FOLDER)
+        if not path.exists():
+            _create_private(path, json.dumps(asdict(Credentials.generate()), indent=2) + "\n")
+        try:
+            credentials = Credentials(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            problem = f"{path} cannot be read ({error}). Restore it; deleting it makes the stored secrets unreadable."
+            raise SettingError(problem) from None
+        write_private(admin_token_path(data_dir), credentials.admin_token + "\n")
     return credentials
 
 
@@ -57,23 +59,38 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def running(data_dir: Path, facts: Mapping[str, object]) -> Iterator[None]:
-    """Hold the data folder and leave a note of what runs there; raises `DataInUseError` when another holds it.
+    """Hold the data folder and leave a note of what runs there.
 
-    The lock is the system's (flock), so it ends with the process however that ends; the note is for people and tools.
+    Raises `DataInUseError` when another holds it, `SettingError` when it cannot be written to. The lock is the system's
+    (flock), so it ends with the process however that ends; the note is for people and tools.
     """
     note = running_path(data_dir)
-    with (data_dir / "lock").open("a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataInUseError(
-                f"{data_dir} is in use{_holder(note)}. Stop that one, or choose another folder with --data-dir."
-            ) from None
-        write_private(note, json.dumps({"pid": os.getpid(), **facts}, indent=2) + "\n")
+    with ExitStack() as held:
+        with _usable(data_dir):
+            lock = held.enter_context((data_dir / "lock").open("a", encoding="utf-8"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataInUseError(
+                    f"{data_dir} is in use{_holder(note)}. Stop that one, or choose another folder with --data-dir."
+                ) from None
+            write_private(note, json.dumps({"pid": os.getpid(), **facts}, indent=2) + "\n")
         try:
             yield
         finally:
             note.unlink(missing_ok=True)
+
+
+@contextmanager
+def _usable(data_dir: Path) -> Iterator[None]:
+    """Turn what the system has against the folder, or a file in it, into a `SettingError` that names both."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingError(
+            f"{data_dir} cannot hold the data ({error.strerror}: {error.filename}). "
+            "Mend that, or choose another folder with --data-dir."
+        ) from None
 
 
 def _holder(note: Path) -> str:

@@ -13,7 +13,7 @@ import structlog
 from opentelemetry import trace
 
 MASKED = "***"
-_SECRET_KEYS = ("authorization", "api_key", "apikey", "token", "secret", "secrets", "password", "cookie", "credential")
+_SECRET_KEYS = ("authorization", "api_key", "apikey", "token", "secret", "password", "cookie", "credential")
 
 
 def configure(
@@ -72,18 +72,23 @@ def get_logger(**values: Any) -> structlog.typing.FilteringBoundLogger:
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A processor that masks values whose key says that they are secret, in mappings inside the line too."""
+    """A processor that masks values whose key says that they are secret, in mappings and lists inside the line too."""
     for key, value in event.items():
-        if _is_secret(key):
-            event[key] = MASKED
-        elif isinstance(value, Mapping):
-            event[key] = mask_secrets(_, __, dict(value))
+        event[key] = MASKED if _is_secret(key) else _masked(value)
     return event
 
 
+def _masked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: MASKED if _is_secret(key) else _masked(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(inner) for inner in value]
+    return value
+
+
 def _is_secret(key: object) -> bool:
-    # By the end of the name: x-api-key, admin_token and Set-Cookie are as secret as their last words.
-    return isinstance(key, str) and key.lower().replace("-", "_").endswith(_SECRET_KEYS)
+    # By the end of the name: x-api-key, admin_tokens and Set-Cookie are as secret as their last words.
+    return isinstance(key, str) and key.lower().replace("-", "_").rstrip("s").endswith(_SECRET_KEYS)
 
 
 def _add_trace_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

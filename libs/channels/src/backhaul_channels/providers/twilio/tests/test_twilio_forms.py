@@ -17,7 +17,7 @@ from backhaul_channels.providers.twilio.verify import (
     TwilioVerifier,
     url_variants,
 )
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 URL = "https://hooks.example.com/api/postevents?channelLabel=Twilio&offerId=7"
@@ -50,7 +50,6 @@ def refused(body: bytes, signature: bytes) -> bool:
     return TwilioVerifier([TOKEN]).verify(callback) is not None
 
 
-@settings(deadline=None)
 @given(bodies)
 @example(b"a%3Db=c")
 @example(b"a=%ff&b=1")
@@ -61,7 +60,6 @@ def test_forms_are_parsed_as_the_standard_library_parses_them(body: bytes) -> No
     assert parse_form(body) == expected
 
 
-@settings(deadline=None)
 @given(bodies)
 def test_signed_material_is_the_same_on_the_fast_and_the_slow_way(body: bytes) -> None:
     fields = sorted(set(reference_raw(body)))
@@ -72,13 +70,11 @@ def encode(fields: list[tuple[bytes, bytes]]) -> bytes:
     return b"&".join(f"{quote_from_bytes(key)}={quote_from_bytes(value)}".encode() for key, value in fields)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=8), st.binary(max_size=8)), max_size=8))
 def test_a_form_signed_by_the_reference_verifies(fields: list[tuple[bytes, bytes]]) -> None:
     assert not refused(encode(fields), reference_signature(URL, fields))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.from_regex(rb"[A-Z][a-z]{1,6}", fullmatch=True), st.binary(min_size=1, max_size=8)),
              min_size=1, max_size=8, unique_by=lambda field: field[0]),
