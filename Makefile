@@ -32,7 +32,13 @@ demo: $(STAMP) ## Watch signed callbacks become message states on a stack of its
 	@$(BIN)/python -m backhaul_local demo
 
 test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
+ifeq ($(strip $(ARGS)),)
+	@# Side by side where each test has servers of its own; one after another where whole stacks are timed and broken.
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 libs services
+	$(BIN)/python -m pytest deploy/local tests
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(STAMP) ## ruff, mypy, import-linter, and the checks of the protobuf contracts
 	$(BIN)/ruff check .

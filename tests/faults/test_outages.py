@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.faults
 
-OUTAGE_S = 8.0
+OUTAGE_S = 6.0
 LONG_OUTAGE_S = 30.0
 """How long a server is away. Nothing below depends on the figure, but for its being longer than every timeout."""
 

@@ -82,9 +82,9 @@ def test_a_list_that_is_no_json_names_its_field(
     assert "things" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [{"CERT"}, {"KEY"}, {"CA"}, {"CERT", "KEY"}, {"CERT", "CA"}, {"KEY", "CA"}])
+@pytest.mark.parametrize("given", [["CERT"], ["KEY"], ["CA"], ["CERT", "KEY"], ["CERT", "CA"], ["KEY", "CA"]])
 def test_tls_is_all_or_none(
-    given: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "some.pem"
     file.touch()

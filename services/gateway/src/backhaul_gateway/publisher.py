@@ -94,7 +94,7 @@ class _Lane:
 class _Message:
     """One published message that JetStream has not acknowledged."""
 
-    __slots__ = ("headers", "lane", "payload", "sent_at", "timer", "token", "waiters")
+    __slots__ = ("headers", "lane", "payload", "sent_ns", "timer", "token", "waiters")
 
     def __init__(self, token: str, lane: _Lane, waiters: list[_Waiter], timer: asyncio.TimerHandle) -> None:
         self.token = token
@@ -109,7 +109,7 @@ class _Message:
             "Nats-Expected-Stream": CALLBACKS_STREAM,
             "traceparent": first.traceparent,
         }
-        self.sent_at = 0.0
+        self.sent_ns = 0
 
 
 class GroupCommitPublisher:
@@ -227,7 +227,7 @@ class GroupCommitPublisher:
     async def _send(self, message: _Message) -> None:
         if self._client is None or message.token not in self._messages:
             return
-        message.sent_at = self._loop.time()
+        message.sent_ns = time.time_ns()
         try:
             await self._client.publish(
                 message.lane.subject, message.payload, reply=f"{self._inbox}.{message.token}", headers=message.headers
@@ -249,7 +249,7 @@ class GroupCommitPublisher:
         if problem:
             self._log.error("publish_refused", subject=message.lane.subject, error=problem)
         else:
-            self._publish_seconds.record(self._loop.time() - message.sent_at)
+            self._publish_seconds.record((time.time_ns() - message.sent_ns) / 1e9)
             self._publish_callbacks.record(len(message.waiters))
         await self._pump(message.lane)
 
@@ -282,7 +282,6 @@ class GroupCommitPublisher:
     def _trace(self, message: _Message, error: BackhaulError | None) -> None:
         """One span for the message, under its first request; the others are linked to it."""
         first = message.waiters[0]
-        now_ns = time.time_ns()
         self._tracing.start(
             "publish CALLBACKS",
             parent=first.traceparent,
@@ -294,7 +293,7 @@ class GroupCommitPublisher:
                 "backhaul.outcome": error.code.value if error else "stored",
             },
             links=[waiter.traceparent for waiter in message.waiters[1:]],
-            start_time_ns=now_ns - int((self._loop.time() - message.sent_at) * 1e9),
+            start_time_ns=message.sent_ns,
         ).end()
 
 
