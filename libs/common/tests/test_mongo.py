@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -99,59 +100,64 @@ async def test_writes_wait_for_the_majority(client: mongo.Client, mongo_database
 
 async def test_a_conflict_of_two_transactions_is_retried(client: mongo.Client, mongo_database: str) -> None:
     """Two writers that both read before either wrote: without the retry one of the two increments would fail."""
-    counters = mongo.database(client, mongo_database)["counters"]
-    await counters.insert_one({"_id": "c", "n": 0})
-    both_have_read = asyncio.Barrier(2)
+    database = mongo.database(client, mongo_database)
+    await database["counters"].insert_one({"_id": "c", "n": 0})
+    both_have_read = threading.Barrier(2, timeout=10)
     runs = [0, 0]
 
     async def increment(writer: int) -> int:
-        async def work(session: mongo.Session) -> int:
+        def work(plain: mongo.ThreadDatabase, session: mongo.Session) -> int:
             runs[writer] += 1
-            document = await counters.find_one({"_id": "c"}, session=session)
+            document = plain["counters"].find_one({"_id": "c"}, session=session)
             assert document is not None
             if runs[writer] == 1:
-                await both_have_read.wait()
-            await counters.update_one({"_id": "c"}, {"$set": {"n": document["n"] + 1}}, session=session)
+                both_have_read.wait()
+            plain["counters"].update_one({"_id": "c"}, {"$set": {"n": document["n"] + 1}}, session=session)
             return int(document["n"]) + 1
 
-        return await mongo.in_transaction(client, work)
+        return await mongo.in_transaction(database, work)
 
     async with asyncio.timeout(15):
         results = await asyncio.gather(increment(0), increment(1))
     assert sorted(results) == [1, 2]
     assert sum(runs) >= 3
-    assert await counters.find_one({"_id": "c"}) == {"_id": "c", "n": 2}
+    assert await database["counters"].find_one({"_id": "c"}) == {"_id": "c", "n": 2}
 
 
 async def test_a_transaction_that_fails_leaves_nothing(client: mongo.Client, mongo_database: str) -> None:
-    things = mongo.database(client, mongo_database)["things"]
-    await things.insert_one({"_id": "before"})
+    database = mongo.database(client, mongo_database)
+    await database["things"].insert_one({"_id": "before"})
 
-    async def work(session: mongo.Session) -> None:
-        await things.insert_one({"_id": "inside"}, session=session)
+    def work(plain: mongo.ThreadDatabase, session: mongo.Session) -> None:
+        plain["things"].insert_one({"_id": "inside"}, session=session)
         raise BackhaulError(Code.FAILED_PRECONDITION, "no")
 
     with pytest.raises(BackhaulError, match="no"):
-        await mongo.in_transaction(client, work)
-    assert await things.count_documents({}) == 1
+        await mongo.in_transaction(database, work)
+    assert await database["things"].count_documents({}) == 1
 
 
-async def test_a_transaction_that_is_cancelled_leaves_nothing(client: mongo.Client, mongo_database: str) -> None:
-    things = mongo.database(client, mongo_database)["things"]
+async def test_a_transaction_that_is_cancelled_comes_to_its_end(client: mongo.Client, mongo_database: str) -> None:
+    database = mongo.database(client, mongo_database)
+    things = database["things"]
     await things.insert_one({"_id": "x", "n": 0})
-    written = asyncio.Event()
+    loop, written, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-    async def work(session: mongo.Session) -> None:
-        await things.update_one({"_id": "x"}, {"$set": {"n": 1}}, session=session)
-        written.set()
-        await asyncio.Event().wait()
+    def work(plain: mongo.ThreadDatabase, session: mongo.Session) -> None:
+        plain["things"].update_one({"_id": "x"}, {"$set": {"n": 1}}, session=session)
+        loop.call_soon_threadsafe(written.set)
+        go_on.wait(10)
 
-    task = asyncio.create_task(mongo.in_transaction(client, work))
+    task = asyncio.create_task(mongo.in_transaction(database, work))
     await written.wait()
-    task.cancel()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    # The lock is gone as well: another writer does not wait for the transaction's time to run out.
+    # All or nothing, and no lock is left: another writer waits for no more than the commit.
     async with asyncio.timeout(5):
         await things.update_one({"_id": "x"}, {"$inc": {"n": 10}})
-    assert await things.find_one({"_id": "x"}) == {"_id": "x", "n": 10}
+    assert await things.find_one({"_id": "x"}) == {"_id": "x", "n": 11}

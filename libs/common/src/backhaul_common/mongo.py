@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import pymongo
+import pymongo.client_session
+import pymongo.database
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
-    AsyncIOMotorClientSession,
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
@@ -32,7 +34,10 @@ Document: TypeAlias = dict[str, Any]
 Client: TypeAlias = AsyncIOMotorClient[Document]
 Database: TypeAlias = AsyncIOMotorDatabase[Document]
 Collection: TypeAlias = AsyncIOMotorCollection[Document]
-Session: TypeAlias = AsyncIOMotorClientSession
+ThreadDatabase: TypeAlias = pymongo.database.Database[Document]
+"""A database for code that runs in a thread of its own."""
+
+Session: TypeAlias = pymongo.client_session.ClientSession
 
 T = TypeVar("T")
 
@@ -96,16 +101,35 @@ def is_transient(exc: BaseException) -> bool:
     return isinstance(exc, OperationFailure) and exc.code in _TRANSIENT_CODES
 
 
-async def in_transaction(client: Client, work: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-    """Run ``work`` in a transaction; on a conflict with another writer it runs again from its start."""
-    async with await client.start_session() as session:
-        result: T = await session.with_transaction(
-            work,
-            read_concern=ReadConcern("snapshot"),
-            write_concern=WriteConcern("majority"),
-            max_commit_time_ms=20_000,
-        )
-        return result
+async def in_transaction(database: Database, work: Callable[[ThreadDatabase, Session], T]) -> T:
+    """Run ``work`` in a transaction; on a conflict with another writer it runs again from its start.
+
+    It runs in a thread, all in one go, with the driver that motor is made of: motor would go to a thread and back for
+    each of its calls, which costs a batch more than what it says to the server. Cancelled, it comes to its end
+    first.
+    """
+    plain: ThreadDatabase = database.delegate
+
+    def run() -> T:
+        with plain.client.start_session() as session:
+            return session.with_transaction(
+                lambda session: work(plain, session),
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern("majority"),
+                max_commit_time_ms=20_000,
+            )
+
+    running = asyncio.ensure_future(asyncio.to_thread(run))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # Left to itself it might find its client closed, and its locks would stay until MongoDB's patience is over.
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()  # Whoever cancelled does not want to know; unasked, asyncio would complain.
+        raise
 
 
 async def ping(client: Client) -> None:

@@ -105,63 +105,61 @@ class MongoEventStore:
         is stored then, or all is and committing the same batch again changes nothing.
         """
 
-        async def work(session: mongo.Session) -> Committed:
-            return await self._commit(session, facts, duplicates, rejections)
+        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> Committed:
+            batch = _Transaction(database, session)
+            committed = batch.store(facts, duplicates) if facts else Committed((), {})
+            if rejections:
+                batch.update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
+            return committed
 
         async with mongo.translated():
-            return await mongo.in_transaction(self._client, work)
+            return await mongo.in_transaction(self._database, work)
 
-    async def _commit(
-        self,
-        session: mongo.Session,
-        facts: Sequence[Fact],
-        duplicates: Sequence[Fact],
-        rejections: Sequence[Rejection],
-    ) -> Committed:
-        committed = await self._store(session, facts, duplicates) if facts else Committed((), {})
-        if rejections:
-            await self._update(session, DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
-        return committed
 
-    async def _store(self, session: mongo.Session, facts: Sequence[Fact], duplicates: Sequence[Fact]) -> Committed:
+class _Transaction:
+    """One batch on its way into the store."""
+
+    def __init__(self, database: mongo.ThreadDatabase, session: mongo.Session) -> None:
+        self._database = database
+        self._session = session
+
+    def store(self, facts: Sequence[Fact], duplicates: Sequence[Fact]) -> Committed:
+        """See ``MongoEventStore.commit``."""
         known = {
             row["_id"]: row["stream_seq"]
-            for row in await self._database[EVENTS_COLLECTION]
-            .find({"_id": {"$in": [fact.id for fact in facts]}}, {"stream_seq": 1}, session=session)
-            .to_list(None)
+            for row in self._find(EVENTS_COLLECTION, [fact.id for fact in facts], {"stream_seq": 1})
         }
         new: Sequence[Fact] = facts
         if known:
             new = [fact for fact in facts if fact.id not in known]
             duplicates = [*(fact for fact in facts if fact.id in known), *duplicates]
-        messages = {
-            row["_id"]: row
-            for row in await self._database[MESSAGES_COLLECTION]
-            .find({"_id": {"$in": list({fact.message for fact in facts if fact.message})}}, session=session)
-            .to_list(None)
-        }
+        keys = {fact.message for fact in facts if fact.message}
+        messages = {row["_id"]: row for row in self._find(MESSAGES_COLLECTION, list(keys))}
         fold = Fold(messages).add(new, duplicates)
-        fresh = [message for key, message in fold.messages.items() if key not in messages]
-        moved = [{"q": {"_id": key}, "u": message} for key, message in fold.messages.items() if key in messages]
-        await self._insert(session, EVENTS_COLLECTION, [fact.to_document() for fact in new])
-        await self._insert(session, MESSAGES_COLLECTION, fresh)
-        await self._update(session, MESSAGES_COLLECTION, moved)
-        await self._update(
-            session, COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in fold.communications.values()]
+        self._insert(EVENTS_COLLECTION, [fact.to_document() for fact in new])
+        self._insert(MESSAGES_COLLECTION, [message for key, message in fold.messages.items() if key not in messages])
+        self.update(
+            MESSAGES_COLLECTION,
+            [{"q": {"_id": key}, "u": message} for key, message in fold.messages.items() if key in messages],
         )
+        self.update(COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in fold.communications.values()])
         return Committed(new, known)
 
-    async def _insert(self, session: mongo.Session, collection: str, documents: Sequence[Document]) -> None:
-        if documents:
-            await self._write(session, {"insert": collection, "documents": documents, "ordered": False})
-
-    async def _update(self, session: mongo.Session, collection: str, updates: Sequence[Document]) -> None:
+    def update(self, collection: str, updates: Sequence[Document]) -> None:
+        """Apply the entries of an update command."""
         if updates:
-            await self._write(session, {"update": collection, "updates": updates, "ordered": False})
+            self._write({"update": collection, "updates": updates, "ordered": False})
 
-    async def _write(self, session: mongo.Session, command: Document) -> None:
+    def _find(self, collection: str, ids: list[str], projection: Document | None = None) -> list[Document]:
+        return self._database[collection].find({"_id": {"$in": ids}}, projection, session=self._session).to_list()
+
+    def _insert(self, collection: str, documents: Sequence[Document]) -> None:
+        if documents:
+            self._write({"insert": collection, "documents": documents, "ordered": False})
+
+    def _write(self, command: Document) -> None:
         # The bare command spares the driver's object for every operation, a third of what a batch costs here.
-        reply = await self._database.command(command, session=session)
+        reply = self._database.command(command, session=self._session)
         if reply.get("writeErrors"):
             raise BulkWriteError(dict(reply))
 
