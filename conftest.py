@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 
+import nats.errors
 import pytest
 import structlog
+from backhaul_common.tenants import TenantDirectory
+from backhaul_local.nats_server import NatsServer
 from hypothesis import HealthCheck, settings
+from nats.aio.client import Client as NatsClient
 
 pytest_plugins = ["backhaul_local.pytest_plugin"]
 
@@ -32,3 +39,53 @@ def _own_logging() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@dataclass
+class FirstFollow:
+    """What came of a service's first try to follow the tenants' changes, which fails."""
+
+    clients: list[NatsClient] = field(default_factory=list)
+    """One for each try."""
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@pytest.fixture
+def nats_fails_once_connected(fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], FirstFollow]:
+    """``nats_fails_once_connected(dies)``: the server hangs when it was connected to first, or dies and comes back."""
+
+    def prepare(dies: bool) -> FirstFollow:
+        flush, follow = NatsClient.flush, TenantDirectory.follow
+        first = FirstFollow()
+
+        async def impatient(client: NatsClient, timeout: int = 10) -> None:  # noqa: ARG001, ASYNC109  # nats-py's signature
+            await flush(client, timeout=0.3)  # type: ignore[arg-type]  # fractions work and are only not declared
+
+        async def restart() -> None:
+            await fresh_nats.kill()
+            await fresh_nats.start()
+
+        async def into_a_failure(directory: TenantDirectory, client: NatsClient) -> None:
+            first.clients.append(client)
+            if len(first.clients) > 1:
+                await follow(directory, client)
+                return
+            fresh_nats.pause()
+            with suppress(nats.errors.TimeoutError):  # The process takes its time to stop.
+                while True:
+                    await client.flush()
+            restarting = asyncio.create_task(restart()) if dies else None
+            try:
+                await follow(directory, client)
+            finally:
+                if restarting is None:
+                    fresh_nats.resume()
+                else:
+                    await restarting
+                first.failed.set()
+
+        monkeypatch.setattr(NatsClient, "flush", impatient)
+        monkeypatch.setattr(TenantDirectory, "follow", into_a_failure)
+        return first
+
+    return prepare

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import nats
@@ -12,10 +11,8 @@ import pytest
 from backhaul_common import rpc
 from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.secrets import new_credential
-from backhaul_common.tenants import TenantDirectory
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
-from nats.aio.client import Client as NatsClient
 
 if TYPE_CHECKING:
     from conftest import GatewayFactory, Running
@@ -265,44 +262,15 @@ async def test_openapi_lists_what_is_answered_before_the_tenants_are_known(
 
 @pytest.mark.parametrize("dies", [False, True])
 async def test_nats_fails_right_after_it_was_connected_to(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch, dies: bool
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, nats_fails_once_connected: Any, dies: bool
 ) -> None:
-    flush, follow = NatsClient.flush, TenantDirectory.follow
-    followed: list[NatsClient] = []
-
-    async def impatient(client: NatsClient, timeout: int = 10) -> None:  # noqa: ASYNC109  # nats-py's signature
-        await flush(client, timeout=0.3)  # type: ignore[arg-type]  # fractions work and are only not declared
-
-    async def restart() -> None:
-        await fresh_nats.kill()
-        await fresh_nats.start()
-
-    async def into_a_failure(directory: TenantDirectory, client: NatsClient) -> None:
-        followed.append(client)
-        if len(followed) > 1:
-            await follow(directory, client)
-            return
-        fresh_nats.pause()
-        with suppress(nats.errors.TimeoutError):  # The process takes its time to stop.
-            while True:
-                await client.flush()
-        restarting = asyncio.create_task(restart()) if dies else None
-        try:
-            await follow(directory, client)
-        finally:
-            if restarting is None:
-                fresh_nats.resume()
-            else:
-                await restarting
-
-    monkeypatch.setattr(NatsClient, "flush", impatient)
-    monkeypatch.setattr(TenantDirectory, "follow", into_a_failure)
+    first = nats_fails_once_connected(dies)
     async with gateway_factory(fresh_nats.uri) as gateway:
         tenant = await gateway.tenant()
         await gateway.channel()
         assert (await gateway.post(tenant)).status_code == 200
-        assert len(followed) == 2
-        news = [sub.subject for client in followed for sub in client._subs.values()].count(TENANT_CHANGED_SUBJECT)
+        assert len(first.clients) == 2
+        news = [sub.subject for client in first.clients for sub in client._subs.values()].count(TENANT_CHANGED_SUBJECT)
         assert news == 1
         # What another copy changes is heard of.
         async with gateway_factory(fresh_nats.uri, secret_keys=gateway.settings.secret_keys) as other:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
-import nats.errors
 import pytest
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
@@ -14,11 +12,8 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     TENANT_CHANGED_SUBJECT,
 )
-from backhaul_common.tenants import TenantDirectory
-from backhaul_local.nats_server import NatsServer
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
-from nats.aio.client import Client as NatsClient
 
 
 async def test_a_message_comes_together_out_of_order_and_duplicated(rig: Any, make: Any) -> None:
@@ -132,40 +127,12 @@ async def test_the_largest_callback_that_a_tenant_may_send_passes_and_what_comes
 
 @pytest.mark.parametrize("dies", [False, True])
 async def test_nats_fails_right_after_it_was_connected_to(
-    rig_factory: Any, make: Any, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch, dies: bool
+    rig_factory: Any, make: Any, nats_fails_once_connected: Any, dies: bool
 ) -> None:
-    flush, follow = NatsClient.flush, TenantDirectory.follow
-    followed: list[NatsClient] = []
-    failed = asyncio.Event()
-
-    async def impatient(client: NatsClient, timeout: int = 10) -> None:  # noqa: ASYNC109  # nats-py's signature
-        await flush(client, timeout=0.3)  # type: ignore[arg-type]  # fractions work and are only not declared
-
-    async def restart() -> None:
-        await fresh_nats.kill()
-        await fresh_nats.start()
-
-    async def into_a_failure(directory: TenantDirectory, client: NatsClient) -> None:
-        followed.append(client)
-        fresh_nats.pause()
-        with suppress(nats.errors.TimeoutError):  # The process takes its time to stop.
-            while True:
-                await client.flush()
-        restarting = asyncio.create_task(restart()) if dies else None
-        try:
-            await follow(directory, client)
-        finally:
-            if restarting is None:
-                fresh_nats.resume()
-            else:
-                await restarting
-            failed.set()
-
-    monkeypatch.setattr(NatsClient, "flush", impatient)
-    monkeypatch.setattr(TenantDirectory, "follow", into_a_failure)
+    first = nats_fails_once_connected(dies)
     async with rig_factory() as rig:
         async with asyncio.timeout(10):
-            await failed.wait()
+            await first.failed.wait()
             while not rig.nats.is_connected:  # a value of the test's own connection, which has no event
                 await asyncio.sleep(0.02)
         acme = make.tenant("acme")
@@ -173,5 +140,5 @@ async def test_nats_fails_right_after_it_was_connected_to(
         await rig.publish(acme, make.callback(acme, make.twilio("SM1", "delivered")))
         await rig.drained()
         assert len(await rig.rows(MESSAGES_COLLECTION)) == 1
-        [client] = followed
+        [client] = first.clients
         assert [sub.subject for sub in client._subs.values()].count(TENANT_CHANGED_SUBJECT) == 1
