@@ -2,6 +2,7 @@
 
 from backhaul_channels.adapter import (
     Adapter,
+    Answer,
     ChannelSettings,
     EventKind,
     InvalidSecretError,
@@ -15,6 +16,7 @@ from backhaul_channels.registry import MalformedAdapterError, load_adapters
 
 __all__ = [
     "Adapter",
+    "Answer",
     "ChannelSettings",
     "EventKind",
     "InvalidSecretError",

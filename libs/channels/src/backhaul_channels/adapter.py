@@ -87,6 +87,15 @@ class Refusal:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a provider is told. ``content_type`` empty: the answer names none, which only goes with an empty body."""
+
+    status: int = 200
+    content_type: str = ""
+    body: bytes = b""
+
+
 class Verifier(Protocol):
     """A channel's secrets, prepared once so that a request costs as little as possible."""
 
@@ -115,7 +124,13 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     ``key`` identifies the fact within tenant, channel and provider: the same fact has the same key whether it arrives
     as a callback, a duplicate or a backfill, and different facts differ. ``occurred_at_us`` is unix time in
     microseconds, None where the provider does not say. ``vars`` are the sender's custom parameters, ``attributes``
-    what the provider told beyond the common fields.
+    what the provider told beyond the common fields, each name once.
+
+    ``message_id`` names one message to one person. ``aliases`` are further names of the same message that events which
+    lack the first one may use; ``provisional`` says that ``message_id`` is itself such a further name, so that the
+    event belongs to whichever message has it as an alias. ``references`` are texts by which people look the message
+    up, and which several messages may share (what the provider's API answered to the sending, say). ``by_machine``
+    marks an opening or a click that no person made.
     """
 
     kind: EventKind
@@ -129,6 +144,10 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     error_text: str = ""
     text: str = ""
     invalid_recipient: bool = False
+    provisional: bool = False
+    by_machine: bool = False
+    aliases: list[str] = []
+    references: list[str] = []
     vars: list[tuple[str, str]] = []
     attributes: list[tuple[str, str]] = []
 
@@ -147,6 +166,18 @@ class Adapter(ABC):
     own_parameters: ClassVar[frozenset[str]] = frozenset()
     """Query parameters that the provider itself adds to the URL (a signature's, say), in lower case; matched whatever
     their case. They are no custom parameters of the sender, and may differ each time that a fact arrives."""
+
+    accepted: ClassVar[Answer] = Answer()
+    """What the provider wants to hear of a callback that was accepted. Encoded once a channel, not once a request."""
+
+    signs_url: ClassVar[bool] = True
+    """Whether the signature covers the URL. Where it does not, whoever holds one signed request can post it again with
+    another query, so nothing of a duplicate's query is believed."""
+
+    def handshake(self, callback: RawCallback, secrets: Sequence[str], settings: ChannelSettings) -> Answer | None:  # noqa: ARG002 - for those that override it.
+        """The answer to a request by which the provider only asks whether the address is the tenant's; None for any
+        other. Called before verification, and only where an adapter overrides it. Never raises."""
+        return None
 
     @abstractmethod
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:

@@ -88,6 +88,28 @@ EVENT_KIND_BUSY: EventKind.ValueType  # 25
 EVENT_KIND_NO_ANSWER: EventKind.ValueType  # 26
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
+class _TimeBasis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TimeBasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TimeBasis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIME_BASIS_UNSPECIFIED: _TimeBasis.ValueType  # 0
+    TIME_BASIS_ARRIVAL: _TimeBasis.ValueType  # 1
+    """The provider gave no time; it is that of the callback's arrival."""
+    TIME_BASIS_PROVIDER: _TimeBasis.ValueType  # 2
+    """The provider's."""
+
+class TimeBasis(_TimeBasis, metaclass=_TimeBasisEnumTypeWrapper):
+    """Whose word the time of an event is."""
+
+TIME_BASIS_UNSPECIFIED: TimeBasis.ValueType  # 0
+TIME_BASIS_ARRIVAL: TimeBasis.ValueType  # 1
+"""The provider gave no time; it is that of the callback's arrival."""
+TIME_BASIS_PROVIDER: TimeBasis.ValueType  # 2
+"""The provider's."""
+Global___TimeBasis: _TypeAlias = TimeBasis  # noqa: Y015
+
 @_typing.final
 class Attribute(_message.Message):
     """A name and a value. A list of these stands where a map would: names may repeat, and lists are cheaper to build."""
@@ -141,6 +163,11 @@ class Event(_message.Message):
     CALLBACK_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     INVALID_RECIPIENT_FIELD_NUMBER: _builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_BASIS_FIELD_NUMBER: _builtins.int
+    BY_MACHINE_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits derived from content: the same however often the fact arrives."""
     tenant_id: _builtins.str
@@ -176,6 +203,15 @@ class Event(_message.Message):
     """W3C trace context of that callback."""
     invalid_recipient: _builtins.bool
     """The error says that the recipient's address can never receive (fulfilment state InvalidNumber)."""
+    registration: _builtins.str
+    """The tenant's registration: made when the tenant was created, never used again ("acme.5c0e9d1f2a3b")."""
+    revision: _builtins.int
+    """Grows whenever a duplicate completes the event, which is then published again under its id: of two with one id the
+    higher revision counts. From 0.
+    """
+    occurred_at_basis: Global___TimeBasis.ValueType
+    by_machine: _builtins.bool
+    """An opening or a click that no person made."""
     @_builtins.property
     def vars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
         """Custom parameters: of the callback's URL, and those that the sender gave to the message."""
@@ -183,6 +219,10 @@ class Event(_message.Message):
     @_builtins.property
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
         """What the provider told beyond the common fields, under the adapter's names (opt_out, keyword, url, reject_reason, …)."""
+
+    @_builtins.property
+    def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """By these texts people look the message up; several messages may share one."""
 
     def __init__(
         self,
@@ -210,10 +250,15 @@ class Event(_message.Message):
         callback_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         invalid_recipient: _builtins.bool = ...,
+        registration: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        occurred_at_basis: Global___TimeBasis.ValueType = ...,
+        by_machine: _builtins.bool = ...,
+        references: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "callback_id", b"callback_id", "channel", b"channel", "communication_id", b"communication_id", "error_code", b"error_code", "error_text", b"error_text", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "sender", b"sender", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "communication_id", b"communication_id", "error_code", b"error_code", "error_text", b"error_text", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "references", b"references", "registration", b"registration", "revision", b"revision", "sender", b"sender", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,6 +71,44 @@ DEAD_LETTER_STATE_DISCARDED: DeadLetterState.ValueType  # 3
 Global___DeadLetterState: _TypeAlias = DeadLetterState  # noqa: Y015
 
 @_typing.final
+class Engagement(_message.Message):
+    """Openings and clicks. A message's unique counts are 0 or 1, a communication's are its messages with any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    OPENED_BY_MACHINE_FIELD_NUMBER: _builtins.int
+    UNIQUE_OPENED_FIELD_NUMBER: _builtins.int
+    CLICKED_FIELD_NUMBER: _builtins.int
+    CLICKED_BY_MACHINE_FIELD_NUMBER: _builtins.int
+    UNIQUE_CLICKED_FIELD_NUMBER: _builtins.int
+    opened: _builtins.int
+    """By people."""
+    opened_by_machine: _builtins.int
+    unique_opened: _builtins.int
+    """Messages that a person opened."""
+    clicked: _builtins.int
+    clicked_by_machine: _builtins.int
+    unique_clicked: _builtins.int
+    def __init__(
+        self,
+        *,
+        opened: _builtins.int = ...,
+        opened_by_machine: _builtins.int = ...,
+        unique_opened: _builtins.int = ...,
+        clicked: _builtins.int = ...,
+        clicked_by_machine: _builtins.int = ...,
+        unique_clicked: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clicked", b"clicked", "clicked_by_machine", b"clicked_by_machine", "opened", b"opened", "opened_by_machine", b"opened_by_machine", "unique_clicked", b"unique_clicked", "unique_opened", b"unique_opened"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Engagement: _TypeAlias = Engagement  # noqa: Y015
+
+@_typing.final
 class Message(_message.Message):
     """What was sent to one recipient."""
 
@@ -89,6 +127,8 @@ class Message(_message.Message):
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
     CREATED_AT_US_FIELD_NUMBER: _builtins.int
     LAST_EVENT_AT_US_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     message_id: _builtins.str
     provider: _builtins.str
@@ -106,6 +146,12 @@ class Message(_message.Message):
     """Arrival of the first callback that named it; never changes."""
     last_event_at_us: _builtins.int
     """The latest time at which something happened to it at the provider."""
+    @_builtins.property
+    def engagement(self) -> Global___Engagement: ...
+    @_builtins.property
+    def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts by which it is found as well, and which other messages may share."""
+
     def __init__(
         self,
         *,
@@ -122,10 +168,12 @@ class Message(_message.Message):
         event_count: _builtins.int = ...,
         created_at_us: _builtins.int = ...,
         last_event_at_us: _builtins.int = ...,
+        engagement: Global___Engagement | None = ...,
+        references: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "error_code", b"error_code", "error_text", b"error_text", "event_count", b"event_count", "fulfilment_state", b"fulfilment_state", "last_event_at_us", b"last_event_at_us", "message_id", b"message_id", "provider", b"provider", "recipient", b"recipient", "sender", b"sender", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "engagement", b"engagement", "error_code", b"error_code", "error_text", b"error_text", "event_count", b"event_count", "fulfilment_state", b"fulfilment_state", "last_event_at_us", b"last_event_at_us", "message_id", b"message_id", "provider", b"provider", "recipient", b"recipient", "references", b"references", "sender", b"sender", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,6 +339,7 @@ class ListMessagesRequest(_message.Message):
     TO_US_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     channel: _builtins.str
     state: _event_pb2.EventKind.ValueType
@@ -305,6 +354,8 @@ class ListMessagesRequest(_message.Message):
     """1 to 500; 0 is 50."""
     page_token: _builtins.str
     """next_page_token of the page before."""
+    message_id: _builtins.str
+    """The message's id, or one of its references."""
     def __init__(
         self,
         *,
@@ -319,10 +370,11 @@ class ListMessagesRequest(_message.Message):
         to_us: _builtins.int = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        message_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "error_code", b"error_code", "from_us", b"from_us", "fulfilment_state", b"fulfilment_state", "page_size", b"page_size", "page_token", b"page_token", "recipient", b"recipient", "state", b"state", "tenant_id", b"tenant_id", "to_us", b"to_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "error_code", b"error_code", "from_us", b"from_us", "fulfilment_state", b"fulfilment_state", "message_id", b"message_id", "page_size", b"page_size", "page_token", b"page_token", "recipient", b"recipient", "state", b"state", "tenant_id", b"tenant_id", "to_us", b"to_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,6 +532,7 @@ class Communication(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     CREATED_AT_US_FIELD_NUMBER: _builtins.int
     LAST_EVENT_AT_US_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     messages: _builtins.int
     """Messages that belong to it, whatever their state."""
@@ -489,6 +542,8 @@ class Communication(_message.Message):
     def fulfilment(self) -> _containers.RepeatedCompositeFieldContainer[Global___FulfilmentCount]: ...
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventCount]: ...
+    @_builtins.property
+    def engagement(self) -> Global___Engagement: ...
     def __init__(
         self,
         *,
@@ -498,10 +553,11 @@ class Communication(_message.Message):
         messages: _builtins.int = ...,
         created_at_us: _builtins.int = ...,
         last_event_at_us: _builtins.int = ...,
+        engagement: Global___Engagement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_us", b"created_at_us", "events", b"events", "fulfilment", b"fulfilment", "id", b"id", "last_event_at_us", b"last_event_at_us", "messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_us", b"created_at_us", "engagement", b"engagement", "events", b"events", "fulfilment", b"fulfilment", "id", b"id", "last_event_at_us", b"last_event_at_us", "messages", b"messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -786,15 +842,18 @@ class GetUsageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
+    registration: _builtins.str
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
+        registration: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["registration", b"registration", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -833,15 +892,19 @@ class PurgeTenantRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
+    registration: _builtins.str
+    """The one that is deleted; whoever has the tenant's id since keeps everything."""
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
+        registration: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["registration", b"registration", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
