@@ -206,7 +206,7 @@ async def _copies(
             documents = []
             for n, message in enumerate(messages[at : at + _BATCH // each], at):
                 for m in range(each):
-                    document = {**templates[(n * each + m) % len(templates)], "tenant": "growth-stored"}
+                    document = {**templates[(n * each + m) % len(templates)], "registration": "growth-stored"}
                     document[field] -= (len(messages) - n) * 1_000_000
                     if each > 1:
                         document["_id"] = os.urandom(16).hex()
@@ -222,5 +222,5 @@ async def _copies(
 async def _remove(site: Installation, tenant: str) -> None:
     """Take out of the full store what an earlier round put in."""
     for name in (EVENTS_COLLECTION, MESSAGES_COLLECTION):
-        await site.mongo[_FULL][name].delete_many({"tenant": tenant})
+        await site.mongo[_FULL][name].delete_many({"registration": {"$regex": f"^{tenant}([.]|$)"}})
     await site.mongo.admin.command("fsync")

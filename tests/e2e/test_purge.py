@@ -23,7 +23,7 @@ async def _stored(stack: Stack, tenant: Tenant) -> dict[str, int]:
     async with client:
         database = client[stack.mongo_database]
         for name in await database.list_collection_names():
-            own = {"_id": tenant.id} if name == "tenants" else {"tenant": tenant.id}
+            own = {"_id": tenant.id} if name == "tenants" else {"registration": {"$regex": f"^{tenant.id}[.]"}}
             found[name] = await database[name].count_documents(own)
     connection = await nats.connect(stack.nats_url)
     try:

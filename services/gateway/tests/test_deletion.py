@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,10 +97,8 @@ async def test_nothing_is_written_to_another_registration(gateway: Running) -> N
     try:
         store = MongoTenantStore(mongo.database(client, gateway.settings.mongo_database)[TENANTS_COLLECTION])
         now = utc_now()
-        new = Tenant(id="acme", name="New", queue_path="acme", created_at=now, updated_at=now)
-        old = new.model_copy(
-            update={"name": "Old", "status": "deleting", "created_at": now - timedelta(milliseconds=1)}
-        )
+        new = Tenant(id="acme", registration="acme.2", name="New", queue_path="acme", created_at=now, updated_at=now)
+        old = new.model_copy(update={"name": "Old", "status": "deleting", "registration": "acme.1"})
         await store.insert(new)
         assert not await store.replace(old, new.revision)
         assert not await store.delete(old)

@@ -169,7 +169,9 @@ class OvertakenStore:
 
     def __init__(self) -> None:
         now = datetime.now(UTC)
-        self.tenant = Tenant(id="acme", name="Acme", queue_path="acme", created_at=now, updated_at=now)
+        self.tenant = Tenant(
+            id="acme", registration="acme.1", name="Acme", queue_path="acme", created_at=now, updated_at=now
+        )
 
     async def insert(self, tenant: Tenant) -> None:
         raise AssertionError

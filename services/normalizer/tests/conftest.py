@@ -44,6 +44,7 @@ def tenant(tenant_id: str, **channels: dict[str, Any]) -> Tenant:
     now = datetime.now(UTC)
     return Tenant(
         id=tenant_id,
+        registration=f"{tenant_id}.1",
         name=tenant_id,
         queue_path=f"path-{tenant_id}",
         channels={
@@ -62,6 +63,7 @@ def callback(of: Tenant, body: bytes | str, *, channel: str = "twilio", query: s
     return Callback(
         id=new_callback_id(),
         tenant_id=of.id,
+        registration=of.registration,
         channel=channel,
         provider=fields.pop("provider", channel),
         method="POST",

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     EVENTS_COLLECTION,
@@ -90,11 +91,14 @@ async def test_tenants_do_not_meet(rig: Any, make: Any) -> None:
     # A callback that names another tenant than the one whose queue path it lies on is not taken.
     await rig.publish(globex, make.callback(acme, make.twilio("SM2", "failed")))
     await rig.drained()
-    assert {(row["tenant"], row["message_id"], row["state"]) for row in await rig.rows(MESSAGES_COLLECTION)} == {
-        ("acme", "SM1", "delivered"),
-        ("globex", "SM1", "failed"),
+    assert {(row["registration"], row["message_id"], row["state"]) for row in await rig.rows(MESSAGES_COLLECTION)} == {
+        ("acme.1", "SM1", "delivered"),
+        ("globex.1", "SM1", "failed"),
     }
-    for tenant_id, count in (("acme", 1), ("globex", 1), ("nobody", 0)):
+    with pytest.raises(BackhaulError) as nobody:
+        await rig.stub.ListMessages(pb.ListMessagesRequest(tenant_id="nobody"))
+    assert (nobody.value.code, nobody.value.field) == (Code.NOT_FOUND, "tenant_id")
+    for tenant_id, count in (("acme", 1), ("globex", 1)):
         listed = await rig.stub.ListMessages(pb.ListMessagesRequest(tenant_id=tenant_id))
         assert len(listed.messages) == count
         events = await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id=tenant_id))

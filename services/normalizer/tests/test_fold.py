@@ -28,7 +28,7 @@ def facts() -> st.SearchStrategy[Fact]:
         identity = "/".join([message_id, kind.value, "" if message_id else communication, str(at % 2)])
         return Fact(
             id=identity,
-            origin=Origin("acme", "twilio", "twilio", at, 1, [], b""),
+            origin=Origin("acme", "acme.1", "twilio", "twilio", at, 1, [], b""),
             event=NormalizedEvent(
                 kind=kind,
                 key=identity,

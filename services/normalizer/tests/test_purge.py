@@ -34,14 +34,14 @@ async def test_what_another_copy_commits_after_the_purge_goes_too(rig_factory: A
         early, late, others = read(acme, "SM1"), read(acme, "SM2"), read(other, "SM1")
         for facts, refused in (early, others):
             await store.commit(facts, [], refused)
-        assert await data.purge("acme") == 4
+        assert await data.purge("acme.1") == 4
         # A copy that had taken it before it heard of the deletion, and somebody who has the id since.
         await store.commit(late[0], [], late[1])
         facts, refused = read(acme, "SM3")
         await store.commit(facts, [], refused)
         await data.lingered()
-        assert [row["message_id"] for row in await rig.rows("messages") if row["tenant"] == "acme"] == ["SM3"]
+        assert [row["message_id"] for row in await rig.rows("messages") if row["registration"] == "acme.1"] == ["SM3"]
         whole = {"events": 1, "messages": 1, "communications": 1, "dead_letters": 1}
-        assert await data.usage("other") == whole
+        assert await data.usage("other.1") == whole
         # What was counted into the communication of both went with it: it had been heard of before the deletion.
-        assert await data.usage("acme") == {**whole, "communications": 0}
+        assert await data.usage("acme.1") == {**whole, "communications": 0}

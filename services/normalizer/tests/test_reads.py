@@ -90,18 +90,19 @@ async def bytes_read(rig: Any) -> int:
     return int((await rig.database.command("serverStatus"))["network"]["bytesOut"])
 
 
-async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large(rig: Any) -> None:
+async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large(rig: Any, make: Any) -> None:
+    await rig.register(make.tenant("acme"))
     count, size = 40, 900_000  # 36 MB, more than gRPC carries.
-    key = message_key("acme", "twilio", "SM1")
+    key = message_key("acme.1", "twilio", "SM1")
     for n in range(count):
-        row = {"_id": f"e{n:02}", "tenant": "acme", "channel": "twilio", "kind": "sent", "message": key}
+        row = {"_id": f"e{n:02}", "registration": "acme.1", "channel": "twilio", "kind": "sent", "message": key}
         row |= {"received_at_us": n // 3, "occurred_at_us": n, "stream_seq": n}
         payload = Event(id=row["_id"], raw=bytes(size)).SerializeToString()
         await rig.database[EVENTS_COLLECTION].insert_one({**row, "payload": payload})
     message = {"channel": "twilio", "message_id": "SM1", "provider": "twilio", "state": "sent", "fulfilment": "Sent"}
     message |= dict.fromkeys(("recipient", "sender", "communication_id", "error_code", "error_text"), "")
     message |= {"event_count": count, "created_at_us": 0, "last_event_at_us": count}
-    await rig.database[MESSAGES_COLLECTION].insert_one({"_id": key, "tenant": "acme", **message})
+    await rig.database[MESSAGES_COLLECTION].insert_one({"_id": key, "registration": "acme.1", **message})
 
     seen: list[str] = []
     token, before = "", await bytes_read(rig)
@@ -122,10 +123,11 @@ async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large
     assert found.truncated
 
 
-async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Any) -> None:
+async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Any, make: Any) -> None:
+    await rig.register(make.tenant("acme"))
     for n in range(3):
         payload = Event(id=f"e{n}", raw=bytes(PAGE_BYTES + 1)).SerializeToString()
-        row = {"_id": f"e{n}", "tenant": "acme", "received_at_us": n, "payload": payload}
+        row = {"_id": f"e{n}", "registration": "acme.1", "received_at_us": n, "payload": payload}
         await rig.database[EVENTS_COLLECTION].insert_one(row)
     token = ""
     for n in (2, 1, 0):
@@ -135,9 +137,10 @@ async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Any) -
     assert not token
 
 
-async def test_a_list_of_dead_letters_does_not_read_their_callbacks(rig: Any) -> None:
+async def test_a_list_of_dead_letters_does_not_read_their_callbacks(rig: Any, make: Any) -> None:
+    await rig.register(make.tenant("acme"))
     for n in range(10):
-        letter = {"_id": f"d{n}", "tenant": "acme", "channel": "twilio", "provider": "twilio", "state": "open"}
+        letter = {"_id": f"d{n}", "registration": "acme.1", "channel": "twilio", "provider": "twilio", "state": "open"}
         letter |= {"reason": "", "occurrences": 1, "first_seen_at_us": n, "last_seen_at_us": n}
         callback = Callback(body=bytes(1_000_000)).SerializeToString()
         await rig.database[DEAD_LETTERS_COLLECTION].insert_one({**letter, "callback": callback})
@@ -176,7 +179,7 @@ async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(ri
     store, letters = MongoEventStore(rig.client, rig.database), rig.database[DEAD_LETTERS_COLLECTION]
 
     async def file(stream_seq: int) -> tuple[int, str, int]:
-        rejection = Rejection("d", "acme", "twilio", "twilio", "unreadable", b"", 1, stream_seq)
+        rejection = Rejection("d", "acme", "acme.1", "twilio", "twilio", "unreadable", b"", 1, stream_seq)
         await store.commit(facts=[], duplicates=[], rejections=[rejection])
         row = await letters.find_one({"_id": "d"})
         return row["occurrences"], row["state"], row["stream_seq"]
@@ -207,7 +210,8 @@ async def test_a_communication_that_every_message_left_is_unknown(rig: Any, make
 
 
 @pytest.mark.parametrize("token", ["x", "AAAA", "MTIz", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5Ong=", "é", "LTE6YQ=="])
-async def test_a_token_that_no_page_gave_is_refused(rig: Any, token: str) -> None:
+async def test_a_token_that_no_page_gave_is_refused(rig: Any, make: Any, token: str) -> None:
+    await rig.register(make.tenant("acme"))
     with pytest.raises(BackhaulError) as refused:
         await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id="acme", page_token=token))
     assert refused.value.code is Code.INVALID_ARGUMENT
@@ -251,7 +255,7 @@ async def test_a_dry_run_says_what_would_become_of_a_callback_and_keeps_nothing(
     (event,) = answer.events
     assert (event.kind, event.communication_id) == (event_pb2.EVENT_KIND_OPENED, "7")
     assert "event" in answer.rejected[0].reason
-    usage = await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="acme"))
+    usage = await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="acme", registration="acme.1"))
     assert (usage.events, usage.messages, usage.communications, usage.dead_letters) == (1, 1, 1, 0)
     with pytest.raises(BackhaulError) as unknown:
         await rig.stub.Normalize(pb.NormalizeRequest(tenant_id="acme", channel="mPulse"))
@@ -263,7 +267,7 @@ async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Any, 
     await rig.register(acme, globex)
     await fill(rig, make, acme, range(3))
     await fill(rig, make, globex, range(2))
-    purged = await rig.stub.PurgeTenant(pb.PurgeTenantRequest(tenant_id="acme"))
+    purged = await rig.stub.PurgeTenant(pb.PurgeTenantRequest(tenant_id="acme", registration="acme.1"))
     assert purged.deleted == 3 + 3 + 1
-    assert (await rig.stub.PurgeTenant(pb.PurgeTenantRequest(tenant_id="acme"))).deleted == 0
-    assert (await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="globex"))).events == 2
+    assert (await rig.stub.PurgeTenant(pb.PurgeTenantRequest(tenant_id="acme", registration="acme.1"))).deleted == 0
+    assert (await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="globex", registration="globex.1"))).events == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from hashlib import blake2b
 from random import getrandbits
+from secrets import token_hex
 
 
 def new_callback_id() -> str:
@@ -14,11 +15,16 @@ def new_callback_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{getrandbits(80):020x}"  # see above
 
 
+def new_registration(tenant_id: str) -> str:
+    """``acme.5c0e9d1f2a3b4c5d``: one life of a tenant, which nobody else ever has."""
+    return f"{tenant_id}.{token_hex(8)}"
+
+
 def derived_id(*parts: str) -> str:
     """32 hex digits that depend on ``parts`` and nothing else.
 
-    All parts but the last must be free of line breaks (tenant ids, channel keys and provider names are), so that no two
-    lists of parts run together into the same bytes.
+    All parts but the last must be free of line breaks (registrations, channel keys and provider names are), so that no
+    two lists of parts run together into the same bytes.
     """
     # A lone surrogate cannot be encoded strictly; an identifier must exist for every text that a provider can send.
     return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

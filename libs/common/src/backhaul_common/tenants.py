@@ -28,8 +28,9 @@ TenantStatus = Literal["active", "suspended", "deleting"]
 
 
 class _Value(BaseModel):
-    # Unknown fields are ignored, so that an older copy of a service reads what a newer one wrote.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Unknown fields are kept, so that an older copy of a service neither stumbles over what a newer one wrote nor
+    # erases it: nested values are written back whole.
+    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Limits(_Value):
@@ -62,9 +63,17 @@ class Channel(_Value):
 
 
 class Tenant(_Value):
-    """A customer of the platform team. ``channels`` are by key; ``revision`` grows with every write."""
+    """A customer of the platform team. ``channels`` are by key; ``revision`` grows with every write.
+
+    ``registration`` is one life of the id: made when the tenant is created, and never used again. Whatever belongs to a
+    tenant names it, so that nothing of a deleted tenant ever passes for its successor's.
+    """
+
+    # Unknown fields of the tenant itself stay in the store, where writing sets only those that are known.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
+    registration: str
     name: str
     queue_path: str
     status: TenantStatus = "active"
@@ -205,7 +214,7 @@ class TenantDirectory:
     def _put(self, tenant_id: str, tenant: Tenant | None, read: int) -> None:
         known = self._tenants.get(tenant_id)
         last = self._believed.get(tenant_id, 0)
-        same = tenant is not None and known is not None and known.created_at == tenant.created_at
+        same = tenant is not None and known is not None and known.registration == tenant.registration
         if not same and last > read:
             # Gone, or registered anew: no revision says which is later, and a read that began later saw more.
             return

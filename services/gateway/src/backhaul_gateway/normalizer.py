@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from backhaul_common.tenants import Tenant
 from backhaul_proto.normalizer.v1.normalizer_pb2 import GetUsageRequest, PurgeTenantRequest
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ class NormalizerData:
     def __init__(self, stub: NormalizerServiceAsyncStub) -> None:
         self._stub = stub
 
-    async def usage(self, tenant_id: str) -> Mapping[str, int]:
+    async def usage(self, tenant: Tenant) -> Mapping[str, int]:
         """See ``TenantData``."""
-        answer = await self._stub.GetUsage(GetUsageRequest(tenant_id=tenant_id))
+        answer = await self._stub.GetUsage(GetUsageRequest(tenant_id=tenant.id, registration=tenant.registration))
         return {
             "events": answer.events,
             "messages": answer.messages,
@@ -30,6 +31,7 @@ class NormalizerData:
             "dead_letters": answer.dead_letters,
         }
 
-    async def purge(self, tenant_id: str) -> None:
+    async def purge(self, tenant: Tenant) -> None:
         """See ``TenantData``."""
-        await self._stub.PurgeTenant(PurgeTenantRequest(tenant_id=tenant_id), timeout=_PURGE_DEADLINE_S)
+        request = PurgeTenantRequest(tenant_id=tenant.id, registration=tenant.registration)
+        await self._stub.PurgeTenant(request, timeout=_PURGE_DEADLINE_S)

@@ -76,11 +76,11 @@ class TenantStreams(Protocol):
 class TenantData(Protocol):
     """What the normalizer keeps of a tenant. UNAVAILABLE from every method while it is away."""
 
-    async def usage(self, tenant_id: str) -> Mapping[str, int]:
+    async def usage(self, tenant: Tenant) -> Mapping[str, int]:
         """How much it has, by kind; all zero when it has nothing."""
         ...
 
-    async def purge(self, tenant_id: str) -> None:
+    async def purge(self, tenant: Tenant) -> None:
         """Delete all that it has. Idempotent."""
         ...
 

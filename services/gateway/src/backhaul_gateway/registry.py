@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.ids import new_registration
 from backhaul_common.names import check_queue_path, check_tenant_id
 from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.tenants import Credential, Limits, Tenant, TenantStatus
@@ -45,6 +46,7 @@ class TenantRegistry:
         api_key, ingest_token = _issue("api", now), _issue("ingest", now)
         tenant = Tenant(
             id=check_tenant_id(tenant_id),
+            registration=new_registration(tenant_id),
             name=name,
             queue_path=check_queue_path(queue_path),
             limits=_limits(Limits(), limits),
@@ -152,7 +154,7 @@ class TenantRegistry:
             tenant = await self._set_status(tenant, "deleting")
             await self._streams.purge(tenant)
             tenant = await self._set_status(tenant, "deleting")
-            await self._data.purge(tenant.id)
+            await self._data.purge(tenant)
         if not await self._updates.store.delete(tenant):
             await self._set_status(tenant, "deleting")
             raise BackhaulError(
@@ -167,14 +169,14 @@ class TenantRegistry:
         """``tenant`` in that status; NOT_FOUND when this registration is gone, whoever has its id by now."""
 
         def apply(found: Tenant, _: datetime) -> Tenant:
-            if found.created_at != tenant.created_at:
+            if found.registration != tenant.registration:
                 raise unknown_tenant(tenant.id)
             return found.model_copy(update={"status": status})
 
         return await self._updates.apply(tenant.id, apply)
 
     async def _refuse_with_data(self, tenant: Tenant) -> None:
-        usage = {kind: count for kind, count in (await self._data.usage(tenant.id)).items() if count}
+        usage = {kind: count for kind, count in (await self._data.usage(tenant)).items() if count}
         if usage:
             has = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in usage.items())
         elif await self._streams.holds_messages(tenant):

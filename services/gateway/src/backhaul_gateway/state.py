@@ -40,7 +40,11 @@ class ChannelState:
         self.verifier = verifier
         self.subject = callbacks_subject(tenant.queue_path, channel.key)
         self.template = Callback(
-            tenant_id=tenant.id, channel=channel.key, provider=channel.provider, source=SOURCE_CALLBACK
+            tenant_id=tenant.id,
+            registration=tenant.registration,
+            channel=channel.key,
+            provider=channel.provider,
+            source=SOURCE_CALLBACK,
         )
         """What all callbacks of the channel have in common; copying it is cheaper than naming it again."""
 

@@ -77,4 +77,4 @@ class MongoTenantStore:
 
 def _registration(tenant: Tenant) -> dict[str, Any]:
     """Finds the tenant, and nobody who was registered under its id after it was deleted."""
-    return {"_id": tenant.id, "created_at": tenant.created_at}
+    return {"_id": tenant.id, "registration": tenant.registration}

@@ -43,6 +43,7 @@ class Origin(msgspec.Struct, gc=False):
     """
 
     tenant: str
+    registration: str
     channel: str
     provider: str
     received_at_us: int
@@ -70,7 +71,7 @@ class Fact(msgspec.Struct, gc=False):
         origin, event = self.origin, self.event
         document: Document = {
             "_id": self.id,
-            "tenant": origin.tenant,
+            "registration": origin.registration,
             "channel": origin.channel,
             "kind": KIND_NAMES[event.kind],
             "received_at_us": origin.received_at_us,
@@ -89,14 +90,14 @@ class Fact(msgspec.Struct, gc=False):
         return document
 
 
-def message_key(tenant: str, channel: str, message_id: str) -> str:
+def message_key(registration: str, channel: str, message_id: str) -> str:
     """The id under which a message is stored."""
-    return derived_id(tenant, channel, message_id)
+    return derived_id(registration, channel, message_id)
 
 
-def communication_key(tenant: str, communication_id: str) -> str:
+def communication_key(registration: str, communication_id: str) -> str:
     """The id under which a communication's counts are stored."""
-    return derived_id(tenant, communication_id)
+    return derived_id(registration, communication_id)
 
 
 def custom_parameters(url: str, own: Collection[str] = ()) -> list[tuple[str, str]]:
@@ -144,6 +145,7 @@ def origin(callback: Callback, stream_seq: int, own_parameters: frozenset[str]) 
     parameters, encoded_parameters = vars_of(url, own_parameters)
     common = event_pb2.Event(
         tenant_id=callback.tenant_id,
+        registration=callback.registration,
         channel=callback.channel,
         provider=callback.provider,
         received_at_us=callback.received_at_us,
@@ -154,6 +156,7 @@ def origin(callback: Callback, stream_seq: int, own_parameters: frozenset[str]) 
     )
     return Origin(
         callback.tenant_id,
+        callback.registration,
         callback.channel,
         callback.provider,
         callback.received_at_us,
@@ -168,7 +171,7 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
     for one that no stream takes."""
     # What the sender gave to the message is nearer to it than what stands in the callback's URL, so it comes first.
     parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
-    event_id = derived_id(origin.tenant, origin.channel, origin.provider, event.key)
+    event_id = derived_id(origin.registration, origin.channel, origin.provider, event.key)
     communication_id = join(parameters, settings.communication_keys)
     occurred_at_us = event.occurred_at_us or origin.received_at_us
     message = event_pb2.Event(
@@ -206,7 +209,7 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         event_id,
         origin,
         event,
-        message_key(origin.tenant, origin.channel, event.message_id) if event.message_id else "",
+        message_key(origin.registration, origin.channel, event.message_id) if event.message_id else "",
         communication_id,
         occurred_at_us,
         payload,

@@ -21,10 +21,10 @@ _KINDS = {kind.value: kind for kind in EventKind}
 class CommunicationDelta:
     """By how much the counts of one communication change."""
 
-    __slots__ = ("communication_id", "events", "first_us", "fulfilment", "last_us", "messages", "tenant")
+    __slots__ = ("communication_id", "events", "first_us", "fulfilment", "last_us", "messages", "registration")
 
-    def __init__(self, tenant: str, communication_id: str) -> None:
-        self.tenant = tenant
+    def __init__(self, registration: str, communication_id: str) -> None:
+        self.registration = registration
         self.communication_id = communication_id
         self.messages = 0
         self.fulfilment: dict[str, int] = {}
@@ -53,12 +53,12 @@ class CommunicationDelta:
         increments.update({f"fulfilment.{name}": n for name, n in self.fulfilment.items() if n})
         increments.update({f"events.{name}": n for name, n in self.events.items() if n})
         return {
-            "q": {"_id": communication_key(self.tenant, self.communication_id)},
+            "q": {"_id": communication_key(self.registration, self.communication_id)},
             "u": {
                 "$inc": increments,
                 "$min": {"created_at_us": self.first_us},
                 "$max": {"last_event_at_us": self.last_us},
-                "$setOnInsert": {"tenant": self.tenant, "communication_id": self.communication_id},
+                "$setOnInsert": {"registration": self.registration, "communication_id": self.communication_id},
             },
             "upsert": True,
         }
@@ -89,7 +89,7 @@ class Fold:
                 _learn(message, fact)
                 _count(message, fact)
             elif fact.communication_id:
-                delta = self._communication(fact.origin.tenant, fact.communication_id)
+                delta = self._communication(fact.origin.registration, fact.communication_id)
                 kind = KIND_NAMES[fact.event.kind]
                 delta.events[kind] = delta.events.get(kind, 0) + 1
                 delta.seen(fact.origin.received_at_us, fact.occurred_at_us)
@@ -102,9 +102,9 @@ class Fold:
             before = self._known.get(key)
             # The whole message moves: its old self out of where it counted, its new self in where it counts now.
             if before is not None and before["communication_id"]:
-                self._communication(before["tenant"], before["communication_id"]).add_message(before, -1)
+                self._communication(before["registration"], before["communication_id"]).add_message(before, -1)
             if message["communication_id"]:
-                self._communication(message["tenant"], message["communication_id"]).add_message(message, +1)
+                self._communication(message["registration"], message["communication_id"]).add_message(message, +1)
         return self
 
     def _add_duplicate(self, fact: Fact) -> None:
@@ -120,10 +120,11 @@ class Fold:
             if message != known:
                 self.messages[fact.message] = message
 
-    def _communication(self, tenant: str, communication_id: str) -> CommunicationDelta:
-        delta = self.communications.get((tenant, communication_id))
+    def _communication(self, registration: str, communication_id: str) -> CommunicationDelta:
+        delta = self.communications.get((registration, communication_id))
         if delta is None:
-            delta = self.communications[tenant, communication_id] = CommunicationDelta(tenant, communication_id)
+            delta = CommunicationDelta(registration, communication_id)
+            self.communications[registration, communication_id] = delta
         return delta
 
 
@@ -136,7 +137,7 @@ def _copy(message: Document) -> Document:
 def _new_message(fact: Fact) -> Document:
     return {
         "_id": fact.message,
-        "tenant": fact.origin.tenant,
+        "registration": fact.origin.registration,
         "channel": fact.origin.channel,
         "message_id": fact.event.message_id,
         "provider": fact.origin.provider,

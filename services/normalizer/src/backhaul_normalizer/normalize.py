@@ -84,12 +84,13 @@ class Normalizer:
             yield Rejection(
                 id=derived_id(
                     "dead",
-                    callback.tenant_id,
+                    callback.registration,
                     callback.channel,
                     callback.provider,
                     f"{len(part)}:{part.decode('latin-1')}{parameters}",
                 ),
                 tenant=callback.tenant_id,
+                registration=callback.registration,
                 channel=callback.channel,
                 provider=callback.provider,
                 # What a body says may be quoted in it, and MongoDB takes no lone surrogates.

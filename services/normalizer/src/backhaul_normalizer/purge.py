@@ -37,24 +37,24 @@ class TenantData:
         self._lingering: set[asyncio.Task[None]] = set()
         self._log = get_logger(component="purge")
 
-    async def usage(self, tenant: str) -> dict[str, int]:
-        """How many documents of ``tenant`` each collection holds."""
+    async def usage(self, registration: str) -> dict[str, int]:
+        """How many documents of ``registration`` each collection holds."""
         async with mongo.translated():
             numbers = await asyncio.gather(
-                *(self._database[name].count_documents({"tenant": tenant}) for name in _FIRST_HEARD_OF)
+                *(self._database[name].count_documents({"registration": registration}) for name in _FIRST_HEARD_OF)
             )
         return dict(zip(_FIRST_HEARD_OF, numbers, strict=True))
 
-    async def purge(self, tenant: str) -> int:
-        """Delete every document of ``tenant``; how many there were.
+    async def purge(self, registration: str) -> int:
+        """Delete every document of ``registration``; how many there were.
 
         Another copy of the service may be about to commit what it took before it heard of the deletion. A while later,
         when that is over, what is older than the deletion is deleted once more; not what somebody brought who has the
         tenant's id by then.
         """
         began_us = time.time_ns() // 1000
-        deleted = await self._delete(tenant, {})
-        task = asyncio.create_task(self._again(tenant, began_us), name="purge_again")
+        deleted = await self._delete(registration, {})
+        task = asyncio.create_task(self._again(registration, began_us), name="purge_again")
         self._lingering.add(task)
         task.add_done_callback(self._lingering.discard)
         return deleted
@@ -69,20 +69,20 @@ class TenantData:
         for task in list(self._lingering):
             await cancel(task)
 
-    async def _again(self, tenant: str, before_us: int) -> None:
+    async def _again(self, registration: str, before_us: int) -> None:
         await asyncio.sleep(self._linger_s)
         try:
-            deleted = await self._delete(tenant, {"$lt": before_us})
+            deleted = await self._delete(registration, {"$lt": before_us})
         except BackhaulError as exc:
-            self._log.warning("not_purged_again", tenant=tenant, error=str(exc))
+            self._log.warning("not_purged_again", registration=registration, error=str(exc))
         else:
             if deleted:
-                self._log.info("purged_again", tenant=tenant, documents=deleted)
+                self._log.info("purged_again", registration=registration, documents=deleted)
 
-    async def _delete(self, tenant: str, when: Document) -> int:
+    async def _delete(self, registration: str, when: Document) -> int:
         deleted = 0
         async with mongo.translated():
             for name, time_field in _FIRST_HEARD_OF.items():
-                found = {"tenant": tenant, **({time_field: when} if when else {})}
+                found = {"registration": registration, **({time_field: when} if when else {})}
                 deleted += (await self._database[name].delete_many(found)).deleted_count
         return deleted

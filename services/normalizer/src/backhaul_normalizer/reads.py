@@ -1,4 +1,5 @@
-"""MongoDB, the reading side. Every query starts with the tenant; every page is cut by a position that never moves."""
+"""MongoDB, the reading side. Every query starts with the tenant's registration; every page is cut by a position that
+never moves."""
 
 from __future__ import annotations
 
@@ -38,65 +39,75 @@ class MongoReads:
     def __init__(self, database: mongo.Database) -> None:
         self._database = database
 
-    async def message(self, tenant: str, channel: str, message_id: str) -> tuple[Document, list[Document], bool] | None:
+    async def message(
+        self, registration: str, channel: str, message_id: str
+    ) -> tuple[Document, list[Document], bool] | None:
         """A message, its events in the order in which they happened, and whether there are more; None if unknown.
 
         LONGEST_TIMELINE events at most, and PAGE_BYTES of them.
         """
-        key = message_key(tenant, channel_key(channel), message_id)
+        key = message_key(registration, channel_key(channel), message_id)
         async with mongo.translated():
-            message = await self._database[MESSAGES_COLLECTION].find_one({"_id": key, "tenant": tenant})
+            message = await self._database[MESSAGES_COLLECTION].find_one({"_id": key, "registration": registration})
         if message is None:
             return None
         events, more = await self._first(
-            EVENTS_COLLECTION, {"message": key, "tenant": tenant}, [("occurred_at_us", ASCENDING)], LONGEST_TIMELINE
+            EVENTS_COLLECTION,
+            {"message": key, "registration": registration},
+            [("occurred_at_us", ASCENDING)],
+            LONGEST_TIMELINE,
         )
         return message, events, more
 
     async def messages(
-        self, tenant: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
+        self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of messages, newest first, and the token of the next page (empty on the last)."""
-        return await self._page(MESSAGES_COLLECTION, "created_at_us", tenant, filters, span, size, token)
+        return await self._page(MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token)
 
     async def events(
-        self, tenant: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
+        self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of events, newest arrival first, and the token of the next page (empty on the last)."""
-        return await self._page(EVENTS_COLLECTION, "received_at_us", tenant, filters, span, size, token)
+        return await self._page(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token)
 
     async def dead_letters(
-        self, tenant: str, filters: Mapping[str, Any], size: int, token: str
+        self, registration: str, filters: Mapping[str, Any], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of dead letters, newest first, without ``callback``; and the token of the next (empty on the last)."""
         return await self._page(
-            DEAD_LETTERS_COLLECTION, "first_seen_at_us", tenant, filters, (0, 0), size, token, without="callback"
+            DEAD_LETTERS_COLLECTION, "first_seen_at_us", registration, filters, (0, 0), size, token, without="callback"
         )
 
-    async def communication(self, tenant: str, communication_id: str) -> Document | None:
+    async def communication(self, registration: str, communication_id: str) -> Document | None:
         """The counts of a communication; None if nothing belongs to it."""
         async with mongo.translated():
             found: Document | None = await self._database[COMMUNICATIONS_COLLECTION].find_one(
-                {"_id": communication_key(tenant, communication_id), "tenant": tenant}
+                {"_id": communication_key(registration, communication_id), "registration": registration}
             )
         # A message that moved to another communication leaves zeros behind, or nothing if both came in one batch.
         if found is None or not (found["messages"] or any(found.get("events", {}).values())):
             return None
         return found
 
-    async def dead_letter(self, tenant: str, dead_letter_id: str) -> Document | None:
+    async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
         """A dead letter; None if unknown."""
         async with mongo.translated():
             found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one(
-                {"_id": dead_letter_id, "tenant": tenant}
+                {"_id": dead_letter_id, "registration": registration}
             )
         return found
 
-    async def close_dead_letter(self, tenant: str, letter: Document, state: str) -> Document | None:
+    async def close_dead_letter(self, registration: str, letter: Document, state: str) -> Document | None:
         """Set the state of an open dead letter that has not been refused again since ``letter`` was read."""
         async with mongo.translated():
             found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one_and_update(
-                {"_id": letter["_id"], "tenant": tenant, "state": "open", "stream_seq": letter["stream_seq"]},
+                {
+                    "_id": letter["_id"],
+                    "registration": registration,
+                    "state": "open",
+                    "stream_seq": letter["stream_seq"],
+                },
                 {"$set": {"state": state}},
                 return_document=True,
             )
@@ -106,7 +117,7 @@ class MongoReads:
         self,
         collection: str,
         time_field: str,
-        tenant: str,
+        registration: str,
         filters: Mapping[str, Any],
         span: tuple[int, int],
         size: int,
@@ -115,7 +126,9 @@ class MongoReads:
         without: str = "",
     ) -> tuple[list[Document], str]:
         size = _page_size(size)
-        conditions: list[Document] = [{"tenant": tenant, **{name: value for name, value in filters.items() if value}}]
+        conditions: list[Document] = [
+            {"registration": registration, **{name: value for name, value in filters.items() if value}}
+        ]
         if span[0]:
             conditions.append({time_field: {"$gte": span[0]}})
         if span[1]:

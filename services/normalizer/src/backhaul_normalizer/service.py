@@ -11,7 +11,7 @@ from backhaul_common.ids import new_callback_id
 from backhaul_common.logs import get_logger
 from backhaul_common.mongo import Document
 from backhaul_common.names import channel_key
-from backhaul_common.tenants import TenantDirectory
+from backhaul_common.tenants import Tenant, TenantDirectory
 from backhaul_common.tracing import current_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
@@ -26,11 +26,11 @@ _NOT_OPEN = "Only an open dead letter can be replayed or discarded."
 class DeadLetters(Protocol):
     """Where dead letters are looked up and closed."""
 
-    async def dead_letter(self, tenant: str, dead_letter_id: str) -> Document | None:
+    async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
         """The dead letter, or None."""
         ...
 
-    async def close_dead_letter(self, tenant: str, letter: Document, state: str) -> Document | None:
+    async def close_dead_letter(self, registration: str, letter: Document, state: str) -> Document | None:
         """Close it unless it changed since it was read; None if it did."""
         ...
 
@@ -59,6 +59,13 @@ class NormalizerUseCases:
         self._callbacks = callbacks
         self._log = get_logger(component="use_cases")
 
+    async def tenant(self, tenant_id: str) -> Tenant:
+        """The tenant, read at once if this copy has not heard of it. NOT_FOUND; UNAVAILABLE."""
+        tenant = self._directory.get(tenant_id) or await self._directory.reload(tenant_id)
+        if tenant is None:
+            raise BackhaulError(Code.NOT_FOUND, "There is no such tenant.", field="tenant_id", fix="Check the id.")
+        return tenant
+
     def dry_run(
         self, tenant_id: str, channel: str, method: str, url: str, headers: bytes, body: bytes
     ) -> tuple[Sequence[Fact], Sequence[Rejection]]:
@@ -75,6 +82,7 @@ class NormalizerUseCases:
         callback = Callback(
             id=new_callback_id(),
             tenant_id=tenant_id,
+            registration=tenant.registration if tenant is not None else "",
             channel=configured.key,
             provider=configured.provider,
             method=method or "POST",
@@ -99,21 +107,20 @@ class NormalizerUseCases:
 
         Published before it is closed: a crash in between leaves it open, and what is replayed twice counts once.
         """
-        letter = await self._open(tenant_id, dead_letter_id)
-        tenant = self._directory.get(tenant_id)
-        if tenant is None:
-            raise BackhaulError(Code.NOT_FOUND, "There is no such tenant.", field="tenant_id")
+        tenant = await self.tenant(tenant_id)
+        letter = await self._open(tenant.registration, dead_letter_id)
         callback = Callback.FromString(letter["callback"])
         callback.source = callback_pb2.SOURCE_REPLAY
         callback.traceparent = current_traceparent()
         await self._callbacks.publish(tenant.queue_path, callback, f"replay-{dead_letter_id}-{letter['occurrences']}")
         self._log.info("dead_letter_replayed", tenant=tenant_id, dead_letter_id=dead_letter_id)
-        return await self._close(tenant_id, letter, "replayed")
+        return await self._close(tenant.registration, letter, "replayed")
 
     async def discard(self, tenant_id: str, dead_letter_id: str) -> Document:
         """Close a dead letter without processing it."""
-        letter = await self._open(tenant_id, dead_letter_id)
-        closed = await self._close(tenant_id, letter, "discarded")
+        registration = (await self.tenant(tenant_id)).registration
+        letter = await self._open(registration, dead_letter_id)
+        closed = await self._close(registration, letter, "discarded")
         if closed["state"] == "open":
             raise BackhaulError(
                 Code.FAILED_PRECONDITION,
@@ -123,8 +130,8 @@ class NormalizerUseCases:
         self._log.info("dead_letter_discarded", tenant=tenant_id, dead_letter_id=dead_letter_id)
         return closed
 
-    async def _open(self, tenant_id: str, dead_letter_id: str) -> Document:
-        letter = await self._dead_letters.dead_letter(tenant_id, dead_letter_id)
+    async def _open(self, registration: str, dead_letter_id: str) -> Document:
+        letter = await self._dead_letters.dead_letter(registration, dead_letter_id)
         if letter is None:
             raise BackhaulError(Code.NOT_FOUND, "There is no such dead letter.", field="id")
         if letter["state"] != "open":
@@ -133,9 +140,9 @@ class NormalizerUseCases:
             )
         return letter
 
-    async def _close(self, tenant_id: str, letter: Document, state: str) -> Document:
-        closed = await self._dead_letters.close_dead_letter(tenant_id, letter, state)
+    async def _close(self, registration: str, letter: Document, state: str) -> Document:
+        closed = await self._dead_letters.close_dead_letter(registration, letter, state)
         if closed is not None:
             return closed
         # Refused again already, or closed by somebody else: what is true now is the answer.
-        return await self._dead_letters.dead_letter(tenant_id, letter["_id"]) or letter
+        return await self._dead_letters.dead_letter(registration, letter["_id"]) or letter

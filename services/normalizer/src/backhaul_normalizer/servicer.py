@@ -53,6 +53,9 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         self._data = data
         self._settled = settled
 
+    async def _registration(self, request: _OfTenant) -> str:
+        return (await self._use_cases.tenant(_tenant(request))).registration
+
     async def Normalize(self, request: pb.NormalizeRequest, context: Any) -> pb.NormalizeResponse:
         """A dry run."""
         facts, rejections = self._use_cases.dry_run(
@@ -68,7 +71,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Any) -> pb.GetMessageResponse:
         """State and timeline of one message."""
-        found = await self._reads.message(_tenant(request), request.channel, request.message_id)
+        found = await self._reads.message(await self._registration(request), request.channel, request.message_id)
         if found is None:
             raise BackhaulError(Code.NOT_FOUND, "No event has named such a message.", field="message_id")
         message, events, more = found
@@ -79,7 +82,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Any) -> pb.ListMessagesResponse:
         """Messages, newest first."""
         rows, token = await self._reads.messages(
-            _tenant(request),
+            await self._registration(request),
             {
                 "channel": channel_key(request.channel),
                 "state": _kind(request.state),
@@ -96,7 +99,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
         """Events, newest arrival first."""
-        tenant = _tenant(request)
+        registration = await self._registration(request)
         filters = {
             "channel": channel_key(request.channel),
             "kind": _kind(request.kind),
@@ -112,15 +115,15 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                     field="channel",
                     fix="Name the channel too.",
                 )
-            filters["message"] = message_key(tenant, channel_key(request.channel), request.message_id)
+            filters["message"] = message_key(registration, channel_key(request.channel), request.message_id)
         rows, token = await self._reads.events(
-            tenant, filters, (request.from_us, request.to_us), request.page_size, request.page_token
+            registration, filters, (request.from_us, request.to_us), request.page_size, request.page_token
         )
         return pb.ListEventsResponse(events=[_event(row) for row in rows], next_page_token=token)
 
     async def GetCommunication(self, request: pb.GetCommunicationRequest, context: Any) -> pb.GetCommunicationResponse:
         """Counts of one communication."""
-        row = await self._reads.communication(_tenant(request), request.communication_id)
+        row = await self._reads.communication(await self._registration(request), request.communication_id)
         if row is None:
             raise BackhaulError(Code.NOT_FOUND, "No event has named such a communication.", field="communication_id")
         fulfilment = row.get("fulfilment", {})
@@ -145,7 +148,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
         """Dead letters, newest first, without their bodies."""
         rows, token = await self._reads.dead_letters(
-            _tenant(request),
+            await self._registration(request),
             {"channel": channel_key(request.channel), "state": _DEAD_LETTER_NAMES.get(request.state, "")},
             request.page_size,
             request.page_token,
@@ -156,7 +159,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def GetDeadLetter(self, request: pb.GetDeadLetterRequest, context: Any) -> pb.GetDeadLetterResponse:
         """One dead letter with its body."""
-        row = await self._reads.dead_letter(_tenant(request), request.id)
+        row = await self._reads.dead_letter(await self._registration(request), request.id)
         if row is None:
             raise BackhaulError(Code.NOT_FOUND, "There is no such dead letter.", field="id")
         return pb.GetDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
@@ -175,19 +178,37 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
         """How much a tenant has stored."""
-        return pb.GetUsageResponse(**await self._data.usage(_tenant(request)))
+        return pb.GetUsageResponse(**await self._data.usage(_deleted(request)))
 
     async def PurgeTenant(self, request: pb.PurgeTenantRequest, context: Any) -> pb.PurgeTenantResponse:
         """Delete all that a tenant has stored."""
-        tenant = _tenant(request)
+        registration = _deleted(request)
         # What was on its way into the store when the tenant's deletion began must be there to be deleted.
         await self._settled()
-        return pb.PurgeTenantResponse(deleted=await self._data.purge(tenant))
+        return pb.PurgeTenantResponse(deleted=await self._data.purge(registration))
 
 
 class _OfTenant(Protocol):
     @property
     def tenant_id(self) -> str: ...
+
+
+class _OfRegistration(_OfTenant, Protocol):
+    @property
+    def registration(self) -> str: ...
+
+
+def _deleted(request: _OfRegistration) -> str:
+    """The registration that is named. It may be gone from the directory: that is what a deletion is about."""
+    _tenant(request)
+    if not request.registration:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            "The registration is missing: a tenant's id may be somebody else's by now.",
+            field="registration",
+            fix="Set the registration of the tenant as it was read.",
+        )
+    return request.registration
 
 
 def _tenant(request: _OfTenant) -> str:

@@ -26,6 +26,7 @@ class Rejection(msgspec.Struct, gc=False):
 
     id: str
     tenant: str
+    registration: str
     channel: str
     provider: str
     reason: str
@@ -45,7 +46,7 @@ class Committed:
 
 def _newest_first(time_field: str, *leading: str, **options: object) -> IndexModel:
     keys = [
-        ("tenant", ASCENDING),
+        ("registration", ASCENDING),
         *((name, ASCENDING) for name in leading),
         (time_field, DESCENDING),
         ("_id", DESCENDING),
@@ -74,7 +75,7 @@ INDEXES = {
         _partial("created_at_us", "communication_id"),
         _partial("created_at_us", "error_code"),
     ],
-    COMMUNICATIONS_COLLECTION: [IndexModel([("tenant", ASCENDING)])],
+    COMMUNICATIONS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     DEAD_LETTERS_COLLECTION: [_newest_first("first_seen_at_us")],
 }
 
@@ -175,7 +176,7 @@ def _rejection_update(one: Rejection) -> Document:
         "u": [
             {
                 "$set": {
-                    "tenant": {"$literal": one.tenant},
+                    "registration": {"$literal": one.registration},
                     "channel": {"$literal": one.channel},
                     "provider": {"$literal": one.provider},
                     "reason": {"$literal": one.reason},
