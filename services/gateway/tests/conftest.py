@@ -147,7 +147,7 @@ class Running:
 
     async def stored(self) -> list[list[Callback]]:
         """The stream's messages, each with its callbacks."""
-        client = await nats.connect(self.settings.nats_url)
+        client = await nats.connect(self.settings.nats_url.split(","))
         try:
             js = client.jetstream()
             state = (await js.stream_info("CALLBACKS")).state

@@ -119,10 +119,10 @@ class Rig:
         return ack.seq
 
     @asynccontextmanager
-    async def another(self) -> AsyncIterator[None]:
-        """One more copy of the normalizer, for the length of the block."""
+    async def another(self, **settings: Any) -> AsyncIterator[None]:
+        """One more copy of the normalizer, for the length of the block; ``settings`` differ from the first one's."""
         stop = asyncio.Event()
-        own = self.settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{choose_ports(1)[0]}"})
+        own = self.settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{choose_ports(1)[0]}", **settings})
         task = asyncio.create_task(app.run(own, stop))
         try:
             yield
@@ -172,14 +172,15 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
     async def create(*, copies: int = 1, **overrides: Any) -> AsyncIterator[Rig]:
         async with AsyncExitStack() as stack:
             port = choose_ports(1)[0]
-            settings = NormalizerSettings(
-                nats_url=fresh_nats.uri,
-                mongo_uri=mongo_server.uri,
-                mongo_database=mongo_database,
-                normalizer_grpc_listen=f"127.0.0.1:{port}",
-                log_level="warning",
+            values: dict[str, Any] = {
+                "nats_url": fresh_nats.uri,
+                "mongo_uri": mongo_server.uri,
+                "mongo_database": mongo_database,
+                "normalizer_grpc_listen": f"127.0.0.1:{port}",
+                "log_level": "warning",
                 **overrides,
-            )
+            }
+            settings = NormalizerSettings(**values)
             client = mongo.connect(mongo_server.uri)
             stack.callback(client.close)
             connection = await nats.connect(fresh_nats.uri)

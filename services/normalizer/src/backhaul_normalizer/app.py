@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 from backhaul_channels import load_adapters
 from backhaul_common import jetstream, logs, mongo
+from backhaul_common.connection import Connection
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import PARKED_MESSAGES, Metrics
@@ -56,7 +57,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         readiness.add("tenants", directory.check)
         readiness.add("mongodb", store.ping)
 
-        nats = NatsClient()
+        nats = Connection()
         js = nats.jetstream(timeout=5)
         feed = FairFeed(nats, js, directory, settings)
         readiness.add("nats", feed.check)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
+from backhaul_common.connection import require_connected
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
@@ -311,8 +312,7 @@ class FairFeed:
 
     async def check(self) -> None:
         """A readiness check: the connection stands, and callbacks are asked for from a consumer that is there."""
-        if not self._client.is_connected:
-            raise ConnectionError("NATS is away")
+        require_connected(self._client)
         if not self._running:
             raise ConnectionError("callbacks are not asked for yet")
         try:

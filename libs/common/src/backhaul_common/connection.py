@@ -1,0 +1,156 @@
+"""nats-py's client, mended where it waits without end for a connection that is dead, or gives one up for good.
+
+Everything here overrides private methods of nats-py 2.16; the lock file pins it, and the tests go through each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any
+from urllib.parse import ParseResult
+
+import nats.errors
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
+from nats.aio.transport import TcpTransport
+
+from backhaul_common.logs import get_logger
+
+PING_INTERVAL_S = 2.5
+MOST_OUTSTANDING_PINGS = 2
+"""A dead connection is given up at the third ping, 7.5 s after its last answer at the latest."""
+
+LAST_WORDS_S = 0.5
+"""How long a connection that is being closed may take to send what it still holds."""
+
+STUCK_S = 8.0
+"""How long a connection may take nothing of what waits to be sent."""
+
+OLDEST_SERVER = (2, 14, 5)
+"""Releases before it lose schedules, pulls that are bounded in bytes, and positions after a recovery, in this way or
+that. (Release notes of nats-server 2.12.x and 2.14.x.)"""
+
+
+class ServerTooOldError(nats.errors.Error):
+    """The server is older than what the streams need."""
+
+
+class Connection(Client):
+    """A client whose connection is never waited for longer than its peer is alive, and that always reconnects.
+
+    With ``keep_unsent`` false, what waits to be sent is dropped when the connection is lost, instead of being sent over
+    the next one.
+    """
+
+    def __init__(self, *, keep_unsent: bool = True) -> None:
+        super().__init__()
+        self.keep_unsent = keep_unsent
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if s.uri.scheme in ("ws", "wss"):
+            await super()._connect_to_server(s)
+            return
+        s.last_attempt = time.monotonic()
+        if not isinstance(self._transport, _Link):
+            self._transport = _Link()  # type: ignore[no-untyped-call]  # nats-py's constructor is not annotated
+        await self._transport.connect(
+            s.uri, buffer_size=DEFAULT_BUFFER_SIZE, connect_timeout=self.options["connect_timeout"]
+        )
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # The server's first words, before anything is said to it. What is raised here is tried again, like a failure.
+        version = str(info.get("version", ""))
+        if initial_connection and version and _numbers(version) < OLDEST_SERVER:
+            oldest = ".".join(map(str, OLDEST_SERVER))
+            raise ServerTooOldError(f"nats-server {version} is too old: {oldest} or newer is needed.")
+        await super()._process_info(info, initial_connection)
+
+    async def _attempt_reconnect(self) -> None:
+        if not self.keep_unsent:
+            self._pending.clear()
+            self._pending_data_size = 0
+        await super()._attempt_reconnect()
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good after any error but two. The server ends the connection after most of them, and all
+        # may pass: a limit of connections, a user whose credentials expired and are being renewed, a restart.
+        if "permissions violation" in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+
+def require_connected(client: Client) -> None:
+    """Raises ConnectionError, with words for whoever operates the service, when ``client`` has no connection."""
+    if not client.is_connected:
+        error = client.last_error
+        raise ConnectionError(str(error) if isinstance(error, ServerTooOldError) else "NATS is away")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """2.14.5-RC.1 is (2, 14, 5): a release that is being tried counts as what it will be."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+class _Link(TcpTransport):
+    """A TCP connection that ends when it is told to, also where the peer takes nothing any more.
+
+    asyncio closes a connection when all that was written has been sent. A peer that went silent never takes it, and
+    the operating system tries for a quarter of an hour.
+    """
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        # nats-py forgets the connection on which a handshake failed. A server that accepts and then says nothing would
+        # collect one more with every attempt.
+        self._abort()
+        await super().connect(uri, buffer_size, connect_timeout)
+
+    async def drain(self) -> None:
+        writer = self._io_writer
+        if writer is None:
+            return
+        watch = _Watch(writer.transport) if writer.transport.get_write_buffer_size() else None
+        try:
+            await super().drain()  # type: ignore[no-untyped-call]  # as above
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    async def wait_closed(self) -> None:
+        # By a timer and not by a timeout: cancelled, asyncio's wait_closed would raise that for ever after.
+        timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self._abort)
+        try:
+            await super().wait_closed()  # type: ignore[no-untyped-call]  # as above
+        finally:
+            timer.cancel()
+
+    def _abort(self) -> None:
+        for writer in (self._io_writer, self._bare_io_writer):
+            if writer is not None:
+                writer.transport.abort()
+
+
+class _Watch:
+    """Aborts ``transport`` when it takes nothing for ``STUCK_S``; however slowly it does take something, it may."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._look()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        self._size = self._transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(STUCK_S, self._judge)
+
+    def _judge(self) -> None:
+        if self._transport.get_write_buffer_size() < self._size:
+            self._look()
+            return
+        get_logger(component="nats").warning("nats_takes_nothing", unsent_bytes=self._size)
+        self._transport.abort()
