@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import msgspec
 import pytest
 from backhaul_channels import (
     Adapter,
+    ChannelSettings,
     EventKind,
     InvalidSecretError,
     MalformedError,
@@ -274,6 +276,51 @@ def test_every_entry_of_the_tables_is_held_by_a_case(adapter: Adapter, monkeypat
         if not noticed(name, {**table, entry: object()} if isinstance(table, Mapping) else table - {entry})
     ]
     assert not missing, f"no case holds {', '.join(missing)}"
+
+
+# What would matter in a field that is the provider's: codes, words and ids of any provider.
+HOSTILE = ("5.1.1", "21610", "550 5.1.1 no such user", "blocked", "Invalid Address", "STOP", "m9.filter", True, 1, 5.5)
+DECISIVE = (
+    *("kind", "key", "provider_status", "message_id", "provisional", "aliases", "references", "by_machine"),
+    *("recipient", "sender", "error_code", "error_text", "invalid_recipient"),
+)
+
+
+@each_adapter
+def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_not_have(adapter: Adapter) -> None:
+    """Whoever sends a message may give it parameters whose names are fields of other events.
+
+    Where a provider spreads them among its own fields, ``FIELDS`` in its ``mapping.py`` says by ``provider_status``
+    which fields an event has. Each case gets all the others, with values that would mean something.
+    """
+    fields = getattr(import_module(f"backhaul_channels.providers.{adapter.provider}.mapping"), "FIELDS", None)
+    if fields is None:
+        return  # Its bodies hold what the provider says and nothing else.
+    every = {*chain.from_iterable(fields.values())}
+    tried = set()
+    for case in event_cases(adapter.provider):
+        settings = adapter.settings_model(**case.get("settings", {}))
+        with suppress(MalformedError):
+            for part, before in readable_parts(adapter, case, settings):
+                if before.provider_status not in fields:
+                    continue
+                event = json.loads(part.decode("utf-8", "replace"))
+                foreign = every - {*fields[before.provider_status], *event}
+                for value in HOSTILE:
+                    added = dict.fromkeys(foreign, value)
+                    for spoiled in ({**added, **event}, {**event, **added}):
+                        after = adapter.normalize(json.dumps(spoiled).encode(), settings)
+                        for name in DECISIVE:
+                            assert getattr(after, name) == getattr(before, name), f"{case['name']}: {name} by {value!r}"
+                        assert foreign <= {name for name, _ in after.vars}
+                tried.add(before.provider_status)
+    assert tried == {*fields}, "each event of the table has a case"
+
+
+def readable_parts(adapter: Adapter, case: Case, settings: ChannelSettings) -> Iterator[tuple[bytes, NormalizedEvent]]:
+    for part in adapter.split(body_of(case)):
+        with suppress(MalformedError):
+            yield bytes(part), adapter.normalize(part, settings)
 
 
 @each_adapter

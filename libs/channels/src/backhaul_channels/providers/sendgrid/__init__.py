@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from backhaul_channels.adapter import Adapter, ChannelSettings, NormalizedEvent, Verifier
 from backhaul_channels.jsonparts import split_json
+from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
+from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
 from backhaul_channels.providers.sendgrid.normalize import normalize_event
 from backhaul_channels.providers.sendgrid.verify import SendGridVerifier
+
+_OVERWRITTEN = "SendGrid has a field of that name, which replaces a custom argument in some of its events or in all."
 
 
 class SendGridSettings(ChannelSettings):
@@ -26,8 +30,29 @@ class SendGridSettings(ChannelSettings):
         default=("sg_message_id", "smtp-id"),
         min_length=1,
         max_length=8,
-        description="Keys of the event, custom arguments among them; the first that it has names the message.",
+        description="Keys of the event that name its message: custom arguments, sg_message_id and smtp-id. The first "
+        "that an event has counts; where that is not sg_message_id, the recipient is part of the name. SendGrid's own "
+        "two follow where they are left out.",
     )
+
+    @field_validator("communication_keys")
+    @classmethod
+    def _can_join(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            if key.casefold() != "category" and key.casefold() in UNKNOWN_FIELDS:
+                raise ValueError(f"{key!r} can join no message: {_OVERWRITTEN} Send the argument under another name.")
+        return keys
+
+    @field_validator("message_id_from")
+    @classmethod
+    def _can_name(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            if key not in (ONE_PERSON, ONE_MAIL) and key.casefold() in UNKNOWN_FIELDS:
+                raise ValueError(
+                    f"{key!r} can name no message: {_OVERWRITTEN} Use {ONE_PERSON!r}, {ONE_MAIL!r}, or a custom "
+                    "argument of another name."
+                )
+        return keys
 
 
 class SendGridAdapter(Adapter):
@@ -36,6 +61,8 @@ class SendGridAdapter(Adapter):
     provider: ClassVar[str] = "sendgrid"
     labels: ClassVar[tuple[str, ...]] = ("SendGrid",)
     settings_model: ClassVar[type[ChannelSettings]] = SendGridSettings
+    # Only the body and a timestamp are signed.
+    signs_url: ClassVar[bool] = False
 
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002 - none needed.
         return SendGridVerifier(secrets)

@@ -1,4 +1,8 @@
-"""SendGrid's words and what they mean here. Data only."""
+"""SendGrid's words and what they mean here. Data only.
+
+Unless another page is named, all of it is the Event Webhook Reference, read in November 2026:
+https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ from typing import Final
 
 from backhaul_channels.adapter import EventKind
 
-# https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event
 EVENTS: Final[Mapping[str, EventKind]] = {
     "processed": EventKind.QUEUED,
     "dropped": EventKind.REJECTED,
@@ -23,25 +26,41 @@ EVENTS: Final[Mapping[str, EventKind]] = {
 }
 
 # Why SendGrid did not even try, in the vocabulary that django-anymail uses: invalid, bounced, timed_out, blocked, spam,
-# unsubscribed, other. https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event#dropped
+# unsubscribed, other. Words are compared in lower case and without punctuation, up to a remark in brackets. "Invalid"
+# is how older versions of the page write "Invalid Address"; the last three come from django-anymail, which has seen
+# them as the reason or as the type of a drop.
 REJECT_REASONS: Final[Mapping[str, str]] = {
     "invalid smtpapi header": "other",
     "spam content": "spam",
-    "spam content (if spam checker app enabled)": "spam",
     "unsubscribed address": "unsubscribed",
     "bounced address": "bounced",
     "spam reporting address": "spam",
     "invalid": "invalid",
+    "invalid address": "invalid",
     "recipient list over package quota": "other",
+    "bounce": "bounced",
+    "blocked": "blocked",
+    "expired": "timed_out",
 }
+
+# What SendGrid writes into the type of a bounce or a drop. Any other type there is a custom argument of that name, as
+# neither event always has a type of its own.
+TYPES: Final = frozenset({"bounce", "blocked", "expired"})
 
 # https://www.twilio.com/docs/sendgrid/ui/analytics-and-reporting/bounce-and-block-classifications
 INVALID_ADDRESS_CLASSIFICATION = "invalid address"
 
-# The events whose status, reason or response speak of something that went wrong.
-ERROR_EVENTS = frozenset({"dropped", "bounce", "deferred"})
+# The events whose status, reason or response speak of something that went wrong, and where the text of it is looked
+# for, in this order. The table gives a deferral a reason, the examples and real deferrals have a response.
+ERROR_TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "dropped": ("reason",),
+    "bounce": ("reason",),
+    "deferred": ("response", "reason"),
+}
 
-# What may differ between two events of one message, word and second; without sg_event_id nothing else tells them apart.
+# What tells two events of one message, word and second apart where there is no sg_event_id: of the fields that are the
+# event's own, those that every event is asked for, and those of a few.
+IDENTITY: Final = ("email", "timestamp", "url", "reason")
 DISTINGUISHING: Final[Mapping[str, tuple[str, ...]]] = {
     "deferred": ("attempt",),
     "open": ("ip", "useragent"),
@@ -50,40 +69,84 @@ DISTINGUISHING: Final[Mapping[str, tuple[str, ...]]] = {
     "group_resubscribe": ("asm_group_id",),
 }
 
-# Every key that SendGrid itself sets, and the attribute that it becomes; "" for those that normalize.py reads by name,
-# and those that say nothing worth keeping. All other keys are the sender's custom arguments, which SendGrid spreads
-# over the event; where a custom argument has one of these names, SendGrid's own value wins.
-RESERVED: Final[Mapping[str, str]] = {
+# SendGrid spreads the sender's custom arguments over the event, beside its own fields. Where both have one name
+# SendGrid's value wins, so a field is SendGrid's exactly where the event is one that has it: FIELDS says which has
+# which. Each field has the attribute that it becomes; "" for those that normalize.py reads by name, and for those that
+# say nothing worth keeping. All other names are the sender's.
+# Parts of the table, in small letters since each of their entries counts where it is used.
+_always: Final[Mapping[str, str]] = {
     "email": "",
     "timestamp": "",
     "event": "",
     "sg_event_id": "",
-    "reason": "",
-    "status": "",
-    "category": "",
-    "type": "",
-    "sg_machine_open": "",
-    "url_offset": "",
-    "pool": "",
-    "newsletter": "",
     "sg_message_id": "",
     "smtp-id": "smtp_id",
-    "response": "response",
-    "attempt": "attempt",
-    "tls": "tls",
-    "cert_err": "cert_err",
-    "ip": "ip",
-    "useragent": "useragent",
-    "url": "url",
-    "asm_group_id": "asm_group_id",
-    "bounce_classification": "bounce_classification",
+    "category": "",
+    "unique_args": "",
+    "custom_args": "",
+    # Marketing Campaigns and accounts; the table leaves them out, the page's examples and real events have them.
+    "mc_stats": "mc_stats",
     "sg_content_type": "content_type",
     "sg_template_id": "template_id",
     "sg_template_name": "template_name",
+    "sg_user_id": "sg_user_id",
+    "post_type": "post_type",
+    "reseller_id": "reseller_id",
+}
+_group: Final[Mapping[str, str]] = {"asm_group_id": "asm_group_id"}
+# The talk with the recipient's server. The table has ip and tls for fewer events than real payloads do.
+_server: Final[Mapping[str, str]] = {"ip": "ip", "tls": "tls", "cert_err": "cert_err"}
+_reader: Final[Mapping[str, str]] = {"ip": "ip", "useragent": "useragent"}
+
+FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "processed": {**_always, **_group, "pool": ""},
+    "dropped": {**_always, **_group, "reason": "", "status": "", "type": "drop_type"},
+    "delivered": {**_always, **_group, **_server, "response": "response"},
+    "deferred": {
+        **_always,
+        **_group,
+        **_server,
+        "response": "response",
+        "reason": "",
+        "attempt": "attempt",
+        "domain": "domain",
+        "from": "",
+    },
+    "bounce": {
+        **_always,
+        **_group,
+        **_server,
+        "reason": "",
+        "status": "",
+        "type": "",
+        "bounce_classification": "bounce_classification",
+    },
+    "open": {**_always, **_group, **_reader, "sg_machine_open": "machine_open"},
+    "click": {**_always, **_group, **_reader, "url": "url", "url_offset": "", "newsletter": ""},
+    "spamreport": _always,
+    "unsubscribe": {**_always, "newsletter": ""},
+    "group_unsubscribe": {**_always, **_group, **_reader, "url": "url"},
+    "group_resubscribe": {**_always, **_group, **_reader, "url": "url"},
+    "account_status_change": {**_always, "type": "type"},
+}
+
+# Of an event that nothing here knows, whatever is SendGrid's anywhere is taken for SendGrid's, and only kept.
+UNKNOWN_FIELDS: Final[Mapping[str, str]] = {
+    **{name: attribute for fields in FIELDS.values() for name, attribute in fields.items()},
+    "status": "status",
+    "reason": "reason",
+    "type": "type",
+    "from": "from",
+}
+
+# SendGrid's as well in the events of a Single Send, which mc_stats marks.
+SINGLE_SEND: Final[Mapping[str, str]] = {
     "template_id": "marketing_template_id",
     "template_version_id": "marketing_template_version_id",
     "template_hash": "marketing_template_hash",
-    "mc_stats": "mc_stats",
     "phase_id": "phase_id",
     "send_at": "send_at",
 }
+
+# What the console's test button posts, and all examples of the page have: the first part of these mails' ids.
+TEST_MESSAGE = "14c5d75ce93.dfd.64b469"

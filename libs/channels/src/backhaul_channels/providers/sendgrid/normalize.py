@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
-
-import msgspec
 
 from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.sendgrid.mapping import (
-    DISTINGUISHING,
-    ERROR_EVENTS,
+    ERROR_TEXTS,
     EVENTS,
+    FIELDS,
     INVALID_ADDRESS_CLASSIFICATION,
     REJECT_REASONS,
-    RESERVED,
+    SINGLE_SEND,
+    TYPES,
+    UNKNOWN_FIELDS,
 )
+from backhaul_channels.providers.sendgrid.names import MAX_ID, fact_key, is_test, message_names, text_of
 
-# SendGrid's own limits are lower (100 characters for an event id, 10,000 bytes for all custom arguments); these only
-# keep a hostile or broken sender from filling the store.
-MAX_ID = 512
+# These only keep a hostile or broken sender from filling the store.
 MAX_EVENT = 64
 MAX_VALUE = 4096
 MAX_VARS = 256
@@ -32,7 +30,10 @@ MAX_VARS = 256
 _FIRST_MILLISECONDS = 100_000_000_000
 _LAST_SECOND = 253_402_300_799
 _NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
+# Of SMTP: 5.1.1, or a reply code alone.
+_STATUS = re.compile(r"\s*[245](\.[0-9]{1,3}\.[0-9]{1,3}|[0-9]{2})\s*", re.ASCII)
 _REPLY_CODE = re.compile(r"\s*([245][0-9]{2})\b", re.ASCII)
+_WORDS = re.compile(r"[a-z0-9]+", re.ASCII)
 
 
 def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> NormalizedEvent:
@@ -41,59 +42,87 @@ def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> Normalized
     Raises MalformedError, naming the field.
     """
     event = decode_object(part)
-    get = event.get
-    word = get("event")
-    if not isinstance(word, str) or not word or len(word) > MAX_EVENT:
-        raise MalformedError(f"event is missing, or no string of at most {MAX_EVENT} characters.")
-    word = word.lower()
-    kind = EVENTS.get(word)
-    occurred_at_us = _microseconds(get("timestamp"))
-    message_id = _message_id(event, message_id_from)
-    attributes, custom = _sort_fields(event, message_id_from)
+    word = _event_word(event.get("event"))
+    occurred_at_us = _microseconds(event.get("timestamp"))
+    names = message_names(event, message_id_from)
+    fields = _own_fields(word, event)
+    attributes, custom = _sort_fields(event, fields, message_id_from)
     if len(part) > MAX_VALUE:
         # A shorter event cannot hold a longer value, which spares the many short ones the cutting.
         attributes, custom = _cut(attributes), _cut(custom[:MAX_VARS])
-    category = get("category")
+    category = event.get("category")
     if category:
         _add_categories(category, custom)
-    provider_id = get("sg_message_id")
-    if provider_id and provider_id != message_id:
-        attributes.append(("sg_message_id", _text(provider_id)[:MAX_ID]))
+    provider_id = text_of(event.get("sg_message_id")).strip()
+    if provider_id and provider_id != names.message_id:
+        attributes.append(("sg_message_id", provider_id[:MAX_ID]))
+    if is_test(event):
+        attributes.append(("test", "true"))
     error_code = error_text = ""
     invalid_recipient = False
-    if kind is None:
-        kind = EventKind.UNKNOWN
-        _add_unread(event, attributes)
-    elif word in ERROR_EVENTS:
-        error_code, error_text = _error(event)
-        invalid_recipient = _add_refusal(word, event, attributes)
-    machine_open = get("sg_machine_open")
-    if machine_open is not None:
-        attributes.append(("machine_open", scalar_text(machine_open) or ""))
+    if word in ERROR_TEXTS:
+        error_code, error_text = _error(word, event, fields)
+        invalid_recipient = _add_refusal(word, event, fields, attributes)
     return NormalizedEvent(
-        kind=kind,
-        key=_key(event, word, message_id),
+        kind=EVENTS.get(word, EventKind.UNKNOWN),
+        key=fact_key(event, word, fields, names.message_id),
         provider_status=word,
-        message_id=message_id,
-        recipient=_text(get("email"))[:MAX_ID],
+        message_id=names.message_id,
+        recipient=text_of(event.get("email"))[:MAX_ID],
+        sender=text_of(event.get("from"))[:MAX_ID] if word == "deferred" else "",
         occurred_at_us=occurred_at_us,
         error_code=error_code,
         error_text=error_text,
         invalid_recipient=invalid_recipient,
+        provisional=names.provisional,
+        by_machine=word == "open" and text_of(event.get("sg_machine_open")).strip().lower() in ("true", "1"),
+        aliases=names.aliases,
+        references=names.references,
         vars=custom,
         attributes=attributes,
     )
 
 
+def _event_word(value: object) -> str:
+    """The event as the table writes it, whatever its case and whatever stands between its words."""
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if not word or len(word) > MAX_EVENT:
+        raise MalformedError(f"event is missing, or no string of at most {MAX_EVENT} characters.")
+    if word in FIELDS:
+        return word
+    words = _WORDS.findall(word)
+    # The documentation writes "spam report" in one place and "spamreport" in all others.
+    for spelling in ("_".join(words), "".join(words)):
+        if spelling in FIELDS:
+            return spelling
+    return word
+
+
+def _own_fields(word: str, event: Mapping[str, Any]) -> Mapping[str, str]:
+    """The fields that are SendGrid's in this event, each with its attribute; every other one is the sender's."""
+    fields = FIELDS.get(word, UNKNOWN_FIELDS)
+    if "mc_stats" in event:
+        fields = {**fields, **SINGLE_SEND}
+    if word not in ("bounce", "dropped"):
+        return fields
+    # SendGrid leaves both out of some bounces and drops. What is there then is a custom argument of that name.
+    foreign = set()
+    if "status" in event and not _STATUS.fullmatch(text_of(event["status"])):
+        foreign.add("status")
+    if "type" in event and _plain(event["type"]) not in TYPES:
+        foreign.add("type")
+    return {name: attribute for name, attribute in fields.items() if name not in foreign} if foreign else fields
+
+
 def _sort_fields(
-    event: Mapping[str, Any], message_id_from: tuple[str, ...]
+    event: Mapping[str, Any], fields: Mapping[str, str], message_id_from: tuple[str, ...]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(attributes, vars): what SendGrid says, and what the sender attached."""
     attributes: list[tuple[str, str]] = []
     custom: list[tuple[str, str]] = []
-    reserved = RESERVED.get
+    own = fields.get
     for name, value in event.items():
-        attribute = reserved(name)
+        attribute = own(name)
         if attribute == "":
             continue
         text = value if type(value) is str else scalar_text(value)
@@ -119,61 +148,36 @@ def _add_categories(category: object, custom: list[tuple[str, str]]) -> None:
             custom.append(("category", text[:MAX_VALUE]))
 
 
-def _message_id(event: Mapping[str, Any], message_id_from: tuple[str, ...]) -> str:
-    for name in message_id_from:
-        value = _text(event.get(name))
-        if value:
-            if len(value) > MAX_ID:
-                raise MalformedError(f"{name} is longer than {MAX_ID} characters.")
-            return value
-    return ""
-
-
-def _key(event: Mapping[str, Any], word: str, message_id: str) -> str:
-    event_id = _text(event.get("sg_event_id"))
-    if event_id:
-        if len(event_id) > MAX_ID:
-            raise MalformedError(f"sg_event_id is longer than {MAX_ID} characters.")
-        # The documentation shows one id on events of different types, so the id alone might drop one of them.
-        return f"{event_id}:{word}"
-    identity = [message_id, word, *(_text(event.get(name)) for name in ("email", "timestamp", "url", "reason"))]
-    own = [_text(event.get(name)) for name in DISTINGUISHING.get(word, ())]
-    # Keys are contracts, so an event without these fields keeps the key that the others alone give it.
-    if any(own):
-        identity += own
-    # Encoded as JSON, so that no two lists run together into the same bytes.
-    return f"sha256:{sha256(msgspec.json.encode(identity)).hexdigest()[:40]}"
-
-
-def _error(event: Mapping[str, Any]) -> tuple[str, str]:
+def _error(word: str, event: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[str, str]:
     """(code, text): SMTP's enhanced status, or else the reply code that the text begins with."""
-    text = _text(event.get("reason")) or _text(event.get("response"))
-    code = _text(event.get("status"))
+    text = next((text for name in ERROR_TEXTS[word] if (text := text_of(event.get(name)))), "")
+    code = text_of(event.get("status")).strip() if "status" in fields else ""
     if not code:
         reply = _REPLY_CODE.match(text)
         code = reply[1] if reply else ""
-    return code[:MAX_EVENT], text[:MAX_VALUE]
+    return code, text[:MAX_VALUE]
 
 
-def _add_refusal(word: str, event: Mapping[str, Any], attributes: list[tuple[str, str]]) -> bool:
+def _add_refusal(
+    word: str, event: Mapping[str, Any], fields: Mapping[str, str], attributes: list[tuple[str, str]]
+) -> bool:
     """Adds what a refused message was refused for; returns whether the address itself is invalid."""
+    kind = _plain(event.get("type")) if "type" in fields else ""
     if word == "dropped":
-        reason = REJECT_REASONS.get(_text(event.get("reason")).strip().lower(), "other")
+        reason = REJECT_REASONS.get(_plain(event.get("reason"))) or REJECT_REASONS.get(kind, "other")
         attributes.append(("reject_reason", reason))
         return reason == "invalid"
     if word == "bounce":
-        # Without a type it is a bounce proper; only blocks are always marked.
-        attributes.append(("bounce_type", (_text(event.get("type")) or "bounce").lower()[:MAX_EVENT]))
-        return _text(event.get("bounce_classification")).lower() == INVALID_ADDRESS_CLASSIFICATION
+        # Without a type it is a bounce proper; only blocks are always marked. A block is a matter of the moment, also
+        # where it is classified as the address's fault, and SendGrid goes on sending there.
+        attributes.append(("bounce_type", kind or "bounce"))
+        return kind in ("", "bounce") and _plain(event.get("bounce_classification")) == INVALID_ADDRESS_CLASSIFICATION
     return False
 
 
-def _add_unread(event: Mapping[str, Any], attributes: list[tuple[str, str]]) -> None:
-    """Keeps, of an event that nothing here understands, what is otherwise read only for the kinds that have it."""
-    for name in ("type", "status", "reason"):
-        text = _text(event.get(name))
-        if text:
-            attributes.append((name, text[:MAX_VALUE]))
+def _plain(value: object) -> str:
+    """A text's words in lower case, without punctuation and without the remark in brackets that may follow."""
+    return " ".join(_WORDS.findall(text_of(value)[:MAX_VALUE].partition("(")[0].lower()))
 
 
 def _microseconds(timestamp: object) -> int:
@@ -190,8 +194,3 @@ def _microseconds(timestamp: object) -> int:
     if not 0 < number * scale <= _LAST_SECOND * 1_000_000:
         raise MalformedError("timestamp is no unix time in seconds or milliseconds between the years 1970 and 9999.")
     return round(number * scale)
-
-
-def _text(value: object) -> str:
-    # Nearly all values are strings; asking for the type first saves a call for each.
-    return value if type(value) is str else scalar_text(value) or ""
