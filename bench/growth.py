@@ -14,6 +14,7 @@ from backhaul_common.names import (
     EVENTS_COLLECTION,
     EVENTS_STREAM,
     MESSAGES_COLLECTION,
+    META_COLLECTION,
     TENANTS_COLLECTION,
 )
 from generators import RawSockets, raw_request, write_requests
@@ -175,6 +176,7 @@ async def _fill_store(site: Installation, events: int) -> None:
     """A second database with ``events`` events and their messages, like those that the normalizer has just stored."""
     source, target = site.database, site.mongo[_FULL]
     tenants = await source[TENANTS_COLLECTION].find({}).to_list(None)
+    await target[META_COLLECTION].insert_many(await source[META_COLLECTION].find({}).to_list(None))
     await target[TENANTS_COLLECTION].insert_many(tenants)
     messages = [os.urandom(16).hex() for _ in range(events // 3)]
     await _copies(source[EVENTS_COLLECTION], target[EVENTS_COLLECTION], messages, 3)

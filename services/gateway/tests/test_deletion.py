@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from backhaul_common import mongo
 from backhaul_common.names import TENANTS_COLLECTION
+from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
 from backhaul_gateway.normalizer import NormalizerData
 from backhaul_gateway.store import MongoTenantStore
@@ -95,7 +96,8 @@ async def test_a_refused_deletion_does_not_keep_a_purge_from_its_end(
 async def test_nothing_is_written_to_another_registration(gateway: Running) -> None:
     client = mongo.connect(gateway.settings.mongo_uri.get_secret_value())
     try:
-        store = MongoTenantStore(mongo.database(client, gateway.settings.mongo_database)[TENANTS_COLLECTION])
+        database = mongo.database(client, gateway.settings.mongo_database)
+        store = MongoTenantStore(database[TENANTS_COLLECTION], StoreFormat(database))
         now = utc_now()
         new = Tenant(id="acme", registration="acme.2", name="New", queue_path="acme", created_at=now, updated_at=now)
         old = new.model_copy(update={"name": "Old", "status": "deleting", "registration": "acme.1"})

@@ -26,6 +26,7 @@ from backhaul_common.names import (
     callbacks_subject,
 )
 from backhaul_common.rpc import connect
+from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Channel, Tenant
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import choose_ports
@@ -186,6 +187,8 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
             connection = await nats.connect(fresh_nats.uri)
             stack.push_async_callback(connection.close)
             await jetstream.ensure_streams(connection.jetstream(), settings)
+            # Tests write tenants before a normalizer has seen the database.
+            await StoreFormat(mongo.database(client, mongo_database)).ensure()
             for copy in range(copies):
                 stop = asyncio.Event()
                 own = (

@@ -1,47 +1,28 @@
-"""What is left of a tenant that was deleted."""
+"""What is left of a registration that was purged, and what of all others."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from backhaul_channels import load_adapters
-from backhaul_common.names import TENANTS_COLLECTION
-from backhaul_common.tenants import TenantDirectory
-from backhaul_normalizer.normalize import Normalizer
+from backhaul_common.store_format import StoreFormat
 from backhaul_normalizer.purge import TenantData
-from backhaul_normalizer.store import MongoEventStore
+from backhaul_normalizer.store import INDEXES
 
 
-async def test_what_another_copy_commits_after_the_purge_goes_too(rig_factory: Any, make: Any) -> None:
+async def test_a_purge_takes_one_registration_out_of_every_collection(rig_factory: Any) -> None:
     async with rig_factory(copies=0) as rig:
-        acme, other = make.tenant("acme"), make.tenant("other")
-        await rig.register(acme, other)
-        directory = TenantDirectory(rig.database[TENANTS_COLLECTION])
-        await directory.refresh()
-        normalizer = Normalizer(load_adapters(), directory)
-        store = MongoEventStore(rig.client, rig.database)
-        await store.prepare()
-        data = TenantData(rig.database, linger_s=0.5)
-
-        def read(of: Any, sid: str) -> Any:
-            callbacks = (
-                make.callback(of, make.twilio(sid, "sent"), query="communicationId=spring"),
-                make.callback(of, sid),
-            )
-            facts, refused = (list(normalizer.read(one, 1)) for one in callbacks)
-            return facts, refused
-
-        early, late, others = read(acme, "SM1"), read(acme, "SM2"), read(other, "SM1")
-        for facts, refused in (early, others):
-            await store.commit(facts, [], refused)
-        assert await data.purge("acme.1") == 4
-        # A copy that had taken it before it heard of the deletion, and somebody who has the id since.
-        await store.commit(late[0], [], late[1])
-        facts, refused = read(acme, "SM3")
-        await store.commit(facts, [], refused)
-        await data.lingered()
-        assert [row["message_id"] for row in await rig.rows("messages") if row["registration"] == "acme.1"] == ["SM3"]
-        whole = {"events": 1, "messages": 1, "communications": 1, "dead_letters": 1}
-        assert await data.usage("other.1") == whole
-        # What was counted into the communication of both went with it: it had been heard of before the deletion.
-        assert await data.usage("acme.1") == {**whole, "communications": 0}
+        data = TenantData(rig.database, StoreFormat(rig.database))
+        # Another life of the same id, and an id that begins alike.
+        others = ("acme.2", "acme.10", "acme-2.1", "globex.1")
+        for name in INDEXES:
+            for registration in ("acme.1", *others):
+                documents = [{"_id": f"{registration} {n}", "registration": registration} for n in range(3)]
+                await rig.database[name].insert_many(documents)
+        assert set((await data.usage("acme.1")).values()) == {3}
+        assert await data.purge("acme.1") == 3 * len(INDEXES)
+        assert set((await data.usage("acme.1")).values()) == {0}
+        for name in INDEXES:
+            left = sorted(row["registration"] for row in await rig.rows(name))
+            assert left == sorted(3 * others), name
+        # Once more, as a gateway does that was interrupted.
+        assert await data.purge("acme.1") == 0

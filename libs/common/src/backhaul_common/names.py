@@ -20,6 +20,17 @@ EVENTS_COLLECTION = "events"
 MESSAGES_COLLECTION = "messages"
 COMMUNICATIONS_COLLECTION = "communications"
 DEAD_LETTERS_COLLECTION = "dead_letters"
+META_COLLECTION = "meta"
+"""What is stored about the database itself: the number of its format."""
+
+STORE_COLLECTIONS = frozenset({
+    TENANTS_COLLECTION,
+    EVENTS_COLLECTION,
+    MESSAGES_COLLECTION,
+    COMMUNICATIONS_COLLECTION,
+    DEAD_LETTERS_COLLECTION,
+})  # fmt: skip
+"""All that Backhaul keeps in its database; a database with any of them has a format number."""
 
 _TENANT_ID = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _QUEUE_PATH = re.compile(r"[A-Za-z0-9_-]{1,64}")

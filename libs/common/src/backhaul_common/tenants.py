@@ -7,7 +7,7 @@ A change message on NATS refreshes one tenant at once; a full read now and then 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
@@ -104,8 +104,16 @@ Listener = Callable[[str, Tenant | None], None]
 class TenantDirectory:
     """All tenants, in memory. Reading never waits; while MongoDB is away the last known tenants stay."""
 
-    def __init__(self, collection: Collection, *, refresh_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        refresh_s: float = 15.0,
+        before_reading: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """``before_reading`` raises when the collection may not be read, as ``StoreFormat.ensure`` does."""
         self._collection = collection
+        self._before_reading = before_reading
         self._refresh_s = refresh_s
         self._tenants: dict[str, Tenant] = {}
         self._listeners: list[Listener] = []
@@ -175,6 +183,8 @@ class TenantDirectory:
 
     async def reload(self, tenant_id: str) -> Tenant | None:
         """Read one tenant now. UNAVAILABLE when MongoDB is away; ValidationError when its document is no tenant."""
+        if self._before_reading is not None:
+            await self._before_reading()
         read = self._begin_read()
         async with translated():
             document = await self._collection.find_one({"_id": tenant_id})
@@ -184,6 +194,8 @@ class TenantDirectory:
 
     async def refresh(self) -> None:
         """Read all tenants now. UNAVAILABLE when MongoDB is away."""
+        if self._before_reading is not None:
+            await self._before_reading()
         # A tenant that appears while this reads may be missing from what it read: only those known before can be gone.
         before = set(self._tenants)
         read = self._begin_read()

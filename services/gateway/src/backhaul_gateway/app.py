@@ -21,6 +21,7 @@ from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the
 from backhaul_common.metrics import Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
+from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
@@ -129,9 +130,10 @@ async def create_app(
 
     client = mongo.connect(settings.mongo_uri.get_secret_value())
     stack.callback(client.close)
-    collection = mongo.database(client, settings.mongo_database)[TENANTS_COLLECTION]
-    store = MongoTenantStore(collection)
-    directory = TenantDirectory(collection)
+    database = mongo.database(client, settings.mongo_database)
+    store_format = StoreFormat(database)
+    store = MongoTenantStore(database[TENANTS_COLLECTION], store_format)
+    directory = TenantDirectory(database[TENANTS_COLLECTION], before_reading=store_format.ensure)
     credentials = CredentialIndex(lambda: directory.synced)
     states = TenantStates(providers, box, asyncio.get_running_loop().time)
     # Credentials last: a tenant that is found by its key is then known already.
@@ -151,12 +153,14 @@ async def create_app(
     updates = TenantUpdates(store, broker)
     readiness = Readiness()
     readiness.add("mongodb", lambda: mongo.ping(client))
+    readiness.add("store_format", store_format.ensure)
     readiness.add("tenants", directory.check)
     readiness.add("jetstream", broker.check)
     for name, work in (
-        ("tenant_index", until_done("tenant_index", store.prepare)),
-        ("tenants", directory.run()),
-        ("nats", keep_running("nats", partial(_stay_connected, settings, broker, publisher, directory))),
+        ("store_format", store_format.run()),
+        ("tenant_index", store_format.then(partial(until_done, "tenant_index", store.prepare))),
+        ("tenants", store_format.then(directory.run)),
+        ("nats", keep_running("nats", partial(_stay_connected, settings, broker, publisher, directory, store_format))),
     ):
         stack.push_async_callback(cancel, asyncio.create_task(work, name=name))
 
@@ -221,6 +225,7 @@ async def _stay_connected(
     broker: Broker,
     publisher: GroupCommitPublisher,
     directory: TenantDirectory,
+    store_format: StoreFormat,
 ) -> None:
     """Connect whenever NATS is there, and stay to see to it that what hangs on the connection is set up.
 
@@ -240,7 +245,9 @@ async def _stay_connected(
     try:
         await jetstream.connect(settings, SERVICE, client=client, buffer_while_away=False, on_reconnect=reconnected)
         await publisher.attach(client)
-        await directory.follow(client)
+        # The streams do not wait for the tenants, which are not followed in a database of an unknown format.
+        await until_done("streams", broker.prepare)
+        await store_format.then(partial(directory.follow, client))
         while True:
             # After a reconnection too: it may be another server, or one that lost its disk.
             await until_done("streams", broker.prepare)

@@ -6,6 +6,7 @@ from typing import Any
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Collection, translated
+from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
 from pymongo.errors import DuplicateKeyError
 
@@ -15,12 +16,14 @@ _QUEUE_PATH_INDEX = "queue_path_key_unique"
 class MongoTenantStore:
     """A ``TenantStore``. Uniqueness is the database's: however many register at once, one insert wins."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, store_format: StoreFormat) -> None:
         self._collection = collection
+        self._format = store_format
         self._prepared = False
 
     async def prepare(self) -> None:
         """Create the unique index. Idempotent."""
+        await self._format.ensure()
         async with translated():
             await self._collection.create_index("queue_path_key", unique=True, name=_QUEUE_PATH_INDEX)
         self._prepared = True
@@ -48,12 +51,14 @@ class MongoTenantStore:
 
     async def find(self, tenant_id: str) -> Tenant | None:
         """See ``TenantStore``."""
+        await self._format.ensure()
         async with translated():
             document = await self._collection.find_one({"_id": tenant_id})
         return Tenant.from_document(document) if document is not None else None
 
     async def page(self, after: str, limit: int) -> list[Tenant]:
         """See ``TenantStore``."""
+        await self._format.ensure()
         async with translated():
             documents = await self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
         return [Tenant.from_document(document) for document in documents]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 from backhaul_channels import load_adapters
 from backhaul_common import jetstream, logs, mongo
@@ -14,6 +15,7 @@ from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the
 from backhaul_common.metrics import PARKED_MESSAGES, Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.rpc import serve
+from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
@@ -43,17 +45,16 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(tracing.close)
         stack.callback(metrics.close)
-        if settings.metrics_port:
-            server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+        _serve_metrics(stack, settings, metrics)
 
         client = mongo.connect(settings.mongo_uri.get_secret_value())
         stack.callback(client.close)
         database = mongo.database(client, settings.mongo_database)
-        directory = TenantDirectory(database[TENANTS_COLLECTION])
+        store_format = StoreFormat(database)
+        directory = TenantDirectory(database[TENANTS_COLLECTION], before_reading=store_format.ensure)
         store, reads = MongoEventStore(client, database), MongoReads(database)
         normalizer = Normalizer(load_adapters(), directory)
+        readiness.add("store_format", store_format.ensure)
         readiness.add("tenants", directory.check)
         readiness.add("mongodb", store.ping)
 
@@ -64,8 +65,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
         publisher = JetStreamPublisher(nats, directory)
         consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
-        data = TenantData(database)
-        stack.push_async_callback(data.close)
+        data = TenantData(database, store_format)
         servicer = NormalizerServicer(
             NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js)), reads, data, consumer.settled
         )
@@ -92,18 +92,26 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         async def consume() -> None:
             await jetstream.connect(settings, "normalizer", client=nats, on_reconnect=reconnected)
             await until_done("ensure_streams", lambda: jetstream.ensure_streams(js, settings))
-            await until_done("prepare_store", store.prepare)
+            await store_format.then(partial(until_done, "prepare_store", store.prepare))
             await until_done("publisher", publisher.start)
             await _follow(directory, nats)
             start("feed", feed.run)
             start("consumer", consumer.run)
 
         spare_the_collector()
-        start("tenants", directory.run)
+        stack.push_async_callback(cancel, asyncio.create_task(store_format.run(), name="store_format"))
+        start("tenants", partial(store_format.then, directory.run))
         stack.push_async_callback(_close, nats)
         stack.push_async_callback(cancel, asyncio.create_task(consume(), name="consume"))
         await stop.wait()
         logs.get_logger().info("stopping")
+
+
+def _serve_metrics(stack: AsyncExitStack, settings: NormalizerSettings, metrics: Metrics) -> None:
+    if settings.metrics_port:
+        server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
 
 
 async def _follow(directory: TenantDirectory, nats: NatsClient) -> None:

@@ -1,88 +1,52 @@
-"""All that is stored of a tenant: how much it is, and its end."""
+"""All that is stored of a tenant's registration: how much it is, and its end."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 from backhaul_common import mongo
-from backhaul_common.errors import BackhaulError
-from backhaul_common.lifecycle import cancel
-from backhaul_common.logs import get_logger
-from backhaul_common.mongo import Document
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     EVENTS_COLLECTION,
     MESSAGES_COLLECTION,
 )
+from backhaul_common.store_format import StoreFormat
 
-_FIRST_HEARD_OF = {
-    EVENTS_COLLECTION: "received_at_us",
-    MESSAGES_COLLECTION: "created_at_us",
-    COMMUNICATIONS_COLLECTION: "created_at_us",
-    DEAD_LETTERS_COLLECTION: "first_seen_at_us",
-}
+from backhaul_normalizer.store import INDEXES
 
-LINGER_S = 15.0
-"""Longer than MongoDB lets a transaction live."""
+_COUNTED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
+"""What people ask about. Whatever else is stored belongs to one of these, and is not there without it."""
 
 
 class TenantData:
-    """Counts and deletes a tenant's documents."""
+    """Counts and deletes the documents of a registration.
 
-    def __init__(self, database: mongo.Database, *, linger_s: float = LINGER_S) -> None:
+    A purge is one pass. It is asked for when nothing can be stored of the registration any more: no transaction is left
+    that began before the tenant was marked, and those that began later leave it out.
+    """
+
+    def __init__(self, database: mongo.Database, store_format: StoreFormat) -> None:
         self._database = database
-        self._linger_s = linger_s
-        self._lingering: set[asyncio.Task[None]] = set()
-        self._log = get_logger(component="purge")
+        self._format = store_format
 
     async def usage(self, registration: str) -> dict[str, int]:
-        """How many documents of ``registration`` each collection holds."""
+        """How many documents of ``registration`` there are, by collection. UNAVAILABLE when MongoDB is away."""
+        await self._format.ensure()
         async with mongo.translated():
             numbers = await asyncio.gather(
-                *(self._database[name].count_documents({"registration": registration}) for name in _FIRST_HEARD_OF)
+                *(self._database[name].count_documents({"registration": registration}) for name in _COUNTED)
             )
-        return dict(zip(_FIRST_HEARD_OF, numbers, strict=True))
+        return dict(zip(_COUNTED, numbers, strict=True))
 
     async def purge(self, registration: str) -> int:
         """Delete every document of ``registration``; how many there were.
 
-        Another copy of the service may be about to commit what it took before it heard of the deletion. A while later,
-        when that is over, what is older than the deletion is deleted once more; not what somebody brought who has the
-        tenant's id by then.
+        UNAVAILABLE when MongoDB is away; what was deleted by then stays deleted, and the same call again goes on.
         """
-        began_us = time.time_ns() // 1000
-        deleted = await self._delete(registration, {})
-        task = asyncio.create_task(self._again(registration, began_us), name="purge_again")
-        self._lingering.add(task)
-        task.add_done_callback(self._lingering.discard)
-        return deleted
-
-    async def lingered(self) -> None:
-        """Returns when nothing is to be deleted once more."""
-        if self._lingering:
-            await asyncio.wait(self._lingering)
-
-    async def close(self) -> None:
-        """Give up what is still to be deleted once more."""
-        for task in list(self._lingering):
-            await cancel(task)
-
-    async def _again(self, registration: str, before_us: int) -> None:
-        await asyncio.sleep(self._linger_s)
-        try:
-            deleted = await self._delete(registration, {"$lt": before_us})
-        except BackhaulError as exc:
-            self._log.warning("not_purged_again", registration=registration, error=str(exc))
-        else:
-            if deleted:
-                self._log.info("purged_again", registration=registration, documents=deleted)
-
-    async def _delete(self, registration: str, when: Document) -> int:
+        await self._format.ensure()
         deleted = 0
         async with mongo.translated():
-            for name, time_field in _FIRST_HEARD_OF.items():
-                found = {"registration": registration, **({time_field: when} if when else {})}
-                deleted += (await self._database[name].delete_many(found)).deleted_count
+            for name in INDEXES:
+                deleted += (await self._database[name].delete_many({"registration": registration})).deleted_count
         return deleted
