@@ -1,8 +1,9 @@
 """What every provider must hold, run over the cases in every provider's folder. A new folder is covered by itself.
 
 ``tests/cases/signatures.json``: {signature_header, another_secret, cases: [{name, secrets, url, headers, body,
-refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request. Every other file: a list of
-{name, body or body_base64, settings?, events or error, same_fact_as?}; ``events`` hold each field that differs from
+refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request. ``tests/cases/answer.json``: {source,
+status, content_type?, body?}, what an accepted callback is answered. Every other file: a list of {name, body or
+body_base64, settings?, events or error, same_fact_as?}; ``events`` hold each field that differs from
 NormalizedEvent's default, or {error} for a part that cannot be read.
 """
 
@@ -38,6 +39,7 @@ from pydantic import ValidationError
 
 ADAPTERS = load_adapters()
 Case = dict[str, Any]
+NO_EVENTS = {"signatures.json", "answer.json"}
 
 each_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS.keys())
 
@@ -63,7 +65,7 @@ def signature_params() -> list[Any]:
 
 
 def event_cases(provider: str) -> list[Case]:
-    paths = [path for path in case_files(provider) if path.name != "signatures.json"]
+    paths = [path for path in case_files(provider) if path.name not in NO_EVENTS]
     assert paths, f"providers/{provider} has no normalisation cases"
     return [case for path in paths for case in json.loads(path.read_text("utf-8"))]
 
@@ -133,6 +135,29 @@ def authentic(provider: str) -> tuple[Case, list[Case]]:
     # A provider that signs nothing says so with a null header, and has no authentic case to derive others from.
     assert cases or content["signature_header"] is None
     return content, cases
+
+
+@each_adapter
+def test_an_accepted_callback_is_answered_as_the_provider_wants(adapter: Adapter) -> None:
+    found = [path for path in case_files(adapter.provider) if path.name == "answer.json"]
+    assert found, f"providers/{adapter.provider} has no tests/cases/answer.json"
+    expected: Case = json.loads(found[0].read_text("utf-8"))
+    assert expected.pop("source"), "who says that the provider wants to be answered so"
+    assert {"status": 200, "content_type": "", "body": ""} | expected == {
+        "status": adapter.accepted.status,
+        "content_type": adapter.accepted.content_type,
+        "body": adapter.accepted.body.decode("ascii"),
+    }
+    # Everything else makes providers repeat, or people look for an error; a body without a type means nothing.
+    assert 200 <= adapter.accepted.status < 300
+    assert adapter.accepted.content_type or not adapter.accepted.body
+    assert adapter.accepted.status != 204 or not adapter.accepted.body
+
+
+@each_adapter
+def test_the_signature_is_among_the_headers_that_are_not_kept(adapter: Adapter) -> None:
+    header = signature_file(adapter.provider)["signature_header"]
+    assert adapter.signature_headers == (frozenset() if header is None else frozenset({header.encode()}))
 
 
 @each_adapter

@@ -74,6 +74,11 @@ def test_a_new_folder_is_a_new_provider(providers: Providers) -> None:
             "strings in lower case",
         ),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.own_parameters = 'hash'", "must be a frozenset"),
+        (
+            GOOD.format(provider="one", labels=("One",)) + "ADAPTER.signature_headers = frozenset({'x-signed'})",
+            "bytes in lower case",
+        ),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.accepted = 204", "accepted is of type int"),
     ],
 )
 def test_a_malformed_folder_stops_the_start(providers: Providers, source: str, complaint: str) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ import httpx
 import nats
 import pytest
 import uvicorn
+from backhaul_channels import Adapter
 from backhaul_common.tracing import Tracing
 from backhaul_gateway.app import create_app, server_of
 from backhaul_gateway.publisher import GroupCommitPublisher
@@ -189,7 +190,12 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFa
 
     @asynccontextmanager
     async def create(
-        nats_url: str, *, wait: bool = True, tracing: Tracing | None = None, **overrides: Any
+        nats_url: str,
+        *,
+        wait: bool = True,
+        tracing: Tracing | None = None,
+        adapters: Mapping[str, Adapter] | None = None,
+        **overrides: Any,
     ) -> AsyncIterator[Running]:
         settings = GatewaySettings(
             **{
@@ -211,7 +217,11 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFa
             stack.callback(listener.close)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             gateway = await create_app(
-                stack, settings, public_base_url=settings.gateway_public_base_url or url, tracing=tracing
+                stack,
+                settings,
+                public_base_url=settings.gateway_public_base_url or url,
+                adapters=adapters,
+                tracing=tracing,
             )
             server = server_of(gateway.app, settings)
             serving = asyncio.create_task(server._serve([listener]))

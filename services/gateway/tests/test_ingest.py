@@ -29,9 +29,10 @@ async def test_a_callback_is_stored_verbatim(gateway: Running) -> None:
     before = time.time_ns() // 1000
     answer = await gateway.post(tenant, path, headers={"Authorization": "Bearer x", "Cookie": "c=1", "X-Other": "1"})
     assert answer.status_code == 200
-    # Twilio reads the answer to an inbound message: only an empty one means nothing to it.
-    assert answer.content == b""
-    assert "content-type" not in answer.headers
+    # Twilio reads the answer to an inbound message: only an empty Response means nothing to it.
+    assert answer.content == b"<Response/>"
+    assert answer.headers["content-type"] == "text/xml"
+    assert answer.headers["content-length"] == "11"
     [[callback]] = await gateway.stored()
     assert answer.headers["backhaul-callback-id"] == callback.id
     assert re.fullmatch("[0-9a-f]{32}", callback.id)
@@ -43,7 +44,7 @@ async def test_a_callback_is_stored_verbatim(gateway: Running) -> None:
     headers = callback.headers.decode("latin-1").lower()
     assert "x-other: 1\r\n" in headers
     assert headers.endswith("\r\n")
-    for hidden in ("x-api-key", "authorization", "cookie", tenant.api_key):
+    for hidden in ("x-api-key", "authorization", "cookie", "signature", tenant.api_key):
         assert hidden not in headers
 
 
@@ -109,23 +110,6 @@ async def test_credentials(gateway: Running) -> None:
         assert answer.headers["www-authenticate"].startswith("Basic ")
     for token in ("nothing", tenant.api_key, tenant.ingest_token + "0"):
         assert await status({}, f"/in/{token}/api/postevents?channelLabel=Twilio") == 401
-
-
-async def test_userinfo_in_the_signed_url(gateway: Running) -> None:
-    tenant = await gateway.tenant()
-    await gateway.channel()
-    path = "/api/postevents?channelLabel=Twilio"
-    with_user = gateway.url.replace("://", f"://acme:{tenant.api_key}@")
-    credential = base64.b64encode(f"acme:{tenant.api_key}".encode()).decode()
-    for url in (gateway.url, with_user):
-        answer = await gateway.post(
-            None,
-            path,
-            signature=gateway.sign(url + path, gateway.form),
-            headers={"Authorization": f"Basic {credential}"},
-        )
-        assert answer.status_code == 200
-    assert tenant.api_key not in str(await gateway.stored())
 
 
 async def test_methods_other_than_post(gateway: Running) -> None:

@@ -81,10 +81,12 @@ class RawCallback:
 class Refusal:
     """Why a request is not the provider's. ``code`` is a short, stable word for metrics (``signature_missing``,
     ``signature_invalid``, ``secret_missing``, ``body_hash_mismatch``, …); ``detail`` is a sentence for people and
-    holds no secret."""
+    holds no secret. ``too_large`` says that the body was not looked at because it is larger than any of the provider's:
+    the answer is then 413, not 403."""
 
     code: str
     detail: str
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,10 @@ class Adapter(ABC):
     own_parameters: ClassVar[frozenset[str]] = frozenset()
     """Query parameters that the provider itself adds to the URL (a signature's, say), in lower case; matched whatever
     their case. They are no custom parameters of the sender, and may differ each time that a fact arrives."""
+
+    signature_headers: ClassVar[frozenset[bytes]] = frozenset()
+    """Names, in lower case, of the headers that hold a signature. They are not kept with the callback: whoever reads
+    what is stored has no use for them, and could make another request of a signed one."""
 
     accepted: ClassVar[Answer] = Answer()
     """What the provider wants to hear of a callback that was accepted. Encoded once a channel, not once a request."""

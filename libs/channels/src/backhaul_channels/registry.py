@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
 
-from backhaul_channels.adapter import Adapter, ChannelSettings
+from backhaul_channels.adapter import Adapter, Answer, ChannelSettings
 
 PROVIDERS_PACKAGE = "backhaul_channels.providers"
 
@@ -73,5 +73,17 @@ def _load(package: str, folder: str) -> Adapter:
     if not isinstance(own, frozenset) or not all(isinstance(name, str) and name == name.lower() for name in own):
         raise MalformedAdapterError(
             f"providers/{folder}: ADAPTER.own_parameters is {own!r}; it must be a frozenset of strings in lower case."
+        )
+    headers: object = adapter.signature_headers
+    if not isinstance(headers, frozenset) or not all(
+        isinstance(name, bytes) and name == name.lower() for name in headers
+    ):
+        raise MalformedAdapterError(
+            f"providers/{folder}: ADAPTER.signature_headers is {headers!r}; it must be a frozenset of bytes in lower "
+            "case."
+        )
+    if not isinstance(adapter.accepted, Answer):
+        raise MalformedAdapterError(
+            f"providers/{folder}: ADAPTER.accepted is of type {type(adapter.accepted).__name__}; it must be an Answer."
         )
     return adapter

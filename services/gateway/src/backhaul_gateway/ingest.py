@@ -39,7 +39,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from backhaul_gateway.accesslog import AccessLog
-from backhaul_gateway.auth import CREDENTIAL_HEADERS, CredentialIndex, parse_basic
+from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.limits import MemoryBudget, TokenBucket
@@ -50,12 +50,14 @@ from backhaul_gateway.refusals import (
     METHOD,
     MOST_HEADER_BYTES,
     MOST_QUERY_BYTES,
+    Answer,
     body_timeout,
     method_not_allowed,
     no_channel,
     too_long,
+    unverified,
 )
-from backhaul_gateway.state import ChannelState, TenantState, TenantStates
+from backhaul_gateway.state import ChannelState, EncodedAnswer, TenantState, TenantStates
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -131,35 +133,27 @@ class IngestEndpoint:
         try:
             if scope["method"] != METHOD:
                 seen.outcome = "method_not_allowed"
-                status, body, extra = method_not_allowed(scope["method"], traceparent[3:35])
+                status, body, extra = _measured(method_not_allowed(scope["method"], traceparent[3:35]))
             else:
-                await self._store(scope, headers, named, receive, traceparent, seen)
-                # No body: Twilio takes an answer to an inbound message for instructions, and complains of other types.
-                body = b""
-                extra = [(CALLBACK_ID_HEADER, seen.callback_id.encode())]
+                answer = await self._store(scope, headers, named, receive, traceparent, seen)
+                status, body, extra = answer.status, answer.body, _identified(answer, seen.callback_id)
         except BackhaulError as exc:
             if seen.outcome == "stored":
                 seen.outcome = exc.code.value
-            status, body, extra = of_error(exc, traceparent[3:35])
+            status, body, extra = _measured(of_error(exc, traceparent[3:35]))
         except GoneError:
             seen.outcome, status, body = "client_gone", 0, b""
         except SlowError:
             seen.outcome = "body_timeout"
-            status, body, extra = body_timeout(traceparent[3:35])
+            status, body, extra = _measured(body_timeout(traceparent[3:35]))
         except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is a 500, which providers repeat
             self._log.error("ingest_failed", tenant=seen.tenant, channel=seen.channel, exc_info=exc)
             seen.outcome = Code.INTERNAL.value
-            status, body, extra = of_error(
-                BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), traceparent[3:35]
+            status, body, extra = _measured(
+                of_error(BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), traceparent[3:35])
             )
         if status:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": status,
-                    "headers": [*extra, (b"content-length", b"%d" % len(body))],
-                }
-            )
+            await send({"type": "http.response.start", "status": status, "headers": extra})
             await send({"type": "http.response.body", "body": body})
         self._account(scope, headers, seen, status, began, traceparent)
         if span is not None:
@@ -173,13 +167,14 @@ class IngestEndpoint:
         receive: Receive,
         traceparent: str,
         seen: _Seen,
-    ) -> None:
-        """Everything up to JetStream's acknowledgement; raises BackhaulError with the reason of a refusal."""
+    ) -> EncodedAnswer:
+        """Everything up to JetStream's acknowledgement, and what the provider is told then; raises BackhaulError with
+        the reason of a refusal."""
         state = self._tenant(scope, named, seen)
         self._admit(state.tenant, state.bucket)
         query: bytes = scope["query_string"]
         channel = self._channel(state, query, seen)
-        kept = b"".join([name + b": " + value + b"\r\n" for name, value in headers if name not in CREDENTIAL_HEADERS])
+        kept = b"".join([name + b": " + value + b"\r\n" for name, value in headers if name not in channel.not_kept])
         if len(query) > MOST_QUERY_BYTES or len(kept) > MOST_HEADER_BYTES:
             raise too_long(query)
         tenant_id = seen.tenant
@@ -193,11 +188,15 @@ class IngestEndpoint:
                 channel = self._channel(state, query, seen)
             path = scope["raw_path"].decode("latin-1")
             suffix = "?" + query.decode("latin-1") if query else ""
+            raw = RawCallback(METHOD, self._base_url + path + suffix, headers, body)
+            if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
+                seen.outcome = "handshake"
+                return EncodedAnswer(answer)
             callback = Callback()
             callback.CopyFrom(channel.template)
             callback_id = new_callback_id()
             callback.id = callback_id
-            callback.verification = self._verified(state, channel, path + suffix, headers, named, body, seen)
+            callback.verification = self._verified(state, channel, raw, seen)
             callback.method = METHOD
             callback.url = self._base_url + (masked(path) if scope["path_params"] else path) + suffix
             callback.headers = kept
@@ -211,6 +210,7 @@ class IngestEndpoint:
         if callback.verification == VERIFICATION_OBSERVED_INVALID:
             seen.outcome = "stored_unverified"
         seen.callback_id = callback_id
+        return channel.accepted
 
     def _tenant(self, scope: Scope, named: dict[bytes, bytes], seen: _Seen) -> TenantState:
         """Whose request it is; the tenant must be active."""
@@ -254,50 +254,22 @@ class IngestEndpoint:
         return channel
 
     def _verified(
-        self,
-        state: TenantState,
-        channel: ChannelState,
-        address: str,
-        headers: list[tuple[bytes, bytes]],
-        named: dict[bytes, bytes],
-        body: bytes,
-        seen: _Seen,
+        self, state: TenantState, channel: ChannelState, raw: RawCallback, seen: _Seen
     ) -> Verification.ValueType:
-        """What the channel's verification says of the request; FORBIDDEN when that refuses it."""
+        """What the channel's verification says of the request; FORBIDDEN or TOO_LARGE when that refuses it."""
         if channel.mode == "off":
             return VERIFICATION_OFF
-        refusal = channel.verifier.verify(RawCallback(METHOD, self._base_url + address, headers, body))
-        if refusal is None or self._signed_with_userinfo(channel, address, headers, named, body):
+        refusal = channel.verifier.verify(raw)
+        if refusal is None:
             return VERIFICATION_VERIFIED
         tenant_id = state.tenant.id
         self._states.count_refused(tenant_id, channel.key)
         self._unverified.add(tenant_id, channel.key, channel.mode, refusal.code)
         if channel.mode == "observe":
+            # A body that was too large to be looked at as well: nobody vouches for it, and nothing is lost.
             return VERIFICATION_OBSERVED_INVALID
         seen.outcome = refusal.code
-        raise BackhaulError(
-            Code.FORBIDDEN,
-            refusal.detail,
-            field="signature",
-            fix="Check the channel's secrets and the public base URL, or set its verification to observe meanwhile.",
-        )
-
-    def _signed_with_userinfo(
-        self,
-        channel: ChannelState,
-        address: str,
-        headers: list[tuple[bytes, bytes]],
-        named: dict[bytes, bytes],
-        body: bytes,
-    ) -> bool:
-        """A provider that was given https://user:password@host may have signed the address with the two in it."""
-        authorization = named.get(b"authorization", b"")
-        if authorization[:6].lower() != b"basic ":
-            return False
-        user, password = parse_basic(authorization[6:])
-        scheme, _, rest = self._base_url.partition("://")
-        url = f"{scheme}://{user.decode('latin-1')}:{password.decode('latin-1')}@{rest}{address}"
-        return channel.verifier.verify(RawCallback(METHOD, url, headers, body)) is None
+        raise unverified(refusal)
 
     def _account(
         self,
@@ -331,6 +303,17 @@ class IngestEndpoint:
                     "trace_id": traceparent[3:35],
                 },
             )
+
+
+def _identified(answer: EncodedAnswer, callback_id: str) -> list[tuple[bytes, bytes]]:
+    """The answer's headers, with the callback's id where one was stored."""
+    return [(CALLBACK_ID_HEADER, callback_id.encode()), *answer.headers] if callback_id else [*answer.headers]
+
+
+def _measured(answer: Answer) -> Answer:
+    """The answer with its length."""
+    status, body, headers = answer
+    return status, body, [*headers, (b"content-length", b"%d" % len(body))]
 
 
 def label_of(query: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backhaul_channels.adapter import Refusal
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import Tenant
 
@@ -44,6 +45,23 @@ def too_long(query: bytes) -> BackhaulError:
         message, field = f"The headers are larger than {MOST_HEADER_BYTES} bytes.", "headers"
         fix = "Send fewer or shorter headers; look whether a proxy adds them."
     return BackhaulError(Code.TOO_LARGE, message, field=field, fix=fix)
+
+
+def unverified(refusal: Refusal) -> BackhaulError:
+    """Why a channel's verification refuses a request."""
+    if refusal.too_large:
+        return BackhaulError(
+            Code.TOO_LARGE,
+            refusal.detail,
+            field="body",
+            fix="Look who sends it. A channel whose verification is observe takes it, unverified.",
+        )
+    return BackhaulError(
+        Code.FORBIDDEN,
+        refusal.detail,
+        field="signature",
+        fix="Check the channel's secrets and the public base URL, or set its verification to observe meanwhile.",
+    )
 
 
 def body_timeout(trace_id: str) -> Answer:

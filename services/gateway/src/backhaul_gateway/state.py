@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from backhaul_channels.adapter import Adapter, InvalidSecretError, RawCallback, Refusal, Verifier
+from backhaul_channels.adapter import Adapter, Answer, InvalidSecretError, RawCallback, Refusal, Verifier
 from backhaul_common.logs import get_logger
 from backhaul_common.names import callbacks_subject
 from backhaul_common.secrets import SecretBox
@@ -12,7 +13,10 @@ from backhaul_common.tenants import Channel, Tenant
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_CALLBACK, Callback
 from pydantic import ValidationError
 
+from backhaul_gateway.auth import CREDENTIAL_HEADERS
 from backhaul_gateway.limits import TokenBucket
+
+NO_CONTENT = 204
 
 _UNREADABLE = Refusal("secret_unreadable", "The channel's secrets cannot be read; store them again.")
 _NO_PROVIDER = Refusal("provider_unknown", "The channel's provider is not installed.")
@@ -28,16 +32,48 @@ class _RefuseAll:
         return self._refusal
 
 
+Handshake = Callable[[RawCallback], Answer | None]
+"""An adapter's ``handshake`` with the channel's secrets and settings."""
+
+
+class EncodedAnswer:
+    """An adapter's answer as the server takes it, so that a request only adds its own headers."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, answer: Answer) -> None:
+        self.status = answer.status
+        self.body = answer.body
+        headers: list[tuple[bytes, bytes]] = []
+        if answer.content_type:
+            headers.append((b"content-type", answer.content_type.encode("latin-1")))
+        if answer.status != NO_CONTENT:
+            # RFC 9110 forbids the length beside a 204.
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        self.headers = tuple(headers)
+
+
 class ChannelState:
-    """One channel, ready for requests."""
+    """One channel, ready for requests. ``not_kept`` are the headers that are not stored with a callback; ``handshake``
+    is None where the adapter has none, so that the hot path does not ask in vain."""
 
-    __slots__ = ("channel", "key", "mode", "subject", "template", "verifier")
+    __slots__ = ("accepted", "channel", "handshake", "key", "mode", "not_kept", "subject", "template", "verifier")
 
-    def __init__(self, tenant: Tenant, channel: Channel, verifier: Verifier) -> None:
+    def __init__(
+        self,
+        tenant: Tenant,
+        channel: Channel,
+        verifier: Verifier,
+        adapter: Adapter | None,
+        handshake: Handshake | None = None,
+    ) -> None:
         self.channel = channel
         self.key = channel.key
         self.mode = channel.verification
         self.verifier = verifier
+        self.handshake = handshake
+        self.accepted = EncodedAnswer(adapter.accepted if adapter is not None else Answer())
+        self.not_kept = CREDENTIAL_HEADERS | (adapter.signature_headers if adapter is not None else frozenset())
         self.subject = callbacks_subject(tenant.queue_path, channel.key)
         self.template = Callback(
             tenant_id=tenant.id,
@@ -108,17 +144,19 @@ class TenantStates:
         self._refused[tenant_id, key] = self.refused(tenant_id, key) + 1
 
     def _prepare(self, tenant: Tenant, channel: Channel) -> ChannelState:
-        return ChannelState(tenant, channel, self._verifier(tenant, channel))
-
-    def _verifier(self, tenant: Tenant, channel: Channel) -> Verifier:
         adapter = self._adapters.get(channel.provider)
         if adapter is None:
             self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=_NO_PROVIDER.code)
-            return _RefuseAll(_NO_PROVIDER)
+            return ChannelState(tenant, channel, _RefuseAll(_NO_PROVIDER), None)
         try:
             secrets = [self._box.decrypt(secret) for secret in channel.secrets]
-            return adapter.verifier(secrets, adapter.settings_model.model_validate(channel.settings))
+            settings = adapter.settings_model.model_validate(channel.settings)
+            verifier = adapter.verifier(secrets, settings)
         except (InvalidSecretError, ValidationError, ValueError) as exc:
             # The type alone: a message could quote what it could not read.
             self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=type(exc).__name__)
-            return _RefuseAll(_UNREADABLE)
+            return ChannelState(tenant, channel, _RefuseAll(_UNREADABLE), adapter)
+        handshake: Handshake | None = None
+        if type(adapter).handshake is not Adapter.handshake:
+            handshake = partial(adapter.handshake, secrets=secrets, settings=settings)
+        return ChannelState(tenant, channel, verifier, adapter, handshake)

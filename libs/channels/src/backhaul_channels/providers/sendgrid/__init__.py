@@ -12,7 +12,7 @@ from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
 from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
 from backhaul_channels.providers.sendgrid.normalize import normalize_event
-from backhaul_channels.providers.sendgrid.verify import SendGridVerifier
+from backhaul_channels.providers.sendgrid.verify import SIGNATURE_HEADER, SendGridVerifier
 
 _OVERWRITTEN = "SendGrid has a field of that name, which replaces a custom argument in some of its events or in all."
 
@@ -61,6 +61,7 @@ class SendGridAdapter(Adapter):
     provider: ClassVar[str] = "sendgrid"
     labels: ClassVar[tuple[str, ...]] = ("SendGrid",)
     settings_model: ClassVar[type[ChannelSettings]] = SendGridSettings
+    signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
     # Only the body and a timestamp are signed.
     signs_url: ClassVar[bool] = False
 

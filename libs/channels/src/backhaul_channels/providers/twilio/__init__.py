@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from backhaul_channels.adapter import Adapter, ChannelSettings, MalformedError, NormalizedEvent, Verifier
+from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, MalformedError, NormalizedEvent, Verifier
 from backhaul_channels.jsonparts import looks_like_json, split_json
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
-from backhaul_channels.providers.twilio.verify import TwilioVerifier
+from backhaul_channels.providers.twilio.verify import SIGNATURE_HEADER, TwilioVerifier
 
 
 class TwilioAdapter(Adapter):
-    """Secrets are auth tokens. A form is one event; JSON is one or an array of them, as CloudEvents or with the form's
-    fields."""
+    """Secrets are auth tokens, or shared keys as ``id:secret``. A form is one event; JSON is one or an array of them,
+    as CloudEvents or with the form's fields."""
 
     provider: ClassVar[str] = "twilio"
     labels: ClassVar[tuple[str, ...]] = ("Twilio",)
     own_parameters: ClassVar[frozenset[str]] = frozenset({"bodysha256"})
+    signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
+    # Twilio wants a content type on every answer, and reads the one to an inbound message as TwiML: an empty Response
+    # means nothing to it. https://www.twilio.com/docs/api/errors/12300
+    accepted: ClassVar[Answer] = Answer(content_type="text/xml", body=b"<Response/>")
 
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002 - none needed.
         return TwilioVerifier(secrets)

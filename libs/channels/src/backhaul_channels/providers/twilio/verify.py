@@ -1,156 +1,200 @@
 """``X-Twilio-Signature``. https://www.twilio.com/docs/usage/webhooks/webhooks-security
 
-The signature is base64(HMAC-SHA1(auth token, URL + decoded form fields)). Twilio is not of one mind about the URL's
-port and user, so where the URL as it stands does not fit, a few other spellings of the same address are tried.
+The signature is base64(HMAC(secret, URL + decoded form fields)): SHA-1 under the account's auth token or, where the
+request names a shared key, whichever hash it names, under that key's secret. Where the URL as it stands does not fit,
+a few other spellings of the same address are tried (spellings.py).
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from binascii import b2a_base64
-from collections.abc import Iterator, Sequence
-from hmac import compare_digest
+from collections.abc import Sequence
+from hmac import HMAC, compare_digest
 
 from backhaul_channels.adapter import InvalidSecretError, RawCallback, Refusal
 from backhaul_channels.jsonparts import looks_like_json
 from backhaul_channels.providers.twilio.form import signed_material
+from backhaul_channels.providers.twilio.spellings import spellings
 
 SIGNATURE_HEADER = b"x-twilio-signature"
+SETTINGS_HEADER = b"x-twilio-webhooks-signature-settings"
+_AUTHORIZATION = b"authorization"
 
 MOST_FORM_BYTES, MOST_FORM_FIELDS = 64 << 10, 1000
 """Twilio's forms have a few KB and at most some dozens of fields. Signing covers every field, sorted: without a bound a
 megabyte of them takes a third of a second, whoever posts it."""
 
-_BLOCK = 64
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)(.*)", re.DOTALL)
-_BODY_HASH = re.compile(r"[?&]bodySHA256=([^&]*)")
+MOST_HASHED_BYTES = 512 << 10
+"""What one request with a wrong signature may cost: half a millisecond of hashing. The spelling that fits is among the
+first ones, and a usual form has less than a hundredth of this."""
+
+_DIGESTS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
+_SHARED_KEY_PREFIX = "webhooks_sharedkey_"
+_SHARED_KEY = re.compile(r"(webhooks_sharedkey_[A-Za-z0-9_-]{1,128}):(\S+)")
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,160}")
+
+# Where Twilio's forms begin; at the end of an address it is a form of which a part was moved there.
+_FORM_IN_URL = re.compile(r"AccountSidAC[0-9A-Za-z]{32}")
+# Twilio appends it, so it counts as the last parameter only: anywhere else, the text of an inbound message could bring
+# it, with the form's fields moved to the end of the address.
+_BODY_HASH = re.compile(r"[?&]bodySHA256=([^&]*)\Z")
 
 _NO_SECRET = Refusal("secret_missing", "The channel has no auth token; set the primary auth token as its secret.")
 _NO_SIGNATURE = Refusal("signature_missing", "The request carries no X-Twilio-Signature header.")
-_WRONG_SIGNATURE = Refusal(
-    "signature_invalid",
+_WRONG = (
     "X-Twilio-Signature fits none of the channel's auth tokens; check the token and that the public base URL is the "
-    "one that Twilio calls.",
+    "one that Twilio calls."
+)
+_SORT = (
+    " Twilio may sort the query's parameters after it has signed them as they were configured: configure them in "
+    "alphabetical order."
+)
+_WRONG_SIGNATURE = Refusal("signature_invalid", _WRONG)
+_WRONG_SIGNATURE_OF_MANY = Refusal("signature_invalid", _WRONG + _SORT)
+_NO_TOKEN = Refusal(
+    "signature_invalid",
+    "The request is signed with the account's auth token, and the channel has only shared keys; add the primary auth "
+    "token to its secrets.",
+)
+_BAD_SETTINGS = Refusal(
+    "signature_invalid",
+    "X-Twilio-Webhooks-Signature-Settings names no shared key, or an algorithm other than HMAC_SHA256 and HMAC_SHA1.",
 )
 _LARGE_FORM = Refusal(
-    "form_too_large", f"A form of more than {MOST_FORM_BYTES} bytes or {MOST_FORM_FIELDS} fields is not Twilio's."
+    "form_too_large",
+    f"The form has more than {MOST_FORM_BYTES} bytes or {MOST_FORM_FIELDS} fields; Twilio's have a few thousand bytes.",
+    too_large=True,
 )
-_NO_BODY_HASH = Refusal("body_hash_missing", "A JSON body is authentic only with bodySHA256 in the URL's query.")
+_MISSHAPEN_FORM = Refusal(
+    "form_invalid",
+    "The form has a field name, an AccountSid or an address that Twilio does not write, so its signature proves "
+    "nothing.",
+)
+_NO_BODY_HASH = Refusal(
+    "body_hash_missing", "A JSON body is authentic only with bodySHA256 as the last parameter of the URL's query."
+)
 _WRONG_BODY_HASH = Refusal("body_hash_mismatch", "The body's SHA-256 is not the bodySHA256 of the URL.")
 
 
 class TwilioVerifier:
-    """Checks requests against any of ``secrets``, the account's auth tokens. With none it refuses everything."""
+    """Checks requests against any of ``secrets``: the account's auth tokens, and shared keys as ``id:secret``. With
+    none it refuses everything."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_shared", "_tokens")
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        tokens = [secret.strip() for secret in secrets]
-        self._keys = tuple(_Key(token) for token in tokens if token)
+        self._tokens: tuple[HMAC, ...] = ()
+        self._shared: dict[tuple[str, str], tuple[HMAC, ...]] = {}
+        for secret in secrets:
+            if text := secret.strip():
+                self._add(text)
 
-    def verify(self, callback: RawCallback) -> Refusal | None:
-        """None when authentic. Never raises."""
-        if not self._keys:
-            return _NO_SECRET
-        signature = callback.header(SIGNATURE_HEADER)
-        if not signature:
-            return _NO_SIGNATURE
-        url = callback.url.partition("#")[0]
-        # The body alone decides between the two schemes, as it does when it is split: no header can make one scheme
-        # vouch for a body that is then read by the other.
-        if looks_like_json(callback.body):
-            return self._verify_json(url, callback.body, signature)
-        if len(callback.body) > MOST_FORM_BYTES or callback.body.count(b"&") >= MOST_FORM_FIELDS:
-            return _LARGE_FORM
-        return None if self._signed(url, signed_material(callback.body), signature) else _WRONG_SIGNATURE
-
-    def _verify_json(self, url: str, body: bytes, signature: bytes) -> Refusal | None:
-        body_hash = _BODY_HASH.search(url)
-        if body_hash is None:
-            return _NO_BODY_HASH
-        if not self._signed(url, b"", signature):
-            return _WRONG_SIGNATURE
-        actual = hashlib.sha256(body).hexdigest()
-        expected = body_hash[1].encode("utf-8", "surrogatepass")
-        return None if compare_digest(actual.encode(), expected) else _WRONG_BODY_HASH
-
-    def _signed(self, url: str, material: bytes, signature: bytes) -> bool:
-        message = url.encode("utf-8", "surrogatepass") + material
-        for key in self._keys:
-            if compare_digest(key.sign(message), signature):
-                return True
-        for variant in url_variants(url):
-            message = variant.encode("utf-8", "surrogatepass") + material
-            for key in self._keys:
-                if compare_digest(key.sign(message), signature):
-                    return True
-        return False
-
-
-class _Key:
-    """HMAC-SHA1 with both pads hashed beforehand: half the cost of ``hmac.digest`` for a message of a few hundred
-    bytes."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, token: str) -> None:
-        if not token.isascii() or not token.isprintable() or " " in token:
+    def _add(self, text: str) -> None:
+        if not text.isascii() or not text.isprintable() or " " in text:
             raise InvalidSecretError(
                 "The secret is no Twilio auth token: it holds characters other than visible ASCII. Copy the primary "
                 "auth token from the Twilio console."
             )
-        key = token.encode()
-        if len(key) > _BLOCK:
-            key = hashlib.sha1(key).digest()  # noqa: S324 - HMAC-SHA1 is what Twilio signs with.
-        key = key.ljust(_BLOCK, b"\0")
-        self._inner = hashlib.sha1(bytes(byte ^ 0x36 for byte in key))  # noqa: S324 - as above.
-        self._outer = hashlib.sha1(bytes(byte ^ 0x5C for byte in key))  # noqa: S324 - as above.
+        if not text.startswith(_SHARED_KEY_PREFIX):
+            self._tokens += (_key(text, "sha1"),)
+            return
+        match = _SHARED_KEY.fullmatch(text)
+        if match is None:
+            raise InvalidSecretError(
+                "The secret begins as the id of a shared key and holds no secret; write the key's id, a colon, and the "
+                "secret that Twilio showed when the key was created."
+            )
+        for digest in _DIGESTS.values():
+            known = self._shared.get((match[1], digest), ())
+            self._shared[match[1], digest] = (*known, _key(match[2], digest))
 
-    def sign(self, message: bytes) -> bytes:
-        inner = self._inner.copy()
-        inner.update(message)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return b2a_base64(outer.digest(), newline=False)
+    def verify(self, callback: RawCallback) -> Refusal | None:
+        """None when authentic. Never raises."""
+        if not self._tokens and not self._shared:
+            return _NO_SECRET
+        # Reversed, so that of a header that is there twice the first counts.
+        named = dict(reversed(callback.headers))
+        signature = named.get(SIGNATURE_HEADER)
+        if not signature:
+            return _NO_SIGNATURE
+        settings = named.get(SETTINGS_HEADER)
+        keys = self._keys_of(settings) if settings else self._tokens or _NO_TOKEN
+        if isinstance(keys, Refusal):
+            return keys
+        url = callback.url.partition("#")[0]
+        # The body alone decides between the two schemes, as it does when it is split: no header can make one scheme
+        # vouch for a body that is then read by the other.
+        check = _check_json if looks_like_json(callback.body) else _check_form
+        return check(keys, url, callback.body, signature, named.get(_AUTHORIZATION, b""))
+
+    def _keys_of(self, settings: bytes) -> tuple[HMAC, ...] | Refusal:
+        """The shared keys that ``settings`` (``key=…,algorithm=…``) names; without an algorithm it is SHA-1, as in
+        Twilio's own libraries. An auth token never stands in for one."""
+        pairs = (part.partition("=") for part in settings.decode("latin-1").split(",", 8))
+        named = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        key_id = named.get("key", "")
+        digest = _DIGESTS.get((named.get("algorithm") or "HMAC_SHA1").upper())
+        if digest is None or not _KEY_ID.fullmatch(key_id):
+            return _BAD_SETTINGS
+        keys = self._shared.get((key_id, digest))
+        if keys is None:
+            return Refusal(
+                "signature_invalid",
+                f"The request is signed with the shared key {key_id}, which the channel does not have; add the secret "
+                "that Twilio showed when the key was created, as the key's id, a colon, and that secret.",
+            )
+        return keys
 
 
-def url_variants(url: str) -> Iterator[str]:
-    """Other spellings of ``url`` (which has no fragment) that Twilio may have signed, ``url`` itself not among them.
-
-    Without the user, with the user; without a port, with the port given, with the scheme's own port; the quotation
-    mark ``'`` in the query literally or escaped, since proxies and clients disagree on it. At most 18 of them. The
-    host keeps its case; of the scheme, lower case is tried too.
-    """
-    match = _URL.fullmatch(url)
-    if match is None:
-        return
-    scheme, authority, rest = match[1].lower(), match[2], match[3]
-    # Only the last @ ends the user's name and password, which may hold colons and at-signs of their own.
-    userinfo, at, host_port = authority.rpartition("@")
-    host, port = _split_port(host_port)
-    seen = {url}
-    for user in dict.fromkeys(("", userinfo + at)):
-        for address in (host, f"{host}:{port or _DEFAULT_PORTS.get(scheme, '')}", host_port):
-            for tail in _quotation_marks(rest):
-                variant = f"{scheme}://{user}{address}{tail}"
-                if variant not in seen:
-                    seen.add(variant)
-                    yield variant
+def _key(secret: str, digest: str) -> HMAC:
+    return hmac.new(secret.encode(), digestmod=digest)
 
 
-def _split_port(host_port: str) -> tuple[str, str]:
-    if host_port.startswith("["):
-        # The colons of an IPv6 address are inside of its brackets.
-        host, bracket, port = host_port.partition("]")
-        return host + bracket, port.removeprefix(":")
-    host, _, port = host_port.partition(":")
-    return host, port
+def _check_form(keys: Sequence[HMAC], url: str, body: bytes, signature: bytes, authorization: bytes) -> Refusal | None:
+    if len(body) >= MOST_FORM_FIELDS and (len(body) > MOST_FORM_BYTES or body.count(b"&") >= MOST_FORM_FIELDS):
+        return _LARGE_FORM
+    material = signed_material(body)
+    if material is None or ("AccountSidAC" in url and _FORM_IN_URL.search(url)):
+        return _MISSHAPEN_FORM
+    return _check_signature(keys, url, material, signature, authorization)
 
 
-def _quotation_marks(rest: str) -> tuple[str, ...]:
-    path, mark, query = rest.partition("?")
-    if "'" not in query and "%27" not in query:
-        return (rest,)
-    return rest, path + mark + query.replace("'", "%27"), path + mark + query.replace("%27", "'")
+def _check_json(keys: Sequence[HMAC], url: str, body: bytes, signature: bytes, authorization: bytes) -> Refusal | None:
+    body_hash = _BODY_HASH.search(url)
+    if body_hash is None:
+        return _NO_BODY_HASH
+    refusal = _check_signature(keys, url, b"", signature, authorization)
+    if refusal is not None:
+        return refusal
+    actual = hashlib.sha256(body).hexdigest()
+    expected = body_hash[1].encode("utf-8", "surrogatepass")
+    return None if compare_digest(actual.encode(), expected) else _WRONG_BODY_HASH
+
+
+def _check_signature(
+    keys: Sequence[HMAC], url: str, material: bytes, signature: bytes, authorization: bytes
+) -> Refusal | None:
+    if _fits(keys, url.encode("utf-8", "surrogatepass") + material, signature):
+        return None
+    left = MOST_HASHED_BYTES
+    for spelling in spellings(url, authorization):
+        message = spelling.encode("utf-8", "surrogatepass") + material
+        left -= len(message) * len(keys)
+        if left < 0:
+            break
+        if _fits(keys, message, signature):
+            return None
+    return _WRONG_SIGNATURE_OF_MANY if "&" in url.partition("?")[2] else _WRONG_SIGNATURE
+
+
+def _fits(keys: Sequence[HMAC], message: bytes, signature: bytes) -> bool:
+    for key in keys:
+        # A copy has the key's two pads hashed already, which is more than half of the work for a usual form.
+        mac = key.copy()
+        mac.update(message)
+        if compare_digest(b2a_base64(mac.digest(), newline=False), signature):
+            return True
+    return False
