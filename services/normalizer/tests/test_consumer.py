@@ -22,13 +22,14 @@ from backhaul_common.names import (
 from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_normalizer.consumer import COMMIT_EVENTS, Consumer
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.facts import Fact, Rejection
 from backhaul_normalizer.feed import FairFeed
 from backhaul_normalizer.normalize import MOST_PARTS, Normalizer
+from backhaul_normalizer.plan import Outgoing
 from backhaul_normalizer.ports import EventStore, Publisher
 from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.settings import NormalizerSettings
-from backhaul_normalizer.store import Committed, MongoEventStore, Rejection
+from backhaul_normalizer.store import Committed, MongoEventStore
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 Wrap = Callable[[Any], Any]
@@ -41,11 +42,11 @@ class FailingPublisher:
         self._inner = inner
         self.refused = 0
 
-    async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
+    async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
         if not self.refused:
-            self.refused = len(facts)
+            self.refused = len(events)
             raise unavailable("JetStream")
-        await self._inner.publish(facts, traceparent)
+        await self._inner.publish(events, traceparent)
 
 
 class FailingStore:
@@ -57,12 +58,10 @@ class FailingStore:
     async def ping(self) -> None:
         await self._inner.ping()
 
-    async def commit(
-        self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
-    ) -> Committed:
+    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         if any(fact.event.message_id == "SMpoison" for fact in facts):
             raise ValueError("a document that MongoDB does not take")
-        return await self._inner.commit(facts, duplicates, rejections)
+        return await self._inner.commit(facts, rejections)
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
             await directory.refresh()
             store = MongoEventStore(rig.client, rig.database)
             await store.prepare()
-            inner = JetStreamPublisher(rig.nats, directory)
+            inner = JetStreamPublisher(rig.nats)
             await inner.start()
             feed = FairFeed(rig.nats, rig.nats.jetstream(), directory, settings)
             publisher = wrap_publisher(inner)
@@ -158,11 +157,12 @@ async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_sam
         normalizer = Normalizer(load_adapters(), directory)
         store = MongoEventStore(rig.client, rig.database)
         await store.prepare()
-        await store.commit([one for each in both for one in normalizer.read(each, first + 1)], [], [])
-        await store.commit(list(normalizer.read(other, first)), [], [])
-        publisher = JetStreamPublisher(rig.nats, directory)
+        path = acme.queue_path
+        await store.commit([one for each in both for one in normalizer.read(each, first + 1, path)], [])
+        committed = await store.commit(list(normalizer.read(other, first, path)), [])
+        publisher = JetStreamPublisher(rig.nats)
         await publisher.start()
-        await publisher.publish(list(normalizer.read(other, first)), "")
+        await publisher.publish(committed.outgoing, "")
         async with consuming(rig):
             await rig.drained()
         assert {event.message_id for event in await rig.published()} == {"SMx", "SMy", "SMz"}
@@ -174,11 +174,9 @@ async def test_a_callback_full_of_tiny_events_takes_several_transactions(
     sizes: list[int] = []
 
     class CountingStore(FailingStore):
-        async def commit(
-            self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
-        ) -> Committed:
+        async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
             sizes.append(len(facts))
-            return await super().commit(facts, duplicates, rejections)
+            return await super().commit(facts, rejections)
 
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")

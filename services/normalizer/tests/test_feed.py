@@ -155,7 +155,7 @@ async def test_the_deletion_of_a_tenant_leaves_its_path_to_whoever_took_it(feedi
         fed.directory.tell(old.id, None)  # Heard of last: its change message was missed.
         await fed.fill(new)
         async with asyncio.timeout(10):
-            assert {one.tenant for one in await fed.feed.next_batch()} == {"new"}
+            assert {one.path for one in await fed.feed.next_batch()} == {new.queue_path}
 
 
 async def test_changed_settings_reach_the_broker_and_leave_what_an_operator_set(feeding: Any) -> None:

@@ -101,7 +101,7 @@ async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large
         await rig.database[EVENTS_COLLECTION].insert_one({**row, "payload": payload})
     message = {"channel": "twilio", "message_id": "SM1", "provider": "twilio", "state": "sent", "fulfilment": "Sent"}
     message |= dict.fromkeys(("recipient", "sender", "communication_id", "error_code", "error_text"), "")
-    message |= {"event_count": count, "created_at_us": 0, "last_event_at_us": count}
+    message |= {"event_count": count, "created_at_us": 0, "last_event_at_us": count, "kinds": {"sent": count}}
     await rig.database[MESSAGES_COLLECTION].insert_one({"_id": key, "registration": "acme.1", **message})
 
     seen: list[str] = []
@@ -175,12 +175,13 @@ async def test_a_dead_letter_counts_what_comes_anew_and_no_redelivery(rig: Any, 
     assert ((await letter()).occurrences, (await letter()).state) == (4, pb.DEAD_LETTER_STATE_OPEN)
 
 
-async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(rig: Any) -> None:
+async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(rig: Any, make: Any) -> None:
+    await rig.register(make.tenant("acme"))
     store, letters = MongoEventStore(rig.client, rig.database), rig.database[DEAD_LETTERS_COLLECTION]
 
     async def file(stream_seq: int) -> tuple[int, str, int]:
-        rejection = Rejection("d", "acme", "acme.1", "twilio", "twilio", "unreadable", b"", 1, stream_seq)
-        await store.commit(facts=[], duplicates=[], rejections=[rejection])
+        rejection = Rejection("d", "acme", "acme.1", "path-acme", "twilio", "twilio", "unreadable", b"", 1, stream_seq)
+        await store.commit(facts=[], rejections=[rejection])
         row = await letters.find_one({"_id": "d"})
         return row["occurrences"], row["state"], row["stream_seq"]
 
@@ -194,13 +195,14 @@ async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(ri
 async def test_a_communication_that_every_message_left_is_unknown(rig: Any, make: Any) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
-    # The least name wins: the message moves.
-    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "queued"), query="campaign=winter"))
+    # What happened first says where a message belongs, whenever it is heard of: the message moves.
+    late, early = "2026-03-01T12:00:00Z", "2026-03-01T11:00:00Z"
+    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent", Timestamp=late), query="campaign=winter"))
     await rig.drained()
     assert (
         await rig.stub.GetCommunication(pb.GetCommunicationRequest(tenant_id="acme", communication_id="winter"))
     ).communication.messages == 1
-    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent"), query="campaign=spring"))
+    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "queued", Timestamp=early), query="campaign=spring"))
     await rig.drained()
     with pytest.raises(BackhaulError) as left:
         await rig.stub.GetCommunication(pb.GetCommunicationRequest(tenant_id="acme", communication_id="winter"))

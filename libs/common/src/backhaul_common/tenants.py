@@ -137,11 +137,6 @@ class TenantDirectory:
         """The tenant, or None."""
         return self._tenants.get(tenant_id)
 
-    def is_present(self, tenant_id: str) -> bool:
-        """Whether there is such a tenant, and it is not being deleted."""
-        tenant = self._tenants.get(tenant_id)
-        return tenant is not None and tenant.status != "deleting"
-
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` for every tenant that is known, and whenever one changes. It must not block or raise."""
         self._listeners.append(listener)

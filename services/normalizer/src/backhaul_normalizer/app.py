@@ -63,11 +63,11 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         feed = FairFeed(nats, js, directory, settings)
         readiness.add("nats", feed.check)
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
-        publisher = JetStreamPublisher(nats, directory)
+        publisher = JetStreamPublisher(nats)
         consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
         data = TenantData(database, store_format)
         servicer = NormalizerServicer(
-            NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js)), reads, data, consumer.settled
+            NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js)), reads, data
         )
         await serve(
             stack,

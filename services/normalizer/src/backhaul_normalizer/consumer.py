@@ -27,10 +27,11 @@ from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.message import DecodeError
 from opentelemetry.trace import Span, SpanKind
 
-from backhaul_normalizer.facts import KIND_NAMES, Fact
+from backhaul_normalizer.facts import KIND_NAMES, Fact, Rejection
+from backhaul_normalizer.merge import together
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
-from backhaul_normalizer.store import Committed, Rejection
+from backhaul_normalizer.store import Committed
 
 COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
 """Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since
@@ -41,6 +42,9 @@ _T = TypeVar("_T")
 _TURN_S = 0.02
 """How long reading may keep the event loop to itself."""
 
+MAX_STRANGERS = 4096
+"""Registrations of which it is remembered that they are gone."""
+
 _AGAIN_S = 1.0
 """How long a batch waits that could not be committed or published because something was away."""
 
@@ -49,8 +53,8 @@ _AGAIN_S = 1.0
 class _Batch:
     """What was read of some deliveries.
 
-    ``callbacks`` counts by tenant and channel. ``facts`` has each event once; ``duplicates`` are the further callbacks
-    of the batch that brought it too.
+    ``callbacks`` counts by tenant and channel. ``facts`` has each event once, completed by what further callbacks of
+    the batch tell of it; ``duplicates`` counts these.
     """
 
     deliveries: Sequence[Delivery]
@@ -58,7 +62,7 @@ class _Batch:
     callbacks: dict[tuple[str, str], int] = field(default_factory=dict)
     traceparents: list[str] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)
-    duplicates: dict[str, list[Fact]] = field(default_factory=dict)
+    duplicates: Counts[tuple[str, str]] = field(default_factory=Counts)
     rejections: dict[str, Rejection] = field(default_factory=dict)
     oldest_us: int = 0
 
@@ -78,6 +82,7 @@ class Consumer:
     ) -> None:
         self._feed = feed
         self._tenants = tenants
+        self._strangers: set[str] = set()
         self._settling: asyncio.Task[None] | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._normalizer = normalizer
@@ -100,7 +105,11 @@ class Consumer:
             while True:
                 await self._worth_reading()
                 deliveries = await self._feed.next_batch()
-                batch = await self._read(deliveries)
+                try:
+                    batch = await self._read(deliveries)
+                except BackhaulError as exc:
+                    await self._put_back(_Batch(deliveries, time.perf_counter()), exc)
+                    continue
                 if self._settling is not None:
                     await self._settling
                 self._settling = asyncio.create_task(self._settle(batch), name="settle")
@@ -126,13 +135,6 @@ class Consumer:
         finally:
             full.cancel()
 
-    async def settled(self) -> None:
-        """Returns when what is being committed and published now is done with; for one who just deleted a tenant."""
-        for _ in range(2):  # What is being committed now is published afterwards.
-            under_way = {task for task in (self._settling, self._publishing) if task is not None}
-            if under_way:
-                await asyncio.wait(under_way)
-
     async def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
         turn_began = batch.began
@@ -144,6 +146,7 @@ class Consumer:
             if not callbacks:
                 continue
             first = callbacks[0]
+            await self._meet(first.tenant_id, first.registration)
             counted = first.tenant_id, first.channel
             batch.callbacks[counted] = batch.callbacks.get(counted, 0) + len(callbacks)
             # Callbacks lie in a message in the order of their arrival.
@@ -153,31 +156,36 @@ class Consumer:
             elif not batch.traceparents and first.traceparent:
                 batch.traceparents.append(first.traceparent)
             for callback in callbacks:
-                for one in self._normalizer.read(callback, delivery.stream_seq):
+                for one in self._normalizer.read(callback, delivery.stream_seq, delivery.path):
                     if isinstance(one, Fact):
-                        if batch.facts.setdefault(one.id, one) is not one:
-                            batch.duplicates.setdefault(one.id, []).append(one)
+                        _add(batch, one)
                     else:
                         batch.rejections.setdefault(one.id, one)
         return batch
 
+    async def _meet(self, tenant_id: str, registration: str) -> None:
+        """Hear of a registration before its callbacks are read: how they are read is a setting of its channels."""
+        known = self._tenants.get(tenant_id)
+        if (known is not None and known.registration == registration) or registration in self._strangers:
+            return
+        found = await self._tenants.reload(tenant_id)
+        if found is None or found.registration != registration:
+            # Gone for good, since a registration never comes back: its callbacks need not be looked up one by one.
+            if len(self._strangers) >= MAX_STRANGERS:
+                self._strangers.clear()
+            self._strangers.add(registration)
+
     def _callbacks_of(self, delivery: Delivery) -> list[Callback]:
         try:
-            callbacks = list(CallbackBatch.FromString(delivery.data).callbacks)
+            return list(CallbackBatch.FromString(delivery.data).callbacks)
         except DecodeError:
             # Only a program that is not Backhaul can have written it; there is no tenant's callback in it to keep.
-            self._log.error("not_a_callback_batch", tenant=delivery.tenant, stream_seq=delivery.stream_seq)
+            self._log.error("not_a_callback_batch", path=delivery.path, stream_seq=delivery.stream_seq)
             return []
-        own = [callback for callback in callbacks if callback.tenant_id == delivery.tenant]
-        if len(own) < len(callbacks):
-            # The queue path was another tenant's once. That tenant was purged, and its callbacks go with it.
-            self._log.error("foreign_callbacks", tenant=delivery.tenant, stream_seq=delivery.stream_seq)
-        return own
 
     async def _settle(self, batch: _Batch) -> None:
         """Commit, and leave publishing and acknowledging to a task of its own."""
         span = self._start_span(batch)
-        self._drop_deleted(batch)
         try:
             with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
                 committed = await self._commit(batch)
@@ -200,19 +208,15 @@ class Consumer:
         What cannot be stored is found by halves, and filed as a dead letter; the rest is stored. Raises what may pass,
         and what keeps a dead letter from being filed.
         """
-        new: list[Fact] = []
-        known: dict[str, int] = {}
+        done = Committed()
         parts = _parts(list(batch.facts.values()), lambda fact: len(fact.payload))
         filing = _parts(list(batch.rejections.values()), lambda one: len(one.callback)) if batch.rejections else []
         while parts:
             facts = parts.pop()
-            duplicates = (
-                [one for fact in facts for one in batch.duplicates.get(fact.id, ())] if batch.duplicates else []
-            )
             # Dead letters go with the last of the events, so that a usual batch is one transaction.
             rejections = filing.pop() if filing and not parts else []
             try:
-                committed = await self._store.commit(facts, duplicates, rejections)
+                committed = await self._store.commit(facts, rejections)
             except Exception as exc:
                 if is_transient(exc) or not facts:
                     raise
@@ -225,18 +229,17 @@ class Consumer:
                     self._log.error("event_not_stored", tenant=facts[0].origin.tenant, exc_info=exc)
                     filing.append(self._rejected(batch, facts[0], f"It could not be stored: {type(exc).__name__}."))
             else:
-                new += committed.new
-                known.update(committed.known)
+                done = done.and_then(committed)
             if filing and not parts:
                 parts.append([])
-        return Committed(new, known)
+        return done
 
     async def _finish(self, batch: _Batch, committed: Committed, readable_at: float, span: Span) -> None:
         """Publish and acknowledge; or have all of it delivered again, which then finds its events stored."""
         try:
             parent = traceparent_of(span)
             with self._tracing.span("events.publish", parent=parent, kind=SpanKind.PRODUCER) as publish_span:
-                await self._publisher.publish(_to_publish(batch, committed), traceparent_of(publish_span))
+                await self._publisher.publish(committed.outgoing, traceparent_of(publish_span))
             for delivery in batch.deliveries:
                 await delivery.ack()
             self._report(batch, committed, readable_at, span)
@@ -246,14 +249,6 @@ class Consumer:
             await self._put_back(batch, exc)
         finally:
             span.end()
-
-    def _drop_deleted(self, batch: _Batch) -> None:
-        """Forget what belongs to tenants that are gone or going: it must not be stored behind their deletion's back."""
-        going = {tenant for tenant, _ in batch.callbacks if not self._tenants.is_present(tenant)}
-        if going:
-            batch.facts = {key: fact for key, fact in batch.facts.items() if fact.origin.tenant not in going}
-            batch.rejections = {key: one for key, one in batch.rejections.items() if one.tenant not in going}
-            batch.deliveries = [delivery for delivery in batch.deliveries if delivery.tenant not in going]
 
     async def _put_back(self, batch: _Batch, exc: Exception) -> None:
         what = exc.message if isinstance(exc, BackhaulError) else type(exc).__name__
@@ -277,7 +272,9 @@ class Consumer:
             if delivery.stream_seq == fact.origin.stream_seq
             for callback in self._callbacks_of(delivery)
             if callback.id == event.callback_id
-            for rejection in self._normalizer.reject(callback, [(event.raw, reason)], delivery.stream_seq)
+            for rejection in self._normalizer.reject(
+                callback, [(0, event.raw, reason)], delivery.stream_seq, delivery.path
+            )
         ]
         batch.rejections.update((one.id, one) for one in rejections)
         return rejections
@@ -298,9 +295,9 @@ class Consumer:
         stored = Counts((fact.origin.tenant, fact.origin.channel, fact.event.kind) for fact in committed.new)
         for (tenant, channel, kind), count in stored.items():
             self._stored.add(tenant, channel, KIND_NAMES[kind], amount=count)
-        for event_id in committed.known:
-            origin = batch.facts[event_id].origin
-            self._duplicate.add(origin.tenant, origin.channel)
+        duplicates = batch.duplicates + Counts((fact.origin.tenant, fact.origin.channel) for fact in committed.known)
+        for (tenant, channel), count in duplicates.items():
+            self._duplicate.add(tenant, channel, amount=count)
         for one in batch.rejections.values():
             self._dead.add(one.tenant, one.channel)
         duration_s = time.perf_counter() - batch.began
@@ -314,12 +311,21 @@ class Consumer:
             deliveries=len(batch.deliveries),
             callbacks=sum(batch.callbacks.values()),
             events=len(committed.new),
-            duplicates=len(committed.known),
+            duplicates=duplicates.total(),
+            revisions=committed.revisions,
             dead_letters=len(batch.rejections),
             oldest_lag_ms=round(lag_s * 1000, 1),
             duration_ms=round(duration_s * 1000, 1),
             trace_id=f"{span.get_span_context().trace_id:032x}",
         )
+
+
+def _add(batch: _Batch, fact: Fact) -> None:
+    kept = batch.facts.setdefault(fact.id, fact)
+    if kept is fact:
+        return
+    batch.duplicates[fact.origin.tenant, fact.origin.channel] += 1
+    batch.facts[fact.id] = together(kept, fact)
 
 
 def _parts(items: Sequence[_T], size_of: Callable[[_T], int]) -> list[list[_T]]:
@@ -334,20 +340,3 @@ def _parts(items: Sequence[_T], size_of: Callable[[_T], int]) -> list[list[_T]]:
             total = size
         parts[-1].append(item)
     return parts
-
-
-def _to_publish(batch: _Batch, committed: Committed) -> list[Fact]:
-    """What EVENTS may not have yet.
-
-    New events, and those that a message of this batch brought before: it was delivered again, so whoever took it
-    first may have died between commit and publish. An event that another message brought is published with that
-    message: either it has been, or that message is still to be delivered again.
-    """
-    known = committed.known
-    return [
-        fact
-        for event_id, fact in batch.facts.items()
-        if (first := known.get(event_id)) is None
-        or first == fact.origin.stream_seq
-        or any(first == duplicate.origin.stream_seq for duplicate in batch.duplicates.get(event_id, ()))
-    ]

@@ -10,12 +10,12 @@ from nats.aio.client import Client
 class JetStreamDelivery:
     """One message of the stream, as JetStream delivered it."""
 
-    __slots__ = ("_client", "_reply", "data", "stream_seq", "tenant")
+    __slots__ = ("_client", "_reply", "data", "path", "stream_seq")
 
-    def __init__(self, client: Client, tenant: str, stream_seq: int, reply: str, data: bytes) -> None:
+    def __init__(self, client: Client, path: str, stream_seq: int, reply: str, data: bytes) -> None:
         self._client = client
         self._reply = reply
-        self.tenant = tenant
+        self.path = path
         self.stream_seq = stream_seq
         self.data = data
 

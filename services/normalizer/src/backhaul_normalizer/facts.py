@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+from hashlib import blake2b
+from urllib.parse import parse_qsl
 
 import msgspec
 from backhaul_channels import ChannelSettings, EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.addresses import canonical
 from backhaul_common.ids import derived_id
 from backhaul_common.mongo import Document
-from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_proto.callback.v1.callback_pb2 import Callback, Verification
 from backhaul_proto.event.v1 import event_pb2
-from fast_query_parsers import parse_query_string
 
 KIND_TO_PROTO: dict[EventKind, event_pb2.EventKind.ValueType] = {
     kind: event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind
@@ -38,24 +40,42 @@ _LONGEST_REMEMBERED = 512
 class Origin(msgspec.Struct, gc=False):
     """What all events of one callback have in common, worked out once.
 
-    ``stream_seq`` is the position in CALLBACKS of the message that brought it; ``payload`` the serialised protobuf
-    fields that each of its events ends with.
+    ``stream_seq`` is the position in CALLBACKS of the message that brought it, ``path`` the queue path in that
+    message's subject. ``payload`` is the serialised protobuf fields that each of the callback's events ends with,
+    ``arrival`` the time of those for which the provider gave none. ``url_is_signed`` says whether the parameters of
+    the URL are the provider's word.
     """
 
     tenant: str
     registration: str
+    path: str
     channel: str
     provider: str
+    verification: Verification.ValueType
     received_at_us: int
     stream_seq: int
+    url_is_signed: bool
     parameters: list[tuple[str, str]]
     payload: bytes
+    arrival: bytes
+
+
+class Name(msgspec.Struct, frozen=True, gc=False):
+    """That a message, by its key and its id, has a further name; ``alias`` is the key that this name leads to."""
+
+    message: str
+    message_id: str
+    alias: str
 
 
 class Fact(msgspec.Struct, gc=False):
     """One event, ready to be stored, folded and published.
 
-    ``message`` is the key of its message (empty where it names none), ``payload`` the serialised protobuf event.
+    ``message`` is the key of its message (empty where it names none); ``alias`` is that of the name which the event
+    itself uses, where that is a further name of a message. ``told_communication_id`` is the communication that the
+    event names if it turns out to be a duplicate. ``digest`` is the same for callbacks that tell the same. ``also``
+    are the positions in CALLBACKS of duplicates that were merged into this one, and ``names`` the further names of
+    messages that any of them told. ``payload`` is the serialised event.
     """
 
     id: str
@@ -65,9 +85,18 @@ class Fact(msgspec.Struct, gc=False):
     communication_id: str
     occurred_at_us: int
     payload: bytes
+    digest: bytes
+    told_communication_id: str = ""
+    alias: str = ""
+    revision: int = 0
+    also: tuple[int, ...] = ()
+    names: frozenset[Name] = frozenset()
 
-    def to_document(self) -> Document:
-        """What is stored: the fields that are searched or folded, and the payload. Empty fields are left out."""
+    def to_document(self, communication_id: str) -> Document:
+        """What is stored: the fields that are searched or folded, and the payload. Empty fields are left out.
+
+        ``communication_id`` is that of the event's message.
+        """
         origin, event = self.origin, self.event
         document: Document = {
             "_id": self.id,
@@ -77,17 +106,37 @@ class Fact(msgspec.Struct, gc=False):
             "received_at_us": origin.received_at_us,
             "occurred_at_us": self.occurred_at_us,
             "stream_seq": origin.stream_seq,
+            "digest": self.digest,
             "payload": self.payload,
         }
         if self.message:
             document["message"] = self.message
+        if self.alias:
+            document["alias"] = self.alias
         if event.recipient:
-            document["recipient"] = event.recipient
-        if self.communication_id:
-            document["communication_id"] = self.communication_id
+            document["address"] = canonical(event.recipient)
+        if communication_id:
+            document["communication_id"] = communication_id
         if event.error_code:
             document["error_code"] = event.error_code
         return document
+
+
+class Rejection(msgspec.Struct, gc=False):
+    """A callback, or one part of it, that could not be read. ``callback`` is serialised, its body cut to the part;
+    ``position`` is that of the part in the callback, from 0."""
+
+    id: str
+    tenant: str
+    registration: str
+    path: str
+    channel: str
+    provider: str
+    reason: str
+    callback: bytes
+    seen_at_us: int
+    stream_seq: int
+    position: int = 0
 
 
 def message_key(registration: str, channel: str, message_id: str) -> str:
@@ -102,13 +151,16 @@ def communication_key(registration: str, communication_id: str) -> str:
 
 def custom_parameters(url: str, own: Collection[str] = ()) -> list[tuple[str, str]]:
     """The query parameters of a callback's URL, in their order, without the one that names the channel and without
-    ``own``, those that the provider adds by itself (lower case, as an adapter's ``own_parameters``)."""
+    ``own``, those that the provider adds by itself (lower case, as an adapter's ``own_parameters``).
+
+    Bytes that are not UTF-8 are replaced.
+    """
     _, found, query = url.partition("?")
     if not found:
         return []
     return [
         (name, value)
-        for name, value in parse_query_string(query.partition("#")[0].encode(), "&")
+        for name, value in parse_qsl(query.partition("#")[0], keep_blank_values=True, errors="replace")
         if (lowered := name.lower()) != "channellabel" and lowered not in own
     ]
 
@@ -138,8 +190,10 @@ def _url_vars(url: str, own: Collection[str]) -> tuple[list[tuple[str, str]], by
 _remembered_url_vars = lru_cache(maxsize=4096)(_url_vars)
 
 
-def origin(callback: Callback, stream_seq: int, own_parameters: frozenset[str]) -> Origin:
-    """What the events of ``callback`` have in common; ``own_parameters`` are its adapter's."""
+def origin(
+    callback: Callback, stream_seq: int, path: str, own_parameters: frozenset[str], *, url_is_signed: bool
+) -> Origin:
+    """What the events of ``callback`` have in common; ``own_parameters`` and ``url_is_signed`` are its adapter's."""
     url = callback.url
     vars_of = _remembered_url_vars if len(url) <= _LONGEST_REMEMBERED else _url_vars
     parameters, encoded_parameters = vars_of(url, own_parameters)
@@ -154,15 +208,20 @@ def origin(callback: Callback, stream_seq: int, own_parameters: frozenset[str]) 
         callback_id=callback.id,
         traceparent=callback.traceparent,
     )
+    arrival = event_pb2.Event(occurred_at_us=callback.received_at_us, occurred_at_basis=event_pb2.TIME_BASIS_ARRIVAL)
     return Origin(
         callback.tenant_id,
         callback.registration,
+        path,
         callback.channel,
         callback.provider,
+        callback.verification,
         callback.received_at_us,
         stream_seq,
+        url_is_signed,
         parameters,
         common.SerializeToString() + encoded_parameters,
+        arrival.SerializeToString(),
     )
 
 
@@ -173,7 +232,6 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
     parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
     event_id = derived_id(origin.registration, origin.channel, origin.provider, event.key)
     communication_id = join(parameters, settings.communication_keys)
-    occurred_at_us = event.occurred_at_us or origin.received_at_us
     message = event_pb2.Event(
         id=event_id,
         kind=KIND_TO_PROTO[event.kind],
@@ -182,15 +240,21 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         recipient=event.recipient,
         sender=event.sender,
         communication_id=communication_id,
-        occurred_at_us=occurred_at_us,
         raw=part,
     )
+    if event.occurred_at_us is not None:
+        message.occurred_at_us = event.occurred_at_us
+        message.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
     if event.error_code or event.error_text or event.invalid_recipient:
         message.error_code = event.error_code
         message.error_text = event.error_text
         message.invalid_recipient = event.invalid_recipient
     if event.text:
         message.text = event.text
+    if event.by_machine:
+        message.by_machine = True
+    if event.references:
+        message.references.extend(event.references)
     # Made where they belong: attributes that are handed over in a list are made first and then copied, at twice the
     # cost.
     if event.vars:
@@ -201,16 +265,76 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         add = message.attributes.add
         for name, value in event.attributes:
             add(name=name, value=value)
+    own = message.SerializeToString()
     # A protobuf message is its fields one after another, so two halves put together are a whole.
-    payload = message.SerializeToString() + origin.payload
+    payload = own + origin.payload if event.occurred_at_us is not None else own + origin.payload + origin.arrival
     if len(payload) > LARGEST_EVENT:
         raise MalformedError(f"As an event it has {len(payload)} bytes; at most {LARGEST_EVENT} are kept of one.")
+    key = message_key(origin.registration, origin.channel, event.message_id) if event.message_id else ""
     return Fact(
         event_id,
         origin,
         event,
-        message_key(origin.registration, origin.channel, event.message_id) if event.message_id else "",
+        key,
         communication_id,
-        occurred_at_us,
+        event.occurred_at_us if event.occurred_at_us is not None else origin.received_at_us,
         payload,
+        blake2b(own + bytes((origin.verification,)), digest_size=8).digest(),
+        # Whoever holds one signed request may post it again with another query, where the signature leaves that out.
+        communication_id if origin.url_is_signed else join(event.vars, settings.communication_keys),
+        key if event.provisional else "",
+        names=_names(origin, key, event) if event.aliases and key else frozenset(),
+    )
+
+
+def _names(origin: Origin, message: str, event: NormalizedEvent) -> frozenset[Name]:
+    aliases = (message_key(origin.registration, origin.channel, alias) for alias in event.aliases)
+    return frozenset(Name(message, event.message_id, alias) for alias in aliases if alias != message)
+
+
+def stored_fact(row: Document) -> Fact:
+    """The fact of a stored event. Its ``vars`` are all that it has, those of the URL among them."""
+    told = event_pb2.Event.FromString(row["payload"])
+    return Fact(
+        told.id,
+        Origin(
+            told.tenant_id,
+            told.registration,
+            "",
+            told.channel,
+            told.provider,
+            told.verification,
+            told.received_at_us,
+            row["stream_seq"],
+            False,
+            [],
+            b"",
+            b"",
+        ),
+        NormalizedEvent(
+            kind=KIND_FROM_PROTO.get(told.kind, EventKind.UNKNOWN),
+            key="",
+            provider_status=told.provider_status,
+            message_id=told.message_id,
+            recipient=told.recipient,
+            sender=told.sender,
+            occurred_at_us=told.occurred_at_us if told.occurred_at_basis == event_pb2.TIME_BASIS_PROVIDER else None,
+            error_code=told.error_code,
+            error_text=told.error_text,
+            text=told.text,
+            invalid_recipient=told.invalid_recipient,
+            provisional="alias" in row,
+            by_machine=told.by_machine,
+            references=list(told.references),
+            vars=[(pair.name, pair.value) for pair in told.vars],
+            attributes=[(pair.name, pair.value) for pair in told.attributes],
+        ),
+        row.get("message", ""),
+        told.communication_id,
+        told.occurred_at_us,
+        row["payload"],
+        row["digest"],
+        told.communication_id,
+        row.get("alias", ""),
+        told.revision,
     )

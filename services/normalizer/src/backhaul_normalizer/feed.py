@@ -227,7 +227,7 @@ class FairFeed:
     def _keep(self, source: Source, stream_seq: int, reply: str, data: bytes) -> None:
         if not source.buffered:
             self._ready.append(source)
-        source.put(JetStreamDelivery(self._client, source.tenant, stream_seq, reply, data), reply)
+        source.put(JetStreamDelivery(self._client, source.path, stream_seq, reply, data), reply)
         self._bytes += len(data)
         self._arrived.set()
 

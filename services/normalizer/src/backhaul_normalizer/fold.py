@@ -1,61 +1,75 @@
 """Events into message states and communication counts: pure, and the same for every order of arrival.
 
-Every field of a message but ``created_at_us``, which only says when it was first heard of, is a maximum, a minimum or a
-sum over its distinct events, so folding commutes. The counts of
-a communication are sums over its messages; each fold says by how much they change.
+Every field of a message but ``created_at_us``, which only says when it was first heard of, is a maximum, a minimum, a
+union or a sum over its distinct events, so folding commutes. The counts of a communication are sums over its messages;
+each fold says by how much they change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import Any
 
 from backhaul_channels import EventKind
+from backhaul_channels.addresses import canonical
 from backhaul_common.mongo import Document
 
 from backhaul_normalizer.facts import KIND_NAMES, Fact, communication_key
 from backhaul_normalizer.states import fulfilment_of, next_state
 
+MAX_REFERENCES = 16
+"""References of one message. Providers give two or three; the least stand."""
+
 _KINDS = {kind.value: kind for kind in EventKind}
+_UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
+"""Kinds that a person or a machine brings about, and of which a communication counts the messages that have any."""
 
 
 class CommunicationDelta:
     """By how much the counts of one communication change."""
 
-    __slots__ = ("communication_id", "events", "first_us", "fulfilment", "last_us", "messages", "registration")
+    __slots__ = ("_counts", "communication_id", "first_us", "last_us", "registration")
 
     def __init__(self, registration: str, communication_id: str) -> None:
         self.registration = registration
         self.communication_id = communication_id
-        self.messages = 0
-        self.fulfilment: dict[str, int] = {}
-        self.events: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
         self.first_us = 0
         self.last_us = 0
 
     def add_message(self, message: Document, sign: int) -> None:
         """Count ``message`` with all its events in (+1) or out (-1)."""
-        self.messages += sign
-        fulfilment = message["fulfilment"]
-        if fulfilment:
-            self.fulfilment[fulfilment] = self.fulfilment.get(fulfilment, 0) + sign
+        self._count("messages", sign)
+        if message["fulfilment"]:
+            self._count(f"fulfilment.{message['fulfilment']}", sign)
         for kind, count in message["kinds"].items():
-            self.events[kind] = self.events.get(kind, 0) + sign * count
-        self.seen(message["created_at_us"], message["last_event_at_us"])
+            self._count(f"events.{kind}", sign * count)
+        by_machine = message.get("by_machine", {})
+        for kind, count in by_machine.items():
+            self._count(f"by_machine.{kind}", sign * count)
+        for kind, count in unique_of(message).items():
+            self._count(f"unique.{kind}", sign * count)
+        self._seen(message["created_at_us"], message["last_event_at_us"])
 
-    def seen(self, first_us: int, last_us: int) -> None:
-        """Widen the span of time in which something happened."""
-        self.first_us = min(self.first_us or first_us, first_us)
-        self.last_us = max(self.last_us, last_us)
+    def add_event(self, fact: Fact, sign: int) -> None:
+        """Count in or out an event that belongs to no message."""
+        kind = KIND_NAMES[fact.event.kind]
+        self._count(f"events.{kind}", sign)
+        if fact.event.by_machine:
+            self._count(f"by_machine.{kind}", sign)
+        self._seen(fact.origin.received_at_us, fact.occurred_at_us)
+
+    def changes(self) -> dict[str, int]:
+        """What changes by how much, by the dotted names of the fields."""
+        return {name: change for name, change in self._counts.items() if change}
 
     def to_update(self) -> Document:
         """The update command's entry that applies it; creates the document where it is missing."""
-        increments = {"messages": self.messages}
-        increments.update({f"fulfilment.{name}": n for name, n in self.fulfilment.items() if n})
-        increments.update({f"events.{name}": n for name, n in self.events.items() if n})
         return {
             "q": {"_id": communication_key(self.registration, self.communication_id)},
             "u": {
-                "$inc": increments,
+                # A document that is created here has this field whatever else changes.
+                "$inc": {"messages": 0, **self.changes()},
                 "$min": {"created_at_us": self.first_us},
                 "$max": {"last_event_at_us": self.last_us},
                 "$setOnInsert": {"registration": self.registration, "communication_id": self.communication_id},
@@ -63,101 +77,98 @@ class CommunicationDelta:
             "upsert": True,
         }
 
+    def _count(self, name: str, change: int) -> None:
+        self._counts[name] = self._counts.get(name, 0) + change
 
-class Fold:
-    """What a batch of new events changes. ``messages`` are whole documents as they must be stored."""
+    def _seen(self, first_us: int, last_us: int) -> None:
+        self.first_us = min(self.first_us or first_us, first_us)
+        self.last_us = max(self.last_us, last_us)
 
-    def __init__(self, known: Mapping[str, Document]) -> None:
-        """``known``: the stored documents, by id, of the messages that the events belong to."""
-        self._known = known
-        self.messages: dict[str, Document] = {}
-        self.communications: dict[tuple[str, str], CommunicationDelta] = {}
 
-    def add(self, facts: Iterable[Fact], duplicates: Iterable[Fact] = ()) -> Fold:
-        """Fold ``facts``, each of which is counted for the first time, and work out the communications' changes.
+class Deltas:
+    """The changes of all communications that a batch touches."""
 
-        ``duplicates`` are events that have been counted before, or are in ``facts``. They may tell of their message
-        what the first of them did not (the same status comes by two ways, and only one names the communication).
-        """
-        for fact in facts:
-            if fact.message:
-                message = self.messages.get(fact.message)
-                if message is None:
-                    known = self._known.get(fact.message)
-                    message = _copy(known) if known is not None else _new_message(fact)
-                    self.messages[fact.message] = message
-                _learn(message, fact)
-                _count(message, fact)
-            elif fact.communication_id:
-                delta = self._communication(fact.origin.registration, fact.communication_id)
-                kind = KIND_NAMES[fact.event.kind]
-                delta.events[kind] = delta.events.get(kind, 0) + 1
-                delta.seen(fact.origin.received_at_us, fact.occurred_at_us)
-        for fact in duplicates:
-            self._add_duplicate(fact)
-        for key, message in self.messages.items():
-            message["fulfilment"] = fulfilment_of(
-                _KINDS[message["state"]], invalid_recipient=message["invalid_recipient"]
-            )
-            before = self._known.get(key)
-            # The whole message moves: its old self out of where it counted, its new self in where it counts now.
-            if before is not None and before["communication_id"]:
-                self._communication(before["registration"], before["communication_id"]).add_message(before, -1)
-            if message["communication_id"]:
-                self._communication(message["registration"], message["communication_id"]).add_message(message, +1)
-        return self
+    def __init__(self) -> None:
+        self._deltas: dict[tuple[str, str], CommunicationDelta] = {}
 
-    def _add_duplicate(self, fact: Fact) -> None:
-        message = self.messages.get(fact.message)
-        if message is not None:
-            _learn(message, fact)
-            return
-        known = self._known.get(fact.message)
-        if known is not None:
-            message = _copy(known)
-            _learn(message, fact)
-            # Nearly all duplicates tell nothing new, and then there is nothing to write.
-            if message != known:
-                self.messages[fact.message] = message
+    def move_message(self, before: Document | None, after: Document | None) -> None:
+        """Count a message out of where it was, and in where it is now. The whole message moves, with all its events."""
+        for message, sign in ((before, -1), (after, +1)):
+            if message is not None and message["communication_id"]:
+                self._of(message["registration"], message["communication_id"]).add_message(message, sign)
 
-    def _communication(self, registration: str, communication_id: str) -> CommunicationDelta:
-        delta = self.communications.get((registration, communication_id))
+    def add_event(self, fact: Fact, sign: int) -> None:
+        """Count an event that belongs to no message in (+1) or out (-1)."""
+        if fact.communication_id:
+            self._of(fact.origin.registration, fact.communication_id).add_event(fact, sign)
+
+    def changed(self) -> list[CommunicationDelta]:
+        """Those of which something changes."""
+        return [delta for delta in self._deltas.values() if delta.changes()]
+
+    def _of(self, registration: str, communication_id: str) -> CommunicationDelta:
+        delta = self._deltas.get((registration, communication_id))
         if delta is None:
             delta = CommunicationDelta(registration, communication_id)
-            self.communications[registration, communication_id] = delta
+            self._deltas[registration, communication_id] = delta
         return delta
 
 
-def _copy(message: Document) -> Document:
-    copied = dict(message)
-    copied["kinds"] = dict(message["kinds"])
-    return copied
+def unique_of(message: Document) -> dict[str, int]:
+    """1 for opened and for clicked if a person did it at least once."""
+    kinds, by_machine = message["kinds"], message.get("by_machine", {})
+    return {kind: 1 for kind in _UNIQUE if kinds.get(kind, 0) > by_machine.get(kind, 0)}
 
 
-def _new_message(fact: Fact) -> Document:
+def new_message(fact: Fact) -> Document:
+    """The document of a message of which nothing has been folded yet; ``fact`` is the first event that names it."""
     return {
         "_id": fact.message,
         "registration": fact.origin.registration,
         "channel": fact.origin.channel,
         "message_id": fact.event.message_id,
         "provider": fact.origin.provider,
+        "created_at_us": fact.origin.received_at_us,
+        **_nothing_known(),
+    }
+
+
+def folded(message: Document, facts: Iterable[Fact]) -> Document:
+    """``message`` as it is after ``facts``, none of which it has seen. ``message`` itself is not touched."""
+    after = {**message, "kinds": dict(message["kinds"])}
+    if "by_machine" in after:
+        after["by_machine"] = dict(after["by_machine"])
+    for fact in facts:
+        _learn(after, fact)
+    after["fulfilment"] = fulfilment_of(_KINDS[after["state"]], invalid_recipient=after["invalid_recipient"])
+    return after
+
+
+def refolded(message: Document, facts: Iterable[Fact]) -> Document:
+    """``message`` folded anew out of ``facts``, which are all that it has."""
+    kept = {name: value for name, value in message.items() if name not in ("by_machine", "references")}
+    return folded({**kept, **_nothing_known()}, facts)
+
+
+def _nothing_known() -> dict[str, Any]:
+    return {
         "state": EventKind.UNKNOWN.value,
         "fulfilment": "",
         "recipient": "",
+        "address": "",
         "sender": "",
         "communication_id": "",
+        "communication_at_us": 0,
         "error_code": "",
         "error_text": "",
         "invalid_recipient": False,
         "kinds": {},
         "event_count": 0,
-        "created_at_us": fact.origin.received_at_us,
         "last_event_at_us": 0,
     }
 
 
 def _learn(message: Document, fact: Fact) -> None:
-    """All that an event tells of its message. However often it is learned, the message is the same."""
     event = fact.event
     kind, name = event.kind, KIND_NAMES[event.kind]
     if name == message["state"]:
@@ -171,19 +182,30 @@ def _learn(message: Document, fact: Fact) -> None:
         message["error_code"] = event.error_code
         message["error_text"] = event.error_text
         message["invalid_recipient"] = event.invalid_recipient
-    # A provider reports one recipient, sender and communication a message. Where two events disagree, the least wins:
-    # any rule will do that does not depend on which came first.
-    for field, value in (
-        ("recipient", event.recipient),
-        ("sender", event.sender),
-        ("communication_id", fact.communication_id),
-    ):
-        if value and value != message[field] and (not message[field] or value < message[field]):
-            message[field] = value
+    # A provider reports one recipient and sender a message. Where two events disagree, the least wins: any rule will do
+    # that does not depend on which came first.
+    if _is_better(event.recipient, message["recipient"]):
+        message["recipient"] = event.recipient
+        message["address"] = canonical(event.recipient)
+    if _is_better(event.sender, message["sender"]):
+        message["sender"] = event.sender
+    if fact.communication_id:
+        # The event that happened first says where the message belongs: what a later one says moves it nowhere.
+        named = fact.occurred_at_us, fact.communication_id
+        if not message["communication_id"] or named < (message["communication_at_us"], message["communication_id"]):
+            message["communication_at_us"], message["communication_id"] = named
+    if event.references:
+        known = message.get("references", [])
+        if not set(event.references).issubset(known):
+            message["references"] = sorted({*known, *event.references})[:MAX_REFERENCES]
+    kinds = message["kinds"]
+    kinds[name] = kinds.get(name, 0) + 1
+    if event.by_machine:
+        by_machine = message.setdefault("by_machine", {})
+        by_machine[name] = by_machine.get(name, 0) + 1
+    message["event_count"] += 1
     message["last_event_at_us"] = max(message["last_event_at_us"], fact.occurred_at_us)
 
 
-def _count(message: Document, fact: Fact) -> None:
-    kinds, name = message["kinds"], KIND_NAMES[fact.event.kind]
-    kinds[name] = kinds.get(name, 0) + 1
-    message["event_count"] += 1
+def _is_better(told: str, known: str) -> bool:
+    return bool(told) and told != known and (not known or told < known)

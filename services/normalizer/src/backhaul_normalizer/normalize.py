@@ -13,8 +13,7 @@ from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_REPLAY, Callback
 from pydantic import ValidationError
 
-from backhaul_normalizer.facts import Fact, custom_parameters, fact, origin
-from backhaul_normalizer.store import Rejection
+from backhaul_normalizer.facts import Fact, Rejection, custom_parameters, fact, origin
 
 MOST_PARTS = 10_000
 """Parts of one callback. SendGrid's largest post, 768 KB, has some 3,000."""
@@ -37,39 +36,45 @@ class Normalizer:
         for key in [key for key in self._settings if key[0] == tenant_id]:
             del self._settings[key]
 
-    def read(self, callback: Callback, stream_seq: int) -> Iterable[Fact | Rejection]:
-        """Each part of ``callback`` as a fact, or as a rejection that says why it could not be read. Never raises."""
+    def read(self, callback: Callback, stream_seq: int, path: str) -> Iterable[Fact | Rejection]:
+        """Each part of ``callback`` as a fact, or as a rejection that says why it could not be read. Never raises.
+
+        ``stream_seq`` and ``path`` are the position and the queue path of the message of CALLBACKS that brought it.
+        """
         adapter = self._adapters.get(callback.provider)
         if adapter is None:
             reason = f"There is no adapter for the provider {callback.provider!r}."
-            yield from self.reject(callback, [(callback.body, reason)], stream_seq)
+            yield from self.reject(callback, [(0, callback.body, reason)], stream_seq, path)
             return
         settings = self._settings.get((callback.tenant_id, callback.channel, callback.provider))
         if settings is None:
             settings = self._channel_settings(callback, adapter)
         try:
             parts = _split(adapter, callback.body)
-            common = origin(callback, stream_seq, adapter.own_parameters)
+            common = origin(callback, stream_seq, path, adapter.own_parameters, url_is_signed=adapter.signs_url)
         except Exception as exc:  # noqa: BLE001  # as below
-            yield from self.reject(callback, [(callback.body, self._reason(callback, exc, log=True))], stream_seq)
+            reason = self._reason(callback, exc, log=True)
+            yield from self.reject(callback, [(0, callback.body, reason)], stream_seq, path)
             return
-        rejected: list[tuple[bytes, str]] = []
-        for part in parts:
+        rejected: list[tuple[int, bytes, str]] = []
+        for position, part in enumerate(parts):
             try:
                 one = fact(common, part, adapter.normalize(part, settings), settings)
             except Exception as exc:  # noqa: BLE001  # a bug in an adapter costs this part a replay, never the batch its commit
-                rejected.append((part, self._reason(callback, exc, log=not rejected)))
+                rejected.append((position, part, self._reason(callback, exc, log=not rejected)))
             else:
                 yield one
         if rejected:
-            yield from self.reject(callback, rejected, stream_seq)
+            yield from self.reject(callback, rejected, stream_seq, path)
 
-    def reject(self, callback: Callback, parts: Sequence[tuple[bytes, str]], stream_seq: int) -> Iterable[Rejection]:
-        """The dead letters of ``parts``, each with its reason; the same part has the same id, whichever callback brings
-        it. Of too many parts the whole callback is one."""
+    def reject(
+        self, callback: Callback, parts: Sequence[tuple[int, bytes, str]], stream_seq: int, path: str
+    ) -> Iterable[Rejection]:
+        """The dead letters of ``parts``: of each its position, its bytes and the reason. The same part has the same id,
+        whichever callback brings it. Of too many parts the whole callback is one."""
         if len(parts) > MOST_REJECTED:
-            _, first = parts[0]
-            parts = [(callback.body, f"{len(parts)} of its events cannot be read. The first: {first}")]
+            _, _, first = parts[0]
+            parts = [(0, callback.body, f"{len(parts)} of its events cannot be read. The first: {first}")]
         # Serialised without its body, once: it may hold half as many bad parts as bytes.
         rest = Callback()
         rest.CopyFrom(callback)
@@ -78,9 +83,12 @@ class Normalizer:
         # A replay carries the time at which the callback first arrived; it was seen now.
         seen_at_us = time.time_ns() // 1000 if callback.source == SOURCE_REPLAY else callback.received_at_us
         adapter = self._adapters.get(callback.provider)
-        # Without what the provider's signature adds: that differs each time.
-        parameters = custom_parameters(callback.url, adapter.own_parameters if adapter is not None else ())
-        for part, reason in parts:
+        # Without what the provider's signature adds, which differs each time. Where the signature leaves the URL out,
+        # whoever holds one signed request could post it under any number of queries, so they are no part of the id.
+        signed = adapter is None or adapter.signs_url
+        own = adapter.own_parameters if adapter is not None else ()
+        parameters = custom_parameters(callback.url, own) if signed else []
+        for position, part, reason in parts:
             yield Rejection(
                 id=derived_id(
                     "dead",
@@ -91,6 +99,7 @@ class Normalizer:
                 ),
                 tenant=callback.tenant_id,
                 registration=callback.registration,
+                path=path,
                 channel=callback.channel,
                 provider=callback.provider,
                 # What a body says may be quoted in it, and MongoDB takes no lone surrogates.
@@ -98,6 +107,7 @@ class Normalizer:
                 callback=serialised + repeated(Callback.BODY_FIELD_NUMBER, [part]),
                 seen_at_us=seen_at_us,
                 stream_seq=stream_seq,
+                position=position,
             )
 
     def _reason(self, callback: Callback, exc: Exception, *, log: bool) -> str:
@@ -109,6 +119,9 @@ class Normalizer:
 
     def _channel_settings(self, callback: Callback, adapter: Adapter) -> ChannelSettings:
         tenant = self._directory.get(callback.tenant_id)
+        if tenant is not None and tenant.registration != callback.registration:
+            # Not remembered: this copy may only be behind, and the tenant's successor has settings of its own.
+            return adapter.settings_model()
         channel = tenant.channels.get(callback.channel) if tenant is not None else None
         settings = adapter.settings_model()
         if channel is not None and channel.provider == callback.provider:

@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from backhaul_normalizer.facts import Fact
-from backhaul_normalizer.store import Committed, Rejection
+from backhaul_common.tenants import Tenant
+
+from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.plan import Outgoing
+from backhaul_normalizer.store import Committed
 
 
 class Tenants(Protocol):
     """Who is served."""
 
-    def is_present(self, tenant_id: str) -> bool:
-        """Whether there is such a tenant, and it is not being deleted."""
+    def get(self, tenant_id: str) -> Tenant | None:
+        """The tenant as it was last heard of, or None."""
+        ...
+
+    async def reload(self, tenant_id: str) -> Tenant | None:
+        """Read the tenant now. UNAVAILABLE while the tenants are away."""
         ...
 
 
 class EventStore(Protocol):
     """Where events, message states, counts and dead letters are kept."""
 
-    async def commit(
-        self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
-    ) -> Committed:
+    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         """Store a batch, all or nothing. UNAVAILABLE when the store is away."""
         ...
 
@@ -34,15 +39,15 @@ class EventStore(Protocol):
 class Publisher(Protocol):
     """Where normalised events go."""
 
-    async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
+    async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
         """Returns when all are stored; raises when any may not be."""
         ...
 
 
 class Delivery(Protocol):
-    """One message of the CALLBACKS stream, delivered once or again."""
+    """One message of the CALLBACKS stream, delivered once or again. ``path`` is the queue path in its subject."""
 
-    tenant: str
+    path: str
     stream_seq: int
     data: bytes
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 import nats.errors
-from backhaul_channels import EventKind
 from backhaul_common.errors import unavailable
 from backhaul_common.ids import derived_id
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
-from backhaul_common.tenants import TenantDirectory
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
@@ -20,7 +18,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
-from backhaul_normalizer.facts import LARGEST_EVENT, Fact
+from backhaul_normalizer.facts import LARGEST_EVENT
+from backhaul_normalizer.plan import Outgoing
 
 LARGEST_MESSAGE = LARGEST_EVENT
 """Bytes of events that go into one message of the stream, where more than one fits."""
@@ -36,16 +35,16 @@ _AWAY = (nats.errors.Error, APIError, NoStreamResponseError, TimeoutError, OSErr
 class JetStreamPublisher:
     """One message holds the events of one tenant, channel and kind that a batch brought.
 
-    The message id is made of the ids of its events, so that publishing the same again after a crash stores nothing
-    twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event by its id.
+    The message id is made of the ids and revisions of its events, so that publishing the same again after a crash
+    stores nothing twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event
+    by its id, and keep its highest revision.
 
     Acknowledgements come to an inbox of its own: nats-py's ``js.publish`` draws a random inbox and sets a timer for
     every message, which costs more than the message.
     """
 
-    def __init__(self, client: Client, directory: TenantDirectory) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._directory = directory
         self._inbox = ""
         self._count = 0
         self._waiting: dict[str, asyncio.Future[None]] = {}
@@ -62,26 +61,22 @@ class JetStreamPublisher:
         self._inbox = self._client.new_inbox()
         await self._client.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
 
-    async def publish(self, facts: Sequence[Fact], traceparent: str) -> None:
-        """Returns when all ``facts`` are stored. UNAVAILABLE when JetStream is away, slow or full."""
-        groups: dict[tuple[str, str, EventKind], list[Fact]] = {}
-        for fact in facts:
-            origin = fact.origin
-            groups.setdefault((origin.tenant, origin.channel, fact.event.kind), []).append(fact)
+    async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
+        """Returns when all ``events`` are stored. UNAVAILABLE when JetStream is away, slow or full."""
+        groups: dict[tuple[str, str, str], list[Outgoing]] = {}
+        for event in events:
+            groups.setdefault((event.path, event.channel, event.kind), []).append(event)
         waiting: dict[str, asyncio.Future[None]] = {}
         try:
-            for (tenant_id, channel, kind), group in groups.items():
-                tenant = self._directory.get(tenant_id)
-                if tenant is None:
-                    continue  # It was deleted while its last callbacks were under way: there is nobody to tell.
-                subject = events_subject(tenant.queue_path, channel, kind.value)
+            for (path, channel, kind), group in groups.items():
+                subject = events_subject(path, channel, kind)
                 for some in _messages(group):
                     token = self._expect(waiting)
                     await self._client.publish(
                         subject,
-                        repeated(EventBatch.EVENTS_FIELD_NUMBER, [fact.payload for fact in some]),
+                        repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in some]),
                         reply=f"{self._inbox}.{token}",
-                        headers=_headers(EVENTS_STREAM, derived_id(*(fact.id for fact in some)), traceparent),
+                        headers=_headers(EVENTS_STREAM, _message_id(some), traceparent),
                     )
             if waiting:
                 async with asyncio.timeout(_TIMEOUT_S):
@@ -154,14 +149,18 @@ class JetStreamCallbacks:
             raise unavailable("JetStream") from exc
 
 
-def _messages(facts: Sequence[Fact]) -> list[list[Fact]]:
-    """``facts``, parted so that their events make messages of at most LARGEST_MESSAGE."""
-    messages: list[list[Fact]] = [[]]
+def _message_id(events: Sequence[Outgoing]) -> str:
+    return derived_id(*(f"{event.id}:{event.revision}" for event in events))
+
+
+def _messages(events: Sequence[Outgoing]) -> list[list[Outgoing]]:
+    """``events``, parted so that they make messages of at most LARGEST_MESSAGE."""
+    messages: list[list[Outgoing]] = [[]]
     size = 0
-    for fact in facts:
-        if messages[-1] and size + len(fact.payload) > LARGEST_MESSAGE:
+    for event in events:
+        if messages[-1] and size + len(event.payload) > LARGEST_MESSAGE:
             messages.append([])
             size = 0
-        messages[-1].append(fact)
-        size += len(fact.payload)
+        messages[-1].append(event)
+        size += len(event.payload)
     return messages

@@ -15,12 +15,14 @@ from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     EVENTS_COLLECTION,
+    JOINS_COLLECTION,
     MESSAGES_COLLECTION,
     channel_key,
 )
 from pymongo import ASCENDING, DESCENDING
 
 from backhaul_normalizer.facts import communication_key, message_key
+from backhaul_normalizer.states import RANK
 
 LONGEST_TIMELINE = 1000
 DEFAULT_PAGE, LARGEST_PAGE = 50, 500
@@ -28,6 +30,8 @@ DEFAULT_PAGE, LARGEST_PAGE = 50, 500
 PAGE_BYTES = 4 << 20
 """A page ends, and a timeline is cut, before it is larger, whatever number of rows was asked for. A single row may be
 larger: gRPC carries 32 MB, and an event is less than MongoDB's 16."""
+
+_RANKS = {kind.value: rank for kind, rank in RANK.items()}
 
 _BATCH_ROWS = 64
 """What MongoDB sends at a time, 16 MB at most: a default page is one such answer."""
@@ -44,20 +48,54 @@ class MongoReads:
     ) -> tuple[Document, list[Document], bool] | None:
         """A message, its events in the order in which they happened, and whether there are more; None if unknown.
 
-        LONGEST_TIMELINE events at most, and PAGE_BYTES of them.
+        ``message_id`` may also be a further name of it, or a reference that no other message of the channel has:
+        FAILED_PRECONDITION if others have it too. LONGEST_TIMELINE events at most, and PAGE_BYTES of them.
         """
-        key = message_key(registration, channel_key(channel), message_id)
-        async with mongo.translated():
-            message = await self._database[MESSAGES_COLLECTION].find_one({"_id": key, "registration": registration})
+        message = await self._named(registration, channel_key(channel), message_id)
         if message is None:
             return None
         events, more = await self._first(
             EVENTS_COLLECTION,
-            {"message": key, "registration": registration},
+            {"message": message["_id"], "registration": registration},
             [("occurred_at_us", ASCENDING)],
             LONGEST_TIMELINE,
         )
+        # Providers' times are often whole seconds: of two events at one time the lesser state came first.
+        events.sort(key=lambda row: (row["occurred_at_us"], _RANKS.get(row["kind"], -1), row["_id"]))
         return message, events, more
+
+    async def _named(self, registration: str, channel: str, message_id: str) -> Document | None:
+        key = await self.message_key(registration, channel, message_id)
+        messages = self._database[MESSAGES_COLLECTION]
+        async with mongo.translated():
+            found: Document | None = await messages.find_one({"_id": key, "registration": registration})
+            if found is not None:
+                return found
+            query = {"registration": registration, "references": message_id, "channel": channel}
+            referred = await messages.find(query, limit=2).to_list(2)
+        if len(referred) > 1:
+            raise BackhaulError(
+                Code.FAILED_PRECONDITION,
+                "Several messages have this reference.",
+                field="message_id",
+                fix="List them by message_id, and ask for one by the message_id that it has there.",
+            )
+        return referred[0] if referred else None
+
+    async def by_message_id(self, registration: str, channels: Sequence[str], message_id: str) -> Document:
+        """A filter of messages: those that ``message_id`` names in any of ``channels``, or else those that have it as a
+        reference."""
+        keys = [await self.message_key(registration, channel, message_id) for channel in channels]
+        async with mongo.translated():
+            named = await self._database[MESSAGES_COLLECTION].find({"_id": {"$in": keys}}, {"_id": 1}).to_list(None)
+        return {"_id": {"$in": [row["_id"] for row in named]}} if named else {"references": message_id}
+
+    async def message_key(self, registration: str, channel: str, message_id: str) -> str:
+        """The key of the message that ``message_id``, its id or a further name of it, stands for."""
+        key = message_key(registration, channel, message_id)
+        async with mongo.translated():
+            join = await self._database[JOINS_COLLECTION].find_one({"_id": key, "registration": registration})
+        return str(join["message"]) if join is not None and join["message"] else key
 
     async def messages(
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str

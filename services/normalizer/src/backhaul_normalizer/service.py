@@ -16,9 +16,8 @@ from backhaul_common.tracing import current_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.facts import Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
-from backhaul_normalizer.store import Rejection
 
 _NOT_OPEN = "Only an open dead letter can be replayed or discarded."
 
@@ -95,7 +94,7 @@ class NormalizerUseCases:
         )
         facts: list[Fact] = []
         rejections: list[Rejection] = []
-        for one in self._normalizer.read(callback, 0):
+        for one in self._normalizer.read(callback, 0, ""):
             if isinstance(one, Fact):
                 facts.append(one)
             else:

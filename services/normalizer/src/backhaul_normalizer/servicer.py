@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+from backhaul_channels import EventKind as EventKindName
+from backhaul_channels.addresses import canonical
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Document
 from backhaul_common.names import channel_key
@@ -13,7 +15,8 @@ from backhaul_proto.event.v1.event_pb2 import Event, EventKind
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
-from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO, message_key
+from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO
+from backhaul_normalizer.fold import unique_of
 from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases
@@ -46,12 +49,10 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         use_cases: NormalizerUseCases,
         reads: MongoReads,
         data: TenantData,
-        settled: Callable[[], Awaitable[None]],
     ) -> None:
         self._use_cases = use_cases
         self._reads = reads
         self._data = data
-        self._settled = settled
 
     async def _registration(self, request: _OfTenant) -> str:
         return (await self._use_cases.tenant(_tenant(request))).registration
@@ -64,8 +65,8 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         return pb.NormalizeResponse(
             events=[Event.FromString(fact.payload) for fact in facts],
             rejected=[
-                pb.RejectedPart(index=index, reason=one.reason, raw=Callback.FromString(one.callback).body)
-                for index, one in enumerate(rejections)
+                pb.RejectedPart(index=one.position, reason=one.reason, raw=Callback.FromString(one.callback).body)
+                for one in rejections
             ],
         )
 
@@ -81,16 +82,22 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Any) -> pb.ListMessagesResponse:
         """Messages, newest first."""
+        tenant = await self._use_cases.tenant(_tenant(request))
+        channel = channel_key(request.channel)
+        filters = {
+            "channel": channel,
+            "state": _kind(request.state),
+            "fulfilment": _FULFILMENT_NAMES.get(request.fulfilment_state, ""),
+            "address": canonical(request.recipient),
+            "communication_id": request.communication_id,
+            "error_code": request.error_code,
+        }
+        if request.message_id:
+            channels = [channel] if channel else sorted(tenant.channels)
+            filters |= await self._reads.by_message_id(tenant.registration, channels, request.message_id)
         rows, token = await self._reads.messages(
-            await self._registration(request),
-            {
-                "channel": channel_key(request.channel),
-                "state": _kind(request.state),
-                "fulfilment": _FULFILMENT_NAMES.get(request.fulfilment_state, ""),
-                "recipient": request.recipient,
-                "communication_id": request.communication_id,
-                "error_code": request.error_code,
-            },
+            tenant.registration,
+            filters,
             (request.from_us, request.to_us),
             request.page_size,
             request.page_token,
@@ -103,7 +110,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         filters = {
             "channel": channel_key(request.channel),
             "kind": _kind(request.kind),
-            "recipient": request.recipient,
+            "address": canonical(request.recipient),
             "communication_id": request.communication_id,
             "error_code": request.error_code,
         }
@@ -115,7 +122,9 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                     field="channel",
                     fix="Name the channel too.",
                 )
-            filters["message"] = message_key(registration, channel_key(request.channel), request.message_id)
+            filters["message"] = await self._reads.message_key(
+                registration, channel_key(request.channel), request.message_id
+            )
         rows, token = await self._reads.events(
             registration, filters, (request.from_us, request.to_us), request.page_size, request.page_token
         )
@@ -142,6 +151,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                 messages=row["messages"],
                 created_at_us=row["created_at_us"],
                 last_event_at_us=row["last_event_at_us"],
+                engagement=_engagement(row.get("events", {}), row.get("by_machine", {}), row.get("unique", {})),
             )
         )
 
@@ -182,10 +192,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def PurgeTenant(self, request: pb.PurgeTenantRequest, context: Any) -> pb.PurgeTenantResponse:
         """Delete all that a tenant has stored."""
-        registration = _deleted(request)
-        # What was on its way into the store when the tenant's deletion began must be there to be deleted.
-        await self._settled()
-        return pb.PurgeTenantResponse(deleted=await self._data.purge(registration))
+        return pb.PurgeTenantResponse(deleted=await self._data.purge(_deleted(request)))
 
 
 class _OfTenant(Protocol):
@@ -224,7 +231,23 @@ def _kind(number: EventKind.ValueType) -> str:
 
 
 def _event(row: Document) -> Event:
-    return Event.FromString(row["payload"])
+    event = Event.FromString(row["payload"])
+    # What the event's message belongs to, which another event may have told: so the list of a communication's events
+    # and its counts agree.
+    event.communication_id = row.get("communication_id", "")
+    return event
+
+
+def _engagement(kinds: Mapping[str, int], by_machine: Mapping[str, int], unique: Mapping[str, int]) -> pb.Engagement:
+    opened, clicked = EventKindName.OPENED.value, EventKindName.CLICKED.value
+    return pb.Engagement(
+        opened=kinds.get(opened, 0) - by_machine.get(opened, 0),
+        opened_by_machine=by_machine.get(opened, 0),
+        unique_opened=unique.get(opened, 0),
+        clicked=kinds.get(clicked, 0) - by_machine.get(clicked, 0),
+        clicked_by_machine=by_machine.get(clicked, 0),
+        unique_clicked=unique.get(clicked, 0),
+    )
 
 
 def _message(row: Document) -> pb.Message:
@@ -242,6 +265,8 @@ def _message(row: Document) -> pb.Message:
         event_count=row["event_count"],
         created_at_us=row["created_at_us"],
         last_event_at_us=row["last_event_at_us"],
+        engagement=_engagement(row["kinds"], row.get("by_machine", {}), unique_of(row)),
+        references=row.get("references", ()),
     )
 
 

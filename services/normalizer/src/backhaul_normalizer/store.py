@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
 from backhaul_common import mongo
+from backhaul_common.fence import Living, living
 from backhaul_common.mongo import Document
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     EVENTS_COLLECTION,
+    JOINS_COLLECTION,
     MESSAGES_COLLECTION,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError
 
-from backhaul_normalizer.facts import Fact
-from backhaul_normalizer.fold import Fold
-
-
-class Rejection(msgspec.Struct, gc=False):
-    """A callback, or one part of it, that could not be read. ``callback`` is serialised, its body cut to the part."""
-
-    id: str
-    tenant: str
-    registration: str
-    channel: str
-    provider: str
-    reason: str
-    callback: bytes
-    seen_at_us: int
-    stream_seq: int
+from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.plan import Outgoing, Plan, plan
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What became of a batch. ``new`` were counted; ``known`` had been before, by event id: the position in CALLBACKS
-    of the message that brought them first."""
+    """What became of a batch.
 
-    new: Sequence[Fact]
-    known: dict[str, int]
+    ``new`` were counted; ``known`` had been before. ``outgoing`` is what EVENTS may not have. ``gone`` are the
+    registrations of which nothing was stored, since their tenants are deleted or being deleted.
+    """
+
+    new: Sequence[Fact] = ()
+    known: Sequence[Fact] = ()
+    revisions: int = 0
+    outgoing: Sequence[Outgoing] = ()
+    gone: frozenset[str] = frozenset()
+
+    def and_then(self, later: Committed) -> Committed:
+        """Both."""
+        return Committed(
+            [*self.new, *later.new],
+            [*self.known, *later.known],
+            self.revisions + later.revisions,
+            [*self.outgoing, *later.outgoing],
+            self.gone | later.gone,
+        )
 
 
 def _newest_first(time_field: str, *leading: str, **options: object) -> IndexModel:
@@ -65,19 +68,25 @@ INDEXES = {
         IndexModel(
             [("message", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression={"message": {"$gt": ""}}
         ),
-        _partial("received_at_us", "recipient"),
+        _partial("received_at_us", "address"),
         _partial("received_at_us", "communication_id"),
         _partial("received_at_us", "error_code"),
     ],
     MESSAGES_COLLECTION: [
         _newest_first("created_at_us"),
-        _partial("created_at_us", "recipient"),
+        _partial("created_at_us", "address"),
         _partial("created_at_us", "communication_id"),
         _partial("created_at_us", "error_code"),
+        _partial("created_at_us", "references"),
     ],
+    JOINS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     COMMUNICATIONS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     DEAD_LETTERS_COLLECTION: [_newest_first("first_seen_at_us")],
 }
+
+_KNOWN = {"stream_seq": 1, "revised_seq": 1, "digest": 1, "occurred_at_us": 1}
+_MAY_LACK = ("message", "alias", "address", "communication_id", "error_code")
+"""Fields that an event has only where they are not empty."""
 
 
 class MongoEventStore:
@@ -97,62 +106,105 @@ class MongoEventStore:
         """Returns when the primary answers; UNAVAILABLE otherwise."""
         await mongo.ping(self._client)
 
-    async def commit(
-        self, facts: Sequence[Fact], duplicates: Sequence[Fact], rejections: Sequence[Rejection]
-    ) -> Committed:
+    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         """Store what is new of ``facts``, fold it into states and counts, and file ``rejections``: all or nothing.
 
-        ``facts`` have distinct ids; ``duplicates`` have ids of theirs. Raises UNAVAILABLE when MongoDB is away; nothing
-        is stored then, or all is and committing the same batch again changes nothing.
+        ``facts`` have distinct ids. Nothing is stored of a registration that is gone, or that the message which brought
+        it does not lie under the queue path of. Raises UNAVAILABLE when MongoDB is away; nothing is stored then, or all
+        is and committing the same batch again changes nothing.
         """
 
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> Committed:
-            batch = _Transaction(database, session)
-            committed = batch.store(facts, duplicates) if facts else Committed((), {})
-            if rejections:
-                batch.update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
-            return committed
+            return _Transaction(database, session).commit(facts, rejections)
 
         async with mongo.translated():
             return await mongo.in_transaction(self._database, work)
 
 
 class _Transaction:
-    """One batch on its way into the store."""
+    """One batch on its way into the store. A ``Snapshot``, as its transaction sees it."""
 
     def __init__(self, database: mongo.ThreadDatabase, session: mongo.Session) -> None:
         self._database = database
         self._session = session
 
-    def store(self, facts: Sequence[Fact], duplicates: Sequence[Fact]) -> Committed:
+    def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         """See ``MongoEventStore.commit``."""
-        known = {
-            row["_id"]: row["stream_seq"]
-            for row in self._find(EVENTS_COLLECTION, [fact.id for fact in facts], {"stream_seq": 1})
-        }
-        new: Sequence[Fact] = facts
-        if known:
-            new = [fact for fact in facts if fact.id not in known]
-            duplicates = [*(fact for fact in facts if fact.id in known), *duplicates]
-        keys = {fact.message for fact in facts if fact.message}
-        messages = {row["_id"]: row for row in self._find(MESSAGES_COLLECTION, list(keys))}
-        fold = Fold(messages).add(new, duplicates)
-        self._insert(EVENTS_COLLECTION, [fact.to_document() for fact in new])
-        self._insert(MESSAGES_COLLECTION, [message for key, message in fold.messages.items() if key not in messages])
-        self.update(
-            MESSAGES_COLLECTION,
-            [{"q": {"_id": key}, "u": message} for key, message in fold.messages.items() if key in messages],
+        owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
+        owners |= {(one.tenant, one.registration, one.path) for one in rejections}
+        present = living(self._database, self._session, {tenant for tenant, _, _ in owners})
+        gone = {owner for owner in owners if present.get(owner[0]) != Living(owner[1], owner[2])}
+        if gone:
+            facts = [
+                fact for fact in facts if (fact.origin.tenant, fact.origin.registration, fact.origin.path) not in gone
+            ]
+            rejections = [one for one in rejections if (one.tenant, one.registration, one.path) not in gone]
+        planned = plan(self, facts) if facts else Plan()
+        self._apply(planned)
+        self._update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
+        return Committed(
+            planned.new,
+            planned.known,
+            len(planned.revisions),
+            planned.outgoing,
+            frozenset(registration for _, registration, _ in gone),
         )
-        self.update(COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in fold.communications.values()])
-        return Committed(new, known)
 
-    def update(self, collection: str, updates: Sequence[Document]) -> None:
+    def known(self, event_ids: Collection[str]) -> Iterable[Document]:
+        return self._find(EVENTS_COLLECTION, "_id", event_ids, _KNOWN)
+
+    def events(self, event_ids: Collection[str]) -> Iterable[Document]:
+        return self._find(EVENTS_COLLECTION, "_id", event_ids)
+
+    def events_of(self, messages: Collection[str]) -> Iterable[Document]:
+        return self._find(EVENTS_COLLECTION, "message", messages)
+
+    def messages(self, keys: Collection[str]) -> Iterable[Document]:
+        return self._find(MESSAGES_COLLECTION, "_id", keys)
+
+    def joins(self, keys: Collection[str]) -> Iterable[Document]:
+        return self._find(JOINS_COLLECTION, "_id", keys)
+
+    def _apply(self, planned: Plan) -> None:
+        # Before single events are moved: those that are moved have their communication from where they go.
+        self._update(
+            EVENTS_COLLECTION,
+            [
+                {"q": {"message": key}, "u": {"$set": {"communication_id": communication_id}}, "multi": True}
+                for key, communication_id in planned.communications_of.items()
+            ],
+        )
+        self._update(
+            EVENTS_COLLECTION,
+            [
+                {"q": {"_id": event_id}, "u": _revision_update(document)}
+                for event_id, document in planned.revisions.items()
+            ],
+        )
+        self._insert(EVENTS_COLLECTION, planned.events)
+        for collection, inserted, replaced in (
+            (MESSAGES_COLLECTION, planned.new_messages, planned.messages),
+            (JOINS_COLLECTION, planned.new_joins, planned.joins),
+        ):
+            self._insert(collection, inserted)
+            self._update(collection, [{"q": {"_id": document["_id"]}, "u": document} for document in replaced])
+        if planned.gone_messages:
+            gone = {"q": {"_id": {"$in": planned.gone_messages}}, "limit": 0}
+            self._write({"delete": MESSAGES_COLLECTION, "deletes": [gone]})
+        self._update(COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in planned.communications])
+
+    def _update(self, collection: str, updates: Sequence[Document]) -> None:
         """Apply the entries of an update command."""
         if updates:
             self._write({"update": collection, "updates": updates, "ordered": False})
 
-    def _find(self, collection: str, ids: list[str], projection: Document | None = None) -> list[Document]:
-        return self._database[collection].find({"_id": {"$in": ids}}, projection, session=self._session).to_list()
+    def _find(
+        self, collection: str, name: str, values: Collection[str], projection: Document | None = None
+    ) -> list[Document]:
+        if not values:
+            return []
+        query = {name: {"$in": list(values)}}
+        return self._database[collection].find(query, projection, session=self._session).to_list()
 
     def _insert(self, collection: str, documents: Sequence[Document]) -> None:
         if documents:
@@ -163,6 +215,12 @@ class _Transaction:
         reply = self._database.command(command, session=self._session)
         if reply.get("writeErrors"):
             raise BulkWriteError(dict(reply))
+
+
+def _revision_update(document: Document) -> Document:
+    update = {"$set": document}
+    lacking = [name for name in _MAY_LACK if name not in document]
+    return {**update, "$unset": dict.fromkeys(lacking, "")} if lacking else update
 
 
 def _rejection_update(one: Rejection) -> Document:

@@ -1,0 +1,222 @@
+"""What two callbacks tell of one event, as one: pure, and the same whichever of them came first.
+
+Of two that differ in how far they are to be trusted, the better one counts alone: what nobody has verified completes
+nothing. Of two that are trusted alike, each completes the other. Only what says who brought the event first (the
+callback, its arrival and its source, and the provider's own words) stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from types import MappingProxyType
+
+import msgspec
+from backhaul_channels import NormalizedEvent
+from backhaul_proto.callback.v1 import callback_pb2
+from backhaul_proto.event.v1 import event_pb2
+
+from backhaul_normalizer.facts import KIND_TO_PROTO, LARGEST_EVENT, Fact
+from backhaul_normalizer.states import RANK
+
+TRUST: Mapping[int, int] = MappingProxyType(
+    {
+        callback_pb2.VERIFICATION_VERIFIED: 2,
+        callback_pb2.VERIFICATION_OFF: 1,
+        callback_pb2.VERIFICATION_UNSPECIFIED: 1,
+        callback_pb2.VERIFICATION_OBSERVED_INVALID: 0,
+    }
+)
+
+# Attributes that mean something only together. Where two callbacks differ, all are taken from the one whose first
+# attribute is the greater, then the second, and so on: "provider" comes after "keyword", so that the provider's own
+# word on consent beats what was found in a text.
+_TOGETHER = (("opt_out_by", "opt_out", "keyword"),)
+_GROUPED = frozenset(name for names in _TOGETHER for name in names)
+
+MAX_VARS = 1024
+"""Custom parameters up to which duplicates add theirs to an event. A callback brings a few hundred at most."""
+
+Pair = tuple[str, str]
+
+
+def together(kept: Fact, told: Fact) -> Fact:
+    """Both as one that stands for either, neither of which is stored yet. Nothing of the two is touched."""
+    merged = merge(kept, told)
+    positions = {*kept.also, told.origin.stream_seq, *told.also} - {kept.origin.stream_seq}
+    return msgspec.structs.replace(merged, also=tuple(sorted(positions)), names=kept.names | told.names)
+
+
+def merge(kept: Fact, told: Fact) -> Fact:
+    """``kept``, completed by what ``told`` says of the same event; ``kept`` itself where that is nothing new."""
+    if told.digest == kept.digest and told.occurred_at_us >= kept.occurred_at_us:
+        return kept
+    trust, trust_of_told = TRUST.get(kept.origin.verification, 0), TRUST.get(told.origin.verification, 0)
+    if trust_of_told < trust:
+        return kept
+    if trust_of_told > trust:
+        return _in_place_of(kept, told)
+    completed = _completed(kept, told)
+    message, alias = _name(kept, told)
+    if message != kept.message:
+        completed = msgspec.structs.replace(
+            completed, message_id=told.event.message_id, provisional=told.event.provisional
+        )
+    communication_id = _least(kept.communication_id, told.told_communication_id)
+    arrived_us = min(kept.occurred_at_us, told.occurred_at_us)
+    occurred_at_us = completed.occurred_at_us if completed.occurred_at_us is not None else arrived_us
+    if (
+        completed == kept.event
+        and message == kept.message
+        and communication_id == kept.communication_id
+        and occurred_at_us == kept.occurred_at_us
+    ):
+        return kept
+    payload = event_pb2.Event.FromString(kept.payload)
+    _write(payload, completed)
+    payload.communication_id = communication_id
+    payload.occurred_at_us = occurred_at_us
+    if payload.ByteSize() > LARGEST_EVENT:
+        return kept  # No stream would take it.
+    return _changed(
+        kept,
+        payload,
+        event=completed,
+        message=message,
+        alias=alias,
+        communication_id=communication_id,
+        told_communication_id=_least(kept.told_communication_id, told.told_communication_id),
+        occurred_at_us=occurred_at_us,
+    )
+
+
+def revised(fact: Fact, *, revision: int, message: str = "", message_id: str = "") -> Fact:
+    """``fact`` as a later revision of itself; of another message, if one is given."""
+    payload = event_pb2.Event.FromString(fact.payload)
+    payload.revision = revision
+    if not message:
+        return _changed(fact, payload, revision=revision)
+    payload.message_id = message_id
+    event = msgspec.structs.replace(fact.event, message_id=message_id)
+    return _changed(fact, payload, revision=revision, event=event, message=message)
+
+
+def _in_place_of(kept: Fact, told: Fact) -> Fact:
+    """``told``, where ``kept`` was: a page's position never moves, so the time of the first arrival stays."""
+    payload = event_pb2.Event.FromString(told.payload)
+    payload.received_at_us = kept.origin.received_at_us
+    payload.revision = kept.revision
+    origin = msgspec.structs.replace(
+        told.origin, received_at_us=kept.origin.received_at_us, stream_seq=kept.origin.stream_seq
+    )
+    return _changed(told, payload, origin=origin, revision=kept.revision, also=kept.also)
+
+
+def _changed(fact: Fact, payload: event_pb2.Event, **changes: object) -> Fact:
+    encoded = payload.SerializeToString()
+    digest = blake2b(encoded, digest_size=8).digest()
+    return msgspec.structs.replace(fact, payload=encoded, digest=digest, **changes)
+
+
+def _name(kept: Fact, told: Fact) -> tuple[str, str]:
+    """(message, alias) of the better name: a first name before a further one, and of two alike the least."""
+    names = [
+        (bool(fact.alias), fact.event.message_id, fact.message, fact.alias) for fact in (kept, told) if fact.message
+    ]
+    # Where an event was moved to the message that has its further name, it is there that it belongs.
+    if kept.alias and kept.message != kept.alias and (not told.message or told.alias == kept.alias):
+        return kept.message, kept.alias
+    if not names:
+        return "", ""
+    _, _, message, alias = min(names)
+    return message, alias
+
+
+def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
+    kept, told = kept_fact.event, told_fact.event
+    error = (kept.invalid_recipient, kept.error_code, kept.error_text)
+    # As a whole: a text belongs to its code.
+    error = max(error, (told.invalid_recipient, told.error_code, told.error_text))
+    times = [at for at in (kept.occurred_at_us, told.occurred_at_us) if at is not None]
+    return msgspec.structs.replace(
+        kept,
+        kind=max(kept.kind, told.kind, key=lambda kind: (RANK.get(kind, -1), kind.value)),
+        provider_status=_least(kept.provider_status, told.provider_status),
+        recipient=_least(kept.recipient, told.recipient),
+        sender=_least(kept.sender, told.sender),
+        occurred_at_us=min(times, default=None),
+        invalid_recipient=error[0],
+        error_code=error[1],
+        error_text=error[2],
+        text=max(kept.text, told.text, key=lambda text: (len(text), text)),
+        by_machine=kept.by_machine or told.by_machine,
+        references=_united(kept.references, told.references),
+        vars=_vars(kept_fact, told_fact),
+        attributes=_attributes(kept.attributes, told.attributes),
+    )
+
+
+def _least(kept: str, told: str) -> str:
+    """The one that is not empty; of two, the least: any rule will do that does not depend on which came first."""
+    return min(kept, told) if kept and told else kept or told
+
+
+def _united(kept: list[str], told: list[str]) -> list[str]:
+    """``kept`` as it is, followed by what only ``told`` has. As a set, the same in either order."""
+    missing = set(told).difference(kept)
+    return [*kept, *sorted(missing)] if missing else kept
+
+
+def _vars(kept: Fact, told: Fact) -> list[Pair]:
+    """Those of the event and of the callback's URL; of a duplicate's URL only where the provider signed it."""
+    parameters = told.origin.parameters if told.origin.url_is_signed else ()
+    missing = {*told.event.vars, *parameters}.difference(kept.event.vars, kept.origin.parameters)
+    room = max(0, MAX_VARS - len(kept.event.vars) - len(kept.origin.parameters))
+    return [*kept.event.vars, *sorted(missing)[:room]] if missing and room else kept.event.vars
+
+
+def _attributes(kept: list[Pair], told: list[Pair]) -> list[Pair]:
+    """By name: one that is missing is added; of two values the greater stands."""
+    before, other = dict(kept), dict(told)
+    better = {
+        name: value
+        for name, value in sorted(other.items())
+        if name not in _GROUPED and (name not in before or value > before[name])
+    }
+    merged = {**before, **better}
+    for names in _TOGETHER:
+        if _values(other, names) > _values(before, names):
+            for name in names:
+                merged.pop(name, None)
+                if name in other:
+                    merged[name] = other[name]
+    return kept if merged == before else list(merged.items())
+
+
+def _values(attributes: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(attributes.get(name, "") for name in names)
+
+
+def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
+    payload.kind = KIND_TO_PROTO[event.kind]
+    payload.provider_status = event.provider_status
+    payload.message_id = event.message_id
+    payload.recipient = event.recipient
+    payload.sender = event.sender
+    payload.error_code = event.error_code
+    payload.error_text = event.error_text
+    payload.invalid_recipient = event.invalid_recipient
+    payload.text = event.text
+    payload.by_machine = event.by_machine
+    if event.occurred_at_us is not None:
+        payload.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
+    del payload.references[:]
+    payload.references.extend(event.references)
+    # The parameters of the first callback's URL stand in its payload and not in its event, so those are only added to.
+    present = {(pair.name, pair.value) for pair in payload.vars}
+    for name, value in event.vars:
+        if (name, value) not in present:
+            payload.vars.add(name=name, value=value)
+    del payload.attributes[:]
+    for name, value in event.attributes:
+        payload.attributes.add(name=name, value=value)

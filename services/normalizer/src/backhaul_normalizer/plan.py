@@ -1,0 +1,355 @@
+"""What a batch of events changes in the store: pure, over a snapshot of what is stored.
+
+Events that are new are counted. What completes a known one makes a revision of it, and its message is folded anew.
+Where an event gives a message a further name, the events that used only that name are moved to the message. All of it
+is a function of the set of events, whatever their order, and whoever else is at it: two copies of this service that
+would each see one half of something write at least one document both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from backhaul_common.mongo import Document
+from backhaul_proto.event.v1 import event_pb2
+
+from backhaul_normalizer.facts import KIND_NAMES, Fact, stored_fact
+from backhaul_normalizer.fold import CommunicationDelta, Deltas, folded, new_message, refolded
+from backhaul_normalizer.merge import merge, revised
+
+Target = tuple[str, str]
+"""A message's key and its id; both empty where there is none."""
+
+
+class Snapshot(Protocol):
+    """What is stored, as it is at one moment."""
+
+    def known(self, event_ids: Collection[str]) -> Iterable[Document]:
+        """Of the stored events among ``event_ids``: ``_id``, ``stream_seq``, ``revised_seq``, ``digest`` and
+        ``occurred_at_us``."""
+        ...
+
+    def events(self, event_ids: Collection[str]) -> Iterable[Document]:
+        """The stored events among ``event_ids``, whole."""
+        ...
+
+    def events_of(self, messages: Collection[str]) -> Iterable[Document]:
+        """All events of the messages with these keys, whole."""
+        ...
+
+    def messages(self, keys: Collection[str]) -> Iterable[Document]:
+        """The stored messages among ``keys``."""
+        ...
+
+    def joins(self, keys: Collection[str]) -> Iterable[Document]:
+        """The stored joins among ``keys``."""
+        ...
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """An event on its way to EVENTS. ``path`` is its tenant's queue path."""
+
+    id: str
+    revision: int
+    path: str
+    channel: str
+    kind: str
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be written, and what is to be published once it is.
+
+    ``events`` are inserted; ``revisions`` are stored events with what is set in them; ``communications_of`` is the new
+    communication of messages whose stored events must name it; ``messages`` and ``joins`` are whole documents.
+    """
+
+    new: list[Fact] = field(default_factory=list)
+    known: list[Fact] = field(default_factory=list)
+    events: list[Document] = field(default_factory=list)
+    revisions: dict[str, Document] = field(default_factory=dict)
+    communications_of: dict[str, str] = field(default_factory=dict)
+    new_messages: list[Document] = field(default_factory=list)
+    messages: list[Document] = field(default_factory=list)
+    gone_messages: list[str] = field(default_factory=list)
+    new_joins: list[Document] = field(default_factory=list)
+    joins: list[Document] = field(default_factory=list)
+    communications: Sequence[CommunicationDelta] = ()
+    outgoing: list[Outgoing] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Change:
+    """A stored event that becomes another revision. ``seq`` is the position in CALLBACKS of what made it so."""
+
+    before: Fact
+    after: Fact
+    seq: int
+
+
+def plan(snapshot: Snapshot, facts: Sequence[Fact]) -> Plan:
+    """The changes that ``facts``, which have distinct ids, bring about. Nothing of ``facts`` is touched."""
+    return _Planner(snapshot, facts).plan()
+
+
+class _Planner:
+    def __init__(self, snapshot: Snapshot, facts: Sequence[Fact]) -> None:
+        self._snapshot = snapshot
+        self._facts = facts
+        self._plan = Plan()
+        self._new: dict[str, Fact] = {}
+        self._changes: dict[str, _Change] = {}
+        self._before: dict[str, Document] = {}
+        self._aliases: dict[str, set[str]] = {}
+
+    def plan(self) -> Plan:
+        again = self._part()
+        self._before = {row["_id"]: row for row in self._snapshot.messages(self._touched())}
+        self._join()
+        after = self._fold()
+        self._write(after)
+        self._publish(again, after)
+        return self._plan
+
+    def _part(self) -> list[Document]:
+        """Part what is new from what is known; returns the stored events that EVENTS may not have.
+
+        Whoever took a callback first may have died between commit and publish. Then the very message that brought the
+        event, or its present revision, is delivered again.
+        """
+        rows = {row["_id"]: row for row in self._snapshot.known([fact.id for fact in self._facts])}
+        if not rows:
+            self._new = {fact.id: fact for fact in self._facts}
+            return []
+        differing: dict[str, Fact] = {}
+        again: set[str] = set()
+        for fact in self._facts:
+            row = rows.get(fact.id)
+            if row is None:
+                self._new[fact.id] = fact
+                continue
+            self._plan.known.append(fact)
+            # An equal one that arrived earlier is nearer to when it happened, where the provider does not say.
+            if row["digest"] != fact.digest or fact.occurred_at_us < row["occurred_at_us"]:
+                differing[fact.id] = fact
+            positions = (fact.origin.stream_seq, *fact.also)
+            if row["stream_seq"] in positions or row.get("revised_seq", 0) in positions:
+                again.add(fact.id)
+        whole = {row["_id"]: row for row in self._snapshot.events({*differing, *again})} if differing or again else {}
+        for event_id, told in differing.items():
+            kept = stored_fact(whole[event_id])
+            merged = merge(kept, told)
+            if merged is not kept:
+                later = revised(merged, revision=kept.revision + 1)
+                self._changes[event_id] = _Change(kept, later, told.origin.stream_seq)
+        return [whole[event_id] for event_id in again]
+
+    def _touched(self) -> set[str]:
+        keys = {fact.message for fact in self._new.values()}
+        for change in self._changes.values():
+            keys |= {change.before.message, change.after.message}
+        for fact in self._facts:
+            # A duplicate may tell a further name of a message, too.
+            keys.update(name.message for name in fact.names)
+        return keys - {""}
+
+    # Further names.
+
+    def _join(self) -> None:
+        """Move what used a further name of a message to the message that has it.
+
+        A join leads from the key of a further name to the message that it belongs to. It is written by whoever brings
+        an event under the further name, and by whoever first tells of the name.
+        """
+        told: dict[str, dict[Target, Fact]] = {}
+        for fact in self._facts:
+            for name in fact.names:
+                if name.alias not in self._before.get(name.message, {}).get("aliases", ()):
+                    told.setdefault(name.alias, {})[name.message, name.message_id] = fact
+        waiting = self._waiting()
+        keys = told.keys() | waiting.keys()
+        if not keys:
+            return
+        stored = {row["_id"]: row for row in self._snapshot.joins(keys)}
+        moves: dict[str, tuple[str, Target]] = {}
+        targets: dict[str, Target] = {}
+        for key in keys:
+            before = stored.get(key)
+            present: Target = (before["message"], before["message_id"]) if before is not None else ("", "")
+            candidates = told.get(key, {}).keys()
+            # Of two messages with one further name the least has it: any rule that no order of arrival changes.
+            target = targets[key] = min({*candidates, present} - {("", "")}, default=present)
+            for message, _ in candidates:
+                self._aliases.setdefault(message, set()).add(key)
+            if target != present and before is not None:
+                moves[key] = present[0] or key, target
+            if target != present or key in waiting:
+                one = next(iter(told.get(key, {}).values()), None) or waiting[key][0]
+                self._plan_join(key, before, target, one)
+        self._load({key for source, (target, _) in moves.values() for key in (source, target)})
+        self._load({targets[key][0] for key in waiting} - {""})
+        self._move(moves, {key: told[key][target].origin.stream_seq for key, (_, target) in moves.items()})
+        for key, facts in waiting.items():
+            if targets[key][0]:
+                for fact in facts:
+                    self._rename(fact, targets[key])
+
+    def _waiting(self) -> dict[str, list[Fact]]:
+        """Events that use a further name and did not before, by its key."""
+        waiting: dict[str, list[Fact]] = {}
+        for fact in self._new.values():
+            if fact.alias:
+                waiting.setdefault(fact.alias, []).append(fact)
+        for change in self._changes.values():
+            before, after = change.before, change.after
+            # Where the event was is no matter: what takes its place names the message as its own callback did.
+            if after.alias and (after.message, after.alias) != (before.message, before.alias):
+                waiting.setdefault(after.alias, []).append(after)
+        return waiting
+
+    def _rename(self, fact: Fact, target: Target) -> None:
+        moved = revised(fact, revision=fact.revision, message=target[0], message_id=target[1])
+        change = self._changes.get(fact.id)
+        if change is not None:
+            change.after = moved
+        else:
+            self._new[fact.id] = moved
+
+    def _move(self, moves: Mapping[str, tuple[str, Target]], causes: Mapping[str, int]) -> None:
+        """Move the stored events that use the names ``moves``, each from where they are to where they belong."""
+        for row in self._snapshot.events_of({source for source, _ in moves.values()}) if moves else ():
+            alias = row.get("alias", "")
+            change = self._changes.get(row["_id"])
+            if alias not in moves or (change is not None and change.after.alias != alias):
+                continue  # The other events stay; and one of which a better name was told just now is there already.
+            _, (message, message_id) = moves[alias]
+            kept = change.before if change is not None else stored_fact(row)
+            latest = change.after if change is not None else kept
+            later = revised(latest, revision=kept.revision + 1, message=message, message_id=message_id)
+            self._changes[row["_id"]] = _Change(kept, later, causes[alias])
+
+    def _load(self, keys: Collection[str]) -> None:
+        missing = set(keys) - self._before.keys()
+        if missing:
+            self._before.update((row["_id"], row) for row in self._snapshot.messages(missing))
+
+    def _plan_join(self, key: str, before: Document | None, target: Target, fact: Fact) -> None:
+        document = {
+            "_id": key,
+            "registration": fact.origin.registration,
+            "message": target[0],
+            "message_id": target[1],
+            # Grows, so that the document is written even where nothing else changes: two copies must meet here.
+            "writes": before["writes"] + 1 if before is not None else 1,
+        }
+        (self._plan.new_joins if before is None else self._plan.joins).append(document)
+
+    # States and counts.
+
+    def _fold(self) -> dict[str, Document | None]:
+        """All messages that change, as they are afterwards; None for one that has no event any more."""
+        new: dict[str, list[Fact]] = {}
+        for fact in self._new.values():
+            if fact.message:
+                new.setdefault(fact.message, []).append(fact)
+        anew = {key for change in self._changes.values() for key in (change.before.message, change.after.message)}
+        anew.discard("")
+        stored = self._events_after(anew)
+        after: dict[str, Document | None] = {}
+        for key in new.keys() | anew | self._aliases.keys():
+            before = self._before.get(key)
+            if key in anew:
+                facts = [*stored.get(key, ()), *new.get(key, ())]
+                if facts:
+                    after[key] = refolded(before if before is not None else new_message(_first(facts)), facts)
+                else:
+                    after[key] = None
+            else:
+                facts = new.get(key, [])
+                if before is None and not facts:
+                    continue  # A duplicate told of a further name, and its event has gone elsewhere.
+                after[key] = folded(before if before is not None else new_message(_first(facts)), facts)
+        for key, aliases in self._aliases.items():
+            message = after.get(key)
+            if message is not None:
+                message["aliases"] = sorted({*message.get("aliases", ()), *aliases})
+        return after
+
+    def _events_after(self, keys: Collection[str]) -> dict[str, list[Fact]]:
+        """The stored events of these messages, as they will be."""
+        found: dict[str, list[Fact]] = {}
+        if keys:
+            for row in self._snapshot.events_of(keys):
+                if row["_id"] not in self._changes:
+                    found.setdefault(row["message"], []).append(stored_fact(row))
+            for change in self._changes.values():
+                found.setdefault(change.after.message, []).append(change.after)
+        return found
+
+    def _write(self, after: dict[str, Document | None]) -> None:
+        made = self._plan
+        deltas = Deltas()
+        for key, message in after.items():
+            before = self._before.get(key)
+            deltas.move_message(before, message)
+            if message is None:
+                if before is not None:
+                    made.gone_messages.append(key)
+                continue
+            # Grows, so that two copies that change events of one message always meet in its document.
+            message["version"] = before["version"] + 1 if before is not None else 1
+            (made.new_messages if before is None else made.messages).append(message)
+            if before is not None and before["communication_id"] != message["communication_id"]:
+                made.communications_of[key] = message["communication_id"]
+        for fact in self._new.values():
+            made.new.append(fact)
+            made.events.append(fact.to_document(_communication(fact, after)))
+            if not fact.message:
+                deltas.add_event(fact, +1)
+        for event_id, change in self._changes.items():
+            document = change.after.to_document(_communication(change.after, after))
+            for fixed in ("_id", "registration", "channel", "received_at_us", "stream_seq"):
+                del document[fixed]
+            made.revisions[event_id] = {**document, "revised_seq": change.seq}
+            if not change.before.message:
+                deltas.add_event(change.before, -1)
+            if not change.after.message:
+                deltas.add_event(change.after, +1)
+        made.communications = deltas.changed()
+
+    def _publish(self, again: Sequence[Document], after: dict[str, Document | None]) -> None:
+        paths = {fact.origin.registration: fact.origin.path for fact in self._facts}
+        outgoing = self._plan.outgoing
+        for fact in self._new.values():
+            outgoing.append(_outgoing(fact, paths, _communication(fact, after)))
+        for change in self._changes.values():
+            outgoing.append(_outgoing(change.after, paths, _communication(change.after, after)))
+        for row in again:
+            if row["_id"] in self._changes:
+                continue  # Its next revision says all that this one does.
+            outgoing.append(_outgoing(stored_fact(row), paths, row.get("communication_id", "")))
+
+
+def _first(facts: Sequence[Fact]) -> Fact:
+    return min(facts, key=lambda fact: (fact.origin.received_at_us, fact.id))
+
+
+def _communication(fact: Fact, messages: dict[str, Document | None]) -> str:
+    """The communication that an event counts for: that of its message, or its own where it has none."""
+    message = messages.get(fact.message) if fact.message else None
+    return message["communication_id"] if message is not None else fact.communication_id
+
+
+def _outgoing(fact: Fact, paths: dict[str, str], communication_id: str) -> Outgoing:
+    payload = fact.payload
+    if communication_id != fact.communication_id:
+        # Protobuf reads the last of two values: what the event's message belongs to is added at the end.
+        payload += event_pb2.Event(communication_id=communication_id).SerializeToString()
+    origin = fact.origin
+    return Outgoing(
+        fact.id, fact.revision, paths[origin.registration], origin.channel, KIND_NAMES[fact.event.kind], payload
+    )

@@ -1,0 +1,150 @@
+"""What is stored is the same for every order, every split into batches, and every duplication of what is told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from backhaul_channels import ChannelSettings, EventKind, NormalizedEvent
+from backhaul_normalizer.facts import Fact, fact, origin
+from backhaul_proto.callback.v1.callback_pb2 import (
+    VERIFICATION_OBSERVED_INVALID,
+    VERIFICATION_VERIFIED,
+    Callback,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from books import Books  # test folders are no packages
+
+KINDS = [
+    EventKind.QUEUED,
+    EventKind.DELIVERED,
+    EventKind.BOUNCED,
+    EventKind.OPENED,
+    EventKind.CLICKED,
+    EventKind.UNSUBSCRIBED,
+    EventKind.INBOUND,
+    EventKind.UNKNOWN,
+]
+one_of = st.sampled_from
+
+
+def told(
+    *,
+    key: str = "1",
+    kind: EventKind = EventKind.DELIVERED,
+    name: str = "M1",
+    aliases: Sequence[str] = (),
+    at: int | None = None,
+    arrived: int = 100,
+    query: str = "",
+    verification: int = VERIFICATION_VERIFIED,
+    seq: int = 1,
+    signed: bool = True,
+    **more: Any,
+) -> Fact:
+    """An event as a callback tells it. A name that begins with S is a further one."""
+    callback = Callback(
+        id=f"c{seq}",
+        tenant_id="acme",
+        registration="acme.1",
+        channel="sendgrid",
+        provider="sendgrid",
+        url=f"https://x.example.com/api/postevents?{query}",
+        received_at_us=arrived,
+        verification=verification,  # type: ignore[arg-type]  # an enum's value
+    )
+    event = NormalizedEvent(
+        kind=kind,
+        key=key,
+        provider_status=kind.value,
+        message_id=name,
+        provisional=name.startswith("S"),
+        aliases=list(aliases) if name.startswith("M") else [],
+        occurred_at_us=at,
+        **more,
+    )
+    common = origin(callback, seq, "acme", frozenset(), url_is_signed=signed)
+    return fact(common, f"{key}{name}".encode(), event, ChannelSettings())
+
+
+def facts() -> st.SearchStrategy[Fact]:
+    """Events of a few messages, whose callbacks disagree about everything that they can disagree about."""
+
+    def build(number: int, name: str, alias: bool, communication: str, opt_out: str, **more: Any) -> Fact:
+        attributes = [("opt_out_by", opt_out), ("opt_out", "STOP")] if opt_out else []
+        return told(
+            key=str(number),
+            # The same fact is of one kind, whoever tells it.
+            kind=KINDS[number % len(KINDS)],
+            name=name,
+            aliases=["S1"] if alias else [],
+            query=f"communicationId={communication}",
+            attributes=attributes,
+            **more,
+        )
+
+    return st.builds(
+        build,
+        number=st.integers(0, 9),
+        name=one_of(["", "M1", "M1", "M2", "S1", "S1"]),
+        alias=st.booleans(),
+        communication=one_of(["", "a", "b"]),
+        opt_out=one_of(["", "keyword", "provider"]),
+        at=one_of([None, 1, 2, 3]),
+        arrived=st.integers(100, 103),
+        verification=one_of([VERIFICATION_VERIFIED, VERIFICATION_VERIFIED, VERIFICATION_OBSERVED_INVALID]),
+        seq=st.integers(1, 3),
+        recipient=one_of(["", "a@example.com", "A@Example.com", "b@example.com"]),
+        error_code=one_of(["", "421", "511"]),
+        invalid_recipient=st.booleans(),
+        by_machine=st.booleans(),
+        references=one_of([[], ["x"], ["y", "x"]]),
+        text=one_of(["", "STOP", "Stop it"]),
+    )
+
+
+def batches(events: Sequence[Fact], cuts: Sequence[int]) -> list[Sequence[Fact]]:
+    edges = [0, *sorted({cut % (len(events) + 1) for cut in cuts}), len(events)]
+    return [events[start:end] for start, end in pairwise(edges)]
+
+
+@settings(max_examples=400)
+@given(st.lists(facts(), max_size=10), st.data())
+def test_order_duplicates_and_batching_do_not_matter(events: list[Fact], data: st.DataObject) -> None:
+    plain = Books()
+    plain.commit(events)
+    repeated = events + data.draw(st.lists(st.sampled_from(events), max_size=6)) if events else []
+    shuffled = data.draw(st.permutations(repeated))
+    other = Books()
+    for batch in batches(shuffled, data.draw(st.lists(st.integers(0, 20), max_size=5))):
+        other.commit(batch)
+        assert other.totals() == other.recount()
+    assert other.state() == plain.state()
+
+
+@given(st.lists(facts(), max_size=10))
+def test_what_was_told_before_changes_nothing(events: list[Fact]) -> None:
+    books = Books()
+    books.commit(events)
+    for again in [*([event] for event in events), events]:
+        made = books.commit(again)
+        assert (made.new, made.events, made.revisions, made.communications_of) == ([], [], {}, {})
+        assert (made.messages, made.new_messages, made.gone_messages) == ([], [], [])
+        assert (made.joins, made.new_joins, made.communications) == ([], [], [])
+
+
+@given(st.lists(facts(), max_size=10), st.data())
+def test_what_is_published_last_is_what_is_stored(events: list[Fact], data: st.DataObject) -> None:
+    books = Books()
+    for batch in batches(events, data.draw(st.lists(st.integers(0, 20), max_size=5))):
+        books.commit(batch)
+    assert books.published.keys() == books.event_rows.keys()
+    for event_id, (_, payload) in books.published.items():
+        # A communication is published as far as it is known; all else as it is stored.
+        assert payload.startswith(books.event_rows[event_id]["payload"])
