@@ -7,7 +7,9 @@ import signal
 import sys
 
 import pytest
+from backhaul_common.errors import unavailable
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, until_done
+from nats.errors import Error as NatsError
 from structlog.testing import capture_logs
 
 
@@ -101,7 +103,35 @@ async def test_an_attempt_is_repeated_until_it_succeeds_once() -> None:
         async with asyncio.timeout(5):
             await until_done("streams", attempt, longest_pause_s=0.01)
     assert attempts == 3
-    assert [line["event"] for line in lines] == ["not_yet", "not_yet"]
+    assert [line["event"] for line in lines] == ["not_yet", "not_yet_over"]
+
+
+async def test_an_outage_is_one_line_without_a_traceback_and_anything_else_an_error_each() -> None:
+    failures: list[Exception] = [unavailable("MongoDB") for _ in range(20)]
+    failures += [ConnectionRefusedError("nobody") for _ in range(20)]
+    failures += [NatsError("nats: no servers") for _ in range(20)]
+    failures += [RuntimeError("a bug"), RuntimeError("another")]
+    running = asyncio.Event()
+
+    async def work() -> None:
+        if failures:
+            raise failures.pop(0)
+        running.set()
+        await asyncio.Event().wait()
+
+    with capture_logs() as lines:
+        task = asyncio.create_task(keep_running("worker", work, longest_pause_s=0.001))
+        async with asyncio.timeout(5):
+            await running.wait()
+        await cancel(task)
+    said = [(line["event"], line["log_level"], line.get("times"), "exc_info" in line) for line in lines]
+    assert said == [
+        ("task_interrupted", "warning", 1, False),
+        ("task_interrupted", "warning", 21, False),
+        ("task_interrupted", "warning", 41, False),
+        ("task_failed", "error", None, True),
+        ("task_failed", "error", None, True),
+    ]
 
 
 async def test_an_attempt_can_be_given_up() -> None:
@@ -145,6 +175,7 @@ async def test_cancelling_what_has_ended_is_quiet() -> None:
 
 _SERVICE = """
 import asyncio
+from backhaul_common.errors import unavailable
 from backhaul_common.lifecycle import run
 
 async def main(stop: asyncio.Event) -> None:

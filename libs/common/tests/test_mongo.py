@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_local.mongod import MongoServer
+from backhaul_local.proxy import SilentProxy
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
     DuplicateKeyError,
     InvalidOperation,
     OperationFailure,
+    PyMongoError,
     ServerSelectionTimeoutError,
 )
 
@@ -73,7 +76,7 @@ async def test_away_is_unavailable_and_within_the_timeout(closed_port: int) -> N
     with pytest.raises(BackhaulError, match="The tenants are away"):
         async with mongo.translated("The tenants are away, that"):
             await mongo.database(client, "x")["y"].find_one({})
-    assert loop.time() - began < 2
+    assert loop.time() - began < 4
     client.close()
 
 
@@ -161,3 +164,62 @@ async def test_a_transaction_that_is_cancelled_comes_to_its_end(client: mongo.Cl
     async with asyncio.timeout(5):
         await things.update_one({"_id": "x"}, {"$inc": {"n": 10}})
     assert await things.find_one({"_id": "x"}) == {"_id": "x", "n": 11}
+
+
+async def test_a_transaction_over_a_silent_connection_ends_and_leaves_no_lock(
+    mongo_server: MongoServer, mongo_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo, "STATEMENTS_S", 1.0)
+    monkeypatch.setattr(mongo, "COMMIT_S", 3.0)
+    loop = asyncio.get_running_loop()
+    async with SilentProxy(mongo_server.port) as proxy:
+        client = mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true")
+        database = mongo.database(client, mongo_database)
+        await database["things"].insert_one({"_id": "x", "n": 0})
+        tries: list[float] = []
+
+        def work(plain: mongo.ThreadDatabase, session: mongo.Session) -> None:
+            tries.append(time.monotonic())
+            plain["things"].update_one({"_id": "x"}, {"$inc": {"n": 1}}, session=session)
+            loop.call_soon_threadsafe(proxy.go_silent)
+            silent.wait(5)
+            plain["things"].update_one({"_id": "x"}, {"$inc": {"n": 1}}, session=session)
+
+        silent = threading.Event()
+        went = proxy.go_silent
+
+        def go_silent() -> None:
+            went()
+            silent.set()
+            # Only the connections that are there stay silent: the abort can take another.
+            loop.call_later(0.2, proxy.speak_to_newcomers)
+
+        monkeypatch.setattr(proxy, "go_silent", go_silent)
+        began = loop.time()
+        with pytest.raises(PyMongoError) as caught:
+            await mongo.in_transaction(database, work)
+        assert mongo.is_transient(caught.value)
+        assert loop.time() - began < 3.5
+        assert len(tries) == 1
+        # The server was told: another writer need not wait for the end of its patience, which is a minute here.
+        own = mongo.connect(mongo_server.uri)
+        async with asyncio.timeout(2):
+            await mongo.database(own, mongo_database)["things"].update_one({"_id": "x"}, {"$inc": {"n": 10}})
+        assert await mongo.database(own, mongo_database)["things"].find_one({"_id": "x"}) == {"_id": "x", "n": 10}
+        own.close()
+        client.close()
+
+
+async def test_a_ping_over_a_silent_connection_is_given_up(
+    mongo_server: MongoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo, "PING_S", 0.3)
+    async with SilentProxy(mongo_server.port) as proxy:
+        client = mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true")
+        await mongo.ping(client)
+        proxy.go_silent()
+        async with asyncio.timeout(2):
+            with pytest.raises(BackhaulError) as caught:
+                await mongo.ping(client)
+        assert caught.value.code is Code.UNAVAILABLE
+        client.close()

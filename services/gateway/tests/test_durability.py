@@ -6,8 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import nats
 from backhaul_gateway.publisher import MAX_CALLBACKS, MAX_MESSAGE_BYTES
 from backhaul_local.nats_server import NatsServer
+from structlog.testing import capture_logs
 
 if TYPE_CHECKING:
     from conftest import GatewayFactory, Running
@@ -104,3 +106,32 @@ async def test_jetstream_slow(gateway_factory: GatewayFactory, fresh_nats: NatsS
         await gateway.ready()
         assert (await gateway.post(tenant)).status_code == 200
         assert gateway.publisher.idle
+
+
+async def test_a_full_callback_log_is_one_line_however_many_callbacks_are_refused(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    with capture_logs() as lines:
+        async with gateway_factory(fresh_nats.uri, stream_max_bytes=1 << 20) as gateway:
+            tenant = await gateway.tenant()
+            await gateway.channel(verification="off")
+
+            async def post() -> int:
+                answer = await gateway.client.post(
+                    "/api/postevents?channelLabel=Twilio", content=b"x" * 400_000, headers={"X-Api-Key": tenant.api_key}
+                )
+                return answer.status_code
+
+            answers = [await post() for _ in range(40)]
+            assert answers.count(503) >= 36
+            client = await nats.connect(fresh_nats.uri)
+            await client.jetstream().purge_stream("CALLBACKS")
+            await client.close()
+            assert await post() == 200
+    refused = [line for line in lines if line["event"].startswith("publish_refused")]
+    assert [(line["event"], line["log_level"]) for line in refused] == [
+        ("publish_refused", "error"),
+        ("publish_refused_over", "info"),
+    ]
+    assert "maximum bytes exceeded" in refused[0]["error"]
+    assert refused[1]["times"] == answers.count(503)

@@ -21,7 +21,8 @@ from backhaul_common.names import (
 )
 from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
-from backhaul_normalizer.consumer import COMMIT_EVENTS, Consumer
+from backhaul_normalizer.committing import COMMIT_EVENTS
+from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.facts import Fact, Rejection
 from backhaul_normalizer.feed import FairFeed
 from backhaul_normalizer.normalize import MOST_PARTS, Normalizer
@@ -57,6 +58,9 @@ class FailingStore:
 
     async def ping(self) -> None:
         await self._inner.ping()
+
+    async def takes_writes(self) -> None:
+        await self._inner.takes_writes()
 
     async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         if any(fact.event.message_id == "SMpoison" for fact in facts):

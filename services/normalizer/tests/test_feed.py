@@ -119,16 +119,31 @@ async def test_what_waits_is_renewed_and_not_sent_again(feeding: Any, make: Any)
         assert max(fed.renewals.values()) <= 6
 
 
-@pytest.mark.parametrize("why", ["handed back", "nobody takes"])
+async def test_what_is_handed_back_goes_to_another_at_once_and_not_to_the_same_again(feeding: Any, make: Any) -> None:
+    # The ack wait is longer than the test: what is parked is handed back too, and nothing stays with the open pull.
+    async with feeding(normalizer_ack_wait_s=60, **SMALL) as fed:
+        acme = make.tenant("acme")
+        await all_wait(fed, acme)
+        await fed.feed.hand_back(0.1)
+        another = await fed.own.jetstream().pull_subscribe_bind(NORMALIZER_CONSUMER, stream=CALLBACKS_STREAM)
+        got: list[int] = []
+        async with asyncio.timeout(5):
+            while len(got) < MESSAGES:
+                got += [int.from_bytes(one.data[:2], "big") for one in await another.fetch(MESSAGES, timeout=2)]
+        assert sorted(got) == list(range(MESSAGES))
+        # What comes later is asked for again when this copy resumes.
+        fed.feed.resume()
+        await fed.own.jetstream().publish(callbacks_subject(acme.queue_path, "twilio"), b"later")
+        async with asyncio.timeout(5):
+            assert [one.data for one in await fed.feed.next_batch()] == [b"later"]
+
+
 async def test_what_this_copy_does_not_come_to_is_not_kept_from_others(
-    feeding: Any, make: Any, monkeypatch: pytest.MonkeyPatch, why: str
+    feeding: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if why == "nobody takes":
-        monkeypatch.setattr(feed_module, "STUCK_S", 1.0)
+    monkeypatch.setattr(feed_module, "STUCK_S", 1.0)
     async with feeding(normalizer_ack_wait_s=2, **SMALL) as fed:
         await all_wait(fed, make.tenant("acme"))
-        if why == "handed back":
-            await fed.feed.hand_back(0.1)
 
         async def probe() -> bool:
             return (await fed.info()).num_redelivered == MESSAGES

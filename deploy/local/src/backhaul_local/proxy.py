@@ -25,6 +25,7 @@ class SilentProxy:
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._speaking = asyncio.Event()
+        """Of the connections to come; those that are there have the one that was in its place."""
         self._speaking.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -42,6 +43,11 @@ class SilentProxy:
 
     def speak(self) -> None:
         """Go on where it stopped."""
+        self._speaking.set()
+
+    def speak_to_newcomers(self) -> None:
+        """Stay silent on the connections that are there, and serve those that come."""
+        self._speaking = asyncio.Event()
         self._speaking.set()
 
     async def __aenter__(self) -> Self:
@@ -67,20 +73,23 @@ class SilentProxy:
         self._begin(self._join(reader, writer))
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._speaking.wait()
+        speaking = self._speaking
+        await speaking.wait()
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._target_port)
             self._writers.add(far_writer)
-            both = [self._begin(self._pass_on(*way)) for way in ((reader, far_writer), (far_reader, writer))]
+            both = [self._begin(self._pass_on(speaking, *way)) for way in ((reader, far_writer), (far_reader, writer))]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            await self._speaking.wait()
+            await speaking.wait()
             for one in (writer, far_writer):
                 one.close()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, speaking: asyncio.Event, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
-                await self._speaking.wait()
+                await speaking.wait()
                 writer.write(data)
                 await writer.drain()
 

@@ -12,6 +12,10 @@ from typing import Any
 import uvloop
 
 from backhaul_common.logs import get_logger
+from backhaul_common.outages import Repeated, is_outage
+
+HEALTHY_AFTER_S = 30.0
+"""Work that ran this long was healthy: its next failure is a new one, and is tried again at once."""
 
 Check = Callable[[], Awaitable[None]]
 
@@ -45,30 +49,44 @@ class Readiness:
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], *, longest_pause_s: float = 5.0) -> None:
-    """Run ``work`` again whenever it returns or fails, with growing pauses, until cancelled."""
+    """Run ``work`` again whenever it returns or fails, with growing pauses, until cancelled.
+
+    That a part is away is a warning, said once a minute with the number of times; any other failure is an error with
+    its traceback.
+    """
     log = get_logger(task=name)
+    away = Repeated("task_interrupted", task=name)
     pause_s = 0.05
     loop = asyncio.get_running_loop()
     while True:
         began = loop.time()
+        healthy = loop.call_later(HEALTHY_AFTER_S, away.over)
         try:
             await work()
-        except Exception as exc:  # the task must outlive any failure of one round; each is logged
-            log.error("task_failed", error=repr(exc), retry_in_s=round(pause_s, 2), exc_info=exc)
-        pause_s = 0.05 if loop.time() - began > 30 else min(pause_s * 2, longest_pause_s)
+        except Exception as exc:  # the task must outlive any failure of one round; each is told of
+            if is_outage(exc):
+                away.warning(repr(exc))
+            else:
+                log.error("task_failed", error=repr(exc), retry_in_s=round(pause_s, 2), exc_info=exc)
+        else:
+            away.over()
+        finally:
+            healthy.cancel()
+        pause_s = 0.05 if loop.time() - began > HEALTHY_AFTER_S else min(pause_s * 2, longest_pause_s)
         await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, not a secret
 
 
 async def until_done(name: str, attempt: Callable[[], Awaitable[None]], *, longest_pause_s: float = 5.0) -> None:
-    """Repeat ``attempt`` with growing pauses until it succeeds once."""
-    log = get_logger(task=name)
+    """Repeat ``attempt`` with growing pauses until it succeeds once. What fails alike is said once a minute."""
+    away = Repeated("not_yet", task=name)
     pause_s = 0.1
     while True:
         try:
             await attempt()
         except Exception as exc:  # noqa: BLE001  # a dependency may be away in any way; each is logged and tried again
-            log.warning("not_yet", error=repr(exc), retry_in_s=round(pause_s, 2))
+            away.warning(repr(exc))
         else:
+            away.over()
             return
         await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, not a secret
         pause_s = min(pause_s * 2, longest_pause_s)

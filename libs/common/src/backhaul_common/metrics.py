@@ -163,11 +163,6 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """What a Prometheus HTTP server serves."""
-        return self._registry
-
     def close(self) -> None:
         """Export what was collected last; returns soon, whether the collector answered or not."""
         close_within(self._provider.shutdown)

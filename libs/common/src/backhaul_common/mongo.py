@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
@@ -41,10 +42,19 @@ Session: TypeAlias = pymongo.client_session.ClientSession
 
 T = TypeVar("T")
 
+STATEMENTS_S, COMMIT_S = 6.0, 8.0
+"""How long the statements of a transaction may take, and the whole of it, tries after conflicts included.
+
+What lies between is for the commit, or for telling the server to abort, over another connection if need be: it would
+keep the transaction's locks until its own patience is over."""
+
+PING_S = 2.0
+
 _TRANSIENT_CODES = frozenset({
     6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436,  # the node is away, stepping down or starting
     43,  # a cursor that its node no longer has, after a restart
     13, 18,  # credentials are being rotated: waiting is right, dropping a batch is not
+    14031,  # the disk is full
 })  # fmt: skip
 
 
@@ -96,6 +106,8 @@ def is_transient(exc: BaseException) -> bool:
         return exc.meaning.retryable
     if isinstance(exc, (AutoReconnect, ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTimeoutError)):
         return True
+    if isinstance(exc, PyMongoError) and exc.timeout:
+        return True
     if isinstance(exc, PyMongoError) and any(exc.has_error_label(label) for label in _TRANSIENT_LABELS):
         return True
     return isinstance(exc, OperationFailure) and exc.code in _TRANSIENT_CODES
@@ -104,19 +116,26 @@ def is_transient(exc: BaseException) -> bool:
 async def in_transaction(database: Database, work: Callable[[ThreadDatabase, Session], T]) -> T:
     """Run ``work`` in a transaction; on a conflict with another writer it runs again from its start.
 
-    It runs in a thread, all in one go, with the driver that motor is made of: motor would go to a thread and back for
+    All of it takes ``COMMIT_S`` at most, also over a connection that went silent; what is raised then is transient. It
+    runs in a thread, all in one go, with the driver that motor is made of: motor would go to a thread and back for
     each of its calls, which costs a batch more than what it says to the server. Cancelled, it comes to its end
     first.
     """
     plain: ThreadDatabase = database.delegate
 
     def run() -> T:
-        with plain.client.start_session() as session:
+        ends = time.monotonic() + STATEMENTS_S
+
+        def statements(session: Session) -> T:
+            left_s = ends - time.monotonic()
+            if left_s <= 0:
+                raise ExecutionTimeout("the transaction's time is up", 50)
+            with pymongo.timeout(left_s):
+                return work(plain, session)
+
+        with pymongo.timeout(COMMIT_S), plain.client.start_session() as session:
             return session.with_transaction(
-                lambda session: work(plain, session),
-                read_concern=ReadConcern("snapshot"),
-                write_concern=WriteConcern("majority"),
-                max_commit_time_ms=20_000,
+                statements, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
             )
 
     running = asyncio.ensure_future(asyncio.to_thread(run))
@@ -135,4 +154,5 @@ async def in_transaction(database: Database, work: Callable[[ThreadDatabase, Ses
 async def ping(client: Client) -> None:
     """Returns when the primary answers; UNAVAILABLE otherwise."""
     async with translated():
-        await client.admin.command("ping")
+        with pymongo.timeout(PING_S):  # motor's thread would wait for a silent connection much longer than any caller.
+            await client.admin.command("ping")

@@ -44,6 +44,7 @@ class CommonSettings(BaseSettings):
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_host: str = Field("127.0.0.1", description="The address that the Prometheus port listens on.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of services without HTTP; 0 is off.")
 
     grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")

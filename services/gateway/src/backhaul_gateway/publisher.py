@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import msgspec
 from backhaul_common.errors import BackhaulError, Code, unavailable
-from backhaul_common.logs import get_logger
 from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, Metrics
 from backhaul_common.names import CALLBACKS_STREAM
+from backhaul_common.outages import Repeated
 from backhaul_common.tracing import Tracing
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
@@ -128,7 +128,11 @@ class GroupCommitPublisher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._count = 0
         self._away_since: float | None = None
-        self._log = get_logger(component="publisher")
+        # Each is one line a minute, however many callbacks a second it concerns: providers are answered one by one.
+        self._not_sent, self._refused, self._late = (
+            Repeated(event, component="publisher")
+            for event in ("publish_not_sent", "publish_refused", "publish_timed_out")
+        )
 
     async def attach(self, client: Client) -> None:
         """Publish over ``client`` from now on; it must not buffer while its connection is away."""
@@ -234,7 +238,7 @@ class GroupCommitPublisher:
             )
         except (NatsError, OSError) as exc:
             # It stays in flight: either the connection comes back and resume() sends it, or its deadline ends it.
-            self._log.warning("publish_not_sent", subject=message.lane.subject, error=repr(exc))
+            self._not_sent.warning(repr(exc), subject=message.lane.subject)
 
     async def _on_ack(self, msg: Msg) -> None:
         message = self._messages.get(msg.subject.rpartition(".")[2])
@@ -247,15 +251,17 @@ class GroupCommitPublisher:
         problem = _problem(msg.data)
         self._finish(message, unavailable("The callback log") if problem else None)
         if problem:
-            self._log.error("publish_refused", subject=message.lane.subject, error=problem)
+            self._refused.error(problem, subject=message.lane.subject)
         else:
+            for trouble in (self._not_sent, self._refused, self._late):
+                trouble.over()
             self._publish_seconds.record((time.time_ns() - message.sent_ns) / 1e9)
             self._publish_callbacks.record(len(message.waiters))
         await self._pump(message.lane)
 
     def _timed_out(self, token: str) -> None:
         message = self._messages[token]
-        self._log.warning("publish_timed_out", subject=message.lane.subject, callbacks=len(message.waiters))
+        self._late.warning("no acknowledgement in time", subject=message.lane.subject, callbacks=len(message.waiters))
         self._finish(message, unavailable("The callback log"))
         self._background(self._pump, message.lane)
 

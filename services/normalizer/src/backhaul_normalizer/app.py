@@ -13,6 +13,7 @@ from backhaul_common.connection import Connection
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import PARKED_MESSAGES, Metrics
+from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.rpc import serve
 from backhaul_common.store_format import StoreFormat
@@ -21,7 +22,6 @@ from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
 from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
-from prometheus_client import start_http_server
 
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import FairFeed
@@ -45,7 +45,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(tracing.close)
         stack.callback(metrics.close)
-        _serve_metrics(stack, settings, metrics)
+        if settings.metrics_port:
+            await serve_metrics(stack, metrics, host=settings.metrics_host, port=settings.metrics_port)
 
         client = mongo.connect(settings.mongo_uri.get_secret_value())
         stack.callback(client.close)
@@ -54,17 +55,21 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         directory = TenantDirectory(database[TENANTS_COLLECTION], before_reading=store_format.ensure)
         store, reads = MongoEventStore(client, database), MongoReads(database)
         normalizer = Normalizer(load_adapters(), directory)
-        readiness.add("store_format", store_format.ensure)
-        readiness.add("tenants", directory.check)
-        readiness.add("mongodb", store.ping)
 
         nats = Connection()
         js = nats.jetstream(timeout=5)
         feed = FairFeed(nats, js, directory, settings)
-        readiness.add("nats", feed.check)
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
         publisher = JetStreamPublisher(nats)
         consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
+        for name, check in (
+            ("store_format", store_format.ensure),
+            ("tenants", directory.check),
+            ("mongodb", store.ping),
+            ("nats", feed.check),
+            ("consumer", consumer.check),
+        ):
+            readiness.add(name, check)
         data = TenantData(database, store_format)
         servicer = NormalizerServicer(
             NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js)), reads, data
@@ -105,13 +110,6 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         stack.push_async_callback(cancel, asyncio.create_task(consume(), name="consume"))
         await stop.wait()
         logs.get_logger().info("stopping")
-
-
-def _serve_metrics(stack: AsyncExitStack, settings: NormalizerSettings, metrics: Metrics) -> None:
-    if settings.metrics_port:
-        server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
 
 
 async def _follow(directory: TenantDirectory, nats: NatsClient) -> None:

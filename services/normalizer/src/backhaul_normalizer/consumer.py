@@ -1,8 +1,10 @@
 """From CALLBACKS to MongoDB and EVENTS, batch by batch.
 
 While one batch is being committed the next is read and the one before is published, so the processor works while the
-database and the broker do. Commits of one process follow one another: two of its batches never conflict. What cannot
-be stored becomes a dead letter in ``_commit``; what is committed but cannot be published is simply delivered again.
+database and the broker do. Commits of one process follow one another: two of its batches never conflict.
+
+``disposition`` decides what becomes of a batch that fails. While a part is away the copy rests: it gives back all that
+it holds, so that another copy may do it, and says that it is not ready.
 """
 
 from __future__ import annotations
@@ -10,43 +12,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Counts
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
 
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import cancel, until_done
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Metrics
-from backhaul_common.mongo import is_transient
+from backhaul_common.outages import Repeated
 from backhaul_common.tracing import Tracing, traceparent_of
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.message import DecodeError
 from opentelemetry.trace import Span, SpanKind
 
+from backhaul_normalizer.committing import commit_all, publish_all
+from backhaul_normalizer.disposition import FIRST_PAUSE_S, MOST_TRIES, Disposition, Tries, disposition, pause_s
 from backhaul_normalizer.facts import KIND_NAMES, Fact, Rejection
 from backhaul_normalizer.merge import together
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
 from backhaul_normalizer.store import Committed
 
-COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
-"""Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since
-MongoDB ends a transaction that takes too long, and a command has at most 48 MB."""
-
-_T = TypeVar("_T")
-
 _TURN_S = 0.02
 """How long reading may keep the event loop to itself."""
 
 MAX_STRANGERS = 4096
 """Registrations of which it is remembered that they are gone."""
-
-_AGAIN_S = 1.0
-"""How long a batch waits that could not be committed or published because something was away."""
 
 
 @dataclass(slots=True)
@@ -89,6 +84,11 @@ class Consumer:
         self._store = store
         self._publisher = publisher
         self._tracing = tracing
+        self._tries = Tries()
+        self._resting = asyncio.Event()
+        self._resters = 0
+        self._reason = ""
+        self._away = Repeated("batch_put_back", component="consumer")
         self._log = get_logger(component="consumer")
         self._callbacks = metrics.counter(catalogue.CALLBACKS_NORMALIZED)
         self._stored = metrics.counter(catalogue.EVENTS_STORED)
@@ -104,15 +104,8 @@ class Consumer:
         try:
             while True:
                 await self._worth_reading()
-                deliveries = await self._feed.next_batch()
-                try:
-                    batch = await self._read(deliveries)
-                except BackhaulError as exc:
-                    await self._put_back(_Batch(deliveries, time.perf_counter()), exc)
-                    continue
-                if self._settling is not None:
-                    await self._settling
-                self._settling = asyncio.create_task(self._settle(batch), name="settle")
+                for deliveries in self._tries.apart(await self._feed.next_batch()):
+                    await self._take(deliveries)
         finally:
             for task in (self._settling, self._publishing):
                 if task is not None:
@@ -134,6 +127,37 @@ class Consumer:
             await asyncio.wait({settling, full}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             full.cancel()
+
+    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            batch = await self._read(deliveries)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, nothing was acknowledged and all is delivered again
+            await self._put_back(_Batch(deliveries, time.perf_counter()), exc)
+            return
+        if await self._turn_comes():
+            self._settling = asyncio.create_task(self._settle(batch), name="settle")
+        else:
+            await self._feed.give_back(batch.deliveries, FIRST_PAUSE_S)
+
+    async def _turn_comes(self) -> bool:
+        """Wait until nothing is being committed. False, at once, when this copy rests: then nothing is to be begun."""
+        settling = self._settling
+        if settling is not None and not self._resting.is_set():
+            resting = asyncio.ensure_future(self._resting.wait())
+            try:
+                await asyncio.wait({settling, resting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                resting.cancel()
+        if self._resting.is_set():
+            return False
+        if settling is not None:
+            await settling  # Raises what went wrong in it.
+        return True
+
+    async def check(self) -> None:
+        """A readiness check: batches can be committed and published."""
+        if self._resting.is_set():
+            raise ConnectionError(f"batches are put back: {self._reason}")
 
     async def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
@@ -188,11 +212,14 @@ class Consumer:
         span = self._start_span(batch)
         try:
             with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
-                committed = await self._commit(batch)
-        except Exception as exc:  # noqa: BLE001  # whatever it is, nothing was acknowledged and all is delivered again
+                committed = await commit_all(
+                    self._store,
+                    list(batch.facts.values()),
+                    list(batch.rejections.values()),
+                    partial(self._rejected, batch),
+                )
+        except Exception as exc:  # noqa: BLE001  # as above
             span.end()
-            if not is_transient(exc):
-                self._log.error("batch_failed", deliveries=len(batch.deliveries), exc_info=exc)
             await self._put_back(batch, exc)
             return
         readable_at = time.time()
@@ -202,65 +229,58 @@ class Consumer:
             await self._publishing
         self._publishing = asyncio.create_task(self._finish(batch, committed, readable_at, span), name="publish")
 
-    async def _commit(self, batch: _Batch) -> Committed:
-        """Commit all of ``batch``, usually at once.
-
-        What cannot be stored is found by halves, and filed as a dead letter; the rest is stored. Raises what may pass,
-        and what keeps a dead letter from being filed.
-        """
-        done = Committed()
-        parts = _parts(list(batch.facts.values()), lambda fact: len(fact.payload))
-        filing = _parts(list(batch.rejections.values()), lambda one: len(one.callback)) if batch.rejections else []
-        while parts:
-            facts = parts.pop()
-            # Dead letters go with the last of the events, so that a usual batch is one transaction.
-            rejections = filing.pop() if filing and not parts else []
-            try:
-                committed = await self._store.commit(facts, rejections)
-            except Exception as exc:
-                if is_transient(exc) or not facts:
-                    raise
-                if rejections:
-                    filing.append(rejections)
-                if len(facts) > 1:
-                    middle = len(facts) // 2
-                    parts += (facts[middle:], facts[:middle])
-                else:
-                    self._log.error("event_not_stored", tenant=facts[0].origin.tenant, exc_info=exc)
-                    filing.append(self._rejected(batch, facts[0], f"It could not be stored: {type(exc).__name__}."))
-            else:
-                done = done.and_then(committed)
-            if filing and not parts:
-                parts.append([])
-        return done
-
     async def _finish(self, batch: _Batch, committed: Committed, readable_at: float, span: Span) -> None:
         """Publish and acknowledge; or have all of it delivered again, which then finds its events stored."""
         try:
             parent = traceparent_of(span)
             with self._tracing.span("events.publish", parent=parent, kind=SpanKind.PRODUCER) as publish_span:
-                await self._publisher.publish(committed.outgoing, traceparent_of(publish_span))
+                await publish_all(self._publisher, committed.outgoing, traceparent_of(publish_span))
             for delivery in batch.deliveries:
                 await delivery.ack()
+            self._away.over()
+            self._tries.done([delivery.stream_seq for delivery in batch.deliveries])
             self._report(batch, committed, readable_at, span)
-        except Exception as exc:  # noqa: BLE001  # whatever keeps it from being published may pass; the store has it
-            if not is_transient(exc):
-                self._log.error("publish_failed", exc_info=exc)
+        except Exception as exc:  # noqa: BLE001  # the store has it, and it is published when it is delivered again
             await self._put_back(batch, exc)
         finally:
             span.end()
 
     async def _put_back(self, batch: _Batch, exc: Exception) -> None:
+        """Have all of ``batch`` delivered again: for ever while a part is away, else a bounded number of times."""
         what = exc.message if isinstance(exc, BackhaulError) else type(exc).__name__
-        self._log.warning("batch_put_back", reason=what, deliveries=len(batch.deliveries))
         self._retries.add(what)
-        # What the broker does not hear of it delivers again by itself, only later.
-        with suppress(BackhaulError):
-            for delivery in batch.deliveries:
-                await delivery.nak(_AGAIN_S)
-        await self._feed.hand_back(_AGAIN_S)
-        await until_done("store_answers", self._store.ping, longest_pause_s=2.0)
-        self._feed.resume()
+        if disposition(exc) is Disposition.LATER:
+            self._away.warning(repr(exc.__cause__ or exc), deliveries=len(batch.deliveries))
+            await self._rest(batch, what)
+            return
+        self._log.error("batch_failed", deliveries=len(batch.deliveries), exc_info=exc)
+        for delivery in batch.deliveries:
+            tries = self._tries.failed(delivery.stream_seq)
+            if tries < MOST_TRIES:
+                await self._feed.give_back([delivery], pause_s(tries))
+                continue
+            # It stays in CALLBACKS for its age.
+            self._log.error("message_given_up", path=delivery.path, stream_seq=delivery.stream_seq, tries=tries)
+            with suppress(BackhaulError):  # An acknowledgement that is lost costs one more try.
+                await delivery.ack()
+
+    async def _rest(self, batch: _Batch, reason: str) -> None:
+        """Give back all that this copy holds, and take nothing until the store answers and a pause is over."""
+        self._reason = reason
+        self._resting.set()
+        self._resters += 1  # One batch may fail to be published while the next one fails to be committed.
+        try:
+            pause = pause_s(self._away.times)
+            await self._feed.give_back(batch.deliveries, pause)
+            await self._feed.hand_back(pause)
+            await until_done("store_answers", self._store.ping, longest_pause_s=2.0)
+            if self._away.times > 1:
+                await asyncio.sleep(pause)
+        finally:
+            self._resters -= 1
+            if not self._resters:
+                self._resting.clear()
+                self._feed.resume()
 
     def _rejected(self, batch: _Batch, fact: Fact, reason: str) -> list[Rejection]:
         """The dead letter of an event that was read and cannot be stored."""
@@ -326,17 +346,3 @@ def _add(batch: _Batch, fact: Fact) -> None:
         return
     batch.duplicates[fact.origin.tenant, fact.origin.channel] += 1
     batch.facts[fact.id] = together(kept, fact)
-
-
-def _parts(items: Sequence[_T], size_of: Callable[[_T], int]) -> list[list[_T]]:
-    """``items`` in parts that one transaction takes each; one empty part when there are none."""
-    parts: list[list[_T]] = [[]]
-    total = 0
-    for item in items:
-        size = size_of(item)
-        total += size
-        if parts[-1] and (total > COMMIT_BYTES or len(parts[-1]) == COMMIT_EVENTS):
-            parts.append([])
-            total = size
-        parts[-1].append(item)
-    return parts

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
+import nats.errors
 from backhaul_common.connection import require_connected
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import cancel
@@ -28,12 +29,14 @@ from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, queue_p
 from backhaul_common.tenants import Tenant, TenantDirectory
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from backhaul_normalizer.delivery import JetStreamDelivery, stream_seq_of
 from backhaul_normalizer.parking import AWAY, Parking, Source
+from backhaul_normalizer.ports import Delivery
 from backhaul_normalizer.settings import NormalizerSettings
 
 PULL_EXPIRES_S = 30.0
@@ -45,6 +48,7 @@ STUCK_S = 300.0
 _KEPT_IN_LINE = ("ack_wait", "max_deliver", "max_ack_pending")
 
 _GRACE_S = 3.0
+_TURN = 256
 _LOOK_S = 1.0
 _UNKNOWN_TENANT_S = 2.0
 
@@ -71,7 +75,9 @@ class FairFeed:
         self._pull = 0
         self._asked_at = 0.0
         self._taken_at = 0.0
+        self._delay_s = 0.0
         self._running = False
+        self._subscription: Subscription | None = None
         self._unsure = True
         self._paused = False
         self._request = msgspec.json.encode(
@@ -108,9 +114,6 @@ class FairFeed:
 
     async def run(self) -> None:
         """Keep a pull open, read again what is parked and renew what waits, until cancelled. Raises what ends any."""
-        subscription = await self._client.subscribe(
-            f"{self._inbox}.>", cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
-        )
         self._expected = 0
         self._unsure = True
         self._taken_at = asyncio.get_running_loop().time()
@@ -127,7 +130,8 @@ class FairFeed:
         finally:
             self._running = False
             await asyncio.gather(*(cancel(task) for task in tasks))
-            if not self._client.is_closed:
+            subscription, self._subscription = self._subscription, None
+            if subscription is not None and not self._client.is_closed:
                 await subscription.unsubscribe()
 
     async def _pull_on(self) -> None:
@@ -159,6 +163,10 @@ class FairFeed:
             or not self._client.is_connected
         ):
             return
+        if self._subscription is None:
+            self._subscription = await self._client.subscribe(
+                f"{self._inbox}.>", cb=self._received, pending_msgs_limit=0, pending_bytes_limit=0
+            )
         self._pull += 1
         self._expected = self._settings.normalizer_pull_messages
         self._asked_at = asyncio.get_running_loop().time()
@@ -210,7 +218,10 @@ class FairFeed:
         stream_seq = stream_seq_of(message.reply)
         # The broker keeps the stored subject on what it delivers: callbacks.<queue path>.<channel>.
         source = self._by_path.get(message.subject.split(".", 2)[1])
-        if source is None:
+        if self._paused:
+            # It was on its way when all was handed back. Unread, it would wait here for the end of the ack wait.
+            await self.give_back([JetStreamDelivery(self._client, "", stream_seq, message.reply, b"")], self._delay_s)
+        elif source is None:
             # Registered a moment ago and not heard of here yet, or being deleted: then it is purged meanwhile.
             with suppress(BackhaulError):
                 await JetStreamDelivery(self._client, "", stream_seq, message.reply, b"").nak(_UNKNOWN_TENANT_S)
@@ -291,17 +302,31 @@ class FairFeed:
         return not self._paused and asyncio.get_running_loop().time() - self._taken_at < STUCK_S
 
     async def hand_back(self, delay_s: float) -> None:
-        """Give everything that is buffered back to the broker, and ask for nothing until ``resume``."""
+        """Give everything that waits here back to the broker, and ask for nothing until ``resume``."""
         self._paused = True
+        self._delay_s = delay_s
+        subscription, self._subscription = self._subscription, None
         self._ready.clear()
         given_back: list[JetStreamDelivery] = []
         for source in self._by_tenant.values():
-            given_back.extend(source.take_all())
+            parked = [JetStreamDelivery(self._client, "", seq, reply, b"") for seq, reply in source.parked.items()]
+            given_back += [*source.take_all(), *parked]
+            source.parked.clear()
         self._bytes = 0
-        # What the broker does not hear of it delivers again by itself, only later.
-        with suppress(BackhaulError):
-            for delivery in given_back:
+        self._expected = 0
+        await self.give_back(given_back, delay_s)
+        if subscription is not None and self._client.is_connected:
+            # Without anybody who listens, the broker forgets the open pull instead of sending everything here again.
+            with suppress(nats.errors.Error, OSError):
+                await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py does not annotate it
+
+    async def give_back(self, deliveries: Sequence[Delivery], delay_s: float) -> None:
+        """Give back what was taken, to be delivered again not before ``delay_s``."""
+        with suppress(BackhaulError):  # If a nak is lost, JetStream delivers again after the ack wait.
+            for n, delivery in enumerate(deliveries, 1):
                 await delivery.nak(delay_s)
+                if not n % _TURN:
+                    await asyncio.sleep(0)  # Thousands that were parked must not keep everything else waiting.
 
     def resume(self) -> None:
         """Ask again."""

@@ -31,6 +31,10 @@ class EventStore(Protocol):
         """Store a batch, all or nothing. UNAVAILABLE when the store is away."""
         ...
 
+    async def takes_writes(self) -> None:
+        """Returns when the store takes what is written to it, and leaves nothing there; UNAVAILABLE otherwise."""
+        ...
+
     async def ping(self) -> None:
         """Returns when the store answers; UNAVAILABLE otherwise."""
         ...
@@ -72,7 +76,11 @@ class Feed(Protocol):
         ...
 
     async def hand_back(self, delay_s: float) -> None:
-        """Give back what is buffered, to be delivered again not before ``delay_s``, and ask for nothing more."""
+        """Give back what waits, to be delivered again not before ``delay_s``, and ask for nothing more."""
+        ...
+
+    async def give_back(self, deliveries: Sequence[Delivery], delay_s: float) -> None:
+        """Give back what was taken, to be delivered again not before ``delay_s``."""
         ...
 
     def resume(self) -> None:

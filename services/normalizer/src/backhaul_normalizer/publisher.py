@@ -10,6 +10,7 @@ import nats.errors
 from backhaul_common.errors import unavailable
 from backhaul_common.ids import derived_id
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
+from backhaul_common.outages import is_outage
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
@@ -82,6 +83,8 @@ class JetStreamPublisher:
                 async with asyncio.timeout(_TIMEOUT_S):
                     await asyncio.gather(*waiting.values())
         except _AWAY as exc:
+            if not is_outage(exc):
+                raise
             raise unavailable("JetStream") from exc
         finally:
             for token in waiting:
@@ -98,10 +101,10 @@ class JetStreamPublisher:
         if future is None or future.done():
             return  # The batch was given up and will be published again.
         refusal = _refusal(message)
-        if refusal:
-            future.set_exception(ConnectionError(refusal))
-        else:
+        if refusal is None:
             future.set_result(None)
+        else:
+            future.set_exception(refusal)
 
 
 class _Ack(msgspec.Struct):
@@ -112,15 +115,28 @@ class _Ack(msgspec.Struct):
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
-def _refusal(message: Msg) -> str:
-    """Why JetStream did not store a message; empty when it did."""
+class MessageRefusedError(Exception):
+    """JetStream will never store this message."""
+
+
+_TOO_LARGE_FOR_STREAM = 10054
+"""https://github.com/nats-io/nats-server/blob/main/server/errors.json"""
+
+
+def _refusal(message: Msg) -> Exception | None:
+    """Why JetStream did not store a message; None when it did."""
     if message.headers and message.headers.get("Status") == "503":
-        return "JetStream has no leader"
+        return ConnectionError("JetStream has no leader")
     try:
         ack = _decode_ack(message.data)
     except msgspec.DecodeError as exc:
-        return f"unreadable acknowledgement: {exc}"
-    return "" if ack.seq and ack.error is None else f"JetStream refused: {ack.error}"
+        return ConnectionError(f"unreadable acknowledgement: {exc}")
+    if ack.seq and ack.error is None:
+        return None
+    refused = f"JetStream refused: {ack.error}"
+    if ack.error is not None and ack.error.get("err_code") == _TOO_LARGE_FOR_STREAM:
+        return MessageRefusedError(refused)
+    return ConnectionError(refused)
 
 
 def _headers(stream: str, message_id: str, traceparent: str) -> dict[str, str]:

@@ -109,6 +109,14 @@ class NormalizerUseCases:
         tenant = await self.tenant(tenant_id)
         letter = await self._open(tenant.registration, dead_letter_id)
         callback = Callback.FromString(letter["callback"])
+        if not callback.method:
+            # Every callback came with one. This is what was kept of one whose bytes the store refused.
+            raise BackhaulError(
+                Code.FAILED_PRECONDITION,
+                "The dead letter's bytes could not be kept, so there is nothing to replay.",
+                field="id",
+                fix="Discard it; its reason says where the callback is.",
+            )
         callback.source = callback_pb2.SOURCE_REPLAY
         callback.traceparent = current_traceparent()
         await self._callbacks.publish(tenant.queue_path, callback, f"replay-{dead_letter_id}-{letter['occurrences']}")

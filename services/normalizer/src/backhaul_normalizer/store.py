@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from uuid import uuid4
 
 from backhaul_common import mongo
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.fence import Living, living
 from backhaul_common.mongo import Document
 from backhaul_common.names import (
@@ -16,7 +19,7 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from backhaul_normalizer.facts import Fact, Rejection
 from backhaul_normalizer.plan import Outgoing, Plan, plan
@@ -106,6 +109,19 @@ class MongoEventStore:
         """Returns when the primary answers; UNAVAILABLE otherwise."""
         await mongo.ping(self._client)
 
+    async def takes_writes(self) -> None:
+        """See ``EventStore``. What was written is taken back."""
+
+        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> None:
+            _Transaction(database, session).insert(DEAD_LETTERS_COLLECTION, [{"_id": f"probe {uuid4()}"}])
+            raise _TakesWrites
+
+        with suppress(_TakesWrites):
+            try:
+                await mongo.in_transaction(self._database, work)
+            except PyMongoError as exc:
+                raise BackhaulError(Code.UNAVAILABLE, f"MongoDB refuses every write: {type(exc).__name__}.") from exc
+
     async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         """Store what is new of ``facts``, fold it into states and counts, and file ``rejections``: all or nothing.
 
@@ -119,6 +135,10 @@ class MongoEventStore:
 
         async with mongo.translated():
             return await mongo.in_transaction(self._database, work)
+
+
+class _TakesWrites(Exception):  # noqa: N818  # no error: it ends a transaction that shall leave nothing
+    """A transaction came to its end and is to be taken back."""
 
 
 class _Transaction:
@@ -181,12 +201,12 @@ class _Transaction:
                 for event_id, document in planned.revisions.items()
             ],
         )
-        self._insert(EVENTS_COLLECTION, planned.events)
+        self.insert(EVENTS_COLLECTION, planned.events)
         for collection, inserted, replaced in (
             (MESSAGES_COLLECTION, planned.new_messages, planned.messages),
             (JOINS_COLLECTION, planned.new_joins, planned.joins),
         ):
-            self._insert(collection, inserted)
+            self.insert(collection, inserted)
             self._update(collection, [{"q": {"_id": document["_id"]}, "u": document} for document in replaced])
         if planned.gone_messages:
             gone = {"q": {"_id": {"$in": planned.gone_messages}}, "limit": 0}
@@ -206,7 +226,8 @@ class _Transaction:
         query = {name: {"$in": list(values)}}
         return self._database[collection].find(query, projection, session=self._session).to_list()
 
-    def _insert(self, collection: str, documents: Sequence[Document]) -> None:
+    def insert(self, collection: str, documents: Sequence[Document]) -> None:
+        """Insert ``documents``."""
         if documents:
             self._write({"insert": collection, "documents": documents, "ordered": False})
 

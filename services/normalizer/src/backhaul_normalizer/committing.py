@@ -1,0 +1,168 @@
+"""Committing and publishing a batch: usually at once, by halves where something in it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+from backhaul_common.logs import get_logger
+from backhaul_proto.callback.v1.callback_pb2 import Callback
+
+from backhaul_normalizer.disposition import Disposition, disposition
+from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.plan import Outgoing
+from backhaul_normalizer.ports import EventStore, Publisher
+from backhaul_normalizer.store import Committed
+
+COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
+"""Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since
+MongoDB ends a transaction that takes too long, and a command has at most 48 MB."""
+
+_T = TypeVar("_T")
+
+Reject = Callable[[Fact, str], Sequence[Rejection]]
+"""Gives the dead letters of an event that was read and cannot be stored, and of the reason."""
+
+
+async def commit_all(
+    store: EventStore,
+    facts: Sequence[Fact],
+    rejections: Sequence[Rejection],
+    reject: Reject,
+) -> Committed:
+    """Commit all of it.
+
+    What cannot be stored is found by halves. An event becomes a dead letter. A dead letter that cannot be stored is
+    filed without its callback's bytes; where even that is refused it is left out, and the log says so. Raises what may
+    pass: a store that refuses everything does not make dead letters of it.
+    """
+    committing = _Committing(store, reject)
+    filing = _parts(list(rejections), lambda one: len(one.callback)) if rejections else []
+    *first, last = _parts(list(facts), lambda fact: len(fact.payload))
+    for part in first:
+        await committing.store_facts(part, ())
+    # Dead letters go with the last of the events, so that a usual batch is one transaction.
+    await committing.store_facts(last, filing.pop(0) if filing else ())
+    for some in filing:
+        await committing.file(some)
+    while committing.to_file:
+        some, committing.to_file = committing.to_file, []
+        await committing.file(some)
+    return committing.done
+
+
+class _Committing:
+    def __init__(self, store: EventStore, reject: Reject) -> None:
+        self._store = store
+        self._reject = reject
+        self._log = get_logger(component="consumer")
+        self._takes_others = False
+        """Whether the store was seen to take something: what it refuses is then at fault by itself."""
+        self.done = Committed()
+        self.to_file: list[Rejection] = []
+
+    async def store_facts(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> None:
+        """Store ``facts`` and file ``rejections`` with them."""
+        try:
+            committed = await self._store.commit(facts, rejections)
+        except Exception as exc:
+            await self._may_isolate(exc)
+            if rejections:
+                # Either side may be at fault.
+                if facts:
+                    await self.store_facts(facts, ())
+                await self.file(rejections, refused=exc if not facts else None)
+            elif len(facts) > 1:
+                middle = len(facts) // 2
+                await self.store_facts(facts[:middle], ())
+                await self.store_facts(facts[middle:], ())
+            elif facts:
+                self._log.error("event_not_stored", tenant=facts[0].origin.tenant, exc_info=exc)
+                self.to_file += self._reject(facts[0], f"It could not be stored: {type(exc).__name__}.")
+            else:
+                raise
+        else:
+            self.done = self.done.and_then(committed)
+
+    async def file(self, rejections: Sequence[Rejection], *, refused: Exception | None = None) -> None:
+        """File ``rejections``; ``refused`` is why the store did not take all of them at once, if that was tried."""
+        if refused is None:
+            try:
+                await self._store.commit((), rejections)
+            except Exception as exc:  # noqa: BLE001  # raised again by the next line unless it is the dead letter's fault
+                await self._may_isolate(exc)
+                refused = exc
+            else:
+                return
+        if len(rejections) > 1:
+            middle = len(rejections) // 2
+            await self.file(rejections[:middle])
+            await self.file(rejections[middle:])
+            return
+        (one,) = rejections
+        try:
+            await self._store.commit((), [_without_bytes(one, refused)])
+        except Exception as exc:  # noqa: BLE001  # as above
+            await self._may_isolate(exc)
+            self._log.error("dead_letter_not_stored", tenant=one.tenant, stream_seq=one.stream_seq, exc_info=exc)
+        else:
+            self._log.error(
+                "dead_letter_without_bytes", tenant=one.tenant, stream_seq=one.stream_seq, error=repr(refused)
+            )
+
+    async def _may_isolate(self, exc: Exception) -> None:
+        """Return if what was just refused with ``exc`` is at fault by itself; raise what may pass."""
+        if disposition(exc) is Disposition.LATER:
+            raise exc
+        if not self._takes_others:
+            await self._store.takes_writes()
+            self._takes_others = True
+
+
+async def publish_all(publisher: Publisher, events: Sequence[Outgoing], traceparent: str) -> None:
+    """Publish all ``events``. One that is refused by itself is left out, and the log says so; it is in the store."""
+    try:
+        await publisher.publish(events, traceparent)
+    except Exception as exc:
+        if disposition(exc) is Disposition.LATER or not events:
+            raise
+        if len(events) > 1:
+            middle = len(events) // 2
+            await publish_all(publisher, events[:middle], traceparent)
+            await publish_all(publisher, events[middle:], traceparent)
+        else:
+            get_logger(component="consumer").error(
+                "event_not_published", path=events[0].path, event_id=events[0].id, exc_info=exc
+            )
+
+
+def _without_bytes(one: Rejection, exc: Exception) -> Rejection:
+    """``one``, with what identifies its callback and nothing else of it."""
+    callback = Callback.FromString(one.callback)
+    return msgspec.structs.replace(
+        one,
+        reason=f"It could not be stored with its bytes ({type(exc).__name__}). CALLBACKS has them at {one.stream_seq}.",
+        callback=Callback(
+            id=callback.id,
+            tenant_id=callback.tenant_id,
+            registration=callback.registration,
+            channel=callback.channel,
+            provider=callback.provider,
+            received_at_us=callback.received_at_us,
+        ).SerializeToString(),
+    )
+
+
+def _parts(items: Sequence[_T], size_of: Callable[[_T], int]) -> list[list[_T]]:
+    """``items`` in parts that one transaction takes each; one empty part when there are none."""
+    parts: list[list[_T]] = [[]]
+    total = 0
+    for item in items:
+        size = size_of(item)
+        total += size
+        if parts[-1] and (total > COMMIT_BYTES or len(parts[-1]) == COMMIT_EVENTS):
+            parts.append([])
+            total = size
+        parts[-1].append(item)
+    return parts
