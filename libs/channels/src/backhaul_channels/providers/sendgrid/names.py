@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -50,17 +51,14 @@ def message_names(event: Mapping[str, Any], message_id_from: tuple[str, ...]) ->
     person = email(text_of(event.get("email"))[:MAX_ID])
     sg_message_id = text_of(event.get(ONE_PERSON)).strip()
     smtp_id = bare_smtp_id(event)
-    names: list[str] = []
     texts = [sg_message_id.partition(".")[0]]
     local = smtp_id.partition("@")[0]
-    if local and sg_message_id.startswith(f"{local}."):
+    if local and local != texts[0] and sg_message_id.startswith(f"{local}."):
         # The older ids have dots themselves, and sg_message_id begins with what the smtp-id begins with.
         texts.append(local)
+    names: list[str] = []
     provisional = False
-    order = message_id_from
-    for own in (ONE_PERSON, ONE_MAIL):
-        if own not in order:
-            order = (*order, own)
+    order = _whole_order(message_id_from)
     for key in order:
         if key == ONE_PERSON:
             value = name = sg_message_id
@@ -79,6 +77,11 @@ def message_names(event: Mapping[str, Any], message_id_from: tuple[str, ...]) ->
     message_id = names[0] if names else ""
     references = [text for text in dict.fromkeys(texts) if text and text != message_id and len(text) <= MAX_ID]
     return Names(message_id, provisional, names[1:], references)
+
+
+@lru_cache(maxsize=256)
+def _whole_order(message_id_from: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*message_id_from, ONE_PERSON, ONE_MAIL)))
 
 
 def fact_key(event: Mapping[str, Any], word: str, fields: Mapping[str, str], message_id: str) -> str:
