@@ -83,12 +83,6 @@ def own_stack(
 
     The arguments are those of ``stack_factory``.
     """
-    from pymongo import MongoClient
-
-    # MongoDB keeps the transaction of a client that died, with its locks, for a minute unless told otherwise; whoever
-    # takes the work over waits for it. An installation should set this too, a little above its longest commit.
-    name = "transactionLifetimeLimitSeconds"
-    client: MongoClient[dict[str, Any]] = MongoClient(mongo_server.uri)
 
     @asynccontextmanager
     async def create(**overrides: Any) -> AsyncIterator[Stack]:
@@ -101,8 +95,8 @@ def own_stack(
         async with stack_factory(**settings) as stack:
             yield stack
 
-    with client:
-        before = client.admin.command({"getParameter": 1, name: 1})[name]
-        client.admin.command({"setParameter": 1, name: DEAD_TRANSACTION_S})
+    # MongoDB keeps the transaction of a client that died, with its locks, for a minute unless told otherwise; whoever
+    # takes the work over waits for it. An installation should set this too, a little above its longest commit.
+    # Restored afterwards: the other tests' commits may take their time.
+    with mongo_server.transactions_live(DEAD_TRANSACTION_S):
         yield create
-        client.admin.command({"setParameter": 1, name: before})  # The other tests' commits may take their time.

@@ -6,7 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import nats
+import pytest
 from backhaul_local.stack import Stack
+from faults.account import published_events
 from pymongo import AsyncMongoClient
 from simulators.sendgrid import new_message_id
 from simulators.twilio import new_sid
@@ -14,6 +16,8 @@ from simulators.waiting import until
 
 if TYPE_CHECKING:
     from simulators.people import Tenant, Town
+
+pytestmark = pytest.mark.usefixtures("quick_deletions")
 
 
 async def _stored(stack: Stack, tenant: Tenant) -> dict[str, int]:
@@ -86,8 +90,7 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     late = tenant.twilio.status(tenant.address("Twilio"), new_sid(), "sent")
     assert (await tenant.send(late)).status_code == 200
 
-    purged = await town.platform.call("DELETE", f"/{tenant.id}", purge="true")
-    assert purged.status_code == 204, purged.text
+    await town.platform.delete(tenant)
     assert await _stored(installation, tenant) == {}
     assert (await tenant.send(late)).status_code == 401
     assert (await tenant.get("/v1/messages")).status_code == 401
@@ -109,7 +112,7 @@ async def test_a_tenant_that_comes_back_under_its_own_id_starts_empty(town: Town
     post = tenant.sendgrid.batch(tenant.address("SendGrid"), [tenant.sendgrid.event(message_id, "delivered")])
     assert (await tenant.send(post)).status_code == 200
     await tenant.message_with("sendgrid", message_id, 1)
-    assert (await town.platform.call("DELETE", f"/{tenant.id}", purge="true")).status_code == 204
+    await town.platform.delete(tenant)
 
     again = await town.platform.register(tenant_id=tenant.id, queue_path=tenant.queue_path)
     assert await again.rows("events") == []
@@ -119,6 +122,30 @@ async def test_a_tenant_that_comes_back_under_its_own_id_starts_empty(town: Town
     # The delivery that the purged registration knew of is forgotten.
     assert (message["state"], message["event_count"]) == ("queued", 1)
     assert (await tenant.get("/v1/events")).status_code == 401
+
+
+async def test_what_a_tenant_reports_again_right_after_it_came_back_reaches_events(
+    town: Town, installation: Stack
+) -> None:
+    tenant = await town.platform.register()
+    message_id = new_message_id()
+    events = [tenant.sendgrid.event(message_id, word) for word in ("processed", "delivered", "open")]
+    post = tenant.sendgrid.batch(tenant.address("SendGrid"), events)
+    assert (await tenant.send(post)).status_code == 200
+    before = await tenant.message_with("sendgrid", message_id, 3)
+    await town.platform.delete(tenant)
+
+    # The very same facts, within the two minutes for which JetStream remembers what was published.
+    again = await town.platform.register(tenant_id=tenant.id, queue_path=tenant.queue_path)
+    assert (await again.send(again.sendgrid.batch(again.address("SendGrid"), events))).status_code == 200
+    message = await again.message_with("sendgrid", message_id, 3)
+    wanted = {row["id"] for row in message["timeline"]}
+    assert not wanted & {row["id"] for row in before["timeline"]}
+
+    async def published() -> bool:
+        return wanted <= (await published_events(installation))[again.id].keys()
+
+    await until("all three on EVENTS", published)
 
 
 async def test_a_purge_in_the_middle_of_traffic_leaves_nothing_behind(town: Town, installation: Stack) -> None:
@@ -139,8 +166,7 @@ async def test_a_purge_in_the_middle_of_traffic_leaves_nothing_behind(town: Town
             return len(statuses) >= 40 and bool((await tenant.read("/v1/events", limit=1))["events"])
 
         await until("traffic that is being processed", flowing)
-        purged = await town.platform.call("DELETE", f"/{tenant.id}", purge="true")
-        assert purged.status_code == 204, purged.text
+        await town.platform.delete(tenant)
     assert statuses.count(200) >= 40
     assert set(statuses) <= {200, 401, 403}  # 403: while it is being deleted.
 

@@ -148,6 +148,17 @@ class PlatformTeam:
             assert answer.status_code == 201, answer.text
         return tenant
 
+    async def delete(self, tenant: Tenant, *, within_s: float = 30.0) -> None:
+        """Delete a tenant with all its data; returns when it is gone, and its id and queue path are free."""
+        answer = await self.call("DELETE", f"/{tenant.id}", purge="true")
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["status"] == "deleting"
+
+        async def gone() -> bool:
+            return (await self.call("GET", f"/{tenant.id}")).status_code == 404
+
+        await until(f"the end of {tenant.id}", gone, within_s=within_s)
+
 
 class Town:
     """The people of one installation, with the connections that they share."""

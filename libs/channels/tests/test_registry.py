@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backhaul_channels import MalformedAdapterError, load_adapters
+from backhaul_channels import Adapter, MalformedAdapterError, load_adapters
+from pydantic import ValidationError
 
 GOOD = """
 from backhaul_channels import Adapter
@@ -99,3 +100,13 @@ def test_two_providers_cannot_share_a_label(providers: Providers) -> None:
     providers.add("two", GOOD.format(provider="two", labels=("LABEL",)))
     with pytest.raises(MalformedAdapterError, match="already means the provider 'one'"):
         load_adapters(Providers.package)
+
+
+@pytest.mark.parametrize("adapter", load_adapters().values(), ids=lambda adapter: adapter.provider)
+def test_stored_settings_of_a_newer_version_are_read_as_far_as_they_are_known(adapter: Adapter) -> None:
+    stored = {"communication_keys": ["offer"], "newer": {"a": [1]}}
+    assert adapter.settings_model.of_stored(stored) == adapter.settings_model(communication_keys=("offer",))
+    with pytest.raises(ValidationError):
+        adapter.settings_model.model_validate(stored)
+    with pytest.raises(ValidationError):
+        adapter.settings_model.of_stored({"communication_keys": 7})

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from backhaul_common import mongo
@@ -223,3 +224,36 @@ async def test_a_ping_over_a_silent_connection_is_given_up(
                 await mongo.ping(client)
         assert caught.value.code is Code.UNAVAILABLE
         client.close()
+
+
+async def test_the_limit_of_transactions_is_the_servers(client: mongo.Client, mongo_server: MongoServer) -> None:
+    with mongo_server.transactions_live(7):
+        assert await mongo.transaction_lifetime_s(client, 60) == 7
+
+
+class Refusing:
+    """A client, as far as it is used, whose server refuses to tell."""
+
+    def __init__(self, refusal: Exception) -> None:
+        self._refusal = refusal
+
+    @property
+    def admin(self) -> Refusing:
+        return self
+
+    async def command(self, _: mongo.Document) -> mongo.Document:
+        raise self._refusal
+
+
+@pytest.mark.parametrize("code", [13, 72, 8000])
+async def test_a_server_that_may_not_be_asked_is_taken_to_be_as_it_was_said(code: int) -> None:
+    refusing: Any = Refusing(OperationFailure("not authorized, or no such parameter", code))
+    assert await mongo.transaction_lifetime_s(refusing, 42) == 42
+
+
+@pytest.mark.parametrize("refusal", [AutoReconnect("gone"), OperationFailure("stepping down", 189)])
+async def test_a_server_that_is_away_is_not_taken_for_anything(refusal: Exception) -> None:
+    refusing: Any = Refusing(refusal)
+    with pytest.raises(BackhaulError) as caught:
+        await mongo.transaction_lifetime_s(refusing, 42)
+    assert caught.value.code is Code.UNAVAILABLE

@@ -3,94 +3,316 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import nats
 import pytest
 from backhaul_common import mongo
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
+from backhaul_gateway.broker import Broker
 from backhaul_gateway.normalizer import NormalizerData
 from backhaul_gateway.store import MongoTenantStore
 from backhaul_gateway.updates import utc_now
+from backhaul_local.nats_server import NatsServer
 
 if TYPE_CHECKING:
-    from conftest import Running
+    from conftest import GatewayFactory, Running
 
 TENANTS = "/admin/v1/tenants"
+ACME = f"{TENANTS}/acme"
 
 
-async def test_deletion_needs_the_normalizer(gateway: Running) -> None:
-    tenant = await gateway.tenant()
-    await gateway.channel()
-    gateway.problem(await gateway.client.delete(f"{TENANTS}/acme", headers=gateway.admin), 503)
-    assert (await gateway.post(tenant)).status_code == 200
-    # A purge that cannot be finished leaves a tenant whose callbacks are refused, and that can be purged again.
-    gateway.problem(await gateway.client.delete(f"{TENANTS}/acme?purge=true", headers=gateway.admin), 503)
-    assert (await gateway.client.get(f"{TENANTS}/acme", headers=gateway.admin)).json()["status"] == "deleting"
-    gateway.problem(await gateway.post(tenant), 403)
-    assert await gateway.stored() == []
-    gateway.problem(await gateway.client.patch(f"{TENANTS}/acme", headers=gateway.admin, json={"name": "x"}), 409)
+@pytest.fixture
+def purged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A normalizer that has nothing; the registrations that it was told to purge."""
+    registrations: list[str] = []
 
+    async def purge(_: NormalizerData, tenant: Tenant) -> None:
+        registrations.append(tenant.registration)
 
-async def test_a_slow_deletion_spares_who_was_registered_meanwhile(
-    gateway: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    purging, go_on = asyncio.Event(), asyncio.Event()
-
-    async def purge(_: NormalizerData, __: str) -> None:
-        if not purging.is_set():
-            purging.set()
-            await go_on.wait()
+    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+        return {}
 
     monkeypatch.setattr(NormalizerData, "purge", purge)
-    await gateway.tenant()
+    monkeypatch.setattr(NormalizerData, "usage", usage)
+    return registrations
 
-    async def delete() -> int:
-        return (await gateway.client.delete(f"{TENANTS}/acme?purge=true", headers=gateway.admin)).status_code
 
-    first = asyncio.create_task(delete())
-    await purging.wait()
-    assert await delete() == 204
+async def delete(gateway: Running, **params: str) -> Any:
+    return await gateway.client.delete(ACME, headers=gateway.admin, params=params)
+
+
+async def gone(gateway: Running) -> None:
+    await gateway.until_status(ACME, lambda status: status == 404, gateway.admin)
+
+
+def registration(gateway: Running) -> str:
+    found: str = gateway.tenants.find_one({"_id": "acme"})["registration"]
+    return found
+
+
+@pytest.mark.usefixtures("quick_deletions")
+async def test_a_purge_is_accepted_and_comes_to_its_end_by_itself(gateway: Running, purged: list[str]) -> None:
+    async def deleting() -> float:
+        metrics = (await gateway.client.get("/metrics")).text
+        (value,) = re.findall(r"^backhaul_gateway_tenants_deleting\{.*\} (\S+)$", metrics, re.MULTILINE)
+        return float(value)
+
     tenant = await gateway.tenant()
     await gateway.channel()
     assert (await gateway.post(tenant)).status_code == 200
-    go_on.set()
-    assert await first == 204
+    own = registration(gateway)
+
+    accepted = await delete(gateway, purge="true")
+    assert accepted.status_code == 202
+    assert accepted.headers["content-type"] == "application/json"
+    shown = accepted.json()
+    assert (shown["id"], shown["status"]) == ("acme", "deleting")
+    assert shown["updated_at"] == shown["deleting_since"]
+    # While it lasts it is shown, refused, and its names are taken; asked for again, nothing changes.
+    assert (await gateway.client.get(ACME, headers=gateway.admin)).json() == shown
+    again = await delete(gateway, purge="true")
+    assert (again.status_code, again.json()) == (202, shown)
+    assert (await delete(gateway)).json() == shown
+    gateway.problem(await gateway.post(tenant), 403)
+    taken = {"id": "acme", "name": "New", "queue_path": "other"}
+    gateway.problem(await gateway.client.post(TENANTS, headers=gateway.admin, json=taken), 409, "id")
+    taken = {"id": "other", "name": "New", "queue_path": "ACME"}
+    gateway.problem(await gateway.client.post(TENANTS, headers=gateway.admin, json=taken), 409, "queue_path")
+    change = await gateway.client.patch(ACME, headers=gateway.admin, json={"status": "active"})
+    assert "404" in gateway.problem(change, 409, "status")["errors"][0]["fix"]
+    put = await gateway.client.put(f"{ACME}/channels/twilio", headers=gateway.admin, json={})
+    gateway.problem(put, 409, "status")
+    assert not purged
+    assert await deleting() == 1
+
+    await gone(gateway)
+    assert purged == [own]
+    assert await gateway.stored() == []
+    assert gateway.tenants.count_documents({}) == 0
+    gateway.problem(await gateway.post(tenant), 401)
+    gateway.problem(await delete(gateway, purge="true"), 404, "id")
+    assert await deleting() == 0
+
+
+@pytest.mark.usefixtures("quick_deletions")
+async def test_a_purge_takes_the_streams_up_to_where_they_were_and_no_further(
+    gateway: Running, purged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    whole = Broker.ends
+
+    async def slow(broker: Broker) -> Mapping[str, int]:
+        ends = await whole(broker)
+        if not asked.is_set():
+            asked.set()
+            await go_on.wait()
+        return ends
+
+    monkeypatch.setattr(Broker, "ends", slow)
+    neighbour = await gateway.tenant("globex")
+    await gateway.channel("globex")
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    for one in (neighbour, tenant, tenant):
+        assert (await gateway.post(one)).status_code == 200
+    assert (await delete(gateway, purge="true")).status_code == 202
+    await asked.wait()
+    # Something that a copy of the gateway had under way, under the same queue path.
+    client = await nats.connect(gateway.settings.nats_url)
+    try:
+        js = client.jetstream()
+        await js.publish("callbacks.acme.twilio", b"late")
+        go_on.set()
+        await gone(gateway)
+        subjects = (await js.stream_info("CALLBACKS", subjects_filter="callbacks.>")).state.subjects
+        assert subjects == {"callbacks.globex.twilio": 1, "callbacks.acme.twilio": 1}
+        assert (await js.get_last_msg("CALLBACKS", "callbacks.acme.twilio")).data == b"late"
+    finally:
+        await client.close()
+    assert len(purged) == 1
+
+
+@pytest.mark.usefixtures("quick_deletions")
+async def test_another_copy_takes_up_what_one_began(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, purged: list[str]
+) -> None:
+    async with gateway_factory(fresh_nats.uri) as first:
+        await first.tenant()
+        assert (await delete(first, purge="true")).status_code == 202
+    assert not purged
+    async with gateway_factory(fresh_nats.uri) as second:
+        await gone(second)
+    assert len(purged) == 1
+
+
+@pytest.mark.usefixtures("quick_deletions")
+async def test_a_normalizer_that_is_away_delays_a_purge(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = asyncio.Event()
+    whole = NormalizerData.purge
+
+    async def purge(data: NormalizerData, tenant: Tenant) -> None:
+        try:
+            await whole(data, tenant)
+        finally:
+            tried.set()
+
+    monkeypatch.setattr(NormalizerData, "purge", purge)
+    tenant = await gateway.tenant()
+    await gateway.channel()
     assert (await gateway.post(tenant)).status_code == 200
-    assert sum(len(batch) for batch in await gateway.stored()) == 2
+    assert (await delete(gateway, purge="true")).status_code == 202
+    await asyncio.wait_for(tried.wait(), 20)
+    assert (await gateway.client.get(ACME, headers=gateway.admin)).json()["status"] == "deleting"
+    gateway.problem(await gateway.post(tenant), 403)
+
+    async def back(_: NormalizerData, __: Tenant) -> None:
+        pass
+
+    monkeypatch.setattr(NormalizerData, "purge", back)
+    await gone(gateway)
 
 
-async def test_a_refused_deletion_does_not_keep_a_purge_from_its_end(
-    gateway: Running, monkeypatch: pytest.MonkeyPatch
+async def test_a_tenant_without_data_is_gone_at_once(gateway: Running, purged: list[str]) -> None:
+    await gateway.tenant()
+    assert (await delete(gateway)).status_code == 204
+    gateway.problem(await gateway.client.get(ACME, headers=gateway.admin), 404)
+    await gateway.tenant()
+    assert not purged
+
+
+async def test_a_deletion_that_is_refused_changes_nothing(
+    gateway: Running, purged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    assert (await gateway.post(tenant)).status_code == 200
+    before = gateway.tenants.find_one({})
+    refused = gateway.problem(await delete(gateway), 409, "purge")
+    assert "stored callbacks" in refused["detail"]
+    assert gateway.tenants.find_one({}) == before
+
+    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+        return {"events": 3, "messages": 0, "communications": 0, "dead_letters": 1}
+
+    monkeypatch.setattr(NormalizerData, "usage", usage)
+    assert "3 events, 1 dead letters" in gateway.problem(await delete(gateway), 409, "purge")["detail"]
+    assert (await gateway.post(tenant)).status_code == 200
+
+
+async def test_without_the_normalizer_only_a_purge_is_accepted(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    gateway.problem(await delete(gateway), 503)
+    assert gateway.tenants.find_one({})["status"] == "active"
+    assert (await gateway.post(tenant)).status_code == 200
+    assert (await delete(gateway, purge="true")).status_code == 202
+
+
+@pytest.mark.parametrize("status", ["active", "suspended"])
+async def test_what_arrives_while_it_is_looked_for_gives_the_status_back(
+    gateway: Running, purged: list[str], monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     looks = 0
-    looking, purging, refused = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    seen: list[str] = []
 
-    async def usage(_: NormalizerData, __: str) -> dict[str, int]:
+    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+        nonlocal looks
+        looks += 1
+        seen.append(gateway.tenants.find_one({})["status"])
+        return {"events": looks - 1}
+
+    monkeypatch.setattr(NormalizerData, "usage", usage)
+    await gateway.tenant()
+    changed = await gateway.client.patch(ACME, headers=gateway.admin, json={"status": status})
+    assert changed.status_code == 200
+    gateway.problem(await delete(gateway), 409, "purge")
+    # Suspended, and not "deleting": the normalizer must not drop what it turns out to have.
+    assert seen == [status, "suspended"]
+    assert gateway.tenants.find_one({})["status"] == status
+    assert not purged
+
+
+@pytest.mark.usefixtures("quick_deletions")
+async def test_a_refused_deletion_does_not_keep_a_purge_from_its_end(
+    gateway: Running, purged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    looking, marked = asyncio.Event(), asyncio.Event()
+
+    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
         nonlocal looks
         looks += 1
         if looks == 1:
             return {}
         looking.set()
-        await purging.wait()
+        await marked.wait()
         return {"events": 1}
 
-    async def purge(_: NormalizerData, __: str) -> None:
-        purging.set()
-        await refused.wait()
+    monkeypatch.setattr(NormalizerData, "usage", usage)
+    await gateway.tenant()
+    without = asyncio.create_task(delete(gateway))
+    await looking.wait()
+    assert (await delete(gateway, purge="true")).status_code == 202
+    marked.set()
+    gateway.problem(await without, 409, "purge")
+    assert gateway.tenants.find_one({})["status"] == "deleting"
+    await gone(gateway)
+    assert len(purged) == 1
+
+
+@pytest.mark.parametrize("meanwhile", ["gone", "registered anew", "marked", "changed"])
+async def test_a_slow_deletion_spares_what_changed_meanwhile(
+    gateway: Running, purged: list[str], monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    looks = 0
+    looking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            looking.set()
+            await go_on.wait()
+        return {}
 
     monkeypatch.setattr(NormalizerData, "usage", usage)
-    monkeypatch.setattr(NormalizerData, "purge", purge)
     await gateway.tenant()
-    without = asyncio.create_task(gateway.client.delete(f"{TENANTS}/acme", headers=gateway.admin))
+    slow = asyncio.create_task(delete(gateway))
     await looking.wait()
-    purge_all = asyncio.create_task(gateway.client.delete(f"{TENANTS}/acme?purge=true", headers=gateway.admin))
-    gateway.problem(await without, 409, "purge")
-    assert gateway.tenants.find_one({})["status"] == "active"
-    refused.set()
-    assert (await purge_all).status_code == 204
-    assert gateway.tenants.count_documents({}) == 0
+    if meanwhile in ("gone", "registered anew"):
+        assert (await delete(gateway)).status_code == 204
+    if meanwhile == "registered anew":
+        await gateway.tenant()
+    elif meanwhile == "marked":
+        assert (await delete(gateway, purge="true")).status_code == 202
+    elif meanwhile == "changed":
+        changed = await gateway.client.patch(ACME, headers=gateway.admin, json={"status": "active"})
+        assert changed.status_code == 200
+    before = gateway.tenants.find_one({})
+    go_on.set()
+    wanted = {"gone": 204, "registered anew": 204, "marked": 202, "changed": 409}[meanwhile]
+    assert (await slow).status_code == wanted
+    assert gateway.tenants.find_one({}) == before
+
+
+async def test_a_registration_begins_with_no_refusals_and_a_full_bucket(gateway: Running, purged: list[str]) -> None:
+    limits = {"requests_per_second": 0.001, "burst": 1}
+    tenant = await gateway.tenant(limits=limits)
+    await gateway.channel()
+    gateway.problem(await gateway.post(tenant, signature="wrong"), 403)
+    gateway.problem(await gateway.post(tenant), 429)
+    status = "/api/status?channelLabel=twilio"
+    assert (await delete(gateway)).status_code == 204
+    tenant = await gateway.tenant(limits=limits)
+    await gateway.channel()
+    shown = (await gateway.client.get(status, headers={"X-Api-Key": tenant.api_key})).json()
+    assert shown["parts"]["verification"]["refused"] == 0
+    assert (await gateway.post(tenant)).status_code == 200
 
 
 async def test_nothing_is_written_to_another_registration(gateway: Running) -> None:
@@ -104,11 +326,12 @@ async def test_nothing_is_written_to_another_registration(gateway: Running) -> N
         await store.insert(new)
         assert not await store.replace(old, new.revision)
         assert not await store.delete(old)
-        # Nor is one removed that is not being deleted.
-        assert not await store.delete(new)
         assert await store.find("acme") == new
+        # Nor is one removed that changed since it was read.
         doomed = new.model_copy(update={"status": "deleting", "revision": 2})
         assert await store.replace(doomed, 1)
+        assert not await store.delete(new)
+        assert await store.find("acme") == doomed
         assert await store.delete(doomed)
         assert await store.find("acme") is None
     finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,19 @@ class MongoServer(Member):
     def uri(self) -> str:
         return f"mongodb://{LOOPBACK}:{self.port}/?replicaSet={REPLICA_SET}"
 
+    @contextmanager
+    def transactions_live(self, seconds: int) -> Iterator[None]:
+        """Let no transaction of this running server live for longer than ``seconds``, as long as this is open."""
+        name = "transactionLifetimeLimitSeconds"
+        client: MongoClient[dict[str, Any]] = MongoClient(self.uri)
+        with client:
+            before = client.admin.command({"getParameter": 1, name: 1})[name]
+            client.admin.command({"setParameter": 1, name: seconds})
+            try:
+                yield
+            finally:
+                client.admin.command({"setParameter": 1, name: before})
+
     def claims(self) -> Sequence[PortClaim]:
         remedy = "Stop it, use it with BACKHAUL_MONGO_URI, or set BACKHAUL_LOCAL_PORTS=mongo=PORT."
         return [PortClaim(self.port, "MongoDB", remedy)]
@@ -66,8 +80,9 @@ class MongoServer(Member):
             *("--networkMessageCompressors", "disabled"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             # A service that is killed in a transaction leaves its locks behind, and whoever takes up its work waits for
-            # them: by default for a minute. Batches are committed within a second.
-            *("--setParameter", "transactionLifetimeLimitSeconds=10"),
+            # them: by default for a minute. The deletion of a tenant waits for that too. Batches are committed within
+            # a second.
+            *("--setParameter", "transactionLifetimeLimitSeconds=5"),
             # Appended, so that what it said before a crash stays, in the file that also takes its plain output.
             *("--logpath", str(self.log_path), "--logappend"),
         ]

@@ -69,6 +69,13 @@ def mongo_database(mongo_server: MongoServer) -> Iterator[str]:
 
 
 @pytest.fixture
+def quick_deletions(mongo_server: MongoServer) -> Iterator[None]:
+    """Deleting a tenant takes some 3 seconds, since transactions on the session's mongod live for one."""
+    with mongo_server.transactions_live(1):
+        yield
+
+
+@pytest.fixture
 def fresh_nats() -> Iterator[NatsServer]:
     """A nats-server of this test's own, empty; it starts in some ten milliseconds, and may be killed and restarted."""
     from backhaul_local.nats_server import NatsConfig, NatsServer

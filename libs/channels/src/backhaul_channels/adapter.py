@@ -7,10 +7,10 @@ An adapter does no I/O and knows no framework. The gateway calls ``verifier`` on
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -118,6 +118,15 @@ class ChannelSettings(BaseModel):
         description="Names of custom parameters, matched whatever their case; the first that an event carries joins "
         "its message to a communication.",
     )
+
+    @classmethod
+    def of_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """The settings of a channel as it is stored. ValidationError when they do not fit.
+
+        Fields that this version does not know are ignored: a newer one wrote them, and the channel must go on working
+        while copies of both run. Refusing unknown fields is for what people send.
+        """
+        return cls.model_validate({name: value for name, value in stored.items() if name in cls.model_fields})
 
 
 class NormalizedEvent(msgspec.Struct, gc=False):

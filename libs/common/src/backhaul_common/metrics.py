@@ -51,6 +51,9 @@ PUBLISH_CALLBACKS = Metric("backhaul_gateway_publish_callbacks", "{callback}", "
 HTTP_REQUESTS = Metric("backhaul_gateway_requests", "{request}", "Requests other than ingest.", ("method", "status"))
 RATE_LIMITED = Metric("backhaul_gateway_rate_limited", "{request}", "Requests over a tenant's limit.", ("tenant",))
 QUEUED_BYTES = Metric("backhaul_gateway_queued_bytes", "By", "Bodies that are held until JetStream has them.")
+TENANTS_DELETING = Metric(
+    "backhaul_gateway_tenants_deleting", "{tenant}", "Tenants that are being deleted and not gone yet."
+)
 
 CALLBACKS_NORMALIZED = Metric(
     "backhaul_normalizer_callbacks",

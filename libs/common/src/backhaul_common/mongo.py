@@ -50,10 +50,11 @@ keep the transaction's locks until its own patience is over."""
 
 PING_S = 2.0
 
+_UNAUTHORIZED = 13
 _TRANSIENT_CODES = frozenset({
     6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436,  # the node is away, stepping down or starting
     43,  # a cursor that its node no longer has, after a restart
-    13, 18,  # credentials are being rotated: waiting is right, dropping a batch is not
+    _UNAUTHORIZED, 18,  # credentials are being rotated: waiting is right, dropping a batch is not
     14031,  # the disk is full
 })  # fmt: skip
 
@@ -149,6 +150,23 @@ async def in_transaction(database: Database, work: Callable[[ThreadDatabase, Ses
         if not running.cancelled():
             running.exception()  # Whoever cancelled does not want to know; unasked, asyncio would complain.
         raise
+
+
+async def transaction_lifetime_s(client: Client, otherwise_s: float) -> float:
+    """The primary's transactionLifetimeLimitSeconds; ``otherwise_s`` where it may not be asked, or is not one's own.
+
+    UNAVAILABLE when MongoDB is away.
+    """
+    name = "transactionLifetimeLimitSeconds"
+    async with translated():
+        try:
+            answer = await client.admin.command({"getParameter": 1, name: 1})
+        except OperationFailure as exc:
+            if exc.code != _UNAUTHORIZED and is_transient(exc):
+                raise
+            # No privilege for it, a router (mongos), or an installation that hides its parameters.
+            return otherwise_s
+    return float(answer[name])
 
 
 async def ping(client: Client) -> None:

@@ -67,6 +67,9 @@ class Tenant(_Value):
 
     ``registration`` is one life of the id: made when the tenant is created, and never used again. Whatever belongs to a
     tenant names it, so that nothing of a deleted tenant ever passes for its successor's.
+
+    The status ``deleting`` is the fence of its deletion, and final: whatever commits reads it, and stores nothing of
+    the tenant from then on. ``deleting_since`` tells people when that began; nothing is decided by it.
     """
 
     # Unknown fields of the tenant itself stay in the store, where writing sets only those that are known.
@@ -77,6 +80,7 @@ class Tenant(_Value):
     name: str
     queue_path: str
     status: TenantStatus = "active"
+    deleting_since: datetime | None = None
     limits: Limits = Limits()
     credentials: tuple[Credential, ...] = ()
     channels: Mapping[str, Channel] = {}

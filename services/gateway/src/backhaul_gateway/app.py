@@ -18,7 +18,7 @@ from backhaul_common import jetstream, logs, mongo, rpc
 from backhaul_common.connection import Connection
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
-from backhaul_common.metrics import Metrics
+from backhaul_common.metrics import TENANTS_DELETING, Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
@@ -44,6 +44,7 @@ from backhaul_gateway.objectstore import BucketCheck
 from backhaul_gateway.openapi import openapi_of
 from backhaul_gateway.publisher import GroupCommitPublisher
 from backhaul_gateway.registry import TenantRegistry
+from backhaul_gateway.removal import TenantRemoval
 from backhaul_gateway.routes_admin import admin_router
 from backhaul_gateway.routes_ops import ops_router
 from backhaul_gateway.routes_tenant import tenant_router
@@ -151,6 +152,11 @@ async def create_app(
         tracing=tracing,
     )
     updates = TenantUpdates(store, broker)
+    data = NormalizerData(normalizer)
+    lifetime_s = partial(mongo.transaction_lifetime_s, client, settings.mongo_transaction_lifetime_s)
+    removal = TenantRemoval(store, broker, data, broker, lifetime_s, asyncio.get_running_loop().time)
+    directory.listen(removal.changed)
+    metrics.gauge(TENANTS_DELETING, lambda: removal.waiting)
     readiness = Readiness()
     readiness.add("mongodb", lambda: mongo.ping(client))
     readiness.add("store_format", store_format.ensure)
@@ -160,6 +166,7 @@ async def create_app(
         ("store_format", store_format.run()),
         ("tenant_index", store_format.then(partial(until_done, "tenant_index", store.prepare))),
         ("tenants", store_format.then(directory.run)),
+        ("tenant_removal", keep_running("tenant_removal", removal.run)),
         ("nats", keep_running("nats", partial(_stay_connected, settings, broker, publisher, directory, store_format))),
     ):
         stack.push_async_callback(cancel, asyncio.create_task(work, name=name))
@@ -203,7 +210,7 @@ async def create_app(
     )
     app.include_router(
         admin_router(
-            TenantRegistry(updates, broker, NormalizerData(normalizer)),
+            TenantRegistry(updates, broker, data),
             ChannelRegistry(updates, providers, box),
             settings.gateway_admin_token.get_secret_value(),
         )

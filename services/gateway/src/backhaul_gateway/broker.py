@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 import nats.errors
@@ -95,15 +95,25 @@ class Broker:
                     return True
         return False
 
-    async def purge(self, tenant: Tenant) -> None:
+    async def ends(self) -> Mapping[str, int]:
+        """See ``TenantStreams``. A stream that is not there ends at 0."""
+        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
+        ends = dict.fromkeys((CALLBACKS_STREAM, EVENTS_STREAM), 0)
+        async with _translated():
+            for stream in ends:
+                with suppress(NotFoundError):
+                    ends[stream] = (await manager.stream_info(stream)).state.last_seq
+        return ends
+
+    async def purge(self, tenant: Tenant, ends: Mapping[str, int]) -> None:
         """See ``TenantStreams``."""
         manager = self._connected().jetstream(timeout=_TIMEOUT_S)
         async with _translated():
             for stream, subjects in _parts(tenant):
-                try:
-                    await manager.purge_stream(stream, subject=subjects)
-                except NotFoundError:
-                    continue
+                # The broker takes 0 for no limit. Its limit is the first position that stays.
+                if ends[stream]:
+                    with suppress(NotFoundError):
+                        await manager.purge_stream(stream, seq=ends[stream] + 1, subject=subjects)
 
     async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
         """See ``TenantStreams``. Asked of the log, so that it is true across restarts and copies of the gateway."""

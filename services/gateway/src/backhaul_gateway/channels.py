@@ -14,7 +14,7 @@ from backhaul_common.tenants import Channel, Tenant, VerificationMode
 from pydantic import ValidationError
 
 from backhaul_gateway.problems import FieldError, ProblemError, field_error
-from backhaul_gateway.updates import TenantUpdates
+from backhaul_gateway.updates import TenantUpdates, refuse_deleting
 
 MOST_CHANNELS = 100
 
@@ -45,8 +45,7 @@ class ChannelRegistry:
 
         def apply(tenant: Tenant, now: datetime) -> Tenant:
             nonlocal created
-            if tenant.status == "deleting":
-                raise BackhaulError(Code.FAILED_PRECONDITION, "The tenant is being deleted.")
+            refuse_deleting(tenant)
             before = tenant.channels.get(key)
             created = before is None
             if created and len(tenant.channels) >= MOST_CHANNELS:
@@ -58,21 +57,29 @@ class ChannelRegistry:
             stays = before.provider if provider is None and before is not None else provider
             adapter = self._adapter(stays, label)
             kept = before if before is not None and before.provider == adapter.provider else None
-            wanted = settings if settings is not None else (kept.settings if kept is not None else {})
-            valid = _validated(adapter, wanted)
+            if settings is None and kept is not None:
+                valid, stored = _validated(adapter, kept.settings, stored=True), kept.settings
+            else:
+                valid = _validated(adapter, settings or {})
+                stored = valid.model_dump(mode="json", exclude_unset=True)
             encrypted = kept.secrets if kept is not None else ()
             if secrets is not None:
                 _check_secrets(adapter, secrets, valid)
                 # A blank secret proves nothing; without it, what is shown as the number of secrets is the truth.
                 encrypted = tuple(self._box.encrypt(secret) for secret in secrets if secret.strip())
-            channel = Channel(
-                label=label,
-                key=key,
-                provider=adapter.provider,
-                secrets=encrypted,
-                settings=valid.model_dump(mode="json", exclude_unset=True),
-                verification=verification or (before.verification if before is not None else "enforce"),
-                updated_at=now,
+            changes: dict[str, Any] = {
+                "label": label,
+                "secrets": encrypted,
+                "settings": stored,
+                "verification": verification or (before.verification if before is not None else "enforce"),
+                "updated_at": now,
+            }
+            # Changed, not built anew: it may have fields that only a newer version knows. Like secrets and settings,
+            # they do not outlive a change of the provider.
+            channel = (
+                kept.model_copy(update=changes)
+                if kept is not None
+                else Channel(key=key, provider=adapter.provider, **changes)
             )
             return tenant.model_copy(update={"channels": {**tenant.channels, key: channel}})
 
@@ -124,9 +131,9 @@ def _found(tenant: Tenant, label: str) -> Channel:
     return channel
 
 
-def _validated(adapter: Adapter, settings: Mapping[str, Any]) -> ChannelSettings:
+def _validated(adapter: Adapter, settings: Mapping[str, Any], *, stored: bool = False) -> ChannelSettings:
     try:
-        return adapter.settings_model.model_validate(settings)
+        return adapter.settings_model.of_stored(settings) if stored else adapter.settings_model.model_validate(settings)
     except ValidationError as exc:
         known = ", ".join(sorted(adapter.settings_model.model_fields))
         raise ProblemError(

@@ -143,6 +143,19 @@ class ChannelOut(BaseModel):
         )
 
 
+class LimitsOut(BaseModel):
+    """What a tenant may ask of the gateway."""
+
+    requests_per_second: float
+    burst: int
+    max_body_bytes: int
+
+    @classmethod
+    def of(cls, limits: Limits) -> LimitsOut:
+        """Those that this version knows; others may be stored."""
+        return cls(**{name: getattr(limits, name) for name in cls.model_fields})
+
+
 class TenantOut(BaseModel):
     """A tenant without its secrets."""
 
@@ -150,7 +163,8 @@ class TenantOut(BaseModel):
     name: str
     queue_path: str
     status: TenantStatus
-    limits: Limits
+    deleting_since: datetime | None
+    limits: LimitsOut
     keys: list[KeyOut]
     channels: list[ChannelOut]
     revision: int
@@ -165,7 +179,8 @@ class TenantOut(BaseModel):
             name=tenant.name,
             queue_path=tenant.queue_path,
             status=tenant.status,
-            limits=tenant.limits,
+            deleting_since=tenant.deleting_since,
+            limits=LimitsOut.of(tenant.limits),
             keys=[KeyOut.of(credential) for credential in tenant.credentials],
             channels=[ChannelOut.of(tenant.channels[key]) for key in sorted(tenant.channels)],
             revision=tenant.revision,

@@ -37,7 +37,7 @@ class TenantStore(Protocol):
         ...
 
     async def delete(self, tenant: Tenant) -> bool:
-        """Forget the tenant if it is still the same registration, and in status ``deleting``; False otherwise."""
+        """Forget the tenant if it is stored as it is given: same registration, same revision; False otherwise."""
         ...
 
 
@@ -56,8 +56,15 @@ class TenantStreams(Protocol):
         """Whether any of the tenant's callbacks or events are stored."""
         ...
 
-    async def purge(self, tenant: Tenant) -> None:
-        """Delete the tenant's callbacks and events, and its consumers. Idempotent."""
+    async def ends(self) -> Mapping[str, int]:
+        """The last position of each stream, by its name."""
+        ...
+
+    async def purge(self, tenant: Tenant, ends: Mapping[str, int]) -> None:
+        """Delete the callbacks and events under the tenant's queue path, up to the positions ``ends``. Idempotent.
+
+        Whoever gets the queue path later keeps what lies behind them, however late this comes about.
+        """
         ...
 
     async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
@@ -81,7 +88,7 @@ class TenantData(Protocol):
         ...
 
     async def purge(self, tenant: Tenant) -> None:
-        """Delete all that it has. Idempotent."""
+        """Delete all that this registration has. Idempotent."""
         ...
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from backhaul_gateway.ports import TenantData, TenantStreams
 from backhaul_gateway.problems import ProblemError, field_error
-from backhaul_gateway.updates import TenantUpdates, unknown_tenant
+from backhaul_gateway.updates import TenantUpdates, refuse_deleting, unknown_tenant
 
 MOST_CREDENTIALS = 20
 MOST_TENANTS_A_PAGE = 500
@@ -77,7 +77,7 @@ class TenantRegistry:
         """Change what is given; None and missing limits stay."""
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
-            _refuse_deleting(tenant)
+            refuse_deleting(tenant)
             update: dict[str, Any] = {"limits": _limits(tenant.limits, limits)}
             if name is not None:
                 update["name"] = name
@@ -92,7 +92,7 @@ class TenantRegistry:
         issued = _issue(kind, self._updates.now())
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
-            _refuse_deleting(tenant)
+            refuse_deleting(tenant)
             if len(tenant.credentials) >= MOST_CREDENTIALS:
                 raise BackhaulError(
                     Code.FAILED_PRECONDITION,
@@ -120,60 +120,74 @@ class TenantRegistry:
 
         await self._updates.apply(tenant_id, apply)
 
-    async def delete(self, tenant_id: str, *, purge: bool) -> None:
-        """Remove a tenant. FAILED_PRECONDITION while it has data, unless ``purge``, which deletes that as well.
+    async def delete(self, tenant_id: str, *, purge: bool) -> Tenant | None:
+        """Mark a tenant for deletion, which is final; the tenant as it is then. None when it is gone already.
 
-        A purge that was interrupted leaves the tenant in status ``deleting``; the same call again finishes it. Calls
-        may overlap: whichever is the last to end finds the tenant gone, which is what it was to bring about.
+        With ``purge`` it is removed with all its data, after a while: see ``TenantRemoval``. Without, it is gone at
+        once, or FAILED_PRECONDITION where it has data. Calls may overlap, and may be repeated.
         """
         tenant = await self._updates.find(tenant_id)
         try:
-            await self._delete(tenant, purge=purge)
+            if purge or tenant.status == "deleting":
+                return await self._mark(tenant)
+            return await self._delete_empty(tenant)
         except BackhaulError as exc:
             if exc.code is not Code.NOT_FOUND:
                 raise
+            return None
 
-    async def _delete(self, tenant: Tenant, *, purge: bool) -> None:
-        """NOT_FOUND as soon as the tenant is gone, whoever has its id by then."""
-        before = tenant.status
-        if not purge:
-            await self._refuse_with_data(tenant)
-        # From here on the gateway refuses its callbacks, so that nothing arrives behind the deletion's back.
-        tenant = await self._set_status(tenant, "deleting")
-        if not purge:
-            try:
-                await self._refuse_with_data(tenant)
-            except BackhaulError:
-                await self._set_status(tenant, before)
-                raise
-        # Twice: a batch that the normalizer held while its store was purged has by now been stored or refused, and the
-        # second time removes the traces of either.
-        for _ in range(2):
-            # Each part may take long. Meanwhile another call may have come to its end, and somebody else have the id
-            # and the queue path; or it was refused, and has put the status back.
-            tenant = await self._set_status(tenant, "deleting")
-            await self._streams.purge(tenant)
-            tenant = await self._set_status(tenant, "deleting")
-            await self._data.purge(tenant)
-        if not await self._updates.store.delete(tenant):
-            await self._set_status(tenant, "deleting")
-            raise BackhaulError(
-                Code.FAILED_PRECONDITION,
-                "The tenant was changed while it was being deleted.",
-                field="status",
-                fix="Repeat the request.",
-            )
-        await self._updates.announcer.tenant_changed(tenant.id)
+    async def _mark(self, tenant: Tenant) -> Tenant:
+        def apply(found: Tenant, now: datetime) -> Tenant:
+            _require_same(found, tenant)
+            if found.status == "deleting":
+                return found
+            return found.model_copy(update={"status": "deleting", "deleting_since": now})
+
+        return await self._updates.apply(tenant.id, apply)
+
+    async def _delete_empty(self, tenant: Tenant) -> Tenant | None:
+        """Nothing can be on its way into the store for a tenant of whom the streams hold no callback."""
+        await self._refuse_with_data(tenant)
+        # From here on the gateway refuses its callbacks, so that nothing arrives behind the deletion's back. It is not
+        # marked ``deleting``: that would be final, and what has just arrived would be dropped.
+        suspended = await self._set_status(tenant, "suspended")
+        try:
+            await self._refuse_with_data(suspended)
+        except BackhaulError:
+            await self._restore(suspended, tenant.status)
+            raise
+        if await self._updates.store.delete(suspended):
+            await self._updates.announcer.tenant_changed(tenant.id)
+            return None
+        found = await self._updates.find(tenant.id)
+        _require_same(found, tenant)
+        if found.status == "deleting":
+            return found
+        raise BackhaulError(
+            Code.FAILED_PRECONDITION,
+            "The tenant was changed while it was being deleted.",
+            field="status",
+            fix="Look at the tenant, which may be suspended, and repeat the request.",
+        )
 
     async def _set_status(self, tenant: Tenant, status: TenantStatus) -> Tenant:
         """``tenant`` in that status; NOT_FOUND when this registration is gone, whoever has its id by now."""
 
         def apply(found: Tenant, _: datetime) -> Tenant:
-            if found.registration != tenant.registration:
-                raise unknown_tenant(tenant.id)
+            _require_same(found, tenant)
+            refuse_deleting(found)
             return found.model_copy(update={"status": status})
 
         return await self._updates.apply(tenant.id, apply)
+
+    async def _restore(self, suspended: Tenant, status: TenantStatus) -> None:
+        """Give the tenant its status back, unless somebody changed it meanwhile."""
+
+        def apply(found: Tenant, _: datetime) -> Tenant:
+            _require_same(found, suspended)
+            return found.model_copy(update={"status": status}) if found == suspended else found
+
+        await self._updates.apply(suspended.id, apply)
 
     async def _refuse_with_data(self, tenant: Tenant) -> None:
         usage = {kind: count for kind, count in (await self._data.usage(tenant)).items() if count}
@@ -191,14 +205,10 @@ class TenantRegistry:
         )
 
 
-def _refuse_deleting(tenant: Tenant) -> None:
-    if tenant.status == "deleting":
-        raise BackhaulError(
-            Code.FAILED_PRECONDITION,
-            "The tenant is being deleted.",
-            field="status",
-            fix="Finish with DELETE …?purge=true.",
-        )
+def _require_same(found: Tenant, tenant: Tenant) -> None:
+    """NOT_FOUND when the tenant's id is another registration's by now."""
+    if found.registration != tenant.registration:
+        raise unknown_tenant(tenant.id)
 
 
 def _issue(kind: CredentialKind, now: datetime) -> IssuedCredential:

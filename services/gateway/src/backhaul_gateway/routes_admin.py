@@ -73,13 +73,25 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry, admin_toke
             await registry.change(tenant_id, name=body.name, limits=body.limits.given(), status=body.status)
         )
 
-    @router.delete("/{tenant_id}", status_code=204, responses=problems(404, 409, 422, 504))
+    @router.delete(
+        "/{tenant_id}",
+        status_code=204,
+        responses={
+            202: {"model": TenantOut, "description": "It is being deleted, and gone when GET answers 404."},
+            204: {"description": "It is gone."},
+            **problems(404, 409, 422, 504),
+        },
+    )
     async def delete_tenant(
         tenant_id: str,
         purge: Annotated[bool, Query(description="Delete it with all its data; otherwise data refuses it.")] = False,
-    ) -> None:
-        """Delete a tenant. A purge that was interrupted is finished by the same call."""
-        await registry.delete(tenant_id, purge=purge)
+    ) -> Response:
+        """Delete a tenant. One that has data is refused, unless it is to be purged. A purge cannot be taken back, and
+        comes to its end by itself. Until then the tenant is in status deleting, and its id and queue path are taken."""
+        tenant = await registry.delete(tenant_id, purge=purge)
+        if tenant is None:
+            return Response(status_code=204)
+        return Response(TenantOut.of(tenant).model_dump_json(), 202, media_type="application/json")
 
     @router.post("/{tenant_id}/keys", status_code=201, responses=problems(400, 404, 409, 413, 422))
     async def add_key(tenant_id: str, body: KeyIn | None = None) -> IssuedKeyOut:

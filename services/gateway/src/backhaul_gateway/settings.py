@@ -43,6 +43,13 @@ class GatewaySettings(CommonSettings):
         description="Bytes of bodies held at once, from their arrival until JetStream has them. A tenant may "
         "hold as much as is then still free: half of it when it is alone. 503 beyond.",
     )
+    mongo_transaction_lifetime_s: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="MongoDB's transactionLifetimeLimitSeconds, where the gateway may not ask for it (getParameter). "
+        "Deleting a tenant waits until transactions that began before are over.",
+    )
     gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
 
     gateway_object_store_endpoint: str = Field(

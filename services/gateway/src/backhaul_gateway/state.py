@@ -125,6 +125,10 @@ class TenantStates:
     def changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         """A listener of the tenant directory."""
         before = self._states.pop(tenant_id, None)
+        if before is not None and (tenant is None or tenant.registration != before.tenant.registration):
+            # Whoever has the id next begins anew, also where the deletion in between was not heard of.
+            self._refused = {key: count for key, count in self._refused.items() if key[0] != tenant_id}
+            before = None
         if tenant is None:
             return
         limits = tenant.limits
@@ -150,7 +154,7 @@ class TenantStates:
             return ChannelState(tenant, channel, _RefuseAll(_NO_PROVIDER), None)
         try:
             secrets = [self._box.decrypt(secret) for secret in channel.secrets]
-            settings = adapter.settings_model.model_validate(channel.settings)
+            settings = adapter.settings_model.of_stored(channel.settings)
             verifier = adapter.verifier(secrets, settings)
         except (InvalidSecretError, ValidationError, ValueError) as exc:
             # The type alone: a message could quote what it could not read.

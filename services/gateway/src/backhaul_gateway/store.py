@@ -46,7 +46,10 @@ class MongoTenantStore:
                     fix="Choose a queue path that no other tenant has.",
                 ) from exc
             raise BackhaulError(
-                Code.CONFLICT, f"There is a tenant {tenant.id!r} already.", field="id", fix="Choose another id."
+                Code.CONFLICT,
+                f"There is a tenant {tenant.id!r} already.",
+                field="id",
+                fix="Choose another id. That of a tenant that is being deleted is free as soon as GET answers 404.",
             ) from exc
 
     async def find(self, tenant_id: str) -> Tenant | None:
@@ -76,7 +79,7 @@ class MongoTenantStore:
     async def delete(self, tenant: Tenant) -> bool:
         """See ``TenantStore``."""
         async with translated():
-            result = await self._collection.delete_one({**_registration(tenant), "status": "deleting"})
+            result = await self._collection.delete_one({**_registration(tenant), "revision": tenant.revision})
         return result.deleted_count == 1
 
 

@@ -76,6 +76,17 @@ class TenantUpdates:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
+def refuse_deleting(tenant: Tenant) -> None:
+    """FAILED_PRECONDITION for a tenant that is being deleted."""
+    if tenant.status == "deleting":
+        raise BackhaulError(
+            Code.FAILED_PRECONDITION,
+            "The tenant is being deleted.",
+            field="status",
+            fix="Wait until GET answers 404. Its id and its queue path are free then.",
+        )
+
+
 def unknown_tenant(tenant_id: str) -> BackhaulError:
     """The error for an id that no tenant has."""
     return BackhaulError(Code.NOT_FOUND, f"There is no tenant {tenant_id[:64]!r}.", field="id", fix="Check the id.")

@@ -126,9 +126,9 @@ class Normalizer:
         settings = adapter.settings_model()
         if channel is not None and channel.provider == callback.provider:
             try:
-                settings = adapter.settings_model.model_validate(dict(channel.settings))
+                settings = adapter.settings_model.of_stored(channel.settings)
             except ValidationError as exc:
-                # Settings are checked when they are written; an older adapter than the gateway's may know fewer fields.
+                # Settings are checked when they are written, but maybe by another version of the adapter.
                 self._log.error(
                     "channel_settings_invalid", tenant=callback.tenant_id, channel=callback.channel, exc_info=exc
                 )
