@@ -330,6 +330,8 @@ INVALID_CHANNELS = [
     ("Twilio", {"secrets": "x"}, "secrets"),
     ("Twilio", {"secrets": ["fine", "not visible ascii ä"]}, "secrets[1]"),
     ("SendGrid", {"secrets": ["no key"]}, "secrets[0]"),
+    ("SendGrid", {"settings": {"communication_keys": ["campaign", "type"]}}, "settings.communication_keys"),
+    ("SendGrid", {"settings": {"message_id_from": ["status", "smtp-id"]}}, "settings.message_id_from"),
     ("Twilio", {"verification": "maybe"}, "verification"),
     ("Twilio", {"unknown": 1}, "unknown"),
     ("a.b", {"provider": "twilio"}, "label"),
