@@ -57,7 +57,7 @@ def delivered(traffic: Traffic) -> Delivered:
         messages=list(zip(traffic.messages, messages, strict=True)),
         communication=Answer(status=200, body=copy.deepcopy(dict(traffic.communication))),
         events=[step for answer in messages for step in answer.body["timeline"]],
-        dead_letters=[{"state": "open", "reason": "this is a voice callback"}],
+        dead_letters=[{"state": "open", "reason": "This is a webhook of Twilio's conversations"}],
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -20,6 +20,7 @@ from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 import pytest
@@ -307,18 +308,25 @@ def test_every_entry_of_the_tables_is_held_by_a_case(adapter: Adapter, monkeypat
 HOSTILE = ("5.1.1", "21610", "550 5.1.1 no such user", "blocked", "Invalid Address", "STOP", "m9.filter", True, 1, 5.5)
 DECISIVE = (
     *("kind", "key", "provider_status", "message_id", "provisional", "aliases", "references", "by_machine"),
-    *("recipient", "sender", "error_code", "error_text", "invalid_recipient"),
+    *("recipient", "sender", "error_code", "error_text", "invalid_recipient", "text"),
 )
+OPT_OUTS = {"opt_out", "opt_out_by", "keyword"}
+
+
+def opt_outs(event: NormalizedEvent) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in event.attributes if name in OPT_OUTS]
 
 
 @each_adapter
 def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_not_have(adapter: Adapter) -> None:
-    """Whoever sends a message may give it parameters whose names are fields of other events.
+    """A provider uses one name for different things in different events, and a sender may give a message parameters
+    whose names are fields of other events.
 
-    Where a provider spreads them among its own fields, ``FIELDS`` in its ``mapping.py`` says by ``provider_status``
-    which fields an event has. Each case gets all the others, with values that would mean something.
+    ``FIELDS`` in a provider's ``mapping.py`` says by ``provider_status`` which fields an event has. Each case gets all
+    the others, with values that would mean something. Where ``OTHERS_ARE_PARAMETERS``, they are the sender's.
     """
-    fields = getattr(import_module(f"backhaul_channels.providers.{adapter.provider}.mapping"), "FIELDS", None)
+    mapping = import_module(f"backhaul_channels.providers.{adapter.provider}.mapping")
+    fields = getattr(mapping, "FIELDS", None)
     if fields is None:
         return  # Its bodies hold what the provider says and nothing else.
     every = {*chain.from_iterable(fields.values())}
@@ -329,17 +337,52 @@ def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_n
             for part, before in readable_parts(adapter, case, settings):
                 if before.provider_status not in fields:
                     continue
-                event = json.loads(part.decode("utf-8", "replace"))
+                event, encode = opened(part)
                 foreign = every - {*fields[before.provider_status], *event}
                 for value in HOSTILE:
                     added = dict.fromkeys(foreign, value)
                     for spoiled in ({**added, **event}, {**event, **added}):
-                        after = adapter.normalize(json.dumps(spoiled).encode(), settings)
+                        after = adapter.normalize(encode(spoiled), settings)
                         for name in DECISIVE:
                             assert getattr(after, name) == getattr(before, name), f"{case['name']}: {name} by {value!r}"
-                        assert foreign <= {name for name, _ in after.vars}
+                        assert opt_outs(after) == opt_outs(before), f"{case['name']}: an opt-out by {value!r}"
+                        kept = foreign & {name for name, _ in after.vars}
+                        assert kept == (foreign if getattr(mapping, "OTHERS_ARE_PARAMETERS", False) else set())
                 tried.add(before.provider_status)
     assert tried == {*fields}, "each event of the table has a case"
+
+
+def opened(part: bytes) -> tuple[Case, Callable[[Case], bytes]]:
+    """The fields of a part, a form or a JSON object, and what makes a part of such fields."""
+    if part.lstrip()[:1] == b"{":
+        return json.loads(part.decode("utf-8", "replace")), lambda fields: json.dumps(fields).encode()
+    # Latin-1 maps every byte to one character and back, so bytes that are no UTF-8 stay what they are.
+    form = dict(parse_qsl(part.decode("latin-1"), keep_blank_values=True, encoding="latin-1"))
+    return form, lambda fields: urlencode(fields, encoding="latin-1").encode()
+
+
+def foreign_params() -> list[Any]:
+    return [
+        pytest.param(adapter, case, id=f"{provider}-{case['name']}")
+        for provider, adapter in ADAPTERS.items()
+        for path in case_files(provider)
+        if path.name == "foreign.json"
+        for case in json.loads(path.read_text("utf-8"))
+    ]
+
+
+@pytest.mark.parametrize(("adapter", "case"), foreign_params())
+def test_another_products_webhook_is_no_message(adapter: Adapter, case: Case) -> None:
+    """``foreign.json`` holds what may be pointed at a provider's address by mistake. It is kept as unknown, or refused,
+    and goes into no message and no opt-out."""
+    settings = adapter.settings_model(**case.get("settings", {}))
+    with suppress(MalformedError):
+        for _, event in readable_parts(adapter, case, settings):
+            assert event.kind is EventKind.UNKNOWN
+            names = [event.message_id, event.recipient, event.sender, *event.aliases, *event.references]
+            assert not any(names)
+            said = [event.text, event.error_code, event.error_text, event.invalid_recipient, *opt_outs(event)]
+            assert not any(said)
 
 
 def readable_parts(adapter: Adapter, case: Case, settings: ChannelSettings) -> Iterator[tuple[bytes, NormalizedEvent]]:

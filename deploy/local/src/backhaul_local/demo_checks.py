@@ -63,7 +63,7 @@ def check_delivered(traffic: Traffic, seen: Delivered) -> list[Check]:
         Check("spring-sale: messages", str(due["messages"]), str(body.get("messages"))),
         Check("spring-sale: fulfilment states", counts(due["fulfilment"]), counts(body.get("fulfilment", {}))),
         Check("spring-sale: events", counts(due["events"]), counts(body.get("events", {}))),
-        Check("dead letters", "1, open: voice callback", _dead_letters(seen.dead_letters)),
+        Check("dead letters", "1, open: Twilio's conversations", _dead_letters(seen.dead_letters)),
     ]
 
 
@@ -151,7 +151,8 @@ def _attribute(messages: Sequence[tuple[ExpectedMessage, Answer]], name: str) ->
 
 
 def _dead_letters(letters: Sequence[Mapping[str, Any]]) -> str:
-    said = ["voice callback" if "voice callback" in letter["reason"] else letter["reason"] for letter in letters]
+    known = "Twilio's conversations"
+    said = [known if known in letter["reason"] else letter["reason"] for letter in letters]
     states = sorted({letter["state"] for letter in letters})
     return f"{len(letters)}, {'/'.join(states)}: {'; '.join(said)}" if letters else "0"
 

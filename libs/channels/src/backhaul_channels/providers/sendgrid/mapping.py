@@ -130,6 +130,8 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "account_status_change": {**_always, "type": "type"},
 }
 
+OTHERS_ARE_PARAMETERS = True
+
 # Of an event that nothing here knows, whatever is SendGrid's anywhere is taken for SendGrid's, and only kept.
 UNKNOWN_FIELDS: Final[Mapping[str, str]] = {
     **{name: attribute for fields in FIELDS.values() for name, attribute in fields.items()},

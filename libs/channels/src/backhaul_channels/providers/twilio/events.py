@@ -1,0 +1,138 @@
+"""CloudEvents of Twilio's Event Streams as facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.jsonparts import scalar_text
+from backhaul_channels.providers.twilio.facts import Told, fact
+from backhaul_channels.providers.twilio.mapping import (
+    DATA_ATTRIBUTES,
+    EVENT_PRODUCTS,
+    INBOUND_EVENT_PREFIX,
+    LINK_ATTRIBUTES,
+    LINK_EVENT_PREFIX,
+    LINK_EVENTS,
+    STATUS_EVENT_PREFIX,
+    LinkEvent,
+)
+from backhaul_channels.providers.twilio.values import (
+    MAX_ADDRESS,
+    MAX_ID,
+    MAX_STATUS,
+    MAX_TAGS,
+    MAX_VALUE,
+    parse_timestamp,
+)
+
+_PREFIX = "com.twilio."
+
+
+def normalize_cloud_event(envelope: Mapping[str, Any]) -> NormalizedEvent:
+    """A message's event, a link's, or one of another product, which becomes UNKNOWN. Raises MalformedError."""
+    event_type = envelope.get("type")
+    event_id = scalar_text(envelope.get("id")) or ""
+    if not isinstance(event_type, str) or not event_type:
+        raise MalformedError(
+            "type is missing: a JSON body must hold CloudEvents as Twilio Event Streams sends them, or objects with a "
+            "MessageSid and the other fields of the form."
+        )
+    data = envelope.get("data")
+    if not isinstance(data, dict):
+        data = {}
+    if event_type.startswith((INBOUND_EVENT_PREFIX, STATUS_EVENT_PREFIX)):
+        return _message_event(event_type, event_id, envelope, data)
+    link = LINK_EVENTS.get(event_type.removeprefix(LINK_EVENT_PREFIX))
+    if link is not None:
+        return _link_event(link, event_type, event_id, envelope, data)
+    return _foreign_event(event_type, event_id, envelope)
+
+
+def _message_event(
+    event_type: str, event_id: str, envelope: Mapping[str, Any], data: Mapping[str, Any]
+) -> NormalizedEvent:
+    def text(name: str) -> str:
+        return scalar_text(data.get(name)) or ""
+
+    message_id = text("messageSid")
+    if not message_id:
+        raise MalformedError(f"data.messageSid is missing from an event of type {event_type[:MAX_STATUS]}.")
+    inbound = event_type.startswith(INBOUND_EVENT_PREFIX)
+    attributes = [
+        (attribute, value[:MAX_VALUE]) for name, attribute in DATA_ATTRIBUTES.items() if (value := text(name))
+    ]
+    if event_id:
+        attributes.append(("cloud_event_id", event_id[:MAX_ID]))
+    tags = data.get("tags")
+    return fact(
+        Told(
+            message_id=message_id,
+            status="received" if inbound else event_type.removeprefix(STATUS_EVENT_PREFIX).lower(),
+            inbound=inbound,
+            from_address=text("from"),
+            to_address=text("to"),
+            text=text("body"),
+            opt_out_type=text("optOutType"),
+            error_code=text("errorCode"),
+            error_text=text("errorMessage"),
+            # A timestamp that cannot be read does not hide the time at which the event was sent.
+            occurred_at_us=parse_timestamp(text("timestamp")) or parse_timestamp(scalar_text(envelope.get("time"))),
+            attributes=attributes,
+            tags=_tags(tags) if isinstance(tags, dict) else [],
+        )
+    )
+
+
+def _link_event(
+    link: LinkEvent, event_type: str, event_id: str, envelope: Mapping[str, Any], data: Mapping[str, Any]
+) -> NormalizedEvent:
+    """What happened to a shortened link of a message; each click is a fact of its own, under the event's id."""
+
+    def text(name: str) -> str:
+        return scalar_text(data.get(name)) or ""
+
+    message_id = text("message_sid")
+    if not message_id or len(message_id) > MAX_ID:
+        raise MalformedError(
+            f"data.message_sid is missing or longer than {MAX_ID} characters in an event of type "
+            f"{event_type[:MAX_STATUS]}."
+        )
+    event = _foreign_event(event_type, event_id, envelope)
+    event.kind = link.kind
+    event.provider_status = event_type.removeprefix(LINK_EVENT_PREFIX)
+    event.message_id = message_id
+    event.recipient, event.sender = text("to")[:MAX_ADDRESS], text("from")[:MAX_ADDRESS]
+    event.occurred_at_us = parse_timestamp(text(link.time)) or event.occurred_at_us
+    event.attributes = [
+        *((attribute, value[:MAX_VALUE]) for name, attribute in LINK_ATTRIBUTES.items() if (value := text(name))),
+        ("cloud_event_id", event_id),
+    ]
+    return event
+
+
+def _foreign_event(event_type: str, event_id: str, envelope: Mapping[str, Any]) -> NormalizedEvent:
+    product = event_type.removeprefix(_PREFIX).partition(".")[0] if event_type.startswith(_PREFIX) else ""
+    product = EVENT_PRODUCTS.get(product, product)[:MAX_STATUS]
+    if not event_id or len(event_id) > MAX_ID:
+        raise MalformedError(
+            f"id is missing or longer than {MAX_ID} characters in an event of type {event_type[:MAX_STATUS]}, "
+            f"so that it could not be told from others{' of ' + product if product else ''}."
+        )
+    attributes = [("cloud_event_id", event_id)]
+    if product:
+        attributes.insert(0, ("product", product))
+    return NormalizedEvent(
+        kind=EventKind.UNKNOWN,
+        key=f"event:{event_id}",
+        provider_status=event_type.lower()[:MAX_ADDRESS],
+        occurred_at_us=parse_timestamp(scalar_text(envelope.get("time"))),
+        attributes=attributes,
+    )
+
+
+def _tags(tags: Mapping[str, Any]) -> list[tuple[str, str]]:
+    # Message tags are the sender's custom parameters. https://www.twilio.com/docs/messaging/features/message-tags
+    pairs = ((name, scalar_text(value)) for name, value in tags.items())
+    return [(name[:MAX_ADDRESS], value[:MAX_VALUE]) for name, value in pairs if value is not None][:MAX_TAGS]
