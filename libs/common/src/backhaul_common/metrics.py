@@ -34,7 +34,7 @@ class Metric:
 CALLBACKS_ANSWERED = Metric(
     "backhaul_gateway_callbacks",
     "{callback}",
-    "Callbacks by what the provider was answered (outcome: stored, or the reason of the refusal).",
+    "Callbacks by what the provider was answered (outcome: stored, handshake, or the reason of the refusal).",
     ("tenant", "channel", "outcome"),
 )
 CALLBACKS_UNVERIFIED = Metric(
