@@ -125,3 +125,10 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Terminal()
     Console(plain, width=1).say("text")
     assert plain.getvalue() == "backhaul │ text\n"
+
+
+def test_what_cannot_be_seen_is_escaped() -> None:
+    """Whatever a server or a service logs, and whoever made it do so."""
+    out = io.StringIO()
+    Console(out, width=1).line("a", "GET /y\x1b[2J\x1b]0;title\x07 \x9b31m\u202eterces\r\x00 grün ✓")
+    assert out.getvalue() == "a │ GET /y\\x1b[2J\\x1b]0;title\\x07 \\x9b31m\\u202eterces\\r\\x00 grün ✓\n"

@@ -147,3 +147,58 @@ def test_the_console_shows_no_variables_either() -> None:
     assert "it broke" in text
     assert "hunter2" not in text
     assert "\x1b[" not in text  # A file is no terminal.
+
+
+HOSTILE = "/y\x1b[2J\x1b]0;title\x07\x9b31m\r\n2026-01-01 [info] forged\u2028\u202eterces\u200b\x7f\x00\ud800"
+
+
+@pytest.fixture
+def console() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    logs.configure("gateway", fmt="console", level="debug", stream=stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def printable(stream: io.StringIO) -> list[str]:
+    """The lines that were written, which hold nothing but what can be seen."""
+    *found, rest = stream.getvalue().split("\n")
+    assert rest == ""
+    assert all(line.isprintable() for line in found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [HOSTILE, {HOSTILE: HOSTILE}, [HOSTILE], (HOSTILE, 1), [{"a": [HOSTILE]}], HOSTILE.encode("utf-8", "replace")],
+)
+def test_the_console_shows_what_cannot_be_seen(value: object, console: io.StringIO) -> None:
+    logs.get_logger().info("request", path=value, plain="grün ✓ 10 %")
+    (line,) = printable(console)
+    assert "x1b[2J" in line
+    assert "grün ✓ 10 %" in line
+
+
+def test_neither_events_nor_names_nor_other_libraries_reach_the_terminal_raw(console: io.StringIO) -> None:
+    logs.get_logger().warning(HOSTILE, **{"a\x1bb": 1})
+    logging.getLogger("some.library").error("said %s", HOSTILE)
+    assert len(printable(console)) == 2
+
+
+def test_no_line_of_a_traceback_looks_like_one_of_the_log(console: io.StringIO) -> None:
+    def fail() -> None:
+        raise ValueError(HOSTILE)
+
+    try:
+        fail()
+    except ValueError as exc:
+        logs.get_logger().error("failed", exc_info=exc)
+    first, *rest = printable(console)
+    assert "failed" in first
+    assert len(rest) > 2
+    assert all(line.startswith("    ") for line in rest)
+    assert any("forged" in line for line in rest)

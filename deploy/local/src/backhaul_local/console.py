@@ -27,8 +27,9 @@ class Console:
         self._assigned: dict[str, int] = {}
 
     def line(self, source: str, text: str) -> None:
+        """One line of a source's log. What is not printable is escaped: a stranger may have sent it."""
         colour = self._assigned.setdefault(source, _COLOURS[len(self._assigned) % len(_COLOURS)])
-        self._print(f"{self._prefix(source, colour)} {text}")
+        self._print(f"{self._prefix(source, colour)} {_visible(text)}")
 
     def say(self, text: str) -> None:
         """The stack's own words, line by line."""
@@ -84,6 +85,15 @@ class LogFollower:
             *lines, self._rests[source] = (self._rests[source] + data).split(b"\n")
             for line in lines:
                 self._console.line(source, line.decode("utf-8", "replace").rstrip("\r"))
+
+
+def _visible(text: str) -> str:
+    """Escapes for controls, colours, and what turns the direction around: they belong to this terminal's owner only."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def _size(path: Path) -> int:

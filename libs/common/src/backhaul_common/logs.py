@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -22,6 +23,7 @@ def configure(
     """Set up structlog and route the standard library's logging through it. Called once, by the composition root."""
     out = stream or sys.stdout
     number = logging.getLevelNamesMapping()[level.upper()]
+    console = fmt == "console"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -30,16 +32,15 @@ def configure(
         mask_secrets,
         # Without locals: a frame's variables hold credentials and callbacks' bodies, and no mask would find them there.
         structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
-        if fmt == "json"
+        if not console
         else structlog.processors.StackInfoRenderer(),
     ]
+    if console:
+        shared.append(_show_invisible)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_dumps)
-        if fmt == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=out.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # Others print locals too.
-        )
+        if not console
+        else structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=_traceback)
     )
 
     def add_service(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -76,6 +77,48 @@ def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
     for key, value in event.items():
         event[key] = MASKED if _is_secret(key) else _masked(value)
     return event
+
+
+def visible(text: str) -> str:
+    """``text`` with escapes for what is not printable: controls, line breaks, colours, what turns the direction around.
+
+    What a stranger sends must not move a terminal's cursor, set its title or look like a line of its own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def _show_invisible(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor for the console: every text is ``visible``, in mappings and lists inside the line too.
+
+    The rendered stack and traceback keep their line breaks; they are indented instead, see ``_traceback``.
+    """
+    return {visible(key): value if key in _RENDERED_LATER else _visible(value) for key, value in event.items()}
+
+
+_RENDERED_LATER = ("exc_info", "stack", "stack_info")
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {_visible(key): _visible(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_visible(inner) for inner in value]
+    # Numbers and what else has no text of its own are printed as they are; the rest by its repr.
+    return value if value is None or isinstance(value, (bool, int, float)) else visible(repr(value))
+
+
+def _traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """A traceback without locals, which hold secrets. An exception's message may hold what a stranger sent: no line of
+    it can be taken for one of the log's."""
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    out.writelines(f"\n    {visible(line)}" for line in plain.getvalue().strip().splitlines())
 
 
 def _masked(value: Any) -> Any:
