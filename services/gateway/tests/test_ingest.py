@@ -333,3 +333,42 @@ async def test_canonical_lines(
     assert {"bytes", "duration_ms", "trace_id", "timestamp", "level", "client"} <= first.keys()
     for secret in (tenant.api_key, tenant.ingest_token, gateway.secret):
         assert secret not in out
+
+
+async def test_no_credential_is_stored(gateway: Running) -> None:
+    """Proxies put the address into headers of many names, and people put keys where they do not belong."""
+    tenant = await gateway.tenant()
+    await gateway.channel(verification="off")
+    token, key = tenant.ingest_token, tenant.api_key
+    encoded = "".join(f"%{ord(character):02X}" for character in token)
+    path = (
+        f"/in/{token}/api/postevents?channelLabel=Twilio&again=%2Fin%2F{token}&key={key.upper()}&{encoded}=1&x=a%20_b"
+    )
+    answer = await gateway.post(
+        None,
+        path,
+        headers={
+            "X-Original-URI": path,
+            "X-Forwarded-Uri": f"https://callbacks.example.com{path}",
+            "X-Envoy-Original-Path": path.replace("_", "%5f"),
+            "Referer": f"https://callbacks.example.com/{encoded}",
+            "X-Rewrite-Url": encoded.replace("%", "%25"),
+            "X-Backhaul-Key": key,
+            "X-Kept": "a_b %41",
+            token: "as a name",
+        },
+    )
+    assert answer.status_code == 200
+    # The token is also in a path that is not the token's route.
+    other = await gateway.post(tenant, f"/api/postevents?channelLabel=Twilio&token={token}")
+    assert other.status_code == 200
+    stored = [callback for batch in await gateway.stored() for callback in batch]
+    assert len(stored) == 2
+    kept = b"\n".join(callback.SerializeToString() for callback in stored).lower()
+    for credential in (token, key):
+        for secret in credential.split("_")[1:]:
+            assert secret.encode() not in kept
+            assert "".join(f"{ord(character):02x}" for character in secret).encode() not in kept.replace(b"%", b"")
+    assert b"x-kept: a_b %41\r\n" in stored[0].headers
+    assert stored[0].url.startswith(f"{gateway.url}/in/***/api/postevents?channelLabel=Twilio&again=%2Fin%2F***&")
+    assert stored[0].url.endswith("&x=a%20_b")

@@ -13,7 +13,7 @@ from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.ingest import label_of
 from backhaul_gateway.limits import TokenBucket, retry_after
-from backhaul_gateway.masking import masked
+from backhaul_gateway.masking import masked, masked_bytes
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.updates import TenantUpdates
 from cryptography.fernet import Fernet
@@ -130,6 +130,11 @@ def test_credentials_are_masked_wherever_they_stand(kind: CredentialKind) -> Non
         text.upper(),
         text.replace("_", "%5F"),
         "".join(f"%{ord(character):02x}" for character in text),
+        # By a proxy that encodes what is encoded.
+        "".join(f"%25{ord(character):02X}" for character in text),
+        text.replace("b", "%252562", 1),
+        text.replace("_", "%5f", 1),
+        text.replace("h", "%48", 1),
         # Cut short, or with a digit too many, it tells as much.
         text[:-1],
         text + "0",
@@ -146,6 +151,9 @@ def test_credentials_are_masked_wherever_they_stand(kind: CredentialKind) -> Non
             "/in/{0}/in/{0}",
         ):
             assert masked(path.format(variant)) == path.format("***")
+            line = f"referer: http://h\xe9{path}\r\n".encode("latin-1")
+            shown, hidden = (line.replace(b"{}", word).replace(b"{0}", word) for word in (variant.encode(), b"***"))
+            assert masked_bytes(shown) == hidden
 
 
 @pytest.mark.parametrize(
@@ -162,6 +170,7 @@ def test_credentials_are_masked_wherever_they_stand(kind: CredentialKind) -> Non
 )
 def test_nothing_else_is_masked(text: str) -> None:
     assert masked(text) == text
+    assert masked_bytes(text.encode()) == text.encode()
 
 
 class OvertakenStore:

@@ -16,6 +16,8 @@ from backhaul_common.tenants import Credential, Tenant
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+_ASKING = (b"x-api-key", b"authorization")
+
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"proxy-authorization", b"cookie"})
 """Headers that are read here, or carry somebody's secrets: never stored, never logged."""
 
@@ -29,6 +31,13 @@ _FIX = "Send the tenant's API key as X-Api-Key, as Authorization: Bearer, or as 
 def unauthenticated(message: str = "No credential that is valid here was sent.", fix: str = _FIX) -> BackhaulError:
     """The same answer for a missing, an unknown and a wrong credential: nobody learns which ids exist."""
     return BackhaulError(Code.UNAUTHENTICATED, message, field="Authorization", fix=fix)
+
+
+def sent_twice(headers: Headers) -> bool:
+    """Whether a header that says who is asking is there more than once. Which of them counts would be a guess, and a
+    proxy in front may guess otherwise."""
+    names = [name for name, _ in headers if name in _ASKING]
+    return len(names) > len(set(names))
 
 
 class CredentialIndex:
@@ -63,19 +72,21 @@ class CredentialIndex:
         return unauthenticated(message, fix) if self._is_complete() else unavailable("The tenant directory")
 
     def from_headers(self, headers: Headers) -> str | None:
-        """The id of the tenant whose API key the headers carry, or None."""
-        api_key = authorization = None
-        for name, value in headers:
-            if name == b"x-api-key":
-                api_key = value
-            elif name == b"authorization":
-                authorization = value
-        return self.from_values(api_key, authorization)
+        """The id of the tenant whose API key the headers carry, or None; also when one of them is there twice."""
+        found = list(headers)
+        if sent_twice(found):
+            return None
+        named = dict(found)
+        return self.from_values(named.get(b"x-api-key"), named.get(b"authorization"))
 
     def from_values(self, api_key: bytes | None, authorization: bytes | None) -> str | None:
-        """The same, of the two headers' values. ``X-Api-Key`` wins: a proxy may add an Authorization of its own."""
+        """The same, of the two headers' values. ``X-Api-Key`` wins: a proxy may add an Authorization of its own. But
+        where that is another tenant's key, two tenants are named, and neither is believed."""
         if api_key is not None:
-            return self._remembered(b"key", api_key)
+            tenant_id = self._remembered(b"key", api_key)
+            if authorization is not None and self._remembered(b"auth", authorization) not in (None, tenant_id):
+                return None
+            return tenant_id
         if authorization is not None:
             return self._remembered(b"auth", authorization)
         return None
@@ -131,10 +142,8 @@ def parse_basic(encoded: bytes) -> tuple[bytes, bytes]:
 
 
 def is_admin(headers: Headers, admin_token: str) -> bool:
-    """Whether the headers carry the admin token as a bearer. Takes the same time whatever they hold."""
-    presented = b""
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, rest = value.strip().partition(b" ")
-            presented = rest.strip() if scheme.lower() == b"bearer" else b""
+    """Whether the headers carry the admin token as a bearer, and no other. Takes the same time whatever they hold."""
+    found = [value for name, value in headers if name == b"authorization"]
+    scheme, _, rest = (found[0] if len(found) == 1 else b"").strip().partition(b" ")
+    presented = rest.strip() if scheme.lower() == b"bearer" else b""
     return hmac.compare_digest(presented, admin_token.encode())

@@ -39,11 +39,11 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from backhaul_gateway.accesslog import AccessLog
-from backhaul_gateway.auth import CredentialIndex
+from backhaul_gateway.auth import CredentialIndex, sent_twice, unauthenticated
 from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.limits import MemoryBudget, TokenBucket
-from backhaul_gateway.masking import masked
+from backhaul_gateway.masking import masked_bytes
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.problems import of_error
 from backhaul_gateway.refusals import (
@@ -118,7 +118,7 @@ class IngestEndpoint:
         """Answer one request."""
         began = time.perf_counter()
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        # Of a header that is there twice the last counts; of those that are read here there is no reason to send two.
+        # If a header is repeated, the last one counts. Of those that say who is asking, _tenant refuses two.
         named = dict(headers)
         incoming = named.get(b"traceparent", b"").decode("latin-1")
         span: Span | None = None
@@ -186,9 +186,8 @@ class IngestEndpoint:
                 # It was changed or deleted while the body came in, which may take long: what holds now counts.
                 state = self._tenant(scope, named, seen)
                 channel = self._channel(state, query, seen)
-            path = scope["raw_path"].decode("latin-1")
-            suffix = "?" + query.decode("latin-1") if query else ""
-            raw = RawCallback(METHOD, self._base_url + path + suffix, headers, body)
+            sent: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
+            raw = RawCallback(METHOD, self._base_url + sent.decode("latin-1"), headers, body)
             if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
                 seen.outcome = "handshake"
                 return EncodedAnswer(answer)
@@ -198,8 +197,9 @@ class IngestEndpoint:
             callback.id = callback_id
             callback.verification = self._verified(state, channel, raw, seen)
             callback.method = METHOD
-            callback.url = self._base_url + (masked(path) if scope["path_params"] else path) + suffix
-            callback.headers = kept
+            # Where the ingest token is: in the path, and wherever a proxy repeats the path.
+            callback.url = self._base_url + masked_bytes(sent).decode("latin-1")
+            callback.headers = masked_bytes(kept)
             callback.body = body
             callback.received_at_us = time.time_ns() // 1000
             callback.traceparent = traceparent
@@ -214,6 +214,8 @@ class IngestEndpoint:
 
     def _tenant(self, scope: Scope, named: dict[bytes, bytes], seen: _Seen) -> TenantState:
         """Whose request it is; the tenant must be active."""
+        if len(named) != len(scope["headers"]) and sent_twice(scope["headers"]):
+            raise unauthenticated("A header that carries a credential was sent twice.", "Send it once.")
         token = scope["path_params"].get("token")
         if token is None:
             tenant_id = self._credentials.from_values(named.get(b"x-api-key"), named.get(b"authorization"))
