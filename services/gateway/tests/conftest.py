@@ -6,8 +6,8 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import re
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,8 +20,9 @@ import pytest
 import uvicorn
 from backhaul_channels import Adapter
 from backhaul_common.tracing import Tracing
-from backhaul_gateway.app import create_app, server_of
+from backhaul_gateway.app import create_app
 from backhaul_gateway.publisher import GroupCommitPublisher
+from backhaul_gateway.server import listen, server_of
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
@@ -53,6 +54,14 @@ def problem_of(answer: httpx.Response, status: int, field: str | None = None) ->
     return problem
 
 
+async def status_of(reader: asyncio.StreamReader) -> int:
+    """Read one answer of a connection, the body too, and return its status."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    await reader.readexactly(int(length[1]) if length else 0)
+    return int(head[9:12])
+
+
 @dataclass
 class Tenant:
     """A registered tenant's credentials."""
@@ -79,6 +88,7 @@ class Running:
     # Test modules cannot import this file (it is one of many of its name), so its functions come with the fixture.
     sign = staticmethod(sign)
     problem = staticmethod(problem_of)
+    status_of = staticmethod(status_of)
 
     @property
     def port(self) -> int:
@@ -202,6 +212,7 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFa
                 "nats_url": nats_url,
                 "mongo_uri": mongo_server.uri,
                 "mongo_database": mongo_database,
+                "gateway_port": 0,
                 "gateway_admin_token": ADMIN_TOKEN,
                 "secret_keys": Fernet.generate_key().decode(),
                 "gateway_normalizer_target": "127.0.0.1:9",
@@ -212,10 +223,10 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFa
             }
         )
         async with AsyncExitStack() as stack:
-            listener = socket.socket()
-            listener.bind(("127.0.0.1", 0))
-            stack.callback(listener.close)
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            listeners = listen(settings)
+            for listener in listeners:
+                stack.callback(listener.close)
+            url = f"http://127.0.0.1:{listeners[0].getsockname()[1]}"
             gateway = await create_app(
                 stack,
                 settings,
@@ -223,8 +234,8 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFa
                 adapters=adapters,
                 tracing=tracing,
             )
-            server = server_of(gateway.app, settings)
-            serving = asyncio.create_task(server._serve([listener]))
+            server = server_of(gateway.app, settings, gateway.connections)
+            serving = asyncio.create_task(server.serve(listeners))
             mongo: MongoClient[dict[str, Any]] = stack.enter_context(MongoClient(mongo_server.uri))
             limits = httpx.Limits(max_connections=300, max_keepalive_connections=300)
             async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits) as client:

@@ -137,7 +137,7 @@ async def test_a_head_that_does_not_end(gateway: Running) -> None:
         await writer.drain()
         await asyncio.sleep(0.01)  # so that the parts are separate reads; together they would only test less
         writer.write(head[30:] + b"x" * size)
-        assert (await reader.readuntil(b"\r\n\r\n"))[:12] == b"HTTP/1.1 200"
+        assert await gateway.status_of(reader) == 200
     writer.close()
 
 

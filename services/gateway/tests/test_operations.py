@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import nats
@@ -178,8 +179,8 @@ async def test_what_nobody_expected_is_a_problem_without_detail(gateway: Running
     async def boom() -> None:
         raise RuntimeError("the password is hunter2")
 
-    app: Any = gateway.server.config.app
-    app.add_api_route("/boom", boom)
+    edge: Any = gateway.server.config.app
+    edge.app.add_api_route("/boom", boom)
     answer = await gateway.client.get("/boom")
     assert gateway.problem(answer, 500)["code"] == "internal"
     assert "hunter2" not in answer.text
@@ -191,7 +192,37 @@ async def test_openapi_and_docs(gateway: Running) -> None:
     assert "/api/postevents" in schema["paths"]
     assert "/in/{token}/api/postevents" in schema["paths"]
     assert "HTTPValidationError" not in str(schema)
-    assert (await gateway.client.get("/docs")).status_code == 200
+    for path in schema["paths"].values():
+        for operation in path.values():
+            assert list(operation["responses"]) == sorted(operation["responses"])
+            assert {"431", "500"} <= operation["responses"].keys()
+            if "requestBody" in operation:
+                assert {"408", "413"} <= operation["responses"].keys()
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere(gateway: Running) -> None:
+    """Neither a script nor a style nor anything else; and the policy would refuse it."""
+    page = await gateway.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert parts
+    assert "<script>" not in page.text
+    assert "style=" not in page.text
+    for part in parts:
+        assert not re.match(r"[a-z]+:|//", part)
+        answer = await gateway.client.get("/" + part)
+        assert answer.status_code == 200
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        if part.endswith(".js"):
+            assert answer.headers["content-type"].startswith("text/javascript")
+            # Texts of the document must not become markup.
+            assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", answer.text)
+    for gone in ("/redoc", "/docs/oauth2-redirect", "/docs/../app.py", "/docs/page.html"):
+        assert (await gateway.client.get(gone)).status_code == 404
 
 
 async def test_no_credential_in_a_path_is_logged(

@@ -24,6 +24,8 @@ _PORT_SETTINGS = {
 _TAKEN = {
     *_PORT_SETTINGS,
     _PORTS,
+    "BACKHAUL_GATEWAY_ADMIN_HOST",  # What `up` prints and the demo asks is about one port.
+    "BACKHAUL_GATEWAY_ADMIN_PORT",
     "BACKHAUL_METRICS_PORT",  # One number cannot serve several processes on one machine: each service has its own.
     "BACKHAUL_NATS_URL",
     "BACKHAUL_MONGO_URI",

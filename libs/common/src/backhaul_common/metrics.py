@@ -54,6 +54,14 @@ QUEUED_BYTES = Metric("backhaul_gateway_queued_bytes", "By", "Bodies that are he
 TENANTS_DELETING = Metric(
     "backhaul_gateway_tenants_deleting", "{tenant}", "Tenants that are being deleted and not gone yet."
 )
+CONNECTIONS_OPEN = Metric("backhaul_gateway_connections", "{connection}", "Open connections of HTTP clients.")
+CONNECTIONS_ENDED = Metric(
+    "backhaul_gateway_connections_ended",
+    "{connection}",
+    "Connections that the gateway ended: the peer took too long (head, body, idle, read), or there were too many "
+    "(room, refused).",
+    ("reason",),
+)
 
 CALLBACKS_NORMALIZED = Metric(
     "backhaul_normalizer_callbacks",

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
-import uvicorn
 from backhaul_channels.adapter import Adapter
 from backhaul_channels.registry import load_adapters
 from backhaul_common import jetstream, logs, mongo, rpc
 from backhaul_common.connection import Connection
-from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import TENANTS_DELETING, Metrics
 from backhaul_common.names import TENANTS_COLLECTION
@@ -26,9 +22,6 @@ from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
 from backhaul_gateway import problems
 from backhaul_gateway.accesslog import AccessLog
@@ -36,8 +29,8 @@ from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.broker import Broker
 from backhaul_gateway.channels import ChannelRegistry
 from backhaul_gateway.clients import ClientAddress
-from backhaul_gateway.edge import INGEST_PATH, Application, Edge
-from backhaul_gateway.http import BoundedHeadProtocol
+from backhaul_gateway.connections import Connections
+from backhaul_gateway.edge import Edge
 from backhaul_gateway.ingest import IngestEndpoint
 from backhaul_gateway.normalizer import NormalizerData
 from backhaul_gateway.objectstore import BucketCheck
@@ -46,8 +39,10 @@ from backhaul_gateway.publisher import GroupCommitPublisher
 from backhaul_gateway.registry import TenantRegistry
 from backhaul_gateway.removal import TenantRemoval
 from backhaul_gateway.routes_admin import admin_router
+from backhaul_gateway.routes_docs import docs_router
 from backhaul_gateway.routes_ops import ops_router
 from backhaul_gateway.routes_tenant import tenant_router
+from backhaul_gateway.server import connections_of, listen, server_of
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.state import TenantStates
 from backhaul_gateway.status import ChannelStatus
@@ -55,16 +50,15 @@ from backhaul_gateway.store import MongoTenantStore
 from backhaul_gateway.updates import TenantUpdates
 
 SERVICE = "gateway"
-INGEST_PATHS = (INGEST_PATH, "/in/{token}" + INGEST_PATH)
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The application, and what has to be told that the server has stopped."""
+    """The application, and what the server that runs it needs."""
 
-    app: Application
+    app: Edge
     publisher: GroupCommitPublisher
-    readiness: Readiness
+    connections: Connections
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
@@ -72,14 +66,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
     logs.configure(SERVICE, fmt=settings.log_format, level=settings.log_level)
     log = logs.get_logger()
     async with AsyncExitStack() as stack:
-        listener = _listen(settings)
-        stack.callback(listener.close)
-        port: int = listener.getsockname()[1]
+        listeners = listen(settings)
+        for listener in listeners:
+            stack.callback(listener.close)
+        port: int = listeners[0].getsockname()[1]
         gateway = await create_app(stack, settings, public_base_url=settings.public_base_url(port))
-        server = server_of(gateway.app, settings)
+        server = server_of(gateway.app, settings, gateway.connections)
         spare_the_collector()
-        # Not serve(), which would take over the signals that set ``stop``.
-        serving = asyncio.create_task(server._serve([listener]), name="http")
+        serving = asyncio.create_task(server.serve(listeners), name="http")
         log.info("serving", host=settings.gateway_host, port=port, public_base_url=settings.public_base_url(port))
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -88,25 +82,6 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         server.should_exit = True
         await serving
         await gateway.publisher.drain()
-
-
-def server_of(app: FastAPI, settings: GatewaySettings) -> uvicorn.Server:
-    """The HTTP server. Every option that is not uvicorn's default has its reason here."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=BoundedHeadProtocol,  # On httptools: h11 halves the rate of requests.
-            ws="none",
-            lifespan="off",  # The composition root opens and closes what the application uses.
-            log_config=None,  # structlog has the logging already.
-            access_log=False,  # There is one canonical line a request already, at a fraction of the price.
-            proxy_headers=False,  # Nothing that a client can set decides what its address is taken for.
-            server_header=False,
-            backlog=4096,
-            timeout_keep_alive=75,  # Longer than the usual load balancer's 60 s, so that it is never us who hang up.
-            timeout_graceful_shutdown=settings.gateway_shutdown_grace_s,
-        )
-    )
 
 
 async def create_app(
@@ -118,13 +93,15 @@ async def create_app(
     tracing: Tracing | None = None,
 ) -> Gateway:
     """The application with everything behind it, closed by ``stack``. Returns at once: what is away is waited for in
-    the background, and ``readiness`` tells of it."""
+    the background, and ``GET /readyz`` tells of it."""
     tracing = tracing or Tracing.from_environment(SERVICE)
     stack.callback(tracing.close)
     metrics = Metrics(SERVICE)
     stack.callback(metrics.close)
     access_log = AccessLog(SERVICE, fmt=settings.log_format, level=settings.log_level)
     stack.callback(access_log.flush)
+    connections = connections_of(settings, metrics)
+    stack.callback(connections.close)
     providers = load_adapters() if adapters is None else adapters
     box = SecretBox(settings.encryption_keys())
     clients = ClientAddress(settings.gateway_trusted_proxies)
@@ -171,11 +148,14 @@ async def create_app(
     ):
         stack.push_async_callback(cancel, asyncio.create_task(work, name=name))
 
-    app = Application(
+    app = FastAPI(
         title="Backhaul gateway",
         version=version("backhaul-gateway"),
         description="Callbacks of channel providers in, message states out.",
         redirect_slashes=False,
+        # FastAPI's pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
         # Spans, metrics and logs are made where they belong; FastAPI's own would double them, on the hot path too.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -191,9 +171,6 @@ async def create_app(
         body_timeout_s=settings.gateway_body_timeout_s,
         max_held_bytes=settings.gateway_max_held_bytes,
     )
-    # Plain routes of the application, first in its list; an ASGI endpoint, so that Starlette makes no Request for it.
-    hot_routes = [_any_case(Route(path, ingest, include_in_schema=False)) for path in INGEST_PATHS]
-    app.router.routes[:0] = hot_routes
     app.include_router(
         tenant_router(
             credentials=credentials,
@@ -212,19 +189,24 @@ async def create_app(
         admin_router(
             TenantRegistry(updates, broker, data),
             ChannelRegistry(updates, providers, box),
-            settings.gateway_admin_token.get_secret_value(),
         )
     )
     app.include_router(ops_router(readiness, metrics))
-    app.add_exception_handler(BackhaulError, problems.on_backhaul_error)
-    app.add_exception_handler(HTTPException, problems.on_http_exception)
-    app.add_exception_handler(Exception, problems.on_unexpected)
-    app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
-    app.enclose = partial(
-        Edge, hot_routes=hot_routes, access_log=access_log, metrics=metrics, tracing=tracing, clients=clients
-    )
+    app.include_router(docs_router())
+    problems.answer_errors_of(app)
     app.openapi = openapi_of(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
-    return Gateway(app, publisher, readiness)
+    edge = Edge(
+        app,
+        ingest=ingest,
+        admin_token=settings.gateway_admin_token.get_secret_value(),
+        admin_port=settings.gateway_admin_port,
+        body_timeout_s=settings.gateway_body_timeout_s,
+        access_log=access_log,
+        metrics=metrics,
+        tracing=tracing,
+        clients=clients,
+    )
+    return Gateway(edge, publisher, connections)
 
 
 async def _stay_connected(
@@ -264,22 +246,3 @@ async def _stay_connected(
             await until_done("tenants", directory.refresh)
     finally:
         await client.close()
-
-
-def _listen(settings: GatewaySettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.gateway_host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.gateway_host, settings.gateway_port))
-    except OSError as exc:
-        listener.close()
-        raise SystemExit(
-            f"BACKHAUL_GATEWAY_PORT: cannot listen on {settings.gateway_host}:{settings.gateway_port}: {exc}"
-        ) from exc
-    return listener
-
-
-def _any_case(route: Route) -> Route:
-    route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
-    return route

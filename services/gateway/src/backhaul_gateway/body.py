@@ -39,10 +39,12 @@ class BodyReader:
         """The body, at most ``limit`` bytes, which the caller must give back to the budget.
 
         TOO_LARGE, UNAVAILABLE when the tenant or all together hold too much, SlowError when it takes too long,
-        GoneError when it ends; nothing is to be given back then.
+        GoneError when it ends; nothing is to be given back then. INTERNAL when the server says that the body is whole
+        and it is not as long as the request says: what is not there must not be answered for.
         """
-        declared = named.get(b"content-length", b"")
-        if declared.isdigit() and int(declared[:20]) > limit:
+        length = named.get(b"content-length", b"")
+        declared = int(length[:20]) if length.isdigit() else -1
+        if declared > limit:
             raise _too_large(limit)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
@@ -57,7 +59,7 @@ class BodyReader:
                 raise GoneError
             body: bytes = message.get("body", b"")
             if message.get("more_body", False):
-                return await self._rest(body, receive, tenant_id, limit)
+                return await self._rest(body, receive, tenant_id, limit, declared)
         except asyncio.CancelledError:
             if task not in self._expired:
                 raise
@@ -66,10 +68,12 @@ class BodyReader:
             raise SlowError from None
         finally:
             del self._since[task]
+        if len(body) != declared:
+            _require_whole(len(body), declared)
         self._take(tenant_id, len(body), len(body), limit)
         return body
 
-    async def _rest(self, first: bytes, receive: Receive, tenant_id: str, limit: int) -> bytes:
+    async def _rest(self, first: bytes, receive: Receive, tenant_id: str, limit: int, declared: int) -> bytes:
         """A body that comes in parts, each counted when it is there: many that stay unfinished fill the memory too."""
         parts: list[bytes] = []
         size = 0
@@ -80,6 +84,7 @@ class BodyReader:
                 parts.append(part)
                 size += len(part)
                 if not more:
+                    _require_whole(size, declared)
                     return b"".join(parts)
                 part, more = await _next_part(receive)
         except BaseException:
@@ -109,6 +114,12 @@ async def _next_part(receive: Receive) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise GoneError
     return message.get("body", b""), message.get("more_body", False)
+
+
+def _require_whole(size: int, declared: int) -> None:
+    """``declared`` is negative where the request says no length."""
+    if size != declared >= 0:
+        raise BackhaulError(Code.INTERNAL, "The body is not as long as Content-Length says. Repeat the request.")
 
 
 def _too_large(limit: int) -> BackhaulError:

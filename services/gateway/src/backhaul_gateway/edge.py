@@ -1,29 +1,29 @@
 """The outermost layer of the application.
 
-An ingest is handed to its route at once: of the five layers that FastAPI puts around routes it needs none, and together
-they cost a seventh of it. Around every other request: one log line, one count, a bounded body, and no answer but a
-problem.
+An ingest is handed to its endpoint at once: of the five layers that FastAPI puts around routes it needs none, and
+together they cost a seventh of it. Around every other request: who may come here at all, one log line, one count, a
+body that is bounded in size and time, and no answer but a problem.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import HTTP_REQUESTS, Metrics
 from backhaul_common.tracing import Tracing, new_traceparent, traceparent_of
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
-from starlette.types import ASGIApp
 
 from backhaul_gateway.accesslog import AccessLog
+from backhaul_gateway.auth import is_admin, unauthenticated
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.masking import masked
-from backhaul_gateway.problems import of_error
+from backhaul_gateway.problems import nothing_at, of_error
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,31 +33,28 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 INGEST_PATH = "/api/postevents"
 _INGEST_LENGTH = len(INGEST_PATH)
+_INGEST = re.compile("(?:/in/([^/]+))?" + INGEST_PATH, re.IGNORECASE)
 
 MOST_BODY_BYTES = 256 * 1024
 _ANY_CASE = frozenset({"/api/test", "/api/status"})
 """As the ingest's, these paths are written in any case."""
+
+_ADMIN = "admin"
+_APART = frozenset({_ADMIN, "metrics", "docs", "openapi.json"})
+"""First segments of what is for the platform team only, and may listen on a port of its own."""
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
 """Asked every few seconds by machines: a line each would hide the others."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-
-def _too_large() -> HTTPException:
-    """Starlette's own error, which FastAPI lets through while it reads a body."""
-    return HTTPException(413, f"The body is larger than {MOST_BODY_BYTES} bytes.")
-
-
-class Application(FastAPI):
-    """FastAPI inside of an ``Edge``, which ``enclose`` is given before the first request."""
-
-    enclose: Callable[[ASGIApp], ASGIApp] | None = None
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """FastAPI's stack, enclosed."""
-        stack = super().build_middleware_stack()
-        return stack if self.enclose is None else self.enclose(stack)
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+"""Of every answer that does not say otherwise: what a browser makes of it, and that nobody keeps it."""
 
 
 class Edge:
@@ -67,14 +64,22 @@ class Edge:
         self,
         app: App,
         *,
-        hot_routes: Sequence[Route],
+        ingest: App,
+        admin_token: str,
+        admin_port: int,
+        body_timeout_s: float,
         access_log: AccessLog,
         metrics: Metrics,
         tracing: Tracing,
         clients: ClientAddress,
     ) -> None:
-        self._app = app
-        self._hot_routes = tuple(hot_routes)
+        """``admin_port``: the only one that the platform team's paths are found on; 0: there is but one port."""
+        self.app = app
+        """What is inside."""
+        self._ingest = ingest
+        self._admin_token = admin_token
+        self._admin_port = admin_port
+        self._body_timeout_s = body_timeout_s
         self._access_log = access_log
         self._requests = metrics.counter(HTTP_REQUESTS)
         self._tracing = tracing
@@ -83,22 +88,17 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         path = scope["path"]
         if path[-_INGEST_LENGTH:].lower() == INGEST_PATH:
             if len(path) == _INGEST_LENGTH:
-                # What the first route matches; asking it costs as much as authenticating.
                 scope["path_params"] = {}
-                await self._hot_routes[0].app(scope, receive, send)
+                await self._ingest(scope, receive, send)
                 return
-            for route in self._hot_routes:
-                match, child_scope = route.matches(scope)
-                if match is Match.FULL:
-                    scope.update(child_scope)
-                    await route.handle(scope, receive, send)
-                    return
+            match = _INGEST.fullmatch(path)
+            if match is not None:
+                scope["path_params"] = {"token": match[1]}
+                await self._ingest(scope, receive, send)
+                return
         await self._other(scope, receive, send)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,40 +107,23 @@ class Edge:
         if lowered in _ANY_CASE:
             scope["path"] = lowered
         path, method = _loggable(scope["path"]), scope["method"]
-        status = 0
-        complete = False
-        size = 0
-
-        async def counted_receive() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MOST_BODY_BYTES:
-                raise _too_large()
-            return message
-
-        async def observed_send(message: Message) -> None:
-            nonlocal status, complete
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif message["type"] == "http.response.body":
-                complete = not message.get("more_body", False)
-            await send(message)
-
+        exchange = _Exchange(receive, send, self._body_timeout_s)
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
         with self._tracing.span(f"{method[:16]} {path[:100]}", parent=incoming or None) as span:
             traceparent = traceparent_of(span) or new_traceparent()
             scope["backhaul.traceparent"] = traceparent
             try:
-                await self._app(scope, counted_receive, observed_send)
+                self._admit(scope)
+                await self.app(scope, exchange.receive, exchange.send)
+            except BackhaulError as exc:
+                await exchange.answer(exc, traceparent)
             except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is logged once and told to nobody
                 self._log.error("request_failed", method=method, path=path, exc_info=exc)
-                error = BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title)
                 # Starlette answers with the problem and raises all the same, so usually there is nothing left to do.
-                if not complete:
-                    await _answer(observed_send, error, traceparent, started=bool(status))
-            span.set_attributes({"http.request.method": method, "http.response.status_code": status})
-        self._requests.add(method if method in _METHODS else "other", str(status))
+                if not exchange.complete:
+                    await exchange.answer(BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), traceparent)
+            span.set_attributes({"http.request.method": method, "http.response.status_code": exchange.status})
+        self._requests.add(method if method in _METHODS else "other", str(exchange.status))
         if path not in _QUIET:
             tenant = scope.get("backhaul.tenant", "")
             self._access_log.write(
@@ -150,12 +133,82 @@ class Edge:
                     "method": method,
                     "path": path,
                     "tenant": tenant,
-                    "status": status,
+                    "status": exchange.status,
                     "duration_ms": round((time.perf_counter() - began) * 1000, 2),
                     "client": self._clients.of(scope, scope["headers"]),
                     "trace_id": traceparent[3:35],
                 },
             )
+
+    def _admit(self, scope: Scope) -> None:
+        """Refuse, before anything of it is read, what has no business here: NOT_FOUND or UNAUTHENTICATED.
+
+        The fixed parts of a path are compared as they were sent. A proxy's rules are about what it sees, and to many
+        ``/%61dmin`` is not ``/admin``.
+        """
+        sent = scope["raw_path"].split(b"/", 4)[1:4]
+        first = scope["path"].split("/", 2)[1].lower() if "/" in scope["path"] else ""
+        if any(b"%" in segment for segment in sent[: 3 if first == _ADMIN else 2]):
+            raise nothing_at(scope["path"])
+        if first in _APART and self._admin_port and (scope.get("server") or ("", 0))[1] != self._admin_port:
+            raise nothing_at(scope["path"])
+        if first == _ADMIN and not is_admin(scope["headers"], self._admin_token):
+            raise unauthenticated(
+                "The admin token is missing or wrong.", "Send it as Authorization: Bearer <admin token>."
+            )
+
+
+class _Exchange:
+    """One request and its answer, as the application sees them: bounded on the one side, observed on the other."""
+
+    def __init__(self, receive: Receive, send: Send, body_timeout_s: float) -> None:
+        self.status = 0
+        """Of the answer, once it has begun."""
+        self.complete = False
+        """Whether the answer is whole."""
+        self._receive = receive
+        self._send = send
+        self._deadline = asyncio.get_running_loop().time() + body_timeout_s
+        self._whole = False
+        self._size = 0
+
+    async def receive(self) -> Message:
+        """A part of the body, or that the client has gone. 413 or 408 as Starlette's own error, which FastAPI lets
+        through while it reads a body."""
+        if self._whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            # What would still come on this connection belongs to a request that is over.
+            raise HTTPException(408, "The body did not arrive in time.", headers={"connection": "close"}) from None
+        self._size += len(message.get("body", b""))
+        if self._size > MOST_BODY_BYTES:
+            raise HTTPException(413, f"The body is larger than {MOST_BODY_BYTES} bytes.")
+        self._whole = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a part of the answer on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            names = {name for name, _ in headers}
+            message = {**message, "headers": [*headers, *(field for field in _HEADERS if field[0] not in names)]}
+        elif message["type"] == "http.response.body":
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+    async def answer(self, error: BackhaulError, traceparent: str) -> None:
+        """Answer with a problem. Raises it where an answer has begun: cutting the connection is then the only way left
+        to say that it failed."""
+        if self.status:
+            raise error
+        status, body, headers = of_error(error, traceparent[3:35])
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
 
 
 def _loggable(path: str) -> str:
@@ -164,13 +217,3 @@ def _loggable(path: str) -> str:
     if len(parts) > 2 and parts[1].lower() == "in":
         parts[2] = "***"
     return "/".join(parts)[:500]
-
-
-async def _answer(send: Send, error: BackhaulError, traceparent: str, *, started: bool) -> None:
-    if started:
-        # Half an answer is out; cutting the connection is the only way left to say that it failed.
-        raise error
-    status, body, headers = of_error(error, traceparent[3:35])
-    headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -1,35 +1,309 @@
-"""uvicorn's HTTP protocol, with the bound on a request's head that httptools lacks."""
+"""uvicorn's HTTP protocol on httptools, with a bound on everything that a peer can make it keep or wait for.
+
+uvicorn bounds neither a head, nor trailers, nor how many requests are pipelined, and its only timer runs between
+requests. It also drops the body of a request that offers an upgrade, and lets trailers into the head's fields.
+
+The hot path, one request in one read, costs no more than uvicorn's own: what is added there is taken from its timers.
+"""
 
 from __future__ import annotations
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import asyncio
+from enum import Enum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from backhaul_gateway.connections import Connections
 
 MOST_HEAD_BYTES = 64 << 10
-"""Bytes that a head may take beyond the read in which it began. Before it is complete nobody knows whose request it is,
-so nothing else bounds what a stranger may have kept here."""
+"""Bytes in a row, beyond the read in which they began, that may bring neither a head's end nor any of a body: a longer
+head, trailers or chunk extensions. Before a head is complete nobody knows whose request it is, so nothing else bounds
+what a stranger may have kept here."""
 
-_REFUSAL = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: text/plain; charset=utf-8\r\n"
-    b"content-length: 34\r\n"
-    b"connection: close\r\n\r\n"
-    b"The headers are larger than 64 KB."
-)
+MOST_FIELDS = 200
+"""Fields of one head."""
+
+MOST_PIPELINED = 16
+"""Requests of one connection that may wait for the answers to those before them."""
+
+_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 
 
-class BoundedHeadProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head does not end."""
+class Wait(Enum):
+    """What a peer is waited for."""
 
-    _head_bytes = 0
+    HEAD = "head"
+    BODY = "body"
+    IDLE = "idle"
+    """The next request."""
+    READ = "read"
+    """The peer's reading of an answer."""
+
+
+def refusal(status: HTTPStatus, text: str) -> bytes:
+    """An answer of the server itself, which ends the connection."""
+    return (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        "content-type: text/plain; charset=utf-8\r\n"
+        f"content-length: {len(text)}\r\n"
+        "connection: close\r\n\r\n"
+        f"{text}"
+    ).encode()
+
+
+_MALFORMED = refusal(HTTPStatus.BAD_REQUEST, "Invalid HTTP request received.")
+_LONG_HEAD = refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are larger than 64 KB.")
+_MANY_FIELDS = refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"There are more than {MOST_FIELDS} headers.")
+_LONG_FRAMING = refusal(HTTPStatus.BAD_REQUEST, "The chunks' extensions or trailers are larger than 64 KB.")
+_CONNECT = refusal(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is not supported.")
+_SLOW = refusal(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.")
+_FULL = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections are open. Try again later.")
+
+
+class _RefusedError(Exception):
+    """Raised in the parser's callbacks, which is the only way to stop the parser."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Where the parser's fields go after the head: nowhere.
+
+    RFC 9110, 6.5.1, forbids to merge trailers into the head. A credential or a signature among them proves nothing, as
+    whoever reads the head does not see it.
+    """
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        """Forget the field."""
+
+
+_TRAILERS = _Trailers()
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """See the module. ``Connections`` looks at ``owes`` now and then, and calls ``give_up`` when it took too long."""
+
+    def __init__(self, *, watch: Connections, config: Config, server_state: ServerState, **others: Any) -> None:
+        super().__init__(config=config, server_state=server_state, **others)
+        self._watch = watch
+        self._barren = 0
+        """Bytes in a row that brought nothing."""
+        self._deaf = False
+        """Nothing more is read: the connection ends when the requests before have been answered."""
+        self._offered = False
+        """The head that was just read offers an upgrade."""
+        self._backlog: object = None
+        """One for each time that the peer let an answer's bytes pile up."""
+        # Of ``Connections``: the present wait, what tells it from others of its kind, and when it has lasted too long.
+        self.wait: Wait | None = None
+        self.wait_of: object = None
+        self.deadline = 0.0
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
+        """A peer has connected."""
+        super().connection_made(transport)
+        if not self._watch.opened(self):
+            self._deaf = True
+            transport.write(_FULL)
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed; nothing of it is kept."""
+        self._watch.closed(self)
+        super().connection_lost(exc)
+        for cycle, _ in self.pipeline:
+            cycle.disconnected = True
+            # Each refers to this protocol, which refers to it: without this they would wait for a full collection.
+            cycle.on_response = _nothing
+        self.pipeline.clear()
+        self.wait_of = None
 
     def data_received(self, data: bytes) -> None:
-        """asyncio: bytes have arrived."""
-        scope = self.scope  # uvicorn makes a new one when a request begins, and a new cycle when its head is complete.
-        super().data_received(data)
+        """Bytes have arrived."""
+        if self._deaf:
+            return
+        scope = self.scope  # uvicorn makes a new one whenever a request begins.
+        self._barren += len(data)
+        rest = self._feed(data)
+        while rest is not None:
+            rest = self._decline(rest)
         if self.scope is not scope:
-            self._head_bytes = 0
-        elif getattr(self.cycle, "scope", None) is not scope:  # There is no cycle until the first head is complete.
-            self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-                self.transport.write(_REFUSAL)
-                self.transport.close()
+            self._barren = 0
+        elif self._barren > MOST_HEAD_BYTES:
+            self._refuse(_LONG_FRAMING if self._in_body() else _LONG_HEAD)
+
+    def pause_writing(self) -> None:
+        """The peer reads more slowly than it is answered."""
+        self._backlog = object()
+        super().pause_writing()
+
+    # What the parser calls. These replace uvicorn's rather than add to it, where adding would cost each request a call.
+
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
+        if self.parser.should_upgrade():
+            self._offered = True
+            return
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise _RefusedError(_MALFORMED)  # The answer is never sent: those to the requests before come first.
+        if len(self.headers) > MOST_FIELDS:
+            raise _RefusedError(_MANY_FIELDS)
+        super().on_headers_complete()
+        self.headers = _TRAILERS
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body, as large as it was read."""
+        self._barren = 0
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        if not self._offered:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+    # What a request's cycle calls.
+
+    def on_response_complete(self) -> None:
+        """An answer was handed to the transport."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._deaf:
+            self.transport.close()
+        elif self.cycle.body:
+            self.cycle.body = bytearray()  # Of a request that was answered before it was read.
+
+    # What ``Connections`` calls.
+
+    def owes(self) -> tuple[Wait | None, object]:
+        """What the peer is waited for, and an object that stays the same as long as it is the same wait."""
+        if self.transport.is_closing():
+            return Wait.READ, self.transport  # Closing waits until the peer has read everything.
+        if self.flow.write_paused:
+            return Wait.READ, self._backlog
+        if self._deaf or self.flow.read_paused:
+            return None, None
+        return self._owes_of_request()
+
+    def _owes_of_request(self) -> tuple[Wait | None, object]:
+        cycle = self._newest()
+        if cycle is None:
+            return Wait.HEAD, None
+        if cycle.scope is not self.scope:
+            return Wait.HEAD, self.scope
+        if cycle.more_body:
+            return Wait.BODY, cycle
+        return (Wait.IDLE, cycle) if cycle.response_complete else (None, None)
+
+    def _newest(self) -> RequestResponseCycle | None:
+        """The last request whose head is whole; uvicorn declares that there always is one."""
+        return self.cycle
+
+    def unread(self) -> int:
+        """Bytes of answers that the peer has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def give_up(self, wait: Wait) -> None:
+        """End a wait that took too long."""
+        if wait is Wait.READ:
+            self.transport.abort()
+        elif wait is Wait.IDLE or self.scope is None:
+            self.transport.close()
+        else:
+            self._refuse(_SLOW)
+
+    def _in_body(self) -> bool:
+        cycle = self._newest()
+        return cycle is not None and cycle.scope is self.scope and cycle.more_body
+
+    def _feed(self, data: bytes) -> bytes | None:
+        """Parse. Returns what follows a head that offers an upgrade, or None when there is no such head."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            return data[offer.args[0] :]
+        except httptools.HttpParserError as error:
+            reason = error.__context__
+            self._refuse(reason.answer if isinstance(reason, _RefusedError) else _MALFORMED)
+        return None
+
+    def _decline(self, rest: bytes) -> bytes | None:
+        """Read a request as if it had not offered an upgrade, which RFC 9110, 7.8, allows. Returns what ``_feed`` does.
+
+        The parser takes what follows the head for another protocol's, so the head is given to a new one, without the
+        offer, and ``rest`` behind it. Some clients offer HTTP/2 with each request.
+        """
+        self._offered = False
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(_CONNECT)
+            return None
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (
+            method,
+            self.url,
+            self.parser.get_http_version().encode(),
+            b"".join([b"%s: %s\r\n" % field for field in _without_offer(self.headers)]),
+        )
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return self._feed(head + rest)
+
+    def _refuse(self, answer: bytes) -> None:
+        """Read nothing more, as where the next request would begin is unknown, and say so if it is this one's turn."""
+        self._deaf = True
+        if self.transport.is_closing():
+            return
+        cycle = self._newest()
+        if cycle is not None and self._in_body():
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if self.pipeline:
+                self.pipeline.popleft()  # It waits behind others, whose answers come first.
+                cycle.on_response = _nothing
+                return
+            if not cycle.response_started:
+                self.transport.write(answer)
+            self.transport.close()
+        elif cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False  # Closes when it is answered, and says so before.
+        else:
+            self.transport.write(answer)
+            self.transport.close()
+
+
+def _without_offer(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = []
+    for name, value in fields:
+        if name in (b"connection", b"proxy-connection"):
+            tokens = [token.strip() for token in value.split(b",")]
+            tokens = [token for token in tokens if token and token.lower() not in _UPGRADES]
+            if tokens:
+                kept.append((name, b", ".join(tokens)))
+        elif name not in _UPGRADES:
+            kept.append((name, value))
+    return kept
+
+
+def _nothing() -> None:
+    return None

@@ -73,10 +73,10 @@ def openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
             schemas["Problem"] = _PROBLEM
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            schema["paths"] |= _ingest_paths()
             for path in schema["paths"].values():
                 for operation in path.values():
                     _mend(operation)
-            schema["paths"] |= _ingest_paths()
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -91,13 +91,23 @@ _TAGS = [
 ]
 
 
+_BY_SERVER: dict[str, Any] = {
+    "description": "The request's head is too large, or has too many headers. The connection is closed.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
+
+
 def _mend(operation: dict[str, Any]) -> None:
-    """Validation failures and the unexpected are problems, not FastAPI's own shape."""
+    """Validation failures and the unexpected are problems, not FastAPI's own shape. What can go wrong before a route is
+    reached is added."""
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422", "")):
         responses["422"] = problems(422)[422]
-    responses.setdefault("500", problems(500)[500])
-    responses |= {key: responses[key] for key in sorted(responses)}
+    more: dict[str, Any] = {str(status): value for status, value in problems(500).items()}
+    more["431"] = _BY_SERVER
+    if "requestBody" in operation:
+        more |= {str(status): value for status, value in problems(408, 413).items()}
+    operation["responses"] = dict(sorted({**more, **responses}.items()))
 
 
 def _ingest_paths() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.tracing import parse_traceparent
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -28,6 +29,7 @@ _BY_STATUS = {
     503: Code.UNAVAILABLE,
 }
 _METHOD_NOT_ALLOWED = "method_not_allowed"
+_TIMEOUT = "request_timeout"
 _MALFORMED = "malformed_body"
 
 
@@ -91,10 +93,23 @@ def of_error(error: BackhaulError, trace_id: str = "") -> tuple[int, bytes, list
     return meaning.http_status, body, headers
 
 
+def nothing_at(path: str) -> BackhaulError:
+    """What every path is told that leads nowhere, whatever the reason."""
+    return BackhaulError(Code.NOT_FOUND, f"There is nothing at {path}.", fix="GET /openapi.json lists what there is.")
+
+
 def response(error: BackhaulError, request: Request) -> Response:
     """The answer to ``error``."""
     status, body, headers = of_error(error, trace_id_of(request))
     return Response(body, status, headers={name.decode(): value.decode() for name, value in headers})
+
+
+def answer_errors_of(app: FastAPI) -> None:
+    """Make ``app`` answer with problems, whatever goes wrong in it."""
+    app.add_exception_handler(BackhaulError, on_backhaul_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_unexpected)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
 
 
 async def on_backhaul_error(request: Request, exc: Exception) -> Response:
@@ -109,16 +124,19 @@ async def on_http_exception(request: Request, exc: Exception) -> Response:
     code = _BY_STATUS.get(exc.status_code, Code.INTERNAL if exc.status_code >= 500 else Code.INVALID_ARGUMENT)
     word, title, detail, fix = code.value, CATALOGUE[code].title, str(exc.detail), ""
     if exc.status_code == 404:
-        detail, fix = f"There is nothing at {request.url.path}.", "GET /openapi.json lists what there is."
+        error = nothing_at(request.url.path)
+        detail, fix = error.message, error.fix
     elif exc.status_code == 405:
         allowed = (exc.headers or {}).get("Allow", "")
         word, title = _METHOD_NOT_ALLOWED, "The method is not allowed here"
         detail, fix = f"{request.url.path} does not take {request.method}.", f"Use one of: {allowed}."
     elif exc.status_code == 400:
         word, title, detail, fix = _MALFORMED, "The body cannot be read", "The body is not JSON.", "Send a JSON object."
+    elif exc.status_code == 408:
+        word, title, fix = _TIMEOUT, "The request took too long", "Repeat the request."
     elif exc.status_code == 413:
         fix = "Send less."
-    errors = [FieldError("body" if exc.status_code in (400, 413) else "", detail, fix)] if fix else []
+    errors = [FieldError("body" if exc.status_code in (400, 408, 413) else "", detail, fix)] if fix else []
     body = document(exc.status_code, word, title, detail, errors, trace_id_of(request))
     return Response(body, exc.status_code, headers=dict(exc.headers or {}), media_type=MEDIA_TYPE)
 

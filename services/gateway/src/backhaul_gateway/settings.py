@@ -20,6 +20,14 @@ class GatewaySettings(CommonSettings):
     gateway_host: str = Field("127.0.0.1", description="The address to listen on.")
     gateway_port: int = Field(8080, ge=0, le=65535, description="0 picks a free one.")
     gateway_admin_token: SecretStr = Field(description="The bearer token of /admin, at least 16 characters.")
+    gateway_admin_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="A port of its own for /admin, /metrics, /docs and /openapi.json, which are then found nowhere "
+        "else. 0: they are on the gateway's port.",
+    )
+    gateway_admin_host: str = Field("", description="The address of that port; empty: the gateway's.")
     gateway_public_base_url: str = Field(
         "",
         description="How providers address this gateway, for example https://callbacks.example.com, without a slash "
@@ -35,7 +43,30 @@ class GatewaySettings(CommonSettings):
         3.0, gt=0, le=4.5, description="From a callback's last byte to JetStream's acknowledgement; 503 beyond."
     )
     gateway_body_timeout_s: float = Field(
-        30.0, gt=0, le=300, description="How long the body of a callback may take to arrive."
+        30.0, gt=0, le=300, description="How long a request's body may take to arrive; 408 beyond."
+    )
+    gateway_head_timeout_s: float = Field(
+        20.0, gt=0, le=300, description="How long a request's head may take to arrive, from the connection on."
+    )
+    gateway_keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        le=3600,
+        description="How long a connection may lie idle between requests. Longer than the load balancer's own (60 s is "
+        "usual), so that it is never the gateway that hangs up.",
+    )
+    gateway_read_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=300,
+        description="How long an answer may lie unread, and a second more for every 16 KiB of it.",
+    )
+    gateway_max_connections: int = Field(
+        4000,
+        ge=16,
+        le=100_000,
+        description="Open connections. Beyond, the oldest that carry no request are closed, or new ones refused. Each "
+        "is an open file: fewer where the system allows fewer.",
     )
     gateway_max_held_bytes: int = Field(
         64 << 20,
@@ -96,6 +127,13 @@ class GatewaySettings(CommonSettings):
             SecretBox(keys)
         except ValueError as exc:
             raise ValueError(f"BACKHAUL_SECRET_KEYS holds what is no Fernet key: {exc}") from exc
+        return self
+
+    @model_validator(mode="after")
+    def _admin_is_apart(self) -> GatewaySettings:
+        # By the port alone: that is what a request is told apart by.
+        if self.gateway_admin_port and self.gateway_admin_port == self.gateway_port:
+            raise ValueError("BACKHAUL_GATEWAY_ADMIN_PORT must not be BACKHAUL_GATEWAY_PORT; 0 keeps them together")
         return self
 
     @model_validator(mode="after")

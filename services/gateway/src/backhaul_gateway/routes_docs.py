@@ -1,0 +1,35 @@
+"""``/docs``: the OpenAPI document as a page to read.
+
+Its script and style are this package's own and served from here. A page on the origin of ``/admin`` must not run what
+others may change.
+"""
+
+# No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
+from importlib.resources import files
+
+from fastapi import APIRouter, Response
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def docs_router() -> APIRouter:
+    """The page and its two parts."""
+    folder = files("backhaul_gateway") / "docs"
+    router = APIRouter(prefix="/docs", include_in_schema=False)
+
+    def serve(path: str, name: str, media_type: str) -> None:
+        content = (folder / name).read_bytes()
+        headers = {"content-security-policy": _POLICY}
+
+        async def part() -> Response:
+            return Response(content, media_type=media_type, headers=headers)
+
+        router.add_api_route(path, part, name=name)
+
+    serve("", "page.html", "text/html")
+    serve("/page.css", "page.css", "text/css")
+    serve("/page.js", "page.js", "text/javascript")
+    return router
