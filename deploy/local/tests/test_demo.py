@@ -87,9 +87,15 @@ def test_a_service_that_dies_is_named_with_its_log(start_demo: Callable[..., Dem
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for a shell with curl")
-async def test_the_lines_that_up_prints_work(stack_factory: StackFactory) -> None:
+async def test_the_lines_that_up_prints_work(stack_factory: StackFactory, tmp_path: Path) -> None:
+    header = tmp_path / "admin-header"
+    key_file = tmp_path / "a key"
     async with stack_factory(log_level="info") as stack:
-        lines = "\n".join(example(stack.gateway_url, stack.admin_token))
+        header.write_text(f"Authorization: Bearer {stack.admin_token}\n")
+        lines = "\n".join(example(stack.gateway_url, admin_header=f"@{header}", key_file=str(key_file)))
+        # Arguments are seen by every user of the machine: neither credential is one.
+        assert stack.admin_token not in lines
+        assert "$" not in lines
         shell = await asyncio.create_subprocess_exec(
             "sh", "-c", lines, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
@@ -97,6 +103,7 @@ async def test_the_lines_that_up_prints_work(stack_factory: StackFactory) -> Non
     channel, _, rest = out.decode().partition("\n")
     _, _, message = rest.partition("\n")
     assert (shell.returncode, err) == (0, b"")
+    assert key_file.read_text().startswith("X-Api-Key: bhk_")
     assert json.loads(channel)["provider"] == "twilio"
     read = json.loads(message)
     assert (read["state"], read["fulfilment_state"], read["communication_id"]) == ("delivered", "Delivered", "spring")

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from backhaul_local.settings import default_ports
 from backhaul_local.stack import clean_environment
-from backhaul_local.state import admin_token_path, credentials_path, running_path
+from backhaul_local.state import admin_header_path, admin_token_path, credentials_path, running_path
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 SHIM = """
@@ -99,7 +99,12 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
     token = admin_token_path(data_dir).read_text().strip()
     assert env["BACKHAUL_GATEWAY_ADMIN_TOKEN"] == token
     assert env["BACKHAUL_LOG_FORMAT"] == "console"
-    for private in (admin_token_path(data_dir), credentials_path(data_dir), running_path(data_dir)):
+    for private in (
+        admin_token_path(data_dir),
+        admin_header_path(data_dir),
+        credentials_path(data_dir),
+        running_path(data_dir),
+    ):
         assert stat.S_IMODE(private.stat().st_mode) == 0o600
 
     port = httpx.URL(gateway_url).port

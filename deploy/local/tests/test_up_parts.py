@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ from backhaul_local.console import Console, LogFollower
 from backhaul_local.errors import SettingError
 from backhaul_local.settings import read_settings
 from backhaul_local.stack import Credentials
-from backhaul_local.state import admin_token_path, credentials_path, load_credentials, running, running_path
+from backhaul_local.state import (
+    admin_header_path,
+    admin_token_path,
+    credentials_path,
+    load_credentials,
+    running,
+    running_path,
+)
 
 STORE = "BACKHAUL_GATEWAY_OBJECT_STORE_"
 
@@ -69,6 +77,7 @@ def test_credentials_are_kept_and_a_damaged_file_is_not_replaced(tmp_path: Path)
     again = load_credentials(tmp_path / "new")
     assert (again.admin_token, list(again.secret_keys)) == (first.admin_token, list(first.secret_keys))
     assert admin_token_path(tmp_path / "new").read_text().strip() == first.admin_token
+    assert admin_header_path(tmp_path / "new").read_text() == f"Authorization: Bearer {first.admin_token}\n"
     assert first.admin_token not in repr(first)
     credentials_path(tmp_path / "new").write_text("{")
     with pytest.raises(SettingError, match=r"credentials\.json cannot be read"):
@@ -132,3 +141,13 @@ def test_what_cannot_be_seen_is_escaped() -> None:
     out = io.StringIO()
     Console(out, width=1).line("a", "GET /y\x1b[2J\x1b]0;title\x07 \x9b31m\u202eterces\r\x00 grün ✓")
     assert out.getvalue() == "a │ GET /y\\x1b[2J\\x1b]0;title\\x07 \\x9b31m\\u202eterces\\r\\x00 grün ✓\n"
+
+
+def test_no_command_in_the_documents_shows_a_credential() -> None:
+    """What a shell puts into an argument is seen by every user of the machine."""
+    root = Path(__file__).parents[3]
+    documents = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    commands = [line for document in documents for line in document.read_text().splitlines() if "curl" in line]
+    assert len(commands) > 8
+    for command in commands:
+        assert not re.search(r"(Authorization|X-Api-Key): ?\S*.*\$|-u \S*\$", command), command

@@ -26,6 +26,11 @@ def admin_token_path(data_dir: Path) -> Path:
     return data_dir / "admin-token"
 
 
+def admin_header_path(data_dir: Path) -> Path:
+    """A file for `curl -H @file`: a token among curl's arguments is seen by every user of the machine."""
+    return data_dir / "admin-header"
+
+
 def running_path(data_dir: Path) -> Path:
     return data_dir / "running.json"
 
@@ -48,6 +53,7 @@ def load_credentials(data_dir: Path) -> Credentials:
             problem = f"{path} cannot be read ({error}). Restore it; deleting it makes the stored secrets unreadable."
             raise SettingError(problem) from None
         write_private(admin_token_path(data_dir), credentials.admin_token + "\n")
+        write_private(admin_header_path(data_dir), f"Authorization: Bearer {credentials.admin_token}\n")
     return credentials
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shlex
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from backhaul_local.errors import LocalStackError
 from backhaul_local.ports import ensure_free
 from backhaul_local.settings import UpSettings, read_settings
 from backhaul_local.stack import Stack
-from backhaul_local.state import admin_token_path, load_credentials, running
+from backhaul_local.state import admin_header_path, admin_token_path, load_credentials, running
 from backhaul_local.supervisor import supervise
 
 
@@ -130,33 +131,40 @@ def _welcome(stack: Stack, settings: UpSettings, console: Console, seconds: floa
         f"  logs          {_short(settings.data_dir / 'logs')}\n"
         "Paste into another terminal, here, to register a tenant, open a Twilio channel, and follow a callback:"
     )
-    token = token_place if settings.token_from_environment else f"$(cat {token_path})"
-    console.plain("\n" + "\n\n".join(example(stack.gateway_url, token)) + "\n")
+    folder = settings.data_dir
+    header = "@<(printf 'Authorization: Bearer %s' \"$BACKHAUL_GATEWAY_ADMIN_TOKEN\")"  # Of bash and zsh.
+    if not settings.token_from_environment:
+        header = shlex.quote(f"@{_short(admin_header_path(folder))}")
+    lines = example(stack.gateway_url, admin_header=header, key_file=_short(folder / "example-key-header"))
+    console.plain("\n" + "\n\n".join(lines) + "\n")
     console.say("Ctrl-C stops everything.")
 
 
-def example(gateway_url: str, token: str) -> list[str]:
+def example(gateway_url: str, *, admin_header: str, key_file: str) -> list[str]:
     """Three lines of shell: register a tenant, open a channel without verification, post a callback and read it.
 
-    The tenant and the message are new ones each time, because the data of earlier runs is kept.
+    The tenant and the message are new ones each time, because the data of earlier runs is kept. ``admin_header`` is the
+    argument that makes curl read the admin token's header from a file, ``key_file`` where the tenant's key is put: what
+    stands in a command is seen by every user of the machine.
     """
+    key_header = shlex.quote(f"@{key_file}")
     tenant = f"acme-{secrets.token_hex(2)}"
     sid = f"SM{secrets.token_hex(16)}"
-    admin = f'-H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
-    api_key = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"api_key\"])'"
+    admin = f'-H {admin_header} -H "Content-Type: application/json"'
+    api_key = 'python3 -c \'import json, sys; print("X-Api-Key:", json.load(sys.stdin)["api_key"])\''
     register = (
-        f"KEY=$(curl -sS {gateway_url}/admin/v1/tenants {admin} "
-        f'-d \'{{"id": "{tenant}", "name": "Acme", "queue_path": "{tenant}"}}\' | {api_key})'
+        f"curl -sS {gateway_url}/admin/v1/tenants {admin} "
+        f'-d \'{{"id": "{tenant}", "name": "Acme", "queue_path": "{tenant}"}}\' | {api_key} > {shlex.quote(key_file)}'
     )
     open_channel = (
         f"curl -sS -X PUT {gateway_url}/admin/v1/tenants/{tenant}/channels/Twilio {admin} "
         '-d \'{"provider": "twilio", "verification": "off"}\' -w "\\n"'
     )
     follow = (
-        f"curl -sS '{gateway_url}/api/postevents?channelLabel=Twilio&campaign=spring' -H \"X-Api-Key: $KEY\" "
+        f"curl -sS '{gateway_url}/api/postevents?channelLabel=Twilio&campaign=spring' -H {key_header} "
         f"-d MessageSid={sid} -d MessageStatus=delivered -d AccountSid=AC{'0' * 32} "
         "--data-urlencode From=+15005550006 --data-urlencode To=+15005550001 -w '\\n'; "
-        f'sleep 1; curl -sS {gateway_url}/v1/messages/Twilio/{sid} -H "X-Api-Key: $KEY" | python3 -m json.tool'
+        f"sleep 1; curl -sS {gateway_url}/v1/messages/Twilio/{sid} -H {key_header} | python3 -m json.tool"
     )
     return [register, open_channel, follow]
 
