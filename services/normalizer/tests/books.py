@@ -1,4 +1,4 @@
-"""What MongoDB would hold, in dictionaries: applies plans as the store does."""
+"""What MongoDB would hold, in dictionaries, and events to fill it with."""
 
 from __future__ import annotations
 
@@ -7,26 +7,67 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from backhaul_channels import ChannelSettings, EventKind, NormalizedEvent
 from backhaul_common.mongo import Document
-from backhaul_normalizer.facts import Fact, stored_fact
+from backhaul_normalizer.facts import Fact, fact, origin, stored_fact
 from backhaul_normalizer.merge import together
 from backhaul_normalizer.plan import Plan, plan
+from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_VERIFIED, Callback
 
 _OF_THE_WAY = ("created_at_us", "version", "aliases")
 """When a message was first heard of, how often it was written, and which joins need not be looked up again."""
 
 
+def told(
+    *,
+    key: str = "1",
+    kind: EventKind = EventKind.DELIVERED,
+    name: str = "M1",
+    aliases: Sequence[str] = (),
+    at: int | None = None,
+    arrived: int = 100,
+    query: str = "",
+    verification: int = VERIFICATION_VERIFIED,
+    seq: int = 1,
+    signed: bool = True,
+    **more: Any,
+) -> Fact:
+    """An event as a callback tells it. Names with A are further ones of those with M, names with S of both."""
+    callback = Callback(
+        id=f"c{seq}",
+        tenant_id="acme",
+        registration="acme.1",
+        channel="sendgrid",
+        provider="sendgrid",
+        url=f"https://x.example.com/api/postevents?{query}",
+        received_at_us=arrived,
+        verification=verification,  # type: ignore[arg-type]  # an enum's value
+    )
+    event = NormalizedEvent(
+        kind=kind,
+        key=key,
+        provider_status=kind.value,
+        message_id=name,
+        provisional=name.startswith(("A", "S")),
+        aliases=[alias for alias in aliases if name and alias[0] > name[0]] if name[:1] != "M" else list(aliases),
+        occurred_at_us=at,
+        **more,
+    )
+    common = origin(callback, seq, "acme", frozenset(), url_is_signed=signed)
+    return fact(common, f"{key}{name}".encode(), event, ChannelSettings())
+
+
 def batch_of(facts: Iterable[Fact]) -> list[Fact]:
     """``facts`` with each event once, as the consumer hands them to the store."""
     found: dict[str, Fact] = {}
-    for fact in facts:
-        kept = found.get(fact.id)
-        found[fact.id] = fact if kept is None else together(kept, fact)
+    for one in facts:
+        kept = found.get(one.id)
+        found[one.id] = one if kept is None else together(kept, one)
     return list(found.values())
 
 
 class Books:
-    """A ``Snapshot`` of itself."""
+    """A ``Snapshot`` of itself, that applies plans as the store does."""
 
     def __init__(self) -> None:
         self.event_rows: dict[str, Document] = {}

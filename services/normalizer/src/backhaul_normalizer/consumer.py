@@ -223,6 +223,8 @@ class Consumer:
             await self._put_back(batch, exc)
             return
         readable_at = time.time()
+        if committed.gone:
+            self._log.info("not_stored_of_deleted_tenants", registrations=sorted(committed.gone)[:20])
         # The next batch is committed while this one is published, and no further: what is committed but not published
         # must stay little, because it is what a crash makes this process do again.
         if self._publishing is not None:

@@ -43,7 +43,7 @@ class Origin(msgspec.Struct, gc=False):
     ``stream_seq`` is the position in CALLBACKS of the message that brought it, ``path`` the queue path in that
     message's subject. ``payload`` is the serialised protobuf fields that each of the callback's events ends with,
     ``arrival`` the time of those for which the provider gave none. ``url_is_signed`` says whether the parameters of
-    the URL are the provider's word.
+    the URL are the provider's word; ``told`` is, for digests, what the callback tells beside its events.
     """
 
     tenant: str
@@ -58,14 +58,11 @@ class Origin(msgspec.Struct, gc=False):
     parameters: list[tuple[str, str]]
     payload: bytes
     arrival: bytes
+    told: bytes
 
 
-class Name(msgspec.Struct, frozen=True, gc=False):
-    """That a message, by its key and its id, has a further name; ``alias`` is the key that this name leads to."""
-
-    message: str
-    message_id: str
-    alias: str
+Name = tuple[str, str, str]
+"""That a message, by its key and its id, has a further name."""
 
 
 class Fact(msgspec.Struct, gc=False):
@@ -74,8 +71,8 @@ class Fact(msgspec.Struct, gc=False):
     ``message`` is the key of its message (empty where it names none); ``alias`` is that of the name which the event
     itself uses, where that is a further name of a message. ``told_communication_id`` is the communication that the
     event names if it turns out to be a duplicate. ``digest`` is the same for callbacks that tell the same. ``also``
-    are the positions in CALLBACKS of duplicates that were merged into this one, and ``names`` the further names of
-    messages that any of them told. ``payload`` is the serialised event.
+    are the positions in CALLBACKS of duplicates that were merged into this one, and ``names`` the further names that
+    they told. ``payload`` is the serialised event.
     """
 
     id: str
@@ -91,6 +88,14 @@ class Fact(msgspec.Struct, gc=False):
     revision: int = 0
     also: tuple[int, ...] = ()
     names: frozenset[Name] = frozenset()
+
+    def told_names(self) -> Collection[Name]:
+        """The further names of messages that this event tells."""
+        aliases = self.event.aliases
+        if not aliases or not self.message:
+            return self.names
+        own = [(self.message, self.event.message_id, alias) for alias in aliases]
+        return self.names.union(own) if self.names else own
 
     def to_document(self, communication_id: str) -> Document:
         """What is stored: the fields that are searched or folded, and the payload. Empty fields are left out.
@@ -222,6 +227,7 @@ def origin(
         parameters,
         common.SerializeToString() + encoded_parameters,
         arrival.SerializeToString(),
+        bytes((callback.verification,)) + (encoded_parameters if url_is_signed else b""),
     )
 
 
@@ -279,17 +285,13 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         communication_id,
         event.occurred_at_us if event.occurred_at_us is not None else origin.received_at_us,
         payload,
-        blake2b(own + bytes((origin.verification,)), digest_size=8).digest(),
+        blake2b(own + origin.told, digest_size=8).digest(),
         # Whoever holds one signed request may post it again with another query, where the signature leaves that out.
-        communication_id if origin.url_is_signed else join(event.vars, settings.communication_keys),
+        communication_id
+        if origin.url_is_signed or not origin.parameters
+        else join(event.vars, settings.communication_keys),
         key if event.provisional else "",
-        names=_names(origin, key, event) if event.aliases and key else frozenset(),
     )
-
-
-def _names(origin: Origin, message: str, event: NormalizedEvent) -> frozenset[Name]:
-    aliases = (message_key(origin.registration, origin.channel, alias) for alias in event.aliases)
-    return frozenset(Name(message, event.message_id, alias) for alias in aliases if alias != message)
 
 
 def stored_fact(row: Document) -> Fact:
@@ -308,6 +310,7 @@ def stored_fact(row: Document) -> Fact:
             row["stream_seq"],
             False,
             [],
+            b"",
             b"",
             b"",
         ),

@@ -44,7 +44,10 @@ def together(kept: Fact, told: Fact) -> Fact:
     """Both as one that stands for either, neither of which is stored yet. Nothing of the two is touched."""
     merged = merge(kept, told)
     positions = {*kept.also, told.origin.stream_seq, *told.also} - {kept.origin.stream_seq}
-    return msgspec.structs.replace(merged, also=tuple(sorted(positions)), names=kept.names | told.names)
+    names = frozenset(kept.told_names()) | frozenset(told.told_names())
+    # The further names are each of the message that its own callback named, which need not be that of the other.
+    event = msgspec.structs.replace(merged.event, aliases=[]) if merged.event.aliases else merged.event
+    return msgspec.structs.replace(merged, event=event, also=tuple(sorted(positions)), names=names)
 
 
 def merge(kept: Fact, told: Fact) -> Fact:
@@ -57,8 +60,8 @@ def merge(kept: Fact, told: Fact) -> Fact:
     if trust_of_told > trust:
         return _in_place_of(kept, told)
     completed = _completed(kept, told)
-    message, alias = _name(kept, told)
-    if message != kept.message:
+    named = _named_by(kept, told)
+    if named is told:
         completed = msgspec.structs.replace(
             completed, message_id=told.event.message_id, provisional=told.event.provisional
         )
@@ -66,8 +69,8 @@ def merge(kept: Fact, told: Fact) -> Fact:
     arrived_us = min(kept.occurred_at_us, told.occurred_at_us)
     occurred_at_us = completed.occurred_at_us if completed.occurred_at_us is not None else arrived_us
     if (
-        completed == kept.event
-        and message == kept.message
+        named is kept
+        and completed == kept.event
         and communication_id == kept.communication_id
         and occurred_at_us == kept.occurred_at_us
     ):
@@ -82,8 +85,8 @@ def merge(kept: Fact, told: Fact) -> Fact:
         kept,
         payload,
         event=completed,
-        message=message,
-        alias=alias,
+        message=named.message,
+        alias=named.alias,
         communication_id=communication_id,
         told_communication_id=_least(kept.told_communication_id, told.told_communication_id),
         occurred_at_us=occurred_at_us,
@@ -118,18 +121,15 @@ def _changed(fact: Fact, payload: event_pb2.Event, **changes: object) -> Fact:
     return msgspec.structs.replace(fact, payload=encoded, digest=digest, **changes)
 
 
-def _name(kept: Fact, told: Fact) -> tuple[str, str]:
-    """(message, alias) of the better name: a first name before a further one, and of two alike the least."""
-    names = [
-        (bool(fact.alias), fact.event.message_id, fact.message, fact.alias) for fact in (kept, told) if fact.message
-    ]
-    # Where an event was moved to the message that has its further name, it is there that it belongs.
-    if kept.alias and kept.message != kept.alias and (not told.message or told.alias == kept.alias):
-        return kept.message, kept.alias
-    if not names:
-        return "", ""
-    _, _, message, alias = min(names)
-    return message, alias
+def _named_by(kept: Fact, told: Fact) -> Fact:
+    """The one that names the message better: a first name comes before a further one, and of two alike the least.
+
+    By the names that the callbacks used, not by where a further name was found to lead.
+    """
+    if not told.message:
+        return kept
+    own, other = ((bool(fact.alias), fact.alias or fact.message) for fact in (kept, told))
+    return told if not kept.message or other < own else kept
 
 
 def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:

@@ -15,12 +15,10 @@ from typing import Protocol
 from backhaul_common.mongo import Document
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import KIND_NAMES, Fact, stored_fact
+from backhaul_normalizer.facts import KIND_NAMES, Fact, message_key, stored_fact
 from backhaul_normalizer.fold import CommunicationDelta, Deltas, folded, new_message, refolded
+from backhaul_normalizer.joins import Joins, Target
 from backhaul_normalizer.merge import merge, revised
-
-Target = tuple[str, str]
-"""A message's key and its id; both empty where there is none."""
 
 
 class Snapshot(Protocol):
@@ -154,62 +152,38 @@ class _Planner:
             keys |= {change.before.message, change.after.message}
         for fact in self._facts:
             # A duplicate may tell a further name of a message, too.
-            keys.update(name.message for name in fact.names)
+            keys.update(message for message, _, _ in fact.told_names())
         return keys - {""}
 
     # Further names.
 
     def _join(self) -> None:
-        """Move what used a further name of a message to the message that has it.
-
-        A join leads from the key of a further name to the message that it belongs to. It is written by whoever brings
-        an event under the further name, and by whoever first tells of the name.
-        """
+        """Move what used a further name of a message to the message that has it."""
         told: dict[str, dict[Target, Fact]] = {}
         for fact in self._facts:
-            for name in fact.names:
-                if name.alias not in self._before.get(name.message, {}).get("aliases", ()):
-                    told.setdefault(name.alias, {})[name.message, name.message_id] = fact
-        waiting = self._waiting()
-        keys = told.keys() | waiting.keys()
-        if not keys:
+            for message, message_id, alias in fact.told_names():
+                # A message keeps the names that were joined already, so that they are not looked up for each event.
+                if alias not in self._before.get(message, {}).get("aliases", ()):
+                    self._aliases.setdefault(message, set()).add(alias)
+                    key = message_key(fact.origin.registration, fact.origin.channel, alias)
+                    if key != message:
+                        told.setdefault(key, {})[message, message_id] = fact
+        using = [fact for fact in self._new.values() if fact.alias]
+        using += [change.after for change in self._changes.values() if change.after.alias]
+        if not told and not using:
             return
-        stored = {row["_id"]: row for row in self._snapshot.joins(keys)}
-        moves: dict[str, tuple[str, Target]] = {}
-        targets: dict[str, Target] = {}
-        for key in keys:
-            before = stored.get(key)
-            present: Target = (before["message"], before["message_id"]) if before is not None else ("", "")
-            candidates = told.get(key, {}).keys()
-            # Of two messages with one further name the least has it: any rule that no order of arrival changes.
-            target = targets[key] = min({*candidates, present} - {("", "")}, default=present)
-            for message, _ in candidates:
-                self._aliases.setdefault(message, set()).add(key)
-            if target != present and before is not None:
-                moves[key] = present[0] or key, target
-            if target != present or key in waiting:
-                one = next(iter(told.get(key, {}).values()), None) or waiting[key][0]
-                self._plan_join(key, before, target, one)
-        self._load({key for source, (target, _) in moves.values() for key in (source, target)})
-        self._load({targets[key][0] for key in waiting} - {""})
-        self._move(moves, {key: told[key][target].origin.stream_seq for key, (_, target) in moves.items()})
-        for key, facts in waiting.items():
-            if targets[key][0]:
-                for fact in facts:
-                    self._rename(fact, targets[key])
-
-    def _waiting(self) -> dict[str, list[Fact]]:
-        """Events that use a further name and did not before, by its key."""
-        waiting: dict[str, list[Fact]] = {}
-        for fact in self._new.values():
-            if fact.alias:
-                waiting.setdefault(fact.alias, []).append(fact)
-        for change in self._changes.values():
-            before, after = change.before, change.after
-            # Where the event was is no matter: what takes its place names the message as its own callback did.
-            if after.alias and (after.message, after.alias) != (before.message, before.alias):
-                waiting.setdefault(after.alias, []).append(after)
-        return waiting
+        joins = Joins(self._snapshot, {*told, *(fact.alias for fact in using)})
+        moved = {key: joins.root(key)[0] for key, candidates in told.items() if joins.would_lead(key, candidates)}
+        causes = {key: joins.lead(key, told[key]) for key in moved}
+        self._move(joins, set(moved.values()), {source: causes[key] for key, source in moved.items()})
+        for fact in using:
+            root = joins.root(fact.alias)
+            if root[0] != fact.message:
+                self._rename(fact, root)
+            joins.touch(fact.alias, fact)
+        self._load({fact.message for fact in self._new.values() if fact.alias} - {""})
+        self._load({change.after.message for change in self._changes.values()} - {""})
+        self._plan.new_joins, self._plan.joins = joins.written()
 
     def _rename(self, fact: Fact, target: Target) -> None:
         moved = revised(fact, revision=fact.revision, message=target[0], message_id=target[1])
@@ -219,34 +193,24 @@ class _Planner:
         else:
             self._new[fact.id] = moved
 
-    def _move(self, moves: Mapping[str, tuple[str, Target]], causes: Mapping[str, int]) -> None:
-        """Move the stored events that use the names ``moves``, each from where they are to where they belong."""
-        for row in self._snapshot.events_of({source for source, _ in moves.values()}) if moves else ():
-            alias = row.get("alias", "")
-            change = self._changes.get(row["_id"])
-            if alias not in moves or (change is not None and change.after.alias != alias):
-                continue  # The other events stay; and one of which a better name was told just now is there already.
-            _, (message, message_id) = moves[alias]
-            kept = change.before if change is not None else stored_fact(row)
-            latest = change.after if change is not None else kept
-            later = revised(latest, revision=kept.revision + 1, message=message, message_id=message_id)
-            self._changes[row["_id"]] = _Change(kept, later, causes[alias])
+    def _move(self, joins: Joins, sources: set[str], causes: Mapping[str, Fact]) -> None:
+        """Move the stored events of the messages ``sources`` whose further names now lead elsewhere."""
+        rows = [row for row in self._snapshot.events_of(sources) if row.get("alias")] if sources else []
+        joins.load({row["alias"] for row in rows})
+        for row in rows:
+            if row["_id"] in self._changes:
+                continue  # It is moved with the other changes, by the name that it has now.
+            message, message_id = joins.root(row["alias"])
+            if message != row["message"]:
+                kept = stored_fact(row)
+                later = revised(kept, revision=kept.revision + 1, message=message, message_id=message_id)
+                self._changes[row["_id"]] = _Change(kept, later, causes[row["message"]].origin.stream_seq)
+        self._load(sources)
 
     def _load(self, keys: Collection[str]) -> None:
         missing = set(keys) - self._before.keys()
         if missing:
             self._before.update((row["_id"], row) for row in self._snapshot.messages(missing))
-
-    def _plan_join(self, key: str, before: Document | None, target: Target, fact: Fact) -> None:
-        document = {
-            "_id": key,
-            "registration": fact.origin.registration,
-            "message": target[0],
-            "message_id": target[1],
-            # Grows, so that the document is written even where nothing else changes: two copies must meet here.
-            "writes": before["writes"] + 1 if before is not None else 1,
-        }
-        (self._plan.new_joins if before is None else self._plan.joins).append(document)
 
     # States and counts.
 

@@ -53,10 +53,9 @@ def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> Normalized
     category = event.get("category")
     if category:
         _add_categories(category, custom)
-    provider_id = text_of(event.get("sg_message_id")).strip()
-    if provider_id and provider_id != names.message_id:
-        attributes.append(("sg_message_id", provider_id[:MAX_ID]))
-    if is_test(event):
+    if names.sg_message_id and names.sg_message_id != names.message_id:
+        attributes.append(("sg_message_id", names.sg_message_id[:MAX_ID]))
+    if is_test(names):
         attributes.append(("test", "true"))
     error_code = error_text = ""
     invalid_recipient = False

@@ -95,3 +95,10 @@ def test_names_are_each_once_bounded_and_never_of_nobody(fields: dict[str, str])
     assert not event.provisional or event.message_id
     assert len(set(event.references)) == len(event.references)
     assert all(0 < len(text) <= 512 and text != event.message_id for text in event.references)
+
+
+@given(st.dictionaries(st.sampled_from(["email", "sg_message_id", "smtp-id"]), texts))
+def test_the_usual_keys_have_no_names_of_their_own_making(fields: dict[str, str]) -> None:
+    # A key that no event has changes nothing, but for the shortcut, which only the usual keys take.
+    other = SendGridSettings(message_id_from=("sg_message_id", "smtp-id", "never_there"))
+    assert normalized(None, **fields) == normalized(other, **fields)
