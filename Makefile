@@ -10,10 +10,10 @@ SOURCES := $(addsuffix /src,$(filter-out proto,$(PACKAGES)))
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test lint format proto lock bench clean
+.PHONY: help setup up demo test test-pythons lint format proto lock bench clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv with everything that the other targets need
 
@@ -39,6 +39,9 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+test-pythons: $(STAMP) ## Run the tests that need no server on every other supported Python that this machine has
+	sh tools/test_pythons.sh
 
 lint: $(STAMP) ## ruff, mypy, import-linter, and the checks of the protobuf contracts
 	$(BIN)/ruff check .

@@ -106,6 +106,11 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
         running_path(data_dir),
     ):
         assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    credentials = json.loads(credentials_path(data_dir).read_text())
+    passwords = [credentials["nats_password"], credentials["mongo_password"]]
+    assert not [one for one in passwords if one in said or one in running_path(data_dir).read_text()]
+    assert passwords[0] in env["BACKHAUL_NATS_URL"]
+    assert passwords[1] in env["BACKHAUL_MONGO_URI"]
 
     port = httpx.URL(gateway_url).port
     code, _, err = finish(start_up(BACKHAUL_LOCAL_PORTS="", BACKHAUL_GATEWAY_PORT=str(port)))

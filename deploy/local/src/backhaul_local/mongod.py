@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from backhaul_local.binaries import find_mongod
+from backhaul_local.files import write_private
 from backhaul_local.member import Command, Member
 from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections, choose_ports
 
@@ -20,6 +23,7 @@ REPLICA_SET = "rs0"
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 _ALREADY_INITIALIZED = 23
+_AUTHENTICATION_FAILED = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,9 @@ class MongoConfig:
     log_path: Path | None = None
     cache_gb: float = 0.25
     oplog_mb: int = 256
+    user: str = "backhaul"
+    password: str = field(default="", repr=False)
+    """Empty: whoever reaches the port may do everything."""
 
 
 class MongoServer(Member):
@@ -47,7 +54,12 @@ class MongoServer(Member):
 
     @property
     def uri(self) -> str:
-        return f"mongodb://{LOOPBACK}:{self.port}/?replicaSet={REPLICA_SET}"
+        """The address, with the credentials where there are any."""
+        config = self.config
+        if not config.password:
+            return f"mongodb://{LOOPBACK}:{self.port}/?replicaSet={REPLICA_SET}"
+        credentials = f"{quote(config.user, safe='')}:{quote(config.password, safe='')}"
+        return f"mongodb://{credentials}@{LOOPBACK}:{self.port}/?replicaSet={REPLICA_SET}&authSource=admin"
 
     @contextmanager
     def transactions_live(self, seconds: int) -> Iterator[None]:
@@ -86,39 +98,82 @@ class MongoServer(Member):
             # Appended, so that what it said before a crash stays, in the file that also takes its plain output.
             *("--logpath", str(self.log_path), "--logappend"),
         ]
+        if self.config.password:
+            # Members of a replica set know each other by this key; where there is one, clients must say who they are.
+            key_file = self.config.data_dir / "replica-set.key"
+            if not key_file.exists():
+                write_private(key_file, secrets.token_urlsafe(96).replace("-", "+").replace("_", "/"))
+            argv += ["--keyFile", str(key_file)]
         return Command(argv, dict(os.environ))
 
     def probe(self) -> str | None:
         """Make the node the primary of its replica set, once; ready when it is."""
         if not accepts_connections(self.port):
             return "no connection"
-        client: MongoClient[dict[str, Any]] = MongoClient(
+        try:
+            with self._client() as nobody:
+                hello = nobody.admin.command("hello")
+                if self.config.password:
+                    if not self._has_user():
+                        return self._begin_with_user(nobody, hello)
+                    with self._client(authenticated=True) as client:
+                        return self._become_primary(client, hello)
+                return self._become_primary(nobody, hello)
+        except PyMongoError as error:
+            return str(error)
+
+    def _client(self, *, authenticated: bool = False) -> MongoClient[dict[str, Any]]:
+        who: dict[str, Any] = {}
+        if authenticated:
+            who = {"username": self.config.user, "password": self.config.password}
+        return MongoClient(
             LOOPBACK,
             self.port,
             directConnection=True,
             serverSelectionTimeoutMS=1_000,
             connectTimeoutMS=1_000,
             socketTimeoutMS=5_000,
+            **who,
         )
+
+    def _has_user(self) -> bool:
         try:
-            with client:
-                if client.admin.command("hello").get("isWritablePrimary"):
-                    return None
-                self._configure(client)
-        except PyMongoError as error:
-            return str(error)
+            with self._client(authenticated=True) as client:
+                client.admin.command("ping")
+        except OperationFailure as error:
+            if error.code == _AUTHENTICATION_FAILED:
+                return False
+            raise
+        return True
+
+    def _begin_with_user(self, nobody: MongoClient[dict[str, Any]], hello: Mapping[str, Any]) -> str:
+        """Make the first user. From this machine, and until there is one, mongod lets anybody do that, and no more."""
+        if hello.get("isWritablePrimary"):
+            nobody.admin.command("createUser", self.config.user, pwd=self.config.password, roles=["root"])
+        elif "setName" not in hello:
+            self._initiate(nobody)
+        return "its user is not made yet"
+
+    def _become_primary(self, client: MongoClient[dict[str, Any]], hello: Mapping[str, Any]) -> str | None:
+        if hello.get("isWritablePrimary"):
+            return None
+        self._configure(client)
         return "not yet the primary of its replica set"
+
+    def _initiate(self, client: MongoClient[dict[str, Any]]) -> None:
+        host = f"{LOOPBACK}:{self.port}"
+        try:
+            client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [{"_id": 0, "host": host}]})
+        except OperationFailure as error:
+            if error.code != _ALREADY_INITIALIZED:
+                raise
 
     def _configure(self, client: MongoClient[dict[str, Any]]) -> None:
         """Initiate the replica set of new data; move that of kept data to this port when it had another."""
         host = f"{LOOPBACK}:{self.port}"
         kept = client.local["system.replset"].find_one({})
         if kept is None:
-            try:
-                client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [{"_id": 0, "host": host}]})
-            except OperationFailure as error:
-                if error.code != _ALREADY_INITIALIZED:
-                    raise
+            self._initiate(client)
         elif [member["host"] for member in kept["members"]] != [host]:
             moved = {**kept, "version": kept["version"] + 1, "members": [{**kept["members"][0], "host": host}]}
             # Forced, because a node that does not find itself in its configuration can elect nobody.

@@ -6,10 +6,12 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from backhaul_local.binaries import find_nats_server
+from backhaul_local.files import write_private
 from backhaul_local.member import Command, Member
 from backhaul_local.ports import LOOPBACK, Band, PortClaim, choose_ports
 
@@ -27,6 +29,9 @@ class NatsConfig:
     sync_always: bool = True
     max_payload: str = "8MB"
     max_file_store: str = "10GB"
+    user: str = "backhaul"
+    password: str = field(default="", repr=False)
+    """Empty: whoever reaches the port may do everything."""
 
 
 class NatsServer(Member):
@@ -43,7 +48,10 @@ class NatsServer(Member):
 
     @property
     def uri(self) -> str:
-        return f"nats://{LOOPBACK}:{self.port}"
+        """The address, with the credentials where there are any."""
+        config = self.config
+        credentials = f"{quote(config.user)}:{quote(config.password, safe='')}@" if config.password else ""
+        return f"nats://{credentials}{LOOPBACK}:{self.port}"
 
     def claims(self) -> Sequence[PortClaim]:
         remedy = "Stop it, use it with BACKHAUL_NATS_URL, or set BACKHAUL_LOCAL_PORTS=nats=PORT."
@@ -52,7 +60,7 @@ class NatsServer(Member):
     def command(self) -> Command:
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
         config_path = self.config.data_dir / "nats.conf"
-        config_path.write_text(self._config_text(), encoding="utf-8")
+        write_private(config_path, self._config_text())
         return Command([str(find_nats_server()), "--config", str(config_path)], dict(os.environ))
 
     def probe(self) -> str | None:
@@ -61,7 +69,10 @@ class NatsServer(Member):
             with socket.create_connection((LOOPBACK, self.port), timeout=1.0) as connection:
                 stream = connection.makefile("rb")
                 info = stream.readline()
-                connection.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+                options: dict[str, object] = {"verbose": False}
+                if self.config.password:
+                    options |= {"user": self.config.user, "pass": self.config.password}
+                connection.sendall(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
                 answer = stream.readline()
         except OSError as error:
             return f"no connection ({error})"
@@ -73,10 +84,15 @@ class NatsServer(Member):
         sync = "sync_interval: always" if self.config.sync_always else "# sync_interval: the server's default"
         # JSON strings are valid in this format, and quote a path with blanks or quotes correctly.
         store = json.dumps(str(self.config.data_dir / "jetstream"))
+        authorization = ""
+        if self.config.password:
+            user, password = json.dumps(self.config.user), json.dumps(self.config.password)
+            authorization = f"authorization {{ user: {user}, password: {password} }}\n"
         return (
             f"listen: {LOOPBACK}:{self.port}\n"
             f"server_name: backhaul-local\n"
             f"max_payload: {self.config.max_payload}\n"
+            f"{authorization}"
             "jetstream {\n"
             f"  store_dir: {store}\n"
             f"  max_file_store: {self.config.max_file_store}\n"

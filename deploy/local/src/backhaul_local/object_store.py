@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,12 @@ class ObjectStoreServer(Member):
             f"-bucket={self.config.bucket}",
         ]
         credentials = {"AWS_ACCESS_KEY_ID": self.config.access_key, "AWS_SECRET_ACCESS_KEY": self.config.secret_key}
+        # The ports behind S3's take and give nothing over HTTP without a token that is signed with one of these. All
+        # the parts are in this one process, so the keys need not outlive it.
+        credentials |= {
+            f"WEED_JWT_{name}_KEY": secrets.token_urlsafe(32)
+            for name in ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+        }
         return Command(argv, {**os.environ, **credentials})
 
     def probe(self) -> str | None:

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Member")
 
 
+SERVERS = {"server_data_dir", "fresh_nats", "stack_factory"}
+"""Fixtures that every server of a test comes from."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for a server, through whichever fixtures."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("servers")
+
+
 @pytest.fixture(scope="session")
 def server_data_dir() -> Iterator[Path]:
     """Where the servers of this session keep their data; removed at its end, unlike pytest's own folders."""

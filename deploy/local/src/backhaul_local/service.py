@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class ServiceSpec:
         (`{admin_token}`); a literal brace is doubled, as in `str.format`.
     http_port: the port whose `GET /readyz` answers 200 when the service is ready, if it speaks HTTP.
     grpc_port: the port whose standard health service says SERVING when it is ready, if it speaks gRPC.
+    grpc_tls: whether it speaks gRPC with certificates of the stack's own authority, as a server, a client, or both.
     object_store_prefix: the prefix of its settings for object storage, if it uses any.
     """
 
@@ -35,6 +36,7 @@ class ServiceSpec:
     http_port: str | None = None
     grpc_port: str | None = None
     object_store_prefix: str | None = None
+    grpc_tls: bool = False
 
 
 GATEWAY = ServiceSpec(
@@ -50,6 +52,7 @@ GATEWAY = ServiceSpec(
     },
     http_port="http",
     object_store_prefix="BACKHAUL_GATEWAY_OBJECT_STORE_",
+    grpc_tls=True,
 )
 
 NORMALIZER = ServiceSpec(
@@ -58,9 +61,11 @@ NORMALIZER = ServiceSpec(
     ports={"grpc": 50051, "metrics": 9102},
     env={
         "BACKHAUL_NORMALIZER_GRPC_LISTEN": LOOPBACK + ":{grpc}",
+        "BACKHAUL_METRICS_HOST": LOOPBACK,
         "BACKHAUL_METRICS_PORT": "{metrics}",
     },
     grpc_port="grpc",
+    grpc_tls=True,
 )
 
 # In the order of starting; stopping is the reverse. A new service is a new row.
@@ -79,11 +84,13 @@ class Service(Member):
         log_path: Path,
         start_timeout: float = 30.0,
         stop_timeout: float = 15.0,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(spec.name, log_path, start_timeout=start_timeout, stop_timeout=stop_timeout)
         self.spec = spec
         self.ports = dict(ports)
         self.env = dict(env)
+        self._prepare = prepare
 
     def claims(self) -> Sequence[PortClaim]:
         return [
@@ -92,6 +99,7 @@ class Service(Member):
         ]
 
     def command(self) -> Command:
+        self._prepare()
         # Unbuffered, so that a line stands in the log file when it was said, also if kill -9 follows.
         return Command([sys.executable, "-m", self.spec.module], {**self.env, "PYTHONUNBUFFERED": "1"})
 
@@ -101,8 +109,15 @@ class Service(Member):
             if missing is not None:
                 return missing
         if self.spec.grpc_port is not None:
-            return grpc_serving(self.ports[self.spec.grpc_port])
+            return grpc_serving(self.ports[self.spec.grpc_port], self._credentials())
         return None
+
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        files = [self.env.get(f"BACKHAUL_GRPC_TLS_{name}_FILE", "") for name in ("CA", "KEY", "CERT")]
+        if not self.spec.grpc_tls or not all(files):
+            return None
+        authority, key, certificate = (Path(file).read_bytes() for file in files)
+        return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
 def http_ready(port: int) -> str | None:
@@ -122,14 +137,17 @@ def http_ready(port: int) -> str | None:
     return None if response.status == 200 else f"GET /readyz: {response.status} {body.decode('utf-8', 'replace')}"
 
 
-def grpc_serving(port: int) -> str | None:
+def grpc_serving(port: int, credentials: grpc.ChannelCredentials | None = None) -> str | None:
     """None when the gRPC health service on the loopback port says SERVING; otherwise what it says."""
     # A channel that failed to connect waits a second before it tries again; asking with plain TCP first, and with a
     # new channel each time, finds the server as soon as it is there.
     if not accepts_connections(port):
         return f"nothing listens on port {port}"
     # Never through the web proxy that the environment may name: gRPC would ask it even for the loopback address.
-    with grpc.insecure_channel(f"{LOOPBACK}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+    target, options = f"{LOOPBACK}:{port}", [("grpc.enable_http_proxy", 0)]
+    with (
+        grpc.secure_channel(target, credentials, options) if credentials else grpc.insecure_channel(target, options)
+    ) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=""), timeout=2.0)
         except grpc.RpcError as error:

@@ -7,12 +7,14 @@ import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from cryptography.fernet import Fernet
 
+from backhaul_local.certificates import authority_path, certificate_path, ensure_certificates, key_path
 from backhaul_local.errors import LocalStackError, SettingError
 from backhaul_local.member import Member
 from backhaul_local.mongod import MongoConfig, MongoServer
@@ -40,6 +42,8 @@ class Credentials:
 
     admin_token: str = field(repr=False)
     secret_keys: Sequence[str] = field(repr=False)
+    nats_password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    mongo_password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     s3_access_key: str = "backhaul"
     s3_secret_key: str = field(default="backhaul-local", repr=False)
 
@@ -108,11 +112,13 @@ class Stack:
                 port=config.ports.get("nats", 0),
                 log_path=log_dir / "nats.log",
                 sync_always=config.nats_sync_always,
+                password=config.credentials.nats_password,
             )
             self.nats = NatsServer(nats)
         if config.mongo_uri is None:
             mongo = MongoConfig(
                 cache_gb=config.mongo_cache_gb,
+                password=config.credentials.mongo_password,
                 data_dir=config.data_dir / "mongo",
                 port=config.ports.get("mongo", 0),
                 log_path=log_dir / "mongod.log",
@@ -244,17 +250,29 @@ class Stack:
             **{f"{service}_{port}": number for (service, port), number in ports.items()},
         }
         services: list[Service] = []
+        tls_dir = config.data_dir / "tls"
+        encrypted = [spec.name for spec in config.services if spec.grpc_tls]
         for spec in config.services:
             own = {port: ports[spec.name, port] for port in spec.ports}
             env = {
                 **config.base_env,
                 **self._contract(spec),
+                **(_tls_settings(tls_dir, spec.name) if spec.grpc_tls else {}),
                 **fill_in(spec, {**shared, **own}),
                 **config.env,
                 **config.service_env.get(spec.name, {}),
             }
             log_path = log_dir / f"{spec.name}.log"
-            services.append(Service(spec, ports=own, env=env, log_path=log_path, start_timeout=config.start_timeout))
+            services.append(
+                Service(
+                    spec,
+                    ports=own,
+                    env=env,
+                    log_path=log_path,
+                    start_timeout=config.start_timeout,
+                    prepare=partial(ensure_certificates, tls_dir, encrypted),
+                )
+            )
         return services
 
     def _contract(self, spec: ServiceSpec) -> dict[str, str]:
@@ -278,6 +296,21 @@ class Stack:
                 f"{spec.object_store_prefix}BUCKET": store.bucket,
             }
         return env
+
+
+def without_credentials(url: str) -> str:
+    """``url`` as it may be shown: without a user and a password."""
+    scheme, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{','.join(part.rpartition('@')[2] for part in place.split(','))}{slash}{path}"
+
+
+def _tls_settings(folder: Path, name: str) -> dict[str, str]:
+    return {
+        "BACKHAUL_GRPC_TLS_CERT_FILE": str(certificate_path(folder, name)),
+        "BACKHAUL_GRPC_TLS_KEY_FILE": str(key_path(folder, name)),
+        "BACKHAUL_GRPC_TLS_CA_FILE": str(authority_path(folder)),
+    }
 
 
 def _named(members: Sequence[M], name: str) -> M:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from backhaul_local.errors import DataInUseError, SettingError
+from backhaul_local.files import write_private, write_private_beside
 from backhaul_local.stack import Credentials
 
-_PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
 
 
@@ -48,19 +47,17 @@ def load_credentials(data_dir: Path) -> Credentials:
         if not path.exists():
             _create_private(path, json.dumps(asdict(Credentials.generate()), indent=2) + "\n")
         try:
-            credentials = Credentials(**json.loads(path.read_text(encoding="utf-8")))
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            credentials = Credentials(**kept)
         except (ValueError, TypeError) as error:
             problem = f"{path} cannot be read ({error}). Restore it; deleting it makes the stored secrets unreadable."
             raise SettingError(problem) from None
+        if asdict(credentials).keys() != kept.keys():
+            # Written before there were passwords of servers: those that were made up now must outlive this run too.
+            write_private(path, json.dumps(asdict(credentials), indent=2) + "\n")
         write_private(admin_token_path(data_dir), credentials.admin_token + "\n")
         write_private(admin_header_path(data_dir), f"Authorization: Bearer {credentials.admin_token}\n")
     return credentials
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file as a whole, readable by its owner only."""
-    temporary = _temporary(path, text)
-    temporary.replace(path)
 
 
 @contextmanager
@@ -108,15 +105,7 @@ def _holder(note: Path) -> str:
 
 def _create_private(path: Path, text: str) -> None:
     """Create a file unless it exists: of two first runs at once, one wins and both read the same credentials."""
-    temporary = _temporary(path, text)
+    temporary = write_private_beside(path, text)
     with suppress(FileExistsError):
         os.link(temporary, path)
     temporary.unlink()
-
-
-def _temporary(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    return temporary

@@ -16,7 +16,7 @@ from backhaul_local.console import Console, LogFollower
 from backhaul_local.errors import LocalStackError
 from backhaul_local.ports import ensure_free
 from backhaul_local.settings import UpSettings, read_settings
-from backhaul_local.stack import Stack
+from backhaul_local.stack import Stack, without_credentials
 from backhaul_local.state import admin_header_path, admin_token_path, load_credentials, running
 from backhaul_local.supervisor import supervise
 
@@ -109,8 +109,8 @@ def _facts(stack: Stack) -> dict[str, object]:
     """Where everything is, for tools beside the stack; no secrets."""
     return {
         "gateway_url": stack.gateway_url,
-        "nats_url": stack.nats_url,
-        "mongo_uri": stack.mongo_uri,
+        "nats_url": without_credentials(stack.nats_url),
+        "mongo_uri": without_credentials(stack.mongo_uri),
         "mongo_database": stack.mongo_database,
         "object_store_endpoint": stack.object_store.endpoint if stack.object_store else None,
         "ports": {service.name: service.ports for service in stack.services},
@@ -125,8 +125,8 @@ def _welcome(stack: Stack, settings: UpSettings, console: Console, seconds: floa
         f"Ready in {seconds:.1f} s.\n"
         f"  gateway       {stack.gateway_url}   (API documentation: {stack.gateway_url}/docs)\n"
         f"  admin token   {token_place}\n"
-        f"  NATS          {stack.nats_url}\n"
-        f"  MongoDB       {stack.mongo_uri}\n"
+        f"  NATS          {without_credentials(stack.nats_url)}\n"
+        f"  MongoDB       {without_credentials(stack.mongo_uri)}\n"
         f"  S3            {store.endpoint if store else 'none'}\n"
         f"  logs          {_short(settings.data_dir / 'logs')}\n"
         "Paste into another terminal, here, to register a tenant, open a Twilio channel, and follow a callback:"
