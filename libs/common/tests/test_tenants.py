@@ -324,3 +324,50 @@ async def test_it_goes_on_after_failures(collection: mongo.Collection) -> None:
         await store(collection, tenant(revision=2))
         await until(lambda: getattr(directory.get("acme"), "revision", 0) == 2)
         await cancel(running)
+
+
+async def test_a_full_read_knows_that_nobody_has_a_queue_path(collection: mongo.Collection) -> None:
+    directory = TenantDirectory(collection)
+    await store(collection, tenant("acme", queue_path="Acme-Corp"))
+    # A tenant that this copy cannot read has its path all the same.
+    await store(collection, tenant("newer", queue_path="newer"))
+    await collection.update_one({"_id": "newer"}, {"$set": {"status": "of a newer version"}})
+    assert not directory.nobody_has("gone", 0)
+    since = directory.reads_begun
+    await directory.reload("acme")  # Reading one tenant tells nothing of the others.
+    assert not directory.nobody_has("gone", since)
+    await directory.refresh()
+    assert directory.nobody_has("gone", since)
+    assert not directory.nobody_has("acme-corp", since)
+    assert not directory.nobody_has("newer", since)
+    # Only reads that began later count.
+    assert not directory.nobody_has("gone", directory.reads_begun)
+    await collection.delete_one({"_id": "acme"})
+    since = directory.reads_begun
+    await directory.refresh()
+    assert directory.nobody_has("acme-corp", since)
+
+
+async def test_of_two_full_reads_the_one_that_began_later_counts(
+    collection: mongo.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = TenantDirectory(collection)
+    find = collection.find
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Any:
+        documents = await find({}).to_list(None)
+        asked.set()
+        await go_on.wait()
+        for document in documents:
+            yield document
+
+    monkeypatch.setattr(collection, "find", lambda _: slow())
+    early = asyncio.create_task(directory.refresh())
+    await asked.wait()
+    monkeypatch.setattr(collection, "find", find)
+    await store(collection, tenant("acme"))
+    await directory.refresh()
+    go_on.set()
+    await early
+    assert not directory.nobody_has("acme", 0)

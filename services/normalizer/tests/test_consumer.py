@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from backhaul_channels import load_adapters
 from backhaul_common.errors import unavailable
+from backhaul_common.fence import owners
 from backhaul_common.lifecycle import cancel
-from backhaul_common.metrics import Metrics
+from backhaul_common.metrics import MESSAGES_UNOWNED, Counter, Metrics
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
@@ -31,6 +33,7 @@ from backhaul_normalizer.ports import EventStore, Publisher
 from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import Committed, MongoEventStore
+from backhaul_normalizer.unowned import Unowned
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 Wrap = Callable[[Any], Any]
@@ -84,9 +87,11 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
             await directory.refresh()
             store = MongoEventStore(rig.client, rig.database)
             await store.prepare()
-            inner = JetStreamPublisher(rig.nats)
+            inner = JetStreamPublisher(rig.nats, partial(owners, rig.database))
             await inner.start()
-            feed = FairFeed(rig.nats, rig.nats.jetstream(), directory, settings)
+            feed = FairFeed(
+                rig.nats, rig.nats.jetstream(), directory, settings, Unowned(directory, Counter(MESSAGES_UNOWNED))
+            )
             publisher = wrap_publisher(inner)
             consumer = Consumer(
                 feed,
@@ -164,7 +169,7 @@ async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_sam
         path = acme.queue_path
         await store.commit([one for each in both for one in normalizer.read(each, first + 1, path)], [])
         committed = await store.commit(list(normalizer.read(other, first, path)), [])
-        publisher = JetStreamPublisher(rig.nats)
+        publisher = JetStreamPublisher(rig.nats, partial(owners, rig.database))
         await publisher.start()
         await publisher.publish(committed.outgoing, "")
         async with consuming(rig):

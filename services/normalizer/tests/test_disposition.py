@@ -186,7 +186,7 @@ async def test_an_event_that_cannot_be_published_does_not_keep_the_others() -> N
                 raise nats.errors.MaxPayloadError
             published.extend(event.id for event in events)
 
-    events = [Outgoing(name, 1, "path-acme", "twilio", "sent", b"") for name in ("1", "2", "huge", "3")]
+    events = [Outgoing(name, 1, "path-acme", "twilio", "sent", b"", "acme.1") for name in ("1", "2", "huge", "3")]
     with capture_logs() as lines:
         await publish_all(Publisher(), events, "")
     assert sorted(published) == ["1", "2", "3"]

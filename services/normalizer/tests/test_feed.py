@@ -13,16 +13,20 @@ import nats
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.lifecycle import cancel
+from backhaul_common.metrics import MESSAGES_UNOWNED
+from backhaul_common.metrics import Counter as MetricCounter
 from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, callbacks_subject
 from backhaul_local.nats_server import NatsServer
 from backhaul_normalizer import feed as feed_module
-from backhaul_normalizer.delivery import stream_seq_of
+from backhaul_normalizer.delivery import deliveries_of, stream_seq_of
 from backhaul_normalizer.feed import FairFeed
 from backhaul_normalizer.parking import Parking, Source
 from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.unowned import DELIVERIES, Unowned
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo
+from structlog.testing import capture_logs
 
 MESSAGES = 30
 SMALL = {"normalizer_tenant_bytes": 4096}
@@ -33,6 +37,20 @@ class Directory:
     """Tells one listener of tenants, as a TenantDirectory would."""
 
     tell: Callable[[str, Any], None]
+
+    def __init__(self) -> None:
+        self.reads_begun = 0
+        self.full_read = 0
+        self.paths: set[str] = set()
+
+    def nobody_has(self, path: str, since: int) -> bool:
+        return self.full_read > since and path not in self.paths
+
+    def read_all(self, *paths: str) -> None:
+        """A full read, which finds tenants with these queue paths and no others."""
+        self.reads_begun += 1
+        self.full_read = self.reads_begun
+        self.paths = set(paths)
 
     def listen(self, listener: Callable[[str, Any], None]) -> None:
         self.tell = listener
@@ -47,6 +65,7 @@ class Feeding:
     directory: Directory
     own: Client
     feeds: Client
+    given_up: MetricCounter
     renewals: Counter[int] = field(default_factory=Counter)
 
     async def fill(self, of: Any) -> None:
@@ -83,10 +102,12 @@ def feeding(fresh_nats: NatsServer) -> Any:
                 stack.push_async_callback(connection.close)
             await jetstream.ensure_streams(own.jetstream(), settings)
             directory = Directory()
-            feed = FairFeed(feeds, feeds.jetstream(), directory, settings)  # type: ignore[arg-type]  # what it uses of it
+            given_up = MetricCounter(MESSAGES_UNOWNED)
+            unowned = Unowned(directory, given_up)
+            feed = FairFeed(feeds, feeds.jetstream(), directory, settings, unowned)  # type: ignore[arg-type]  # what it uses of it
             task = asyncio.create_task(feed.run())
             stack.push_async_callback(cancel, task)
-            fed = Feeding(feed, task, directory, own, feeds)
+            fed = Feeding(feed, task, directory, own, feeds, given_up)
             await own.subscribe(f"$JS.ACK.{CALLBACKS_STREAM}.{NORMALIZER_CONSUMER}.>", cb=fed.renewed)
             await own.flush()
             yield fed
@@ -171,6 +192,108 @@ async def test_the_deletion_of_a_tenant_leaves_its_path_to_whoever_took_it(feedi
         await fed.fill(new)
         async with asyncio.timeout(10):
             assert {one.path for one in await fed.feed.next_batch()} == {new.queue_path}
+
+
+async def test_a_path_is_fed_whatever_its_tenants_status(feeding: Any, make: Any) -> None:
+    # What is dropped of a tenant that is being deleted is said by the fence of the commit, and by nothing before it.
+    acme = make.tenant("acme")
+    async with feeding() as fed:
+        fed.directory.tell(acme.id, acme.model_copy(update={"status": "deleting"}))
+        await fed.fill(acme)
+        async with asyncio.timeout(10):
+            assert {one.path for one in await fed.feed.next_batch()} == {acme.queue_path}
+
+
+async def test_a_path_changes_hands_without_losing_what_waits(feeding: Any, make: Any) -> None:
+    old = make.tenant("old")
+    new = make.tenant("new").model_copy(update={"queue_path": old.queue_path})
+    async with feeding(**SMALL) as fed:
+        await all_wait(fed, old)
+        fed.directory.tell(new.id, new)
+        fed.directory.tell(old.id, None)
+        taken: list[int] = []
+        async with asyncio.timeout(20):
+            while len(taken) < MESSAGES:
+                taken += [one.stream_seq for one in await fed.feed.next_batch()]
+        assert taken == list(range(1, MESSAGES + 1))
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody has is delivered again after 20 ms."""
+    monkeypatch.setattr(feed_module, "_UNKNOWN_TENANT_S", 0.02)
+
+
+async def _deliveries(fed: Feeding) -> int:
+    """How often messages were delivered so far."""
+    info = await fed.info()
+    return info.delivered.consumer_seq if info.delivered is not None else 0
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_nobody_has_is_given_up_once_the_tenants_were_read_after_it(feeding: Any, make: Any) -> None:
+    gone, acme = make.tenant("gone"), make.tenant("acme")
+    async with feeding() as fed:
+        fed.directory.tell(acme.id, acme)
+        fed.directory.read_all(acme.queue_path)
+        with capture_logs() as lines:
+            await fed.fill(gone)
+
+            async def delivered_often() -> bool:
+                return await _deliveries(fed) > 2 * DELIVERIES * MESSAGES
+
+            # However often: no read of the tenants has begun since they were first seen.
+            await until(delivered_often)
+            assert fed.given_up.value() == 0
+            assert (await fed.info()).num_ack_pending == MESSAGES
+            fed.directory.read_all(acme.queue_path)
+
+            async def given_up() -> bool:
+                return not (await fed.info()).num_ack_pending
+
+            await until(given_up)
+        assert fed.given_up.value() == MESSAGES
+        assert [line["queue_path"] for line in lines if line["event"] == "callbacks_of_a_deleted_tenant"] == [
+            gone.queue_path
+        ]
+        # Nothing is taken out of the stream, and whoever has the path later begins behind it.
+        assert (await fed.own.jetstream().stream_info(CALLBACKS_STREAM)).state.messages == MESSAGES
+        fed.directory.tell(gone.id, gone)
+        await fed.fill(gone)
+        async with asyncio.timeout(10):
+            assert min(one.stream_seq for one in await fed.feed.next_batch()) == MESSAGES + 1
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_is_new_is_waited_for_and_not_given_up(feeding: Any, make: Any) -> None:
+    new = make.tenant("new")
+    async with feeding() as fed:
+        fed.directory.read_all()
+        await fed.fill(new)
+
+        async def seen() -> bool:
+            return await _deliveries(fed) >= MESSAGES
+
+        await until(seen)
+        # A full read finds it, and this copy cannot read what it found: a newer copy wrote it.
+        fed.directory.read_all(new.queue_path)
+
+        async def delivered_often() -> bool:
+            return await _deliveries(fed) > 2 * DELIVERIES * MESSAGES
+
+        await until(delivered_often)
+        assert fed.given_up.value() == 0
+        fed.directory.tell(new.id, new)
+        taken: set[int] = set()
+        async with asyncio.timeout(10):
+            while len(taken) < MESSAGES:
+                taken |= {one.stream_seq for one in await fed.feed.next_batch()}
+
+
+def test_how_often_a_message_was_delivered() -> None:
+    assert deliveries_of("$JS.ACK.CALLBACKS.normalizer.3.41.7.1700000000000000000.0") == 3
+    assert deliveries_of("$JS.ACK.hub.ACCOUNT.CALLBACKS.normalizer.12.41.7.1700000000000000000.0.token") == 12
+    assert stream_seq_of("$JS.ACK.hub.ACCOUNT.CALLBACKS.normalizer.12.41.7.1700000000000000000.0.token") == 41
 
 
 async def test_changed_settings_reach_the_broker_and_leave_what_an_operator_set(feeding: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from backhaul_common.mongo import Session, ThreadDatabase
+from backhaul_common.mongo import Database, Session, ThreadDatabase, translated
 from backhaul_common.names import TENANTS_COLLECTION
 
 
@@ -30,3 +30,14 @@ def living(database: ThreadDatabase, session: Session, tenant_ids: Collection[st
         session=session,
     )
     return {row["_id"]: Living(row["registration"], row["queue_path_key"]) for row in rows}
+
+
+async def owners(database: Database, paths: Collection[str]) -> Mapping[str, str]:
+    """The registrations of the living tenants that have these queue paths now, by path. UNAVAILABLE.
+
+    For what cannot be part of a transaction, such as a publish: it is true at one moment, and binds nobody.
+    """
+    query = {"queue_path_key": {"$in": list(paths)}, "status": {"$ne": "deleting"}}
+    async with translated():
+        rows = await database[TENANTS_COLLECTION].find(query, {"registration": 1, "queue_path_key": 1}).to_list(None)
+    return {row["queue_path_key"]: row["registration"] for row in rows}

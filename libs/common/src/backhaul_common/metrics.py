@@ -89,6 +89,11 @@ BATCH_RETRIES = Metric(
 PARKED_MESSAGES = Metric(
     "backhaul_normalizer_parked", "{message}", "Messages whose tenants have no room for them in memory."
 )
+MESSAGES_UNOWNED = Metric(
+    "backhaul_normalizer_messages_unowned",
+    "{message}",
+    "Messages of CALLBACKS that were given up: nobody has their queue path, since its tenant was deleted.",
+)
 CALLBACK_LAG_SECONDS = Metric("backhaul_normalizer_lag", "s", "From a callback's arrival to its events being readable.")
 
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

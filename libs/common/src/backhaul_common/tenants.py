@@ -123,6 +123,8 @@ class TenantDirectory:
         self._listeners: list[Listener] = []
         self._synced = False
         self._reads = 0
+        self._full_read = 0
+        self._paths: frozenset[object] = frozenset()
         # By tenant, the number of the latest read that was believed about it; of those that are gone, too.
         self._believed: dict[str, int] = {}
         self._log = get_logger(component="tenant_directory")
@@ -140,6 +142,18 @@ class TenantDirectory:
     def get(self, tenant_id: str) -> Tenant | None:
         """The tenant, or None."""
         return self._tenants.get(tenant_id)
+
+    @property
+    def reads_begun(self) -> int:
+        """The number of the latest read that began; reads are numbered as they begin, from 1."""
+        return self._reads
+
+    def nobody_has(self, path: str, since: int) -> bool:
+        """Whether a full read that began after the read ``since`` found no tenant whose ``queue_path_key`` is ``path``.
+
+        Tenants that this copy cannot read are found as well.
+        """
+        return self._full_read > since and path not in self._paths
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` for every tenant that is known, and whenever one changes. It must not block or raise."""
@@ -202,6 +216,9 @@ class TenantDirectory:
         async with translated():
             async for document in self._collection.find({}):
                 documents[str(document["_id"])] = document
+        if read > self._full_read:
+            self._full_read = read
+            self._paths = frozenset(document.get("queue_path_key") for document in documents.values())
         for tenant_id in before - documents.keys():
             self._put(tenant_id, None, read)
         for tenant_id, document in documents.items():
@@ -212,7 +229,7 @@ class TenantDirectory:
                 self._log.error("tenant_unreadable", tenant=tenant_id, error=_places(exc))
                 continue
             self._put(tenant_id, tenant, read)
-        # Nothing but a read older than this one could still bring back what is gone.
+        # Only reads that began before this one can still return deleted tenants; forget the rest.
         self._believed = {
             key: number for key, number in self._believed.items() if key in self._tenants or number > read
         }
@@ -223,20 +240,26 @@ class TenantDirectory:
         return self._reads
 
     def _put(self, tenant_id: str, tenant: Tenant | None, read: int) -> None:
+        """Take over what the read of that number found of a tenant, if it is later than what is known.
+
+        A value replaces another
+
+        - of the same registration, when its revision is higher: revisions tell the order of writes, whichever read
+          brings them first;
+        - of another registration, or nothing at all, when its read began later than every read that was believed about
+          this id: no revision tells the order of a deletion, but a read that began later saw no less.
+        """
         known = self._tenants.get(tenant_id)
         last = self._believed.get(tenant_id, 0)
-        same = tenant is not None and known is not None and known.registration == tenant.registration
-        if not same and last > read:
-            # Gone, or registered anew: no revision says which is later, and a read that began later saw more.
+        if tenant is not None and known is not None and tenant.registration == known.registration:
+            later = tenant.revision > known.revision
+            self._believed[tenant_id] = max(read, last)
+        elif later := read >= last:
+            self._believed[tenant_id] = read
+        if not later or tenant is known:
             return
-        self._believed[tenant_id] = max(read, last)
         if tenant is None:
-            if known is None:
-                return
             del self._tenants[tenant_id]
-        elif same and known is not None and known.revision >= tenant.revision:
-            # Two reads may overtake each other: an older revision of the same registration never replaces a newer one.
-            return
         else:
             self._tenants[tenant_id] = tenant
         for listener in self._listeners:

@@ -11,8 +11,9 @@ from backhaul_channels import load_adapters
 from backhaul_common import jetstream, logs, mongo
 from backhaul_common.connection import Connection
 from backhaul_common.errors import BackhaulError
+from backhaul_common.fence import owners
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
-from backhaul_common.metrics import PARKED_MESSAGES, Metrics
+from backhaul_common.metrics import MESSAGES_UNOWNED, PARKED_MESSAGES, Metrics
 from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.rpc import serve
@@ -33,6 +34,7 @@ from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import MongoEventStore
+from backhaul_normalizer.unowned import Unowned
 
 SERVICE = normalizer_pb2.DESCRIPTOR.services_by_name["NormalizerService"].full_name
 
@@ -58,9 +60,9 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
 
         nats = Connection()
         js = nats.jetstream(timeout=5)
-        feed = FairFeed(nats, js, directory, settings)
+        feed = FairFeed(nats, js, directory, settings, Unowned(directory, metrics.counter(MESSAGES_UNOWNED)))
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
-        publisher = JetStreamPublisher(nats)
+        publisher = JetStreamPublisher(nats, partial(owners, database))
         consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
         for name, check in (
             ("store_format", store_format.ensure),

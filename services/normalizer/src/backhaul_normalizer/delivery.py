@@ -25,6 +25,10 @@ class JetStreamDelivery:
     async def nak(self, delay_s: float) -> None:
         await self._answer(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
 
+    async def term(self) -> None:
+        """It is given up: it stays in the stream, and is not delivered any more. UNAVAILABLE as with the others."""
+        await self._answer(b"+TERM")
+
     async def _answer(self, word: bytes) -> None:
         try:
             await self._client.publish(self._reply, word)
@@ -37,3 +41,9 @@ def stream_seq_of(reply: str) -> int:
     # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.… with two more tokens in front where there is a domain.
     tokens = reply.split(".")
     return int(tokens[5 if len(tokens) < 11 else 7])
+
+
+def deliveries_of(reply: str) -> int:
+    """How often the message that is acknowledged on ``reply`` has been delivered, this time included."""
+    tokens = reply.split(".")
+    return int(tokens[4 if len(tokens) < 11 else 6])

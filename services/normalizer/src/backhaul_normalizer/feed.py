@@ -34,10 +34,11 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from backhaul_normalizer.delivery import JetStreamDelivery, stream_seq_of
+from backhaul_normalizer.delivery import JetStreamDelivery, deliveries_of, stream_seq_of
 from backhaul_normalizer.parking import AWAY, Parking, Source
 from backhaul_normalizer.ports import Delivery
 from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.unowned import Unowned
 
 PULL_EXPIRES_S = 30.0
 """How long the broker keeps a pull open. A pull that is not heard of for longer is taken for lost and made again."""
@@ -57,16 +58,22 @@ class FairFeed:
     """The feed. ``run`` keeps it going; ``next_batch`` takes from it."""
 
     def __init__(
-        self, client: Client, js: JetStreamContext, directory: TenantDirectory, settings: NormalizerSettings
+        self,
+        client: Client,
+        js: JetStreamContext,
+        directory: TenantDirectory,
+        settings: NormalizerSettings,
+        unowned: Unowned,
     ) -> None:
         self._client = client
         self._js = js
         self._settings = settings
         self._log = get_logger(component="feed")
-        self._by_path: dict[str, Source] = {}
-        self._by_tenant: dict[str, Source] = {}
+        self._paths: dict[str, str] = {}
+        self._sources: dict[str, Source] = {}
+        self._unowned = unowned
         self._ready: deque[Source] = deque()
-        self._parking = Parking(client, settings, self._by_tenant, self._keep, self._in_hand)
+        self._parking = Parking(client, settings, self._sources, self._keep, self._in_hand)
         self._arrived = asyncio.Event()
         self._wake = asyncio.Event()
         self._bytes = 0
@@ -92,23 +99,22 @@ class FairFeed:
     @property
     def parked(self) -> int:
         """Messages whose tenants have no room for them now."""
-        return sum(len(source.parked) for source in self._by_tenant.values())
+        return sum(len(source.parked) for source in self._sources.values())
 
     def _tenant_changed(self, tenant_id: str, tenant: Tenant | None) -> None:
-        source = self._by_tenant.get(tenant_id)
-        wanted = tenant is not None and tenant.status != "deleting"
+        """Know the queue paths. Whose callbacks lie under one is not judged here, but by the fence of each commit."""
+        before = self._paths.pop(tenant_id, "")
         path = queue_path_key(tenant.queue_path) if tenant is not None else ""
-        if source is not None and (not wanted or source.path != path):
-            del self._by_tenant[tenant_id]
-            # A new tenant may have taken the path already: its registration can be heard of before this one's deletion.
-            if self._by_path.get(source.path) is source:
-                del self._by_path[source.path]
+        if path:
+            self._paths[tenant_id] = path
+            if path not in self._sources:
+                self._sources[path] = Source(path)
+        # A new tenant may have the path already: its registration can be heard of before the other's deletion.
+        if before and before not in self._paths.values():
+            source = self._sources.pop(before)
             self._bytes -= source.bytes
             source.take_all()
             source.parked.clear()
-            source = None
-        if wanted and source is None:
-            self._by_tenant[tenant_id] = self._by_path[path] = Source(tenant_id, path)
 
     # Asking.
 
@@ -217,14 +223,19 @@ class FairFeed:
                 self._wake.set()
         stream_seq = stream_seq_of(message.reply)
         # The broker keeps the stored subject on what it delivers: callbacks.<queue path>.<channel>.
-        source = self._by_path.get(message.subject.split(".", 2)[1])
+        path = message.subject.split(".", 2)[1]
+        source = self._sources.get(path)
         if self._paused:
             # It was on its way when all was handed back. Unread, it would wait here for the end of the ack wait.
             await self.give_back([JetStreamDelivery(self._client, "", stream_seq, message.reply, b"")], self._delay_s)
         elif source is None:
-            # Registered a moment ago and not heard of here yet, or being deleted: then it is purged meanwhile.
+            delivery = JetStreamDelivery(self._client, path, stream_seq, message.reply, b"")
             with suppress(BackhaulError):
-                await JetStreamDelivery(self._client, "", stream_seq, message.reply, b"").nak(_UNKNOWN_TENANT_S)
+                if self._unowned.is_over(path, stream_seq, deliveries_of(message.reply)):
+                    await delivery.term()
+                else:
+                    # Registered a moment ago and not heard of here yet, as far as can be known.
+                    await delivery.nak(_UNKNOWN_TENANT_S)
         elif stream_seq in source.buffered:
             pass  # Delivered again while it waits here: once is enough.
         elif source.bytes and (
@@ -308,7 +319,7 @@ class FairFeed:
         subscription, self._subscription = self._subscription, None
         self._ready.clear()
         given_back: list[JetStreamDelivery] = []
-        for source in self._by_tenant.values():
+        for source in self._sources.values():
             parked = [JetStreamDelivery(self._client, "", seq, reply, b"") for seq, reply in source.parked.items()]
             given_back += [*source.take_all(), *parked]
             source.parked.clear()
@@ -332,7 +343,7 @@ class FairFeed:
         """Ask again."""
         self._paused = False
         self._wake.set()
-        for source in self._by_tenant.values():
+        for source in self._sources.values():
             self._parking.want(source)
 
     async def check(self) -> None:

@@ -39,12 +39,14 @@ _TURN = 256
 
 
 class Source:
-    """One tenant's part. ``buffered`` and ``parked`` lead from positions in the stream to acknowledgement subjects."""
+    """What waits under one queue path, which is one tenant's.
 
-    __slots__ = ("_buffer", "buffered", "bytes", "parked", "path", "reading", "tenant")
+    ``buffered`` and ``parked`` lead from positions in the stream to acknowledgement subjects.
+    """
 
-    def __init__(self, tenant: str, path: str) -> None:
-        self.tenant = tenant
+    __slots__ = ("_buffer", "buffered", "bytes", "parked", "path", "reading")
+
+    def __init__(self, path: str) -> None:
         self.path = path
         self._buffer: deque[JetStreamDelivery] = deque()
         self.buffered: dict[int, str] = {}
@@ -78,7 +80,7 @@ class Source:
 class Parking:
     """Keeps what waits from being sent again, and gives what is parked to ``keep`` when there is room.
 
-    ``sources`` are all tenants' parts, by tenant. ``in_hand`` says whether what waits is going to be taken: if not, the
+    ``sources`` are by queue path. ``in_hand`` says whether what waits is going to be taken: if not, the
     broker shall give it to somebody else.
     """
 
@@ -138,7 +140,7 @@ class Parking:
             source.parked
             and not source.reading
             and source.bytes <= self._low_bytes
-            and self._sources.get(source.tenant) is source
+            and self._sources.get(source.path) is source
         ):
             source.reading = True
             self._to_read.put_nowait(source)
@@ -150,7 +152,7 @@ class Parking:
             try:
                 await self._read_some(source)
             except AWAY as exc:
-                self._log.warning("parked_not_read", tenant=source.tenant, error=repr(exc))
+                self._log.warning("parked_not_read", queue_path=source.path, error=repr(exc))
                 await asyncio.sleep(_PAUSE_S)
             finally:
                 source.reading = False

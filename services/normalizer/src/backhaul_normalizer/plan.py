@@ -48,7 +48,7 @@ class Snapshot(Protocol):
 
 @dataclass(slots=True)
 class Outgoing:
-    """An event on its way to EVENTS. ``path`` is its tenant's queue path."""
+    """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has."""
 
     id: str
     revision: int
@@ -56,6 +56,7 @@ class Outgoing:
     channel: str
     kind: str
     payload: bytes
+    registration: str
 
 
 @dataclass(slots=True)
@@ -315,5 +316,11 @@ def _outgoing(fact: Fact, paths: dict[str, str], communication_id: str) -> Outgo
         payload += event_pb2.Event(communication_id=communication_id).SerializeToString()
     origin = fact.origin
     return Outgoing(
-        fact.id, fact.revision, paths[origin.registration], origin.channel, KIND_NAMES[fact.event.kind], payload
+        fact.id,
+        fact.revision,
+        paths[origin.registration],
+        origin.channel,
+        KIND_NAMES[fact.event.kind],
+        payload,
+        origin.registration,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 import nats.errors
@@ -30,6 +30,12 @@ _ENVELOPE_BYTES = 64 << 10
 
 _TIMEOUT_S = 5.0
 
+_ASKED_FOR_S = 1.0
+"""How long MongoDB's answer is believed. Whoever marks a tenant waits longer before the tenant's events are purged."""
+
+Owners = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
+"""The registrations that have these queue paths now, by path. UNAVAILABLE."""
+
 _AWAY = (nats.errors.Error, APIError, NoStreamResponseError, TimeoutError, OSError)
 
 
@@ -44,8 +50,9 @@ class JetStreamPublisher:
     every message, which costs more than the message.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, owners: Owners) -> None:
         self._client = client
+        self._owners = owners
         self._inbox = ""
         self._count = 0
         self._waiting: dict[str, asyncio.Future[None]] = {}
@@ -63,7 +70,16 @@ class JetStreamPublisher:
         await self._client.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
 
     async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
-        """Returns when all ``events`` are stored. UNAVAILABLE when JetStream is away, slow or full."""
+        """Returns when all ``events`` are stored. UNAVAILABLE when JetStream is away, slow or full, or MongoDB is away.
+
+        EVENTS has no fence, and this process may have slept since it committed. So it asks MongoDB once more whose
+        queue paths they are, right before it writes; what is gone by then is left out.
+        """
+        if not events:
+            return
+        loop = asyncio.get_running_loop()
+        paths = {event.path for event in events}
+        asked_at, owners = loop.time(), await self._owners(paths)
         groups: dict[tuple[str, str, str], list[Outgoing]] = {}
         for event in events:
             groups.setdefault((event.path, event.channel, event.kind), []).append(event)
@@ -72,12 +88,17 @@ class JetStreamPublisher:
             for (path, channel, kind), group in groups.items():
                 subject = events_subject(path, channel, kind)
                 for some in _messages(group):
+                    if loop.time() - asked_at > _ASKED_FOR_S:
+                        asked_at, owners = loop.time(), await self._owners(paths)
+                    own = [event for event in some if event.registration == owners.get(path)]
+                    if not own:
+                        continue
                     token = self._expect(waiting)
                     await self._client.publish(
                         subject,
-                        repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in some]),
+                        repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in own]),
                         reply=f"{self._inbox}.{token}",
-                        headers=_headers(EVENTS_STREAM, _message_id(some), traceparent),
+                        headers=_headers(EVENTS_STREAM, _message_id(own), traceparent),
                     )
             if waiting:
                 async with asyncio.timeout(_TIMEOUT_S):
