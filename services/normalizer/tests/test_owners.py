@@ -41,9 +41,7 @@ async def test_what_is_gone_by_the_time_of_the_publish_is_left_out(rig_factory: 
         assert {(one.id, one.registration) for one in await rig.published()} == {("1", "acme.1"), ("4", "heir.2")}
 
 
-async def test_an_answer_is_not_believed_for_long(
-    rig_factory: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_is_not_believed_for_long(rig_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "_ASKED_FOR_S", 0)
     async with rig_factory(copies=0) as rig:
         answers = [{"path-acme": "acme.1"}, {}]
