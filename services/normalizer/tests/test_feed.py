@@ -15,7 +15,7 @@ from backhaul_common import jetstream
 from backhaul_common.lifecycle import cancel
 from backhaul_common.metrics import MESSAGES_UNOWNED
 from backhaul_common.metrics import Counter as MetricCounter
-from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, callbacks_subject
+from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER, callbacks_subject
 from backhaul_local.nats_server import NatsServer
 from backhaul_normalizer import feed as feed_module
 from backhaul_normalizer.delivery import deliveries_of, stream_seq_of
@@ -360,3 +360,15 @@ async def test_it_is_ready_while_it_runs_and_its_consumer_exists(feeding: Any) -
         await until(ready)
         await cancel(fed.task)
         assert not await ready()
+
+
+async def test_a_gateways_trial_is_nobodys_callback(rig: Any, make: Any) -> None:
+    """It is deleted at once; where that failed, it must not keep what lies behind it from counting as processed."""
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    js = rig.nats.jetstream()
+    await js.publish(CANARY_SUBJECT, b"\x00" * 10)
+    await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent")))
+    await rig.drained()
+    info = await js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+    assert (info.num_ack_pending, info.ack_floor.stream_seq) == (0, 2)

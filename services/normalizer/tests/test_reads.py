@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     NORMALIZER_CONSUMER,
 )
+from backhaul_normalizer import reads
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.reads import PAGE_BYTES
 from backhaul_normalizer.store import MongoEventStore, Rejection
@@ -273,3 +275,28 @@ async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Any, 
     assert purged.deleted == 3 + 3 + 1
     assert (await rig.stub.PurgeTenant(pb.PurgeTenantRequest(tenant_id="acme", registration="acme.1"))).deleted == 0
     assert (await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="globex", registration="globex.1"))).events == 2
+
+
+async def test_a_filter_without_an_index_ends_on_the_server(
+    rig: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    await fill(rig, make, acme, range(20))
+    monkeypatch.setattr(reads, "LONGEST_READ_MS", 150)
+    # A row that takes 100 ms to look at stands for a thousand that take 0.1.
+    slow = {"$where": "function() { sleep(100); return false; /* a scan of the test's own */ }"}
+    for asked in (reads.MongoReads(rig.database).messages, reads.MongoReads(rig.database).events):
+        began = time.monotonic()
+        with pytest.raises(BackhaulError) as caught:
+            await asked(acme.registration, slow, (0, 0), 50, "")
+        assert time.monotonic() - began < 1.5
+        assert caught.value.code is Code.DEADLINE_EXCEEDED
+        assert caught.value.field == "from"
+        assert "Narrow the span" in caught.value.fix
+    running = await rig.client.admin.command({"currentOp": 1, "op": "query"})
+    assert not [one for one in running["inprog"] if "of the test's own" in str(one)]
+    # Through the service, with its usual bound, the same rows are found.
+    monkeypatch.undo()
+    page = await rig.stub.ListMessages(pb.ListMessagesRequest(tenant_id="acme", state=event_pb2.EVENT_KIND_READ))
+    assert not page.messages

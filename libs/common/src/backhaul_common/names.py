@@ -15,6 +15,12 @@ TENANT_CHANGED_SUBJECT = "backhaul.tenants.changed"
 NORMALIZER_CONSUMER = "normalizer"
 """The durable consumer on CALLBACKS; all copies of the normalizer share it."""
 
+CALLBACKS_SUBJECTS = "callbacks.>"
+"""Everything in CALLBACKS, as a filter."""
+
+CANARY_SUBJECT = "callbacks.$canary"
+"""Under it a gateway stores, and deletes at once, what proves that CALLBACKS takes messages. No queue path has a $."""
+
 TENANTS_COLLECTION = "tenants"
 EVENTS_COLLECTION = "events"
 MESSAGES_COLLECTION = "messages"

@@ -29,6 +29,7 @@ from backhaul_normalizer.feed import FairFeed
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher
 from backhaul_normalizer.purge import TenantData
+from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
@@ -63,7 +64,15 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         feed = FairFeed(nats, js, directory, settings, Unowned(directory, metrics.counter(MESSAGES_UNOWNED)))
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
         publisher = JetStreamPublisher(nats, partial(owners, database))
-        consumer = Consumer(feed, directory, normalizer, store, publisher, metrics, tracing)
+        consumer = Consumer(
+            feed,
+            directory,
+            normalizer,
+            BoundedDeadLetters(store, database, settings.normalizer_most_dead_letters),
+            publisher,
+            metrics,
+            tracing,
+        )
         for name, check in (
             ("store_format", store_format.ensure),
             ("tenants", directory.check),

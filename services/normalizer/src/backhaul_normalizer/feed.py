@@ -25,7 +25,7 @@ from backhaul_common.connection import require_connected
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
-from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER, queue_path_key
+from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER, queue_path_key
 from backhaul_common.tenants import Tenant, TenantDirectory
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -222,6 +222,11 @@ class FairFeed:
             if not self._expected:
                 self._wake.set()
         stream_seq = stream_seq_of(message.reply)
+        if message.subject == CANARY_SUBJECT:
+            # A gateway's trial whether the stream stores, which it could not delete again.
+            with suppress(BackhaulError):
+                await JetStreamDelivery(self._client, "", stream_seq, message.reply, b"").ack()
+            return
         # The broker keeps the stored subject on what it delivers: callbacks.<queue path>.<channel>.
         path = message.subject.split(".", 2)[1]
         source = self._sources.get(path)

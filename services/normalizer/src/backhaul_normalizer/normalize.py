@@ -18,7 +18,7 @@ from backhaul_normalizer.facts import Fact, Rejection, custom_parameters, fact, 
 MOST_PARTS = 10_000
 """Parts of one callback. SendGrid's largest post, 768 KB, has some 3,000."""
 
-MOST_REJECTED = 100
+MOST_REJECTED = 10
 """Parts of one callback that are rejected one by one; when there are more, the callback is one dead letter."""
 
 

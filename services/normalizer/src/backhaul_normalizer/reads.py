@@ -20,6 +20,7 @@ from backhaul_common.names import (
     channel_key,
 )
 from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer.facts import communication_key, message_key
 from backhaul_normalizer.states import RANK
@@ -32,6 +33,10 @@ PAGE_BYTES = 4 << 20
 larger: gRPC carries 32 MB, and an event is less than MongoDB's 16."""
 
 _RANKS = {kind.value: rank for kind, rank in RANK.items()}
+
+LONGEST_READ_MS = 4000
+"""A read ends on the server after this, a little before whoever called gives up. Filters without an index look at every
+row of the tenant's."""
 
 _BATCH_ROWS = 64
 """What MongoDB sends at a time, 16 MB at most: a default page is one such answer."""
@@ -187,7 +192,13 @@ class MongoReads:
         rows: list[Document] = []
         total = 0
         cursor = self._database[collection].find(
-            query, {without: 0} if without else None, sort=order, limit=size + 1, batch_size=_BATCH_ROWS
+            query,
+            {without: 0} if without else None,
+            sort=order,
+            limit=size + 1,
+            batch_size=_BATCH_ROWS,
+            # Whoever asked may be gone by then. The server must stop all the same.
+            max_time_ms=LONGEST_READ_MS,
         )
         async with mongo.translated():
             try:
@@ -196,9 +207,21 @@ class MongoReads:
                     if len(rows) == size or (rows and total > PAGE_BYTES):
                         return rows, True
                     rows.append(row)
+            except ExecutionTimeout as exc:
+                raise _too_long() from exc
             finally:
                 await cursor.close()
         return rows, False
+
+
+def _too_long() -> BackhaulError:
+    return BackhaulError(
+        Code.DEADLINE_EXCEEDED,
+        f"Not enough was found within {LONGEST_READ_MS / 1000:g} s: few rows fit the filters, of many to look at.",
+        field="from",
+        fix="Narrow the span with from and to, or filter by recipient, communication, error_code, or message_id with "
+        "its channel, which are indexed.",
+    )
 
 
 def _page_size(size: int) -> int:

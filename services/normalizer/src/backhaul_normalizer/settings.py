@@ -35,6 +35,9 @@ class NormalizerSettings(CommonSettings):
         ge=1000,
         description="Messages that may be unacknowledged over all copies, parked ones included; at the limit all wait.",
     )
+    normalizer_most_dead_letters: int = Field(
+        10_000, ge=100, description="Open dead letters of one tenant; what is beyond is counted in one of each channel."
+    )
     normalizer_ack_wait_s: float = Field(
         30.0, ge=1, description="When JetStream takes a callback for lost and delivers it again."
     )

@@ -84,7 +84,10 @@ INDEXES = {
     ],
     JOINS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     COMMUNICATIONS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
-    DEAD_LETTERS_COLLECTION: [_newest_first("first_seen_at_us")],
+    DEAD_LETTERS_COLLECTION: [
+        _newest_first("first_seen_at_us"),
+        IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
+    ],
 }
 
 _KNOWN = {"stream_seq": 1, "revised_seq": 1, "digest": 1, "occurred_at_us": 1}
