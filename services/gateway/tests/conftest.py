@@ -28,6 +28,7 @@ from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from cryptography.fernet import Fernet
+from nats.js.errors import NotFoundError
 from pymongo import MongoClient
 
 ADMIN_TOKEN = "admin-token-0123456789"
@@ -166,7 +167,10 @@ class Running:
             if not state.messages:
                 return found
             for seq in range(state.first_seq, state.last_seq + 1):
-                message = await js.get_msg("CALLBACKS", seq)
+                try:
+                    message = await js.get_msg("CALLBACKS", seq)
+                except NotFoundError:
+                    continue  # A trial of the gateway's, which it deletes again.
                 found.append(list(CallbackBatch.FromString(message.data or b"").callbacks))
             return found
         finally:

@@ -24,7 +24,14 @@ async def test_a_tenants_life(gateway: Running) -> None:
     assert body["api_key"].startswith("bhk_")
     assert body["ingest_token"].startswith("bhi_")
     assert body["status"] == "active"
-    assert body["limits"] == {"requests_per_second": 5000, "burst": 10_000, "max_body_bytes": 1_048_576}
+    assert body["limits"] == {
+        "requests_per_second": 5000,
+        "burst": 10_000,
+        "max_body_bytes": 1_048_576,
+        "reads_per_second": 50,
+        "read_burst": 200,
+        "concurrent_reads": 8,
+    }
     shown = (await gateway.client.get(f"{TENANTS}/acme", headers=gateway.admin)).json()
     assert shown == {key: value for key, value in body.items() if key not in ("api_key", "ingest_token")}
     listed = (await gateway.client.get(TENANTS, headers=gateway.admin)).json()

@@ -14,6 +14,7 @@ from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
+from structlog.testing import capture_logs
 
 if TYPE_CHECKING:
     from conftest import GatewayFactory, Running
@@ -78,6 +79,42 @@ async def test_status_with_object_storage(
         assert "missing" in body["parts"]["object_storage"]["detail"]
 
 
+async def test_a_tenant_is_not_told_where_parts_are(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    settings = {
+        "gateway_object_store_endpoint": "http://127.0.0.1:9",
+        "gateway_object_store_access_key": "key",
+        "gateway_object_store_secret_key": "secret",
+    }
+    async with gateway_factory(fresh_nats.uri, **settings) as gateway:
+        tenant = await gateway.tenant()
+        await gateway.channel()
+        with capture_logs() as lines:
+            answer = await gateway.client.get("/api/status?channelLabel=Twilio", headers={"X-Api-Key": tenant.api_key})
+        part = answer.json()["parts"]["object_storage"]
+        assert part == {"state": "Error", "detail": "not reachable", "configured": True}
+        assert "127.0.0.1" not in answer.text
+        # Whoever runs it is.
+        (line,) = [line for line in lines if line["event"] == "part_not_reachable"]
+        assert line["part"] == "object_storage"
+        assert "127.0.0.1" in line["error"]
+
+
+async def test_what_failed_verification_is_not_inherited_with_a_tenants_id(gateway: Running) -> None:
+    for expected in (1, 1):
+        tenant = await gateway.tenant()
+        await gateway.channel()
+        assert (await gateway.post(tenant, signature="bad")).status_code == 403
+        answer = await gateway.client.get("/api/status?channelLabel=Twilio", headers={"X-Api-Key": tenant.api_key})
+        assert answer.json()["parts"]["verification"]["refused"] == expected
+        # As a tenant ends, but for the normalizer, which is not here to be asked for its data.
+        gateway.tenants.delete_one({"_id": "acme"})
+        client = await nats.connect(gateway.settings.nats_url)
+        await client.publish(TENANT_CHANGED_SUBJECT, b"acme")
+        await client.flush()
+        await client.close()
+        await gateway.until_status("/api/status", lambda status: status == 401, {"X-Api-Key": tenant.api_key})
+
+
 @pytest.mark.parametrize(("mode", "state"), [("enforce", "Error"), ("observe", "Error"), ("off", "OK")])
 async def test_status_of_a_channel_whose_secrets_cannot_be_read(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer, mode: str, state: str
@@ -108,20 +145,25 @@ async def test_a_full_callback_log_is_told_of(gateway_factory: GatewayFactory, f
             return part
 
         assert await queue() == {"state": "OK", "detail": None}
-        assert [await post() for _ in range(4)] == [200, 200, 503, 503]
+        assert await post() == 200
+        client = await nats.connect(fresh_nats.uri)
+        js = client.jetstream()
+        for _ in range(2):
+            await js.publish("callbacks.somebody-else.twilio", b"x" * 500_000)
+        assert await post() == 503
         part = await queue()
         assert part == {"state": "Error", "detail": "The callback log is full."}
         # Reads, administration and small callbacks still work: taking the gateway out of service would help nobody.
         assert (await gateway.client.get("/readyz")).status_code == 200
 
-        client = await nats.connect(fresh_nats.uri)
-        js = client.jetstream()
         await js.purge_stream("CALLBACKS")
-        await gateway.ready()
+        async with asyncio.timeout(10):
+            while await post() != 200:  # the gateway looks every few seconds how much there is
+                await asyncio.sleep(0.1)
         # A limit that an operator set by hand fills as well.
         config = (await js.stream_info("CALLBACKS")).config
         await js.update_stream(config.evolve(max_msgs=1))
-        assert [await post() for _ in range(2)] == [200, 503]
+        assert await post() == 503
         assert (await queue())["state"] == "Error"
         await client.close()
 
@@ -333,7 +375,9 @@ async def test_started_while_mongodb_is_away(gateway_factory: GatewayFactory, fr
     async with gateway_factory(fresh_nats.uri, wait=False, mongo_uri=uri) as gateway:
         ready = await gateway.client.get("/readyz")
         assert ready.status_code == 503
-        assert {"mongodb", "tenants"} <= ready.json()["failing"].keys()
+        # What is missing are the tenants, for which callbacks could not be taken; not the database as such.
+        assert "tenants" in ready.json()["failing"]
+        assert "mongodb" not in ready.json()["failing"]
         answer = await gateway.client.get("/admin/v1/tenants", headers=gateway.admin)
         gateway.problem(answer, 503)
 

@@ -188,6 +188,9 @@ class OvertakenStore:
     async def find(self, tenant_id: str) -> Tenant | None:
         return self.tenant if tenant_id == self.tenant.id else None
 
+    async def owner_of(self, credential_id: str) -> str | None:
+        raise AssertionError
+
     async def page(self, after: str, limit: int) -> list[Tenant]:  # the TenantStore protocol
         return []
 

@@ -100,7 +100,7 @@ async def connect(
 
 
 def stream_configs(settings: CommonSettings) -> list[StreamConfig]:
-    """The streams as they must be. When full they refuse what is new, so that nothing stored is ever dropped early."""
+    """The streams as they must be. When full they refuse what is new, and JetStream drops nothing before its age."""
     return [
         StreamConfig(
             name=name,

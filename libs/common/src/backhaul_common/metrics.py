@@ -62,6 +62,15 @@ CONNECTIONS_ENDED = Metric(
     "(room, refused).",
     ("reason",),
 )
+CALLBACK_LOG_FILL = Metric(
+    "backhaul_gateway_callback_log_fill", "1", "The part of CALLBACKS that is taken; 0 when it has no limit."
+)
+CALLBACK_LOG_STORING = Metric(
+    "backhaul_gateway_callback_log_storing",
+    "{state}",
+    "1 while CALLBACKS stores messages, as callbacks or a trial show; else 0.",
+)
+STORE_REACHABLE = Metric("backhaul_gateway_store_reachable", "{state}", "1 while MongoDB's primary answers; else 0.")
 
 CALLBACKS_NORMALIZED = Metric(
     "backhaul_normalizer_callbacks",

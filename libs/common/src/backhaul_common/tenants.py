@@ -39,6 +39,9 @@ class Limits(_Value):
     requests_per_second: float = Field(5000, gt=0, le=1_000_000)
     burst: int = Field(10_000, ge=1, le=10_000_000)
     max_body_bytes: int = Field(1_048_576, ge=1024, le=4_194_304)
+    reads_per_second: float = Field(50, gt=0, le=1_000_000)
+    read_burst: int = Field(200, ge=1, le=10_000_000)
+    concurrent_reads: int = Field(8, ge=1, le=1000)
 
 
 class Credential(_Value):

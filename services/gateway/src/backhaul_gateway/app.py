@@ -14,7 +14,7 @@ from backhaul_channels.registry import load_adapters
 from backhaul_common import jetstream, logs, mongo, rpc
 from backhaul_common.connection import Connection
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
-from backhaul_common.metrics import TENANTS_DELETING, Metrics
+from backhaul_common.metrics import STORE_REACHABLE, TENANTS_DELETING, Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
@@ -25,19 +25,23 @@ from fastapi import FastAPI
 
 from backhaul_gateway import problems
 from backhaul_gateway.accesslog import AccessLog
+from backhaul_gateway.admission import Admission
 from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.broker import Broker
+from backhaul_gateway.callbackstream import CallbackStream
 from backhaul_gateway.channels import ChannelRegistry
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.connections import Connections
 from backhaul_gateway.edge import Edge
 from backhaul_gateway.ingest import IngestEndpoint
+from backhaul_gateway.lookups import Strangers
 from backhaul_gateway.normalizer import NormalizerData
 from backhaul_gateway.objectstore import BucketCheck
 from backhaul_gateway.openapi import openapi_of
 from backhaul_gateway.publisher import GroupCommitPublisher
 from backhaul_gateway.registry import TenantRegistry
 from backhaul_gateway.removal import TenantRemoval
+from backhaul_gateway.room import CallbackRoom
 from backhaul_gateway.routes_admin import admin_router
 from backhaul_gateway.routes_docs import docs_router
 from backhaul_gateway.routes_ops import ops_router
@@ -48,6 +52,7 @@ from backhaul_gateway.state import TenantStates
 from backhaul_gateway.status import ChannelStatus
 from backhaul_gateway.store import MongoTenantStore
 from backhaul_gateway.updates import TenantUpdates
+from backhaul_gateway.watch import LogWatch, Reachable
 
 SERVICE = "gateway"
 
@@ -113,7 +118,10 @@ async def create_app(
     store = MongoTenantStore(database[TENANTS_COLLECTION], store_format)
     directory = TenantDirectory(database[TENANTS_COLLECTION], before_reading=store_format.ensure)
     credentials = CredentialIndex(lambda: directory.synced)
-    states = TenantStates(providers, box, asyncio.get_running_loop().time)
+    clock = asyncio.get_running_loop().time
+    states = TenantStates(providers, box, clock)
+    strangers = Strangers(directory, store, credentials, clock)
+    admission = Admission(room := CallbackRoom(), metrics)
     # Credentials last: a tenant that is found by its key is then known already.
     directory.listen(states.changed)
     directory.listen(credentials.changed)
@@ -127,15 +135,15 @@ async def create_app(
         timeout_s=settings.gateway_publish_timeout_s,
         metrics=metrics,
         tracing=tracing,
+        on_stored=room.stored,
     )
     updates = TenantUpdates(store, broker)
     data = NormalizerData(normalizer)
     lifetime_s = partial(mongo.transaction_lifetime_s, client, settings.mongo_transaction_lifetime_s)
-    removal = TenantRemoval(store, broker, data, broker, lifetime_s, asyncio.get_running_loop().time)
+    removal = TenantRemoval(store, broker, data, broker, lifetime_s, clock)
     directory.listen(removal.changed)
     metrics.gauge(TENANTS_DELETING, lambda: removal.waiting)
     readiness = Readiness()
-    readiness.add("mongodb", lambda: mongo.ping(client))
     readiness.add("store_format", store_format.ensure)
     readiness.add("tenants", directory.check)
     readiness.add("jetstream", broker.check)
@@ -144,6 +152,16 @@ async def create_app(
         ("tenant_index", store_format.then(partial(until_done, "tenant_index", store.prepare))),
         ("tenants", store_format.then(directory.run)),
         ("tenant_removal", keep_running("tenant_removal", removal.run)),
+        (
+            "callback_log",
+            keep_running(
+                "callback_log", LogWatch(CallbackStream(broker.connected), room, publisher, metrics, clock).run
+            ),
+        ),
+        (
+            "store_reachable",
+            keep_running("store_reachable", Reachable(lambda: mongo.ping(client), STORE_REACHABLE, metrics).run),
+        ),
         ("nats", keep_running("nats", partial(_stay_connected, settings, broker, publisher, directory, store_format))),
     ):
         stack.push_async_callback(cancel, asyncio.create_task(work, name=name))
@@ -162,6 +180,8 @@ async def create_app(
     ingest = IngestEndpoint(
         states=states,
         credentials=credentials,
+        strangers=strangers,
+        admission=admission,
         log=publisher,
         access_log=access_log,
         metrics=metrics,
@@ -174,7 +194,9 @@ async def create_app(
     app.include_router(
         tenant_router(
             credentials=credentials,
+            strangers=strangers,
             states=states,
+            admission=admission,
             status=ChannelStatus(
                 streams=broker,
                 check_store=lambda: mongo.ping(client),

@@ -95,6 +95,22 @@ class CredentialIndex:
         """The id of the tenant whose ingest token this is, or None."""
         return self._remembered(b"token", token.encode("utf-8", "surrogatepass"))
 
+    def unknown_id(self, token: str | None, api_key: bytes | None, authorization: bytes | None) -> str:
+        """The public id of the credential that was sent, when no tenant is known to have it; else empty.
+
+        ``token`` is the path's, if it has one, and the others are headers' values.
+        """
+        if token is not None:
+            kind, text = "ingest", token.encode("utf-8", "surrogatepass")
+        else:
+            kind, text = "api", _presented(api_key, authorization)
+        if len(text) > _LONGEST_CREDENTIAL:
+            return ""
+        parsed = parse_credential(text.decode("latin-1"))
+        if parsed is None or parsed[0] != kind or parsed[1] in self._owners:
+            return ""
+        return parsed[1]
+
     def _remembered(self, where: bytes, value: bytes) -> str | None:
         tenant_id = self._known.get((where, value))
         if tenant_id is None:
@@ -130,6 +146,16 @@ class CredentialIndex:
         if credential is None or credential.kind != kind or not matches(secret, credential.digest):
             return None
         return tenant_id
+
+
+def _presented(api_key: bytes | None, authorization: bytes | None) -> bytes:
+    """The text that should be an API key, wherever it stands; empty when there is none."""
+    if api_key is not None:
+        return api_key.strip()
+    scheme, _, rest = (authorization or b"").strip().partition(b" ")
+    if scheme.lower() == b"basic":
+        return parse_basic(rest)[1]
+    return rest.strip() if scheme.lower() == b"bearer" else b""
 
 
 def parse_basic(encoded: bytes) -> tuple[bytes, bytes]:

@@ -47,8 +47,8 @@ class Broker:
 
     async def prepare(self) -> None:
         """Create the streams where they are missing. Idempotent; to be repeated after a reconnection."""
-        async with _translated():
-            await ensure_streams(self._connected().jetstream(timeout=_TIMEOUT_S), self._settings)
+        async with translated():
+            await ensure_streams(self.connected().jetstream(timeout=_TIMEOUT_S), self._settings)
         self._streams_ready = True
 
     async def check(self) -> None:
@@ -65,10 +65,10 @@ class Broker:
         _refuse_full(info, max(limit.max_body_bytes for limit in limits) + _BESIDE_BODY_BYTES)
 
     async def _info(self) -> StreamInfo:
-        client = self._connected()
+        client = self.connected()
         if not self._streams_ready:
             raise unavailable("The callback log")
-        async with _translated():
+        async with translated():
             return await client.jetstream(timeout=_TIMEOUT_S).stream_info(CALLBACKS_STREAM)
 
     async def tenant_changed(self, tenant_id: str) -> None:
@@ -78,14 +78,14 @@ class Broker:
         except BackhaulError as exc:
             self._log.warning("tenant_reload_failed", tenant=tenant_id, error=str(exc))
         try:
-            await self._connected().publish(TENANT_CHANGED_SUBJECT, tenant_id.encode())
+            await self.connected().publish(TENANT_CHANGED_SUBJECT, tenant_id.encode())
         except (BackhaulError, nats.errors.Error, OSError) as exc:
             self._log.warning("tenant_change_not_announced", tenant=tenant_id, error=repr(exc))
 
     async def holds_messages(self, tenant: Tenant) -> bool:
         """See ``TenantStreams``."""
-        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
-        async with _translated():
+        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
+        async with translated():
             for stream, subjects in _parts(tenant):
                 try:
                     info = await manager.stream_info(stream, subjects_filter=subjects)
@@ -97,9 +97,9 @@ class Broker:
 
     async def ends(self) -> Mapping[str, int]:
         """See ``TenantStreams``. A stream that is not there ends at 0."""
-        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
+        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
         ends = dict.fromkeys((CALLBACKS_STREAM, EVENTS_STREAM), 0)
-        async with _translated():
+        async with translated():
             for stream in ends:
                 with suppress(NotFoundError):
                     ends[stream] = (await manager.stream_info(stream)).state.last_seq
@@ -107,8 +107,8 @@ class Broker:
 
     async def purge(self, tenant: Tenant, ends: Mapping[str, int]) -> None:
         """See ``TenantStreams``."""
-        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
-        async with _translated():
+        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
+        async with translated():
             for stream, subjects in _parts(tenant):
                 # The broker takes 0 for no limit. Its limit is the first position that stays.
                 if ends[stream]:
@@ -117,15 +117,16 @@ class Broker:
 
     async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
         """See ``TenantStreams``. Asked of the log, so that it is true across restarts and copies of the gateway."""
-        manager = self._connected().jetstream(timeout=_TIMEOUT_S)
-        async with _translated():
+        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
+        async with translated():
             try:
                 message = await manager.get_last_msg(CALLBACKS_STREAM, callbacks_subject(tenant.queue_path, channel))
             except NotFoundError:
                 return None
         return message.time
 
-    def _connected(self) -> Client:
+    def connected(self) -> Client:
+        """The connection; UNAVAILABLE while there is none."""
         if self._client is None or not self._client.is_connected:
             raise unavailable("NATS")
         return self._client
@@ -156,7 +157,7 @@ def _refuse_full(info: StreamInfo, size: int) -> None:
 
 
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def translated() -> AsyncIterator[None]:
     """Whatever keeps JetStream from answering is UNAVAILABLE; its refusals are too, since none of them is final."""
     try:
         yield

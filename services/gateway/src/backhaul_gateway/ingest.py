@@ -23,11 +23,9 @@ from backhaul_common.metrics import (
     CALLBACKS_UNVERIFIED,
     INGEST_SECONDS,
     QUEUED_BYTES,
-    RATE_LIMITED,
     Metrics,
 )
 from backhaul_common.names import channel_key
-from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import Tracing, new_traceparent, parse_traceparent, traceparent_of
 from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OBSERVED_INVALID,
@@ -39,10 +37,12 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from backhaul_gateway.accesslog import AccessLog
+from backhaul_gateway.admission import Admission, OverShareError
 from backhaul_gateway.auth import CredentialIndex, sent_twice, unauthenticated
 from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.clients import ClientAddress
-from backhaul_gateway.limits import MemoryBudget, TokenBucket
+from backhaul_gateway.limits import MemoryBudget
+from backhaul_gateway.lookups import Strangers
 from backhaul_gateway.masking import masked_bytes
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.problems import of_error
@@ -66,6 +66,8 @@ CALLBACK_ID_HEADER = b"backhaul-callback-id"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLE = 16
 _LONGEST_REMEMBERED = 512
+_LONGEST_LENGTH = 10
+"""Digits of a Content-Length that are read here; whether it is true, and how much is too much, is found out later."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,8 @@ class IngestEndpoint:
         *,
         states: TenantStates,
         credentials: CredentialIndex,
+        strangers: Strangers,
+        admission: Admission,
         log: CallbackLog,
         access_log: AccessLog,
         metrics: Metrics,
@@ -99,6 +103,8 @@ class IngestEndpoint:
     ) -> None:
         self._states = states
         self._credentials = credentials
+        self._strangers = strangers
+        self._admission = admission
         self._callbacks = log
         self._access_log = access_log
         self._tracing = tracing
@@ -109,7 +115,6 @@ class IngestEndpoint:
         self._bodies = BodyReader(body_timeout_s, self._budget)
         self._answered = metrics.counter(CALLBACKS_ANSWERED)
         self._unverified = metrics.counter(CALLBACKS_UNVERIFIED)
-        self._rate_limited = metrics.counter(RATE_LIMITED)
         self._ingest_seconds = metrics.histogram(INGEST_SECONDS)
         self._requests = 0
         self._log = get_logger(component="ingest")
@@ -170,10 +175,17 @@ class IngestEndpoint:
     ) -> EncodedAnswer:
         """Everything up to JetStream's acknowledgement, and what the provider is told then; raises BackhaulError with
         the reason of a refusal."""
-        state = self._tenant(scope, named, seen)
-        self._admit(state.tenant, state.bucket)
         query: bytes = scope["query_string"]
-        channel = self._channel(state, query, seen)
+        state = self._active(scope, self._known(scope, named) or await self._found(scope, named), seen)
+        self._admit(state, named, seen)
+        try:
+            channel = self._channel(state, query, seen)
+        except BackhaulError as exc:
+            if exc.code is not Code.NOT_FOUND:
+                raise
+            await self._strangers.channel(state, channel_key(label_of(query)))
+            state = self._active(scope, self._known(scope, named), seen)
+            channel = self._channel(state, query, seen)
         kept = b"".join([name + b": " + value + b"\r\n" for name, value in headers if name not in channel.not_kept])
         if len(query) > MOST_QUERY_BYTES or len(kept) > MOST_HEADER_BYTES:
             raise too_long(query)
@@ -184,7 +196,7 @@ class IngestEndpoint:
             seen.size = len(body)
             if self._states.get(tenant_id) is not state:
                 # It was changed or deleted while the body came in, which may take long: what holds now counts.
-                state = self._tenant(scope, named, seen)
+                state = self._active(scope, self._known(scope, named), seen)
                 channel = self._channel(state, query, seen)
             sent: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
             raw = RawCallback(METHOD, self._base_url + sent.decode("latin-1"), headers, body)
@@ -212,8 +224,8 @@ class IngestEndpoint:
         seen.callback_id = callback_id
         return channel.accepted
 
-    def _tenant(self, scope: Scope, named: dict[bytes, bytes], seen: _Seen) -> TenantState:
-        """Whose request it is; the tenant must be active."""
+    def _known(self, scope: Scope, named: dict[bytes, bytes]) -> TenantState | None:
+        """Whose request it is."""
         if len(named) != len(scope["headers"]) and sent_twice(scope["headers"]):
             raise unauthenticated("A header that carries a credential was sent twice.", "Send it once.")
         token = scope["path_params"].get("token")
@@ -221,9 +233,19 @@ class IngestEndpoint:
             tenant_id = self._credentials.from_values(named.get(b"x-api-key"), named.get(b"authorization"))
         else:
             tenant_id = self._credentials.from_token(token)
-        state = self._states.get(tenant_id) if tenant_id is not None else None
+        return self._states.get(tenant_id) if tenant_id is not None else None
+
+    async def _found(self, scope: Scope, named: dict[bytes, bytes]) -> TenantState | None:
+        """The same after a look into the database: it may have been registered a moment ago, by way of another copy."""
+        await self._strangers.credential(
+            scope["path_params"].get("token"), named.get(b"x-api-key"), named.get(b"authorization")
+        )
+        return self._known(scope, named)
+
+    def _active(self, scope: Scope, state: TenantState | None, seen: _Seen) -> TenantState:
+        """The tenant, if it is known and active."""
         if state is None:
-            if token is not None:
+            if scope["path_params"].get("token") is not None:
                 raise self._credentials.refusal(
                     "The ingest token in the path is not valid.", "Use the tenant's ingest token."
                 )
@@ -236,16 +258,13 @@ class IngestEndpoint:
             )
         return state
 
-    def _admit(self, tenant: Tenant, bucket: TokenBucket) -> None:
-        wait_s = bucket.take()
-        if wait_s:
-            self._rate_limited.add(tenant.id)
-            raise BackhaulError(
-                Code.RATE_LIMITED,
-                f"The tenant's limit is {tenant.limits.requests_per_second:g} requests a second.",
-                fix="Repeat the request after the time in Retry-After.",
-                retry_after_s=wait_s,
-            )
+    def _admit(self, state: TenantState, named: dict[bytes, bytes], seen: _Seen) -> None:
+        length = named.get(b"content-length", b"")
+        try:
+            self._admission.callback(state, int(length) if len(length) < _LONGEST_LENGTH and length.isdigit() else 0)
+        except OverShareError:
+            seen.outcome = "quota"
+            raise
 
     def _channel(self, state: TenantState, query: bytes, seen: _Seen) -> ChannelState:
         label = label_of(query)

@@ -1,4 +1,4 @@
-"""Request rates, and the memory that requests may take."""
+"""Request rates, questions at once, and the memory that requests may take."""
 
 from __future__ import annotations
 
@@ -36,6 +36,37 @@ class TokenBucket:
         bucket = TokenBucket(rate, burst, self._clock)
         bucket._tokens = max(0.0, bucket._burst - (self._burst - self._tokens))
         return bucket
+
+
+class Reads:
+    """What a tenant may ask for: a rate, and a number of questions that are being answered at once."""
+
+    __slots__ = ("_at_once", "_bucket", "_under_way")
+
+    def __init__(self, bucket: TokenBucket, at_once: int) -> None:
+        self._bucket = bucket
+        self._at_once = at_once
+        # Shared with what ``adjusted`` makes: whoever began before a change ends after it.
+        self._under_way = [0]
+
+    def begin(self) -> float:
+        """0 when the question may be answered now, and ``end`` is to be called then; else the seconds to wait."""
+        if self._under_way[0] >= self._at_once:
+            return 1.0
+        wait_s = self._bucket.take()
+        if not wait_s:
+            self._under_way[0] += 1
+        return wait_s
+
+    def end(self) -> None:
+        """A question that was begun is answered."""
+        self._under_way[0] -= 1
+
+    def adjusted(self, rate: float, burst: int, at_once: int) -> Reads:
+        """The same with other limits; what is spent and what is under way stays so."""
+        reads = Reads(self._bucket.adjusted(rate, burst), at_once)
+        reads._under_way = self._under_way
+        return reads
 
 
 class MemoryBudget:

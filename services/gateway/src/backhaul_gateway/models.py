@@ -32,9 +32,20 @@ class _Input(BaseModel):
 class LimitsIn(_Input):
     """What is given replaces the present limit."""
 
-    requests_per_second: float | None = Field(None, ge=_LEAST_RATE, le=1_000_000, allow_inf_nan=False)
+    requests_per_second: float | None = Field(
+        None,
+        ge=_LEAST_RATE,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Callbacks, and replays and discards of dead letters.",
+    )
     burst: int | None = Field(None, ge=1, le=10_000_000)
     max_body_bytes: int | None = Field(None, ge=1024, le=4_194_304)
+    reads_per_second: float | None = Field(
+        None, ge=_LEAST_RATE, le=1_000_000, allow_inf_nan=False, description="Calls of /v1 and /api/status."
+    )
+    read_burst: int | None = Field(None, ge=1, le=10_000_000)
+    concurrent_reads: int | None = Field(None, ge=1, le=1000, description="Of these, how many are answered at once.")
 
     def given(self) -> dict[str, Any]:
         """The limits that are not None."""
@@ -149,6 +160,9 @@ class LimitsOut(BaseModel):
     requests_per_second: float
     burst: int
     max_body_bytes: int
+    reads_per_second: float
+    read_burst: int
+    concurrent_reads: int
 
     @classmethod
     def of(cls, limits: Limits) -> LimitsOut:

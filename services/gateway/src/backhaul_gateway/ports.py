@@ -8,6 +8,8 @@ from typing import Protocol
 
 from backhaul_common.tenants import Tenant
 
+from backhaul_gateway.room import LogState
+
 
 class CallbackLog(Protocol):
     """Where callbacks become durable."""
@@ -26,6 +28,10 @@ class TenantStore(Protocol):
 
     async def find(self, tenant_id: str) -> Tenant | None:
         """The tenant as stored now, or None."""
+        ...
+
+    async def owner_of(self, credential_id: str) -> str | None:
+        """The id of the tenant that has the credential, or None."""
         ...
 
     async def page(self, after: str, limit: int) -> list[Tenant]:
@@ -77,6 +83,30 @@ class TenantStreams(Protocol):
 
     async def check_room(self) -> None:
         """Return when it is there and has room for any callback; raises otherwise."""
+        ...
+
+
+class WatchedLog(Protocol):
+    """The callback log as a whole. UNAVAILABLE from every method while it is away."""
+
+    async def state(self) -> LogState:
+        """How full it is now, and of whose messages."""
+        ...
+
+    async def size_of_last(self, subject: str) -> int:
+        """Bytes of the last message of ``subject``; 0 when there is none."""
+        ...
+
+    async def processed_up_to(self) -> int:
+        """The last position up to which everything is processed; 0 when nothing is, or nobody knows."""
+        ...
+
+    async def purge_before(self, seq: int, path: str = "") -> None:
+        """Delete what lies before position ``seq``; of one queue path only, when one is given. Idempotent."""
+        ...
+
+    async def try_to_store(self) -> None:
+        """Return when a message was stored, which is deleted again; raises when it was not."""
         ...
 
 

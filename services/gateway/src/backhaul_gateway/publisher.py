@@ -42,6 +42,8 @@ has timed out meanwhile cannot be taken back from there."""
 
 _ENVELOPE_BYTES = 1024
 """Room for the message's own headers."""
+_HEADER_BYTES = 180
+"""What the headers of a stored message take, about."""
 _RETRY_S = 0.1
 _LEAST_LEFT_S = 0.05
 """What has less time left is refused instead of published: its acknowledgement would come too late."""
@@ -115,7 +117,15 @@ class _Message:
 class GroupCommitPublisher:
     """Stores callbacks in JetStream. All methods belong to the event loop that it was made on."""
 
-    def __init__(self, *, timeout_s: float, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float,
+        metrics: Metrics,
+        tracing: Tracing,
+        on_stored: Callable[[str, int], None] = lambda _, __: None,
+    ) -> None:
+        """``on_stored`` is told the subject and the size of every message that JetStream acknowledged."""
         self._timeout_s = timeout_s
         self._tracing = tracing
         self._publish_seconds = metrics.histogram(PUBLISH_SECONDS)
@@ -133,6 +143,10 @@ class GroupCommitPublisher:
             Repeated(event, component="publisher")
             for event in ("publish_not_sent", "publish_refused", "publish_timed_out")
         )
+        self._on_stored = on_stored
+        self.stored_at = 0.0
+        self.failed_at = 0.0
+        """When a message was last acknowledged, and when one last was not; in the loop's time."""
 
     async def attach(self, client: Client) -> None:
         """Publish over ``client`` from now on; it must not buffer while its connection is away."""
@@ -255,6 +269,8 @@ class GroupCommitPublisher:
         else:
             for trouble in (self._not_sent, self._refused, self._late):
                 trouble.over()
+            self.stored_at = self._loop.time()
+            self._on_stored(message.lane.subject, len(message.payload) + _HEADER_BYTES)
             self._publish_seconds.record((time.time_ns() - message.sent_ns) / 1e9)
             self._publish_callbacks.record(len(message.waiters))
         await self._pump(message.lane)
@@ -275,6 +291,8 @@ class GroupCommitPublisher:
         del self._messages[message.token]
         message.timer.cancel()
         message.lane.in_flight -= 1
+        if error is not None:
+            self.failed_at = self._loop.time()
         if self._tracing.enabled:
             self._trace(message, error)
         for waiter in message.waiters:

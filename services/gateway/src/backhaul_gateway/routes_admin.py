@@ -3,7 +3,7 @@
 # No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response, Security
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
 
 from backhaul_gateway.channels import ChannelRegistry
@@ -20,6 +20,7 @@ from backhaul_gateway.models import (
     TenantPatch,
 )
 from backhaul_gateway.openapi import problems
+from backhaul_gateway.parameters import known_parameters
 from backhaul_gateway.registry import MOST_TENANTS_A_PAGE, TenantRegistry
 
 admin_scheme = HTTPBearer(scheme_name="AdminToken", description="The platform team's token.", auto_error=False)
@@ -29,11 +30,14 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry) -> APIRout
     """The routes over the use cases. ``Edge`` has looked at the admin token before it lets a request come here: FastAPI
     would read the body first."""
 
+    async def parameters(request: Request) -> None:
+        known_parameters(request)
+
     router = APIRouter(
         prefix="/admin/v1/tenants",
         tags=["admin"],
-        dependencies=[Security(admin_scheme)],
-        responses=problems(401, 503),
+        dependencies=[Security(admin_scheme), Depends(parameters)],
+        responses=problems(401, 422, 503),
     )
 
     @router.post("", status_code=201, responses=problems(400, 409, 413, 422))

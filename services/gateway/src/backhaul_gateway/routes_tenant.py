@@ -1,23 +1,27 @@
 """``/api/test``, ``/api/status`` and ``/v1``: what tenants ask. Every answer is about the credential's tenant only."""
 
 # No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
-from backhaul_common.tenants import Tenant
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
-from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
+from backhaul_gateway.admission import Admission
 from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.ingest import label_of
+from backhaul_gateway.lookups import Strangers
 from backhaul_gateway.openapi import problems
+from backhaul_gateway.parameters import known_parameters, with_plus
 from backhaul_gateway.refusals import no_channel
-from backhaul_gateway.state import TenantStates
+from backhaul_gateway.state import TenantState, TenantStates
 from backhaul_gateway.status import ChannelStatus, StatusOut
+from backhaul_gateway.turns import Steps, Turns
 from backhaul_gateway.views import (
     KIND_NAMES,
     CommunicationOut,
@@ -26,13 +30,14 @@ from backhaul_gateway.views import (
     EventPage,
     MessageOut,
     MessagePage,
-    communication_out,
-    dead_letter_out,
-    dead_letter_summary,
-    event_out,
+    communication_json,
+    dead_letter_json,
+    dead_letter_summary_json,
+    event_json,
     kind_value,
-    message_out,
-    message_summary,
+    message_json,
+    message_summary_json,
+    page_json,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +63,17 @@ _DEAD_LETTER = {
     "replayed": pb.DEAD_LETTER_STATE_REPLAYED,
     "discarded": pb.DEAD_LETTER_STATE_DISCARDED,
 }
+_FULFILMENT_FIELD = Query(
+    max_length=64,
+    description=f"One of: {', '.join(_FULFILMENT)}.",
+    json_schema_extra={"enum": ["", *_FULFILMENT]},
+)
+_KIND_FIELD = Query(
+    max_length=64, description=f"One of: {', '.join(KIND_NAMES)}.", json_schema_extra={"enum": ["", *KIND_NAMES]}
+)
+_REPLAY_BYTES = 1024
+"""What a dead letter takes in the callback log when it is sent again, at least; how much it is shows afterwards."""
+
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -70,6 +86,11 @@ def _encodable(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Filter = Annotated[Text, Query(max_length=512)]
+Address = Annotated[
+    Text,
+    AfterValidator(with_plus),
+    Query(max_length=512, description="An address. A plus that was not escaped, and thus came as a blank, is a plus."),
+]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[Text, Query(max_length=2048, description="next_cursor of the page before.")]
 From = Annotated[datetime | None, Query(alias="from", description="RFC 3339; inclusive.")]
@@ -83,19 +104,29 @@ class AccessOut(BaseModel):
     version: str
 
 
-def tenant_router(  # noqa: C901  # a list of routes, each of them flat
+def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
     *,
     credentials: CredentialIndex,
+    strangers: Strangers,
     states: TenantStates,
+    admission: Admission,
     status: ChannelStatus,
     normalizer: "NormalizerServiceAsyncStub",
     version: str,
 ) -> APIRouter:
     """The routes over the normalizer and the status."""
+    turns = Turns()
 
-    async def authenticated(request: Request) -> Tenant:
+    def known(request: Request) -> TenantState | None:
         tenant_id = credentials.from_headers(request.scope["headers"])
-        state = states.get(tenant_id) if tenant_id is not None else None
+        return states.get(tenant_id) if tenant_id is not None else None
+
+    async def authenticated(request: Request) -> TenantState:
+        state = known(request)
+        if state is None:
+            headers = dict(request.scope["headers"])
+            await strangers.credential(None, headers.get(b"x-api-key"), headers.get(b"authorization"))
+            state = known(request)
         if state is None:
             raise credentials.refusal()
         if state.tenant.status != "active":
@@ -103,12 +134,22 @@ def tenant_router(  # noqa: C901  # a list of routes, each of them flat
                 Code.FORBIDDEN, f"The tenant is {state.tenant.status}.", fix="Ask the platform team to activate it."
             )
         request.scope["backhaul.tenant"] = state.tenant.id
-        return state.tenant
+        return state
 
-    caller = Annotated[Tenant, Depends(authenticated)]
+    async def admitted(
+        request: Request, state: Annotated[TenantState, Depends(authenticated)]
+    ) -> AsyncIterator[TenantState]:
+        with admission.reading(state):
+            known_parameters(request)
+            yield state
+
+    async def answer_of(steps: Steps[bytes]) -> Response:
+        return Response(await turns.run(steps), media_type="application/json")
+
+    caller = Annotated[TenantState, Depends(admitted)]
     common: dict[str, Any] = {"tags": ["tenant"], "dependencies": list(_SCHEMES)}
-    api = APIRouter(prefix="/api", **common, responses=problems(401, 403, 503))
-    v1 = APIRouter(prefix="/v1", **common, responses=problems(401, 403, 422, 503, 504))
+    api = APIRouter(prefix="/api", **common, responses=problems(401, 403, 429, 503))
+    v1 = APIRouter(prefix="/v1", **common, responses=problems(401, 403, 422, 429, 503, 504))
     top = APIRouter()
 
     @top.get("/api/test", tags=["operations"])
@@ -119,34 +160,40 @@ def tenant_router(  # noqa: C901  # a list of routes, each of them flat
     @api.get("/status", responses=problems(404, 422))
     async def channel_status(
         request: Request,
-        tenant: caller,
+        by: caller,
         channelLabel: Annotated[str | None, Query(description="The channel's label, in any case. Required.")] = None,  # noqa: ARG001, N803  # the parameter's public name, in any case; read from the raw query
     ) -> StatusOut:
         """The channel's overall state with each part of it. Error without object storage, whatever else works."""
         label = label_of(request.scope["query_string"])
+        state: TenantState | None = by
+        if label and channel_key(label) not in by.tenant.channels:
+            await strangers.channel(by, channel_key(label))
+            state = states.get(by.tenant.id)
+        tenant = (state or by).tenant
         channel = tenant.channels.get(channel_key(label)) if label else None
         if channel is None:
             raise no_channel(tenant, label)
         return await status.of(tenant, channel)
 
-    @v1.get("/messages", name="list_messages")
+    @v1.get("/messages", name="list_messages", response_model=MessagePage)
     async def list_messages(
-        tenant: caller,
+        by: caller,
         channel: Filter = "",
-        state: Annotated[str, Query(max_length=64, description=f"One of: {', '.join(KIND_NAMES)}.")] = "",
-        fulfilment_state: Annotated[str, Query(max_length=64)] = "",
-        recipient: Filter = "",
+        message_id: Annotated[Filter, Query(description="The id, or one of the references, of a message.")] = "",
+        state: Annotated[str, _KIND_FIELD] = "",
+        fulfilment_state: Annotated[str, _FULFILMENT_FIELD] = "",
+        recipient: Address = "",
         communication: Filter = "",
         error_code: Filter = "",
         from_: From = None,
         to: To = None,
         limit: Limit = 50,
         cursor: Cursor = "",
-    ) -> MessagePage:
+    ) -> Response:
         """Messages by the arrival of their first callback, newest first. ``from`` and ``to`` bound that arrival."""
         answer = await normalizer.ListMessages(
             pb.ListMessagesRequest(
-                tenant_id=tenant.id,
+                tenant_id=by.tenant.id,
                 channel=channel_key(channel),
                 state=_kind(state, "state"),
                 fulfilment_state=_one_of(_FULFILMENT, fulfilment_state, "fulfilment_state"),
@@ -157,40 +204,37 @@ def tenant_router(  # noqa: C901  # a list of routes, each of them flat
                 to_us=_microseconds(to),
                 page_size=limit,
                 page_token=cursor,
+                message_id=message_id,
             )
         )
-        return MessagePage(
-            messages=[message_summary(message) for message in answer.messages],
-            next_cursor=answer.next_page_token or None,
-        )
+        return await answer_of(page_json("messages", answer.messages, message_summary_json, answer.next_page_token))
 
-    @v1.get("/messages/{channel}/{message_id:path}", responses=problems(404))
-    async def get_message(tenant: caller, channel: Text, message_id: Text) -> MessageOut:
+    @v1.get("/messages/{channel}/{message_id:path}", responses=problems(404), response_model=MessageOut)
+    async def get_message(by: caller, channel: Text, message_id: Text) -> Response:
         """State and timeline of one message."""
-        return message_out(
-            await normalizer.GetMessage(
-                pb.GetMessageRequest(tenant_id=tenant.id, channel=channel_key(channel), message_id=message_id)
-            )
+        answer = await normalizer.GetMessage(
+            pb.GetMessageRequest(tenant_id=by.tenant.id, channel=channel_key(channel), message_id=message_id)
         )
+        return await answer_of(message_json(answer))
 
-    @v1.get("/events")
+    @v1.get("/events", response_model=EventPage)
     async def list_events(
-        tenant: caller,
+        by: caller,
         channel: Filter = "",
-        kind: Annotated[str, Query(max_length=64, description=f"One of: {', '.join(KIND_NAMES)}.")] = "",
-        message_id: Filter = "",
-        recipient: Filter = "",
+        kind: Annotated[str, _KIND_FIELD] = "",
+        message_id: Annotated[Filter, Query(description="Of one message; needs channel too.")] = "",
+        recipient: Address = "",
         communication: Filter = "",
         error_code: Filter = "",
         from_: From = None,
         to: To = None,
         limit: Limit = 50,
         cursor: Cursor = "",
-    ) -> EventPage:
+    ) -> Response:
         """Events by arrival, newest first. ``from`` and ``to`` bound the arrival."""
         answer = await normalizer.ListEvents(
             pb.ListEventsRequest(
-                tenant_id=tenant.id,
+                tenant_id=by.tenant.id,
                 channel=channel_key(channel),
                 kind=_kind(kind, "kind"),
                 message_id=message_id,
@@ -203,58 +247,61 @@ def tenant_router(  # noqa: C901  # a list of routes, each of them flat
                 page_token=cursor,
             )
         )
-        return EventPage(
-            events=[event_out(event) for event in answer.events], next_cursor=answer.next_page_token or None
-        )
+        return await answer_of(page_json("events", answer.events, event_json, answer.next_page_token))
 
-    @v1.get("/communications/{communication_id:path}", responses=problems(404))
-    async def get_communication(tenant: caller, communication_id: Text) -> CommunicationOut:
+    @v1.get("/communications/{communication_id:path}", responses=problems(404), response_model=CommunicationOut)
+    async def get_communication(by: caller, communication_id: Text) -> Response:
         """Counts of one communication."""
         answer = await normalizer.GetCommunication(
-            pb.GetCommunicationRequest(tenant_id=tenant.id, communication_id=communication_id)
+            pb.GetCommunicationRequest(tenant_id=by.tenant.id, communication_id=communication_id)
         )
-        return communication_out(answer.communication)
+        return await answer_of(communication_json(answer.communication))
 
-    @v1.get("/dead-letters")
+    @v1.get("/dead-letters", response_model=DeadLetterPage)
     async def list_dead_letters(
-        tenant: caller,
+        by: caller,
         channel: Filter = "",
         state: Literal["", "open", "replayed", "discarded"] = "",
         limit: Limit = 50,
         cursor: Cursor = "",
-    ) -> DeadLetterPage:
+    ) -> Response:
         """What could not be read, newest first."""
         answer = await normalizer.ListDeadLetters(
             pb.ListDeadLettersRequest(
-                tenant_id=tenant.id,
+                tenant_id=by.tenant.id,
                 channel=channel_key(channel),
                 state=_one_of(_DEAD_LETTER, state, "state"),
                 page_size=limit,
                 page_token=cursor,
             )
         )
-        return DeadLetterPage(
-            dead_letters=[dead_letter_summary(letter) for letter in answer.dead_letters],
-            next_cursor=answer.next_page_token or None,
+        return await answer_of(
+            page_json("dead_letters", answer.dead_letters, dead_letter_summary_json, answer.next_page_token)
         )
 
-    @v1.get("/dead-letters/{dead_letter_id}", responses=problems(404))
-    async def get_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
+    @v1.get("/dead-letters/{dead_letter_id}", responses=problems(404), response_model=DeadLetterOut)
+    async def get_dead_letter(by: caller, dead_letter_id: Text) -> Response:
         """One dead letter with its callback."""
-        answer = await normalizer.GetDeadLetter(pb.GetDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id))
-        return dead_letter_out(answer.dead_letter)
+        answer = await normalizer.GetDeadLetter(pb.GetDeadLetterRequest(tenant_id=by.tenant.id, id=dead_letter_id))
+        return await answer_of(dead_letter_json(answer.dead_letter))
 
-    @v1.post("/dead-letters/{dead_letter_id}/replay", responses=problems(404, 409))
-    async def replay_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
-        """Send it through once more."""
-        answer = await normalizer.ReplayDeadLetter(pb.ReplayDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id))
-        return dead_letter_out(answer.dead_letter)
+    @v1.post("/dead-letters/{dead_letter_id}/replay", responses=problems(404, 409), response_model=DeadLetterOut)
+    async def replay_dead_letter(by: caller, dead_letter_id: Text) -> Response:
+        """Send it through once more. Counts as a callback of the tenant's rate."""
+        admission.callback(by, _REPLAY_BYTES)
+        answer = await normalizer.ReplayDeadLetter(
+            pb.ReplayDeadLetterRequest(tenant_id=by.tenant.id, id=dead_letter_id)
+        )
+        return await answer_of(dead_letter_json(answer.dead_letter))
 
-    @v1.post("/dead-letters/{dead_letter_id}/discard", responses=problems(404, 409))
-    async def discard_dead_letter(tenant: caller, dead_letter_id: Text) -> DeadLetterOut:
-        """Close it without processing it."""
-        answer = await normalizer.DiscardDeadLetter(pb.DiscardDeadLetterRequest(tenant_id=tenant.id, id=dead_letter_id))
-        return dead_letter_out(answer.dead_letter)
+    @v1.post("/dead-letters/{dead_letter_id}/discard", responses=problems(404, 409), response_model=DeadLetterOut)
+    async def discard_dead_letter(by: caller, dead_letter_id: Text) -> Response:
+        """Close it without processing it. Counts as a callback of the tenant's rate."""
+        admission.callback(by, 0)
+        answer = await normalizer.DiscardDeadLetter(
+            pb.DiscardDeadLetterRequest(tenant_id=by.tenant.id, id=dead_letter_id)
+        )
+        return await answer_of(dead_letter_json(answer.dead_letter))
 
     top.include_router(api)
     top.include_router(v1)

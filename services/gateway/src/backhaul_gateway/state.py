@@ -7,14 +7,17 @@ from functools import partial
 
 from backhaul_channels.adapter import Adapter, Answer, InvalidSecretError, RawCallback, Refusal, Verifier
 from backhaul_common.logs import get_logger
-from backhaul_common.names import callbacks_subject
+from backhaul_common.names import callbacks_subject, queue_path_key
 from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Tenant
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_CALLBACK, Callback
 from pydantic import ValidationError
 
 from backhaul_gateway.auth import CREDENTIAL_HEADERS
-from backhaul_gateway.limits import TokenBucket
+from backhaul_gateway.limits import Reads, TokenBucket
+
+_LOOKS_PER_SECOND = 5.0
+_LOOKS_AT_ONCE = 10
 
 NO_CONTENT = 204
 
@@ -88,11 +91,22 @@ class ChannelState:
 class TenantState:
     """One tenant, ready for requests. Verifiers are made when a channel is first used."""
 
-    __slots__ = ("_channels", "_prepare", "bucket", "tenant")
+    __slots__ = ("_channels", "_prepare", "bucket", "looks", "path", "reads", "tenant")
 
-    def __init__(self, tenant: Tenant, bucket: TokenBucket, prepare: Callable[[Tenant, Channel], ChannelState]) -> None:
+    def __init__(
+        self,
+        tenant: Tenant,
+        bucket: TokenBucket,
+        reads: Reads,
+        looks: TokenBucket,
+        prepare: Callable[[Tenant, Channel], ChannelState],
+    ) -> None:
         self.tenant = tenant
+        self.path = queue_path_key(tenant.queue_path)
         self.bucket = bucket
+        self.reads = reads
+        self.looks = looks
+        """How often the database is asked about a channel that is not known here."""
         self._prepare = prepare
         self._channels: dict[str, ChannelState] = {}
 
@@ -130,14 +144,19 @@ class TenantStates:
             self._refused = {key: count for key, count in self._refused.items() if key[0] != tenant_id}
             before = None
         if tenant is None:
+            for key in [key for key in self._refused if key[0] == tenant_id]:
+                del self._refused[key]
             return
         limits = tenant.limits
-        bucket = (
-            before.bucket.adjusted(limits.requests_per_second, limits.burst)
-            if before is not None
-            else TokenBucket(limits.requests_per_second, limits.burst, self._clock)
-        )
-        self._states[tenant_id] = TenantState(tenant, bucket, self._prepare)
+        if before is not None:
+            bucket = before.bucket.adjusted(limits.requests_per_second, limits.burst)
+            reads = before.reads.adjusted(limits.reads_per_second, limits.read_burst, limits.concurrent_reads)
+            looks = before.looks
+        else:
+            bucket = TokenBucket(limits.requests_per_second, limits.burst, self._clock)
+            reads = Reads(TokenBucket(limits.reads_per_second, limits.read_burst, self._clock), limits.concurrent_reads)
+            looks = TokenBucket(_LOOKS_PER_SECOND, _LOOKS_AT_ONCE, self._clock)
+        self._states[tenant_id] = TenantState(tenant, bucket, reads, looks, self._prepare)
 
     def refused(self, tenant_id: str, key: str) -> int:
         """Requests of a channel that failed verification since this process started."""

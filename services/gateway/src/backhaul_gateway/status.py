@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Literal
 
 from backhaul_channels.adapter import RawCallback
+from backhaul_common.errors import BackhaulError
+from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Channel, Tenant, VerificationMode
 from pydantic import BaseModel
 
@@ -19,6 +21,7 @@ from backhaul_gateway.ports import ObjectStorage, TenantStreams
 from backhaul_gateway.state import TenantStates
 
 _TIMEOUT_S = 2.5
+_NOT_REACHABLE = "not reachable"
 
 _UNUSABLE = ("secret_unreadable", "provider_unknown")
 """Codes of refusals that are the channel's fault, whatever a request holds. A missing secret is one too, but only where
@@ -98,9 +101,11 @@ class ChannelStatus:
             last_seen = await self._streams.last_callback_at(tenant, channel.key)
 
         queue, store, storage, callbacks = await asyncio.gather(
-            _problem(self._streams.check_room), _problem(self._check_store), _problem(self._object_storage.check),
-            _problem(ask_last),
-        )  # fmt: skip
+            _problem("queue", self._streams.check_room),
+            _problem("store", self._check_store),
+            _problem("object_storage", self._object_storage.check),
+            _problem("callbacks", ask_last),
+        )
         unverifiable = self._unverifiable(tenant, channel)
         parts = Parts(
             queue=Part(state=_state(queue), detail=queue),
@@ -142,12 +147,17 @@ def _state(problem: str | None) -> State:
     return "OK" if problem is None else "Error"
 
 
-async def _problem(check: Callable[[], Awaitable[None]]) -> str | None:
+async def _problem(part: str, check: Callable[[], Awaitable[None]]) -> str | None:
+    log = get_logger(component="status")
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await check()
     except TimeoutError:
         return "no answer in time"
+    except BackhaulError as exc:
+        return exc.message
     except Exception as exc:  # noqa: BLE001  # a part may fail in any way, and each means Error
-        return getattr(exc, "message", "") or str(exc) or type(exc).__name__
+        # Tenants are shown this. What a driver says names hosts and ports, and is for the platform team alone.
+        log.warning("part_not_reachable", part=part, error=repr(exc))
+        return _NOT_REACHABLE
     return None

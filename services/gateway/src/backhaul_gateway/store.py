@@ -11,6 +11,7 @@ from backhaul_common.tenants import Tenant
 from pymongo.errors import DuplicateKeyError
 
 _QUEUE_PATH_INDEX = "queue_path_key_unique"
+_CREDENTIALS_INDEX = "credentials_id"
 
 
 class MongoTenantStore:
@@ -22,10 +23,11 @@ class MongoTenantStore:
         self._prepared = False
 
     async def prepare(self) -> None:
-        """Create the unique index. Idempotent."""
+        """Create the indexes. Idempotent."""
         await self._format.ensure()
         async with translated():
             await self._collection.create_index("queue_path_key", unique=True, name=_QUEUE_PATH_INDEX)
+            await self._collection.create_index("credentials.id", name=_CREDENTIALS_INDEX)
         self._prepared = True
 
     async def insert(self, tenant: Tenant) -> None:
@@ -58,6 +60,12 @@ class MongoTenantStore:
         async with translated():
             document = await self._collection.find_one({"_id": tenant_id})
         return Tenant.from_document(document) if document is not None else None
+
+    async def owner_of(self, credential_id: str) -> str | None:
+        """See ``TenantStore``."""
+        async with translated():
+            document = await self._collection.find_one({"credentials.id": credential_id}, {"_id": 1})
+        return str(document["_id"]) if document is not None else None
 
     async def page(self, after: str, limit: int) -> list[Tenant]:
         """See ``TenantStore``."""

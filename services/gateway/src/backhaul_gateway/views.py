@@ -1,18 +1,24 @@
-"""The normalizer's protobuf as the tenants' JSON. Pure functions; enums in lower words, times in RFC 3339."""
+"""The normalizer's protobuf as the tenants' JSON. Pure functions; enums in lower words, times in RFC 3339.
+
+The models describe what is answered, for OpenAPI; the functions write it, in steps.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
-from urllib.parse import parse_qsl
+from typing import Any, Literal, TypeVar
 
+import orjson
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2
 from pydantic import BaseModel
+
+from backhaul_gateway.rawdata import Format, base64_of, data_of, text_of
+from backhaul_gateway.turns import Steps
+
+Row = TypeVar("Row")
 
 FULFILMENT_NAMES: dict[int, str] = {
     normalizer_pb2.FULFILMENT_STATE_QUEUED: "Queued",
@@ -38,8 +44,9 @@ _VERIFICATION_NAMES = _words(callback_pb2.Verification.items(), "VERIFICATION_")
 KIND_NAMES = tuple(_KINDS_BY_NAME)
 """What may stand for a kind or a state."""
 
+_BASIS_NAMES = {event_pb2.TIME_BASIS_ARRIVAL: "arrival", event_pb2.TIME_BASIS_PROVIDER: "provider"}
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DEEPEST = 64
 
 
 class NameValue(BaseModel):
@@ -50,7 +57,9 @@ class NameValue(BaseModel):
 
 
 class EventOut(BaseModel):
-    """One normalised fact. ``data`` is the provider's own event: a JSON value, a form's fields, or base64."""
+    """One normalised fact. ``data`` is the provider's own event: its JSON as it came, a form's fields,
+    or base64. ``occurred_at_basis`` says whose word ``occurred_at`` is: the provider's, or the arrival's when it gave
+    none. Of two with one id the higher ``revision`` counts."""
 
     id: str
     channel: str
@@ -65,20 +74,36 @@ class EventOut(BaseModel):
     error_text: str
     text: str
     occurred_at: str | None
+    occurred_at_basis: Literal["arrival", "provider"] | None
     received_at: str | None
     source: str
     verification: str
     invalid_recipient: bool
+    by_machine: bool
+    revision: int
+    references: list[str]
     vars: list[NameValue]
     attributes: list[NameValue]
-    data_format: Literal["json", "form", "base64"]
+    data_format: Format
     data: Any
     callback_id: str
     traceparent: str
 
 
+class EngagementOut(BaseModel):
+    """Openings and clicks, by people and by machines. ``unique_…`` counts messages: of one message, 0 or 1."""
+
+    opened: int
+    opened_by_machine: int
+    unique_opened: int
+    clicked: int
+    clicked_by_machine: int
+    unique_clicked: int
+
+
 class MessageSummary(BaseModel):
-    """What was sent to one recipient. ``fulfilment_state`` is null for an inbound message."""
+    """What was sent to one recipient. ``fulfilment_state`` is null for an inbound message. ``references`` are texts by
+    which it is found as well, and which other messages may share."""
 
     channel: str
     message_id: str
@@ -91,6 +116,8 @@ class MessageSummary(BaseModel):
     error_code: str
     error_text: str
     event_count: int
+    engagement: EngagementOut
+    references: list[str]
     created_at: str | None
     last_event_at: str | None
 
@@ -124,6 +151,7 @@ class CommunicationOut(BaseModel):
     fulfilment: dict[str, int]
     events: dict[str, int]
     messages: int
+    engagement: EngagementOut
     created_at: str | None
     last_event_at: str | None
 
@@ -189,57 +217,70 @@ def kind_value(name: str) -> int | None:
     return _KINDS_BY_NAME.get(name.lower())
 
 
-def event_out(event: event_pb2.Event) -> EventOut:
-    """One event."""
-    data_format, data = data_of(event.raw)
-    return EventOut(
-        id=event.id,
-        channel=event.channel,
-        provider=event.provider,
-        kind=kind_name(event.kind),
-        provider_status=event.provider_status,
-        message_id=event.message_id,
-        recipient=event.recipient,
-        sender=event.sender,
-        communication_id=event.communication_id,
-        error_code=event.error_code,
-        error_text=event.error_text,
-        text=event.text,
-        occurred_at=time_of(event.occurred_at_us),
-        received_at=time_of(event.received_at_us),
-        source=_SOURCE_NAMES.get(event.source, "unknown"),
-        verification=_VERIFICATION_NAMES.get(event.verification, "unknown"),
-        invalid_recipient=event.invalid_recipient,
-        vars=_pairs(event.vars),
-        attributes=_pairs(event.attributes),
-        data_format=data_format,
-        data=data,
-        callback_id=event.callback_id,
-        traceparent=event.traceparent,
+def event_json(event: event_pb2.Event) -> Steps[bytes]:
+    """One event, an ``EventOut``."""
+    data_format, data = yield from data_of(event.raw)
+    return orjson.dumps(
+        {
+            "id": event.id,
+            "channel": event.channel,
+            "provider": event.provider,
+            "kind": kind_name(event.kind),
+            "provider_status": event.provider_status,
+            "message_id": event.message_id,
+            "recipient": event.recipient,
+            "sender": event.sender,
+            "communication_id": event.communication_id,
+            "error_code": event.error_code,
+            "error_text": event.error_text,
+            "text": event.text,
+            "occurred_at": time_of(event.occurred_at_us),
+            "occurred_at_basis": _BASIS_NAMES.get(event.occurred_at_basis),
+            "received_at": time_of(event.received_at_us),
+            "source": _SOURCE_NAMES.get(event.source, "unknown"),
+            "verification": _VERIFICATION_NAMES.get(event.verification, "unknown"),
+            "invalid_recipient": event.invalid_recipient,
+            "by_machine": event.by_machine,
+            "revision": event.revision,
+            "references": list(event.references),
+            "vars": _pairs(event.vars),
+            "attributes": _pairs(event.attributes),
+            "data_format": data_format,
+            "data": orjson.Fragment(data),
+            "callback_id": event.callback_id,
+            "traceparent": event.traceparent,
+        }
     )
 
 
-def message_summary(message: normalizer_pb2.Message) -> MessageSummary:
-    """One message without its timeline."""
-    return MessageSummary(**_message_fields(message))
+def message_summary_json(message: normalizer_pb2.Message) -> Steps[bytes]:
+    """One message without its timeline, a ``MessageSummary``."""
+    yield
+    return orjson.dumps(_message_fields(message))
 
 
-def message_out(answer: normalizer_pb2.GetMessageResponse) -> MessageOut:
-    """One message with its timeline."""
-    union: dict[tuple[str, str], NameValue] = {}
+def message_json(answer: normalizer_pb2.GetMessageResponse) -> Steps[bytes]:
+    """One message with its timeline, a ``MessageOut``."""
+    union: dict[tuple[str, str], None] = {}
+    timeline = []
     for event in answer.timeline:
         for pair in event.vars:
-            union.setdefault((pair.name, pair.value), NameValue(name=pair.name, value=pair.value))
-    return MessageOut(
-        **_message_fields(answer.message),
-        vars=list(union.values()),
-        timeline=[event_out(event) for event in answer.timeline],
-        timeline_truncated=answer.truncated,
+            union.setdefault((pair.name, pair.value))
+        timeline.append(orjson.Fragment((yield from event_json(event))))
+        yield
+    return orjson.dumps(
+        {
+            **_message_fields(answer.message),
+            "vars": [{"name": name, "value": value} for name, value in union],
+            "timeline": timeline,
+            "timeline_truncated": answer.truncated,
+        }
     )
 
 
-def communication_out(communication: normalizer_pb2.Communication) -> CommunicationOut:
-    """The counts, with a zero for every fulfilment state that no message is in."""
+def communication_json(communication: normalizer_pb2.Communication) -> Steps[bytes]:
+    """The counts, a ``CommunicationOut``: with a zero for every fulfilment state that no message is in."""
+    yield
     fulfilment = dict.fromkeys(FULFILMENT_NAMES.values(), 0)
     for entry in communication.fulfilment:
         if entry.state in FULFILMENT_NAMES:
@@ -247,55 +288,38 @@ def communication_out(communication: normalizer_pb2.Communication) -> Communicat
     events: dict[str, int] = {}
     for count in communication.events:
         events[kind_name(count.kind)] = events.get(kind_name(count.kind), 0) + count.count
-    return CommunicationOut(
-        id=communication.id,
-        fulfilment=fulfilment,
-        events=events,
-        messages=communication.messages,
-        created_at=time_of(communication.created_at_us),
-        last_event_at=time_of(communication.last_event_at_us),
+    return orjson.dumps(
+        {
+            "id": communication.id,
+            "fulfilment": fulfilment,
+            "events": events,
+            "messages": communication.messages,
+            "engagement": _engagement(communication.engagement),
+            "created_at": time_of(communication.created_at_us),
+            "last_event_at": time_of(communication.last_event_at_us),
+        }
     )
 
 
-def dead_letter_summary(letter: normalizer_pb2.DeadLetter) -> DeadLetterSummary:
-    """One dead letter without its callback."""
-    return DeadLetterSummary(**_dead_letter_fields(letter))
+def dead_letter_summary_json(letter: normalizer_pb2.DeadLetter) -> Steps[bytes]:
+    """One dead letter without its callback, a ``DeadLetterSummary``."""
+    yield
+    return orjson.dumps(_dead_letter_fields(letter))
 
 
-def dead_letter_out(letter: normalizer_pb2.DeadLetter) -> DeadLetterOut:
-    """One dead letter with its callback."""
-    callback = _callback_out(letter.callback) if letter.HasField("callback") else None
-    return DeadLetterOut(**_dead_letter_fields(letter), callback=callback)
+def dead_letter_json(letter: normalizer_pb2.DeadLetter) -> Steps[bytes]:
+    """One dead letter with its callback, a ``DeadLetterOut``."""
+    callback = orjson.Fragment((yield from _callback_json(letter.callback))) if letter.HasField("callback") else None
+    return orjson.dumps({**_dead_letter_fields(letter), "callback": callback})
 
 
-def data_of(raw: bytes) -> tuple[Literal["json", "form", "base64"], Any]:
-    """A provider's event for people: parsed where that is safe, base64 where it is not.
-
-    What is stored came from outside. Numbers that JSON does not have, nesting that would exhaust the stack of whoever
-    reads the answer, and text that is not UTF-8 are not passed on as data.
-    """
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return "base64", base64.b64encode(raw).decode()
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-        except (ValueError, RecursionError):
-            return "base64", base64.b64encode(raw).decode()
-        if _is_plain(value):
-            return "json", value
-    elif "=" in text:
-        fields: dict[str, Any] = {}
-        for name, value in parse_qsl(text, keep_blank_values=True, errors="replace"):
-            if name not in fields:
-                fields[name] = value
-            elif isinstance(fields[name], list):
-                fields[name].append(value)
-            else:
-                fields[name] = [fields[name], value]
-        return "form", fields
-    return "base64", base64.b64encode(raw).decode()
+def page_json(name: str, rows: Iterable[Row], encode: Callable[[Row], Steps[bytes]], next_cursor: str) -> Steps[bytes]:
+    """A page of ``rows``, under ``name``."""
+    encoded = []
+    for row in rows:
+        encoded.append(orjson.Fragment((yield from encode(row))))
+        yield
+    return orjson.dumps({name: encoded, "next_cursor": next_cursor or None})
 
 
 def _message_fields(message: normalizer_pb2.Message) -> dict[str, Any]:
@@ -311,6 +335,8 @@ def _message_fields(message: normalizer_pb2.Message) -> dict[str, Any]:
         "error_code": message.error_code,
         "error_text": message.error_text,
         "event_count": message.event_count,
+        "engagement": _engagement(message.engagement),
+        "references": list(message.references),
         "created_at": time_of(message.created_at_us),
         "last_event_at": time_of(message.last_event_at_us),
     }
@@ -334,49 +360,31 @@ def dead_letter_state_name(state: int) -> str:
     return _DEAD_LETTER_NAMES.get(state, "unknown")
 
 
-def _callback_out(callback: callback_pb2.Callback) -> CallbackOut:
+def _callback_json(callback: callback_pb2.Callback) -> Steps[bytes]:
     headers = []
     for line in callback.headers.decode("latin-1").split("\r\n"):
         name, colon, value = line.partition(": ")
         if colon:
-            headers.append(NameValue(name=name, value=value))
-    return CallbackOut(
-        id=callback.id,
-        method=callback.method,
-        url=callback.url,
-        headers=headers,
-        body_base64=base64.b64encode(callback.body).decode(),
-        body_text=callback.body.decode("utf-8", "replace"),
-        received_at=time_of(callback.received_at_us),
-        source=_SOURCE_NAMES.get(callback.source, "unknown"),
-        verification=_VERIFICATION_NAMES.get(callback.verification, "unknown"),
-        traceparent=callback.traceparent,
+            headers.append({"name": name, "value": value})
+    return orjson.dumps(
+        {
+            "id": callback.id,
+            "method": callback.method,
+            "url": callback.url,
+            "headers": headers,
+            "body_base64": orjson.Fragment((yield from base64_of(callback.body))),
+            "body_text": orjson.Fragment((yield from text_of(callback.body))),
+            "received_at": time_of(callback.received_at_us),
+            "source": _SOURCE_NAMES.get(callback.source, "unknown"),
+            "verification": _VERIFICATION_NAMES.get(callback.verification, "unknown"),
+            "traceparent": callback.traceparent,
+        }
     )
 
 
-def _pairs(pairs: Iterable[event_pb2.Attribute]) -> list[NameValue]:
-    return [NameValue(name=pair.name, value=pair.value) for pair in pairs]
+def _pairs(pairs: Iterable[event_pb2.Attribute]) -> list[dict[str, str]]:
+    return [{"name": pair.name, "value": pair.value} for pair in pairs]
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is too large")
-    return value
-
-
-def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether ``value`` can be answered as JSON: not nested beyond reason, no lone surrogates."""
-    if depth > _DEEPEST:
-        return False
-    if isinstance(value, dict):
-        return all(_is_plain(key, depth) and _is_plain(item, depth + 1) for key, item in value.items())
-    if isinstance(value, list):
-        return all(_is_plain(item, depth + 1) for item in value)
-    if isinstance(value, str):
-        return not any("\ud800" <= character <= "\udfff" for character in value)
-    return True
+def _engagement(engagement: normalizer_pb2.Engagement) -> dict[str, int]:
+    return {name: getattr(engagement, name) for name in EngagementOut.model_fields}

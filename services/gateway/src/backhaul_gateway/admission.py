@@ -1,0 +1,74 @@
+"""The one door to what all tenants share: whoever spends some of it asks here first, whichever way a request came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.logs import get_logger
+from backhaul_common.metrics import RATE_LIMITED, Metrics
+
+from backhaul_gateway.room import CallbackRoom
+from backhaul_gateway.state import TenantState
+
+_REPEAT = "Repeat the request after the time in Retry-After."
+_OVER_SHARE_S = 5.0
+
+
+class OverShareError(BackhaulError):
+    """The tenant fills its share of the callback log. Never a 4xx: providers drop what is answered with one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Code.UNAVAILABLE,
+            "The tenant's share of the callback log is full.",
+            fix="Repeat the request later; what is processed makes room.",
+            retry_after_s=_OVER_SHARE_S,
+        )
+
+
+class Admission:
+    """Rates, questions at once, and shares of the callback log."""
+
+    def __init__(self, room: CallbackRoom, metrics: Metrics) -> None:
+        self._room = room
+        self._rate_limited = metrics.counter(RATE_LIMITED)
+        self._log = get_logger(component="admission")
+
+    def callback(self, state: TenantState, size: int) -> None:
+        """One message of about ``size`` bytes for the log may pass: a callback, or a dead letter that is sent again.
+
+        Raises RATE_LIMITED, or OverShareError.
+        """
+        wait_s = state.bucket.take()
+        if wait_s:
+            self._rate_limited.add(state.tenant.id)
+            raise BackhaulError(
+                Code.RATE_LIMITED,
+                f"The tenant's limit is {state.tenant.limits.requests_per_second:g} requests a second.",
+                fix=_REPEAT,
+                retry_after_s=wait_s,
+            )
+        if not self._room.admits(state.path, size):
+            if self._room.refused(state.path, size):
+                self._log.warning("callback_log_share_full", tenant=state.tenant.id)
+            raise OverShareError
+
+    @contextmanager
+    def reading(self, state: TenantState) -> Iterator[None]:
+        """Around the answer to a question; raises RATE_LIMITED."""
+        reads, limits = state.reads, state.tenant.limits
+        wait_s = reads.begin()
+        if wait_s:
+            self._rate_limited.add(state.tenant.id)
+            raise BackhaulError(
+                Code.RATE_LIMITED,
+                f"The tenant's limit is {limits.reads_per_second:g} reads a second, {limits.concurrent_reads} at once.",
+                fix=_REPEAT,
+                retry_after_s=wait_s,
+            )
+        try:
+            yield
+        finally:
+            reads.end()

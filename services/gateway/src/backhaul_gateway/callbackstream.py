@@ -1,0 +1,95 @@
+"""The CALLBACKS stream as a whole: how full it is, what of it is processed, and whether it stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import nats.errors
+from backhaul_common.ids import new_callback_id
+from backhaul_common.names import (
+    CALLBACKS_STREAM,
+    CALLBACKS_SUBJECTS,
+    CANARY_SUBJECT,
+    NORMALIZER_CONSUMER,
+    callbacks_of,
+)
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy
+from nats.js.errors import NotFoundError
+
+from backhaul_gateway.broker import translated
+from backhaul_gateway.room import LogState
+
+_TIMEOUT_S = 2.0
+_CANARY = b"\x00" * 4096
+"""As large as a usual callback: where it finds room, most of them do."""
+
+
+class CallbackStream:
+    """A ``WatchedLog``."""
+
+    def __init__(self, connected: Callable[[], Client]) -> None:
+        """``connected`` gives the connection, or raises UNAVAILABLE."""
+        self._connected = connected
+
+    def _js(self) -> JetStreamContext:
+        return self._connected().jetstream(timeout=_TIMEOUT_S)
+
+    async def state(self) -> LogState:
+        """See ``WatchedLog``."""
+        js = self._js()
+        async with translated():
+            info = await js.stream_info(CALLBACKS_STREAM, subjects_filter=CALLBACKS_SUBJECTS)
+        limit = info.config.max_bytes or 0
+        return LogState(
+            limit=max(0, limit),
+            bytes=info.state.bytes,
+            messages=info.state.messages,
+            first_seq=info.state.first_seq,
+            subjects=info.state.subjects or {},
+        )
+
+    async def size_of_last(self, subject: str) -> int:
+        """See ``WatchedLog``."""
+        js = self._js()
+        async with translated():
+            try:
+                message = await js.get_last_msg(CALLBACKS_STREAM, subject)
+            except NotFoundError:
+                return 0
+        return len(message.data or b"") + len(message.hdrs or b"") + len(subject)
+
+    async def processed_up_to(self) -> int:
+        """See ``WatchedLog``."""
+        js = self._js()
+        async with translated():
+            try:
+                consumers = await js.consumers_info(CALLBACKS_STREAM)
+            except NotFoundError:
+                return 0
+        # Whoever else reads the stream with acknowledgements has a say; whoever only looks has none.
+        floors = {
+            consumer.name: consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
+            for consumer in consumers
+            if consumer.config.durable_name and consumer.config.ack_policy != AckPolicy.NONE
+        }
+        return min(floors.values()) if NORMALIZER_CONSUMER in floors else 0
+
+    async def purge_before(self, seq: int, path: str = "") -> None:
+        """See ``WatchedLog``."""
+        js = self._js()
+        async with translated():
+            await js.purge_stream(CALLBACKS_STREAM, seq=seq, subject=callbacks_of(path) if path else None)
+
+    async def try_to_store(self) -> None:
+        """See ``WatchedLog``."""
+        js = self._js()
+        async with translated():
+            ack = await js.publish(
+                CANARY_SUBJECT, _CANARY, stream=CALLBACKS_STREAM, headers={"Nats-Msg-Id": f"canary-{new_callback_id()}"}
+            )
+            # It was stored, which was the question. What is not deleted is left out by whoever processes callbacks.
+            with suppress(nats.errors.Error, OSError):
+                await js.delete_msg(CALLBACKS_STREAM, ack.seq)

@@ -1,0 +1,52 @@
+"""Query parameters: what is not one is refused by name, and what the encoding of URLs does to addresses is undone."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+
+from backhaul_gateway.problems import FieldError, ProblemError
+
+_ANY_CASE = frozenset({"channellabel"})
+"""Parameters whose names are written in any case, as in the addresses that providers are given."""
+
+_MOST_NAMED = 10
+_PLUS = re.compile(r"(^|:) (?=[0-9])")
+
+
+def known_parameters(request: Request) -> None:
+    """Refuse, with INVALID_ARGUMENT, a query that holds a name that the request's route does not have."""
+    query: bytes = request.scope["query_string"]
+    if not query:
+        return
+    dependant: Dependant = request.scope["route"].dependant
+    names = [field.alias for field in dependant.query_params]
+    errors = []
+    for name in dict.fromkeys(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)):
+        if name in names or (name.lower() in _ANY_CASE and any(name.lower() == own.lower() for own in names)):
+            continue
+        shown = name[:64]
+        close = difflib.get_close_matches(shown.lower(), names, n=1)
+        if close:
+            fix = f"Did you mean {close[0]}?"
+        else:
+            fix = f"Use one of: {', '.join(names)}." if names else "Leave the query out."
+        errors.append(FieldError(shown, f"There is no parameter {shown!r} here.", fix))
+    if errors:
+        raise ProblemError(f"The query holds what is no parameter here: {errors[0]['field']!r}.", errors[:_MOST_NAMED])
+
+
+def with_plus(address: str) -> str:
+    """``address`` with the pluses that came as blanks: a plus in a query that is not escaped means a blank.
+
+    A phone number begins with it, behind a scheme or not; in an e-mail address, which has no blanks, it may be anywhere
+    before the @.
+    """
+    if "@" in address:
+        local, _, domain = address.rpartition("@")
+        return f"{local.replace(' ', '+')}@{domain}"
+    return _PLUS.sub(r"\1+", address)

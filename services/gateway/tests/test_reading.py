@@ -1,0 +1,267 @@
+"""What tenants ask: how much of it, with which parameters, and what others notice of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from backhaul_gateway.parameters import with_plus
+from backhaul_local.nats_server import NatsServer
+from backhaul_proto.event.v1.event_pb2 import Event
+from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
+
+if TYPE_CHECKING:
+    from conftest import GatewayFactory, Running, Tenant
+
+
+class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
+    """Answers with what a test gave it, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.events: list[Event] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def ListEvents(self, request: Any, context: Any) -> pb.ListEventsResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        await self.may_answer.wait()
+        return pb.ListEventsResponse(events=self.events)
+
+    async def ListMessages(self, request: Any, context: Any) -> pb.ListMessagesResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        return pb.ListMessagesResponse(messages=[pb.Message(message_id="SM1")])
+
+    async def GetMessage(self, request: Any, context: Any) -> pb.GetMessageResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        return pb.GetMessageResponse(message=pb.Message(message_id="SM1"), timeline=self.events)
+
+    async def ReplayDeadLetter(self, request: Any, context: Any) -> pb.ReplayDeadLetterResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        return pb.ReplayDeadLetterResponse(dead_letter=pb.DeadLetter(id=request.id))
+
+    async def DiscardDeadLetter(self, request: Any, context: Any) -> pb.DiscardDeadLetterResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        return pb.DiscardDeadLetterResponse(dead_letter=pb.DeadLetter(id=request.id))
+
+
+@asynccontextmanager
+async def reading(factory: GatewayFactory, nats_url: str) -> AsyncIterator[tuple[Running, FakeNormalizer]]:
+    normalizer = FakeNormalizer()
+    server = grpc.aio.server()
+    normalizer_pb2_grpc.add_NormalizerServiceServicer_to_server(normalizer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with factory(nats_url, gateway_normalizer_target=f"127.0.0.1:{port}") as gateway:
+            yield gateway, normalizer
+    finally:
+        normalizer.may_answer.set()
+        await server.stop(0)
+
+
+def headers(tenant: Tenant) -> dict[str, str]:
+    return {"X-Api-Key": tenant.api_key}
+
+
+async def test_reads_have_a_rate_of_their_own(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, _):
+        limits = {"reads_per_second": 0.01, "read_burst": 3, "concurrent_reads": 2}
+        acme, other = await gateway.tenant(limits=limits), await gateway.tenant("other")
+        await gateway.channel(verification="off")
+        for path in ("/v1/messages", "/v1/messages/twilio/SM1", "/api/status?channelLabel=Twilio"):
+            assert (await gateway.client.get(path, headers=headers(acme))).status_code == 200
+        for path in ("/v1/messages", "/v1/events", "/v1/dead-letters/1", "/api/status?channelLabel=Twilio"):
+            answer = await gateway.client.get(path, headers=headers(acme))
+            assert gateway.problem(answer, 429)["code"] == "rate_limited"
+            assert 1 <= int(answer.headers["Retry-After"]) <= 100
+        # Neither its callbacks nor others' reads are concerned.
+        assert (await gateway.post(acme)).status_code == 200
+        assert (await gateway.client.get("/v1/messages", headers=headers(other))).status_code == 200
+        # Changing something else refills nothing; the limit itself can be raised.
+        for change, status in (({"name": "Acme"}, 429), ({"limits": {"reads_per_second": 1e6}}, 200)):
+            await gateway.client.patch("/admin/v1/tenants/acme", headers=gateway.admin, json=change)
+            assert (await gateway.client.get("/v1/messages", headers=headers(acme))).status_code == status
+
+
+async def test_only_so_many_reads_are_answered_at_once(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme, other = await gateway.tenant(limits={"concurrent_reads": 2}), await gateway.tenant("other")
+
+        async def read(tenant: Tenant) -> int:
+            return (await gateway.client.get("/v1/events", headers=headers(tenant))).status_code
+
+        normalizer.may_answer.clear()
+        waiting = [asyncio.create_task(read(acme)) for _ in range(2)]
+        async with asyncio.timeout(5):
+            while len(normalizer.asked) < 2:  # seen from outside there is nothing else to wait for
+                await asyncio.sleep(0.01)
+        assert await read(acme) == 429
+        # A change of the tenant forgets nobody who is being answered.
+        await gateway.client.patch("/admin/v1/tenants/acme", headers=gateway.admin, json={"name": "Acme"})
+        assert await read(acme) == 429
+        third = asyncio.create_task(read(other))
+        normalizer.may_answer.set()
+        assert await asyncio.gather(*waiting, third) == [200] * 3
+        assert [await read(acme) for _ in range(3)] == [200] * 3
+        # A failed one is over as well.
+        for _ in range(3):
+            assert (await gateway.client.get("/v1/events?limit=0", headers=headers(acme))).status_code == 422
+        assert await read(acme) == 200
+
+
+async def test_replays_and_discards_take_from_the_rate_of_callbacks(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme = await gateway.tenant(limits={"requests_per_second": 0.001, "burst": 5})
+        await gateway.channel(verification="off")
+        answers = []
+        for number in range(20):
+            action = "replay" if number % 2 else "discard"
+            answers.append(await gateway.client.post(f"/v1/dead-letters/{number}/{action}", headers=headers(acme)))
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 15
+        assert len(normalizer.asked) == 5
+        # There is one bucket, whichever door is used.
+        assert (await gateway.post(acme)).status_code == 429
+
+
+UNKNOWN = [
+    ("/v1/messages?limti=1", "limti", "limit"),
+    ("/v1/messages?limit=1&tenant=acme", "tenant", "message_id"),
+    ("/v1/messages?Recipient=1", "Recipient", "recipient"),
+    ("/v1/messages/twilio/SM1?limit=1", "limit", "query"),
+    ("/v1/events?state=sent", "state", ""),
+    ("/v1/dead-letters?from=2026-01-01T00:00:00Z", "from", ""),
+    ("/v1/communications/x?page", "page", ""),
+    ("/api/status?channelLabel=Twilio&chanellabel=x", "chanellabel", "channelLabel"),
+    ("/admin/v1/tenants?limti=1", "limti", "limit"),
+    ("/admin/v1/tenants/acme?purge=true", "purge", ""),
+    ("/admin/v1/tenants/acme/channels?%6cimit=1", "limit", ""),
+]
+
+
+async def test_unknown_parameters_are_refused_by_name(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, subtests: pytest.Subtests
+) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme = await gateway.tenant()
+        await gateway.channel(verification="off")
+        for path, name, hint in UNKNOWN:
+            with subtests.test(path=path):
+                sent = gateway.admin if path.startswith("/admin") else headers(acme)
+                problem = gateway.problem(await gateway.client.get(path, headers=sent), 422, name)
+                assert hint in problem["errors"][0]["fix"]
+                # Whoever may not ask is not told what there is to ask for.
+                gateway.problem(await gateway.client.get(path), 401)
+        gateway.problem(await gateway.client.delete("/admin/v1/tenants/acme?prge=true", headers=gateway.admin), 422)
+        assert not normalizer.asked
+        assert (await gateway.client.get("/api/status?CHANNELlabel=twilio", headers=headers(acme))).status_code == 200
+        # A callback's address may hold whatever the tenant likes.
+        assert (await gateway.post(acme, "/api/postevents?channelLabel=Twilio&limti=1")).status_code == 200
+
+
+async def test_a_recipients_plus_is_read_as_one(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme = await gateway.tenant()
+        for path in ("/v1/messages", "/v1/events"):
+            for query in ("recipient=+15005550010", "recipient=%2B15005550010", "recipient=%2015005550010"):
+                assert (await gateway.client.get(f"{path}?{query}", headers=headers(acme))).status_code == 200
+        assert {request.recipient for request in normalizer.asked} == {"+15005550010"}
+        normalizer.asked.clear()
+        answer = await gateway.client.get("/v1/messages?message_id=XY-1&channel=SendGrid", headers=headers(acme))
+        assert answer.json()["messages"][0]["message_id"] == "SM1"
+        (request,) = normalizer.asked
+        assert (request.message_id, request.channel) == ("XY-1", "sendgrid")
+
+
+@pytest.mark.parametrize(
+    ("came", "meant"),
+    [
+        (" 15005550010", "+15005550010"),
+        ("+15005550010", "+15005550010"),
+        ("whatsapp: 15005550010", "whatsapp:+15005550010"),
+        ("user news@example.com", "user+news@example.com"),
+        ("user+news@example.com", "user+news@example.com"),
+        (" ", " "),
+        ("", ""),
+        ("ACME Shop", "ACME Shop"),
+        ("12345", "12345"),
+    ],
+)
+def test_plus(came: str, meant: str) -> None:
+    assert with_plus(came) == meant
+
+
+async def test_openapi_lists_values(gateway: Running) -> None:
+    schema = (await gateway.client.get("/openapi.json")).json()
+
+    def parameters(path: str) -> dict[str, Any]:
+        return {one["name"]: one for one in schema["paths"][path]["get"]["parameters"]}
+
+    fulfilment = parameters("/v1/messages")["fulfilment_state"]
+    words = ["queued", "sent", "delivered", "undelivered", "failed", "invalidnumber"]
+    assert fulfilment["schema"]["enum"][1:] == words
+    assert all(word in fulfilment["description"] for word in words)
+    assert "delivered" in parameters("/v1/messages")["state"]["schema"]["enum"]
+    assert "channel" in parameters("/v1/events")["message_id"]["description"]
+    for path in ("/v1/messages", "/v1/events", "/api/status", "/v1/dead-letters"):
+        assert "429" in schema["paths"][path]["get"]["responses"]
+    event = schema["components"]["schemas"]["EventOut"]["properties"]
+    assert {"revision", "by_machine", "references", "occurred_at_basis"} <= event.keys()
+
+
+async def _latencies(gateway: Running, tenant: Tenant, seconds: float) -> list[float]:
+    took, ends = [], time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        began = time.perf_counter()
+        assert (await gateway.post(tenant)).status_code == 200
+        took.append(time.perf_counter() - began)
+        await asyncio.sleep(0.005)
+    return took
+
+
+async def test_reading_large_events_does_not_keep_others_callbacks_waiting(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    """The reader is a process of its own: what it costs to receive an answer must not be counted as the gateway's."""
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        limits = {"reads_per_second": 1000, "read_burst": 1000, "concurrent_reads": 8}
+        greedy, other = await gateway.tenant("greedy", limits=limits), await gateway.tenant("other")
+        await gateway.channel("other")
+        large = json.dumps([{"number": n, "text": "x" * 20, "deep": [[[n]]]} for n in range(12_000)]).encode()
+        assert len(large) > 600_000
+        normalizer.events = [Event(id=str(n), raw=large) for n in range(5)]
+        before = await _latencies(gateway, other, 0.5)
+        script = (
+            "import sys, threading, urllib.request\n"
+            "def loop():\n"
+            "    while True:\n"
+            "        request = urllib.request.Request(sys.argv[1], headers={'X-Api-Key': sys.argv[2]})\n"
+            "        print(len(urllib.request.urlopen(request).read()), flush=True)\n"
+            "for _ in range(6): threading.Thread(target=loop, daemon=True).start()\n"
+            "threading.Event().wait()\n"
+        )
+        reader = await asyncio.create_subprocess_exec(
+            "python3", "-c", script, f"{gateway.url}/v1/events", greedy.api_key,
+            stdout=asyncio.subprocess.PIPE, env={"no_proxy": "*"},
+        )  # fmt: skip
+        try:
+            assert reader.stdout is not None
+            async with asyncio.timeout(20):
+                assert int(await reader.stdout.readline()) > 3_000_000
+            during = await _latencies(gateway, other, 2.0)
+        finally:
+            reader.kill()
+            await reader.communicate()
+        # Six loops of what took half a second to answer each: it was seconds, where now it is a turn or two of each.
+        assert median(during) < 0.15, (median(before), median(during))
+        assert sorted(during)[int(len(during) * 0.9)] < 0.4
