@@ -31,7 +31,7 @@ class CommonSettings(BaseSettings):
         7 * 86400, ge=1, le=100 * 365 * 86400, description="How long stored callbacks and events can be replayed."
     )
     stream_max_bytes: int = Field(
-        -1, ge=-1, description="Size of each stream; when full, publishing fails and nothing stored is dropped."
+        -1, ge=-1, description="Size of each stream; when full, publishing fails. Shares of tenants are parts of it."
     )
 
     mongo_uri: SecretStr = Field(SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0"), description="A replica set.")
