@@ -144,8 +144,6 @@ class TenantStates:
             self._refused = {key: count for key, count in self._refused.items() if key[0] != tenant_id}
             before = None
         if tenant is None:
-            for key in [key for key in self._refused if key[0] == tenant_id]:
-                del self._refused[key]
             return
         limits = tenant.limits
         if before is not None:

@@ -63,6 +63,7 @@ class MongoTenantStore:
 
     async def owner_of(self, credential_id: str) -> str | None:
         """See ``TenantStore``."""
+        await self._format.ensure()
         async with translated():
             document = await self._collection.find_one({"credentials.id": credential_id}, {"_id": 1})
         return str(document["_id"]) if document is not None else None
