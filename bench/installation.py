@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import httpx
 import nats
+from backhaul_common.ids import new_registration
 from backhaul_common.names import (
     CALLBACKS_STREAM,
     COMMUNICATIONS_COLLECTION,
@@ -136,6 +137,12 @@ class Installation:
                 (await client.put(path, json={"secrets": [secret]})).raise_for_status()
         return key
 
+    async def registration(self, tenant: str) -> str:
+        """The registration of ``tenant``, which stands in its callbacks."""
+        found = await self.database[TENANTS_COLLECTION].find_one({"_id": tenant})
+        assert found is not None
+        return str(found["registration"])
+
     async def clone(self, template: str, names: Sequence[str]) -> dict[str, str]:
         """Copy the tenant ``template`` under ``names``; their API keys. Services read it when they start."""
         source = await self.database[TENANTS_COLLECTION].find_one({"_id": template})
@@ -144,7 +151,13 @@ class Installation:
         for name in names:
             credential_id, keys[name], digest = new_credential("api")
             credential = {**source["credentials"][0], "id": credential_id, "kind": "api", "digest": digest}
-            own = {"_id": name, "name": name, "queue_path": name, "queue_path_key": queue_path_key(name)}
+            own = {
+                "_id": name,
+                "registration": new_registration(name),
+                "name": name,
+                "queue_path": name,
+                "queue_path_key": queue_path_key(name),
+            }
             documents.append({**source, **own, "credentials": [credential]})
         await self.database[TENANTS_COLLECTION].insert_many(documents)
         return keys

@@ -24,11 +24,12 @@ class Backlog:
     events: int
 
 
-def backlog(site: Installation, tenant: str, events: int, shares: tuple[int, int]) -> Backlog:
+async def backlog(site: Installation, tenant: str, events: int, shares: tuple[int, int]) -> Backlog:
     """About ``events`` events of ``tenant``, Twilio's and SendGrid's in turn.
 
     ``shares``: how many parts are Twilio's and how many are SendGrid's.
     """
+    own = tenant, await site.registration(tenant)
     twilio = events * shares[0] // sum(shares)
     posts = events * shares[1] // sum(shares) // EVENTS_A_POST
     messages: list[tuple[str, bytes]] = []
@@ -38,11 +39,11 @@ def backlog(site: Installation, tenant: str, events: int, shares: tuple[int, int
     for _ in range(slices):
         if twilio:
             requests = site.traffic.twilio(twilio // slices)
-            messages += [("twilio", one) for one in site.traffic.stored(tenant, "twilio", requests, GROUP)]
+            messages += [("twilio", one) for one in site.traffic.stored(*own, "twilio", requests, GROUP)]
             count += len(requests)
         if posts:
             requests = site.traffic.sendgrid(posts // slices)
-            messages += [("sendgrid", one) for one in site.traffic.stored(tenant, "sendgrid", requests, 1)]
+            messages += [("sendgrid", one) for one in site.traffic.stored(*own, "sendgrid", requests, 1)]
             count += len(requests) * EVENTS_A_POST
     return Backlog(tenant, messages, count)
 
@@ -53,7 +54,8 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
     for tenant in _TENANTS:
         await site.register(tenant)
     backlogs = [
-        backlog(site, tenant, events if all(shares) else events // 2, shares) for tenant, shares in _TENANTS.items()
+        await backlog(site, tenant, events if all(shares) else events // 2, shares)
+        for tenant, shares in _TENANTS.items()
     ]
     measured: dict[str, list[Drained]] = {tenant: [] for tenant in _TENANTS}
     for round_ in range(rounds):

@@ -136,12 +136,13 @@ class Traffic:
             )
         return out
 
-    def stored(self, tenant: str, channel: str, requests: list[Request], group: int) -> list[bytes]:
+    def stored(self, tenant: str, registration: str, channel: str, requests: list[Request], group: int) -> list[bytes]:
         """``requests`` as the gateway stores them, ``group`` callbacks to a message."""
         callbacks = [
             Callback(
                 id=new_callback_id(),
                 tenant_id=tenant,
+                registration=registration,
                 channel=channel,
                 provider=channel,
                 method="POST",

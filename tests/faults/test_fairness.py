@@ -12,10 +12,12 @@ import nats
 import pytest
 from backhaul_common.ids import new_callback_id
 from backhaul_common.names import callbacks_subject, events_of
+from backhaul_local.stack import Stack
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from nats.aio.client import Client
+from pymongo import AsyncMongoClient
 from simulators.people import Tenant, Town
 from simulators.twilio import new_sid
 from simulators.waiting import until
@@ -27,12 +29,21 @@ GROUP = 100
 DELAY_S = 1.0
 
 
-async def _fill(client: Client, tenant: Tenant) -> None:
+async def _registration(stack: Stack, tenant: Tenant) -> str:
+    mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(stack.mongo_uri)
+    async with mongo:
+        found = await mongo[stack.mongo_database]["tenants"].find_one({"_id": tenant.id})
+    assert found is not None
+    return str(found["registration"])
+
+
+async def _fill(client: Client, tenant: Tenant, registration: str) -> None:
     """Put a backlog into the stream, as the gateway would have stored it."""
     subject = callbacks_subject(tenant.queue_path, "twilio")
     address = tenant.address("Twilio", communicationId="flood")
     template = Callback(
         tenant_id=tenant.id,
+        registration=registration,
         channel="twilio",
         provider="twilio",
         method="POST",
@@ -70,7 +81,7 @@ async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own
                 return 0 < await left() < BACKLOG // GROUP
 
             await stack.kill("normalizer")
-            await _fill(client, flooded)
+            await _fill(client, flooded, await _registration(stack, flooded))
             await until("the whole backlog", filled)
             # What is published has been committed. Asking for the message until it is there would measure, besides, how
             # soon a busy process answers, and keep it busier.
