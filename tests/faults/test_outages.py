@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -199,4 +201,10 @@ async def test_mongod_is_away_for_a_while(stack_factory: StackFactory, how: str)
         await _all_stored(tenant, posting.sids(200))
         stored = [row["message_id"] for row in await tenant.rows("events")]
         assert sorted(stored) == sorted(posting.answers)
+        # An outage is expected: no error, no traceback, and each thing that it interrupts is said once with its reason.
+        for service in stack.services:
+            lines = [json.loads(line) for line in service.log_path.read_text().splitlines() if line.startswith("{")]
+            assert [line for line in lines if line["level"] == "error" or "exception" in line] == []
+            said = Counter((line["event"], line.get("task")) for line in lines if line["level"] == "warning")
+            assert max((said[event, task] for event, task in said if event != "not_ready"), default=0) <= 4, said
         assert [service.pid for service in stack.services if service.running] == services

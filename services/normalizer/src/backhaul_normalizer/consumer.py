@@ -37,6 +37,12 @@ from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
 from backhaul_normalizer.store import Committed
 
+READING_S = 0.25
+"""How long one tenant's callbacks may take to be read in a batch. What is beyond waits for the next batch."""
+
+_SLOW_S = 0.1
+"""A message that takes longer to be read is a slow one: nearly all take less than a hundredth of it."""
+
 _TURN_S = 0.02
 """How long reading may keep the event loop to itself."""
 
@@ -162,10 +168,16 @@ class Consumer:
     async def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
         turn_began = batch.began
+        spent_s: dict[str, float] = {}
+        beyond: list[Delivery] = []
         for delivery in deliveries:
-            if time.perf_counter() - turn_began > _TURN_S:
+            now = time.perf_counter()
+            if now - turn_began > _TURN_S:
                 await asyncio.sleep(0)
-                turn_began = time.perf_counter()
+                turn_began = now = time.perf_counter()
+            if spent_s.get(delivery.path, 0.0) > READING_S:
+                beyond.append(delivery)
+                continue
             callbacks = self._callbacks_of(delivery)
             if not callbacks:
                 continue
@@ -185,6 +197,15 @@ class Consumer:
                         _add(batch, one)
                     else:
                         batch.rejections.setdefault(one.id, one)
+            took_s = time.perf_counter() - now
+            spent_s[delivery.path] = spent_s.get(delivery.path, 0.0) + took_s
+            if took_s > _SLOW_S:
+                # It kept all that arrives waiting too, other tenants' callbacks among it.
+                await self._feed.catch_up()
+        if beyond:
+            kept = {delivery.stream_seq for delivery in beyond}
+            batch.deliveries = [delivery for delivery in deliveries if delivery.stream_seq not in kept]
+            await self._feed.take_back(beyond)
         return batch
 
     async def _meet(self, tenant_id: str, registration: str) -> None:

@@ -10,11 +10,11 @@ from nats.aio.client import Client
 class JetStreamDelivery:
     """One message of the stream, as JetStream delivered it."""
 
-    __slots__ = ("_client", "_reply", "data", "path", "stream_seq")
+    __slots__ = ("_client", "data", "path", "reply", "stream_seq")
 
     def __init__(self, client: Client, path: str, stream_seq: int, reply: str, data: bytes) -> None:
         self._client = client
-        self._reply = reply
+        self.reply = reply
         self.path = path
         self.stream_seq = stream_seq
         self.data = data
@@ -31,7 +31,7 @@ class JetStreamDelivery:
 
     async def _answer(self, word: bytes) -> None:
         try:
-            await self._client.publish(self._reply, word)
+            await self._client.publish(self.reply, word)
         except (nats.errors.Error, OSError) as exc:
             raise unavailable("NATS") from exc
 

@@ -48,6 +48,9 @@ STUCK_S = 300.0
 
 _KEPT_IN_LINE = ("ack_wait", "max_deliver", "max_ack_pending")
 
+CATCH_UP_S, _QUIET_S = 0.25, 0.01
+"""How long to wait for what is on its way, and what silence means that it is here."""
+
 _GRACE_S = 3.0
 _TURN = 256
 _LOOK_S = 1.0
@@ -83,6 +86,7 @@ class FairFeed:
         self._asked_at = 0.0
         self._taken_at = 0.0
         self._delay_s = 0.0
+        self._seen = 0
         self._running = False
         self._subscription: Subscription | None = None
         self._unsure = True
@@ -214,6 +218,7 @@ class FairFeed:
     # Receiving.
 
     async def _received(self, message: Msg) -> None:
+        self._seen += 1
         if message.subject.startswith(self._inbox):
             self._status(message)
             return
@@ -312,6 +317,30 @@ class FairFeed:
         self._taken_at = asyncio.get_running_loop().time()
         self._wake.set()
         return batch
+
+    async def catch_up(self) -> None:
+        """See ``Feed``. Whatever kept the event loop from receiving is over; another tenant may be behind it."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + CATCH_UP_S
+        seen = -1
+        while seen != self._seen and loop.time() < ends:
+            seen = self._seen
+            await asyncio.sleep(_QUIET_S)
+
+    async def take_back(self, deliveries: Sequence[Delivery]) -> None:
+        """See ``Feed``."""
+        if self._paused:
+            await self.give_back(deliveries, self._delay_s)
+            return
+        for delivery in reversed(deliveries):
+            source = self._sources.get(delivery.path)
+            if source is None or not isinstance(delivery, JetStreamDelivery):
+                continue  # Its tenant was deleted meanwhile.
+            if not source.buffered:
+                self._ready.append(source)
+            source.put_first(delivery)
+            self._bytes += len(delivery.data)
+        self._arrived.set()
 
     def _in_hand(self) -> bool:
         # One whose store is away, or whose consumer is stuck, must not keep from other copies what these could do.

@@ -61,6 +61,12 @@ class Source:
         self._buffer.append(delivery)
         self.bytes += len(delivery.data)
 
+    def put_first(self, delivery: JetStreamDelivery) -> None:
+        """Buffer ``delivery`` again, before all others."""
+        self.buffered[delivery.stream_seq] = delivery.reply
+        self._buffer.appendleft(delivery)
+        self.bytes += len(delivery.data)
+
     def take(self) -> JetStreamDelivery:
         """The first of what is buffered."""
         delivery = self._buffer.popleft()

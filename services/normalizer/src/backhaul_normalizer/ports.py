@@ -75,6 +75,14 @@ class Feed(Protocol):
         """Waits until there is at least one."""
         ...
 
+    async def catch_up(self) -> None:
+        """Returns when what is on its way here has arrived, or a moment is over."""
+        ...
+
+    async def take_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Have ``deliveries``, which were taken last, before all others of their tenants' again."""
+        ...
+
     async def hand_back(self, delay_s: float) -> None:
         """Give back what waits, to be delivered again not before ``delay_s``, and ask for nothing more."""
         ...

@@ -1,0 +1,78 @@
+"""Shares by time: a tenant whose callbacks are slow to read costs itself the time, and not the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.normalize import Normalizer
+from backhaul_proto.callback.v1.callback_pb2 import Callback
+
+SLOW = "slow"
+LONGEST_S = 2.5
+"""Twice what it takes on two cores of which other tests have a part; unshared it would take 8 and 3 seconds."""
+
+KEPT = ("events", "dead_letters")
+
+
+@pytest.fixture
+def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``slow_reading(0.1)``: each callback of the tenant ``slow`` takes the processor for that many seconds."""
+    real = Normalizer.read
+
+    def prepare(seconds: float) -> list[tuple[str, float]]:
+        reads: list[tuple[str, float]] = []
+
+        def read(self: Normalizer, callback: Callback, stream_seq: int, path: str) -> Iterator[Fact | Rejection]:
+            reads.append((callback.tenant_id, time.monotonic()))
+            if callback.tenant_id == SLOW:
+                time.sleep(seconds)  # The processor is busy: nothing else of this process goes on meanwhile.
+            yield from real(self, callback, stream_seq, path)
+
+        monkeypatch.setattr(Normalizer, "read", read)
+        return reads
+
+    return prepare
+
+
+async def _delay_of_the_other(rig: Any, make: Any, reads: list[tuple[str, float]], bodies: list[str]) -> float:
+    """How long after the first reading the event of another tenant is there that lies behind ``bodies``."""
+    slow, other = make.tenant(SLOW), make.tenant("other")
+    await rig.register(slow, other)
+    for body in bodies:
+        await rig.publish(slow, make.callback(slow, body))
+    await rig.publish(other, make.callback(other, make.twilio("SM1", "sent")))
+    async with rig.another():
+        async with asyncio.timeout(30):
+            while not await rig.database["events"].count_documents({"registration": other.registration}):
+                await asyncio.sleep(0.01)  # MongoDB has no event for it that costs less than asking.
+        took = time.monotonic() - reads[0][1]
+        await rig.drained(timeout_s=60)
+    kept = [await rig.database[name].count_documents({"registration": slow.registration}) for name in KEPT]
+    assert sum(kept) == len(bodies)
+    return took
+
+
+async def test_forty_large_bodies_that_are_slow_to_read_delay_another_tenant_by_a_second_at_most(
+    rig_factory: Any, make: Any, slow_reading: Any
+) -> None:
+    reads = slow_reading(0.2)
+    async with rig_factory(copies=0) as rig:
+        bodies = [f"{n} is unreadable " + "x" * 1_000_000 for n in range(40)]
+        assert await _delay_of_the_other(rig, make, reads, bodies) < LONGEST_S
+
+
+async def test_many_small_ones_in_one_batch_are_parted_by_time(rig_factory: Any, make: Any, slow_reading: Any) -> None:
+    reads = slow_reading(0.05)
+    async with rig_factory(copies=0) as rig:
+        bodies = [make.twilio(f"SM{n}", "sent") for n in range(60)]
+        assert await _delay_of_the_other(rig, make, reads, bodies) < LONGEST_S
+        # All are read once, in order: what did not get its turn was kept, and not delivered again.
+        assert [tenant for tenant, _ in reads].count(SLOW) == 60
+        events = await rig.published()
+        slow = [event.message_id for event in events if event.tenant_id == SLOW]
+        assert slow == [f"SM{n}" for n in range(60)]
