@@ -1,4 +1,4 @@
-"""MongoDB, through motor. The only module that imports motor, so that its successor is one file's change."""
+"""MongoDB, through motor. The only module that imports motor: docs/decisions/0009 says what its successor changes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Settings that every service has, read once from the environment.
 
-A service's own ``settings.py`` derives from ``CommonSettings``; nothing else reads the environment. The standard
-``OTEL_*`` variables are read by OpenTelemetry itself.
+A service's own ``settings.py`` derives from ``CommonSettings``; nothing else reads ``BACKHAUL_`` variables. OpenTelemetry
+reads the standard ``OTEL_`` variables itself; ``tracing`` and ``metrics`` only look whether they name an endpoint.
 """
 
 from __future__ import annotations
