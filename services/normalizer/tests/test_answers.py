@@ -161,11 +161,14 @@ async def test_a_number_is_the_same_with_the_zero_that_people_write(rig: Any, po
     assert await messages(rig, recipient="+44 020 7946 0958") == ["SM1"]
 
 
-async def test_a_category_that_changes_its_place_moves_nothing(rig: Any, post: Any) -> None:
-    await post(
+@pytest.mark.parametrize("later", [0, 1], ids=["in_one_second", "a_second_later"])
+@pytest.mark.parametrize("first", [0, 1], ids=["in_order", "reversed"])
+async def test_a_category_that_changes_its_place_moves_nothing(rig: Any, post: Any, first: int, later: int) -> None:
+    reports = [
         mail("processed", sg_message_id="m.f.0", category=["order", "eu"]),
-        mail("delivered", sg_message_id="m.f.0", timestamp=NOW + 1, category=["eu", "order"]),
-    )
+        mail("delivered", sg_message_id="m.f.0", timestamp=NOW + later, category=["eu", "order"]),
+    ]
+    await post(reports[first], reports[1 - first])
     counts = await communication(rig, "order")
     assert (counts.messages, {count.kind for count in counts.events}) == (
         1,

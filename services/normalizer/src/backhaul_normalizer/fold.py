@@ -15,12 +15,14 @@ from backhaul_channels.addresses import canonical
 from backhaul_common.mongo import Document
 
 from backhaul_normalizer.facts import KIND_NAMES, Fact, communication_key
-from backhaul_normalizer.states import fulfilment_of, next_state
+from backhaul_normalizer.states import fulfilment_of, next_state, place_of
 
 MAX_REFERENCES = 16
 """References of one message. Providers give two or three; the least stand."""
 
 _KINDS = {kind.value: kind for kind in EventKind}
+_JOINED = ("communication_at_us", "communication_place", "communication_id")
+"""The communication, behind the time and the place of the event that named it."""
 _UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
 """Kinds that a person or a machine brings about, and of which a communication counts the messages that have any."""
 
@@ -159,6 +161,7 @@ def _nothing_known() -> dict[str, Any]:
         "sender": "",
         "communication_id": "",
         "communication_at_us": 0,
+        "communication_place": 0,
         "error_code": "",
         "error_text": "",
         "invalid_recipient": False,
@@ -191,9 +194,9 @@ def _learn(message: Document, fact: Fact) -> None:
         message["sender"] = event.sender
     if fact.communication_id:
         # The event that happened first says where the message belongs: what a later one says moves it nowhere.
-        named = fact.occurred_at_us, fact.communication_id
-        if not message["communication_id"] or named < (message["communication_at_us"], message["communication_id"]):
-            message["communication_at_us"], message["communication_id"] = named
+        named = fact.occurred_at_us, place_of(_KINDS[name]), fact.communication_id
+        if not message["communication_id"] or named < tuple(message[field] for field in _JOINED):
+            message.update(zip(_JOINED, named, strict=True))
     if event.references:
         known = message.get("references", [])
         if not set(event.references).issubset(known):

@@ -8,6 +8,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backhaul_channels import EventKind
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Document
@@ -23,7 +24,7 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer.facts import communication_key, message_key
-from backhaul_normalizer.states import RANK
+from backhaul_normalizer.states import place_of
 
 LONGEST_TIMELINE = 1000
 DEFAULT_PAGE, LARGEST_PAGE = 50, 500
@@ -32,7 +33,7 @@ PAGE_BYTES = 4 << 20
 """A page ends, and a timeline is cut, before it is larger, whatever number of rows was asked for. A single row may be
 larger: gRPC carries 32 MB, and an event is less than MongoDB's 16."""
 
-_RANKS = {kind.value: rank for kind, rank in RANK.items()}
+_PLACES = {kind.value: place_of(kind) for kind in EventKind}
 
 LONGEST_READ_MS = 4000
 """A read ends on the server after this, a little before whoever called gives up. Filters without an index look at every
@@ -65,8 +66,7 @@ class MongoReads:
             [("occurred_at_us", ASCENDING)],
             LONGEST_TIMELINE,
         )
-        # Providers' times are often whole seconds: of two events at one time the lesser state came first.
-        events.sort(key=lambda row: (row["occurred_at_us"], _RANKS.get(row["kind"], -1), row["_id"]))
+        events.sort(key=lambda row: (row["occurred_at_us"], _PLACES.get(row["kind"], -1), row["_id"]))
         return message, events, more
 
     async def _named(self, registration: str, channel: str, message_id: str) -> Document | None:

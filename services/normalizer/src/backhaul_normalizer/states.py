@@ -87,6 +87,11 @@ FULFILMENT_STATES = ("Queued", "Sent", "Delivered", "Undelivered", "Failed", "In
 _UNSUCCESSFUL = frozenset({"Failed", "Undelivered"})
 
 
+def place_of(kind: EventKind) -> int:
+    """Of two events of one time the one with the lesser place comes first. Providers' times are often whole seconds."""
+    return RANK.get(kind, -1)
+
+
 def next_state(state: EventKind, kind: EventKind) -> EventKind:
     """The state of a message in ``state`` after an event of ``kind``. Defined for every pair; never moves back."""
     rank = RANK.get(kind)
