@@ -90,7 +90,7 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
     gateway_url = facts["gateway_url"]
     assert f"gateway       {gateway_url} " in said
     assert str(admin_token_path(data_dir)) in said
-    assert f"curl -sS '{gateway_url}/api/postevents?channelLabel=Twilio&campaign=spring'" in said
+    assert f"curl -sS '{gateway_url}/api/postevents?campaign=spring&channelLabel=Twilio'" in said
     if "stand-in speaks HTTP" not in said:  # The log is followed at its own pace.
         said += read_until(up, "stand-in speaks HTTP")
     assert "gateway    │ stand-in speaks HTTP" in said

@@ -168,7 +168,11 @@ async def test_a_normalizer_that_is_away_delays_a_purge(gateway: Running, monkey
     assert (await delete(gateway, purge="true")).status_code == 202
     await asyncio.wait_for(tried.wait(), 20)
     assert (await gateway.client.get(ACME, headers=gateway.admin)).json()["status"] == "deleting"
-    gateway.problem(await gateway.post(tenant), 403)
+    reads = gateway.client.get("/v1/messages", headers={"X-Api-Key": tenant.api_key})
+    for answer in (await gateway.post(tenant), await reads):
+        problem = gateway.problem(answer, 403, "")
+        assert problem["detail"] == "The tenant is being deleted."
+        assert "activate" not in problem["errors"][0]["fix"], "nobody can take it back"
 
     async def back(_: NormalizerData, __: Tenant) -> None:
         pass

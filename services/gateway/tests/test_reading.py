@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.rpc.errors import DETAILS_KEY, to_details
 from backhaul_gateway.parameters import with_plus
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.event.v1.event_pb2 import Event
@@ -30,10 +32,14 @@ class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
         self.events: list[Event] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.refusal: BackhaulError | None = None
 
     async def ListEvents(self, request: Any, context: Any) -> pb.ListEventsResponse:  # noqa: N802  # gRPC's name
         self.asked.append(request)
         await self.may_answer.wait()
+        if self.refusal is not None:
+            details = ((DETAILS_KEY, to_details(self.refusal)),)
+            await context.abort(self.refusal.meaning.grpc_status, self.refusal.message, details)
         return pb.ListEventsResponse(events=self.events)
 
     async def ListMessages(self, request: Any, context: Any) -> pb.ListMessagesResponse:  # noqa: N802  # gRPC's name
@@ -81,7 +87,9 @@ async def test_reads_have_a_rate_of_their_own(gateway_factory: GatewayFactory, f
             assert (await gateway.client.get(path, headers=headers(acme))).status_code == 200
         for path in ("/v1/messages", "/v1/events", "/v1/dead-letters/1", "/api/status?channelLabel=Twilio"):
             answer = await gateway.client.get(path, headers=headers(acme))
-            assert gateway.problem(answer, 429)["code"] == "rate_limited"
+            problem = gateway.problem(answer, 429, "")
+            assert problem["code"] == "rate_limited"
+            assert "reads_per_second" in problem["errors"][0]["fix"]
             assert 1 <= int(answer.headers["Retry-After"]) <= 100
         # Neither its callbacks nor others' reads are concerned.
         assert (await gateway.post(acme)).status_code == 200
@@ -181,6 +189,21 @@ async def test_a_recipients_plus_is_read_as_one(gateway_factory: GatewayFactory,
         assert answer.json()["messages"][0]["message_id"] == "SM1"
         (request,) = normalizer.asked
         assert (request.message_id, request.channel) == ("XY-1", "sendgrid")
+
+
+async def test_a_refusal_names_the_parameter_that_was_sent(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme = await gateway.tenant()
+        normalizer.refusal = BackhaulError(
+            Code.INVALID_ARGUMENT, "The page token is none.", field="page_token", fix="Pass next_page_token."
+        )
+        problem = gateway.problem(await gateway.client.get("/v1/events?cursor=x", headers=headers(acme)), 422, "cursor")
+        assert "next_cursor" in problem["errors"][0]["fix"]
+        assert "token" not in json.dumps(problem)
+        normalizer.refusal = BackhaulError(Code.INVALID_ARGUMENT, "Name it.", field="channel", fix="Name it.")
+        gateway.problem(await gateway.client.get("/v1/events", headers=headers(acme)), 422, "channel")
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,20 @@ async def test_a_token_that_no_page_gave_is_refused(rig: Any, make: Any, token: 
     assert refused.value.field == "page_token"
 
 
+async def test_what_is_not_there_is_told_with_what_to_do(rig: Any, make: Any) -> None:
+    await rig.register(make.tenant("acme"))
+    for call, request in (
+        (rig.stub.GetMessage, pb.GetMessageRequest(tenant_id="acme", channel="twilio", message_id="SM1")),
+        (rig.stub.GetCommunication, pb.GetCommunicationRequest(tenant_id="acme", communication_id="c")),
+        (rig.stub.GetDeadLetter, pb.GetDeadLetterRequest(tenant_id="acme", id="x")),
+        (rig.stub.ReplayDeadLetter, pb.ReplayDeadLetterRequest(tenant_id="acme", id="x")),
+        (rig.stub.DiscardDeadLetter, pb.DiscardDeadLetterRequest(tenant_id="acme", id="x")),
+    ):
+        with pytest.raises(BackhaulError) as missing:
+            await call(request)
+        assert (missing.value.code, bool(missing.value.field), bool(missing.value.fix)) == (Code.NOT_FOUND, True, True)
+
+
 async def test_every_call_needs_a_tenant(rig: Any) -> None:
     for call, request in (
         (rig.stub.GetMessage, pb.GetMessageRequest(channel="twilio", message_id="SM1")),

@@ -161,7 +161,7 @@ def example(gateway_url: str, *, admin_header: str, key_file: str) -> list[str]:
         '-d \'{"provider": "twilio", "verification": "off"}\' -w "\\n"'
     )
     follow = (
-        f"curl -sS '{gateway_url}/api/postevents?channelLabel=Twilio&campaign=spring' -H {key_header} "
+        f"curl -sS '{gateway_url}/api/postevents?campaign=spring&channelLabel=Twilio' -H {key_header} "
         f"-d MessageSid={sid} -d MessageStatus=delivered -d AccountSid=AC{'0' * 32} "
         "--data-urlencode From=+15005550006 --data-urlencode To=+15005550001 -w '\\n'; "
         f"sleep 1; curl -sS {gateway_url}/v1/messages/Twilio/{sid} -H {key_header} | python3 -m json.tool"

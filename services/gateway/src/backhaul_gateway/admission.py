@@ -12,7 +12,7 @@ from backhaul_common.metrics import RATE_LIMITED, Metrics
 from backhaul_gateway.room import CallbackRoom
 from backhaul_gateway.state import TenantState
 
-_REPEAT = "Repeat the request after the time in Retry-After."
+_REPEAT = "Repeat the request after the time in Retry-After. The platform team can raise the tenant's limits ({})."
 _OVER_SHARE_S = 5.0
 
 
@@ -47,7 +47,7 @@ class Admission:
             raise BackhaulError(
                 Code.RATE_LIMITED,
                 f"The tenant's limit is {state.tenant.limits.requests_per_second:g} requests a second.",
-                fix=_REPEAT,
+                fix=_REPEAT.format("requests_per_second, burst"),
                 retry_after_s=wait_s,
             )
         if not self._room.admits(state.path, size):
@@ -65,7 +65,7 @@ class Admission:
             raise BackhaulError(
                 Code.RATE_LIMITED,
                 f"The tenant's limit is {limits.reads_per_second:g} reads a second, {limits.concurrent_reads} at once.",
-                fix=_REPEAT,
+                fix=_REPEAT.format("reads_per_second, read_burst, concurrent_reads"),
                 retry_after_s=wait_s,
             )
         try:

@@ -54,6 +54,7 @@ from backhaul_gateway.refusals import (
     body_timeout,
     method_not_allowed,
     no_channel,
+    not_active,
     too_long,
     unverified,
 )
@@ -253,9 +254,7 @@ class IngestEndpoint:
         tenant = state.tenant
         seen.tenant = tenant.id
         if tenant.status != "active":
-            raise BackhaulError(
-                Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it."
-            )
+            raise not_active(tenant)
         return state
 
     def _admit(self, state: TenantState, named: dict[bytes, bytes], seen: _Seen) -> None:

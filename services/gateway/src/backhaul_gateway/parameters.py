@@ -1,15 +1,20 @@
-"""Query parameters: what is not one is refused by name, and what the encoding of URLs does to addresses is undone."""
+"""Query parameters: what is wrong with one is told by its name, and what URLs do to addresses is undone."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Awaitable
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
+from backhaul_common.errors import BackhaulError
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
 from backhaul_gateway.problems import FieldError, ProblemError
+
+Page = TypeVar("Page")
 
 _ANY_CASE = frozenset({"channellabel"})
 """Parameters whose names are written in any case, as in the addresses that providers are given."""
@@ -50,3 +55,18 @@ def with_plus(address: str) -> str:
         local, _, domain = address.rpartition("@")
         return f"{local.replace(' ', '+')}@{domain}"
     return _PLUS.sub(r"\1+", address)
+
+
+async def paged(call: Awaitable[Page]) -> Page:
+    """The answer to a question for a page. What is wrong with its position is told in the words of ``/v1``."""
+    try:
+        return await call
+    except BackhaulError as exc:
+        if exc.field != "page_token":
+            raise
+        raise BackhaulError(
+            exc.code,
+            "The cursor is none that an earlier page gave.",
+            field="cursor",
+            fix="Send next_cursor of the page before, unchanged, or no cursor to begin.",
+        ) from None

@@ -164,6 +164,7 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Field
         return FieldError("body", "This is not valid JSON.", "Send a JSON object.")
     parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours
     fixes = {"missing": "Add it.", "extra_forbidden": "Remove it, or check its spelling."}
     return FieldError(field, message, fixes.get(kind, "Change it to what the message asks for."))
 

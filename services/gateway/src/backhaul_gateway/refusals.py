@@ -1,4 +1,4 @@
-"""What a post that is refused is told: which part of it is at fault, and what to do about it."""
+"""What a caller that is refused is told: which part of it is at fault, and what to do about it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def no_channel(tenant: Tenant, label: str) -> BackhaulError:
         field="channelLabel",
         fix="Use one of the configured labels, or configure the channel first.",
     )
+
+
+def not_active(tenant: Tenant) -> BackhaulError:
+    """Why a tenant that is known may do nothing."""
+    if tenant.status == "deleting":
+        return BackhaulError(
+            Code.FORBIDDEN,
+            "The tenant is being deleted.",
+            fix="Stop calling, and take its addresses out of the providers' settings: a deletion cannot be taken back.",
+        )
+    return BackhaulError(Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it.")
 
 
 def too_long(query: bytes) -> BackhaulError:

@@ -17,8 +17,8 @@ from backhaul_gateway.auth import CredentialIndex
 from backhaul_gateway.ingest import label_of
 from backhaul_gateway.lookups import Strangers
 from backhaul_gateway.openapi import problems
-from backhaul_gateway.parameters import known_parameters, with_plus
-from backhaul_gateway.refusals import no_channel
+from backhaul_gateway.parameters import known_parameters, paged, with_plus
+from backhaul_gateway.refusals import no_channel, not_active
 from backhaul_gateway.state import TenantState, TenantStates
 from backhaul_gateway.status import ChannelStatus, StatusOut
 from backhaul_gateway.turns import Steps, Turns
@@ -80,7 +80,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _encodable(value: str) -> str:
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("holds a character that no stored value can have")
+        raise ValueError("It holds a character that no stored value can have.")
     return value
 
 
@@ -130,9 +130,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         if state is None:
             raise credentials.refusal()
         if state.tenant.status != "active":
-            raise BackhaulError(
-                Code.FORBIDDEN, f"The tenant is {state.tenant.status}.", fix="Ask the platform team to activate it."
-            )
+            raise not_active(state.tenant)
         request.scope["backhaul.tenant"] = state.tenant.id
         return state
 
@@ -191,20 +189,22 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         cursor: Cursor = "",
     ) -> Response:
         """Messages by the arrival of their first callback, newest first. ``from`` and ``to`` bound that arrival."""
-        answer = await normalizer.ListMessages(
-            pb.ListMessagesRequest(
-                tenant_id=by.tenant.id,
-                channel=channel_key(channel),
-                state=_kind(state, "state"),
-                fulfilment_state=_one_of(_FULFILMENT, fulfilment_state, "fulfilment_state"),
-                recipient=recipient,
-                communication_id=communication,
-                error_code=error_code,
-                from_us=_microseconds(from_),
-                to_us=_microseconds(to),
-                page_size=limit,
-                page_token=cursor,
-                message_id=message_id,
+        answer = await paged(
+            normalizer.ListMessages(
+                pb.ListMessagesRequest(
+                    tenant_id=by.tenant.id,
+                    channel=channel_key(channel),
+                    state=_kind(state, "state"),
+                    fulfilment_state=_one_of(_FULFILMENT, fulfilment_state, "fulfilment_state"),
+                    recipient=recipient,
+                    communication_id=communication,
+                    error_code=error_code,
+                    from_us=_microseconds(from_),
+                    to_us=_microseconds(to),
+                    page_size=limit,
+                    page_token=cursor,
+                    message_id=message_id,
+                )
             )
         )
         return await answer_of(page_json("messages", answer.messages, message_summary_json, answer.next_page_token))
@@ -232,19 +232,21 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         cursor: Cursor = "",
     ) -> Response:
         """Events by arrival, newest first. ``from`` and ``to`` bound the arrival."""
-        answer = await normalizer.ListEvents(
-            pb.ListEventsRequest(
-                tenant_id=by.tenant.id,
-                channel=channel_key(channel),
-                kind=_kind(kind, "kind"),
-                message_id=message_id,
-                recipient=recipient,
-                communication_id=communication,
-                error_code=error_code,
-                from_us=_microseconds(from_),
-                to_us=_microseconds(to),
-                page_size=limit,
-                page_token=cursor,
+        answer = await paged(
+            normalizer.ListEvents(
+                pb.ListEventsRequest(
+                    tenant_id=by.tenant.id,
+                    channel=channel_key(channel),
+                    kind=_kind(kind, "kind"),
+                    message_id=message_id,
+                    recipient=recipient,
+                    communication_id=communication,
+                    error_code=error_code,
+                    from_us=_microseconds(from_),
+                    to_us=_microseconds(to),
+                    page_size=limit,
+                    page_token=cursor,
+                )
             )
         )
         return await answer_of(page_json("events", answer.events, event_json, answer.next_page_token))
@@ -266,13 +268,15 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         cursor: Cursor = "",
     ) -> Response:
         """What could not be read, newest first."""
-        answer = await normalizer.ListDeadLetters(
-            pb.ListDeadLettersRequest(
-                tenant_id=by.tenant.id,
-                channel=channel_key(channel),
-                state=_one_of(_DEAD_LETTER, state, "state"),
-                page_size=limit,
-                page_token=cursor,
+        answer = await paged(
+            normalizer.ListDeadLetters(
+                pb.ListDeadLettersRequest(
+                    tenant_id=by.tenant.id,
+                    channel=channel_key(channel),
+                    state=_one_of(_DEAD_LETTER, state, "state"),
+                    page_size=limit,
+                    page_token=cursor,
+                )
             )
         )
         return await answer_of(

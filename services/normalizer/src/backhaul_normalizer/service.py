@@ -19,7 +19,12 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_normalizer.facts import Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 
-_NOT_OPEN = "Only an open dead letter can be replayed or discarded."
+
+def no_dead_letter() -> BackhaulError:
+    """NOT_FOUND."""
+    return BackhaulError(
+        Code.NOT_FOUND, "There is no such dead letter.", field="id", fix="List the dead letters to see their ids."
+    )
 
 
 class DeadLetters(Protocol):
@@ -140,10 +145,13 @@ class NormalizerUseCases:
     async def _open(self, registration: str, dead_letter_id: str) -> Document:
         letter = await self._dead_letters.dead_letter(registration, dead_letter_id)
         if letter is None:
-            raise BackhaulError(Code.NOT_FOUND, "There is no such dead letter.", field="id")
+            raise no_dead_letter()
         if letter["state"] != "open":
             raise BackhaulError(
-                Code.FAILED_PRECONDITION, f"The dead letter is {letter['state']}. {_NOT_OPEN}", field="id"
+                Code.FAILED_PRECONDITION,
+                f"The dead letter is {letter['state']}. Only an open dead letter can be replayed or discarded.",
+                field="id",
+                fix="Leave it. It opens by itself when the same is refused again.",
             )
         return letter
 

@@ -19,7 +19,7 @@ from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO
 from backhaul_normalizer.fold import unique_of
 from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.reads import MongoReads
-from backhaul_normalizer.service import NormalizerUseCases
+from backhaul_normalizer.service import NormalizerUseCases, no_dead_letter
 from backhaul_normalizer.states import FULFILMENT_STATES
 
 _KIND_NUMBERS = {kind.value: number for kind, number in KIND_TO_PROTO.items()}
@@ -74,7 +74,12 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         """State and timeline of one message."""
         found = await self._reads.message(await self._registration(request), request.channel, request.message_id)
         if found is None:
-            raise BackhaulError(Code.NOT_FOUND, "No event has named such a message.", field="message_id")
+            raise BackhaulError(
+                Code.NOT_FOUND,
+                "No event has named such a message.",
+                field="message_id",
+                fix="Check the channel and the id. What a provider just posted is readable a moment later.",
+            )
         message, events, more = found
         return pb.GetMessageResponse(
             message=_message(message), timeline=[_event(row) for row in events], truncated=more
@@ -134,7 +139,12 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         """Counts of one communication."""
         row = await self._reads.communication(await self._registration(request), request.communication_id)
         if row is None:
-            raise BackhaulError(Code.NOT_FOUND, "No event has named such a communication.", field="communication_id")
+            raise BackhaulError(
+                Code.NOT_FOUND,
+                "No event has named such a communication.",
+                field="communication_id",
+                fix="Check the id. What a provider just posted is readable a moment later.",
+            )
         fulfilment = row.get("fulfilment", {})
         return pb.GetCommunicationResponse(
             communication=pb.Communication(
@@ -171,7 +181,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         """One dead letter with its body."""
         row = await self._reads.dead_letter(await self._registration(request), request.id)
         if row is None:
-            raise BackhaulError(Code.NOT_FOUND, "There is no such dead letter.", field="id")
+            raise no_dead_letter()
         return pb.GetDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
 
     async def ReplayDeadLetter(self, request: pb.ReplayDeadLetterRequest, context: Any) -> pb.ReplayDeadLetterResponse:
