@@ -109,7 +109,8 @@ async def test_credentials(gateway: Running) -> None:
         gateway.problem(answer, 401, "Authorization")
         assert answer.headers["www-authenticate"].startswith("Basic ")
     for token in ("nothing", tenant.api_key, tenant.ingest_token + "0"):
-        assert await status({}, f"/in/{token}/api/postevents?channelLabel=Twilio") == 401
+        answer = await gateway.post(None, f"/in/{token}/api/postevents?channelLabel=Twilio")
+        gateway.problem(answer, 401, "token")
 
 
 async def test_methods_other_than_post(gateway: Running) -> None:

@@ -25,12 +25,13 @@ CHALLENGE = 'Basic realm="backhaul", charset="UTF-8"'
 _MEMORY = 4096
 _LONGEST_CREDENTIAL = 512
 
+_MESSAGE = "No credential that is valid here was sent."
 _FIX = "Send the tenant's API key as X-Api-Key, as Authorization: Bearer, or as Basic (tenant id, key)."
 
 
-def unauthenticated(message: str = "No credential that is valid here was sent.", fix: str = _FIX) -> BackhaulError:
+def unauthenticated(message: str = _MESSAGE, fix: str = _FIX, field: str = "Authorization") -> BackhaulError:
     """The same answer for a missing, an unknown and a wrong credential: nobody learns which ids exist."""
-    return BackhaulError(Code.UNAUTHENTICATED, message, field="Authorization", fix=fix)
+    return BackhaulError(Code.UNAUTHENTICATED, message, field=field, fix=fix)
 
 
 def sent_twice(headers: Headers) -> bool:
@@ -64,12 +65,12 @@ class CredentialIndex:
             for credential in tenant.credentials:
                 self._owners[credential.id] = (tenant_id, credential)
 
-    def refusal(self, message: str = "No credential that is valid here was sent.", fix: str = _FIX) -> BackhaulError:
+    def refusal(self, message: str = _MESSAGE, fix: str = _FIX, field: str = "Authorization") -> BackhaulError:
         """Why nobody was found: UNAUTHENTICATED, or, while the tenants have not been read, UNAVAILABLE.
 
         A provider that is told 4xx may drop the callback for good, so no key is called wrong before it can be known.
         """
-        return unauthenticated(message, fix) if self._is_complete() else unavailable("The tenant directory")
+        return unauthenticated(message, fix, field) if self._is_complete() else unavailable("The tenant directory")
 
     def from_headers(self, headers: Headers) -> str | None:
         """The id of the tenant whose API key the headers carry, or None; also when one of them is there twice."""

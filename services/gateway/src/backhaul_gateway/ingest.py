@@ -248,7 +248,7 @@ class IngestEndpoint:
         if state is None:
             if scope["path_params"].get("token") is not None:
                 raise self._credentials.refusal(
-                    "The ingest token in the path is not valid.", "Use the tenant's ingest token."
+                    "The ingest token in the path is not valid.", "Use the tenant's ingest token.", "token"
                 )
             raise self._credentials.refusal()
         tenant = state.tenant

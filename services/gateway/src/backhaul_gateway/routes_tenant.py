@@ -209,9 +209,12 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         )
         return await answer_of(page_json("messages", answer.messages, message_summary_json, answer.next_page_token))
 
-    @v1.get("/messages/{channel}/{message_id:path}", responses=problems(404), response_model=MessageOut)
+    @v1.get("/messages/{channel}/{message_id:path}", responses=problems(404, 409), response_model=MessageOut)
     async def get_message(by: caller, channel: Text, message_id: Text) -> Response:
-        """State and timeline of one message."""
+        """State and timeline of one message.
+
+        ``message_id`` may also be a reference of it: 409 where several messages have that.
+        """
         answer = await normalizer.GetMessage(
             pb.GetMessageRequest(tenant_id=by.tenant.id, channel=channel_key(channel), message_id=message_id)
         )
@@ -222,7 +225,9 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         by: caller,
         channel: Filter = "",
         kind: Annotated[str, _KIND_FIELD] = "",
-        message_id: Annotated[Filter, Query(description="Of one message; needs channel too.")] = "",
+        message_id: Annotated[
+            Filter, Query(description="The id of one message, and no reference; needs channel too.")
+        ] = "",
         recipient: Address = "",
         communication: Filter = "",
         error_code: Filter = "",
