@@ -1,7 +1,8 @@
 """Settings that every service has, read once from the environment.
 
-A service's own ``settings.py`` derives from ``CommonSettings``; nothing else reads ``BACKHAUL_`` variables. OpenTelemetry
-reads the standard ``OTEL_`` variables itself; ``tracing`` and ``metrics`` only look whether they name an endpoint.
+A service's own ``settings.py`` derives from ``CommonSettings``; nothing else reads ``BACKHAUL_`` variables.
+OpenTelemetry reads the standard ``OTEL_`` variables itself; ``tracing`` and ``metrics`` only look whether they name an
+endpoint.
 """
 
 from __future__ import annotations
