@@ -51,6 +51,10 @@ class Joins:
             self._rows.update((row["_id"], row) for row in rows)
             keys = [row["message"] for row in rows if row["message"]]
 
+    def is_stored(self, key: str) -> bool:
+        """Whether ``key`` had a join before this batch."""
+        return self._rows.get(key) is not None
+
     def root(self, key: str) -> Target:
         """Where ``key`` leads to; the id is empty where that is nowhere but itself."""
         return self._path(key)[-1]
@@ -61,10 +65,9 @@ class Joins:
         return present is None or min(candidates) < present
 
     def lead(self, key: str, candidates: Mapping[Target, Fact]) -> Fact:
-        """Let ``key`` lead to the least of ``candidates``; who told it."""
+        """Let ``key`` lead to the least of ``candidates``, whose joins were loaded if they have any; who told it."""
         target = min(candidates)
         self._write(key, candidates[target], target)
-        self.load([target[0]])
         return candidates[target]
 
     def touch(self, key: str, fact: Fact) -> None:

@@ -117,8 +117,10 @@ def _in_place_of(kept: Fact, told: Fact) -> Fact:
 
 def _changed(fact: Fact, payload: event_pb2.Event, **changes: object) -> Fact:
     encoded = payload.SerializeToString()
-    digest = blake2b(encoded, digest_size=8).digest()
-    return msgspec.structs.replace(fact, payload=encoded, digest=digest, **changes)
+    changed = msgspec.structs.replace(fact, payload=encoded, **changes)
+    # The payload names the message that a further name leads to. That the event uses that name only tells the alias.
+    changed.digest = blake2b(encoded + changed.alias.encode(), digest_size=8).digest()
+    return changed
 
 
 def _named_by(kept: Fact, told: Fact) -> Fact:

@@ -173,10 +173,15 @@ class _Planner:
         using += [change.after for change in self._changes.values() if change.after.alias]
         if not told and not using:
             return
-        joins = Joins(self._snapshot, {*told, *(fact.alias for fact in using)})
-        moved = {key: joins.root(key)[0] for key, candidates in told.items() if joins.would_lead(key, candidates)}
-        causes = {key: joins.lead(key, told[key]) for key in moved}
-        self._move(joins, set(moved.values()), {source: causes[key] for key, source in moved.items()})
+        # What a better name is told of may be a further name itself, if an event that uses such a name told it.
+        chained = {message for fact in self._facts if fact.alias or fact.names for message, _, _ in fact.told_names()}
+        joins = Joins(self._snapshot, {*told, *(fact.alias for fact in using), *chained})
+        sources = {key: joins.root(key)[0] for key, candidates in told.items() if joins.would_lead(key, candidates)}
+        causes = {source: joins.lead(key, told[key]) for key, source in sources.items()}
+        # Whoever uses a name writes its join: under a name that has none nothing is stored that could be moved.
+        self._move(joins, {source for key, source in sources.items() if joins.is_stored(key)}, causes)
+        # Where they lead now is written too, so it must be known whether it is there.
+        joins.load({joins.root(fact.alias)[0] for fact in using})
         for fact in using:
             root = joins.root(fact.alias)
             if root[0] != fact.message:
