@@ -20,13 +20,14 @@ _PORT_SETTINGS = {
     "BACKHAUL_GATEWAY_PORT": "gateway_http",
     "BACKHAUL_NORMALIZER_GRPC_LISTEN": "normalizer_grpc",
 }
+# Settings that mean nothing here: what `up` prints and the demo asks is about one port of the gateway, and one number
+# cannot be the metrics port of several processes on one machine.
+IGNORED = ("BACKHAUL_GATEWAY_ADMIN_HOST", "BACKHAUL_GATEWAY_ADMIN_PORT", "BACKHAUL_METRICS_PORT")
 # Settings that the stack acts on itself and hands to the services in its own words.
 _TAKEN = {
     *_PORT_SETTINGS,
     _PORTS,
-    "BACKHAUL_GATEWAY_ADMIN_HOST",  # What `up` prints and the demo asks is about one port.
-    "BACKHAUL_GATEWAY_ADMIN_PORT",
-    "BACKHAUL_METRICS_PORT",  # One number cannot serve several processes on one machine: each service has its own.
+    *IGNORED,
     "BACKHAUL_NATS_URL",
     "BACKHAUL_MONGO_URI",
     "BACKHAUL_MONGO_DATABASE",
@@ -79,7 +80,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
         prog="python -m backhaul_local up",
         description="Run the servers and every service on this machine until Ctrl-C.",
         epilog="A server given by BACKHAUL_NATS_URL, BACKHAUL_MONGO_URI or BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT is "
-        "used instead of a local one. Every other BACKHAUL_ variable is handed on to the services.",
+        f"used instead of a local one. {', '.join(IGNORED[:-1])} and {IGNORED[-1]} mean nothing here: /admin is on the "
+        "gateway's own port, and the metrics have ports by name. Every other BACKHAUL_ variable is handed on to the "
+        "services.",
     )
     parser.add_argument("--data-dir", type=Path, help="default: .backhaul at the project's root")
     parser.add_argument(
