@@ -85,13 +85,21 @@ class Books:
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(row) for row in self.event_rows.values() if row.get("message") in messages]
 
+    def moved_by(self, registrations: Collection[str], positions: Collection[int]) -> Iterable[Document]:
+        return [
+            copy.deepcopy(row)
+            for row in self.event_rows.values()
+            if row["registration"] in registrations and row.get("alias") and row.get("revised_seq") in positions
+        ]
+
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.message_rows[key]) for key in keys if key in self.message_rows]
 
     def joins(self, keys: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.join_rows[key]) for key in keys if key in self.join_rows]
 
-    def commit(self, facts: Sequence[Fact]) -> Plan:
+    def commit(self, facts: Sequence[Fact], *, published: bool = True) -> Plan:
+        """``published`` is false where the process dies before it publishes."""
         made = plan(self, batch_of(facts))
         again = plan(self, batch_of(facts))
         assert made.events == again.events  # Planning changes nothing: a transaction may be tried again.
@@ -117,7 +125,7 @@ class Books:
             del self.message_rows[key]
         for delta in made.communications:
             self.counts.setdefault(delta.communication_id, Counter()).update(delta.changes())
-        for event in made.outgoing:
+        for event in made.outgoing if published else ():
             revision, _ = self.published.get(event.id, (-1, b""))
             assert event.revision >= revision
             self.published[event.id] = event.revision, event.payload

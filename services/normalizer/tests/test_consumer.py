@@ -35,6 +35,7 @@ from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import Committed, MongoEventStore
 from backhaul_normalizer.unowned import Unowned
 from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_proto.event.v1.event_pb2 import Event
 
 Wrap = Callable[[Any], Any]
 
@@ -124,6 +125,32 @@ async def test_what_was_committed_but_not_published_is_published_when_it_is_deli
         stored = {row["_id"] for row in await rig.rows(EVENTS_COLLECTION)}
         assert len(stored) == 5
         assert sorted(event.id for event in await rig.published()) == sorted(stored)
+
+
+async def test_an_event_that_was_moved_and_not_published_is_published_when_what_moved_it_comes_again(
+    rig_factory: Any, consuming: Any, make: Any
+) -> None:
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        bounce = {"event": "bounce", "email": "a@example.com", "timestamp": 1_700_000_009, "smtp-id": "m1@geopod"}
+        mail = {**bounce, "event": "delivered", "timestamp": 1_700_000_000, "sg_message_id": "m1.recvd-1.0"}
+        async with consuming(rig):
+            await rig.publish(acme, make.callback(acme, make.sendgrid(bounce), channel="sendgrid"))
+            await rig.drained()
+        async with consuming(rig, wrap_publisher=FailingPublisher) as publisher:
+            await rig.publish(acme, make.callback(acme, make.sendgrid(mail), channel="sendgrid"))
+            await rig.drained()
+        assert publisher.refused
+        stored = {
+            event.id: event for event in (Event.FromString(row["payload"]) for row in await rig.rows(EVENTS_COLLECTION))
+        }
+        assert sorted((event.message_id, event.revision) for event in stored.values()) == [
+            ("m1.recvd-1.0", 0),
+            ("m1.recvd-1.0", 1),
+        ]
+        latest = {event.id: event for event in sorted(await rig.published(), key=lambda event: event.revision)}
+        assert latest == stored
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 from backhaul_channels import EventKind
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.facts import Fact, stored_fact
 from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OBSERVED_INVALID,
     VERIFICATION_VERIFIED,
@@ -104,3 +105,44 @@ def test_what_is_published_last_is_what_is_stored(events: list[Fact], data: st.D
     for event_id, (_, payload) in books.published.items():
         # A communication is published as far as it is known; all else as it is stored.
         assert payload.startswith(books.event_rows[event_id]["payload"])
+
+
+@settings(max_examples=500)
+@given(st.lists(facts(), max_size=10), st.data())
+def test_what_was_committed_and_not_published_is_published_when_it_comes_again(
+    events: list[Fact], data: st.DataObject
+) -> None:
+    brought = [
+        msgspec.structs.replace(event, origin=msgspec.structs.replace(event.origin, stream_seq=seq))
+        for seq, event in enumerate(events, start=1)
+    ]
+    books = Books()
+    delivered_again: list[Fact] = []
+    for batch in batches(brought, data.draw(st.lists(st.integers(0, 20), max_size=5))):
+        survives = data.draw(st.booleans())
+        books.commit(batch, published=survives)
+        if not survives:
+            delivered_again += batch
+    # In another order, and in batches that fall otherwise, as several copies get them.
+    shuffled = data.draw(st.permutations(delivered_again))
+    for batch in batches(shuffled, data.draw(st.lists(st.integers(0, 20), max_size=5))):
+        books.commit(batch)
+    assert {key: revision for key, (revision, _) in books.published.items()} == {
+        key: stored_fact(row).revision for key, row in books.event_rows.items()
+    }
+    for event_id, (_, payload) in books.published.items():
+        assert payload.startswith(books.event_rows[event_id]["payload"])
+
+
+def test_a_move_that_was_committed_and_not_published_is_published_when_its_cause_comes_again() -> None:
+    books = Books()
+    bounce = told(key="b", kind=EventKind.BOUNCED, name="A1", seq=1)
+    # What names both is a duplicate beside one that names only the first: either may come again alone.
+    plain, naming = told(key="d", name="M1", seq=2), told(key="d", name="M1", aliases=["A1"], seq=3)
+    books.commit([bounce])
+    books.commit([plain, naming], published=False)
+    books.commit([plain])
+    books.commit([naming])
+    revision, payload = books.published[bounce.id]
+    assert revision == 1
+    assert payload.startswith(books.event_rows[bounce.id]["payload"])

@@ -37,6 +37,11 @@ class Snapshot(Protocol):
         """All events of the messages with these keys, whole."""
         ...
 
+    def moved_by(self, registrations: Collection[str], positions: Collection[int]) -> Iterable[Document]:
+        """The stored events that use a further name, and whose present revision was made by what lay at one of these
+        positions of CALLBACKS, whole."""
+        ...
+
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
         """The stored messages among ``keys``."""
         ...
@@ -126,6 +131,7 @@ class _Planner:
             return []
         differing: dict[str, Fact] = {}
         again: set[str] = set()
+        positions: set[int] = set()
         for fact in self._facts:
             row = rows.get(fact.id)
             if row is None:
@@ -135,8 +141,9 @@ class _Planner:
             # An equal one that arrived earlier is nearer to when it happened, where the provider does not say.
             if row["digest"] != fact.digest or fact.occurred_at_us < row["occurred_at_us"]:
                 differing[fact.id] = fact
-            positions = (fact.origin.stream_seq, *fact.also)
-            if row["stream_seq"] in positions or row.get("revised_seq", 0) in positions:
+            own = (fact.origin.stream_seq, *fact.also)
+            positions.update(own)
+            if row["stream_seq"] in own or row.get("revised_seq", 0) in own:
                 again.add(fact.id)
         whole = {row["_id"]: row for row in self._snapshot.events({*differing, *again})} if differing or again else {}
         for event_id, told in differing.items():
@@ -145,7 +152,9 @@ class _Planner:
             if merged is not kept:
                 later = revised(merged, revision=kept.revision + 1)
                 self._changes[event_id] = _Change(kept, later, told.origin.stream_seq)
-        return [whole[event_id] for event_id in again]
+        # Who told a further name moved events that its own callbacks say nothing of.
+        moved = self._snapshot.moved_by({fact.origin.registration for fact in self._plan.known}, positions)
+        return list({**{row["_id"]: row for row in moved}, **{key: whole[key] for key in again}}.values())
 
     def _touched(self) -> set[str]:
         keys = {fact.message for fact in self._new.values()}

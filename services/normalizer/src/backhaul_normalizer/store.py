@@ -74,6 +74,10 @@ INDEXES = {
         _partial("received_at_us", "address"),
         _partial("received_at_us", "communication_id"),
         _partial("received_at_us", "error_code"),
+        # Of few events: those that another event of their message had moved, or may.
+        IndexModel(
+            [("registration", ASCENDING), ("revised_seq", ASCENDING)], partialFilterExpression={"alias": {"$gt": ""}}
+        ),
     ],
     MESSAGES_COLLECTION: [
         _newest_first("created_at_us"),
@@ -181,6 +185,14 @@ class _Transaction:
 
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
         return self._find(EVENTS_COLLECTION, "message", messages)
+
+    def moved_by(self, registrations: Collection[str], positions: Collection[int]) -> Iterable[Document]:
+        query = {
+            "registration": {"$in": list(registrations)},
+            "revised_seq": {"$in": list(positions)},
+            "alias": {"$gt": ""},
+        }
+        return self._database[EVENTS_COLLECTION].find(query, session=self._session).to_list()
 
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
         return self._find(MESSAGES_COLLECTION, "_id", keys)
