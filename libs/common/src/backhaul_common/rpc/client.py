@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from grpc.aio import ClientCallDetails, Metadata
 
+from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.errors import from_rpc
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import current_traceparent
@@ -49,7 +50,7 @@ def connect(target: str, settings: CommonSettings) -> grpc.aio.Channel:
         ("grpc.max_receive_message_length", 32 << 20),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),
-        ("grpc.keepalive_time_ms", 30_000),
+        *keepalive.of_client(),
         # Internal services are never reached through a web proxy. The environment may name one for the outside world,
         # and gRPC would take it even to this very machine.
         ("grpc.enable_http_proxy", 0),

@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.logs import get_logger
+from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.errors import DETAILS_KEY, shortened, to_details
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import Tracing
@@ -120,7 +121,7 @@ async def serve(
     """
     server = grpc.aio.server(
         interceptors=[_Edge(tracing)],
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)],
+        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20), *keepalive.of_server()],
     )
     register(server)
     health_servicer = health.aio.HealthServicer()
