@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -14,6 +15,8 @@ from backhaul_common import metrics as module
 from backhaul_common.metrics import Metric, Metrics, catalogue
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parents[3]
 
 # https://opentelemetry.io/docs/specs/otel/metrics/api/#instrument-name-syntax
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,254}")
@@ -69,6 +72,35 @@ def test_the_whole_catalogue_renders(metrics: Metrics) -> None:
     assert len([name for name in rendered if name.endswith("_total")]) == len(catalogue())
     assert "backhaul_gateway_callbacks_total" in rendered
     assert "backhaul_normalizer_lag_seconds_total" in rendered
+
+
+def test_alerts_are_about_what_prometheus_shows(metrics: Metrics) -> None:
+    """An alert on a name that nothing has never goes off."""
+    sources = "".join(path.read_text() for path in ROOT.glob("services/*/src/**/*.py"))
+    made = {
+        name: kind for kind, name in re.findall(r"\.(counter|gauge|histogram)\((?:catalogue\.)?([A-Z_]+)\b", sources)
+    }
+    for name, metric in vars(module).items():
+        if not isinstance(metric, Metric):
+            continue
+        kind = made.get(name, "gauge")  # That of what is away is handed on before it is made.
+        if kind == "counter":
+            metrics.counter(metric).add(*("x" for _ in metric.labels))
+        elif kind == "histogram":
+            metrics.histogram(metric).record(1)
+        else:
+            metrics.gauge(metric, lambda: 1)
+    shown: dict[str, set[str]] = {}
+    for name, labels in samples(metrics):
+        shown.setdefault(name, set()).update(label for label, _ in labels)
+    alerts = (ROOT / "docs/operations.md").read_text().partition("## Alerts")[2]
+    # A name, and the labels that the expression selects or groups by.
+    named = re.findall(r"(?:by \(([\w, ]+)\) [^`]*?)?\b(backhaul_\w+)(?:\{(\w+)[=~!])?", alerts)
+    assert len(named) > 15
+    for grouped, name, selected in named:
+        assert name in shown, name
+        labels = {label for label in [*grouped.replace(" ", "").split(","), selected] if label}
+        assert labels <= shown[name], (name, labels)
 
 
 def test_counters_with_labels(metrics: Metrics) -> None:
