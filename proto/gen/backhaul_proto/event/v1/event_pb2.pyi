@@ -178,13 +178,15 @@ class Event(_message.Message):
     provider_status: _builtins.str
     """The provider's own word for it."""
     message_id: _builtins.str
-    """The provider's id of the message; empty where the provider gave none."""
+    """The message's id, as the adapter chose it: the provider's, or another name that it gave with the recipient. Empty
+    where the event is of no message.
+    """
     recipient: _builtins.str
     """The person's address: the one written to, or, of an inbound message, the one who wrote."""
     sender: _builtins.str
     """The tenant's own address or number."""
     communication_id: _builtins.str
-    """Empty where nothing joins the message to a communication."""
+    """Empty where nothing joins the message to a communication, as far as was known when the event was published."""
     error_code: _builtins.str
     error_text: _builtins.str
     occurred_at_us: _builtins.int

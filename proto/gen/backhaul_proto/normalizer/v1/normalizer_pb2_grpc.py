@@ -104,7 +104,8 @@ class NormalizerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetMessage(self, request, context):
-        """State and timeline of one message. NOT_FOUND where no event has named it.
+        """State and timeline of one message. NOT_FOUND where no event has named it, FAILED_PRECONDITION where it is asked for by
+        a reference that several have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class NormalizerServiceStub:
     Normalize: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.NormalizeRequest, _normalizer_pb2.NormalizeResponse]
     """A dry run: what a callback would become. Nothing is stored or published."""
     GetMessage: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.GetMessageRequest, _normalizer_pb2.GetMessageResponse]
-    """State and timeline of one message. NOT_FOUND where no event has named it."""
+    """State and timeline of one message. NOT_FOUND where no event has named it, FAILED_PRECONDITION where it is asked for by
+    a reference that several have.
+    """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.ListMessagesRequest, _normalizer_pb2.ListMessagesResponse]
     """Messages, newest first."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.ListEventsRequest, _normalizer_pb2.ListEventsResponse]
@@ -64,7 +66,9 @@ class NormalizerServiceAsyncStub(NormalizerServiceStub):
     Normalize: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.NormalizeRequest, _normalizer_pb2.NormalizeResponse]  # type: ignore[assignment]
     """A dry run: what a callback would become. Nothing is stored or published."""
     GetMessage: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.GetMessageRequest, _normalizer_pb2.GetMessageResponse]  # type: ignore[assignment]
-    """State and timeline of one message. NOT_FOUND where no event has named it."""
+    """State and timeline of one message. NOT_FOUND where no event has named it, FAILED_PRECONDITION where it is asked for by
+    a reference that several have.
+    """
     ListMessages: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.ListMessagesRequest, _normalizer_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Messages, newest first."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.ListEventsRequest, _normalizer_pb2.ListEventsResponse]  # type: ignore[assignment]
@@ -101,7 +105,9 @@ class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _normalizer_pb2.GetMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_normalizer_pb2.GetMessageResponse, _abc.Awaitable[_normalizer_pb2.GetMessageResponse]]:
-        """State and timeline of one message. NOT_FOUND where no event has named it."""
+        """State and timeline of one message. NOT_FOUND where no event has named it, FAILED_PRECONDITION where it is asked for by
+        a reference that several have.
+        """
 
     @_abc_1.abstractmethod
     def ListMessages(
