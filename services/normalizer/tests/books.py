@@ -166,9 +166,11 @@ class Books:
                 continue
             row = rows.setdefault(communication_id, Counter())
             row[f"events.{event['kind']}"] += 1
+            if event["kind"] not in ("opened", "clicked"):
+                continue
             if stored_fact(event).event.by_machine:
                 row[f"by_machine.{event['kind']}"] += 1
-            elif message and event["kind"] in ("opened", "clicked"):
+            elif message:
                 people[communication_id, message, event["kind"]] = 1
         for communication_id, _, kind in people:
             rows[communication_id][f"unique.{kind}"] += 1

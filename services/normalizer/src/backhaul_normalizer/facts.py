@@ -119,7 +119,7 @@ class Fact(msgspec.Struct, gc=False):
         if self.alias:
             document["alias"] = self.alias
         if event.recipient:
-            document["address"] = canonical(event.recipient)
+            document["address"] = address_of(event.recipient)
         if communication_id:
             document["communication_id"] = communication_id
         if event.error_code:
@@ -142,6 +142,15 @@ class Rejection(msgspec.Struct, gc=False):
     seen_at_us: int
     stream_seq: int
     position: int = 0
+
+
+# The events of a message, and the message, have one recipient, and mostly come in one batch.
+_remembered_address = lru_cache(maxsize=4096)(canonical)
+
+
+def address_of(recipient: str) -> str:
+    """The canonical form of an address, in which it is stored for searching."""
+    return _remembered_address(recipient) if len(recipient) <= _LONGEST_REMEMBERED else canonical(recipient)
 
 
 def message_key(registration: str, channel: str, message_id: str) -> str:

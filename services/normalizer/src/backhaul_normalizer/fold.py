@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from backhaul_channels import EventKind
-from backhaul_channels.addresses import canonical
 from backhaul_common.mongo import Document
 
-from backhaul_normalizer.facts import KIND_NAMES, Fact, communication_key
-from backhaul_normalizer.states import fulfilment_of, next_state, place_of
+from backhaul_normalizer.facts import KIND_NAMES, Fact, address_of, communication_key
+from backhaul_normalizer.states import FULFILMENT_STATES, fulfilment_of, next_state, place_of
 
 MAX_REFERENCES = 16
 """References of one message. Providers give two or three; the least stand."""
@@ -25,6 +24,19 @@ _JOINED = ("communication_at_us", "communication_place", "communication_id")
 """The communication, behind the time and the place of the event that named it."""
 _UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
 """Kinds that a person or a machine brings about, and of which a communication counts the messages that have any."""
+
+
+_FIELDS = {
+    (group, name): f"{group}.{name}"
+    for group, names in (
+        ("fulfilment", FULFILMENT_STATES),
+        ("events", _KINDS),
+        ("by_machine", _KINDS),
+        ("unique", _UNIQUE),
+    )
+    for name in names
+}
+"""The fields of a communication's document, by the groups that they stand in."""
 
 
 class CommunicationDelta:
@@ -41,24 +53,27 @@ class CommunicationDelta:
 
     def add_message(self, message: Document, sign: int) -> None:
         """Count ``message`` with all its events in (+1) or out (-1)."""
-        self._count("messages", sign)
-        if message["fulfilment"]:
-            self._count(f"fulfilment.{message['fulfilment']}", sign)
-        for kind, count in message["kinds"].items():
-            self._count(f"events.{kind}", sign * count)
-        by_machine = message.get("by_machine", {})
-        for kind, count in by_machine.items():
-            self._count(f"by_machine.{kind}", sign * count)
-        for kind, count in unique_of(message).items():
-            self._count(f"unique.{kind}", sign * count)
+        counts = self._counts
+        counts["messages"] = counts.get("messages", 0) + sign
+        fulfilment = message["fulfilment"]
+        if fulfilment:
+            self._count("fulfilment", fulfilment, sign)
+        kinds = message["kinds"]
+        for kind, count in kinds.items():
+            self._count("events", kind, sign * count)
+        if not kinds.keys().isdisjoint(_UNIQUE):
+            for kind, count in message.get("by_machine", {}).items():
+                self._count("by_machine", kind, sign * count)
+            for kind, count in unique_of(message).items():
+                self._count("unique", kind, sign * count)
         self._seen(message["created_at_us"], message["last_event_at_us"])
 
     def add_event(self, fact: Fact, sign: int) -> None:
         """Count in or out an event that belongs to no message."""
         kind = KIND_NAMES[fact.event.kind]
-        self._count(f"events.{kind}", sign)
-        if fact.event.by_machine:
-            self._count(f"by_machine.{kind}", sign)
+        self._count("events", kind, sign)
+        if fact.event.by_machine and kind in _UNIQUE:
+            self._count("by_machine", kind, sign)
         self._seen(fact.origin.received_at_us, fact.occurred_at_us)
 
     def changes(self) -> dict[str, int]:
@@ -79,8 +94,9 @@ class CommunicationDelta:
             "upsert": True,
         }
 
-    def _count(self, name: str, change: int) -> None:
-        self._counts[name] = self._counts.get(name, 0) + change
+    def _count(self, group: str, name: str, change: int) -> None:
+        field = _FIELDS[group, name]
+        self._counts[field] = self._counts.get(field, 0) + change
 
     def _seen(self, first_us: int, last_us: int) -> None:
         self.first_us = min(self.first_us or first_us, first_us)
@@ -189,7 +205,7 @@ def _learn(message: Document, fact: Fact) -> None:
     # that does not depend on which came first.
     if _is_better(event.recipient, message["recipient"]):
         message["recipient"] = event.recipient
-        message["address"] = canonical(event.recipient)
+        message["address"] = address_of(event.recipient)
     if _is_better(event.sender, message["sender"]):
         message["sender"] = event.sender
     if fact.communication_id:
@@ -203,7 +219,7 @@ def _learn(message: Document, fact: Fact) -> None:
             message["references"] = sorted({*known, *event.references})[:MAX_REFERENCES]
     kinds = message["kinds"]
     kinds[name] = kinds.get(name, 0) + 1
-    if event.by_machine:
+    if event.by_machine and name in _UNIQUE:
         by_machine = message.setdefault("by_machine", {})
         by_machine[name] = by_machine.get(name, 0) + 1
     message["event_count"] += 1

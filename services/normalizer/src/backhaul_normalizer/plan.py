@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 from backhaul_common.mongo import Document
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import KIND_NAMES, Fact, message_key, stored_fact
+from backhaul_normalizer.facts import KIND_NAMES, Fact, Name, message_key, stored_fact
 from backhaul_normalizer.fold import CommunicationDelta, Deltas, folded, new_message, refolded
 from backhaul_normalizer.joins import Joins, Target
 from backhaul_normalizer.merge import merge, revised
@@ -51,8 +52,7 @@ class Snapshot(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, gc=False):
     """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has."""
 
     id: str
@@ -109,6 +109,7 @@ class _Planner:
         self._changes: dict[str, _Change] = {}
         self._before: dict[str, Document] = {}
         self._aliases: dict[str, set[str]] = {}
+        self._telling: list[tuple[Fact, Collection[Name]]] = []
 
     def plan(self) -> Plan:
         again = self._part()
@@ -160,9 +161,10 @@ class _Planner:
         keys = {fact.message for fact in self._new.values()}
         for change in self._changes.values():
             keys |= {change.before.message, change.after.message}
-        for fact in self._facts:
-            # A duplicate may tell a further name of a message, too.
-            keys.update(message for message, _, _ in fact.told_names())
+        # A duplicate may tell a further name of a message, too.
+        self._telling = [(fact, names) for fact in self._facts if (names := fact.told_names())]
+        for _, names in self._telling:
+            keys.update(message for message, _, _ in names)
         return keys - {""}
 
     # Further names.
@@ -170,8 +172,8 @@ class _Planner:
     def _join(self) -> None:
         """Move what used a further name of a message to the message that has it."""
         told: dict[str, dict[Target, Fact]] = {}
-        for fact in self._facts:
-            for message, message_id, alias in fact.told_names():
+        for fact, names in self._telling:
+            for message, message_id, alias in names:
                 # A message keeps the names that were joined already, so that they are not looked up for each event.
                 if alias not in self._before.get(message, {}).get("aliases", ()):
                     self._aliases.setdefault(message, set()).add(alias)
@@ -183,7 +185,7 @@ class _Planner:
         if not told and not using:
             return
         # What a better name is told of may be a further name itself, if an event that uses such a name told it.
-        chained = {message for fact in self._facts if fact.alias or fact.names for message, _, _ in fact.told_names()}
+        chained = {message for fact, names in self._telling if fact.alias or fact.names for message, _, _ in names}
         joins = Joins(self._snapshot, {*told, *(fact.alias for fact in using), *chained})
         sources = {key: joins.root(key)[0] for key, candidates in told.items() if joins.would_lead(key, candidates)}
         causes = {source: joins.lead(key, told[key]) for key, source in sources.items()}
@@ -314,7 +316,7 @@ class _Planner:
 
 
 def _first(facts: Sequence[Fact]) -> Fact:
-    return min(facts, key=lambda fact: (fact.origin.received_at_us, fact.id))
+    return facts[0] if len(facts) == 1 else min(facts, key=lambda fact: (fact.origin.received_at_us, fact.id))
 
 
 def _communication(fact: Fact, messages: dict[str, Document | None]) -> str:
