@@ -130,6 +130,12 @@ async def test_what_the_api_answered_to_a_sending_finds_its_messages(rig: Any, p
     with pytest.raises(BackhaulError) as several:
         await message(rig, "abc")
     assert (several.value.code, several.value.field) == (Code.FAILED_PRECONDITION, "message_id")
+    # An empty list would say that nothing happened to it.
+    assert [event.message_id for event in await events(rig, channel="sendgrid", message_id="xyz")] == ["xyz.filter1.0"]
+    with pytest.raises(BackhaulError) as ambiguous:
+        await events(rig, channel="sendgrid", message_id="abc")
+    assert ambiguous.value.code is Code.FAILED_PRECONDITION
+    assert await events(rig, channel="sendgrid", message_id="nobody's") == []
 
 
 async def test_events_of_one_second_are_listed_in_the_order_of_happening(rig: Any, post: Any) -> None:

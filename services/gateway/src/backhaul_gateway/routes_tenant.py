@@ -220,13 +220,17 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         )
         return await answer_of(message_json(answer))
 
-    @v1.get("/events", response_model=EventPage)
+    @v1.get("/events", responses=problems(409), response_model=EventPage)
     async def list_events(
         by: caller,
         channel: Filter = "",
         kind: Annotated[str, _KIND_FIELD] = "",
         message_id: Annotated[
-            Filter, Query(description="The id of one message, and no reference; needs channel too.")
+            Filter,
+            Query(
+                description="The id of one message, or a reference that it alone has (409 where others have it too); "
+                "needs channel too."
+            ),
         ] = "",
         recipient: Address = "",
         communication: Filter = "",

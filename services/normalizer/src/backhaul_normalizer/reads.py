@@ -87,6 +87,12 @@ class MongoReads:
             )
         return referred[0] if referred else None
 
+    async def one_message(self, registration: str, channel: str, message_id: str) -> str:
+        """The key of the message that ``message_id`` stands for, as in ``message``; where there is none, a key that no
+        event has."""
+        found = await self._named(registration, channel, message_id)
+        return str(found["_id"]) if found is not None else await self.message_key(registration, channel, message_id)
+
     async def by_message_id(self, registration: str, channels: Sequence[str], message_id: str) -> Document:
         """A filter of messages: those that ``message_id`` names in any of ``channels``, or else those that have it as a
         reference."""

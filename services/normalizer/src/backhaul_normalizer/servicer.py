@@ -127,7 +127,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                     field="channel",
                     fix="Name the channel too.",
                 )
-            filters["message"] = await self._reads.message_key(
+            filters["message"] = await self._reads.one_message(
                 registration, channel_key(request.channel), request.message_id
             )
         rows, token = await self._reads.events(
