@@ -15,7 +15,7 @@ from backhaul_gateway.registry import IssuedCredential
 def _printable(value: str) -> str:
     # Control characters and lone surrogates would break logs, answers and the database's encoding.
     if not value.isprintable() or not value.strip():
-        raise ValueError("must be visible text")
+        raise ValueError("It must be visible text.")
     return value
 
 

@@ -33,6 +33,18 @@ _TIMEOUT = "request_timeout"
 _MALFORMED = "malformed_body"
 
 
+_TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written %2B in an address."
+_FIXES = {
+    "missing": "Add it.",
+    "extra_forbidden": "Remove it, or check its spelling.",
+    "datetime_parsing": _TIME,
+    "datetime_from_date_parsing": _TIME,
+    "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
+    "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
+}
+"""What pydantic's words leave to be guessed, by its kinds of errors, or by the field and the kind."""
+
+
 class FieldError(dict[str, str]):
     """What is wrong with one field: ``field``, ``message``, ``fix``."""
 
@@ -165,8 +177,8 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Field
     parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours
-    fixes = {"missing": "Add it.", "extra_forbidden": "Remove it, or check its spelling."}
-    return FieldError(field, message, fixes.get(kind, "Change it to what the message asks for."))
+    fix = _FIXES.get(kind) or _FIXES.get(f"{field} {kind}") or "Change it to what the message asks for."
+    return FieldError(field, message, fix)
 
 
 def trace_id_of(request: Request) -> str:
