@@ -18,7 +18,7 @@ MOST_SPELLINGS = 48
 """Each costs one HMAC, for whoever posts a wrong signature."""
 
 # Beyond these, an address is nobody's configuration and not worth the work.
-_MOST_QUERY = 4096
+_MOST_QUERY = 2048
 _MOST_PARAMETERS = 32
 _MOST_CREDENTIAL = 512
 # With so few parameters every order is tried, with more only the likely ones: there are six of three, 24 of four.

@@ -62,7 +62,8 @@ def test_forms_are_parsed_as_the_standard_library_parses_them(body: bytes) -> No
     assert parse_form(body) == expected
 
 
-NAME = re.compile(rb"(?!AccountSid(?:AC|\Z))[A-Za-z0-9_.-]+")
+NAME = re.compile(rb"(?!AccountSid\Z)[A-Za-z0-9_.-]+")
+LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 @given(bodies)
@@ -71,14 +72,17 @@ NAME = re.compile(rb"(?!AccountSid(?:AC|\Z))[A-Za-z0-9_.-]+")
 @example(b"b&a=1")
 @example(b"a=1&b=2&a=0")
 @example(b"a=1&a%20=2")
+@example(b"a=1&b=%\n&c=%41")
+@example(b"a=%%41&b=%4")
 def test_signed_material_is_that_of_the_reference_or_none(body: bytes) -> None:
     fields = sorted(set(reference_raw(body)))
     material = signed_material(body)
     if material is not None:
         assert material == b"".join(key + value for key, value in fields)
-    # Only a name that Twilio does not write, be it by its escapes, is a reason for none.
+    # Only a name that Twilio does not write, be it by its escapes, and a percent sign that escapes nothing are reasons.
     names = [field.partition(b"=")[0] for field in body.split(b"&") if field]
-    assert (material is None) == (not all(NAME.fullmatch(name) for name in names))
+    well_written = all(NAME.fullmatch(name) for name in names) and not LONE_PERCENT.search(body)
+    assert (material is None) == (not well_written)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,11 @@ def test_signed_material_is_that_of_the_reference_or_none(body: bytes) -> None:
         (b"AccountSidAC0=B2", False),
         (b"B=2&B=1&AccountSidAC0=B2", False),
         (b"AccountSidOf=anything", True),
+        (b"AccountS=idAC0", False),
+        (b"AccountS=idAC0&B=1", False),
+        (b"AccountS=idAC0&AccountSid=AC1", False),
+        (b"B=1&B=2&AccountS=idAC0&AccountSid=AC1", False),
+        (b"AccountS=id&AccountSid=AC1", True),
         (b"Body=AccountSidAC0", True),
     ],
 )
@@ -181,8 +190,15 @@ def test_a_usual_wrong_signature_costs_little_and_a_hostile_one_is_bounded() -> 
 
 @pytest.mark.parametrize(
     "body",
-    [b"%ff=" * 16_000, b"%41a" * 16_000, b"%3D" * 21_000, b"&".join(b"k%%ff%d=%%zz" % n for n in range(990))],
-    ids=["names", "letters", "equals", "fields"],
+    [
+        b"%ff=" * 16_000,
+        b"%41a" * 16_000,
+        b"%3D" * 21_000,
+        b"&".join(b"k%%ff%d=%%zz" % n for n in range(990)),
+        b"Body=" + b"%" * 65_000,
+        b"Body=" + b"%4" * 32_000,
+    ],
+    ids=["names", "letters", "equals", "fields", "signs", "halves"],
 )
 def test_escapes_that_prove_nothing_are_not_decoded(body: bytes) -> None:
     callback = RawCallback("POST", URL, [(SIGNATURE_HEADER, b"A" * 27 + b"=")], body[:MOST_FORM_BYTES])
@@ -192,7 +208,7 @@ def test_escapes_that_prove_nothing_are_not_decoded(body: bytes) -> None:
         refusal = verifier.verify(callback)
         assert refusal is not None
         assert refusal.code == "form_invalid"
-    # A tenth to half a millisecond each; decoding them took 3 to 6.
+    # A tenth of a millisecond to one each; decoding them took 3 to 6.
     assert time.process_time() - started < 0.1
 
 
@@ -253,3 +269,44 @@ def test_of_two_signatures_the_first_counts() -> None:
         callback = RawCallback("POST", URL, [(SIGNATURE_HEADER, value) for value in values], b"A=1")
         result = TwilioVerifier([TOKEN]).verify(callback)
         assert (result and result.code) == refusal
+
+
+ACCOUNT = "AC0123456789abcdef0123456789abcdef"
+# A text that reads as the fields of a delivery, followed by a name that takes in the rest.
+SPOKEN = "hi MessageSidSM999MessageStatusdeliveredTo+15005550010ZZ"
+
+
+@pytest.mark.parametrize("ending", ["spring", "Alpha", "A", "AccountSid"])
+@pytest.mark.parametrize("in_front", [False, True], ids=["at the end", "before the label"])
+def test_a_signed_text_means_nothing_but_itself(ending: str, in_front: bool) -> None:
+    """Whoever has one signed request, with a text of its own choice, moves the seam between address and form."""
+    url = f"https://hooks.example.com/api/postevents?channelLabel=Twilio&b={ending}"
+    form = {
+        "AccountSid": ACCOUNT, "ApiVersion": "2010-04-01", "Body": SPOKEN, "From": "+15005550001",
+        "MessageSid": "SM1", "SmsStatus": "received", "To": "+15005550002",
+    }  # fmt: skip
+    fields = [(name.encode(), value.encode()) for name, value in form.items()]
+    signature = reference_signature(url, fields)
+    verifier = TwilioVerifier([TOKEN])
+
+    def accepted(address: str, body: bytes) -> bool:
+        return verifier.verify(RawCallback("POST", address, [(SIGNATURE_HEADER, signature)], body)) is None
+
+    assert accepted(url, encode(fields))
+    text = "".join(name + value for name, value in sorted(form.items()))
+    signed = url + text
+    spoken = signed.index("MessageSidSM999")
+    tail = signed[signed.index("ZZ") + 2 :]
+    for seam in range(len(url) - len(ending), spoken - 1):
+        address = signed[:seam]
+        if in_front:
+            path, _, query = address.partition("?")
+            label, _, rest = query.partition("&")
+            address = f"{path}?{rest}&{label}"
+        for name in {signed[seam : seam + 1], signed[seam : seam + 8], signed[seam : seam + 10]}:
+            forged = [
+                (name, signed[seam + len(name) : spoken]), ("MessageSid", "SM999"), ("MessageStatus", "delivered"),
+                ("To", "+15005550010"), ("ZZ", tail),
+            ]  # fmt: skip
+            body = encode([(key.encode(), value.encode()) for key, value in forged])
+            assert not accepted(address, body), (address, body)
