@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -140,6 +141,10 @@ async def test_a_credential_that_is_sent_twice_is_none(gateway: Running, subtest
             (method, path, [others_bearer, key], 401),
         ]
     accepted = [[key], [bearer], [key, bearer], [key, "Authorization: Basic eDp5"], [key, "X-A: 1", "X-A: 2"]]
+    # A proxy's own, which nobody here has to understand.
+    accepted += [
+        [key, f"Authorization: {value}"] for value in ("Basic ?", "Basic /w==", "Basic eA==", "Negotiate a b", "x")
+    ]
     cases += [("POST", INGEST, fields, 200) for fields in accepted]
     cases += [("GET", "/api/status?channelLabel=Nothing", fields, 404) for fields in accepted]
     cases += [("POST", by_token, ["X-A: 1", "X-A: 2"], 200), ("POST", by_token, [bearer, bearer], 401)]
@@ -150,6 +155,44 @@ async def test_a_credential_that_is_sent_twice_is_none(gateway: Running, subtest
         with subtests.test(path=path, fields=fields):
             assert await _status(gateway, path, *fields, method=method) == status
     assert sum(map(len, await gateway.stored())) == len(accepted) + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/events?recipient=" + "a" * 8200, []),
+        ("/v1/messages/twilio/" + "%61" * 2800, []),
+        ("/" + "a" * 60_000, []),
+        ("/in/" + "%62" * 20_000, []),
+        ("/healthz?" + "&" * 60_000, []),
+        ("/v1/events", ["Cookie: " + "a=b; " * 4000]),
+        ("/api/test", [f"X-{number}: {'a' * 200}" for number in range(100)]),
+    ],
+    ids=["query", "path", "unknown path", "escapes", "separators", "cookies", "headers"],
+)
+async def test_what_would_take_long_to_look_at_is_too_large(gateway: Running, path: str, fields: list[str]) -> None:
+    assert await _status(gateway, path, *fields) == 413
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("&".join(f"a{number:03}=" for number in range(90)), "a000"),
+        ("&".join(f"recip{number:03}=" for number in range(99)), "recip000"),
+        ("&" * 5000, "query"),
+        ("limit=1&" * 900, "query"),
+    ],
+)
+async def test_a_query_of_many_parameters_costs_little(gateway: Running, query: str, field: str) -> None:
+    """Neither do as many as one likes nor do all of their names have to be compared."""
+    tenant = await gateway.tenant()
+    key = {"X-Api-Key": tenant.api_key}
+    started = time.process_time()
+    for _ in range(20):
+        answer = await gateway.client.get(f"/v1/events?{query}", headers=key)
+        assert len(gateway.problem(answer, 422, field)["errors"]) <= 10
+    # Client included. Without the bounds it was 10 ms to half a second each.
+    assert time.process_time() - started < 20 * 0.02
 
 
 async def test_every_path_of_the_platform_team_asks_for_the_token_first(

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -292,6 +292,48 @@ async def test_silent_connections_take_nobodys_place(process_factory: ProcessFac
         assert process.events("no_descriptors") == []
 
 
+STRANGERS = {what: data for what, data in SILENT.items() if AUTHORIZED not in data}
+
+
+@pytest.mark.parametrize("what", [*STRANGERS, "unread answers"])
+async def test_no_stranger_takes_all_places(process_factory: ProcessFactory, what: str) -> None:
+    """Whatever its requests are stuck in, as long as it has shown no credential."""
+    async with process_factory(max_connections=32) as process:
+
+        async def stranger() -> None:
+            if what in STRANGERS:
+                await process.connect(STRANGERS[what])
+                return
+            peer = await process.connect(receive_buffer=4096)
+            for _ in range(30):
+                with suppress(ConnectionError):
+                    await peer.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 4)
+                await asyncio.sleep(0.1)  # so that the answers are not all asked for at once
+
+        for _ in range(2):
+            await asyncio.gather(*(stranger() for _ in range(40)))
+            # At once, and when the timer has looked at them.
+            assert [(await process.get("/healthz")).status_code for _ in range(5)] == [200] * 5
+            await asyncio.sleep(1.2)  # the timer's interval
+            assert (await process.get("/healthz")).status_code == 200
+        assert process.events("connections_at_limit")
+        if what in STRANGERS:
+            assert await process.ended("refused") == 0
+
+
+async def test_who_is_late_goes_before_who_is_idle(process_factory: ProcessFactory) -> None:
+    async with process_factory(max_connections=32) as process:
+        idle = [await process.connect(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(8)]
+        late = [await process.connect(SILENT["half of a body that nobody reads"]) for _ in range(24)]
+        await asyncio.sleep(1.2)  # the timer's interval
+        for _ in range(6):
+            assert (await process.get("/healthz")).status_code == 200
+            # Kept open, so that each of them needs a place.
+            await process.connect(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert [peer.lives for peer in idle] == [True] * 8
+        assert [peer.lives for peer in late][:6] == [False] * 6
+
+
 async def test_a_full_house_says_so(process_factory: ProcessFactory) -> None:
     """Every connection carries a request: the next one is told to come later, and they are served to their ends."""
     async with process_factory(max_connections=16) as process:
@@ -360,6 +402,18 @@ async def test_memory_stays_flat(process_factory: ProcessFactory, what: str) -> 
         assert (await process.get("/healthz")).status_code == 200
         # Each of these was 10 to 30 MB for ever, or for as long as the peer liked.
         assert process.memory - before < 40e6
+
+
+async def test_a_head_of_the_shortest_fields_holds_nothing(process_factory: ProcessFactory) -> None:
+    """Parsed, they take up forty times as much as they were sent in."""
+    async with process_factory() as process:
+        data = HEAD + b"a:\r\n" * 16_000
+        before = process.memory
+        for _ in range(60):
+            with suppress(ConnectionError):
+                await process.connect(data)
+        assert (await process.get("/healthz")).status_code == 200
+        assert process.memory - before < 20e6
 
 
 async def test_half_bodies_without_a_token_hold_nothing(process_factory: ProcessFactory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,9 @@ from backhaul_gateway.limits import MemoryBudget
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 if TYPE_CHECKING:
-    from conftest import Running, Tenant
+    from backhaul_local.nats_server import NatsServer
+
+    from conftest import GatewayFactory, Running, Tenant
 
 PATH = "/api/postevents?channelLabel=Twilio"
 
@@ -183,6 +186,46 @@ async def test_too_many_fields(gateway: Running) -> None:
     assert _statuses(await gateway.raw(_request(tenant, *fields[: MOST_FIELDS - 3]))) == [b"200"]
 
 
+@pytest.mark.parametrize("filler", [b"a:\r\n", b"X-Filler: " + b"a" * 4000 + b"\r\n"], ids=["fields", "bytes"])
+@pytest.mark.parametrize("path", ["/api/postevents?channelLabel=Twilio", "/healthz", "/nothing"])
+async def test_a_head_is_bounded_however_much_of_it_comes_in_one_read(
+    gateway: Running, filler: bytes, path: str
+) -> None:
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode() + filler * (200_000 // len(filler))
+    assert _statuses(await gateway.raw(head)) == [b"431"]
+    assert _statuses(await gateway.raw(head + b"\r\n")) == [b"431"]
+
+
+async def test_half_bodies_of_one_tenant_leave_places_to_others(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    async with gateway_factory(fresh_nats.uri, gateway_max_connections=24) as gateway:
+        greedy = await _open(gateway)
+        other = await gateway.tenant("other")
+        await gateway.channel("other", verification="off")
+        half = _request(greedy, "Content-Length: 10", length=False, body=b"half")
+        writers = []
+        refused = b""
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writers.append(writer)
+            writer.write(half)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    refused = await reader.read(4096)
+        assert _statuses(refused) == [b"503"]
+        assert b"of the tenant's are under way" in refused
+        assert _statuses(await gateway.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == [b"200"]
+        assert _statuses(await gateway.raw(_request(other))) == [b"200"]
+        for writer in writers:
+            writer.write(b"whole!")
+            writer.close()
+        async with asyncio.timeout(5):
+            while len(await _callbacks(gateway)) < 13:  # of a socket's other end, which has no event
+                await asyncio.sleep(0.05)
+        assert _statuses(await gateway.raw(_request(greedy))) == [b"200"]
+
+
 async def test_pipelined_requests_are_answered_in_order_and_bounded(gateway: Running) -> None:
     tenant = await _open(gateway)
     bodies = [b"n=%d" % number for number in range(MOST_PIPELINED + 1)]
@@ -309,7 +352,7 @@ async def test_an_absolute_target_is_its_path(gateway: Running) -> None:
 @pytest.mark.parametrize(("declared", "parts"), [(4, [b"abc"]), (2, [b"abc"]), (7, [b"abc", b"def"]), (1, [b""])])
 async def test_a_body_that_is_not_as_long_as_it_says_is_no_body(declared: int, parts: list[bytes]) -> None:
     budget = MemoryBudget(1000)
-    reader = BodyReader(5.0, budget)
+    reader = BodyReader(5.0, budget, most=100)
     coming = list(parts)
 
     async def receive() -> dict[str, object]:

@@ -171,7 +171,8 @@ async def create_app(
         version=version("backhaul-gateway"),
         description="Callbacks of channel providers in, message states out.",
         redirect_slashes=False,
-        # FastAPI's pages load scripts from elsewhere.
+        # FastAPI encodes the document anew for each request, and its pages load scripts from elsewhere.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # Spans, metrics and logs are made where they belong; FastAPI's own would double them, on the hot path too.
@@ -190,6 +191,7 @@ async def create_app(
         public_base_url=public_base_url,
         body_timeout_s=settings.gateway_body_timeout_s,
         max_held_bytes=settings.gateway_max_held_bytes,
+        most_bodies=connections.most,
     )
     app.include_router(
         tenant_router(
@@ -214,9 +216,8 @@ async def create_app(
         )
     )
     app.include_router(ops_router(readiness, metrics))
-    app.include_router(docs_router())
+    app.include_router(docs_router(openapi_of(app)))
     problems.answer_errors_of(app)
-    app.openapi = openapi_of(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
     edge = Edge(
         app,
         ingest=ingest,

@@ -22,34 +22,40 @@ class GoneError(Exception):
 
 
 class BodyReader:
-    """Reads bodies, each within the same time, and all within a budget of memory.
+    """Reads bodies, each within the same time, and all within a budget of memory and of connections.
 
     One timer looks after all of them a few times within that time: a timer for each body, or ``asyncio.timeout``, costs
     as much as checking a signature.
     """
 
-    def __init__(self, timeout_s: float, budget: MemoryBudget) -> None:
+    def __init__(self, timeout_s: float, budget: MemoryBudget, most: int) -> None:
+        """``most``: how many there may be at once, as each takes up a connection. A tenant may have as many as are then
+        still free: half of them when it is alone."""
         self._timeout_s = timeout_s
         self._budget = budget
-        self._since: dict[asyncio.Task[Any], float] = {}
+        self._most = most
+        self._since: dict[asyncio.Task[Any], tuple[float, str]] = {}
+        """When each began, and whose it is."""
         self._expired: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def read(self, named: Mapping[bytes, bytes], receive: Receive, tenant_id: str, limit: int) -> bytes:
         """The body, at most ``limit`` bytes, which the caller must give back to the budget.
 
-        TOO_LARGE, UNAVAILABLE when the tenant or all together hold too much, SlowError when it takes too long,
-        GoneError when it ends; nothing is to be given back then. INTERNAL when the server says that the body is whole
-        and it is not as long as the request says: what is not there must not be answered for.
+        TOO_LARGE, UNAVAILABLE when the tenant or all together have too much or too many, SlowError when it takes too
+        long, GoneError when it ends; nothing is to be given back then. INTERNAL when the server says that the body is
+        whole and it is not as long as the request says: what is not there must not be answered for.
         """
         length = named.get(b"content-length", b"")
         declared = int(length[:20]) if length.isdigit() else -1
         if declared > limit:
             raise _too_large(limit)
+        if 2 * len(self._since) >= self._most:
+            self._refuse_crowding(tenant_id)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101  # the server runs each request in a task
-        self._since[task] = loop.time()
+        self._since[task] = loop.time(), tenant_id
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s / 4, self._look)
         try:
@@ -98,10 +104,21 @@ class BodyReader:
         if part and not self._budget.take(tenant_id, part):
             raise unavailable("The callback log", retry_after_s=2)
 
+    def _refuse_crowding(self, tenant_id: str) -> None:
+        # Counted here alone: of the usual body, which is whole at once, nobody has to keep count.
+        own = sum(whose == tenant_id for _, whose in self._since.values())
+        if own >= self._most - len(self._since):
+            raise BackhaulError(
+                Code.UNAVAILABLE,
+                f"{own} bodies of the tenant's are under way already.",
+                fix="Send each body at once, over fewer connections.",
+                retry_after_s=2,
+            )
+
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         latest = loop.time() - self._timeout_s
-        for task in [task for task, since in self._since.items() if since <= latest]:
+        for task in [task for task, (since, _) in self._since.items() if since <= latest]:
             if task not in self._expired:
                 self._expired.add(task)
                 task.cancel()

@@ -11,6 +11,7 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import CONNECTIONS_ENDED, CONNECTIONS_OPEN, Metrics
@@ -49,6 +50,18 @@ class Patience:
         return min(1.0, self.head_s / 4, self.body_s / 4, self.idle_s / 4, self.read_s / 4)
 
 
+class _Rank(Enum):
+    """Connections that give way when there are too many, in this order; within a rank the oldest first."""
+
+    SILENT = "silent"
+    """It never brought a request."""
+    SLOW = "slow"
+    """Its peer is late with a head, with the rest of a request that was answered already, or with reading."""
+    IDLE = "idle"
+    UNFINISHED = "unfinished"
+    """As ``SLOW``, but not yet when the timer last looked."""
+
+
 class Connections:
     """The open connections of one server. Belongs to the event loop that it was made on."""
 
@@ -70,6 +83,7 @@ class Connections:
             self._log.warning("connections_limited_by_descriptors", limit=self.most, wanted=most, descriptors=available)
         self._open: dict[BoundedProtocol, None] = {}
         self._crossed = False
+        self._in_vain = False
         self._exhausted = False
         self._ended = metrics.counter(CONNECTIONS_ENDED)
         metrics.gauge(CONNECTIONS_OPEN, lambda: len(self._open))
@@ -87,7 +101,7 @@ class Connections:
         if not self._crossed:
             self._crossed = True
             self._log.warning("connections_at_limit", limit=self.most)
-        if self._make_room(connection):
+        if not self._in_vain and self._make_room(connection):
             return True
         self._ended.add("refused")
         return False
@@ -97,27 +111,40 @@ class Connections:
         self._open.pop(connection, None)
 
     def _make_room(self, newcomer: BoundedProtocol) -> bool:
-        """End the oldest connections that no request is under way on: first those that never brought one.
+        """End connections whose peers only keep us waiting, so that no stranger can take the others' places.
 
-        Who connects only to take room away gains little: whoever sends a request at once is served. A sixteenth goes at
-        a time, as looking for them takes a walk over all.
+        A sixteenth goes at a time, as looking for them takes a walk over all.
         """
-        silent, idle = [], []
+        ranked: dict[_Rank, list[BoundedProtocol]] = {rank: [] for rank in _Rank}
         for connection in self._open:
-            wait, of = connection.owes()
-            if wait is Wait.HEAD and of is None and connection is not newcomer:
-                silent.append(connection)
-            elif wait is Wait.IDLE:
-                idle.append(connection)
-        leaving = [*silent, *idle][: max(1, self.most // 16)]
+            rank = self._rank(connection)
+            if rank is not None and connection is not newcomer:
+                ranked[rank].append(connection)
+        leaving = [connection for rank in _Rank for connection in ranked[rank]][: max(1, self.most // 16)]
         for connection in leaving:
             self._ended.add("room")
             self.closed(connection)
             connection.transport.abort()
+        # Until the next look, others would be looked for in vain too.
+        self._in_vain = not leaving
         return bool(leaving)
+
+    def _rank(self, connection: BoundedProtocol) -> _Rank | None:
+        """When the connection goes, among those that have to; None: the application is at work for it, or reads its
+        body, of which ``BodyReader`` bounds how many there are."""
+        wait, of = connection.owes()
+        if wait is None or (wait is Wait.BODY and not connection.is_answered):
+            return None
+        if wait is Wait.HEAD and of is None:
+            return _Rank.SILENT
+        if wait is Wait.IDLE:
+            return _Rank.IDLE
+        lasts = wait is connection.wait and of is connection.wait_of
+        return _Rank.SLOW if lasts else _Rank.UNFINISHED
 
     def _look(self) -> None:
         now = self._loop.time()
+        self._in_vain = False
         for connection in list(self._open):
             wait, of = connection.owes()
             if wait is None:

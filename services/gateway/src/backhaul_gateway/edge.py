@@ -24,6 +24,7 @@ from backhaul_gateway.auth import is_admin, unauthenticated
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.masking import masked
 from backhaul_gateway.problems import nothing_at, of_error
+from backhaul_gateway.refusals import MOST_HEADER_BYTES
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,6 +37,10 @@ _INGEST_LENGTH = len(INGEST_PATH)
 _INGEST = re.compile("(?:/in/([^/]+))?" + INGEST_PATH, re.IGNORECASE)
 
 MOST_BODY_BYTES = 256 * 1024
+MOST_ADDRESS_BYTES = 8 << 10
+"""Path and query of what is no ingest. Frameworks take them apart several times, at some 100 ns a byte."""
+
+_LONGEST_LOGGED = 500
 _ANY_CASE = frozenset({"/api/test", "/api/status"})
 """As the ingest's, these paths are written in any case."""
 
@@ -113,6 +118,7 @@ class Edge:
             traceparent = traceparent_of(span) or new_traceparent()
             scope["backhaul.traceparent"] = traceparent
             try:
+                _refuse_large(scope)
                 self._admit(scope)
                 await self.app(scope, exchange.receive, exchange.send)
             except BackhaulError as exc:
@@ -211,9 +217,25 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
 
+def _refuse_large(scope: Scope) -> None:
+    """Raise TOO_LARGE for what would cost more to look at than anybody's request is worth."""
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MOST_ADDRESS_BYTES:
+        raise BackhaulError(
+            Code.TOO_LARGE, f"The address is longer than {MOST_ADDRESS_BYTES} bytes.", fix="Send a shorter one."
+        )
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+        raise BackhaulError(
+            Code.TOO_LARGE,
+            f"The headers are larger than {MOST_HEADER_BYTES} bytes.",
+            field="headers",
+            fix="Send fewer or shorter headers; look whether a proxy adds them.",
+        )
+
+
 def _loggable(path: str) -> str:
     """The path without the ingest token that a mistyped callback URL may hold, not even one that is mistyped itself."""
-    parts = masked(path).split("/", 3)
+    # Of a credential that is cut off here nothing is left that opens anything.
+    parts = masked(path[: 4 * _LONGEST_LOGGED]).split("/", 3)
     if len(parts) > 2 and parts[1].lower() == "in":
         parts[2] = "***"
-    return "/".join(parts)[:500]
+    return "/".join(parts)[:_LONGEST_LOGGED]

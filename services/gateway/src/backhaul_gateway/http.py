@@ -22,8 +22,12 @@ from uvicorn.server import ServerState
 if TYPE_CHECKING:
     from backhaul_gateway.connections import Connections
 
+PIECE_BYTES = 16 << 10
+"""What the parser is given at once. It is looked at in between, since one read may bring much more: a quarter of a
+megabyte of the shortest fields takes up forty times as much when it is parsed."""
+
 MOST_HEAD_BYTES = 64 << 10
-"""Bytes in a row, beyond the read in which they began, that may bring neither a head's end nor any of a body: a longer
+"""Bytes in a row, beyond the piece in which they began, that may bring neither a head's end nor any of a body: a longer
 head, trailers or chunk extensions. Before a head is complete nobody knows whose request it is, so nothing else bounds
 what a stranger may have kept here."""
 
@@ -95,6 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *, watch: Connections, config: Config, server_state: ServerState, **others: Any) -> None:
         super().__init__(config=config, server_state=server_state, **others)
         self._watch = watch
+        self.headers = []
         self._barren = 0
         """Bytes in a row that brought nothing."""
         self._deaf = False
@@ -133,6 +138,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes have arrived."""
         if self._deaf:
             return
+        if len(data) > PIECE_BYTES:
+            for start in range(0, len(data), PIECE_BYTES):
+                self.data_received(data[start : start + PIECE_BYTES])
+            return
         scope = self.scope  # uvicorn makes a new one whenever a request begins.
         self._barren += len(data)
         rest = self._feed(data)
@@ -142,6 +151,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._barren = 0
         elif self._barren > MOST_HEAD_BYTES:
             self._refuse(_LONG_FRAMING if self._in_body() else _LONG_HEAD)
+        if self.headers is not _TRAILERS and len(self.headers) > MOST_FIELDS:
+            self._refuse(_MANY_FIELDS)  # Its end may never come.
 
     def pause_writing(self) -> None:
         """The peer reads more slowly than it is answered."""
@@ -219,6 +230,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _newest(self) -> RequestResponseCycle | None:
         """The last request whose head is whole; uvicorn declares that there always is one."""
         return self.cycle
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the application is done with every request whose head is whole."""
+        cycle = self._newest()
+        return cycle is None or cycle.response_complete
 
     def unread(self) -> int:
         """Bytes of answers that the peer has not taken."""

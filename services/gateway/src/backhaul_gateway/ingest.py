@@ -43,7 +43,7 @@ from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.clients import ClientAddress
 from backhaul_gateway.limits import MemoryBudget
 from backhaul_gateway.lookups import Strangers
-from backhaul_gateway.masking import masked_bytes
+from backhaul_gateway.masking import masked_body, masked_bytes
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.problems import of_error
 from backhaul_gateway.refusals import (
@@ -101,6 +101,7 @@ class IngestEndpoint:
         public_base_url: str,
         body_timeout_s: float,
         max_held_bytes: int,
+        most_bodies: int,
     ) -> None:
         self._states = states
         self._credentials = credentials
@@ -113,7 +114,7 @@ class IngestEndpoint:
         self._base_url = public_base_url
         self._budget = MemoryBudget(max_held_bytes)
         metrics.gauge(QUEUED_BYTES, lambda: self._budget.used)
-        self._bodies = BodyReader(body_timeout_s, self._budget)
+        self._bodies = BodyReader(body_timeout_s, self._budget, most_bodies)
         self._answered = metrics.counter(CALLBACKS_ANSWERED)
         self._unverified = metrics.counter(CALLBACKS_UNVERIFIED)
         self._ingest_seconds = metrics.histogram(INGEST_SECONDS)
@@ -124,7 +125,7 @@ class IngestEndpoint:
         """Answer one request."""
         began = time.perf_counter()
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        # If a header is repeated, the last one counts. Of those that say who is asking, _tenant refuses two.
+        # If a header is repeated, the last one counts. Of those that say who is asking, _known refuses two.
         named = dict(headers)
         incoming = named.get(b"traceparent", b"").decode("latin-1")
         span: Span | None = None
@@ -179,6 +180,8 @@ class IngestEndpoint:
         query: bytes = scope["query_string"]
         state = self._active(scope, self._known(scope, named) or await self._found(scope, named), seen)
         self._admit(state, named, seen)
+        if len(query) > MOST_QUERY_BYTES:
+            raise too_long(query)
         try:
             channel = self._channel(state, query, seen)
         except BackhaulError as exc:
@@ -188,7 +191,7 @@ class IngestEndpoint:
             state = self._active(scope, self._known(scope, named), seen)
             channel = self._channel(state, query, seen)
         kept = b"".join([name + b": " + value + b"\r\n" for name, value in headers if name not in channel.not_kept])
-        if len(query) > MOST_QUERY_BYTES or len(kept) > MOST_HEADER_BYTES:
+        if len(kept) > MOST_HEADER_BYTES:
             raise too_long(query)
         tenant_id = seen.tenant
         body = await self._bodies.read(named, receive, tenant_id, state.tenant.limits.max_body_bytes)
@@ -210,10 +213,10 @@ class IngestEndpoint:
             callback.id = callback_id
             callback.verification = self._verified(state, channel, raw, seen)
             callback.method = METHOD
-            # Where the ingest token is: in the path, and wherever a proxy repeats the path.
+            # Where the ingest token is: in the path, and wherever a proxy or the provider repeats the path.
             callback.url = self._base_url + masked_bytes(sent).decode("latin-1")
             callback.headers = masked_bytes(kept)
-            callback.body = body
+            callback.body = masked_body(body)
             callback.received_at_us = time.time_ns() // 1000
             callback.traceparent = traceparent
             await self._callbacks.publish(channel.subject, callback_id, callback.SerializeToString(), traceparent)

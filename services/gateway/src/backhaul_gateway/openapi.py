@@ -18,7 +18,7 @@ _MEANINGS = {
     405: "The method is not allowed here",
     408: "The body did not arrive in time",
     409: "Taken already, or the state does not allow it",
-    413: "The body is too large, or, of a callback, the query or the headers",
+    413: "The body, the headers or the address are too large",
     422: "The request is not valid",
     429: "Over the tenant's rate limit; see Retry-After",
     500: "Something unexpected happened",
@@ -103,10 +103,9 @@ def _mend(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422", "")):
         responses["422"] = problems(422)[422]
-    more: dict[str, Any] = {str(status): value for status, value in problems(500).items()}
+    statuses = (408, 413, 500) if "requestBody" in operation else (413, 500)
+    more: dict[str, Any] = {str(status): value for status, value in problems(*statuses).items()}
     more["431"] = _BY_SERVER
-    if "requestBody" in operation:
-        more |= {str(status): value for status, value in problems(408, 413).items()}
     operation["responses"] = dict(sorted({**more, **responses}.items()))
 
 
@@ -121,7 +120,7 @@ def _ingest_paths() -> dict[str, Any]:
     token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     body = {"required": False, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
     stored = {
-        "description": "Stored durably. There is no body, which some providers would take for instructions.",
+        "description": "Stored durably. The body is what the provider asks for; of most there is none.",
         "headers": {
             "Backhaul-Callback-Id": {
                 "description": "The callback's id, which its events and log lines carry.",

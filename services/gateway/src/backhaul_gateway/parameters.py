@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from backhaul_common.errors import BackhaulError
+from backhaul_common.errors import BackhaulError, Code
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
@@ -19,6 +19,7 @@ Page = TypeVar("Page")
 _ANY_CASE = frozenset({"channellabel"})
 """Parameters whose names are written in any case, as in the addresses that providers are given."""
 
+_MOST_PARAMETERS = 100
 _MOST_NAMED = 10
 _PLUS = re.compile(r"(^|:) (?=[0-9])")
 
@@ -28,6 +29,13 @@ def known_parameters(request: Request) -> None:
     query: bytes = request.scope["query_string"]
     if not query:
         return
+    if query.count(b"&") >= _MOST_PARAMETERS:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The query has more than {_MOST_PARAMETERS} parameters.",
+            field="query",
+            fix="Leave out what is no parameter here.",
+        )
     dependant: Dependant = request.scope["route"].dependant
     names = [field.alias for field in dependant.query_params]
     errors = []
@@ -41,8 +49,10 @@ def known_parameters(request: Request) -> None:
         else:
             fix = f"Use one of: {', '.join(names)}." if names else "Leave the query out."
         errors.append(FieldError(shown, f"There is no parameter {shown!r} here.", fix))
+        if len(errors) == _MOST_NAMED:
+            break
     if errors:
-        raise ProblemError(f"The query holds what is no parameter here: {errors[0]['field']!r}.", errors[:_MOST_NAMED])
+        raise ProblemError(f"The query holds what is no parameter here: {errors[0]['field']!r}.", errors)
 
 
 def with_plus(address: str) -> str:

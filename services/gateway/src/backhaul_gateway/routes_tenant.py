@@ -9,7 +9,9 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
-from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBearer
+from fastapi.openapi.models import APIKey, HTTPBase
+from fastapi.openapi.models import SecurityBase as SecurityScheme
+from fastapi.security.base import SecurityBase
 from pydantic import AfterValidator, BaseModel
 
 from backhaul_gateway.admission import Admission
@@ -44,10 +46,23 @@ if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
 
+
+class _Documented(SecurityBase):
+    """A way to authenticate, for the OpenAPI document only. FastAPI's own classes also read the request, and refuse an
+    Authorization that they cannot read even where it is not what counts."""
+
+    def __init__(self, scheme_name: str, model: SecurityScheme) -> None:
+        self.scheme_name = scheme_name
+        self.model = model
+
+    async def __call__(self) -> None:
+        """Ask for nothing: ``CredentialIndex`` reads the headers."""
+
+
 _SCHEMES = (
-    Security(APIKeyHeader(name="X-Api-Key", scheme_name="ApiKey", auto_error=False)),
-    Security(HTTPBearer(scheme_name="Bearer", description="The API key.", auto_error=False)),
-    Security(HTTPBasic(scheme_name="Basic", description="Tenant id and API key.", auto_error=False)),
+    Security(_Documented("ApiKey", APIKey.model_validate({"in": "header", "name": "X-Api-Key"}))),
+    Security(_Documented("Bearer", HTTPBase(scheme="bearer", description="The API key."))),
+    Security(_Documented("Basic", HTTPBase(scheme="basic", description="Tenant id and API key."))),
 )
 
 _FULFILMENT = {

@@ -65,8 +65,8 @@ class GatewaySettings(CommonSettings):
         4000,
         ge=16,
         le=100_000,
-        description="Open connections. Beyond, the oldest that carry no request are closed, or new ones refused. Each "
-        "is an open file: fewer where the system allows fewer.",
+        description="Open connections. Beyond, the oldest that only keep the gateway waiting are closed, or new ones "
+        "refused. Each is an open file: fewer where the system allows fewer.",
     )
     gateway_max_held_bytes: int = Field(
         64 << 20,
