@@ -89,6 +89,31 @@ def test_sizes_are_learned_and_add_up_to_what_there_is() -> None:
     assert fresh.held("small") == pytest.approx(10**6 * 10 / 11)
 
 
+def test_nobody_is_refused_for_what_another_has_stored_by_way_of_another_gateway() -> None:
+    """Each gateway knows the sizes of what passed through it, and one sees nothing but the greedy one's smallest."""
+    here, there = CallbackRoom(), CallbackRoom()
+    size = {"honest": 1_000, "large": 1_000_000}
+    for room in (here, there):
+        room.learn("callbacks.honest.twilio", size["honest"])
+    for _ in range(100):
+        here.stored("callbacks.greedy.twilio", 300)
+        there.stored("callbacks.greedy.twilio", size["large"])
+    total = 40_000 * size["honest"] + 100 * 300 + 490 * size["large"]
+    for room in (here, there):
+        looked(room, 10**9, total, honest=40_000, greedy=590)
+        assert room.held("honest") == pytest.approx(40_000 * size["honest"], rel=0.2)
+        assert room.admits("honest", size["honest"])
+    assert not there.admits("greedy", size["large"])
+    # As soon as it sends the same here, it is seen here too.
+    for _ in range(100):
+        here.stored("callbacks.greedy.twilio", size["large"])
+    looked(here, 10**9, total + 100 * size["large"], honest=40_000, greedy=690)
+    assert here.held("honest") == pytest.approx(40_000 * size["honest"], rel=0.3)
+    # Of whom nothing was seen may be what is not explained.
+    looked(here, 10**9, total + 200 * size["large"], honest=40_000, greedy=690, unseen=100)
+    assert here.held("unseen") > 50 * size["large"]
+
+
 @asynccontextmanager
 async def stream(url: str) -> AsyncIterator[JetStreamContext]:
     client = await nats.connect(url)

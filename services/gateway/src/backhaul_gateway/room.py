@@ -123,15 +123,23 @@ class CallbackRoom:
         self._since_all -= self._before_all
         self._limit, self._bytes = state.limit, state.bytes
         self._sizes = {subject: size for subject, size in self._sizes.items() if subject in state.subjects}
-        average = state.bytes / state.messages if state.messages else 0.0
-        estimates: dict[str, float] = {}
+        known = {
+            subject: messages * self._sizes[subject][0] / self._sizes[subject][1]
+            for subject, messages in state.subjects.items()
+            if subject in self._sizes
+        }
+        # Together the tenants hold no more than the stream holds. Where they seem to hold less, somebody's messages are
+        # larger than those that this gateway saw of them. Whose they are is not known, so they count for those of whom
+        # nothing was seen, and for nobody else: nobody is refused for what another has stored elsewhere.
+        explained = sum(known.values())
+        scale = min(1.0, state.bytes / explained) if explained else 1.0
+        strangers = sum(messages for subject, messages in state.subjects.items() if subject not in known)
+        average = max(0.0, state.bytes - explained) / strangers if strangers else 0.0
+        self._measured = {}
         for subject, messages in state.subjects.items():
-            total, count = self._sizes.get(subject, (average, 1))
             path = path_of(subject)
-            estimates[path] = estimates.get(path, 0.0) + messages * total / count
-        # However wrong the averages are, together the tenants hold what the stream holds.
-        scale = state.bytes / sum(estimates.values()) if estimates else 0.0
-        self._measured = {path: size * scale for path, size in estimates.items()}
+            size = known[subject] * scale if subject in known else messages * average
+            self._measured[path] = self._measured.get(path, 0.0) + size
 
 
 def path_of(subject: str) -> str:
