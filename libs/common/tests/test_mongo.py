@@ -128,6 +128,23 @@ async def test_a_conflict_of_two_transactions_is_retried(client: mongo.Client, m
     assert await database["counters"].find_one({"_id": "c"}) == {"_id": "c", "n": 2}
 
 
+async def test_a_transaction_is_at_the_primary_whatever_the_connection_string_prefers(
+    mongo_server: MongoServer, mongo_database: str
+) -> None:
+    mark = "&" if "?" in mongo_server.uri else "/?"
+    client = mongo.connect(f"{mongo_server.uri}{mark}readPreference=secondaryPreferred")
+    try:
+        database = mongo.database(client, mongo_database)
+        await database["numbers"].insert_one({"_id": 1})
+
+        def read(plain: mongo.ThreadDatabase, session: mongo.Session) -> Any:
+            return plain["numbers"].find_one({"_id": 1}, session=session)
+
+        assert await mongo.in_transaction(database, read) == {"_id": 1}
+    finally:
+        client.close()
+
+
 async def test_a_transaction_that_fails_leaves_nothing(client: mongo.Client, mongo_database: str) -> None:
     database = mongo.database(client, mongo_database)
     await database["things"].insert_one({"_id": "before"})

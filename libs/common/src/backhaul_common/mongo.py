@@ -136,7 +136,11 @@ async def in_transaction(database: Database, work: Callable[[ThreadDatabase, Ses
 
         with pymongo.timeout(COMMIT_S), plain.client.start_session() as session:
             return session.with_transaction(
-                statements, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
+                statements,
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern("majority"),
+                # A transaction takes the client's otherwise, which the connection string may have set.
+                read_preference=pymongo.ReadPreference.PRIMARY,
             )
 
     running = asyncio.ensure_future(asyncio.to_thread(run))
