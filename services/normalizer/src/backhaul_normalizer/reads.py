@@ -24,6 +24,7 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer.facts import communication_key, message_key
+from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.states import place_of
 
 LONGEST_TIMELINE = 1000
@@ -69,15 +70,24 @@ class MongoReads:
         events.sort(key=lambda row: (row["occurred_at_us"], _PLACES.get(row["kind"], -1), row["_id"]))
         return message, events, more
 
+    async def one_message(self, registration: str, channel: str, message_id: str) -> str:
+        """The key of the message that ``message`` finds; if there is none, the key that it would have."""
+        found = await self._named(registration, channel, message_id)
+        return str(found["_id"]) if found is not None else message_key(registration, channel, message_id)
+
+    async def by_message_id(self, registration: str, channels: Sequence[str], message_id: str) -> Document:
+        """A filter of messages: those that ``message_id`` names in any of ``channels``, or else those that have it as a
+        reference."""
+        named = await self._by_name(registration, channels, message_id)
+        return {"_id": {"$in": [row["_id"] for row in named]}} if named else {"references": message_id}
+
     async def _named(self, registration: str, channel: str, message_id: str) -> Document | None:
-        key = await self.message_key(registration, channel, message_id)
-        messages = self._database[MESSAGES_COLLECTION]
+        named = await self._by_name(registration, [channel], message_id)
+        if named:
+            return named[0]
+        query = {"registration": registration, "references": message_id, "channel": channel}
         async with mongo.translated():
-            found: Document | None = await messages.find_one({"_id": key, "registration": registration})
-            if found is not None:
-                return found
-            query = {"registration": registration, "references": message_id, "channel": channel}
-            referred = await messages.find(query, limit=2).to_list(2)
+            referred = await self._database[MESSAGES_COLLECTION].find(query, limit=2).to_list(2)
         if len(referred) > 1:
             raise BackhaulError(
                 Code.FAILED_PRECONDITION,
@@ -87,26 +97,22 @@ class MongoReads:
             )
         return referred[0] if referred else None
 
-    async def one_message(self, registration: str, channel: str, message_id: str) -> str:
-        """The key of the message that ``message_id`` stands for, as in ``message``; where there is none, a key that no
-        event has."""
-        found = await self._named(registration, channel, message_id)
-        return str(found["_id"]) if found is not None else await self.message_key(registration, channel, message_id)
-
-    async def by_message_id(self, registration: str, channels: Sequence[str], message_id: str) -> Document:
-        """A filter of messages: those that ``message_id`` names in any of ``channels``, or else those that have it as a
-        reference."""
-        keys = [await self.message_key(registration, channel, message_id) for channel in channels]
+    async def _by_name(self, registration: str, channels: Sequence[str], message_id: str) -> list[Document]:
+        """The messages of that id in ``channels``; where there is none, the one to which it leads as a further name."""
+        keys = {message_key(registration, channel, message_id) for channel in channels}
+        found: list[Document] = []
         async with mongo.translated():
-            named = await self._database[MESSAGES_COLLECTION].find({"_id": {"$in": keys}}, {"_id": 1}).to_list(None)
-        return {"_id": {"$in": [row["_id"] for row in named]}} if named else {"references": message_id}
-
-    async def message_key(self, registration: str, channel: str, message_id: str) -> str:
-        """The key of the message that ``message_id``, its id or a further name of it, stands for."""
-        key = message_key(registration, channel, message_id)
-        async with mongo.translated():
-            join = await self._database[JOINS_COLLECTION].find_one({"_id": key, "registration": registration})
-        return str(join["message"]) if join is not None and join["message"] else key
+            for _ in range(MAX_STEPS + 1):
+                query = {"_id": {"$in": list(keys)}, "registration": registration}
+                rows = await self._database[MESSAGES_COLLECTION].find(query).to_list(None)
+                found += rows
+                keys.difference_update(row["_id"] for row in rows)
+                if not keys:
+                    break
+                query = {"_id": {"$in": list(keys)}, "registration": registration}
+                joins = await self._database[JOINS_COLLECTION].find(query).to_list(None)
+                keys = {row["message"] for row in joins if row["message"]}
+        return found
 
     async def messages(
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
