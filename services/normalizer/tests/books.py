@@ -9,10 +9,17 @@ from typing import Any
 
 from backhaul_channels import ChannelSettings, EventKind, NormalizedEvent
 from backhaul_common.mongo import Document
+from backhaul_common.names import (
+    COMMUNICATIONS_COLLECTION,
+    EVENTS_COLLECTION,
+    JOINS_COLLECTION,
+    MESSAGES_COLLECTION,
+)
 from backhaul_normalizer.facts import Fact, fact, origin, stored_fact
-from backhaul_normalizer.merge import together
+from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.plan import Plan, plan
-from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_VERIFIED, Callback
+from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
+from hypothesis import strategies as st
 
 _OF_THE_WAY = ("created_at_us", "version", "aliases")
 """When a message was first heard of, how often it was written, and which joins need not be looked up again."""
@@ -30,6 +37,7 @@ def told(
     verification: int = VERIFICATION_VERIFIED,
     seq: int = 1,
     signed: bool = True,
+    provisional: bool | None = None,
     **more: Any,
 ) -> Fact:
     """An event as a callback tells it. Names with A are further ones of those with M, names with S of both."""
@@ -48,7 +56,7 @@ def told(
         key=key,
         provider_status=kind.value,
         message_id=name,
-        provisional=name.startswith(("A", "S")),
+        provisional=name.startswith(("A", "S")) if provisional is None else provisional,
         aliases=[alias for alias in aliases if name and alias[0] > name[0]] if name[:1] != "M" else list(aliases),
         occurred_at_us=at,
         **more,
@@ -57,13 +65,61 @@ def told(
     return fact(common, f"{key}{name}".encode(), event, ChannelSettings())
 
 
+KINDS = [
+    EventKind.QUEUED,
+    EventKind.DELIVERED,
+    EventKind.BOUNCED,
+    EventKind.OPENED,
+    EventKind.CLICKED,
+    EventKind.UNSUBSCRIBED,
+    EventKind.INBOUND,
+    EventKind.UNKNOWN,
+]
+one_of = st.sampled_from
+
+
+def facts() -> st.SearchStrategy[Fact]:
+    """Events of a few messages, whose callbacks disagree about everything that they can disagree about."""
+
+    def build(number: int, name: str, aliases: list[str], communication: str, opt_out: str, **more: Any) -> Fact:
+        attributes = [("opt_out_by", opt_out), ("opt_out", "STOP")] if opt_out else []
+        return told(
+            key=str(number),
+            # The same fact is of one kind, whoever tells it.
+            kind=KINDS[number % len(KINDS)],
+            name=name,
+            aliases=aliases,
+            query=f"communicationId={communication}",
+            attributes=attributes,
+            **more,
+        )
+
+    return st.builds(
+        build,
+        number=st.integers(0, 9),
+        name=one_of(["", "M1", "M1", "M2", "A1", "A1", "S1", "S1"]),
+        aliases=one_of([[], ["S1"], ["A1"], ["A1", "S1"]]),
+        communication=one_of(["", "a", "b"]),
+        opt_out=one_of(["", "keyword", "provider"]),
+        at=one_of([None, 1, 2, 3]),
+        arrived=st.integers(100, 103),
+        verification=one_of([VERIFICATION_VERIFIED, VERIFICATION_VERIFIED, VERIFICATION_OBSERVED_INVALID]),
+        seq=st.integers(1, 3),
+        recipient=one_of(["", "a@example.com", "A@Example.com", "b@example.com"]),
+        error_code=one_of(["", "421", "511"]),
+        invalid_recipient=st.booleans(),
+        by_machine=st.booleans(),
+        references=one_of([[], ["x"], ["y", "x"]]),
+        text=one_of(["", "STOP", "Stop it"]),
+    )
+
+
 def batch_of(facts: Iterable[Fact]) -> list[Fact]:
     """``facts`` with each event once, as the consumer hands them to the store."""
-    found: dict[str, Fact] = {}
+    found: dict[str, list[Fact]] = {}
     for one in facts:
-        kept = found.get(one.id)
-        found[one.id] = one if kept is None else together(kept, one)
-    return list(found.values())
+        found.setdefault(one.id, []).append(one)
+    return [all_together(some) for some in found.values()]
 
 
 class Books:
@@ -77,7 +133,7 @@ class Books:
         self.published: dict[str, tuple[int, bytes]] = {}
 
     def known(self, event_ids: Collection[str]) -> Iterable[Document]:
-        return self.events(event_ids)
+        return [{**row, "size": len(row["payload"])} for row in self.events(event_ids)]
 
     def events(self, event_ids: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.event_rows[key]) for key in event_ids if key in self.event_rows]
@@ -85,12 +141,11 @@ class Books:
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(row) for row in self.event_rows.values() if row.get("message") in messages]
 
-    def moved_by(self, registrations: Collection[str], positions: Collection[int]) -> Iterable[Document]:
-        return [
-            copy.deepcopy(row)
-            for row in self.event_rows.values()
-            if row["registration"] in registrations and row.get("alias") and row.get("revised_seq") in positions
-        ]
+    def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
+        return [row for row in self.events_of(messages) if row.get("alias")][:most]
+
+    def moved_by(self, event_ids: Collection[str]) -> Iterable[Document]:
+        return [copy.deepcopy(row) for row in self.event_rows.values() if row.get("moved_by") in event_ids]
 
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.message_rows[key]) for key in keys if key in self.message_rows]
@@ -99,7 +154,7 @@ class Books:
         return [copy.deepcopy(self.join_rows[key]) for key in keys if key in self.join_rows]
 
     def commit(self, facts: Sequence[Fact], *, published: bool = True) -> Plan:
-        """``published`` is false where the process dies before it publishes."""
+        """Apply what ``facts`` change; not ``published``: whoever did it died before it could publish."""
         made = plan(self, batch_of(facts))
         again = plan(self, batch_of(facts))
         assert made.events == again.events  # Planning changes nothing: a transaction may be tried again.
@@ -108,8 +163,9 @@ class Books:
                 if row.get("message") == key:
                     row["communication_id"] = communication_id
         for event_id, document in made.revisions.items():
-            fixed = ("_id", "registration", "channel", "received_at_us", "stream_seq")
-            self.event_rows[event_id] = {name: self.event_rows[event_id][name] for name in fixed} | document
+            fixed = ("_id", "registration", "channel", "received_at_us", "stream_seq", "moved_by")
+            before = self.event_rows[event_id]
+            self.event_rows[event_id] = {name: before[name] for name in fixed if name in before} | document
         for rows, new, changed in (
             (self.event_rows, made.events, []),
             (self.message_rows, made.new_messages, made.messages),
@@ -130,6 +186,15 @@ class Books:
             assert event.revision >= revision
             self.published[event.id] = event.revision, event.payload
         return made
+
+    def check_published(self) -> None:
+        """The latest revision of every event was published as it is stored.
+
+        But for its communication, which is published as far as it is known.
+        """
+        assert self.published.keys() == self.event_rows.keys()
+        for event_id, (_, payload) in self.published.items():
+            assert payload.startswith(self.event_rows[event_id]["payload"])
 
     def state(self) -> dict[str, Any]:
         """All that must be the same in every order: not when something was first heard of, nor how often written."""
@@ -195,3 +260,56 @@ def _told(row: Document) -> dict[str, Any]:
         "references": set(event.references),
         "attributes": dict(event.attributes),
     }
+
+
+async def stored_books(rig: Any) -> Books:
+    """What MongoDB holds, in the form of the books."""
+    books = Books()
+    for rows, collection in (
+        (books.event_rows, EVENTS_COLLECTION),
+        (books.message_rows, MESSAGES_COLLECTION),
+        (books.join_rows, JOINS_COLLECTION),
+    ):
+        rows.update({row["_id"]: row for row in await rig.rows(collection)})
+    for row in await rig.rows(COMMUNICATIONS_COLLECTION):
+        counts = Counter({"messages": row["messages"]})
+        for name in ("fulfilment", "events", "by_machine", "unique"):
+            counts.update({f"{name}.{key}": count for key, count in row.get(name, {}).items()})
+        books.counts[row["communication_id"]] = counts
+    return books
+
+
+def story(number: int) -> list[Fact]:
+    """What is told of one mail that three ids name, by two ways, of which one knows less."""
+    first, second, further = f"M{number}", f"A{number}", f"S{number}"
+    names: dict[str, Any] = {"name": first, "query": "communicationId=spring"}
+    return [
+        told(key=f"{number}p", kind=EventKind.QUEUED, at=1, aliases=[second], seq=10, **names),
+        told(key=f"{number}d", kind=EventKind.DELIVERED, arrived=105, seq=11, name=first),
+        told(key=f"{number}d", kind=EventKind.DELIVERED, at=2, seq=12, **names),
+        told(key=f"{number}e", kind=EventKind.DEFERRED, at=2, name=second, aliases=[further], seq=17),
+        told(key=f"{number}o", kind=EventKind.OPENED, at=3, by_machine=True, seq=13, **names),
+        told(key=f"{number}b", kind=EventKind.BOUNCED, at=9, name=further, seq=14),
+        told(key=f"{number}b", kind=EventKind.BOUNCED, at=9, name=further, error_code="511", seq=15),
+        told(
+            key=f"{number}b",
+            kind=EventKind.BOUNCED,
+            name=further,
+            error_code="999",
+            seq=16,
+            verification=VERIFICATION_OBSERVED_INVALID,
+        ),
+        # By settings that knew only the second name. What its duplicate tells is new.
+        told(key=f"{number}c", kind=EventKind.CLICKED, at=4, name=second, provisional=False, seq=18),
+        told(key=f"{number}c", kind=EventKind.CLICKED, at=4, name=second, provisional=False, aliases=[further], seq=19),
+        # Nobody verified that this mail, the least of all, is the one that bounced.
+        told(
+            key=f"{number}f",
+            kind=EventKind.SENT,
+            at=1,
+            name=f"M{number}forged",
+            aliases=[further],
+            seq=20,
+            verification=VERIFICATION_OBSERVED_INVALID,
+        ),
+    ]

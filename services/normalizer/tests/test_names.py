@@ -7,7 +7,10 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from backhaul_common.names import MESSAGES_COLLECTION
+from backhaul_common.names import JOINS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_normalizer.facts import message_key
+from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
+from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 
 ANNE = "anne@example.com"
@@ -62,3 +65,24 @@ async def test_a_chain_of_names_is_followed_to_its_end(rig: Any, make: Any) -> N
     assert len(await rig.rows(MESSAGES_COLLECTION)) == 1
     assert (await get(rig, SMTP)).message.message_id == f"7:{ANNE}"
     assert await listed(rig, SMTP) == ([f"7:{ANNE}"], ["bounce", "delivered", "open"])
+
+
+async def test_what_nobody_verified_takes_no_event_from_its_message(rig: Any, make: Any) -> None:
+    tenant = make.tenant("acme")
+    await rig.register(tenant)
+    forged = [
+        mail("delivered", sg_event_id=str(number), sg_message_id=f"forged{number}", **{"smtp-id": "mail-1@ismtpd-1"})
+        for number in range(8)
+    ]
+    await post(rig, make, tenant, BY_SMTP_ID)
+    await post(rig, make, tenant, *forged, verification=VERIFICATION_OBSERVED_INVALID)
+    # One of them would be the least.
+    found = await get(rig, SMTP)
+    assert (found.message.message_id, len(found.timeline)) == (SMTP, 1)
+    await post(rig, make, tenant, BY_ITS_ID)
+    await post(rig, make, tenant, *forged, verification=VERIFICATION_OBSERVED_INVALID)
+    found = await get(rig, SG)
+    assert [event.provider_status for event in found.timeline] == ["delivered", "bounce"]
+    assert found.message.state == event_pb2.EVENT_KIND_BOUNCED
+    (join,) = await rig.rows(JOINS_COLLECTION, _id=message_key("acme.1", "sendgrid", SMTP))
+    assert join["message_id"] == SG

@@ -4,61 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from backhaul_channels import EventKind
-from backhaul_common.names import (
-    COMMUNICATIONS_COLLECTION,
-    EVENTS_COLLECTION,
-    JOINS_COLLECTION,
-    MESSAGES_COLLECTION,
-)
+from backhaul_normalizer import store as store_module
 from backhaul_normalizer.facts import Fact
 from backhaul_normalizer.store import MongoEventStore
-from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
-from books import Books, batch_of, told
-
-
-async def books_of(rig: Any) -> Books:
-    """What MongoDB holds, in the form of the books."""
-    books = Books()
-    for rows, collection in (
-        (books.event_rows, EVENTS_COLLECTION),
-        (books.message_rows, MESSAGES_COLLECTION),
-        (books.join_rows, JOINS_COLLECTION),
-    ):
-        rows.update({row["_id"]: row for row in await rig.rows(collection)})
-    for row in await rig.rows(COMMUNICATIONS_COLLECTION):
-        counts = Counter({"messages": row["messages"]})
-        for name in ("fulfilment", "events", "by_machine", "unique"):
-            counts.update({f"{name}.{key}": count for key, count in row.get(name, {}).items()})
-        books.counts[row["communication_id"]] = counts
-    return books
-
-
-def story(number: int) -> list[Fact]:
-    """What is told of one mail that three ids name, by two ways, of which one knows less."""
-    first, second, further = f"M{number}", f"A{number}", f"S{number}"
-    names: dict[str, Any] = {"name": first, "query": "communicationId=spring"}
-    return [
-        told(key=f"{number}p", kind=EventKind.QUEUED, at=1, aliases=[second], seq=10, **names),
-        told(key=f"{number}d", kind=EventKind.DELIVERED, arrived=105, seq=11, name=first),
-        told(key=f"{number}d", kind=EventKind.DELIVERED, at=2, seq=12, **names),
-        told(key=f"{number}e", kind=EventKind.DEFERRED, at=2, name=second, aliases=[further], seq=17),
-        told(key=f"{number}o", kind=EventKind.OPENED, at=3, by_machine=True, seq=13, **names),
-        told(key=f"{number}b", kind=EventKind.BOUNCED, at=9, name=further, seq=14),
-        told(key=f"{number}b", kind=EventKind.BOUNCED, at=9, name=further, error_code="511", seq=15),
-        told(
-            key=f"{number}b",
-            kind=EventKind.BOUNCED,
-            name=further,
-            error_code="999",
-            seq=16,
-            verification=VERIFICATION_OBSERVED_INVALID,
-        ),
-    ]
+from books import Books, batch_of, stored_books, story
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -80,6 +35,88 @@ async def test_two_copies_that_race_for_halves_of_messages_miss_nothing(rig_fact
                 await store.commit(batch_of(batch), [])
 
         await asyncio.gather(commit(stores[0], shuffled[::2]), commit(stores[1], shuffled[1::2]))
-        found = await books_of(rig)
+        found = await stored_books(rig)
+    assert found.state() == plain.state()
+    assert found.totals() == found.recount()
+
+
+READS = ("known", "events", "events_of", "provisional", "moved_by", "messages", "joins")
+_pause: ContextVar[Pause | None] = ContextVar("pause", default=None)
+
+
+class Pause:
+    """Holds up a transaction after its read number ``at``, counted from 0."""
+
+    def __init__(self, at: int) -> None:
+        self.reached = threading.Event()
+        self.over = threading.Event()
+        self._left = at
+
+    def after_read(self) -> None:
+        self._left -= 1
+        if self._left == -1:
+            self.reached.set()
+            self.over.wait(10)
+
+
+@pytest.fixture
+def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transactions stop where their task's ``Pause`` wants it."""
+    for name in READS:
+        read = getattr(store_module._Transaction, name)
+
+        def paused(transaction: Any, *args: Any, read: Any = read) -> Any:
+            rows = list(read(transaction, *args))
+            if pause := _pause.get():
+                pause.after_read()
+            return rows
+
+        monkeypatch.setattr(store_module._Transaction, name, paused)
+
+
+def pairs(size: int) -> Iterator[tuple[int, int]]:
+    """Any two, either way round."""
+    yield from ((first, second) for first in range(size) for second in range(size) if first != second)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_a_copy_has_read_when_another_commits(
+    rig_factory: Any, make: Any, pausing: None, seed: int
+) -> None:
+    """Of each story one copy commits a fact, and is held up after each of its reads while another commits another."""
+    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret
+    plain = Books()
+    async with rig_factory(copies=0) as rig:
+        await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
+        store = MongoEventStore(rig.client, rig.database)
+        await store.prepare()
+
+        async def held_up(pause: Pause, fact: Fact) -> None:
+            _pause.set(pause)
+            await store.commit([fact], [])
+
+        number = 0
+        for first, second in chance.sample(list(pairs(len(story(0)))), 40):
+            reached = True
+            at = 0
+            while reached:
+                facts = story(number)
+                plain.commit(facts)
+                others = [fact for n, fact in enumerate(facts) if n not in (first, second)]
+                before = chance.sample(others, chance.randint(0, len(others)))
+                if before:
+                    await store.commit(batch_of(before), [])
+                pause = Pause(at)
+                holding = asyncio.create_task(held_up(pause, facts[first]))
+                while not (reached := pause.reached.is_set()) and not holding.done():
+                    await asyncio.sleep(0.001)
+                await store.commit([facts[second]], [])
+                pause.over.set()
+                await holding
+                if after := [fact for fact in others if fact not in before]:
+                    await store.commit(batch_of(after), [])
+                at += 1
+                number += 1
+        found = await stored_books(rig)
     assert found.state() == plain.state()
     assert found.totals() == found.recount()

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import pymongo
 import pymongo.client_session
+import pymongo.cursor
 import pymongo.database
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
@@ -37,6 +38,8 @@ Database: TypeAlias = AsyncIOMotorDatabase[Document]
 Collection: TypeAlias = AsyncIOMotorCollection[Document]
 ThreadDatabase: TypeAlias = pymongo.database.Database[Document]
 """A database for code that runs in a thread of its own."""
+
+ThreadCursor: TypeAlias = pymongo.cursor.Cursor[Document]
 
 Session: TypeAlias = pymongo.client_session.ClientSession
 

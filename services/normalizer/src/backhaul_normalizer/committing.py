@@ -13,11 +13,12 @@ from backhaul_normalizer.disposition import Disposition, disposition
 from backhaul_normalizer.facts import Fact, Rejection
 from backhaul_normalizer.plan import Outgoing
 from backhaul_normalizer.ports import EventStore, Publisher
+from backhaul_normalizer.snapshot import TooMuchError
 from backhaul_normalizer.store import Committed
 
 COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
 """Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since
-MongoDB ends a transaction that takes too long, and a command has at most 48 MB."""
+MongoDB ends a transaction that takes too long, and the driver sends a command of at most 16 MB."""
 
 _T = TypeVar("_T")
 
@@ -66,6 +67,11 @@ class _Committing:
         """Store ``facts`` and file ``rejections`` with them."""
         try:
             committed = await self._store.commit(facts, rejections)
+        except TooMuchError:
+            # Nothing is wrong with them. Each half is a transaction of its own.
+            middle = len(facts) // 2
+            await self.store_facts(facts[:middle], ())
+            await self.store_facts(facts[middle:], rejections)
         except Exception as exc:
             await self._may_isolate(exc)
             if rejections:

@@ -6,9 +6,11 @@ fields that are searched, and published to EVENTS.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -16,6 +18,7 @@ from backhaul_channels import ChannelSettings, EventKind, MalformedError, Normal
 from backhaul_channels.addresses import canonical
 from backhaul_common.ids import derived_id
 from backhaul_common.mongo import Document
+from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, Verification
 from backhaul_proto.event.v1 import event_pb2
 
@@ -28,8 +31,21 @@ KIND_FROM_PROTO: dict[event_pb2.EventKind.ValueType, EventKind] = {
 
 KIND_NAMES: dict[EventKind, str] = {kind: str(kind.value) for kind in EventKind}
 
+TRUST: Mapping[int, int] = MappingProxyType(
+    {
+        callback_pb2.VERIFICATION_VERIFIED: 2,
+        callback_pb2.VERIFICATION_OFF: 1,
+        callback_pb2.VERIFICATION_UNSPECIFIED: 1,
+        callback_pb2.VERIFICATION_OBSERVED_INVALID: 0,
+    }
+)
+"""How far what a callback tells is to be trusted, by what became of its verification."""
+
 LONGEST_KEY = 512
 """Characters of a message id, communication id, recipient or sender; what is longer is no identifier."""
+
+MAX_REFERENCES = 16
+"""References of one message, and of an event that duplicates complete. Providers give two or three; the least stand."""
 
 LARGEST_EVENT = 512 << 10
 """Bytes of a serialised event. Providers' are a few KB; a message of NATS takes 1 MB where nobody set max_payload."""
@@ -61,8 +77,14 @@ class Origin(msgspec.Struct, gc=False):
     told: bytes
 
 
-Name = tuple[str, str, str]
-"""That a message, by its key and its id, has a further name."""
+class Name(NamedTuple):
+    """That a message, by its key and its id, has a further name; the trust and the position of who told it."""
+
+    message: str
+    message_id: str
+    alias: str
+    trust: int
+    stream_seq: int
 
 
 class Fact(msgspec.Struct, gc=False):
@@ -89,12 +111,22 @@ class Fact(msgspec.Struct, gc=False):
     also: tuple[int, ...] = ()
     names: frozenset[Name] = frozenset()
 
+    @property
+    def trust(self) -> int:
+        """See ``TRUST``."""
+        return TRUST.get(self.origin.verification, 0)
+
+    def positions(self) -> set[int]:
+        """The positions in CALLBACKS of all that told it."""
+        return {self.origin.stream_seq, *self.also}
+
     def told_names(self) -> Collection[Name]:
         """The further names of messages that this event tells."""
         aliases = self.event.aliases
         if not aliases or not self.message:
             return self.names
-        own = [(self.message, self.event.message_id, alias) for alias in aliases]
+        trust, seq = self.trust, self.origin.stream_seq
+        own = [Name(self.message, self.event.message_id, alias, trust, seq) for alias in aliases]
         return self.names.union(own) if self.names else own
 
     def to_document(self, communication_id: str) -> Document:

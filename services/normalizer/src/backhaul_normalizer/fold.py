@@ -7,21 +7,18 @@ each fold says by how much they change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from backhaul_channels import EventKind
 from backhaul_common.mongo import Document
 
-from backhaul_normalizer.facts import KIND_NAMES, Fact, address_of, communication_key
-from backhaul_normalizer.states import FULFILMENT_STATES, fulfilment_of, next_state, place_of
-
-MAX_REFERENCES = 16
-"""References of one message. Providers give two or three; the least stand."""
+from backhaul_normalizer.facts import KIND_NAMES, MAX_REFERENCES, Fact, address_of, communication_key
+from backhaul_normalizer.states import FULFILMENT_STATES, RANK, fulfilment_of, next_state, place_of
 
 _KINDS = {kind.value: kind for kind in EventKind}
-_JOINED = ("communication_at_us", "communication_place", "communication_id")
-"""The communication, behind the time and the place of the event that named it."""
+JOINED = ("communication_at_us", "communication_place", "communication_id")
+"""A message's fields of its communication: behind the time and the place of the event that named it."""
 _UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
 """Kinds that a person or a machine brings about, and of which a communication counts the messages that have any."""
 
@@ -42,7 +39,7 @@ _FIELDS = {
 class CommunicationDelta:
     """By how much the counts of one communication change."""
 
-    __slots__ = ("_counts", "communication_id", "first_us", "last_us", "registration")
+    __slots__ = ("_counts", "_last_before_us", "communication_id", "first_us", "last_us", "registration")
 
     def __init__(self, registration: str, communication_id: str) -> None:
         self.registration = registration
@@ -50,6 +47,7 @@ class CommunicationDelta:
         self._counts: dict[str, int] = {}
         self.first_us = 0
         self.last_us = 0
+        self._last_before_us = 0
 
     def add_message(self, message: Document, sign: int) -> None:
         """Count ``message`` with all its events in (+1) or out (-1)."""
@@ -66,7 +64,7 @@ class CommunicationDelta:
                 self._count("by_machine", kind, sign * count)
             for kind, count in unique_of(message).items():
                 self._count("unique", kind, sign * count)
-        self._seen(message["created_at_us"], message["last_event_at_us"])
+        self._seen(message["created_at_us"], message["last_event_at_us"], sign)
 
     def add_event(self, fact: Fact, sign: int) -> None:
         """Count in or out an event that belongs to no message."""
@@ -74,11 +72,16 @@ class CommunicationDelta:
         self._count("events", kind, sign)
         if fact.event.by_machine and kind in _UNIQUE:
             self._count("by_machine", kind, sign)
-        self._seen(fact.origin.received_at_us, fact.occurred_at_us)
+        self._seen(fact.origin.received_at_us, fact.occurred_at_us, sign)
 
     def changes(self) -> dict[str, int]:
         """What changes by how much, by the dotted names of the fields."""
         return {name: change for name, change in self._counts.items() if change}
+
+    @property
+    def matters(self) -> bool:
+        """Whether the stored communication may change by it."""
+        return bool(self.changes()) or self.last_us > self._last_before_us
 
     def to_update(self) -> Document:
         """The update command's entry that applies it; creates the document where it is missing."""
@@ -98,9 +101,11 @@ class CommunicationDelta:
         field = _FIELDS[group, name]
         self._counts[field] = self._counts.get(field, 0) + change
 
-    def _seen(self, first_us: int, last_us: int) -> None:
+    def _seen(self, first_us: int, last_us: int, sign: int) -> None:
         self.first_us = min(self.first_us or first_us, first_us)
         self.last_us = max(self.last_us, last_us)
+        if sign < 0:
+            self._last_before_us = max(self._last_before_us, last_us)
 
 
 class Deltas:
@@ -122,7 +127,7 @@ class Deltas:
 
     def changed(self) -> list[CommunicationDelta]:
         """Those of which something changes."""
-        return [delta for delta in self._deltas.values() if delta.changes()]
+        return [delta for delta in self._deltas.values() if delta.matters]
 
     def _of(self, registration: str, communication_id: str) -> CommunicationDelta:
         delta = self._deltas.get((registration, communication_id))
@@ -168,6 +173,30 @@ def refolded(message: Document, facts: Iterable[Fact]) -> Document:
     return folded({**kept, **_nothing_known()}, facts)
 
 
+def shifted(message: Document, gone: Sequence[Fact], come: Sequence[Fact]) -> Document:
+    """``message`` without ``gone``, which it has seen, and with ``come``, where its other events are too many to read.
+
+    Its counts and its state are exact. Of what else ``gone`` had told, nothing is taken back that is better than what
+    ``come`` tells; but for the error, where no event is left of the kind that had told it.
+    """
+    after = folded(message, come)
+    for fact in gone:
+        name = KIND_NAMES[fact.event.kind]
+        after["event_count"] -= 1
+        after["kinds"][name] -= 1
+        if fact.event.by_machine and name in _UNIQUE:
+            after["by_machine"][name] -= 1
+    after["kinds"] = {name: count for name, count in after["kinds"].items() if count}
+    if "by_machine" in after:
+        after["by_machine"] = {name: count for name, count in after["by_machine"].items() if count}
+    if after["state"] not in after["kinds"]:
+        left = [kind for name in after["kinds"] if (kind := _KINDS[name]) in RANK]
+        after["state"] = max(left, key=RANK.__getitem__, default=EventKind.UNKNOWN).value
+        after |= {"error_code": "", "error_text": "", "invalid_recipient": False}
+        after["fulfilment"] = fulfilment_of(_KINDS[after["state"]], invalid_recipient=False)
+    return after
+
+
 def _nothing_known() -> dict[str, Any]:
     return {
         "state": EventKind.UNKNOWN.value,
@@ -211,8 +240,8 @@ def _learn(message: Document, fact: Fact) -> None:
     if fact.communication_id:
         # The event that happened first says where the message belongs: what a later one says moves it nowhere.
         named = fact.occurred_at_us, place_of(_KINDS[name]), fact.communication_id
-        if not message["communication_id"] or named < tuple(message[field] for field in _JOINED):
-            message.update(zip(_JOINED, named, strict=True))
+        if not message["communication_id"] or named < tuple(message[field] for field in JOINED):
+            message.update(zip(JOINED, named, strict=True))
     if event.references:
         known = message.get("references", [])
         if not set(event.references).issubset(known):

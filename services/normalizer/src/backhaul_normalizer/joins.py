@@ -1,26 +1,50 @@
 """Where the further names of messages lead.
 
 A join is a document, keyed by a further name, that leads to the message which has the name, or to a better name of it.
-Of several that were told the least stands, so that where a name leads is a function of what was told and not of its
-order. A join is written by whoever first tells where its name leads, and by whoever brings an event under the name: two
+Of several that were told the one stands whose callback is trusted the most, and of those the least, so that where a
+name leads is a function of what was told and not of its order. A name leads only events that are trusted no better than
+whoever told it: what nobody has verified moves nothing that somebody has.
+
+A join is written by whoever first tells where its name leads, and by whoever brings an event under the name: two
 copies of the service that each see one half of it write one document both, and one of them begins anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Collection, Iterable
+from typing import NamedTuple, Protocol
 
 from backhaul_common.mongo import Document
 
-from backhaul_normalizer.facts import Fact
-
-Target = tuple[str, str]
-"""A message's key and its id."""
+from backhaul_normalizer.facts import TRUST, Name
 
 MAX_STEPS = 8
 """Names between an event and its message. A provider has two or three; what is longer comes of settings that changed,
 and could be a circle."""
+
+LEAST_TRUST = 0
+"""What is trusted no better follows every join."""
+
+_TRUSTS = sorted(set(TRUST.values()))
+
+
+class Target(NamedTuple):
+    """A message, by its key and its id. The id is empty where it is not known to lead anywhere."""
+
+    key: str
+    message_id: str
+
+
+class Lead(NamedTuple):
+    """Where a name may lead; the least is the best. ``distrust`` grows as the trust of whoever told it gets less."""
+
+    distrust: int
+    target: Target
+
+    @classmethod
+    def of(cls, name: Name) -> Lead:
+        """What ``name`` tells of its alias."""
+        return cls(-name.trust, Target(name.message, name.message_id))
 
 
 class StoredJoins(Protocol):
@@ -55,51 +79,55 @@ class Joins:
         """Whether ``key`` had a join before this batch."""
         return self._rows.get(key) is not None
 
-    def root(self, key: str) -> Target:
-        """Where ``key`` leads to; the id is empty where that is nowhere but itself."""
-        return self._path(key)[-1]
+    def root(self, key: str, trust: int) -> Target:
+        """Where ``key`` leads an event of that trust; the id is empty where that is nowhere but itself."""
+        return self._path(key, trust)[-1]
 
-    def would_lead(self, key: str, candidates: Mapping[Target, Fact]) -> bool:
-        """Whether ``key`` leads elsewhere now that ``candidates`` were told."""
-        present = self._next(key)
-        return present is None or min(candidates) < present
+    def roots(self, key: str) -> set[str]:
+        """The messages to which ``key`` leads events, each trust its own."""
+        return {self.root(key, trust).key for trust in _TRUSTS}
 
-    def lead(self, key: str, candidates: Mapping[Target, Fact]) -> Fact:
-        """Let ``key`` lead to the least of ``candidates``, whose joins were loaded if they have any; who told it."""
-        target = min(candidates)
-        self._write(key, candidates[target], target)
-        return candidates[target]
+    def would_lead(self, key: str, best: Lead) -> bool:
+        """Whether ``key`` leads elsewhere now that ``best`` was told."""
+        present = self._lead(key)
+        return present is None or best < present
 
-    def touch(self, key: str, fact: Fact) -> None:
-        """Write all that leads ``fact``, which uses ``key``, to its message."""
-        for step, _ in self._path(key):
-            self._write(step, fact, self._next(step) or ("", ""))
+    def lead(self, key: str, best: Lead, registration: str) -> None:
+        """Let ``key`` lead there. What leads on from there must be loaded before it is asked for."""
+        self._write(key, best, registration)
+
+    def touch(self, key: str, registration: str) -> None:
+        """Write all that leads from ``key`` to a message, and might lead on: who changes any of it meets whoever put an
+        event there."""
+        for step, _ in self._path(key, LEAST_TRUST):
+            self._write(step, self._lead(step), registration)
 
     def written(self) -> tuple[list[Document], list[Document]]:
         """(Joins that are new, joins that are changed)."""
         new = [row for key, row in self._written.items() if self._rows.get(key) is None]
         return new, [row for key, row in self._written.items() if self._rows.get(key) is not None]
 
-    def _next(self, key: str) -> Target | None:
+    def _lead(self, key: str) -> Lead | None:
         row = self._written.get(key) or self._rows.get(key)
-        return (row["message"], row["message_id"]) if row is not None and row["message"] else None
+        return Lead(-row["trust"], Target(row["message"], row["message_id"])) if row and row["message"] else None
 
-    def _path(self, key: str) -> list[Target]:
-        path: list[Target] = [(key, "")]
+    def _path(self, key: str, trust: int) -> list[Target]:
+        path = [Target(key, "")]
         while len(path) <= MAX_STEPS:
-            following = self._next(path[-1][0])
-            if following is None or following[0] in (step for step, _ in path):
+            following = self._lead(path[-1].key)
+            if following is None or -following.distrust < trust or following.target.key in (step for step, _ in path):
                 break
-            path.append(following)
+            path.append(following.target)
         return path
 
-    def _write(self, key: str, fact: Fact, target: Target) -> None:
+    def _write(self, key: str, lead: Lead | None, registration: str) -> None:
         before = self._rows.get(key)
         self._written[key] = {
             "_id": key,
-            "registration": fact.origin.registration,
-            "message": target[0],
-            "message_id": target[1],
+            "registration": registration,
+            "message": lead.target.key if lead is not None else "",
+            "message_id": lead.target.message_id if lead is not None else "",
+            "trust": -lead.distrust if lead is not None else LEAST_TRUST,
             # Grows, so that the document is written even where nothing else changes: two copies must meet here.
             "writes": before["writes"] + 1 if before is not None else 1,
         }

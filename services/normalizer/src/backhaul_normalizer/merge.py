@@ -9,24 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from types import MappingProxyType
 
 import msgspec
 from backhaul_channels import NormalizedEvent
-from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import KIND_TO_PROTO, LARGEST_EVENT, Fact
+from backhaul_normalizer.facts import KIND_TO_PROTO, LARGEST_EVENT, MAX_REFERENCES, Fact, Name
 from backhaul_normalizer.states import RANK
-
-TRUST: Mapping[int, int] = MappingProxyType(
-    {
-        callback_pb2.VERIFICATION_VERIFIED: 2,
-        callback_pb2.VERIFICATION_OFF: 1,
-        callback_pb2.VERIFICATION_UNSPECIFIED: 1,
-        callback_pb2.VERIFICATION_OBSERVED_INVALID: 0,
-    }
-)
 
 # Attributes that mean something only together. Where two callbacks differ, all are taken from the one whose first
 # attribute is the greater, then the second, and so on: "provider" comes after "keyword", so that the provider's own
@@ -37,27 +26,38 @@ _GROUPED = frozenset(name for names in _TOGETHER for name in names)
 MAX_VARS = 1024
 """Custom parameters up to which duplicates add theirs to an event. A callback brings a few hundred at most."""
 
+MAX_NAMES = 32
+"""Further names that the callbacks of one batch tell of one event. Each of them tells two or three, and the same."""
+
 Pair = tuple[str, str]
 
 
 def together(kept: Fact, told: Fact) -> Fact:
     """Both as one that stands for either, neither of which is stored yet. Nothing of the two is touched."""
     merged = merge(kept, told)
-    positions = {*kept.also, told.origin.stream_seq, *told.also} - {kept.origin.stream_seq}
-    names = frozenset(kept.told_names()) | frozenset(told.told_names())
+    positions = (kept.positions() | told.positions()) - {kept.origin.stream_seq}
+    names = _names(kept, told)
     # The further names are each of the message that its own callback named, which need not be that of the other.
     event = msgspec.structs.replace(merged.event, aliases=[]) if merged.event.aliases else merged.event
     return msgspec.structs.replace(merged, event=event, also=tuple(sorted(positions)), names=names)
+
+
+def all_together(facts: Sequence[Fact]) -> Fact:
+    """All of ``facts`` as one, the first of which came first."""
+    left = list(facts)
+    while len(left) > 1:
+        # By pairs, and pairs of pairs: one after another, each would be merged with all that came before it.
+        left = [together(*pair) if len(pair) > 1 else pair[0] for pair in _pairs(left)]
+    return left[0]
 
 
 def merge(kept: Fact, told: Fact) -> Fact:
     """``kept``, completed by what ``told`` says of the same event; ``kept`` itself where that is nothing new."""
     if told.digest == kept.digest and told.occurred_at_us >= kept.occurred_at_us:
         return kept
-    trust, trust_of_told = TRUST.get(kept.origin.verification, 0), TRUST.get(told.origin.verification, 0)
-    if trust_of_told < trust:
+    if told.trust < kept.trust:
         return kept
-    if trust_of_told > trust:
+    if told.trust > kept.trust:
         return _in_place_of(kept, told)
     completed = _completed(kept, told)
     named = _named_by(kept, told)
@@ -104,6 +104,10 @@ def revised(fact: Fact, *, revision: int, message: str = "", message_id: str = "
     return _changed(fact, payload, revision=revision, event=event, message=message)
 
 
+def _pairs(facts: Sequence[Fact]) -> list[Sequence[Fact]]:
+    return [facts[start : start + 2] for start in range(0, len(facts), 2)]
+
+
 def _in_place_of(kept: Fact, told: Fact) -> Fact:
     """``told``, where ``kept`` was: a page's position never moves, so the time of the first arrival stays."""
     payload = event_pb2.Event.FromString(told.payload)
@@ -132,6 +136,21 @@ def _named_by(kept: Fact, told: Fact) -> Fact:
         return kept
     own, other = ((bool(fact.alias), fact.alias or fact.message) for fact in (kept, told))
     return told if not kept.message or other < own else kept
+
+
+def _names(kept: Fact, told: Fact) -> frozenset[Name]:
+    """The further names that both tell; the most trusted, where they are too many."""
+    found: dict[tuple[str, str, str, int], Name] = {}
+    for name in (*kept.told_names(), *told.told_names()):
+        one = name.message, name.message_id, name.alias, name.trust
+        # Told at several positions it is one name. Each of them is delivered again if this batch fails.
+        found[one] = min(name, found.get(one, name))
+    names = found.values()
+    return frozenset(names if len(names) <= MAX_NAMES else sorted(names, key=_distrust)[:MAX_NAMES])
+
+
+def _distrust(name: Name) -> tuple[int, Name]:
+    return -name.trust, name
 
 
 def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
@@ -164,8 +183,11 @@ def _least(kept: str, told: str) -> str:
 
 
 def _united(kept: list[str], told: list[str]) -> list[str]:
-    """``kept`` as it is, followed by what only ``told`` has. As a set, the same in either order."""
+    """``kept`` as it is, followed by what only ``told`` has; the least, where they are too many."""
     missing = set(told).difference(kept)
+    if len(kept) + len(missing) > MAX_REFERENCES:
+        least = sorted({*kept, *missing})[:MAX_REFERENCES]
+        return kept if set(least) == set(kept) else least
     return [*kept, *sorted(missing)] if missing else kept
 
 

@@ -28,7 +28,8 @@ class EventStore(Protocol):
     """Where events, message states, counts and dead letters are kept."""
 
     async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
-        """Store a batch, all or nothing. UNAVAILABLE when the store is away."""
+        """Store a batch, all or nothing. UNAVAILABLE when the store is away. TooMuchError where ``facts`` need so much
+        of what is stored that half of them at a time is better, which is never so of one."""
         ...
 
     async def takes_writes(self) -> None:

@@ -71,13 +71,11 @@ INDEXES = {
         IndexModel(
             [("message", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression={"message": {"$gt": ""}}
         ),
+        IndexModel([("message", ASCENDING), ("alias", ASCENDING)], partialFilterExpression={"alias": {"$gt": ""}}),
+        IndexModel([("moved_by", ASCENDING)], partialFilterExpression={"moved_by": {"$gt": ""}}),
         _partial("received_at_us", "address"),
         _partial("received_at_us", "communication_id"),
         _partial("received_at_us", "error_code"),
-        # Of few events: those that another event of their message had moved, or may.
-        IndexModel(
-            [("registration", ASCENDING), ("revised_seq", ASCENDING)], partialFilterExpression={"alias": {"$gt": ""}}
-        ),
     ],
     MESSAGES_COLLECTION: [
         _newest_first("created_at_us"),
@@ -94,7 +92,13 @@ INDEXES = {
     ],
 }
 
-_KNOWN = {"stream_seq": 1, "revised_seq": 1, "digest": 1, "occurred_at_us": 1}
+_KNOWN = {
+    "stream_seq": 1,
+    "revised_seqs": 1,
+    "digest": 1,
+    "occurred_at_us": 1,
+    "size": {"$binarySize": "$payload"},
+}
 _MAY_LACK = ("message", "alias", "address", "communication_id", "error_code")
 """Fields that an event has only where they are not empty."""
 
@@ -134,7 +138,7 @@ class MongoEventStore:
 
         ``facts`` have distinct ids. Nothing is stored of a registration that is gone, or that the message which brought
         it does not lie under the queue path of. Raises UNAVAILABLE when MongoDB is away; nothing is stored then, or all
-        is and committing the same batch again changes nothing.
+        is and committing the same batch again changes nothing. TooMuchError as ``EventStore`` says.
         """
 
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> Committed:
@@ -184,15 +188,15 @@ class _Transaction:
         return self._find(EVENTS_COLLECTION, "_id", event_ids)
 
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
-        return self._find(EVENTS_COLLECTION, "message", messages)
+        # Not as a list: the reader stops where they are more than it may have.
+        return self._cursor(EVENTS_COLLECTION, {"message": {"$in": list(messages)}})
 
-    def moved_by(self, registrations: Collection[str], positions: Collection[int]) -> Iterable[Document]:
-        query = {
-            "registration": {"$in": list(registrations)},
-            "revised_seq": {"$in": list(positions)},
-            "alias": {"$gt": ""},
-        }
-        return self._database[EVENTS_COLLECTION].find(query, session=self._session).to_list()
+    def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
+        query = {"message": {"$in": list(messages)}, "alias": {"$gt": ""}}
+        return self._cursor(EVENTS_COLLECTION, query).limit(most)
+
+    def moved_by(self, event_ids: Collection[str]) -> Iterable[Document]:
+        return self._cursor(EVENTS_COLLECTION, {"moved_by": {"$in": list(event_ids)}})
 
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
         return self._find(MESSAGES_COLLECTION, "_id", keys)
@@ -238,8 +242,10 @@ class _Transaction:
     ) -> list[Document]:
         if not values:
             return []
-        query = {name: {"$in": list(values)}}
-        return self._database[collection].find(query, projection, session=self._session).to_list()
+        return self._cursor(collection, {name: {"$in": list(values)}}, projection).to_list()
+
+    def _cursor(self, collection: str, query: Document, projection: Document | None = None) -> mongo.ThreadCursor:
+        return self._database[collection].find(query, projection, session=self._session)
 
     def insert(self, collection: str, documents: Sequence[Document]) -> None:
         """Insert ``documents``."""

@@ -1,0 +1,73 @@
+"""What a plan reads of what is stored, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+from backhaul_common.mongo import Document
+
+MOST_EVENTS, MOST_BYTES = 4096, 8 << 20
+"""Stored events and further names, and bytes of events, that one plan of several events reads or changes. The driver
+sends 16 MB at once."""
+
+MOST_ANEW, MOST_ANEW_BYTES = 256, 4 << 20
+"""Events of one message, and bytes of them, up to which the message is folded anew and may change its communication.
+Providers tell ten or twenty of a message."""
+
+MOST_MOVED, MOST_MOVED_BYTES = 64, 1 << 20
+"""Events under a further name, and bytes of them, up to which they move to the message that has it. One or two wait for
+it usually."""
+
+
+class TooMuchError(Exception):
+    """A plan would read or change too much. Half of its events need less; for a single one it is never raised."""
+
+
+class Allowance:
+    """What one plan may read and change. What a single event can bring about is bounded message by message."""
+
+    def __init__(self, *, bounded: bool) -> None:
+        self.bounded = bounded
+        self._events = 0
+        self._bytes = 0
+
+    def take(self, events: int, size: int) -> None:
+        """So many events more, and bytes of them. TooMuchError when that is beyond what one plan may."""
+        self._events += events
+        self._bytes += size
+        if self.bounded and (self._events > MOST_EVENTS or self._bytes > MOST_BYTES):
+            raise TooMuchError
+
+
+class Snapshot(Protocol):
+    """What is stored, as it is at one moment."""
+
+    def known(self, event_ids: Collection[str]) -> Iterable[Document]:
+        """Of the stored events among ``event_ids``: ``_id``, ``stream_seq``, ``revised_seqs``, ``digest``,
+        ``occurred_at_us``, and as ``size`` the bytes of the payload."""
+        ...
+
+    def events(self, event_ids: Collection[str]) -> Iterable[Document]:
+        """The stored events among ``event_ids``, whole."""
+        ...
+
+    def events_of(self, messages: Collection[str]) -> Iterable[Document]:
+        """All events of the messages with these keys, whole."""
+        ...
+
+    def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
+        """Events of the messages with these keys that use a further name, whole; ``most`` of them at most."""
+        ...
+
+    def moved_by(self, event_ids: Collection[str]) -> Iterable[Document]:
+        """The events that were moved last because of one of these, whole."""
+        ...
+
+    def messages(self, keys: Collection[str]) -> Iterable[Document]:
+        """The stored messages among ``keys``."""
+        ...
+
+    def joins(self, keys: Collection[str]) -> Iterable[Document]:
+        """The stored joins among ``keys``."""
+        ...

@@ -1,0 +1,104 @@
+"""Consumers of EVENTS that keep the highest revision of each event end with what is stored, whenever a copy dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+from typing import Any
+
+import pytest
+from backhaul_channels import EventKind
+from backhaul_common.fence import owners
+from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.publisher import JetStreamPublisher
+from backhaul_normalizer.store import MongoEventStore
+from backhaul_proto.event.v1.event_pb2 import Event
+from books import Books, batch_of, facts, stored_books, story, told
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@settings(max_examples=300)
+@given(st.lists(facts(), max_size=10), st.data())
+def test_what_dies_between_commit_and_publish_is_published_in_the_end(events: list[Fact], data: st.DataObject) -> None:
+    """Each message of CALLBACKS is delivered until a batch with it has been published, in any company and any order,
+    and to another copy after that."""
+    messages: dict[int, list[Fact]] = {}
+    for fact in events:
+        messages.setdefault(fact.origin.stream_seq, []).append(fact)
+    books = Books()
+    waiting = set(messages)
+    while waiting:
+        taken = data.draw(st.lists(st.sampled_from(sorted(messages)), min_size=1, unique=True))
+        dies = data.draw(st.booleans()) if data.draw(st.integers(0, 9)) else False
+        if not dies:
+            taken = [*taken, min(waiting)]
+        books.commit([fact for seq in taken for fact in messages[seq]], published=not dies)
+        if not dies:
+            waiting -= set(taken)
+    books.check_published()
+
+
+def test_a_revision_that_several_messages_made_is_published_when_any_of_them_comes_again() -> None:
+    books = Books()
+    plain, completing = told(seq=2), told(seq=3, recipient="a@example.com")
+    books.commit([plain])
+    # To a copy that still held the first, which is acknowledged, and died.
+    books.commit([plain, completing], published=False)
+    books.commit([completing])
+    books.check_published()
+
+
+def test_a_move_is_published_when_its_cause_comes_again_though_another_told_of_the_same_event() -> None:
+    books = Books()
+    bounce = told(key="b", kind=EventKind.BOUNCED, name="A1", seq=1)
+    # What names both is a duplicate beside one that names only the first: either may come again alone.
+    plain, naming = told(key="d", name="M1", seq=2), told(key="d", name="M1", aliases=["A1"], seq=3)
+    books.commit([bounce])
+    books.commit([plain, naming], published=False)
+    books.commit([plain])
+    books.commit([naming])
+    revision, _ = books.published[bounce.id]
+    assert revision == 1
+    books.check_published()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_two_copies_that_die_between_commit_and_publish_leave_nothing_unpublished(
+    rig_factory: Any, make: Any, seed: int
+) -> None:
+    """On real servers. Of several callbacks to a message each moves or revises what others brought."""
+    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret
+    told = [fact for number in range(5) for fact in story(number)]
+    for fact in told:
+        fact.origin.stream_seq = chance.randint(1, 20)
+    messages = {seq: [fact for fact in told if fact.origin.stream_seq == seq] for seq in range(1, 21)}
+    waiting = set(messages)
+    async with rig_factory(copies=0) as rig:
+        await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
+        publisher = JetStreamPublisher(rig.nats, partial(owners, rig.database))
+        await publisher.start()
+
+        async def copy(store: MongoEventStore) -> None:
+            while waiting:
+                # The broker may deliver to either copy, or to both, what neither has acknowledged.
+                taken = chance.sample(sorted(waiting), min(len(waiting), chance.randint(1, 4)))
+                committed = await store.commit(batch_of(fact for seq in taken for fact in messages[seq]), [])
+                await asyncio.sleep(chance.random() / 50)
+                if chance.random() < 0.5:
+                    continue  # Dead, and there again.
+                await publisher.publish(committed.outgoing, "")
+                waiting.difference_update(taken)
+
+        stores = [MongoEventStore(rig.client, rig.database) for _ in range(2)]
+        await stores[0].prepare()
+        await asyncio.gather(*(copy(store) for store in stores))
+        held: dict[str, Event] = {}
+        for event in await rig.published():
+            if event.id not in held or event.revision > held[event.id].revision:
+                held[event.id] = event
+        stored = {key: Event.FromString(row["payload"]) for key, row in (await stored_books(rig)).event_rows.items()}
+    for event in (*held.values(), *stored.values()):
+        event.communication_id = ""  # It is published as far as it is known.
+    assert held == stored
