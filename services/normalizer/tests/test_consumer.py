@@ -34,6 +34,7 @@ from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import Committed, MongoEventStore
 from backhaul_normalizer.unowned import Unowned
+from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1.event_pb2 import Event
 
@@ -330,3 +331,42 @@ async def test_two_copies_share_the_work_and_count_once(rig_factory: Any, make: 
         assert row["messages"] == 200
         assert {name: count for name, count in row["fulfilment"].items() if count} == {"Delivered": 200}
         assert row["events"] == {"queued": 200, "sent": 200, "delivered": 200}
+
+
+async def test_what_is_merged_of_two_callbacks_and_cannot_be_stored_is_a_dead_letter(
+    rig_factory: Any, make: Any, consuming: Any
+) -> None:
+    tenant = make.tenant("acme")
+    async with rig_factory(copies=0) as rig:
+        await rig.register(tenant)
+        forged = make.callback(
+            tenant, make.twilio("SMpoison", "sent"), verification=callback_pb2.VERIFICATION_OBSERVED_INVALID
+        )
+        genuine = make.callback(tenant, make.twilio("SMpoison", "sent", ErrorCode="1"))
+        await rig.publish(tenant, forged)
+        await rig.publish(tenant, genuine)
+        async with consuming(rig, wrap_store=FailingStore):
+            await rig.drained()
+        (letter,) = await rig.rows(DEAD_LETTERS_COLLECTION)
+        assert Callback.FromString(letter["callback"]).id == genuine.id
+
+
+async def test_a_channel_that_this_copy_has_not_heard_of_is_looked_up(
+    rig_factory: Any, make: Any, consuming: Any
+) -> None:
+    """How a callback is read is a setting of its channel, and the word of a new one may be lost on its way."""
+    tenant = make.tenant("acme", sendgrid={"message_id_from": ["order"]})
+    twilio_alone = {"twilio": tenant.channels["twilio"]}
+    async with rig_factory(copies=0) as rig:
+        await rig.register(tenant.model_copy(update={"channels": twilio_alone}))
+        async with consuming(rig):
+            await rig.database[TENANTS_COLLECTION].replace_one(
+                {"_id": "acme"}, tenant.model_copy(update={"revision": 2}).to_document()
+            )
+            mail = make.sendgrid(
+                {"event": "open", "email": "a@example.com", "timestamp": 1, "sg_event_id": "1", "order": "7"}
+            )
+            await rig.publish(tenant, make.callback(tenant, mail, channel="sendgrid"))
+            await rig.drained()
+        (message,) = await rig.rows(MESSAGES_COLLECTION)
+        assert message["message_id"] == "7:a@example.com"

@@ -23,6 +23,7 @@ from backhaul_common.lifecycle import cancel, until_done
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Metrics
 from backhaul_common.outages import Repeated
+from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import Tracing, traceparent_of
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event
@@ -32,7 +33,7 @@ from opentelemetry.trace import Span, SpanKind
 from backhaul_normalizer.committing import commit_all, publish_all
 from backhaul_normalizer.disposition import FIRST_PAUSE_S, MOST_TRIES, Disposition, Tries, disposition, pause_s
 from backhaul_normalizer.facts import KIND_NAMES, Fact, Rejection
-from backhaul_normalizer.merge import together
+from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
 from backhaul_normalizer.store import Committed
@@ -47,7 +48,7 @@ _TURN_S = 0.02
 """How long reading may keep the event loop to itself."""
 
 MAX_STRANGERS = 4096
-"""Registrations of which it is remembered that they are gone."""
+"""Registrations, each with a channel, of which it is remembered that they are not there."""
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class _Batch:
     """What was read of some deliveries.
 
     ``callbacks`` counts by tenant and channel. ``facts`` has each event once, completed by what further callbacks of
-    the batch tell of it; ``duplicates`` counts these.
+    the batch tell of it; ``duplicates`` counts these, and ``told`` has all that tell of one event.
     """
 
     deliveries: Sequence[Delivery]
@@ -63,6 +64,7 @@ class _Batch:
     callbacks: dict[tuple[str, str], int] = field(default_factory=dict)
     traceparents: list[str] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)
+    told: dict[str, list[Fact]] = field(default_factory=dict)
     duplicates: Counts[tuple[str, str]] = field(default_factory=Counts)
     rejections: dict[str, Rejection] = field(default_factory=dict)
     oldest_us: int = 0
@@ -83,7 +85,7 @@ class Consumer:
     ) -> None:
         self._feed = feed
         self._tenants = tenants
-        self._strangers: set[str] = set()
+        self._strangers: set[tuple[str, str]] = set()
         self._settling: asyncio.Task[None] | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._normalizer = normalizer
@@ -167,14 +169,11 @@ class Consumer:
 
     async def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
-        turn_began = batch.began
+        turn = _Turn()
         spent_s: dict[str, float] = {}
         beyond: list[Delivery] = []
         for delivery in deliveries:
             now = time.perf_counter()
-            if now - turn_began > _TURN_S:
-                await asyncio.sleep(0)
-                turn_began = now = time.perf_counter()
             if spent_s.get(delivery.path, 0.0) > READING_S:
                 beyond.append(delivery)
                 continue
@@ -182,7 +181,7 @@ class Consumer:
             if not callbacks:
                 continue
             first = callbacks[0]
-            await self._meet(first.tenant_id, first.registration)
+            await self._meet(first)
             counted = first.tenant_id, first.channel
             batch.callbacks[counted] = batch.callbacks.get(counted, 0) + len(callbacks)
             # Callbacks lie in a message in the order of their arrival.
@@ -193,6 +192,8 @@ class Consumer:
                 batch.traceparents.append(first.traceparent)
             for callback in callbacks:
                 for one in self._normalizer.read(callback, delivery.stream_seq, delivery.path):
+                    # A callback may hold thousands of events.
+                    await turn.over()
                     if isinstance(one, Fact):
                         _add(batch, one)
                     else:
@@ -202,23 +203,28 @@ class Consumer:
             if took_s > _SLOW_S:
                 # It kept all that arrives waiting too, other tenants' callbacks among it.
                 await self._feed.catch_up()
+        for event_id, facts in batch.told.items():
+            await turn.over()
+            batch.facts[event_id] = all_together(facts)
         if beyond:
             kept = {delivery.stream_seq for delivery in beyond}
             batch.deliveries = [delivery for delivery in deliveries if delivery.stream_seq not in kept]
             await self._feed.take_back(beyond)
         return batch
 
-    async def _meet(self, tenant_id: str, registration: str) -> None:
-        """Hear of a registration before its callbacks are read: how they are read is a setting of its channels."""
-        known = self._tenants.get(tenant_id)
-        if (known is not None and known.registration == registration) or registration in self._strangers:
+    async def _meet(self, callback: Callback) -> None:
+        """Hear of a registration and its channel before its callbacks are read: how is a setting of the channel."""
+        registration, channel = callback.registration, callback.channel
+        if (registration, channel) in self._strangers or _has(
+            self._tenants.get(callback.tenant_id), registration, channel
+        ):
             return
-        found = await self._tenants.reload(tenant_id)
-        if found is None or found.registration != registration:
-            # Gone for good, since a registration never comes back: its callbacks need not be looked up one by one.
+        if not _has(await self._tenants.reload(callback.tenant_id), registration, channel):
+            # A registration that is gone never comes back, and whoever makes a channel says so: their callbacks need
+            # not be looked up one by one.
             if len(self._strangers) >= MAX_STRANGERS:
                 self._strangers.clear()
-            self._strangers.add(registration)
+            self._strangers.add((registration, channel))
 
     def _callbacks_of(self, delivery: Delivery) -> list[Callback]:
         try:
@@ -309,10 +315,11 @@ class Consumer:
         """The dead letter of an event that was read and cannot be stored."""
         del batch.facts[fact.id]
         event = Event.FromString(fact.payload)
+        positions = fact.positions()
         rejections = [
             rejection
             for delivery in batch.deliveries
-            if delivery.stream_seq == fact.origin.stream_seq
+            if delivery.stream_seq in positions
             for callback in self._callbacks_of(delivery)
             if callback.id == event.callback_id
             for rejection in self._normalizer.reject(
@@ -363,9 +370,26 @@ class Consumer:
         )
 
 
+class _Turn:
+    """Gives the event loop to others now and then."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def over(self) -> None:
+        """Let others have the loop if it was kept for long."""
+        if time.perf_counter() - self._began > _TURN_S:
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()
+
+
+def _has(tenant: Tenant | None, registration: str, channel: str) -> bool:
+    return tenant is not None and tenant.registration == registration and channel in tenant.channels
+
+
 def _add(batch: _Batch, fact: Fact) -> None:
     kept = batch.facts.setdefault(fact.id, fact)
     if kept is fact:
         return
     batch.duplicates[fact.origin.tenant, fact.origin.channel] += 1
-    batch.facts[fact.id] = together(kept, fact)
+    batch.told.setdefault(fact.id, [kept]).append(fact)
