@@ -43,12 +43,13 @@ endif
 test-pythons: $(STAMP) ## Run the tests that need no server on every other supported Python that this machine has
 	sh tools/test_pythons.sh
 
-lint: $(STAMP) ## ruff, mypy, import-linter, and the checks of the protobuf contracts
+lint: $(STAMP) ## ruff, mypy, import-linter, and the checks of the contracts and the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_proto.py
+	$(BIN)/python tools/check_docs.py
 	sh tools/buf.sh
 
 format: $(STAMP) ## Format the code
