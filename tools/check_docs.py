@@ -70,7 +70,8 @@ def differences(document: str, code: Mapping[str, Row], table: Mapping[str, Row]
     for name in sorted(code.keys() & table.keys()):
         has, shows = code[name], table[name]
         if not shows.meaning.startswith(has.meaning.replace("`", "")) or shows.detail != has.detail:
-            yield f"{document} says of {name}: {shows.detail} | {shows.meaning}\n    It is: {has.detail} | {has.meaning}"
+            yield f"{document} says of {name}: {shows.detail} | {shows.meaning}"
+            yield f"  It is: {has.detail} | {has.meaning}"
 
 
 def main() -> int:

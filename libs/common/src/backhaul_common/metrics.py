@@ -7,14 +7,16 @@ costs a dictionary look-up, where an instrument of the SDK costs ten times as mu
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics import MeterProvider, ObservableCounter
+from opentelemetry.sdk.metrics.export import CardinalityLimits, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -106,6 +108,11 @@ MESSAGES_UNOWNED = Metric(
 CALLBACK_LAG_SECONDS = Metric("backhaul_normalizer_lag", "s", "From a callback's arrival to its events being readable.")
 
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_MOST_SERIES = 1_000_000
+"""Combinations of label values of one counter. Tenants and their channels bound them; beyond its own default of 2,000
+OpenTelemetry would count all further ones as nobody's, and alerts by tenant would never go off."""
+_CHEAP_S = 0.02
+"""What a rendering may cost each time."""
 _COUNT_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -149,18 +156,21 @@ class Metrics:
 
     def __init__(self, service: str) -> None:
         self._registry = CollectorRegistry()
-        readers: list[MetricReader] = [PrometheusMetricReader(registry=self._registry)]
+        limits: CardinalityLimits = {ObservableCounter: _MOST_SERIES}
+        readers: list[MetricReader] = [PrometheusMetricReader(registry=self._registry, cardinality_limits=limits)]
         if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             # Imported here, because it takes a quarter of a second that most processes need not wait for.
             from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(), cardinality_limits=limits))
         self._provider = MeterProvider(
             readers,
             shutdown_on_exit=False,
             resource=Resource.create({SERVICE_NAME: f"backhaul-{service}"}),
         )
         self._meter = self._provider.get_meter(f"backhaul.{service}")
+        self._rendering: asyncio.Task[bytes] | None = None
+        self._stale_at = 0.0
 
     def counter(self, metric: Metric) -> Counter:
         """The counter of ``metric``."""
@@ -169,7 +179,7 @@ class Metrics:
         return counter
 
     def gauge(self, metric: Metric, read: Callable[[], float]) -> None:
-        """A gauge whose value is asked for when it is collected."""
+        """A gauge whose value is asked for when it is collected, by a thread of its own."""
         self._meter.create_observable_gauge(
             metric.name, [lambda _: [Observation(read())]], metric.unit, metric.description
         )
@@ -185,12 +195,30 @@ class Metrics:
         return Histogram(instrument.record)
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """All metrics in Prometheus' text format, at some 16 µs of processor for each combination of labels."""
         return generate_latest(self._registry)
+
+    async def rendered(self) -> bytes:
+        """The same without holding up the event loop, whoever asks for it how often: by a thread, once for all who ask
+        meanwhile; and what has taken long is told again for ten times as long. Belongs to one event loop."""
+        if self._rendering is None or (self._rendering.done() and time.monotonic() >= self._stale_at):
+            self._rendering = asyncio.create_task(self._render_aside(), name="render_metrics")
+        return await asyncio.shield(self._rendering)
+
+    async def _render_aside(self) -> bytes:
+        text, cost_s = await asyncio.to_thread(_timed, self.render)
+        self._stale_at = time.monotonic() + 10 * max(0.0, cost_s - _CHEAP_S)
+        return text
 
     def close(self) -> None:
         """Export what was collected last; returns soon, whether the collector answered or not."""
         close_within(self._provider.shutdown)
+
+
+def _timed(work: Callable[[], bytes]) -> tuple[bytes, float]:
+    """What ``work`` returns, and the seconds of processor that it took."""
+    began = time.thread_time()
+    return work(), time.thread_time() - began
 
 
 def catalogue() -> Mapping[str, Metric]:

@@ -61,7 +61,7 @@ class _MetricsServer:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(PEER_S):
                     head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._response(head.partition(b"\r\n")[0].split(b" ")))
+                writer.write(await self._response(head.partition(b"\r\n")[0].split(b" ")))
                 async with asyncio.timeout(PEER_S):
                     await writer.drain()
                     writer.close()
@@ -70,13 +70,13 @@ class _MetricsServer:
         finally:
             writer.transport.abort()
 
-    def _response(self, words: list[bytes]) -> bytes:
+    async def _response(self, words: list[bytes]) -> bytes:
         if len(words) != 3 or words[1].partition(b"?")[0] != b"/metrics":
             return _http("404 Not Found", "text/plain; charset=utf-8", b"The metrics are at /metrics.\n", b"")
         if words[0] not in (b"GET", b"HEAD"):
             allow = b"Allow: GET, HEAD\r\n"
             return _http("405 Method Not Allowed", "text/plain; charset=utf-8", b"GET /metrics\n", allow)
-        body = self._metrics.render()
+        body = await self._metrics.rendered()
         whole = _http("200 OK", CONTENT_TYPE_LATEST, body, b"")
         return whole if words[0] == b"GET" else whole[: len(whole) - len(body)]
 

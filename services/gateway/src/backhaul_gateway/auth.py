@@ -30,7 +30,11 @@ _FIX = "Send the tenant's API key as X-Api-Key, as Authorization: Bearer, or as 
 
 
 def unauthenticated(message: str = _MESSAGE, fix: str = _FIX, field: str = "Authorization") -> BackhaulError:
-    """The same answer for a missing, an unknown and a wrong credential: nobody learns which ids exist."""
+    """The same answer for a missing, an unknown and a wrong credential.
+
+    An id that is known is not looked for in the database, so the time tells it from others; ids are random and public,
+    and open nothing without the secret.
+    """
     return BackhaulError(Code.UNAUTHENTICATED, message, field=field, fix=fix)
 
 

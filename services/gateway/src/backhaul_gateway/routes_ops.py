@@ -49,6 +49,6 @@ def ops_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     )
     async def prometheus() -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await metrics.rendered(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -102,8 +102,8 @@ class FairFeed:
 
     @property
     def parked(self) -> int:
-        """Messages whose tenants have no room for them now."""
-        return sum(len(source.parked) for source in self._sources.values())
+        """Messages whose tenants have no room for them now. May be asked by another thread."""
+        return sum(len(source.parked) for source in list(self._sources.values()))
 
     def _tenant_changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         """Know the queue paths. Whose callbacks lie under one is not judged here, but by the fence of each commit."""

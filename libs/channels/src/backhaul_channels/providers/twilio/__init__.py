@@ -34,7 +34,12 @@ class TwilioAdapter(Adapter):
         return (body,)
 
     def normalize(self, part: bytes, settings: ChannelSettings) -> NormalizedEvent:  # noqa: ARG002 - none needed.
-        return normalize_json(part) if looks_like_json(part) else normalize_form(part)
+        if looks_like_json(part):
+            return normalize_json(part)
+        if b"=" not in part:
+            # An array may hold thousands of numbers, each of which would be looked through as a form.
+            raise MalformedError("This is neither a form nor a JSON object; Twilio's webhooks are one or the other.")
+        return normalize_form(part)
 
 
 ADAPTER = TwilioAdapter()
