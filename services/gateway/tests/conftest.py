@@ -8,9 +8,11 @@ import hashlib
 import hmac
 import re
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,6 +32,9 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from cryptography.fernet import Fernet
 from nats.js.errors import NotFoundError
 from pymongo import MongoClient
+
+# Test folders are no packages: what several test files of this one share is found by its name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 ADMIN_TOKEN = "admin-token-0123456789"
 TWILIO_TOKEN = "twilio-auth-token"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import nats
 import pytest
-from backhaul_common import rpc
 from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
@@ -229,44 +227,6 @@ async def test_what_nobody_expected_is_a_problem_without_detail(gateway: Running
     assert (await gateway.client.get("/healthz")).status_code == 200
 
 
-async def test_openapi_and_docs(gateway: Running) -> None:
-    schema = (await gateway.client.get("/openapi.json")).json()
-    assert "/api/postevents" in schema["paths"]
-    assert "/in/{token}/api/postevents" in schema["paths"]
-    assert "HTTPValidationError" not in str(schema)
-    for path in schema["paths"].values():
-        for operation in path.values():
-            assert list(operation["responses"]) == sorted(operation["responses"])
-            assert {"431", "500"} <= operation["responses"].keys()
-            if "requestBody" in operation:
-                assert {"408", "413"} <= operation["responses"].keys()
-
-
-async def test_the_documentation_needs_nothing_from_elsewhere(gateway: Running) -> None:
-    """Neither a script nor a style nor anything else; and the policy would refuse it."""
-    page = await gateway.client.get("/docs")
-    assert page.headers["content-type"].startswith("text/html")
-    policy = page.headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert "http" not in policy
-    parts = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert parts
-    assert "<script>" not in page.text
-    assert "style=" not in page.text
-    for part in parts:
-        assert not re.match(r"[a-z]+:|//", part)
-        answer = await gateway.client.get("/" + part)
-        assert answer.status_code == 200
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        if part.endswith(".js"):
-            assert answer.headers["content-type"].startswith("text/javascript")
-            # Texts of the document must not become markup.
-            assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", answer.text)
-    for gone in ("/redoc", "/docs/oauth2-redirect", "/docs/../app.py", "/docs/page.html"):
-        assert (await gateway.client.get(gone)).status_code == 404
-
-
 async def test_no_credential_in_a_path_is_logged(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,53 +244,6 @@ async def test_no_credential_in_a_path_is_logged(
     assert all("***" in path for path in logged)
     for secret in (token.split("_")[2], tenant.api_key.split("_")[2], "whatever"):
         assert secret not in "".join(logged).lower()
-
-
-async def test_openapi_lists_what_is_answered_while_the_normalizer_hangs(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rpc.client, "DEADLINE_S", 0.3)
-    stopped = asyncio.Event()
-
-    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await stopped.wait()
-        writer.close()
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        async with gateway_factory(fresh_nats.uri, gateway_normalizer_target=target) as gateway:
-            tenant = await gateway.tenant()
-            schema = (await gateway.client.get("/openapi.json")).json()
-            asked = 0
-            for path, operations in schema["paths"].items():
-                for method, operation in operations.items():
-                    if not path.startswith("/v1/") and (method, path) != ("delete", "/admin/v1/tenants/{tenant_id}"):
-                        continue
-                    asked += 1
-                    answer = await gateway.client.request(
-                        method.upper(),
-                        path.replace("{tenant_id}", tenant.id).replace("{", "").replace("}", ""),
-                        headers={"X-Api-Key": tenant.api_key, **gateway.admin},
-                    )
-                    gateway.problem(answer, 504)
-                    assert "504" in operation["responses"], (method, path)
-            assert asked == 9
-    finally:
-        stopped.set()
-        server.close()
-
-
-async def test_openapi_lists_what_is_answered_before_the_tenants_are_known(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer
-) -> None:
-    _, key, _ = new_credential("api")
-    uri = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200"
-    async with gateway_factory(fresh_nats.uri, wait=False, mongo_uri=uri) as gateway:
-        schema = (await gateway.client.get("/openapi.json")).json()
-        for path in ("/api/status", "/v1/messages"):
-            answer = await gateway.client.get(path, headers={"X-Api-Key": key})
-            assert str(answer.status_code) in schema["paths"][path]["get"]["responses"]
 
 
 @pytest.mark.parametrize("dies", [False, True])

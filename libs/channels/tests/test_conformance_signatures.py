@@ -1,0 +1,163 @@
+"""What every provider must hold of requests: who signed them, and how they are answered. See conformance_cases.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from backhaul_channels import (
+    Adapter,
+    InvalidSecretError,
+    RawCallback,
+)
+from conformance_cases import ADAPTERS, Case, case_files, each_adapter
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def signature_file(provider: str) -> Case:
+    found = [path for path in case_files(provider) if path.name == "signatures.json"]
+    assert found, f"providers/{provider} has no tests/cases/signatures.json"
+    content: Case = json.loads(found[0].read_text("utf-8"))
+    return content
+
+
+def signature_params() -> list[Any]:
+    return [
+        pytest.param(adapter, case, id=f"{provider}-{case['name']}")
+        for provider, adapter in ADAPTERS.items()
+        for case in signature_file(provider)["cases"]
+    ]
+
+
+def request_of(case: Case) -> RawCallback:
+    headers = [(name.encode(), value.encode()) for name, value in case["headers"].items()]
+    return RawCallback("POST", case["url"], headers, case["body"].encode())
+
+
+def with_signature(callback: RawCallback, header: str, value: bytes | None) -> RawCallback:
+    others = [(name, old) for name, old in callback.headers if name != header.encode()]
+    return replace(callback, headers=others if value is None else [*others, (header.encode(), value)])
+
+
+def refusal_code(adapter: Adapter, secrets: list[str], callback: RawCallback) -> str | None:
+    refusal = adapter.verifier(secrets, adapter.settings_model()).verify(callback)
+    if refusal is None:
+        return None
+    assert refusal.detail
+    assert not any(secret.strip() and secret.strip() in refusal.detail for secret in secrets)
+    return refusal.code
+
+
+@pytest.mark.parametrize(("adapter", "case"), signature_params())
+def test_signature_case(adapter: Adapter, case: Case) -> None:
+    assert refusal_code(adapter, case["secrets"], request_of(case)) == case["refusal"]
+
+
+def authentic(provider: str) -> tuple[Case, list[Case]]:
+    content = signature_file(provider)
+    cases = [case for case in content["cases"] if case["refusal"] is None]
+    # A provider that signs nothing says so with a null header, and has no authentic case to derive others from.
+    assert cases or content["signature_header"] is None
+    return content, cases
+
+
+@each_adapter
+def test_an_accepted_callback_is_answered_as_the_provider_wants(adapter: Adapter) -> None:
+    found = [path for path in case_files(adapter.provider) if path.name == "answer.json"]
+    assert found, f"providers/{adapter.provider} has no tests/cases/answer.json"
+    expected: Case = json.loads(found[0].read_text("utf-8"))
+    assert expected.pop("source"), "who says that the provider wants to be answered so"
+    assert {"status": 200, "content_type": "", "body": ""} | expected == {
+        "status": adapter.accepted.status,
+        "content_type": adapter.accepted.content_type,
+        "body": adapter.accepted.body.decode("ascii"),
+    }
+    # Everything else makes providers repeat, or people look for an error; a body without a type means nothing.
+    assert 200 <= adapter.accepted.status < 300
+    assert adapter.accepted.content_type or not adapter.accepted.body
+    assert adapter.accepted.status != 204 or not adapter.accepted.body
+
+
+@each_adapter
+def test_the_signature_is_among_the_headers_that_are_not_kept(adapter: Adapter) -> None:
+    header = signature_file(adapter.provider)["signature_header"]
+    assert adapter.signature_headers == (frozenset() if header is None else frozenset({header.encode()}))
+
+
+@each_adapter
+def test_a_missing_empty_truncated_or_foreign_signature_is_refused(adapter: Adapter) -> None:
+    content, cases = authentic(adapter.provider)
+    for case in cases:
+        callback = request_of(case)
+        header = content["signature_header"]
+        good = callback.header(header.encode())
+        assert good is not None
+        assert refusal_code(adapter, case["secrets"], with_signature(callback, header, None)) == "signature_missing"
+        for bad in (
+            b"",
+            good[:-1],
+            good[:10],
+            good + b"A",
+            good.swapcase(),
+            b"!" + good,
+            b"\xff\x00",
+            b" " * 9,
+            good * 2,
+        ):
+            assert refusal_code(adapter, case["secrets"], with_signature(callback, header, bad)), bad
+
+
+@each_adapter
+def test_a_changed_body_is_refused(adapter: Adapter) -> None:
+    _, cases = authentic(adapter.provider)
+    for case in cases:
+        callback = request_of(case)
+        assert refusal_code(adapter, case["secrets"], replace(callback, body=callback.body + b"&x=y"))
+
+
+@each_adapter
+def test_any_of_several_secrets_verifies_while_they_rotate(adapter: Adapter) -> None:
+    content, cases = authentic(adapter.provider)
+    for case in cases:
+        another = content["another_secret"]
+        callback = request_of(case)
+        assert refusal_code(adapter, [another, *case["secrets"]], callback) is None
+        assert refusal_code(adapter, [*case["secrets"], another], callback) is None
+        assert refusal_code(adapter, ["", f"  {case['secrets'][0]}\n"], callback) is None
+        assert refusal_code(adapter, [another], callback) == "signature_invalid"
+
+
+@each_adapter
+def test_without_a_secret_everything_is_refused(adapter: Adapter) -> None:
+    _, cases = authentic(adapter.provider)
+    for case in cases:
+        for none in ([], [""], [" ", "\t\n"]):
+            assert refusal_code(adapter, none, request_of(case)) == "secret_missing"
+
+
+@each_adapter
+def test_a_secret_that_cannot_be_one_is_named_and_not_told(adapter: Adapter) -> None:
+    with pytest.raises(InvalidSecretError) as caught:
+        adapter.verifier(["no\u00a0secret of this provider"], adapter.settings_model())
+    assert "no\u00a0secret" not in str(caught.value)
+
+
+@each_adapter
+@given(data=st.data())
+def test_verify_never_raises(adapter: Adapter, data: st.DataObject) -> None:
+    content, cases = authentic(adapter.provider)
+    if not cases:
+        return
+    case = data.draw(st.sampled_from(cases))
+    names = st.sampled_from([name.encode() for name in case["headers"]]) | st.binary(max_size=8)
+    callback = RawCallback(
+        method=data.draw(st.sampled_from(["POST", "GET", ""])),
+        url=data.draw(st.sampled_from([case["url"], "", "https://[::1", "//@:/?bodySHA256="]) | st.text()),
+        headers=data.draw(st.lists(st.tuples(names, st.binary(max_size=80)), max_size=4)),
+        body=data.draw(st.binary() | st.just(case["body"].encode())),
+    )
+    secrets = [*case["secrets"], content["another_secret"]]
+    assert adapter.verifier(secrets, adapter.settings_model()).verify(callback) is not None

@@ -1,0 +1,125 @@
+"""Connections, descriptors and memory of a gateway's process: however many peers there are, they stay bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from alone import AUTHORIZED, HEAD, started, until
+from backhaul_common.metrics import Metrics
+from backhaul_gateway.connections import Connections, Patience
+
+
+async def test_silent_connections_take_nobodys_place(tmp_path: Path) -> None:
+    """Four hundred of them against two hundred descriptors; and then a hundred that said something once."""
+    async with started(tmp_path, 200, head_timeout_s=60, keep_alive_s=60) as process:
+        [limited] = process.events("connections_limited_by_descriptors")
+        most = limited["limit"]
+        assert isinstance(most, int)
+        for _ in range(400):
+            await process.connect()
+        assert (await process.get("/healthz")).status_code == 200
+        assert 1 < await process.metric("backhaul_gateway_connections") <= most
+        assert await process.ended("room") >= 400 - most
+        for _ in range(most + 20):
+            await process.connect(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await process.get("/healthz")).status_code == 200
+        assert len(process.events("connections_at_limit")) == 1
+        assert process.events("no_descriptors") == []
+
+
+async def test_a_full_house_says_so(tmp_path: Path) -> None:
+    """Every connection carries a request: the next one is told to come later, and they are served to their ends."""
+    async with started(tmp_path, max_connections=16) as process:
+        busy = [await process.connect(HEAD + AUTHORIZED + b"Content-Length: 10\r\n\r\n{") for _ in range(16)]
+        await asyncio.sleep(0.2)  # so that each of them is in the middle of a request
+        late = await process.connect(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await late.rest(5)).startswith(b"HTTP/1.1 503")
+        for peer in busy[:2]:
+            peer.sock.close()
+        await until(lambda: len(psutil.Process(process.pid).net_connections("tcp")) < 18, 5)
+        assert (await process.get("/healthz")).status_code == 200
+        for peer in busy[2:]:
+            await peer.send(b'"id": 1 }')
+            assert b"HTTP/1.1 4" in await asyncio.get_running_loop().sock_recv(peer.sock, 65536)
+            peer.sock.close()
+        assert len(process.events("connections_at_limit")) == 1
+
+
+async def test_a_lack_of_descriptors_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libuv closes what it cannot accept, and tells nobody."""
+    said: list[str] = []
+    patience = Patience(head_s=0.04, body_s=1, idle_s=1, read_s=1)
+    connections = Connections(patience, 16, Metrics("test"), descriptors=lambda wanted: wanted)
+    monkeypatch.setattr(connections, "_log", type("Log", (), {"error": lambda _, event, **__: said.append(event)})())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for _ in range(2):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            await asyncio.sleep(0.1)  # several looks
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await asyncio.sleep(0.1)  # several more
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        connections.close()
+    assert said == ["no_descriptors"] * 2
+
+
+PIPELINED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 6000
+TRAILERS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + (b"X-Filler: " + b"a" * 1000 + b"\r\n") * 2000
+
+
+@pytest.mark.parametrize("what", ["pipelined requests", "trailers", "bodies without a token", "large heads"])
+async def test_memory_stays_flat(tmp_path: Path, what: str) -> None:
+    async with started(tmp_path) as process:
+
+        async def peer(data: bytes) -> None:
+            connected = await process.connect()
+            try:
+                await connected.send(data)
+                await asyncio.sleep(0.05)  # without reading
+            except ConnectionError:
+                pass
+            connected.sock.close()
+
+        data = {
+            "pipelined requests": PIPELINED,
+            "trailers": TRAILERS,
+            "bodies without a token": HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * 400_000,
+            "large heads": HEAD + b"X-Filler: a\r\n" * 20_000,
+        }[what]
+        for _ in range(2):
+            await peer(data)
+        before = process.memory
+        for _ in range(15):
+            await asyncio.gather(*(peer(data) for _ in range(10)))
+        assert (await process.get("/healthz")).status_code == 200
+        # Each of these was 10 to 30 MB for ever, or for as long as the peer liked.
+        assert process.memory - before < 40e6
+
+
+async def test_a_head_of_the_shortest_fields_holds_nothing(tmp_path: Path) -> None:
+    """Parsed, they take up forty times as much as they were sent in."""
+    async with started(tmp_path) as process:
+        data = HEAD + b"a:\r\n" * 16_000
+        before = process.memory
+        for _ in range(60):
+            with suppress(ConnectionError):
+                await process.connect(data)
+        assert (await process.get("/healthz")).status_code == 200
+        assert process.memory - before < 20e6
+
+
+async def test_half_bodies_without_a_token_hold_nothing(tmp_path: Path) -> None:
+    async with started(tmp_path) as process:
+        data = HEAD + b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 250_000
+        first = await process.connect(data)
+        before = process.memory
+        peers = [first, *[await process.connect(data) for _ in range(200)]]
+        assert (await process.get("/healthz")).status_code == 200
+        assert all(peer.lives for peer in peers)
+        assert process.memory - before < 20e6  # 50 MB were sent.
