@@ -55,6 +55,16 @@ def registration(gateway: Running) -> str:
     return found
 
 
+async def test_a_deletion_that_names_its_registration_spares_who_has_the_id_by_now(gateway: Running) -> None:
+    await gateway.tenant()
+    own = registration(gateway)
+    assert (await gateway.client.get(ACME, headers=gateway.admin)).json()["registration"] == own
+    for purge in ("true", "false"):
+        gateway.problem(await delete(gateway, purge=purge, registration="acme.0123456789abcdef"), 404)
+    assert gateway.tenants.find_one({"_id": "acme"})["status"] == "active"
+    assert (await delete(gateway, purge="true", registration=own)).status_code == 202
+
+
 @pytest.mark.usefixtures("quick_deletions")
 async def test_a_purge_is_accepted_and_comes_to_its_end_by_itself(gateway: Running, purged: list[str]) -> None:
     async def deleting() -> float:

@@ -171,9 +171,10 @@ class LimitsOut(BaseModel):
 
 
 class TenantOut(BaseModel):
-    """A tenant without its secrets."""
+    """A tenant without its secrets. ``registration`` is one life of its id, and stands in each of its events."""
 
     id: str
+    registration: str
     name: str
     queue_path: str
     status: TenantStatus
@@ -190,6 +191,7 @@ class TenantOut(BaseModel):
         """The public part of ``tenant``."""
         return cls(
             id=tenant.id,
+            registration=tenant.registration,
             name=tenant.name,
             queue_path=tenant.queue_path,
             status=tenant.status,

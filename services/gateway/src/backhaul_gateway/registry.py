@@ -120,13 +120,16 @@ class TenantRegistry:
 
         await self._updates.apply(tenant_id, apply)
 
-    async def delete(self, tenant_id: str, *, purge: bool) -> Tenant | None:
+    async def delete(self, tenant_id: str, *, purge: bool, registration: str = "") -> Tenant | None:
         """Mark a tenant for deletion, which is final; the tenant as it is then. None when it is gone already.
 
         With ``purge`` it is removed with all its data, after a while: see ``TenantRemoval``. Without, it is gone at
-        once, or FAILED_PRECONDITION where it has data. Calls may overlap, and may be repeated.
+        once, or FAILED_PRECONDITION where it has data. Calls may overlap, and may be repeated. NOT_FOUND when a
+        ``registration`` is given and the id is another's by now.
         """
         tenant = await self._updates.find(tenant_id)
+        if registration and tenant.registration != registration:
+            raise unknown_tenant(tenant_id)
         try:
             if purge or tenant.status == "deleting":
                 return await self._mark(tenant)

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
 
+from backhaul_gateway.abandoned import refuse_abandoned
 from backhaul_gateway.channels import ChannelRegistry
 from backhaul_gateway.models import (
     ChannelIn,
@@ -36,7 +37,7 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry) -> APIRout
     router = APIRouter(
         prefix="/admin/v1/tenants",
         tags=["admin"],
-        dependencies=[Security(admin_scheme), Depends(parameters)],
+        dependencies=[Security(admin_scheme), Depends(parameters), Depends(refuse_abandoned)],
         responses=problems(401, 422, 503),
     )
 
@@ -83,10 +84,13 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry) -> APIRout
     async def delete_tenant(
         tenant_id: str,
         purge: Annotated[bool, Query(description="Delete it with all its data; otherwise data refuses it.")] = False,
+        registration: Annotated[
+            str, Query(max_length=100, description="Delete only this registration; 404 when another one has the id.")
+        ] = "",
     ) -> Response:
         """Delete a tenant. One that has data is refused, unless it is to be purged. A purge cannot be taken back, and
         comes to its end by itself. Until then the tenant is in status deleting, and its id and queue path are taken."""
-        tenant = await registry.delete(tenant_id, purge=purge)
+        tenant = await registry.delete(tenant_id, purge=purge, registration=registration)
         if tenant is None:
             return Response(status_code=204)
         return Response(TenantOut.of(tenant).model_dump_json(), 202, media_type="application/json")
