@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from backhaul_channels import EventKind
 from backhaul_common.mongo import Document
-from backhaul_normalizer import naming, plan, snapshot
+from backhaul_normalizer import committing, naming, plan, snapshot
 from backhaul_normalizer.committing import commit_all
 from backhaul_normalizer.facts import MAX_REFERENCES, Fact, Rejection, message_key, stored_fact
 from backhaul_normalizer.merge import MAX_NAMES
 from backhaul_normalizer.naming import MAX_ALIASES
+from backhaul_normalizer.plan import Outgoing
 from backhaul_normalizer.snapshot import MOST_ANEW, MOST_BYTES, MOST_EVENTS, MOST_MOVED, TooMuchError
 from backhaul_normalizer.store import Committed
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
@@ -63,13 +64,17 @@ class BookKeeper:
             made = self.books.commit(facts)
         finally:
             self.commits.append(self.books.read)
-        return Committed(made.new, made.known)
+        return Committed(made.new, made.known, outgoing=made.outgoing)
 
     async def ping(self) -> None:
         raise AssertionError("nothing failed")
 
     async def takes_writes(self) -> None:
         raise AssertionError("nothing failed")
+
+
+async def nothing_yet(events: Sequence[Outgoing]) -> None:
+    raise AssertionError("it is little enough to wait for the rest of its batch")
 
 
 def opened(number: int, name: str = "M1", **more: object) -> Fact:
@@ -172,33 +177,43 @@ async def test_a_batch_that_needs_too_much_of_what_is_stored_is_committed_in_par
     books = CountingBooks()
     messages = [f"M{number}" for number in range(60)]
     for name in messages:
-        books.commit([opened(number, name) for number in range(200)])
+        books.commit([opened(number, name) for number in range(MOST_ANEW)])
     revisions = [opened(5, name, by_machine=True) for name in messages]
     with pytest.raises(TooMuchError):
         books.commit(revisions)
     keeper = BookKeeper(books)
-    done = await commit_all(keeper, revisions, [], lambda *_: [])
+    done = await commit_all(keeper, revisions, [], lambda *_: [], nothing_yet)
     assert len(done.known) == len(messages)
     assert all(books.message(name)["by_machine"] == {"opened": 1} for name in messages)
     assert max(len(read) for read in keeper.commits) <= 2 * (MOST_EVENTS + len(messages))
 
 
-async def test_large_events_that_a_small_callback_revises_are_not_all_in_memory() -> None:
+async def test_large_events_that_a_small_callback_revises_are_not_all_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     books = CountingBooks()
     for number in range(200):
         books.commit([opened(number, f"M{number}", error_text="x" * 100_000)])
     keeper = BookKeeper(books)
-    await commit_all(
-        keeper, [opened(number, f"M{number}", by_machine=True) for number in range(200)], [], lambda *_: []
-    )
+    published: list[Outgoing] = []
+
+    async def publish(events: Sequence[Outgoing]) -> None:
+        assert sum(len(event.payload) for event in events) <= 100 * 100_000 + MOST_BYTES
+        published.extend(events)
+
+    monkeypatch.setattr(committing, "HELD_BYTES", 100 * 100_000)
+    revisions = [opened(number, f"M{number}", by_machine=True) for number in range(200)]
+    done = await commit_all(keeper, revisions, [], lambda *_: [], publish)
     assert all(row["by_machine"] == {"opened": 1} for row in books.message_rows.values())
     assert max(sum(read) for read in keeper.commits) <= 2 * (MOST_BYTES + 200_000)
+    assert len(published) >= 100
+    assert sorted(event.id for event in [*published, *done.outgoing]) == sorted(books.event_rows)
 
 
 async def test_events_that_each_tell_many_further_names_are_committed_in_parts() -> None:
     keeper = BookKeeper(CountingBooks())
     told_names = [opened(number, f"A{number}", aliases=[f"S{number}-{n}" for n in range(9)]) for number in range(1000)]
-    await commit_all(keeper, told_names, [], lambda *_: [])
+    await commit_all(keeper, told_names, [], lambda *_: [], nothing_yet)
     assert len(keeper.books.message_rows) == 1000
     assert len(keeper.commits) >= 1000 * 9 // MOST_EVENTS
 

@@ -64,6 +64,10 @@ class Store:
     async def ping(self) -> None: ...
 
 
+async def at_once(events: Sequence[Outgoing]) -> None:
+    raise AssertionError("it is little enough to wait for the rest of its batch")
+
+
 @dataclass
 class Reading:
     normalizer: Normalizer
@@ -127,7 +131,7 @@ async def test_what_the_store_refuses_is_set_aside_and_all_else_is_kept(reading:
     store = Store()
     facts, rejections = reading.of(*sids)
     with capture_logs() as lines:
-        committed = await commit_all(store, facts, rejections, reading.reject)
+        committed = await commit_all(store, facts, rejections, reading.reject, at_once)
     good = [fact for fact in facts if "poison" not in fact.event.message_id]
     assert {fact.id for fact in committed.new} == {fact.id for fact in good} == {fact.id for fact in store.facts}
     assert len(store.facts) == len(good)
@@ -158,7 +162,7 @@ async def test_what_not_even_without_its_bytes_can_be_filed_is_said_and_left_out
 
     store.commit = commit  # type: ignore[method-assign]  # this store refuses both
     with capture_logs() as lines:
-        committed = await commit_all(store, facts, rejections, reading.reject)
+        committed = await commit_all(store, facts, rejections, reading.reject, at_once)
     assert len(committed.new) == 1
     (line,) = [line for line in lines if line["event"] == "dead_letter_not_stored"]
     assert (line["tenant"], line["stream_seq"], line["log_level"]) == ("acme", 1, "error")
@@ -168,13 +172,28 @@ async def test_a_store_that_refuses_everything_makes_no_dead_letters_and_is_wait
     store = Store(closed=DocumentTooLarge("as if it refused all"))
     facts, rejections = reading.of(*(f"SM{n}" for n in range(100)), "bad1")
     with pytest.raises(BackhaulError) as caught:
-        await commit_all(store, facts, rejections, reading.reject)
+        await commit_all(store, facts, rejections, reading.reject, at_once)
     assert disposition(caught.value) is Disposition.LATER
     assert store.commits == 1
     store.closed = AutoReconnect("gone")
     with pytest.raises(AutoReconnect):
-        await commit_all(store, facts, rejections, reading.reject)
+        await commit_all(store, facts, rejections, reading.reject, at_once)
     assert not store.filed
+
+
+@pytest.mark.parametrize(("events", "refused"), [(100, False), (5000, True)])
+def test_a_long_query_is_not_kept_with_each_of_very_many_events(reading: Reading, events: int, refused: bool) -> None:
+    body = reading.make.sendgrid(*({"event": "open", "timestamp": number} for number in range(1, events + 1)))
+    query = "&".join(f"a{number}" for number in range(1500))
+    callback = reading.make.callback(reading.tenant, body, channel="sendgrid", query=query)
+    found = list(reading.normalizer.read(callback, 1, "path-acme"))
+    if refused:
+        (letter,) = found
+        assert isinstance(letter, Rejection)
+        assert "URL" in letter.reason
+        assert Callback.FromString(letter.callback).body == body.encode()
+    else:
+        assert [type(one) for one in found] == [Fact] * events
 
 
 async def test_an_event_that_cannot_be_published_does_not_keep_the_others() -> None:

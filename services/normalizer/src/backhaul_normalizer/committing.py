@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -20,10 +21,17 @@ COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
 """Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since
 MongoDB ends a transaction that takes too long, and the driver sends a command of at most 16 MB."""
 
+HELD_BYTES = 32 << 20
+"""Bytes of committed events that wait to be published with the rest of their batch. A small callback can revise many
+large events."""
+
 _T = TypeVar("_T")
 
 Reject = Callable[[Fact, str], Sequence[Rejection]]
 """Gives the dead letters of an event that was read and cannot be stored, and of the reason."""
+
+Publish = Callable[[Sequence[Outgoing]], Awaitable[None]]
+"""Publishes events that are committed."""
 
 
 async def commit_all(
@@ -31,14 +39,15 @@ async def commit_all(
     facts: Sequence[Fact],
     rejections: Sequence[Rejection],
     reject: Reject,
+    publish: Publish,
 ) -> Committed:
-    """Commit all of it.
+    """Commit all of it. What is more to publish than a batch may hold is published at once; the rest is returned.
 
     What cannot be stored is found by halves. An event becomes a dead letter. A dead letter that cannot be stored is
     filed without its callback's bytes; where even that is refused it is left out, and the log says so. Raises what may
     pass: a store that refuses everything does not make dead letters of it.
     """
-    committing = _Committing(store, reject)
+    committing = _Committing(store, reject, publish)
     filing = _parts(list(rejections), lambda one: len(one.callback)) if rejections else []
     *first, last = _parts(list(facts), lambda fact: len(fact.payload))
     for part in first:
@@ -54,9 +63,10 @@ async def commit_all(
 
 
 class _Committing:
-    def __init__(self, store: EventStore, reject: Reject) -> None:
+    def __init__(self, store: EventStore, reject: Reject, publish: Publish) -> None:
         self._store = store
         self._reject = reject
+        self._publish = publish
         self._log = get_logger(component="consumer")
         self._takes_others = False
         """Whether the store was seen to take something: what it refuses is then at fault by itself."""
@@ -90,6 +100,9 @@ class _Committing:
                 raise
         else:
             self.done = self.done.and_then(committed)
+            if sum(len(event.payload) for event in self.done.outgoing) > HELD_BYTES:
+                await self._publish(self.done.outgoing)
+                self.done = replace(self.done, outgoing=())
 
     async def file(self, rejections: Sequence[Rejection], *, refused: Exception | None = None) -> None:
         """File ``rejections``; ``refused`` is why the store did not take all of them at once, if that was tried."""

@@ -238,12 +238,13 @@ class Consumer:
         """Commit, and leave publishing and acknowledging to a task of its own."""
         span = self._start_span(batch)
         try:
-            with self._tracing.span("mongodb.commit", parent=traceparent_of(span)):
+            with self._tracing.span("mongodb.commit", parent=traceparent_of(span)) as commit_span:
                 committed = await commit_all(
                     self._store,
                     list(batch.facts.values()),
                     list(batch.rejections.values()),
                     partial(self._rejected, batch),
+                    partial(publish_all, self._publisher, traceparent=traceparent_of(commit_span)),
                 )
         except Exception as exc:  # noqa: BLE001  # as above
             span.end()

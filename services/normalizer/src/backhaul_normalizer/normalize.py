@@ -18,6 +18,10 @@ from backhaul_normalizer.facts import Fact, Rejection, custom_parameters, fact, 
 MOST_PARTS = 10_000
 """Parts of one callback. SendGrid's largest post, 768 KB, has some 3,000."""
 
+MOST_COMMON, MOST_COMMON_TIMES = 4 << 20, 16
+"""Bytes of what the events of one callback have in common, its URL's parameters above all: of all together, or times
+the size of its body if that is more. Each event is stored and published with a copy."""
+
 MOST_REJECTED = 10
 """Parts of one callback that are rejected one by one; when there are more, the callback is one dead letter."""
 
@@ -52,6 +56,7 @@ class Normalizer:
         try:
             parts = _split(adapter, callback.body)
             common = origin(callback, stream_seq, path, adapter.own_parameters, url_is_signed=adapter.signs_url)
+            _check_common(len(common.payload) * len(parts), callback)
         except Exception as exc:  # noqa: BLE001  # as below
             reason = self._reason(callback, exc, log=True)
             yield from self.reject(callback, [(0, callback.body, reason)], stream_seq, path)
@@ -141,3 +146,11 @@ def _split(adapter: Adapter, body: bytes) -> Sequence[bytes]:
     if len(parts) > MOST_PARTS:
         raise MalformedError(f"It holds {len(parts)} events; at most {MOST_PARTS} are read of one callback.")
     return parts
+
+
+def _check_common(size: int, callback: Callback) -> None:
+    if size > MOST_COMMON and size > MOST_COMMON_TIMES * len(callback.body):
+        raise MalformedError(
+            f"The parameters of its URL are kept with each of its events, and would take {size >> 20} MB. Put what "
+            "differs from one message to another into the messages' own parameters."
+        )

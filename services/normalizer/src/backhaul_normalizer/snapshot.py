@@ -11,7 +11,7 @@ MOST_EVENTS, MOST_BYTES = 4096, 8 << 20
 """Stored events and further names, and bytes of events, that one plan of several events reads or changes. The driver
 sends 16 MB at once."""
 
-MOST_ANEW, MOST_ANEW_BYTES = 256, 4 << 20
+MOST_ANEW, MOST_ANEW_BYTES = 128, 4 << 20
 """Events of one message, and bytes of them, up to which the message is folded anew and may change its communication.
 Providers tell ten or twenty of a message."""
 
