@@ -110,6 +110,8 @@ def facts() -> st.SearchStrategy[Fact]:
         invalid_recipient=st.booleans(),
         by_machine=st.booleans(),
         references=one_of([[], ["x"], ["y", "x"]]),
+        # By settings that knew no better name.
+        provisional=one_of([None, None, None, False]),
         text=one_of(["", "STOP", "Stop it"]),
     )
 

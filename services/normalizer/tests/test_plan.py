@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from backhaul_normalizer.facts import Fact
 from books import Books, facts, told
@@ -69,3 +69,16 @@ def test_a_communication_hears_of_a_time_that_only_a_duplicate_tells() -> None:
     assert not delta.changes()
     assert delta.to_update()["u"]["$max"] == {"last_event_at_us": 103}
     assert books.totals() == books.recount()
+
+
+def test_a_name_that_is_a_first_one_to_whoever_knew_it_alone_is_so_in_every_order() -> None:
+    """Between the two the settings of the channel changed; nothing else of what they tell differs."""
+    further, first = told(name="A1"), told(name="A1", provisional=False)
+    joining = told(key="2", name="M1", aliases=["A1"])
+    states = []
+    for order in permutations((further, first, joining)):
+        books = Books()
+        for fact in order:
+            books.commit([fact])
+        states.append(books.state())
+    assert all(state == states[0] for state in states)

@@ -272,13 +272,8 @@ def origin(
     )
 
 
-def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelSettings) -> Fact:
-    """Put together what the callback, the adapter and the channel's settings say of one event. Raises MalformedError
-    for one that no stream takes."""
-    # What the sender gave to the message is nearer to it than what stands in the callback's URL, so it comes first.
-    parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
-    event_id = derived_id(origin.registration, origin.channel, origin.provider, event.key)
-    communication_id = join(parameters, settings.communication_keys)
+def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: str) -> bytes:
+    """The fields of an event that its part of the callback tells, serialised."""
     message = event_pb2.Event(
         id=event_id,
         kind=KIND_TO_PROTO[event.kind],
@@ -312,7 +307,17 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         add = message.attributes.add
         for name, value in event.attributes:
             add(name=name, value=value)
-    own = message.SerializeToString()
+    return message.SerializeToString()
+
+
+def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelSettings) -> Fact:
+    """Put together what the callback, the adapter and the channel's settings say of one event. Raises MalformedError
+    for one that no stream takes."""
+    # What the sender gave to the message is nearer to it than what stands in the callback's URL, so it comes first.
+    parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
+    event_id = derived_id(origin.registration, origin.channel, origin.provider, event.key)
+    communication_id = join(parameters, settings.communication_keys)
+    own = _told(event_id, part, event, communication_id)
     # A protobuf message is its fields one after another, so two halves put together are a whole.
     payload = own + origin.payload if event.occurred_at_us is not None else own + origin.payload + origin.arrival
     if len(payload) > LARGEST_EVENT:
@@ -326,7 +331,7 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         communication_id,
         event.occurred_at_us if event.occurred_at_us is not None else origin.received_at_us,
         payload,
-        blake2b(own + origin.told, digest_size=8).digest(),
+        blake2b(own + origin.told + (b"further" if event.provisional else b""), digest_size=8).digest(),
         # Whoever holds one signed request may post it again with another query, where the signature leaves that out.
         communication_id
         if origin.url_is_signed or not origin.parameters
