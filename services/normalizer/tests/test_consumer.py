@@ -309,7 +309,10 @@ async def test_what_is_parked_survives_the_end_of_who_parked_it(rig_factory: Any
         async with rig.another():
             await rig.drained(timeout_s=60)
         assert await events.count_documents({}) == 2_000
-        assert len(await rig.published()) == 2_000
+        # Whoever is stopped between commit and publish leaves it to the next, who may group the events otherwise.
+        published = await rig.published()
+        assert len({event.id for event in published}) == 2_000
+        assert {event.revision for event in published} == {0}
 
 
 async def test_two_copies_share_the_work_and_count_once(rig_factory: Any, make: Any) -> None:
