@@ -16,7 +16,7 @@ from backhaul_common.names import (
 )
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy
+from nats.js.api import AckPolicy, ConsumerInfo
 from nats.js.errors import NotFoundError
 
 from backhaul_gateway.broker import translated
@@ -71,7 +71,7 @@ class CallbackStream:
                 return 0
         # Whoever else reads the stream with acknowledgements has a say; whoever only looks has none.
         floors = {
-            consumer.name: consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
+            consumer.name: _processed_by(consumer)
             for consumer in consumers
             if consumer.config.durable_name and consumer.config.ack_policy != AckPolicy.NONE
         }
@@ -93,3 +93,14 @@ class CallbackStream:
             # It was stored, which was the question. What is not deleted is left out by whoever processes callbacks.
             with suppress(nats.errors.Error, OSError):
                 await js.delete_msg(CALLBACKS_STREAM, ack.seq)
+
+
+def _processed_by(consumer: ConsumerInfo) -> int:
+    """The position up to which ``consumer`` has acknowledged everything.
+
+    nats-server moves its floor at an acknowledgement. Where the last that was missing was deleted instead, with its
+    tenant, the floor stays behind until the next one, which a full stream never sees.
+    """
+    if consumer.delivered is not None and not consumer.num_ack_pending:
+        return consumer.delivered.stream_seq
+    return consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
