@@ -1,8 +1,10 @@
 """Each tenant's share of the CALLBACKS stream. Arithmetic only; ``watch`` feeds it.
 
 A tenant may hold as much as is then still free: half of the stream when it is alone, a third each when two fill it. The
-broker tells how many messages lie under each subject, and how many bytes under all. What one message of a subject
-takes is learned from what this gateway stores.
+broker tells how many messages lie under each subject, and how many bytes under all. What the messages of a subject
+take is learned from what this gateway stores. Of several gateways each knows its part: who sends large messages by way
+of one and small ones by way of another may get more than its share, two thirds instead of half, and takes it from
+nobody's own.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from backhaul_gateway.sizes import Sizes
+
 _RECORD_BYTES = 40
 """What JetStream keeps beside a message's subject, headers and payload."""
-_REMEMBERED = 1000
-"""Messages after which an average begins to forget the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class CallbackRoom:
         self._since_all = 0
         self._before: dict[str, int] = {}
         self._before_all = 0
-        self._sizes: dict[str, tuple[int, int]] = {}
+        self._sizes: dict[str, Sizes] = {}
         # By path, the size of what was refused.
         self._over: dict[str, int] = {}
 
@@ -100,10 +102,10 @@ class CallbackRoom:
 
     def learn(self, subject: str, size: int) -> None:
         """A message of ``subject`` takes ``size`` bytes."""
-        total, count = self._sizes.get(subject, (0, 0))
-        if count >= _REMEMBERED:
-            total, count = total // 2, count // 2
-        self._sizes[subject] = total + size, count + 1
+        sizes = self._sizes.get(subject)
+        if sizes is None:
+            sizes = self._sizes[subject] = Sizes()
+        sizes.add(size)
 
     def unknown(self, state: LogState, most: int) -> list[str]:
         """At most ``most`` subjects whose messages' size is not known, those with the most messages first."""
@@ -122,12 +124,13 @@ class CallbackRoom:
         }
         self._since_all -= self._before_all
         self._limit, self._bytes = state.limit, state.bytes
-        self._sizes = {subject: size for subject, size in self._sizes.items() if subject in state.subjects}
-        known = {
-            subject: messages * self._sizes[subject][0] / self._sizes[subject][1]
-            for subject, messages in state.subjects.items()
-            if subject in self._sizes
-        }
+        # With all of its messages gone, what is known of their sizes is of no use for others.
+        self._sizes = {subject: sizes for subject, sizes in self._sizes.items() if state.subjects.get(subject)}
+        known: dict[str, float] = {}
+        for subject, sizes in self._sizes.items():
+            messages = state.subjects[subject]
+            sizes.keep(messages)
+            known[subject] = messages * sizes.average
         # Together the tenants hold no more than the stream holds. Where they seem to hold less, somebody's messages are
         # larger than those that this gateway saw of them. Whose they are is not known, so they count for those of whom
         # nothing was seen, and for nobody else: nobody is refused for what another has stored elsewhere.
