@@ -17,6 +17,8 @@ from fast_query_parsers import parse_query_string
 _PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # Letters, digits and what joins words, as in MessagingBinding.Address or SipHeader_X-Any.
 _IN_NAMES = (ascii_letters + digits + "_.-").encode()
+_USUAL = 1024
+"""Bytes of a form up to which looking for what is wrong costs less than decoding it."""
 _ACCOUNT = b"AccountSid"
 _LONGEST_ACCOUNT = 34
 FORM_BEGINS = b"AccountSidAC"
@@ -87,6 +89,8 @@ def _is_escaped(body: bytes) -> bool:
     that has not takes 5 ms for 64 KB of them; so they are decoded, and the lengths compared."""
     if b"%" not in body:
         return True
+    if len(body) < _USUAL:
+        return _PERCENT.search(body) is None
     quoted = body.replace(b"=", b"&").replace(b"%", b"=")
     # At the end of a line, quoted-printable has another meaning for it.
     if b"=\n" in quoted or b"=\r" in quoted:
