@@ -6,12 +6,15 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_common.fence import owners
+from backhaul_common.names import TENANTS_COLLECTION
+from backhaul_common.tenants import TenantDirectory
 from backhaul_local.mongod import MongoServer
 from backhaul_local.proxy import SilentProxy
 from pymongo.errors import (
@@ -228,17 +231,27 @@ async def test_a_transaction_over_a_silent_connection_ends_and_leaves_no_lock(
         client.close()
 
 
-async def test_a_ping_over_a_silent_connection_is_given_up(
-    mongo_server: MongoServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["a ping", "owners", "one tenant", "all tenants"])
+async def test_nothing_waits_long_for_a_silent_connection(
+    mongo_server: MongoServer, monkeypatch: pytest.MonkeyPatch, mongo_database: str, what: str
 ) -> None:
     monkeypatch.setattr(mongo, "PING_S", 0.3)
+    monkeypatch.setattr(mongo, "OPERATION_S", 0.3)
     async with SilentProxy(mongo_server.port) as proxy:
         client = mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true")
-        await mongo.ping(client)
+        database = mongo.database(client, mongo_database)
+        directory = TenantDirectory(database[TENANTS_COLLECTION])
+        ask: dict[str, Callable[[], Awaitable[object]]] = {
+            "a ping": lambda: mongo.ping(client),
+            "owners": lambda: owners(database, ["acme"]),
+            "one tenant": lambda: directory.reload("acme"),
+            "all tenants": directory.refresh,
+        }
+        await ask[what]()
         proxy.go_silent()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             with pytest.raises(BackhaulError) as caught:
-                await mongo.ping(client)
+                await ask[what]()
         assert caught.value.code is Code.UNAVAILABLE
         client.close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from backhaul_common.mongo import Database, Session, ThreadDatabase, translated
+from backhaul_common.mongo import Database, Session, ThreadDatabase, operation
 from backhaul_common.names import TENANTS_COLLECTION
 
 
@@ -38,6 +38,6 @@ async def owners(database: Database, paths: Collection[str]) -> Mapping[str, str
     For what cannot be part of a transaction, such as a publish: it is true at one moment, and binds nobody.
     """
     query = {"queue_path_key": {"$in": list(paths)}, "status": {"$ne": "deleting"}}
-    async with translated():
+    async with operation():
         rows = await database[TENANTS_COLLECTION].find(query, {"registration": 1, "queue_path_key": 1}).to_list(None)
     return {row["queue_path_key"]: row["registration"] for row in rows}

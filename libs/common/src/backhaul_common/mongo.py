@@ -51,6 +51,12 @@ STATEMENTS_S, COMMIT_S = 6.0, 8.0
 What lies between is for the commit, or for telling the server to abort, over another connection if need be: it would
 keep the transaction's locks until its own patience is over."""
 
+OPERATION_S = 8.0
+"""How long any other operation may take that somebody waits for."""
+
+PATIENT_S = 3600.0
+"""How long work on all documents of a collection or of a tenant may take."""
+
 PING_S = 2.0
 
 _UNAUTHORIZED = 13
@@ -71,7 +77,8 @@ def connect(uri: str, *, timeout_ms: int = 5000) -> Client:
         uri,
         serverSelectionTimeoutMS=timeout_ms,
         connectTimeoutMS=timeout_ms,
-        socketTimeoutMS=60_000,
+        # Of what has no bound of its own. Longer than the longest read may take on the server.
+        socketTimeoutMS=10_000,
         retryWrites=True,
         retryReads=True,
         appname="backhaul",
@@ -102,6 +109,17 @@ async def translated(what: str = "MongoDB") -> AsyncIterator[None]:
         if is_transient(exc):
             raise unavailable(what) from exc
         raise
+
+
+@asynccontextmanager
+async def operation(within_s: float | None = None) -> AsyncIterator[None]:
+    """``translated``, and bounded: what is done inside ends after ``within_s`` (None: OPERATION_S), on the server too.
+
+    A connection that went silent would otherwise hold it, and one of motor's few threads, for much longer.
+    """
+    async with translated():
+        with pymongo.timeout(OPERATION_S if within_s is None else within_s):
+            yield
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -165,7 +183,7 @@ async def transaction_lifetime_s(client: Client, otherwise_s: float) -> float:
     UNAVAILABLE when MongoDB is away.
     """
     name = "transactionLifetimeLimitSeconds"
-    async with translated():
+    async with operation():
         try:
             answer = await client.admin.command({"getParameter": 1, name: 1})
         except OperationFailure as exc:
@@ -178,6 +196,5 @@ async def transaction_lifetime_s(client: Client, otherwise_s: float) -> float:
 
 async def ping(client: Client) -> None:
     """Returns when the primary answers; UNAVAILABLE otherwise."""
-    async with translated():
-        with pymongo.timeout(PING_S):  # motor's thread would wait for a silent connection much longer than any caller.
-            await client.admin.command("ping")
+    async with operation(PING_S):
+        await client.admin.command("ping")

@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
-from backhaul_common.mongo import Database, translated
+from backhaul_common.mongo import Database, operation
 from backhaul_common.names import META_COLLECTION, STORE_COLLECTIONS
 
 STORE_FORMAT = 2
@@ -45,7 +45,7 @@ class StoreFormat:
         """
         if self._known:
             return
-        async with translated():
+        async with operation():
             await self._look()
         self._known = True
         self._known_at_last.set()

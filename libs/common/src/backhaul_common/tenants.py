@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.lifecycle import keep_running, until_done
 from backhaul_common.logs import get_logger
-from backhaul_common.mongo import Collection, Document, translated
+from backhaul_common.mongo import Collection, Document, operation
 from backhaul_common.names import TENANT_CHANGED_SUBJECT, queue_path_key
 from backhaul_common.secrets import CredentialKind
 
@@ -202,7 +202,7 @@ class TenantDirectory:
         if self._before_reading is not None:
             await self._before_reading()
         read = self._begin_read()
-        async with translated():
+        async with operation():
             document = await self._collection.find_one({"_id": tenant_id})
         tenant = Tenant.from_document(document) if document is not None else None
         self._put(tenant_id, tenant, read)
@@ -216,7 +216,7 @@ class TenantDirectory:
         before = set(self._tenants)
         read = self._begin_read()
         documents: dict[str, Document] = {}
-        async with translated():
+        async with operation():
             async for document in self._collection.find({}):
                 documents[str(document["_id"])] = document
         if read > self._full_read:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.mongo import Collection, translated
+from backhaul_common.mongo import Collection, operation
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
 from pymongo.errors import DuplicateKeyError
@@ -25,7 +25,7 @@ class MongoTenantStore:
     async def prepare(self) -> None:
         """Create the indexes. Idempotent."""
         await self._format.ensure()
-        async with translated():
+        async with operation():
             await self._collection.create_index("queue_path_key", unique=True, name=_QUEUE_PATH_INDEX)
             await self._collection.create_index("credentials.id", name=_CREDENTIALS_INDEX)
         self._prepared = True
@@ -36,7 +36,7 @@ class MongoTenantStore:
             # Without the index nothing is refused; a registration may come before the background has made it.
             await self.prepare()
         try:
-            async with translated():
+            async with operation():
                 await self._collection.insert_one(tenant.to_document())
         except DuplicateKeyError as exc:
             if "queue_path_key" in ((exc.details or {}).get("keyPattern") or {}):
@@ -57,21 +57,21 @@ class MongoTenantStore:
     async def find(self, tenant_id: str) -> Tenant | None:
         """See ``TenantStore``."""
         await self._format.ensure()
-        async with translated():
+        async with operation():
             document = await self._collection.find_one({"_id": tenant_id})
         return Tenant.from_document(document) if document is not None else None
 
     async def owner_of(self, credential_id: str) -> str | None:
         """See ``TenantStore``."""
         await self._format.ensure()
-        async with translated():
+        async with operation():
             document = await self._collection.find_one({"credentials.id": credential_id}, {"_id": 1})
         return str(document["_id"]) if document is not None else None
 
     async def page(self, after: str, limit: int) -> list[Tenant]:
         """See ``TenantStore``."""
         await self._format.ensure()
-        async with translated():
+        async with operation():
             documents = await self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
         return [Tenant.from_document(document) for document in documents]
 
@@ -79,7 +79,7 @@ class MongoTenantStore:
         """See ``TenantStore``."""
         document = tenant.to_document()
         del document["_id"]
-        async with translated():
+        async with operation():
             result = await self._collection.update_one(
                 {**_registration(tenant), "revision": revision}, {"$set": document}
             )
@@ -87,7 +87,7 @@ class MongoTenantStore:
 
     async def delete(self, tenant: Tenant) -> bool:
         """See ``TenantStore``."""
-        async with translated():
+        async with operation():
             result = await self._collection.delete_one({**_registration(tenant), "revision": tenant.revision})
         return result.deleted_count == 1
 

@@ -33,7 +33,7 @@ class TenantData:
     async def usage(self, registration: str) -> dict[str, int]:
         """How many documents of ``registration`` there are, by collection. UNAVAILABLE when MongoDB is away."""
         await self._format.ensure()
-        async with mongo.translated():
+        async with mongo.operation(mongo.PATIENT_S):
             numbers = await asyncio.gather(
                 *(self._database[name].count_documents({"registration": registration}) for name in _COUNTED)
             )
@@ -46,7 +46,7 @@ class TenantData:
         """
         await self._format.ensure()
         deleted = 0
-        async with mongo.translated():
+        async with mongo.operation(mongo.PATIENT_S):
             for name in INDEXES:
                 deleted += (await self._database[name].delete_many({"registration": registration})).deleted_count
         return deleted

@@ -16,7 +16,7 @@ from backhaul_normalizer.ports import EventStore
 from backhaul_normalizer.store import Committed
 
 _COUNT_AGAIN_S = 5.0
-_LONGEST_COUNT_MS = 2000
+_LONGEST_COUNT_S = 2.0
 
 
 class BoundedDeadLetters:
@@ -40,7 +40,7 @@ class BoundedDeadLetters:
     async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         """See ``EventStore``."""
         if rejections:
-            async with mongo.translated():
+            async with mongo.operation():
                 rejections = await self._bounded(rejections)
         return await self._store.commit(facts, rejections)
 
@@ -70,9 +70,10 @@ class BoundedDeadLetters:
         count, at = self._open.get(registration, (0, -_COUNT_AGAIN_S))
         if now - at >= _COUNT_AGAIN_S:
             self._open = {key: value for key, value in self._open.items() if now - value[1] < _COUNT_AGAIN_S}
-            count = await self._database[DEAD_LETTERS_COLLECTION].count_documents(
-                {"registration": registration, "state": "open"}, limit=self._most + 1, maxTimeMS=_LONGEST_COUNT_MS
-            )
+            async with mongo.operation(_LONGEST_COUNT_S):
+                count = await self._database[DEAD_LETTERS_COLLECTION].count_documents(
+                    {"registration": registration, "state": "open"}, limit=self._most + 1
+                )
             self._open[registration] = count, now
         return count
 

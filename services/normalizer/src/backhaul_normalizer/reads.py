@@ -86,7 +86,7 @@ class MongoReads:
         if named:
             return named[0]
         query = {"registration": registration, "references": message_id, "channel": channel}
-        async with mongo.translated():
+        async with mongo.operation():
             referred = await self._database[MESSAGES_COLLECTION].find(query, limit=2).to_list(2)
         if len(referred) > 1:
             raise BackhaulError(
@@ -101,7 +101,7 @@ class MongoReads:
         """The messages of that id in ``channels``; where there is none, the one to which it leads as a further name."""
         keys = {message_key(registration, channel, message_id) for channel in channels}
         found: list[Document] = []
-        async with mongo.translated():
+        async with mongo.operation():
             for _ in range(MAX_STEPS + 1):
                 query = {"_id": {"$in": list(keys)}, "registration": registration}
                 rows = await self._database[MESSAGES_COLLECTION].find(query).to_list(None)
@@ -136,7 +136,7 @@ class MongoReads:
 
     async def communication(self, registration: str, communication_id: str) -> Document | None:
         """The counts of a communication; None if nothing belongs to it."""
-        async with mongo.translated():
+        async with mongo.operation():
             found: Document | None = await self._database[COMMUNICATIONS_COLLECTION].find_one(
                 {"_id": communication_key(registration, communication_id), "registration": registration}
             )
@@ -147,7 +147,7 @@ class MongoReads:
 
     async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
         """A dead letter; None if unknown."""
-        async with mongo.translated():
+        async with mongo.operation():
             found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one(
                 {"_id": dead_letter_id, "registration": registration}
             )
@@ -155,7 +155,7 @@ class MongoReads:
 
     async def close_dead_letter(self, registration: str, letter: Document, state: str) -> Document | None:
         """Set the state of an open dead letter that has not been refused again since ``letter`` was read."""
-        async with mongo.translated():
+        async with mongo.operation():
             found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one_and_update(
                 {
                     "_id": letter["_id"],
