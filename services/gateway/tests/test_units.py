@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from ipaddress import ip_network
 
@@ -166,16 +167,23 @@ def test_credentials_are_masked_wherever_they_stand(kind: CredentialKind) -> Non
     [b"bhi_", b"bhk_a", b"bhi_" + b"a" * 1000, b"bhi_" + b"%62" * 300, b"%62%68%69", b"%25", b"bhi_a_g", b"a_%b"],
 )
 def test_looking_for_what_is_masked_takes_little_time(text: bytes) -> None:
+    # Whoever has an ingest token can send it. Usual is 5 ms for the largest body and 1 ms for all that is kept of a
+    # head; an eighth of a body takes an eighth of that, where looking twice at everything would take a sixty-fourth.
     kept, body = text * (20_000 // len(text)), text * ((1 << 20) // len(text))
-    started = time.process_time()
+    assert least_seconds(lambda: masked_bytes(kept)) < 0.02
+    whole, eighth = least_seconds(lambda: masked_body(body)), least_seconds(lambda: masked_body(body[: len(body) // 8]))
+    assert whole < 0.1
+    assert whole < 24 * max(eighth, 50e-6)
+
+
+def least_seconds(work: Callable[[], object]) -> float:
+    """CPU time of ``work`` when nothing disturbs it: the least of ten tries."""
+    took = []
     for _ in range(10):
-        masked_bytes(kept)
-    # Of what is kept at most, headers and address. Whoever has an ingest token can send it.
-    assert time.process_time() - started < 10 * 0.005
-    started = time.process_time()
-    for _ in range(10):
-        masked_body(body)
-    assert time.process_time() - started < 10 * 0.005
+        began = time.process_time()
+        work()
+        took.append(time.process_time() - began)
+    return min(took)
 
 
 @pytest.mark.parametrize(

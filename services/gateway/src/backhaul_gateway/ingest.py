@@ -214,7 +214,7 @@ class IngestEndpoint:
             callback.verification = self._verified(state, channel, raw, seen)
             callback.method = METHOD
             # Where the ingest token is: in the path, and wherever a proxy or the provider repeats the path.
-            callback.url = self._base_url + masked_bytes(sent).decode("latin-1")
+            callback.url = self._base_url + _shown(sent)
             callback.headers = masked_bytes(kept)
             callback.body = masked_body(body)
             callback.received_at_us = time.time_ns() // 1000
@@ -352,8 +352,18 @@ def _find_label(query: bytes) -> str:
     return ""
 
 
+def _shown(address: bytes) -> str:
+    """Path and query without credentials."""
+    return _remembered_address(address) if len(address) <= _LONGEST_REMEMBERED else _mask_address(address)
+
+
+def _mask_address(address: bytes) -> str:
+    return masked_bytes(address).decode("latin-1")
+
+
 # A campaign's callbacks all come to one address. Long ones are not kept, so that nobody can fill the memory with them.
 _remembered_label = lru_cache(maxsize=4096)(_find_label)
+_remembered_address = lru_cache(maxsize=4096)(_mask_address)
 
 
 def _valid(traceparent: str) -> str:

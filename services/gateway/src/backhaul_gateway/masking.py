@@ -50,7 +50,8 @@ def masked_bytes(data: bytes) -> bytes:
 def masked_body(body: bytes) -> bytes:
     """The same of a callback's body. Providers tell the addresses that they call: Twilio's fallback requests do, and
     the webhooks of its debugger."""
-    if b"bhi_" not in body and b"bhk_" not in body:
+    # Most forms have no underscore at all, and looking for one byte costs a tenth of looking for four.
+    if b"_" not in body or (b"bhi_" not in body and b"bhk_" not in body):
         return body
     pieces: list[bytes] = []
     start = 0

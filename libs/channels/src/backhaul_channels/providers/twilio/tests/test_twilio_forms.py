@@ -203,13 +203,15 @@ def test_a_usual_wrong_signature_costs_little_and_a_hostile_one_is_bounded() -> 
 def test_escapes_that_prove_nothing_are_not_decoded(body: bytes) -> None:
     callback = RawCallback("POST", URL, [(SIGNATURE_HEADER, b"A" * 27 + b"=")], body[:MOST_FORM_BYTES])
     verifier = TwilioVerifier([TOKEN])
-    started = time.process_time()
+    took = []
     for _ in range(50):
+        started = time.process_time()
         refusal = verifier.verify(callback)
+        took.append(time.process_time() - started)
         assert refusal is not None
         assert refusal.code == "form_invalid"
-    # A tenth of a millisecond to one each; decoding them took 3 to 6.
-    assert time.process_time() - started < 0.1
+    # A tenth of a millisecond to one; decoding them took 3 to 6. The least, as a busy machine takes longer at times.
+    assert min(took) < 0.002
 
 
 def test_spellings_are_few_and_others() -> None:
