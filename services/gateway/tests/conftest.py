@@ -23,9 +23,9 @@ import uvicorn
 from backhaul_channels import Adapter
 from backhaul_common.tracing import Tracing
 from backhaul_gateway.app import create_app
-from backhaul_gateway.publisher import GroupCommitPublisher
-from backhaul_gateway.server import listen, server_of
+from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_gateway.web.server import listen, server_of
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch

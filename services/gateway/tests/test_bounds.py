@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from backhaul_gateway.http import MOST_HEAD_BYTES
-from backhaul_gateway.limits import MemoryBudget
-from backhaul_gateway.publisher import MOST_UNSENT_BYTES
-from backhaul_gateway.refusals import MOST_HEADER_BYTES, MOST_QUERY_BYTES
+from backhaul_gateway.admission.limits import MemoryBudget
+from backhaul_gateway.ingest.publisher import MOST_UNSENT_BYTES
+from backhaul_gateway.web.http import MOST_HEAD_BYTES
+from backhaul_gateway.web.refusals import MOST_HEADER_BYTES, MOST_QUERY_BYTES
 from backhaul_local.nats_server import NatsServer
 
 if TYPE_CHECKING:

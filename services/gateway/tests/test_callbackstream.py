@@ -8,7 +8,7 @@ from contextlib import suppress
 import nats
 import nats.errors
 from backhaul_common.names import CALLBACKS_STREAM, CALLBACKS_SUBJECTS, NORMALIZER_CONSUMER
-from backhaul_gateway.callbackstream import CallbackStream
+from backhaul_gateway.ingest.callbackstream import CallbackStream
 from backhaul_local.nats_server import NatsServer
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 

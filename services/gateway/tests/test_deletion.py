@@ -13,10 +13,10 @@ from backhaul_common import mongo
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
+from backhaul_gateway.admin.normalizer import NormalizerData
+from backhaul_gateway.admin.store import MongoTenantStore
+from backhaul_gateway.admin.updates import utc_now
 from backhaul_gateway.broker import Broker
-from backhaul_gateway.normalizer import NormalizerData
-from backhaul_gateway.store import MongoTenantStore
-from backhaul_gateway.updates import utc_now
 from backhaul_local.nats_server import NatsServer
 
 if TYPE_CHECKING:

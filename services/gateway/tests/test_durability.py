@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import nats
-from backhaul_gateway.publisher import MAX_CALLBACKS, MAX_MESSAGE_BYTES
+from backhaul_gateway.ingest.publisher import MAX_CALLBACKS, MAX_MESSAGE_BYTES
 from backhaul_local.nats_server import NatsServer
 from structlog.testing import capture_logs
 

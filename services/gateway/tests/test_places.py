@@ -11,7 +11,7 @@ import psutil
 import pytest
 from alone import AUTHORIZED, HEAD, started, until
 from backhaul_common.metrics import Metrics
-from backhaul_gateway.connections import Connections, Patience
+from backhaul_gateway.web.connections import Connections, Patience
 
 
 async def test_silent_connections_take_nobodys_place(tmp_path: Path) -> None:

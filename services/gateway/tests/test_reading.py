@@ -14,7 +14,7 @@ import grpc
 import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc.errors import DETAILS_KEY, to_details
-from backhaul_gateway.parameters import with_plus
+from backhaul_gateway.web.parameters import with_plus
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb

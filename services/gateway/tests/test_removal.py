@@ -13,7 +13,7 @@ from backhaul_common.errors import unavailable
 from backhaul_common.lifecycle import cancel
 from backhaul_common.tenants import Tenant
 from backhaul_gateway import removal as removal_module
-from backhaul_gateway.removal import MARGIN_S, TenantRemoval, longest_transaction_s
+from backhaul_gateway.admin.removal import MARGIN_S, TenantRemoval, longest_transaction_s
 from structlog.testing import capture_logs
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from backhaul_gateway.room import CallbackRoom, LogState
+from backhaul_gateway.admission.room import CallbackRoom, LogState
 
 
 def looked(room: CallbackRoom, limit: int, total: int, **messages: int) -> None:

@@ -10,8 +10,8 @@ import pytest
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.secrets import new_credential
 from backhaul_common.tenants import TenantDirectory
-from backhaul_gateway.limits import TokenBucket
-from backhaul_gateway.lookups import AWAY_S, NEGATIVE_S, Lookups
+from backhaul_gateway.admission.limits import TokenBucket
+from backhaul_gateway.admission.strangers import AWAY_S, NEGATIVE_S, Lookups
 from backhaul_local.nats_server import NatsServer
 from pymongo import monitoring
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from backhaul_common.tenants import Channel, Credential, Limits, Tenant
-from backhaul_gateway.models import LimitsOut
-from backhaul_gateway.registry import _limits
+from backhaul_gateway.admin.models import LimitsOut
+from backhaul_gateway.admin.tenants import _limits
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.tenants import Tenant
-from backhaul_gateway.auth import CredentialIndex
-from backhaul_gateway.clients import ClientAddress
-from backhaul_gateway.ingest import label_of
-from backhaul_gateway.limits import TokenBucket, retry_after
-from backhaul_gateway.masking import masked, masked_body, masked_bytes
+from backhaul_gateway.admin.updates import TenantUpdates
+from backhaul_gateway.admission.auth import CredentialIndex
+from backhaul_gateway.admission.limits import TokenBucket, retry_after
 from backhaul_gateway.settings import GatewaySettings
-from backhaul_gateway.updates import TenantUpdates
+from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.masking import masked, masked_body, masked_bytes
+from backhaul_gateway.web.parameters import label_of
 from cryptography.fernet import Fernet
 from pydantic import ValidationError
 

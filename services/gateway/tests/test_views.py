@@ -6,8 +6,8 @@ import base64
 import json
 from typing import Any
 
-from backhaul_gateway.turns import Steps, finished
-from backhaul_gateway.views import (
+from backhaul_gateway.reads.turns import Steps, finished
+from backhaul_gateway.reads.views import (
     FULFILMENT_NAMES,
     KIND_NAMES,
     CommunicationOut,

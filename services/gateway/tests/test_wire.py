@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_gateway.body import BodyReader
-from backhaul_gateway.http import MOST_FIELDS, MOST_HEAD_BYTES, MOST_PIPELINED
-from backhaul_gateway.limits import MemoryBudget
+from backhaul_gateway.admission.limits import MemoryBudget
+from backhaul_gateway.ingest.body import BodyReader
+from backhaul_gateway.web.http import MOST_FIELDS, MOST_HEAD_BYTES, MOST_PIPELINED
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 if TYPE_CHECKING:

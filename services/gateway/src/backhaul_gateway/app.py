@@ -23,36 +23,36 @@ from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from fastapi import FastAPI
 
-from backhaul_gateway import problems
-from backhaul_gateway.accesslog import AccessLog
-from backhaul_gateway.admission import Admission
-from backhaul_gateway.auth import CredentialIndex
+from backhaul_gateway.admin.channels import ChannelRegistry
+from backhaul_gateway.admin.normalizer import NormalizerData
+from backhaul_gateway.admin.removal import TenantRemoval
+from backhaul_gateway.admin.routes import admin_router
+from backhaul_gateway.admin.store import MongoTenantStore
+from backhaul_gateway.admin.tenants import TenantRegistry
+from backhaul_gateway.admin.updates import TenantUpdates
+from backhaul_gateway.admission.auth import CredentialIndex
+from backhaul_gateway.admission.door import Admission
+from backhaul_gateway.admission.room import CallbackRoom
+from backhaul_gateway.admission.state import TenantStates
+from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.broker import Broker
-from backhaul_gateway.callbackstream import CallbackStream
-from backhaul_gateway.channels import ChannelRegistry
-from backhaul_gateway.clients import ClientAddress
-from backhaul_gateway.connections import Connections
-from backhaul_gateway.edge import Edge
-from backhaul_gateway.ingest import IngestEndpoint
-from backhaul_gateway.lookups import Strangers
-from backhaul_gateway.normalizer import NormalizerData
-from backhaul_gateway.objectstore import BucketCheck
-from backhaul_gateway.openapi import openapi_of
-from backhaul_gateway.publisher import GroupCommitPublisher
-from backhaul_gateway.registry import TenantRegistry
-from backhaul_gateway.removal import TenantRemoval
-from backhaul_gateway.room import CallbackRoom
-from backhaul_gateway.routes_admin import admin_router
-from backhaul_gateway.routes_docs import docs_router
-from backhaul_gateway.routes_ops import ops_router
-from backhaul_gateway.routes_tenant import tenant_router
-from backhaul_gateway.server import connections_of, listen, server_of
+from backhaul_gateway.ingest.callbackstream import CallbackStream
+from backhaul_gateway.ingest.endpoint import IngestEndpoint
+from backhaul_gateway.ingest.publisher import GroupCommitPublisher
+from backhaul_gateway.ingest.watch import LogWatch, Reachable
+from backhaul_gateway.reads.objectstore import BucketCheck
+from backhaul_gateway.reads.routes import tenant_router
+from backhaul_gateway.reads.status import ChannelStatus
 from backhaul_gateway.settings import GatewaySettings
-from backhaul_gateway.state import TenantStates
-from backhaul_gateway.status import ChannelStatus
-from backhaul_gateway.store import MongoTenantStore
-from backhaul_gateway.updates import TenantUpdates
-from backhaul_gateway.watch import LogWatch, Reachable
+from backhaul_gateway.web import problems
+from backhaul_gateway.web.accesslog import AccessLog
+from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.connections import Connections
+from backhaul_gateway.web.docs import docs_router
+from backhaul_gateway.web.edge import Edge
+from backhaul_gateway.web.openapi import openapi_of
+from backhaul_gateway.web.ops import ops_router
+from backhaul_gateway.web.server import connections_of, listen, server_of
 
 SERVICE = "gateway"
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from backhaul_common.tenants import Tenant
 
-from backhaul_gateway.room import LogState
+from backhaul_gateway.admission.room import LogState
 
 
 class CallbackLog(Protocol):

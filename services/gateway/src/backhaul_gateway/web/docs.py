@@ -22,7 +22,7 @@ _POLICY = (
 def docs_router(document: Callable[[], dict[str, Any]]) -> APIRouter:
     """The page and its parts, and ``document``, which is made once: that takes a fifth of a second, and anybody may
     ask."""
-    folder = files("backhaul_gateway") / "docs"
+    folder = files("backhaul_gateway.web") / "page"
     router = APIRouter(include_in_schema=False)
     encoded = cache(lambda: orjson.dumps(document()))
 

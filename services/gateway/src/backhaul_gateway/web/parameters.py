@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from backhaul_common.errors import BackhaulError, Code
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
-from backhaul_gateway.problems import FieldError, ProblemError
+from backhaul_gateway.web.problems import FieldError, ProblemError
 
 Page = TypeVar("Page")
 
@@ -21,6 +22,7 @@ _ANY_CASE = frozenset({"channellabel"})
 
 _MOST_PARAMETERS = 100
 _MOST_NAMED = 10
+_LONGEST_REMEMBERED = 512
 _PLUS = re.compile(r"(^|:) (?=[0-9])")
 
 
@@ -80,3 +82,20 @@ async def paged(call: Awaitable[Page]) -> Page:
             field="cursor",
             fix="Send next_cursor of the page before, unchanged, or no cursor to begin.",
         ) from None
+
+
+def label_of(query: bytes) -> str:
+    """The value of the first channelLabel parameter (name in any case), decoded; empty when there is none."""
+    return _remembered_label(query) if len(query) <= _LONGEST_REMEMBERED else _find_label(query)
+
+
+def _find_label(query: bytes) -> str:
+    for pair in query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if len(name) >= 12 and unquote_plus(name.decode("latin-1")).lower() == "channellabel":
+            return unquote_plus(value.decode("latin-1")).strip()
+    return ""
+
+
+# A campaign's callbacks all come to one address. Long ones are not kept, so that nobody can fill the memory with them.
+_remembered_label = lru_cache(maxsize=4096)(_find_label)

@@ -15,10 +15,10 @@ from backhaul_common.logs import get_logger
 from backhaul_common.tenants import TenantDirectory
 from pydantic import ValidationError
 
-from backhaul_gateway.auth import CredentialIndex
-from backhaul_gateway.limits import TokenBucket
+from backhaul_gateway.admission.auth import CredentialIndex
+from backhaul_gateway.admission.limits import TokenBucket
+from backhaul_gateway.admission.state import TenantState
 from backhaul_gateway.ports import TenantStore
-from backhaul_gateway.state import TenantState
 
 NEGATIVE_S = 1.0
 """How long a look that found nothing spares the next one."""

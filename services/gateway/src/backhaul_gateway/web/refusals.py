@@ -6,7 +6,7 @@ from backhaul_channels.adapter import Refusal
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import Tenant
 
-from backhaul_gateway.problems import MEDIA_TYPE, document
+from backhaul_gateway.web.problems import MEDIA_TYPE, document
 
 METHOD = "POST"
 

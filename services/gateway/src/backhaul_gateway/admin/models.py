@@ -9,7 +9,7 @@ from backhaul_common.secrets import CredentialKind
 from backhaul_common.tenants import Channel, Credential, Limits, Tenant, TenantStatus, VerificationMode
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from backhaul_gateway.registry import IssuedCredential
+from backhaul_gateway.admin.tenants import IssuedCredential
 
 
 def _printable(value: str) -> str:

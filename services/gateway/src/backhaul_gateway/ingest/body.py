@@ -8,7 +8,7 @@ from typing import Any
 
 from backhaul_common.errors import BackhaulError, Code, unavailable
 
-from backhaul_gateway.limits import MemoryBudget
+from backhaul_gateway.admission.limits import MemoryBudget
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from backhaul_gateway.problems import MEDIA_TYPE
+from backhaul_gateway.web.problems import MEDIA_TYPE
 
 _MEANINGS = {
     400: "The body is not JSON",

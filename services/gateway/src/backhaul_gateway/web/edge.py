@@ -19,12 +19,12 @@ from backhaul_common.metrics import HTTP_REQUESTS, Metrics
 from backhaul_common.tracing import Tracing, new_traceparent, traceparent_of
 from starlette.exceptions import HTTPException
 
-from backhaul_gateway.accesslog import AccessLog
-from backhaul_gateway.auth import is_admin, unauthenticated
-from backhaul_gateway.clients import ClientAddress
-from backhaul_gateway.masking import masked
-from backhaul_gateway.problems import nothing_at, of_error
-from backhaul_gateway.refusals import MOST_HEADER_BYTES
+from backhaul_gateway.admission.auth import is_admin, unauthenticated
+from backhaul_gateway.web.accesslog import AccessLog
+from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.masking import masked
+from backhaul_gateway.web.problems import nothing_at, of_error
+from backhaul_gateway.web.refusals import MOST_HEADER_BYTES
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -9,8 +9,8 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import RATE_LIMITED, Metrics
 
-from backhaul_gateway.room import CallbackRoom
-from backhaul_gateway.state import TenantState
+from backhaul_gateway.admission.room import CallbackRoom
+from backhaul_gateway.admission.state import TenantState
 
 _REPEAT = "Repeat the request after the time in Retry-After. The platform team can raise the tenant's limits ({})."
 _OVER_SHARE_S = 5.0

@@ -13,8 +13,8 @@ from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Tenant, VerificationMode
 from pydantic import ValidationError
 
-from backhaul_gateway.problems import FieldError, ProblemError, field_error
-from backhaul_gateway.updates import TenantUpdates, refuse_deleting
+from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
+from backhaul_gateway.web.problems import FieldError, ProblemError, field_error
 
 MOST_CHANNELS = 100
 

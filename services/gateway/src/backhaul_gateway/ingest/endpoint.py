@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote_plus
 
 from backhaul_channels.adapter import RawCallback
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
@@ -36,17 +35,19 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 )
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from backhaul_gateway.accesslog import AccessLog
-from backhaul_gateway.admission import Admission, OverShareError
-from backhaul_gateway.auth import CredentialIndex, sent_twice, unauthenticated
-from backhaul_gateway.body import BodyReader, GoneError, Receive, SlowError
-from backhaul_gateway.clients import ClientAddress
-from backhaul_gateway.limits import MemoryBudget
-from backhaul_gateway.lookups import Strangers
-from backhaul_gateway.masking import masked_body, masked_bytes
+from backhaul_gateway.admission.auth import CredentialIndex, sent_twice, unauthenticated
+from backhaul_gateway.admission.door import Admission, OverShareError
+from backhaul_gateway.admission.limits import MemoryBudget
+from backhaul_gateway.admission.state import ChannelState, EncodedAnswer, TenantState, TenantStates
+from backhaul_gateway.admission.strangers import Strangers
+from backhaul_gateway.ingest.body import BodyReader, GoneError, Receive, SlowError
 from backhaul_gateway.ports import CallbackLog
-from backhaul_gateway.problems import of_error
-from backhaul_gateway.refusals import (
+from backhaul_gateway.web.accesslog import AccessLog
+from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.masking import masked_body, masked_bytes
+from backhaul_gateway.web.parameters import label_of
+from backhaul_gateway.web.problems import of_error
+from backhaul_gateway.web.refusals import (
     METHOD,
     MOST_HEADER_BYTES,
     MOST_QUERY_BYTES,
@@ -58,7 +59,6 @@ from backhaul_gateway.refusals import (
     too_long,
     unverified,
 )
-from backhaul_gateway.state import ChannelState, EncodedAnswer, TenantState, TenantStates
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -339,19 +339,6 @@ def _measured(answer: Answer) -> Answer:
     return status, body, [*headers, (b"content-length", b"%d" % len(body))]
 
 
-def label_of(query: bytes) -> str:
-    """The value of the first channelLabel parameter (name in any case), decoded; empty when there is none."""
-    return _remembered_label(query) if len(query) <= _LONGEST_REMEMBERED else _find_label(query)
-
-
-def _find_label(query: bytes) -> str:
-    for pair in query.split(b"&"):
-        name, _, value = pair.partition(b"=")
-        if len(name) >= 12 and unquote_plus(name.decode("latin-1")).lower() == "channellabel":
-            return unquote_plus(value.decode("latin-1")).strip()
-    return ""
-
-
 def _shown(address: bytes) -> str:
     """Path and query without credentials."""
     return _remembered_address(address) if len(address) <= _LONGEST_REMEMBERED else _mask_address(address)
@@ -362,7 +349,6 @@ def _mask_address(address: bytes) -> str:
 
 
 # A campaign's callbacks all come to one address. Long ones are not kept, so that nobody can fill the memory with them.
-_remembered_label = lru_cache(maxsize=4096)(_find_label)
 _remembered_address = lru_cache(maxsize=4096)(_mask_address)
 
 

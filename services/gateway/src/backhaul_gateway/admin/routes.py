@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
 
-from backhaul_gateway.abandoned import refuse_abandoned
-from backhaul_gateway.channels import ChannelRegistry
-from backhaul_gateway.models import (
+from backhaul_gateway.admin.abandoned import refuse_abandoned
+from backhaul_gateway.admin.channels import ChannelRegistry
+from backhaul_gateway.admin.models import (
     ChannelIn,
     ChannelList,
     ChannelOut,
@@ -20,9 +20,9 @@ from backhaul_gateway.models import (
     TenantPage,
     TenantPatch,
 )
-from backhaul_gateway.openapi import problems
-from backhaul_gateway.parameters import known_parameters
-from backhaul_gateway.registry import MOST_TENANTS_A_PAGE, TenantRegistry
+from backhaul_gateway.admin.tenants import MOST_TENANTS_A_PAGE, TenantRegistry
+from backhaul_gateway.web.openapi import problems
+from backhaul_gateway.web.parameters import known_parameters
 
 admin_scheme = HTTPBearer(scheme_name="AdminToken", description="The platform team's token.", auto_error=False)
 

@@ -10,8 +10,8 @@ from backhaul_common.errors import BackhaulError
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import CALLBACK_LOG_FILL, CALLBACK_LOG_STORING, Metric, Metrics
 
+from backhaul_gateway.admission.room import CallbackRoom, LogState
 from backhaul_gateway.ports import WatchedLog
-from backhaul_gateway.room import CallbackRoom, LogState
 
 LOOK_S = 2.0
 IDLE_S = 30.0

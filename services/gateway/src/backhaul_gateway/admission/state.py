@@ -13,8 +13,8 @@ from backhaul_common.tenants import Channel, Tenant
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_CALLBACK, Callback
 from pydantic import ValidationError
 
-from backhaul_gateway.auth import CREDENTIAL_HEADERS
-from backhaul_gateway.limits import Reads, TokenBucket
+from backhaul_gateway.admission.auth import CREDENTIAL_HEADERS
+from backhaul_gateway.admission.limits import Reads, TokenBucket
 
 _LOOKS_PER_SECOND = 5.0
 _LOOKS_AT_ONCE = 10

@@ -15,8 +15,8 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2
 from pydantic import BaseModel
 
-from backhaul_gateway.rawdata import Format, base64_of, data_of, text_of
-from backhaul_gateway.turns import Steps
+from backhaul_gateway.reads.rawdata import Format, base64_of, data_of, text_of
+from backhaul_gateway.reads.turns import Steps
 
 Row = TypeVar("Row")
 

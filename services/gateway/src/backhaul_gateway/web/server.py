@@ -11,9 +11,9 @@ import uvicorn
 from backhaul_common.metrics import Metrics
 from starlette.types import ASGIApp
 
-from backhaul_gateway.connections import Connections, Patience
-from backhaul_gateway.http import BoundedProtocol
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_gateway.web.connections import Connections, Patience
+from backhaul_gateway.web.http import BoundedProtocol
 
 
 class Server(uvicorn.Server):

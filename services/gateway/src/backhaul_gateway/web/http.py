@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
-    from backhaul_gateway.connections import Connections
+    from backhaul_gateway.web.connections import Connections
 
 PIECE_BYTES = 16 << 10
 """What the parser is given at once. It is looked at in between, since one read may bring much more: a quarter of a

@@ -14,9 +14,9 @@ from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.tenants import Credential, Limits, Tenant, TenantStatus
 from pydantic import ValidationError
 
+from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting, unknown_tenant
 from backhaul_gateway.ports import TenantData, TenantStreams
-from backhaul_gateway.problems import ProblemError, field_error
-from backhaul_gateway.updates import TenantUpdates, refuse_deleting, unknown_tenant
+from backhaul_gateway.web.problems import ProblemError, field_error
 
 MOST_CREDENTIALS = 20
 MOST_TENANTS_A_PAGE = 500

@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backhaul_gateway.auth import CHALLENGE
-from backhaul_gateway.limits import retry_after
+from backhaul_gateway.admission.auth import CHALLENGE
+from backhaul_gateway.admission.limits import retry_after
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "urn:backhaul:problem:"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backhaul_gateway.sizes import Sizes
+from backhaul_gateway.admission.sizes import Sizes
 
 _RECORD_BYTES = 40
 """What JetStream keeps beside a message's subject, headers and payload."""

@@ -19,8 +19,8 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerInfo
 from nats.js.errors import NotFoundError
 
+from backhaul_gateway.admission.room import LogState
 from backhaul_gateway.broker import translated
-from backhaul_gateway.room import LogState
 
 _TIMEOUT_S = 2.0
 _CANARY = b"\x00" * 4096

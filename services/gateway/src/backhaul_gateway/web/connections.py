@@ -16,7 +16,7 @@ from enum import Enum
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import CONNECTIONS_ENDED, CONNECTIONS_OPEN, Metrics
 
-from backhaul_gateway.http import BoundedProtocol, Wait
+from backhaul_gateway.web.http import BoundedProtocol, Wait
 
 SLOWEST_BYTES_PER_S = 16 << 10
 """An answer that piles up is given this much less hurry: a large one may take its time, as long as it is being read."""

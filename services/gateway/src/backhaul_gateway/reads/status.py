@@ -17,8 +17,8 @@ from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Channel, Tenant, VerificationMode
 from pydantic import BaseModel
 
+from backhaul_gateway.admission.state import TenantStates
 from backhaul_gateway.ports import ObjectStorage, TenantStreams
-from backhaul_gateway.state import TenantStates
 
 _TIMEOUT_S = 2.5
 _NOT_REACHABLE = "not reachable"

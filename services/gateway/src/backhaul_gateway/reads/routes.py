@@ -14,17 +14,13 @@ from fastapi.openapi.models import SecurityBase as SecurityScheme
 from fastapi.security.base import SecurityBase
 from pydantic import AfterValidator, BaseModel
 
-from backhaul_gateway.admission import Admission
-from backhaul_gateway.auth import CredentialIndex
-from backhaul_gateway.ingest import label_of
-from backhaul_gateway.lookups import Strangers
-from backhaul_gateway.openapi import problems
-from backhaul_gateway.parameters import known_parameters, paged, with_plus
-from backhaul_gateway.refusals import no_channel, not_active
-from backhaul_gateway.state import TenantState, TenantStates
-from backhaul_gateway.status import ChannelStatus, StatusOut
-from backhaul_gateway.turns import Steps, Turns
-from backhaul_gateway.views import (
+from backhaul_gateway.admission.auth import CredentialIndex
+from backhaul_gateway.admission.door import Admission
+from backhaul_gateway.admission.state import TenantState, TenantStates
+from backhaul_gateway.admission.strangers import Strangers
+from backhaul_gateway.reads.status import ChannelStatus, StatusOut
+from backhaul_gateway.reads.turns import Steps, Turns
+from backhaul_gateway.reads.views import (
     KIND_NAMES,
     CommunicationOut,
     DeadLetterOut,
@@ -41,6 +37,9 @@ from backhaul_gateway.views import (
     message_summary_json,
     page_json,
 )
+from backhaul_gateway.web.openapi import problems
+from backhaul_gateway.web.parameters import known_parameters, label_of, paged, with_plus
+from backhaul_gateway.web.refusals import no_channel, not_active
 
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.

@@ -1,0 +1,1 @@
+"""The platform team's API: tenants, their credentials and channels."""

@@ -1,0 +1,1 @@
+"""The hot path: a provider's POST, until JetStream has it."""

@@ -1,0 +1,1 @@
+"""What tenants ask: the services' answers as JSON."""

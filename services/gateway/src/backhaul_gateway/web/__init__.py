@@ -1,0 +1,1 @@
+"""HTTP itself: connections, the edge, errors, and what every door shares."""
