@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from backhaul_common import mongo
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.fence import owners
 from backhaul_common.names import TENANTS_COLLECTION
@@ -271,7 +272,7 @@ class Refusing:
     def admin(self) -> Refusing:
         return self
 
-    async def command(self, _: mongo.Document) -> mongo.Document:
+    async def command(self, _: Document) -> Document:
         raise self._refusal
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from backhaul_common import mongo, names
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lifecycle import cancel
 from backhaul_common.store_format import STORE_FORMAT, StoreFormat
@@ -29,7 +30,7 @@ def database(client: mongo.Client, mongo_database: str) -> mongo.Database:
     return mongo.database(client, mongo_database)
 
 
-async def number(database: mongo.Database) -> mongo.Document | None:
+async def number(database: mongo.Database) -> Document | None:
     return await database[META].find_one({})
 
 

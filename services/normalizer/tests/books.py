@@ -8,15 +8,16 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from backhaul_channels import ChannelSettings, EventKind, NormalizedEvent
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
 )
-from backhaul_normalizer.facts import Fact, fact, origin, stored_fact
+from backhaul_normalizer.facts import fact, origin, stored_fact
 from backhaul_normalizer.merge import all_together
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
 from hypothesis import strategies as st

@@ -18,6 +18,7 @@ import grpc
 import nats
 import pytest
 from backhaul_common import jetstream, mongo
+from backhaul_common.documents import Document
 from backhaul_common.ids import new_callback_id
 from backhaul_common.lifecycle import cancel
 from backhaul_common.names import (
@@ -163,7 +164,7 @@ class Rig:
             found.extend(EventBatch.FromString(message.data or b"").events)
         return found
 
-    async def rows(self, collection: str, **query: Any) -> list[mongo.Document]:
+    async def rows(self, collection: str, **query: Any) -> list[Document]:
         return await self.database[collection].find(query).to_list(None)
 
 

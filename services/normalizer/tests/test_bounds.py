@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 from backhaul_normalizer import committing, naming, plan, snapshot
 from backhaul_normalizer.committing import commit_all
-from backhaul_normalizer.facts import MAX_REFERENCES, Fact, Rejection, message_key, stored_fact
+from backhaul_normalizer.facts import MAX_REFERENCES, message_key, stored_fact
 from backhaul_normalizer.merge import MAX_NAMES
+from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.naming import MAX_ALIASES
-from backhaul_normalizer.plan import Outgoing
 from backhaul_normalizer.snapshot import MOST_ANEW, MOST_BYTES, MOST_EVENTS, MOST_MOVED, TooMuchError
-from backhaul_normalizer.store import Committed
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
 from books import Books, batch_of, facts, told
 from hypothesis import given, settings

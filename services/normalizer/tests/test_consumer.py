@@ -25,14 +25,13 @@ from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_normalizer.committing import COMMIT_EVENTS
 from backhaul_normalizer.consumer import Consumer
-from backhaul_normalizer.facts import Fact, Rejection
 from backhaul_normalizer.feed import FairFeed
+from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import MOST_PARTS, Normalizer
-from backhaul_normalizer.plan import Outgoing
 from backhaul_normalizer.ports import EventStore, Publisher
 from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.settings import NormalizerSettings
-from backhaul_normalizer.store import Committed, MongoEventStore
+from backhaul_normalizer.store import MongoEventStore
 from backhaul_normalizer.unowned import Unowned
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback

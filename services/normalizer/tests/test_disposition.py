@@ -15,11 +15,9 @@ from backhaul_common.tenants import Tenant
 from backhaul_normalizer import consumer as consumer_module
 from backhaul_normalizer.committing import commit_all, publish_all
 from backhaul_normalizer.disposition import LONGEST_PAUSE_S, MOST_TRIES, Disposition, Tries, disposition, pause_s
-from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import Normalizer
-from backhaul_normalizer.plan import Outgoing
 from backhaul_normalizer.service import NormalizerUseCases
-from backhaul_normalizer.store import Committed
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from pymongo.errors import AutoReconnect, DocumentTooLarge
 from structlog.testing import capture_logs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backhaul_channels import EventKind
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 from backhaul_common.names import EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.store import MongoEventStore

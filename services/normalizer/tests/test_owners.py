@@ -10,7 +10,7 @@ import pytest
 from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.fence import owners
 from backhaul_normalizer import publisher as publisher_module
-from backhaul_normalizer.plan import Outgoing
+from backhaul_normalizer.model import Outgoing
 from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_proto.event.v1.event_pb2 import Event
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise, permutations
 
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.model import Fact
 from books import Books, facts, told
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from backhaul_common.names import DEAD_LETTERS_COLLECTION
-from backhaul_normalizer.facts import Rejection
+from backhaul_normalizer.model import Rejection
 from backhaul_normalizer.normalize import MOST_REJECTED
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.store import MongoEventStore

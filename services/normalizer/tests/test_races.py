@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from backhaul_normalizer import store as store_module
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import MongoEventStore
 from books import Books, batch_of, stored_books, story
 

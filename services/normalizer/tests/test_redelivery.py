@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from backhaul_channels import EventKind
 from backhaul_common.fence import owners
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1.event_pb2 import Event

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.model import Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 

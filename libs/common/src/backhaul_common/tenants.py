@@ -16,10 +16,11 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.lifecycle import keep_running, until_done
 from backhaul_common.logs import get_logger
-from backhaul_common.mongo import Collection, Document, operation
+from backhaul_common.mongo import Collection, operation
 from backhaul_common.names import TENANT_CHANGED_SUBJECT, queue_path_key
 from backhaul_common.secrets import CredentialKind
 

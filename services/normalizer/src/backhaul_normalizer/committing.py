@@ -11,11 +11,9 @@ from backhaul_common.logs import get_logger
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 from backhaul_normalizer.disposition import Disposition, disposition
-from backhaul_normalizer.facts import Fact, Rejection
-from backhaul_normalizer.plan import Outgoing
+from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.ports import EventStore, Publisher
 from backhaul_normalizer.snapshot import TooMuchError
-from backhaul_normalizer.store import Committed
 
 COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
 """Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since

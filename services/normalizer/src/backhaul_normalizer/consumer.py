@@ -32,11 +32,10 @@ from opentelemetry.trace import Span, SpanKind
 
 from backhaul_normalizer.committing import commit_all, publish_all
 from backhaul_normalizer.disposition import FIRST_PAUSE_S, MOST_TRIES, Disposition, Tries, disposition, pause_s
-from backhaul_normalizer.facts import KIND_NAMES, Fact, Rejection
 from backhaul_normalizer.merge import all_together
+from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
-from backhaul_normalizer.store import Committed
 
 READING_S = 0.25
 """How long one tenant's callbacks may take to be read in a batch. What is beyond waits for the next batch."""

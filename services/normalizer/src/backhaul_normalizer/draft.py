@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 
-from backhaul_normalizer.facts import Fact
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.snapshot import Allowance, Snapshot
 
 

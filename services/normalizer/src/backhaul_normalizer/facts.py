@@ -6,21 +6,19 @@ fields that are searched, and published to EVENTS.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from types import MappingProxyType
-from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-import msgspec
 from backhaul_channels import ChannelSettings, EventKind, MalformedError, NormalizedEvent
 from backhaul_channels.addresses import canonical
+from backhaul_common.documents import Document
 from backhaul_common.ids import derived_id
-from backhaul_common.mongo import Document
-from backhaul_proto.callback.v1 import callback_pb2
-from backhaul_proto.callback.v1.callback_pb2 import Callback, Verification
+from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
+
+from backhaul_normalizer.model import KIND_NAMES, Fact, Origin
 
 KIND_TO_PROTO: dict[EventKind, event_pb2.EventKind.ValueType] = {
     kind: event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind
@@ -28,18 +26,6 @@ KIND_TO_PROTO: dict[EventKind, event_pb2.EventKind.ValueType] = {
 KIND_FROM_PROTO: dict[event_pb2.EventKind.ValueType, EventKind] = {
     number: kind for kind, number in KIND_TO_PROTO.items()
 }
-
-KIND_NAMES: dict[EventKind, str] = {kind: str(kind.value) for kind in EventKind}
-
-TRUST: Mapping[int, int] = MappingProxyType(
-    {
-        callback_pb2.VERIFICATION_VERIFIED: 2,
-        callback_pb2.VERIFICATION_OFF: 1,
-        callback_pb2.VERIFICATION_UNSPECIFIED: 1,
-        callback_pb2.VERIFICATION_OBSERVED_INVALID: 0,
-    }
-)
-"""How far what a callback tells is to be trusted, by what became of its verification."""
 
 LONGEST_KEY = 512
 """Characters of a message id, communication id, recipient or sender; what is longer is no identifier."""
@@ -51,129 +37,6 @@ LARGEST_EVENT = 512 << 10
 """Bytes of a serialised event. Providers' are a few KB; a message of NATS takes 1 MB where nobody set max_payload."""
 
 _LONGEST_REMEMBERED = 512
-
-
-class Origin(msgspec.Struct, gc=False):
-    """What all events of one callback have in common, worked out once.
-
-    ``stream_seq`` is the position in CALLBACKS of the message that brought it, ``path`` the queue path in that
-    message's subject. ``payload`` is the serialised protobuf fields that each of the callback's events ends with,
-    ``arrival`` the time of those for which the provider gave none. ``url_is_signed`` says whether the parameters of
-    the URL are the provider's word; ``told`` is, for digests, what the callback tells beside its events.
-    """
-
-    tenant: str
-    registration: str
-    path: str
-    channel: str
-    provider: str
-    verification: Verification.ValueType
-    received_at_us: int
-    stream_seq: int
-    url_is_signed: bool
-    parameters: list[tuple[str, str]]
-    payload: bytes
-    arrival: bytes
-    told: bytes
-
-
-class Name(NamedTuple):
-    """That a message, by its key and its id, has a further name; the trust and the position of who told it."""
-
-    message: str
-    message_id: str
-    alias: str
-    trust: int
-    stream_seq: int
-
-
-class Fact(msgspec.Struct, gc=False):
-    """One event, ready to be stored, folded and published.
-
-    ``message`` is the key of its message (empty where it names none); ``alias`` is that of the name which the event
-    itself uses, where that is a further name of a message. ``told_communication_id`` is the communication that the
-    event names if it turns out to be a duplicate. ``digest`` is the same for callbacks that tell the same. ``also``
-    are the positions in CALLBACKS of duplicates that were merged into this one, and ``names`` the further names that
-    they told. ``payload`` is the serialised event.
-    """
-
-    id: str
-    origin: Origin
-    event: NormalizedEvent
-    message: str
-    communication_id: str
-    occurred_at_us: int
-    payload: bytes
-    digest: bytes
-    told_communication_id: str = ""
-    alias: str = ""
-    revision: int = 0
-    also: tuple[int, ...] = ()
-    names: frozenset[Name] = frozenset()
-
-    @property
-    def trust(self) -> int:
-        """See ``TRUST``."""
-        return TRUST.get(self.origin.verification, 0)
-
-    def positions(self) -> set[int]:
-        """The positions in CALLBACKS of all that told it."""
-        return {self.origin.stream_seq, *self.also}
-
-    def told_names(self) -> Collection[Name]:
-        """The further names of messages that this event tells."""
-        aliases = self.event.aliases
-        if not aliases or not self.message:
-            return self.names
-        trust, seq = self.trust, self.origin.stream_seq
-        own = [Name(self.message, self.event.message_id, alias, trust, seq) for alias in aliases]
-        return self.names.union(own) if self.names else own
-
-    def to_document(self, communication_id: str) -> Document:
-        """What is stored: the fields that are searched or folded, and the payload. Empty fields are left out.
-
-        ``communication_id`` is that of the event's message.
-        """
-        origin, event = self.origin, self.event
-        document: Document = {
-            "_id": self.id,
-            "registration": origin.registration,
-            "channel": origin.channel,
-            "kind": KIND_NAMES[event.kind],
-            "received_at_us": origin.received_at_us,
-            "occurred_at_us": self.occurred_at_us,
-            "stream_seq": origin.stream_seq,
-            "digest": self.digest,
-            "payload": self.payload,
-        }
-        if self.message:
-            document["message"] = self.message
-        if self.alias:
-            document["alias"] = self.alias
-        if event.recipient:
-            document["address"] = address_of(event.recipient)
-        if communication_id:
-            document["communication_id"] = communication_id
-        if event.error_code:
-            document["error_code"] = event.error_code
-        return document
-
-
-class Rejection(msgspec.Struct, gc=False):
-    """A callback, or one part of it, that could not be read. ``callback`` is serialised, its body cut to the part;
-    ``position`` is that of the part in the callback, from 0."""
-
-    id: str
-    tenant: str
-    registration: str
-    path: str
-    channel: str
-    provider: str
-    reason: str
-    callback: bytes
-    seen_at_us: int
-    stream_seq: int
-    position: int = 0
 
 
 # The events of a message, and the message, have one recipient, and mostly come in one batch.
@@ -338,6 +201,36 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         else join(event.vars, settings.communication_keys),
         key if event.provisional else "",
     )
+
+
+def event_document(fact: Fact, communication_id: str) -> Document:
+    """What is stored of ``fact``: the fields that are searched or folded, and the payload. Empty fields are left out.
+
+    ``communication_id`` is that of the event's message.
+    """
+    origin, event = fact.origin, fact.event
+    document: Document = {
+        "_id": fact.id,
+        "registration": origin.registration,
+        "channel": origin.channel,
+        "kind": KIND_NAMES[event.kind],
+        "received_at_us": origin.received_at_us,
+        "occurred_at_us": fact.occurred_at_us,
+        "stream_seq": origin.stream_seq,
+        "digest": fact.digest,
+        "payload": fact.payload,
+    }
+    if fact.message:
+        document["message"] = fact.message
+    if fact.alias:
+        document["alias"] = fact.alias
+    if event.recipient:
+        document["address"] = address_of(event.recipient)
+    if communication_id:
+        document["communication_id"] = communication_id
+    if event.error_code:
+        document["error_code"] = event.error_code
+    return document
 
 
 def stored_fact(row: Document) -> Fact:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from backhaul_channels import EventKind
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 
-from backhaul_normalizer.facts import KIND_NAMES, MAX_REFERENCES, Fact, address_of, communication_key
+from backhaul_normalizer.facts import MAX_REFERENCES, address_of, communication_key
+from backhaul_normalizer.model import KIND_NAMES, Fact
 from backhaul_normalizer.states import FULFILMENT_STATES, RANK, fulfilment_of, next_state, place_of
 
 _KINDS = {kind.value: kind for kind in EventKind}

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 
-from backhaul_normalizer.facts import TRUST, Name
+from backhaul_normalizer.model import TRUST, Name
 
 MAX_STEPS = 8
 """Names between an event and its message. A provider has two or three; what is longer comes of settings that changed,

@@ -14,7 +14,8 @@ import msgspec
 from backhaul_channels import NormalizedEvent
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import KIND_TO_PROTO, LARGEST_EVENT, MAX_REFERENCES, Fact, Name
+from backhaul_normalizer.facts import KIND_TO_PROTO, LARGEST_EVENT, MAX_REFERENCES
+from backhaul_normalizer.model import Fact, Name
 from backhaul_normalizer.states import RANK
 
 # Attributes that mean something only together. Where two callbacks differ, all are taken from the one whose first

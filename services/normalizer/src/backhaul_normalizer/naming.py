@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 
 from backhaul_normalizer.draft import Change, Draft
-from backhaul_normalizer.facts import Fact, Name, message_key, stored_fact
+from backhaul_normalizer.facts import message_key, stored_fact
 from backhaul_normalizer.joins import Joins, Lead, Target
 from backhaul_normalizer.merge import revised
+from backhaul_normalizer.model import Fact, Name
 from backhaul_normalizer.snapshot import MOST_EVENTS, MOST_MOVED, MOST_MOVED_BYTES
 
 MAX_ALIASES = 16

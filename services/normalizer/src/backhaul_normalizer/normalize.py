@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from backhaul_channels import Adapter, ChannelSettings, MalformedError
 from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
-from backhaul_common.tenants import Tenant, TenantDirectory
+from backhaul_common.tenants import Tenant
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_REPLAY, Callback
 from pydantic import ValidationError
 
-from backhaul_normalizer.facts import Fact, Rejection, custom_parameters, fact, origin
+from backhaul_normalizer.facts import custom_parameters, fact, origin
+from backhaul_normalizer.model import Fact, Rejection
+from backhaul_normalizer.ports import Tenants
 
 MOST_PARTS = 10_000
 """Parts of one callback. SendGrid's largest post, 768 KB, has some 3,000."""
@@ -29,7 +31,7 @@ MOST_REJECTED = 10
 class Normalizer:
     """Reads callbacks. One bad part of a callback rejects that part alone."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], directory: TenantDirectory) -> None:
+    def __init__(self, adapters: Mapping[str, Adapter], directory: Tenants) -> None:
         self._adapters = adapters
         self._settings: dict[tuple[str, str, str], ChannelSettings] = {}
         self._directory = directory

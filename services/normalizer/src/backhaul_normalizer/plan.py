@@ -11,28 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.draft import Change, Draft
-from backhaul_normalizer.facts import KIND_NAMES, Fact, stored_fact
+from backhaul_normalizer.facts import event_document, stored_fact
 from backhaul_normalizer.fold import JOINED, CommunicationDelta, Deltas, folded, new_message, refolded, shifted
 from backhaul_normalizer.merge import merge, revised
+from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 from backhaul_normalizer.naming import Naming
 from backhaul_normalizer.snapshot import MOST_ANEW, MOST_ANEW_BYTES, Snapshot
-
-
-class Outgoing(msgspec.Struct, gc=False):
-    """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has."""
-
-    id: str
-    revision: int
-    path: str
-    channel: str
-    kind: str
-    payload: bytes
-    registration: str
 
 
 @dataclass(slots=True)
@@ -211,11 +199,11 @@ class _Planner:
                 made.communications_of[key] = message["communication_id"]
         for fact in self._draft.new.values():
             made.new.append(fact)
-            made.events.append(fact.to_document(_communication(fact, after)))
+            made.events.append(event_document(fact, _communication(fact, after)))
             if not fact.message:
                 deltas.add_event(fact, +1)
         for event_id, change in self._draft.changes.items():
-            document = change.after.to_document(_communication(change.after, after))
+            document = event_document(change.after, _communication(change.after, after))
             for fixed in ("_id", "registration", "channel", "received_at_us", "stream_seq"):
                 del document[fixed]
             made.revisions[event_id] = {**document, "revised_seqs": change.seqs}

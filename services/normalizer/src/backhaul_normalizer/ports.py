@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from backhaul_common.tenants import Tenant
+from backhaul_common.documents import Document
+from backhaul_common.tenants import Listener, Tenant
+from backhaul_proto.callback.v1.callback_pb2 import Callback
 
-from backhaul_normalizer.facts import Fact, Rejection
-from backhaul_normalizer.plan import Outgoing
-from backhaul_normalizer.store import Committed
+from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 
 
 class Tenants(Protocol):
@@ -21,6 +21,10 @@ class Tenants(Protocol):
 
     async def reload(self, tenant_id: str) -> Tenant | None:
         """Read the tenant now. UNAVAILABLE while the tenants are away."""
+        ...
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` with every tenant that is known, and with every change from now on."""
         ...
 
 
@@ -94,4 +98,24 @@ class Feed(Protocol):
 
     def resume(self) -> None:
         """Ask again."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where dead letters are looked up and closed."""
+
+    async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
+        """The dead letter, or None."""
+        ...
+
+    async def close_dead_letter(self, registration: str, letter: Document, state: str) -> Document | None:
+        """Close it unless it changed since it was read; None if it did."""
+        ...
+
+
+class CallbackPublisher(Protocol):
+    """Puts a callback into CALLBACKS."""
+
+    async def publish(self, queue_path: str, callback: Callback, message_id: str) -> None:
+        """Returns when it is stored; ``message_id`` stored twice in a short time is stored once."""
         ...

@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
 from backhaul_normalizer.facts import LARGEST_EVENT
-from backhaul_normalizer.plan import Outgoing
+from backhaul_normalizer.model import Outgoing
 
 LARGEST_MESSAGE = LARGEST_EVENT
 """Bytes of events that go into one message of the stream, where more than one fits."""

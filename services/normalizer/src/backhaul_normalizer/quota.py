@@ -11,9 +11,8 @@ from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_common.names import DEAD_LETTERS_COLLECTION
 
-from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.model import Committed, Fact, Rejection
 from backhaul_normalizer.ports import EventStore
-from backhaul_normalizer.store import Committed
 
 _COUNT_AGAIN_S = 5.0
 _LONGEST_COUNT_S = 2.0

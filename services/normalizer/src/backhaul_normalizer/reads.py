@@ -10,8 +10,8 @@ from typing import Any
 
 from backhaul_channels import EventKind
 from backhaul_common import mongo
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.mongo import Document
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,

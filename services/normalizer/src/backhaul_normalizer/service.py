@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import new_callback_id
 from backhaul_common.logs import get_logger
-from backhaul_common.mongo import Document
 from backhaul_common.names import channel_key
-from backhaul_common.tenants import Tenant, TenantDirectory
+from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import current_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
-from backhaul_normalizer.facts import Fact, Rejection
+from backhaul_normalizer.model import Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
+from backhaul_normalizer.ports import CallbackPublisher, DeadLetters, Tenants
 
 
 def no_dead_letter() -> BackhaulError:
@@ -27,32 +27,12 @@ def no_dead_letter() -> BackhaulError:
     )
 
 
-class DeadLetters(Protocol):
-    """Where dead letters are looked up and closed."""
-
-    async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
-        """The dead letter, or None."""
-        ...
-
-    async def close_dead_letter(self, registration: str, letter: Document, state: str) -> Document | None:
-        """Close it unless it changed since it was read; None if it did."""
-        ...
-
-
-class CallbackPublisher(Protocol):
-    """Puts a callback into CALLBACKS."""
-
-    async def publish(self, queue_path: str, callback: Callback, message_id: str) -> None:
-        """Returns when it is stored; ``message_id`` stored twice in a short time is stored once."""
-        ...
-
-
 class NormalizerUseCases:
     """What internal services and, through the gateway, tenants may ask for."""
 
     def __init__(
         self,
-        directory: TenantDirectory,
+        directory: Tenants,
         normalizer: Normalizer,
         dead_letters: DeadLetters,
         callbacks: CallbackPublisher,

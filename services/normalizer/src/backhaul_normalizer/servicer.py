@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from backhaul_channels import EventKind as EventKindName
 from backhaul_channels.addresses import canonical
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.mongo import Document
 from backhaul_common.names import channel_key
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1.event_pb2 import Event, EventKind

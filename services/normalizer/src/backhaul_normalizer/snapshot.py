@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from backhaul_common.mongo import Document
+from backhaul_common.documents import Document
 
 MOST_EVENTS, MOST_BYTES = 4096, 8 << 20
 """Stored events and further names, and bytes of events, that one plan of several events reads or changes. The driver

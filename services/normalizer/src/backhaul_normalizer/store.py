@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from uuid import uuid4
 
 from backhaul_common import mongo
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.fence import Living, living
-from backhaul_common.mongo import Document
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
@@ -21,33 +20,8 @@ from backhaul_common.names import (
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from backhaul_normalizer.facts import Fact, Rejection
-from backhaul_normalizer.plan import Outgoing, Plan, plan
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What became of a batch.
-
-    ``new`` were counted; ``known`` had been before. ``outgoing`` is what EVENTS may not have. ``gone`` are the
-    registrations of which nothing was stored, since their tenants are deleted or being deleted.
-    """
-
-    new: Sequence[Fact] = ()
-    known: Sequence[Fact] = ()
-    revisions: int = 0
-    outgoing: Sequence[Outgoing] = ()
-    gone: frozenset[str] = frozenset()
-
-    def and_then(self, later: Committed) -> Committed:
-        """Both."""
-        return Committed(
-            [*self.new, *later.new],
-            [*self.known, *later.known],
-            self.revisions + later.revisions,
-            [*self.outgoing, *later.outgoing],
-            self.gone | later.gone,
-        )
+from backhaul_normalizer.model import Committed, Fact, Rejection
+from backhaul_normalizer.plan import Plan, plan
 
 
 def _newest_first(time_field: str, *leading: str, **options: object) -> IndexModel:
