@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +16,22 @@ from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
 from backhaul_gateway.web.problems import FieldError, ProblemError, field_error
+from backhaul_gateway.web.refusals import no_channel
 
 MOST_CHANNELS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelRequest:
+    """What a channel is asked to become. What is None stays as it is."""
+
+    label: str
+    provider: str | None = None
+    """By its name, in any case. A new channel's provider is found by its label where this is None."""
+    secrets: Sequence[str] | None = None
+    """In plain text; all that are valid from now on."""
+    settings: Mapping[str, Any] | None = None
+    verification: VerificationMode | None = None
 
 
 class ChannelRegistry:
@@ -27,64 +42,22 @@ class ChannelRegistry:
         self._adapters = adapters
         self._box = box
 
-    async def put(
-        self,
-        tenant_id: str,
-        label: str,
-        *,
-        provider: str | None,
-        secrets: Sequence[str] | None,
-        settings: Mapping[str, Any] | None,
-        verification: VerificationMode | None,
-    ) -> tuple[Channel, bool]:
-        """The channel as stored, and whether it is new. What is None stays as it is; secrets and settings only as long
-        as the provider is the same."""
-        check_label(label)
-        key = channel_key(label)
-        created = False
+    async def put(self, tenant_id: str, request: ChannelRequest) -> tuple[Channel, bool]:
+        """The channel as stored, and whether it is new. NOT_FOUND, FAILED_PRECONDITION, and what ``merged`` raises."""
+        check_label(request.label)
+        key = channel_key(request.label)
 
         def apply(tenant: Tenant, now: datetime) -> Tenant:
-            nonlocal created
             refuse_deleting(tenant)
             before = tenant.channels.get(key)
-            created = before is None
-            if created and len(tenant.channels) >= MOST_CHANNELS:
-                raise BackhaulError(
-                    Code.FAILED_PRECONDITION,
-                    f"The tenant has {MOST_CHANNELS} channels already.",
-                    fix="Delete those that are no longer used.",
-                )
-            stays = before.provider if provider is None and before is not None else provider
-            adapter = self._adapter(stays, label)
-            kept = before if before is not None and before.provider == adapter.provider else None
-            if settings is None and kept is not None:
-                valid, stored = _validated(adapter, kept.settings, stored=True), kept.settings
-            else:
-                valid = _validated(adapter, settings or {})
-                stored = valid.model_dump(mode="json", exclude_unset=True)
-            encrypted = kept.secrets if kept is not None else ()
-            if secrets is not None:
-                _check_secrets(adapter, secrets, valid)
-                # A blank secret proves nothing; without it, what is shown as the number of secrets is the truth.
-                encrypted = tuple(self._box.encrypt(secret) for secret in secrets if secret.strip())
-            changes: dict[str, Any] = {
-                "label": label,
-                "secrets": encrypted,
-                "settings": stored,
-                "verification": verification or (before.verification if before is not None else "enforce"),
-                "updated_at": now,
-            }
-            # Changed, not built anew: it may have fields that only a newer version knows. Like secrets and settings,
-            # they do not outlive a change of the provider.
-            channel = (
-                kept.model_copy(update=changes)
-                if kept is not None
-                else Channel(key=key, provider=adapter.provider, **changes)
-            )
+            if before is None:
+                _refuse_many(tenant)
+            adapter = self._adapter(before, request)
+            channel = merged(before, request, adapter, self._box.encrypt, now)
             return tenant.model_copy(update={"channels": {**tenant.channels, key: channel}})
 
-        after = await self._updates.apply(tenant_id, apply)
-        return after.channels[key], created
+        before, after = await self._updates.change(tenant_id, apply)
+        return after.channels[key], key not in before.channels
 
     async def get(self, tenant_id: str, label: str) -> Channel:
         """The channel; NOT_FOUND."""
@@ -105,29 +78,65 @@ class ChannelRegistry:
 
         await self._updates.apply(tenant_id, apply)
 
-    def _adapter(self, provider: str | None, label: str) -> Adapter:
-        if provider is None:
+    def _adapter(self, before: Channel | None, request: ChannelRequest) -> Adapter:
+        """The adapter of the requested provider, else of the present one, else of the one that has the label."""
+        name = before.provider if request.provider is None and before is not None else request.provider
+        if name is None:
+            key = channel_key(request.label)
             for adapter in self._adapters.values():
-                if channel_key(label) in (channel_key(own) for own in adapter.labels):
+                if key in {channel_key(label) for label in adapter.labels}:
                     return adapter
-        elif (known := self._adapters.get(provider.lower())) is not None:
+        elif (known := self._adapters.get(name.lower())) is not None:
             return known
-        message = f"There is no provider {provider[:64]!r}." if provider else f"No provider is known for {label!r}."
         raise BackhaulError(
-            Code.INVALID_ARGUMENT, message, field="provider", fix=f"Use one of: {', '.join(sorted(self._adapters))}."
+            Code.INVALID_ARGUMENT,
+            f"There is no provider {name[:64]!r}." if name else f"No provider is known for {request.label!r}.",
+            field="provider",
+            fix=f"Use one of: {', '.join(sorted(self._adapters))}.",
+        )
+
+
+def merged(
+    before: Channel | None, request: ChannelRequest, adapter: Adapter, encrypt: Callable[[str], str], now: datetime
+) -> Channel:
+    """The channel that ``request`` makes of ``before``. ProblemError names the fields that ``adapter`` refuses.
+
+    What the request leaves out stays as it is. But secrets and settings are the provider's, and so are fields that
+    only a newer version of the gateway knows: when the provider changes, the channel begins without them.
+    """
+    kept = before if before is not None and before.provider == adapter.provider else None
+    if request.settings is None and kept is not None:
+        settings, stored = _validated(adapter, kept.settings, stored=True), kept.settings
+    else:
+        settings = _validated(adapter, request.settings or {})
+        stored = settings.model_dump(mode="json", exclude_unset=True)
+    changes: dict[str, Any] = {"label": request.label, "settings": stored, "updated_at": now}
+    if request.secrets is not None:
+        _check_secrets(adapter, request.secrets, settings)
+        # A blank secret proves nothing. Without it, the number of secrets that is shown is the number that can prove.
+        changes["secrets"] = tuple(encrypt(secret) for secret in request.secrets if secret.strip())
+    if request.verification is not None:
+        changes["verification"] = request.verification
+    elif before is not None:
+        changes["verification"] = before.verification
+    if kept is None:
+        return Channel(key=channel_key(request.label), provider=adapter.provider, **changes)
+    return kept.model_copy(update=changes)
+
+
+def _refuse_many(tenant: Tenant) -> None:
+    if len(tenant.channels) >= MOST_CHANNELS:
+        raise BackhaulError(
+            Code.FAILED_PRECONDITION,
+            f"The tenant has {MOST_CHANNELS} channels already.",
+            fix="Delete those that are no longer used.",
         )
 
 
 def _found(tenant: Tenant, label: str) -> Channel:
     channel = tenant.channels.get(channel_key(label))
     if channel is None:
-        configured = ", ".join(sorted(found.label for found in tenant.channels.values())) or "none yet"
-        raise BackhaulError(
-            Code.NOT_FOUND,
-            f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
-            field="label",
-            fix="Use one of the configured labels, or PUT the channel first.",
-        )
+        raise no_channel(tenant, label, field="label")
     return channel
 
 

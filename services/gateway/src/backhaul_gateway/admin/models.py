@@ -9,6 +9,7 @@ from backhaul_common.secrets import CredentialKind
 from backhaul_common.tenants import Channel, Credential, Limits, Tenant, TenantStatus, VerificationMode
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from backhaul_gateway.admin.channels import ChannelRequest
 from backhaul_gateway.admin.tenants import IssuedCredential
 
 
@@ -101,6 +102,16 @@ class ChannelIn(_Input):
     verification: VerificationMode | None = Field(
         None, description="Left out, the present one stays; a new channel begins with enforce."
     )
+
+    def request(self, label: str) -> ChannelRequest:
+        """The use case's value, for the channel of that label."""
+        return ChannelRequest(
+            label=label,
+            provider=self.provider,
+            secrets=None if self.secrets is None else [secret.get_secret_value() for secret in self.secrets],
+            settings=self.settings,
+            verification=self.verification,
+        )
 
 
 class KeyOut(BaseModel):

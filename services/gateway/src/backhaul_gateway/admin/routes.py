@@ -117,15 +117,7 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry) -> APIRout
     async def put_channel(tenant_id: str, label: str, body: ChannelIn, response: Response) -> ChannelOut:
         """Create a channel, or change its configuration. What is left out stays as it is: provider, secrets, settings,
         verification. An empty list or object resets."""
-        secrets = None if body.secrets is None else [secret.get_secret_value() for secret in body.secrets]
-        channel, created = await channels.put(
-            tenant_id,
-            label,
-            provider=body.provider,
-            secrets=secrets,
-            settings=body.settings,
-            verification=body.verification,
-        )
+        channel, created = await channels.put(tenant_id, body.request(label))
         response.status_code = 201 if created else 200
         return ChannelOut.of(channel)
 

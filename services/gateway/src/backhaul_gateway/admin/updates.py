@@ -50,7 +50,12 @@ class TenantUpdates:
         return tenant
 
     async def apply(self, tenant_id: str, change: Change) -> Tenant:
-        """The tenant after ``change``; NOT_FOUND, and UNAVAILABLE when others keep writing it."""
+        """The tenant after ``change``; raises what ``change`` of this class raises."""
+        _, after = await self.change(tenant_id, change)
+        return after
+
+    async def change(self, tenant_id: str, change: Change) -> tuple[Tenant, Tenant]:
+        """The tenant before and after ``change``; NOT_FOUND, and UNAVAILABLE when others keep writing it."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._patience_s
         pause_s = _FIRST_PAUSE_S
@@ -59,11 +64,11 @@ class TenantUpdates:
             now = self.now()
             after = change(before, now)
             if after == before:
-                return before
+                return before, before
             after = after.model_copy(update={"revision": before.revision + 1, "updated_at": now})
             if await self.store.replace(after, before.revision):
                 await self.announcer.tenant_changed(tenant_id)
-                return after
+                return before, after
             if loop.time() + pause_s > give_up_at:
                 raise BackhaulError(
                     Code.UNAVAILABLE,

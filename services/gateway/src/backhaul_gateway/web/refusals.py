@@ -18,21 +18,22 @@ Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
 """Status, body and headers."""
 
 
-def no_channel(tenant: Tenant, label: str) -> BackhaulError:
-    """Why a label, or the lack of one, leads to no channel, and what to do about it."""
+def no_channel(tenant: Tenant, label: str, field: str = "channelLabel") -> BackhaulError:
+    """Why a label leads to none of the tenant's channels, and what to do about it. ``label`` is empty where the query
+    has none; ``field`` is where the label stands in the request."""
     configured = ", ".join(sorted(channel.label for channel in tenant.channels.values())) or "none yet"
     if not label:
         return BackhaulError(
             Code.INVALID_ARGUMENT,
             f"The query parameter channelLabel is missing. Configured channels: {configured}.",
-            field="channelLabel",
+            field=field,
             fix="Add ?channelLabel=<label of the channel> to the URL.",
         )
     return BackhaulError(
         Code.NOT_FOUND,
         f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
-        field="channelLabel",
-        fix="Use one of the configured labels, or configure the channel first.",
+        field=field,
+        fix="Use one of the configured labels, or PUT the channel first.",
     )
 
 

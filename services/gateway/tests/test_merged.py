@@ -1,0 +1,61 @@
+"""What a request makes of a channel, without a gateway."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from backhaul_channels import load_adapters
+from backhaul_common.tenants import Channel
+from backhaul_gateway.admin.channels import ChannelRequest, merged
+from backhaul_gateway.web.problems import ProblemError
+
+ADAPTERS = load_adapters()
+THEN, NOW = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
+
+BEFORE = Channel.model_validate(
+    {
+        "label": "Twilio",
+        "key": "twilio",
+        "provider": "twilio",
+        "secrets": ("<old>",),
+        "settings": {"newer_mapping": [1]},
+        "verification": "observe",
+        "updated_at": THEN,
+        "newer_paused": True,
+    }
+)
+
+
+def after(request: ChannelRequest, before: Channel | None = BEFORE, provider: str = "twilio") -> Channel:
+    return merged(before, request, ADAPTERS[provider], lambda plain: f"<{plain}>", NOW)
+
+
+def test_what_is_left_out_stays() -> None:
+    assert after(ChannelRequest(label="TWILIO")) == BEFORE.model_copy(update={"label": "TWILIO", "updated_at": NOW})
+
+
+def test_what_is_given_replaces_what_there_was() -> None:
+    found = after(ChannelRequest(label="Twilio", secrets=["a" * 32, " ", "b" * 32], settings={}, verification="off"))
+    changed = {"secrets": (f"<{'a' * 32}>", f"<{'b' * 32}>"), "settings": {}, "verification": "off", "updated_at": NOW}
+    assert found == BEFORE.model_copy(update=changed)
+    assert after(ChannelRequest(label="Twilio", secrets=[])).secrets == ()
+
+
+def test_only_the_verification_outlives_a_change_of_the_provider() -> None:
+    expected = Channel(label="Twilio", key="twilio", provider="sendgrid", verification="observe", updated_at=NOW)
+    assert after(ChannelRequest(label="Twilio"), provider="sendgrid") == expected
+
+
+def test_a_new_channel_is_verified_and_enforced() -> None:
+    expected = Channel(label="My SMS", key="my-sms", provider="twilio", verification="enforce", updated_at=NOW)
+    assert after(ChannelRequest(label="My SMS"), before=None) == expected
+
+
+def test_every_field_that_the_adapter_refuses_is_named() -> None:
+    with pytest.raises(ProblemError) as refused:
+        after(ChannelRequest(label="Twilio", secrets=["MIIB", "x"], settings={}), provider="sendgrid")
+    assert [error["field"] for error in refused.value.errors] == ["secrets[0]", "secrets[1]"]
+    with pytest.raises(ProblemError) as refused:
+        after(ChannelRequest(label="Twilio", settings={"unheard_of": 1}))
+    assert [error["field"] for error in refused.value.errors] == ["settings.unheard_of"]
