@@ -196,7 +196,8 @@ class Consumer:
                     if isinstance(one, Fact):
                         _add(batch, one)
                     else:
-                        batch.rejections.setdefault(one.id, one)
+                        filed = batch.rejections.get(one.id)
+                        batch.rejections[one.id] = one if filed is None else filed.with_duplicate(one)
             took_s = time.perf_counter() - now
             spent_s[delivery.path] = spent_s.get(delivery.path, 0.0) + took_s
             if took_s > _SLOW_S:

@@ -104,7 +104,8 @@ class Fact(msgspec.Struct, gc=False):
 
 class Rejection(msgspec.Struct, gc=False):
     """A callback, or one part of it, that could not be read. ``callback`` is serialised, its body cut to the part;
-    ``position`` is that of the part in the callback, from 0."""
+    ``position`` is that of the part in the callback, from 0. ``duplicates`` are positions in CALLBACKS of others that
+    are the same dead letter; ``stream_seq`` is the highest of all, and ``first_seen_at_us`` the earliest arrival."""
 
     id: str
     tenant: str
@@ -117,6 +118,19 @@ class Rejection(msgspec.Struct, gc=False):
     seen_at_us: int
     stream_seq: int
     position: int = 0
+    duplicates: tuple[int, ...] = ()
+    first_seen_at_us: int = 0
+
+    def with_duplicate(self, other: Rejection) -> Rejection:
+        """Both as one: each counts, and a redelivery of either is known for one."""
+        later, earlier = (other, self) if other.stream_seq >= self.stream_seq else (self, other)
+        return msgspec.structs.replace(
+            later,
+            callback=self.callback,
+            duplicates=(*self.duplicates, *other.duplicates, earlier.stream_seq),
+            seen_at_us=max(self.seen_at_us, other.seen_at_us),
+            first_seen_at_us=min(self.first_seen_at_us or self.seen_at_us, other.first_seen_at_us or other.seen_at_us),
+        )
 
 
 class Outgoing(msgspec.Struct, gc=False):

@@ -86,14 +86,20 @@ class BoundedDeadLetters:
         new = [one for one in rejections if one.id not in filed]
         kept += new[:room]
         # One for each message of the stream: of two with one id and position, the store counts one.
-        summaries = {(one.channel, one.provider, one.stream_seq): self._summary(one) for one in reversed(new[room:])}
+        summaries = {
+            (one.channel, one.provider, seq): self._summary(one, seq)
+            for one in reversed(new[room:])
+            for seq in (one.stream_seq, *one.duplicates)
+        }
         if summaries:
             self._log.warning("dead_letters_not_kept", tenant=rejections[0].tenant, parts=len(new) - room)
         return kept + sorted(summaries.values(), key=lambda one: one.stream_seq)
 
-    def _summary(self, first: Rejection) -> Rejection:
+    def _summary(self, first: Rejection, stream_seq: int) -> Rejection:
         return msgspec.structs.replace(
             first,
+            stream_seq=stream_seq,
+            duplicates=(),
             id=derived_id("dead-beyond", first.registration, first.channel, first.provider, ""),
             reason=f"More than {self._most} dead letters are open, so further ones are not kept one by one. This one "
             "counts the stored messages that held some, and has the first part. Replay or discard the others. What "

@@ -25,6 +25,7 @@ from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer.facts import communication_key, message_key
 from backhaul_normalizer.joins import MAX_STEPS
+from backhaul_normalizer.scans import Scans
 from backhaul_normalizer.states import place_of
 
 LONGEST_TIMELINE = 1000
@@ -36,9 +37,12 @@ larger: gRPC carries 32 MB, and an event is less than MongoDB's 16."""
 
 _PLACES = {kind.value: place_of(kind) for kind in EventKind}
 
-LONGEST_READ_MS = 4000
+LONGEST_READ_S = 4.0
 """A read ends on the server after this, a little before whoever called gives up. Filters without an index look at every
 row of the tenant's."""
+
+_INDEXED = frozenset({"address", "communication_id", "error_code", "message", "references", "_id"})
+"""Filters each of which has an index of its own."""
 
 _BATCH_ROWS = 64
 """What MongoDB sends at a time, 16 MB at most: a default page is one such answer."""
@@ -49,6 +53,7 @@ class MongoReads:
 
     def __init__(self, database: mongo.Database) -> None:
         self._database = database
+        self._scans = Scans()
 
     async def message(
         self, registration: str, channel: str, message_id: str
@@ -192,13 +197,28 @@ class MongoReads:
             at_us, last_id = _parse_token(token)
             conditions.append({time_field: {"$lte": at_us}})
             conditions.append({"$or": [{time_field: {"$lt": at_us}}, {"_id": {"$lt": last_id}}]})
-        rows, more = await self._first(
-            collection, {"$and": conditions}, [(time_field, DESCENDING), ("_id", DESCENDING)], size, without=without
-        )
+        order = [(time_field, DESCENDING), ("_id", DESCENDING)]
+        query = {"$and": conditions}
+        names = [name for name, value in filters.items() if value]
+        if not names or (len(names) == 1 and names[0] in _INDEXED):
+            rows, more = await self._first(collection, query, order, size, without=without)
+        else:
+            try:
+                async with self._scans.turn(registration, LONGEST_READ_S) as left_s:
+                    rows, more = await self._first(collection, query, order, size, without=without, within_s=left_s)
+            except TimeoutError as exc:
+                raise _too_long() from exc
         return rows, _token(rows[-1][time_field], rows[-1]["_id"]) if more else ""
 
     async def _first(
-        self, collection: str, query: Document, order: Sequence[tuple[str, int]], size: int, *, without: str = ""
+        self,
+        collection: str,
+        query: Document,
+        order: Sequence[tuple[str, int]],
+        size: int,
+        *,
+        without: str = "",
+        within_s: float | None = None,
     ) -> tuple[list[Document], bool]:
         """The first ``size`` rows, fewer where they would have more than PAGE_BYTES; and whether there are more."""
         rows: list[Document] = []
@@ -210,7 +230,7 @@ class MongoReads:
             limit=size + 1,
             batch_size=_BATCH_ROWS,
             # Whoever asked may be gone by then. The server must stop all the same.
-            max_time_ms=LONGEST_READ_MS,
+            max_time_ms=max(1, round((LONGEST_READ_S if within_s is None else within_s) * 1000)),
         )
         async with mongo.translated():
             try:
@@ -229,7 +249,7 @@ class MongoReads:
 def _too_long() -> BackhaulError:
     return BackhaulError(
         Code.DEADLINE_EXCEEDED,
-        f"Not enough was found within {LONGEST_READ_MS / 1000:g} s: few rows fit the filters, of many to look at.",
+        f"Not enough was found within {LONGEST_READ_S:g} s: few rows fit the filters, of many to look at.",
         field="from",
         fix="Narrow the span with from and to, or filter by recipient, communication, error_code, or message_id with "
         "its channel, which are indexed.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from uuid import uuid4
@@ -244,7 +245,10 @@ def _rejection_update(one: Rejection) -> Document:
     # neither count again nor open what was closed meanwhile. Where two copies settle two messages in the wrong order,
     # the earlier one is thus not counted: the number may be one too low, but it never grows by itself.
     # A pipeline sees the old values, where update operators do not.
-    again = {"$lt": [{"$ifNull": ["$stream_seq", -1]}, one.stream_seq]}
+    filed = {"$ifNull": ["$stream_seq", -1]}
+    again = {"$lt": [filed, one.stream_seq]}
+    positions = Counter((one.stream_seq, *one.duplicates))
+    new = [{"$cond": [{"$lt": [filed, seq]}, times, 0]} for seq, times in positions.items()]
     return {
         "q": {"_id": one.id},
         "u": [
@@ -256,8 +260,8 @@ def _rejection_update(one: Rejection) -> Document:
                     "reason": {"$literal": one.reason},
                     "callback": {"$ifNull": ["$callback", one.callback]},
                     "state": {"$cond": [again, "open", "$state"]},
-                    "occurrences": {"$add": [{"$ifNull": ["$occurrences", 0]}, {"$cond": [again, 1, 0]}]},
-                    "first_seen_at_us": {"$ifNull": ["$first_seen_at_us", one.seen_at_us]},
+                    "occurrences": {"$add": [{"$ifNull": ["$occurrences", 0]}, *new]},
+                    "first_seen_at_us": {"$ifNull": ["$first_seen_at_us", one.first_seen_at_us or one.seen_at_us]},
                     "last_seen_at_us": {"$max": ["$last_seen_at_us", one.seen_at_us]},
                     "stream_seq": {"$max": ["$stream_seq", one.stream_seq]},
                 }
