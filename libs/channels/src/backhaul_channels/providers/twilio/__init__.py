@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, MalformedError, NormalizedEvent, Verifier
+from backhaul_channels.engines.twilio.signature import SIGNATURE_HEADER, TwilioVerifier
 from backhaul_channels.jsonparts import looks_like_json, split_json
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
-from backhaul_channels.providers.twilio.verify import SIGNATURE_HEADER, TwilioVerifier
 
 
 class TwilioAdapter(Adapter):

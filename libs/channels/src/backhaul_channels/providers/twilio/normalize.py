@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.twilio.events import normalize_cloud_event
 from backhaul_channels.providers.twilio.facts import Told, fact
-from backhaul_channels.providers.twilio.form import parse_form
 from backhaul_channels.providers.twilio.mapping import (
     BEFORE_READ,
     INBOUND_ATTRIBUTES,

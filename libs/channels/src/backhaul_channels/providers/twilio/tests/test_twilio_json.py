@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.providers.twilio import ADAPTER
-from backhaul_channels.providers.twilio.form import parse_form
 
 FOLDER = Path(str(files("backhaul_channels.providers.twilio").joinpath("tests", "cases")))
 FORMS = [

@@ -10,15 +10,15 @@ from urllib.parse import parse_qsl, quote_from_bytes
 
 import pytest
 from backhaul_channels import InvalidSecretError, RawCallback
-from backhaul_channels.providers.twilio.form import parse_form, parse_raw, signed_material
-from backhaul_channels.providers.twilio.spellings import MOST_SPELLINGS, spellings
-from backhaul_channels.providers.twilio.verify import (
+from backhaul_channels.engines.twilio.form import parse_form, parse_raw, signed_material
+from backhaul_channels.engines.twilio.signature import (
     MOST_FORM_BYTES,
     MOST_FORM_FIELDS,
     SETTINGS_HEADER,
     SIGNATURE_HEADER,
     TwilioVerifier,
 )
+from backhaul_channels.engines.twilio.spellings import MOST_SPELLINGS, spellings
 from hypothesis import example, given
 from hypothesis import strategies as st
 

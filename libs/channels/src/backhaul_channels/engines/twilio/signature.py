@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from hmac import HMAC, compare_digest
 
 from backhaul_channels.adapter import InvalidSecretError, RawCallback, Refusal
+from backhaul_channels.engines.twilio.form import FORM_BEGINS, signed_material
+from backhaul_channels.engines.twilio.spellings import spellings
 from backhaul_channels.jsonparts import looks_like_json
-from backhaul_channels.providers.twilio.form import FORM_BEGINS, signed_material
-from backhaul_channels.providers.twilio.spellings import spellings
 
 SIGNATURE_HEADER = b"x-twilio-signature"
 SETTINGS_HEADER = b"x-twilio-webhooks-signature-settings"

@@ -1,0 +1,1 @@
+"""How Twilio signs and writes requests, whichever of its products posts them."""
