@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-PACKAGES := proto libs/common libs/channels services/gateway services/normalizer deploy/local
+# A package is a folder with a pyproject.toml: a new library or service is there as soon as its folder is.
+PACKAGES := $(patsubst %/pyproject.toml,%,$(sort $(wildcard proto/pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml)))
 SOURCES := $(addsuffix /src,$(filter-out proto,$(PACKAGES)))
 # Keyword and path of pytest: make test ARGS="-k twilio libs/channels"
 ARGS ?=
@@ -22,7 +23,7 @@ $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	@# By pip and not by python, which is there already after an interruption, or where venv had nothing to install pip with.
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "No $(VENV). If ensurepip is missing: apt install python3-venv (Debian, Ubuntu)." >&2; exit 1; }
-	PYTHON=$(BIN)/python sh tools/install.sh $(PACKAGES)
+	PYTHON=$(BIN)/python sh tools/install.sh
 	@touch $@
 
 up: $(STAMP) ## Run real servers and every service until Ctrl-C; data is kept in .backhaul/
@@ -47,7 +48,7 @@ lint: $(STAMP) ## ruff, mypy, import-linter, and the checks of the contracts and
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
-	$(BIN)/lint-imports
+	$(BIN)/python tools/lint_imports.py
 	$(BIN)/python tools/check_proto.py
 	$(BIN)/python tools/check_docs.py
 	sh tools/buf.sh

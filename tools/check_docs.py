@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,8 +11,6 @@ from typing import Any, NamedTuple
 
 from backhaul_common.metrics import catalogue
 from backhaul_common.settings import CommonSettings
-from backhaul_gateway.settings import GatewaySettings
-from backhaul_normalizer.settings import NormalizerSettings
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -40,9 +39,12 @@ def shown(document: str, names: str, *, meaning: int, detail: int) -> dict[str, 
 
 def settings() -> dict[str, Row]:
     """Every variable that a service reads. Where the code has no description, the document alone has one."""
+    modules = (f"backhaul_{project.parent.name}.settings" for project in ROOT.glob("services/*/pyproject.toml"))
     return {
         f"BACKHAUL_{name.upper()}": Row(field.description or "", _default_of(field))
-        for model in (CommonSettings, GatewaySettings, NormalizerSettings)
+        for module in modules
+        for model in vars(importlib.import_module(module)).values()
+        if isinstance(model, type) and issubclass(model, CommonSettings)
         for name, field in model.model_fields.items()
     }
 

@@ -5,10 +5,15 @@ cd "$(dirname "$0")/.."
 uv=$PWD/.venv/bin/uv
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-for service in gateway normalizer; do
+# As wheels, so that a service gets those libraries that it declares, and no other.
+for project in proto/pyproject.toml libs/*/pyproject.toml; do
+  "$uv" build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir "$folder/wheels" "$(dirname "$project")"
+done
+for project in services/*/pyproject.toml; do
+  service=$(basename "$(dirname "$project")")
   "$uv" venv --quiet --python .venv/bin/python "$folder/$service"
   "$uv" pip install --quiet --python "$folder/$service/bin/python" --constraint requirements.lock \
-    ./proto ./libs/common ./libs/channels "./services/$service"
+    --find-links "$folder/wheels" "./services/$service"
   (cd "$folder" && "$service/bin/python" - "$service" <<'PYTHON'
 import importlib, pkgutil, sys
 package = importlib.import_module(f"backhaul_{sys.argv[1]}")

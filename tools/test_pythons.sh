@@ -23,7 +23,7 @@ for version in 3.11 3.12 3.13; do
   folder=.tools/python$version
   if ! cmp -s requirements.lock "$folder/requirements.lock"; then
     "$python" -m venv --clear "$folder"
-    PYTHON=$folder/bin/python sh tools/install.sh proto libs/common libs/channels services/gateway services/normalizer deploy/local
+    PYTHON=$folder/bin/python sh tools/install.sh
     cp requirements.lock "$folder/requirements.lock"
   fi
   echo "Python $("$folder/bin/python" -V | cut -d ' ' -f 2):"

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from backhaul_local.errors import LocalStackError, PortInUseError, SettingError, StartError
 from backhaul_local.pytest_plugin import StackFactory
-from backhaul_local.service import DEFAULT_SERVICES, ServiceSpec
+from backhaul_local.service import ServiceSpec
 from backhaul_local.stack import Stack, StackConfig, clean_environment
 
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -129,7 +129,7 @@ def test_unknown_references_and_ports_are_named(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_real_services_fit_together(tmp_path: Path) -> None:
-    stack = Stack(StackConfig(data_dir=tmp_path, services=DEFAULT_SERVICES))
+    stack = Stack(StackConfig(data_dir=tmp_path))
     env = stack.service("gateway").env
     assert (
         env["BACKHAUL_GATEWAY_NORMALIZER_TARGET"] == stack.service("normalizer").env["BACKHAUL_NORMALIZER_GRPC_LISTEN"]

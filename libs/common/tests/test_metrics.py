@@ -55,9 +55,10 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 def test_names_are_unique_and_follow_the_conventions() -> None:
     all_metrics = [value for value in vars(module).values() if isinstance(value, Metric)]
     assert len(all_metrics) == len(catalogue()) > 10
+    services = "|".join(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
     for metric in all_metrics:
         assert NAME.fullmatch(metric.name)
-        assert re.match(r"backhaul_(gateway|normalizer)_", metric.name)
+        assert re.match(rf"backhaul_({services})_", metric.name)
         # Prometheus' exporter adds these.
         assert not metric.name.endswith(("_total", "_seconds", "_count", "_bucket", "_sum")), metric.name
         assert UNIT.fullmatch(metric.unit), metric

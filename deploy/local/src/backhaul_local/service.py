@@ -1,11 +1,12 @@
-"""Backhaul's services as processes: what to start is data, one row each."""
+"""Backhaul's services as processes: what to start is data, one table each, in the pyproject.toml of the service."""
 
 from __future__ import annotations
 
 import http.client
 import sys
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from backhaul_local.errors import SettingError
 from backhaul_local.member import Command, Member
 from backhaul_local.ports import LOOPBACK, PortClaim, accepts_connections
+
+SERVICES = Path(__file__).resolve().parents[4] / "services"
+"""The services beside this package, which is only ever installed from the repository's own folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,38 +42,32 @@ class ServiceSpec:
     object_store_prefix: str | None = None
     grpc_tls: bool = False
 
+    def port_settings(self) -> dict[str, str]:
+        """Its settings that choose a port and nothing else, with the name that the stack has for the port."""
+        return {
+            setting: f"{self.name}_{port}"
+            for port in self.ports
+            for setting, value in self.env.items()
+            if value in (f"{{{port}}}", f"{LOOPBACK}:{{{port}}}")
+        }
 
-GATEWAY = ServiceSpec(
-    name="gateway",
-    module="backhaul_gateway",
-    ports={"http": 8080},
-    env={
-        "BACKHAUL_GATEWAY_HOST": LOOPBACK,
-        "BACKHAUL_GATEWAY_PORT": "{http}",
-        "BACKHAUL_GATEWAY_ADMIN_TOKEN": "{admin_token}",
-        "BACKHAUL_GATEWAY_PUBLIC_BASE_URL": "http://" + LOOPBACK + ":{http}",
-        "BACKHAUL_GATEWAY_NORMALIZER_TARGET": LOOPBACK + ":{normalizer_grpc}",
-    },
-    http_port="http",
-    object_store_prefix="BACKHAUL_GATEWAY_OBJECT_STORE_",
-    grpc_tls=True,
-)
 
-NORMALIZER = ServiceSpec(
-    name="normalizer",
-    module="backhaul_normalizer",
-    ports={"grpc": 50051, "metrics": 9102},
-    env={
-        "BACKHAUL_NORMALIZER_GRPC_LISTEN": LOOPBACK + ":{grpc}",
-        "BACKHAUL_METRICS_HOST": LOOPBACK,
-        "BACKHAUL_METRICS_PORT": "{metrics}",
-    },
-    grpc_port="grpc",
-    grpc_tls=True,
-)
+def default_services(folder: Path = SERVICES) -> tuple[ServiceSpec, ...]:
+    """Every service of the repository, in the order of starting: those that others call first.
 
-# In the order of starting; stopping is the reverse. A new service is a new row.
-DEFAULT_SERVICES: tuple[ServiceSpec, ...] = (NORMALIZER, GATEWAY)
+    Each has the fields of its `ServiceSpec` in the table ``tool.backhaul.local`` of its pyproject.toml, but for the
+    name, which is its folder's, and the module. Raises `SettingError` for a key that is no such field.
+    """
+    specs = [_read(project) for project in folder.glob("*/pyproject.toml")]
+    return tuple(sorted(specs, key=lambda spec: (spec.http_port is not None, spec.name)))
+
+
+def _read(project: Path) -> ServiceSpec:
+    name = project.parent.name
+    table = tomllib.loads(project.read_text()).get("tool", {}).get("backhaul", {}).get("local", {})
+    if unknown := table.keys() - ({known.name for known in fields(ServiceSpec)} - {"name", "module"}):
+        raise SettingError(f"{project}: tool.backhaul.local knows no {', '.join(sorted(unknown))}.")
+    return ServiceSpec(name=name, module=f"backhaul_{name}", **table)
 
 
 class Service(Member):

@@ -8,24 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backhaul_local.errors import SettingError
-from backhaul_local.service import DEFAULT_SERVICES
+from backhaul_local.service import default_services
 from backhaul_local.stack import Credentials, ObjectStoreAccess, StackConfig
 
 SERVER_PORTS = {"nats": 4222, "mongo": 27017, "s3": 8333}
 
 _PORTS = "BACKHAUL_LOCAL_PORTS"
 _STORE = "BACKHAUL_GATEWAY_OBJECT_STORE_"
-# A service's own settings that are really the choice of a port; the stack must know it to ask for readiness there.
-_PORT_SETTINGS = {
-    "BACKHAUL_GATEWAY_PORT": "gateway_http",
-    "BACKHAUL_NORMALIZER_GRPC_LISTEN": "normalizer_grpc",
-}
 # Settings that mean nothing here: what `up` prints and the demo asks is about one port of the gateway, and one number
 # cannot be the metrics port of several processes on one machine.
 IGNORED = ("BACKHAUL_GATEWAY_ADMIN_HOST", "BACKHAUL_GATEWAY_ADMIN_PORT", "BACKHAUL_METRICS_PORT")
 # Settings that the stack acts on itself and hands to the services in its own words.
 _TAKEN = {
-    *_PORT_SETTINGS,
     _PORTS,
     *IGNORED,
     "BACKHAUL_NATS_URL",
@@ -53,7 +47,8 @@ class UpSettings:
             credentials = replace(credentials, admin_token=token)
         if keys := environ.get("BACKHAUL_SECRET_KEYS"):
             credentials = replace(credentials, secret_keys=[key.strip() for key in keys.split(",")])
-        passed_on = {key: value for key, value in environ.items() if key.startswith("BACKHAUL_") and key not in _TAKEN}
+        taken = _TAKEN | port_settings().keys()
+        passed_on = {key: value for key, value in environ.items() if key.startswith("BACKHAUL_") and key not in taken}
         return StackConfig(
             data_dir=self.data_dir,
             log_dir=self.data_dir / "logs",
@@ -97,7 +92,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
     parser.add_argument("--server-logs", action="store_true", help="show the servers' logs too, not only the services'")
     arguments = parser.parse_args(argv)
     ports = default_ports()
-    for setting, name in _PORT_SETTINGS.items():
+    for setting, name in port_settings().items():
         if value := environ.get(setting):
             ports[name] = _port(setting, value.rpartition(":")[2])
     chosen = [item for item in environ.get(_PORTS, "").split(",") if item.strip()]
@@ -117,8 +112,14 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
 
 def default_ports() -> dict[str, int]:
     """Every port of the local stack by name, with the number that it has unless told otherwise."""
-    services = {f"{spec.name}_{port}": number for spec in DEFAULT_SERVICES for port, number in spec.ports.items()}
+    services = {f"{spec.name}_{port}": number for spec in default_services() for port, number in spec.ports.items()}
     return {**services, **SERVER_PORTS}
+
+
+def port_settings() -> dict[str, str]:
+    """Services' own settings that only choose a port, with the port's name: the stack asks there for readiness."""
+    found = {setting: name for spec in default_services() for setting, name in spec.port_settings().items()}
+    return {setting: name for setting, name in found.items() if setting not in IGNORED}
 
 
 def _project_root() -> Path:

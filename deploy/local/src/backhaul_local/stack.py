@@ -21,7 +21,7 @@ from backhaul_local.mongod import MongoConfig, MongoServer
 from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
 from backhaul_local.ports import Band, PortClaim, choose_ports, ensure_free
-from backhaul_local.service import DEFAULT_SERVICES, Service, ServiceSpec, fill_in
+from backhaul_local.service import Service, ServiceSpec, default_services, fill_in
 
 M = TypeVar("M", bound=Member)
 
@@ -74,7 +74,7 @@ class StackConfig:
 
     data_dir: Path
     log_dir: Path | None = None
-    services: Sequence[ServiceSpec] = DEFAULT_SERVICES
+    services: Sequence[ServiceSpec] = field(default_factory=default_services)
     ports: Mapping[str, int] = field(default_factory=dict)
     nats_url: str | None = None
     mongo_uri: str | None = None
