@@ -91,7 +91,7 @@ async def test_jetstream_keeps_what_it_acknowledged(data_dir: Path, sync_always:
     await server.start()
     try:
         uri = server.uri
-        client = await nats.connect(uri)
+        client = await nats.connect(uri, connect_timeout=20)
         await client.jetstream().add_stream(StreamConfig(name="KEPT", subjects=["kept.>"]))
         # Near the limit, so that the size that was asked for is in effect too.
         await client.jetstream().publish("kept.a", b"x" * 7_900_000)
@@ -99,7 +99,7 @@ async def test_jetstream_keeps_what_it_acknowledged(data_dir: Path, sync_always:
         await server.kill()
         await server.restart()
         assert server.uri == uri
-        client = await nats.connect(uri)
+        client = await nats.connect(uri, connect_timeout=20)
         assert (await client.jetstream().stream_info("KEPT")).state.messages == 1
         await client.close()
         assert await server.stop()
