@@ -1,0 +1,1 @@
+"""Messages of a stream for one consumer, fairly."""
