@@ -1,0 +1,52 @@
+"""A typed client of Backhaul's HTTP API: what became of a tenant's messages, and the platform team's side."""
+
+from backhaul_client.admin import AdminClient, AsyncAdminClient, LimitsIn
+from backhaul_client.errors import (
+    BackhaulError,
+    ConflictError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    FieldError,
+    ForbiddenError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    ProblemError,
+    RateLimitedError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnexpectedAnswerError,
+    UnreachableError,
+)
+from backhaul_client.paging import AsyncRows, Page, Rows
+from backhaul_client.retries import Retries
+from backhaul_client.tenant import AsyncTenantClient, TenantClient
+
+__all__ = [
+    "AdminClient",
+    "AsyncAdminClient",
+    "AsyncRows",
+    "AsyncTenantClient",
+    "BackhaulError",
+    "ConflictError",
+    "DeadlineExceededError",
+    "FailedPreconditionError",
+    "FieldError",
+    "ForbiddenError",
+    "InternalError",
+    "InvalidArgumentError",
+    "LimitsIn",
+    "NotFoundError",
+    "Page",
+    "ProblemError",
+    "RateLimitedError",
+    "Retries",
+    "Rows",
+    "TenantClient",
+    "TooLargeError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnexpectedAnswerError",
+    "UnreachableError",
+]

@@ -1,0 +1,131 @@
+"""The platform team's side of the API: tenants, their credentials and their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
+from backhaul_client.models import Channel, IssuedKey, NewTenant, Tenant
+from backhaul_client.paging import Page
+from backhaul_client.transport import AsyncTransport, Transport
+
+
+class LimitsIn(TypedDict, total=False):
+    """The limits to set; those that are left out stay."""
+
+    requests_per_second: float
+    burst: int
+    max_body_bytes: int
+    reads_per_second: float
+    read_burst: int
+    concurrent_reads: int
+
+
+class _AdminCalls:
+    """The calls, once for both clients."""
+
+    _credential_header = "Authorization"
+    _credential_form = "Bearer {}"
+
+    @call
+    def create_tenant(
+        self, tenant_id: str, *, name: str, queue_path: str, limits: LimitsIn | None = None
+    ) -> Call[NewTenant]:
+        """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
+        body = {"id": tenant_id, "name": name, "queue_path": queue_path, "limits": limits or {}}
+        return Call(method="POST", path=path(*_TENANTS), body=body, answer=of(NewTenant))
+
+    @rows
+    def tenants(self, *, page_size: int = 100, cursor: str = "") -> Call[Page[Tenant]]:
+        """All tenants by id."""
+        return Call(
+            path=path(*_TENANTS), params=given(limit=page_size, cursor=cursor), answer=page_of("tenants", Tenant)
+        )
+
+    @call
+    def tenant(self, tenant_id: str) -> Call[Tenant]:
+        """One tenant."""
+        return Call(path=path(*_TENANTS, tenant_id), answer=of(Tenant))
+
+    @call
+    def change_tenant(
+        self,
+        tenant_id: str,
+        *,
+        name: str | None = None,
+        status: Literal["active", "suspended"] | None = None,
+        limits: LimitsIn | None = None,
+    ) -> Call[Tenant]:
+        """Change what is given."""
+        body = _given(name=name, status=status, limits=limits)
+        return Call(method="PATCH", path=path(*_TENANTS, tenant_id), body=body, answer=of(Tenant))
+
+    @call
+    def delete_tenant(self, tenant_id: str, *, purge: bool = False, registration: str = "") -> Call[Tenant | None]:
+        """Delete a tenant; with ``purge`` with all its data, which cannot be taken back.
+
+        Returns None when it is gone, and the tenant while it is being deleted: it is gone when ``tenant`` raises
+        NotFoundError. With ``registration`` only that life of the id is deleted.
+        """
+        return Call(
+            method="DELETE",
+            path=path(*_TENANTS, tenant_id),
+            params=given(purge=purge, registration=registration),
+            answer=lambda body: of(Tenant)(body) if body else None,
+        )
+
+    @call
+    def add_key(self, tenant_id: str, kind: Literal["api", "ingest"] = "api") -> Call[IssuedKey]:
+        """One more API key or ingest token; the others stay valid."""
+        return Call(method="POST", path=path(*_TENANTS, tenant_id, "keys"), body={"kind": kind}, answer=of(IssuedKey))
+
+    @call
+    def delete_key(self, tenant_id: str, key_id: str) -> Call[None]:
+        """Revoke a key or token."""
+        return Call(method="DELETE", path=path(*_TENANTS, tenant_id, "keys", key_id), answer=nothing)
+
+    @call
+    def channels(self, tenant_id: str) -> Call[tuple[Channel, ...]]:
+        """A tenant's channels."""
+        return Call(path=path(*_TENANTS, tenant_id, "channels"), answer=all_of("channels", Channel))
+
+    @call
+    def channel(self, tenant_id: str, label: str) -> Call[Channel]:
+        """One channel."""
+        return Call(path=path(*_TENANTS, tenant_id, "channels", label), answer=of(Channel))
+
+    @call
+    def put_channel(
+        self,
+        tenant_id: str,
+        label: str,
+        *,
+        provider: str | None = None,
+        secrets: Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        verification: Literal["enforce", "observe", "off"] | None = None,
+    ) -> Call[Channel]:
+        """Create a channel, or change what is given of it. ``secrets`` are all that are valid from now on."""
+        body = _given(provider=provider, secrets=secrets, settings=settings, verification=verification)
+        return Call(method="PUT", path=path(*_TENANTS, tenant_id, "channels", label), body=body, answer=of(Channel))
+
+    @call
+    def delete_channel(self, tenant_id: str, label: str) -> Call[None]:
+        """Remove a channel. What it brought stays."""
+        return Call(method="DELETE", path=path(*_TENANTS, tenant_id, "channels", label), answer=nothing)
+
+
+_TENANTS = ("admin", "v1", "tenants")
+
+
+def _given(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class AdminClient(_AdminCalls, Transport):
+    """``with AdminClient("https://callbacks.example.com", admin_token) as platform``. May be shared by threads."""
+
+
+class AsyncAdminClient(_AdminCalls, AsyncTransport):
+    """``async with AsyncAdminClient("https://callbacks.example.com", admin_token) as platform``."""

@@ -1,0 +1,155 @@
+"""A call as a value, and the decorators that make a method of it for blocking and for asynchronous clients alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from backhaul_client.errors import UnexpectedAnswerError
+from backhaul_client.models import decoded
+from backhaul_client.paging import AsyncRows, Page, Rows
+
+if TYPE_CHECKING:
+    from backhaul_client.transport import AsyncTransport, Transport
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T]):
+    """One request, and how its answer is read. ``body`` may hold secrets, so it is not shown."""
+
+    path: str
+    answer: Callable[[bytes], T]
+    method: str = "GET"
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: object | None = field(default=None, repr=False)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing, so that it may be repeated."""
+        return self.method == "GET"
+
+    def with_cursor(self, cursor: str) -> Self:
+        """The same call for the page that ``cursor`` leads to."""
+        return replace(self, params={**self.params, "cursor": cursor}) if cursor else self
+
+    def read(self, response: httpx.Response) -> T:
+        """The answer's value; ``UnexpectedAnswerError`` where it has another form."""
+        try:
+            if not response.is_success:
+                raise ValueError(f"status {response.status_code}")  # noqa: TRY301 - told with the other reasons below
+            return self.answer(response.content)
+        except (ValueError, msgspec.MsgspecError) as exc:
+            raise UnexpectedAnswerError(f"{self.method} {self.path}: {exc}") from exc
+
+
+class call(Generic[P, T]):  # noqa: N801 - used as a decorator
+    """``@call`` on a method that returns a ``Call[T]``: blocking clients return T, asynchronous ones await it."""
+
+    def __init__(self, build: Callable[Concatenate[Any, P], Call[T]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    @overload
+    def __get__(self, client: Transport, owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+        if client is None:
+            return self
+
+        def send(*args: P.args, **kwargs: P.kwargs) -> T | Coroutine[Any, Any, T]:
+            return client.send(self._build(client, *args, **kwargs))
+
+        return update_wrapper(send, self._build)
+
+
+class rows(Generic[P, T]):  # noqa: N801 - used as a decorator
+    """``@rows`` on a method that returns a ``Call[Page[T]]``: the rows of all pages, asked for as they are needed."""
+
+    def __init__(self, build: Callable[Concatenate[Any, P], Call[Page[T]]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    @overload
+    def __get__(self, client: Transport, owner: type) -> Callable[P, Rows[T]]: ...
+    @overload
+    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, AsyncRows[T]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+        if client is None:
+            return self
+
+        def iterate(*args: P.args, **kwargs: P.kwargs) -> Rows[T] | AsyncRows[T]:
+            first = self._build(client, *args, **kwargs)
+            return client.rows(first)
+
+        return update_wrapper(iterate, self._build)
+
+
+def of(kind: type[T]) -> Callable[[bytes], T]:
+    """Reads an answer that is one ``kind``."""
+    return lambda body: decoded(body, kind)
+
+
+class _Paged(msgspec.Struct):
+    next_cursor: str | None = None
+
+
+def page_of(name: str, kind: type[T]) -> Callable[[bytes], Page[T]]:
+    """Reads a page whose rows, of ``kind``, stand under ``name``."""
+
+    def read(body: bytes) -> Page[T]:
+        parts = decoded(body, dict[str, msgspec.Raw])
+        if name not in parts:
+            raise ValueError(f"there is no {name}")
+        found: tuple[T, ...] = decoded(parts[name], tuple[kind, ...])  # type: ignore[valid-type]  # known when it runs
+        return Page(found, decoded(body, _Paged).next_cursor or "")
+
+    return read
+
+
+def all_of(name: str, kind: type[T]) -> Callable[[bytes], tuple[T, ...]]:
+    """Reads rows that come without pages."""
+    page = page_of(name, kind)
+    return lambda body: page(body).rows
+
+
+def nothing(_: bytes) -> None:
+    """Reads an answer without content."""
+
+
+def path(*parts: str) -> str:
+    """A path with each of ``parts`` escaped; ValueError for an empty one, which would lead elsewhere."""
+    if not all(parts):
+        raise ValueError("An id or a label is empty.")
+    # A segment of dots alone would be taken for a step upwards, by clients and by proxies.
+    return "/" + "/".join(part.replace(".", "%2E") if not part.strip(".") else quote(part, safe="") for part in parts)
+
+
+def given(**params: str | int | bool | datetime | None) -> dict[str, str]:
+    """The parameters that say something, as they are sent: None and empty texts are left out. A trailing underscore
+    of a name, which keeps it apart from a keyword, is dropped."""
+    return {name.rstrip("_"): _text(name, value) for name, value in params.items() if value not in (None, "")}
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{name.rstrip('_')} has no time zone: use datetime(…, tzinfo=UTC).")
+        return value.astimezone(UTC).isoformat()
+    return str(value)

@@ -1,0 +1,280 @@
+"""What the API answers, as values.
+
+Fields that a newer service adds are ignored. Kinds, states and other words are plain texts, so that a new word is no
+error: compare them with those that you know, and pass over the rest. Times are in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Secret(str):
+    """A text that does not show itself in logs: ``str`` in every way but for its ``repr``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """One custom parameter, attribute or header; names may repeat."""
+
+    name: str
+    value: str
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One fact that a provider told. Of two with one ``id`` the higher ``revision`` counts. ``data`` is the provider's
+    own event: its JSON, a form's fields, or base64, as ``data_format`` says."""
+
+    id: str
+    channel: str
+    provider: str
+    kind: str
+    provider_status: str
+    message_id: str
+    recipient: str
+    sender: str
+    communication_id: str
+    error_code: str
+    error_text: str
+    text: str
+    occurred_at: datetime | None
+    occurred_at_basis: str | None
+    received_at: datetime | None
+    source: str
+    verification: str
+    invalid_recipient: bool
+    by_machine: bool
+    revision: int
+    references: tuple[str, ...]
+    vars: tuple[Pair, ...]
+    attributes: tuple[Pair, ...]
+    data_format: str
+    data: Any
+    callback_id: str
+    traceparent: str
+
+    def attribute(self, name: str) -> str:
+        """The first attribute of that name; empty where there is none."""
+        return next((pair.value for pair in self.attributes if pair.name == name), "")
+
+
+class Engagement(msgspec.Struct, frozen=True, kw_only=True):
+    """Openings and clicks, by people and by machines. ``unique_…`` counts messages: of one message, 0 or 1."""
+
+    opened: int
+    opened_by_machine: int
+    unique_opened: int
+    clicked: int
+    clicked_by_machine: int
+    unique_clicked: int
+
+
+class MessageSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What was sent to one recipient. ``fulfilment_state`` is None for what counts as nothing, such as a reply."""
+
+    channel: str
+    message_id: str
+    provider: str
+    state: str
+    fulfilment_state: str | None
+    recipient: str
+    sender: str
+    communication_id: str
+    error_code: str
+    error_text: str
+    event_count: int
+    engagement: Engagement
+    references: tuple[str, ...]
+    created_at: datetime | None
+    last_event_at: datetime | None
+
+
+class Message(MessageSummary, frozen=True, kw_only=True):
+    """With its timeline, in the order of happening; ``vars`` are those of all its events."""
+
+    vars: tuple[Pair, ...]
+    timeline: tuple[Event, ...]
+    timeline_truncated: bool
+
+
+class Communication(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one sending: messages by fulfilment state, events by kind."""
+
+    id: str
+    fulfilment: Mapping[str, int]
+    events: Mapping[str, int]
+    messages: int
+    engagement: Engagement
+    created_at: datetime | None
+    last_event_at: datetime | None
+
+
+class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What could not be read, and why. ``state`` is ``open``, ``replayed`` or ``discarded``."""
+
+    id: str
+    channel: str
+    provider: str
+    state: str
+    reason: str
+    occurrences: int
+    first_seen_at: datetime | None
+    last_seen_at: datetime | None
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider's request as it arrived. ``body_base64`` is exact, ``body_text`` what can be read of it."""
+
+    id: str
+    method: str
+    url: str
+    headers: tuple[Pair, ...]
+    body_base64: str
+    body_text: str
+    received_at: datetime | None
+    source: str
+    verification: str
+    traceparent: str
+
+
+class DeadLetter(DeadLetterSummary, frozen=True, kw_only=True):
+    """With its callback, whose body is cut down to the part that was refused."""
+
+    callback: Callback | None
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """The service is accessible."""
+
+    status: str
+    version: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One part that a channel depends on. ``state`` is ``OK`` or ``Error``; ``detail`` says what is wrong."""
+
+    state: str
+    detail: str | None = None
+
+
+class ObjectStoragePart(Part, frozen=True, kw_only=True):
+    """Object storage; in Error where it is not configured."""
+
+    configured: bool
+
+
+class CallbacksPart(Part, frozen=True, kw_only=True):
+    """When the channel's last callback was stored; None where the log holds none."""
+
+    last_seen_at: datetime | None
+
+
+class VerificationPart(Part, frozen=True, kw_only=True):
+    """``refused`` counts requests whose signature was bad, at this process of the gateway since it started."""
+
+    mode: str
+    secret_count: int
+    refused: int
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """Every part of a channel's state."""
+
+    queue: Part
+    store: Part
+    object_storage: ObjectStoragePart
+    callbacks: CallbacksPart
+    verification: VerificationPart
+
+
+class ChannelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """``Error`` when any part is."""
+
+    state: str
+    channel: str
+    provider: str
+    parts: Parts
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant may ask of the gateway."""
+
+    requests_per_second: float
+    burst: int
+    max_body_bytes: int
+    reads_per_second: float
+    read_burst: int
+    concurrent_reads: int
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential without its text. ``kind`` is ``api`` or ``ingest``."""
+
+    id: str
+    kind: str
+    created_at: datetime
+
+
+class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new credential. ``key`` is never shown again."""
+
+    id: str
+    kind: str
+    key: Secret
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's channel without its secrets."""
+
+    label: str
+    key: str
+    provider: str
+    secret_count: int
+    settings: Mapping[str, Any]
+    verification: str
+    updated_at: datetime
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant. ``registration`` is one life of its id, and stands in each of its events."""
+
+    id: str
+    registration: str
+    name: str
+    queue_path: str
+    status: str
+    deleting_since: datetime | None
+    limits: Limits
+    keys: tuple[Key, ...]
+    channels: tuple[Channel, ...]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewTenant(Tenant, frozen=True, kw_only=True):
+    """With its first credentials, which are never shown again."""
+
+    api_key: Secret
+    ingest_token: Secret
+
+
+def decoded(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """The ``kind`` that a JSON body holds; msgspec.MsgspecError where it does not."""
+    return msgspec.json.decode(body, type=kind, dec_hook=_secret)
+
+
+def _secret(kind: type, value: object) -> Any:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise TypeError(f"a {kind.__name__} was expected, which {type(value).__name__} is not")

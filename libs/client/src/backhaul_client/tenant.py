@@ -1,0 +1,141 @@
+"""A tenant's side of the API: what became of its messages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from backhaul_client.calls import Call, call, given, of, page_of, path, rows
+from backhaul_client.models import (
+    Access,
+    ChannelStatus,
+    Communication,
+    DeadLetter,
+    DeadLetterSummary,
+    Event,
+    Message,
+    MessageSummary,
+)
+from backhaul_client.paging import Page
+from backhaul_client.transport import AsyncTransport, Transport
+
+_PAGE = 100
+
+
+class _TenantCalls:
+    """The calls, once for both clients."""
+
+    _credential_header = "X-Api-Key"
+
+    @call
+    def test(self) -> Call[Access]:
+        """Whether the service is there, and its version."""
+        return Call(path="/api/test", answer=of(Access))
+
+    @call
+    def channel_status(self, label: str) -> Call[ChannelStatus]:
+        """Whether a channel works, part by part."""
+        return Call(path="/api/status", params=given(channelLabel=label), answer=of(ChannelStatus))
+
+    @call
+    def message(self, channel: str, message_id: str) -> Call[Message]:
+        """State and timeline of one message, by its id or by a reference that it alone has."""
+        return Call(path=path("v1", "messages", channel, message_id), answer=of(Message))
+
+    @rows
+    def messages(
+        self,
+        *,
+        channel: str = "",
+        message_id: str = "",
+        state: str = "",
+        fulfilment_state: str = "",
+        recipient: str = "",
+        communication: str = "",
+        error_code: str = "",
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        page_size: int = _PAGE,
+        cursor: str = "",
+    ) -> Call[Page[MessageSummary]]:
+        """Messages by the arrival of their first callback, newest first. ``from_`` and ``to`` bound that arrival;
+        ``message_id`` is an id or a reference."""
+        params = given(
+            channel=channel,
+            message_id=message_id,
+            state=state,
+            fulfilment_state=fulfilment_state,
+            recipient=recipient,
+            communication=communication,
+            error_code=error_code,
+            from_=from_,
+            to=to,
+            limit=page_size,
+            cursor=cursor,
+        )
+        return Call(path="/v1/messages", params=params, answer=page_of("messages", MessageSummary))
+
+    @rows
+    def events(
+        self,
+        *,
+        channel: str = "",
+        kind: str = "",
+        message_id: str = "",
+        recipient: str = "",
+        communication: str = "",
+        error_code: str = "",
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        page_size: int = _PAGE,
+        cursor: str = "",
+    ) -> Call[Page[Event]]:
+        """Events by arrival, newest first. ``from_`` and ``to`` bound the arrival; ``message_id`` needs ``channel``."""
+        params = given(
+            channel=channel,
+            kind=kind,
+            message_id=message_id,
+            recipient=recipient,
+            communication=communication,
+            error_code=error_code,
+            from_=from_,
+            to=to,
+            limit=page_size,
+            cursor=cursor,
+        )
+        return Call(path="/v1/events", params=params, answer=page_of("events", Event))
+
+    @call
+    def communication(self, communication_id: str) -> Call[Communication]:
+        """Counts of one sending."""
+        return Call(path=path("v1", "communications", communication_id), answer=of(Communication))
+
+    @rows
+    def dead_letters(
+        self, *, channel: str = "", state: str = "", page_size: int = _PAGE, cursor: str = ""
+    ) -> Call[Page[DeadLetterSummary]]:
+        """What could not be read, newest first."""
+        params = given(channel=channel, state=state, limit=page_size, cursor=cursor)
+        return Call(path="/v1/dead-letters", params=params, answer=page_of("dead_letters", DeadLetterSummary))
+
+    @call
+    def dead_letter(self, dead_letter_id: str) -> Call[DeadLetter]:
+        """One dead letter with its callback."""
+        return Call(path=path("v1", "dead-letters", dead_letter_id), answer=of(DeadLetter))
+
+    @call
+    def replay_dead_letter(self, dead_letter_id: str) -> Call[DeadLetter]:
+        """Send it through once more."""
+        return Call(method="POST", path=path("v1", "dead-letters", dead_letter_id, "replay"), answer=of(DeadLetter))
+
+    @call
+    def discard_dead_letter(self, dead_letter_id: str) -> Call[DeadLetter]:
+        """Close it without processing it."""
+        return Call(method="POST", path=path("v1", "dead-letters", dead_letter_id, "discard"), answer=of(DeadLetter))
+
+
+class TenantClient(_TenantCalls, Transport):
+    """``with TenantClient("https://callbacks.example.com", api_key) as backhaul``. May be shared by threads."""
+
+
+class AsyncTenantClient(_TenantCalls, AsyncTransport):
+    """``async with AsyncTenantClient("https://callbacks.example.com", api_key) as backhaul``."""

@@ -1,0 +1,168 @@
+"""How a call gets to the gateway: the blocking and the asynchronous half of every client, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+
+from backhaul_client.calls import Call
+from backhaul_client.errors import UnreachableError, problem_of
+from backhaul_client.paging import AsyncRows, Page, Rows
+from backhaul_client.retries import Retries, Tries
+
+T = TypeVar("T")
+H = TypeVar("H", httpx.Client, httpx.AsyncClient)
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_TIMEOUT_S = 10.0
+
+
+class _Shared:
+    """What both halves do alike: requests, and what their outcome means."""
+
+    _credential_header: str
+    """The header that carries the credential; ``{}`` of its value is where the credential goes."""
+    _credential_form = "{}"
+
+    def __init__(self, base_url: str, credential: str, retries: Retries | None) -> None:
+        # What no header can hold is refused here: the error of whoever sends it would show the credential.
+        if not credential or not credential.isascii() or not credential.isprintable() or " " in credential:
+            raise ValueError("The credential is empty, or holds a character that none has, such as a line's end.")
+        self.base_url = base_url.rstrip("/")
+        self._headers = {
+            self._credential_header: self._credential_form.format(credential),
+            "Accept": "application/json",
+            "User-Agent": "backhaul-client",
+        }
+        self._retries = retries or Retries()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"
+
+    def _request(self, http: H, call: Call[Any]) -> httpx.Request:
+        headers, content = self._headers, None
+        if call.body is not None:
+            headers, content = {**headers, "Content-Type": "application/json"}, msgspec.json.encode(call.body)
+        return http.build_request(
+            call.method, self.base_url + call.path, params=call.params, headers=headers, content=content
+        )
+
+    def _tries(self, call: Call[Any]) -> Tries:
+        return Tries(self._retries, reads=call.reads)
+
+    @staticmethod
+    def _pause_after(tries: Tries, call: Call[Any], outcome: httpx.Response | httpx.TransportError) -> float | None:
+        """Seconds until the next try; None where ``outcome`` is the answer; raises what is final."""
+        if isinstance(outcome, httpx.TransportError):
+            error = UnreachableError(f"{call.method} {call.path}: {type(outcome).__name__}: {outcome}")
+            error.__cause__ = outcome
+            return tries.pause_after(error, sent=not isinstance(outcome, _NEVER_SENT))
+        if outcome.status_code < 400:
+            return None
+        return tries.pause_after(problem_of(outcome), sent=True)
+
+
+class Transport(_Shared):
+    """The blocking half."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credential: str,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        retries: Retries | None = None,
+        http: httpx.Client | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """``base_url`` is the gateway's. ``timeout_s`` bounds connecting, and each silence of an answer. ``http`` is a
+        client of your own, for proxies and certificates: its timeouts then hold, and you close it."""
+        super().__init__(base_url, credential, retries)
+        self._owned = http is None
+        self._http = http if http is not None else httpx.Client(timeout=timeout_s)
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, unless they are your own client's."""
+        if self._owned:
+            self._http.close()
+
+    def send(self, call: Call[T]) -> T:
+        """The value of the answer. Raises a ``BackhaulError``."""
+        request, tries = self._request(self._http, call), self._tries(call)
+        while True:
+            outcome: httpx.Response | httpx.TransportError
+            try:
+                outcome = self._http.send(request)
+            except httpx.TransportError as exc:
+                outcome = exc
+            pause_s = self._pause_after(tries, call, outcome)
+            if pause_s is None:
+                assert isinstance(outcome, httpx.Response)  # noqa: S101 - whatever else has no answer has raised
+                return call.read(outcome)
+            self._sleep(pause_s)
+
+    def rows(self, first: Call[Page[T]]) -> Rows[T]:
+        """The rows of all pages, from the first one on."""
+        return Rows(lambda cursor: self.send(first.with_cursor(cursor)), first.params.get("cursor", ""))
+
+
+class AsyncTransport(_Shared):
+    """The asynchronous half."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credential: str,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        retries: Retries | None = None,
+        http: httpx.AsyncClient | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """As of the blocking half."""
+        super().__init__(base_url, credential, retries)
+        self._owned = http is None
+        self._http = http if http is not None else httpx.AsyncClient(timeout=timeout_s)
+        self._sleep = sleep
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections, unless they are your own client's."""
+        if self._owned:
+            await self._http.aclose()
+
+    async def send(self, call: Call[T]) -> T:
+        """The value of the answer. Raises a ``BackhaulError``."""
+        request, tries = self._request(self._http, call), self._tries(call)
+        while True:
+            outcome: httpx.Response | httpx.TransportError
+            try:
+                outcome = await self._http.send(request)
+            except httpx.TransportError as exc:
+                outcome = exc
+            pause_s = self._pause_after(tries, call, outcome)
+            if pause_s is None:
+                assert isinstance(outcome, httpx.Response)  # noqa: S101 - whatever else has no answer has raised
+                return call.read(outcome)
+            await self._sleep(pause_s)
+
+    def rows(self, first: Call[Page[T]]) -> AsyncRows[T]:
+        """The rows of all pages, from the first one on."""
+        return AsyncRows(lambda cursor: self.send(first.with_cursor(cursor)), first.params.get("cursor", ""))

@@ -1,0 +1,163 @@
+"""The client of libs/client against a running gateway: the README's programs, and its models against the OpenAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import sys
+from asyncio.subprocess import PIPE
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+import httpx
+import msgspec
+import pytest
+from backhaul_client import AdminClient, NotFoundError, TenantClient, admin, models, tenant
+from backhaul_client.calls import call, rows
+from simulators.waiting import until
+
+if TYPE_CHECKING:
+    from backhaul_local.stack import Stack
+    from simulators.people import Town
+
+README = Path(__file__).parents[2] / "libs" / "client" / "README.md"
+SCHEMAS = {
+    "AccessOut": models.Access,
+    "StatusOut": models.ChannelStatus,
+    "EventOut": models.Event,
+    "MessageSummary": models.MessageSummary,
+    "MessageOut": models.Message,
+    "CommunicationOut": models.Communication,
+    "DeadLetterSummary": models.DeadLetterSummary,
+    "DeadLetterOut": models.DeadLetter,
+    "TenantOut": models.Tenant,
+    "NewTenantOut": models.NewTenant,
+    "ChannelOut": models.Channel,
+    "IssuedKeyOut": models.IssuedKey,
+}
+FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents")
+"""Paths for machines that watch, and for providers."""
+
+
+async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, installation: Stack) -> None:
+    person = await town.platform.register()
+    address = person.address("Twilio", communicationId="spring-sale")
+    for post in (
+        person.twilio.status(address, "SM0001", "sent"),
+        person.twilio.status(address, "SM0001", "failed", ErrorCode="30006"),
+        person.twilio.form(address, {"EventType": "onMessageAdd", "ConversationSid": "CH1"}),
+    ):
+        assert (await person.send(post)).status_code == 200
+    await person.message_with("twilio", "SM0001", 2)
+
+    async def dead() -> bool:
+        return bool(await person.rows("dead-letters"))
+
+    await until("the dead letter", dead)
+    programs = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    environ = {
+        "BACKHAUL_URL": installation.gateway_url,
+        "BACKHAUL_API_KEY": person.api_key,
+        "BACKHAUL_ADMIN_TOKEN": installation.admin_token,
+    }
+    shown = []
+    for program in programs:
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, env=environ, stdout=PIPE, stderr=PIPE
+        )
+        out, err = await running.communicate()
+        assert (running.returncode, err.decode()) == (0, "")
+        shown.append(out.decode())
+    blocking, asynchronous, team = shown
+    assert re.fullmatch(
+        r"failed since .*\nsent sent \nfailed failed 30006\n\+15005550001 30006 .+\n404 not_found\n", blocking
+    )
+    assert asynchronous.startswith("1 messages: {'Queued': 0,")
+    assert "Twilio's conversations" in asynchronous
+    assert "api_key=Secret('…')" in team
+    assert "globex active ['Twilio']" in team
+    await town.platform.call("DELETE", "/globex")
+
+
+@pytest.fixture
+def openapi(installation: Stack) -> dict[str, Any]:
+    document: dict[str, Any] = httpx.get(f"{installation.gateway_url}/openapi.json").json()
+    return document
+
+
+def test_it_has_a_method_for_each_operation_with_each_parameter(openapi: dict[str, Any]) -> None:
+    """What a call sends is what the OpenAPI document lists, and no operation lacks a method."""
+    offered: dict[tuple[str, str], set[str]] = {}
+    for path, operations in openapi["paths"].items():
+        if not FOR_OTHERS.fullmatch(path):
+            for method, operation in operations.items():
+                parameters = {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"}
+                offered[method.upper(), re.sub(r"\{.*?\}", "x", path)] = parameters
+    made = {}
+    for calls in (tenant.TenantClient, admin.AdminClient):
+        for member in inspect.getmembers_static(calls, lambda one: isinstance(one, call | rows)):
+            build = member[1]._build
+            arguments = {name: _any(hint) for name, hint in get_type_hints(build).items() if name != "return"}
+            one = build(None, **arguments)
+            made[one.method, one.path] = set(one.params) - {""}
+    assert made == offered
+
+
+def _any(hint: Any) -> Any:
+    """A value that a parameter of that type may have, and that is sent."""
+    for kind in get_args(hint) or (hint,):
+        if kind is datetime:
+            return datetime.fromisoformat("2026-11-01T00:00:00Z")
+        if kind in (int, bool):
+            return kind(1)
+    return "x"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_its_models_have_every_field(openapi: dict[str, Any], name: str) -> None:
+    _compare(openapi["components"]["schemas"], name, SCHEMAS[name])
+
+
+def _compare(schemas: dict[str, Any], name: str, model: type[msgspec.Struct]) -> None:
+    properties = schemas[name]["properties"]
+    fields = {field.name: field for field in msgspec.structs.fields(model)}
+    assert fields.keys() == properties.keys()
+    for key, schema in properties.items():
+        inner = [kind for kind in (fields[key].type, *get_args(fields[key].type)) if _is_model(kind)]
+        references = re.findall(r"#/components/schemas/(\w+)", str(schema))
+        assert bool(inner) == bool(references and "properties" in schemas[references[0]]), key
+        if inner:
+            _compare(schemas, references[0], inner[0])
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+async def test_the_platform_teams_calls_do_what_they_say(town: Town, installation: Stack) -> None:
+    def work(tenant_id: str) -> None:
+        with AdminClient(installation.gateway_url, installation.admin_token) as team:
+            made = team.create_tenant(tenant_id, name="One", queue_path=tenant_id)
+            assert team.put_channel(tenant_id, "Twilio", secrets=["one", "two"]).secret_count == 2
+            assert team.put_channel(tenant_id, "Twilio", verification="off").secret_count == 2
+            assert team.channel(tenant_id, "twilio").verification == "off"
+            assert [channel.key for channel in team.channels(tenant_id)] == ["twilio"]
+            changed = team.change_tenant(tenant_id, name="Two", limits={"burst": 7})
+            assert (changed.name, changed.limits.burst, changed.status) == ("Two", 7, "active")
+            key = team.add_key(tenant_id)
+            with TenantClient(installation.gateway_url, key.key) as own:
+                assert own.channel_status("Twilio").parts.verification.mode == "off"
+                assert list(own.messages()) == []
+            team.delete_key(tenant_id, key.id)
+            assert key.id not in [one.id for one in team.tenant(tenant_id).keys]
+            assert tenant_id in [one.id for one in team.tenants(page_size=1)]
+            team.delete_channel(tenant_id, "Twilio")
+            with pytest.raises(NotFoundError):
+                team.delete_tenant(tenant_id, registration=f"{made.registration}x")
+            assert team.delete_tenant(tenant_id) is None
+            with pytest.raises(NotFoundError):
+                team.tenant(tenant_id)
+
+    await asyncio.to_thread(work, "by-the-client")
