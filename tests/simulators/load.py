@@ -135,13 +135,21 @@ class Load:
             self.repeated_posts += len(self.answered) == known
         async with self._progress:
             self.accepted_posts += delivery.accepted
-            self.failures.update(outcome for outcome in delivery.outcomes if outcome != ACCEPTED)
             self._progress.notify_all()
 
     def _deliver(self, wire: Wire, job: _Job) -> Awaitable[Delivery]:
+        async def once(post: Post) -> int | str:
+            outcome = await wire.once(post)
+            if outcome != ACCEPTED:
+                # At once: the provider may try again for a while before the delivery is over.
+                async with self._progress:
+                    self.failures[outcome] += 1
+                    self._progress.notify_all()
+            return outcome
+
         if job.channel == "sendgrid":
-            return job.tenant.sendgrid.deliver(wire.once, job.post)
-        return job.tenant.twilio.deliver(wire.once, job.post, job.rules)
+            return job.tenant.sendgrid.deliver(once, job.post)
+        return job.tenant.twilio.deliver(once, job.post, job.rules)
 
     def _endless(self) -> Iterator[_Job]:
         """Jobs out of order and some of them repeatedly, a few of them much later."""
