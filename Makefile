@@ -44,11 +44,12 @@ endif
 test-pythons: $(STAMP) ## Run the tests that need no server on every other supported Python that this machine has
 	sh tools/test_pythons.sh
 
-lint: $(STAMP) ## ruff, mypy, import-linter, and the checks of the contracts and the documents
+lint: $(STAMP) ## ruff, mypy, import-linter, deptry, and the checks of the contracts and the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/python tools/lint_imports.py
+	sh tools/check_dependencies.sh
 	$(BIN)/python tools/check_proto.py
 	$(BIN)/python tools/check_docs.py
 	sh tools/buf.sh

@@ -32,10 +32,11 @@ def tree(tmp_path: Path) -> Path:
     """A copy of the repository, with one folder more under services/."""
     kept = shutil.ignore_patterns(".*", "__pycache__", "tests", "bench", "docs")
     copy = Path(shutil.copytree(ROOT, tmp_path / "repository", ignore=kept))
+    (copy / ".venv").symlink_to(ROOT / ".venv")
     package = copy / "services/tally/src/backhaul_tally"
     package.mkdir(parents=True)
     (copy / "services/tally/pyproject.toml").write_text(PROJECT)
-    (package / "__init__.py").write_text('"""Counts."""\n')
+    (package / "__init__.py").write_text('"""Counts."""\n\nfrom backhaul_common import ids as ids\n')
     (copy / "services/left_over/__pycache__").mkdir(parents=True)  # What another branch had.
     return copy
 
@@ -68,6 +69,19 @@ def test_lint_holds_it_to_the_house_s_import_rules(tree: Path) -> None:
     assert broken.returncode == 1
     assert "Services do not import services, and nothing imports a service BROKEN" in broken.stdout
     assert "Services do not import the local stack BROKEN" in broken.stdout
+
+
+def test_lint_compares_what_it_declares_with_what_it_imports(tree: Path) -> None:
+    project, check = tree / "services/tally/pyproject.toml", ("sh", "tools/check_dependencies.sh")
+    assert run(tree, *check).returncode == 0
+    (tree / "services/tally/src/backhaul_tally/app.py").write_text("import orjson\n")
+    project.write_text(project.read_text().replace('["backhaul-common"]', '["backhaul-common", "minio"]'))
+    broken = run(tree, *check)
+    assert broken.returncode == 1
+    assert broken.stdout.startswith("services/tally:\n")
+    assert "'orjson' imported but" in broken.stdout
+    assert "'minio' defined as a dependency but not used" in broken.stdout
+    assert broken.stdout.count("DEP0") == 2
 
 
 def test_setup_installs_it(tree: Path, tmp_path: Path) -> None:
