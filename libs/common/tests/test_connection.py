@@ -9,8 +9,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 import pytest
-from backhaul_common import connection, jetstream
-from backhaul_common.connection import (
+from backhaul_common import jetstream
+from backhaul_common.jetstream import connection
+from backhaul_common.jetstream.connection import (
     LAST_WORDS_S,
     MOST_OUTSTANDING_PINGS,
     PING_INTERVAL_S,
@@ -43,7 +44,7 @@ def linked(
     fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., AbstractAsyncContextManager[Linked]]:
     """``async with linked(buffer_while_away=…) as link``; pings come ten times as often as usual."""
-    monkeypatch.setattr(jetstream, "PING_INTERVAL_S", PING_INTERVAL_S / 10)
+    monkeypatch.setattr(connection, "PING_INTERVAL_S", PING_INTERVAL_S / 10)
 
     @asynccontextmanager
     async def run(*, buffer_while_away: bool = True) -> AsyncIterator[Linked]:
@@ -138,7 +139,7 @@ async def test_closing_does_not_wait_for_a_connection_that_is_silent(
     linked: Callable[..., AbstractAsyncContextManager[Linked]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "STUCK_S", 0.3)
-    monkeypatch.setattr(jetstream, "PING_INTERVAL_S", 60)
+    monkeypatch.setattr(connection, "PING_INTERVAL_S", 60)
     async with linked(buffer_while_away=False) as link:
         link.used.go_silent()
         for _ in range(90):

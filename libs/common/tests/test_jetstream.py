@@ -7,6 +7,7 @@ import asyncio
 import nats
 import pytest
 from backhaul_common import jetstream
+from backhaul_common.jetstream.streams import DUPLICATE_WINDOW_S
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM
 from backhaul_common.settings import CommonSettings
 from backhaul_local.nats_server import NatsServer
@@ -155,7 +156,7 @@ async def test_streams_are_made_once_and_changed_when_they_differ(fresh_nats: Na
         assert config.storage == StorageType.FILE
         assert config.max_age == 3600.5
         assert config.max_bytes == -1
-        assert config.duplicate_window == jetstream.DUPLICATE_WINDOW_S
+        assert config.duplicate_window == DUPLICATE_WINDOW_S
     await js.publish("callbacks.acme.twilio", b"kept")
 
     changes: asyncio.Queue[str] = asyncio.Queue()

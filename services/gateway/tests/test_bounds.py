@@ -187,7 +187,7 @@ async def test_a_server_that_takes_nothing_does_not_fill_the_memory(
     async with gateway_factory(fresh_nats.uri, gateway_publish_timeout_s=0.3) as gateway:
         tenant = await gateway.tenant()
         await gateway.channel(verification="off")
-        client = gateway.publisher._client
+        client = gateway.publisher.client
         assert client is not None
         fresh_nats.pause()
         for _ in range(8):

@@ -12,7 +12,7 @@ import pytest
 from backhaul_common.errors import unavailable
 from backhaul_common.lifecycle import cancel
 from backhaul_common.tenants import Tenant
-from backhaul_gateway import removal as removal_module
+from backhaul_gateway.admin import removal as removal_module
 from backhaul_gateway.admin.removal import MARGIN_S, TenantRemoval, longest_transaction_s
 from structlog.testing import capture_logs
 

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from backhaul_common import jetstream
-from backhaul_common.connection import PING_INTERVAL_S
+from backhaul_common.jetstream import connection
+from backhaul_common.jetstream.connection import PING_INTERVAL_S
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.proxy import SilentProxy
 
@@ -21,7 +21,7 @@ BODY = 900_000
 async def test_callbacks_are_taken_again_over_another_address(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch, unsent: int
 ) -> None:
-    monkeypatch.setattr(jetstream, "PING_INTERVAL_S", PING_INTERVAL_S / 10)
+    monkeypatch.setattr(connection, "PING_INTERVAL_S", PING_INTERVAL_S / 10)
     async with (
         SilentProxy(fresh_nats.port) as one,
         SilentProxy(fresh_nats.port) as two,

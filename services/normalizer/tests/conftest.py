@@ -117,6 +117,12 @@ class Rig:
             await self.database[TENANTS_COLLECTION].replace_one({"_id": one.id}, one.to_document(), upsert=True)
             await self.nats.publish(TENANT_CHANGED_SUBJECT, one.id.encode())
 
+    async def publisher(self) -> jetstream.Publisher:
+        """Publishes over the test's own connection."""
+        made = jetstream.Publisher()
+        await made.attach(self.nats)
+        return made
+
     async def publish(self, of: Tenant, *callbacks: Callback) -> int:
         """Store ``callbacks`` in one message; its position in the stream."""
         ack = await self.nats.jetstream().publish(

@@ -88,8 +88,7 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
             await directory.refresh()
             store = MongoEventStore(rig.client, rig.database)
             await store.prepare()
-            inner = JetStreamPublisher(rig.nats, partial(owners, rig.database))
-            await inner.start()
+            inner = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
             feed = FairFeed(
                 rig.nats, rig.nats.jetstream(), directory, settings, Unowned(directory, Counter(MESSAGES_UNOWNED))
             )
@@ -196,8 +195,7 @@ async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_sam
         path = acme.queue_path
         await store.commit([one for each in both for one in normalizer.read(each, first + 1, path)], [])
         committed = await store.commit(list(normalizer.read(other, first, path)), [])
-        publisher = JetStreamPublisher(rig.nats, partial(owners, rig.database))
-        await publisher.start()
+        publisher = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
         await publisher.publish(committed.outgoing, "")
         async with consuming(rig):
             await rig.drained()

@@ -26,8 +26,7 @@ async def test_what_is_gone_by_the_time_of_the_publish_is_left_out(rig_factory: 
         doomed = make.tenant("doomed").model_copy(update={"status": "deleting"})
         heir = make.tenant("heir").model_copy(update={"registration": "heir.2"})
         await rig.register(acme, doomed, heir)
-        publisher = JetStreamPublisher(rig.nats, partial(owners, rig.database))
-        await publisher.start()
+        publisher = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
         await publisher.publish(
             [
                 event("1", "path-acme", "acme.1"),
@@ -51,8 +50,7 @@ async def test_an_answer_is_not_believed_for_long(rig_factory: Any, monkeypatch:
             asked.append(paths)
             return answers[len(asked) - 1]
 
-        publisher = JetStreamPublisher(rig.nats, changing)
-        await publisher.start()
+        publisher = JetStreamPublisher(await rig.publisher(), changing)
         await publisher.publish([event("1", "path-acme", "acme.1")], "")
         assert asked == [{"path-acme"}, {"path-acme"}]
         assert await rig.published() == []
@@ -64,8 +62,7 @@ async def test_nothing_is_published_while_nobody_can_be_asked(rig_factory: Any) 
         async def away(_: Collection[str]) -> Mapping[str, str]:
             raise unavailable("MongoDB")
 
-        publisher = JetStreamPublisher(rig.nats, away)
-        await publisher.start()
+        publisher = JetStreamPublisher(await rig.publisher(), away)
         with pytest.raises(BackhaulError, match="MongoDB is away"):
             await publisher.publish([event("1", "path-acme", "acme.1")], "")
         assert await rig.published() == []

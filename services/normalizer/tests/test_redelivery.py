@@ -77,8 +77,7 @@ async def test_two_copies_that_die_between_commit_and_publish_leave_nothing_unpu
     waiting = set(messages)
     async with rig_factory(copies=0) as rig:
         await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
-        publisher = JetStreamPublisher(rig.nats, partial(owners, rig.database))
-        await publisher.start()
+        publisher = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
 
         async def copy(store: MongoEventStore) -> None:
             while waiting:

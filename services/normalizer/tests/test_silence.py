@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 from backhaul_common import jetstream
-from backhaul_common.connection import PING_INTERVAL_S, Connection
+from backhaul_common.jetstream import connection
+from backhaul_common.jetstream.connection import PING_INTERVAL_S, Connection
 from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import choose_ports
 from backhaul_local.proxy import SilentProxy
-from backhaul_normalizer import app
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
@@ -26,7 +26,7 @@ CHUNK = 100_000
 async def test_it_goes_on_over_another_address_when_its_connection_goes_silent(
     rig_factory: Any, fresh_nats: NatsServer, make: Any, monkeypatch: pytest.MonkeyPatch, unsent: int
 ) -> None:
-    monkeypatch.setattr(jetstream, "PING_INTERVAL_S", PING_INTERVAL_S / 10)
+    monkeypatch.setattr(connection, "PING_INTERVAL_S", PING_INTERVAL_S / 10)
     connections: list[Connection] = []
 
     class Watched(Connection):
@@ -34,7 +34,7 @@ async def test_it_goes_on_over_another_address_when_its_connection_goes_silent(
             super().__init__()
             connections.append(self)
 
-    monkeypatch.setattr(app, "Connection", Watched)
+    monkeypatch.setattr(jetstream, "Connection", Watched)
     async with (
         SilentProxy(fresh_nats.port) as one,
         SilentProxy(fresh_nats.port) as two,

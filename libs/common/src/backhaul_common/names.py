@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from backhaul_common.errors import BackhaulError, Code
 
 CALLBACKS_STREAM = "CALLBACKS"
 EVENTS_STREAM = "EVENTS"
+STREAMS = (CALLBACKS_STREAM, EVENTS_STREAM)
 
 TENANT_CHANGED_SUBJECT = "backhaul.tenants.changed"
 """Core NATS; the payload is the id of the tenant that was written or deleted."""
@@ -111,3 +113,8 @@ def events_subject(queue_path: str, channel: str, kind: str) -> str:
 def events_of(queue_path: str) -> str:
     """All events of a tenant, as a filter."""
     return f"events.{queue_path_key(queue_path)}.>"
+
+
+def streams_of(queue_path: str) -> Mapping[str, str]:
+    """All that the streams hold of a tenant: a filter for each stream, by its name."""
+    return {CALLBACKS_STREAM: callbacks_of(queue_path), EVENTS_STREAM: events_of(queue_path)}

@@ -6,23 +6,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nats.errors import BadHeaderError, BadSubjectError, MaxPayloadError
-from nats.errors import Error as NatsError
-
+from backhaul_common.jetstream import is_away
 from backhaul_common.logs import get_logger
 from backhaul_common.mongo import is_transient
 
 REPEAT_S = 60.0
 """How often a line says that something is still as it was."""
 
-_NEVER_PASSES = (MaxPayloadError, BadSubjectError, BadHeaderError)
-
 
 def is_outage(exc: BaseException) -> bool:
     """Whether ``exc`` says that a part is away, slow or full: the same may succeed later, without any change to it."""
-    if isinstance(exc, _NEVER_PASSES):
-        return False
-    return is_transient(exc) or isinstance(exc, (NatsError, OSError))
+    return is_transient(exc) or is_away(exc)
 
 
 class Repeated:

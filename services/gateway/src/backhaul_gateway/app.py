@@ -12,7 +12,6 @@ from importlib.metadata import version
 from backhaul_channels.adapter import Adapter
 from backhaul_channels.registry import load_adapters
 from backhaul_common import jetstream, logs, mongo, rpc
-from backhaul_common.connection import Connection
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import STORE_REACHABLE, TENANTS_DELETING, Metrics
 from backhaul_common.names import TENANTS_COLLECTION
@@ -251,7 +250,7 @@ async def _stay_connected(
         back.set()
 
     # Unbuffered: a callback that was refused because the connection is away must not be stored once it is back.
-    client = Connection(keep_unsent=False)
+    client = jetstream.Connection(keep_unsent=False)
     # Before it is connected, so that readiness can say what keeps it from being.
     broker.attach(client)
     try:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 from datetime import datetime
 
 import nats.errors
-import nats.js.errors
-from backhaul_common.connection import require_connected
+from backhaul_common import jetstream
 from backhaul_common.errors import BackhaulError, Code, unavailable
-from backhaul_common.jetstream import ensure_streams
+from backhaul_common.jetstream import ensure_streams, require_connected, translated
 from backhaul_common.logs import get_logger
-from backhaul_common.names import (
-    CALLBACKS_STREAM,
-    EVENTS_STREAM,
-    TENANT_CHANGED_SUBJECT,
-    callbacks_of,
-    callbacks_subject,
-    events_of,
-)
+from backhaul_common.names import CALLBACKS_STREAM, STREAMS, TENANT_CHANGED_SUBJECT, callbacks_subject, streams_of
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tenants import Limits, Tenant, TenantDirectory
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy, StreamInfo
+from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
 _TIMEOUT_S = 2.0
@@ -48,7 +40,7 @@ class Broker:
     async def prepare(self) -> None:
         """Create the streams where they are missing. Idempotent; to be repeated after a reconnection."""
         async with translated():
-            await ensure_streams(self.connected().jetstream(timeout=_TIMEOUT_S), self._settings)
+            await ensure_streams(self._js(), self._settings)
         self._streams_ready = True
 
     async def check(self) -> None:
@@ -62,14 +54,23 @@ class Broker:
         """See ``TenantStreams``."""
         info = await self._info()
         limits = [tenant.limits for tenant in self._directory.tenants.values()] or [Limits()]
-        _refuse_full(info, max(limit.max_body_bytes for limit in limits) + _BESIDE_BODY_BYTES)
+        size = max(limit.max_body_bytes for limit in limits) + _BESIDE_BODY_BYTES
+        if lacking := jetstream.lacks_room(info, size):
+            raise BackhaulError(
+                Code.UNAVAILABLE,
+                # Tenants are shown this, and the rest is for the platform team alone.
+                "The callback log is full.",
+                fix=f"It holds {lacking}, and a callback may need {size}: raise BACKHAUL_STREAM_MAX_BYTES, or "
+                "lower BACKHAUL_STREAM_MAX_AGE_S.",
+                retry_after_s=5,
+            )
 
     async def _info(self) -> StreamInfo:
-        client = self.connected()
+        js = self._js()
         if not self._streams_ready:
             raise unavailable("The callback log")
         async with translated():
-            return await client.jetstream(timeout=_TIMEOUT_S).stream_info(CALLBACKS_STREAM)
+            return await js.stream_info(CALLBACKS_STREAM)
 
     async def tenant_changed(self, tenant_id: str) -> None:
         """See ``Announcer``. A service that is not reached finds out by its next full read."""
@@ -84,43 +85,25 @@ class Broker:
 
     async def holds_messages(self, tenant: Tenant) -> bool:
         """See ``TenantStreams``."""
-        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
         async with translated():
-            for stream, subjects in _parts(tenant):
-                try:
-                    info = await manager.stream_info(stream, subjects_filter=subjects)
-                except NotFoundError:
-                    continue
-                if info.state.subjects:
-                    return True
-        return False
+            return await jetstream.holds_messages(self._js(), streams_of(tenant.queue_path))
 
     async def ends(self) -> Mapping[str, int]:
         """See ``TenantStreams``. A stream that is not there ends at 0."""
-        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
-        ends = dict.fromkeys((CALLBACKS_STREAM, EVENTS_STREAM), 0)
         async with translated():
-            for stream in ends:
-                with suppress(NotFoundError):
-                    ends[stream] = (await manager.stream_info(stream)).state.last_seq
-        return ends
+            return await jetstream.ends(self._js(), STREAMS)
 
     async def purge(self, tenant: Tenant, ends: Mapping[str, int]) -> None:
         """See ``TenantStreams``."""
-        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
         async with translated():
-            for stream, subjects in _parts(tenant):
-                # The broker takes 0 for no limit. Its limit is the first position that stays.
-                if ends[stream]:
-                    with suppress(NotFoundError):
-                        await manager.purge_stream(stream, seq=ends[stream] + 1, subject=subjects)
+            await jetstream.purge(self._js(), streams_of(tenant.queue_path), ends)
 
     async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
         """See ``TenantStreams``. Asked of the log, so that it is true across restarts and copies of the gateway."""
-        manager = self.connected().jetstream(timeout=_TIMEOUT_S)
+        js = self._js()
         async with translated():
             try:
-                message = await manager.get_last_msg(CALLBACKS_STREAM, callbacks_subject(tenant.queue_path, channel))
+                message = await js.get_last_msg(CALLBACKS_STREAM, callbacks_subject(tenant.queue_path, channel))
             except NotFoundError:
                 return None
         return message.time
@@ -131,37 +114,5 @@ class Broker:
             raise unavailable("NATS")
         return self._client
 
-
-def _parts(tenant: Tenant) -> tuple[tuple[str, str], ...]:
-    return (CALLBACKS_STREAM, callbacks_of(tenant.queue_path)), (EVENTS_STREAM, events_of(tenant.queue_path))
-
-
-def _refuse_full(info: StreamInfo, size: int) -> None:
-    """Raise UNAVAILABLE when the stream has no room for one more message of ``size`` bytes."""
-    config, state = info.config, info.state
-    if config.discard != DiscardPolicy.NEW:
-        return
-    for present, more, limit, unit in (
-        (state.bytes, size, config.max_bytes, "bytes"),
-        (state.messages, 1, config.max_msgs, "messages"),
-    ):
-        if limit is not None and 0 < limit < present + more:
-            raise BackhaulError(
-                Code.UNAVAILABLE,
-                # Tenants are shown this, and the rest is for the platform team alone.
-                "The callback log is full.",
-                fix=f"It holds {present} of at most {limit} {unit}, and a callback may need {more}: raise "
-                "BACKHAUL_STREAM_MAX_BYTES, or lower BACKHAUL_STREAM_MAX_AGE_S.",
-                retry_after_s=5,
-            )
-
-
-@asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    """Whatever keeps JetStream from answering is UNAVAILABLE; its refusals are too, since none of them is final."""
-    try:
-        yield
-    except NotFoundError:
-        raise
-    except (nats.errors.Error, OSError, TimeoutError) as exc:
-        raise unavailable("JetStream") from exc
+    def _js(self) -> JetStreamContext:
+        return self.connected().jetstream(timeout=_TIMEOUT_S)

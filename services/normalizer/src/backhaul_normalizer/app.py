@@ -9,7 +9,6 @@ from functools import partial
 
 from backhaul_channels import load_adapters
 from backhaul_common import jetstream, logs, mongo
-from backhaul_common.connection import Connection
 from backhaul_common.errors import BackhaulError
 from backhaul_common.fence import owners
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
@@ -27,7 +26,7 @@ from nats.errors import Error as NatsError
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import FairFeed
 from backhaul_normalizer.normalize import Normalizer
-from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher
+from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room
 from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
@@ -59,17 +58,17 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         store, reads = MongoEventStore(client, database), MongoReads(database)
         normalizer = Normalizer(load_adapters(), directory)
 
-        nats = Connection()
+        nats = jetstream.Connection()
         js = nats.jetstream(timeout=5)
         feed = FairFeed(nats, js, directory, settings, Unowned(directory, metrics.counter(MESSAGES_UNOWNED)))
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
-        publisher = JetStreamPublisher(nats, partial(owners, database))
+        publisher = jetstream.Publisher()
         consumer = Consumer(
             feed,
             directory,
             normalizer,
             BoundedDeadLetters(store, database, settings.normalizer_most_dead_letters),
-            publisher,
+            JetStreamPublisher(publisher, partial(owners, database)),
             metrics,
             tracing,
         )
@@ -83,7 +82,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             readiness.add(name, check)
         data = TenantData(database, store_format)
         servicer = NormalizerServicer(
-            NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(js)), reads, data
+            NormalizerUseCases(directory, normalizer, reads, JetStreamCallbacks(publisher)), reads, data
         )
         await serve(
             stack,
@@ -109,7 +108,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             await jetstream.connect(settings, "normalizer", client=nats, on_reconnect=reconnected)
             await until_done("ensure_streams", lambda: jetstream.ensure_streams(js, settings))
             await store_format.then(partial(until_done, "prepare_store", store.prepare))
-            await until_done("publisher", publisher.start)
+            await until_done("publisher", partial(_publish_over, publisher, nats))
             await _follow(directory, nats)
             start("feed", feed.run)
             start("consumer", consumer.run)
@@ -133,6 +132,11 @@ async def _follow(directory: TenantDirectory, nats: NatsClient) -> None:
         # the subscription, and whatever is done after a reconnection reads what was not heard.
         logs.get_logger().warning("tenants_not_followed", error=repr(exc))
         await nats.force_reconnect()
+
+
+async def _publish_over(publisher: jetstream.Publisher, nats: NatsClient) -> None:
+    require_room(nats)
+    await publisher.attach(nats)
 
 
 async def _close(nats: NatsClient) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import nats.errors
-from backhaul_common.errors import unavailable
+from backhaul_common.jetstream import translated
 from nats.aio.client import Client
 
 
@@ -30,10 +29,8 @@ class JetStreamDelivery:
         await self._answer(b"+TERM")
 
     async def _answer(self, word: bytes) -> None:
-        try:
+        async with translated("NATS"):
             await self._client.publish(self.reply, word)
-        except (nats.errors.Error, OSError) as exc:
-            raise unavailable("NATS") from exc
 
 
 def stream_seq_of(reply: str) -> int:

@@ -21,8 +21,8 @@ from contextlib import suppress
 
 import msgspec
 import nats.errors
-from backhaul_common.connection import require_connected
 from backhaul_common.errors import BackhaulError
+from backhaul_common.jetstream import AWAY, require_connected
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER, queue_path_key
@@ -35,7 +35,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from backhaul_normalizer.delivery import JetStreamDelivery, deliveries_of, stream_seq_of
-from backhaul_normalizer.parking import AWAY, Parking, Source
+from backhaul_normalizer.parking import Parking, Source
 from backhaul_normalizer.ports import Delivery
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.unowned import Unowned

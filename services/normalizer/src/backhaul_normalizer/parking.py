@@ -14,17 +14,13 @@ from contextlib import suppress
 from itertools import cycle, islice
 
 import msgspec
-import nats.errors
+from backhaul_common.jetstream import AWAY
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, callbacks_of
 from nats.aio.client import Client
-from nats.js.errors import APIError
 
 from backhaul_normalizer.delivery import JetStreamDelivery
 from backhaul_normalizer.settings import NormalizerSettings
-
-AWAY = (nats.errors.Error, APIError, TimeoutError, OSError)
-"""What is raised when the broker is away, or says that it cannot now."""
 
 _PAUSE_S = 1.0
 _READ_TIMEOUT_S = 5.0
@@ -120,7 +116,7 @@ class Parking:
             await asyncio.sleep(self._renewal_s / _SLICES)
             if self._in_hand() and self._client.is_connected:
                 # What the broker does not hear of it delivers again: that costs time, and nothing else.
-                with suppress(nats.errors.Error, OSError):
+                with suppress(*AWAY):
                     await self._renew(part)
 
     async def _renew(self, part: int) -> None:

@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-import msgspec
-import nats.errors
-from backhaul_common.errors import unavailable
 from backhaul_common.ids import derived_id
+from backhaul_common.jetstream import Publisher, headers_of
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
-from backhaul_common.outages import is_outage
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-from nats.js.errors import APIError, NoStreamResponseError
 
 from backhaul_normalizer.facts import LARGEST_EVENT
 from backhaul_normalizer.model import Outgoing
@@ -36,8 +30,6 @@ _ASKED_FOR_S = 1.0
 Owners = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
 """The registrations that have these queue paths now, by path. UNAVAILABLE."""
 
-_AWAY = (nats.errors.Error, APIError, NoStreamResponseError, TimeoutError, OSError)
-
 
 class JetStreamPublisher:
     """One message holds the events of one tenant, channel and kind that a batch brought.
@@ -46,28 +38,11 @@ class JetStreamPublisher:
     stores nothing twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event
     by its id, and keep its highest revision.
 
-    Acknowledgements come to an inbox of its own: nats-py's ``js.publish`` draws a random inbox and sets a timer for
-    every message, which costs more than the message.
     """
 
-    def __init__(self, client: Client, owners: Owners) -> None:
-        self._client = client
+    def __init__(self, publisher: Publisher, owners: Owners) -> None:
+        self._publisher = publisher
         self._owners = owners
-        self._inbox = ""
-        self._count = 0
-        self._waiting: dict[str, asyncio.Future[None]] = {}
-
-    async def start(self) -> None:
-        """Listen for acknowledgements. Once, when the client is connected; the subscription survives reconnections.
-
-        RuntimeError where the server takes no message of LARGEST_MESSAGE.
-        """
-        if self._client.max_payload < LARGEST_MESSAGE + _ENVELOPE_BYTES:
-            raise RuntimeError(
-                f"NATS takes messages of at most {self._client.max_payload} bytes; set its max_payload to 8MB."
-            )
-        self._inbox = self._client.new_inbox()
-        await self._client.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
 
     async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
         """Returns when all ``events`` are stored. UNAVAILABLE when JetStream is away, slow or full, or MongoDB is away.
@@ -77,113 +52,47 @@ class JetStreamPublisher:
         """
         if not events:
             return
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time
         paths = {event.path for event in events}
-        asked_at, owners = loop.time(), await self._owners(paths)
+        asked_at, owners = now(), await self._owners(paths)
         groups: dict[tuple[str, str, str], list[Outgoing]] = {}
         for event in events:
             groups.setdefault((event.path, event.channel, event.kind), []).append(event)
-        waiting: dict[str, asyncio.Future[None]] = {}
-        try:
+        async with self._publisher.together(_TIMEOUT_S) as send:
             for (path, channel, kind), group in groups.items():
                 subject = events_subject(path, channel, kind)
                 for some in _messages(group):
-                    if loop.time() - asked_at > _ASKED_FOR_S:
-                        asked_at, owners = loop.time(), await self._owners(paths)
+                    if now() - asked_at > _ASKED_FOR_S:
+                        asked_at, owners = now(), await self._owners(paths)
                     own = [event for event in some if event.registration == owners.get(path)]
-                    if not own:
-                        continue
-                    token = self._expect(waiting)
-                    await self._client.publish(
-                        subject,
-                        repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in own]),
-                        reply=f"{self._inbox}.{token}",
-                        headers=_headers(EVENTS_STREAM, _message_id(own), traceparent),
-                    )
-            if waiting:
-                async with asyncio.timeout(_TIMEOUT_S):
-                    await asyncio.gather(*waiting.values())
-        except _AWAY as exc:
-            if not is_outage(exc):
-                raise
-            raise unavailable("JetStream") from exc
-        finally:
-            for token in waiting:
-                del self._waiting[token]
-
-    def _expect(self, waiting: dict[str, asyncio.Future[None]]) -> str:
-        self._count += 1
-        token = f"{self._count:x}"
-        waiting[token] = self._waiting[token] = asyncio.get_running_loop().create_future()
-        return token
-
-    async def _acknowledged(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject.rpartition(".")[2])
-        if future is None or future.done():
-            return  # The batch was given up and will be published again.
-        refusal = _refusal(message)
-        if refusal is None:
-            future.set_result(None)
-        else:
-            future.set_exception(refusal)
-
-
-class _Ack(msgspec.Struct):
-    seq: int = 0
-    error: dict[str, object] | None = None
-
-
-_decode_ack = msgspec.json.Decoder(_Ack).decode
-
-
-class MessageRefusedError(Exception):
-    """JetStream will never store this message."""
-
-
-_TOO_LARGE_FOR_STREAM = 10054
-"""https://github.com/nats-io/nats-server/blob/main/server/errors.json"""
-
-
-def _refusal(message: Msg) -> Exception | None:
-    """Why JetStream did not store a message; None when it did."""
-    if message.headers and message.headers.get("Status") == "503":
-        return ConnectionError("JetStream has no leader")
-    try:
-        ack = _decode_ack(message.data)
-    except msgspec.DecodeError as exc:
-        return ConnectionError(f"unreadable acknowledgement: {exc}")
-    if ack.seq and ack.error is None:
-        return None
-    refused = f"JetStream refused: {ack.error}"
-    if ack.error is not None and ack.error.get("err_code") == _TOO_LARGE_FOR_STREAM:
-        return MessageRefusedError(refused)
-    return ConnectionError(refused)
-
-
-def _headers(stream: str, message_id: str, traceparent: str) -> dict[str, str]:
-    headers = {"Nats-Msg-Id": message_id, "Nats-Expected-Stream": stream}
-    if traceparent:
-        headers["traceparent"] = traceparent
-    return headers
+                    if own:
+                        await send(
+                            subject,
+                            repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in own]),
+                            headers_of(EVENTS_STREAM, _message_id(own), traceparent),
+                        )
 
 
 class JetStreamCallbacks:
     """Callbacks that go through once more."""
 
-    def __init__(self, js: JetStreamContext) -> None:
-        self._js = js
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
 
     async def publish(self, queue_path: str, callback: Callback, message_id: str) -> None:
         """Store ``callback`` alone in a message of CALLBACKS. UNAVAILABLE when JetStream is away, slow or full."""
-        try:
-            await self._js.publish(
+        async with self._publisher.together(_TIMEOUT_S) as send:
+            await send(
                 callbacks_subject(queue_path, callback.channel),
                 CallbackBatch(callbacks=[callback]).SerializeToString(),
-                timeout=_TIMEOUT_S,
-                headers=_headers(CALLBACKS_STREAM, message_id, callback.traceparent),
+                headers_of(CALLBACKS_STREAM, message_id, callback.traceparent),
             )
-        except _AWAY as exc:
-            raise unavailable("JetStream") from exc
+
+
+def require_room(client: Client) -> None:
+    """RuntimeError where the server takes no message of LARGEST_MESSAGE."""
+    if client.max_payload < LARGEST_MESSAGE + _ENVELOPE_BYTES:
+        raise RuntimeError(f"NATS takes messages of at most {client.max_payload} bytes; set its max_payload to 8MB.")
 
 
 def _message_id(events: Sequence[Outgoing]) -> str:

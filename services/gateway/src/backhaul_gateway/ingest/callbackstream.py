@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import nats.errors
 from backhaul_common.ids import new_callback_id
+from backhaul_common.jetstream import headers_of, translated
 from backhaul_common.names import (
     CALLBACKS_STREAM,
     CALLBACKS_SUBJECTS,
@@ -20,7 +21,6 @@ from nats.js.api import AckPolicy, ConsumerInfo
 from nats.js.errors import NotFoundError
 
 from backhaul_gateway.admission.room import LogState
-from backhaul_gateway.broker import translated
 
 _TIMEOUT_S = 2.0
 _CANARY = b"\x00" * 4096
@@ -88,7 +88,7 @@ class CallbackStream:
         js = self._js()
         async with translated():
             ack = await js.publish(
-                CANARY_SUBJECT, _CANARY, stream=CALLBACKS_STREAM, headers={"Nats-Msg-Id": f"canary-{new_callback_id()}"}
+                CANARY_SUBJECT, _CANARY, headers=headers_of(CALLBACKS_STREAM, f"canary-{new_callback_id()}")
             )
             # It was stored, which was the question. What is not deleted is left out by whoever processes callbacks.
             with suppress(nats.errors.Error, OSError):

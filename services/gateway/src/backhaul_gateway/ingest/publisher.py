@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeAlias, TypeVar
 
-import msgspec
 from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_common.jetstream import Message, Publisher, headers_of
 from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, Metrics
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.outages import Repeated
@@ -22,7 +22,6 @@ from backhaul_common.tracing import Tracing
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from opentelemetry.trace import SpanKind
 
@@ -44,20 +43,10 @@ _ENVELOPE_BYTES = 1024
 """Room for the message's own headers."""
 _HEADER_BYTES = 180
 """What the headers of a stored message take, about."""
-_RETRY_S = 0.1
 _LEAST_LEFT_S = 0.05
 """What has less time left is refused instead of published: its acknowledgement would come too late."""
 
 _T = TypeVar("_T")
-
-
-class _Ack(msgspec.Struct):
-    stream: str = ""
-    seq: int = 0
-    error: dict[str, object] | None = None
-
-
-_decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
 class _Waiter:
@@ -93,25 +82,29 @@ class _Lane:
         """A task is about to pump."""
 
 
-class _Message:
-    """One published message that JetStream has not acknowledged."""
+_Answered: TypeAlias = "Callable[[_Message, Exception | None], Awaitable[None]]"
 
-    __slots__ = ("headers", "lane", "payload", "sent_ns", "timer", "token", "waiters")
 
-    def __init__(self, token: str, lane: _Lane, waiters: list[_Waiter], timer: asyncio.TimerHandle) -> None:
-        self.token = token
+class _Message(Message):
+    """One message that JetStream has not acknowledged."""
+
+    __slots__ = ("_on_answer", "lane", "timer", "waiters")
+
+    def __init__(self, lane: _Lane, waiters: list[_Waiter], on_answer: _Answered) -> None:
+        first = waiters[0]
+        super().__init__(
+            lane.subject,
+            repeated(CallbackBatch.CALLBACKS_FIELD_NUMBER, [waiter.encoded for waiter in waiters]),
+            # Random for each callback, so what the id suppresses is only this gateway's own repetition of a publish.
+            headers_of(CALLBACKS_STREAM, first.callback_id, first.traceparent),
+        )
         self.lane = lane
         self.waiters = waiters
-        self.timer = timer
-        self.payload = repeated(CallbackBatch.CALLBACKS_FIELD_NUMBER, [waiter.encoded for waiter in waiters])
-        first = waiters[0]
-        self.headers = {
-            # Random for each callback, so what this suppresses is only this gateway's own repetition of a publish.
-            "Nats-Msg-Id": first.callback_id,
-            "Nats-Expected-Stream": CALLBACKS_STREAM,
-            "traceparent": first.traceparent,
-        }
-        self.sent_ns = 0
+        self._on_answer = on_answer
+        self.timer: asyncio.TimerHandle | None = None
+
+    async def answered(self, refusal: Exception | None) -> None:
+        await self._on_answer(self, refusal)
 
 
 class GroupCommitPublisher:
@@ -131,12 +124,10 @@ class GroupCommitPublisher:
         self._publish_seconds = metrics.histogram(PUBLISH_SECONDS)
         self._publish_callbacks = metrics.histogram(PUBLISH_CALLBACKS)
         self._loop = asyncio.get_running_loop()
-        self._client: Client | None = None
-        self._inbox = ""
+        self._publisher = Publisher()
         self._lanes: dict[str, _Lane] = {}
-        self._messages: dict[str, _Message] = {}
+        self._messages: set[_Message] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._count = 0
         self._away_since: float | None = None
         # Each is one line a minute, however many callbacks a second it concerns: providers are answered one by one.
         self._not_sent, self._refused, self._late = (
@@ -148,11 +139,14 @@ class GroupCommitPublisher:
         self.failed_at = 0.0
         """When a message was last acknowledged, and when one last was not; in the loop's time."""
 
+    @property
+    def client(self) -> Client | None:
+        """What is published over; None before it is attached."""
+        return self._publisher.client
+
     async def attach(self, client: Client) -> None:
         """Publish over ``client`` from now on; it must not buffer while its connection is away."""
-        self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._on_ack)
-        self._client = client
+        await self._publisher.attach(client)
 
     async def publish(self, subject: str, callback_id: str, encoded: bytes, traceparent: str) -> None:
         """Return when JetStream has stored the callback. UNAVAILABLE, within the timeout, when it has not.
@@ -160,7 +154,7 @@ class GroupCommitPublisher:
         ``encoded`` is a serialised Callback; ``traceparent`` is its request's.
         """
         now = self._loop.time()
-        client = self._client
+        client = self._publisher.client
         if client is None or not self._reachable(client, now) or client.pending_data_size > MOST_UNSENT_BYTES:
             raise unavailable("The callback log")
         if len(encoded) > client.max_payload - _ENVELOPE_BYTES:
@@ -185,7 +179,7 @@ class GroupCommitPublisher:
     async def resume(self) -> None:
         """To be called when the connection is back: sends again what was in flight, under the same message ids."""
         self._away_since = None
-        for message in list(self._messages.values()):
+        for message in list(self._messages):
             await self._send(message)
         for lane in list(self._lanes.values()):
             await self._pump(lane)
@@ -194,7 +188,7 @@ class GroupCommitPublisher:
     def waiting(self) -> int:
         """Callbacks that are not acknowledged, in the queues or in flight."""
         return sum(len(lane.waiting) for lane in self._lanes.values()) + sum(
-            len(message.waiters) for message in self._messages.values()
+            len(message.waiters) for message in self._messages
         )
 
     @property
@@ -206,7 +200,7 @@ class GroupCommitPublisher:
         """Return when nothing waits any more. Bounded by the timeout that every callback has."""
         while self._lanes:
             futures = [waiter.future for lane in self._lanes.values() for waiter in lane.waiting]
-            futures += [waiter.future for message in self._messages.values() for waiter in message.waiters]
+            futures += [waiter.future for message in self._messages for waiter in message.waiters]
             if not futures:
                 return
             await asyncio.wait(futures)
@@ -223,17 +217,17 @@ class GroupCommitPublisher:
         """Publish whatever may be published now, and see to it that what remains is refused when its time is up."""
         lane.scheduled = False
         waiting = lane.waiting
-        while waiting and self._client is not None and self._client.is_connected:
+        client = self._publisher.client
+        while waiting and client is not None and client.is_connected:
             if lane.in_flight >= IN_FLIGHT:
                 return  # The end of one that is in flight pumps again, and none is in flight for ever.
             if waiting[0].deadline <= self._loop.time() + _LEAST_LEFT_S:
                 _settle(waiting.popleft(), unavailable("The callback log"))
                 continue
             waiters = _gather(waiting)
-            self._count += 1
-            token = f"{self._count:x}"
-            timer = self._loop.call_at(waiters[0].deadline, self._timed_out, token)
-            message = self._messages[token] = _Message(token, lane, waiters, timer)
+            message = _Message(lane, waiters, self._on_answer)
+            message.timer = self._loop.call_at(waiters[0].deadline, self._timed_out, message)
+            self._messages.add(message)
             lane.in_flight += 1
             await self._send(message)
         if waiting:
@@ -243,41 +237,29 @@ class GroupCommitPublisher:
             del self._lanes[lane.subject]
 
     async def _send(self, message: _Message) -> None:
-        if self._client is None or message.token not in self._messages:
+        if message not in self._messages:
             return
-        message.sent_ns = time.time_ns()
         try:
-            await self._client.publish(
-                message.lane.subject, message.payload, reply=f"{self._inbox}.{message.token}", headers=message.headers
-            )
+            await self._publisher.send(message)
         except (NatsError, OSError) as exc:
             # It stays in flight: either the connection comes back and resume() sends it, or its deadline ends it.
-            self._not_sent.warning(repr(exc), subject=message.lane.subject)
+            self._not_sent.warning(repr(exc), subject=message.subject)
 
-    async def _on_ack(self, msg: Msg) -> None:
-        message = self._messages.get(msg.subject.rpartition(".")[2])
-        if message is None:
-            return  # It came after its deadline; the providers were told that it is not known to be stored.
-        if msg.headers is not None and msg.headers.get("Status") == "503":
-            # No responder: JetStream is between two leaders. That passes, usually within the deadline.
-            self._loop.call_later(_RETRY_S, self._background, self._send, message)
-            return
-        problem = _problem(msg.data)
-        self._finish(message, unavailable("The callback log") if problem else None)
-        if problem:
-            self._refused.error(problem, subject=message.lane.subject)
+    async def _on_answer(self, message: _Message, refusal: Exception | None) -> None:
+        self._finish(message, unavailable("The callback log") if refusal else None)
+        if refusal:
+            self._refused.error(str(refusal), subject=message.subject)
         else:
             for trouble in (self._not_sent, self._refused, self._late):
                 trouble.over()
             self.stored_at = self._loop.time()
-            self._on_stored(message.lane.subject, len(message.payload) + _HEADER_BYTES)
+            self._on_stored(message.subject, len(message.payload) + _HEADER_BYTES)
             self._publish_seconds.record((time.time_ns() - message.sent_ns) / 1e9)
             self._publish_callbacks.record(len(message.waiters))
         await self._pump(message.lane)
 
-    def _timed_out(self, token: str) -> None:
-        message = self._messages[token]
-        self._late.warning("no acknowledgement in time", subject=message.lane.subject, callbacks=len(message.waiters))
+    def _timed_out(self, message: _Message) -> None:
+        self._late.warning("no acknowledgement in time", subject=message.subject, callbacks=len(message.waiters))
         self._finish(message, unavailable("The callback log"))
         self._background(self._pump, message.lane)
 
@@ -288,8 +270,10 @@ class GroupCommitPublisher:
         self._background(self._pump, lane)
 
     def _finish(self, message: _Message, error: BackhaulError | None) -> None:
-        del self._messages[message.token]
-        message.timer.cancel()
+        self._messages.remove(message)
+        self._publisher.forget(message)
+        if message.timer is not None:
+            message.timer.cancel()
         message.lane.in_flight -= 1
         if error is not None:
             self.failed_at = self._loop.time()
@@ -312,7 +296,7 @@ class GroupCommitPublisher:
             kind=SpanKind.PRODUCER,
             attributes={
                 "messaging.system": "nats",
-                "messaging.destination.name": message.lane.subject,
+                "messaging.destination.name": message.subject,
                 "messaging.batch.message_count": len(message.waiters),
                 "backhaul.outcome": error.code.value if error else "stored",
             },
@@ -341,12 +325,3 @@ def _settle(waiter: _Waiter, error: BackhaulError | None) -> None:
         waiter.future.set_result(None)
     else:
         waiter.future.set_exception(error)
-
-
-def _problem(data: bytes) -> str:
-    """Why JetStream did not store a message; empty when it did."""
-    try:
-        ack = _decode_ack(data)
-    except msgspec.DecodeError:
-        return f"unreadable acknowledgement {data[:200]!r}"
-    return "" if ack.seq and ack.error is None else f"{ack.error}"

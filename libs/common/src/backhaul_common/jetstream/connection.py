@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import ParseResult
 
@@ -16,6 +17,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
 
 from backhaul_common.logs import get_logger
+from backhaul_common.settings import CommonSettings
 
 PING_INTERVAL_S = 2.5
 MOST_OUTSTANDING_PINGS = 2
@@ -81,6 +83,73 @@ class Connection(Client):
         error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
         await self._error_cb(error)
         await self._process_op_err(error)
+
+
+async def connect(
+    settings: CommonSettings,
+    name: str,
+    *,
+    client: Client | None = None,
+    buffer_while_away: bool = True,
+    on_reconnect: Callable[[], Awaitable[None]] | None = None,
+) -> Client:
+    """A client that reconnects for ever. Returns when the first connection stands; cancel it to give up.
+
+    Pass ``client`` to hold on to it before: nats-py connects the object that it is called on.
+    With ``buffer_while_away`` false, publishing while the connection is down raises OutboundBufferLimitError at once
+    instead of keeping the message for later: what was answered as not stored must not be stored behind one's back.
+    A connection that carries nothing any more is given up within 10 seconds, and another of the servers is tried.
+    """
+    log = get_logger(component="nats")
+    connecting = client if client is not None else Connection(keep_unsent=buffer_while_away)
+    last_error = ""
+
+    async def disconnected() -> None:
+        log.warning("nats_disconnected")
+
+    async def reconnected() -> None:
+        nonlocal last_error
+        last_error = ""
+        log.info("nats_reconnected")
+        if on_reconnect is not None:
+            try:
+                await on_reconnect()
+            except Exception as exc:  # noqa: BLE001  # raised into nats-py, it would end the reconnecting for good
+                log.warning("on_reconnect_failed", error=repr(exc))
+
+    async def failed(exc: Exception) -> None:
+        # While a server is away every attempt fails alike; one line says it.
+        nonlocal last_error
+        if repr(exc) != last_error:
+            last_error = repr(exc)
+            log.warning("nats_error", error=last_error)
+
+    options: dict[str, object] = {} if buffer_while_away else {"pending_size": 0}
+    if settings.nats_credentials_file is not None:
+        options["user_credentials"] = str(settings.nats_credentials_file)
+    pause_s = 0.1
+    while True:
+        try:
+            await connecting.connect(
+                servers=[url.strip() for url in settings.nats_url.split(",")],
+                name=name,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions work and are only not declared
+                connect_timeout=2,
+                ping_interval=PING_INTERVAL_S,  # type: ignore[arg-type]  # as above
+                max_outstanding_pings=MOST_OUTSTANDING_PINGS,
+                disconnected_cb=disconnected,
+                reconnected_cb=reconnected,
+                error_cb=failed,
+                **options,  # type: ignore[arg-type]  # the options' values are typed one by one
+            )
+        except (OSError, TimeoutError, nats.errors.Error) as exc:
+            await failed(exc)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+        else:
+            return connecting
 
 
 def require_connected(client: Client) -> None:

@@ -1,0 +1,106 @@
+"""The streams that every installation has, and a tenant's part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import NotFoundError
+
+from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM
+from backhaul_common.settings import CommonSettings
+
+DUPLICATE_WINDOW_S = 120.0
+"""How long JetStream remembers a Nats-Msg-Id."""
+
+_KEPT_IN_LINE = (
+    "description",
+    "subjects",
+    "discard",
+    "max_age",
+    "max_bytes",
+    "num_replicas",
+    "duplicate_window",
+    "allow_direct",
+)
+
+
+def stream_configs(settings: CommonSettings) -> list[StreamConfig]:
+    """The streams as they must be. When full they refuse what is new, and JetStream drops nothing before its age."""
+    return [
+        StreamConfig(
+            name=name,
+            description=description,
+            subjects=[f"{name.lower()}.>"],
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+            max_age=settings.stream_max_age_s,
+            max_bytes=settings.stream_max_bytes,
+            num_replicas=settings.stream_replicas,
+            duplicate_window=min(DUPLICATE_WINDOW_S, settings.stream_max_age_s),
+            allow_direct=True,
+        )
+        for name, description in (
+            (CALLBACKS_STREAM, "Requests of providers, verbatim: callbacks.<queue path>.<channel>"),
+            (EVENTS_STREAM, "Normalised facts: events.<queue path>.<channel>.<kind>"),
+        )
+    ]
+
+
+async def ensure_streams(js: JetStreamContext, settings: CommonSettings) -> None:
+    """Create the streams that are missing, and bring those that differ in line. Any service may call it at any time."""
+    for config in stream_configs(settings):
+        assert config.name is not None  # noqa: S101  # narrows the type; set in stream_configs
+        try:
+            present = (await js.stream_info(config.name)).config
+        except NotFoundError:
+            await js.add_stream(config)
+            continue
+        # What an operator set besides (placement, compression) stays as it is; storage and retention cannot change.
+        wanted = present.evolve(**{name: getattr(config, name) for name in _KEPT_IN_LINE})
+        if wanted != present:
+            await js.update_stream(wanted)
+
+
+async def ends(js: JetStreamContext, streams: Iterable[str]) -> dict[str, int]:
+    """The last position of each of ``streams``; 0 for one that is not there."""
+    found = dict.fromkeys(streams, 0)
+    for stream in found:
+        with suppress(NotFoundError):
+            found[stream] = (await js.stream_info(stream)).state.last_seq
+    return found
+
+
+async def holds_messages(js: JetStreamContext, parts: Mapping[str, str]) -> bool:
+    """Whether there is any message in ``parts``, which are filters of subjects by stream."""
+    for stream, subjects in parts.items():
+        with suppress(NotFoundError):
+            if (await js.stream_info(stream, subjects_filter=subjects)).state.subjects:
+                return True
+    return False
+
+
+async def purge(js: JetStreamContext, parts: Mapping[str, str], up_to: Mapping[str, int]) -> None:
+    """Delete ``parts``, filters of subjects by stream, up to the positions ``up_to``, also by stream. Idempotent."""
+    for stream, subjects in parts.items():
+        # The broker takes 0 for no limit. Its limit is the first position that stays.
+        if up_to[stream]:
+            with suppress(NotFoundError):
+                await js.purge_stream(stream, seq=up_to[stream] + 1, subject=subjects)
+
+
+def lacks_room(info: StreamInfo, size: int) -> str:
+    """``"5 of at most 8 bytes"`` where the stream has no room for one more message of ``size`` bytes; else empty."""
+    config, state = info.config, info.state
+    if config.discard != DiscardPolicy.NEW:
+        return ""
+    for present, more, limit, unit in (
+        (state.bytes, size, config.max_bytes, "bytes"),
+        (state.messages, 1, config.max_msgs, "messages"),
+    ):
+        if limit is not None and 0 < limit < present + more:
+            return f"{present} of at most {limit} {unit}"
+    return ""
