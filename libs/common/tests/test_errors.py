@@ -6,8 +6,8 @@ from collections import Counter
 
 import grpc
 import pytest
-from backhaul_common.errors import CATALOGUE, BackhaulError, Code, unavailable
-from backhaul_common.rpc.errors import DETAILS_KEY, LONGEST_TEXT, from_rpc, to_details
+from backhaul_common.errors import CATALOGUE, BackhaulError, Code, Violation, unavailable
+from backhaul_common.rpc.errors import DETAILS_KEY, MAX_TEXT_BYTES, from_rpc, to_details
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
@@ -110,9 +110,36 @@ def test_details_are_bounded_and_encodable() -> None:
     details = to_details(error)
     assert len(details) < 6000
     found = from_rpc(rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "", details))
-    assert len(found.message) == LONGEST_TEXT
+    assert len(found.message.encode()) == MAX_TEXT_BYTES
     assert found.message.endswith("…")
     assert found.fix == "?"
+
+
+def test_every_field_at_fault_crosses() -> None:
+    wrong = [Violation("rows[0]", "It is empty.", "Fill it."), Violation("rows[3].to", "It is no address.")]
+    error = BackhaulError(Code.INVALID_ARGUMENT, "Two rows are wrong.", violations=wrong)
+    assert (error.field, error.fix) == ("rows[0]", "Fill it.")
+    found = from_rpc(rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "", to_details(error)))
+    assert (found.message, found.violations) == ("Two rows are wrong.", tuple(wrong))
+
+
+def test_of_very_many_fields_at_fault_the_first_cross() -> None:
+    wrong = [Violation(f"rows[{number}].address", "It is none. 𝄞" * 9, "Send E.164.") for number in range(10_000)]
+    error = BackhaulError(Code.INVALID_ARGUMENT, "𝄞" * 10_000, violations=wrong)
+    details = to_details(error)
+    # In the metadata a byte of the details takes four thirds, and one of the status's own message up to three.
+    assert len(details) * 4 / 3 + 3 * MAX_TEXT_BYTES < 8 << 10
+    found = from_rpc(rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "", details))
+    assert 5 < len(found.violations) < 100
+    assert found.violations == tuple(wrong[: len(found.violations)])
+
+
+def test_any_other_client_reads_the_fields_at_fault() -> None:
+    error = BackhaulError(Code.INVALID_ARGUMENT, "No.", field="limit", fix="Ask for less.")
+    bad_request = error_details_pb2.BadRequest()
+    details = status_pb2.Status.FromString(to_details(error)).details
+    assert [detail.Unpack(bad_request) for detail in details] == [False, True]
+    assert [(one.field, one.description) for one in bad_request.field_violations] == [("limit", "No.")]
 
 
 def test_text_and_meaning() -> None:

@@ -235,7 +235,7 @@ async def test_a_server_that_is_away_is_unavailable_at_once() -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises(BackhaulError) as caught:
-            await stub.GetMessage(pb.GetMessageRequest())
+            await stub.GetMessage(pb.GetMessageRequest(tenant_id="acme"))
         assert caught.value.code is Code.UNAVAILABLE
         assert loop.time() - began < 1
         await channel.close()
@@ -364,7 +364,7 @@ async def test_the_end_waits_for_calls_in_flight() -> None:
         )
         channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
         stub: Any = pb_grpc.NormalizerServiceStub(channel)
-        call = asyncio.ensure_future(_awaited(stub.GetMessage(pb.GetMessageRequest())))
+        call = asyncio.ensure_future(_awaited(stub.GetMessage(pb.GetMessageRequest(tenant_id="acme"))))
         await began.wait()
         closing = asyncio.create_task(stack.aclose())
         await asyncio.sleep(0.05)

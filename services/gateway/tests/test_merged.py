@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 from backhaul_channels import load_adapters
+from backhaul_common.errors import BackhaulError
 from backhaul_common.tenants import Channel
 from backhaul_gateway.admin.channels import ChannelRequest, merged
-from backhaul_gateway.web.problems import ProblemError
 
 ADAPTERS = load_adapters()
 THEN, NOW = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
@@ -53,9 +53,9 @@ def test_a_new_channel_is_verified_and_enforced() -> None:
 
 
 def test_every_field_that_the_adapter_refuses_is_named() -> None:
-    with pytest.raises(ProblemError) as refused:
+    with pytest.raises(BackhaulError) as refused:
         after(ChannelRequest(label="Twilio", secrets=["MIIB", "x"], settings={}), provider="sendgrid")
-    assert [error["field"] for error in refused.value.errors] == ["secrets[0]", "secrets[1]"]
-    with pytest.raises(ProblemError) as refused:
+    assert [one.field for one in refused.value.violations] == ["secrets[0]", "secrets[1]"]
+    with pytest.raises(BackhaulError) as refused:
         after(ChannelRequest(label="Twilio", settings={"unheard_of": 1}))
-    assert [error["field"] for error in refused.value.errors] == ["settings.unheard_of"]
+    assert [one.field for one in refused.value.violations] == ["settings.unheard_of"]

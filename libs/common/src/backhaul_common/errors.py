@@ -5,7 +5,7 @@ Services raise ``BackhaulError``; the gRPC and HTTP edges translate it by ``CATA
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,22 +53,50 @@ CATALOGUE: Mapping[Code, Meaning] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What is wrong with one field of a request.
+
+    ``field`` is a JSON path, a query parameter or a header; empty where none is at fault. ``fix`` says what to do.
+    """
+
+    field: str
+    message: str
+    fix: str = ""
+
+
 class BackhaulError(Exception):
     """A failure that somebody outside may be told of.
 
-    ``message`` says what is wrong, ``field`` where (a JSON path, a query parameter, a header; empty where none), and
-    ``fix`` what to do about it. ``retry_after_s`` is a hint for retryable codes.
+    ``message`` says what is wrong. ``violations`` name each field at fault; where only one is, ``field`` and ``fix``
+    stand for it. ``retry_after_s`` is a hint for retryable codes.
     """
 
     def __init__(
-        self, code: Code, message: str, *, field: str = "", fix: str = "", retry_after_s: float | None = None
+        self,
+        code: Code,
+        message: str,
+        *,
+        field: str = "",
+        fix: str = "",
+        retry_after_s: float | None = None,
+        violations: Sequence[Violation] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.field = field
-        self.fix = fix
         self.retry_after_s = retry_after_s
+        self.violations = tuple(violations) or ((Violation(field, message, fix),) if field or fix else ())
+
+    @property
+    def field(self) -> str:
+        """The first field at fault; empty where none is."""
+        return self.violations[0].field if self.violations else ""
+
+    @property
+    def fix(self) -> str:
+        """What to do about the first field at fault; empty where nothing is known to help."""
+        return self.violations[0].fix if self.violations else ""
 
     @property
     def meaning(self) -> Meaning:

@@ -125,9 +125,8 @@ async def create_app(
     directory.listen(states.changed)
     directory.listen(credentials.changed)
 
-    channel = rpc.connect(settings.gateway_normalizer_target, settings)
-    stack.push_async_callback(channel.close)
-    normalizer = NormalizerServiceStub(channel)
+    channels = rpc.Channels(stack, settings)
+    normalizer = NormalizerServiceStub(channels.to(settings.gateway_normalizer_target))
 
     broker = Broker(settings, directory)
     publisher = GroupCommitPublisher(

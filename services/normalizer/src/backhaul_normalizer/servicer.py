@@ -55,12 +55,12 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         self._data = data
 
     async def _registration(self, request: _OfTenant) -> str:
-        return (await self._use_cases.tenant(_tenant(request))).registration
+        return (await self._use_cases.tenant(request.tenant_id)).registration
 
     async def Normalize(self, request: pb.NormalizeRequest, context: Any) -> pb.NormalizeResponse:
         """A dry run."""
         facts, rejections = self._use_cases.dry_run(
-            _tenant(request), request.channel, request.method, request.url, request.headers, request.body
+            request.tenant_id, request.channel, request.method, request.url, request.headers, request.body
         )
         return pb.NormalizeResponse(
             events=[Event.FromString(fact.payload) for fact in facts],
@@ -87,7 +87,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Any) -> pb.ListMessagesResponse:
         """Messages, newest first."""
-        tenant = await self._use_cases.tenant(_tenant(request))
+        tenant = await self._use_cases.tenant(request.tenant_id)
         channel = channel_key(request.channel)
         filters = {
             "channel": channel,
@@ -186,14 +186,14 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def ReplayDeadLetter(self, request: pb.ReplayDeadLetterRequest, context: Any) -> pb.ReplayDeadLetterResponse:
         """Send it through once more."""
-        row = await self._use_cases.replay(_tenant(request), request.id)
+        row = await self._use_cases.replay(request.tenant_id, request.id)
         return pb.ReplayDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
 
     async def DiscardDeadLetter(
         self, request: pb.DiscardDeadLetterRequest, context: Any
     ) -> pb.DiscardDeadLetterResponse:
         """Close it without processing it."""
-        row = await self._use_cases.discard(_tenant(request), request.id)
+        row = await self._use_cases.discard(request.tenant_id, request.id)
         return pb.DiscardDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
@@ -217,7 +217,6 @@ class _OfRegistration(_OfTenant, Protocol):
 
 def _deleted(request: _OfRegistration) -> str:
     """The registration that is named. It may be gone from the directory: that is what a deletion is about."""
-    _tenant(request)
     if not request.registration:
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
@@ -226,14 +225,6 @@ def _deleted(request: _OfRegistration) -> str:
             fix="Set the registration of the tenant as it was read.",
         )
     return request.registration
-
-
-def _tenant(request: _OfTenant) -> str:
-    if not request.tenant_id:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT, "Every call names its tenant.", field="tenant_id", fix="Set tenant_id."
-        )
-    return request.tenant_id
 
 
 def _kind(number: EventKind.ValueType) -> str:

@@ -1,50 +1,121 @@
-"""The client side."""
+"""The client side: one channel for each target, whose calls pass the trace on, end in time, and raise typed errors.
+
+- A call with one answer ends after ``DEADLINE_S`` if it is given no ``timeout``.
+- A call with many requests or answers has no end of its own: a ``Watch`` lives for days, quiet for most of them. Its
+  server must take it up within ``DEADLINE_S``. It ends when its caller closes it, when the ``timeout``
+  that it was given is over, and, as UNAVAILABLE, when its connection is dead, which ``keepalive`` notices.
+
+Requests of a stream come from an iterator; gRPC's way of writing them one by one is not offered.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import grpc
-from grpc.aio import ClientCallDetails, Metadata
+from grpc.aio import Metadata
 
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.errors import from_rpc
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import current_traceparent
 
 DEADLINE_S = 5.0
-"""A call that is given no timeout gets this one."""
+"""A call with one answer that is given no timeout gets this one; a stream must be taken up by then."""
+
+Answer = TypeVar("Answer")
+Pairs = Iterable[tuple[str, str | bytes]]
+Requests = AsyncIterator[Any] | Iterator[Any]
 
 
-class _Edge(grpc.aio.UnaryUnaryClientInterceptor):
-    """Passes the trace on, sets a deadline, and rebuilds the server's typed error."""
+class Channel(grpc.aio.Channel):
+    """A channel as generated stubs take it. Each call is awaited, or iterated; it is cancelled by cancelling that."""
 
-    async def intercept_unary_unary(
-        self,
-        continuation: Callable[[ClientCallDetails, Any], Any],
-        client_call_details: ClientCallDetails,
-        request: Any,
-    ) -> Any:
-        metadata = Metadata(*(client_call_details.metadata or ()))
-        traceparent = current_traceparent()
-        if traceparent:
-            metadata.add("traceparent", traceparent)
-        details = ClientCallDetails(
-            method=client_call_details.method,
-            timeout=client_call_details.timeout if client_call_details.timeout is not None else DEADLINE_S,
-            metadata=metadata,
-            credentials=client_call_details.credentials,
-            wait_for_ready=client_call_details.wait_for_ready,
-        )
-        call = await continuation(details, request)
-        try:
-            return await call
-        except grpc.aio.AioRpcError as exc:
-            raise from_rpc(exc) from exc
+    def __init__(self, inner: grpc.aio.Channel) -> None:
+        self._inner = inner
+
+    def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
+        """One request, one answer."""
+        begin = self._inner.unary_unary(method, *args, **options)
+
+        async def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
+            limit_s = DEADLINE_S if timeout is None else timeout
+            try:
+                return await begin(request, timeout=limit_s, metadata=_with_trace(metadata))
+            except grpc.aio.AioRpcError as exc:
+                raise from_rpc(exc) from exc
+
+        return call
+
+    def stream_unary(self, method: str, *args: Any, **options: Any) -> Any:
+        """Many requests, one answer."""
+        begin = self._inner.stream_unary(method, *args, **options)
+
+        async def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
+            running = begin(requests, timeout=timeout, metadata=_with_trace(metadata))
+            try:
+                await _taken_up(running)
+                return await running
+            except grpc.aio.AioRpcError as exc:
+                raise from_rpc(exc) from exc
+            finally:
+                running.cancel()
+
+        return call
+
+    def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
+        """One request, many answers."""
+        return _iterated(self._inner.unary_stream(method, *args, **options))
+
+    def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
+        """Many requests, many answers."""
+        return _iterated(self._inner.stream_stream(method, *args, **options))
+
+    async def close(self, grace: float | None = None) -> None:
+        """End every call, those that begin within ``grace`` seconds later."""
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """See ``grpc.aio.Channel``."""
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """See ``grpc.aio.Channel``."""
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """See ``grpc.aio.Channel``."""
+        await self._inner.channel_ready()
+
+    async def __aenter__(self) -> Channel:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
 
-def connect(target: str, settings: CommonSettings) -> grpc.aio.Channel:
+class Channels:
+    """The channels of a process: one for each target, made when it is first asked for and closed by ``stack``."""
+
+    def __init__(self, stack: AsyncExitStack, settings: CommonSettings) -> None:
+        self._stack = stack
+        self._settings = settings
+        self._by_target: dict[str, Channel] = {}
+
+    def to(self, target: str) -> Channel:
+        """The channel to ``target`` (host:port)."""
+        channel = self._by_target.get(target)
+        if channel is None:
+            channel = self._by_target[target] = connect(target, self._settings)
+            self._stack.push_async_callback(channel.close)
+        return channel
+
+
+def connect(target: str, settings: CommonSettings) -> Channel:
     """A channel to ``target`` (host:port). It connects when first used, and again whenever it must."""
     options = [
         ("grpc.max_receive_message_length", 32 << 20),
@@ -61,5 +132,40 @@ def connect(target: str, settings: CommonSettings) -> grpc.aio.Channel:
             private_key=settings.grpc_tls_key_file.read_bytes(),
             certificate_chain=settings.grpc_tls_cert_file.read_bytes(),
         )
-        return grpc.aio.secure_channel(target, credentials, options=options, interceptors=[_Edge()])
-    return grpc.aio.insecure_channel(target, options=options, interceptors=[_Edge()])
+        return Channel(grpc.aio.secure_channel(target, credentials, options=options))
+    return Channel(grpc.aio.insecure_channel(target, options=options))
+
+
+def _iterated(begin: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
+        return _answers(begin(request, timeout=timeout, metadata=_with_trace(metadata)))
+
+    return call
+
+
+async def _answers(running: Any) -> AsyncIterator[Any]:
+    try:
+        await _taken_up(running)
+        async for answer in running:
+            yield answer
+    except grpc.aio.AioRpcError as exc:
+        raise from_rpc(exc) from exc
+    finally:
+        running.cancel()
+
+
+async def _taken_up(running: Any) -> None:
+    """Returns when the server has begun with the call, or the call has ended."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await running.initial_metadata()
+    except TimeoutError:
+        raise BackhaulError(Code.DEADLINE_EXCEEDED, "The service did not take the call up in time.") from None
+
+
+def _with_trace(metadata: Pairs) -> Metadata:
+    pairs = list(metadata)
+    traceparent = current_traceparent()
+    if traceparent:
+        pairs.append(("traceparent", traceparent))
+    return Metadata(*pairs)

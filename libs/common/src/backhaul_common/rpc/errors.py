@@ -1,4 +1,8 @@
-"""``BackhaulError`` as gRPC's richer error model: google.rpc.Status with an ErrorInfo in the trailing metadata."""
+"""``BackhaulError`` as gRPC's richer error model: a google.rpc.Status in the trailing metadata.
+
+Its ErrorInfo carries the code. Its BadRequest carries the fields at fault, one violation each; how to mend the n-th of
+them (from 0) stands as ``fix.<n>`` in the ErrorInfo's metadata, since a FieldViolation has no place for it.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +13,48 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from backhaul_common.errors import CATALOGUE, BackhaulError, Code
+from backhaul_common.errors import CATALOGUE, BackhaulError, Code, Violation
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "backhaul"
 
-LONGEST_TEXT = 1000
-"""Characters of a message, field or fix that cross. gRPC drops the whole answer when its metadata exceeds 8 KB."""
+MAX_TEXT_BYTES = 1000
+"""UTF-8 bytes of a message that cross. gRPC drops the whole answer when its metadata exceeds 8 KB, and writes a message
+twice: once in the status, where a byte takes up to three, and once in the details."""
+
+MAX_FIELD_BYTES = 200
+"""UTF-8 bytes of a field's name that cross."""
+
+MAX_VIOLATION_BYTES = 500
+"""UTF-8 bytes of what is wrong with a field, and of how to mend it, that cross."""
+
+MAX_VIOLATIONS_BYTES = 2200
+"""Bytes of all violations together. Those beyond do not cross; whoever mends the first ones hears of them."""
 
 
 def to_details(error: BackhaulError) -> bytes:
     """The serialised google.rpc.Status of ``error``."""
-    info = error_details_pb2.ErrorInfo(
-        reason=error.code.value,
-        domain=_DOMAIN,
-        metadata={
-            "field": shortened(error.field),
-            "fix": shortened(error.fix),
-            **({"retry_after_s": str(error.retry_after_s)} if error.retry_after_s is not None else {}),
-        },
-    )
-    detail = any_pb2.Any()
-    detail.Pack(info)
-    status: bytes = status_pb2.Status(
-        code=error.meaning.grpc_status.value[0], message=shortened(error.message), details=[detail]
-    ).SerializeToString()
-    return status
+    info = error_details_pb2.ErrorInfo(reason=error.code.value, domain=_DOMAIN)
+    if error.retry_after_s is not None:
+        info.metadata["retry_after_s"] = str(error.retry_after_s)
+    fields = error_details_pb2.BadRequest()
+    left = MAX_VIOLATIONS_BYTES
+    for number, violation in enumerate(error.violations):
+        field = shortened(violation.field, MAX_FIELD_BYTES)
+        message = shortened(violation.message, MAX_VIOLATION_BYTES)
+        fix = shortened(violation.fix, MAX_VIOLATION_BYTES)
+        left -= sum(len(text.encode()) for text in (field, message, fix))
+        if left < 0:
+            break
+        fields.field_violations.add(field=field, description=message)
+        info.metadata[f"fix.{number}"] = fix
+    status = status_pb2.Status(code=error.meaning.grpc_status.value[0], message=shortened(error.message))
+    for detail in (info, fields) if fields.field_violations else (info,):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    serialised: bytes = status.SerializeToString()
+    return serialised
 
 
 def from_rpc(error: grpc.aio.AioRpcError) -> BackhaulError:
@@ -56,19 +76,23 @@ def from_rpc(error: grpc.aio.AioRpcError) -> BackhaulError:
     return BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title)
 
 
-def shortened(text: str) -> str:
-    """``text`` as far as it crosses; what cannot be UTF-8 is replaced."""
-    clean = text.encode("utf-8", "replace").decode()
-    return clean if len(clean) <= LONGEST_TEXT else f"{clean[: LONGEST_TEXT - 1]}…"
+def shortened(text: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """The first ``limit`` bytes of ``text``, whole characters of them; what cannot be UTF-8 is replaced."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: limit - len("…".encode())].decode("utf-8", "ignore") + "…"
 
 
 def _from_details(value: bytes) -> BackhaulError | None:
-    info = error_details_pb2.ErrorInfo()
+    info, fields = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     try:
         status = status_pb2.Status.FromString(value)
         found = any(
             detail.Unpack(info) and info.domain == _DOMAIN and info.reason in tuple(Code) for detail in status.details
         )
+        for detail in status.details:
+            detail.Unpack(fields)
         retry_after = info.metadata.get("retry_after_s", "")
         retry_after_s = float(retry_after) if retry_after else None
     except (DecodeError, ValueError):
@@ -79,9 +103,11 @@ def _from_details(value: bytes) -> BackhaulError | None:
     return BackhaulError(
         Code(info.reason),
         status.message,
-        field=info.metadata.get("field", ""),
-        fix=info.metadata.get("fix", ""),
         retry_after_s=retry_after_s,
+        violations=[
+            Violation(violation.field, violation.description, info.metadata.get(f"fix.{number}", ""))
+            for number, violation in enumerate(fields.field_violations)
+        ],
     )
 
 

@@ -3,97 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.trace import SpanKind
 
-from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.logs import get_logger
 from backhaul_common.rpc import keepalive
-from backhaul_common.rpc.errors import DETAILS_KEY, shortened, to_details
+from backhaul_common.rpc.edge import Edge
+from backhaul_common.rpc.naming import TenantRule
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import Tracing
 
-LONGEST_CALL_S = 30.0
-"""A call without a deadline gets this one."""
-
-_QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-
-
-class _Edge(grpc.aio.ServerInterceptor):
-    """Around every unary call: trace, deadline, one log line, and the only translation of errors."""
-
-    def __init__(self, tracing: Tracing) -> None:
-        self._tracing = tracing
-        self._log = get_logger()
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or handler.unary_unary is None or method.startswith(_QUIET):
-            return handler
-        call = handler.unary_unary
-        metadata = dict(handler_call_details.invocation_metadata)
-
-        async def wrapped(request: Any, context: Any) -> Any:
-            began = time.perf_counter()
-            code = "ok"
-            with self._tracing.span(
-                method.lstrip("/"), parent=str(metadata.get("traceparent", "")) or None, kind=SpanKind.SERVER
-            ):
-                try:
-                    return await _bounded(call(request, context), context)
-                except BackhaulError as exc:
-                    code = exc.code.value
-                    await _abort(context, exc)
-                except (asyncio.CancelledError, grpc.aio.AbortError):
-                    code = "cancelled"
-                    raise
-                except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected becomes INTERNAL without detail
-                    code = Code.INTERNAL.value
-                    self._log.error("rpc_failed", method=method, exc_info=exc)
-                    await _abort(context, BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title))
-                finally:
-                    self._log.info(
-                        "rpc",
-                        method=method,
-                        tenant=getattr(request, "tenant_id", ""),
-                        outcome=code,
-                        duration_ms=round((time.perf_counter() - began) * 1000, 2),
-                    )
-
-        return grpc.unary_unary_rpc_method_handler(
-            wrapped, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
-        )
-
-
-async def _bounded(call: Awaitable[Any], context: Any) -> Any:
-    remaining = context.time_remaining()
-    limit_s = LONGEST_CALL_S if remaining is None else min(remaining, LONGEST_CALL_S)
-    try:
-        async with asyncio.timeout(limit_s) as deadline:
-            return await call
-    except TimeoutError:
-        if not deadline.expired():
-            raise  # The call's own, about something else that was slow.
-        raise BackhaulError(Code.DEADLINE_EXCEEDED, "The call took longer than its deadline.") from None
-
-
-async def _abort(context: Any, error: BackhaulError) -> None:
-    await context.abort(
-        error.meaning.grpc_status, shortened(error.message), trailing_metadata=((DETAILS_KEY, to_details(error)),)
-    )
+STOP_GRACE_S = 5.0
+"""How long calls that will end by themselves may take to do so when the server stops."""
 
 
 class Server:
@@ -113,14 +40,17 @@ async def serve(
     listen: str,
     services: Sequence[str],
     register: Callable[[grpc.aio.Server], None],
+    without_tenant: Collection[str] = (),
 ) -> Server:
     """Start serving on ``listen`` (host:port, port 0 picks one), closed by ``stack``.
 
     ``services`` are the full names of what ``register`` adds: they appear in reflection, and in the health service,
-    which follows ``readiness`` once a second.
+    which follows ``readiness`` once a second. Every request must carry a ``tenant_id``, but for methods and services
+    whose full names are in ``without_tenant``.
     """
+    edge = Edge(tracing, TenantRule(services, without_tenant))
     server = grpc.aio.server(
-        interceptors=[_Edge(tracing)],
+        interceptors=[edge],
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20), *keepalive.of_server()],
     )
     register(server)
@@ -141,7 +71,12 @@ async def serve(
         # Before the first question can come: the servicer begins with SERVING.
         await health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
-    stack.push_async_callback(server.stop, 5)
+
+    async def stop() -> None:
+        edge.stop()
+        await server.stop(STOP_GRACE_S)
+
+    stack.push_async_callback(stop)
     follow = asyncio.create_task(_follow(readiness, health_servicer, names), name="health")
     stack.push_async_callback(cancel, follow)
     return Server(server, port)

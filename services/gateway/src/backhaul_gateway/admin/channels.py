@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from backhaul_channels.adapter import Adapter, ChannelSettings, InvalidSecretError
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.names import channel_key, check_label
 from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Tenant, VerificationMode
 from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
-from backhaul_gateway.web.problems import FieldError, ProblemError, field_error
+from backhaul_gateway.web.problems import field_error
 from backhaul_gateway.web.refusals import no_channel
 
 MOST_CHANNELS = 100
@@ -99,7 +99,7 @@ class ChannelRegistry:
 def merged(
     before: Channel | None, request: ChannelRequest, adapter: Adapter, encrypt: Callable[[str], str], now: datetime
 ) -> Channel:
-    """The channel that ``request`` makes of ``before``. ProblemError names the fields that ``adapter`` refuses.
+    """The channel that ``request`` makes of ``before``. INVALID_ARGUMENT names the fields that ``adapter`` refuses.
 
     What the request leaves out stays as it is. But secrets and settings are the provider's, and so are fields that
     only a newer version of the gateway knows: when the provider changes, the channel begins without them.
@@ -145,9 +145,12 @@ def _validated(adapter: Adapter, settings: Mapping[str, Any], *, stored: bool = 
         return adapter.settings_model.of_stored(settings) if stored else adapter.settings_model.model_validate(settings)
     except ValidationError as exc:
         known = ", ".join(sorted(adapter.settings_model.model_fields))
-        raise ProblemError(
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
             f"The settings do not fit the provider {adapter.provider}; it knows: {known}.",
-            [field_error(("settings", *error["loc"]), error["type"], error["msg"]) for error in exc.errors()],
+            violations=[
+                field_error(("settings", *error["loc"]), error["type"], error["msg"]) for error in exc.errors()
+            ],
         ) from exc
 
 
@@ -158,6 +161,6 @@ def _check_secrets(adapter: Adapter, secrets: Sequence[str], settings: ChannelSe
         try:
             adapter.verifier([secret], settings)
         except InvalidSecretError as exc:
-            errors.append(FieldError(field, str(exc), "Send the secret as the provider shows it."))
+            errors.append(Violation(field, str(exc), "Send the secret as the provider shows it."))
     if errors:
-        raise ProblemError("A secret cannot be one of this provider's.", errors)
+        raise BackhaulError(Code.INVALID_ARGUMENT, "A secret cannot be one of this provider's.", violations=errors)

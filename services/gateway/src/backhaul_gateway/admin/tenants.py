@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting, unknown_tenant
 from backhaul_gateway.ports import TenantData, TenantStreams
-from backhaul_gateway.web.problems import ProblemError, field_error
+from backhaul_gateway.web.problems import field_error
 
 MOST_CREDENTIALS = 20
 MOST_TENANTS_A_PAGE = 500
@@ -223,7 +223,8 @@ def _limits(present: Limits, changes: Mapping[str, Any]) -> Limits:
     try:
         return Limits.model_validate({**present.model_dump(), **changes})
     except ValidationError as exc:
-        raise ProblemError(
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
             "A limit is out of range.",
-            [field_error(("limits", *error["loc"]), error["type"], error["msg"]) for error in exc.errors()],
+            violations=[field_error(("limits", *error["loc"]), error["type"], error["msg"]) for error in exc.errors()],
         ) from exc

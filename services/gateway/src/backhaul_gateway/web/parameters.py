@@ -9,11 +9,9 @@ from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote_plus
 
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, Violation
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
-
-from backhaul_gateway.web.problems import FieldError, ProblemError
 
 Page = TypeVar("Page")
 
@@ -50,11 +48,15 @@ def known_parameters(request: Request) -> None:
             fix = f"Did you mean {close[0]}?"
         else:
             fix = f"Use one of: {', '.join(names)}." if names else "Leave the query out."
-        errors.append(FieldError(shown, f"There is no parameter {shown!r} here.", fix))
+        errors.append(Violation(shown, f"There is no parameter {shown!r} here.", fix))
         if len(errors) == _MOST_NAMED:
             break
     if errors:
-        raise ProblemError(f"The query holds what is no parameter here: {errors[0]['field']!r}.", errors)
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The query holds what is no parameter here: {errors[0].field!r}.",
+            violations=errors,
+        )
 
 
 def with_plus(address: str) -> str:

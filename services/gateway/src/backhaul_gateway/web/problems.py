@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from backhaul_common.errors import CATALOGUE, BackhaulError, Code
+from backhaul_common.errors import CATALOGUE, BackhaulError, Code, Violation
 from backhaul_common.tracing import parse_traceparent
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -45,28 +45,12 @@ _FIXES = {
 """What pydantic's words leave to be guessed, by its kinds of errors, or by the field and the kind."""
 
 
-class FieldError(dict[str, str]):
-    """What is wrong with one field: ``field``, ``message``, ``fix``."""
-
-    def __init__(self, field: str, message: str, fix: str = "") -> None:
-        super().__init__(field=field, message=message, fix=fix)
-
-
-class ProblemError(BackhaulError):
-    """An INVALID_ARGUMENT with several fields at fault."""
-
-    def __init__(self, message: str, errors: Sequence[FieldError]) -> None:
-        first = errors[0] if errors else FieldError("", message)
-        super().__init__(Code.INVALID_ARGUMENT, message, field=first["field"], fix=first["fix"])
-        self.errors = list(errors)
-
-
 def document(
     status: int,
     code: str,
     title: str,
     detail: str,
-    errors: Sequence[Mapping[str, str]] = (),
+    errors: Sequence[Violation] = (),
     trace_id: str = "",
 ) -> bytes:
     """The body of a problem."""
@@ -76,7 +60,7 @@ def document(
         "status": status,
         "detail": detail,
         "code": code,
-        "errors": list(errors),
+        "errors": [{"field": one.field, "message": one.message, "fix": one.fix} for one in errors],
     }
     if trace_id:
         problem["trace_id"] = trace_id
@@ -90,12 +74,7 @@ def document(
 def of_error(error: BackhaulError, trace_id: str = "") -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
     """Status, body and headers (content type included) of the answer to ``error``."""
     meaning = error.meaning
-    errors: Sequence[Mapping[str, str]] = ()
-    if isinstance(error, ProblemError):
-        errors = error.errors
-    elif error.field or error.fix:
-        errors = [FieldError(error.field, error.message, error.fix)]
-    body = document(meaning.http_status, error.code.value, meaning.title, error.message, errors, trace_id)
+    body = document(meaning.http_status, error.code.value, meaning.title, error.message, error.violations, trace_id)
     headers = [(b"content-type", MEDIA_TYPE.encode())]
     if error.retry_after_s is not None or meaning.retryable:
         wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0
@@ -148,7 +127,7 @@ async def on_http_exception(request: Request, exc: Exception) -> Response:
         word, title, fix = _TIMEOUT, "The request took too long", "Repeat the request."
     elif exc.status_code == 413:
         fix = "Send less."
-    errors = [FieldError("body" if exc.status_code in (400, 408, 413) else "", detail, fix)] if fix else []
+    errors = [Violation("body" if exc.status_code in (400, 408, 413) else "", detail, fix)] if fix else []
     body = document(exc.status_code, word, title, detail, errors, trace_id_of(request))
     return Response(body, exc.status_code, headers=dict(exc.headers or {}), media_type=MEDIA_TYPE)
 
@@ -162,7 +141,8 @@ async def on_invalid_request(request: Request, exc: Exception) -> Response:
             400, _MALFORMED, "The body cannot be read", "The body is not valid JSON.", errors, trace_id_of(request)
         )
         return Response(body, 400, media_type=MEDIA_TYPE)
-    return response(ProblemError("The request does not fit what is expected here.", errors), request)
+    unfit = BackhaulError(Code.INVALID_ARGUMENT, "The request does not fit what is expected here.", violations=errors)
+    return response(unfit, request)
 
 
 async def on_unexpected(request: Request, _: Exception) -> Response:
@@ -170,15 +150,15 @@ async def on_unexpected(request: Request, _: Exception) -> Response:
     return response(BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), request)
 
 
-def field_error(location: Sequence[int | str], kind: str, message: str) -> FieldError:
+def field_error(location: Sequence[int | str], kind: str, message: str) -> Violation:
     """pydantic's account of one field, with the way to mend it."""
     if kind == "json_invalid":
-        return FieldError("body", "This is not valid JSON.", "Send a JSON object.")
+        return Violation("body", "This is not valid JSON.", "Send a JSON object.")
     parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours
     fix = _FIXES.get(kind) or _FIXES.get(f"{field} {kind}") or "Change it to what the message asks for."
-    return FieldError(field, message, fix)
+    return Violation(field, message, fix)
 
 
 def trace_id_of(request: Request) -> str:

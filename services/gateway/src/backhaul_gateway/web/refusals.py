@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backhaul_channels.adapter import Refusal
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.tenants import Tenant
 
 from backhaul_gateway.web.problems import MEDIA_TYPE, document
@@ -79,7 +79,7 @@ def unverified(refusal: Refusal) -> BackhaulError:
 def body_timeout(trace_id: str) -> Answer:
     """The body took too long to arrive."""
     detail = "The body did not arrive in time."
-    errors = [{"field": "body", "message": detail, "fix": "Repeat the request."}]
+    errors = [Violation("body", detail, "Repeat the request.")]
     body = document(408, "request_timeout", "The request took too long", detail, errors, trace_id)
     # What would still come on this connection belongs to a request that is over.
     return 408, body, [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
@@ -93,7 +93,7 @@ def method_not_allowed(method: str, trace_id: str) -> Answer:
         "method_not_allowed",
         "The method is not allowed here",
         detail,
-        [{"field": "", "message": detail, "fix": "Use POST."}],
+        [Violation("", detail, "Use POST.")],
         trace_id,
     )
     return 405, body, [(b"content-type", MEDIA_TYPE.encode()), (b"allow", METHOD.encode())]
