@@ -1,28 +1,40 @@
 """What every provider must hold, run over the cases in every provider's folder. A new folder is covered by itself.
 
-``tests/cases/signatures.json``: {signature_header, another_secret, cases: [{name, secrets, url, headers, body,
-refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request. ``tests/cases/answer.json``: {source,
-status, content_type?, body?}, what an accepted callback is answered. Every other file: a list of {name, body or
-body_base64, settings?, events or error, same_fact_as?}; ``events`` hold each field that differs from
-NormalizedEvent's default, or {error} for a part that cannot be read.
+``tests/cases/signatures.json``, of a provider that has a verifier: {signature_header, another_secret, cases: [{name,
+secrets, url, headers, body, refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request.
+``tests/cases/answer.json``: {source, status, content_type?, body?}, what an accepted callback is answered. Every other
+file: a list of {name, body or body_base64, url?, headers?, settings?, from?, events or error, same_fact_as?}; ``from``
+is a ``Source``; ``events`` hold each field that differs from NormalizedEvent's default, {error} for a part that cannot
+be read, or {ignored} with the reason.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from backhaul_channels import (
+    Adapter,
+    Context,
+    RawCallback,
+    Source,
     load_adapters,
 )
 
 ADAPTERS = load_adapters()
 Case = dict[str, Any]
 NO_EVENTS = {"signatures.json", "answer.json"}
+
+SIGNING = {name: one for name, one in ADAPTERS.items() if type(one).verifier is not Adapter.verifier}
+"""Those that check something of a request. All others rely on the tenant's credential alone."""
+
+ARRIVED_US = 1_763_800_001_000_000
 
 each_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS.keys())
 
@@ -40,3 +52,23 @@ def event_cases(provider: str) -> list[Case]:
 
 def body_of(case: Case) -> bytes:
     return base64.b64decode(case["body_base64"]) if "body_base64" in case else str(case["body"]).encode()
+
+
+def callback_of(case: Case, body: bytes | None = None) -> RawCallback:
+    headers = [(name.encode(), value.encode()) for name, value in case.get("headers", {}).items()]
+    url = case.get("url", "https://callbacks.example.com/api/postevents?channelLabel=Any")
+    return RawCallback("POST", url, headers, body_of(case) if body is None else body)
+
+
+def context_of(adapter: Adapter[Any], case: Case) -> Context[Any]:
+    query = parse_qsl(urlsplit(callback_of(case, b"").url).query, keep_blank_values=True)
+    return Context(
+        adapter.settings_model(**case.get("settings", {})),
+        [(name, value) for name, value in query if name.lower() not in ("channellabel", *adapter.own_parameters)],
+        Source(case.get("from", "callback")),
+        ARRIVED_US,
+    )
+
+
+def parts_of(adapter: Adapter[Any], case: Case) -> Sequence[bytes]:
+    return adapter.split(callback_of(case), context_of(adapter, case).settings)

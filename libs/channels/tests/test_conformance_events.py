@@ -15,12 +15,24 @@ import msgspec
 import pytest
 from backhaul_channels import (
     Adapter,
-    ChannelSettings,
+    Context,
     EventKind,
+    Ignored,
     MalformedError,
     NormalizedEvent,
+    RawCallback,
 )
-from conformance_cases import ADAPTERS, Case, body_of, case_files, each_adapter, event_cases
+from conformance_cases import (
+    ADAPTERS,
+    Case,
+    body_of,
+    callback_of,
+    case_files,
+    context_of,
+    each_adapter,
+    event_cases,
+    parts_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -34,18 +46,18 @@ def event_params() -> list[Any]:
     ]
 
 
-def normalize_all(adapter: Adapter, case: Case) -> list[Case]:
+def normalize_all(adapter: Adapter[Any], case: Case) -> list[Case]:
     """The case's events in the form of its ``events``."""
-    settings = adapter.settings_model(**case.get("settings", {}))
+    context = context_of(adapter, case)
     events: list[Case] = []
-    for part in adapter.split(body_of(case)):
+    for part in parts_of(adapter, case):
         try:
-            event = adapter.normalize(part, settings)
+            event = adapter.normalize(part, context)
         except MalformedError as error:
             events.append({"error": str(error)})
         else:
-            assert adapter.normalize(part, settings) == event, "the same part must give the same fact"
-            events.append(as_json(event))
+            assert adapter.normalize(part, context) == event, "the same part must give the same fact"
+            events.append({"ignored": event.reason} if isinstance(event, Ignored) else as_json(event))
     return events
 
 
@@ -58,7 +70,7 @@ def as_json(event: NormalizedEvent) -> Case:
 
 
 @pytest.mark.parametrize(("adapter", "case"), event_params())
-def test_normalisation_case(adapter: Adapter, case: Case) -> None:
+def test_normalisation_case(adapter: Adapter[Any], case: Case) -> None:
     if "error" in case:
         assert [outcome for outcome in outcomes_of(adapter, case) if case["error"] in outcome.get("error", "")]
     else:
@@ -66,7 +78,7 @@ def test_normalisation_case(adapter: Adapter, case: Case) -> None:
 
 
 @each_adapter
-def test_facts_keep_their_key_however_they_arrive(adapter: Adapter) -> None:
+def test_facts_keep_their_key_however_they_arrive(adapter: Adapter[Any]) -> None:
     cases = {case["name"]: case for case in event_cases(adapter.provider)}
     pairs = [(case, cases[case["same_fact_as"]]) for case in cases.values() if "same_fact_as" in case]
     assert pairs, "a provider shows at least one fact that arrives in two ways"
@@ -76,19 +88,30 @@ def test_facts_keep_their_key_however_they_arrive(adapter: Adapter) -> None:
 
 
 @each_adapter
-def test_facts_of_one_body_differ_in_their_keys(adapter: Adapter) -> None:
+def test_facts_of_one_body_differ_in_their_keys(adapter: Adapter[Any]) -> None:
     for case in event_cases(adapter.provider):
         keys = [event["key"] for event in case.get("events", []) if "key" in event]
         assert len(set(keys)) == len(keys), case["name"]
 
 
 @each_adapter
-def test_the_cases_hold_a_status_that_nobody_knows(adapter: Adapter) -> None:
+def test_the_cases_hold_a_status_that_nobody_knows(adapter: Adapter[Any]) -> None:
     kinds = {event.get("kind") for case in event_cases(adapter.provider) for event in case.get("events", [])}
     assert "unknown" in kinds
 
 
-def outcomes_of(adapter: Adapter, case: Case) -> list[Case]:
+@each_adapter
+def test_every_reason_to_ignore_a_part_is_shown_and_declared(adapter: Adapter[Any]) -> None:
+    shown = {
+        event["ignored"]
+        for case in event_cases(adapter.provider)
+        for event in case.get("events", [])
+        if "ignored" in event
+    }
+    assert shown == adapter.ignores
+
+
+def outcomes_of(adapter: Adapter[Any], case: Case) -> list[Case]:
     """The case's events, a body that cannot be split being one error."""
     try:
         return normalize_all(adapter, case)
@@ -97,7 +120,7 @@ def outcomes_of(adapter: Adapter, case: Case) -> list[Case]:
 
 
 @each_adapter
-def test_every_entry_of_the_tables_is_held_by_a_case(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_entry_of_the_tables_is_held_by_a_case(adapter: Adapter[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One entry of ``mapping.py`` after the other is damaged; some case must then come out differently."""
     package = f"backhaul_channels.providers.{adapter.provider}"
     names = vars(import_module(f"{package}.mapping")).items()
@@ -138,7 +161,7 @@ def opt_outs(event: NormalizedEvent) -> list[tuple[str, str]]:
 
 
 @each_adapter
-def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_not_have(adapter: Adapter) -> None:
+def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_not_have(adapter: Adapter[Any]) -> None:
     """A provider uses one name for different things in different events, and a sender may give a message parameters
     whose names are fields of other events.
 
@@ -152,9 +175,9 @@ def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_n
     every = {*chain.from_iterable(fields.values())}
     tried = set()
     for case in event_cases(adapter.provider):
-        settings = adapter.settings_model(**case.get("settings", {}))
+        context = context_of(adapter, case)
         with suppress(MalformedError):
-            for part, before in readable_parts(adapter, case, settings):
+            for part, before in readable_parts(adapter, case, context):
                 if before.provider_status not in fields:
                     continue
                 event, encode = opened(part)
@@ -162,7 +185,8 @@ def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_n
                 for value in HOSTILE:
                     added = dict.fromkeys(foreign, value)
                     for spoiled in ({**added, **event}, {**event, **added}):
-                        after = adapter.normalize(encode(spoiled), settings)
+                        after = adapter.normalize(encode(spoiled), context)
+                        assert isinstance(after, NormalizedEvent)
                         for name in DECISIVE:
                             assert getattr(after, name) == getattr(before, name), f"{case['name']}: {name} by {value!r}"
                         assert opt_outs(after) == opt_outs(before), f"{case['name']}: an opt-out by {value!r}"
@@ -192,12 +216,11 @@ def foreign_params() -> list[Any]:
 
 
 @pytest.mark.parametrize(("adapter", "case"), foreign_params())
-def test_another_products_webhook_is_no_message(adapter: Adapter, case: Case) -> None:
+def test_another_products_webhook_is_no_message(adapter: Adapter[Any], case: Case) -> None:
     """``foreign.json`` holds what may be pointed at a provider's address by mistake. It is kept as unknown, or refused,
     and goes into no message and no opt-out."""
-    settings = adapter.settings_model(**case.get("settings", {}))
     with suppress(MalformedError):
-        for _, event in readable_parts(adapter, case, settings):
+        for _, event in readable_parts(adapter, case, context_of(adapter, case)):
             assert event.kind is EventKind.UNKNOWN
             names = [event.message_id, event.recipient, event.sender, *event.aliases, *event.references]
             assert not any(names)
@@ -205,14 +228,16 @@ def test_another_products_webhook_is_no_message(adapter: Adapter, case: Case) ->
             assert not any(said)
 
 
-def readable_parts(adapter: Adapter, case: Case, settings: ChannelSettings) -> Iterator[tuple[bytes, NormalizedEvent]]:
-    for part in adapter.split(body_of(case)):
+def readable_parts(adapter: Adapter[Any], case: Case, context: Context[Any]) -> Iterator[tuple[bytes, NormalizedEvent]]:
+    for part in parts_of(adapter, case):
         with suppress(MalformedError):
-            yield bytes(part), adapter.normalize(part, settings)
+            event = adapter.normalize(part, context)
+            if isinstance(event, NormalizedEvent):
+                yield bytes(part), event
 
 
 @each_adapter
-def test_unknown_settings_are_refused(adapter: Adapter) -> None:
+def test_unknown_settings_are_refused(adapter: Adapter[Any]) -> None:
     with pytest.raises(ValidationError):
         adapter.settings_model.model_validate({"no_such_setting": 1})
 
@@ -226,8 +251,9 @@ json_values = st.recursive(
 
 @each_adapter
 @given(data=st.data())
-def test_no_body_raises_anything_but_malformed(adapter: Adapter, data: st.DataObject) -> None:
-    """Any bytes; valid bodies cut, spliced and overwritten; JSON in which a known field has any value."""
+def test_no_body_raises_anything_but_malformed(adapter: Adapter[Any], data: st.DataObject) -> None:
+    """Any bytes; valid bodies cut, spliced and overwritten; JSON in which a known field has any value; and of each any
+    address, since what stands in it is whoever's who knows the tenant's address."""
     known = data.draw(st.sampled_from(event_cases(adapter.provider)))
     body = body_of(known)
     kind = data.draw(st.sampled_from(["bytes", "spliced", "overwritten", "field"]))
@@ -242,15 +268,22 @@ def test_no_body_raises_anything_but_malformed(adapter: Adapter, data: st.DataOb
         )
     else:
         body = overwrite_field(body, data)
-    settings = adapter.settings_model()
+    case = {**known, "settings": {}}
+    context = context_of(adapter, case)
+    pairs = st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=3)
+    context = msgspec.structs.replace(context, parameters=data.draw(pairs))
+    url = data.draw(st.just(callback_of(case, b"").url) | st.text())
     try:
-        parts = adapter.split(body)
+        parts = adapter.split(RawCallback("POST", url, callback_of(case, b"").headers, body), context.settings)
     except MalformedError:
         return
     for part in parts:
         try:
-            event = adapter.normalize(part, settings)
+            event = adapter.normalize(part, context)
         except MalformedError:
+            continue
+        if isinstance(event, Ignored):
+            assert event.reason in adapter.ignores
             continue
         assert event.key
         assert len(event.message_id) <= 512

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backhaul_channels import Adapter, MalformedAdapterError, load_adapters
@@ -18,8 +19,8 @@ class Good(Adapter):
     labels = {labels!r}
 
     def verifier(self, secrets, settings): raise NotImplementedError
-    def split(self, body): raise NotImplementedError
-    def normalize(self, part, settings): raise NotImplementedError
+    def split(self, callback, settings): raise NotImplementedError
+    def normalize(self, part, context): raise NotImplementedError
 
 ADAPTER = Good()
 """
@@ -80,6 +81,9 @@ def test_a_new_folder_is_a_new_provider(providers: Providers) -> None:
             "bytes in lower case",
         ),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.accepted = 204", "accepted is of type int"),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.proof = 'signature'", "must be a Proof"),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.ignores = frozenset({'Is typing'})", "of words"),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.ignores = {'typing'}", "must be a frozenset"),
     ],
 )
 def test_a_malformed_folder_stops_the_start(providers: Providers, source: str, complaint: str) -> None:
@@ -95,15 +99,29 @@ def test_a_folder_without_init_is_reported_not_skipped(providers: Providers) -> 
         load_adapters(Providers.package)
 
 
-def test_two_providers_cannot_share_a_label(providers: Providers) -> None:
+def test_two_providers_may_offer_one_label(providers: Providers) -> None:
     providers.add("one", GOOD.format(provider="one", labels=("Label",)))
     providers.add("two", GOOD.format(provider="two", labels=("LABEL",)))
-    with pytest.raises(MalformedAdapterError, match="already means the provider 'one'"):
+    assert list(load_adapters(Providers.package)) == ["one", "two"]
+
+
+def test_who_signs_nothing_says_what_its_proof_is(providers: Providers) -> None:
+    source = GOOD.replace("    def verifier(self, secrets, settings): raise NotImplementedError\n", "")
+    providers.add("one", source.format(provider="one", labels=("One",)))
+    with pytest.raises(MalformedAdapterError, match="it has no verifier"):
         load_adapters(Providers.package)
 
 
+def test_a_provider_without_a_verifier_relies_on_the_tenants_credential(providers: Providers) -> None:
+    source = GOOD.replace("    def verifier(self, secrets, settings): raise NotImplementedError\n", "")
+    source = source.replace("import Adapter", "import Adapter, Proof")
+    source = source.replace("    provider = {provider!r}", "    provider = {provider!r}\n    proof = Proof.CREDENTIAL")
+    providers.add("one", source.format(provider="one", labels=("One",)))
+    assert list(load_adapters(Providers.package)) == ["one"]
+
+
 @pytest.mark.parametrize("adapter", load_adapters().values(), ids=lambda adapter: adapter.provider)
-def test_stored_settings_of_a_newer_version_are_read_as_far_as_they_are_known(adapter: Adapter) -> None:
+def test_stored_settings_of_a_newer_version_are_read_as_far_as_they_are_known(adapter: Adapter[Any]) -> None:
     stored = {"communication_keys": ["offer"], "newer": {"a": [1]}}
     assert adapter.settings_model.of_stored(stored) == adapter.settings_model(communication_keys=("offer",))
     with pytest.raises(ValidationError):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from backhaul_channels import (
     Adapter,
     Answer,
     ChannelSettings,
+    Context,
     InvalidSecretError,
     NormalizedEvent,
     RawCallback,
@@ -31,7 +32,7 @@ def basic(user: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
 
 
-class AskingAdapter(Adapter):
+class AskingAdapter(Adapter[ChannelSettings]):
     """A provider that asks whether the address is the tenant's, by posting the secret that it was given."""
 
     provider = "asking"
@@ -55,20 +56,20 @@ class AskingAdapter(Adapter):
     def verify(self, callback: RawCallback) -> Refusal | None:
         return None if callback.header(b"x-asking") == b"yes" else Refusal("signature_missing", "No signature.")
 
-    def split(self, body: bytes) -> Sequence[bytes]:
+    def split(self, callback: RawCallback, settings: ChannelSettings) -> Sequence[bytes]:
         raise NotImplementedError
 
-    def normalize(self, part: bytes, settings: ChannelSettings) -> NormalizedEvent:
+    def normalize(self, part: bytes, context: Context[ChannelSettings]) -> NormalizedEvent:
         raise NotImplementedError
 
 
 @pytest.fixture
-def adapters() -> dict[str, Adapter]:
+def adapters() -> dict[str, Adapter[Any]]:
     return {**load_adapters(), "asking": AskingAdapter()}
 
 
 async def test_a_handshake_is_answered_and_nothing_is_stored(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer, adapters: dict[str, Adapter]
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, adapters: dict[str, Adapter[Any]]
 ) -> None:
     async with gateway_factory(fresh_nats.uri, adapters=adapters) as gateway:
         tenant = await gateway.tenant()

@@ -1,7 +1,8 @@
 """What a provider adapter is: pure functions from a raw request to domain objects.
 
 An adapter does no I/O and knows no framework. The gateway calls ``verifier`` once a channel and
-``Verifier.verify`` once a request; the normalizer calls ``split`` once a callback and ``normalize`` once a part.
+``Verifier.verify`` once a request; the normalizer calls ``split`` once a callback and ``normalize`` once a part, each
+with what holds for the whole callback.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +48,26 @@ class EventKind(StrEnum):
     NO_ANSWER = "no_answer"
 
 
+class Proof(StrEnum):
+    """What shows that a request is the provider's.
+
+    ``SIGNATURE``: it proves itself by one of the channel's secrets. ``CREDENTIAL``: the provider signs nothing, and the
+    tenant's API key or ingest token, without which nobody gets here, is all there is; a channel that has secrets all
+    the same asks for their proof as well.
+    """
+
+    SIGNATURE = "signature"
+    CREDENTIAL = "credential"
+
+
+class Source(StrEnum):
+    """How a callback came to be read: the provider posted it, its API told it, or it was sent through once more."""
+
+    CALLBACK = "callback"
+    BACKFILL = "backfill"
+    REPLAY = "replay"
+
+
 class MalformedError(ValueError):
     """A body, or one part of it, that the adapter cannot read. It becomes a dead letter with this message as its
     reason."""
@@ -56,12 +77,12 @@ class InvalidSecretError(ValueError):
     """A secret that cannot be one of this provider's (a key that does not decode, say). The message names the fix."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawCallback:
+class RawCallback(msgspec.Struct, frozen=True, gc=False):
     """One HTTP request as the provider made it.
 
     ``url`` is the public URL, query included; ``headers`` are ASGI pairs with lower-case names; ``body`` is exactly
-    the bytes that arrived.
+    the bytes that arrived. What was stored has no signature among its headers, and a record of the provider's API has
+    no headers at all.
     """
 
     method: str
@@ -129,6 +150,30 @@ class ChannelSettings(BaseModel):
         return cls.model_validate({name: value for name, value in stored.items() if name in cls.model_fields})
 
 
+S = TypeVar("S", bound=ChannelSettings)
+
+
+class Context(msgspec.Struct, Generic[S], frozen=True, gc=False):
+    """What holds for all parts of one callback; made once for them.
+
+    ``parameters`` are the custom parameters of the callback's URL, in their order; names may repeat. A record of the
+    provider's API, ``source`` BACKFILL, was asked for by Backhaul and is read otherwise than a callback where it looks
+    otherwise. ``received_at_us`` is the arrival at Backhaul, unix time in microseconds.
+    """
+
+    settings: S
+    parameters: Sequence[tuple[str, str]] = ()
+    source: Source = Source.CALLBACK
+    received_at_us: int = 0
+
+
+class Ignored(msgspec.Struct, frozen=True, gc=False):
+    """A part that is understood and tells nothing that anybody keeps, such as that a person is typing. It is counted by
+    its ``reason``, one of the adapter's ``ignores``, and is neither an event nor a dead letter."""
+
+    reason: str
+
+
 class NormalizedEvent(msgspec.Struct, gc=False):
     """One fact, as the adapter understands it.
 
@@ -163,16 +208,20 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     attributes: list[tuple[str, str]] = []
 
 
-class Adapter(ABC):
-    """One provider. Everything about it lives in its folder under ``providers/``."""
+class Adapter(ABC, Generic[S]):
+    """One provider. Everything about it lives in its folder under ``providers/``. ``S`` are its channels' settings."""
 
     provider: ClassVar[str]
     """The folder's name; stored with every callback and event."""
 
     labels: ClassVar[tuple[str, ...]]
-    """The channel labels that mean this provider where a tenant does not say otherwise."""
+    """The channel labels that mean this provider where a tenant does not say otherwise. Several providers may offer one
+    label; then the tenant says which."""
 
     settings_model: ClassVar[type[ChannelSettings]] = ChannelSettings
+
+    proof: ClassVar[Proof] = Proof.SIGNATURE
+    """What shows that a request is the provider's, unless a channel has secrets, which always count."""
 
     own_parameters: ClassVar[frozenset[str]] = frozenset()
     """Query parameters that the provider itself adds to the URL (a signature's, say), in lower case; matched whatever
@@ -189,22 +238,40 @@ class Adapter(ABC):
     """Whether the signature covers the URL. Where it does not, whoever holds one signed request can post it again with
     another query, so nothing of a duplicate's query is believed."""
 
-    def handshake(self, callback: RawCallback, secrets: Sequence[str], settings: ChannelSettings) -> Answer | None:  # noqa: ARG002 - for those that override it.
+    ignores: ClassVar[frozenset[str]] = frozenset()
+    """The reasons for which ``normalize`` ignores a part: short, stable words, since a metric has one row for each."""
+
+    def handshake(self, callback: RawCallback, secrets: Sequence[str], settings: S) -> Answer | None:  # noqa: ARG002 - for those that override it.
         """The answer to a request by which the provider only asks whether the address is the tenant's; None for any
         other. Called before verification, and only where an adapter overrides it. Never raises."""
         return None
 
-    @abstractmethod
-    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:
+    def verifier(self, secrets: Sequence[str], settings: S) -> Verifier:  # noqa: ARG002 - for those that override it.
         """Prepare ``secrets`` (any of them may sign; more than one while they rotate). With none, or only blank ones,
-        the verifier refuses everything. Raises InvalidSecretError for a secret that cannot be this provider's."""
+        the verifier refuses everything. Raises InvalidSecretError for a secret that cannot be this provider's.
+
+        As it is here it belongs to a provider that signs nothing: any secret would be one that proves nothing.
+        """
+        if any(secret.strip() for secret in secrets):
+            raise InvalidSecretError(
+                f"The provider {self.provider} signs nothing, so no secret can prove its requests. Leave secrets "
+                "empty: the tenant's API key or ingest token is the proof."
+            )
+        return _NothingToCheck()
 
     @abstractmethod
-    def split(self, body: bytes) -> Sequence[bytes]:
-        """The provider's events in ``body``, each verbatim, in order; none for an array that is legal and empty.
+    def split(self, callback: RawCallback, settings: S) -> Sequence[bytes]:
+        """The provider's events in ``callback``, each verbatim, in order; none for an array that is legal and empty.
         Raises MalformedError for a body that cannot hold any."""
 
     @abstractmethod
-    def normalize(self, part: bytes, settings: ChannelSettings) -> NormalizedEvent:
+    def normalize(self, part: bytes, context: Context[S]) -> NormalizedEvent | Ignored:
         """One part of ``split`` as a fact. Deterministic. Raises MalformedError when the part cannot be read; a status
         that the provider's table does not know is no error but EventKind.UNKNOWN."""
+
+
+class _NothingToCheck:
+    """Refuses whatever it is asked: nothing about the request proves anything."""
+
+    def verify(self, callback: RawCallback) -> Refusal | None:  # noqa: ARG002 - the Verifier protocol.
+        return Refusal("secret_missing", "The provider signs nothing, so there is no secret to verify with.")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
-from backhaul_channels.adapter import Adapter, Answer, ChannelSettings
+from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, Proof
 
 PROVIDERS_PACKAGE = "backhaul_channels.providers"
+
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 class MalformedAdapterError(RuntimeError):
@@ -17,25 +21,13 @@ class MalformedAdapterError(RuntimeError):
     refuse its callbacks for as long as nobody looks."""
 
 
-def load_adapters(package: str = PROVIDERS_PACKAGE) -> Mapping[str, Adapter]:
+def load_adapters(package: str = PROVIDERS_PACKAGE) -> Mapping[str, Adapter[Any]]:
     """The adapters of ``package`` by provider name, sorted by name, read-only.
 
-    Raises MalformedAdapterError, naming the folder and the fix, for a folder without a proper ``ADAPTER`` and for two
-    providers that claim one label. What a folder's own import raises is passed on.
+    Raises MalformedAdapterError, naming the folder and the fix, for a folder without a proper ``ADAPTER``. What a
+    folder's own import raises is passed on.
     """
-    adapters: dict[str, Adapter] = {}
-    label_owner: dict[str, str] = {}
-    for folder in _folders(package):
-        adapter = _load(package, folder)
-        for label in adapter.labels:
-            other = label_owner.setdefault(label.casefold(), folder)
-            if other != folder:
-                raise MalformedAdapterError(
-                    f"providers/{folder}: the label {label!r} already means the provider {other!r}; "
-                    "labels are compared without case, so choose another one."
-                )
-        adapters[folder] = adapter
-    return MappingProxyType(adapters)
+    return MappingProxyType({folder: _load(package, folder) for folder in _folders(package)})
 
 
 def _folders(package: str) -> list[str]:
@@ -45,7 +37,7 @@ def _folders(package: str) -> list[str]:
     )
 
 
-def _load(package: str, folder: str) -> Adapter:
+def _load(package: str, folder: str) -> Adapter[Any]:
     adapter = getattr(importlib.import_module(f"{package}.{folder}"), "ADAPTER", None)
     if adapter is None:
         raise MalformedAdapterError(f"providers/{folder}: __init__.py defines no ADAPTER; assign an Adapter to it.")
@@ -85,5 +77,21 @@ def _load(package: str, folder: str) -> Adapter:
     if not isinstance(adapter.accepted, Answer):
         raise MalformedAdapterError(
             f"providers/{folder}: ADAPTER.accepted is of type {type(adapter.accepted).__name__}; it must be an Answer."
+        )
+    proof: object = adapter.proof
+    if not isinstance(proof, Proof):
+        raise MalformedAdapterError(f"providers/{folder}: ADAPTER.proof is {proof!r}; it must be a Proof.")
+    if proof is Proof.SIGNATURE and type(adapter).verifier is Adapter.verifier:
+        raise MalformedAdapterError(
+            f"providers/{folder}: its proof is a signature and it has no verifier; write one, or say that "
+            "Proof.CREDENTIAL is its proof."
+        )
+    ignores: object = adapter.ignores
+    if not isinstance(ignores, frozenset) or not all(
+        isinstance(word, str) and _WORD.fullmatch(word) for word in ignores
+    ):
+        raise MalformedAdapterError(
+            f"providers/{folder}: ADAPTER.ignores is {ignores!r}; it must be a frozenset of words of at most 32 "
+            "lower-case letters, digits and underscores."
         )
     return adapter

@@ -90,6 +90,12 @@ DEAD_LETTERS = Metric(
     "Callbacks, or parts of one, that could not be read.",
     ("tenant", "channel"),
 )
+PARTS_IGNORED = Metric(
+    "backhaul_normalizer_parts_ignored",
+    "{part}",
+    "Parts of callbacks that tell nothing worth an event, such as that a person is typing, by the adapter's reason.",
+    ("tenant", "channel", "reason"),
+)
 BATCH_SECONDS = Metric(
     "backhaul_normalizer_batch_duration", "s", "One batch: from decoding to the last acknowledgement."
 )

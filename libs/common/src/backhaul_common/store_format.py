@@ -13,10 +13,11 @@ from backhaul_common.logs import get_logger
 from backhaul_common.mongo import Database, operation
 from backhaul_common.names import META_COLLECTION, STORE_COLLECTIONS
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 """Grows with every change of what is stored that the version before could not read, or would damage.
 
-1 had no number. In 2 a tenant has a registration, and what is stored of a tenant names it.
+1 had no number. In 2 a tenant has a registration, and what is stored of a tenant names it. In 3 the trust
+of whoever told a message's further name has one more grade.
 """
 
 _ID = "format"

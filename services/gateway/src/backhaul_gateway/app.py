@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from backhaul_channels.adapter import Adapter
 from backhaul_channels.registry import load_adapters
@@ -93,7 +94,7 @@ async def create_app(
     settings: GatewaySettings,
     *,
     public_base_url: str,
-    adapters: Mapping[str, Adapter] | None = None,
+    adapters: Mapping[str, Adapter[Any]] | None = None,
     tracing: Tracing | None = None,
 ) -> Gateway:
     """The application with everything behind it, closed by ``stack``. Returns at once: what is away is waited for in

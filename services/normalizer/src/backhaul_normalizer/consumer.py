@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from backhaul_channels import Ignored
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import cancel, until_done
@@ -54,8 +55,9 @@ MAX_STRANGERS = 4096
 class _Batch:
     """What was read of some deliveries.
 
-    ``callbacks`` counts by tenant and channel. ``facts`` has each event once, completed by what further callbacks of
-    the batch tell of it; ``duplicates`` counts these, and ``told`` has all that tell of one event.
+    ``callbacks`` counts by tenant and channel, ``ignored`` by tenant, channel and reason. ``facts`` has each event
+    once, completed by what further callbacks of the batch tell of it; ``duplicates`` counts these, and ``told`` has all
+    that tell of one event.
     """
 
     deliveries: Sequence[Delivery]
@@ -65,6 +67,7 @@ class _Batch:
     facts: dict[str, Fact] = field(default_factory=dict)
     told: dict[str, list[Fact]] = field(default_factory=dict)
     duplicates: Counts[tuple[str, str]] = field(default_factory=Counts)
+    ignored: Counts[tuple[str, str, str]] = field(default_factory=Counts)
     rejections: dict[str, Rejection] = field(default_factory=dict)
     oldest_us: int = 0
 
@@ -100,6 +103,7 @@ class Consumer:
         self._callbacks = metrics.counter(catalogue.CALLBACKS_NORMALIZED)
         self._stored = metrics.counter(catalogue.EVENTS_STORED)
         self._duplicate = metrics.counter(catalogue.EVENTS_DUPLICATE)
+        self._ignored = metrics.counter(catalogue.PARTS_IGNORED)
         self._dead = metrics.counter(catalogue.DEAD_LETTERS)
         self._retries = metrics.counter(catalogue.BATCH_RETRIES)
         self._seconds = metrics.histogram(catalogue.BATCH_SECONDS)
@@ -193,11 +197,7 @@ class Consumer:
                 for one in self._normalizer.read(callback, delivery.stream_seq, delivery.path):
                     # A callback may hold thousands of events.
                     await turn.over()
-                    if isinstance(one, Fact):
-                        _add(batch, one)
-                    else:
-                        filed = batch.rejections.get(one.id)
-                        batch.rejections[one.id] = one if filed is None else filed.with_duplicate(one)
+                    _add(batch, callback, one)
             took_s = time.perf_counter() - now
             spent_s[delivery.path] = spent_s.get(delivery.path, 0.0) + took_s
             if took_s > _SLOW_S:
@@ -349,6 +349,8 @@ class Consumer:
         duplicates = batch.duplicates + Counts((fact.origin.tenant, fact.origin.channel) for fact in committed.known)
         for (tenant, channel), count in duplicates.items():
             self._duplicate.add(tenant, channel, amount=count)
+        for labels, count in batch.ignored.items():
+            self._ignored.add(*labels, amount=count)
         for one in batch.rejections.values():
             self._dead.add(one.tenant, one.channel)
         duration_s = time.perf_counter() - batch.began
@@ -388,9 +390,14 @@ def _has(tenant: Tenant | None, registration: str, channel: str) -> bool:
     return tenant is not None and tenant.registration == registration and channel in tenant.channels
 
 
-def _add(batch: _Batch, fact: Fact) -> None:
-    kept = batch.facts.setdefault(fact.id, fact)
-    if kept is fact:
-        return
-    batch.duplicates[fact.origin.tenant, fact.origin.channel] += 1
-    batch.told.setdefault(fact.id, [kept]).append(fact)
+def _add(batch: _Batch, callback: Callback, one: Fact | Ignored | Rejection) -> None:
+    if isinstance(one, Fact):
+        kept = batch.facts.setdefault(one.id, one)
+        if kept is not one:
+            batch.duplicates[callback.tenant_id, callback.channel] += 1
+            batch.told.setdefault(one.id, [kept]).append(one)
+    elif isinstance(one, Ignored):
+        batch.ignored[callback.tenant_id, callback.channel, one.reason] += 1
+    else:
+        filed = batch.rejections.get(one.id)
+        batch.rejections[one.id] = one if filed is None else filed.with_duplicate(one)

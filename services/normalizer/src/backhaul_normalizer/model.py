@@ -16,7 +16,8 @@ KIND_NAMES: dict[EventKind, str] = {kind: str(kind.value) for kind in EventKind}
 
 TRUST: Mapping[int, int] = MappingProxyType(
     {
-        callback_pb2.VERIFICATION_VERIFIED: 2,
+        callback_pb2.VERIFICATION_VERIFIED: 3,
+        callback_pb2.VERIFICATION_CREDENTIAL: 2,
         callback_pb2.VERIFICATION_OFF: 1,
         callback_pb2.VERIFICATION_UNSPECIFIED: 1,
         callback_pb2.VERIFICATION_OBSERVED_INVALID: 0,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, overload
 
-from backhaul_channels import Adapter, ChannelSettings, MalformedError
+from backhaul_channels import Adapter, ChannelSettings, Context, Ignored, MalformedError, RawCallback, Source
 from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Tenant
 from backhaul_common.wire import repeated
-from backhaul_proto.callback.v1.callback_pb2 import SOURCE_REPLAY, Callback
+from backhaul_proto.callback.v1 import callback_pb2
+from backhaul_proto.callback.v1.callback_pb2 import Callback
 from pydantic import ValidationError
 
 from backhaul_normalizer.facts import custom_parameters, fact, origin
@@ -27,11 +30,19 @@ the size of its body if that is more. Each event is stored and published with a 
 MOST_REJECTED = 10
 """Parts of one callback that are rejected one by one; when there are more, the callback is one dead letter."""
 
+_OTHER = "other"
+"""For which an adapter ignored a part without having declared it: it must not make a row of its own in the metric."""
+
+_SOURCES: Mapping[int, Source] = {
+    callback_pb2.SOURCE_BACKFILL: Source.BACKFILL,
+    callback_pb2.SOURCE_REPLAY: Source.REPLAY,
+}
+
 
 class Normalizer:
     """Reads callbacks. One bad part of a callback rejects that part alone."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], directory: Tenants) -> None:
+    def __init__(self, adapters: Mapping[str, Adapter[Any]], directory: Tenants) -> None:
         self._adapters = adapters
         self._settings: dict[tuple[str, str, str], ChannelSettings] = {}
         self._directory = directory
@@ -42,8 +53,9 @@ class Normalizer:
         for key in [key for key in self._settings if key[0] == tenant_id]:
             del self._settings[key]
 
-    def read(self, callback: Callback, stream_seq: int, path: str) -> Iterable[Fact | Rejection]:
-        """Each part of ``callback`` as a fact, or as a rejection that says why it could not be read. Never raises.
+    def read(self, callback: Callback, stream_seq: int, path: str) -> Iterable[Fact | Ignored | Rejection]:
+        """Each part of ``callback`` as a fact, as ignored, or as a rejection that says why it could not be read. Never
+        raises.
 
         ``stream_seq`` and ``path`` are the position and the queue path of the message of CALLBACKS that brought it.
         """
@@ -56,9 +68,12 @@ class Normalizer:
         if settings is None:
             settings = self._channel_settings(callback, adapter)
         try:
-            parts = _split(adapter, callback.body)
+            parts = _split(adapter, callback, settings)
             common = origin(callback, stream_seq, path, adapter.own_parameters, url_is_signed=adapter.signs_url)
             _check_common(len(common.payload) * len(parts), callback)
+            context = Context(
+                settings, common.parameters, _SOURCES.get(callback.source, Source.CALLBACK), callback.received_at_us
+            )
         except Exception as exc:  # noqa: BLE001  # as below
             reason = self._reason(callback, exc, log=True)
             yield from self.reject(callback, [(0, callback.body, reason)], stream_seq, path)
@@ -66,7 +81,11 @@ class Normalizer:
         rejected: list[tuple[int, bytes, str]] = []
         for position, part in enumerate(parts):
             try:
-                one = fact(common, part, adapter.normalize(part, settings), settings)
+                event = adapter.normalize(part, context)
+                if isinstance(event, Ignored):
+                    one: Fact | Ignored = event if event.reason in adapter.ignores else Ignored(_OTHER)
+                else:
+                    one = fact(common, part, event, settings)
             except Exception as exc:  # noqa: BLE001  # a bug in an adapter costs this part a replay, never the batch its commit
                 rejected.append((position, part, self._reason(callback, exc, log=not rejected)))
             else:
@@ -80,15 +99,16 @@ class Normalizer:
         """The dead letters of ``parts``: of each its position, its bytes and the reason. The same part has the same id,
         whichever callback brings it. Of too many parts the whole callback is one."""
         if len(parts) > MOST_REJECTED:
-            _, _, first = parts[0]
-            parts = [(0, callback.body, f"{len(parts)} of its events cannot be read. The first: {first}")]
+            _, _, reason = parts[0]
+            parts = [(0, callback.body, f"{len(parts)} of its events cannot be read. The first: {reason}")]
         # Serialised without its body, once: it may hold half as many bad parts as bytes.
         rest = Callback()
         rest.CopyFrom(callback)
         rest.ClearField("body")
         serialised = rest.SerializeToString()
         # A replay carries the time at which the callback first arrived; it was seen now.
-        seen_at_us = time.time_ns() // 1000 if callback.source == SOURCE_REPLAY else callback.received_at_us
+        replayed = callback.source == callback_pb2.SOURCE_REPLAY
+        seen_at_us = time.time_ns() // 1000 if replayed else callback.received_at_us
         adapter = self._adapters.get(callback.provider)
         # Without what the provider's signature adds, which differs each time. Where the signature leaves the URL out,
         # whoever holds one signed request could post it under any number of queries, so they are no part of the id.
@@ -124,7 +144,7 @@ class Normalizer:
             self._log.error("adapter_failed", provider=callback.provider, callback_id=callback.id, exc_info=exc)
         return f"The adapter failed: {type(exc).__name__}."
 
-    def _channel_settings(self, callback: Callback, adapter: Adapter) -> ChannelSettings:
+    def _channel_settings(self, callback: Callback, adapter: Adapter[Any]) -> ChannelSettings:
         tenant = self._directory.get(callback.tenant_id)
         if tenant is not None and tenant.registration != callback.registration:
             # Not remembered: this copy may only be behind, and the tenant's successor has settings of its own.
@@ -143,8 +163,33 @@ class Normalizer:
         return settings
 
 
-def _split(adapter: Adapter, body: bytes) -> Sequence[bytes]:
-    parts = adapter.split(body)
+class _StoredHeaders(Sequence[tuple[bytes, bytes]]):
+    """The headers of a stored callback; its lines are parsed if somebody looks, which hardly any adapter does."""
+
+    def __init__(self, lines: bytes) -> None:
+        self._lines = lines
+
+    @cached_property
+    def _pairs(self) -> list[tuple[bytes, bytes]]:
+        pairs = (line.partition(b": ") for line in self._lines.split(b"\r\n") if line)
+        return [(name, value) for name, _, value in pairs]
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[bytes, bytes]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[bytes, bytes]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[bytes, bytes] | list[tuple[bytes, bytes]]:
+        return self._pairs[index]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+
+def _split(adapter: Adapter[Any], callback: Callback, settings: ChannelSettings) -> Sequence[bytes]:
+    raw = RawCallback(callback.method, callback.url, _StoredHeaders(callback.headers), callback.body)
+    parts = adapter.split(raw, settings)
     if len(parts) > MOST_PARTS:
         raise MalformedError(f"It holds {len(parts)} events; at most {MOST_PARTS} are read of one callback.")
     return parts

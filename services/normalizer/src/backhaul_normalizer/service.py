@@ -82,7 +82,7 @@ class NormalizerUseCases:
         for one in self._normalizer.read(callback, 0, ""):
             if isinstance(one, Fact):
                 facts.append(one)
-            else:
+            elif isinstance(one, Rejection):
                 rejections.append(one)
         return facts, rejections
 
@@ -102,7 +102,9 @@ class NormalizerUseCases:
                 field="id",
                 fix="Discard it; its reason says where the callback is.",
             )
-        callback.source = callback_pb2.SOURCE_REPLAY
+        if callback.source != callback_pb2.SOURCE_BACKFILL:
+            # What the provider's API told stays marked as such, since adapters read it otherwise than a callback.
+            callback.source = callback_pb2.SOURCE_REPLAY
         callback.traceparent = current_traceparent()
         await self._callbacks.publish(tenant.queue_path, callback, f"replay-{dead_letter_id}-{letter['occurrences']}")
         self._log.info("dead_letter_replayed", tenant=tenant_id, dead_letter_id=dead_letter_id)

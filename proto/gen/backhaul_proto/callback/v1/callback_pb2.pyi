@@ -58,6 +58,8 @@ class _VerificationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verifica
     """The signature is bad or missing, and the channel only observes."""
     VERIFICATION_OFF: _Verification.ValueType  # 3
     """The channel does not verify."""
+    VERIFICATION_CREDENTIAL: _Verification.ValueType  # 4
+    """The provider signs nothing: the tenant's API key or ingest token, which whoever posted it has shown, is the proof."""
 
 class Verification(_Verification, metaclass=_VerificationEnumTypeWrapper):
     """What the gateway found when it checked that the provider really sent a callback."""
@@ -69,6 +71,8 @@ VERIFICATION_OBSERVED_INVALID: Verification.ValueType  # 2
 """The signature is bad or missing, and the channel only observes."""
 VERIFICATION_OFF: Verification.ValueType  # 3
 """The channel does not verify."""
+VERIFICATION_CREDENTIAL: Verification.ValueType  # 4
+"""The provider signs nothing: the tenant's API key or ingest token, which whoever posted it has shown, is the proof."""
 Global___Verification: _TypeAlias = Verification  # noqa: Y015
 
 @_typing.final

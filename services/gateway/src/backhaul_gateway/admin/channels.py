@@ -37,7 +37,7 @@ class ChannelRequest:
 class ChannelRegistry:
     """Configures channels; what is stored has been accepted by the provider's adapter."""
 
-    def __init__(self, updates: TenantUpdates, adapters: Mapping[str, Adapter], box: SecretBox) -> None:
+    def __init__(self, updates: TenantUpdates, adapters: Mapping[str, Adapter[Any]], box: SecretBox) -> None:
         self._updates = updates
         self._adapters = adapters
         self._box = box
@@ -78,14 +78,22 @@ class ChannelRegistry:
 
         await self._updates.apply(tenant_id, apply)
 
-    def _adapter(self, before: Channel | None, request: ChannelRequest) -> Adapter:
+    def _adapter(self, before: Channel | None, request: ChannelRequest) -> Adapter[Any]:
         """The adapter of the requested provider, else of the present one, else of the one that has the label."""
         name = before.provider if request.provider is None and before is not None else request.provider
         if name is None:
             key = channel_key(request.label)
-            for adapter in self._adapters.values():
-                if key in {channel_key(label) for label in adapter.labels}:
-                    return adapter
+            offered = [one for one in self._adapters.values() if key in {channel_key(label) for label in one.labels}]
+            if len(offered) == 1:
+                return offered[0]
+            if offered:
+                names = sorted(one.provider for one in offered)
+                raise BackhaulError(
+                    Code.INVALID_ARGUMENT,
+                    f"The label {request.label!r} may mean any of several providers: {', '.join(names)}.",
+                    field="provider",
+                    fix=f"Say which one: {' or '.join(names)}.",
+                )
         elif (known := self._adapters.get(name.lower())) is not None:
             return known
         raise BackhaulError(
@@ -97,7 +105,7 @@ class ChannelRegistry:
 
 
 def merged(
-    before: Channel | None, request: ChannelRequest, adapter: Adapter, encrypt: Callable[[str], str], now: datetime
+    before: Channel | None, request: ChannelRequest, adapter: Adapter[Any], encrypt: Callable[[str], str], now: datetime
 ) -> Channel:
     """The channel that ``request`` makes of ``before``. INVALID_ARGUMENT names the fields that ``adapter`` refuses.
 
@@ -140,7 +148,7 @@ def _found(tenant: Tenant, label: str) -> Channel:
     return channel
 
 
-def _validated(adapter: Adapter, settings: Mapping[str, Any], *, stored: bool = False) -> ChannelSettings:
+def _validated(adapter: Adapter[Any], settings: Mapping[str, Any], *, stored: bool = False) -> ChannelSettings:
     try:
         return adapter.settings_model.of_stored(settings) if stored else adapter.settings_model.model_validate(settings)
     except ValidationError as exc:
@@ -154,7 +162,7 @@ def _validated(adapter: Adapter, settings: Mapping[str, Any], *, stored: bool = 
         ) from exc
 
 
-def _check_secrets(adapter: Adapter, secrets: Sequence[str], settings: ChannelSettings) -> None:
+def _check_secrets(adapter: Adapter[Any], secrets: Sequence[str], settings: ChannelSettings) -> None:
     errors = []
     for index, secret in enumerate(secrets):
         field = f"secrets[{index}]"

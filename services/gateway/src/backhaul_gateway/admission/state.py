@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-from backhaul_channels.adapter import Adapter, Answer, InvalidSecretError, RawCallback, Refusal, Verifier
+from backhaul_channels.adapter import Adapter, Answer, InvalidSecretError, Proof, RawCallback, Refusal, Verifier
 from backhaul_common.logs import get_logger
 from backhaul_common.names import callbacks_subject, queue_path_key
 from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Tenant
-from backhaul_proto.callback.v1.callback_pb2 import SOURCE_CALLBACK, Callback
+from backhaul_proto.callback.v1.callback_pb2 import (
+    SOURCE_CALLBACK,
+    VERIFICATION_CREDENTIAL,
+    VERIFICATION_VERIFIED,
+    Callback,
+    Verification,
+)
 from pydantic import ValidationError
 
 from backhaul_gateway.admission.auth import CREDENTIAL_HEADERS
@@ -35,6 +42,13 @@ class _RefuseAll:
         return self._refusal
 
 
+class _CredentialSuffices:
+    """Stands where a provider signs nothing: whoever gets here has shown the tenant's API key or ingest token."""
+
+    def verify(self, callback: RawCallback) -> Refusal | None:  # noqa: ARG002  # the Verifier protocol
+        return None
+
+
 Handshake = Callable[[RawCallback], Answer | None]
 """An adapter's ``handshake`` with the channel's secrets and settings."""
 
@@ -57,20 +71,34 @@ class EncodedAnswer:
 
 
 class ChannelState:
-    """One channel, ready for requests. ``not_kept`` are the headers that are not stored with a callback; ``handshake``
-    is None where the adapter has none, so that the hot path does not ask in vain."""
+    """One channel, ready for requests. ``proven`` is what a request is that ``verifier`` does not refuse; ``not_kept``
+    are the headers that are not stored with a callback; ``handshake`` is None where the adapter has none, so that the
+    hot path does not ask in vain."""
 
-    __slots__ = ("accepted", "channel", "handshake", "key", "mode", "not_kept", "subject", "template", "verifier")
+    __slots__ = (
+        "accepted",
+        "channel",
+        "handshake",
+        "key",
+        "mode",
+        "not_kept",
+        "proven",
+        "subject",
+        "template",
+        "verifier",
+    )
 
     def __init__(
         self,
         tenant: Tenant,
         channel: Channel,
         verifier: Verifier,
-        adapter: Adapter | None,
+        adapter: Adapter[Any] | None,
         handshake: Handshake | None = None,
+        proven: Verification.ValueType = VERIFICATION_VERIFIED,
     ) -> None:
         self.channel = channel
+        self.proven = proven
         self.key = channel.key
         self.mode = channel.verification
         self.verifier = verifier
@@ -124,7 +152,7 @@ class TenantState:
 class TenantStates:
     """All tenants, by id; fed by the tenant directory."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], box: SecretBox, clock: Callable[[], float]) -> None:
+    def __init__(self, adapters: Mapping[str, Adapter[Any]], box: SecretBox, clock: Callable[[], float]) -> None:
         self._adapters = adapters
         self._box = box
         self._clock = clock
@@ -172,7 +200,8 @@ class TenantStates:
         try:
             secrets = [self._box.decrypt(secret) for secret in channel.secrets]
             settings = adapter.settings_model.of_stored(channel.settings)
-            verifier = adapter.verifier(secrets, settings)
+            by_credential = adapter.proof is Proof.CREDENTIAL and not any(secret.strip() for secret in secrets)
+            verifier = _CredentialSuffices() if by_credential else adapter.verifier(secrets, settings)
         except (InvalidSecretError, ValidationError, ValueError) as exc:
             # The type alone: a message could quote what it could not read.
             self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=type(exc).__name__)
@@ -180,4 +209,5 @@ class TenantStates:
         handshake: Handshake | None = None
         if type(adapter).handshake is not Adapter.handshake:
             handshake = partial(adapter.handshake, secrets=secrets, settings=settings)
-        return ChannelState(tenant, channel, verifier, adapter, handshake)
+        proven = VERIFICATION_CREDENTIAL if by_credential else VERIFICATION_VERIFIED
+        return ChannelState(tenant, channel, verifier, adapter, handshake, proven)

@@ -29,7 +29,6 @@ from backhaul_common.tracing import Tracing, new_traceparent, parse_traceparent,
 from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OBSERVED_INVALID,
     VERIFICATION_OFF,
-    VERIFICATION_VERIFIED,
     Callback,
     Verification,
 )
@@ -284,7 +283,7 @@ class IngestEndpoint:
             return VERIFICATION_OFF
         refusal = channel.verifier.verify(raw)
         if refusal is None:
-            return VERIFICATION_VERIFIED
+            return channel.proven
         tenant_id = state.tenant.id
         self._states.count_refused(tenant_id, channel.key)
         self._unverified.add(tenant_id, channel.key, channel.mode, refusal.code)

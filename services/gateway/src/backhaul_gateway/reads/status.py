@@ -132,15 +132,18 @@ class ChannelStatus:
 
     def _unverifiable(self, tenant: Tenant, channel: Channel) -> str | None:
         """Why nothing can be verified, or None."""
-        if channel.verification == "enforce" and not channel.secrets:
-            return "No secret is set, so every callback is refused."
         state = self._states.get(tenant.id)
         ready = state.channel(channel.key) if state is not None else None
         if ready is None or channel.verification == "off":
             return None
-        # The verifier itself is asked: an empty request is refused in any case, and the reason tells whose fault it is.
+        # The verifier itself is asked. An empty request is refused unless the tenant's credential is all the proof that
+        # there is, and the reason tells whose fault it is.
         refusal = ready.verifier.verify(RawCallback("POST", "", [], b""))
-        return refusal.detail if refusal is not None and refusal.code in _UNUSABLE else None
+        if refusal is None:
+            return None
+        if channel.verification == "enforce" and not channel.secrets:
+            return "No secret is set, so every callback is refused."
+        return refusal.detail if refusal.code in _UNUSABLE else None
 
 
 def _state(problem: str | None) -> State:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from backhaul_channels.adapter import Adapter, ChannelSettings, NormalizedEvent, Verifier
+from backhaul_channels.adapter import Adapter, ChannelSettings, Context, NormalizedEvent, RawCallback, Verifier
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
 from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
@@ -55,7 +55,7 @@ class SendGridSettings(ChannelSettings):
         return keys
 
 
-class SendGridAdapter(Adapter):
+class SendGridAdapter(Adapter[SendGridSettings]):
     """Secrets are the webhook's public keys. A body is a JSON array of events."""
 
     provider: ClassVar[str] = "sendgrid"
@@ -65,16 +65,14 @@ class SendGridAdapter(Adapter):
     # Only the body and a timestamp are signed.
     signs_url: ClassVar[bool] = False
 
-    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002 - none needed.
+    def verifier(self, secrets: Sequence[str], settings: SendGridSettings) -> Verifier:  # noqa: ARG002 - none needed.
         return SendGridVerifier(secrets)
 
-    def split(self, body: bytes) -> Sequence[bytes]:
-        return split_json(body)
+    def split(self, callback: RawCallback, settings: SendGridSettings) -> Sequence[bytes]:  # noqa: ARG002 - none needed.
+        return split_json(callback.body)
 
-    def normalize(self, part: bytes, settings: ChannelSettings) -> NormalizedEvent:
-        if not isinstance(settings, SendGridSettings):
-            raise TypeError(f"settings must be SendGridSettings, not {type(settings).__name__}.")
-        return normalize_event(part, settings.message_id_from)
+    def normalize(self, part: bytes, context: Context[SendGridSettings]) -> NormalizedEvent:
+        return normalize_event(part, context.settings.message_id_from)
 
 
 ADAPTER = SendGridAdapter()

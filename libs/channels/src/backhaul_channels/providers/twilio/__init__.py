@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, MalformedError, NormalizedEvent, Verifier
+from backhaul_channels.adapter import (
+    Adapter,
+    Answer,
+    ChannelSettings,
+    Context,
+    MalformedError,
+    NormalizedEvent,
+    RawCallback,
+    Verifier,
+)
 from backhaul_channels.engines.twilio.signature import SIGNATURE_HEADER, TwilioVerifier
 from backhaul_channels.jsonparts import looks_like_json, split_json
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
 
 
-class TwilioAdapter(Adapter):
+class TwilioAdapter(Adapter[ChannelSettings]):
     """Secrets are auth tokens, or shared keys as ``id:secret``. A form is one event; JSON is one or an array of them,
     as CloudEvents or with the form's fields."""
 
@@ -26,14 +35,15 @@ class TwilioAdapter(Adapter):
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002 - none needed.
         return TwilioVerifier(secrets)
 
-    def split(self, body: bytes) -> Sequence[bytes]:
+    def split(self, callback: RawCallback, settings: ChannelSettings) -> Sequence[bytes]:  # noqa: ARG002 - none needed.
+        body = callback.body
         if looks_like_json(body):
             return split_json(body)
         if not body.strip(b" \t\r\n&"):
             raise MalformedError("The body is empty; Twilio's webhooks must be set to POST, not GET.")
         return (body,)
 
-    def normalize(self, part: bytes, settings: ChannelSettings) -> NormalizedEvent:  # noqa: ARG002 - none needed.
+    def normalize(self, part: bytes, context: Context[ChannelSettings]) -> NormalizedEvent:  # noqa: ARG002 - none needed.
         if looks_like_json(part):
             return normalize_json(part)
         if b"=" not in part:

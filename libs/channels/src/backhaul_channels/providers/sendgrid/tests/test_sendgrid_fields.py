@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from backhaul_channels import NormalizedEvent
+from backhaul_channels import Context, NormalizedEvent
 from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
 from backhaul_channels.providers.sendgrid.mapping import FIELDS, UNKNOWN_FIELDS
 
@@ -22,7 +22,7 @@ def normalized(event: str, /, **fields: Any) -> NormalizedEvent:
         "sg_message_id": "m.f",
         **fields,
     }
-    return ADAPTER.normalize(json.dumps(body).encode(), SETTINGS)
+    return ADAPTER.normalize(json.dumps(body).encode(), Context(SETTINGS))
 
 
 # The Event Webhook Reference's two tables, read in November 2026, by row; written down apart from mapping.py, which

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from backhaul_channels import NormalizedEvent
+from backhaul_channels import Context, NormalizedEvent
 from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ SMTP = "wrfRRvF7Q0GgwUo2CvDmEA@geopod-ismtpd-1"
 
 def normalized(settings: SendGridSettings | None = None, /, **fields: Any) -> NormalizedEvent:
     body = {"event": "delivered", "timestamp": 1, "sg_event_id": "e", **fields}
-    return ADAPTER.normalize(json.dumps(body).encode(), settings or SendGridSettings())
+    return ADAPTER.normalize(json.dumps(body).encode(), Context(settings or SendGridSettings()))
 
 
 def test_an_asynchronous_bounce_has_a_name_that_the_delivery_lists() -> None:

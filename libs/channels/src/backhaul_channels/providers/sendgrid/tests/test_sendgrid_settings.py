@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from backhaul_channels import Context
 from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
 from pydantic import ValidationError
 
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 def test_the_default_keys_join_a_message_to_its_sending(fields: dict[str, object], joined_by: str) -> None:
     settings = SendGridSettings()
     event = {"event": "open", "timestamp": 1, "sg_event_id": "e1", **fields}
-    names = {name for name, _ in ADAPTER.normalize(json.dumps(event).encode(), settings).vars}
+    names = {name for name, _ in ADAPTER.normalize(json.dumps(event).encode(), Context(settings)).vars}
     assert next(key for key in settings.communication_keys if key in names) == joined_by
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backhaul_channels import Context, RawCallback
 from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.providers.twilio import ADAPTER
 
@@ -22,8 +23,8 @@ SETTINGS = ADAPTER.settings_model()
 
 
 def normalize_one(body: bytes) -> Any:
-    (part,) = ADAPTER.split(body)
-    return ADAPTER.normalize(part, SETTINGS)
+    (part,) = ADAPTER.split(RawCallback("POST", "", [], body), SETTINGS)
+    return ADAPTER.normalize(part, Context(SETTINGS))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,0 +1,154 @@
+"""Channels whose proof is the credential that the tenant carries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from backhaul_channels import (
+    Adapter,
+    ChannelSettings,
+    Context,
+    NormalizedEvent,
+    Proof,
+    RawCallback,
+    Refusal,
+    Verifier,
+    load_adapters,
+)
+from backhaul_local.nats_server import NatsServer
+from backhaul_proto.callback.v1.callback_pb2 import (
+    VERIFICATION_CREDENTIAL,
+    VERIFICATION_OBSERVED_INVALID,
+    VERIFICATION_OFF,
+    VERIFICATION_VERIFIED,
+)
+
+if TYPE_CHECKING:
+    from conftest import GatewayFactory, Running
+
+
+class PlainAdapter(Adapter[ChannelSettings]):
+    """A provider that signs nothing."""
+
+    provider = "plain"
+    labels = ("Plain", "Pocket  News")
+    proof = Proof.CREDENTIAL
+
+    def split(self, callback: RawCallback, settings: ChannelSettings) -> Sequence[bytes]:
+        raise NotImplementedError
+
+    def normalize(self, part: bytes, context: Context[ChannelSettings]) -> NormalizedEvent:
+        raise NotImplementedError
+
+
+class PasswordAdapter(PlainAdapter):
+    """A provider that sends a password along where it was given one."""
+
+    provider = "password"
+    labels = ("PLAIN",)
+
+    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:
+        return _Password(secrets)
+
+
+class _Password:
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = [secret.encode() for secret in secrets]
+
+    def verify(self, callback: RawCallback) -> Refusal | None:
+        right = callback.header(b"x-password") in self._secrets
+        return None if right else Refusal("signature_invalid", "X-Password is wrong.")
+
+
+@pytest.fixture
+async def gateway(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> AsyncIterator[Running]:
+    adapters: dict[str, Adapter[Any]] = {**load_adapters(), "plain": PlainAdapter(), "password": PasswordAdapter()}
+    async with gateway_factory(fresh_nats.uri, adapters=adapters) as running:
+        yield running
+
+
+PATH = "/api/postevents?channelLabel=Plain"
+
+
+async def verification(gateway: Running) -> int:
+    """That of the callback which was stored last."""
+    return (await gateway.stored())[-1][-1].verification
+
+
+async def status(gateway: Running, tenant: Any) -> dict[str, Any]:
+    answer = await gateway.client.get("/api/status?channelLabel=Plain", headers={"X-Api-Key": tenant.api_key})
+    part: dict[str, Any] = answer.json()["parts"]["verification"]
+    return part
+
+
+async def test_the_tenants_credential_is_proof_enough_where_a_provider_signs_nothing(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel(label="Plain", provider="plain", secrets=[])
+    for path, headers in (
+        (PATH, {"X-Api-Key": tenant.api_key}),
+        (f"/in/{tenant.ingest_token}{PATH}", {}),
+    ):
+        assert (await gateway.client.post(path, content=b"{}", headers=headers)).status_code == 200
+        assert await verification(gateway) == VERIFICATION_CREDENTIAL
+    assert (await gateway.client.post(PATH, content=b"{}")).status_code == 401
+    assert await status(gateway, tenant) == {
+        "state": "OK",
+        "detail": None,
+        "mode": "enforce",
+        "secret_count": 0,
+        "refused": 0,
+    }
+    # Off is the tenant's own word that nothing proves anything.
+    await gateway.channel(label="Plain", provider="plain", secrets=[], verification="off")
+    assert (await gateway.client.post(PATH, content=b"{}", headers={"X-Api-Key": tenant.api_key})).status_code == 200
+    assert await verification(gateway) == VERIFICATION_OFF
+
+
+async def test_no_secret_is_taken_that_would_prove_nothing(gateway: Running) -> None:
+    await gateway.tenant()
+    answer = await gateway.client.put(
+        "/admin/v1/tenants/acme/channels/Plain",
+        headers=gateway.admin,
+        json={"provider": "plain", "secrets": ["", "a-secret"]},
+    )
+    problem = gateway.problem(answer, 422, "secrets[1]")
+    assert "signs nothing" in str(problem)
+    assert "a-secret" not in answer.text
+
+
+async def test_every_proof_that_is_configured_must_hold(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    key = {"X-Api-Key": tenant.api_key}
+    await gateway.channel(label="Plain", provider="password", secrets=[])
+    assert (await gateway.client.post(PATH, content=b"1", headers=key)).status_code == 200
+    assert await verification(gateway) == VERIFICATION_CREDENTIAL
+
+    await gateway.channel(label="Plain", secrets=["open sesame"])
+    gateway.problem(await gateway.client.post(PATH, content=b"2", headers=key), 403)
+    right = key | {"X-Password": "open sesame"}
+    assert (await gateway.client.post(PATH, content=b"3", headers=right)).status_code == 200
+    assert await verification(gateway) == VERIFICATION_VERIFIED
+    assert (await gateway.client.post(PATH, content=b"4", headers={"X-Password": "open sesame"})).status_code == 401
+    assert (await status(gateway, tenant))["refused"] == 1
+
+    await gateway.channel(label="Plain", secrets=["open sesame"], verification="observe")
+    assert (await gateway.client.post(PATH, content=b"5", headers=key)).status_code == 200
+    assert await verification(gateway) == VERIFICATION_OBSERVED_INVALID
+
+
+async def test_a_label_of_two_providers_needs_the_tenants_word(gateway: Running) -> None:
+    await gateway.tenant()
+    for label in ("Plain", "plain"):
+        answer = await gateway.client.put(
+            f"/admin/v1/tenants/acme/channels/{label}", headers=gateway.admin, json={"secrets": []}
+        )
+        problem = gateway.problem(answer, 422, "provider")
+        assert "password, plain" in problem["detail"]
+        assert "password or plain" in str(problem["errors"])
+    made = await gateway.channel(label="Plain", provider="plain", secrets=[])
+    assert made.json()["provider"] == "plain"
+    # What is there needs no word; and a label that one alone offers is enough by itself, in any spelling.
+    assert (await gateway.channel(label="plain", secrets=[], verification="observe")).json()["provider"] == "plain"
+    assert (await gateway.channel(label="pocket--news", secrets=[])).json()["provider"] == "plain"
