@@ -27,7 +27,7 @@ from backhaul_common.names import (
     queue_path_key,
 )
 from backhaul_common.secrets import new_credential
-from backhaul_local.service import GATEWAY, NORMALIZER, Service, ServiceSpec
+from backhaul_local.service import Service, ServiceSpec, default_services
 from backhaul_local.stack import Stack, StackConfig
 from empty_route import BARE, PLAIN
 from generators import LoadError
@@ -287,7 +287,7 @@ class _BatchLines:
 async def installation(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Installation]:
     """A stack in ``folder`` with everything running; nothing runs afterwards. ``say`` is told what is being done."""
     config = StackConfig(
-        data_dir=folder, services=(NORMALIZER, GATEWAY, *EMPTY_ROUTES), with_object_store=False, mongo_cache_gb=1.0
+        data_dir=folder, services=(*default_services(), *EMPTY_ROUTES), with_object_store=False, mongo_cache_gb=1.0
     )
     async with Stack(config) as stack:
         mongo: AsyncMongoClient[Document] = AsyncMongoClient(stack.mongo_uri)

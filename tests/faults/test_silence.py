@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from backhaul_local.mongod import MongoServer
-from backhaul_local.service import GATEWAY, NORMALIZER
+from backhaul_local.service import default_services, service_spec
 from faults.account import drained, published_events
 from faults.holding import HoldingProxy
 from pymongo import AsyncMongoClient
@@ -45,7 +45,7 @@ async def test_a_batch_that_waits_for_a_silent_connection_is_done_in_seconds(
         HoldingProxy(mongo_server.port) as proxy,
         own_stack(
             start=False,
-            services=(NORMALIZER, GATEWAY, replace(NORMALIZER, name=SLEEPER)),
+            services=(*default_services(), replace(service_spec("normalizer"), name=SLEEPER)),
             # What a copy does not give back comes too late for this test.
             env={"BACKHAUL_NORMALIZER_ACK_WAIT_S": "60"},
             service_env={SLEEPER: {"BACKHAUL_MONGO_URI": proxy.uri}},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import nats
 import pytest
 from backhaul_local.mongod import MongoServer
-from backhaul_local.service import GATEWAY, NORMALIZER
+from backhaul_local.service import default_services, service_spec
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from faults.account import drained
@@ -150,7 +150,7 @@ def scene(own_stack: Callable[..., Any], mongo_server: MongoServer) -> Any:
                 HoldingProxy(mongo_server.port) as proxy,
                 own_stack(
                     start=False,
-                    services=(NORMALIZER, GATEWAY, replace(NORMALIZER, name=SLEEPER)),
+                    services=(*default_services(), replace(service_spec("normalizer"), name=SLEEPER)),
                     env={"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"},
                     service_env={SLEEPER: {"BACKHAUL_MONGO_URI": proxy.uri}},
                 ) as stack,
@@ -234,7 +234,7 @@ async def test_a_gateway_that_slept_brings_nothing_back(
 ) -> None:
     with mongo_server.transactions_live(1):
         async with (
-            own_stack(services=(NORMALIZER, GATEWAY, replace(GATEWAY, name=SLEEPER))) as stack,
+            own_stack(services=(*default_services(), replace(service_spec("gateway"), name=SLEEPER))) as stack,
             Town(stack.gateway_url, stack.admin_token) as town,
             HoldingProxy(mongo_server.port) as proxy,
         ):

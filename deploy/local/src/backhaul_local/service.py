@@ -62,6 +62,11 @@ def default_services(folder: Path = SERVICES) -> tuple[ServiceSpec, ...]:
     return tuple(sorted(specs, key=lambda spec: (spec.http_port is not None, spec.name)))
 
 
+def service_spec(name: str) -> ServiceSpec:
+    """That of the repository's service of this name."""
+    return _read(SERVICES / name / "pyproject.toml")
+
+
 def _read(project: Path) -> ServiceSpec:
     name = project.parent.name
     table = tomllib.loads(project.read_text()).get("tool", {}).get("backhaul", {}).get("local", {})
