@@ -6,7 +6,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 # A package is a folder with a pyproject.toml: a new library or service is there as soon as its folder is.
 PACKAGES := $(patsubst %/pyproject.toml,%,$(sort $(wildcard proto/pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml)))
-SOURCES := $(addsuffix /src,$(filter-out proto,$(PACKAGES)))
 # Keyword and path of pytest: make test ARGS="-k twilio libs/channels"
 ARGS ?=
 
@@ -47,7 +46,7 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other suppo
 lint: $(STAMP) ## ruff, mypy, import-linter, deptry, and the checks of the contracts and the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES)
+	sh tools/types.sh
 	$(BIN)/python tools/lint_imports.py
 	sh tools/check_dependencies.sh
 	$(BIN)/python tools/check_proto.py

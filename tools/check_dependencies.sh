@@ -14,5 +14,5 @@ for project in proto libs/* services/* deploy/local; do
     failed=1
   fi
 done
-[ "$failed" -eq 0 ] && echo "Every package declares what it imports, and imports what it declares."
+[ "$failed" -ne 0 ] || echo "Every package declares what it imports, and imports what it declares."
 exit "$failed"

@@ -7,7 +7,7 @@ sources=
 for package in libs/* services/* deploy/local; do
   [ -d "$package/src" ] && sources="$sources $package/src"
 done
-mypy="nice .venv/bin/mypy --no-error-summary"
+mypy="${MYPY:-.venv/bin/mypy} --no-error-summary"
 failed=0
 # shellcheck disable=SC2086 # lists of words on purpose
 $mypy $sources || failed=1
@@ -16,5 +16,5 @@ for tests in libs/*/tests services/*/tests deploy/local/tests tests bench tools;
   [ -d "$tests" ] || continue
   MYPYPATH=$tests:$shipped $mypy --explicit-package-bases "$tests" || failed=1
 done
-[ "$failed" -eq 0 ] && echo "mypy: no issues found."
+[ "$failed" -ne 0 ] || echo "mypy: no issues found."
 exit "$failed"

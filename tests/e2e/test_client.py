@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simulators.people import Town
 
 README = Path(__file__).parents[2] / "libs" / "client" / "README.md"
-SCHEMAS = {
+SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "AccessOut": models.Access,
     "StatusOut": models.ChannelStatus,
     "EventOut": models.Event,

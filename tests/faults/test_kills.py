@@ -49,7 +49,8 @@ async def _something_is_readable(tenant: Tenant) -> None:
 async def _consumer(stack: Stack) -> ConsumerInfo:
     connection = await nats.connect(stack.nats_url)
     try:
-        return await connection.jetstream().consumer_info("CALLBACKS", "normalizer")
+        info: ConsumerInfo = await connection.jetstream().consumer_info("CALLBACKS", "normalizer")
+        return info
     finally:
         await connection.close()
 

@@ -185,7 +185,7 @@ async def test_a_normalizer_that_slept_changes_nothing(scene: Any, stopped: str)
         if stopped == "with a buffer":
 
             async def all_sent() -> bool:
-                return await it.unacknowledged() == len(WORDS)
+                return bool(await it.unacknowledged() == len(WORDS))
 
             # The broker has sent them where they were asked for, which is the sleeper alone.
             await until("all callbacks in the sleeper's hands", all_sent)

@@ -102,8 +102,8 @@ def test_alerts_are_about_what_prometheus_shows(metrics: Metrics) -> None:
     assert len(named) > 15
     for grouped, name, selected in named:
         assert name in shown, name
-        labels = {label for label in [*grouped.replace(" ", "").split(","), selected] if label}
-        assert labels <= shown[name], (name, labels)
+        wanted = {label for label in [*grouped.replace(" ", "").split(","), selected] if label}
+        assert wanted <= shown[name], (name, wanted)
 
 
 def test_counters_with_labels(metrics: Metrics) -> None:

@@ -44,7 +44,7 @@ async def test_a_tenants_life(gateway: Running) -> None:
     assert changed == (await gateway.client.get(f"{TENANTS}/acme", headers=gateway.admin)).json()
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/keys"), ("DELETE", "/keys/x")):
         answer = await gateway.client.request(
-            method, f"{TENANTS}/nobody{path}", headers=gateway.admin, **({"json": {}} if method == "PATCH" else {})
+            method, f"{TENANTS}/nobody{path}", headers=gateway.admin, json={} if method == "PATCH" else None
         )
         gateway.problem(answer, 404, "id")
 
@@ -53,7 +53,7 @@ async def test_pages(gateway: Running) -> None:
     for tenant_id in ("c", "a", "b"):
         await gateway.tenant(tenant_id)
     seen: list[str] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         page = (await gateway.client.get(f"{TENANTS}?limit=2&cursor={cursor}", headers=gateway.admin)).json()
         seen += [tenant["id"] for tenant in page["tenants"]]
@@ -131,7 +131,7 @@ async def test_the_slowest_rate_that_is_allowed_is_kept(gateway: Running) -> Non
     assert 900 < int(refused.headers["retry-after"]) <= 1000
 
 
-INVALID_TENANTS = [
+INVALID_TENANTS: list[tuple[dict[str, Any], str]] = [
     ({"id": "Acme"}, "id"),
     ({"id": ""}, "id"),
     ({"id": "a" * 65}, "id"),
@@ -209,7 +209,7 @@ async def test_admin_token(gateway: Running) -> None:
         {"Authorization": gateway.admin["Authorization"].replace("Bearer", "Basic")},
         {"Authorization": f"Bearer {tenant.api_key}"},
         {"X-Api-Key": tenant.api_key},
-        {"Authorization": "Bearer ä".encode()},
+        {b"Authorization": "Bearer ä".encode()},
     ):
         for method, path in (("GET", ""), ("GET", "/acme"), ("DELETE", "/acme"), ("POST", "")):
             gateway.problem(await gateway.client.request(method, TENANTS + path, headers=headers), 401)

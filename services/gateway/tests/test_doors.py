@@ -12,7 +12,7 @@ import pytest
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_local.nats_server import NatsServer
 from cryptography.fernet import Fernet
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 if TYPE_CHECKING:
     from conftest import GatewayFactory, Running
@@ -109,10 +109,13 @@ async def test_the_platform_teams_paths_can_listen_apart(
 
 
 def test_two_names_of_one_port_are_refused() -> None:
-    keys = Fernet.generate_key().decode()
+    keys = SecretStr(Fernet.generate_key().decode())
     with pytest.raises(ValidationError, match="BACKHAUL_GATEWAY_ADMIN_PORT"):
         GatewaySettings(
-            gateway_admin_token="0123456789abcdef", secret_keys=keys, gateway_port=8080, gateway_admin_port=8080
+            gateway_admin_token=SecretStr("0123456789abcdef"),
+            secret_keys=keys,
+            gateway_port=8080,
+            gateway_admin_port=8080,
         )
 
 

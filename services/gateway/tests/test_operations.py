@@ -29,10 +29,10 @@ async def test_status(gateway: Running) -> None:
     await gateway.channel()
     headers = {"X-Api-Key": tenant.api_key}
 
-    async def status(path: str = "/api/status?channelLabel=Twilio") -> dict[str, object]:
+    async def status(path: str = "/api/status?channelLabel=Twilio") -> dict[str, Any]:
         answer = await gateway.client.get(path, headers=headers)
         assert answer.status_code == 200, answer.text
-        body: dict[str, object] = answer.json()
+        body: dict[str, Any] = answer.json()
         return body
 
     before = await status()

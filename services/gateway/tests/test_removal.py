@@ -65,6 +65,9 @@ class World:
             await asyncio.sleep(0.001)
         return self.tenants.get(tenant_id)
 
+    async def owner_of(self, credential_id: str) -> str | None:
+        raise AssertionError
+
     async def page(self, after: str, limit: int) -> list[Tenant]:
         raise AssertionError
 

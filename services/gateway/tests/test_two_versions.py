@@ -177,7 +177,7 @@ async def test_settings_of_a_newer_version_do_not_stop_a_channel(gateway: Runnin
     assert newer(gateway)["channels"]["twilio"]["settings"] == {"newer_mapping": {"a": [1]}}
     assert (await gateway.post(registered)).status_code == 200
     # People still may not send what is not known.
-    unknown = {"settings": {"newer_mapping": {}}}
+    unknown: dict[str, Any] = {"settings": {"newer_mapping": {}}}
     answer = await gateway.client.put(f"{ACME}/channels/twilio", headers=gateway.admin, json=unknown)
     gateway.problem(answer, 422, "settings.newer_mapping")
 

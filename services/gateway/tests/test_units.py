@@ -100,7 +100,7 @@ def test_credentials_of_nobody() -> None:
 )
 def test_invalid_settings(name: str, value: object) -> None:
     with pytest.raises(ValidationError):
-        GatewaySettings(**{"gateway_admin_token": "x" * 16, name: value})
+        GatewaySettings.model_validate({"gateway_admin_token": "x" * 16, name: value})
 
 
 def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

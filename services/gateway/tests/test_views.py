@@ -46,7 +46,7 @@ def test_kinds() -> None:
     assert all(kind_name(kind_value(name) or 0) == name for name in KIND_NAMES)
 
 
-def event(**fields: object) -> event_pb2.Event:
+def event(**fields: Any) -> event_pb2.Event:
     return event_pb2.Event(
         id="1",
         kind=event_pb2.EVENT_KIND_DELIVERED,

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import grpc
 import nats
 import pytest
 from backhaul_common import jetstream, mongo
@@ -242,7 +241,3 @@ def make() -> Any:
             "sendgrid": staticmethod(sendgrid),
         },
     )
-
-
-__all__: Sequence[str] = ()
-assert grpc  # the channel's type comes from it

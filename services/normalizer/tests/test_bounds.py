@@ -143,7 +143,7 @@ def test_duplicates_of_one_event_tell_so_many_further_names_and_no_more() -> Non
     genuine = named(999)
     (fact,) = batch_of([*forged, genuine])
     assert len(fact.names) == MAX_NAMES
-    assert genuine.told_names()[0] in fact.names
+    assert set(genuine.told_names()) <= set(fact.names)
     # The same name is one, however often it is told.
     (fact,) = batch_of([named(1), *(told(key="1", name="M001", aliases=["A1"], seq=seq) for seq in range(2, 99))])
     assert [name.stream_seq for name in fact.names] == [1]

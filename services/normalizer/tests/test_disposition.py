@@ -158,7 +158,7 @@ async def test_what_not_even_without_its_bytes_can_be_filed_is_said_and_left_out
             raise DocumentTooLarge("its bytes")
         return await real(*parts)
 
-    store.commit = commit  # type: ignore[method-assign]  # this store refuses both
+    store.commit = commit  # type: ignore[method-assign, assignment]  # this store refuses both
     with capture_logs() as lines:
         committed = await commit_all(store, facts, rejections, reading.reject, at_once)
     assert len(committed.new) == 1
@@ -242,7 +242,7 @@ async def test_a_message_that_always_fails_is_given_up_and_takes_no_other_along(
     """A defect in what comes after reading, met by one callback."""
     monkeypatch.setattr(consumer_module, "pause_s", lambda _: 0.05)
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)  # It would end the capturing of lines.
-    real = consumer_module.publish_all
+    real = publish_all
 
     async def defective(publisher: Any, events: Sequence[Outgoing], traceparent: str) -> None:
         if any(b"SMbug" in event.payload for event in events):

@@ -75,7 +75,8 @@ class Feeding:
             )
 
     async def info(self) -> ConsumerInfo:
-        return await self.own.jetstream().consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+        info: ConsumerInfo = await self.own.jetstream().consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+        return info
 
     async def renewed(self, message: Msg) -> None:
         if message.data == b"+WPI":
@@ -167,7 +168,7 @@ async def test_what_this_copy_does_not_come_to_is_not_kept_from_others(
         await all_wait(fed, make.tenant("acme"))
 
         async def probe() -> bool:
-            return (await fed.info()).num_redelivered == MESSAGES
+            return bool((await fed.info()).num_redelivered == MESSAGES)
 
         await until(probe)
 
@@ -300,7 +301,7 @@ async def test_changed_settings_reach_the_broker_and_leave_what_an_operator_set(
     async with feeding(normalizer_ack_wait_s=30, normalizer_max_pending=2000) as fed:
 
         async def there() -> bool:
-            return (await fed.own.jetstream().stream_info(CALLBACKS_STREAM)).state.consumer_count == 1
+            return bool((await fed.own.jetstream().stream_info(CALLBACKS_STREAM)).state.consumer_count == 1)
 
         await until(there)
         config = (await fed.info()).config

@@ -98,11 +98,18 @@ async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large
     count, size = 40, 900_000  # 36 MB, more than gRPC carries.
     key = message_key("acme.1", "twilio", "SM1")
     for n in range(count):
-        row = {"_id": f"e{n:02}", "registration": "acme.1", "channel": "twilio", "kind": "sent", "message": key}
+        row: dict[str, Any] = {
+            "_id": f"e{n:02}",
+            "registration": "acme.1",
+            "channel": "twilio",
+            "kind": "sent",
+            "message": key,
+        }
         row |= {"received_at_us": n // 3, "occurred_at_us": n, "stream_seq": n}
         payload = Event(id=row["_id"], raw=bytes(size)).SerializeToString()
         await rig.database[EVENTS_COLLECTION].insert_one({**row, "payload": payload})
-    message = {"channel": "twilio", "message_id": "SM1", "provider": "twilio", "state": "sent", "fulfilment": "Sent"}
+    message: dict[str, Any] = {"channel": "twilio", "message_id": "SM1", "provider": "twilio"}
+    message |= {"state": "sent", "fulfilment": "Sent"}
     message |= dict.fromkeys(("recipient", "sender", "communication_id", "error_code", "error_text"), "")
     message |= {"event_count": count, "created_at_us": 0, "last_event_at_us": count, "kinds": {"sent": count}}
     await rig.database[MESSAGES_COLLECTION].insert_one({"_id": key, "registration": "acme.1", **message})
@@ -143,8 +150,8 @@ async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Any, m
 async def test_a_list_of_dead_letters_does_not_read_their_callbacks(rig: Any, make: Any) -> None:
     await rig.register(make.tenant("acme"))
     for n in range(10):
-        letter = {"_id": f"d{n}", "registration": "acme.1", "channel": "twilio", "provider": "twilio", "state": "open"}
-        letter |= {"reason": "", "occurrences": 1, "first_seen_at_us": n, "last_seen_at_us": n}
+        letter: dict[str, Any] = {"_id": f"d{n}", "registration": "acme.1", "channel": "twilio", "provider": "twilio"}
+        letter |= {"state": "open", "reason": "", "occurrences": 1, "first_seen_at_us": n, "last_seen_at_us": n}
         callback = Callback(body=bytes(1_000_000)).SerializeToString()
         await rig.database[DEAD_LETTERS_COLLECTION].insert_one({**letter, "callback": callback})
     before = await bytes_read(rig)
@@ -161,6 +168,7 @@ async def test_a_dead_letter_counts_what_comes_anew_and_no_redelivery(rig: Any, 
     async def letter() -> pb.DeadLetter:
         await rig.drained()
         (only,) = (await rig.stub.ListDeadLetters(pb.ListDeadLettersRequest(tenant_id="acme"))).dead_letters
+        assert isinstance(only, pb.DeadLetter)
         return only
 
     for times in (1, 2):

@@ -12,8 +12,8 @@ SMTP = "m1@geopod-ismtpd-1"
 OWN = {"message_id_from": ["my_message_id"]}
 
 
-def event(word: str, who: str, n: int = 0, **fields: Any) -> dict[str, Any]:
-    return {"event": word, "email": who, "timestamp": 1_700_000_000, "sg_event_id": f"{word}{who}{n}", **fields}
+def event(word: str, who: str, **fields: Any) -> dict[str, Any]:
+    return {"event": word, "email": who, "timestamp": 1_700_000_000, "sg_event_id": f"{word}{who}0", **fields}
 
 
 def mail(word: str, who: str, *, arguments: bool, part: int = 0) -> dict[str, Any]:
