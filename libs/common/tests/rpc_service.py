@@ -75,6 +75,12 @@ def handlers(server: grpc.aio.Server, servicer: Any) -> None:
 class Stub:
     """A stub, as a generated module would make it."""
 
+    Get: Any
+    Keys: Any
+    Watch: Any
+    Import: Any
+    Check: Any
+
     def __init__(self, channel: grpc.aio.Channel) -> None:
         for name, (many_requests, many_answers, of_tenant) in _METHODS.items():
             begin = getattr(channel, _SHAPES[many_requests, many_answers])
