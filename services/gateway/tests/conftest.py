@@ -213,7 +213,7 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFa
         *,
         wait: bool = True,
         tracing: Tracing | None = None,
-        adapters: Mapping[str, Adapter] | None = None,
+        adapters: Mapping[str, Adapter[Any]] | None = None,
         **overrides: Any,
     ) -> AsyncIterator[Running]:
         settings = GatewaySettings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from backhaul_channels import (
@@ -33,7 +33,7 @@ class PlainAdapter(Adapter[ChannelSettings]):
     """A provider that signs nothing."""
 
     provider = "plain"
-    labels = ("Plain", "Pocket  News")
+    labels: ClassVar[tuple[str, ...]] = ("Plain", "Pocket  News")
     proof = Proof.CREDENTIAL
 
     def split(self, callback: RawCallback, settings: ChannelSettings) -> Sequence[bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from backhaul_channels import Ignored
 from backhaul_normalizer.model import Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_proto.callback.v1.callback_pb2 import Callback
@@ -27,7 +28,9 @@ def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Any:
     def prepare(seconds: float) -> list[tuple[str, float]]:
         reads: list[tuple[str, float]] = []
 
-        def read(self: Normalizer, callback: Callback, stream_seq: int, path: str) -> Iterator[Fact | Rejection]:
+        def read(
+            self: Normalizer, callback: Callback, stream_seq: int, path: str
+        ) -> Iterator[Fact | Ignored | Rejection]:
             reads.append((callback.tenant_id, time.monotonic()))
             if callback.tenant_id == SLOW:
                 time.sleep(seconds)  # The processor is busy: nothing else of this process goes on meanwhile.
