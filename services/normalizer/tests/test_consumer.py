@@ -25,7 +25,7 @@ from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_normalizer.committing import COMMIT_EVENTS
 from backhaul_normalizer.consumer import Consumer
-from backhaul_normalizer.feed import FairFeed
+from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import MOST_PARTS, Normalizer
 from backhaul_normalizer.ports import EventStore, Publisher
@@ -96,8 +96,12 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
             store = MongoEventStore(rig.client, rig.database)
             await store.prepare()
             inner = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
-            feed = FairFeed(
-                rig.nats, rig.nats.jetstream(), directory, settings, Unowned(directory, Counter(MESSAGES_UNOWNED))
+            feed = CallbacksFeed(
+                rig.nats,
+                rig.nats.jetstream(),
+                feed_config(settings),
+                directory,
+                Unowned(directory, Counter(MESSAGES_UNOWNED)),
             )
             publisher = wrap_publisher(inner)
             consumer = Consumer(

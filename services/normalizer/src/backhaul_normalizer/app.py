@@ -24,7 +24,7 @@ from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 
 from backhaul_normalizer.consumer import Consumer
-from backhaul_normalizer.feed import FairFeed
+from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room
 from backhaul_normalizer.purge import TenantData
@@ -60,7 +60,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
 
         nats = jetstream.Connection()
         js = nats.jetstream(timeout=5)
-        feed = FairFeed(nats, js, directory, settings, Unowned(directory, metrics.counter(MESSAGES_UNOWNED)))
+        unowned = Unowned(directory, metrics.counter(MESSAGES_UNOWNED))
+        feed = CallbacksFeed(nats, js, feed_config(settings), directory, unowned)
         metrics.gauge(PARKED_MESSAGES, lambda: feed.parked)
         publisher = jetstream.Publisher()
         consumer = Consumer(

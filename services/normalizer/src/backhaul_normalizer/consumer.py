@@ -20,6 +20,7 @@ from functools import partial
 from backhaul_channels import Ignored
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError
+from backhaul_common.feed import StreamMessage
 from backhaul_common.lifecycle import cancel, until_done
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Metrics
@@ -36,7 +37,7 @@ from backhaul_normalizer.disposition import FIRST_PAUSE_S, MOST_TRIES, Dispositi
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
-from backhaul_normalizer.ports import Delivery, EventStore, Feed, Publisher, Tenants
+from backhaul_normalizer.ports import EventStore, Feed, Publisher, Tenants
 
 READING_S = 0.25
 """How long one tenant's callbacks may take to be read in a batch. What is beyond waits for the next batch."""
@@ -60,7 +61,7 @@ class _Batch:
     that tell of one event.
     """
 
-    deliveries: Sequence[Delivery]
+    deliveries: Sequence[StreamMessage]
     began: float
     callbacks: dict[tuple[str, str], int] = field(default_factory=dict)
     traceparents: list[str] = field(default_factory=list)
@@ -139,7 +140,7 @@ class Consumer:
         finally:
             full.cancel()
 
-    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+    async def _take(self, deliveries: Sequence[StreamMessage]) -> None:
         try:
             batch = await self._read(deliveries)
         except Exception as exc:  # noqa: BLE001  # whatever it is, nothing was acknowledged and all is delivered again
@@ -170,11 +171,11 @@ class Consumer:
         if self._resting.is_set():
             raise ConnectionError(f"batches are put back: {self._reason}")
 
-    async def _read(self, deliveries: Sequence[Delivery]) -> _Batch:
+    async def _read(self, deliveries: Sequence[StreamMessage]) -> _Batch:
         batch = _Batch(deliveries, time.perf_counter())
         turn = _Turn()
         spent_s: dict[str, float] = {}
-        beyond: list[Delivery] = []
+        beyond: list[StreamMessage] = []
         for delivery in deliveries:
             now = time.perf_counter()
             if spent_s.get(delivery.path, 0.0) > READING_S:
@@ -226,7 +227,7 @@ class Consumer:
                 self._strangers.clear()
             self._strangers.add((registration, channel))
 
-    def _callbacks_of(self, delivery: Delivery) -> list[Callback]:
+    def _callbacks_of(self, delivery: StreamMessage) -> list[Callback]:
         try:
             return list(CallbackBatch.FromString(delivery.data).callbacks)
         except DecodeError:

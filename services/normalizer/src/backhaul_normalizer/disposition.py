@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from backhaul_common.feed import StreamMessage
 from backhaul_common.outages import is_outage
-
-from backhaul_normalizer.ports import Delivery
 
 MOST_TRIES = 5
 """How often a stream message is processed that fails for a reason which waiting does not mend."""
@@ -49,13 +48,13 @@ class Tries:
         self._failures[stream_seq] = count
         return count
 
-    def apart(self, deliveries: Sequence[Delivery]) -> list[Sequence[Delivery]]:
+    def apart(self, deliveries: Sequence[StreamMessage]) -> list[Sequence[StreamMessage]]:
         """``deliveries`` in batches: those that failed twice each by itself, so that one does not take others along."""
         suspect = {one.stream_seq for one in deliveries if self._failures.get(one.stream_seq, 0) > 1}
         if not suspect:
             return [deliveries]
         innocent = [one for one in deliveries if one.stream_seq not in suspect]
-        alone: list[Sequence[Delivery]] = [[one] for one in deliveries if one.stream_seq in suspect]
+        alone: list[Sequence[StreamMessage]] = [[one] for one in deliveries if one.stream_seq in suspect]
         return [innocent, *alone] if innocent else alone
 
     def done(self, stream_seqs: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from backhaul_common.documents import Document
+from backhaul_common.feed import StreamMessage
 from backhaul_common.tenants import Listener, Tenant
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
@@ -53,22 +54,6 @@ class Publisher(Protocol):
         ...
 
 
-class Delivery(Protocol):
-    """One message of the CALLBACKS stream, delivered once or again. ``path`` is the queue path in its subject."""
-
-    path: str
-    stream_seq: int
-    data: bytes
-
-    async def ack(self) -> None:
-        """It is done with. UNAVAILABLE when the broker cannot be told."""
-        ...
-
-    async def nak(self, delay_s: float) -> None:
-        """Deliver it again, not before ``delay_s``. UNAVAILABLE when the broker cannot be told."""
-        ...
-
-
 class Feed(Protocol):
     """Callbacks of all tenants, fairly."""
 
@@ -76,7 +61,7 @@ class Feed(Protocol):
         """Waits until there is enough for a whole batch."""
         ...
 
-    async def next_batch(self) -> Sequence[Delivery]:
+    async def next_batch(self) -> Sequence[StreamMessage]:
         """Waits until there is at least one."""
         ...
 
@@ -84,15 +69,15 @@ class Feed(Protocol):
         """Returns when what is on its way here has arrived, or a moment is over."""
         ...
 
-    async def take_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Have ``deliveries``, which were taken last, before all others of their tenants' again."""
+    async def take_back(self, messages: Sequence[StreamMessage]) -> None:
+        """Have ``messages``, which were taken last, before all others of their tenants' again."""
         ...
 
     async def hand_back(self, delay_s: float) -> None:
         """Give back what waits, to be delivered again not before ``delay_s``, and ask for nothing more."""
         ...
 
-    async def give_back(self, deliveries: Sequence[Delivery], delay_s: float) -> None:
+    async def give_back(self, messages: Sequence[StreamMessage], delay_s: float) -> None:
         """Give back what was taken, to be delivered again not before ``delay_s``."""
         ...
 

@@ -167,7 +167,7 @@ class FairBuffers(Generic[T]):
 
     # What is parked, and what waits.
 
-    def room(self) -> Iterable[str]:
+    def room(self) -> list[str]:
         """The paths with something parked whose buffers are at most half full."""
         assert self._path_bytes is not None  # noqa: S101  # narrows the type; else nothing is parked
         half = self._path_bytes // 2

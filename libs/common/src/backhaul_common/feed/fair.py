@@ -1,0 +1,200 @@
+"""Messages of all tenants from one stream, fairly.
+
+One durable consumer delivers everybody's messages in the order of the stream; copies of a service share it, and the
+broker splits the messages over them. Each queue path has a buffer of bounded size, and a batch takes an equal share of
+bytes from every buffer that holds something, so a tenant with one message is in the very next batch, however long
+another's backlog is.
+
+What does not fit into its path's buffer is *parked*: its bytes are dropped, its position is kept, and it stays
+unacknowledged. The consumer thus runs through a flood at the speed of the network and reaches the others behind it.
+``Parking`` reads what is parked again by its position when the buffer has room; should this process die, the broker
+delivers it anew. (A consumer for each tenant would be simpler, but each of them makes the broker look at every
+message of the stream: with a thousand tenants, a thousand times.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from backhaul_common.errors import BackhaulError
+from backhaul_common.feed import formats
+from backhaul_common.feed.buffers import FairBuffers, Put
+from backhaul_common.feed.message import StreamMessage, answer
+from backhaul_common.feed.parking import Parking, Renewal
+from backhaul_common.feed.pull import Durable, PullConsumer, PullLimits
+from backhaul_common.lifecycle import cancel
+
+_TURN = 256
+
+Admit = Callable[[StreamMessage], Awaitable[bool]]
+"""Whether a message is to be taken. Where it is not, it was answered. UNAVAILABLE when the broker cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedConfig:
+    """What a feed takes from where, and how much of it.
+
+    ``path_bytes`` are held of one queue path, what is beyond is parked; None parks nothing, for consumers whose
+    messages are few. ``buffer_bytes`` are held of all; beyond it no more are asked for. What waits here is kept from
+    other copies for ``stuck_s`` at most while nobody takes any of it: far longer than a slow commit.
+    """
+
+    durable: Durable
+    pull: PullLimits = field(default_factory=PullLimits)
+    batch_bytes: int = 512 << 10
+    path_bytes: int | None = 2 << 20
+    buffer_bytes: int = 32 << 20
+    stuck_s: float = 300.0
+
+
+class FairFeed:
+    """The feed. ``run`` keeps it going; ``next_batch`` takes from it."""
+
+    def __init__(self, client: Client, js: JetStreamContext, config: FeedConfig, *, admit: Admit | None = None) -> None:
+        self._client = client
+        self._js = js
+        self._config = config
+        self._admit = admit
+        self._buffers = FairBuffers[StreamMessage](config.path_bytes)
+        self._arrived = asyncio.Event()
+        self._pull = PullConsumer(
+            client,
+            config.durable.stream,
+            config.pull,
+            ensure=partial(config.durable.ensure, js),
+            receive=self._receive,
+            has_room=lambda: self._buffers.bytes < config.buffer_bytes,
+        )
+        self._renewal = Renewal(client, self._buffers, config.durable.ack_wait_s, self._in_hand)
+        self._parking: Parking | None = None
+        if config.path_bytes is not None:
+            size = config.path_bytes // 2
+            self._parking = Parking(client, config.durable.stream, self._buffers, size, self._arrived)
+        self._paused = False
+        self._delay_s = 0.0
+        self._taken_at = 0.0
+
+    @property
+    def parked(self) -> int:
+        """Messages whose tenants have no room for them now. May be asked by another thread."""
+        return self._buffers.parked
+
+    async def run(self) -> None:
+        """Keep a pull open, read again what is parked and renew what waits, until cancelled. Raises what ends any."""
+        self._taken_at = asyncio.get_running_loop().time()
+        tasks = [
+            asyncio.create_task(self._pull.run(), name="pull"),
+            asyncio.create_task(self._renewal.run(), name="renew"),
+        ]
+        if self._parking is not None:
+            tasks.append(asyncio.create_task(self._parking.run(), name="read_parked"))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await asyncio.gather(*(cancel(task) for task in tasks))
+
+    async def reconnected(self) -> None:
+        """To be called after each reconnection."""
+        await self._pull.reconnected()
+
+    async def check(self) -> None:
+        """A readiness check: the connection stands, and messages are asked for from a consumer that is there."""
+        await self._pull.check()
+        await self._config.durable.check(self._js)
+
+    # Taking.
+
+    async def full(self) -> None:
+        """Returns when there is enough for a whole batch."""
+        while self._buffers.bytes < self._config.batch_bytes:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def next_batch(self) -> list[StreamMessage]:
+        """Messages of about ``batch_bytes``, the same share of every queue path that has any. Waits for the first."""
+        while not len(self._buffers):
+            self._arrived.clear()
+            await self._arrived.wait()
+        batch = self._buffers.next_batch(self._config.batch_bytes)
+        self._taken_at = asyncio.get_running_loop().time()
+        self._wake()
+        return batch
+
+    async def catch_up(self) -> None:
+        """Returns when what is on its way here has arrived, or a moment is over: another tenant may be behind it."""
+        await self._pull.catch_up()
+
+    # Giving back.
+
+    async def take_back(self, messages: Sequence[StreamMessage]) -> None:
+        """Have ``messages``, which were taken last, before all others of their paths again."""
+        if self._paused:
+            await self.give_back(messages, self._delay_s)
+            return
+        self._buffers.take_back(messages)
+        self._arrived.set()
+
+    async def give_back(self, messages: Sequence[StreamMessage], delay_s: float) -> None:
+        """Give back what was taken, to be delivered again, here or elsewhere, not before ``delay_s``."""
+        await self._nak([message.reply for message in messages], delay_s)
+
+    async def hand_back(self, delay_s: float) -> None:
+        """Give everything that waits here back to the broker, and ask for nothing until ``resume``."""
+        self._paused = True
+        self._delay_s = delay_s
+        self._pull.pause()
+        await self._nak(self._buffers.take_all(), delay_s)
+        await self._pull.withdraw()
+
+    def resume(self) -> None:
+        """Ask again."""
+        self._paused = False
+        self._pull.resume()
+        self._wake()
+
+    def drop(self, path: str) -> None:
+        """Forget what waits under ``path``, whose tenant is gone."""
+        self._buffers.drop(path)
+
+    # What comes in.
+
+    async def _receive(self, message: StreamMessage) -> None:
+        if self._paused:
+            # It was on its way when all was handed back. Unread, it would wait here for the end of the ack wait.
+            await self.give_back([message], self._delay_s)
+            return
+        if self._admit is not None:
+            admitted = False
+            with suppress(BackhaulError):  # If an answer is lost, the broker delivers again after the ack wait.
+                admitted = await self._admit(message)
+            if not admitted:
+                return
+        # Delivered again while it waits here, once is enough.
+        if self._buffers.put(message) is Put.BUFFERED:
+            self._arrived.set()
+
+    def _wake(self) -> None:
+        self._pull.wake()
+        if self._parking is not None:
+            self._parking.wake()
+
+    def _in_hand(self) -> bool:
+        # One whose store is away, or whose consumer is stuck, must not keep from other copies what these could do.
+        return not self._paused and asyncio.get_running_loop().time() - self._taken_at < self._config.stuck_s
+
+    async def _nak(self, replies: Sequence[str], delay_s: float) -> None:
+        word = formats.nak(delay_s)
+        with suppress(BackhaulError):  # If a nak is lost, the broker delivers again after the ack wait.
+            for n, reply in enumerate(replies, 1):
+                await answer(self._client, reply, word)
+                if not n % _TURN:
+                    await asyncio.sleep(0)  # Thousands that were parked must not keep everything else waiting.
