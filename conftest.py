@@ -46,7 +46,7 @@ class FirstFollow:
     """What came of a service's first try to follow the tenants' changes, which fails."""
 
     clients: list[NatsClient] = field(default_factory=list)
-    """One for each try."""
+    """Those over which it was tried."""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -66,10 +66,10 @@ def nats_fails_once_connected(fresh_nats: NatsServer, monkeypatch: pytest.Monkey
             await fresh_nats.start()
 
         async def into_a_failure(directory: TenantDirectory, client: NatsClient) -> None:
-            first.clients.append(client)
-            if len(first.clients) > 1:
+            if client in first.clients:
                 await follow(directory, client)
                 return
+            first.clients.append(client)
             fresh_nats.pause()
             with suppress(nats.errors.TimeoutError):  # The process takes its time to stop.
                 while True:

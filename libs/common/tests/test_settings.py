@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from backhaul_common.settings import CommonSettings, load
+from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
 from cryptography.fernet import Fernet
 from pydantic import Field
 
@@ -49,7 +49,7 @@ def test_an_invalid_variable_names_itself(
 ) -> None:
     monkeypatch.setenv(f"BACKHAUL_{variable}", value)
     with pytest.raises(SystemExit) as caught:
-        load(CommonSettings)
+        load(MetricsPortSettings)
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -62,7 +62,7 @@ def test_every_invalid_variable_is_named_at_once(
     monkeypatch.setenv("BACKHAUL_LOG_FORMAT", "xml")
     monkeypatch.setenv("BACKHAUL_METRICS_PORT", "-1")
     with pytest.raises(SystemExit):
-        load(CommonSettings)
+        load(MetricsPortSettings)
     err = capsys.readouterr().err
     assert "BACKHAUL_LOG_FORMAT" in err
     assert "BACKHAUL_METRICS_PORT" in err

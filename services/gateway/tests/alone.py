@@ -23,12 +23,11 @@ from cryptography.fernet import Fernet
 ADMIN_TOKEN = "admin-token-0123456789"
 
 _PROGRAM = """
-import resource, sys
+import resource, runpy, sys
 limit = int(sys.argv[1])
 if limit:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-from backhaul_gateway.__main__ import main
-main()
+runpy.run_module("backhaul_gateway", run_name="__main__")
 """
 
 HEAD = b"POST /admin/v1/tenants HTTP/1.1\r\nHost: x\r\n"

@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ import nats
 import pytest
 import uvicorn
 from backhaul_channels import Adapter
+from backhaul_common import logs
+from backhaul_common.service import Service
 from backhaul_common.tracing import Tracing
-from backhaul_gateway.app import create_app
+from backhaul_gateway.app import build
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.server import listen, server_of
@@ -204,8 +206,10 @@ GatewayFactory = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
-def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFactory:
+def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch: pytest.MonkeyPatch) -> GatewayFactory:
     """``async with gateway_factory(nats_url) as gateway``: the keyword arguments are settings."""
+    # A test that looks at log lines has structlog capture them, which setting up logging would end.
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
     @asynccontextmanager
     async def create(
@@ -231,21 +235,16 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str) -> GatewayFa
                 **overrides,
             }
         )
-        async with AsyncExitStack() as stack:
-            listeners = listen(settings)
-            for listener in listeners:
-                stack.callback(listener.close)
+        async with Service("gateway", settings, buffer_while_away=False, tracing=tracing) as service:
+            listeners = listen(service.stack, settings)
             url = f"http://127.0.0.1:{listeners[0].getsockname()[1]}"
-            gateway = await create_app(
-                stack,
-                settings,
-                public_base_url=settings.gateway_public_base_url or url,
-                adapters=adapters,
-                tracing=tracing,
+            gateway = build(
+                service, settings, public_base_url=settings.gateway_public_base_url or url, adapters=adapters
             )
             server = server_of(gateway.app, settings, gateway.connections)
             serving = asyncio.create_task(server.serve(listeners))
-            mongo: MongoClient[dict[str, Any]] = stack.enter_context(MongoClient(mongo_server.uri))
+            service.start()
+            mongo: MongoClient[dict[str, Any]] = service.stack.enter_context(MongoClient(mongo_server.uri))
             limits = httpx.Limits(max_connections=300, max_keepalive_connections=300)
             async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits) as client:
                 running = Running(url, client, settings, gateway.publisher, server, mongo)

@@ -255,9 +255,8 @@ async def test_nats_fails_right_after_it_was_connected_to(
         tenant = await gateway.tenant()
         await gateway.channel()
         assert (await gateway.post(tenant)).status_code == 200
-        assert len(first.clients) == 2
-        news = [sub.subject for client in first.clients for sub in client._subs.values()].count(TENANT_CHANGED_SUBJECT)
-        assert news == 1
+        [client] = first.clients
+        assert [sub.subject for sub in client._subs.values()].count(TENANT_CHANGED_SUBJECT) == 1
         # What another copy changes is heard of.
         async with gateway_factory(fresh_nats.uri, secret_keys=gateway.settings.secret_keys) as other:
             path, headers = "/api/status?channelLabel=Twilio", {"X-Api-Key": tenant.api_key}

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from backhaul_common import jetstream
+from backhaul_common import bus
 from backhaul_common.jetstream import connection
 from backhaul_common.jetstream.connection import PING_INTERVAL_S, Connection
 from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER
@@ -30,11 +30,11 @@ async def test_it_goes_on_over_another_address_when_its_connection_goes_silent(
     connections: list[Connection] = []
 
     class Watched(Connection):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, *, keep_unsent: bool) -> None:
+            super().__init__(keep_unsent=keep_unsent)
             connections.append(self)
 
-    monkeypatch.setattr(jetstream, "Connection", Watched)
+    monkeypatch.setattr(bus, "Connection", Watched)
     async with (
         SilentProxy(fresh_nats.port) as one,
         SilentProxy(fresh_nats.port) as two,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -13,9 +12,12 @@ import uvloop
 
 from backhaul_common.logs import get_logger
 from backhaul_common.outages import Repeated, is_outage
+from backhaul_common.pauses import pauses
 
 HEALTHY_AFTER_S = 30.0
 """Work that ran this long was healthy: its next failure is a new one, and is tried again at once."""
+
+_FIRST_PAUSE_S = 0.05
 
 Check = Callable[[], Awaitable[None]]
 
@@ -56,8 +58,8 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]], *, longes
     """
     log = get_logger(task=name)
     away = Repeated("task_interrupted", task=name)
-    pause_s = 0.05
     loop = asyncio.get_running_loop()
+    waits = pauses(_FIRST_PAUSE_S, longest_pause_s)
     while True:
         began = loop.time()
         healthy = loop.call_later(HEALTHY_AFTER_S, away.over)
@@ -67,20 +69,20 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]], *, longes
             if is_outage(exc):
                 away.warning(repr(exc))
             else:
-                log.error("task_failed", error=repr(exc), retry_in_s=round(pause_s, 2), exc_info=exc)
+                log.error("task_failed", error=repr(exc), exc_info=exc)
         else:
             away.over()
         finally:
             healthy.cancel()
-        pause_s = 0.05 if loop.time() - began > HEALTHY_AFTER_S else min(pause_s * 2, longest_pause_s)
-        await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, not a secret
+        if loop.time() - began > HEALTHY_AFTER_S:
+            waits = pauses(_FIRST_PAUSE_S, longest_pause_s)
+        await asyncio.sleep(next(waits))
 
 
 async def until_done(name: str, attempt: Callable[[], Awaitable[None]], *, longest_pause_s: float = 5.0) -> None:
     """Repeat ``attempt`` with growing pauses until it succeeds once. What fails alike is said once a minute."""
     away = Repeated("not_yet", task=name)
-    pause_s = 0.1
-    while True:
+    for pause_s in pauses(longest_s=longest_pause_s):
         try:
             await attempt()
         except Exception as exc:  # noqa: BLE001  # a dependency may be away in any way; each is logged and tried again
@@ -88,8 +90,7 @@ async def until_done(name: str, attempt: Callable[[], Awaitable[None]], *, longe
         else:
             away.over()
             return
-        await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, not a secret
-        pause_s = min(pause_s * 2, longest_pause_s)
+        await asyncio.sleep(pause_s)
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:

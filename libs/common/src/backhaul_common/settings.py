@@ -45,9 +45,6 @@ class CommonSettings(BaseSettings):
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    metrics_host: str = Field("127.0.0.1", description="The address that the Prometheus port listens on.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of services without HTTP; 0 is off.")
-
     grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")
     grpc_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM.")
     grpc_tls_ca_file: FilePath | None = Field(
@@ -84,6 +81,13 @@ class CommonSettings(BaseSettings):
                 "(32 random bytes in URL-safe base64); make one with: openssl rand -base64 32 | tr '+/' '-_'"
             )
         return keys
+
+
+class MetricsPortSettings(CommonSettings):
+    """For services without HTTP of their own."""
+
+    metrics_host: str = Field("127.0.0.1", description="The address that the Prometheus port listens on.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of services without HTTP; 0 is off.")
 
 
 def load(settings_type: type[S]) -> S:

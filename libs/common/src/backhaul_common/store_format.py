@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 from pymongo.errors import DuplicateKeyError
@@ -12,6 +11,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
 from backhaul_common.mongo import Database, operation
 from backhaul_common.names import META_COLLECTION, STORE_COLLECTIONS
+from backhaul_common.pauses import pauses
 
 STORE_FORMAT = 3
 """Grows with every change of what is stored that the version before could not read, or would damage.
@@ -21,7 +21,6 @@ of whoever told a message's further name has one more grade.
 """
 
 _ID = "format"
-_LONGEST_PAUSE_S = 5.0
 
 
 class StoreFormat:
@@ -59,8 +58,7 @@ class StoreFormat:
     async def run(self) -> None:
         """Ask until the format is right; then return. Each reason why it is not is logged once."""
         said = ""
-        pause_s = 0.1
-        while True:
+        for pause_s in pauses():
             try:
                 await self.ensure()
             except Exception as exc:  # noqa: BLE001  # a database may be away in any way; each is logged and tried again
@@ -71,8 +69,7 @@ class StoreFormat:
             else:
                 return
             # It may become right by itself: MongoDB comes back, or somebody drops the database.
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, not a secret
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s)
 
     async def _look(self) -> None:
         found = await self._number()

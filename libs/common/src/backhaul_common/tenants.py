@@ -125,6 +125,7 @@ class TenantDirectory:
         self._refresh_s = refresh_s
         self._tenants: dict[str, Tenant] = {}
         self._listeners: list[Listener] = []
+        self._followed: NatsClient | None = None
         self._synced = False
         self._reads = 0
         self._full_read = 0
@@ -182,21 +183,26 @@ class TenantDirectory:
         await keep_running("refresh_tenants", forever, longest_pause_s=self._refresh_s)
 
     async def follow(self, nats: NatsClient) -> None:
-        """Refresh a tenant as soon as somebody says that it changed. After a reconnection, call ``refresh``."""
+        """Refresh a tenant as soon as somebody says that it changed. To be called again whenever ``nats`` reconnected.
 
-        async def changed(message: Msg) -> None:
-            tenant_id = message.data.decode("utf-8", "replace")
-            try:
-                await self.reload(tenant_id)
-            except (BackhaulError, ValidationError) as exc:
-                # The next full read brings what is missed here.
-                reason = _places(exc) if isinstance(exc, ValidationError) else str(exc)
-                self._log.warning("tenant_reload_failed", tenant=tenant_id, error=reason)
-
-        await nats.subscribe(TENANT_CHANGED_SUBJECT, cb=changed)
+        UNAVAILABLE when MongoDB is away, an error of NATS when it is: then to be called again too.
+        """
+        if self._followed is not nats:
+            # Once for each client, which renews its subscriptions by itself.
+            await nats.subscribe(TENANT_CHANGED_SUBJECT, cb=self._changed)
+            self._followed = nats
         await nats.flush()
         # What changed before the subscription stood was not heard.
-        await until_done("read_tenants", self.refresh)
+        await self.refresh()
+
+    async def _changed(self, message: Msg) -> None:
+        tenant_id = message.data.decode("utf-8", "replace")
+        try:
+            await self.reload(tenant_id)
+        except (BackhaulError, ValidationError) as exc:
+            # The next full read brings what is missed here.
+            reason = _places(exc) if isinstance(exc, ValidationError) else str(exc)
+            self._log.warning("tenant_reload_failed", tenant=tenant_id, error=reason)
 
     async def reload(self, tenant_id: str) -> Tenant | None:
         """Read one tenant now. UNAVAILABLE when MongoDB is away; ValidationError when its document is no tenant."""

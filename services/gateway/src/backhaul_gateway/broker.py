@@ -8,10 +8,9 @@ from datetime import datetime
 import nats.errors
 from backhaul_common import jetstream
 from backhaul_common.errors import BackhaulError, Code, unavailable
-from backhaul_common.jetstream import ensure_streams, require_connected, translated
+from backhaul_common.jetstream import require_connected, translated
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, STREAMS, TENANT_CHANGED_SUBJECT, callbacks_subject, streams_of
-from backhaul_common.settings import CommonSettings
 from backhaul_common.tenants import Limits, Tenant, TenantDirectory
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -26,28 +25,15 @@ _BESIDE_BODY_BYTES = 32 << 10
 class Broker:
     """An ``Announcer`` and ``TenantStreams``. Usable before NATS is: everything is UNAVAILABLE until then."""
 
-    def __init__(self, settings: CommonSettings, directory: TenantDirectory) -> None:
-        self._settings = settings
-        self._directory = directory
-        self._client: Client | None = None
-        self._streams_ready = False
-        self._log = get_logger(component="broker")
-
-    def attach(self, client: Client) -> None:
-        """Use ``client`` from now on."""
+    def __init__(self, client: Client, directory: TenantDirectory) -> None:
         self._client = client
-
-    async def prepare(self) -> None:
-        """Create the streams where they are missing. Idempotent; to be repeated after a reconnection."""
-        async with translated():
-            await ensure_streams(self._js(), self._settings)
-        self._streams_ready = True
+        self._directory = directory
+        self._log = get_logger(component="broker")
 
     async def check(self) -> None:
         """See ``TenantStreams``. A full log is no reason not to be ready: small callbacks, reads and the administration
         that mends it would be cut off as well, everywhere at once."""
-        if self._client is not None:
-            require_connected(self._client)
+        require_connected(self._client)
         await self._info()
 
     async def check_room(self) -> None:
@@ -67,10 +53,11 @@ class Broker:
 
     async def _info(self) -> StreamInfo:
         js = self._js()
-        if not self._streams_ready:
-            raise unavailable("The callback log")
         async with translated():
-            return await js.stream_info(CALLBACKS_STREAM)
+            try:
+                return await js.stream_info(CALLBACKS_STREAM)
+            except NotFoundError:
+                raise unavailable("The callback log") from None
 
     async def tenant_changed(self, tenant_id: str) -> None:
         """See ``Announcer``. A service that is not reached finds out by its next full read."""
@@ -110,7 +97,7 @@ class Broker:
 
     def connected(self) -> Client:
         """The connection; UNAVAILABLE while there is none."""
-        if self._client is None or not self._client.is_connected:
+        if not self._client.is_connected:
             raise unavailable("NATS")
         return self._client
 

@@ -1,11 +1,9 @@
-"""``python -m backhaul_normalizer``: settings, then run."""
+"""``python -m backhaul_normalizer``."""
 
-from backhaul_common.lifecycle import run
-from backhaul_common.settings import load
+from backhaul_common.service import main
 
-from backhaul_normalizer import app
+from backhaul_normalizer.app import run
 from backhaul_normalizer.settings import NormalizerSettings
 
 if __name__ == "__main__":
-    settings = load(NormalizerSettings)
-    run(lambda stop: app.run(settings, stop))
+    main(NormalizerSettings, run)

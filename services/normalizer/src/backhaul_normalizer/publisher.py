@@ -89,7 +89,7 @@ class JetStreamCallbacks:
             )
 
 
-def require_room(client: Client) -> None:
+async def require_room(client: Client) -> None:
     """RuntimeError where the server takes no message of LARGEST_MESSAGE."""
     if client.max_payload < LARGEST_MESSAGE + _ENVELOPE_BYTES:
         raise RuntimeError(f"NATS takes messages of at most {client.max_payload} bytes; set its max_payload to 8MB.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import MetricsPortSettings
 from pydantic import Field
 
 
-class NormalizerSettings(CommonSettings):
+class NormalizerSettings(MetricsPortSettings):
     """Read from ``BACKHAUL_…``; the defaults suit production."""
 
     normalizer_grpc_listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server.")

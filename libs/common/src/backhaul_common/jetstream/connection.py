@@ -17,6 +17,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
 
 from backhaul_common.logs import get_logger
+from backhaul_common.pauses import pauses
 from backhaul_common.settings import CommonSettings
 
 PING_INTERVAL_S = 2.5
@@ -74,6 +75,12 @@ class Connection(Client):
             self._pending_data_size = 0
         await super()._attempt_reconnect()
 
+    async def _process_pong(self) -> None:
+        # nats-py reads nothing any more once an answer comes that nobody waits for. Such an answer is put aside.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for good after any error but two. The server ends the connection after most of them, and all
         # may pass: a limit of connections, a user whose credentials expired and are being renewed, a restart.
@@ -127,8 +134,7 @@ async def connect(
     options: dict[str, object] = {} if buffer_while_away else {"pending_size": 0}
     if settings.nats_credentials_file is not None:
         options["user_credentials"] = str(settings.nats_credentials_file)
-    pause_s = 0.1
-    while True:
+    for pause_s in pauses():
         try:
             await connecting.connect(
                 servers=[url.strip() for url in settings.nats_url.split(",")],
@@ -147,9 +153,9 @@ async def connect(
         except (OSError, TimeoutError, nats.errors.Error) as exc:
             await failed(exc)
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 5.0)
         else:
-            return connecting
+            break
+    return connecting
 
 
 def require_connected(client: Client) -> None:

@@ -68,7 +68,9 @@ class Publisher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def attach(self, client: Client) -> None:
-        """Publish over ``client`` from now on. Once for each connected client: reconnections keep the subscription."""
+        """Publish over ``client`` from now on. May be repeated whenever it has connected."""
+        if client is self.client:
+            return  # It renews its subscriptions by itself.
         self._inbox = client.new_inbox()
         await client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
         self.client = client

@@ -144,9 +144,17 @@ class GroupCommitPublisher:
         """What is published over; None before it is attached."""
         return self._publisher.client
 
-    async def attach(self, client: Client) -> None:
-        """Publish over ``client`` from now on; it must not buffer while its connection is away."""
+    async def connected(self, client: Client) -> None:
+        """Publish over ``client``; send again, under the same message ids, what was in flight over it before.
+
+        To be called whenever it has connected. It must not buffer while its connection is away.
+        """
         await self._publisher.attach(client)
+        self._away_since = None
+        for message in list(self._messages):
+            await self._send(message)
+        for lane in list(self._lanes.values()):
+            await self._pump(lane)
 
     async def publish(self, subject: str, callback_id: str, encoded: bytes, traceparent: str) -> None:
         """Return when JetStream has stored the callback. UNAVAILABLE, within the timeout, when it has not.
@@ -175,14 +183,6 @@ class GroupCommitPublisher:
             lane.scheduled = True
             self._background(self._pump, lane)
         await waiter.future
-
-    async def resume(self) -> None:
-        """To be called when the connection is back: sends again what was in flight, under the same message ids."""
-        self._away_since = None
-        for message in list(self._messages):
-            await self._send(message)
-        for lane in list(self._lanes.values()):
-            await self._pump(lane)
 
     @property
     def waiting(self) -> int:

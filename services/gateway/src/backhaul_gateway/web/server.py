@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 
 import uvicorn
@@ -56,13 +57,17 @@ def server_of(app: ASGIApp, settings: GatewaySettings, connections: Connections)
     )
 
 
-def listen(settings: GatewaySettings) -> list[socket.socket]:
-    """Bound sockets: the public one, and behind it the platform team's where it has one of its own. Ends the process
-    when one is not to be had, and names the setting that asked for it."""
-    listeners = [_bound(settings.gateway_host, settings.gateway_port, "BACKHAUL_GATEWAY_PORT")]
+def listen(stack: AsyncExitStack, settings: GatewaySettings) -> list[socket.socket]:
+    """Bound sockets, closed by ``stack``: the public one, and behind it the platform team's where it has one of its
+    own. Ends the process when one is not to be had, and names the setting that asked for it."""
+    wanted = [(settings.gateway_host, settings.gateway_port, "BACKHAUL_GATEWAY_PORT")]
     if settings.gateway_admin_port:
         host = settings.gateway_admin_host or settings.gateway_host
-        listeners.append(_bound(host, settings.gateway_admin_port, "BACKHAUL_GATEWAY_ADMIN_PORT"))
+        wanted.append((host, settings.gateway_admin_port, "BACKHAUL_GATEWAY_ADMIN_PORT"))
+    listeners = []
+    for host, port, setting in wanted:
+        listeners.append(_bound(host, port, setting))
+        stack.callback(listeners[-1].close)
     return listeners
 
 

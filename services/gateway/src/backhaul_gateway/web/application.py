@@ -1,0 +1,35 @@
+"""The FastAPI application: the routers behind the edge, and what every one of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from backhaul_common.lifecycle import Readiness
+from backhaul_common.metrics import Metrics
+from fastapi import APIRouter, FastAPI
+
+from backhaul_gateway.web import problems
+from backhaul_gateway.web.docs import docs_router
+from backhaul_gateway.web.openapi import openapi_of
+from backhaul_gateway.web.ops import ops_router
+
+
+def application_of(routers: Iterable[APIRouter], version: str, readiness: Readiness, metrics: Metrics) -> FastAPI:
+    """The application with ``routers``, the routes for operators, and the documentation of all of them."""
+    app = FastAPI(
+        title="Backhaul gateway",
+        version=version,
+        description="Callbacks of channel providers in, message states out.",
+        redirect_slashes=False,
+        # FastAPI encodes the document anew for each request, and its pages load scripts from elsewhere.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # Spans, metrics and logs are made where they belong; FastAPI's own would double them, on the hot path too.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    for router in (*routers, ops_router(readiness, metrics)):
+        app.include_router(router)
+    app.include_router(docs_router(openapi_of(app)))
+    problems.answer_errors_of(app)
+    return app
