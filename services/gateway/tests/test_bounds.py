@@ -10,7 +10,7 @@ import pytest
 from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.ingest.publisher import MOST_UNSENT_BYTES
 from backhaul_gateway.web.http import MOST_HEAD_BYTES
-from backhaul_gateway.web.refusals import MOST_HEADER_BYTES, MOST_QUERY_BYTES
+from backhaul_gateway.web.refusals import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_local.nats_server import NatsServer
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ async def test_a_head_that_does_not_end(gateway: Running) -> None:
 @pytest.mark.parametrize(
     ("query", "headers", "field"),
     [
-        (f"&v={'a' * MOST_QUERY_BYTES}", {}, "query"),
-        ("", {"X-Filler": "a" * MOST_HEADER_BYTES}, "headers"),
+        (f"&v={'a' * MAX_QUERY_BYTES}", {}, "query"),
+        ("", {"X-Filler": "a" * MAX_HEADER_BYTES}, "headers"),
     ],
 )
 async def test_what_is_kept_with_each_callback_is_bounded(

@@ -10,6 +10,7 @@ import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.ingest.body import BodyReader
+from backhaul_gateway.ingest.request import Request
 from backhaul_gateway.web.http import MOST_FIELDS, MOST_HEAD_BYTES, MOST_PIPELINED
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
@@ -352,16 +353,20 @@ async def test_an_absolute_target_is_its_path(gateway: Running) -> None:
 @pytest.mark.parametrize(("declared", "parts"), [(4, [b"abc"]), (2, [b"abc"]), (7, [b"abc", b"def"]), (1, [b""])])
 async def test_a_body_that_is_not_as_long_as_it_says_is_no_body(declared: int, parts: list[bytes]) -> None:
     budget = MemoryBudget(1000)
-    reader = BodyReader(5.0, budget, most=100)
+    reader = BodyReader(5.0, budget, max_bodies=100)
     coming = list(parts)
 
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": coming.pop(0), "more_body": bool(coming)}
 
+    def request(length: int) -> Request:
+        head = [(b"content-length", b"%d" % length)]
+        return Request({"method": "POST", "query_string": b"", "path_params": {}, "headers": head}, receive)
+
     with pytest.raises(BackhaulError) as refused:
-        await reader.read({b"content-length": b"%d" % declared}, receive, "acme", 100)
+        await reader.read(request(declared), 100)
     assert refused.value.code is Code.INTERNAL
     assert budget.used == 0
     coming = list(parts)
     whole = b"".join(parts)
-    assert await reader.read({b"content-length": b"%d" % len(whole)}, receive, "acme", 100) == whole
+    assert await reader.read(request(len(whole)), 100) == whole

@@ -114,3 +114,8 @@ def unavailable(what: str, *, retry_after_s: float = 5.0) -> BackhaulError:
     return BackhaulError(
         Code.UNAVAILABLE, f"{what} is away or too slow.", fix="Try again later.", retry_after_s=retry_after_s
     )
+
+
+def internal() -> BackhaulError:
+    """The error for what was not expected: nobody outside is told more than that it happened."""
+    return BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title)

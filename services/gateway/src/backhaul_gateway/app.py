@@ -127,7 +127,7 @@ def build(
         credentials=credentials,
         strangers=strangers,
         admission=admission,
-        log=publisher,
+        callbacks=publisher,
         access_log=access_log,
         metrics=metrics,
         tracing=tracing,
@@ -135,7 +135,7 @@ def build(
         public_base_url=public_base_url,
         body_timeout_s=settings.gateway_body_timeout_s,
         max_held_bytes=settings.gateway_max_held_bytes,
-        most_bodies=connections.most,
+        max_bodies=connections.most,
     )
     reads = tenant_router(
         credentials=credentials,

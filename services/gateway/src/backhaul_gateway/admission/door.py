@@ -16,11 +16,29 @@ _REPEAT = "Repeat the request after the time in Retry-After. The platform team c
 _OVER_SHARE_S = 5.0
 
 
-class OverShareError(BackhaulError):
+class RefusedError(BackhaulError):
+    """A refusal that is counted under a word of its own, ``outcome``. Others are counted under their code."""
+
+    def __init__(
+        self,
+        outcome: str,
+        code: Code,
+        message: str,
+        *,
+        field: str = "",
+        fix: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(code, message, field=field, fix=fix, retry_after_s=retry_after_s)
+        self.outcome = outcome
+
+
+class OverShareError(RefusedError):
     """The tenant fills its share of the callback log. Never a 4xx: providers drop what is answered with one."""
 
     def __init__(self) -> None:
         super().__init__(
+            "quota",
             Code.UNAVAILABLE,
             "The tenant's share of the callback log is full.",
             fix="Repeat the request later; what is processed makes room.",

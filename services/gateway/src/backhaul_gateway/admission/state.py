@@ -82,9 +82,10 @@ class ChannelState:
         "key",
         "mode",
         "not_kept",
+        "prefix",
         "proven",
         "subject",
-        "template",
+        "tenant_id",
         "verifier",
     )
 
@@ -106,14 +107,16 @@ class ChannelState:
         self.accepted = EncodedAnswer(adapter.accepted if adapter is not None else Answer())
         self.not_kept = CREDENTIAL_HEADERS | (adapter.signature_headers if adapter is not None else frozenset())
         self.subject = callbacks_subject(tenant.queue_path, channel.key)
-        self.template = Callback(
+        self.tenant_id = tenant.id
+        self.prefix = Callback(
             tenant_id=tenant.id,
             registration=tenant.registration,
             channel=channel.key,
             provider=channel.provider,
             source=SOURCE_CALLBACK,
-        )
-        """What all callbacks of the channel have in common; copying it is cheaper than naming it again."""
+        ).SerializeToString()
+        """What all callbacks of the channel have in common. Serialised messages that follow each other are one message
+        with the fields of both, so that this is written once a channel."""
 
 
 class TenantState:

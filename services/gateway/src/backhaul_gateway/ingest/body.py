@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
 
 from backhaul_common.errors import BackhaulError, Code, unavailable
+from starlette.types import Receive
 
 from backhaul_gateway.admission.limits import MemoryBudget
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
-class SlowError(Exception):
-    """The body did not arrive in time."""
+from backhaul_gateway.ingest.request import Request
+from backhaul_gateway.ingest.watchdog import Watchdog
+from backhaul_gateway.web.refusals import body_timeout
 
 
 class GoneError(Exception):
@@ -22,107 +18,84 @@ class GoneError(Exception):
 
 
 class BodyReader:
-    """Reads bodies, each within the same time, and all within a budget of memory and of connections.
+    """Reads bodies, each within the same time, and all within a budget of memory and of connections."""
 
-    One timer looks after all of them a few times within that time: a timer for each body, or ``asyncio.timeout``, costs
-    as much as checking a signature.
-    """
-
-    def __init__(self, timeout_s: float, budget: MemoryBudget, most: int) -> None:
-        """``most``: how many there may be at once, as each takes up a connection. A tenant may have as many as are then
-        still free: half of them when it is alone."""
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, budget: MemoryBudget, max_bodies: int) -> None:
+        """``max_bodies`` may be read at once, as each takes up a connection. A tenant may have at most half of what the
+        others leave free."""
         self._budget = budget
-        self._most = most
-        self._since: dict[asyncio.Task[Any], tuple[float, str]] = {}
-        """When each began, and whose it is."""
-        self._expired: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._max_bodies = max_bodies
+        self._watchdog = Watchdog(timeout_s)
 
-    async def read(self, named: Mapping[bytes, bytes], receive: Receive, tenant_id: str, limit: int) -> bytes:
-        """The body, at most ``limit`` bytes, which the caller must give back to the budget.
+    async def read(self, request: Request, limit: int) -> bytes:
+        """The body, at most ``limit`` bytes. The caller gives them back to the budget.
 
-        TOO_LARGE, UNAVAILABLE when the tenant or all together have too much or too many, SlowError when it takes too
-        long, GoneError when it ends; nothing is to be given back then. INTERNAL when the server says that the body is
-        whole and it is not as long as the request says: what is not there must not be answered for.
+        Raises, and then nothing is to be given back: TOO_LARGE; UNAVAILABLE when the tenant, or all together, have too
+        much or too many under way; ``body_timeout``; GoneError when the connection ends. INTERNAL when the server says
+        that the body is whole and it is not as long as the head announced: an incomplete body must not be answered for.
         """
-        length = named.get(b"content-length", b"")
-        declared = int(length[:20]) if length.isdigit() else -1
-        if declared > limit:
+        if request.declared > limit:
             raise _too_large(limit)
-        if 2 * len(self._since) >= self._most:
-            self._refuse_crowding(tenant_id)
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None  # noqa: S101  # the server runs each request in a task
-        self._since[task] = loop.time(), tenant_id
-        if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s / 4, self._look)
+        if 2 * len(self._watchdog) >= self._max_bodies:
+            self._refuse_crowding(request.tenant)
+        task = self._watchdog.watch(request.tenant)
         try:
-            # Not by _next_part: nearly every body is whole at once, and a call saved here is saved for all.
-            message = await receive()
+            # Inlined _next_part: most bodies arrive in one message.
+            message = await request.receive()
             if message["type"] == "http.disconnect":
                 raise GoneError
             body: bytes = message.get("body", b"")
             if message.get("more_body", False):
-                return await self._rest(body, receive, tenant_id, limit, declared)
+                return await self._rest(request, body, limit)
         except asyncio.CancelledError:
-            if task not in self._expired:
-                raise
-            self._expired.discard(task)
-            task.uncancel()
-            raise SlowError from None
+            if self._watchdog.expired(task):
+                raise body_timeout() from None
+            raise
         finally:
-            del self._since[task]
-        if len(body) != declared:
-            _require_whole(len(body), declared)
-        self._take(tenant_id, len(body), len(body), limit)
+            self._watchdog.release(task)
+        size = len(body)
+        if size != request.declared:
+            _require_whole(size, request.declared)
+        if size:
+            self._take(request.tenant, size, size, limit)
         return body
 
-    async def _rest(self, first: bytes, receive: Receive, tenant_id: str, limit: int, declared: int) -> bytes:
-        """A body that comes in parts, each counted when it is there: many that stay unfinished fill the memory too."""
+    async def _rest(self, request: Request, part: bytes, limit: int) -> bytes:
+        """A body that comes in parts. Each is counted when it arrives: unfinished bodies fill the memory too."""
         parts: list[bytes] = []
         size = 0
-        part, more = first, True
+        more = True
         try:
             while True:
-                self._take(tenant_id, len(part), size + len(part), limit)
+                self._take(request.tenant, len(part), size + len(part), limit)
                 parts.append(part)
                 size += len(part)
                 if not more:
-                    _require_whole(size, declared)
+                    _require_whole(size, request.declared)
                     return b"".join(parts)
-                part, more = await _next_part(receive)
+                part, more = await _next_part(request.receive)
         except BaseException:
             if size:
-                self._budget.give_back(tenant_id, size)
+                self._budget.give_back(request.tenant, size)
             raise
 
     def _take(self, tenant_id: str, part: int, size: int, limit: int) -> None:
+        """Have the budget hold ``part`` bytes more, of a body that has ``size`` bytes with them."""
         if size > limit:
             raise _too_large(limit)
         if part and not self._budget.take(tenant_id, part):
             raise unavailable("The callback log", retry_after_s=2)
 
     def _refuse_crowding(self, tenant_id: str) -> None:
-        # Counted here alone: of the usual body, which is whole at once, nobody has to keep count.
-        own = sum(whose == tenant_id for _, whose in self._since.values())
-        if own >= self._most - len(self._since):
+        # Counted only where half of the places are taken, so that the usual request pays nothing for it.
+        own = self._watchdog.count(tenant_id)
+        if own >= self._max_bodies - len(self._watchdog):
             raise BackhaulError(
                 Code.UNAVAILABLE,
                 f"{own} bodies of the tenant's are under way already.",
                 fix="Send each body at once, over fewer connections.",
                 retry_after_s=2,
             )
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        latest = loop.time() - self._timeout_s
-        for task in [task for task, (since, _) in self._since.items() if since <= latest]:
-            if task not in self._expired:
-                self._expired.add(task)
-                task.cancel()
-        self._timer = loop.call_later(self._timeout_s / 4, self._look) if self._since else None
 
 
 async def _next_part(receive: Receive) -> tuple[bytes, bool]:
@@ -134,7 +107,7 @@ async def _next_part(receive: Receive) -> tuple[bytes, bool]:
 
 
 def _require_whole(size: int, declared: int) -> None:
-    """``declared`` is negative where the request says no length."""
+    """``declared`` is negative where the request announces no length."""
     if size != declared >= 0:
         raise BackhaulError(Code.INTERNAL, "The body is not as long as Content-Length says. Repeat the request.")
 

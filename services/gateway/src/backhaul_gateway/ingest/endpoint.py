@@ -6,15 +6,11 @@ never parsed; whether it can be understood is the normalizer's question, and no 
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from backhaul_channels.adapter import RawCallback
-from backhaul_common.errors import CATALOGUE, BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, internal
 from backhaul_common.ids import new_callback_id
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import (
@@ -33,53 +29,37 @@ from backhaul_proto.callback.v1.callback_pb2 import (
     Verification,
 )
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from starlette.types import Receive, Scope, Send
 
 from backhaul_gateway.admission.auth import CredentialIndex, sent_twice, unauthenticated
-from backhaul_gateway.admission.door import Admission, OverShareError
+from backhaul_gateway.admission.door import Admission, RefusedError
 from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.admission.state import ChannelState, EncodedAnswer, TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
-from backhaul_gateway.ingest.body import BodyReader, GoneError, Receive, SlowError
+from backhaul_gateway.ingest.body import BodyReader, GoneError
+from backhaul_gateway.ingest.request import Request
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.masking import masked_body, masked_bytes
 from backhaul_gateway.web.parameters import label_of
-from backhaul_gateway.web.problems import of_error
+from backhaul_gateway.web.problems import Answer, of_error
 from backhaul_gateway.web.refusals import (
+    MAX_HEADER_BYTES,
+    MAX_QUERY_BYTES,
     METHOD,
-    MOST_HEADER_BYTES,
-    MOST_QUERY_BYTES,
-    Answer,
-    body_timeout,
+    headers_too_large,
     method_not_allowed,
     no_channel,
     not_active,
-    too_long,
+    query_too_long,
     unverified,
 )
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 CALLBACK_ID_HEADER = b"backhaul-callback-id"
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLE = 16
-_LONGEST_REMEMBERED = 512
-_LONGEST_LENGTH = 10
-"""Digits of a Content-Length that are read here; whether it is true, and how much is too much, is found out later."""
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What is known of a request so far, for its log line and its metrics."""
-
-    tenant: str = ""
-    channel: str = ""
-    callback_id: str = ""
-    outcome: str = "stored"
-    size: int = 0
-    complete_at: float = 0.0
+_MAX_REMEMBERED_BYTES = 512
+_TRACEPARENT_LENGTH = 55
 
 
 class IngestEndpoint:
@@ -92,7 +72,7 @@ class IngestEndpoint:
         credentials: CredentialIndex,
         strangers: Strangers,
         admission: Admission,
-        log: CallbackLog,
+        callbacks: CallbackLog,
         access_log: AccessLog,
         metrics: Metrics,
         tracing: Tracing,
@@ -100,20 +80,20 @@ class IngestEndpoint:
         public_base_url: str,
         body_timeout_s: float,
         max_held_bytes: int,
-        most_bodies: int,
+        max_bodies: int,
     ) -> None:
         self._states = states
         self._credentials = credentials
         self._strangers = strangers
         self._admission = admission
-        self._callbacks = log
+        self._callbacks = callbacks
         self._access_log = access_log
         self._tracing = tracing
         self._clients = clients
         self._base_url = public_base_url
         self._budget = MemoryBudget(max_held_bytes)
         metrics.gauge(QUEUED_BYTES, lambda: self._budget.used)
-        self._bodies = BodyReader(body_timeout_s, self._budget, most_bodies)
+        self._bodies = BodyReader(body_timeout_s, self._budget, max_bodies)
         self._answered = metrics.counter(CALLBACKS_ANSWERED)
         self._unverified = metrics.counter(CALLBACKS_UNVERIFIED)
         self._ingest_seconds = metrics.histogram(INGEST_SECONDS)
@@ -122,252 +102,230 @@ class IngestEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began = time.perf_counter()
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        # If a header is repeated, the last one counts. Of those that say who is asking, _known refuses two.
-        named = dict(headers)
-        incoming = named.get(b"traceparent", b"").decode("latin-1")
+        request = Request(scope, receive)
+        incoming = request.named.get(b"traceparent")
+        parent = _valid(incoming.decode("latin-1")) if incoming else ""
         span: Span | None = None
         if self._tracing.enabled:
-            span = self._tracing.start("POST /api/postevents", parent=_valid(incoming) or None, kind=SpanKind.SERVER)
-            traceparent = traceparent_of(span)
-        else:
-            traceparent = _valid(incoming) or new_traceparent()
-        seen = _Seen()
-        status = 200
-        extra: list[tuple[bytes, bytes]] = []
-        try:
-            if scope["method"] != METHOD:
-                seen.outcome = "method_not_allowed"
-                status, body, extra = _measured(method_not_allowed(scope["method"], traceparent[3:35]))
-            else:
-                answer = await self._store(scope, headers, named, receive, traceparent, seen)
-                status, body, extra = answer.status, answer.body, _identified(answer, seen.callback_id)
-        except BackhaulError as exc:
-            if seen.outcome == "stored":
-                seen.outcome = exc.code.value
-            status, body, extra = _measured(of_error(exc, traceparent[3:35]))
-        except GoneError:
-            seen.outcome, status, body = "client_gone", 0, b""
-        except SlowError:
-            seen.outcome = "body_timeout"
-            status, body, extra = _measured(body_timeout(traceparent[3:35]))
-        except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is a 500, which providers repeat
-            self._log.error("ingest_failed", tenant=seen.tenant, channel=seen.channel, exc_info=exc)
-            seen.outcome = Code.INTERNAL.value
-            status, body, extra = _measured(
-                of_error(BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), traceparent[3:35])
-            )
+            span = self._tracing.start("POST /api/postevents", parent=parent or None, kind=SpanKind.SERVER)
+            parent = traceparent_of(span)
+        request.traceparent = parent or new_traceparent()
+        status, body, headers = await self._answer(request)
         if status:
-            await send({"type": "http.response.start", "status": status, "headers": extra})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
-        self._account(scope, headers, seen, status, began, traceparent)
+        self._account(request, status)
         if span is not None:
-            _end(span, seen, status)
+            _end(span, request, status)
 
-    async def _store(
-        self,
-        scope: Scope,
-        headers: list[tuple[bytes, bytes]],
-        named: dict[bytes, bytes],
-        receive: Receive,
-        traceparent: str,
-        seen: _Seen,
-    ) -> EncodedAnswer:
-        """Everything up to JetStream's acknowledgement, and what the provider is told then; raises BackhaulError with
-        the reason of a refusal."""
-        query: bytes = scope["query_string"]
-        state = self._active(scope, self._known(scope, named) or await self._found(scope, named), seen)
-        self._admit(state, named, seen)
-        if len(query) > MOST_QUERY_BYTES:
-            raise too_long(query)
+    async def _answer(self, request: Request) -> Answer:
+        """What the provider is told. Sets the request's outcome, which nothing else does."""
         try:
-            channel = self._channel(state, query, seen)
+            request.outcome, accepted = await self._take(request)
         except BackhaulError as exc:
-            if exc.code is not Code.NOT_FOUND:
-                raise
-            await self._strangers.channel(state, channel_key(label_of(query)))
-            state = self._active(scope, self._known(scope, named), seen)
-            channel = self._channel(state, query, seen)
-        kept = b"".join([name + b": " + value + b"\r\n" for name, value in headers if name not in channel.not_kept])
-        if len(kept) > MOST_HEADER_BYTES:
-            raise too_long(query)
-        tenant_id = seen.tenant
-        body = await self._bodies.read(named, receive, tenant_id, state.tenant.limits.max_body_bytes)
+            request.outcome = exc.outcome if isinstance(exc, RefusedError) else exc.code.value
+            return of_error(exc, request.trace_id)
+        except GoneError:
+            request.outcome = "client_gone"
+            return 0, b"", ()
+        except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is a 500, which providers repeat
+            self._log.error("ingest_failed", tenant=request.tenant, channel=request.channel, exc_info=exc)
+            request.outcome = Code.INTERNAL.value
+            return of_error(internal(), request.trace_id)
+        headers = accepted.headers
+        if request.callback_id:
+            headers = ((CALLBACK_ID_HEADER, request.callback_id.encode()), *headers)
+        return accepted.status, accepted.body, headers
+
+    async def _take(self, request: Request) -> tuple[str, EncodedAnswer]:
+        """Everything up to JetStream's acknowledgement. Returns the outcome, and what the provider is told then.
+
+        Raises BackhaulError with the reason of a refusal, and GoneError.
+        """
+        if request.method != METHOD:
+            raise method_not_allowed(request.method)
+        state = self._active(request, self._known(request) or await self._found(request))
+        limit = state.tenant.limits.max_body_bytes
+        # A body over the limit is refused for that, however much room there is for it.
+        self._admission.callback(state, request.declared if 0 < request.declared <= limit else 0)
+        if len(request.query) > MAX_QUERY_BYTES:
+            raise query_too_long()
+        request.label = label_of(request.query)
+        channel = self._channel(request, state) or await self._found_channel(request, state)
+        kept = _kept(request, channel)
+        body = await self._bodies.read(request, limit)
         try:
-            seen.complete_at = time.perf_counter()
-            seen.size = len(body)
-            if self._states.get(tenant_id) is not state:
-                # It was changed or deleted while the body came in, which may take long: what holds now counts.
-                state = self._active(scope, self._known(scope, named), seen)
-                channel = self._channel(state, query, seen)
-            sent: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
-            raw = RawCallback(METHOD, self._base_url + sent.decode("latin-1"), headers, body)
-            if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
-                seen.outcome = "handshake"
-                return EncodedAnswer(answer)
-            callback = Callback()
-            callback.CopyFrom(channel.template)
-            callback_id = new_callback_id()
-            callback.id = callback_id
-            callback.verification = self._verified(state, channel, raw, seen)
-            callback.method = METHOD
-            # Where the ingest token is: in the path, and wherever a proxy or the provider repeats the path.
-            callback.url = self._base_url + _shown(sent)
-            callback.headers = masked_bytes(kept)
-            callback.body = masked_body(body)
-            callback.received_at_us = time.time_ns() // 1000
-            callback.traceparent = traceparent
-            await self._callbacks.publish(channel.subject, callback_id, callback.SerializeToString(), traceparent)
+            request.complete_at = time.perf_counter()
+            request.size = len(body)
+            if self._states.get(request.tenant) is not state:
+                # The tenant was changed or deleted while the body came in, which may take long: what holds now counts.
+                channel = self._configured(request, self._active(request, self._known(request)))
+            return await self._store(request, channel, kept, body)
         finally:
             if body:
-                self._budget.give_back(tenant_id, len(body))
-        if callback.verification == VERIFICATION_OBSERVED_INVALID:
-            seen.outcome = "stored_unverified"
-        seen.callback_id = callback_id
-        return channel.accepted
+                self._budget.give_back(request.tenant, len(body))
 
-    def _known(self, scope: Scope, named: dict[bytes, bytes]) -> TenantState | None:
-        """Whose request it is."""
-        if len(named) != len(scope["headers"]) and sent_twice(scope["headers"]):
+    async def _store(
+        self, request: Request, channel: ChannelState, kept: bytes, body: bytes
+    ) -> tuple[str, EncodedAnswer]:
+        """Verify the callback and store it, or answer a handshake, of which nothing is stored."""
+        address = request.address
+        raw = RawCallback(METHOD, self._base_url + address.decode("latin-1"), request.headers, body)
+        if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
+            return "handshake", EncodedAnswer(answer)
+        verification = self._verified(channel, raw)
+        callback = Callback()
+        callback_id = new_callback_id()
+        callback.id = callback_id
+        callback.verification = verification
+        callback.method = METHOD
+        # The ingest token stands in the path, and wherever a proxy or the provider repeats the path.
+        callback.url = self._base_url + _shown(address)
+        callback.headers = masked_bytes(kept)
+        callback.body = masked_body(body)
+        callback.received_at_us = time.time_ns() // 1000
+        callback.traceparent = request.traceparent
+        encoded = channel.prefix + callback.SerializeToString()
+        await self._callbacks.publish(channel.subject, callback_id, encoded, request.traceparent)
+        request.callback_id = callback_id
+        outcome = "stored_unverified" if verification == VERIFICATION_OBSERVED_INVALID else "stored"
+        return outcome, channel.accepted
+
+    def _known(self, request: Request) -> TenantState | None:
+        """Whose request it is, as far as is known in memory."""
+        if len(request.named) != len(request.headers) and sent_twice(request.headers):
             raise unauthenticated("A header that carries a credential was sent twice.", "Send it once.")
-        token = scope["path_params"].get("token")
-        if token is None:
-            tenant_id = self._credentials.from_values(named.get(b"x-api-key"), named.get(b"authorization"))
+        if request.token is None:
+            tenant_id = self._credentials.from_values(
+                request.named.get(b"x-api-key"), request.named.get(b"authorization")
+            )
         else:
-            tenant_id = self._credentials.from_token(token)
+            tenant_id = self._credentials.from_token(request.token)
         return self._states.get(tenant_id) if tenant_id is not None else None
 
-    async def _found(self, scope: Scope, named: dict[bytes, bytes]) -> TenantState | None:
-        """The same after a look into the database: it may have been registered a moment ago, by way of another copy."""
+    async def _found(self, request: Request) -> TenantState | None:
+        """The same after a look into the database: another copy may have registered the tenant a moment ago."""
         await self._strangers.credential(
-            scope["path_params"].get("token"), named.get(b"x-api-key"), named.get(b"authorization")
+            request.token, request.named.get(b"x-api-key"), request.named.get(b"authorization")
         )
-        return self._known(scope, named)
+        return self._known(request)
 
-    def _active(self, scope: Scope, state: TenantState | None, seen: _Seen) -> TenantState:
-        """The tenant, if it is known and active."""
+    def _active(self, request: Request, state: TenantState | None) -> TenantState:
+        """``state``, if the tenant is known and active; UNAUTHENTICATED, UNAVAILABLE or FORBIDDEN otherwise."""
         if state is None:
-            if scope["path_params"].get("token") is not None:
+            if request.token is not None:
                 raise self._credentials.refusal(
                     "The ingest token in the path is not valid.", "Use the tenant's ingest token.", "token"
                 )
             raise self._credentials.refusal()
-        tenant = state.tenant
-        seen.tenant = tenant.id
-        if tenant.status != "active":
-            raise not_active(tenant)
+        request.tenant = state.tenant.id
+        if state.tenant.status != "active":
+            raise not_active(state.tenant)
         return state
 
-    def _admit(self, state: TenantState, named: dict[bytes, bytes], seen: _Seen) -> None:
-        length = named.get(b"content-length", b"")
-        try:
-            self._admission.callback(state, int(length) if len(length) < _LONGEST_LENGTH and length.isdigit() else 0)
-        except OverShareError:
-            seen.outcome = "quota"
-            raise
-
-    def _channel(self, state: TenantState, query: bytes, seen: _Seen) -> ChannelState:
-        label = label_of(query)
-        channel = state.channel(channel_key(label)) if label else None
-        if channel is None:
-            raise no_channel(state.tenant, label)
-        seen.channel = channel.key
+    def _channel(self, request: Request, state: TenantState) -> ChannelState | None:
+        """The channel that the query names, if the tenant has it."""
+        channel = state.channel(channel_key(request.label))
+        if channel is not None:
+            request.channel = channel.key
         return channel
 
-    def _verified(
-        self, state: TenantState, channel: ChannelState, raw: RawCallback, seen: _Seen
-    ) -> Verification.ValueType:
-        """What the channel's verification says of the request; FORBIDDEN or TOO_LARGE when that refuses it."""
+    async def _found_channel(self, request: Request, state: TenantState) -> ChannelState:
+        """The same after a look into the database, with what ``_configured`` raises."""
+        if request.label:
+            await self._strangers.channel(state, channel_key(request.label))
+            state = self._active(request, self._known(request))
+        return self._configured(request, state)
+
+    def _configured(self, request: Request, state: TenantState) -> ChannelState:
+        """The channel that the query names; NOT_FOUND, or INVALID_ARGUMENT where it names none."""
+        channel = self._channel(request, state)
+        if channel is None:
+            raise no_channel(state.tenant, request.label)
+        return channel
+
+    def _verified(self, channel: ChannelState, raw: RawCallback) -> Verification.ValueType:
+        """What the channel's verification says of the callback; FORBIDDEN or TOO_LARGE when that refuses it."""
         if channel.mode == "off":
             return VERIFICATION_OFF
         refusal = channel.verifier.verify(raw)
         if refusal is None:
             return channel.proven
-        tenant_id = state.tenant.id
-        self._states.count_refused(tenant_id, channel.key)
-        self._unverified.add(tenant_id, channel.key, channel.mode, refusal.code)
+        self._states.count_refused(channel.tenant_id, channel.key)
+        self._unverified.add(channel.tenant_id, channel.key, channel.mode, refusal.code)
         if channel.mode == "observe":
-            # A body that was too large to be looked at as well: nobody vouches for it, and nothing is lost.
+            # Also a body that was too large to be looked at: it counts as unverified, and is not lost.
             return VERIFICATION_OBSERVED_INVALID
-        seen.outcome = refusal.code
         raise unverified(refusal)
 
-    def _account(
-        self,
-        scope: Scope,
-        headers: list[tuple[bytes, bytes]],
-        seen: _Seen,
-        status: int,
-        began: float,
-        traceparent: str,
-    ) -> None:
+    def _account(self, request: Request, status: int) -> None:
+        """Count the request and write its line. ``status`` is 0 where nobody was there to be answered."""
         ended = time.perf_counter()
-        self._answered.add(seen.tenant, seen.channel, seen.outcome)
-        if seen.complete_at:
+        self._answered.add(request.tenant, request.channel, request.outcome)
+        if request.complete_at:
             self._requests += 1
             if not self._requests % _SAMPLE:
                 # Recording costs as much as verifying, so every sixteenth request stands for all.
-                self._ingest_seconds.record(ended - seen.complete_at)
+                self._ingest_seconds.record(ended - request.complete_at)
         if self._access_log.enabled:
             self._access_log.write(
                 time.time(),
                 {
                     "event": "callback",
-                    "tenant": seen.tenant,
-                    "channel": seen.channel,
-                    "callback_id": seen.callback_id,
-                    "outcome": seen.outcome,
+                    "tenant": request.tenant,
+                    "channel": request.channel,
+                    "callback_id": request.callback_id,
+                    "outcome": request.outcome,
                     "status": status,
-                    "bytes": seen.size,
-                    "duration_ms": round((ended - began) * 1000, 2),
-                    "client": self._clients.of(scope, headers),
-                    "trace_id": traceparent[3:35],
+                    "bytes": request.size,
+                    "duration_ms": round((ended - request.began) * 1000, 2),
+                    "client": self._clients.of(request.scope, request.headers),
+                    "trace_id": request.trace_id,
                 },
             )
 
 
-def _identified(answer: EncodedAnswer, callback_id: str) -> list[tuple[bytes, bytes]]:
-    """The answer's headers, with the callback's id where one was stored."""
-    return [(CALLBACK_ID_HEADER, callback_id.encode()), *answer.headers] if callback_id else [*answer.headers]
-
-
-def _measured(answer: Answer) -> Answer:
-    """The answer with its length."""
-    status, body, headers = answer
-    return status, body, [*headers, (b"content-length", b"%d" % len(body))]
+def _kept(request: Request, channel: ChannelState) -> bytes:
+    """The headers that are stored with the callback, one a line. TOO_LARGE when there is more than is kept."""
+    parts: list[bytes] = []
+    for name, value in request.headers:
+        if name not in channel.not_kept:
+            parts += name, b": ", value, b"\r\n"
+    kept = b"".join(parts)
+    if len(kept) > MAX_HEADER_BYTES:
+        raise headers_too_large()
+    return kept
 
 
 def _shown(address: bytes) -> str:
     """Path and query without credentials."""
-    return _remembered_address(address) if len(address) <= _LONGEST_REMEMBERED else _mask_address(address)
+    return _remembered_address(address) if len(address) <= _MAX_REMEMBERED_BYTES else _mask_address(address)
 
 
 def _mask_address(address: bytes) -> str:
     return masked_bytes(address).decode("latin-1")
 
 
-# A campaign's callbacks all come to one address. Long ones are not kept, so that nobody can fill the memory with them.
+# A campaign's callbacks all come to one address. Long ones are not kept, so that nobody fills the memory with them.
 _remembered_address = lru_cache(maxsize=4096)(_mask_address)
 
 
 def _valid(traceparent: str) -> str:
-    """The traceparent, without what a later version may append; empty when it is not one."""
-    match = _TRACEPARENT.match(traceparent)
-    return match[0] if match is not None and parse_traceparent(match[0]) is not None else ""
+    """The traceparent, without what a later version appends to it; empty when it is not one."""
+    return traceparent[:_TRACEPARENT_LENGTH] if parse_traceparent(traceparent) is not None else ""
 
 
-def _end(span: Span, seen: _Seen, status: int) -> None:
+def _end(span: Span, request: Request, status: int) -> None:
     span.set_attributes(
         {
             "http.request.method": METHOD,
             "http.response.status_code": status,
-            "backhaul.tenant": seen.tenant,
-            "backhaul.channel": seen.channel,
-            "backhaul.callback_id": seen.callback_id,
-            "backhaul.outcome": seen.outcome,
+            "backhaul.tenant": request.tenant,
+            "backhaul.channel": request.channel,
+            "backhaul.callback_id": request.callback_id,
+            "backhaul.outcome": request.outcome,
         }
     )
     if status >= 500:
-        span.set_status(Status(StatusCode.ERROR, seen.outcome))
+        span.set_status(Status(StatusCode.ERROR, request.outcome))
     span.end()

@@ -24,7 +24,7 @@ from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import nothing_at, of_error
-from backhaul_gateway.web.refusals import MOST_HEADER_BYTES
+from backhaul_gateway.web.refusals import MAX_HEADER_BYTES
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -212,7 +212,6 @@ class _Exchange:
         if self.status:
             raise error
         status, body, headers = of_error(error, traceparent[3:35])
-        headers.append((b"content-length", b"%d" % len(body)))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
@@ -223,10 +222,10 @@ def _refuse_large(scope: Scope) -> None:
         raise BackhaulError(
             Code.TOO_LARGE, f"The address is longer than {MOST_ADDRESS_BYTES} bytes.", fix="Send a shorter one."
         )
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         raise BackhaulError(
             Code.TOO_LARGE,
-            f"The headers are larger than {MOST_HEADER_BYTES} bytes.",
+            f"The headers are larger than {MAX_HEADER_BYTES} bytes.",
             field="headers",
             fix="Send fewer or shorter headers; look whether a proxy adds them.",
         )

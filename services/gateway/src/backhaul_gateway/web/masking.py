@@ -7,6 +7,9 @@ from itertools import islice
 
 _MASK = "***"
 
+_UNDERSCORE_BYTE, _PERCENT_BYTE = b"_%"
+"""Numbers, since ``95 in data`` takes a tenth of the time of ``b"_" in data`` in CPython 3.11."""
+
 # As secrets.new_credential makes them: bhk_ or bhi_, the id, the secret. Each character may be percent-encoded, as it
 # may in a URL, and that again by a proxy that puts the URL into a header; the case may be lost on the way. Any number
 # of digits will do: what was cut short or lengthened by a slip opens nothing, but tells nearly as much.
@@ -39,7 +42,7 @@ def masked(text: str) -> str:
 def masked_bytes(data: bytes) -> bytes:
     """The same of bytes, of any encoding that contains ASCII. Cheap where there is nothing to mask."""
     # The pattern costs a hundred times as much as looking for what it cannot do without: two underscores first.
-    if b"_" not in data and b"%" not in data:
+    if _UNDERSCORE_BYTE not in data and _PERCENT_BYTE not in data:
         return data
     lowered = data.lower()
     if b"bhi_" in lowered or b"bhk_" in lowered or (b"%" in lowered and _ENCODED_BEGINNING.search(lowered)):
@@ -51,7 +54,7 @@ def masked_body(body: bytes) -> bytes:
     """The same of a callback's body. Providers tell the addresses that they call: Twilio's fallback requests do, and
     the webhooks of its debugger."""
     # Most forms have no underscore at all, and looking for one byte costs a tenth of looking for four.
-    if b"_" not in body or (b"bhi_" not in body and b"bhk_" not in body):
+    if _UNDERSCORE_BYTE not in body or (b"bhi_" not in body and b"bhk_" not in body):
         return body
     pieces: list[bytes] = []
     start = 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from backhaul_common.errors import CATALOGUE, BackhaulError, Code, Violation
-from backhaul_common.tracing import parse_traceparent
+from backhaul_common.errors import BackhaulError, Code, Violation, internal
+from backhaul_common.tracing import trace_id_of
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -15,25 +16,36 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backhaul_gateway.admission.auth import CHALLENGE
+from backhaul_gateway.admission.door import RefusedError
 from backhaul_gateway.admission.limits import retry_after
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "urn:backhaul:problem:"
 
-_BY_STATUS = {
-    400: Code.INVALID_ARGUMENT,
-    404: Code.NOT_FOUND,
-    413: Code.TOO_LARGE,
-    422: Code.INVALID_ARGUMENT,
-    429: Code.RATE_LIMITED,
-    503: Code.UNAVAILABLE,
-}
-_METHOD_NOT_ALLOWED = "method_not_allowed"
-_TIMEOUT = "request_timeout"
-_MALFORMED = "malformed_body"
+TRACEPARENT = "backhaul.traceparent"
+"""Where ``Edge`` keeps a request's traceparent in its scope."""
 
+REPEAT = "Repeat the request."
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of failure that only HTTP has a status for. No service raises it, so no code of the catalogue means it."""
+
+    status: int
+    code: str
+    title: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Of every answer of this kind."""
+
+
+METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "The method is not allowed here")
+MALFORMED_BODY = Kind(400, "malformed_body", "The body cannot be read")
+# Closed, since what still comes on the connection belongs to a request that is over.
+REQUEST_TIMEOUT = Kind(408, "request_timeout", "The request took too long", ((b"connection", b"close"),))
 
 _TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written %2B in an address."
+_SEND_JSON = "Send a JSON object."
 _FIXES = {
     "missing": "Add it.",
     "extra_forbidden": "Remove it, or check its spelling.",
@@ -43,6 +55,38 @@ _FIXES = {
     "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
 }
 """What pydantic's words leave to be guessed, by its kinds of errors, or by the field and the kind."""
+
+
+class HttpError(RefusedError):
+    """A failure of a ``Kind``. ``headers`` are those of this answer, beside the kind's own."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        field: str = "",
+        fix: str = "",
+        outcome: str = "",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(outcome or kind.code, Code.INVALID_ARGUMENT, message, field=field, fix=fix)
+        self.kind = kind
+        self.headers = kind.headers + headers
+
+
+def not_allowed(message: str, allowed: str) -> HttpError:
+    """The refusal of a method. ``allowed`` is the value of the Allow header, such as ``GET, PUT``."""
+    return HttpError(
+        METHOD_NOT_ALLOWED,
+        message,
+        fix=f"Use {allowed.replace(', ', ' or ')}.",
+        headers=((b"allow", allowed.encode("latin-1")),),
+    )
+
+
+Answer = tuple[int, bytes, Sequence[tuple[bytes, bytes]]]
+"""Status, body and headers of an answer. Status 0: nobody is there to be answered."""
 
 
 def document(
@@ -71,17 +115,22 @@ def document(
         return orjson.dumps(_encodable(problem))
 
 
-def of_error(error: BackhaulError, trace_id: str = "") -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    """Status, body and headers (content type included) of the answer to ``error``."""
+def of_error(error: BackhaulError, trace_id: str = "") -> Answer:
+    """The answer to ``error``, with every header that it needs."""
     meaning = error.meaning
-    body = document(meaning.http_status, error.code.value, meaning.title, error.message, error.violations, trace_id)
-    headers = [(b"content-type", MEDIA_TYPE.encode())]
-    if error.retry_after_s is not None or meaning.retryable:
+    status, code, title = meaning.http_status, error.code.value, meaning.title
+    headers: list[tuple[bytes, bytes]] = [(b"content-type", MEDIA_TYPE.encode())]
+    if isinstance(error, HttpError):
+        status, code, title = error.kind.status, error.kind.code, error.kind.title
+        headers += error.headers
+    elif error.retry_after_s is not None or meaning.retryable:
         wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0
         headers.append((b"retry-after", str(retry_after(wait_s)).encode()))
     if error.code is Code.UNAUTHENTICATED:
         headers.append((b"www-authenticate", CHALLENGE.encode()))
-    return meaning.http_status, body, headers
+    body = document(status, code, title, error.message, error.violations, trace_id)
+    headers.append((b"content-length", b"%d" % len(body)))
+    return status, body, headers
 
 
 def nothing_at(path: str) -> BackhaulError:
@@ -91,7 +140,7 @@ def nothing_at(path: str) -> BackhaulError:
 
 def response(error: BackhaulError, request: Request) -> Response:
     """The answer to ``error``."""
-    status, body, headers = of_error(error, trace_id_of(request))
+    status, body, headers = of_error(error, trace_id_of(request.scope.get(TRACEPARENT, "")))
     return Response(body, status, headers={name.decode(): value.decode() for name, value in headers})
 
 
@@ -110,61 +159,50 @@ async def on_backhaul_error(request: Request, exc: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, exc: Exception) -> Response:
-    """Handler of what the framework raises: no such route, no such method, a body that is not JSON."""
+    """Handler of what the framework raises: no such route, no such method, a body that cannot be read."""
     assert isinstance(exc, HTTPException)  # noqa: S101  # registered for this type only
-    code = _BY_STATUS.get(exc.status_code, Code.INTERNAL if exc.status_code >= 500 else Code.INVALID_ARGUMENT)
-    word, title, detail, fix = code.value, CATALOGUE[code].title, str(exc.detail), ""
-    if exc.status_code == 404:
-        error = nothing_at(request.url.path)
-        detail, fix = error.message, error.fix
-    elif exc.status_code == 405:
-        allowed = (exc.headers or {}).get("Allow", "")
-        word, title = _METHOD_NOT_ALLOWED, "The method is not allowed here"
-        detail, fix = f"{request.url.path} does not take {request.method}.", f"Use one of: {allowed}."
-    elif exc.status_code == 400:
-        word, title, detail, fix = _MALFORMED, "The body cannot be read", "The body is not JSON.", "Send a JSON object."
-    elif exc.status_code == 408:
-        word, title, fix = _TIMEOUT, "The request took too long", "Repeat the request."
-    elif exc.status_code == 413:
-        fix = "Send less."
-    errors = [Violation("body" if exc.status_code in (400, 408, 413) else "", detail, fix)] if fix else []
-    body = document(exc.status_code, word, title, detail, errors, trace_id_of(request))
-    return Response(body, exc.status_code, headers=dict(exc.headers or {}), media_type=MEDIA_TYPE)
+    return response(_of_framework(request, exc), request)
+
+
+def _of_framework(request: Request, exc: HTTPException) -> BackhaulError:
+    detail = str(exc.detail)
+    match exc.status_code:
+        case 400:
+            return HttpError(MALFORMED_BODY, "The body is not JSON.", field="body", fix=_SEND_JSON)
+        case 404:
+            return nothing_at(request.url.path)
+        case 405:
+            allowed = (exc.headers or {}).get("Allow", "")
+            return not_allowed(f"{request.url.path} does not take {request.method}.", allowed)
+        case 408:
+            return HttpError(REQUEST_TIMEOUT, detail, field="body", fix=REPEAT)
+        case 413:
+            return BackhaulError(Code.TOO_LARGE, detail, field="body", fix="Send less.")
+    return BackhaulError(Code.INVALID_ARGUMENT, detail) if exc.status_code < 500 else internal()
 
 
 async def on_invalid_request(request: Request, exc: Exception) -> Response:
     """Handler of requests that do not fit the route's model."""
     assert isinstance(exc, RequestValidationError)  # noqa: S101  # registered for this type only
-    errors = [field_error(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
     if any(error["type"] == "json_invalid" for error in exc.errors()):
-        body = document(
-            400, _MALFORMED, "The body cannot be read", "The body is not valid JSON.", errors, trace_id_of(request)
-        )
-        return Response(body, 400, media_type=MEDIA_TYPE)
+        return response(HttpError(MALFORMED_BODY, "The body is not valid JSON.", field="body", fix=_SEND_JSON), request)
+    errors = [field_error(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
     unfit = BackhaulError(Code.INVALID_ARGUMENT, "The request does not fit what is expected here.", violations=errors)
     return response(unfit, request)
 
 
 async def on_unexpected(request: Request, _: Exception) -> Response:
     """Handler of everything else. The edge logs it; nobody outside is told more than that it happened."""
-    return response(BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), request)
+    return response(internal(), request)
 
 
 def field_error(location: Sequence[int | str], kind: str, message: str) -> Violation:
     """pydantic's account of one field, with the way to mend it."""
-    if kind == "json_invalid":
-        return Violation("body", "This is not valid JSON.", "Send a JSON object.")
     parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours
     fix = _FIXES.get(kind) or _FIXES.get(f"{field} {kind}") or "Change it to what the message asks for."
     return Violation(field, message, fix)
-
-
-def trace_id_of(request: Request) -> str:
-    """The trace of the request, as its log line names it."""
-    context = parse_traceparent(request.scope.get("backhaul.traceparent", ""))
-    return f"{context.trace_id:032x}" if context is not None else ""
 
 
 def _encodable(value: Any) -> Any:

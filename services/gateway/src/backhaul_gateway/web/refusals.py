@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from backhaul_channels.adapter import Refusal
-from backhaul_common.errors import BackhaulError, Code, Violation
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import Tenant
 
-from backhaul_gateway.web.problems import MEDIA_TYPE, document
+from backhaul_gateway.admission.door import RefusedError
+from backhaul_gateway.web.problems import REPEAT, REQUEST_TIMEOUT, HttpError, not_allowed
 
 METHOD = "POST"
 
-MOST_HEADER_BYTES = 16 << 10
-MOST_QUERY_BYTES = 4 << 10
-"""Headers are kept with every callback, and the query's parameters with every event that it brings."""
-
-Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
-"""Status, body and headers."""
+MAX_HEADER_BYTES = 16 << 10
+MAX_QUERY_BYTES = 4 << 10
+"""Headers are kept with every callback, and the parameters of the query with every event that the callback brings."""
 
 
 def no_channel(tenant: Tenant, label: str, field: str = "channelLabel") -> BackhaulError:
@@ -48,27 +46,38 @@ def not_active(tenant: Tenant) -> BackhaulError:
     return BackhaulError(Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it.")
 
 
-def too_long(query: bytes) -> BackhaulError:
-    """The query or else the headers are longer than is kept of them."""
-    if len(query) > MOST_QUERY_BYTES:
-        message, field = f"The query is longer than {MOST_QUERY_BYTES} bytes.", "query"
-        fix = "Put fewer or shorter custom parameters into the URL."
-    else:
-        message, field = f"The headers are larger than {MOST_HEADER_BYTES} bytes.", "headers"
-        fix = "Send fewer or shorter headers; look whether a proxy adds them."
-    return BackhaulError(Code.TOO_LARGE, message, field=field, fix=fix)
+def query_too_long() -> BackhaulError:
+    """The query of a callback is longer than is kept of one."""
+    return BackhaulError(
+        Code.TOO_LARGE,
+        f"The query is longer than {MAX_QUERY_BYTES} bytes.",
+        field="query",
+        fix="Put fewer or shorter custom parameters into the URL.",
+    )
 
 
-def unverified(refusal: Refusal) -> BackhaulError:
+def headers_too_large() -> BackhaulError:
+    """The headers of a request are larger than is kept with a callback, or taken at any other door."""
+    return BackhaulError(
+        Code.TOO_LARGE,
+        f"The headers are larger than {MAX_HEADER_BYTES} bytes.",
+        field="headers",
+        fix="Send fewer or shorter headers; look whether a proxy adds them.",
+    )
+
+
+def unverified(refusal: Refusal) -> RefusedError:
     """Why a channel's verification refuses a request."""
     if refusal.too_large:
-        return BackhaulError(
+        return RefusedError(
+            refusal.code,
             Code.TOO_LARGE,
             refusal.detail,
             field="body",
             fix="Look who sends it. A channel whose verification is observe takes it, unverified.",
         )
-    return BackhaulError(
+    return RefusedError(
+        refusal.code,
         Code.FORBIDDEN,
         refusal.detail,
         field="signature",
@@ -76,24 +85,13 @@ def unverified(refusal: Refusal) -> BackhaulError:
     )
 
 
-def body_timeout(trace_id: str) -> Answer:
+def body_timeout() -> HttpError:
     """The body took too long to arrive."""
-    detail = "The body did not arrive in time."
-    errors = [Violation("body", detail, "Repeat the request.")]
-    body = document(408, "request_timeout", "The request took too long", detail, errors, trace_id)
-    # What would still come on this connection belongs to a request that is over.
-    return 408, body, [(b"content-type", MEDIA_TYPE.encode()), (b"connection", b"close")]
-
-
-def method_not_allowed(method: str, trace_id: str) -> Answer:
-    """The request is no POST."""
-    detail = f"Callbacks are posted; this was {method[:20]}."
-    body = document(
-        405,
-        "method_not_allowed",
-        "The method is not allowed here",
-        detail,
-        [Violation("", detail, "Use POST.")],
-        trace_id,
+    return HttpError(
+        REQUEST_TIMEOUT, "The body did not arrive in time.", field="body", fix=REPEAT, outcome="body_timeout"
     )
-    return 405, body, [(b"content-type", MEDIA_TYPE.encode()), (b"allow", METHOD.encode())]
+
+
+def method_not_allowed(method: str) -> HttpError:
+    """A callback's address was asked for with another method than ``METHOD``."""
+    return not_allowed(f"Callbacks are posted; this was {method[:20]}.", METHOD)
