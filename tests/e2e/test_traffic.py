@@ -101,7 +101,8 @@ async def test_errors_replies_and_events_of_both_providers_are_told_apart(town: 
     assert (answered["state"], answered["fulfilment_state"], answered["recipient"]) == (
         "inbound", None, "+15005550002",
     )  # fmt: skip
-    assert {"name": "opt_out", "value": "STOP"} in answered["timeline"][0]["attributes"]
+    consent = answered["timeline"][0]["consent"]
+    assert (consent["action"], consent["by"], consent["word"]) == ("opt_out", "keyword", "STOP")
     assert (await tenant.message_with("twilio", streamed, 1))["state"] == "sent"
     clicked = await tenant.message_with("sendgrid", first, 3)
     assert (clicked["state"], clicked["fulfilment_state"], clicked["event_count"]) == ("clicked", "Delivered", 3)

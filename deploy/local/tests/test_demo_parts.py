@@ -27,8 +27,8 @@ def traffic() -> Traffic:
 
 
 def event(kind: str, word: str) -> dict[str, Any]:
-    keyword = [{"name": "keyword", "value": "STOP"}] if kind == "inbound" else []
-    return {"kind": kind, "provider_status": word, "attributes": keyword, "verification": "verified"}
+    consent = {"action": "opt_out", "word": "STOP"} if kind == "inbound" else None
+    return {"kind": kind, "provider_status": word, "consent": consent, "verification": "verified"}
 
 
 @pytest.fixture

@@ -111,6 +111,22 @@ def test_every_reason_to_ignore_a_part_is_shown_and_declared(adapter: Adapter[An
     assert shown == adapter.ignores
 
 
+@each_adapter
+def test_a_recipient_has_a_family_and_what_a_person_said_has_its_kind(adapter: Adapter[Any]) -> None:
+    """Who keeps consent must know what was said, of which kind of address, without knowing the provider."""
+    for case in event_cases(adapter.provider):
+        for event in case.get("events", []):
+            if event.get("kind") in ("unsubscribed", "subscribed"):
+                assert event["consent"]["by"] == "provider", case["name"]
+            if "consent" in event:
+                assert event["recipient"], case["name"]
+                assert ("scope" in event["consent"]) == ("scope_kind" in event["consent"]), case["name"]
+            if "reply" in event:
+                assert any(event["reply"].values()), case["name"]
+            if "recipient_family" in event:
+                assert event["recipient"], case["name"]
+
+
 def outcomes_of(adapter: Adapter[Any], case: Case) -> list[Case]:
     """The case's events, a body that cannot be split being one error."""
     try:
@@ -152,12 +168,8 @@ HOSTILE = ("5.1.1", "21610", "550 5.1.1 no such user", "blocked", "Invalid Addre
 DECISIVE = (
     *("kind", "key", "provider_status", "message_id", "provisional", "aliases", "references", "by_machine"),
     *("recipient", "sender", "error_code", "error_text", "invalid_recipient", "text"),
+    *("recipient_family", "consent", "reply"),
 )
-OPT_OUTS = {"opt_out", "opt_out_by", "keyword"}
-
-
-def opt_outs(event: NormalizedEvent) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in event.attributes if name in OPT_OUTS]
 
 
 @each_adapter
@@ -189,7 +201,6 @@ def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_n
                         assert isinstance(after, NormalizedEvent)
                         for name in DECISIVE:
                             assert getattr(after, name) == getattr(before, name), f"{case['name']}: {name} by {value!r}"
-                        assert opt_outs(after) == opt_outs(before), f"{case['name']}: an opt-out by {value!r}"
                         kept = foreign & {name for name, _ in after.vars}
                         assert kept == (foreign if getattr(mapping, "OTHERS_ARE_PARAMETERS", False) else set())
                 tried.add(before.provider_status)
@@ -224,7 +235,7 @@ def test_another_products_webhook_is_no_message(adapter: Adapter[Any], case: Cas
             assert event.kind is EventKind.UNKNOWN
             names = [event.message_id, event.recipient, event.sender, *event.aliases, *event.references]
             assert not any(names)
-            said = [event.text, event.error_code, event.error_text, event.invalid_recipient, *opt_outs(event)]
+            said = [event.text, event.error_code, event.error_text, event.invalid_recipient, event.consent, event.reply]
             assert not any(said)
 
 

@@ -87,6 +87,32 @@ def test_event() -> None:
     assert (out.occurred_at_basis, out.by_machine, out.revision, out.references) == ("provider", True, 3, ["x"])
 
 
+def test_what_a_person_said() -> None:
+    out = read(EventOut, event_json(event()))
+    assert (out.recipient_family, out.consent, out.reply) == (None, None, None)
+    consent = event_pb2.Consent(action=event_pb2.CONSENT_ACTION_OPT_OUT, by=event_pb2.CONSENT_BY_KEYWORD, word="STOP")
+    family = event_pb2.ADDRESS_FAMILY_PHONE
+    reply = event_pb2.Reply(message_id="SM1")
+    out = read(EventOut, event_json(event(consent=consent, recipient_family=family, reply=reply)))
+    assert out.recipient_family == "phone"
+    assert out.consent is not None
+    assert out.consent.model_dump() == {
+        "action": "opt_out",
+        "by": "keyword",
+        "word": "STOP",
+        "scope_kind": None,
+        "scope": None,
+    }
+    assert out.reply is not None
+    assert out.reply.model_dump() == {"message_id": "SM1", "payload": "", "option": ""}
+    consent.scope_kind, consent.scope = event_pb2.CONSENT_SCOPE_GROUP, "7"
+    out = read(EventOut, event_json(event(consent=consent)))
+    assert out.consent is not None
+    assert (out.consent.scope_kind, out.consent.scope) == ("group", "7")
+    # An action that only a newer normalizer knows.
+    assert read(EventOut, event_json(event(consent=event_pb2.Consent(action=77)))).consent is None  # type: ignore[arg-type]
+
+
 def test_a_providers_json_is_passed_on_as_it_came() -> None:
     raw = b'{"a": [1.50, 12345678901234567890123, 1e5], "b":"\\u00e9 \\" \\\\"}'
     assert raw in finished(event_json(event(raw=raw)))

@@ -7,7 +7,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from backhaul_channels import ChannelSettings, EventKind, NormalizedEvent
+from backhaul_channels import (
+    AddressFamily,
+    ChannelSettings,
+    Consent,
+    ConsentAction,
+    ConsentBy,
+    ConsentScope,
+    EventKind,
+    NormalizedEvent,
+    Reply,
+)
 from backhaul_common.documents import Document
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
@@ -76,14 +86,16 @@ KINDS = [
     EventKind.INBOUND,
     EventKind.UNKNOWN,
 ]
+OPT_OUT = Consent(ConsentBy.KEYWORD, ConsentAction.OPT_OUT, "STOP")
+OPT_OUT_BY_PROVIDER = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_OUT)
+OPT_IN_OF_A_GROUP = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_IN, "", ConsentScope.GROUP, "7")
 one_of = st.sampled_from
 
 
 def facts() -> st.SearchStrategy[Fact]:
     """Events of a few messages, whose callbacks disagree about everything that they can disagree about."""
 
-    def build(number: int, name: str, aliases: list[str], communication: str, opt_out: str, **more: Any) -> Fact:
-        attributes = [("opt_out_by", opt_out), ("opt_out", "STOP")] if opt_out else []
+    def build(number: int, name: str, aliases: list[str], communication: str, **more: Any) -> Fact:
         return told(
             key=str(number),
             # The same fact is of one kind, whoever tells it.
@@ -91,7 +103,6 @@ def facts() -> st.SearchStrategy[Fact]:
             name=name,
             aliases=aliases,
             query=f"communicationId={communication}",
-            attributes=attributes,
             **more,
         )
 
@@ -101,7 +112,10 @@ def facts() -> st.SearchStrategy[Fact]:
         name=one_of(["", "M1", "M1", "M2", "A1", "A1", "S1", "S1"]),
         aliases=one_of([[], ["S1"], ["A1"], ["A1", "S1"]]),
         communication=one_of(["", "a", "b"]),
-        opt_out=one_of(["", "keyword", "provider"]),
+        attributes=one_of([[], [("ip", "1"), ("tls", "1")], [("ip", "2")]]),
+        consent=one_of([None, OPT_OUT, OPT_OUT_BY_PROVIDER, OPT_IN_OF_A_GROUP]),
+        reply=one_of([None, Reply("M7"), Reply("", "yes", "Yes"), Reply("M6", "no")]),
+        recipient_family=one_of([AddressFamily.UNKNOWN, AddressFamily.EMAIL]),
         at=one_of([None, 1, 2, 3]),
         arrived=st.integers(100, 103),
         verification=one_of([VERIFICATION_VERIFIED, VERIFICATION_VERIFIED, VERIFICATION_OBSERVED_INVALID]),
@@ -262,6 +276,7 @@ def _told(row: Document) -> dict[str, Any]:
         "vars": set(event.vars),
         "references": set(event.references),
         "attributes": dict(event.attributes),
+        "said": (event.consent, event.reply, event.recipient_family),
     }
 
 

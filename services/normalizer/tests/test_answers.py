@@ -242,8 +242,10 @@ async def test_an_opt_out_that_only_one_of_two_ways_tells_is_one(rig: Any, post:
     )
     await post(*((streamed, webhook) if first == "event streams" else (webhook, streamed)), channel="twilio")
     (event,) = await events(rig)
-    attributes = {pair.name: pair.value for pair in event.attributes}
-    assert (attributes["opt_out"], attributes["opt_out_by"]) == ("STOP", "provider")
+    assert event.consent == event_pb2.Consent(
+        action=event_pb2.CONSENT_ACTION_OPT_OUT, by=event_pb2.CONSENT_BY_PROVIDER, word="LEAVE"
+    )
+    assert event.recipient_family == event_pb2.ADDRESS_FAMILY_PHONE
     # The time is the provider's, whichever way it came.
     assert (event.occurred_at_us, event.occurred_at_basis) == (NOW * 1_000_000, event_pb2.TIME_BASIS_PROVIDER)
     assert (await newest(rig))[event.id].occurred_at_us == NOW * 1_000_000

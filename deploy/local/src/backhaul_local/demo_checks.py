@@ -59,7 +59,7 @@ def check_delivered(traffic: Traffic, seen: Delivered) -> list[Check]:
         Check("events marked as verified", str(events), str(verified)),
         Check("messages joined to spring-sale", str(len(traffic.messages)), str(joined)),
         Check("custom parameters kept", "communicationId=spring-sale, offerId=SMS-20", _pairs(first.get("vars", []))),
-        Check("keyword of the reply", "STOP", _attribute(seen.messages, "keyword")),
+        Check("keyword of the reply", "STOP", _keywords(seen.messages)),
         Check("spring-sale: messages", str(due["messages"]), str(body.get("messages"))),
         Check("spring-sale: fulfilment states", counts(due["fulfilment"]), counts(body.get("fulfilment", {}))),
         Check("spring-sale: events", counts(due["events"]), counts(body.get("events", {}))),
@@ -139,13 +139,12 @@ def _pairs(pairs: Sequence[Mapping[str, str]]) -> str:
     return ", ".join(f"{pair['name']}={pair['value']}" for pair in pairs) or NOTHING
 
 
-def _attribute(messages: Sequence[tuple[ExpectedMessage, Answer]], name: str) -> str:
+def _keywords(messages: Sequence[tuple[ExpectedMessage, Answer]]) -> str:
     found = [
-        attribute["value"]
+        event["consent"]["word"]
         for _, answer in messages
         for event in answer.body.get("timeline", [])
-        for attribute in event["attributes"]
-        if attribute["name"] == name
+        if event["consent"]
     ]
     return ", ".join(found) or NOTHING
 

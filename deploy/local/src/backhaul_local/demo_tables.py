@@ -150,8 +150,8 @@ def _time(rfc3339: str | None) -> str:
 def _remark(event: dict[str, Any]) -> str:
     if event["error_code"]:
         return f"{event['error_code']}  {event['error_text']}"
-    keyword = next((pair["value"] for pair in event["attributes"] if pair["name"] == "opt_out"), "")
-    return f"“{event['text']}”" + (f"  understood as {keyword}" if keyword else "") if event["text"] else ""
+    action = event["consent"]["action"].replace("_", " ") if event["consent"] else ""
+    return f"“{event['text']}”" + (f"  understood as {action}" if action else "") if event["text"] else ""
 
 
 def _ms(seconds: Sequence[float], percent: float) -> str:

@@ -2,8 +2,13 @@
 
 from backhaul_channels.adapter import (
     Adapter,
+    AddressFamily,
     Answer,
     ChannelSettings,
+    Consent,
+    ConsentAction,
+    ConsentBy,
+    ConsentScope,
     Context,
     EventKind,
     Ignored,
@@ -13,6 +18,7 @@ from backhaul_channels.adapter import (
     Proof,
     RawCallback,
     Refusal,
+    Reply,
     Source,
     Verifier,
 )
@@ -20,8 +26,13 @@ from backhaul_channels.registry import MalformedAdapterError, load_adapters
 
 __all__ = [
     "Adapter",
+    "AddressFamily",
     "Answer",
     "ChannelSettings",
+    "Consent",
+    "ConsentAction",
+    "ConsentBy",
+    "ConsentScope",
     "Context",
     "EventKind",
     "Ignored",
@@ -32,6 +43,7 @@ __all__ = [
     "Proof",
     "RawCallback",
     "Refusal",
+    "Reply",
     "Source",
     "Verifier",
     "load_adapters",

@@ -174,6 +174,64 @@ class Ignored(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class AddressFamily(StrEnum):
+    """Which kind of address a recipient's is. Consent is kept by family: ``PHONE`` is for messages to a number,
+    ``VOICE`` for calls to one."""
+
+    UNKNOWN = ""
+    PHONE = "phone"
+    EMAIL = "email"
+    VOICE = "voice"
+
+
+class ConsentAction(StrEnum):
+    """What a person said about being contacted."""
+
+    HELP = "help"
+    OPT_IN = "opt_in"
+    OPT_OUT = "opt_out"
+
+
+class ConsentBy(StrEnum):
+    """Who decided what a person meant: we, by a keyword in what the person wrote, or the provider, which knows the
+    tenant's own keywords and has acted upon them already. The greater one counts."""
+
+    KEYWORD = "keyword"
+    PROVIDER = "provider"
+
+
+class ConsentScope(StrEnum):
+    """What a person's word covers, as far as the provider says."""
+
+    UNKNOWN = ""
+    MESSAGING_SERVICE = "messaging_service"
+    GROUP = "group"
+
+
+class Consent(msgspec.Struct, frozen=True, order=True, omit_defaults=True, gc=False):
+    """That a person does not want to be contacted, wants to be again, or asks for help.
+
+    ``word`` is the keyword that they used, as they wrote it but in capitals. ``scope`` is the provider's id of what
+    ``scope_kind`` names (an unsubscribe group, say); both are empty where the provider names nothing. Of two that
+    differ the greater one stands, by the fields in their order.
+    """
+
+    by: ConsentBy
+    action: ConsentAction
+    word: str = ""
+    scope_kind: ConsentScope = ConsentScope.UNKNOWN
+    scope: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What an inbound message answers: the message that it refers to, by the provider's id, and the button or option
+    that was chosen, by what the sender attached to it (``payload``) and by what the person saw (``option``)."""
+
+    message_id: str = ""
+    payload: str = ""
+    option: str = ""
+
+
 class NormalizedEvent(msgspec.Struct, gc=False):
     """One fact, as the adapter understands it.
 
@@ -187,6 +245,9 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     event belongs to whichever message has it as an alias. ``references`` are texts by which people look the message
     up, and which several messages may share (what the provider's API answered to the sending, say). ``by_machine``
     marks an opening or a click that no person made.
+
+    ``consent`` is what a person said about being contacted, ``reply`` what an inbound message answers; None where an
+    event says nothing of the kind. ``recipient_family`` is which kind of address the recipient's is.
     """
 
     kind: EventKind
@@ -202,6 +263,9 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     invalid_recipient: bool = False
     provisional: bool = False
     by_machine: bool = False
+    recipient_family: AddressFamily = AddressFamily.UNKNOWN
+    consent: Consent | None = None
+    reply: Reply | None = None
     aliases: list[str] = []
     references: list[str] = []
     vars: list[tuple[str, str]] = []

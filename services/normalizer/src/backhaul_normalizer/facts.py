@@ -19,6 +19,7 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.model import KIND_NAMES, Fact, Origin
+from backhaul_normalizer.said import consent_of, family_of, reply_of, write_said
 
 KIND_TO_PROTO: dict[EventKind, event_pb2.EventKind.ValueType] = {
     kind: event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind
@@ -158,6 +159,8 @@ def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: 
         message.text = event.text
     if event.by_machine:
         message.by_machine = True
+    if event.recipient_family or event.consent is not None or event.reply is not None:
+        write_said(message, event)
     if event.references:
         message.references.extend(event.references)
     # Made where they belong: attributes that are handed over in a list are made first and then copied, at twice the
@@ -267,6 +270,9 @@ def stored_fact(row: Document) -> Fact:
             invalid_recipient=told.invalid_recipient,
             provisional="alias" in row,
             by_machine=told.by_machine,
+            recipient_family=family_of(told),
+            consent=consent_of(told),
+            reply=reply_of(told),
             references=list(told.references),
             vars=[(pair.name, pair.value) for pair in told.vars],
             attributes=[(pair.name, pair.value) for pair in told.attributes],

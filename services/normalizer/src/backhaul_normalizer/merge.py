@@ -7,22 +7,17 @@ callback, its arrival and its source, and the provider's own words) stays as it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import msgspec
-from backhaul_channels import NormalizedEvent
+from backhaul_channels import NormalizedEvent, Reply
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.facts import KIND_TO_PROTO, LARGEST_EVENT, MAX_REFERENCES
 from backhaul_normalizer.model import Fact, Name
+from backhaul_normalizer.said import write_said
 from backhaul_normalizer.states import RANK
-
-# Attributes that mean something only together. Where two callbacks differ, all are taken from the one whose first
-# attribute is the greater, then the second, and so on: "provider" comes after "keyword", so that the provider's own
-# word on consent beats what was found in a text.
-_TOGETHER = (("opt_out_by", "opt_out", "keyword"),)
-_GROUPED = frozenset(name for names in _TOGETHER for name in names)
 
 MAX_VARS = 1024
 """Custom parameters up to which duplicates add theirs to an event. A callback brings a few hundred at most."""
@@ -172,6 +167,10 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
         error_text=error[2],
         text=max(kept.text, told.text, key=lambda text: (len(text), text)),
         by_machine=kept.by_machine or told.by_machine,
+        recipient_family=max(kept.recipient_family, told.recipient_family),
+        # As a whole, as a word belongs to its action. The provider's word is greater than what was read in a text.
+        consent=max(kept.consent, told.consent) if kept.consent and told.consent else kept.consent or told.consent,
+        reply=_reply(kept.reply, told.reply),
         references=_united(kept.references, told.references),
         vars=_vars(kept_fact, told_fact),
         attributes=_attributes(kept.attributes, told.attributes),
@@ -181,6 +180,14 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
 def _least(kept: str, told: str) -> str:
     """The one that is not empty; of two, the least: any rule will do that does not depend on which came first."""
     return min(kept, told) if kept and told else kept or told
+
+
+def _reply(kept: Reply | None, told: Reply | None) -> Reply | None:
+    if kept is None or told is None:
+        return kept or told
+    return Reply(
+        _least(kept.message_id, told.message_id), _least(kept.payload, told.payload), _least(kept.option, told.option)
+    )
 
 
 def _united(kept: list[str], told: list[str]) -> list[str]:
@@ -202,24 +209,9 @@ def _vars(kept: Fact, told: Fact) -> list[Pair]:
 
 def _attributes(kept: list[Pair], told: list[Pair]) -> list[Pair]:
     """By name: one that is missing is added; of two values the greater stands."""
-    before, other = dict(kept), dict(told)
-    better = {
-        name: value
-        for name, value in sorted(other.items())
-        if name not in _GROUPED and (name not in before or value > before[name])
-    }
-    merged = {**before, **better}
-    for names in _TOGETHER:
-        if _values(other, names) > _values(before, names):
-            for name in names:
-                merged.pop(name, None)
-                if name in other:
-                    merged[name] = other[name]
-    return kept if merged == before else list(merged.items())
-
-
-def _values(attributes: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(attributes.get(name, "") for name in names)
+    before = dict(kept)
+    better = {name: value for name, value in sorted(told) if name not in before or value > before[name]}
+    return list({**before, **better}.items()) if better else kept
 
 
 def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
@@ -233,6 +225,7 @@ def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
     payload.invalid_recipient = event.invalid_recipient
     payload.text = event.text
     payload.by_machine = event.by_machine
+    write_said(payload, event)
     if event.occurred_at_us is not None:
         payload.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
     del payload.references[:]

@@ -110,6 +110,96 @@ TIME_BASIS_PROVIDER: TimeBasis.ValueType  # 2
 """The provider's."""
 Global___TimeBasis: _TypeAlias = TimeBasis  # noqa: Y015
 
+class _AddressFamily:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AddressFamilyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AddressFamily.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADDRESS_FAMILY_UNSPECIFIED: _AddressFamily.ValueType  # 0
+    ADDRESS_FAMILY_PHONE: _AddressFamily.ValueType  # 1
+    """A telephone number, for messages."""
+    ADDRESS_FAMILY_EMAIL: _AddressFamily.ValueType  # 2
+    ADDRESS_FAMILY_VOICE: _AddressFamily.ValueType  # 3
+    """A telephone number, for calls."""
+
+class AddressFamily(_AddressFamily, metaclass=_AddressFamilyEnumTypeWrapper):
+    """Which kind of address a recipient's is. Consent is kept by family."""
+
+ADDRESS_FAMILY_UNSPECIFIED: AddressFamily.ValueType  # 0
+ADDRESS_FAMILY_PHONE: AddressFamily.ValueType  # 1
+"""A telephone number, for messages."""
+ADDRESS_FAMILY_EMAIL: AddressFamily.ValueType  # 2
+ADDRESS_FAMILY_VOICE: AddressFamily.ValueType  # 3
+"""A telephone number, for calls."""
+Global___AddressFamily: _TypeAlias = AddressFamily  # noqa: Y015
+
+class _ConsentAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConsentActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConsentAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSENT_ACTION_UNSPECIFIED: _ConsentAction.ValueType  # 0
+    CONSENT_ACTION_OPT_OUT: _ConsentAction.ValueType  # 1
+    CONSENT_ACTION_OPT_IN: _ConsentAction.ValueType  # 2
+    CONSENT_ACTION_HELP: _ConsentAction.ValueType  # 3
+    """They ask who is writing."""
+
+class ConsentAction(_ConsentAction, metaclass=_ConsentActionEnumTypeWrapper):
+    """What a person said about being contacted."""
+
+CONSENT_ACTION_UNSPECIFIED: ConsentAction.ValueType  # 0
+CONSENT_ACTION_OPT_OUT: ConsentAction.ValueType  # 1
+CONSENT_ACTION_OPT_IN: ConsentAction.ValueType  # 2
+CONSENT_ACTION_HELP: ConsentAction.ValueType  # 3
+"""They ask who is writing."""
+Global___ConsentAction: _TypeAlias = ConsentAction  # noqa: Y015
+
+class _ConsentBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConsentByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConsentBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSENT_BY_UNSPECIFIED: _ConsentBy.ValueType  # 0
+    CONSENT_BY_KEYWORD: _ConsentBy.ValueType  # 1
+    """Backhaul, by a keyword in what the person wrote."""
+    CONSENT_BY_PROVIDER: _ConsentBy.ValueType  # 2
+    """The provider, which knows the tenant's own keywords and has acted upon them already."""
+
+class ConsentBy(_ConsentBy, metaclass=_ConsentByEnumTypeWrapper):
+    """Who decided what a person meant."""
+
+CONSENT_BY_UNSPECIFIED: ConsentBy.ValueType  # 0
+CONSENT_BY_KEYWORD: ConsentBy.ValueType  # 1
+"""Backhaul, by a keyword in what the person wrote."""
+CONSENT_BY_PROVIDER: ConsentBy.ValueType  # 2
+"""The provider, which knows the tenant's own keywords and has acted upon them already."""
+Global___ConsentBy: _TypeAlias = ConsentBy  # noqa: Y015
+
+class _ConsentScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConsentScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConsentScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONSENT_SCOPE_UNSPECIFIED: _ConsentScope.ValueType  # 0
+    CONSENT_SCOPE_MESSAGING_SERVICE: _ConsentScope.ValueType  # 1
+    """A messaging service of Twilio."""
+    CONSENT_SCOPE_GROUP: _ConsentScope.ValueType  # 2
+    """An unsubscribe group of SendGrid."""
+
+class ConsentScope(_ConsentScope, metaclass=_ConsentScopeEnumTypeWrapper):
+    """What a person's word covers, as far as the provider says."""
+
+CONSENT_SCOPE_UNSPECIFIED: ConsentScope.ValueType  # 0
+CONSENT_SCOPE_MESSAGING_SERVICE: ConsentScope.ValueType  # 1
+"""A messaging service of Twilio."""
+CONSENT_SCOPE_GROUP: ConsentScope.ValueType  # 2
+"""An unsubscribe group of SendGrid."""
+Global___ConsentScope: _TypeAlias = ConsentScope  # noqa: Y015
+
 @_typing.final
 class Attribute(_message.Message):
     """A name and a value. A list of these stands where a map would: names may repeat, and lists are cheaper to build."""
@@ -133,6 +223,71 @@ class Attribute(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attribute: _TypeAlias = Attribute  # noqa: Y015
+
+@_typing.final
+class Consent(_message.Message):
+    """That a person does not want to be contacted, wants to be again, or asks for help."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    SCOPE_KIND_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    action: Global___ConsentAction.ValueType
+    by: Global___ConsentBy.ValueType
+    word: _builtins.str
+    """The keyword that they used, in capitals. Empty where they used none."""
+    scope_kind: Global___ConsentScope.ValueType
+    scope: _builtins.str
+    """The provider's id of what scope_kind names."""
+    def __init__(
+        self,
+        *,
+        action: Global___ConsentAction.ValueType = ...,
+        by: Global___ConsentBy.ValueType = ...,
+        word: _builtins.str = ...,
+        scope_kind: Global___ConsentScope.ValueType = ...,
+        scope: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "by", b"by", "scope", b"scope", "scope_kind", b"scope_kind", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consent: _TypeAlias = Consent  # noqa: Y015
+
+@_typing.final
+class Reply(_message.Message):
+    """What an inbound message answers. Fields that the provider does not give are empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    OPTION_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """The message that it refers to, by the provider's id."""
+    payload: _builtins.str
+    """What the sender attached to the button or option that was chosen."""
+    option: _builtins.str
+    """What the person saw of it."""
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        payload: _builtins.str = ...,
+        option: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "option", b"option", "payload", b"payload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reply: _TypeAlias = Reply  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
@@ -168,6 +323,9 @@ class Event(_message.Message):
     OCCURRED_AT_BASIS_FIELD_NUMBER: _builtins.int
     BY_MACHINE_FIELD_NUMBER: _builtins.int
     REFERENCES_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FAMILY_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits derived from content: the same however often the fact arrives."""
     tenant_id: _builtins.str
@@ -214,17 +372,26 @@ class Event(_message.Message):
     occurred_at_basis: Global___TimeBasis.ValueType
     by_machine: _builtins.bool
     """An opening or a click that no person made."""
+    recipient_family: Global___AddressFamily.ValueType
     @_builtins.property
     def vars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
         """Custom parameters: of the callback's URL, and those that the sender gave to the message."""
 
     @_builtins.property
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
-        """What the provider told beyond the common fields, under the adapter's names (opt_out, keyword, url, reject_reason, …)."""
+        """What the provider told beyond the common fields, under the adapter's names (url, reject_reason, …)."""
 
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """By these texts people look the message up; several messages may share one."""
+
+    @_builtins.property
+    def consent(self) -> Global___Consent:
+        """Absent where the event says nothing about consent."""
+
+    @_builtins.property
+    def reply(self) -> Global___Reply:
+        """Absent where it answers nothing that the provider names."""
 
     def __init__(
         self,
@@ -257,10 +424,13 @@ class Event(_message.Message):
         occurred_at_basis: Global___TimeBasis.ValueType = ...,
         by_machine: _builtins.bool = ...,
         references: _abc.Iterable[_builtins.str] | None = ...,
+        recipient_family: Global___AddressFamily.ValueType = ...,
+        consent: Global___Consent | None = ...,
+        reply: Global___Reply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "reply", b"reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "communication_id", b"communication_id", "error_code", b"error_code", "error_text", b"error_text", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "references", b"references", "registration", b"registration", "revision", b"revision", "sender", b"sender", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "communication_id", b"communication_id", "consent", b"consent", "error_code", b"error_code", "error_text", b"error_text", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "revision", b"revision", "sender", b"sender", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

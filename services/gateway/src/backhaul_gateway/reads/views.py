@@ -35,6 +35,11 @@ def _words(items: Iterable[tuple[str, int]], prefix: str) -> dict[int, str]:
     return {number: name.removeprefix(prefix).lower() for name, number in items}
 
 
+def _named(items: Iterable[tuple[str, int]], prefix: str) -> dict[int, str]:
+    """The same without the value that says nothing."""
+    return {number: name for number, name in _words(items, prefix).items() if number}
+
+
 _NAMES_BY_KIND = _words(event_pb2.EventKind.items(), "EVENT_KIND_")
 _KINDS_BY_NAME = {name: number for number, name in _NAMES_BY_KIND.items() if number}
 _DEAD_LETTER_NAMES = _words(normalizer_pb2.DeadLetterState.items(), "DEAD_LETTER_STATE_")
@@ -44,6 +49,10 @@ _VERIFICATION_NAMES = _words(callback_pb2.Verification.items(), "VERIFICATION_")
 KIND_NAMES = tuple(_KINDS_BY_NAME)
 """What may stand for a kind or a state."""
 
+_FAMILY_NAMES = _named(event_pb2.AddressFamily.items(), "ADDRESS_FAMILY_")
+_ACTION_NAMES = _named(event_pb2.ConsentAction.items(), "CONSENT_ACTION_")
+_BY_NAMES = _named(event_pb2.ConsentBy.items(), "CONSENT_BY_")
+_SCOPE_NAMES = _named(event_pb2.ConsentScope.items(), "CONSENT_SCOPE_")
 _BASIS_NAMES = {event_pb2.TIME_BASIS_ARRIVAL: "arrival", event_pb2.TIME_BASIS_PROVIDER: "provider"}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,6 +63,25 @@ class NameValue(BaseModel):
 
     name: str
     value: str
+
+
+class ConsentOut(BaseModel):
+    """What a person said about being contacted. ``by`` says who decided so: ``provider``, or ``keyword`` where Backhaul
+    read it in their text. ``scope`` is the provider's id of what ``scope_kind`` names; null: it named nothing."""
+
+    action: Literal["opt_out", "opt_in", "help"]
+    by: Literal["keyword", "provider"]
+    word: str
+    scope_kind: Literal["messaging_service", "group"] | None
+    scope: str | None
+
+
+class ReplyOut(BaseModel):
+    """What an inbound message answers: a message, by the provider's id, and what was chosen of it."""
+
+    message_id: str
+    payload: str
+    option: str
 
 
 class EventOut(BaseModel):
@@ -80,6 +108,9 @@ class EventOut(BaseModel):
     verification: str
     invalid_recipient: bool
     by_machine: bool
+    recipient_family: Literal["phone", "email", "voice"] | None
+    consent: ConsentOut | None
+    reply: ReplyOut | None
     revision: int
     references: list[str]
     vars: list[NameValue]
@@ -217,6 +248,24 @@ def kind_value(name: str) -> int | None:
     return _KINDS_BY_NAME.get(name.lower())
 
 
+def _consent(consent: event_pb2.Consent) -> dict[str, str | None] | None:
+    """None where there is none, or one in words that are newer than this service."""
+    action, by = _ACTION_NAMES.get(consent.action), _BY_NAMES.get(consent.by)
+    if action is None or by is None:
+        return None
+    return {
+        "action": action,
+        "by": by,
+        "word": consent.word,
+        "scope_kind": _SCOPE_NAMES.get(consent.scope_kind),
+        "scope": consent.scope or None,
+    }
+
+
+def _reply(reply: event_pb2.Reply) -> dict[str, str]:
+    return {"message_id": reply.message_id, "payload": reply.payload, "option": reply.option}
+
+
 def event_json(event: event_pb2.Event) -> Steps[bytes]:
     """One event, an ``EventOut``."""
     data_format, data = yield from data_of(event.raw)
@@ -241,6 +290,9 @@ def event_json(event: event_pb2.Event) -> Steps[bytes]:
             "verification": _VERIFICATION_NAMES.get(event.verification, "unknown"),
             "invalid_recipient": event.invalid_recipient,
             "by_machine": event.by_machine,
+            "recipient_family": _FAMILY_NAMES.get(event.recipient_family),
+            "consent": _consent(event.consent),
+            "reply": _reply(event.reply) if event.HasField("reply") else None,
             "revision": event.revision,
             "references": list(event.references),
             "vars": _pairs(event.vars),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from backhaul_channels.adapter import EventKind
+from backhaul_channels.adapter import ConsentAction, EventKind
 
 EVENTS: Final[Mapping[str, EventKind]] = {
     "processed": EventKind.QUEUED,
@@ -23,6 +23,13 @@ EVENTS: Final[Mapping[str, EventKind]] = {
     "unsubscribe": EventKind.UNSUBSCRIBED,
     "group_unsubscribe": EventKind.UNSUBSCRIBED,
     "group_resubscribe": EventKind.SUBSCRIBED,
+}
+
+# What a person did about being written to; a group's events are of that unsubscribe group alone.
+CONSENTS: Final[Mapping[str, ConsentAction]] = {
+    "unsubscribe": ConsentAction.OPT_OUT,
+    "group_unsubscribe": ConsentAction.OPT_OUT,
+    "group_resubscribe": ConsentAction.OPT_IN,
 }
 
 # Why SendGrid did not even try, in the vocabulary that django-anymail uses: invalid, bounced, timed_out, blocked, spam,

@@ -6,9 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.adapter import (
+    AddressFamily,
+    Consent,
+    ConsentBy,
+    ConsentScope,
+    EventKind,
+    MalformedError,
+    NormalizedEvent,
+)
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.sendgrid.mapping import (
+    CONSENTS,
     ERROR_TEXTS,
     EVENTS,
     FIELDS,
@@ -62,12 +71,15 @@ def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> Normalized
     if word in ERROR_TEXTS:
         error_code, error_text = _error(word, event, fields)
         invalid_recipient = _add_refusal(word, event, fields, attributes)
+    recipient = text_of(event.get("email"))[:MAX_ID]
     return NormalizedEvent(
         kind=EVENTS.get(word, EventKind.UNKNOWN),
         key=fact_key(event, word, fields, names.message_id),
         provider_status=word,
         message_id=names.message_id,
-        recipient=text_of(event.get("email"))[:MAX_ID],
+        recipient=recipient,
+        recipient_family=AddressFamily.EMAIL if recipient else AddressFamily.UNKNOWN,
+        consent=_consent(word, event) if word in CONSENTS else None,
         sender=text_of(event.get("from"))[:MAX_ID] if word == "deferred" else "",
         occurred_at_us=occurred_at_us,
         error_code=error_code,
@@ -155,6 +167,12 @@ def _error(word: str, event: Mapping[str, Any], fields: Mapping[str, str]) -> tu
         reply = _REPLY_CODE.match(text)
         code = reply[1] if reply else ""
     return code, text[:MAX_VALUE]
+
+
+def _consent(word: str, event: Mapping[str, Any]) -> Consent:
+    # In a global unsubscription a field of that name is the sender's.
+    group = text_of(event.get("asm_group_id"))[:MAX_ID] if "asm_group_id" in FIELDS[word] else ""
+    return Consent(ConsentBy.PROVIDER, CONSENTS[word], "", ConsentScope.GROUP if group else ConsentScope.UNKNOWN, group)
 
 
 def _add_refusal(

@@ -7,7 +7,7 @@ from typing import Any
 
 from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
 from backhaul_channels.jsonparts import scalar_text
-from backhaul_channels.providers.twilio.facts import Told, fact
+from backhaul_channels.providers.twilio.facts import Told, fact, family_of
 from backhaul_channels.providers.twilio.mapping import (
     DATA_ATTRIBUTES,
     EVENT_PRODUCTS,
@@ -75,6 +75,7 @@ def _message_event(
             to_address=text("to"),
             text=text("body"),
             opt_out_type=text("optOutType"),
+            messaging_service=text("messagingServiceSid"),
             error_code=text("errorCode"),
             error_text=text("errorMessage"),
             # A timestamp that cannot be read does not hide the time at which the event was sent.
@@ -104,6 +105,7 @@ def _link_event(
     event.provider_status = event_type.removeprefix(LINK_EVENT_PREFIX)
     event.message_id = message_id
     event.recipient, event.sender = text("to")[:MAX_ADDRESS], text("from")[:MAX_ADDRESS]
+    event.recipient_family = family_of(event.recipient)
     event.occurred_at_us = parse_timestamp(text(link.time)) or event.occurred_at_us
     event.attributes = [
         *((attribute, value[:MAX_VALUE]) for name, attribute in LINK_ATTRIBUTES.items() if (value := text(name))),

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.adapter import (
+    AddressFamily,
+    Consent,
+    ConsentBy,
+    ConsentScope,
+    EventKind,
+    MalformedError,
+    NormalizedEvent,
+    Reply,
+)
 from backhaul_channels.providers.twilio.mapping import (
     ERROR_CODES,
     FIELDS,
@@ -27,6 +36,8 @@ class Told:
     to_address: str = ""
     text: str = ""
     opt_out_type: str = ""
+    messaging_service: str = ""
+    reply: Reply | None = None
     error_code: str = ""
     error_text: str = ""
     occurred_at_us: int | None = None
@@ -42,8 +53,9 @@ def fact(told: Told) -> NormalizedEvent:
     if len(status) > MAX_STATUS:
         raise MalformedError(f"MessageStatus is longer than {MAX_STATUS} characters.")
     error_code, error_text = _error(told)
+    consent = None
     if told.inbound:
-        _add_keyword(told)
+        consent = consent_of(told.text, told.opt_out_type, told.messaging_service)
         recipient, sender, text = told.from_address, told.to_address, told.text
         # Of a message that is still being received the text may be missing; as the same fact it would hide the whole.
         key = f"{message_id}:{'receiving' if status == 'receiving' else 'inbound'}"
@@ -62,31 +74,37 @@ def fact(told: Told) -> NormalizedEvent:
         error_text=error_text[:MAX_VALUE],
         text=text[:MAX_TEXT],
         invalid_recipient=error_code in INVALID_RECIPIENT,
+        recipient_family=family_of(recipient),
+        consent=consent,
+        reply=told.reply if told.inbound else None,
         vars=told.tags,
         attributes=told.attributes,
     )
 
 
-def classify_keyword(text: str, opt_out_type: str) -> tuple[str, str, str]:
-    """(STOP, START or HELP; the keyword; who says so) for an inbound message, three empty strings for any other.
+def consent_of(text: str, opt_out_type: str, messaging_service: str) -> Consent | None:
+    """What an inbound message says about consent, if it does.
 
-    ``OptOutType`` wins: where Twilio sends it, it has matched the tenant's own keywords, and has already answered. Then
-    the ``provider`` says so, otherwise our reading of the ``keyword``.
+    ``OptOutType`` wins: where Twilio sends it, it has matched the tenant's own keywords, and has already answered.
+    Twilio keeps opt-outs by messaging service, so that is what they cover where the message came to one.
     """
     stripped = text.strip()
     word = stripped.upper() if len(stripped) <= MAX_STATUS else ""
-    declared = opt_out_type.upper()
-    if declared in OPT_OUT_TYPES:
-        return declared, word, "provider"
+    action, by = OPT_OUT_TYPES.get(opt_out_type.upper()), ConsentBy.PROVIDER
     # Upper-casing maps a few letters outside of ASCII onto ASCII ones; Twilio does not take them for its keywords.
-    meaning = KEYWORDS.get(word) if stripped.isascii() else None
-    return (meaning, word, "keyword") if meaning else ("", "", "")
+    if action is None and stripped.isascii():
+        action, by = KEYWORDS.get(word), ConsentBy.KEYWORD
+    if action is None:
+        return None
+    scope = messaging_service[:MAX_ID]
+    return Consent(by, action, word, ConsentScope.MESSAGING_SERVICE if scope else ConsentScope.UNKNOWN, scope)
 
 
-def _add_keyword(told: Told) -> None:
-    meaning, keyword, by = classify_keyword(told.text, told.opt_out_type)
-    if meaning:
-        told.attributes += [("opt_out", meaning), ("opt_out_by", by), ("keyword", keyword)]
+def family_of(address: str) -> AddressFamily:
+    """The family of a message's recipient: a number, with or without the channel before it (``whatsapp:``), or nothing
+    that is known (a page of Messenger, say)."""
+    number = address[:1] == "+" or address.rpartition(":")[2][:1] == "+"
+    return AddressFamily.PHONE if number else AddressFamily.UNKNOWN
 
 
 def _error(told: Told) -> tuple[str, str]:

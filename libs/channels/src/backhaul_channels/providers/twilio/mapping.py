@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from backhaul_channels.adapter import EventKind
+from backhaul_channels.adapter import ConsentAction, EventKind
 
 # https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
 STATUSES: Final[Mapping[str, EventKind]] = {
@@ -65,14 +65,21 @@ INVALID_RECIPIENT = frozenset({"21211", "21614", "21217"})
 
 # https://help.twilio.com/articles/223134027 - matched against the whole message, trimmed, whatever its case. OPT-OUT is
 # written with its hyphen in the product's documentation too.
-KEYWORDS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "OPT-OUT", "REVOKE"), "STOP"),
-    **dict.fromkeys(("START", "YES", "UNSTOP"), "START"),
-    **dict.fromkeys(("HELP", "INFO"), "HELP"),
+KEYWORDS: Final[Mapping[str, ConsentAction]] = {
+    **dict.fromkeys(
+        ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "OPT-OUT", "REVOKE"),
+        ConsentAction.OPT_OUT,
+    ),
+    **dict.fromkeys(("START", "YES", "UNSTOP"), ConsentAction.OPT_IN),
+    **dict.fromkeys(("HELP", "INFO"), ConsentAction.HELP),
 }
 
 # https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out
-OPT_OUT_TYPES = frozenset({"STOP", "START", "HELP"})
+OPT_OUT_TYPES: Final[Mapping[str, ConsentAction]] = {
+    "STOP": ConsentAction.OPT_OUT,
+    "START": ConsentAction.OPT_IN,
+    "HELP": ConsentAction.HELP,
+}
 
 # Form fields that somebody acts upon beside the common ones, and the attribute that each becomes. An event keeps the
 # provider's own words whole, so what nobody acts upon (account, segments, …) is not repeated here. Media are numbered,
@@ -92,8 +99,6 @@ INBOUND_ATTRIBUTES: Final[Mapping[str, str]] = {
     "NumMedia": "num_media",
     "ChannelPrefix": "channel_prefix",
     "ChannelMetadata": "channel_metadata",
-    "ButtonPayload": "button_payload",
-    "ButtonText": "button_text",
     "ButtonType": "button_type",
     "InteractiveData": "interactive_data",
     "FlowData": "flow_data",
@@ -109,7 +114,6 @@ INBOUND_ATTRIBUTES: Final[Mapping[str, str]] = {
     "WaId": "wa_id",
     "Forwarded": "forwarded",
     "FrequentlyForwarded": "frequently_forwarded",
-    "OriginalRepliedMessageSid": "original_replied_message_sid",
     "OriginalRepliedMessageSender": "original_replied_message_sender",
     "ReferralBody": "referral_body",
     "ReferralHeadline": "referral_headline",
@@ -129,7 +133,8 @@ _always = frozenset(
 _status = _always | STATUS_ATTRIBUTES.keys() | {"ChannelInstallSid", "ChannelToAddress", "StructuredMessage"}
 # Twilio gives an error to messages that failed or were not delivered, and to no other status.
 _error = frozenset({"ErrorCode", "ErrorMessage"})
-_inbound = _always | INBOUND_ATTRIBUTES.keys() | {"Body", "OptOutType", "NumSegments"}
+_reply = frozenset({"OriginalRepliedMessageSid", "ButtonPayload", "ButtonText"})
+_inbound = _always | INBOUND_ATTRIBUTES.keys() | _reply | {"Body", "OptOutType", "NumSegments"}
 
 FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "accepted": _status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent, Reply
 from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.twilio.events import normalize_cloud_event
@@ -26,7 +26,7 @@ from backhaul_channels.providers.twilio.products import (
     product_of,
     without_id,
 )
-from backhaul_channels.providers.twilio.values import MAX_MEDIA, MAX_VALUE, parse_timestamp
+from backhaul_channels.providers.twilio.values import MAX_ID, MAX_MEDIA, MAX_VALUE, parse_timestamp
 
 _SIDS = ("MessageSid", "SmsSid", "SmsMessageSid")
 # What a JSON object with the fields of a form is known by. A CloudEvent's own names are in lower case, so that none of
@@ -98,12 +98,20 @@ def _from_message(message_id: str, status: str, fields: Mapping[str, str]) -> No
             to_address=get("To", ""),
             text=get("Body", ""),
             opt_out_type=get("OptOutType", ""),
+            messaging_service=get("MessagingServiceSid", ""),
+            reply=_reply(fields) if inbound else None,
             error_code=get("ErrorCode", ""),
             error_text=get("ErrorMessage") or get("ChannelStatusMessage") or "",
             occurred_at_us=parse_timestamp(get("Timestamp")),
             attributes=attributes,
         )
     )
+
+
+def _reply(fields: Mapping[str, str]) -> Reply | None:
+    answered = fields.get("OriginalRepliedMessageSid", "")[:MAX_ID]
+    payload, option = fields.get("ButtonPayload", "")[:MAX_VALUE], fields.get("ButtonText", "")[:MAX_VALUE]
+    return Reply(answered, payload, option) if answered or payload or option else None
 
 
 def _add_media(fields: Mapping[str, str], attributes: list[tuple[str, str]]) -> None:
