@@ -32,6 +32,30 @@ def test_accepted_names_make_legal_subjects(path: str, label: str) -> None:
     assert not key.startswith("$")
 
 
+@given(st.sampled_from(sorted(names.CODED_KINDS)), st.text(max_size=names.MAX_CODE + 3))
+def test_any_code_is_one_legal_token_of_bounded_length(kind: str, code: str) -> None:
+    *_, token = tokens = names.events_subject("acme", "twilio", kind, code).split(".")
+    assert len(tokens) == 5
+    assert LEGAL_TOKEN.fullmatch(token)
+    assert len(token) <= names.MAX_CODE
+
+
+def test_codes_are_spelled_as_the_provider_does_but_for_what_a_subject_cannot_hold() -> None:
+    spelled = {code: names.code_token(code) for code in ("30006", "5.1.1", "5-1-1", "E_x", "a b*>", "é", "", "9" * 33)}
+    assert spelled == {
+        "30006": "30006",
+        "5.1.1": "5-1-1",
+        "5-1-1": "5-1-1",
+        "E_x": "E_x",
+        "a b*>": "a_b__",
+        "é": "_",
+        "": names.NO_CODE,
+        "9" * 33: names.OTHER_CODE,
+    }
+    assert names.events_subject("acme", "twilio", "undelivered") == "events.acme.twilio.undelivered.none"
+    assert names.events_subject("acme", "twilio", "delivered", "30006") == "events.acme.twilio.delivered"
+
+
 @given(st.text(max_size=70))
 def test_no_text_slips_through(text: str) -> None:
     for check in (names.check_queue_path, names.check_label, names.check_tenant_id):

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ import nats
 import pytest
 from backhaul_common import jetstream, mongo
 from backhaul_common.documents import Document
+from backhaul_common.fence import owners
 from backhaul_common.ids import new_callback_id
 from backhaul_common.lifecycle import cancel
 from backhaul_common.names import (
@@ -33,7 +35,9 @@ from backhaul_common.tenants import Channel, Tenant
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import choose_ports
 from backhaul_normalizer import app
+from backhaul_normalizer.publisher import JetStreamPublisher, Owners, subjects_under
 from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.subjects import EventSubjects
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
@@ -116,11 +120,12 @@ class Rig:
             await self.database[TENANTS_COLLECTION].replace_one({"_id": one.id}, one.to_document(), upsert=True)
             await self.nats.publish(TENANT_CHANGED_SUBJECT, one.id.encode())
 
-    async def publisher(self) -> jetstream.Publisher:
-        """Publishes over the test's own connection."""
+    async def publisher(self, asked: Owners | None = None) -> JetStreamPublisher:
+        """Publishes events over the test's own connection; ``asked`` stands in for MongoDB."""
         made = jetstream.Publisher()
         await made.attach(self.nats)
-        return made
+        subjects = EventSubjects(partial(subjects_under, self.nats.jetstream()), time.monotonic)
+        return JetStreamPublisher(made, subjects, asked or partial(owners, self.database))
 
     async def publish(self, of: Tenant, *callbacks: Callback) -> int:
         """Store ``callbacks`` in one message; its position in the stream."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 from backhaul_channels import load_adapters
 from backhaul_common.errors import unavailable
-from backhaul_common.fence import owners
 from backhaul_common.lifecycle import cancel
 from backhaul_common.metrics import MESSAGES_UNOWNED, Counter, Metrics
 from backhaul_common.names import (
@@ -29,7 +27,6 @@ from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import MOST_PARTS, Normalizer
 from backhaul_normalizer.ports import EventStore, Publisher
-from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_normalizer.unowned import Unowned
@@ -95,7 +92,7 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
             await directory.refresh()
             store = MongoEventStore(rig.client, rig.database)
             await store.prepare()
-            inner = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
+            inner = await rig.publisher()
             feed = CallbacksFeed(
                 rig.nats,
                 rig.nats.jetstream(),
@@ -206,7 +203,7 @@ async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_sam
         path = acme.queue_path
         await store.commit([one for each in both for one in facts(normalizer, each, first + 1, path)], [])
         committed = await store.commit(facts(normalizer, other, first, path), [])
-        publisher = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
+        publisher = await rig.publisher()
         await publisher.publish(committed.outgoing, "")
         async with consuming(rig):
             await rig.drained()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import partial
 from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, unavailable
-from backhaul_common.fence import owners
 from backhaul_normalizer import publisher as publisher_module
 from backhaul_normalizer.model import Outgoing
-from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_proto.event.v1.event_pb2 import Event
 
 
@@ -26,7 +23,7 @@ async def test_what_is_gone_by_the_time_of_the_publish_is_left_out(rig_factory: 
         doomed = make.tenant("doomed").model_copy(update={"status": "deleting"})
         heir = make.tenant("heir").model_copy(update={"registration": "heir.2"})
         await rig.register(acme, doomed, heir)
-        publisher = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
+        publisher = await rig.publisher()
         await publisher.publish(
             [
                 event("1", "path-acme", "acme.1"),
@@ -50,7 +47,7 @@ async def test_an_answer_is_not_believed_for_long(rig_factory: Any, monkeypatch:
             asked.append(paths)
             return answers[len(asked) - 1]
 
-        publisher = JetStreamPublisher(await rig.publisher(), changing)
+        publisher = await rig.publisher(changing)
         await publisher.publish([event("1", "path-acme", "acme.1")], "")
         assert asked == [{"path-acme"}, {"path-acme"}]
         assert await rig.published() == []
@@ -62,7 +59,7 @@ async def test_nothing_is_published_while_nobody_can_be_asked(rig_factory: Any) 
         async def away(_: Collection[str]) -> Mapping[str, str]:
             raise unavailable("MongoDB")
 
-        publisher = JetStreamPublisher(await rig.publisher(), away)
+        publisher = await rig.publisher(away)
         with pytest.raises(BackhaulError, match="MongoDB is away"):
             await publisher.publish([event("1", "path-acme", "acme.1")], "")
         assert await rig.published() == []

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from functools import partial
 from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
-from backhaul_common.fence import owners
 from backhaul_normalizer.model import Fact
-from backhaul_normalizer.publisher import JetStreamPublisher
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1.event_pb2 import Event
 from books import Books, batch_of, facts, stored_books, story, told
@@ -77,7 +74,7 @@ async def test_two_copies_that_die_between_commit_and_publish_leave_nothing_unpu
     waiting = set(messages)
     async with rig_factory(copies=0) as rig:
         await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
-        publisher = JetStreamPublisher(await rig.publisher(), partial(owners, rig.database))
+        publisher = await rig.publisher()
 
         async def copy(store: MongoEventStore) -> None:
             while waiting:

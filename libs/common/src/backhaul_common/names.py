@@ -23,6 +23,22 @@ CALLBACKS_SUBJECTS = "callbacks.>"
 CANARY_SUBJECT = "callbacks.$canary"
 """Under it a gateway stores, and deletes at once, what proves that CALLBACKS takes messages. No queue path has a $."""
 
+CODED_KINDS = frozenset({
+    "unknown", "undelivered", "failed", "rejected", "bounced", "deferred", "canceled", "expired",
+    "blocked_credit", "duplicate_blocked", "busy", "no_answer",
+})  # fmt: skip
+"""Kinds of events that can carry a provider's error code. Their subjects end in it, so that one code can be consumed
+alone: JetStream filters by subject, and one message holds many events."""
+
+NO_CODE = "none"
+"""In place of the code of an event that has none."""
+
+OTHER_CODE = "other"
+"""In place of a code that has no subject of its own."""
+
+MAX_CODE = 32
+"""Characters of a code in a subject. Providers' are 3 to 12 long."""
+
 TENANTS_COLLECTION = "tenants"
 EVENTS_COLLECTION = "events"
 MESSAGES_COLLECTION = "messages"
@@ -44,6 +60,7 @@ STORE_COLLECTIONS = frozenset({
 
 _TENANT_ID = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _QUEUE_PATH = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_IN_CODES = re.compile(r"[^A-Za-z0-9_-]")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]{0,62}[A-Za-z0-9])?")
 
 
@@ -105,9 +122,20 @@ def callbacks_of(queue_path: str) -> str:
     return f"callbacks.{queue_path_key(queue_path)}.>"
 
 
-def events_subject(queue_path: str, channel: str, kind: str) -> str:
-    """Where events of a tenant's channel are published. ``channel`` is a key."""
-    return f"events.{queue_path_key(queue_path)}.{channel}.{kind}"
+def code_token(code: str) -> str:
+    """A provider's error code as one token of a subject: ``5.1.1`` is ``5-1-1``, none at all is ``none``.
+
+    What is not a letter, digit, dash or underscore becomes an underscore. What is longer than MAX_CODE is ``other``.
+    """
+    if len(code) > MAX_CODE:
+        return OTHER_CODE
+    return _NOT_IN_CODES.sub("_", code.replace(".", "-")) or NO_CODE
+
+
+def events_subject(queue_path: str, channel: str, kind: str, code: str = "") -> str:
+    """Where events of a tenant's channel are published. ``channel`` is a key; ``code`` counts for CODED_KINDS only."""
+    subject = f"events.{queue_path_key(queue_path)}.{channel}.{kind}"
+    return f"{subject}.{code_token(code)}" if kind in CODED_KINDS else subject
 
 
 def events_of(queue_path: str) -> str:

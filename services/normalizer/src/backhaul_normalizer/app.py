@@ -15,7 +15,7 @@ from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.normalize import Normalizer
-from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room
+from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room, subjects_under
 from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
@@ -23,6 +23,7 @@ from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import MongoEventStore
+from backhaul_normalizer.subjects import EventSubjects
 from backhaul_normalizer.unowned import Unowned
 
 SERVICE = normalizer_pb2.DESCRIPTOR.services_by_name["NormalizerService"].full_name
@@ -49,7 +50,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
 
         normalizer = Normalizer(load_adapters(), tenants)
         letters = BoundedDeadLetters(store, database, settings.normalizer_most_dead_letters)
-        events = JetStreamPublisher(publisher, partial(owners, database))
+        subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)
+        events = JetStreamPublisher(publisher, subjects, partial(owners, database))
         consumer = Consumer(feed, tenants, normalizer, letters, events, metrics, service.tracing)
         service.readiness.add("consumer", consumer.check)
         service.run("consumer", consumer.run, after=service.prepared)

@@ -135,7 +135,7 @@ class Rejection(msgspec.Struct, gc=False):
 
 
 class Outgoing(msgspec.Struct, gc=False):
-    """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has."""
+    """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has, ``code`` its error's."""
 
     id: str
     revision: int
@@ -144,6 +144,7 @@ class Outgoing(msgspec.Struct, gc=False):
     kind: str
     payload: bytes
     registration: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

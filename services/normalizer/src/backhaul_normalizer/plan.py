@@ -258,4 +258,5 @@ def _outgoing(fact: Fact, paths: dict[str, str], communication_id: str) -> Outgo
         KIND_NAMES[fact.event.kind],
         payload,
         origin.registration,
+        fact.event.error_code,
     )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 from backhaul_common.ids import derived_id
-from backhaul_common.jetstream import Publisher, headers_of
-from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
+from backhaul_common.jetstream import Publisher, headers_of, subjects, translated
+from backhaul_common.names import CALLBACKS_STREAM, CODED_KINDS, EVENTS_STREAM, callbacks_subject, events_of
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from backhaul_normalizer.facts import LARGEST_EVENT
 from backhaul_normalizer.model import Outgoing
+from backhaul_normalizer.subjects import EventSubjects
 
 LARGEST_MESSAGE = LARGEST_EVENT
 """Bytes of events that go into one message of the stream, where more than one fits."""
@@ -32,7 +34,8 @@ Owners = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
 
 
 class JetStreamPublisher:
-    """One message holds the events of one tenant, channel and kind that a batch brought.
+    """One message holds the events that a batch brought for one subject: of one tenant, channel and kind, and of one
+    code where the kind can have one.
 
     The message id is made of the ids and revisions of its events, so that publishing the same again after a crash
     stores nothing twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event
@@ -40,8 +43,9 @@ class JetStreamPublisher:
 
     """
 
-    def __init__(self, publisher: Publisher, owners: Owners) -> None:
+    def __init__(self, publisher: Publisher, subjects: EventSubjects, owners: Owners) -> None:
         self._publisher = publisher
+        self._subjects = subjects
         self._owners = owners
 
     async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
@@ -53,14 +57,11 @@ class JetStreamPublisher:
         if not events:
             return
         now = asyncio.get_running_loop().time
+        groups = await self._grouped(events)
         paths = {event.path for event in events}
         asked_at, owners = now(), await self._owners(paths)
-        groups: dict[tuple[str, str, str], list[Outgoing]] = {}
-        for event in events:
-            groups.setdefault((event.path, event.channel, event.kind), []).append(event)
         async with self._publisher.together(_TIMEOUT_S) as send:
-            for (path, channel, kind), group in groups.items():
-                subject = events_subject(path, channel, kind)
+            for (path, subject), group in groups.items():
                 for some in _messages(group):
                     if now() - asked_at > _ASKED_FOR_S:
                         asked_at, owners = now(), await self._owners(paths)
@@ -71,6 +72,17 @@ class JetStreamPublisher:
                             repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in own]),
                             headers_of(EVENTS_STREAM, _message_id(own), traceparent),
                         )
+
+    async def _grouped(self, events: Sequence[Outgoing]) -> Mapping[tuple[str, str], Sequence[Outgoing]]:
+        """``events`` by queue path and subject."""
+        alike: dict[tuple[str, str, str, str], list[Outgoing]] = {}
+        for event in events:
+            code = event.code if event.kind in CODED_KINDS else ""
+            alike.setdefault((event.path, event.channel, event.kind, code), []).append(event)
+        groups: dict[tuple[str, str], list[Outgoing]] = {}
+        for key, some in alike.items():
+            groups.setdefault((key[0], await self._subjects.of(*key)), []).extend(some)
+        return groups
 
 
 class JetStreamCallbacks:
@@ -87,6 +99,12 @@ class JetStreamCallbacks:
                 CallbackBatch(callbacks=[callback]).SerializeToString(),
                 headers_of(CALLBACKS_STREAM, message_id, callback.traceparent),
             )
+
+
+async def subjects_under(js: JetStreamContext, path: str) -> Iterable[str]:
+    """The subjects under a queue path that EVENTS has messages of. UNAVAILABLE."""
+    async with translated():
+        return await subjects(js, EVENTS_STREAM, events_of(path))
 
 
 async def require_room(client: Client) -> None:

@@ -9,7 +9,7 @@ from backhaul_common.jetstream.publishing import (
     Publisher,
     headers_of,
 )
-from backhaul_common.jetstream.streams import ends, ensure_streams, holds_messages, lacks_room, purge
+from backhaul_common.jetstream.streams import ends, ensure_streams, holds_messages, lacks_room, purge, subjects
 
 __all__ = [
     "AWAY",
@@ -27,5 +27,6 @@ __all__ = [
     "lacks_room",
     "purge",
     "require_connected",
+    "subjects",
     "translated",
 ]

@@ -45,7 +45,7 @@ def stream_configs(settings: CommonSettings) -> list[StreamConfig]:
         )
         for name, description in (
             (CALLBACKS_STREAM, "Requests of providers, verbatim: callbacks.<queue path>.<channel>"),
-            (EVENTS_STREAM, "Normalised facts: events.<queue path>.<channel>.<kind>"),
+            (EVENTS_STREAM, "Normalised facts: events.<queue path>.<channel>.<kind>[.<code>]"),
         )
     ]
 
@@ -74,22 +74,27 @@ async def ends(js: JetStreamContext, streams: Iterable[str]) -> dict[str, int]:
     return found
 
 
+async def subjects(js: JetStreamContext, stream: str, within: str) -> Mapping[str, int]:
+    """The subjects of ``stream`` that the filter ``within`` covers, each with its number of messages."""
+    return (await js.stream_info(stream, subjects_filter=within)).state.subjects or {}
+
+
 async def holds_messages(js: JetStreamContext, parts: Mapping[str, str]) -> bool:
     """Whether there is any message in ``parts``, which are filters of subjects by stream."""
-    for stream, subjects in parts.items():
+    for stream, within in parts.items():
         with suppress(NotFoundError):
-            if (await js.stream_info(stream, subjects_filter=subjects)).state.subjects:
+            if await subjects(js, stream, within):
                 return True
     return False
 
 
 async def purge(js: JetStreamContext, parts: Mapping[str, str], up_to: Mapping[str, int]) -> None:
     """Delete ``parts``, filters of subjects by stream, up to the positions ``up_to``, also by stream. Idempotent."""
-    for stream, subjects in parts.items():
+    for stream, within in parts.items():
         # The broker takes 0 for no limit. Its limit is the first position that stays.
         if up_to[stream]:
             with suppress(NotFoundError):
-                await js.purge_stream(stream, seq=up_to[stream] + 1, subject=subjects)
+                await js.purge_stream(stream, seq=up_to[stream] + 1, subject=within)
 
 
 def lacks_room(info: StreamInfo, size: int) -> str:

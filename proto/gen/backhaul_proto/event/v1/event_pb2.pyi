@@ -438,7 +438,7 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class EventBatch(_message.Message):
-    """One message of the stream: events of one tenant, channel and kind."""
+    """One message of the stream: events of one tenant, channel and kind, and of one error code where the kind can have one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
