@@ -9,12 +9,13 @@ from typing import Any
 import nats.errors
 import pytest
 from backhaul_channels import load_adapters
-from backhaul_common import logs
+from backhaul_common import batches, logs
+from backhaul_common.disposition import MAX_TRIES, Disposition, disposition
 from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_common.names import DEAD_LETTERS_COLLECTION
 from backhaul_common.tenants import Tenant
 from backhaul_normalizer import consumer as consumer_module
 from backhaul_normalizer.committing import commit_all, publish_all
-from backhaul_normalizer.disposition import LONGEST_PAUSE_S, MOST_TRIES, Disposition, Tries, disposition, pause_s
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.service import NormalizerUseCases
@@ -94,28 +95,6 @@ def reading(make: Any) -> Reading:
 
 
 @pytest.mark.parametrize(
-    ("exc", "wanted"),
-    [
-        (unavailable("JetStream"), Disposition.LATER),
-        (AutoReconnect("gone"), Disposition.LATER),
-        (nats.errors.NoServersError(), Disposition.LATER),
-        (nats.errors.MaxPayloadError(), Disposition.ISOLATE),
-        (DocumentTooLarge("x"), Disposition.ISOLATE),
-        (AttributeError("a bug"), Disposition.ISOLATE),
-    ],
-)
-def test_one_place_decides(exc: Exception, wanted: Disposition) -> None:
-    assert disposition(exc) is wanted
-
-
-def test_pauses_grow_and_end_somewhere() -> None:
-    pauses = [pause_s(times) for times in range(1, 2000)]
-    assert pauses[:4] == [1, 2, 4, 8]
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == LONGEST_PAUSE_S
-
-
-@pytest.mark.parametrize(
     "sids",
     [
         ["SMpoison"],
@@ -171,7 +150,7 @@ async def test_a_store_that_refuses_everything_makes_no_dead_letters_and_is_wait
     facts, rejections = reading.of(*(f"SM{n}" for n in range(100)), "bad1")
     with pytest.raises(BackhaulError) as caught:
         await commit_all(store, facts, rejections, reading.reject, at_once)
-    assert disposition(caught.value) is Disposition.LATER
+    assert disposition(caught.value) is Disposition.AWAY
     assert store.commits == 1
     store.closed = AutoReconnect("gone")
     with pytest.raises(AutoReconnect):
@@ -217,30 +196,11 @@ async def test_an_event_that_cannot_be_published_does_not_keep_the_others() -> N
         await publish_all(Away(), events, "")
 
 
-def test_what_failed_twice_is_tried_by_itself() -> None:
-    @dataclass
-    class One:
-        stream_seq: int
-
-    tries = Tries()
-    ones: Any = [One(n) for n in range(4)]
-    tries.failed(1)
-    assert tries.apart(ones) == [ones]
-    assert tries.failed(1) == 2
-    assert tries.apart(ones) == [[ones[0], ones[2], ones[3]], [ones[1]]]
-    assert tries.apart(ones[1:2]) == [[ones[1]]]
-    tries.done([1])
-    assert tries.apart(ones) == [ones]
-    for n in range(20_000):
-        tries.failed(n)
-    assert len(tries._failures) <= 10_000
-
-
 async def test_a_message_that_always_fails_is_given_up_and_takes_no_other_along(
     rig_factory: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A defect in what comes after reading, met by one callback."""
-    monkeypatch.setattr(consumer_module, "pause_s", lambda _: 0.05)
+    monkeypatch.setattr(batches, "pause_s", lambda _: 0.05)
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)  # It would end the capturing of lines.
     real = publish_all
 
@@ -259,11 +219,14 @@ async def test_a_message_that_always_fails_is_given_up_and_takes_no_other_along(
             async with rig.another():
                 await rig.drained()
         assert sorted(event.message_id for event in await rig.published()) == ["SM1", "SM2"]
+        (letter,) = await rig.rows(DEAD_LETTERS_COLLECTION)
+        assert letter["reason"] == "It could not be processed: AttributeError."
+        assert Callback.FromString(letter["callback"]).body.decode() == make.twilio("SMbug", "sent")
     given_up = [line for line in lines if line["event"] == "message_given_up"]
-    assert [(line["stream_seq"], line["tries"], line["path"]) for line in given_up] == [
-        (2, MOST_TRIES, acme.queue_path)
+    assert [(line["stream_seq"], line["tries"], line["path"], line["filed"]) for line in given_up] == [
+        (2, MAX_TRIES, acme.queue_path, True)
     ]
-    assert len([line for line in lines if line["event"] == "batch_failed"]) == MOST_TRIES
+    assert len([line for line in lines if line["event"] == "batch_failed"]) == MAX_TRIES
 
 
 async def test_what_has_no_bytes_cannot_be_replayed(make: Any) -> None:

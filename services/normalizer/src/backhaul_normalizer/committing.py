@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
+from backhaul_common.disposition import Disposition, disposition
 from backhaul_common.logs import get_logger
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
-from backhaul_normalizer.disposition import Disposition, disposition
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.ports import EventStore, Publisher
 from backhaul_normalizer.snapshot import TooMuchError
@@ -58,6 +58,18 @@ async def commit_all(
         some, committing.to_file = committing.to_file, []
         await committing.file(some)
     return committing.done
+
+
+async def file_all(store: EventStore, rejections: Sequence[Rejection]) -> None:
+    """File dead letters alone, with what cannot be stored of them left out, as ``commit_all`` does."""
+    committing = _Committing(store, _no_event, _no_event)
+    for some in _parts(rejections, lambda one: len(one.callback)):
+        if some:
+            await committing.file(some)
+
+
+def _no_event(*_: object) -> NoReturn:
+    raise AssertionError("there is no event among dead letters")
 
 
 class _Committing:
@@ -130,7 +142,7 @@ class _Committing:
 
     async def _may_isolate(self, exc: Exception) -> None:
         """Return if what was just refused with ``exc`` is at fault by itself; raise what may pass."""
-        if disposition(exc) is Disposition.LATER:
+        if disposition(exc) is Disposition.AWAY:
             raise exc
         if not self._takes_others:
             await self._store.takes_writes()
@@ -142,7 +154,7 @@ async def publish_all(publisher: Publisher, events: Sequence[Outgoing], tracepar
     try:
         await publisher.publish(events, traceparent)
     except Exception as exc:
-        if disposition(exc) is Disposition.LATER or not events:
+        if disposition(exc) is Disposition.AWAY or not events:
             raise
         if len(events) > 1:
             middle = len(events) // 2

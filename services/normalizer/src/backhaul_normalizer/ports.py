@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from backhaul_common import batches
 from backhaul_common.documents import Document
 from backhaul_common.feed import StreamMessage
 from backhaul_common.tenants import Listener, Tenant
@@ -54,16 +55,8 @@ class Publisher(Protocol):
         ...
 
 
-class Feed(Protocol):
+class Feed(batches.Feed, Protocol):
     """Callbacks of all tenants, fairly."""
-
-    async def full(self) -> None:
-        """Waits until there is enough for a whole batch."""
-        ...
-
-    async def next_batch(self) -> Sequence[StreamMessage]:
-        """Waits until there is at least one."""
-        ...
 
     async def catch_up(self) -> None:
         """Returns when what is on its way here has arrived, or a moment is over."""
@@ -71,18 +64,6 @@ class Feed(Protocol):
 
     async def take_back(self, messages: Sequence[StreamMessage]) -> None:
         """Have ``messages``, which were taken last, before all others of their tenants' again."""
-        ...
-
-    async def hand_back(self, delay_s: float) -> None:
-        """Give back what waits, to be delivered again not before ``delay_s``, and ask for nothing more."""
-        ...
-
-    async def give_back(self, messages: Sequence[StreamMessage], delay_s: float) -> None:
-        """Give back what was taken, to be delivered again not before ``delay_s``."""
-        ...
-
-    def resume(self) -> None:
-        """Ask again."""
         ...
 
 
