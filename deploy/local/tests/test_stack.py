@@ -28,7 +28,6 @@ GATEWAY = ServiceSpec(
     ports={"http": 1},
     env={"STAND_IN_PORT": "{http}", "STAND_IN_TARGET": "127.0.0.1:{normalizer_grpc}", "TOKEN": "{admin_token}"},
     http_port="http",
-    object_store_prefix="STAND_IN_STORE_",
 )
 
 
@@ -54,8 +53,8 @@ async def test_stack_starts_and_leaves_nothing(stack_factory: StackFactory) -> N
         assert env["STAND_IN_TARGET"] == f"127.0.0.1:{stack.port('normalizer', 'grpc')}"
         assert env["TOKEN"] == stack.admin_token
         assert stack.s3 is not None
-        assert env["STAND_IN_STORE_ENDPOINT"] == stack.s3.uri
-        assert env["STAND_IN_STORE_SECRET_KEY"] == stack.s3.config.secret_key
+        assert env["BACKHAUL_OBJECT_STORE_ENDPOINT"] == stack.s3.uri
+        assert env["BACKHAUL_OBJECT_STORE_SECRET_KEY"] == stack.s3.config.secret_key
         assert "stand-in speaks HTTP" in stack.service("gateway").log_tail()
     assert [process for process in processes if process.is_running()] == []
 

@@ -19,7 +19,7 @@ from backhaul_local.state import (
     running_path,
 )
 
-STORE = "BACKHAUL_GATEWAY_OBJECT_STORE_"
+STORE = "BACKHAUL_OBJECT_STORE_"
 
 
 def test_flags_win_over_the_environment_and_that_over_defaults(tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
+from backhaul_common.settings import (
+    CommonSettings,
+    MetricsPortSettings,
+    ObjectStoreSettings,
+    SecretKeySettings,
+    load,
+)
 from cryptography.fernet import Fernet
 from pydantic import Field
 
@@ -49,7 +55,7 @@ def test_an_invalid_variable_names_itself(
 ) -> None:
     monkeypatch.setenv(f"BACKHAUL_{variable}", value)
     with pytest.raises(SystemExit) as caught:
-        load(MetricsPortSettings)
+        load(_All)
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -62,10 +68,14 @@ def test_every_invalid_variable_is_named_at_once(
     monkeypatch.setenv("BACKHAUL_LOG_FORMAT", "xml")
     monkeypatch.setenv("BACKHAUL_METRICS_PORT", "-1")
     with pytest.raises(SystemExit):
-        load(MetricsPortSettings)
+        load(_All)
     err = capsys.readouterr().err
     assert "BACKHAUL_LOG_FORMAT" in err
     assert "BACKHAUL_METRICS_PORT" in err
+
+
+class _All(SecretKeySettings, ObjectStoreSettings, MetricsPortSettings):
+    pass
 
 
 class _WithList(CommonSettings):
@@ -104,13 +114,13 @@ def test_an_empty_variable_is_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_key_says_which_variable_and_how_to_make_one() -> None:
     with pytest.raises(ValueError, match=r"BACKHAUL_SECRET_KEYS .*openssl rand"):
-        load(CommonSettings).encryption_keys()
+        load(SecretKeySettings).encryption_keys()
 
 
 def test_keys_from_the_variable_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keys = [Fernet.generate_key().decode() for _ in range(2)]
     monkeypatch.setenv("BACKHAUL_SECRET_KEYS", f" {keys[0]} ,{keys[1]},")
-    settings = load(CommonSettings)
+    settings = load(SecretKeySettings)
     assert settings.encryption_keys() == keys
     assert keys[0] not in repr(settings)
     assert keys[0] not in settings.model_dump_json()
@@ -118,9 +128,38 @@ def test_keys_from_the_variable_and_from_a_file(monkeypatch: pytest.MonkeyPatch,
     file = tmp_path / "keys"
     file.write_text(f"{keys[1]}\r\n\n{keys[0]}\n")
     monkeypatch.setenv("BACKHAUL_SECRET_KEYS_FILE", str(file))
-    assert load(CommonSettings).encryption_keys() == keys[::-1]
+    assert load(SecretKeySettings).encryption_keys() == keys[::-1]
 
 
 def test_the_database_uri_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKHAUL_MONGO_URI", "mongodb://user:hunter2@db/")
     assert "hunter2" not in repr(load(CommonSettings))
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_OBJECT_STORE_ENDPOINT", "gateway_object_store_endpiont"])
+def test_an_old_name_is_refused_in_words(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"BACKHAUL_{name}", "http://127.0.0.1:9000")
+    with pytest.raises(SystemExit) as caught:
+        load(_All)
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"BACKHAUL_{name}: ")
+    assert "begin with BACKHAUL_OBJECT_STORE_ now" in line
+    # It is nothing to a service that never had it, nor where it is empty.
+    load(CommonSettings)
+    monkeypatch.setenv(f"BACKHAUL_{name}", "")
+    assert load(_All).object_store_endpoint == ""
+
+
+def test_object_storage_is_whole_or_absent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("BACKHAUL_OBJECT_STORE_ENDPOINT", "http://127.0.0.1:9000")
+    monkeypatch.setenv("BACKHAUL_OBJECT_STORE_ACCESS_KEY", "key")
+    with pytest.raises(SystemExit):
+        load(ObjectStoreSettings)
+    assert "BACKHAUL_OBJECT_STORE_ENDPOINT needs" in capsys.readouterr().err
+    monkeypatch.setenv("BACKHAUL_OBJECT_STORE_SECRET_KEY", "hunter2")
+    settings = load(ObjectStoreSettings)
+    assert settings.object_store_bucket == "backhaul"
+    assert "hunter2" not in repr(settings)

@@ -59,11 +59,11 @@ async def test_status_with_object_storage(
 ) -> None:
     config = s3_server.config
     settings = {
-        "gateway_object_store_endpoint": s3_server.uri,
-        "gateway_object_store_access_key": config.access_key,
-        "gateway_object_store_secret_key": config.secret_key,
+        "object_store_endpoint": s3_server.uri,
+        "object_store_access_key": config.access_key,
+        "object_store_secret_key": config.secret_key,
     }
-    async with gateway_factory(fresh_nats.uri, **settings, gateway_object_store_bucket=config.bucket) as gateway:
+    async with gateway_factory(fresh_nats.uri, **settings, object_store_bucket=config.bucket) as gateway:
         tenant = await gateway.tenant()
         await gateway.channel()
         path, headers = "/api/status?channelLabel=Twilio", {"X-Api-Key": tenant.api_key}
@@ -71,7 +71,7 @@ async def test_status_with_object_storage(
         await gateway.channel(secrets=[])
         body = (await gateway.client.get(path, headers=headers)).json()
         assert (body["state"], body["parts"]["verification"]["state"]) == ("Error", "Error")
-    async with gateway_factory(fresh_nats.uri, **settings, gateway_object_store_bucket="missing") as gateway:
+    async with gateway_factory(fresh_nats.uri, **settings, object_store_bucket="missing") as gateway:
         body = (await gateway.client.get(path, headers=headers)).json()
         assert body["parts"]["object_storage"]["state"] == "Error"
         assert "missing" in body["parts"]["object_storage"]["detail"]
@@ -79,9 +79,9 @@ async def test_status_with_object_storage(
 
 async def test_a_tenant_is_not_told_where_parts_are(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
     settings = {
-        "gateway_object_store_endpoint": "http://127.0.0.1:9",
-        "gateway_object_store_access_key": "key",
-        "gateway_object_store_secret_key": "secret",
+        "object_store_endpoint": "http://127.0.0.1:9",
+        "object_store_access_key": "key",
+        "object_store_secret_key": "secret",
     }
     async with gateway_factory(fresh_nats.uri, **settings) as gateway:
         tenant = await gateway.tenant()

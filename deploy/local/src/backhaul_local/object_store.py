@@ -65,7 +65,7 @@ class ObjectStoreServer(Member):
         if not self._inner_ports:
             taken = {self.port, self.port + _GRPC_OFFSET, *self.config.avoid}
             self._inner_ports = choose_ports(len(_INNER_PARTS), Band.S3, companion_offset=_GRPC_OFFSET, avoid=taken)
-        remedy = "Stop it, use it with BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT, or set BACKHAUL_LOCAL_PORTS=s3=PORT."
+        remedy = "Stop it, use it with BACKHAUL_OBJECT_STORE_ENDPOINT, or set BACKHAUL_LOCAL_PORTS=s3=PORT."
         claims = [PortClaim(self.port, "S3", remedy)]
         claims += [
             PortClaim(port, f"S3, its {part}") for part, port in zip(_INNER_PARTS, self._inner_ports, strict=True)

@@ -30,7 +30,6 @@ class ServiceSpec:
     http_port: the port whose `GET /readyz` answers 200 when the service is ready, if it speaks HTTP.
     grpc_port: the port whose standard health service says SERVING when it is ready, if it speaks gRPC.
     grpc_tls: whether it speaks gRPC with certificates of the stack's own authority, as a server, a client, or both.
-    object_store_prefix: the prefix of its settings for object storage, if it uses any.
     """
 
     name: str
@@ -39,7 +38,6 @@ class ServiceSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     http_port: str | None = None
     grpc_port: str | None = None
-    object_store_prefix: str | None = None
     grpc_tls: bool = False
 
     def port_settings(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from backhaul_local.stack import Credentials, ObjectStoreAccess, StackConfig
 SERVER_PORTS = {"nats": 4222, "mongo": 27017, "s3": 8333}
 
 _PORTS = "BACKHAUL_LOCAL_PORTS"
-_STORE = "BACKHAUL_GATEWAY_OBJECT_STORE_"
+_STORE = "BACKHAUL_OBJECT_STORE_"
 # Settings that mean nothing here: what `up` prints and the demo asks is about one port of the gateway, and one number
 # cannot be the metrics port of several processes on one machine.
 IGNORED = ("BACKHAUL_GATEWAY_ADMIN_HOST", "BACKHAUL_GATEWAY_ADMIN_PORT", "BACKHAUL_METRICS_PORT")
@@ -74,7 +74,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
     parser = argparse.ArgumentParser(
         prog="python -m backhaul_local up",
         description="Run the servers and every service on this machine until Ctrl-C.",
-        epilog="A server given by BACKHAUL_NATS_URL, BACKHAUL_MONGO_URI or BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT is "
+        epilog="A server given by BACKHAUL_NATS_URL, BACKHAUL_MONGO_URI or BACKHAUL_OBJECT_STORE_ENDPOINT is "
         f"used instead of a local one. {', '.join(IGNORED[:-1])} and {IGNORED[-1]} mean nothing here: /admin is on the "
         "gateway's own port, and the metrics have ports by name. Every other BACKHAUL_ variable is handed on to the "
         "services.",

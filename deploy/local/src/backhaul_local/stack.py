@@ -256,7 +256,7 @@ class Stack:
             own = {port: ports[spec.name, port] for port in spec.ports}
             env = {
                 **config.base_env,
-                **self._contract(spec),
+                **self._contract(),
                 **(_tls_settings(tls_dir, spec.name) if spec.grpc_tls else {}),
                 **fill_in(spec, {**shared, **own}),
                 **config.env,
@@ -275,8 +275,8 @@ class Stack:
             )
         return services
 
-    def _contract(self, spec: ServiceSpec) -> dict[str, str]:
-        """The settings that every service understands."""
+    def _contract(self) -> dict[str, str]:
+        """The settings that belong to no service; each reads those that it uses."""
         env = {
             "BACKHAUL_NATS_URL": self.nats_url,
             "BACKHAUL_MONGO_URI": self.mongo_uri,
@@ -287,13 +287,12 @@ class Stack:
         }
         if "BACKHAUL_SECRET_KEYS_FILE" in self.config.env:
             del env["BACKHAUL_SECRET_KEYS"]  # Keys given as a file are not joined by keys of our own.
-        store = self.object_store
-        if spec.object_store_prefix is not None and store is not None:
+        if (store := self.object_store) is not None:
             env |= {
-                f"{spec.object_store_prefix}ENDPOINT": store.endpoint,
-                f"{spec.object_store_prefix}ACCESS_KEY": store.access_key,
-                f"{spec.object_store_prefix}SECRET_KEY": store.secret_key,
-                f"{spec.object_store_prefix}BUCKET": store.bucket,
+                "BACKHAUL_OBJECT_STORE_ENDPOINT": store.endpoint,
+                "BACKHAUL_OBJECT_STORE_ACCESS_KEY": store.access_key,
+                "BACKHAUL_OBJECT_STORE_SECRET_KEY": store.secret_key,
+                "BACKHAUL_OBJECT_STORE_BUCKET": store.bucket,
             }
         return env
 

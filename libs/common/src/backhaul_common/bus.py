@@ -11,7 +11,7 @@ from nats.errors import Error as NatsError
 from backhaul_common import jetstream
 from backhaul_common.jetstream import Connection
 from backhaul_common.lifecycle import cancel, until_done
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import NatsSettings
 
 LAST_WORDS_S = 2
 """How long the server may take to confirm what was sent last."""
@@ -25,7 +25,7 @@ class Bus:
     nats-py keeps the client's subscriptions over reconnections, so what subscribes does it once.
     """
 
-    def __init__(self, settings: CommonSettings, name: str, *, buffer_while_away: bool = True) -> None:
+    def __init__(self, settings: NatsSettings, name: str, *, buffer_while_away: bool = True) -> None:
         """``name`` is what the server calls the connection. For ``buffer_while_away`` see ``jetstream.connect``."""
         self.client = Connection(keep_unsent=buffer_while_away)
         self.settled = asyncio.Event()

@@ -1,25 +1,44 @@
-"""Settings that every service has, read once from the environment.
+"""Settings, read once from the environment: those that belong to no service, in classes that a service takes together.
 
-A service's own ``settings.py`` derives from ``CommonSettings``; nothing else reads ``BACKHAUL_`` variables.
-OpenTelemetry reads the standard ``OTEL_`` variables itself; ``tracing`` and ``metrics`` only look whether they name an
-endpoint.
+A service's own ``settings.py`` derives from ``CommonSettings``, and from whatever else here it uses; nothing else reads
+``BACKHAUL_`` variables. OpenTelemetry reads the standard ``OTEL_`` variables itself; ``tracing`` and ``metrics`` only
+look whether they name an endpoint.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-S = TypeVar("S", bound="CommonSettings")
+PREFIX = "BACKHAUL_"
+
+S = TypeVar("S", bound="Settings")
 
 
-class CommonSettings(BaseSettings):
-    """What every service needs to reach its dependencies. The variable of a field is its name with ``BACKHAUL_``."""
+class Settings(BaseSettings):
+    """The variable of a field is its name in capitals behind ``BACKHAUL_``."""
 
-    model_config = SettingsConfigDict(env_prefix="BACKHAUL_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """How names of this class's variables began (behind ``BACKHAUL_``), and how they begin now. The start refuses the
+    old ones: if they were ignored, a setting would be lost without a word."""
+
+
+class LogSettings(Settings):
+    """How to log."""
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class NatsSettings(Settings):
+    """Where NATS is."""
 
     nats_url: str = Field(
         "nats://127.0.0.1:4222",
@@ -27,28 +46,17 @@ class CommonSettings(BaseSettings):
         "within 10 s.",
     )
     nats_credentials_file: FilePath | None = Field(None, description="A NATS .creds file.")
+
+
+class StreamSettings(Settings):
+    """What the streams are like. Every service keeps them in line, so all must have the same."""
+
     stream_replicas: int = Field(1, ge=1, le=5, description="Copies of each stream: 1 locally, 3 in a cluster.")
     stream_max_age_s: float = Field(
         7 * 86400, ge=1, le=100 * 365 * 86400, description="How long stored callbacks and events can be replayed."
     )
     stream_max_bytes: int = Field(
         -1, ge=-1, description="Size of each stream; when full, publishing fails. Shares of tenants are parts of it."
-    )
-
-    mongo_uri: SecretStr = Field(SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0"), description="A replica set.")
-    mongo_database: str = Field("backhaul", pattern=r"^[A-Za-z0-9_-]{1,48}$")
-
-    secret_keys: SecretStr = Field(
-        SecretStr(""), description="Fernet keys, comma-separated, newest first: the first encrypts, all decrypt."
-    )
-    secret_keys_file: FilePath | None = Field(None, description="The same, one key a line, instead of secret_keys.")
-
-    log_format: Literal["json", "console"] = "json"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")
-    grpc_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM.")
-    grpc_tls_ca_file: FilePath | None = Field(
-        None, description="The authority that both sides must present a certificate of."
     )
 
     @field_validator("stream_max_bytes")
@@ -59,14 +67,58 @@ class CommonSettings(BaseSettings):
             raise ValueError("must be a number of bytes, or -1 for no limit")
         return value
 
+
+class MongoSettings(Settings):
+    """Where MongoDB is."""
+
+    mongo_uri: SecretStr = Field(SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0"), description="A replica set.")
+    mongo_database: str = Field("backhaul", pattern=r"^[A-Za-z0-9_-]{1,48}$")
+    mongo_transaction_lifetime_s: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="MongoDB's transactionLifetimeLimitSeconds, where a service may not ask for it (getParameter). "
+        "Deleting a tenant waits until transactions that began before are over.",
+    )
+
+
+class GrpcTlsSettings(Settings):
+    """Certificates for gRPC between services."""
+
+    grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")
+    grpc_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM.")
+    grpc_tls_ca_file: FilePath | None = Field(
+        None, description="The authority that both sides must present a certificate of."
+    )
+
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> CommonSettings:
+    def _tls_is_whole(self) -> GrpcTlsSettings:
         given = [self.grpc_tls_cert_file, self.grpc_tls_key_file, self.grpc_tls_ca_file]
         if any(given) and not all(given):
             raise ValueError(
                 "BACKHAUL_GRPC_TLS_CERT_FILE, _KEY_FILE and _CA_FILE belong together: set all three or none"
             )
         return self
+
+
+class CommonSettings(LogSettings, NatsSettings, StreamSettings, MongoSettings, GrpcTlsSettings):
+    """What every service has: see ``Service``."""
+
+
+class MetricsPortSettings(CommonSettings):
+    """For services without HTTP of their own."""
+
+    metrics_host: str = Field("127.0.0.1", description="The address that the Prometheus port listens on.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of services without HTTP; 0 is off.")
+
+
+class SecretKeySettings(Settings):
+    """For services that encrypt what they store, or read what is encrypted."""
+
+    secret_keys: SecretStr = Field(
+        SecretStr(""), description="Fernet keys, comma-separated, newest first: the first encrypts, all decrypt."
+    )
+    secret_keys_file: FilePath | None = Field(None, description="The same, one key a line, instead of secret_keys.")
 
     def encryption_keys(self) -> list[str]:
         """The key ring, newest first. Raises ValueError naming the variable when there is none."""
@@ -83,15 +135,34 @@ class CommonSettings(BaseSettings):
         return keys
 
 
-class MetricsPortSettings(CommonSettings):
-    """For services without HTTP of their own."""
+class ObjectStoreSettings(Settings):
+    """Where object storage is, for services that use it or tell of it."""
 
-    metrics_host: str = Field("127.0.0.1", description="The address that the Prometheus port listens on.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of services without HTTP; 0 is off.")
+    renamed: ClassVar[Mapping[str, str]] = {"GATEWAY_OBJECT_STORE_": "OBJECT_STORE_"}
+
+    object_store_endpoint: str = Field(
+        "", pattern=r"^(https?://[^/@?#]+/?)?$", description="The URL of the S3 service; empty: not configured."
+    )
+    object_store_access_key: SecretStr = SecretStr("")
+    object_store_secret_key: SecretStr = SecretStr("")
+    object_store_bucket: str = Field("backhaul", min_length=1)
+
+    @model_validator(mode="after")
+    def _object_store_is_whole(self) -> ObjectStoreSettings:
+        keys = (self.object_store_access_key, self.object_store_secret_key)
+        if self.object_store_endpoint and not all(key.get_secret_value() for key in keys):
+            raise ValueError(
+                "BACKHAUL_OBJECT_STORE_ENDPOINT needs _ACCESS_KEY and _SECRET_KEY too: set all three or none"
+            )
+        return self
 
 
 def load(settings_type: type[S]) -> S:
-    """The settings from the environment; when one is invalid, says which on standard error and exits with 2."""
+    """The settings from the environment; when one is invalid or has an old name, says which on standard error and exits
+    with 2."""
+    if refused := list(_old_names(settings_type)):
+        sys.stderr.writelines(refused)
+        raise SystemExit(2)
     try:
         return settings_type()
     except ValidationError as exc:
@@ -103,3 +174,12 @@ def load(settings_type: type[S]) -> S:
         # A list or mapping that is no JSON; the message names the field.
         sys.stderr.write(f"{exc}\n")
         raise SystemExit(2) from None
+
+
+def _old_names(settings_type: type[Settings]) -> Iterator[str]:
+    # By the beginning of a name, so that one that is misspelt as well is found.
+    renamed = {old: new for kind in settings_type.__mro__ for old, new in vars(kind).get("renamed", {}).items()}
+    for name, value in sorted(os.environ.items()):
+        for old, new in renamed.items():
+            if value and name.upper().startswith(PREFIX + old):
+                yield f"{name}: the settings {PREFIX}{old}… begin with {PREFIX}{new} now; rename it.\n"

@@ -7,14 +7,14 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from backhaul_common.secrets import SecretBox
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import CommonSettings, ObjectStoreSettings, SecretKeySettings
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 Network = IPv4Network | IPv6Network
 
 
-class GatewaySettings(CommonSettings):
+class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     """Each field's variable is its name in capitals behind ``BACKHAUL_``."""
 
     gateway_host: str = Field("127.0.0.1", description="The address to listen on.")
@@ -74,21 +74,7 @@ class GatewaySettings(CommonSettings):
         description="Bytes of bodies held at once, from their arrival until JetStream has them. A tenant may "
         "hold as much as is then still free: half of it when it is alone. 503 beyond.",
     )
-    mongo_transaction_lifetime_s: float = Field(
-        60.0,
-        gt=0,
-        le=86_400,
-        description="MongoDB's transactionLifetimeLimitSeconds, where the gateway may not ask for it (getParameter). "
-        "Deleting a tenant waits until transactions that began before are over.",
-    )
     gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
-
-    gateway_object_store_endpoint: str = Field(
-        "", pattern=r"^(https?://[^/@?#]+/?)?$", description="The URL of the S3 service; empty: not configured."
-    )
-    gateway_object_store_access_key: SecretStr = SecretStr("")
-    gateway_object_store_secret_key: SecretStr = SecretStr("")
-    gateway_object_store_bucket: str = Field("backhaul", min_length=1)
 
     @field_validator("gateway_admin_token")
     @classmethod
@@ -134,17 +120,6 @@ class GatewaySettings(CommonSettings):
         # By the port alone: that is what a request is told apart by.
         if self.gateway_admin_port and self.gateway_admin_port == self.gateway_port:
             raise ValueError("BACKHAUL_GATEWAY_ADMIN_PORT must not be BACKHAUL_GATEWAY_PORT; 0 keeps them together")
-        return self
-
-    @model_validator(mode="after")
-    def _object_store_is_whole(self) -> GatewaySettings:
-        if self.gateway_object_store_endpoint and not (
-            self.gateway_object_store_access_key.get_secret_value()
-            and self.gateway_object_store_secret_key.get_secret_value()
-        ):
-            raise ValueError(
-                "BACKHAUL_GATEWAY_OBJECT_STORE_ENDPOINT needs _ACCESS_KEY and _SECRET_KEY too: set all three or none"
-            )
         return self
 
     def public_base_url(self, port: int) -> str:

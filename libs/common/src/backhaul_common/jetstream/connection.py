@@ -18,7 +18,7 @@ from nats.aio.transport import TcpTransport
 
 from backhaul_common.logs import get_logger
 from backhaul_common.pauses import pauses
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import NatsSettings
 
 PING_INTERVAL_S = 2.5
 MOST_OUTSTANDING_PINGS = 2
@@ -93,7 +93,7 @@ class Connection(Client):
 
 
 async def connect(
-    settings: CommonSettings,
+    settings: NatsSettings,
     name: str,
     *,
     client: Client | None = None,

@@ -10,7 +10,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import NotFoundError
 
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import StreamSettings
 
 DUPLICATE_WINDOW_S = 120.0
 """How long JetStream remembers a Nats-Msg-Id."""
@@ -27,7 +27,7 @@ _KEPT_IN_LINE = (
 )
 
 
-def stream_configs(settings: CommonSettings) -> list[StreamConfig]:
+def stream_configs(settings: StreamSettings) -> list[StreamConfig]:
     """The streams as they must be. When full they refuse what is new, and JetStream drops nothing before its age."""
     return [
         StreamConfig(
@@ -50,7 +50,7 @@ def stream_configs(settings: CommonSettings) -> list[StreamConfig]:
     ]
 
 
-async def ensure_streams(js: JetStreamContext, settings: CommonSettings) -> None:
+async def ensure_streams(js: JetStreamContext, settings: StreamSettings) -> None:
     """Create the streams that are missing, and bring those that differ in line. Any service may call it at any time."""
     for config in stream_configs(settings):
         assert config.name is not None  # noqa: S101  # narrows the type; set in stream_configs

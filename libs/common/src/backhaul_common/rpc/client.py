@@ -21,7 +21,7 @@ from grpc.aio import Metadata
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.errors import from_rpc
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import GrpcTlsSettings
 from backhaul_common.tracing import current_traceparent
 
 DEADLINE_S = 5.0
@@ -101,7 +101,7 @@ class Channel(grpc.aio.Channel):
 class Channels:
     """The channels of a process: one for each target, made when it is first asked for and closed by ``stack``."""
 
-    def __init__(self, stack: AsyncExitStack, settings: CommonSettings) -> None:
+    def __init__(self, stack: AsyncExitStack, settings: GrpcTlsSettings) -> None:
         self._stack = stack
         self._settings = settings
         self._by_target: dict[str, Channel] = {}
@@ -115,7 +115,7 @@ class Channels:
         return channel
 
 
-def connect(target: str, settings: CommonSettings) -> Channel:
+def connect(target: str, settings: GrpcTlsSettings) -> Channel:
     """A channel to ``target`` (host:port). It connects when first used, and again whenever it must."""
     options = [
         ("grpc.max_receive_message_length", 32 << 20),

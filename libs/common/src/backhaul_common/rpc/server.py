@@ -16,7 +16,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.edge import Edge
 from backhaul_common.rpc.naming import TenantRule
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import GrpcTlsSettings
 from backhaul_common.tracing import Tracing
 
 STOP_GRACE_S = 5.0
@@ -33,7 +33,7 @@ class Server:
 
 async def serve(
     stack: AsyncExitStack,
-    settings: CommonSettings,
+    settings: GrpcTlsSettings,
     tracing: Tracing,
     readiness: Readiness,
     *,

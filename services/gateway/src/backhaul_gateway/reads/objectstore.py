@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from backhaul_common.errors import BackhaulError, Code
-
-from backhaul_gateway.settings import GatewaySettings
+from backhaul_common.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -17,20 +16,20 @@ if TYPE_CHECKING:
 class BucketCheck:
     """An ``ObjectStorage``."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self.configured = bool(settings.gateway_object_store_endpoint)
-        self._bucket = settings.gateway_object_store_bucket
+    def __init__(self, settings: ObjectStoreSettings) -> None:
+        self.configured = bool(settings.object_store_endpoint)
+        self._bucket = settings.object_store_bucket
         self._client: Minio | None = None
         if self.configured:
             # Imported here, because it takes half a second that an installation without object storage need not wait.
             import urllib3
             from minio import Minio
 
-            endpoint = urlsplit(settings.gateway_object_store_endpoint)
+            endpoint = urlsplit(settings.object_store_endpoint)
             self._client = Minio(
                 endpoint.netloc,
-                access_key=settings.gateway_object_store_access_key.get_secret_value(),
-                secret_key=settings.gateway_object_store_secret_key.get_secret_value(),
+                access_key=settings.object_store_access_key.get_secret_value(),
+                secret_key=settings.object_store_secret_key.get_secret_value(),
                 secure=endpoint.scheme == "https",
                 # Named, so that no bucket lookup precedes the check.
                 region="us-east-1",
