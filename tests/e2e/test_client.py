@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from backhaul_client import AdminClient, NotFoundError, TenantClient, admin, models, tenant
 from backhaul_client.calls import call, rows
-from simulators.waiting import until
+from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack

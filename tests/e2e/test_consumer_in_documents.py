@@ -10,8 +10,8 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulators.twilio import new_sid
-from simulators.waiting import until
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack

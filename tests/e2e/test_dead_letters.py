@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simulators.sendgrid import new_message_id
-from simulators.waiting import until
+from backhaul_testing.sendgrid import new_message_id
+from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
     from simulators.people import Tenant, Town

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from simulators.sendgrid import new_message_id
-from simulators.twilio import new_sid
-from simulators.waiting import until
+from backhaul_testing.sendgrid import new_message_id
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
     from simulators.people import Tenant, Town

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import nats
 import pytest
 from backhaul_local.stack import Stack
+from backhaul_testing.sendgrid import new_message_id
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from faults.account import published_events
 from pymongo import AsyncMongoClient
-from simulators.sendgrid import new_message_id
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 if TYPE_CHECKING:
     from simulators.people import Tenant, Town

@@ -8,8 +8,8 @@ import secrets
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from backhaul_testing.twilio import new_sid
 from simulators.people import PlatformTeam
-from simulators.twilio import new_sid
 
 if TYPE_CHECKING:
     from simulators.people import Town
@@ -114,7 +114,7 @@ async def test_every_way_of_carrying_the_key_is_taken_and_a_wrong_one_refused(to
 
 
 async def test_a_secret_of_a_channel_rotates_without_a_gap(town: Town) -> None:
-    from simulators.twilio import TwilioSimulator
+    from backhaul_testing.twilio import TwilioSimulator
 
     tenant = await town.platform.register()
     after = TwilioSimulator()

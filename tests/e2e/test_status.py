@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backhaul_local.stack import ObjectStoreAccess
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from simulators.people import Tenant, Town
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.object_store import ObjectStoreServer

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import nats
 from backhaul_proto.event.v1.event_pb2 import EventBatch
+from backhaul_testing.sendgrid import new_message_id
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from simulators.collector import Collector
 from simulators.people import Town
-from simulators.sendgrid import new_message_id
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from simulators.posts import Post, over
-from simulators.sendgrid import new_message_id
-from simulators.twilio import RetryRules, new_sid
-from simulators.waiting import until
+from backhaul_testing.posts import Post, over
+from backhaul_testing.sendgrid import new_message_id
+from backhaul_testing.twilio import RetryRules, new_sid
+from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
     from simulators.people import Tenant, Town

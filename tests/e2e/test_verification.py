@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simulators.sendgrid import SendGridSimulator, new_message_id
-from simulators.twilio import TwilioSimulator, new_sid
+from backhaul_testing.sendgrid import SendGridSimulator, new_message_id
+from backhaul_testing.twilio import TwilioSimulator, new_sid
 
 if TYPE_CHECKING:
+    from backhaul_testing.posts import Post
     from simulators.people import Tenant, Town
-    from simulators.posts import Post
 
 
 def _forgeries(tenant: Tenant) -> dict[str, Post]:
@@ -55,7 +55,7 @@ async def test_observe_accepts_and_marks_every_forgery(town: Town) -> None:
     assert (await tenant.send(tenant.twilio.status(tenant.address("Twilio"), genuine, "sent"))).status_code == 200
     await tenant.message_with("twilio", genuine, 1)
 
-    from simulators.waiting import until
+    from backhaul_testing.waiting import until
 
     async def all_there() -> bool:
         return len(await tenant.rows("events")) == len(forgeries) + 1

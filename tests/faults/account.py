@@ -13,10 +13,10 @@ from typing import Any
 import nats
 from backhaul_local.stack import Stack
 from backhaul_proto.event.v1.event_pb2 import EventBatch
+from backhaul_testing.waiting import until
 from nats.errors import TimeoutError as NatsTimeoutError
 from simulators.load import Key, Load
 from simulators.people import CREDENTIAL, Tenant
-from simulators.waiting import until
 
 Json = dict[str, Any]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
+from backhaul_testing.proxy import End, Proxy
 from bson import decode
 
 _HEADER_BYTES = 16
@@ -16,15 +16,14 @@ _SECTION = 21
 """Where the body of an OP_MSG begins: after the header, the flags, and the kind of its first section."""
 
 
-class HoldingProxy:
+class HoldingProxy(Proxy):
     """``async with HoldingProxy(port) as proxy``: connect to ``proxy.uri``; say ``proxy.hold(…)`` when it is time.
 
     What is held is one message, and whatever comes behind it on its connection. Others go through.
     """
 
     def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__(target_port)
         self._wanted: Callable[[bytes], bool] | None = None
         self._what: Literal["command", "answer"] = "command"
         self._request = 0
@@ -38,9 +37,8 @@ class HoldingProxy:
 
     @property
     def uri(self) -> str:
-        port = self._server.sockets[0].getsockname()[1]
         # Direct, as the server's own address would lead around this proxy.
-        return f"mongodb://127.0.0.1:{port}/?directConnection=true"
+        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
 
     def hold(self, what: Literal["command", "answer"], wanted: Callable[[bytes], bool]) -> None:
         """Hold the next command that is ``wanted``, by its bytes; or the answer to it."""
@@ -51,71 +49,40 @@ class HoldingProxy:
         """Pass on what is held."""
         self._release.set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        return self
+    async def join(self, client: End) -> None:
+        """See Proxy."""
+        server = await self.server()
+        ways = await self.first_of(self._to_server(client, server), self._from_server(server, client))
+        # The client may have given up waiting for what is held; the server gets it, and answers, all the same.
+        if self.held.is_set() and not self.answer.done():
+            await asyncio.wait(ways)
+        server.writer.close()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._begin(self._join(reader, writer))
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_writer = None
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-            ways = [
-                self._begin(self._to_server(reader, far_writer)),
-                self._begin(self._from_server(far_reader, writer)),
-            ]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            # The client may have given up waiting for what is held; the server gets it, and answers, all the same.
-            if self.held.is_set() and not self.answer.done():
-                await asyncio.wait(ways)
-        except OSError:
-            pass
-        finally:
-            writer.transport.abort()
-            if far_writer is not None:
-                far_writer.transport.abort()
-
-    async def _to_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _to_server(self, source: End, target: End) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
-                message, request, _ = await _read(reader)
+                message, request, _ = await _read(source.reader)
                 self.commands.append(message)
                 if self._wanted is not None and self._wanted(message):
                     self._wanted, self._request = None, request
                     if self._what == "command":
                         self.held.set()
                         await self._release.wait()
-                writer.write(message)
-                await writer.drain()
+                target.writer.write(message)
+                await target.writer.drain()
 
-    async def _from_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _from_server(self, source: End, target: End) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
-                message, _, request = await _read(reader)
+                message, _, request = await _read(source.reader)
                 if self._request and request == self._request:
                     self._request = 0
                     self.answer.set_result(decode(message[_SECTION:]))
                     if self._what == "answer":
                         self.held.set()
                         await self._release.wait()
-                writer.write(message)
-                await writer.drain()
-
-    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+                target.writer.write(message)
+                await target.writer.drain()
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[bytes, int, int]:

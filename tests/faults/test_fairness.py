@@ -16,11 +16,11 @@ from backhaul_local.stack import Stack
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from nats.aio.client import Client
 from pymongo import AsyncMongoClient
 from simulators.people import Tenant, Town
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 BACKLOG = 30_000
 GROUP = 100

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import nats
 import pytest
+from backhaul_testing.posts import send
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from faults.account import published_events, settle
 from nats.js.api import ConsumerInfo
 from pymongo import AsyncMongoClient
 from simulators.load import Load
 from simulators.people import Tenant, Town
-from simulators.posts import send
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.pytest_plugin import StackFactory

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from backhaul_local.service import Service
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from simulators.people import Town
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.pytest_plugin import StackFactory

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from faults.account import drained
 from simulators.people import Tenant, Town
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.member import Member

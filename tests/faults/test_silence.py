@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from backhaul_local.mongod import MongoServer
 from backhaul_local.service import default_services, service_spec
+from backhaul_testing.twilio import new_sid
 from faults.account import drained, published_events
 from faults.holding import HoldingProxy
 from pymongo import AsyncMongoClient
 from simulators.people import Town
-from simulators.twilio import new_sid
 
 pytestmark = pytest.mark.faults
 

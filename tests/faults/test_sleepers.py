@@ -18,12 +18,12 @@ from backhaul_local.mongod import MongoServer
 from backhaul_local.service import default_services, service_spec
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
 from faults.account import drained
 from faults.holding import HoldingProxy
 from pymongo import AsyncMongoClient
 from simulators.people import Tenant, Town
-from simulators.twilio import new_sid
-from simulators.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack

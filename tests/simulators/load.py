@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from backhaul_testing.posts import ACCEPTED, Delivery, Post
+from backhaul_testing.sendgrid import new_message_id
+from backhaul_testing.twilio import RetryRules, new_sid
+from backhaul_testing.wire import Wire
 from simulators.people import Tenant
-from simulators.posts import ACCEPTED, Delivery, Post
-from simulators.sendgrid import new_message_id
-from simulators.twilio import RetryRules, new_sid
-from simulators.wire import Wire
 
 CONNECTIONS = 8
 COMMUNICATIONS = 4

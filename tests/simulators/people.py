@@ -10,10 +10,10 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import httpx
-from simulators.posts import Post, send
-from simulators.sendgrid import SendGridSimulator
-from simulators.twilio import TwilioSimulator
-from simulators.waiting import until
+from backhaul_testing.posts import Post, send
+from backhaul_testing.sendgrid import SendGridSimulator
+from backhaul_testing.twilio import TwilioSimulator
+from backhaul_testing.waiting import until
 
 Json = dict[str, Any]
 LARGEST_PAGE = 500

@@ -21,7 +21,7 @@ from backhaul_common.jetstream.connection import (
 from backhaul_common.lifecycle import cancel
 from backhaul_common.settings import CommonSettings
 from backhaul_local.nats_server import NatsServer
-from backhaul_local.proxy import SilentProxy
+from backhaul_testing.proxy import SilentProxy
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs

@@ -17,7 +17,7 @@ from backhaul_common.fence import owners
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.tenants import TenantDirectory
 from backhaul_local.mongod import MongoServer
-from backhaul_local.proxy import SilentProxy
+from backhaul_testing.proxy import SilentProxy
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,

@@ -15,7 +15,7 @@ from backhaul_common.lifecycle import Readiness
 from backhaul_common.rpc import keepalive
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import Tracing
-from backhaul_local.proxy import SilentProxy
+from backhaul_testing.proxy import SilentProxy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 SETTINGS = CommonSettings()

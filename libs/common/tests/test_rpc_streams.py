@@ -19,7 +19,7 @@ from backhaul_common.lifecycle import Readiness
 from backhaul_common.rpc import edge, keepalive
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import Tracing, current_traceparent
-from backhaul_local.proxy import SilentProxy
+from backhaul_testing.proxy import SilentProxy
 from rpc_service import SERVICE, Answer, Ask, Stub, handlers
 from structlog.testing import capture_logs
 

@@ -9,7 +9,7 @@ import pytest
 from backhaul_common.jetstream import connection
 from backhaul_common.jetstream.connection import PING_INTERVAL_S
 from backhaul_local.nats_server import NatsServer
-from backhaul_local.proxy import SilentProxy
+from backhaul_testing.proxy import SilentProxy
 
 if TYPE_CHECKING:
     from conftest import GatewayFactory

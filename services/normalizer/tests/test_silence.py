@@ -15,7 +15,7 @@ from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import choose_ports
-from backhaul_local.proxy import SilentProxy
+from backhaul_testing.proxy import SilentProxy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 

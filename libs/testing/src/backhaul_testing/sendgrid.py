@@ -15,7 +15,8 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from simulators.posts import Delivery, Post, TryAgain, TryOnce, deliver, sent_url
+
+from backhaul_testing.posts import Delivery, Post, TryAgain, TryOnce, deliver, sent_url
 
 RETRY_PAUSE_S = 0.2
 """SendGrid's own pauses are minutes; this is short because tests wait for it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from simulators.posts import Delivery, Post, TryAgain, TryOnce, deliver, sent_url, signed_url
+from backhaul_testing.posts import Delivery, Post, TryAgain, TryOnce, deliver, sent_url, signed_url
 
 ACCOUNT_SID = "AC" + "5" * 32
 OWN_NUMBER = "+15005550006"

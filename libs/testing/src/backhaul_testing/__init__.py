@@ -1,0 +1,1 @@
+"""What tests of several packages share: providers that sign and send, connections, proxies, waiting. Never shipped."""
