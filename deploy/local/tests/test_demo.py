@@ -52,7 +52,7 @@ def test_every_figure_is_what_it_must_be(start_demo: Callable[..., Demo], data_d
     assert re.search(r"^ +0 +0 +4 +1 +2 +0 +8 *$", out, re.MULTILINE)
     assert "arrived as delivered, queued, sent, queued — ends delivered, counts as Delivered" in out
     assert "30006  Landline or unreachable carrier" in out
-    assert re.search(r"“STOP” +understood as STOP", out)
+    assert re.search(r"“STOP” +understood as opt out", out)
     assert len(re.findall(r" (401|403|404|409) {5}", out)) == 9
     assert re.search(r"200 duplicates +2,000", out)
     assert list(data_dir.iterdir()) == [], "nothing is left behind"

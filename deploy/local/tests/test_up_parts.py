@@ -137,13 +137,14 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     coloured = Terminal()
     Console(coloured, width=1).line("a", "text")
     assert coloured.getvalue() == "\x1b[36ma │\x1b[0m text\n"
     monkeypatch.setenv("NO_COLOR", "1")
     plain = Terminal()
-    Console(plain, width=1).say("text")
-    assert plain.getvalue() == "backhaul │ text\n"
+    Console(plain, width=1).line("a", "text")
+    assert plain.getvalue() == "a │ text\n"
 
 
 def test_what_cannot_be_seen_is_escaped() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-_COLOURS = (36, 32, 35, 33, 34, 96, 92, 95, 93, 94)  # ANSI foreground colours that read well on light and dark.
+import rich.console
+from rich.text import Text
+
+_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
+"""Those that read well on light and dark."""
 _OWN_NAME = "backhaul"
-_OWN_COLOUR = 1  # Bold, for what the stack itself has to say.
 # Files give no portable event when they grow, so they are looked at, this many seconds apart.
 _FOLLOW_INTERVAL = 0.1
 
@@ -20,39 +22,41 @@ class Console:
     """Prints lines prefixed by their source, flushed at once so that a pipe shows them as they come."""
 
     def __init__(self, stream: TextIO | None = None, *, width: int = 10) -> None:
-        self._stream = stream if stream is not None else sys.stdout
+        self._console = _Terminal(file=stream)
         self._width = width
-        # https://no-color.org
-        self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR")
-        self._assigned: dict[str, int] = {}
+        self._assigned: dict[str, str] = {}
 
     def line(self, source: str, text: str) -> None:
         """One line of a source's log. What is not printable is escaped: a stranger may have sent it."""
         colour = self._assigned.setdefault(source, _COLOURS[len(self._assigned) % len(_COLOURS)])
-        self._print(f"{self._prefix(source, colour)} {_visible(text)}")
+        self._print(source, _visible(text), colour)
 
     def say(self, text: str) -> None:
         """The stack's own words, line by line."""
         for line in text.splitlines() or [""]:
-            self._print(f"{self._prefix(_OWN_NAME, _OWN_COLOUR)} {line}")
+            self._print(_OWN_NAME, line, "bold")
 
     def plain(self, text: str) -> None:
         """Without a prefix, for what is meant to be copied."""
-        self._print(text)
+        self._write(Text(text))
 
-    def _prefix(self, source: str, colour: int) -> str:
-        text = f"{source:<{self._width}} │"
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._coloured else text
+    def _print(self, source: str, text: str, style: str) -> None:
+        self._write(Text.assemble((f"{source:<{self._width}} │", style), f" {text}"))
 
-    def _print(self, text: str) -> None:
+    def _write(self, text: Text) -> None:
         try:
-            print(text, file=self._stream, flush=True)
+            self._console.print(text, soft_wrap=True)  # What is copied, or piped, stays one line.
         except OSError:
-            # The terminal or the pipe's reader has gone. The stack goes on, its logs are in files; from here on the
-            # output goes nowhere (https://docs.python.org/3/library/signal.html#note-on-sigpipe).
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            self._console.on_broken_pipe()
+
+
+class _Terminal(rich.console.Console):
+    """rich's, which takes a terminal or a pipe's reader that is gone for the end. The stack goes on, its logs are in
+    files; from there on the output goes nowhere."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):
+            super().on_broken_pipe()
 
 
 class LogFollower:

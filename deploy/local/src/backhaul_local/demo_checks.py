@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from backhaul_local.demo_api import Answer
-from backhaul_local.demo_story import (
+from backhaul_client.models import Communication, DeadLetterSummary, Message
+
+from backhaul_local.demo_script import (
     BURST_DUPLICATES,
     BURST_MESSAGES,
     BURST_STATUSES,
+    COMMUNICATION,
+    EVENTS,
+    FULFILMENT,
+    MESSAGES,
     PROBES,
-    Delivered,
-    Loaded,
-    Refused,
+    Due,
+    outcome,
 )
-from backhaul_local.demo_traffic import ExpectedMessage, Traffic
+from backhaul_local.demo_story import Delivered, Loaded, Refused
 
 NOTHING = "–"  # noqa: RUF001 - a dash for people, not a minus sign.
 
@@ -35,134 +38,96 @@ class Check:
         return self.expected == self.got
 
 
-def check_all(traffic: Traffic, delivered: Delivered, refused: Refused, loaded: Loaded) -> list[Check]:
+def check_all(delivered: Delivered, refused: Refused, loaded: Loaded) -> list[Check]:
     """Every check of the demo."""
-    return [
-        *check_delivered(traffic, delivered),
-        *check_refused(delivered, refused),
-        *check_loaded(loaded),
-    ]
+    return [*_delivered(delivered), *_refused(delivered, refused), *_loaded(loaded)]
 
 
-def check_delivered(traffic: Traffic, seen: Delivered) -> list[Check]:
+def _delivered(seen: Delivered) -> list[Check]:
     """The genuine traffic: answers, messages, the communication, the dead letter."""
-    posted = len(traffic.twilio_bodies) + 2  # With the unreadable one and SendGrid's batch.
-    events = sum(len(message.timeline) for message in traffic.messages)
-    joined = sum(answer.body.get("communication_id") == traffic.communication_id for _, answer in seen.messages)
-    verified = sum(event["verification"] == "verified" for event in seen.events)
-    due, body = traffic.communication, seen.communication.body
-    first = seen.messages[0][1].body
+    posted = sum(len(due.posts) for due in MESSAGES) + 2  # With the unreadable one and SendGrid's batch.
+    found = [message for _, message in seen.messages if message]
+    joined = sum(message.communication_id == COMMUNICATION for message in found)
+    verified = sum(event.verification == "verified" for event in seen.events)
+    parameters = [f"{pair.name}={pair.value}" for pair in (found[0].vars if found else ())]
+    replies = [event for message in found for event in message.timeline if event.kind == "inbound"]
+    keywords = [event.consent.word if event.consent else NOTHING for event in replies]
     return [
-        Check("signed callbacks answered 200", f"{posted} of {posted}", _of(_ok(seen.answers), len(seen.answers))),
-        *(check for due, answer in seen.messages for check in _check_message(due, answer)),
-        Check("events kept, each once", str(events), str(len(seen.events))),
-        Check("events marked as verified", str(events), str(verified)),
-        Check("messages joined to spring-sale", str(len(traffic.messages)), str(joined)),
-        Check("custom parameters kept", "communicationId=spring-sale, offerId=SMS-20", _pairs(first.get("vars", []))),
-        Check("keyword of the reply", "STOP", _keywords(seen.messages)),
-        Check("spring-sale: messages", str(due["messages"]), str(body.get("messages"))),
-        Check("spring-sale: fulfilment states", counts(due["fulfilment"]), counts(body.get("fulfilment", {}))),
-        Check("spring-sale: events", counts(due["events"]), counts(body.get("events", {}))),
-        Check("dead letters", "1, open: Twilio's conversations", _dead_letters(seen.dead_letters)),
+        Check("signed callbacks answered 200", f"200: {posted}", _answers(seen.statuses)),
+        *(check for due, message in seen.messages for check in _message(due, message)),
+        Check("events kept, each once", str(EVENTS.total()), str(len(seen.events))),
+        Check("events marked as verified", str(EVENTS.total()), str(verified)),
+        Check(f"messages joined to {COMMUNICATION}", str(len(MESSAGES)), str(joined)),
+        Check("custom parameters kept", "communicationId=spring-sale, offerId=SMS-20", ", ".join(parameters)),
+        Check("keyword of the reply", "STOP", ", ".join(keywords)),
+        *_counts(COMMUNICATION, len(MESSAGES), FULFILMENT, EVENTS, seen.communication),
+        Check("dead letters", "open: Twilio's conversations", ", ".join(map(_letter, seen.dead_letters))),
     ]
 
 
-def check_refused(delivered: Delivered, seen: Refused) -> list[Check]:
+def _refused(delivered: Delivered, seen: Refused) -> list[Check]:
     """Every attempt was refused as it must be, and nothing of it stayed."""
-    before, after = delivered.communication.body, seen.communication.body
-    difference = "unchanged" if before == after else f"{counts(after.get('events', {}))} instead of the above"
+    after = "unchanged" if seen.communication == delivered.communication else "changed"
     return [
-        *(
-            Check(attempt.what, f"{attempt.status} {attempt.code}", _refusal(attempt.answer))
-            for attempt in seen.attempts
-        ),
-        Check("refused signatures counted", "Acme Twilio 3, Acme SendGrid 1, Globex Twilio 1", counts(seen.counted)),
-        Check("tenants afterwards", "acme, globex", ", ".join(seen.tenant_ids)),
+        *(Check(attempt.what, attempt.due, attempt.got) for attempt in seen.attempts),
+        Check("refused signatures counted", "Acme SendGrid 1, Acme Twilio 3, Globex Twilio 1", counts(seen.counted)),
+        Check("tenants afterwards", "acme, globex", ", ".join(seen.tenants)),
         Check("Globex's messages afterwards", "0", str(seen.globex_messages)),
-        Check("spring-sale afterwards", "unchanged", difference),
+        Check(f"{COMMUNICATION} afterwards", "unchanged", after),
     ]
 
 
-def check_loaded(seen: Loaded) -> list[Check]:
+def _loaded(seen: Loaded) -> list[Check]:
     """The burst was stored as a whole, and every event of it counted once."""
     posted = BURST_MESSAGES * len(BURST_STATUSES) + BURST_DUPLICATES
-    body = seen.communication.body
-    answered = Counter(seen.result.statuses)
+    events = dict.fromkeys(BURST_STATUSES, BURST_MESSAGES)
     return [
-        Check("burst: answers", f"200: {posted}", ", ".join(f"{s}: {n}" for s, n in sorted(answered.items()))),
-        Check("burst: messages", str(BURST_MESSAGES), str(body.get("messages"))),
-        Check("burst: fulfilment states", f"Delivered {BURST_MESSAGES}", counts(body.get("fulfilment", {}))),
-        Check(
-            "burst: events, duplicates counted once",
-            counts(dict.fromkeys(BURST_STATUSES, BURST_MESSAGES)),
-            counts(body.get("events", {})),
-        ),
-        Check("callbacks one by one, read back", f"{PROBES} of {PROBES}", _of(seen.probes_delivered, PROBES)),
+        Check("burst: answers", f"200: {posted}", _answers(seen.statuses)),
+        *_counts("burst", BURST_MESSAGES, {"Delivered": BURST_MESSAGES}, events, seen.communication),
+        Check("callbacks one by one, read back", f"{PROBES} of {PROBES}", f"{seen.probes_delivered} of {PROBES}"),
+    ]
+
+
+def _message(due: Due, message: Message | None) -> list[Check]:
+    steps = [
+        event.kind if event.kind == event.provider_status else f"{event.kind} ({event.provider_status})"
+        for event in (message.timeline if message else ())
+    ]
+    return [
+        Check(f"{due.name} ends", due.ends, ends(message)),
+        Check(f"{due.name} timeline", due.timeline, " → ".join(steps) or NOTHING),
+    ]
+
+
+def _counts(
+    name: str, messages: int, fulfilment: Mapping[str, int], events: Mapping[str, int], seen: Communication | None
+) -> list[Check]:
+    """Both counts of a communication, and that of its messages."""
+    got = (seen.messages, seen.fulfilment, seen.events) if seen else (0, {}, {})
+    return [
+        Check(f"{name}: messages", str(messages), str(got[0])),
+        Check(f"{name}: fulfilment states", counts(fulfilment), counts(got[1])),
+        Check(f"{name}: events, each counted once", counts(events), counts(got[2])),
     ]
 
 
 def counts(figures: Mapping[str, int]) -> str:
-    """Counts as people read them, those that are zero left out, states in the order of the API, kinds by name."""
-    names = figures if any(name[:1].isupper() for name in figures) else sorted(figures)
-    return ", ".join(f"{name} {figures[name]}" for name in names if figures[name]) or NOTHING
+    """Counts as people read them; those that are zero are left out."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(figures.items()) if count) or NOTHING
 
 
-def outcome(state: str, fulfilment_state: str | None, error_code: str, error_text: str) -> str:
+def ends(message: Message | None) -> str:
     """How a message ended, in one line."""
-    error = f", error {error_code}: {error_text}" if error_code else ""
-    counted = f"counts as {fulfilment_state}" if fulfilment_state else "counts in no fulfilment state"
-    return f"{state}, {counted}{error}"
+    if message is None:
+        return "not there"
+    error = f"{message.error_code}: {message.error_text}" if message.error_code else ""
+    return outcome(message.state, message.fulfilment_state, error)
 
 
-def outcome_of(answer: Answer) -> str:
-    """The same of what the API says of a message; its problem when it says none."""
-    body = answer.body
-    if answer.status != 200:
-        return f"{answer.status} {answer.detail}"
-    return outcome(body["state"], body["fulfilment_state"], body["error_code"], body["error_text"])
+def _answers(statuses: Sequence[int]) -> str:
+    return ", ".join(f"{status}: {count}" for status, count in sorted(Counter(statuses).items()))
 
 
-def _check_message(due: ExpectedMessage, answer: Answer) -> list[Check]:
-    timeline = [(event["kind"], event["provider_status"]) for event in answer.body.get("timeline", [])]
-    ends = outcome(due.state, due.fulfilment_state, due.error_code, due.error_text)
-    return [
-        Check(f"{due.name} ends", ends, outcome_of(answer)),
-        Check(f"{due.name} timeline", _steps(due.timeline), _steps(timeline)),
-    ]
-
-
-def _steps(timeline: Sequence[tuple[str, str]]) -> str:
-    return " → ".join(kind if kind == word else f"{kind} ({word})" for kind, word in timeline) or NOTHING
-
-
-def _pairs(pairs: Sequence[Mapping[str, str]]) -> str:
-    return ", ".join(f"{pair['name']}={pair['value']}" for pair in pairs) or NOTHING
-
-
-def _keywords(messages: Sequence[tuple[ExpectedMessage, Answer]]) -> str:
-    found = [
-        event["consent"]["word"]
-        for _, answer in messages
-        for event in answer.body.get("timeline", [])
-        if event["consent"]
-    ]
-    return ", ".join(found) or NOTHING
-
-
-def _dead_letters(letters: Sequence[Mapping[str, Any]]) -> str:
+def _letter(letter: DeadLetterSummary) -> str:
     known = "Twilio's conversations"
-    said = [known if known in letter["reason"] else letter["reason"] for letter in letters]
-    states = sorted({letter["state"] for letter in letters})
-    return f"{len(letters)}, {'/'.join(states)}: {'; '.join(said)}" if letters else "0"
-
-
-def _refusal(answer: Answer) -> str:
-    return f"{answer.status} {answer.body.get('code', NOTHING)}"
-
-
-def _ok(answers: Sequence[Answer]) -> int:
-    return sum(answer.status == 200 for answer in answers)
-
-
-def _of(part: int, whole: int) -> str:
-    return f"{part} of {whole}"
+    return f"{letter.state}: {known if known in letter.reason else letter.reason}"

@@ -31,6 +31,25 @@ class Pair(msgspec.Struct, frozen=True):
     value: str
 
 
+class Consent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person said about being contacted. ``by`` says who decided so: ``provider``, or ``keyword`` where Backhaul
+    read it in their text. ``scope`` is the provider's id of what ``scope_kind`` names; None: it named nothing."""
+
+    action: str
+    by: str
+    word: str
+    scope_kind: str | None
+    scope: str | None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What an inbound message answers: a message, by the provider's id, and what was chosen of it."""
+
+    message_id: str
+    payload: str
+    option: str
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One fact that a provider told. Of two with one ``id`` the higher ``revision`` counts. ``data`` is the provider's
     own event: its JSON, a form's fields, or base64, as ``data_format`` says."""
@@ -58,14 +77,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     references: tuple[str, ...]
     vars: tuple[Pair, ...]
     attributes: tuple[Pair, ...]
+    recipient_family: str | None
+    consent: Consent | None
+    reply: Reply | None
     data_format: str
     data: Any
     callback_id: str
     traceparent: str
-
-    def attribute(self, name: str) -> str:
-        """The first attribute of that name; empty where there is none."""
-        return next((pair.value for pair in self.attributes if pair.name == name), "")
 
 
 class Engagement(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,127 @@
+"""How the demo shows what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from statistics import quantiles
+
+from backhaul_client.models import Communication, Event
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backhaul_local.demo_checks import NOTHING, Check, counts, ends
+from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES
+from backhaul_local.demo_story import Account, Delivered, Loaded, Refused
+
+_WIDTH_OF_A_FILE = 130
+_LONG = 24  # What holds and is longer is not said twice.
+_STATE_STYLES = {"Delivered": "green", "Sent": "cyan", "Queued": "cyan"}
+
+
+class Screen:
+    """The demo's output, section by section."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Without ``console`` as wide as the terminal, and wide enough for the tables where there is none."""
+        console = console or Console(highlight=False)
+        self._console = console if console.is_terminal else Console(file=console.file, width=_WIDTH_OF_A_FILE)
+        self._sections = 0
+
+    def say(self, text: str, style: str = "") -> None:
+        self._console.print(Text(text, style=style))
+
+    def section(self, title: str, why: str) -> None:
+        """A heading that says what is shown, and a line that says why."""
+        self._sections += 1
+        self._console.print()
+        self._console.rule(Text(f"{self._sections}  {title}", style="bold"), align="left", style="dim")
+        self.say(why, "dim")
+
+    def cast(self, acme: Account, globex: Account) -> None:
+        hmac, ecdsa = "its HMAC-SHA1 fits the account's auth token", "its ECDSA signature fits the webhook's public key"
+        rows = [
+            (by.tenant.name, by.tenant.queue_path, label, proof, "refused with 403")
+            for by, label, proof in ((acme, "Twilio", hmac), (acme, "SendGrid", ecdsa), (globex, "Twilio", hmac))
+        ]
+        self._table(("tenant", "queue path", "channel", "a callback is authentic when", "otherwise"), rows)
+
+    def messages(self, seen: Delivered, channel: str) -> None:
+        """A timeline for each message of a channel."""
+        for due, message in seen.messages:
+            if due.channel == channel:
+                style = _STATE_STYLES.get(str(message and message.fulfilment_state), "yellow")
+                self._console.print()
+                ending = (ends(message), f"bold {style}")
+                self._console.print(Text.assemble((due.story, "bold"), " — ends ", ending))
+                self.say(f"{due.channel} {due.id}  {message.recipient if message else ''}", "dim")
+                rows = [
+                    (_time(event.occurred_at), event.kind, event.provider_status, _remark(event))
+                    for event in (message.timeline if message else ())
+                ]
+                self._table(("time", "kind", "provider's word", "error or text"), rows)
+
+    def communication(self, seen: Communication | None) -> None:
+        """Both counts side by side: where messages stand, and what happened to them."""
+        if seen is not None:
+            row = [str(count) for count in (*seen.fulfilment.values(), seen.messages)]
+            self._table((*seen.fulfilment, "messages"), [row], justify="right")
+            self.say(f"events: {counts(seen.events)}")
+
+    def dead_letters(self, seen: Delivered) -> None:
+        rows = [(letter.channel, letter.state, letter.reason) for letter in seen.dead_letters]
+        self._table(("channel", "state", "why it could not be read"), rows)
+
+    def refused(self, seen: Refused) -> None:
+        rows = [(one.what, Text(one.got[:3], style="bold yellow"), one.why) for one in seen.attempts]
+        self._table(("what was tried", "answer", "why, in the answer's own words"), rows)
+
+    def load(self, seen: Loaded) -> None:
+        burst = f"callbacks: {BURST_MESSAGES} messages, queued, sent and delivered, and {BURST_DUPLICATES} duplicates"
+        per_second = f"{len(seen.statuses) / seen.seconds:,.0f} a second"
+        answers, readable = quantiles(seen.latencies_s, n=100), quantiles(seen.readable_s, n=2)
+        rows = [
+            (burst, f"{len(seen.statuses):,}"),
+            (f"answered after they were on disk, over {BURST_CONNECTIONS} connections", per_second),
+            ("answer to a POST under this load", f"p50 {_ms(answers[49])}, p99 {_ms(answers[98])}"),
+            ("from the last answer until every count was right", f"{seen.counted_s * 1000:,.0f} ms"),
+            (
+                f"from a POST to its state being readable, {len(seen.readable_s)} one by one",
+                f"p50 {_ms(readable[0])}, slowest {_ms(max(seen.readable_s))}",
+            ),
+        ]
+        self._table(("figure", "seen"), [(name, Text(value, style="bold")) for name, value in rows])
+
+    def checks(self, checks: Sequence[Check]) -> None:
+        rows = []
+        for check in checks:
+            mark, style = ("✓", "green") if check.holds else ("✗", "bold red")
+            got = "the same" if check.holds and len(check.got) > _LONG else check.got
+            rows.append((Text(mark, style=style), check.name, check.expected, Text(got, style=style)))
+        self._table(("", "figure", "expected", "got"), rows)
+
+    def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], justify: str = "left") -> None:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False, padding=(0, 2, 0, 0))
+        for column in columns:
+            table.add_column(column, justify="right" if justify == "right" else "left", overflow="fold")
+        for row in rows:
+            # As texts: what providers and people wrote is no markup of rich.
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        self._console.print(table)
+
+
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03}" if moment else NOTHING
+
+
+def _remark(event: Event) -> str:
+    if event.error_code:
+        return f"{event.error_code}  {event.error_text}"
+    action = event.consent.action.replace("_", " ") if event.consent else ""
+    return f"“{event.text}”" + (f"  understood as {action}" if action else "") if event.text else ""
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
