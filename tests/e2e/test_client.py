@@ -53,7 +53,7 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
     await person.message_with("twilio", "SM0001", 2)
 
     async def dead() -> bool:
-        return bool(await person.rows("dead-letters"))
+        return bool(await person.dead_letters())
 
     await until("the dead letter", dead)
     programs = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -78,7 +78,7 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
     assert "Twilio's conversations" in asynchronous
     assert "api_key=Secret('…')" in team
     assert "globex active ['Twilio']" in team
-    await town.platform.call("DELETE", "/globex")
+    await town.platform.client.delete_tenant("globex")
 
 
 @pytest.fixture

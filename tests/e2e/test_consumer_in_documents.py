@@ -32,7 +32,7 @@ async def test_it_prints_each_event_once_and_again_when_it_is_completed(
         await tenant.message_with("twilio", sid, 1)
 
     async def completed() -> bool:
-        return bool(await tenant.rows("events", error_code="30006"))
+        return bool(await tenant.events(error_code="30006"))
 
     await until("the error is the event's", completed)
     last = new_sid()

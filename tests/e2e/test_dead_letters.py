@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
+import pytest
+from backhaul_client import FailedPreconditionError, NotFoundError
+from backhaul_client.models import Pair
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
+    from backhaul_client.models import DeadLetterSummary, Message
     from simulators.people import Tenant, Town
 
-Json = dict[str, Any]
 
-
-async def _letters(tenant: Tenant, count: int, **filters: Any) -> list[Json]:
-    async def probe() -> list[Json] | None:
-        found = await tenant.rows("dead-letters", **filters)
+async def _letters(tenant: Tenant, count: int) -> list[DeadLetterSummary]:
+    async def probe() -> list[DeadLetterSummary] | None:
+        found = await tenant.dead_letters()
         return found if len(found) >= count else None
 
     return await until(f"{count} dead letters", probe)
@@ -31,17 +34,18 @@ async def test_one_bad_event_is_a_dead_letter_and_the_others_are_stored(town: To
     assert (await tenant.send(post)).status_code == 200
 
     message = await tenant.message_with("sendgrid", good, 2)
-    assert message["state"] == "delivered"
+    assert message.state == "delivered"
     [letter] = await _letters(tenant, 1)
-    assert (letter["channel"], letter["provider"], letter["state"]) == ("sendgrid", "sendgrid", "open")
-    assert "timestamp" in letter["reason"]
+    assert (letter.channel, letter.provider, letter.state) == ("sendgrid", "sendgrid", "open")
+    assert "timestamp" in letter.reason
 
-    whole = await tenant.read(f"/v1/dead-letters/{letter['id']}")
+    whole = await tenant.client.dead_letter(letter.id)
+    assert whole.callback is not None
     # The part that was refused, alone, and the request that brought it, without its credential.
-    assert bad["sg_message_id"] in whole["callback"]["body_text"]
-    assert good not in whole["callback"]["body_text"]
+    assert bad["sg_message_id"] in whole.callback.body_text
+    assert good not in whole.callback.body_text
     assert tenant.ingest_token not in str(whole)
-    assert {"name": "user-agent", "value": "SendGrid Event API"} in whole["callback"]["headers"]
+    assert Pair("user-agent", "SendGrid Event API") in whole.callback.headers
 
 
 async def test_a_replay_that_fails_again_opens_it_again_and_a_discard_closes_it(town: Town) -> None:
@@ -49,60 +53,50 @@ async def test_a_replay_that_fails_again_opens_it_again_and_a_discard_closes_it(
     post = tenant.sendgrid.signed(tenant.address("SendGrid"), b'[{"event": "delivered"')
     assert (await tenant.send(post)).status_code == 200
     [letter] = await _letters(tenant, 1)
-    assert letter["occurrences"] == 1
-    path = f"/v1/dead-letters/{letter['id']}"
+    assert letter.occurrences == 1
+    await tenant.client.replay_dead_letter(letter.id)
 
-    answer = await tenant.post(f"{path}/replay")
-    assert answer.status_code == 200, answer.text
-
-    async def refused_again() -> Json | None:
-        found = await tenant.read(path)
-        return found if found["state"] == "open" and found["occurrences"] == 2 else None
+    async def refused_again() -> bool:
+        found = await tenant.client.dead_letter(letter.id)
+        return found.state == "open" and found.occurrences == 2
 
     await until("the replay to fail as well", refused_again)
-    discarded = await tenant.post(f"{path}/discard")
-    assert (discarded.status_code, discarded.json()["state"]) == (200, "discarded")
-    for verb in ("discard", "replay"):
-        again = await tenant.post(f"{path}/{verb}")
-        assert again.status_code == 409
-        assert again.headers["content-type"] == "application/problem+json"
-    assert [row["id"] for row in await tenant.rows("dead-letters", state="discarded")] == [letter["id"]]
-    assert await tenant.rows("dead-letters", state="open") == []
-    unknown = await tenant.post(f"/v1/dead-letters/{'0' * 32}/replay")
-    assert unknown.status_code == 404
+    assert (await tenant.client.discard_dead_letter(letter.id)).state == "discarded"
+    for change in (tenant.client.discard_dead_letter, tenant.client.replay_dead_letter):
+        with pytest.raises(FailedPreconditionError):
+            await change(letter.id)
+    assert [row.id for row in await tenant.dead_letters(state="discarded")] == [letter.id]
+    assert await tenant.dead_letters(state="open") == []
+    with pytest.raises(NotFoundError):
+        await tenant.client.replay_dead_letter("0" * 32)
 
 
 async def test_a_replay_after_the_cause_is_gone_brings_the_event(town: Town) -> None:
     tenant = await town.platform.register()
     mail, message_id = tenant.sendgrid, new_message_id()
     # The channel takes the message's id from an argument that is too long to be one.
-    channel = f"/{tenant.id}/channels/SendGrid"
-    put = await town.platform.call(
-        "PUT", channel, {"settings": {"message_id_from": ["own_id", "sg_message_id"]}, "verification": "enforce"}
-    )
-    assert put.status_code == 200, put.text
+    too_long = {"message_id_from": ["own_id", "sg_message_id"]}
+    await town.platform.client.put_channel(tenant.id, "SendGrid", settings=too_long)
     event = mail.event(message_id, "delivered", own_id="x" * 600)
     assert (await tenant.send(mail.batch(tenant.address("SendGrid"), [event]))).status_code == 200
     [letter] = await _letters(tenant, 1)
-    assert "own_id" in letter["reason"]
+    assert "own_id" in letter.reason
     assert await tenant.message("sendgrid", message_id) is None
 
-    put = await town.platform.call("PUT", channel, {"settings": {"message_id_from": ["sg_message_id"]}})
-    assert put.status_code == 200, put.text
+    await town.platform.client.put_channel(tenant.id, "SendGrid", settings={"message_id_from": ["sg_message_id"]})
 
     # The other service hears of the change by a message of its own: replay until it has.
-    async def replayed() -> Json | None:
-        answer = await tenant.post(f"/v1/dead-letters/{letter['id']}/replay")
-        assert answer.status_code in (200, 409), answer.text
+    async def replayed() -> Message | None:
+        with suppress(FailedPreconditionError):
+            await tenant.client.replay_dead_letter(letter.id)
         return await tenant.message("sendgrid", message_id)
 
     message = await until("the replayed event", replayed, pause_s=0.2)
-    assert message["state"] == "delivered"
-    assert [row["source"] for row in message["timeline"]] == ["replay"]
+    assert message.state == "delivered"
+    assert [row.source for row in message.timeline] == ["replay"]
 
     async def closed() -> bool:
-        state: str = (await tenant.read(f"/v1/dead-letters/{letter['id']}"))["state"]
-        return state == "replayed"
+        return (await tenant.client.dead_letter(letter.id)).state == "replayed"
 
     await until("the dead letter to stay closed", closed)
 
@@ -113,6 +107,6 @@ async def test_dead_letters_are_paged_without_gaps(town: Town) -> None:
         post = tenant.sendgrid.signed(tenant.address("SendGrid"), b'{"number": %d' % number)
         assert (await tenant.send(post)).status_code == 200
     await _letters(tenant, 9)
-    pages = await tenant.rows("dead-letters", limit=2, channel="SendGrid")
-    assert len({row["id"] for row in pages}) == len(pages) == 9
-    assert await tenant.rows("dead-letters", channel="twilio") == []
+    pages = await tenant.dead_letters(page_size=2, channel="SendGrid")
+    assert len({row.id for row in pages}) == len(pages) == 9
+    assert await tenant.dead_letters(channel="twilio") == []

@@ -34,8 +34,8 @@ async def _belongings(tenant: Tenant) -> Json:
     await tenant.message_with("sendgrid", mail, 1)
 
     async def dead() -> str | None:
-        found = await tenant.rows("dead-letters")
-        return found[0]["id"] if found else None
+        found = await tenant.dead_letters()
+        return found[0].id if found else None
 
     return {
         "sid": sid,
@@ -82,7 +82,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         assert victim.id not in refused.text or victim.id in path
     for path in changes.values():
         assert (await mallory.post(path)).status_code == 404, path
-    assert (await victim.read(f"/v1/dead-letters/{theirs['dead_letter']}"))["state"] == "open"
+    assert (await victim.client.dead_letter(theirs["dead_letter"])).state == "open"
     for path, all_filters in lists.items():
         for filters in all_filters:
             assert (await victim.read(path, **filters))[path[4:].replace("-", "_")], (path, filters)
@@ -99,7 +99,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         assert answer.status_code == 422
         shown = answer.text
         assert not [text for text in hidden if text in shown.replace(victim.id, "", 1) and text != victim.id], name
-    assert {row["message_id"] for row in await mallory.rows("messages")} == {own["sid"], own["mail"]}
+    assert {row.message_id for row in await mallory.messages()} == {own["sid"], own["mail"]}
 
 
 async def test_callbacks_stay_with_the_credentials_tenant_whatever_they_say(town: Town) -> None:
@@ -124,9 +124,9 @@ async def test_callbacks_stay_with_the_credentials_tenant_whatever_they_say(town
     named = mallory.twilio.status(address, sid, "sent", TenantId=victim.id).with_header("X-Tenant-Id", victim.id)
     assert (await mallory.send(named)).status_code == 200
 
-    assert (await mallory.message_with("twilio", sid, 1))["event_count"] == 1
+    assert (await mallory.message_with("twilio", sid, 1)).event_count == 1
     assert await victim.message("twilio", sid) is None
-    assert await victim.rows("events") == []
+    assert await victim.events() == []
 
 
 async def test_one_message_id_at_two_tenants_is_two_messages(town: Town) -> None:
@@ -136,10 +136,10 @@ async def test_one_message_id_at_two_tenants_is_two_messages(town: Town) -> None
         for word in words:
             address = tenant.address("Twilio", communicationId="same")
             assert (await tenant.send(tenant.twilio.status(address, sid, word))).status_code == 200
-    assert (await first.message_with("twilio", sid, 2))["state"] == "delivered"
-    assert (await second.message_with("twilio", sid, 1))["state"] == "sent"
-    assert ((await first.communication("same")) or {})["events"] == {"sent": 1, "delivered": 1}
-    assert ((await second.communication("same")) or {})["events"] == {"sent": 1}
+    assert (await first.message_with("twilio", sid, 2)).state == "delivered"
+    assert (await second.message_with("twilio", sid, 1)).state == "sent"
+    assert (await first.client.communication("same")).events == {"sent": 1, "delivered": 1}
+    assert (await second.client.communication("same")).events == {"sent": 1}
 
 
 @pytest.mark.parametrize("credential", ["api key", "ingest token", "none", "admin token"])

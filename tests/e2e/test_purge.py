@@ -51,7 +51,7 @@ async def _fill(tenant: Tenant) -> tuple[str, str]:
     await tenant.message_with("twilio", sid, 2)
 
     async def dead() -> bool:
-        return bool(await tenant.rows("dead-letters"))
+        return bool(await tenant.dead_letters())
 
     await until("the dead letter", dead)
     return sid, "shared-name"
@@ -97,11 +97,11 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     assert (await town.platform.call("DELETE", f"/{tenant.id}", purge="true")).status_code == 404
 
     heir = await town.platform.register(queue_path=tenant.queue_path.upper())
-    assert await heir.rows("events") == await heir.rows("messages") == await heir.rows("dead-letters") == []
+    assert (await heir.events(), await heir.messages(), await heir.dead_letters()) == ([], [], [])
     assert await heir.message("twilio", sid) is None
     assert await heir.communication(communication) is None
     own_sid, _ = await _fill(heir)
-    assert {row["message_id"] for row in await heir.rows("events")} == {own_sid}
+    assert {row.message_id for row in await heir.events()} == {own_sid}
     assert (await tenant.send(late)).status_code == 401
     assert await _stored(installation, neighbour) == of_the_neighbour
 
@@ -115,12 +115,12 @@ async def test_a_tenant_that_comes_back_under_its_own_id_starts_empty(town: Town
     await town.platform.delete(tenant)
 
     again = await town.platform.register(tenant_id=tenant.id, queue_path=tenant.queue_path)
-    assert await again.rows("events") == []
+    assert await again.events() == []
     event = again.sendgrid.event(message_id, "processed")
     assert (await again.send(again.sendgrid.batch(again.address("SendGrid"), [event]))).status_code == 200
     message = await again.message_with("sendgrid", message_id, 1)
     # The delivery that the purged registration knew of is forgotten.
-    assert (message["state"], message["event_count"]) == ("queued", 1)
+    assert (message.state, message.event_count) == ("queued", 1)
     assert (await tenant.get("/v1/events")).status_code == 401
 
 
@@ -139,8 +139,8 @@ async def test_what_a_tenant_reports_again_right_after_it_came_back_reaches_even
     again = await town.platform.register(tenant_id=tenant.id, queue_path=tenant.queue_path)
     assert (await again.send(again.sendgrid.batch(again.address("SendGrid"), events))).status_code == 200
     message = await again.message_with("sendgrid", message_id, 3)
-    wanted = {row["id"] for row in message["timeline"]}
-    assert not wanted & {row["id"] for row in before["timeline"]}
+    wanted = {row.id for row in message.timeline}
+    assert not wanted & {row.id for row in before.timeline}
 
     async def published() -> bool:
         return wanted <= (await published_events(installation))[again.id].keys()

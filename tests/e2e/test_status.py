@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backhaul_client import AsyncTenantClient
 from backhaul_local.stack import ObjectStoreAccess
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -21,15 +22,14 @@ async def test_without_object_storage_the_state_is_error_and_callbacks_are_proce
     test = await town.http.get(f"{tenant.base_url}/api/test")
     assert (test.status_code, test.json()["status"]) == (200, "ok")
 
-    before = await tenant.read("/api/status", channelLabel="tWiLiO")
-    assert (before["state"], before["channel"], before["provider"]) == ("Error", "Twilio", "twilio")
-    parts = before["parts"]
-    assert {name: part["state"] for name, part in parts.items()} == {
-        "queue": "OK", "store": "OK", "object_storage": "Error", "callbacks": "OK", "verification": "OK",
-    }  # fmt: skip
-    assert parts["object_storage"]["configured"] is False
-    assert parts["callbacks"]["last_seen_at"] is None
-    assert (parts["verification"]["secret_count"], parts["verification"]["refused"]) == (1, 0)
+    before = await tenant.client.channel_status("tWiLiO")
+    assert (before.state, before.channel, before.provider) == ("Error", "Twilio", "twilio")
+    parts = before.parts
+    working = (parts.queue, parts.store, parts.callbacks, parts.verification)
+    assert [part.state for part in working] == ["OK"] * 4
+    assert (parts.object_storage.state, parts.object_storage.configured) == ("Error", False)
+    assert parts.callbacks.last_seen_at is None
+    assert (parts.verification.secret_count, parts.verification.refused) == (1, 0)
 
     sid = new_sid()
     post = tenant.twilio.status(tenant.address("Twilio"), sid, "sent")
@@ -39,10 +39,11 @@ async def test_without_object_storage_the_state_is_error_and_callbacks_are_proce
 
     after = (await tenant.read("/api/status", CHANNELLABEL="twilio"))["parts"]
     assert after["verification"]["refused"] == 1
-    assert after["callbacks"]["last_seen_at"][:10] == message["created_at"][:10]
+    assert message.created_at is not None
+    assert after["callbacks"]["last_seen_at"][:10] == message.created_at.isoformat()[:10]
     # The other channel of the same tenant has seen nothing.
-    other = (await tenant.read("/api/status", channelLabel="SendGrid"))["parts"]
-    assert (other["callbacks"]["last_seen_at"], other["verification"]["refused"]) == (None, 0)
+    other = (await tenant.client.channel_status("SendGrid")).parts
+    assert (other.callbacks.last_seen_at, other.verification.refused) == (None, 0)
 
     missing = await tenant.get("/api/status")
     assert (missing.status_code, missing.json()["errors"][0]["field"]) == (422, "channelLabel")
@@ -80,11 +81,10 @@ async def test_with_object_storage_another_copy_of_the_gateway_says_ok(
     )
     try:
         await second.start_services("gateway")
-        url = f"{second.gateway_url}/api/status"
-        key = {"X-Api-Key": tenant.api_key}
-        state = (await town.http.get(url, params={"channelLabel": "Twilio"}, headers=key)).json()
-        assert state["state"] == "OK", state
-        assert state["parts"]["object_storage"] == {"state": "OK", "detail": None, "configured": True}
+        other = AsyncTenantClient(second.gateway_url, tenant.api_key, http=town.http)
+        state = await other.channel_status("Twilio")
+        assert state.state == "OK", state
+        assert (state.parts.object_storage.state, state.parts.object_storage.configured) == ("OK", True)
 
         # What is changed at one copy holds at the other at once: a tenant, and a channel that loses its secret.
         sid = new_sid()
@@ -92,14 +92,14 @@ async def test_with_object_storage_another_copy_of_the_gateway_says_ok(
         moved = type(post)(post.url.replace(tenant.base_url, second.gateway_url), post.headers, post.body)
         assert (await tenant.send(moved)).status_code == 200
         await tenant.message_with("twilio", sid, 1)
-        await town.platform.call("PUT", f"/{tenant.id}/channels/Twilio", {"secrets": []})
+        await town.platform.client.put_channel(tenant.id, "Twilio", secrets=[])
 
         async def refused() -> bool:
             return (await tenant.send(moved)).status_code == 403
 
         await until("the other copy to hear of the change", refused, within_s=5)
-        state = (await town.http.get(url, params={"channelLabel": "Twilio"}, headers=key)).json()
-        assert (state["state"], state["parts"]["verification"]["state"]) == ("Error", "Error")
+        state = await other.channel_status("Twilio")
+        assert (state.state, state.parts.verification.state) == ("Error", "Error")
     finally:
         await second.stop()
 

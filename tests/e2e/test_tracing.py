@@ -99,7 +99,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             for traceparent, held in published:
                 assert traceparent == f"00-{trace_id}-{publish.span_id}-01"
                 assert {event.traceparent.split("-")[1] for event in held.events} == {trace_id}
-            assert {event["traceparent"].split("-")[1] for event in message["timeline"]} == {trace_id}
+            assert {event.traceparent.split("-")[1] for event in message.timeline} == {trace_id}
 
             line = await _line(stack.member("gateway").log_path, "callback", trace_id)
             assert (line["tenant"], line["channel"], line["status"]) == (tenant.id, "sendgrid", 200)
@@ -137,10 +137,10 @@ async def test_every_callback_keeps_its_own_trace_without_a_collector_too(town: 
 
     for sid, trace_id in traces.items():
         message = await tenant.message_with("twilio", sid, 1)
-        assert message["timeline"][0]["traceparent"].split("-")[1] == trace_id
+        assert message.timeline[0].traceparent.split("-")[1] == trace_id
         await _line(log, "callback", trace_id)
     # A trace that is none is replaced by a fresh one.
-    given = (await tenant.message_with("twilio", untraced, 1))["timeline"][0]["traceparent"].split("-")[1]
+    given = (await tenant.message_with("twilio", untraced, 1)).timeline[0].traceparent.split("-")[1]
     assert len(given) == 32
     assert given not in traces.values()
     await _line(log, "callback", given)

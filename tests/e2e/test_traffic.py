@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backhaul_client.models import Communication, Event, Pair
 from backhaul_testing.posts import Post, over
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import RetryRules, new_sid
@@ -36,21 +38,21 @@ async def test_a_message_goes_through_its_states_whatever_the_order_and_however_
 
     for sid, recipient in ((in_order, "+15005550001"), (mixed, "+15005550009")):
         message = await tenant.message_with("tWILIO", sid, 3)
-        assert (message["state"], message["fulfilment_state"]) == ("delivered", "Delivered")
-        assert (message["recipient"], message["communication_id"]) == (recipient, "spring-offer")
-        assert sorted(event["provider_status"] for event in message["timeline"]) == sorted(words)
-        assert {"name": "color", "value": "blue"} in message["vars"]
-        assert {event["verification"] for event in message["timeline"]} == {"verified"}
-    assert [event["kind"] for event in (await tenant.message_with("twilio", in_order, 3))["timeline"]] == list(words)
+        assert (message.state, message.fulfilment_state) == ("delivered", "Delivered")
+        assert (message.recipient, message.communication_id) == (recipient, "spring-offer")
+        assert sorted(event.provider_status for event in message.timeline) == sorted(words)
+        assert Pair("color", "blue") in message.vars
+        assert {event.verification for event in message.timeline} == {"verified"}
+    assert [event.kind for event in (await tenant.message_with("twilio", in_order, 3)).timeline] == list(words)
 
-    async def settled() -> Json | None:
+    async def settled() -> Communication | None:
         found = await tenant.communication("spring-offer")
-        return found if found is not None and sum(found["events"].values()) == 6 else None
+        return found if found is not None and sum(found.events.values()) == 6 else None
 
     counts = await until("the communication's counts", settled)
-    assert counts["messages"] == 2
-    assert counts["events"] == {"queued": 2, "sent": 2, "delivered": 2}
-    assert counts["fulfilment"] == {
+    assert counts.messages == 2
+    assert counts.events == {"queued": 2, "sent": 2, "delivered": 2}
+    assert counts.fulfilment == {
         "Queued": 0, "Sent": 0, "Delivered": 2, "Undelivered": 0, "Failed": 0, "InvalidNumber": 0,
     }  # fmt: skip
 
@@ -94,30 +96,30 @@ async def test_errors_replies_and_events_of_both_providers_are_told_apart(town: 
     await _send_all(tenant, [post, post])
 
     failed = await tenant.message_with("twilio", landline, 1)
-    assert (failed["state"], failed["fulfilment_state"], failed["error_code"]) == ("failed", "Failed", "30006")
-    assert failed["error_text"]
-    assert (await tenant.message_with("twilio", wrong, 1))["fulfilment_state"] == "InvalidNumber"
+    assert (failed.state, failed.fulfilment_state, failed.error_code) == ("failed", "Failed", "30006")
+    assert failed.error_text
+    assert (await tenant.message_with("twilio", wrong, 1)).fulfilment_state == "InvalidNumber"
     answered = await tenant.message_with("twilio", reply, 1)
-    assert (answered["state"], answered["fulfilment_state"], answered["recipient"]) == (
+    assert (answered.state, answered.fulfilment_state, answered.recipient) == (
         "inbound", None, "+15005550002",
     )  # fmt: skip
-    consent = answered["timeline"][0]["consent"]
-    assert (consent["action"], consent["by"], consent["word"]) == ("opt_out", "keyword", "STOP")
-    assert (await tenant.message_with("twilio", streamed, 1))["state"] == "sent"
+    consent = answered.timeline[0].consent
+    assert consent is not None
+    assert (consent.action, consent.by, consent.word) == ("opt_out", "keyword", "STOP")
     clicked = await tenant.message_with("sendgrid", first, 3)
-    assert (clicked["state"], clicked["fulfilment_state"], clicked["event_count"]) == ("clicked", "Delivered", 3)
+    assert (clicked.state, clicked.fulfilment_state, clicked.event_count) == ("clicked", "Delivered", 3)
     bounced = await tenant.message_with("sendgrid", second, 1)
-    assert (bounced["fulfilment_state"], bounced["error_code"]) == ("Undelivered", "5.1.1")
+    assert (bounced.fulfilment_state, bounced.error_code) == ("Undelivered", "5.1.1")
 
-    async def settled() -> Json | None:
+    async def settled() -> Communication | None:
         found = await tenant.communication("o-1")
-        return found if found is not None and found["messages"] == 5 else None
+        return found if found is not None and found.messages == 5 else None
 
     counts = await until("the counts over both channels", settled)
-    assert counts["fulfilment"] == {
+    assert counts.fulfilment == {
         "Queued": 0, "Sent": 1, "Delivered": 1, "Undelivered": 1, "Failed": 1, "InvalidNumber": 1,
     }  # fmt: skip
-    assert sum(counts["events"].values()) == 7
+    assert sum(counts.events.values()) == 7
 
 
 async def test_filters_give_what_they_name_and_nothing_else(town: Town) -> None:
@@ -142,7 +144,7 @@ async def test_filters_give_what_they_name_and_nothing_else(town: Town) -> None:
     await tenant.message_with("sendgrid", mail, 1)
 
     async def ids(**filters: Any) -> set[str]:
-        return {row["message_id"] for row in await tenant.rows("messages", **filters)}
+        return {row.message_id for row in await tenant.messages(**filters)}
 
     assert await ids() == {*sids, mail}
     assert await ids(channel="SENDGRID") == {mail}
@@ -153,7 +155,7 @@ async def test_filters_give_what_they_name_and_nothing_else(town: Town) -> None:
     assert await ids(error_code="30003", communication="c-1") == {sids[3]}
     assert await ids(state="queued") == set()
 
-    events = await tenant.rows("events")
+    events = await tenant.events()
     assert len(events) == 13
     expected: tuple[tuple[Json, int], ...] = (
         ({"kind": "sent"}, 6),
@@ -165,18 +167,18 @@ async def test_filters_give_what_they_name_and_nothing_else(town: Town) -> None:
         ({"communication": "c-1"}, 6),
     )
     for filters, count in expected:
-        found = await tenant.rows("events", **filters)
+        found = await tenant.events(**filters)
         assert len(found) == count, filters
-        assert {row["id"] for row in found} <= {row["id"] for row in events}
+        assert {row.id for row in found} <= {row.id for row in events}
     # A time span: inclusive at its start, exclusive at its end, and cutting without a gap.
-    times = sorted(row["received_at"] for row in events)
+    times = sorted(_arrival(row) for row in events)
     middle = times[len(times) // 2]
-    early, late = await tenant.rows("events", to=middle), await tenant.rows("events", **{"from": middle})
-    assert all(row["received_at"] < middle for row in early)
-    assert all(row["received_at"] >= middle for row in late)
+    early, late = await tenant.events(to=middle), await tenant.events(from_=middle)
+    assert all(_arrival(row) < middle for row in early)
+    assert all(_arrival(row) >= middle for row in late)
     assert early
     assert late
-    assert {row["id"] for row in early} | {row["id"] for row in late} == {row["id"] for row in events}
+    assert {row.id for row in early} | {row.id for row in late} == {row.id for row in events}
 
     for what, name in (("messages", "state"), ("events", "kind"), ("events", "cursor"), ("events", "from")):
         refused = await tenant.get(f"/v1/{what}", **{name: "nonsense"})
@@ -244,9 +246,9 @@ async def test_a_provider_that_tries_again_is_counted_once(town: Town) -> None:
     address = tenant.address("Twilio", fragment="rc=5&rp=all", communicationId="retried")
     post = tenant.twilio.status(address, sid, "sent")
     # The channel is not there yet, so the first tries are refused; the retries that the fragment asks for arrive.
-    await town.platform.call("PUT", f"/{tenant.id}/channels/Twilio", {"secrets": []})
+    await town.platform.client.put_channel(tenant.id, "Twilio", secrets=[])
     delivering = asyncio.create_task(tenant.twilio.deliver(over(town.http), post, RetryRules.of(address)))
-    await town.platform.call("PUT", f"/{tenant.id}/channels/Twilio", {"secrets": [tenant.twilio.auth_token]})
+    await town.platform.client.put_channel(tenant.id, "Twilio", secrets=[tenant.twilio.auth_token])
     delivery = await delivering
     assert delivery.accepted
     assert (await tenant.twilio.deliver(over(town.http), post)).outcomes == [200]
@@ -257,11 +259,16 @@ async def test_a_provider_that_tries_again_is_counted_once(town: Town) -> None:
     await _send_all(tenant, [tenant.twilio.status(address, last, "sent")])
     await tenant.message_with("twilio", last, 1)
     message = await tenant.message_with("twilio", sid, 1)
-    assert message["event_count"] == 1
+    assert message.event_count == 1
     counts = await tenant.communication("retried")
     assert counts is not None
-    assert counts["events"] == {"sent": 2}
+    assert counts.events == {"sent": 2}
+
+
+def _arrival(event: Event) -> datetime:
+    assert event.received_at is not None
+    return event.received_at
 
 
 async def _count_is(tenant: Tenant, count: int) -> bool:
-    return len(await tenant.rows("events")) >= count
+    return len(await tenant.events()) >= count

@@ -42,8 +42,8 @@ async def test_enforce_refuses_every_forgery_and_stores_nothing_of_it(town: Town
     genuine = new_sid()
     assert (await tenant.send(tenant.twilio.status(tenant.address("Twilio"), genuine, "sent"))).status_code == 200
     await tenant.message_with("twilio", genuine, 1)
-    assert [row["message_id"] for row in await tenant.rows("messages")] == [genuine]
-    assert await tenant.rows("dead-letters") == []
+    assert [row.message_id for row in await tenant.messages()] == [genuine]
+    assert await tenant.dead_letters() == []
 
 
 async def test_observe_accepts_and_marks_every_forgery(town: Town) -> None:
@@ -58,14 +58,14 @@ async def test_observe_accepts_and_marks_every_forgery(town: Town) -> None:
     from backhaul_testing.waiting import until
 
     async def all_there() -> bool:
-        return len(await tenant.rows("events")) == len(forgeries) + 1
+        return len(await tenant.events()) == len(forgeries) + 1
 
     await until("every forged event", all_there)
-    marks = {row["message_id"]: row["verification"] for row in await tenant.rows("events")}
+    marks = {row.message_id: row.verification for row in await tenant.events()}
     assert marks.pop(genuine) == "verified"
     assert set(marks.values()) == {"observed_invalid"}
     refused = {
-        label: (await tenant.read("/api/status", channelLabel=label))["parts"]["verification"]["refused"]
+        label: (await tenant.client.channel_status(label)).parts.verification.refused
         for label in ("Twilio", "SendGrid")
     }
     assert refused == {"Twilio": 3, "SendGrid": 3}
@@ -77,7 +77,7 @@ async def test_off_asks_for_no_signature_and_says_so(town: Town) -> None:
     post = tenant.twilio.status(tenant.address("Twilio"), sid, "sent").without_header("X-Twilio-Signature")
     assert (await tenant.send(post)).status_code == 200
     message = await tenant.message_with("twilio", sid, 1)
-    assert [event["verification"] for event in message["timeline"]] == ["off"]
+    assert [event.verification for event in message.timeline] == ["off"]
 
 
 async def test_twilio_may_sign_the_address_in_any_of_its_spellings(town: Town) -> None:
@@ -103,7 +103,7 @@ async def test_twilio_may_sign_the_address_in_any_of_its_spellings(town: Town) -
     for sid in sids:
         await tenant.message_with("twilio", sid, 1)
     # A key in the address is kept nowhere.
-    assert tenant.api_key not in str(await tenant.rows("events"))
+    assert tenant.api_key not in str(await tenant.events())
 
 
 async def test_what_a_client_says_about_its_own_address_is_not_believed(town: Town) -> None:

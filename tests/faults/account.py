@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 import nats
+from backhaul_client.models import Event
 from backhaul_local.stack import Stack
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from backhaul_testing.waiting import until
 from nats.errors import TimeoutError as NatsTimeoutError
 from simulators.load import Key, Load
 from simulators.people import CREDENTIAL, Tenant
-
-Json = dict[str, Any]
 
 # The words of the load, from the first state of a message to the last: the furthest one stands, whenever it came.
 _ORDER = {
@@ -76,11 +74,11 @@ async def settle(stack: Stack, load: Load, *tenants: Tenant) -> Figures:
         stored = await _check_events(tenant, load)
         messages += await _check_messages(tenant, load, set(stored))
         await _check_communications(tenant, load, set(stored))
-        missing = {row["id"] for row in stored.values()} - published[tenant.id].keys()
+        missing = {row.id for row in stored.values()} - published[tenant.id].keys()
         assert not missing, f"{len(missing)} of {len(stored)} events are not on EVENTS: {sorted(missing)[:5]}"
-        strange = published[tenant.id].keys() - {row["id"] for row in stored.values()}
+        strange = published[tenant.id].keys() - {row.id for row in stored.values()}
         assert not strange, f"{len(strange)} events on EVENTS are not stored: {sorted(strange)[:5]}"
-        assert await tenant.rows("dead-letters") == []
+        assert await tenant.dead_letters() == []
         events += len(stored)
         uncertain += len(stored.keys() - load.answered)
     for service in stack.services:
@@ -113,18 +111,17 @@ async def published_events(stack: Stack) -> dict[str, Counter[str]]:
     return found
 
 
-def _key(row: Json) -> Key:
+def _key(tenant: Tenant, row: Event) -> Key:
     """The provider's own id of a stored event."""
-    if row["channel"] == "sendgrid":
-        return row["tenant"], "sendgrid", row["data"]["sg_event_id"]
-    return row["tenant"], "twilio", f"{row['message_id']}:{row['provider_status']}"
+    if row.channel == "sendgrid":
+        return tenant.id, "sendgrid", row.data["sg_event_id"]
+    return tenant.id, "twilio", f"{row.message_id}:{row.provider_status}"
 
 
-async def _check_events(tenant: Tenant, load: Load) -> dict[Key, Json]:
-    rows = await tenant.rows("events")
-    stored: dict[Key, Json] = {}
-    for row in rows:
-        key = _key({**row, "tenant": tenant.id})
+async def _check_events(tenant: Tenant, load: Load) -> dict[Key, Event]:
+    stored: dict[Key, Event] = {}
+    for row in await tenant.events(page_size=500):
+        key = _key(tenant, row)
         assert key not in stored, f"stored twice: {key}"
         stored[key] = row
     own = {key: fact for key, fact in load.attempted.items() if key[0] == tenant.id}
@@ -134,7 +131,7 @@ async def _check_events(tenant: Tenant, load: Load) -> dict[Key, Json]:
     assert not invented, f"stored and never sent: {sorted(invented)[:5]}"
     for key, row in stored.items():
         fact = own[key]
-        assert (row["kind"], row["message_id"], row["communication_id"], row["error_code"]) == (
+        assert (row.kind, row.message_id, row.communication_id, row.error_code) == (
             _KIND[fact.word], fact.message_id, fact.communication, fact.error,
         ), key  # fmt: skip
     return stored
@@ -157,12 +154,12 @@ def _state(load: Load, channel: str, keys: list[Key]) -> tuple[str, str]:
 
 async def _check_messages(tenant: Tenant, load: Load, stored: set[Key]) -> int:
     groups = _by_message(tenant, load, stored)
-    rows = {(row["channel"], row["message_id"]): row for row in await tenant.rows("messages")}
+    rows = {(row.channel, row.message_id): row for row in await tenant.messages(page_size=500)}
     assert rows.keys() == groups.keys()
     for (channel, message_id), keys in groups.items():
         row = rows[channel, message_id]
         expected = (*_state(load, channel, keys), len(keys))
-        assert (row["state"], row["fulfilment_state"], row["event_count"]) == expected, (channel, message_id)
+        assert (row.state, row.fulfilment_state, row.event_count) == expected, (channel, message_id)
     return len(rows)
 
 
@@ -177,7 +174,7 @@ async def _check_communications(tenant: Tenant, load: Load, stored: set[Key]) ->
     for communication, kinds in events.items():
         counted = await tenant.communication(communication)
         assert counted is not None, communication
-        assert counted["events"] == dict(kinds), communication
-        states = {state: count for state, count in counted["fulfilment"].items() if count}
+        assert counted.events == dict(kinds), communication
+        states = {state: count for state, count in counted.fulfilment.items() if count}
         assert states == dict(fulfilment[communication]), communication
-        assert counted["messages"] == fulfilment[communication].total(), communication
+        assert counted.messages == fulfilment[communication].total(), communication

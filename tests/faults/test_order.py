@@ -64,5 +64,5 @@ async def test_started_in_any_order_all_become_ready(stack_factory: StackFactory
             tenant = await town.platform.register()
             sid = new_sid()
             assert (await tenant.send(tenant.twilio.status(tenant.address("Twilio"), sid, "sent"))).status_code == 200
-            assert (await tenant.message_with("twilio", sid, 1))["state"] == "sent"
+            assert (await tenant.message_with("twilio", sid, 1)).state == "sent"
         assert [stack.member(name).pid for name in order if stack.member(name).running] == pids

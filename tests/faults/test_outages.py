@@ -109,7 +109,7 @@ async def _back(member: Member, how: str) -> None:
 
 async def _all_stored(tenant: Tenant, sids: set[str]) -> None:
     async def probe() -> bool:
-        return sids <= {row["message_id"] for row in await tenant.rows("messages")}
+        return sids <= {row.message_id for row in await tenant.messages()}
 
     await until(f"all {len(sids)} messages that were answered 200", probe, within_s=30, pause_s=0.1)
 
@@ -156,7 +156,7 @@ async def test_nats_is_away_for_a_while(own_stack: Callable[..., Any], how: str,
         await _becomes_ready(stack, within_s=10)
         await drained(stack)
         await _all_stored(tenant, before.sids(200) | after.sids(200))
-        stored = [row["message_id"] for row in await tenant.rows("events")]
+        stored = [row.message_id for row in await tenant.events()]
         assert len(set(stored)) == len(stored)
         refused = outage.sids(503)
         if how == "killed":
@@ -199,7 +199,7 @@ async def test_mongod_is_away_for_a_while(stack_factory: StackFactory, how: str)
         await until("the metric", partial(_reachable, stack, 1), within_s=15)
         await drained(stack)
         await _all_stored(tenant, posting.sids(200))
-        stored = [row["message_id"] for row in await tenant.rows("events")]
+        stored = [row.message_id for row in await tenant.events()]
         assert sorted(stored) == sorted(posting.answers)
         # An outage is expected: no error, no traceback, and each thing that it interrupts is said once with its reason.
         for service in stack.services:

@@ -60,13 +60,6 @@ class Scene:
             names = set(await database.list_collection_names()) - {"tenants", "meta"}
             return {name: await database[name].find({}).sort("_id").to_list() for name in sorted(names)}
 
-    async def registration(self, tenant: Tenant) -> str:
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.stack.mongo_uri)
-        async with client:
-            found = await client[self.stack.mongo_database]["tenants"].find_one({"_id": tenant.id})
-        assert found is not None
-        return str(found["registration"])
-
     async def in_streams(self, tenant: Tenant) -> dict[str, set[str]]:
         """Whose registrations are under the tenant's queue path, by stream."""
         connection = await nats.connect(self.stack.nats_url)
@@ -170,7 +163,7 @@ async def test_a_normalizer_that_slept_changes_nothing(scene: Any, stopped: str)
     # Longer than it takes to delete the tenant, were that not waited for.
     async with scene(lifetime_s=8 if stopped == "before its commit" else 1) as it:
         tenant = await it.town.platform.register()
-        old = await it.registration(tenant)
+        old = tenant.registration
         sid = new_sid()
         if stopped == "before its transaction":
             it.proxy.hold("command", starts_for(tenant))
@@ -201,7 +194,7 @@ async def test_a_normalizer_that_slept_changes_nothing(scene: Any, stopped: str)
         assert kept == ({old} if stopped == "after its commit" else set())
 
         heir = await it.replaced(tenant, sid)
-        new = await it.registration(heir)
+        new = heir.registration
         assert new != old
         before = await it.stored()
         assert {row["registration"] for rows in before.values() for row in rows} == {new}
@@ -216,7 +209,7 @@ async def test_a_normalizer_that_slept_changes_nothing(scene: Any, stopped: str)
         assert await it.stored() == before
         assert await it.in_streams(heir) == {"CALLBACKS": {new}, "EVENTS": {new}}
         message = await heir.message_with("twilio", sid, 1)
-        assert (message["state"], message["event_count"]) == ("queued", 1)
+        assert (message.state, message.event_count) == ("queued", 1)
         # It works on, for the new registration too.
         await it.stack.kill("normalizer")
         again = new_sid()
@@ -240,7 +233,7 @@ async def test_a_gateway_that_slept_brings_nothing_back(
         ):
             it = Scene(stack, town, proxy)
             tenant = await town.platform.register()
-            old = await it.registration(tenant)
+            old = tenant.registration
             there = replace(tenant, base_url=f"http://127.0.0.1:{stack.port(SLEEPER, 'http')}")
             sid = new_sid()
             # It knows the tenant, and has connections that are open.
@@ -253,7 +246,7 @@ async def test_a_gateway_that_slept_brings_nothing_back(
                 for _ in range(8)
             ]
             heir = await it.replaced(tenant, sid)
-            new = await it.registration(heir)
+            new = heir.registration
             before = await it.stored()
             assert await it.in_streams(heir) == {"CALLBACKS": {new}, "EVENTS": {new}}
             stack.member(SLEEPER).resume()
@@ -266,4 +259,4 @@ async def test_a_gateway_that_slept_brings_nothing_back(
             assert await it.stored() == before
             assert (await it.in_streams(heir))["EVENTS"] == {new}
             message = await heir.message_with("twilio", sid, 1)
-            assert (message["state"], message["event_count"]) == ("queued", 1)
+            assert (message.state, message.event_count) == ("queued", 1)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-from urllib.parse import quote, urlencode
+from typing import Any, Literal, Self
+from urllib.parse import urlencode
 
 import httpx
+from backhaul_client import AsyncAdminClient, AsyncTenantClient, LimitsIn, NotFoundError
+from backhaul_client.models import Communication, DeadLetterSummary, Event, Message, MessageSummary
 from backhaul_testing.posts import Post, send
 from backhaul_testing.sendgrid import SendGridSimulator
 from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.waiting import until
 
 Json = dict[str, Any]
-LARGEST_PAGE = 500
 
 CREDENTIAL = re.compile(r"\bbh[ki]_[0-9a-f]{12}_[0-9a-f]{16,}")
 """The form of API keys and ingest tokens, whose first half is public; the whole of one may stand in no log."""
@@ -29,11 +29,17 @@ class Tenant:
     http: httpx.AsyncClient
     base_url: str
     id: str
+    registration: str
     queue_path: str
     api_key: str
     ingest_token: str
     twilio: TwilioSimulator
     sendgrid: SendGridSimulator
+
+    @property
+    def client(self) -> AsyncTenantClient:
+        """The API, typed."""
+        return AsyncTenantClient(self.base_url, self.api_key, http=self.http)
 
     def address(self, channel: str, *, fragment: str = "", **custom: str) -> str:
         """The callback URL that this tenant gives to a provider: by its ingest token, with custom parameters."""
@@ -45,11 +51,11 @@ class Tenant:
         return await send(self.http, post)
 
     async def get(self, path: str, **params: Any) -> httpx.Response:
-        """GET with the API key."""
+        """GET with the API key, whatever is answered."""
         return await self.http.get(self.base_url + path, params=params, headers={"X-Api-Key": self.api_key})
 
     async def post(self, path: str, **params: Any) -> httpx.Response:
-        """POST without a body, with the API key."""
+        """POST without a body, with the API key, whatever is answered."""
         return await self.http.post(self.base_url + path, params=params, headers={"X-Api-Key": self.api_key})
 
     async def read(self, path: str, **params: Any) -> Json:
@@ -59,55 +65,53 @@ class Tenant:
         body: Json = answer.json()
         return body
 
-    async def rows(self, what: str, *, limit: int = LARGEST_PAGE, **params: Any) -> list[Json]:
-        """All rows of ``events``, ``messages`` or ``dead-letters``, page by page."""
-        found: list[Json] = []
-        cursor = ""
-        while True:
-            page = await self.read(f"/v1/{what}", limit=limit, cursor=cursor, **params)
-            found += page[what.replace("-", "_")]
-            cursor = page["next_cursor"]
-            if not cursor:
-                return found
+    async def events(self, **filters: Any) -> list[Event]:
+        """All events, those that the client's filters let through."""
+        return [event async for event in self.client.events(**filters)]
 
-    async def message(self, channel: str, message_id: str) -> Json | None:
+    async def messages(self, **filters: Any) -> list[MessageSummary]:
+        """All messages, likewise."""
+        return [message async for message in self.client.messages(**filters)]
+
+    async def dead_letters(self, **filters: Any) -> list[DeadLetterSummary]:
+        """All dead letters, likewise."""
+        return [letter async for letter in self.client.dead_letters(**filters)]
+
+    async def message(self, channel: str, message_id: str) -> Message | None:
         """A message with its timeline; None while nothing has named it."""
-        answer = await self.get(f"/v1/messages/{quote(channel, safe='')}/{quote(message_id, safe='')}")
-        if answer.status_code == 404:
+        try:
+            return await self.client.message(channel, message_id)
+        except NotFoundError:
             return None
-        assert answer.status_code == 200, answer.text
-        body: Json = answer.json()
-        return body
 
-    async def message_with(self, channel: str, message_id: str, events: int, *, within_s: float = 15.0) -> Json:
+    async def message_with(self, channel: str, message_id: str, events: int, *, within_s: float = 15.0) -> Message:
         """A message as soon as it has ``events`` events."""
 
-        async def probe() -> Json | None:
+        async def probe() -> Message | None:
             message = await self.message(channel, message_id)
-            return message if message is not None and message["event_count"] >= events else None
+            return message if message is not None and message.event_count >= events else None
 
         return await until(f"{events} events of {channel} message {message_id}", probe, within_s=within_s)
 
-    async def communication(self, communication_id: str) -> Json | None:
+    async def communication(self, communication_id: str) -> Communication | None:
         """A communication's counts; None while nothing has named it."""
-        answer = await self.get(f"/v1/communications/{quote(communication_id, safe='')}")
-        if answer.status_code == 404:
+        try:
+            return await self.client.communication(communication_id)
+        except NotFoundError:
             return None
-        assert answer.status_code == 200, answer.text
-        body: Json = answer.json()
-        return body
 
 
 class PlatformTeam:
-    """Whoever holds the admin token of an installation."""
+    """Whoever holds the admin token of an installation. ``client`` is the API, typed."""
 
     def __init__(self, http: httpx.AsyncClient, base_url: str, admin_token: str) -> None:
         self._http = http
         self.base_url = base_url
+        self.client = AsyncAdminClient(base_url, admin_token, http=http)
         self._headers = {"Authorization": f"Bearer {admin_token}"}
 
     async def call(self, method: str, path: str, body: Json | None = None, **params: Any) -> httpx.Response:
-        """One call under ``/admin/v1/tenants``."""
+        """One call under ``/admin/v1/tenants``, whatever is answered."""
         return await self._http.request(
             method, f"{self.base_url}/admin/v1/tenants{path}", json=body, params=params, headers=self._headers
         )
@@ -117,45 +121,44 @@ class PlatformTeam:
         *,
         tenant_id: str | None = None,
         queue_path: str | None = None,
-        verification: str = "enforce",
-        limits: Mapping[str, Any] | None = None,
+        verification: Literal["enforce", "observe", "off"] = "enforce",
+        limits: LimitsIn | None = None,
     ) -> Tenant:
         """A tenant with a Twilio and a SendGrid channel, whose secrets are those of its own simulators."""
         unique = secrets.token_hex(4)
-        wanted: Json = {
-            "id": tenant_id or f"tenant-{unique}",
-            "name": f"Tenant {unique}",
-            "queue_path": queue_path or f"Path-{unique}",
-        }
-        if limits is not None:
-            wanted["limits"] = dict(limits)
-        answer = await self.call("POST", "", wanted)
-        assert answer.status_code == 201, answer.text
-        created = answer.json()
+        made = await self.client.create_tenant(
+            tenant_id or f"tenant-{unique}",
+            name=f"Tenant {unique}",
+            queue_path=queue_path or f"Path-{unique}",
+            limits=limits,
+        )
         tenant = Tenant(
             http=self._http,
             base_url=self.base_url,
-            id=created["id"],
-            queue_path=created["queue_path"],
-            api_key=created["api_key"],
-            ingest_token=created["ingest_token"],
+            id=made.id,
+            registration=made.registration,
+            queue_path=made.queue_path,
+            api_key=made.api_key,
+            ingest_token=made.ingest_token,
             twilio=TwilioSimulator(),
             sendgrid=SendGridSimulator(),
         )
         for label, secret in (("Twilio", tenant.twilio.auth_token), ("SendGrid", tenant.sendgrid.public_key)):
-            body = {"secrets": [secret], "verification": verification}
-            answer = await self.call("PUT", f"/{tenant.id}/channels/{label}", body)
-            assert answer.status_code == 201, answer.text
+            await self.client.put_channel(tenant.id, label, secrets=[secret], verification=verification)
         return tenant
 
     async def delete(self, tenant: Tenant, *, within_s: float = 30.0) -> None:
         """Delete a tenant with all its data; returns when it is gone, and its id and queue path are free."""
-        answer = await self.call("DELETE", f"/{tenant.id}", purge="true")
-        assert answer.status_code == 202, answer.text
-        assert answer.json()["status"] == "deleting"
+        left = await self.client.delete_tenant(tenant.id, purge=True)
+        assert left is not None
+        assert left.status == "deleting"
 
         async def gone() -> bool:
-            return (await self.call("GET", f"/{tenant.id}")).status_code == 404
+            try:
+                await self.client.tenant(tenant.id)
+            except NotFoundError:
+                return True
+            return False
 
         await until(f"the end of {tenant.id}", gone, within_s=within_s)
 
