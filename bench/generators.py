@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from traffic import Request
+from backhaul_testing.posts import Post
+from backhaul_testing.wire import encoded
 
 _HERE = Path(__file__).parent
 CONNECTIONS = 64
@@ -109,11 +110,9 @@ def best_generator() -> Generator:
     return Wrk(program) if program is not None else RawSockets()
 
 
-def raw_request(request: Request, host: str, api_key: str) -> bytes:
-    """``request`` as bytes on the wire."""
-    headers = [*request.headers, ("X-Api-Key", api_key), ("Content-Length", str(len(request.body)))]
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"POST {request.target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode("latin-1") + request.body
+def raw_request(post: Post, api_key: str) -> bytes:
+    """``post`` as bytes on the wire, by the tenant of ``api_key``."""
+    return encoded(post.with_header("X-Api-Key", api_key))
 
 
 def write_requests(file: Path, requests: Iterable[bytes]) -> Path:
@@ -122,9 +121,9 @@ def write_requests(file: Path, requests: Iterable[bytes]) -> Path:
     return file
 
 
-def write_for(file: Path, requests: Sequence[Request], host: str, api_key: str) -> Path:
-    """Write one tenant's ``requests``; returns ``file``."""
-    return write_requests(file, (raw_request(one, host, api_key) for one in requests))
+def write_for(file: Path, posts: Sequence[Post], api_key: str) -> Path:
+    """Write one tenant's ``posts``; returns ``file``."""
+    return write_requests(file, (raw_request(one, api_key) for one in posts))
 
 
 async def _output(*command: str) -> str:

@@ -17,13 +17,13 @@ from backhaul_common.names import (
     META_COLLECTION,
     TENANTS_COLLECTION,
 )
+from backhaul_testing.posts import Post
 from generators import RawSockets, raw_request, write_requests
 from installation import PROCESSED, Document, Drained, Installation
 from normalizing import backlog
 from pymongo import IndexModel, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from report import Report
-from traffic import Request
 
 MANY = 1000
 _AIM = "≤ 1.3"
@@ -71,7 +71,7 @@ async def _tenants(site: Installation, report: Report, *, rounds: int, callbacks
             keys = list((await site.clone(_TEMPLATE, of)).values())
             await site.database[TENANTS_COLLECTION].delete_one({"_id": _TEMPLATE})
             # The callbacks of one message belong to one tenant, those that follow each other to different ones.
-            raw = (raw_request(one, site.host, keys[n // 3 % count]) for n, one in _by_status(requests))
+            raw = (raw_request(one, keys[n // 3 % count]) for n, one in _by_status(requests))
             file = write_requests(site.folder / "growth.requests", raw)
             measured[count].append(await _grown(site, file, callbacks))
     ones, many = measured[1], measured[MANY]
@@ -94,9 +94,9 @@ async def _tenants(site: Installation, report: Report, *, rounds: int, callbacks
     return parts
 
 
-def _by_status(requests: Sequence[Request]) -> list[tuple[int, Request]]:
+def _by_status(posts: Sequence[Post]) -> list[tuple[int, Post]]:
     """Every message's first callback, then every message's second, then the third, each with its number."""
-    numbered = list(enumerate(requests))
+    numbered = list(enumerate(posts))
     return [one for first in range(3) for one in numbered[first::3]]
 
 

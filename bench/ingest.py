@@ -19,7 +19,7 @@ async def measure_twilio(
     await site.ensure("gateway", "plain_route", "bare_route")
     await site.stop("normalizer")
     key = await site.register("ingest-twilio")
-    file = write_for(site.folder / "twilio.requests", site.traffic.twilio(3000), site.host, key)
+    file = write_for(site.folder / "twilio.requests", site.traffic.twilio(3000), key)
     ports = {"plain_route": site.plain_route_port, "bare_route": site.bare_route_port}
     for port in (site.gateway_port, *ports.values()):
         await generator.run(file, port, 1)  # Connections, verifiers and memory are there from here on.
@@ -69,7 +69,7 @@ async def measure_sendgrid(
     await site.ensure("gateway")
     await site.stop("normalizer")
     key = await site.register("ingest-sendgrid")
-    file = write_for(site.folder / "sendgrid.requests", site.traffic.sendgrid(100), site.host, key)
+    file = write_for(site.folder / "sendgrid.requests", site.traffic.sendgrid(100), key)
     await generator.run(file, site.gateway_port, 1)
     measured = []
     for _ in range(rounds):

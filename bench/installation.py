@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import httpx
 import nats
+from backhaul_client import AsyncAdminClient, LimitsIn
 from backhaul_common.ids import new_registration
 from backhaul_common.names import (
     CALLBACKS_STREAM,
@@ -38,7 +39,7 @@ from nats.js.errors import NotFoundError
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from traffic import AUTH_TOKEN, Traffic
+from traffic import Traffic
 
 Document = dict[str, Any]
 
@@ -63,7 +64,7 @@ EMPTY_ROUTES = [
     )
     for kind, port in ((PLAIN, 8098), (BARE, 8099))
 ]
-_LIMITS = {"requests_per_second": 1_000_000, "burst": 10_000_000}
+_LIMITS: LimitsIn = {"requests_per_second": 1_000_000, "burst": 10_000_000}
 _IN_FLIGHT = 64
 _PATIENCE_S = 90.0
 
@@ -125,23 +126,16 @@ class Installation:
 
     async def register(self, tenant: str) -> str:
         """Register ``tenant`` with both channels and no limit that matters; its API key."""
-        admin = {"Authorization": f"Bearer {self.stack.admin_token}"}
-        secrets = {"Twilio": AUTH_TOKEN, "SendGrid": self.traffic.sendgrid_public_key}
-        async with httpx.AsyncClient(base_url=self.stack.gateway_url, headers=admin, timeout=10) as client:
-            body = {"id": tenant, "name": tenant, "queue_path": tenant, "limits": _LIMITS}
-            answer = await client.post("/admin/v1/tenants", json=body)
-            answer.raise_for_status()
-            key: str = answer.json()["api_key"]
-            for label, secret in secrets.items():
-                path = f"/admin/v1/tenants/{tenant}/channels/{label}"
-                (await client.put(path, json={"secrets": [secret]})).raise_for_status()
-        return key
+        async with AsyncAdminClient(self.stack.gateway_url, self.stack.admin_token) as platform:
+            made = await platform.create_tenant(tenant, name=tenant, queue_path=tenant, limits=_LIMITS)
+            for label, secret in self.traffic.secrets.items():
+                await platform.put_channel(tenant, label, secrets=[secret])
+        return made.api_key
 
     async def registration(self, tenant: str) -> str:
         """The registration of ``tenant``, which stands in its callbacks."""
-        found = await self.database[TENANTS_COLLECTION].find_one({"_id": tenant})
-        assert found is not None
-        return str(found["registration"])
+        async with AsyncAdminClient(self.stack.gateway_url, self.stack.admin_token) as platform:
+            return (await platform.tenant(tenant)).registration
 
     async def clone(self, template: str, names: Sequence[str]) -> dict[str, str]:
         """Copy the tenant ``template`` under ``names``; their API keys. Services read it when they start."""

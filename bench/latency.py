@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from backhaul_common.ids import derived_id
 from backhaul_common.names import EVENTS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_testing.wire import Answer, Connection
 from generators import LoadError, RawSockets, raw_request, write_for
 from installation import Installation
 from pymongo.read_concern import ReadConcern
@@ -57,7 +58,7 @@ async def measure_memory(site: Installation, report: Report) -> None:
 
 async def _sustained(site: Installation, key: str, count: int) -> float:
     """Callbacks a second through the whole of it."""
-    file = write_for(site.folder / "end-to-end.requests", site.traffic.twilio(count), site.host, key)
+    file = write_for(site.folder / "end-to-end.requests", site.traffic.twilio(count), key)
     before = await site.database[EVENTS_COLLECTION].estimated_document_count()
     began = time.perf_counter()
     await RawSockets().once(file, site.gateway_port)
@@ -67,7 +68,7 @@ async def _sustained(site: Installation, key: str, count: int) -> float:
 
 async def _round(site: Installation, key: str, rate: float, seconds: float) -> list[float]:
     """Milliseconds that each probe of one round took."""
-    load = write_for(site.folder / "background.requests", site.traffic.twilio(int(rate * seconds)), site.host, key)
+    load = write_for(site.folder / "background.requests", site.traffic.twilio(int(rate * seconds)), key)
     before = await site.database[EVENTS_COLLECTION].estimated_document_count()
     probes = _Probes(site, key, int(seconds / _PROBE_EVERY_S))
     async with asyncio.timeout(seconds + 2 * _PATIENCE_S), asyncio.TaskGroup() as group:
@@ -87,13 +88,13 @@ class _Probes:
         self._site = site
         self._key = key
         self._requests = site.traffic.twilio(count * 3)[::3]  # Each message's first status: queued.
-        self._connections: asyncio.Queue[_Connection] = asyncio.Queue()
+        self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self._wanted: dict[str, asyncio.Event] = {}
         self._messages = site.database.get_collection(MESSAGES_COLLECTION, read_concern=ReadConcern("majority"))
 
     async def run(self) -> list[float]:
         """Milliseconds of each."""
-        connections = [await _Connection.open(self._site.gateway_port) for _ in range(16)]
+        connections = [await Connection.open("127.0.0.1", self._site.gateway_port) for _ in range(16)]
         for connection in connections:
             self._connections.put_nowait(connection)
         looking = asyncio.create_task(self._look())
@@ -104,7 +105,7 @@ class _Probes:
                 tasks = []
                 for n, request in enumerate(self._requests):
                     await asyncio.sleep(began + n * _PROBE_EVERY_S - loop.time())
-                    tasks.append(group.create_task(self._probe(raw_request(request, self._site.host, self._key))))
+                    tasks.append(group.create_task(self._probe(raw_request(request, self._key))))
             return [task.result() for task in tasks]
         finally:
             looking.cancel()
@@ -117,20 +118,20 @@ class _Probes:
         sid = parse_qs(request.rpartition(b"\r\n\r\n")[2].decode())["MessageSid"][0]
         key = derived_id(_TENANT, _CHANNEL, sid)
         shown = self._wanted[key] = asyncio.Event()
-        status, body = await self._ask(request)
-        if status != 200:
-            raise LoadError(f"A probe was answered with {status}: {body!r}")
+        answer = await self._ask(request)
+        if answer.status != 200:
+            raise LoadError(f"A probe was answered with {answer.status}: {answer.body!r}")
         async with asyncio.timeout(_PATIENCE_S):
             await shown.wait()
             while True:
-                status, body = await self._ask(
+                answer = await self._ask(
                     f"GET /v1/messages/{_CHANNEL}/{sid} HTTP/1.1\r\nHost: {self._site.host}\r\n"
                     f"X-Api-Key: {self._key}\r\n\r\n".encode()
                 )
-                if status == 200 and json.loads(body)["state"] == "queued":
+                if answer.status == 200 and json.loads(answer.body)["state"] == "queued":
                     return (time.perf_counter() - began) * 1000
-                if status != 404:
-                    raise LoadError(f"The message of a probe is {status}: {body!r}")
+                if answer.status != 404:
+                    raise LoadError(f"The message of a probe is {answer.status}: {answer.body!r}")
 
     async def _look(self) -> None:
         while True:
@@ -139,34 +140,12 @@ class _Probes:
                     self._wanted.pop(row["_id"]).set()
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _ask(self, request: bytes) -> tuple[int, bytes]:
+    async def _ask(self, request: bytes) -> Answer:
         connection = await self._connections.get()
         try:
             return await connection.ask(request)
         finally:
             self._connections.put_nowait(connection)
-
-
-class _Connection:
-    """A kept-open HTTP connection that costs next to nothing: this process shares the cores with what it measures."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, port: int) -> _Connection:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body."""
-        self._writer.write(request)
-        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-        return int(head[9:12]), await self._reader.readexactly(int(length or 0))
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 def _percentile(values: list[float], percent: int) -> float:

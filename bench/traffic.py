@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
-import json
 import random
 import time
-from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from backhaul_common.ids import new_callback_id
 from backhaul_common.tracing import new_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from backhaul_testing.posts import Post
+from backhaul_testing.sendgrid import Event, SendGridSimulator
+from backhaul_testing.twilio import TwilioSimulator
 
-AUTH_TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105  # a made-up token of Twilio's form
 STATUSES = ("queued", "sent", "delivered")
 SENDGRID_EVENTS = ("processed", "delivered", "open")
 EVENTS_A_POST = 75
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prepared callback: the target (path and query), headers, and body."""
-
-    target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
 
 
 class Traffic:
@@ -40,13 +25,10 @@ class Traffic:
     def __init__(self, base_url: str, *, seed: int = 1) -> None:
         self._base_url = base_url
         self._random = random.Random(seed)  # noqa: S311  # repeatable test data, no secret
-        self._key = ec.generate_private_key(ec.SECP256R1())
-
-    @property
-    def sendgrid_public_key(self) -> str:
-        """The verification key as SendGrid shows it."""
-        der = self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return base64.b64encode(der).decode()
+        self._twilio = TwilioSimulator("0123456789abcdef0123456789abcdef")  # A made-up token of Twilio's form.
+        self._sendgrid = SendGridSimulator()
+        self.secrets = {"Twilio": self._twilio.auth_token, "SendGrid": self._sendgrid.public_key}
+        """What a channel needs to verify these callbacks, by its label."""
 
     def twilio_body(self, sid: str, status: str) -> dict[str, str]:
         """The form of a status callback."""
@@ -69,33 +51,19 @@ class Traffic:
             "To": person,
         }
 
-    def twilio(self, count: int, *, communications: int = 10) -> list[Request]:
+    def twilio(self, count: int, *, communications: int = 10) -> list[Post]:
         """``count`` status callbacks: three for each message, of a few communications."""
         out = []
         for n in range(count):
             if n % len(STATUSES) == 0:
                 sid = "SM" + self._random.randbytes(16).hex()
-            target = f"/api/postevents?channelLabel=Twilio&communicationId=offer-{n % communications}"
-            form = self.twilio_body(sid, STATUSES[n % len(STATUSES)])
-            signed = self._base_url + target + "".join(key + form[key] for key in sorted(form))
-            signature = base64.b64encode(hmac.new(AUTH_TOKEN.encode(), signed.encode(), hashlib.sha1).digest()).decode()
-            out.append(
-                Request(
-                    target,
-                    (
-                        ("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"),
-                        ("X-Twilio-Signature", signature),
-                        ("User-Agent", "TwilioProxy/1.1"),
-                        ("I-Twilio-Idempotency-Token", self._random.randbytes(16).hex()),
-                    ),
-                    urlencode(form).encode(),
-                )
-            )
+            address = f"{self._base_url}/api/postevents?channelLabel=Twilio&communicationId=offer-{n % communications}"
+            out.append(self._twilio.form(address, self.twilio_body(sid, STATUSES[n % len(STATUSES)])))
         return out
 
-    def sendgrid_events(self, count: int, *, communications: int = 10) -> list[dict[str, object]]:
+    def sendgrid_events(self, count: int, *, communications: int = 10) -> list[Event]:
         """``count`` events: three for each message."""
-        out: list[dict[str, object]] = []
+        out: list[Event] = []
         for n in range(count):
             if n % len(SENDGRID_EVENTS) == 0:
                 message = self._random.randbytes(11).hex()
@@ -115,29 +83,13 @@ class Traffic:
             )
         return out
 
-    def sendgrid(self, count: int) -> list[Request]:
+    def sendgrid(self, count: int) -> list[Post]:
         """``count`` posts of EVENTS_A_POST events each."""
-        out = []
-        for _ in range(count):
-            body = json.dumps(self.sendgrid_events(EVENTS_A_POST), separators=(",", ":")).encode()
-            timestamp = str(int(time.time()))
-            signature = self._key.sign(timestamp.encode() + body, ec.ECDSA(hashes.SHA256()))
-            out.append(
-                Request(
-                    "/api/postevents?channelLabel=SendGrid",
-                    (
-                        ("Content-Type", "application/json"),
-                        ("X-Twilio-Email-Event-Webhook-Signature", base64.b64encode(signature).decode()),
-                        ("X-Twilio-Email-Event-Webhook-Timestamp", timestamp),
-                        ("User-Agent", "SendGrid Event API"),
-                    ),
-                    body,
-                )
-            )
-        return out
+        address = f"{self._base_url}/api/postevents?channelLabel=SendGrid"
+        return [self._sendgrid.batch(address, self.sendgrid_events(EVENTS_A_POST)) for _ in range(count)]
 
-    def stored(self, tenant: str, registration: str, channel: str, requests: list[Request], group: int) -> list[bytes]:
-        """``requests`` as the gateway stores them, ``group`` callbacks to a message."""
+    def stored(self, tenant: str, registration: str, channel: str, posts: list[Post], group: int) -> list[bytes]:
+        """``posts`` as the gateway stores them, ``group`` callbacks to a message."""
         callbacks = [
             Callback(
                 id=new_callback_id(),
@@ -146,15 +98,15 @@ class Traffic:
                 channel=channel,
                 provider=channel,
                 method="POST",
-                url=self._base_url + request.target,
-                headers="".join(f"{name.lower()}: {value}\r\n" for name, value in request.headers).encode("latin-1"),
-                body=request.body,
+                url=post.url,
+                headers="".join(f"{name.lower()}: {value}\r\n" for name, value in post.headers).encode("latin-1"),
+                body=post.body,
                 received_at_us=time.time_ns() // 1000,
                 source=callback_pb2.SOURCE_CALLBACK,
                 verification=callback_pb2.VERIFICATION_VERIFIED,
                 traceparent=new_traceparent(),
             )
-            for request in requests
+            for post in posts
         ]
         return [
             CallbackBatch(callbacks=callbacks[at : at + group]).SerializeToString()
