@@ -17,8 +17,8 @@ from backhaul_local.object_store import ObjectStoreServer
 from backhaul_local.pytest_plugin import StackFactory
 from backhaul_local.stack import Stack, without_credentials
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_VERIFIED, Callback, CallbackBatch
-from backhaul_proto.normalizer.v1.normalizer_pb2 import PurgeTenantRequest
-from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.tenantdata.v1.tenantdata_pb2 import PurgeTenantRequest
+from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -128,7 +128,7 @@ async def _grpc_wants_a_certificate(stack: Stack) -> None:
     ):
         async with channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await NormalizerServiceStub(channel).PurgeTenant(PurgeTenantRequest(tenant_id="acme"), timeout=5)
+                await TenantDataServiceStub(channel).PurgeTenant(PurgeTenantRequest(tenant_id="acme"), timeout=5)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

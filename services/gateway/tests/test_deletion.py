@@ -13,8 +13,8 @@ from backhaul_common import mongo
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
-from backhaul_gateway.admin.normalizer import NormalizerData
 from backhaul_gateway.admin.store import MongoTenantStore
+from backhaul_gateway.admin.tenantdata import ServicesData
 from backhaul_gateway.admin.updates import utc_now
 from backhaul_gateway.broker import Broker
 from backhaul_local.nats_server import NatsServer
@@ -28,17 +28,17 @@ ACME = f"{TENANTS}/acme"
 
 @pytest.fixture
 def purged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A normalizer that has nothing; the registrations that it was told to purge."""
+    """Services that have nothing; the registrations that they were told to purge."""
     registrations: list[str] = []
 
-    async def purge(_: NormalizerData, tenant: Tenant) -> None:
+    async def purge(_: ServicesData, tenant: Tenant) -> None:
         registrations.append(tenant.registration)
 
-    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+    async def usage(_: ServicesData, __: Tenant) -> Mapping[str, int]:
         return {}
 
-    monkeypatch.setattr(NormalizerData, "purge", purge)
-    monkeypatch.setattr(NormalizerData, "usage", usage)
+    monkeypatch.setattr(ServicesData, "purge", purge)
+    monkeypatch.setattr(ServicesData, "usage", usage)
     return registrations
 
 
@@ -163,15 +163,15 @@ async def test_another_copy_takes_up_what_one_began(
 @pytest.mark.usefixtures("quick_deletions")
 async def test_a_normalizer_that_is_away_delays_a_purge(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = asyncio.Event()
-    whole = NormalizerData.purge
+    whole = ServicesData.purge
 
-    async def purge(data: NormalizerData, tenant: Tenant) -> None:
+    async def purge(data: ServicesData, tenant: Tenant) -> None:
         try:
             await whole(data, tenant)
         finally:
             tried.set()
 
-    monkeypatch.setattr(NormalizerData, "purge", purge)
+    monkeypatch.setattr(ServicesData, "purge", purge)
     tenant = await gateway.tenant()
     await gateway.channel()
     assert (await gateway.post(tenant)).status_code == 200
@@ -184,10 +184,10 @@ async def test_a_normalizer_that_is_away_delays_a_purge(gateway: Running, monkey
         assert problem["detail"] == "The tenant is being deleted."
         assert "activate" not in problem["errors"][0]["fix"], "nobody can take it back"
 
-    async def back(_: NormalizerData, __: Tenant) -> None:
+    async def back(_: ServicesData, __: Tenant) -> None:
         pass
 
-    monkeypatch.setattr(NormalizerData, "purge", back)
+    monkeypatch.setattr(ServicesData, "purge", back)
     await gone(gateway)
 
 
@@ -210,10 +210,10 @@ async def test_a_deletion_that_is_refused_changes_nothing(
     assert "stored callbacks" in refused["detail"]
     assert gateway.tenants.find_one({}) == before
 
-    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+    async def usage(_: ServicesData, __: Tenant) -> Mapping[str, int]:
         return {"events": 3, "messages": 0, "communications": 0, "dead_letters": 1}
 
-    monkeypatch.setattr(NormalizerData, "usage", usage)
+    monkeypatch.setattr(ServicesData, "usage", usage)
     assert "3 events, 1 dead letters" in gateway.problem(await delete(gateway), 409, "purge")["detail"]
     assert (await gateway.post(tenant)).status_code == 200
 
@@ -234,13 +234,13 @@ async def test_what_arrives_while_it_is_looked_for_gives_the_status_back(
     looks = 0
     seen: list[str] = []
 
-    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+    async def usage(_: ServicesData, __: Tenant) -> Mapping[str, int]:
         nonlocal looks
         looks += 1
         seen.append(gateway.tenants.find_one({})["status"])
         return {"events": looks - 1}
 
-    monkeypatch.setattr(NormalizerData, "usage", usage)
+    monkeypatch.setattr(ServicesData, "usage", usage)
     await gateway.tenant()
     changed = await gateway.client.patch(ACME, headers=gateway.admin, json={"status": status})
     assert changed.status_code == 200
@@ -258,7 +258,7 @@ async def test_a_refused_deletion_does_not_keep_a_purge_from_its_end(
     looks = 0
     looking, marked = asyncio.Event(), asyncio.Event()
 
-    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+    async def usage(_: ServicesData, __: Tenant) -> Mapping[str, int]:
         nonlocal looks
         looks += 1
         if looks == 1:
@@ -267,7 +267,7 @@ async def test_a_refused_deletion_does_not_keep_a_purge_from_its_end(
         await marked.wait()
         return {"events": 1}
 
-    monkeypatch.setattr(NormalizerData, "usage", usage)
+    monkeypatch.setattr(ServicesData, "usage", usage)
     await gateway.tenant()
     without = asyncio.create_task(delete(gateway))
     await looking.wait()
@@ -286,7 +286,7 @@ async def test_a_slow_deletion_spares_what_changed_meanwhile(
     looks = 0
     looking, go_on = asyncio.Event(), asyncio.Event()
 
-    async def usage(_: NormalizerData, __: Tenant) -> Mapping[str, int]:
+    async def usage(_: ServicesData, __: Tenant) -> Mapping[str, int]:
         nonlocal looks
         looks += 1
         if looks == 2:
@@ -294,7 +294,7 @@ async def test_a_slow_deletion_spares_what_changed_meanwhile(
             await go_on.wait()
         return {}
 
-    monkeypatch.setattr(NormalizerData, "usage", usage)
+    monkeypatch.setattr(ServicesData, "usage", usage)
     await gateway.tenant()
     slow = asyncio.create_task(delete(gateway))
     await looking.wait()

@@ -42,6 +42,8 @@ from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest
+from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 from nats.aio.client import Client as NatsClient
 from nats.js.errors import NotFoundError
 
@@ -114,11 +116,17 @@ class Rig:
     client: mongo.Client
     settings: NormalizerSettings
     stub: NormalizerServiceStub
+    data: Any  # A TenantDataServiceStub, whose calls are awaited.
 
     async def register(self, *tenants: Tenant) -> None:
         for one in tenants:
             await self.database[TENANTS_COLLECTION].replace_one({"_id": one.id}, one.to_document(), upsert=True)
             await self.nats.publish(TENANT_CHANGED_SUBJECT, one.id.encode())
+
+    async def usage(self, of: str) -> dict[str, int]:
+        """What is kept of the tenant's first registration, by kind."""
+        answer = await self.data.GetUsage(GetUsageRequest(tenant_id=of, registration=f"{of}.1"))
+        return {one.kind: one.count for one in answer.usage}
 
     async def publisher(self, asked: Owners | None = None) -> JetStreamPublisher:
         """Publishes events over the test's own connection; ``asked`` stands in for MongoDB."""
@@ -220,7 +228,12 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
             if copies:
                 await asyncio.wait_for(channel.channel_ready(), 10)
             yield Rig(
-                connection, mongo.database(client, mongo_database), client, settings, NormalizerServiceStub(channel)
+                connection,
+                mongo.database(client, mongo_database),
+                client,
+                settings,
+                NormalizerServiceStub(channel),
+                TenantDataServiceStub(channel),
             )
 
     return create

@@ -309,5 +309,5 @@ async def test_a_message_that_gets_all_its_events_from_another_name_leaves_no_tr
     assert await messages(rig) == ["abc.filter1.0"]
     (join,) = await rig.rows(JOINS_COLLECTION, message={"$ne": ""})
     assert join["message_id"] == "abc.filter1.0"
-    usage = await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="acme", registration="acme.1"))
-    assert (usage.events, usage.messages) == (2, 1)
+    usage = await rig.usage("acme")
+    assert (usage["events"], usage["messages"]) == (2, 1)

@@ -23,6 +23,10 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_proto.tenantdata.v1 import tenantdata_pb2
+from google.protobuf import message_factory
+
+TENANT_DATA = tenantdata_pb2.DESCRIPTOR.services_by_name["TenantDataService"]
 
 
 async def fill(rig: Any, make: Any, of: Any, numbers: range, status: str = "sent", **more: str) -> None:
@@ -274,48 +278,13 @@ async def test_what_is_not_there_is_told_with_what_to_do(rig: Any, make: Any) ->
         assert (missing.value.code, bool(missing.value.field), bool(missing.value.fix)) == (Code.NOT_FOUND, True, True)
 
 
-async def test_every_call_needs_a_tenant(rig: Any) -> None:
-    for call, request in (
-        (rig.stub.GetMessage, pb.GetMessageRequest(channel="twilio", message_id="SM1")),
-        (rig.stub.ListMessages, pb.ListMessagesRequest()),
-        (rig.stub.ListEvents, pb.ListEventsRequest()),
-        (rig.stub.GetCommunication, pb.GetCommunicationRequest(communication_id="c")),
-        (rig.stub.ListDeadLetters, pb.ListDeadLettersRequest()),
-        (rig.stub.GetDeadLetter, pb.GetDeadLetterRequest(id="x")),
-        (rig.stub.ReplayDeadLetter, pb.ReplayDeadLetterRequest(id="x")),
-        (rig.stub.DiscardDeadLetter, pb.DiscardDeadLetterRequest(id="x")),
-        (rig.stub.GetUsage, pb.GetUsageRequest()),
-        (rig.stub.PurgeTenant, pb.PurgeTenantRequest()),
-        (rig.stub.Normalize, pb.NormalizeRequest(channel="twilio")),
-    ):
+@pytest.mark.parametrize("service", [pb.DESCRIPTOR.services_by_name["NormalizerService"], TENANT_DATA])
+async def test_every_call_needs_a_tenant(rig: Any, service: Any) -> None:
+    for method in service.methods:
+        request = message_factory.GetMessageClass(method.input_type)()
         with pytest.raises(BackhaulError) as refused:
-            await call(request)
-        assert (refused.value.code, refused.value.field) == (Code.INVALID_ARGUMENT, "tenant_id")
-
-
-async def test_a_dry_run_says_what_would_become_of_a_callback_and_keeps_nothing(rig: Any, make: Any) -> None:
-    acme = make.tenant("acme")
-    await rig.register(acme)
-    await fill(rig, make, acme, range(1))
-    answer = await rig.stub.Normalize(
-        pb.NormalizeRequest(
-            tenant_id="acme",
-            channel="SendGrid",
-            url="https://x.example.com/api/postevents?channelLabel=SendGrid&offerId=7",
-            body=make.sendgrid(
-                {"email": "a@example.com", "event": "open", "timestamp": 1700000000, "sg_event_id": "e"},
-                {"email": "a@example.com", "timestamp": 1700000000},
-            ).encode(),
-        )
-    )
-    (event,) = answer.events
-    assert (event.kind, event.communication_id) == (event_pb2.EVENT_KIND_OPENED, "7")
-    assert "event" in answer.rejected[0].reason
-    usage = await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="acme", registration="acme.1"))
-    assert (usage.events, usage.messages, usage.communications, usage.dead_letters) == (1, 1, 1, 0)
-    with pytest.raises(BackhaulError) as unknown:
-        await rig.stub.Normalize(pb.NormalizeRequest(tenant_id="acme", channel="mPulse"))
-    assert unknown.value.code is Code.NOT_FOUND
+            await getattr(rig.data if service is TENANT_DATA else rig.stub, method.name)(request)
+        assert (refused.value.code, refused.value.field) == (Code.INVALID_ARGUMENT, "tenant_id"), method.name
 
 
 async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Any, make: Any) -> None:
@@ -323,10 +292,22 @@ async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Any, 
     await rig.register(acme, globex)
     await fill(rig, make, acme, range(3))
     await fill(rig, make, globex, range(2))
-    purged = await rig.stub.PurgeTenant(pb.PurgeTenantRequest(tenant_id="acme", registration="acme.1"))
-    assert purged.deleted == 3 + 3 + 1
-    assert (await rig.stub.PurgeTenant(pb.PurgeTenantRequest(tenant_id="acme", registration="acme.1"))).deleted == 0
-    assert (await rig.stub.GetUsage(pb.GetUsageRequest(tenant_id="globex", registration="globex.1"))).events == 2
+    purge = tenantdata_pb2.PurgeTenantRequest(tenant_id="acme", registration="acme.1")
+    with pytest.raises(BackhaulError) as lives:
+        await rig.data.PurgeTenant(purge)
+    assert (lives.value.code, lives.value.field) == (Code.FAILED_PRECONDITION, "registration")
+    with pytest.raises(BackhaulError) as unnamed:
+        await rig.data.PurgeTenant(tenantdata_pb2.PurgeTenantRequest(tenant_id="acme"))
+    assert (unnamed.value.code, unnamed.value.field) == (Code.INVALID_ARGUMENT, "registration")
+    assert await rig.usage("acme") == {"events": 3, "messages": 3, "communications": 1, "dead_letters": 0}
+
+    await rig.register(acme.model_copy(update={"status": "deleting"}))
+    assert (await rig.data.PurgeTenant(purge)).deleted == 3 + 3 + 1
+    assert (await rig.data.PurgeTenant(purge)).deleted == 0
+    # Somebody else has the id by now, and keeps what is theirs.
+    await rig.register(acme.model_copy(update={"registration": "acme.2"}))
+    assert (await rig.data.PurgeTenant(purge)).deleted == 0
+    assert (await rig.usage("globex"))["events"] == 2
 
 
 async def test_a_filter_without_an_index_ends_on_the_server(

@@ -13,6 +13,7 @@ from backhaul_common.names import META_COLLECTION
 from backhaul_common.store_format import STORE_FORMAT
 from backhaul_normalizer import app
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest, PurgeTenantRequest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
@@ -41,8 +42,8 @@ async def test_a_database_of_another_format_is_refused_in_words_and_not_written_
                     return (await health.Check(health_pb2.HealthCheckRequest(service=""))).status
 
                 for call, request in (
-                    (rig.stub.PurgeTenant, pb.PurgeTenantRequest(tenant_id="acme", registration="acme.1")),
-                    (rig.stub.GetUsage, pb.GetUsageRequest(tenant_id="acme", registration="acme.1")),
+                    (rig.data.PurgeTenant, PurgeTenantRequest(tenant_id="acme", registration="acme.1")),
+                    (rig.data.GetUsage, GetUsageRequest(tenant_id="acme", registration="acme.1")),
                     (rig.stub.ListEvents, pb.ListEventsRequest(tenant_id="acme")),
                 ):
                     with pytest.raises(BackhaulError, match=f"has the format number {STORE_FORMAT + 1};"):

@@ -41,3 +41,10 @@ async def owners(database: Database, paths: Collection[str]) -> Mapping[str, str
     async with operation():
         rows = await database[TENANTS_COLLECTION].find(query, {"registration": 1, "queue_path_key": 1}).to_list(None)
     return {row["queue_path_key"]: row["registration"] for row in rows}
+
+
+async def lives(database: Database, tenant_id: str, registration: str) -> bool:
+    """Whether the registration is there and not being deleted. Where it is not, it never will be again. UNAVAILABLE."""
+    query = {"_id": tenant_id, "registration": registration, "status": {"$ne": "deleting"}}
+    async with operation():
+        return await database[TENANTS_COLLECTION].find_one(query, {"_id": 1}) is not None

@@ -16,12 +16,13 @@ from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 
 from backhaul_gateway.admin.channels import ChannelRegistry
-from backhaul_gateway.admin.normalizer import NormalizerData
 from backhaul_gateway.admin.removal import TenantRemoval
 from backhaul_gateway.admin.routes import admin_router
 from backhaul_gateway.admin.store import MongoTenantStore
+from backhaul_gateway.admin.tenantdata import ServicesData
 from backhaul_gateway.admin.tenants import TenantRegistry
 from backhaul_gateway.admin.updates import TenantUpdates
 from backhaul_gateway.admission.auth import CredentialIndex
@@ -108,7 +109,8 @@ def build(
     normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
 
     updates = TenantUpdates(store, broker)
-    data = NormalizerData(normalizer)
+    keepers = dict.fromkeys((settings.gateway_normalizer_target, *settings.gateway_tenant_data_targets))
+    data = ServicesData([TenantDataServiceStub(service.channel(target)) for target in keepers])
     lifetime_s = partial(mongo.transaction_lifetime_s, service.mongo_client, settings.mongo_transaction_lifetime_s)
     removal = TenantRemoval(store, broker, data, broker, lifetime_s, clock)
     metrics.gauge(TENANTS_DELETING, lambda: removal.waiting)

@@ -111,7 +111,7 @@ class WatchedLog(Protocol):
 
 
 class TenantData(Protocol):
-    """What the normalizer keeps of a tenant. UNAVAILABLE from every method while it is away."""
+    """What all services keep of a tenant. UNAVAILABLE from every method while any of them is away."""
 
     async def usage(self, tenant: Tenant) -> Mapping[str, int]:
         """How much it has, by kind; all zero when it has nothing."""

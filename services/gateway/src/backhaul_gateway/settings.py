@@ -39,6 +39,11 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         "logged. They have no say in the URL that signatures are checked against.",
     )
     gateway_normalizer_target: str = Field("127.0.0.1:50051", description="The normalizer's gRPC host:port.")
+    gateway_tenant_data_targets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Further services that keep tenants' data, as gRPC host:port, comma-separated. A tenant is gone "
+        "when the normalizer and each of them has deleted what it keeps.",
+    )
     gateway_publish_timeout_s: float = Field(
         3.0, gt=0, le=4.5, description="From a callback's last byte to JetStream's acknowledgement; 503 beyond."
     )
@@ -95,6 +100,13 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment or "@" in value:
             raise ValueError("must be like https://callbacks.example.com: a scheme, a host, and no query")
         return value.rstrip("/")
+
+    @field_validator("gateway_tenant_data_targets", mode="before")
+    @classmethod
+    def _targets(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
     @field_validator("gateway_trusted_proxies", mode="before")
     @classmethod

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 from backhaul_channels import load_adapters
+from backhaul_common import tenantdata
 from backhaul_common.fence import owners
 from backhaul_common.jetstream import Publisher
 from backhaul_common.metrics import MESSAGES_UNOWNED, PARKED_MESSAGES
 from backhaul_common.service import Service
+from backhaul_common.tenantdata import MongoTenantData, TenantDataServicer
 from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
+from backhaul_proto.tenantdata.v1 import tenantdata_pb2_grpc
 
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room, subjects_under
-from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
 from backhaul_normalizer.settings import NormalizerSettings
-from backhaul_normalizer.store import MongoEventStore
+from backhaul_normalizer.store import COUNTED, INDEXES, MongoEventStore
 from backhaul_normalizer.subjects import EventSubjects
 from backhaul_normalizer.unowned import Unowned
 
@@ -56,8 +59,14 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.readiness.add("consumer", consumer.check)
         service.run("consumer", consumer.run, after=service.prepared)
 
-        use_cases = NormalizerUseCases(tenants, normalizer, reads, JetStreamCallbacks(publisher))
-        servicer = NormalizerServicer(use_cases, reads, TenantData(database, service.store_format))
-        register = partial(normalizer_pb2_grpc.add_NormalizerServiceServicer_to_server, servicer)
-        await service.serve(settings.normalizer_grpc_listen, [SERVICE], register)
+        use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher))
+        servicer = NormalizerServicer(use_cases, reads)
+        data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
+        register = partial(_register, servicer, TenantDataServicer(data))
+        await service.serve(settings.normalizer_grpc_listen, [SERVICE, tenantdata.SERVICE], register)
         await service.until(stop)
+
+
+def _register(normalizer: NormalizerServicer, data: TenantDataServicer, server: Any) -> None:
+    normalizer_pb2_grpc.add_NormalizerServiceServicer_to_server(normalizer, server)
+    tenantdata_pb2_grpc.add_TenantDataServiceServicer_to_server(data, server)

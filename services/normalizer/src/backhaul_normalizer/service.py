@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.ids import new_callback_id
 from backhaul_common.logs import get_logger
-from backhaul_common.names import channel_key
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import current_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
-from backhaul_normalizer.model import Fact, Rejection
-from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import CallbackPublisher, DeadLetters, Tenants
 
 
@@ -33,12 +26,10 @@ class NormalizerUseCases:
     def __init__(
         self,
         directory: Tenants,
-        normalizer: Normalizer,
         dead_letters: DeadLetters,
         callbacks: CallbackPublisher,
     ) -> None:
         self._directory = directory
-        self._normalizer = normalizer
         self._dead_letters = dead_letters
         self._callbacks = callbacks
         self._log = get_logger(component="use_cases")
@@ -49,42 +40,6 @@ class NormalizerUseCases:
         if tenant is None:
             raise BackhaulError(Code.NOT_FOUND, "There is no such tenant.", field="tenant_id", fix="Check the id.")
         return tenant
-
-    def dry_run(
-        self, tenant_id: str, channel: str, method: str, url: str, headers: bytes, body: bytes
-    ) -> tuple[Sequence[Fact], Sequence[Rejection]]:
-        """What a callback would become. NOT_FOUND for an unknown tenant or channel."""
-        tenant = self._directory.get(tenant_id)
-        configured = tenant.channels.get(channel_key(channel)) if tenant is not None else None
-        if configured is None:
-            raise BackhaulError(
-                Code.NOT_FOUND,
-                "The tenant has no such channel.",
-                field="channel",
-                fix="Configure it with PUT /admin/v1/tenants/{id}/channels/{label}.",
-            )
-        callback = Callback(
-            id=new_callback_id(),
-            tenant_id=tenant_id,
-            registration=tenant.registration if tenant is not None else "",
-            channel=configured.key,
-            provider=configured.provider,
-            method=method or "POST",
-            url=url,
-            headers=headers,
-            body=body,
-            received_at_us=time.time_ns() // 1000,
-            source=callback_pb2.SOURCE_CALLBACK,
-            traceparent=current_traceparent(),
-        )
-        facts: list[Fact] = []
-        rejections: list[Rejection] = []
-        for one in self._normalizer.read(callback, 0, ""):
-            if isinstance(one, Fact):
-                facts.append(one)
-            elif isinstance(one, Rejection):
-                rejections.append(one)
-        return facts, rejections
 
     async def replay(self, tenant_id: str, dead_letter_id: str) -> Document:
         """Send a dead letter through once more, and close it; it opens again if it is refused again.

@@ -17,7 +17,6 @@ from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
 from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO
 from backhaul_normalizer.fold import unique_of
-from backhaul_normalizer.purge import TenantData
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases, no_dead_letter
 from backhaul_normalizer.states import FULFILMENT_STATES
@@ -48,27 +47,12 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         self,
         use_cases: NormalizerUseCases,
         reads: MongoReads,
-        data: TenantData,
     ) -> None:
         self._use_cases = use_cases
         self._reads = reads
-        self._data = data
 
     async def _registration(self, request: _OfTenant) -> str:
         return (await self._use_cases.tenant(request.tenant_id)).registration
-
-    async def Normalize(self, request: pb.NormalizeRequest, context: Any) -> pb.NormalizeResponse:
-        """A dry run."""
-        facts, rejections = self._use_cases.dry_run(
-            request.tenant_id, request.channel, request.method, request.url, request.headers, request.body
-        )
-        return pb.NormalizeResponse(
-            events=[Event.FromString(fact.payload) for fact in facts],
-            rejected=[
-                pb.RejectedPart(index=one.position, reason=one.reason, raw=Callback.FromString(one.callback).body)
-                for one in rejections
-            ],
-        )
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Any) -> pb.GetMessageResponse:
         """State and timeline of one message."""
@@ -196,35 +180,10 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         row = await self._use_cases.discard(request.tenant_id, request.id)
         return pb.DiscardDeadLetterResponse(dead_letter=_dead_letter(row, whole=True))
 
-    async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
-        """How much a tenant has stored."""
-        return pb.GetUsageResponse(**await self._data.usage(_deleted(request)))
-
-    async def PurgeTenant(self, request: pb.PurgeTenantRequest, context: Any) -> pb.PurgeTenantResponse:
-        """Delete all that a tenant has stored."""
-        return pb.PurgeTenantResponse(deleted=await self._data.purge(_deleted(request)))
-
 
 class _OfTenant(Protocol):
     @property
     def tenant_id(self) -> str: ...
-
-
-class _OfRegistration(_OfTenant, Protocol):
-    @property
-    def registration(self) -> str: ...
-
-
-def _deleted(request: _OfRegistration) -> str:
-    """The registration that is named. It may be gone from the directory: that is what a deletion is about."""
-    if not request.registration:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT,
-            "The registration is missing: a tenant's id may be somebody else's by now.",
-            field="registration",
-            fix="Set the registration of the tenant as it was read.",
-        )
-    return request.registration
 
 
 def _kind(number: EventKind.ValueType) -> str:

@@ -66,6 +66,10 @@ INDEXES = {
         IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
     ],
 }
+"""By collection: all that hold tenants' documents."""
+
+COUNTED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
+"""What people ask about. Whatever else is stored belongs to one of these, and is not there without it."""
 
 _KNOWN = {
     "stream_seq": 1,

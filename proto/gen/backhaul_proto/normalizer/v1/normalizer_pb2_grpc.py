@@ -35,11 +35,6 @@ class NormalizerServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Normalize = channel.unary_unary(
-                '/backhaul_proto.normalizer.v1.NormalizerService/Normalize',
-                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.NormalizeRequest.SerializeToString,
-                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.NormalizeResponse.FromString,
-                _registered_method=True)
         self.GetMessage = channel.unary_unary(
                 '/backhaul_proto.normalizer.v1.NormalizerService/GetMessage',
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetMessageRequest.SerializeToString,
@@ -80,28 +75,11 @@ class NormalizerServiceStub:
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.FromString,
                 _registered_method=True)
-        self.GetUsage = channel.unary_unary(
-                '/backhaul_proto.normalizer.v1.NormalizerService/GetUsage',
-                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetUsageRequest.SerializeToString,
-                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetUsageResponse.FromString,
-                _registered_method=True)
-        self.PurgeTenant = channel.unary_unary(
-                '/backhaul_proto.normalizer.v1.NormalizerService/PurgeTenant',
-                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PurgeTenantRequest.SerializeToString,
-                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PurgeTenantResponse.FromString,
-                _registered_method=True)
 
 
 class NormalizerServiceServicer:
     """Every request names its tenant, and no answer holds a row of another.
     """
-
-    def Normalize(self, request, context):
-        """A dry run: what a callback would become. Nothing is stored or published.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def GetMessage(self, request, context):
         """State and timeline of one message. NOT_FOUND where no event has named it, FAILED_PRECONDITION where it is asked for by
@@ -160,28 +138,9 @@ class NormalizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetUsage(self, request, context):
-        """How much a tenant has stored here.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def PurgeTenant(self, request, context):
-        """Deletes all that a tenant has stored here. Idempotent.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_NormalizerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Normalize': grpc.unary_unary_rpc_method_handler(
-                    servicer.Normalize,
-                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.NormalizeRequest.FromString,
-                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.NormalizeResponse.SerializeToString,
-            ),
             'GetMessage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMessage,
                     request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetMessageRequest.FromString,
@@ -222,16 +181,6 @@ def add_NormalizerServiceServicer_to_server(servicer, server):
                     request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.FromString,
                     response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.SerializeToString,
             ),
-            'GetUsage': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetUsage,
-                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetUsageRequest.FromString,
-                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetUsageResponse.SerializeToString,
-            ),
-            'PurgeTenant': grpc.unary_unary_rpc_method_handler(
-                    servicer.PurgeTenant,
-                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PurgeTenantRequest.FromString,
-                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PurgeTenantResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'backhaul_proto.normalizer.v1.NormalizerService', rpc_method_handlers)
@@ -243,33 +192,6 @@ def add_NormalizerServiceServicer_to_server(servicer, server):
 class NormalizerService:
     """Every request names its tenant, and no answer holds a row of another.
     """
-
-    @staticmethod
-    def Normalize(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/backhaul_proto.normalizer.v1.NormalizerService/Normalize',
-            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.NormalizeRequest.SerializeToString,
-            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.NormalizeResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def GetMessage(request,
@@ -477,60 +399,6 @@ class NormalizerService:
             '/backhaul_proto.normalizer.v1.NormalizerService/DiscardDeadLetter',
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.SerializeToString,
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetUsage(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/backhaul_proto.normalizer.v1.NormalizerService/GetUsage',
-            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetUsageRequest.SerializeToString,
-            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetUsageResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def PurgeTenant(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/backhaul_proto.normalizer.v1.NormalizerService/PurgeTenant',
-            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PurgeTenantRequest.SerializeToString,
-            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PurgeTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

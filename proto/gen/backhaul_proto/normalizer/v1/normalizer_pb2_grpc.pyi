@@ -33,8 +33,6 @@ class NormalizerServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NormalizerServiceAsyncStub: ...
-    Normalize: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.NormalizeRequest, _normalizer_pb2.NormalizeResponse]
-    """A dry run: what a callback would become. Nothing is stored or published."""
     GetMessage: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.GetMessageRequest, _normalizer_pb2.GetMessageResponse]
     """State and timeline of one message. NOT_FOUND where no event has named it, FAILED_PRECONDITION where it is asked for by
     a reference that several have.
@@ -53,18 +51,12 @@ class NormalizerServiceStub:
     """Sends a dead letter through once more; FAILED_PRECONDITION where it is not open."""
     DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.DiscardDeadLetterRequest, _normalizer_pb2.DiscardDeadLetterResponse]
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
-    GetUsage: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.GetUsageRequest, _normalizer_pb2.GetUsageResponse]
-    """How much a tenant has stored here."""
-    PurgeTenant: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.PurgeTenantRequest, _normalizer_pb2.PurgeTenantResponse]
-    """Deletes all that a tenant has stored here. Idempotent."""
 
 @_typing.type_check_only
 class NormalizerServiceAsyncStub(NormalizerServiceStub):
     """Every request names its tenant, and no answer holds a row of another."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Normalize: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.NormalizeRequest, _normalizer_pb2.NormalizeResponse]  # type: ignore[assignment]
-    """A dry run: what a callback would become. Nothing is stored or published."""
     GetMessage: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.GetMessageRequest, _normalizer_pb2.GetMessageResponse]  # type: ignore[assignment]
     """State and timeline of one message. NOT_FOUND where no event has named it, FAILED_PRECONDITION where it is asked for by
     a reference that several have.
@@ -83,21 +75,9 @@ class NormalizerServiceAsyncStub(NormalizerServiceStub):
     """Sends a dead letter through once more; FAILED_PRECONDITION where it is not open."""
     DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.DiscardDeadLetterRequest, _normalizer_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
-    GetUsage: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.GetUsageRequest, _normalizer_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """How much a tenant has stored here."""
-    PurgeTenant: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.PurgeTenantRequest, _normalizer_pb2.PurgeTenantResponse]  # type: ignore[assignment]
-    """Deletes all that a tenant has stored here. Idempotent."""
 
 class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every request names its tenant, and no answer holds a row of another."""
-
-    @_abc_1.abstractmethod
-    def Normalize(
-        self,
-        request: _normalizer_pb2.NormalizeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_normalizer_pb2.NormalizeResponse, _abc.Awaitable[_normalizer_pb2.NormalizeResponse]]:
-        """A dry run: what a callback would become. Nothing is stored or published."""
 
     @_abc_1.abstractmethod
     def GetMessage(
@@ -164,21 +144,5 @@ class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_normalizer_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_normalizer_pb2.DiscardDeadLetterResponse]]:
         """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
-
-    @_abc_1.abstractmethod
-    def GetUsage(
-        self,
-        request: _normalizer_pb2.GetUsageRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_normalizer_pb2.GetUsageResponse, _abc.Awaitable[_normalizer_pb2.GetUsageResponse]]:
-        """How much a tenant has stored here."""
-
-    @_abc_1.abstractmethod
-    def PurgeTenant(
-        self,
-        request: _normalizer_pb2.PurgeTenantRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_normalizer_pb2.PurgeTenantResponse, _abc.Awaitable[_normalizer_pb2.PurgeTenantResponse]]:
-        """Deletes all that a tenant has stored here. Idempotent."""
 
 def add_NormalizerServiceServicer_to_server(servicer: NormalizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

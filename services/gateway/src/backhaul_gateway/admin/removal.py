@@ -1,7 +1,7 @@
 """The second half of a deletion: what is marked ``deleting`` is waited for, purged, and forgotten.
 
-The decision is docs/decisions/0013-deletion-by-registration.md. In short: from the mark on, no transaction of the
-normalizer that begins stores anything of the tenant. Those that began before are over when MongoDB's limit of their
+The decision is docs/decisions/0013-deletion-by-registration.md. In short: from the mark on, no transaction of
+any service that begins stores anything of the tenant. Those that began before are over when MongoDB's limit of their
 lifetime has passed. What is purged then stays purged.
 """
 

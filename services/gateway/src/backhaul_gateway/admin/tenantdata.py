@@ -1,0 +1,44 @@
+"""What all services together keep of a tenant, as the gateway's use cases see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from backhaul_common.tenants import Tenant
+from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest, PurgeTenantRequest
+
+if TYPE_CHECKING:
+    # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
+    from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceAsyncStub
+
+_PURGE_DEADLINE_S = 30.0
+
+
+class ServicesData:
+    """A ``TenantData`` over every service that keeps any. Each must answer: one that is away delays a deletion."""
+
+    def __init__(self, services: Sequence[TenantDataServiceAsyncStub]) -> None:
+        self._services = services
+
+    async def usage(self, tenant: Tenant) -> Mapping[str, int]:
+        """See ``TenantData``."""
+        request = GetUsageRequest(tenant_id=tenant.id, registration=tenant.registration)
+        total: Counter[str] = Counter()
+        for answer in await asyncio.gather(*(service.GetUsage(request) for service in self._services)):
+            for one in answer.usage:
+                total[one.kind] += one.count
+        return total
+
+    async def purge(self, tenant: Tenant) -> None:
+        """See ``TenantData``. All are asked, also where one fails: the next call has less to do."""
+        request = PurgeTenantRequest(tenant_id=tenant.id, registration=tenant.registration)
+        answers = await asyncio.gather(
+            *(service.PurgeTenant(request, timeout=_PURGE_DEADLINE_S) for service in self._services),
+            return_exceptions=True,
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
