@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 LEGAL_TOKEN = re.compile(r"[!-)+\-/-=?-~]+")  # Visible ASCII without ``.``, ``*`` and ``>``.
 LEGAL_CONSUMER = re.compile(r"[A-Za-z0-9_-]+")
 
-queue_paths = st.from_regex(names._QUEUE_PATH, fullmatch=True)
+queue_paths = st.from_regex(names.QUEUE_PATH_PATTERN, fullmatch=True)
 labels = st.from_regex(names._LABEL, fullmatch=True)
-tenant_ids = st.from_regex(names._TENANT_ID, fullmatch=True)
+tenant_ids = st.from_regex(names.TENANT_ID_PATTERN, fullmatch=True)
 
 
 @given(queue_paths, labels)

@@ -58,15 +58,15 @@ STORE_COLLECTIONS = frozenset({
 })  # fmt: skip
 """All that Backhaul keeps in its database; a database with any of them has a format number."""
 
-_TENANT_ID = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
-_QUEUE_PATH = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TENANT_ID_PATTERN = "[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?"
+QUEUE_PATH_PATTERN = "[A-Za-z0-9_-]{1,64}"
 _NOT_IN_CODES = re.compile(r"[^A-Za-z0-9_-]")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]{0,62}[A-Za-z0-9])?")
 
 
 def check_tenant_id(value: str, *, field: str = "id") -> str:
     """``value`` if it can be a tenant's id; otherwise INVALID_ARGUMENT."""
-    if not _TENANT_ID.fullmatch(value):
+    if not re.fullmatch(TENANT_ID_PATTERN, value):
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
             "A tenant id is 1 to 64 lower-case letters, digits, dashes and underscores, and starts and ends with a "
@@ -79,7 +79,7 @@ def check_tenant_id(value: str, *, field: str = "id") -> str:
 
 def check_queue_path(value: str, *, field: str = "queue_path") -> str:
     """``value`` if it can be a queue path (one subject token); otherwise INVALID_ARGUMENT."""
-    if not _QUEUE_PATH.fullmatch(value):
+    if not re.fullmatch(QUEUE_PATH_PATTERN, value):
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
             "A queue path is 1 to 64 letters, digits, dashes and underscores.",

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
@@ -34,15 +34,21 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class Limits(_Value):
-    """What a tenant may ask of the gateway."""
+Rate = Annotated[float, Field(gt=0, le=1_000_000)]
+Burst = Annotated[int, Field(ge=1, le=10_000_000)]
+BodyBytes = Annotated[int, Field(ge=1024, le=4_194_304)]
+AtOnce = Annotated[int, Field(ge=1, le=1000)]
 
-    requests_per_second: float = Field(5000, gt=0, le=1_000_000)
-    burst: int = Field(10_000, ge=1, le=10_000_000)
-    max_body_bytes: int = Field(1_048_576, ge=1024, le=4_194_304)
-    reads_per_second: float = Field(50, gt=0, le=1_000_000)
-    read_burst: int = Field(200, ge=1, le=10_000_000)
-    concurrent_reads: int = Field(8, ge=1, le=1000)
+
+class Limits(_Value):
+    """How much a tenant may ask of the gateway."""
+
+    requests_per_second: Rate = 5000
+    burst: Burst = 10_000
+    max_body_bytes: BodyBytes = 1_048_576
+    reads_per_second: Rate = 50
+    read_burst: Burst = 200
+    concurrent_reads: AtOnce = 8
 
 
 class Credential(_Value):

@@ -1,7 +1,7 @@
-"""A change that was asked for by somebody who has hung up since is not begun.
+"""Refuses to begin a change whose sender has hung up.
 
-A gateway that stood still finds such requests when it goes on. Whoever sent one gave it up long ago and asked another
-copy: the tenant that was to be deleted may be gone, and a new one have its id.
+A gateway process that was stopped finds such requests when it goes on. Their senders have given them up long ago, and
+have asked another copy of the gateway. By now the tenant to be deleted may be gone, and a new one may have its id.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from backhaul_common.errors import BackhaulError, Code
 from fastapi import Request
 
 _TURNS = 8
-"""Turns of the event loop between the arrival of a request and that of the end of its connection, where both wait to be
-read: it takes three."""
+"""How many turns of the event loop to wait. Where a request and the end of its connection wait to be read together, the
+end is seen three turns after the request."""
 
 
 async def refuse_abandoned(request: Request) -> None:
-    """FAILED_PRECONDITION, which nobody reads, for a change whose sender is gone. Reading is let through."""
+    """FAILED_PRECONDITION for a change whose sender is gone; nobody is there to read it. GET and HEAD pass."""
     if request.method in ("GET", "HEAD"):
         return
     for _ in range(_TURNS):

@@ -1,4 +1,4 @@
-"""A tenant's channels: the use cases of configuring them."""
+"""The use cases of configuring a tenant's channels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ChannelRequest:
 
 
 class ChannelRegistry:
-    """Configures channels; what is stored has been accepted by the provider's adapter."""
+    """Configures channels. Whatever is stored, the provider's adapter has accepted."""
 
     def __init__(self, updates: TenantUpdates, adapters: Mapping[str, Adapter[Any]], box: SecretBox) -> None:
         self._updates = updates
@@ -69,7 +69,7 @@ class ChannelRegistry:
         return [channels[key] for key in sorted(channels)]
 
     async def delete(self, tenant_id: str, label: str) -> None:
-        """Its callbacks are refused from now on; what it brought stays. NOT_FOUND."""
+        """Remove the channel. Its callbacks are refused from now on; events that it brought stay. NOT_FOUND."""
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
             gone = _found(tenant, label).key

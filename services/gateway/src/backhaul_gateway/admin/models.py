@@ -1,12 +1,24 @@
-"""What the admin API takes and gives, as JSON."""
+"""The JSON of the admin API: requests (``…In``, ``…Patch``) and answers (``…Out``, ``…Page``, ``…List``)."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from backhaul_common.names import QUEUE_PATH_PATTERN, TENANT_ID_PATTERN
 from backhaul_common.secrets import CredentialKind
-from backhaul_common.tenants import Channel, Credential, Limits, Tenant, TenantStatus, VerificationMode
+from backhaul_common.tenants import (
+    AtOnce,
+    BodyBytes,
+    Burst,
+    Channel,
+    Credential,
+    Limits,
+    Rate,
+    Tenant,
+    TenantStatus,
+    VerificationMode,
+)
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from backhaul_gateway.admin.channels import ChannelRequest
@@ -14,14 +26,14 @@ from backhaul_gateway.admin.tenants import IssuedCredential
 
 
 def _printable(value: str) -> str:
-    # Control characters and lone surrogates would break logs, answers and the database's encoding.
+    # Control characters would spoil log lines, and MongoDB cannot store lone surrogates.
     if not value.isprintable() or not value.strip():
         raise ValueError("It must be visible text.")
     return value
 
 
-# One request in 17 minutes. Who means less means a suspended tenant, and what is far below overflows Retry-After.
-_LEAST_RATE = 0.001
+# One request in 17 minutes. For less, suspend the tenant. Much smaller rates overflow Retry-After.
+_Rate = Annotated[Rate, Field(ge=0.001, allow_inf_nan=False)]
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
@@ -31,22 +43,14 @@ class _Input(BaseModel):
 
 
 class LimitsIn(_Input):
-    """What is given replaces the present limit."""
+    """Limits to change. A limit that is left out stays as it is."""
 
-    requests_per_second: float | None = Field(
-        None,
-        ge=_LEAST_RATE,
-        le=1_000_000,
-        allow_inf_nan=False,
-        description="Callbacks, and replays and discards of dead letters.",
-    )
-    burst: int | None = Field(None, ge=1, le=10_000_000)
-    max_body_bytes: int | None = Field(None, ge=1024, le=4_194_304)
-    reads_per_second: float | None = Field(
-        None, ge=_LEAST_RATE, le=1_000_000, allow_inf_nan=False, description="Calls of /v1 and /api/status."
-    )
-    read_burst: int | None = Field(None, ge=1, le=10_000_000)
-    concurrent_reads: int | None = Field(None, ge=1, le=1000, description="Of these, how many are answered at once.")
+    requests_per_second: _Rate | None = Field(None, description="Callbacks, and replays and discards of dead letters.")
+    burst: Burst | None = None
+    max_body_bytes: BodyBytes | None = None
+    reads_per_second: _Rate | None = Field(None, description="Calls of /v1 and /api/status.")
+    read_burst: Burst | None = None
+    concurrent_reads: AtOnce | None = Field(None, description="Of these, how many are answered at once.")
 
     def given(self) -> dict[str, Any]:
         """The limits that are not None."""
@@ -56,12 +60,12 @@ class LimitsIn(_Input):
 class TenantIn(_Input):
     """A new tenant."""
 
-    id: str = Field(min_length=1, max_length=64, pattern="^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$", examples=["acme"])
+    id: str = Field(min_length=1, max_length=64, pattern=f"^{TENANT_ID_PATTERN}$", examples=["acme"])
     name: Name = Field(examples=["Acme Ltd"])
     queue_path: str = Field(
         min_length=1,
         max_length=64,
-        pattern="^[A-Za-z0-9_-]+$",
+        pattern=f"^{QUEUE_PATH_PATTERN}$",
         examples=["acme-prod"],
         description="One subject token, unique across tenants whatever its case. It cannot be changed.",
     )
@@ -69,7 +73,7 @@ class TenantIn(_Input):
 
 
 class TenantPatch(_Input):
-    """What is given replaces what there is."""
+    """Changes of a tenant. What is left out, or null, stays as it is."""
 
     name: Name | None = None
     limits: LimitsIn = LimitsIn()
@@ -83,8 +87,8 @@ class KeyIn(_Input):
 
 
 class ChannelIn(_Input):
-    """A channel's configuration. What is given replaces what there is as a whole; what is left out, or null, stays as
-    it is. Secrets and settings do not outlive a change of the provider."""
+    """A channel's configuration. A field that is left out, or null, stays as it is; any other is replaced as a whole.
+    When the provider changes, the present secrets and settings go."""
 
     provider: str | None = Field(
         None, max_length=64, description="Left out, the present one stays; that of a new channel is found by its label."
@@ -136,7 +140,7 @@ class IssuedKeyOut(BaseModel):
 
     @classmethod
     def of(cls, issued: IssuedCredential) -> IssuedKeyOut:
-        """With its text."""
+        """The credential with its text."""
         return cls(id=issued.credential.id, kind=issued.credential.kind, key=issued.text)
 
 
@@ -166,7 +170,7 @@ class ChannelOut(BaseModel):
 
 
 class LimitsOut(BaseModel):
-    """What a tenant may ask of the gateway."""
+    """How much a tenant may ask of the gateway."""
 
     requests_per_second: float
     burst: int
@@ -177,12 +181,12 @@ class LimitsOut(BaseModel):
 
     @classmethod
     def of(cls, limits: Limits) -> LimitsOut:
-        """Those that this version knows; others may be stored."""
+        """The limits that this version knows. A newer version may have stored more."""
         return cls(**{name: getattr(limits, name) for name in cls.model_fields})
 
 
 class TenantOut(BaseModel):
-    """A tenant without its secrets. ``registration`` is one life of its id, and stands in each of its events."""
+    """A tenant without its secrets. ``registration`` is new each time that the id is registered; every event has it."""
 
     id: str
     registration: str

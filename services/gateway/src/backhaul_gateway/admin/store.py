@@ -15,7 +15,7 @@ _CREDENTIALS_INDEX = "credentials_id"
 
 
 class MongoTenantStore:
-    """A ``TenantStore``. Uniqueness is the database's: however many register at once, one insert wins."""
+    """A ``TenantStore``. Unique indexes decide: of all that register one queue path at once, one wins."""
 
     def __init__(self, collection: Collection, store_format: StoreFormat) -> None:
         self._collection = collection
@@ -31,9 +31,9 @@ class MongoTenantStore:
         self._prepared = True
 
     async def insert(self, tenant: Tenant) -> None:
-        """One insert decides; see ``TenantStore``."""
+        """See ``TenantStore``."""
         if not self._prepared:
-            # Without the index nothing is refused; a registration may come before the background has made it.
+            # Without the index nothing would be refused, and the task that makes it may not have come that far.
             await self.prepare()
         try:
             async with operation():
@@ -93,5 +93,5 @@ class MongoTenantStore:
 
 
 def _registration(tenant: Tenant) -> dict[str, Any]:
-    """Finds the tenant, and nobody who was registered under its id after it was deleted."""
+    """A filter that finds this registration, and no later one of the same id."""
     return {"_id": tenant.id, "registration": tenant.registration}

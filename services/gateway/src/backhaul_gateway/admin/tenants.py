@@ -1,4 +1,4 @@
-"""Tenants and their credentials: the platform team's use cases."""
+"""The platform team's use cases about tenants and their credentials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_TENANTS_A_PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class IssuedCredential:
-    """A new credential with its text, which is told once and never again."""
+    """A new credential with its text. The text is in one answer, and is never stored."""
 
     credential: Credential
     text: str
@@ -74,7 +74,7 @@ class TenantRegistry:
         limits: Mapping[str, Any],
         status: Literal["active", "suspended"] | None,
     ) -> Tenant:
-        """Change what is given; None and missing limits stay."""
+        """Change what is given. What is None stays as it is, and so does a limit that is missing."""
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
             refuse_deleting(tenant)
@@ -88,7 +88,7 @@ class TenantRegistry:
         return await self._updates.apply(tenant_id, apply)
 
     async def add_credential(self, tenant_id: str, kind: CredentialKind) -> IssuedCredential:
-        """One more key or token; those that there are stay valid."""
+        """Add a key or token; the present ones stay valid. FAILED_PRECONDITION when there are too many."""
         issued = _issue(kind, self._updates.now())
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
@@ -105,7 +105,7 @@ class TenantRegistry:
         return issued
 
     async def remove_credential(self, tenant_id: str, credential_id: str) -> None:
-        """The key is refused from now on; NOT_FOUND."""
+        """Revoke a key or token: it is refused from now on. NOT_FOUND."""
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
             left = tuple(credential for credential in tenant.credentials if credential.id != credential_id)
@@ -121,11 +121,11 @@ class TenantRegistry:
         await self._updates.apply(tenant_id, apply)
 
     async def delete(self, tenant_id: str, *, purge: bool, registration: str = "") -> Tenant | None:
-        """Mark a tenant for deletion, which is final; the tenant as it is then. None when it is gone already.
+        """Delete a tenant. Returns None when it is gone, and the marked tenant when its removal takes a while.
 
-        With ``purge`` it is removed with all its data, after a while: see ``TenantRemoval``. Without, it is gone at
-        once, or FAILED_PRECONDITION where it has data. Calls may overlap, and may be repeated. NOT_FOUND when a
-        ``registration`` is given and the id is another's by now.
+        With ``purge`` the tenant is marked, which is final, and ``TenantRemoval`` removes it with all its data. Without
+        ``purge`` it is gone at once, or FAILED_PRECONDITION where it has data. NOT_FOUND when a ``registration`` is
+        given and the id belongs to another one. Calls may overlap, and may be repeated.
         """
         tenant = await self._updates.find(tenant_id)
         if registration and tenant.registration != registration:
@@ -149,10 +149,14 @@ class TenantRegistry:
         return await self._updates.apply(tenant.id, apply)
 
     async def _delete_empty(self, tenant: Tenant) -> Tenant | None:
-        """Nothing can be on its way into the store for a tenant of whom the streams hold no callback."""
+        """Delete a tenant that has no data.
+
+        It has none if the normalizer has stored nothing of it, and the streams hold none of its callbacks. Then nothing
+        of it can be on its way from the streams into the store.
+        """
         await self._refuse_with_data(tenant)
-        # From here on the gateway refuses its callbacks, so that nothing arrives behind the deletion's back. It is not
-        # marked ``deleting``: that would be final, and what has just arrived would be dropped.
+        # Suspended, so that no callback arrives between the second look for data and the deletion. Not ``deleting``:
+        # that is final, and a callback that has just arrived would be dropped.
         suspended = await self._set_status(tenant, "suspended")
         try:
             await self._refuse_with_data(suspended)
@@ -174,7 +178,7 @@ class TenantRegistry:
         )
 
     async def _set_status(self, tenant: Tenant, status: TenantStatus) -> Tenant:
-        """``tenant`` in that status; NOT_FOUND when this registration is gone, whoever has its id by now."""
+        """Set the status of this registration. NOT_FOUND when it is gone, even if another one has its id."""
 
         def apply(found: Tenant, _: datetime) -> Tenant:
             _require_same(found, tenant)
@@ -184,7 +188,7 @@ class TenantRegistry:
         return await self._updates.apply(tenant.id, apply)
 
     async def _restore(self, suspended: Tenant, status: TenantStatus) -> None:
-        """Give the tenant its status back, unless somebody changed it meanwhile."""
+        """Give the tenant its status back, unless somebody has changed the tenant since it was suspended."""
 
         def apply(found: Tenant, _: datetime) -> Tenant:
             _require_same(found, suspended)
@@ -209,7 +213,7 @@ class TenantRegistry:
 
 
 def _require_same(found: Tenant, tenant: Tenant) -> None:
-    """NOT_FOUND when the tenant's id is another registration's by now."""
+    """NOT_FOUND when another registration has the tenant's id."""
     if found.registration != tenant.registration:
         raise unknown_tenant(tenant.id)
 

@@ -1,4 +1,4 @@
-"""How a tenant is changed: read, change, write if nobody else wrote meanwhile, tell everybody."""
+"""Changing a tenant: read it, change it, write it unless somebody else has written meanwhile, announce it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import Tenant
 
 from backhaul_gateway.ports import Announcer, TenantStore
+from backhaul_gateway.web.refusals import DELETING
 
 Change = Callable[[Tenant, datetime], Tenant]
-"""Gets the tenant as stored and the time; returns it changed, or raises."""
+"""A pure function of the stored tenant and the time. It returns the changed tenant, or raises. It may be called several
+times for one change."""
 
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.1
 
 
 def utc_now() -> datetime:
-    """The time in whole milliseconds, which is what MongoDB keeps: what is answered is what is stored."""
+    """The time in whole milliseconds. MongoDB keeps no more, so an answer shows just what is stored."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 class TenantUpdates:
-    """Serialises changes of one tenant by its revision, across all copies of the gateway."""
+    """Changes tenants one revision at a time, however many copies of the gateway change one at once."""
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class TenantUpdates:
         *,
         patience_s: float = 5.0,
     ) -> None:
-        """``patience_s`` is how long a change that others overtake is tried."""
+        """``patience_s`` is how long a change is tried again while others write the tenant first."""
         self.store = store
         self.announcer = announcer
         self.now = now
@@ -76,7 +78,7 @@ class TenantUpdates:
                     fix="Repeat the request.",
                     retry_after_s=1,
                 )
-            # Those who were overtaken together must not meet again.
+            # With jitter, so that writers who met once do not meet again.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
@@ -86,7 +88,7 @@ def refuse_deleting(tenant: Tenant) -> None:
     if tenant.status == "deleting":
         raise BackhaulError(
             Code.FAILED_PRECONDITION,
-            "The tenant is being deleted.",
+            DELETING,
             field="status",
             fix="Wait until GET answers 404. Its id and its queue path are free then.",
         )

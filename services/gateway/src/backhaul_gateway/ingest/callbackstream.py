@@ -1,4 +1,4 @@
-"""The CALLBACKS stream as a whole: how full it is, what of it is processed, and whether it stores."""
+"""The CALLBACKS stream as a whole: how full it is, how far it is processed, and whether it stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from backhaul_gateway.admission.room import LogState
 
 _TIMEOUT_S = 2.0
 _CANARY = b"\x00" * 4096
-"""As large as a usual callback: where it finds room, most of them do."""
+"""As large as a usual callback, so that most callbacks find room where this does."""
 
 
 class CallbackStream:
@@ -69,7 +69,8 @@ class CallbackStream:
                 consumers = await js.consumers_info(CALLBACKS_STREAM)
             except NotFoundError:
                 return 0
-        # Whoever else reads the stream with acknowledgements has a say; whoever only looks has none.
+        # Every durable consumer that acknowledges counts, also one that is not ours: what it has not acknowledged is
+        # not processed. A consumer without acknowledgements only looks.
         floors = {
             consumer.name: _processed_by(consumer)
             for consumer in consumers
@@ -90,7 +91,7 @@ class CallbackStream:
             ack = await js.publish(
                 CANARY_SUBJECT, _CANARY, headers=headers_of(CALLBACKS_STREAM, f"canary-{new_callback_id()}")
             )
-            # It was stored, which was the question. What is not deleted is left out by whoever processes callbacks.
+            # The message was stored, which was the question. If it cannot be deleted, the normalizer skips it.
             with suppress(nats.errors.Error, OSError):
                 await js.delete_msg(CALLBACKS_STREAM, ack.seq)
 
@@ -98,8 +99,9 @@ class CallbackStream:
 def _processed_by(consumer: ConsumerInfo) -> int:
     """The position up to which ``consumer`` has acknowledged everything.
 
-    nats-server moves its floor at an acknowledgement. Where the last that was missing was deleted instead, with its
-    tenant, the floor stays behind until the next one, which a full stream never sees.
+    That is the acknowledgement floor, which nats-server moves at each acknowledgement. If the last message that was not
+    acknowledged is deleted with its tenant, the floor stays behind until the next acknowledgement. In a full stream
+    there is none. So where nothing waits for an acknowledgement, everything that was delivered counts.
     """
     if consumer.delivered is not None and not consumer.num_ack_pending:
         return consumer.delivered.stream_seq

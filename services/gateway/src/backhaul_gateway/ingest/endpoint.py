@@ -1,7 +1,8 @@
 """The hot path: one provider's POST, from the first byte to the answer.
 
-An ASGI endpoint without Request, Depends or models: those cost more than everything that is done here. The body is
-never parsed; whether it can be understood is the normalizer's question, and no reason to refuse an authentic request.
+This is an ASGI endpoint without FastAPI's routes, dependencies or models, which would cost more than all that is done
+here. The body is never parsed beyond what its signature needs. Whether it can be understood is the normalizer's
+question, and no reason to refuse an authentic callback.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class IngestEndpoint:
             _end(span, request, status)
 
     async def _answer(self, request: Request) -> Answer:
-        """What the provider is told. Sets the request's outcome, which nothing else does."""
+        """The answer to the provider. Sets the request's outcome, which nothing else does."""
         try:
             request.outcome, accepted = await self._take(request)
         except BackhaulError as exc:
@@ -138,7 +139,7 @@ class IngestEndpoint:
         return accepted.status, accepted.body, headers
 
     async def _take(self, request: Request) -> tuple[str, EncodedAnswer]:
-        """Everything up to JetStream's acknowledgement. Returns the outcome, and what the provider is told then.
+        """Do everything up to JetStream's acknowledgement. Returns the outcome, and the answer to the provider.
 
         Raises BackhaulError with the reason of a refusal, and GoneError.
         """
@@ -146,7 +147,7 @@ class IngestEndpoint:
             raise method_not_allowed(request.method)
         state = self._active(request, self._known(request) or await self._found(request))
         limit = state.tenant.limits.max_body_bytes
-        # A body over the limit is refused for that, however much room there is for it.
+        # The announced size of a body over the limit does not count here: the reader will refuse that body anyway.
         self._admission.callback(state, request.declared if 0 < request.declared <= limit else 0)
         if len(request.query) > MAX_QUERY_BYTES:
             raise query_too_long()
@@ -158,7 +159,7 @@ class IngestEndpoint:
             request.complete_at = time.perf_counter()
             request.size = len(body)
             if self._states.get(request.tenant) is not state:
-                # The tenant was changed or deleted while the body came in, which may take long: what holds now counts.
+                # The tenant was changed or deleted while the body came in. Judge the callback by what holds now.
                 channel = self._configured(request, self._active(request, self._known(request)))
             return await self._store(request, channel, kept, body)
         finally:
@@ -168,7 +169,7 @@ class IngestEndpoint:
     async def _store(
         self, request: Request, channel: ChannelState, kept: bytes, body: bytes
     ) -> tuple[str, EncodedAnswer]:
-        """Verify the callback and store it, or answer a handshake, of which nothing is stored."""
+        """Verify the callback and store it. A provider's handshake is answered, and nothing of it is stored."""
         address = request.address
         raw = RawCallback(METHOD, self._base_url + address.decode("latin-1"), request.headers, body)
         if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
@@ -192,7 +193,7 @@ class IngestEndpoint:
         return outcome, channel.accepted
 
     def _known(self, request: Request) -> TenantState | None:
-        """Whose request it is, as far as is known in memory."""
+        """The tenant whose credential the request carries, if it is known in memory."""
         if len(request.named) != len(request.headers) and sent_twice(request.headers):
             raise unauthenticated("A header that carries a credential was sent twice.", "Send it once.")
         if request.token is None:
@@ -204,7 +205,7 @@ class IngestEndpoint:
         return self._states.get(tenant_id) if tenant_id is not None else None
 
     async def _found(self, request: Request) -> TenantState | None:
-        """The same after a look into the database: another copy may have registered the tenant a moment ago."""
+        """Look for the tenant in the database: another copy of the gateway may have registered it a moment ago."""
         await self._strangers.credential(
             request.token, request.named.get(b"x-api-key"), request.named.get(b"authorization")
         )
@@ -231,7 +232,7 @@ class IngestEndpoint:
         return channel
 
     async def _found_channel(self, request: Request, state: TenantState) -> ChannelState:
-        """The same after a look into the database, with what ``_configured`` raises."""
+        """Look for the channel in the database. Raises what ``_configured`` raises."""
         if request.label:
             await self._strangers.channel(state, channel_key(request.label))
             state = self._active(request, self._known(request))
@@ -254,7 +255,7 @@ class IngestEndpoint:
         self._states.count_refused(channel.tenant_id, channel.key)
         self._unverified.add(channel.tenant_id, channel.key, channel.mode, refusal.code)
         if channel.mode == "observe":
-            # Also a body that was too large to be looked at: it counts as unverified, and is not lost.
+            # A body that was too large to be checked is stored as unverified too, rather than lost.
             return VERIFICATION_OBSERVED_INVALID
         raise unverified(refusal)
 
@@ -286,7 +287,7 @@ class IngestEndpoint:
 
 
 def _kept(request: Request, channel: ChannelState) -> bytes:
-    """The headers that are stored with the callback, one a line. TOO_LARGE when there is more than is kept."""
+    """The headers that are stored with the callback, one a line. TOO_LARGE when they exceed ``MAX_HEADER_BYTES``."""
     parts: list[bytes] = []
     for name, value in request.headers:
         if name not in channel.not_kept:

@@ -1,4 +1,4 @@
-"""Looks at the callback log every few seconds: who holds how much of it, what can make room, and whether it stores."""
+"""Looks at the callback log every few seconds: who holds how much of it, whether it stores, and what may be deleted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from backhaul_gateway.ports import WatchedLog
 
 LOOK_S = 2.0
 IDLE_S = 30.0
-"""After this long without a stored callback, a trial shows whether one would be."""
+"""When no callback was stored for so long, the gateway stores a message of its own to see whether the log stores."""
 
 WARN_AT, CALM_AT = 0.70, 0.60
 NEARLY_FULL, ROOMY = 0.85, 0.70
-"""What is processed is deleted, the oldest first, when the log or a tenant's share of it is nearly full, until it is
-roomy again."""
+"""Parts of the log, or of a tenant's share of it. From ``NEARLY_FULL`` on, messages that are processed are deleted, the
+oldest first, until ``ROOMY`` is left."""
 
 _AWAY_S = 0.5
 _MOST_SAMPLES = 8
@@ -29,14 +29,14 @@ _SHARE_STEPS = 8
 
 
 class Storing(Protocol):
-    """When callbacks were last stored, and refused by the log; times of the loop, 0 for never."""
+    """When the log last stored callbacks, and when it last failed to; in the loop's time, 0 for never."""
 
     stored_at: float
     failed_at: float
 
 
 class LogWatch:
-    """See the module. ``storing`` is what is known; before anything is, the log is believed to store."""
+    """See the module. ``storing`` says whether the log stores; it is true until something shows otherwise."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class LogWatch:
         self._proved_at = clock()
         self._next_trial_at = 0.0
         self._filling = False
-        # By queue path, up to where its processed messages are deleted already.
+        # For each queue path, the position before which its processed messages are deleted already.
         self._purged: dict[str, int] = {}
         self._log = get_logger(component="callback_log")
         metrics.gauge(CALLBACK_LOG_FILL, lambda: room.fill)
@@ -72,13 +72,13 @@ class LogWatch:
             try:
                 await self.look()
             except BackhaulError:
-                # Nothing to be seen while the log is away; whoever may fill it when it is back is looked at soon.
+                # The log is away. Look again soon, since a tenant may fill it as soon as it is back.
                 pause_s = min(pause_s, _AWAY_S)
             await self.prove()
             await asyncio.sleep(pause_s)
 
     async def look(self) -> None:
-        """Measure once, and make room where there is little. UNAVAILABLE when the log is away."""
+        """Measure the log once, and make room in it where there is little. UNAVAILABLE when the log is away."""
         state = await self._measure()
         if state.limit:
             await self._make_room(state)
@@ -86,7 +86,7 @@ class LogWatch:
         self._tell()
 
     async def prove(self) -> None:
-        """Find out whether the log stores: from the last callbacks, or by a trial when they do not tell."""
+        """Find out whether the log stores. The last callbacks show it; where there are none, a trial does."""
         now = self._clock()
         stored_at = self._publisher.stored_at
         failing = self._publisher.failed_at >= stored_at and self._publisher.failed_at > self._proved_at
@@ -108,7 +108,7 @@ class LogWatch:
         self._room.begin_look()
         state = await self._callbacks.state()
         if 2 * state.bytes > state.limit > 0:
-            # Below that nobody's share can be full, and sizes do not matter.
+            # While the log is less than half full, no share of it can be full, so sizes need not be known.
             for subject in self._room.unknown(state, _MOST_SAMPLES):
                 if size := await self._callbacks.size_of_last(subject):
                     self._room.learn(subject, size)
@@ -116,7 +116,7 @@ class LogWatch:
         return state
 
     async def _make_room(self, state: LogState) -> None:
-        """Delete the oldest of what is processed when the log is nearly full."""
+        """If the log is nearly full, delete the oldest messages that are processed."""
         if state.bytes <= NEARLY_FULL * state.limit:
             return
         before, end = state, await self._callbacks.processed_up_to() + 1
@@ -131,7 +131,7 @@ class LogWatch:
             self._log.info("callback_log_made_room", messages=before.messages - state.messages, fill=self._fill())
 
     async def _make_room_in_shares(self) -> None:
-        """Delete the oldest of what is processed of tenants whose shares are nearly full, and of nobody else."""
+        """For each tenant whose share is nearly full, delete the oldest of its messages that are processed."""
         pressed = [path for path in self._room.paths if self._room.is_pressed(path, NEARLY_FULL)]
         end = await self._callbacks.processed_up_to() + 1 if pressed else 0
         self._purged = {path: seq for path, seq in self._purged.items() if path in pressed}
@@ -169,7 +169,7 @@ class LogWatch:
 
 
 class Reachable:
-    """Asks every few seconds whether something answers, for a metric."""
+    """A metric that says whether a server answers. ``ask`` is called every few seconds, and raises when it does not."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ Task = asyncio.Task[Any]
 
 
 class Watchdog:
-    """Cancels tasks that have been watched for longer than ``timeout_s``, and a quarter of that at most.
+    """Cancels a task that has been watched for ``timeout_s``, or for up to a quarter longer, as it looks only so often.
 
     Belongs to the event loop that it is used on. ``asyncio.timeout`` would cost each task as much as checking a
     signature.
@@ -42,7 +42,7 @@ class Watchdog:
     def expired(self, task: Task) -> bool:
         """Whether a CancelledError in the watched task means that its time is up. The cancellation is then taken back.
 
-        False when somebody else has cancelled it, be it at the same moment: then the task is to end.
+        False when somebody else has cancelled the task as well: it must end then.
         """
         since, _ = self._watched[task]
         return since == inf and task.uncancel() == 0

@@ -1,4 +1,4 @@
-"""The client's address for the log, as far as it can be trusted. Nothing is decided by it."""
+"""The client's address, for the log only. Nothing is decided by it, since a proxy's word for it may be wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ _MEMORY = 1024
 
 
 class ClientAddress:
-    """Believes ``X-Forwarded-For`` of ``trusted`` networks, from the right: the last address that none of them has."""
+    """Finds the address of a request's client.
+
+    Where the peer is a proxy in one of the ``trusted`` networks, its ``X-Forwarded-For`` is read from the right. The
+    first address there that lies in no trusted network is the client's.
+    """
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)

@@ -1,6 +1,6 @@
-"""Every open connection: how many there may be, and how long each may be waited for.
+"""Every open connection: how many there may be, and how long the gateway waits for each.
 
-One timer looks at all of them. A timer for each wait would cost every request two of them.
+One timer looks at all of them. With a timer for each wait, every request would set and cancel two.
 """
 
 from __future__ import annotations
@@ -19,47 +19,50 @@ from backhaul_common.metrics import CONNECTIONS_ENDED, CONNECTIONS_OPEN, Metrics
 from backhaul_gateway.web.http import BoundedProtocol, Wait
 
 SLOWEST_BYTES_PER_S = 16 << 10
-"""An answer that piles up is given this much less hurry: a large one may take its time, as long as it is being read."""
+"""A peer may take a second more for each so many bytes of answers that it has not read yet. A large answer takes its
+time, and whoever reads it this fast is not cut off."""
 
 _RESERVED_DESCRIPTORS = 192
-"""Files and connections beside the clients': MongoDB's pool alone may have a hundred."""
+"""Descriptors for files and for connections to servers. MongoDB's pool alone may have a hundred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Seconds that a peer may take."""
+    """How many seconds the gateway waits for a peer."""
 
     head_s: float
     """For a whole head, from the connection or from the head's first byte."""
     body_s: float
-    """For a whole body, from the end of its head. The application may give up earlier, and then says so better."""
+    """For a whole body, from the end of its head. The application should give up earlier, as its answer says more."""
     idle_s: float
     """From an answer to the next request."""
     read_s: float
-    """For reading an answer, and a second more for every ``SLOWEST_BYTES_PER_S``."""
+    """For reading an answer; a second more for every ``SLOWEST_BYTES_PER_S`` that are not read yet."""
 
     def of(self, wait: Wait, unread: int) -> float:
-        """For one wait; ``unread`` are the bytes of answers that have piled up."""
+        """The seconds for one wait. ``unread`` counts the bytes of answers that the peer has not read."""
         if wait is Wait.READ:
             return self.read_s + unread / SLOWEST_BYTES_PER_S
         return {Wait.HEAD: self.head_s, Wait.BODY: self.body_s, Wait.IDLE: self.idle_s}[wait]
 
     @property
     def interval_s(self) -> float:
-        """How often to look."""
+        """The seconds from one look to the next: a quarter of the shortest patience, and a second at most."""
         return min(1.0, self.head_s / 4, self.body_s / 4, self.idle_s / 4, self.read_s / 4)
 
 
 class _Rank(Enum):
-    """Connections that give way when there are too many, in this order; within a rank the oldest first."""
+    """The order in which connections are ended when there are too many; within a rank the oldest goes first."""
 
     SILENT = "silent"
     """It never brought a request."""
     SLOW = "slow"
-    """Its peer is late with a head, with the rest of a request that was answered already, or with reading."""
+    """The gateway waits for a head, for the rest of a request that is answered already, or for an answer to be read.
+    It has waited since the timer last looked."""
     IDLE = "idle"
+    """Between two requests."""
     UNFINISHED = "unfinished"
-    """As ``SLOW``, but not yet when the timer last looked."""
+    """As ``SLOW``, but the wait began after the timer last looked."""
 
 
 class Connections:
@@ -73,7 +76,7 @@ class Connections:
         *,
         descriptors: Callable[[int], int] | None = None,
     ) -> None:
-        """``descriptors`` tells how many files may be open after it was asked for that many."""
+        """``descriptors`` is asked for a number of open files, and returns the number that the system allows."""
         self._patience = patience
         self._log = get_logger(component="connections")
         self._loop = asyncio.get_running_loop()
@@ -90,11 +93,11 @@ class Connections:
         self._timer = self._loop.call_later(patience.interval_s, self._look)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the timer."""
         self._timer.cancel()
 
     def opened(self, connection: BoundedProtocol) -> bool:
-        """Count a new connection. False when there is no room for it, not even by ending one that is not in use."""
+        """Count a new connection. False when there is no room for it, and none can be made by ending another one."""
         self._open[connection] = None
         if len(self._open) <= self.most:
             return True
@@ -111,9 +114,9 @@ class Connections:
         self._open.pop(connection, None)
 
     def _make_room(self, newcomer: BoundedProtocol) -> bool:
-        """End connections whose peers only keep us waiting, so that no stranger can take the others' places.
+        """End connections that only keep the gateway waiting, so that no stranger can take everybody's places.
 
-        A sixteenth goes at a time, as looking for them takes a walk over all.
+        Finding them takes a walk over all connections, so a sixteenth of them is ended at a time.
         """
         ranked: dict[_Rank, list[BoundedProtocol]] = {rank: [] for rank in _Rank}
         for connection in self._open:
@@ -125,13 +128,15 @@ class Connections:
             self._ended.add("room")
             self.closed(connection)
             connection.transport.abort()
-        # Until the next look, others would be looked for in vain too.
+        # If nothing was found, nothing will be until the timer looks again; so newcomers are refused without a walk.
         self._in_vain = not leaving
         return bool(leaving)
 
     def _rank(self, connection: BoundedProtocol) -> _Rank | None:
-        """When the connection goes, among those that have to; None: the application is at work for it, or reads its
-        body, of which ``BodyReader`` bounds how many there are."""
+        """In which turn the connection is ended when there are too many. None: it stays.
+
+        It stays while the application works on its request or reads its body. ``BodyReader`` bounds the bodies.
+        """
         wait, of = connection.owes()
         if wait is None or (wait is Wait.BODY and not connection.is_answered):
             return None
@@ -161,7 +166,7 @@ class Connections:
         self._timer = self._loop.call_later(self._patience.interval_s, self._look)
 
     def _probe_descriptors(self) -> None:
-        """Say once when no file can be opened: libuv then drops new connections without a word."""
+        """Log once when no file can be opened: libuv then drops new connections without a word."""
         try:
             os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as exc:
@@ -173,7 +178,7 @@ class Connections:
 
 
 def _raise_descriptor_limit(wanted: int) -> int:
-    """Ask for as many open files as ``wanted``, as far as the system allows; returns how many there may be."""
+    """Raise the limit of open files to ``wanted``, or as far as the system allows. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted

@@ -1,10 +1,10 @@
 """``/openapi.json``, and ``/docs``: the same as a page to read.
 
-Its script and style are this package's own and served from here. A page on the origin of ``/admin`` must not run what
-others may change.
+The script and the style of the page are files of this package. A page on the origin of ``/admin`` must not run code
+that somebody else can change.
 """
 
-# No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
+# Annotations are not postponed here: FastAPI could not resolve those of functions that are made inside of a function.
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -20,8 +20,10 @@ _POLICY = (
 
 
 def docs_router(document: Callable[[], dict[str, Any]]) -> APIRouter:
-    """The page and its parts, and ``document``, which is made once: that takes a fifth of a second, and anybody may
-    ask."""
+    """The routes of the page, of its parts, and of ``document``.
+
+    ``document`` is called once and its result kept, since it takes a fifth of a second, and anybody may ask.
+    """
     folder = files("backhaul_gateway.web") / "page"
     router = APIRouter(include_in_schema=False)
     encoded = cache(lambda: orjson.dumps(document()))

@@ -1,8 +1,10 @@
 """The outermost layer of the application.
 
-An ingest is handed to its endpoint at once: of the five layers that FastAPI puts around routes it needs none, and
-together they cost a seventh of it. Around every other request: who may come here at all, one log line, one count, a
-body that is bounded in size and time, and no answer but a problem.
+``Edge`` hands a callback to its endpoint at once. A callback needs none of the five layers that FastAPI puts around a
+route, and they would cost a seventh of the time that it takes.
+
+For every other request ``Edge`` decides whether it may come here, bounds its body in size and time, and writes one log
+line and one count. Whatever goes wrong is answered with a problem document.
 """
 
 from __future__ import annotations
@@ -10,27 +12,20 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
-from backhaul_common.errors import CATALOGUE, BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, internal
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import HTTP_REQUESTS, Metrics
-from backhaul_common.tracing import Tracing, new_traceparent, traceparent_of
+from backhaul_common.tracing import Tracing, new_traceparent, trace_id_of, traceparent_of
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backhaul_gateway.admission.auth import is_admin, unauthenticated
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.masking import masked
-from backhaul_gateway.web.problems import nothing_at, of_error
-from backhaul_gateway.web.refusals import MAX_HEADER_BYTES
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from backhaul_gateway.web.problems import TRACEPARENT, nothing_at, of_error
+from backhaul_gateway.web.refusals import LATE_BODY, MAX_HEADER_BYTES, headers_too_large
 
 INGEST_PATH = "/api/postevents"
 _INGEST_LENGTH = len(INGEST_PATH)
@@ -38,18 +33,18 @@ _INGEST = re.compile("(?:/in/([^/]+))?" + INGEST_PATH, re.IGNORECASE)
 
 MOST_BODY_BYTES = 256 * 1024
 MOST_ADDRESS_BYTES = 8 << 10
-"""Path and query of what is no ingest. Frameworks take them apart several times, at some 100 ns a byte."""
+"""Of the path and the query together, but for callbacks. FastAPI parses them several times, at some 100 ns a byte."""
 
 _LONGEST_LOGGED = 500
 _ANY_CASE = frozenset({"/api/test", "/api/status"})
-"""As the ingest's, these paths are written in any case."""
+"""Paths that are answered in any case, as the ingest's are."""
 
 _ADMIN = "admin"
 _APART = frozenset({_ADMIN, "metrics", "docs", "openapi.json"})
-"""First segments of what is for the platform team only, and may listen on a port of its own."""
+"""First segments of the paths that only the platform team needs, and that may have a port of their own."""
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
-"""Asked every few seconds by machines: a line each would hide the others."""
+"""Machines ask these every few seconds. A log line for each would hide the others."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -59,17 +54,18 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
-"""Of every answer that does not say otherwise: what a browser makes of it, and that nobody keeps it."""
+"""Headers of every answer that does not have them already. They tell browsers to run nothing of it, and caches to keep
+nothing of it."""
 
 
 class Edge:
-    """See the module."""
+    """The ASGI application that the server calls; see the module."""
 
     def __init__(
         self,
-        app: App,
+        app: ASGIApp,
         *,
-        ingest: App,
+        ingest: ASGIApp,
         admin_token: str,
         admin_port: int,
         body_timeout_s: float,
@@ -78,9 +74,9 @@ class Edge:
         tracing: Tracing,
         clients: ClientAddress,
     ) -> None:
-        """``admin_port``: the only one that the platform team's paths are found on; 0: there is but one port."""
+        """``admin_port`` is the only port that answers the platform team's paths; 0: the one port answers all paths."""
         self.app = app
-        """What is inside."""
+        """The application that answers everything but callbacks."""
         self._ingest = ingest
         self._admin_token = admin_token
         self._admin_port = admin_port
@@ -92,7 +88,7 @@ class Edge:
         self._log = get_logger(component="http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Pass the request to the ingest's endpoint, or to the application."""
         path = scope["path"]
         if path[-_INGEST_LENGTH:].lower() == INGEST_PATH:
             if len(path) == _INGEST_LENGTH:
@@ -107,50 +103,56 @@ class Edge:
         await self._other(scope, receive, send)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
         lowered = scope["path"].lower()
         if lowered in _ANY_CASE:
             scope["path"] = lowered
-        path, method = _loggable(scope["path"]), scope["method"]
-        exchange = _Exchange(receive, send, self._body_timeout_s)
+        exchange = _Exchange(scope, receive, send, self._body_timeout_s)
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
-        with self._tracing.span(f"{method[:16]} {path[:100]}", parent=incoming or None) as span:
-            traceparent = traceparent_of(span) or new_traceparent()
-            scope["backhaul.traceparent"] = traceparent
-            try:
-                _refuse_large(scope)
-                self._admit(scope)
-                await self.app(scope, exchange.receive, exchange.send)
-            except BackhaulError as exc:
-                await exchange.answer(exc, traceparent)
-            except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is logged once and told to nobody
-                self._log.error("request_failed", method=method, path=path, exc_info=exc)
-                # Starlette answers with the problem and raises all the same, so usually there is nothing left to do.
-                if not exchange.complete:
-                    await exchange.answer(BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title), traceparent)
-            span.set_attributes({"http.request.method": method, "http.response.status_code": exchange.status})
-        self._requests.add(method if method in _METHODS else "other", str(exchange.status))
-        if path not in _QUIET:
-            tenant = scope.get("backhaul.tenant", "")
-            self._access_log.write(
-                time.time(),
-                {
-                    "event": "request",
-                    "method": method,
-                    "path": path,
-                    "tenant": tenant,
-                    "status": exchange.status,
-                    "duration_ms": round((time.perf_counter() - began) * 1000, 2),
-                    "client": self._clients.of(scope, scope["headers"]),
-                    "trace_id": traceparent[3:35],
-                },
-            )
+        with self._tracing.span(f"{exchange.method[:16]} {exchange.path[:100]}", parent=incoming or None) as span:
+            scope[TRACEPARENT] = exchange.traceparent = traceparent_of(span) or new_traceparent()
+            await self._answer(exchange)
+            span.set_attributes({"http.request.method": exchange.method, "http.response.status_code": exchange.status})
+        self._account(exchange)
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        """Let the application answer, or refuse. Raises only where an answer has begun that cannot be ended."""
+        try:
+            _refuse_large(exchange.scope)
+            self._admit(exchange.scope)
+            await self.app(exchange.scope, exchange.receive, exchange.send)
+        except BackhaulError as exc:
+            await exchange.answer(exc)
+        except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is logged once and told to nobody
+            self._log.error("request_failed", method=exchange.method, path=exchange.path, exc_info=exc)
+            # Starlette answers with the problem and raises all the same, so usually there is nothing left to do.
+            if not exchange.complete:
+                await exchange.answer(internal())
+
+    def _account(self, exchange: _Exchange) -> None:
+        """Count the request, and write its line."""
+        self._requests.add(exchange.method if exchange.method in _METHODS else "other", str(exchange.status))
+        if exchange.path in _QUIET:
+            return
+        scope = exchange.scope
+        self._access_log.write(
+            time.time(),
+            {
+                "event": "request",
+                "method": exchange.method,
+                "path": exchange.path,
+                "tenant": scope.get("backhaul.tenant", ""),
+                "status": exchange.status,
+                "duration_ms": round((time.perf_counter() - exchange.began) * 1000, 2),
+                "client": self._clients.of(scope, scope["headers"]),
+                "trace_id": trace_id_of(exchange.traceparent),
+            },
+        )
 
     def _admit(self, scope: Scope) -> None:
-        """Refuse, before anything of it is read, what has no business here: NOT_FOUND or UNAUTHENTICATED.
+        """Refuse a request that may not come here, before its body is read: NOT_FOUND or UNAUTHENTICATED.
 
-        The fixed parts of a path are compared as they were sent. A proxy's rules are about what it sees, and to many
-        ``/%61dmin`` is not ``/admin``.
+        The fixed parts of a path must not be percent-encoded. A proxy in front may keep strangers from ``/admin``, and
+        take ``/%61dmin`` for another path.
         """
         sent = scope["raw_path"].split(b"/", 4)[1:4]
         first = scope["path"].split("/", 2)[1].lower() if "/" in scope["path"] else ""
@@ -165,9 +167,15 @@ class Edge:
 
 
 class _Exchange:
-    """One request and its answer, as the application sees them: bounded on the one side, observed on the other."""
+    """One request and its answer, as the application sees them: the body is bounded, the answer is observed."""
 
-    def __init__(self, receive: Receive, send: Send, body_timeout_s: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body_timeout_s: float) -> None:
+        self.began = time.perf_counter()
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path = _loggable(scope["path"])
+        """As logs may show it."""
+        self.traceparent = ""
         self.status = 0
         """Of the answer, once it has begun."""
         self.complete = False
@@ -179,16 +187,17 @@ class _Exchange:
         self._size = 0
 
     async def receive(self) -> Message:
-        """A part of the body, or that the client has gone. 413 or 408 as Starlette's own error, which FastAPI lets
-        through while it reads a body."""
+        """The next part of the body, or the message that the client has gone.
+
+        Raises Starlette's error for 413 and 408: FastAPI answers any other error in a body's reading with 400.
+        """
         if self._whole:
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            # What would still come on this connection belongs to a request that is over.
-            raise HTTPException(408, "The body did not arrive in time.", headers={"connection": "close"}) from None
+            raise HTTPException(408, LATE_BODY) from None
         self._size += len(message.get("body", b""))
         if self._size > MOST_BODY_BYTES:
             raise HTTPException(413, f"The body is larger than {MOST_BODY_BYTES} bytes.")
@@ -196,7 +205,7 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass a part of the answer on."""
+        """Pass a part of the answer to the server."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", ()))
@@ -206,34 +215,35 @@ class _Exchange:
             self.complete = not message.get("more_body", False)
         await self._send(message)
 
-    async def answer(self, error: BackhaulError, traceparent: str) -> None:
-        """Answer with a problem. Raises it where an answer has begun: cutting the connection is then the only way left
-        to say that it failed."""
+    async def answer(self, error: BackhaulError) -> None:
+        """Answer with a problem document.
+
+        Raises ``error`` where an answer has begun. The server then cuts the connection, which is the only way left to
+        say that the answer failed.
+        """
         if self.status:
             raise error
-        status, body, headers = of_error(error, traceparent[3:35])
+        status, body, headers = of_error(error, trace_id_of(self.traceparent))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
 
 def _refuse_large(scope: Scope) -> None:
-    """Raise TOO_LARGE for what would cost more to look at than anybody's request is worth."""
+    """TOO_LARGE for an address or headers that would take long to parse."""
     if len(scope["raw_path"]) + len(scope["query_string"]) > MOST_ADDRESS_BYTES:
         raise BackhaulError(
             Code.TOO_LARGE, f"The address is longer than {MOST_ADDRESS_BYTES} bytes.", fix="Send a shorter one."
         )
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-        raise BackhaulError(
-            Code.TOO_LARGE,
-            f"The headers are larger than {MAX_HEADER_BYTES} bytes.",
-            field="headers",
-            fix="Send fewer or shorter headers; look whether a proxy adds them.",
-        )
+        raise headers_too_large()
 
 
 def _loggable(path: str) -> str:
-    """The path without the ingest token that a mistyped callback URL may hold, not even one that is mistyped itself."""
-    # Of a credential that is cut off here nothing is left that opens anything.
+    """The path as logs may show it: short, and without the ingest token that a mistyped callback URL may hold.
+
+    What stands behind ``/in/`` is hidden whatever it is, since a mistyped token tells nearly as much.
+    """
+    # Cut before it is masked, for speed. What a cut leaves of a credential opens nothing.
     parts = masked(path[: 4 * _LONGEST_LOGGED]).split("/", 3)
     if len(parts) > 2 and parts[1].lower() == "in":
         parts[2] = "***"

@@ -1,9 +1,20 @@
 """uvicorn's HTTP protocol on httptools, with a bound on everything that a peer can make it keep or wait for.
 
-uvicorn bounds neither a head, nor trailers, nor how many requests are pipelined, and its only timer runs between
-requests. It also drops the body of a request that offers an upgrade, and lets trailers into the head's fields.
+uvicorn itself bounds no head, no trailers and no number of pipelined requests, and its only timer runs between
+requests. It also drops the body of a request that offers an upgrade, and takes trailers for fields of the head.
 
-The hot path, one request in one read, costs no more than uvicorn's own: what is added there is taken from its timers.
+A request that arrives in one read costs no more than with uvicorn alone: ``Connections`` stands in for the timers of
+uvicorn, and that saves as much as the bounds cost.
+
+Nothing that this module relies on is a public interface of uvicorn. It was read from uvicorn 0.54, and pyproject.toml
+keeps to that release:
+
+- ``HttpToolsProtocol`` with ``parser``, ``transport``, ``flow``, ``pipeline``, ``server_state``, ``scope``, ``cycle``,
+  ``headers``, ``url`` and ``_start_asgi_task``, and all methods that are overridden here;
+- ``RequestResponseCycle`` with ``scope``, ``body``, ``more_body``, ``message_event``, ``keep_alive``, ``disconnected``,
+  ``on_response``, ``response_started`` and ``response_complete``;
+- ``FlowControl`` with ``read_paused``, ``write_paused``, ``pause_reading`` and ``resume_reading``;
+- ``HIGH_WATER_LIMIT``.
 """
 
 from __future__ import annotations
@@ -23,36 +34,36 @@ if TYPE_CHECKING:
     from backhaul_gateway.web.connections import Connections
 
 PIECE_BYTES = 16 << 10
-"""What the parser is given at once. It is looked at in between, since one read may bring much more: a quarter of a
-megabyte of the shortest fields takes up forty times as much when it is parsed."""
+"""The parser is given at most so much at once, and the bounds are checked in between. One read may bring a quarter of a
+megabyte. If those are the shortest fields, they take up forty times as much memory once they are parsed."""
 
 MOST_HEAD_BYTES = 64 << 10
-"""Bytes in a row, beyond the piece in which they began, that may bring neither a head's end nor any of a body: a longer
-head, trailers or chunk extensions. Before a head is complete nobody knows whose request it is, so nothing else bounds
-what a stranger may have kept here."""
+"""How many bytes may follow each other without a head's end and without any of a body among them: those of a head, of
+trailers, or of chunk extensions. The piece in which they begin does not count. Before a head is complete nobody knows
+whose request it is, so no tenant's limit bounds what a stranger can have kept here."""
 
 MOST_FIELDS = 200
 """Fields of one head."""
 
 MOST_PIPELINED = 16
-"""Requests of one connection that may wait for the answers to those before them."""
+"""How many requests of one connection may wait until those before them are answered."""
 
 _UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 
 
 class Wait(Enum):
-    """What a peer is waited for."""
+    """What the gateway waits for, of one peer."""
 
     HEAD = "head"
     BODY = "body"
     IDLE = "idle"
-    """The next request."""
+    """The first byte of the next request."""
     READ = "read"
-    """The peer's reading of an answer."""
+    """That the peer reads its answer."""
 
 
 def refusal(status: HTTPStatus, text: str) -> bytes:
-    """An answer of the server itself, which ends the connection."""
+    """An answer that the server gives by itself, without the application. It ends the connection."""
     return (
         f"HTTP/1.1 {status.value} {status.phrase}\r\n"
         "content-type: text/plain; charset=utf-8\r\n"
@@ -72,7 +83,7 @@ _FULL = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections are open. 
 
 
 class _RefusedError(Exception):
-    """Raised in the parser's callbacks, which is the only way to stop the parser."""
+    """Stops the parser, where one of its callbacks raises it. There is no other way to stop it."""
 
     def __init__(self, answer: bytes) -> None:
         super().__init__(answer)
@@ -80,10 +91,10 @@ class _RefusedError(Exception):
 
 
 class _Trailers(list[tuple[bytes, bytes]]):
-    """Where the parser's fields go after the head: nowhere.
+    """A list that keeps nothing, to which the parser adds fields after the head.
 
-    RFC 9110, 6.5.1, forbids to merge trailers into the head. A credential or a signature among them proves nothing, as
-    whoever reads the head does not see it.
+    RFC 9110, 6.5.1, forbids to merge trailers into the head. A credential or a signature among them must prove nothing:
+    a proxy that checks only the head has not seen it.
     """
 
     def append(self, _: tuple[bytes, bytes]) -> None:
@@ -94,21 +105,22 @@ _TRAILERS = _Trailers()
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """See the module. ``Connections`` looks at ``owes`` now and then, and calls ``give_up`` when it took too long."""
+    """One connection; see the module. ``Connections`` asks ``owes`` once a second, and calls ``give_up`` when the same
+    wait has lasted too long."""
 
     def __init__(self, *, watch: Connections, config: Config, server_state: ServerState, **others: Any) -> None:
         super().__init__(config=config, server_state=server_state, **others)
         self._watch = watch
         self.headers = []
         self._barren = 0
-        """Bytes in a row that brought nothing."""
+        """Bytes that have followed each other without a head's end and without any of a body among them."""
         self._deaf = False
-        """Nothing more is read: the connection ends when the requests before have been answered."""
+        """Nothing more is read. The connection ends when the requests that came before have been answered."""
         self._offered = False
         """The head that was just read offers an upgrade."""
         self._backlog: object = None
-        """One for each time that the peer let an answer's bytes pile up."""
-        # Of ``Connections``: the present wait, what tells it from others of its kind, and when it has lasted too long.
+        """A new object each time that answers begin to pile up, because the peer does not read them."""
+        # ``Connections`` keeps these here: the present wait, what tells it from others of its kind, and its end.
         self.wait: Wait | None = None
         self.wait_of: object = None
         self.deadline = 0.0
@@ -129,7 +141,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         for cycle, _ in self.pipeline:
             cycle.disconnected = True
-            # Each refers to this protocol, which refers to it: without this they would wait for a full collection.
+            # The cycle refers to this protocol, and this protocol to the cycle. Unless that is cut, only a full garbage
+            # collection would free them.
             cycle.on_response = _nothing
         self.pipeline.clear()
         self.wait_of = None
@@ -152,14 +165,15 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._barren > MOST_HEAD_BYTES:
             self._refuse(_LONG_FRAMING if self._in_body() else _LONG_HEAD)
         if self.headers is not _TRAILERS and len(self.headers) > MOST_FIELDS:
-            self._refuse(_MANY_FIELDS)  # Its end may never come.
+            self._refuse(_MANY_FIELDS)  # At once, since the end of this head may never come.
 
     def pause_writing(self) -> None:
         """The peer reads more slowly than it is answered."""
         self._backlog = object()
         super().pause_writing()
 
-    # What the parser calls. These replace uvicorn's rather than add to it, where adding would cost each request a call.
+    # What the parser calls. on_body and on_message_complete do not call uvicorn's own, which would cost each request a
+    # call.
 
     def on_headers_complete(self) -> None:
         """A head is whole."""
@@ -167,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._offered = True
             return
         if len(self.pipeline) >= MOST_PIPELINED:
-            raise _RefusedError(_MALFORMED)  # The answer is never sent: those to the requests before come first.
+            raise _RefusedError(_MALFORMED)  # Which answer does not matter: it is never sent, as others come first.
         if len(self.headers) > MOST_FIELDS:
             raise _RefusedError(_MANY_FIELDS)
         super().on_headers_complete()
@@ -203,14 +217,15 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._deaf:
             self.transport.close()
         elif self.cycle.body:
-            self.cycle.body = bytearray()  # Of a request that was answered before it was read.
+            self.cycle.body = bytearray()  # The request was answered before its body was read; nobody needs it now.
 
     # What ``Connections`` calls.
 
     def owes(self) -> tuple[Wait | None, object]:
-        """What the peer is waited for, and an object that stays the same as long as it is the same wait."""
+        """What the gateway waits for, and an object that stays the same as long as the wait is the same; None for no
+        wait."""
         if self.transport.is_closing():
-            return Wait.READ, self.transport  # Closing waits until the peer has read everything.
+            return Wait.READ, self.transport  # The transport closes when the peer has read everything.
         if self.flow.write_paused:
             return Wait.READ, self._backlog
         if self._deaf or self.flow.read_paused:
@@ -228,7 +243,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return (Wait.IDLE, cycle) if cycle.response_complete else (None, None)
 
     def _newest(self) -> RequestResponseCycle | None:
-        """The last request whose head is whole; uvicorn declares that there always is one."""
+        """The last request whose head is whole, or None before the first. uvicorn's type leaves out the None."""
         return self.cycle
 
     @property
@@ -255,7 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return cycle is not None and cycle.scope is self.scope and cycle.more_body
 
     def _feed(self, data: bytes) -> bytes | None:
-        """Parse. Returns what follows a head that offers an upgrade, or None when there is no such head."""
+        """Parse ``data``. Returns the bytes behind a head that offers an upgrade; None where no head does."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -268,8 +283,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _decline(self, rest: bytes) -> bytes | None:
         """Read a request as if it had not offered an upgrade, which RFC 9110, 7.8, allows. Returns what ``_feed`` does.
 
-        The parser takes what follows the head for another protocol's, so the head is given to a new one, without the
-        offer, and ``rest`` behind it. Some clients offer HTTP/2 with each request.
+        Some clients offer HTTP/2 with each request. The parser stops behind such a head, as if ``rest`` were of another
+        protocol. So a new parser is given the head without the offer, and ``rest`` behind it.
         """
         self._offered = False
         method = self.parser.get_method()
@@ -287,7 +302,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._feed(head + rest)
 
     def _refuse(self, answer: bytes) -> None:
-        """Read nothing more, as where the next request would begin is unknown, and say so if it is this one's turn."""
+        """Read nothing more, since nobody knows where the next request would begin. ``answer`` is sent unless the
+        answers to earlier requests are still to come."""
         self._deaf = True
         if self.transport.is_closing():
             return
@@ -296,14 +312,14 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if self.pipeline:
-                self.pipeline.popleft()  # It waits behind others, whose answers come first.
+                self.pipeline.popleft()  # Others wait before it, and their answers come first.
                 cycle.on_response = _nothing
                 return
             if not cycle.response_started:
                 self.transport.write(answer)
             self.transport.close()
         elif cycle is not None and not cycle.response_complete:
-            cycle.keep_alive = False  # Closes when it is answered, and says so before.
+            cycle.keep_alive = False  # Its answer says that the connection closes, and uvicorn closes it then.
         else:
             self.transport.write(answer)
             self.transport.close()

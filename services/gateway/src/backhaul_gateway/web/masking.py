@@ -1,4 +1,4 @@
-"""Credentials masked in texts that are kept or shown: what lies in a log or a stream lives long and is seen by many."""
+"""Masks credentials in texts that are stored or logged, which live long and are seen by many."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ _MASK = "***"
 _UNDERSCORE_BYTE, _PERCENT_BYTE = b"_%"
 """Numbers, since ``95 in data`` takes a tenth of the time of ``b"_" in data`` in CPython 3.11."""
 
-# As secrets.new_credential makes them: bhk_ or bhi_, the id, the secret. Each character may be percent-encoded, as it
-# may in a URL, and that again by a proxy that puts the URL into a header; the case may be lost on the way. Any number
-# of digits will do: what was cut short or lengthened by a slip opens nothing, but tells nearly as much.
-# Nothing is given back (*+, ++), since no digit could be anything else: whoever sends such texts may send long ones.
+# A credential as secrets.new_credential makes it: bhk_ or bhi_, the id, an underscore, the secret.
+# Each character may be percent-encoded, as in any URL, and a proxy that puts the URL into a header may encode it again.
+# The case may be lost on the way.
+# Any number of digits matches: a credential that was cut short by a slip opens nothing, but tells nearly as much.
+# The quantifiers are possessive (*+, ++), since no digit could be matched otherwise, and a sender may send long texts.
 _ENCODED = "%(?:25)*+"
 _DIGITS = rf"(?:[0-9a-f]++|{_ENCODED}(?:3[0-9]|[46][1-6]))++"
 _UNDERSCORE = rf"(?:_|{_ENCODED}5f)"
@@ -23,12 +24,12 @@ _CREDENTIAL = re.compile(
     re.IGNORECASE,
 )
 
-# What a credential's beginning leaves behind when a part of it is encoded.
+# One of these is there whenever a part of a credential's beginning is encoded.
 _ENCODED_BEGINNING = re.compile(rb"%(?:25)*(?:[46][289b]|5f)")
 
 
-# In a body it stands as it is, if at all: where a provider tells of an address, forms and JSON escape none of these
-# characters. Beyond so many beginnings it is no provider's body, and looking goes on at nobody's expense.
+# In a body a credential is never encoded: where a provider repeats an address, forms and JSON escape none of these
+# characters. A body with more beginnings of credentials than this is no provider's, and the rest is not searched.
 _IN_BODY = re.compile(rb"bh[ik]_(?:[0-9a-f]++_[0-9a-f]++)?")
 _MOST_IN_BODY = 1000
 _BEGINNING = len("bhi_")
@@ -40,8 +41,8 @@ def masked(text: str) -> str:
 
 
 def masked_bytes(data: bytes) -> bytes:
-    """The same of bytes, of any encoding that contains ASCII. Cheap where there is nothing to mask."""
-    # The pattern costs a hundred times as much as looking for what it cannot do without: two underscores first.
+    """The same of bytes, in any encoding that contains ASCII. Cheap where there is nothing to mask."""
+    # Matching costs a hundred times as much as looking for the underscore that every credential has, encoded or not.
     if _UNDERSCORE_BYTE not in data and _PERCENT_BYTE not in data:
         return data
     lowered = data.lower()
@@ -51,8 +52,8 @@ def masked_bytes(data: bytes) -> bytes:
 
 
 def masked_body(body: bytes) -> bytes:
-    """The same of a callback's body. Providers tell the addresses that they call: Twilio's fallback requests do, and
-    the webhooks of its debugger."""
+    """The same of a callback's body. Some providers repeat the address that they called, with the token in it: Twilio
+    does in requests to a fallback URL, and in the webhooks of its debugger."""
     # Most forms have no underscore at all, and looking for one byte costs a tenth of looking for four.
     if _UNDERSCORE_BYTE not in body or (b"bhi_" not in body and b"bhk_" not in body):
         return body

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI finds by itself, and what it cannot know."""
+"""The OpenAPI document: what FastAPI reads from the routes, and what it cannot know."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """What ``app.openapi`` should be."""
+    """A function that makes the document of ``app`` when it is first called, and returns the same one later."""
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -98,8 +98,10 @@ _BY_SERVER: dict[str, Any] = {
 
 
 def _mend(operation: dict[str, Any]) -> None:
-    """Validation failures and the unexpected are problems, not FastAPI's own shape. What can go wrong before a route is
-    reached is added."""
+    """Describe the answers to failures as they are: as problem documents, and not in FastAPI's own shape.
+
+    The failures of requests that do not reach their route are added.
+    """
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422", "")):
         responses["422"] = problems(422)[422]

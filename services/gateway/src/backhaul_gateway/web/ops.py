@@ -1,6 +1,6 @@
-"""Live, ready, metrics."""
+"""What machines ask about this process: whether it lives, whether it is ready, and its metrics."""
 
-# No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
+# Annotations are not postponed here: FastAPI could not resolve those of functions that are made inside of a function.
 from typing import Any
 
 from backhaul_common.lifecycle import Readiness
@@ -18,14 +18,14 @@ class HealthOut(BaseModel):
 
 
 class ReadyOut(BaseModel):
-    """Whether callbacks can be taken; ``failing`` names what is not there, with the reason."""
+    """Whether the gateway can take callbacks. ``failing`` names each part that is missing, with the reason."""
 
     status: str
     failing: dict[str, str]
 
 
 def ops_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
-    """The routes that tell how this process is."""
+    """The routes that machines ask about this process."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/healthz")

@@ -1,4 +1,4 @@
-"""Query parameters: what is wrong with one is told by its name, and what URLs do to addresses is undone."""
+"""Query parameters: unknown names are refused, and a plus that a URL turned into a blank becomes a plus again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi.dependencies.models import Dependant
 Page = TypeVar("Page")
 
 _ANY_CASE = frozenset({"channellabel"})
-"""Parameters whose names are written in any case, as in the addresses that providers are given."""
+"""Parameters whose names may be written in any case, as they may in the addresses that providers are given."""
 
 _MOST_PARAMETERS = 100
 _MOST_NAMED = 10
@@ -25,7 +25,7 @@ _PLUS = re.compile(r"(^|:) (?=[0-9])")
 
 
 def known_parameters(request: Request) -> None:
-    """Refuse, with INVALID_ARGUMENT, a query that holds a name that the request's route does not have."""
+    """INVALID_ARGUMENT, naming each parameter of the query that the request's route does not have."""
     query: bytes = request.scope["query_string"]
     if not query:
         return
@@ -36,6 +36,7 @@ def known_parameters(request: Request) -> None:
             field="query",
             fix="Leave out what is no parameter here.",
         )
+    # FastAPI's record of what a route reads. It is not documented, and was read from FastAPI 0.165.
     dependant: Dependant = request.scope["route"].dependant
     names = [field.alias for field in dependant.query_params]
     errors = []
@@ -60,10 +61,10 @@ def known_parameters(request: Request) -> None:
 
 
 def with_plus(address: str) -> str:
-    """``address`` with the pluses that came as blanks: a plus in a query that is not escaped means a blank.
+    """``address`` with a plus wherever a plus came as a blank. In a query, a plus that is not escaped means a blank.
 
-    A phone number begins with it, behind a scheme or not; in an e-mail address, which has no blanks, it may be anywhere
-    before the @.
+    A phone number may begin with a plus, also behind a scheme such as ``whatsapp:``. An e-mail address may have one
+    anywhere before the @, and has no blanks.
     """
     if "@" in address:
         local, _, domain = address.rpartition("@")
@@ -72,7 +73,7 @@ def with_plus(address: str) -> str:
 
 
 async def paged(call: Awaitable[Page]) -> Page:
-    """The answer to a question for a page. What is wrong with its position is told in the words of ``/v1``."""
+    """The page that ``call`` brings. A page_token that a service refuses is named ``cursor``, as in ``/v1``."""
     try:
         return await call
     except BackhaulError as exc:
@@ -99,5 +100,5 @@ def _find_label(query: bytes) -> str:
     return ""
 
 
-# A campaign's callbacks all come to one address. Long ones are not kept, so that nobody can fill the memory with them.
+# All callbacks of a campaign come to one address. Long queries are not kept, so that nobody fills the memory with them.
 _remembered_label = lru_cache(maxsize=4096)(_find_label)

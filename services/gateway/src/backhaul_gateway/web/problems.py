@@ -54,7 +54,7 @@ _FIXES = {
     "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
     "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
 }
-"""What pydantic's words leave to be guessed, by its kinds of errors, or by the field and the kind."""
+"""How to mend what pydantic refuses, by the kind of error, or by the field and the kind."""
 
 
 class HttpError(RefusedError):
@@ -134,7 +134,7 @@ def of_error(error: BackhaulError, trace_id: str = "") -> Answer:
 
 
 def nothing_at(path: str) -> BackhaulError:
-    """What every path is told that leads nowhere, whatever the reason."""
+    """The refusal of a path that leads nowhere. It is the same for a path that only another port answers."""
     return BackhaulError(Code.NOT_FOUND, f"There is nothing at {path}.", fix="GET /openapi.json lists what there is.")
 
 
@@ -192,12 +192,12 @@ async def on_invalid_request(request: Request, exc: Exception) -> Response:
 
 
 async def on_unexpected(request: Request, _: Exception) -> Response:
-    """Handler of everything else. The edge logs it; nobody outside is told more than that it happened."""
+    """Handler of everything else. ``Edge`` logs the exception, which Starlette raises again after this answer."""
     return response(internal(), request)
 
 
 def field_error(location: Sequence[int | str], kind: str, message: str) -> Violation:
-    """pydantic's account of one field, with the way to mend it."""
+    """What pydantic says of one field, with a way to mend it."""
     parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours

@@ -1,4 +1,4 @@
-"""What a caller that is refused is told: which part of it is at fault, and what to do about it."""
+"""The refusals that several doors share. Each names the field at fault, and says what to do about it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from backhaul_gateway.admission.door import RefusedError
 from backhaul_gateway.web.problems import REPEAT, REQUEST_TIMEOUT, HttpError, not_allowed
 
 METHOD = "POST"
+DELETING = "The tenant is being deleted."
+LATE_BODY = "The body did not arrive in time."
 
 MAX_HEADER_BYTES = 16 << 10
 MAX_QUERY_BYTES = 4 << 10
-"""Headers are kept with every callback, and the parameters of the query with every event that the callback brings."""
+"""Both bound what is stored: headers are kept with every callback, the query's parameters with each of its events."""
 
 
 def no_channel(tenant: Tenant, label: str, field: str = "channelLabel") -> BackhaulError:
@@ -36,18 +38,18 @@ def no_channel(tenant: Tenant, label: str, field: str = "channelLabel") -> Backh
 
 
 def not_active(tenant: Tenant) -> BackhaulError:
-    """Why a tenant that is known may do nothing."""
+    """Why a tenant may do nothing, although its credential is right: it is suspended, or being deleted."""
     if tenant.status == "deleting":
         return BackhaulError(
             Code.FORBIDDEN,
-            "The tenant is being deleted.",
+            DELETING,
             fix="Stop calling, and take its addresses out of the providers' settings: a deletion cannot be taken back.",
         )
     return BackhaulError(Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it.")
 
 
 def query_too_long() -> BackhaulError:
-    """The query of a callback is longer than is kept of one."""
+    """The query of a callback is longer than ``MAX_QUERY_BYTES``."""
     return BackhaulError(
         Code.TOO_LARGE,
         f"The query is longer than {MAX_QUERY_BYTES} bytes.",
@@ -57,7 +59,7 @@ def query_too_long() -> BackhaulError:
 
 
 def headers_too_large() -> BackhaulError:
-    """The headers of a request are larger than is kept with a callback, or taken at any other door."""
+    """The headers of a request are larger than ``MAX_HEADER_BYTES``."""
     return BackhaulError(
         Code.TOO_LARGE,
         f"The headers are larger than {MAX_HEADER_BYTES} bytes.",
@@ -87,9 +89,7 @@ def unverified(refusal: Refusal) -> RefusedError:
 
 def body_timeout() -> HttpError:
     """The body took too long to arrive."""
-    return HttpError(
-        REQUEST_TIMEOUT, "The body did not arrive in time.", field="body", fix=REPEAT, outcome="body_timeout"
-    )
+    return HttpError(REQUEST_TIMEOUT, LATE_BODY, field="body", fix=REPEAT, outcome="body_timeout")
 
 
 def method_not_allowed(method: str) -> HttpError:
