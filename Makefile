@@ -10,7 +10,7 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(sort $(wildcard proto/pyproject.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-pythons lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons lint format proto lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,10 @@ up: $(STAMP) ## Run real servers and every service until Ctrl-C; data is kept in
 
 demo: $(STAMP) ## Watch signed callbacks become message states on a stack of its own
 	@$(BIN)/python -m backhaul_local demo
+
+check: format lint ## The inner loop: formats, lints, and runs the tests without servers of what changed since main
+	@set -- $$($(BIN)/python tools/affected.py); [ $$# -eq 0 ] || \
+	  $(BIN)/python -m pytest -q -n logical --maxprocesses 4 -m "not servers" "$$@" || [ $$? -eq 5 ]  # 5: it has none.
 
 test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
 ifeq ($(strip $(ARGS)),)
