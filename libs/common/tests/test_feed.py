@@ -252,10 +252,10 @@ async def test_a_message_larger_than_the_pull_is_said_and_not_asked_for_in_circl
 
 
 def test_what_the_subject_of_an_acknowledgement_says() -> None:
-    plain = "$JS.ACK.CALLBACKS.normalizer.3.41.7.1700000000000000000.0"
-    of_a_domain = "$JS.ACK.hub.ACCOUNT.CALLBACKS.normalizer.12.41.7.1700000000000000000.0.token"
-    assert place_of(plain) == Place("normalizer", 3, 41, 7)
-    assert place_of(of_a_domain) == Place("normalizer", 12, 41, 7)
+    plain = "$JS.ACK.CALLBACKS.normalizer.3.41.7.1700000000000000000.9"
+    of_a_domain = "$JS.ACK.hub.ACCOUNT.CALLBACKS.normalizer.12.41.7.1700000000000000000.9.token"
+    assert place_of(plain) == Place("normalizer", 3, 41, 7, 9)
+    assert place_of(of_a_domain) == Place("normalizer", 12, 41, 7, 9)
     assert stream_seq_of(plain) == stream_seq_of(of_a_domain) == 41
 
 

@@ -56,13 +56,14 @@ class Place(NamedTuple):
     """What the subject says on which a message is acknowledged.
 
     ``deliveries`` counts how often it was delivered, this time included; ``consumer_seq`` counts everything that the
-    consumer delivered.
+    consumer delivered. ``pending`` messages lay behind it for the consumer.
     """
 
     consumer: str
     deliveries: int
     stream_seq: int
     consumer_seq: int
+    pending: int
 
 
 def stream_seq_of(reply: str) -> int:
@@ -77,4 +78,5 @@ def place_of(reply: str) -> Place:
     # it and the account stand before the stream, and a token may follow.
     tokens = reply.split(".")
     first = 3 if len(tokens) < 11 else 5
-    return Place(tokens[first], *(int(token) for token in tokens[first + 1 : first + 4]))
+    deliveries, stream_seq, consumer_seq, _, pending = map(int, tokens[first + 1 : first + 6])
+    return Place(tokens[first], deliveries, stream_seq, consumer_seq, pending)

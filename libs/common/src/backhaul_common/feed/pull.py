@@ -18,6 +18,7 @@ from backhaul_common.feed import formats
 from backhaul_common.feed.message import StreamMessage
 from backhaul_common.jetstream import AWAY, require_connected
 from backhaul_common.logs import get_logger
+from backhaul_common.outages import Repeated
 
 PULL_EXPIRES_S = 30.0
 """How long the broker keeps a pull open. A pull that is not heard of for longer is taken for lost and made again."""
@@ -63,6 +64,8 @@ class PullConsumer:
         self._receive = receive
         self._has_room = has_room
         self._log = get_logger(component="pull", stream=stream)
+        self._not_in_line = Repeated("consumer_not_in_line", component="pull", stream=stream)
+        self._reason = ""
         self._inbox = client.new_inbox()
         self._wake = asyncio.Event()
         self._subscription: Subscription | None = None
@@ -147,14 +150,18 @@ class PullConsumer:
         require_connected(self._client)
         if not self._running:
             raise ConnectionError(f"messages of {self._stream} are not asked for yet")
+        if not self._consumer and self._reason:
+            raise ConnectionError(f"messages of {self._stream} cannot be asked for: {self._reason}")
 
     async def _find(self) -> None:
         try:
             self._consumer = await self._ensure()
         except AWAY as exc:
             # The stream may not exist yet, or NATS be away: the next round tries again.
-            self._log.warning("consumer_not_in_line", error=repr(exc))
+            self._reason = str(exc) or type(exc).__name__
+            self._not_in_line.warning(repr(exc))
         else:
+            self._not_in_line.over()
             self._expected = 0
 
     async def _ask(self) -> None:
