@@ -9,7 +9,8 @@ from backhaul_common.errors import BackhaulError, Code
 
 CALLBACKS_STREAM = "CALLBACKS"
 EVENTS_STREAM = "EVENTS"
-STREAMS = (CALLBACKS_STREAM, EVENTS_STREAM)
+NOTICES_STREAM = "NOTICES"
+STREAMS = (CALLBACKS_STREAM, EVENTS_STREAM, NOTICES_STREAM)
 
 TENANT_CHANGED_SUBJECT = "backhaul.tenants.changed"
 """Core NATS; the payload is the id of the tenant that was written or deleted."""
@@ -45,6 +46,12 @@ MESSAGES_COLLECTION = "messages"
 JOINS_COLLECTION = "joins"
 COMMUNICATIONS_COLLECTION = "communications"
 DEAD_LETTERS_COLLECTION = "dead_letters"
+QUOTAS_COLLECTION = "quotas"
+"""Which of a tenant's quotas are reached, so that it is said once."""
+
+NORMALIZER_OUTBOX = "normalizer_outbox"
+"""What the normalizer has still to publish beside events. Every service with an outbox has a collection of its own."""
+
 META_COLLECTION = "meta"
 """What is stored about the database itself: the number of its format."""
 
@@ -60,6 +67,7 @@ STORE_COLLECTIONS = frozenset({
 
 TENANT_ID_PATTERN = "[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?"
 QUEUE_PATH_PATTERN = "[A-Za-z0-9_-]{1,64}"
+_NOTICE_TYPE = re.compile(r"[a-z_]{1,32}\.[a-z_]{1,32}")
 _NOT_IN_CODES = re.compile(r"[^A-Za-z0-9_-]")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]{0,62}[A-Za-z0-9])?")
 
@@ -143,6 +151,22 @@ def events_of(queue_path: str) -> str:
     return f"events.{queue_path_key(queue_path)}.>"
 
 
+def notices_subject(queue_path: str, notice_type: str) -> str:
+    """Where notices of a tenant are published. A type's two words are two tokens. ValueError where it is no type."""
+    if not _NOTICE_TYPE.fullmatch(notice_type):
+        raise ValueError(f"A notice's type is two words of lower-case letters and underscores, not {notice_type!r}.")
+    return f"notices.{queue_path_key(queue_path)}.{notice_type}"
+
+
+def notices_of(queue_path: str) -> str:
+    """All notices of a tenant, as a filter."""
+    return f"notices.{queue_path_key(queue_path)}.>"
+
+
 def streams_of(queue_path: str) -> Mapping[str, str]:
     """All that the streams hold of a tenant: a filter for each stream, by its name."""
-    return {CALLBACKS_STREAM: callbacks_of(queue_path), EVENTS_STREAM: events_of(queue_path)}
+    return {
+        CALLBACKS_STREAM: callbacks_of(queue_path),
+        EVENTS_STREAM: events_of(queue_path),
+        NOTICES_STREAM: notices_of(queue_path),
+    }

@@ -59,7 +59,7 @@ class TenantStreams(Protocol):
     """A tenant's part of the streams. UNAVAILABLE from every method while JetStream is away."""
 
     async def holds_messages(self, tenant: Tenant) -> bool:
-        """Whether any of the tenant's callbacks or events are stored."""
+        """Whether any stream has a message of the tenant."""
         ...
 
     async def ends(self) -> Mapping[str, int]:
@@ -67,7 +67,7 @@ class TenantStreams(Protocol):
         ...
 
     async def purge(self, tenant: Tenant, ends: Mapping[str, int]) -> None:
-        """Delete the callbacks and events under the tenant's queue path, up to the positions ``ends``. Idempotent.
+        """Delete what streams have under the tenant's queue path, up to the positions ``ends``. Idempotent.
 
         Whoever gets the queue path later keeps what lies behind them, however late this comes about.
         """

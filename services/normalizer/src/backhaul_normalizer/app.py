@@ -11,6 +11,8 @@ from backhaul_common import tenantdata
 from backhaul_common.fence import owners
 from backhaul_common.jetstream import Publisher
 from backhaul_common.metrics import MESSAGES_UNOWNED, PARKED_MESSAGES
+from backhaul_common.names import NORMALIZER_OUTBOX
+from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
 from backhaul_common.tenantdata import MongoTenantData, TenantDataServicer
 from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
@@ -52,7 +54,10 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.run("feed", feed.run, after=service.prepared)
 
         normalizer = Normalizer(load_adapters(), tenants)
-        letters = BoundedDeadLetters(store, database, settings.normalizer_most_dead_letters)
+        outbox = Outbox(database, NORMALIZER_OUTBOX, publisher, partial(owners, database))
+        service.run("outbox", outbox.run, after=service.prepared)
+        most = settings.normalizer_most_dead_letters
+        letters = BoundedDeadLetters(store, database, most, on_reached=outbox.written)
         subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)
         events = JetStreamPublisher(publisher, subjects, partial(owners, database))
         consumer = Consumer(feed, tenants, normalizer, letters, events, metrics, service.tracing)

@@ -134,6 +134,23 @@ class Rejection(msgspec.Struct, gc=False):
         )
 
 
+class Fill(msgspec.Struct, gc=False):
+    """How far the quota of a registration's open dead letters is filled: ``before`` and ``after`` a batch, of ``most``.
+
+    ``first`` is the first of the batch's dead letters.
+    """
+
+    before: int
+    after: int
+    most: int
+    first: Rejection
+
+    @property
+    def owner(self) -> tuple[str, str, str]:
+        """Whose: tenant, registration, queue path."""
+        return self.first.tenant, self.first.registration, self.first.path
+
+
 class Outgoing(msgspec.Struct, gc=False):
     """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has, ``code`` its error's."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 from backhaul_common import mongo
@@ -11,11 +12,21 @@ from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_common.names import DEAD_LETTERS_COLLECTION
 
-from backhaul_normalizer.model import Committed, Fact, Rejection
+from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.ports import EventStore
 
 _COUNT_AGAIN_S = 5.0
 _LONGEST_COUNT_S = 2.0
+
+
+class FilledStore(EventStore, Protocol):
+    """An ``EventStore`` that is told how far quotas are filled."""
+
+    async def commit(
+        self, facts: Sequence[Fact], rejections: Sequence[Rejection], fills: Sequence[Fill] = ()
+    ) -> Committed:
+        """See ``EventStore``. Whoever has a quota that ``fills`` says is reached is given notice of it, once."""
+        ...
 
 
 class BoundedDeadLetters:
@@ -26,9 +37,17 @@ class BoundedDeadLetters:
     """
 
     def __init__(
-        self, store: EventStore, database: mongo.Database, most: int, clock: Callable[[], float] = time.monotonic
+        self,
+        store: FilledStore,
+        database: mongo.Database,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        on_reached: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_reached`` is called after a commit that may have written a notice."""
         self._store = store
+        self._on_reached = on_reached
         self._database = database
         self._most = most
         self._clock = clock
@@ -38,10 +57,14 @@ class BoundedDeadLetters:
 
     async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         """See ``EventStore``."""
-        if rejections:
-            async with mongo.operation():
-                rejections = await self._bounded(rejections)
-        return await self._store.commit(facts, rejections)
+        if not rejections:
+            return await self._store.commit(facts, ())
+        async with mongo.operation():
+            rejections, fills = await self._bounded(rejections)
+        committed = await self._store.commit(facts, rejections, fills)
+        if any(fill.after >= fill.most for fill in fills):
+            self._on_reached()
+        return committed
 
     async def ping(self) -> None:
         """See ``EventStore``."""
@@ -51,18 +74,21 @@ class BoundedDeadLetters:
         """See ``EventStore``."""
         await self._store.takes_writes()
 
-    async def _bounded(self, rejections: Sequence[Rejection]) -> Sequence[Rejection]:
+    async def _bounded(self, rejections: Sequence[Rejection]) -> tuple[Sequence[Rejection], Sequence[Fill]]:
         by_registration: dict[str, list[Rejection]] = {}
         for one in rejections:
             by_registration.setdefault(one.registration, []).append(one)
         kept: list[Rejection] = []
+        fills: list[Fill] = []
         for registration, own in by_registration.items():
-            room = self._most - await self._count(registration)
+            before = await self._count(registration)
+            room = self._most - before
             filing = own if len(own) <= room else await self._cut(own, max(0, room))
             count, at = self._open[registration]
             self._open[registration] = count + len(filing), at
             kept += filing
-        return kept
+            fills.append(Fill(before, before + len(filing), self._most, own[0]))
+        return kept, fills
 
     async def _count(self, registration: str) -> int:
         now = self._clock()

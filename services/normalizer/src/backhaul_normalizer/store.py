@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
-from backhaul_common import mongo
+from backhaul_common import mongo, outbox
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.fence import Living, living
@@ -17,12 +17,15 @@ from backhaul_common.names import (
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
+    NORMALIZER_OUTBOX,
+    QUOTAS_COLLECTION,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from backhaul_normalizer.model import Committed, Fact, Rejection
+from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.plan import Plan, plan
+from backhaul_normalizer.reached import Telling
 
 
 def _newest_first(time_field: str, *leading: str, **options: object) -> IndexModel:
@@ -65,6 +68,8 @@ INDEXES = {
         _newest_first("first_seen_at_us"),
         IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
     ],
+    QUOTAS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
+    NORMALIZER_OUTBOX: outbox.INDEXES,
 }
 """By collection: all that hold tenants' documents."""
 
@@ -112,16 +117,19 @@ class MongoEventStore:
             except PyMongoError as exc:
                 raise BackhaulError(Code.UNAVAILABLE, f"MongoDB refuses every write: {type(exc).__name__}.") from exc
 
-    async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
+    async def commit(
+        self, facts: Sequence[Fact], rejections: Sequence[Rejection], fills: Sequence[Fill] = ()
+    ) -> Committed:
         """Store what is new of ``facts``, fold it into states and counts, and file ``rejections``: all or nothing.
 
         ``facts`` have distinct ids. Nothing is stored of a registration that is gone, or that the message which brought
         it does not lie under the queue path of. Raises UNAVAILABLE when MongoDB is away; nothing is stored then, or all
-        is and committing the same batch again changes nothing. TooMuchError as ``EventStore`` says.
+        is and committing the same batch again changes nothing. TooMuchError as ``EventStore`` says. ``fills`` are the
+        quotas of the registrations of ``rejections``; see ``reached``.
         """
 
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> Committed:
-            return _Transaction(database, session).commit(facts, rejections)
+            return _Transaction(database, session).commit(facts, rejections, fills)
 
         async with mongo.translated():
             return await mongo.in_transaction(self._database, work)
@@ -138,10 +146,11 @@ class _Transaction:
         self._database = database
         self._session = session
 
-    def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
+    def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection], fills: Sequence[Fill]) -> Committed:
         """See ``MongoEventStore.commit``."""
         owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
         owners |= {(one.tenant, one.registration, one.path) for one in rejections}
+        owners |= {fill.owner for fill in fills}
         present = living(self._database, self._session, {tenant for tenant, _, _ in owners})
         gone = {owner for owner in owners if present.get(owner[0]) != Living(owner[1], owner[2])}
         if gone:
@@ -151,7 +160,9 @@ class _Transaction:
             rejections = [one for one in rejections if (one.tenant, one.registration, one.path) not in gone]
         planned = plan(self, facts) if facts else Plan()
         self._apply(planned)
+        telling = Telling(self._database, self._session, [fill for fill in fills if fill.owner not in gone])
         self._update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
+        telling.tell()
         return Committed(
             planned.new,
             planned.known,

@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
 
-from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM
+from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, NOTICES_STREAM
 from backhaul_common.settings import StreamSettings
 
 DUPLICATE_WINDOW_S = 120.0
@@ -46,6 +46,7 @@ def stream_configs(settings: StreamSettings) -> list[StreamConfig]:
         for name, description in (
             (CALLBACKS_STREAM, "Requests of providers, verbatim: callbacks.<queue path>.<channel>"),
             (EVENTS_STREAM, "Normalised facts: events.<queue path>.<channel>.<kind>[.<code>]"),
+            (NOTICES_STREAM, "What Backhaul itself has to say: notices.<queue path>.<type>"),
         )
     ]
 
