@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import nats.errors
 import pytest
 import structlog
-from backhaul_common.tenants import TenantDirectory
+from backhaul_common.directory import TenantDirectory
 from backhaul_local.nats_server import NatsServer
 from hypothesis import HealthCheck, settings
 from nats.aio.client import Client as NatsClient

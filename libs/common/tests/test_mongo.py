@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from backhaul_common import mongo
+from backhaul_common.directory import TenantDirectory, TenantDocuments
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.fence import owners
 from backhaul_common.names import TENANTS_COLLECTION
-from backhaul_common.tenants import TenantDirectory
 from backhaul_local.mongod import MongoServer
 from backhaul_testing.proxy import SilentProxy
 from pymongo.errors import (
@@ -241,7 +241,7 @@ async def test_nothing_waits_long_for_a_silent_connection(
     async with SilentProxy(mongo_server.port) as proxy:
         client = mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true")
         database = mongo.database(client, mongo_database)
-        directory = TenantDirectory(database[TENANTS_COLLECTION])
+        directory = TenantDirectory(TenantDocuments(database[TENANTS_COLLECTION]))
         ask: dict[str, Callable[[], Awaitable[object]]] = {
             "a ping": lambda: mongo.ping(client),
             "owners": lambda: owners(database, ["acme"]),

@@ -235,7 +235,9 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch:
                 **overrides,
             }
         )
-        async with Service("gateway", settings, buffer_while_away=False, tracing=tracing) as service:
+        async with Service(
+            "gateway", settings, buffer_while_away=False, tenant_secrets=True, tracing=tracing
+        ) as service:
             listeners = listen(service.stack, settings)
             url = f"http://127.0.0.1:{listeners[0].getsockname()[1]}"
             gateway = build(

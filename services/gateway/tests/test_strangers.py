@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.secrets import new_credential
-from backhaul_common.tenants import TenantDirectory
 from backhaul_gateway.admission.limits import TokenBucket
 from backhaul_gateway.admission.strangers import AWAY_S, NEGATIVE_S, Lookups
 from backhaul_local.nats_server import NatsServer

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from backhaul_channels import load_adapters
+from backhaul_common.directory import TenantDirectory, TenantDocuments
 from backhaul_common.errors import unavailable
 from backhaul_common.lifecycle import cancel
 from backhaul_common.metrics import MESSAGES_UNOWNED, Counter, Metrics
@@ -19,7 +20,6 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     TENANTS_COLLECTION,
 )
-from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 from backhaul_normalizer.committing import COMMIT_EVENTS
 from backhaul_normalizer.consumer import Consumer
@@ -88,7 +88,7 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
         async with AsyncExitStack() as stack:
             metrics = Metrics("test")
             stack.callback(metrics.close)
-            directory = TenantDirectory(rig.database[TENANTS_COLLECTION])
+            directory = TenantDirectory(TenantDocuments(rig.database[TENANTS_COLLECTION]))
             await directory.refresh()
             store = MongoEventStore(rig.client, rig.database)
             await store.prepare()
@@ -195,7 +195,7 @@ async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_sam
         await rig.publish(acme, *both)
         # A copy has published what was new to it of the first message: the second's events were another copy's, which
         # committed them and died.
-        directory = TenantDirectory(rig.database[TENANTS_COLLECTION])
+        directory = TenantDirectory(TenantDocuments(rig.database[TENANTS_COLLECTION]))
         await directory.refresh()
         normalizer = Normalizer(load_adapters(), directory)
         store = MongoEventStore(rig.client, rig.database)

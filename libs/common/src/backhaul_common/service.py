@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 
 from backhaul_common import jetstream, lifecycle, logs, mongo, rpc
 from backhaul_common.bus import Bus, Hook
+from backhaul_common.directory import TenantDirectory, TenantDocuments
 from backhaul_common.jetstream import Connection
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import Metrics
@@ -21,7 +22,6 @@ from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
 from backhaul_common.store_format import StoreFormat
-from backhaul_common.tenants import TenantDirectory
 from backhaul_common.tracing import Tracing
 
 S = TypeVar("S", bound=CommonSettings)
@@ -63,9 +63,12 @@ class Service:
         settings: CommonSettings,
         *,
         buffer_while_away: bool = True,
+        tenant_secrets: bool = False,
         tracing: Tracing | None = None,
     ) -> None:
         """``name`` is the service's in logs, traces and metrics.
+
+        With ``tenant_secrets`` the tenants have their credentials' digests and their channels' encrypted secrets.
 
         With ``buffer_while_away`` false nothing is published later than it was asked for: see ``jetstream.connect``.
         ``tracing`` is used instead of what the environment asks for.
@@ -78,6 +81,7 @@ class Service:
         """Set when the database and the streams are as they must be, and NATS was connected to once."""
         self._settings = settings
         self._buffer_while_away = buffer_while_away
+        self._tenant_secrets = tenant_secrets
         self._tracing = tracing
         self._closing = AsyncExitStack()
         self._tasks = AsyncExitStack()
@@ -103,7 +107,10 @@ class Service:
             closing.callback(self.mongo_client.close)
             self.database = mongo.database(self.mongo_client, settings.mongo_database)
             self.store_format = StoreFormat(self.database)
-            self.tenants = TenantDirectory(self.database[TENANTS_COLLECTION], before_reading=self.store_format.ensure)
+            self.tenants = TenantDirectory(
+                TenantDocuments(self.database[TENANTS_COLLECTION], secrets=self._tenant_secrets),
+                before_reading=self.store_format.ensure,
+            )
             self._bus = Bus(settings, self.name, buffer_while_away=self._buffer_while_away)
             closing.push_async_callback(self._bus.close)
             self.nats = self._bus.client

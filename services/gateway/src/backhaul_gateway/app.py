@@ -61,7 +61,7 @@ class Gateway:
 async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set; then stop accepting, answer what is under way, and close everything."""
     # Unbuffered: a callback that was refused because the connection is away must not be stored once it is back.
-    async with Service(NAME, settings, buffer_while_away=False) as service:
+    async with Service(NAME, settings, buffer_while_away=False, tenant_secrets=True) as service:
         listeners = listen(service.stack, settings)
         port: int = listeners[0].getsockname()[1]
         gateway = build(service, settings, public_base_url=(url := settings.public_base_url(port)))

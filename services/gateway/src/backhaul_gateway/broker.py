@@ -7,11 +7,12 @@ from datetime import datetime
 
 import nats.errors
 from backhaul_common import jetstream
+from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.jetstream import require_connected, translated
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, STREAMS, TENANT_CHANGED_SUBJECT, callbacks_subject, streams_of
-from backhaul_common.tenants import Limits, Tenant, TenantDirectory
+from backhaul_common.tenants import Limits, Tenant
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo

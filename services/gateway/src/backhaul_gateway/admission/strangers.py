@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.logs import get_logger
-from backhaul_common.tenants import TenantDirectory
 from pydantic import ValidationError
 
 from backhaul_gateway.admission.auth import CredentialIndex
