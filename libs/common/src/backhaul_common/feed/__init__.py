@@ -6,7 +6,9 @@ delivered again, or set aside. Whatever is committed must be the same when it is
 
     feed = FairFeed(client, js, FeedConfig(Durable("EVENTS", "suppression", ("events.*.*.unsubscribed",))))
     batches = Batches("suppression", feed, work, tracing, put_back.add)
-    # Keep feed.run() and batches.run() running; call feed.reconnected() after each reconnection.
+    service.on_connected("feed", feed.reconnected)
+    service.run("feed", feed.run, after=service.prepared)
+    service.run("batches", batches.run, after=service.prepared)
 
 ``FeedConfig.path_bytes`` None parks nothing: right where no tenant's messages are many. ``admit`` refuses messages
 before they are buffered.
@@ -16,10 +18,14 @@ batches in order and without gaps; ``Follower`` applies them::
 
     reader = PositionReader(client, js, ReaderConfig("EVENTS", "tally"))
     follower = Follower(reader, progress)
-    # Keep reader.run() and follower.run() running; call reader.reconnected() after each reconnection.
+    service.on_connected("reader", reader.reconnected)
+    service.run("reader", reader.run, after=service.prepared)
+    service.run("follower", follower.run, after=service.prepared)
 
 One chain of several (a tenant's files, say) is a reader of its own with ``filter_subjects``; which copy owns a chain is
 the service's to say, in ``Progress.position`` and by the condition under which ``Progress.apply`` stores.
+
+Readiness asks ``check`` of whatever gives the messages, and of ``Batches``.
 
 What stands beneath: ``PullConsumer`` (asks, and reads statuses, for any consumer), ``FairBuffers`` (pure), ``formats``
 (what nats-server says).
