@@ -112,6 +112,17 @@ def test_every_reason_to_ignore_a_part_is_shown_and_declared(adapter: Adapter[An
 
 
 @each_adapter
+def test_each_kind_that_happens_to_a_message_once_is_shown_with_a_message(adapter: Adapter[Any]) -> None:
+    shown = {
+        event["kind"]
+        for case in event_cases(adapter.provider)
+        for event in case.get("events", [])
+        if event.get("message_id")
+    }
+    assert {kind.value for kind in adapter.once} <= shown
+
+
+@each_adapter
 def test_a_recipient_has_a_family_and_what_a_person_said_has_its_kind(adapter: Adapter[Any]) -> None:
     """Who keeps consent must know what was said, of which kind of address, without knowing the provider."""
     for case in event_cases(adapter.provider):

@@ -80,10 +80,11 @@ def test_a_new_folder_is_a_new_provider(providers: Providers) -> None:
             GOOD.format(provider="one", labels=("One",)) + "ADAPTER.signature_headers = frozenset({'x-signed'})",
             "bytes in lower case",
         ),
-        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.accepted = 204", "accepted is of type int"),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.accepted = 204", "must be an Answer"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.proof = 'signature'", "must be a Proof"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.ignores = frozenset({'Is typing'})", "of words"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.ignores = {'typing'}", "must be a frozenset"),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.once = frozenset({'sent'})", "members of EventKind"),
     ],
 )
 def test_a_malformed_folder_stops_the_start(providers: Providers, source: str, complaint: str) -> None:

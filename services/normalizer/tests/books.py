@@ -72,10 +72,11 @@ def told(
         occurred_at_us=at,
         **more,
     )
-    common = origin(callback, seq, "acme", frozenset(), url_is_signed=signed)
+    common = origin(callback, seq, "acme", frozenset(), url_is_signed=signed, once=ONCE)
     return fact(common, f"{key}{name}".encode(), event, ChannelSettings())
 
 
+ONCE = frozenset({EventKind.QUEUED, EventKind.DELIVERED, EventKind.BOUNCED})
 KINDS = [
     EventKind.QUEUED,
     EventKind.DELIVERED,
@@ -158,6 +159,9 @@ class Books:
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(row) for row in self.event_rows.values() if row.get("message") in messages]
 
+    def of_kinds(self, messages: Collection[str], kinds: Collection[str]) -> Iterable[Document]:
+        return [row for row in self.events_of(messages) if row["kind"] in kinds]
+
     def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
         return [row for row in self.events_of(messages) if row.get("alias")][:most]
 
@@ -198,11 +202,26 @@ class Books:
             del self.message_rows[key]
         for delta in made.communications:
             self.counts.setdefault(delta.communication_id, Counter()).update(delta.changes())
+        self.check_once()
         for event in made.outgoing if published else ():
             revision, _ = self.published.get(event.id, (-1, b""))
             assert event.revision >= revision
             self.published[event.id] = event.revision, event.payload
         return made
+
+    def check_once(self) -> None:
+        """Of what happens to a message once, one event counts, and all others are its duplicates."""
+        slots: dict[tuple[str, str], list[str]] = {}
+        for row in self.event_rows.values():
+            if row.get("once"):
+                slots.setdefault((row["message"], row["kind"]), []).append(row.get("duplicate_of", ""))
+            else:
+                assert "duplicate_of" not in row
+        for (message, kind), duplicates in slots.items():
+            others = [of for of in duplicates if of]
+            assert len(others) == len(duplicates) - 1
+            assert all(self.event_rows[of]["message"] == message for of in others)
+            assert self.message_rows[message]["kinds"][kind] == 1
 
     def check_published(self) -> None:
         """The latest revision of every event was published as it is stored.
@@ -243,6 +262,8 @@ class Books:
         people: dict[tuple[str, str, str], int] = {}
         for event in self.event_rows.values():
             communication_id = event.get("communication_id", "")
+            if event.get("duplicate_of"):
+                continue
             message = event.get("message", "")
             if not communication_id:
                 continue
@@ -265,6 +286,7 @@ def _told(row: Document) -> dict[str, Any]:
     return {
         "message": row.get("message", ""),
         "alias": row.get("alias", ""),
+        "duplicate_of": row.get("duplicate_of", ""),
         "kind": row["kind"],
         "address": row.get("address", ""),
         "communication_id": row.get("communication_id", ""),
@@ -320,6 +342,9 @@ def story(number: int) -> list[Fact]:
         # By settings that knew only the second name. What its duplicate tells is new.
         told(key=f"{number}c", kind=EventKind.CLICKED, at=4, name=second, provisional=False, seq=18),
         told(key=f"{number}c", kind=EventKind.CLICKED, at=4, name=second, provisional=False, aliases=[further], seq=19),
+        # The provider's API tells two of them by the first name, each under another key.
+        told(key=f"api{number}d", kind=EventKind.DELIVERED, at=2, seq=21, name=first),
+        told(key=f"api{number}b", kind=EventKind.BOUNCED, at=8, name=first, error_text="no such user", seq=22),
         # Nobody verified that this mail, the least of all, is the one that bounced.
         told(
             key=f"{number}f",

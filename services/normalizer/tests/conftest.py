@@ -82,7 +82,7 @@ def callback(of: Tenant, body: bytes | str, *, channel: str = "twilio", query: s
         url=f"https://callbacks.example.com/api/postevents?channelLabel={channel}{query and '&' + query}",
         body=body.encode() if isinstance(body, str) else body,
         received_at_us=time.time_ns() // 1000,
-        source=callback_pb2.SOURCE_CALLBACK,
+        source=fields.pop("source", callback_pb2.SOURCE_CALLBACK),
         verification=fields.pop("verification", callback_pb2.VERIFICATION_VERIFIED),
         **fields,
     )

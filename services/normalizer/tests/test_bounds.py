@@ -137,7 +137,8 @@ def test_a_message_has_so_many_further_names_and_no_more() -> None:
 
 def test_duplicates_of_one_event_tell_so_many_further_names_and_no_more() -> None:
     def named(number: int, **more: Any) -> Fact:
-        return told(key="1", name=f"M{number:03}", aliases=[f"A{number}"], seq=number, **more)
+        name, aliases = f"M{number:03}", [f"A{number}"]
+        return told(key="1", kind=EventKind.OPENED, name=name, aliases=aliases, seq=number, **more)
 
     forged = [named(number, verification=VERIFICATION_OBSERVED_INVALID) for number in range(2 * MAX_NAMES)]
     genuine = named(999)
@@ -145,7 +146,12 @@ def test_duplicates_of_one_event_tell_so_many_further_names_and_no_more() -> Non
     assert len(fact.names) == MAX_NAMES
     assert set(genuine.told_names()) <= set(fact.names)
     # The same name is one, however often it is told.
-    (fact,) = batch_of([named(1), *(told(key="1", name="M001", aliases=["A1"], seq=seq) for seq in range(2, 99))])
+    (fact,) = batch_of(
+        [
+            named(1),
+            *(told(key="1", kind=EventKind.OPENED, name="M001", aliases=["A1"], seq=seq) for seq in range(2, 99)),
+        ]
+    )
     assert [name.stream_seq for name in fact.names] == [1]
 
 

@@ -302,6 +302,11 @@ class Adapter(ABC, Generic[S]):
     """Whether the signature covers the URL. Where it does not, whoever holds one signed request can post it again with
     another query, so nothing of a duplicate's query is believed."""
 
+    once: ClassVar[frozenset[EventKind]] = frozenset()
+    """Kinds that happen to a message once, whoever tells of them how often: a second event of such a kind and of one
+    message is a duplicate, whatever its key. For facts to which the provider's callbacks and its API give different
+    keys."""
+
     ignores: ClassVar[frozenset[str]] = frozenset()
     """The reasons for which ``normalize`` ignores a part: short, stable words, since a metric has one row for each."""
 

@@ -4,16 +4,53 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, Proof
+from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, EventKind, Proof
 
 PROVIDERS_PACKAGE = "backhaul_channels.providers"
 
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+def _set_of(holds: Callable[[Any], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, frozenset) and all(map(holds, value))
+
+
+_PROMISES: tuple[tuple[str, Callable[[object], bool], str], ...] = (
+    (
+        "labels",
+        lambda value: isinstance(value, tuple) and bool(value) and all(isinstance(one, str) and one for one in value),
+        "a tuple of at least one non-empty string",
+    ),
+    (
+        "settings_model",
+        lambda value: isinstance(value, type) and issubclass(value, ChannelSettings),
+        "a subclass of ChannelSettings",
+    ),
+    (
+        "own_parameters",
+        _set_of(lambda one: isinstance(one, str) and one == one.lower()),
+        "a frozenset of strings in lower case",
+    ),
+    (
+        "signature_headers",
+        _set_of(lambda one: isinstance(one, bytes) and one == one.lower()),
+        "a frozenset of bytes in lower case",
+    ),
+    ("accepted", lambda value: isinstance(value, Answer), "an Answer"),
+    ("proof", lambda value: isinstance(value, Proof), "a Proof"),
+    ("once", _set_of(lambda one: isinstance(one, EventKind)), "a frozenset of members of EventKind"),
+    (
+        "ignores",
+        _set_of(lambda one: isinstance(one, str) and _WORD.fullmatch(one) is not None),
+        "a frozenset of words of at most 32 lower-case letters, digits and underscores",
+    ),
+)
+"""What an adapter declares, what must hold of it, and the same in words."""
 
 
 class MalformedAdapterError(RuntimeError):
@@ -51,47 +88,13 @@ def _load(package: str, folder: str) -> Adapter[Any]:
         raise MalformedAdapterError(
             f"providers/{folder}: ADAPTER.provider is {provider!r}; it must be the folder's name, {folder!r}."
         )
-    labels = getattr(adapter, "labels", None)
-    if not isinstance(labels, tuple) or not labels or not all(isinstance(label, str) and label for label in labels):
-        raise MalformedAdapterError(
-            f"providers/{folder}: ADAPTER.labels is {labels!r}; it must be a tuple of at least one non-empty string."
-        )
-    model: object = adapter.settings_model
-    if not (isinstance(model, type) and issubclass(model, ChannelSettings)):
-        raise MalformedAdapterError(
-            f"providers/{folder}: ADAPTER.settings_model is {model!r}; it must be a subclass of ChannelSettings."
-        )
-    own: object = adapter.own_parameters
-    if not isinstance(own, frozenset) or not all(isinstance(name, str) and name == name.lower() for name in own):
-        raise MalformedAdapterError(
-            f"providers/{folder}: ADAPTER.own_parameters is {own!r}; it must be a frozenset of strings in lower case."
-        )
-    headers: object = adapter.signature_headers
-    if not isinstance(headers, frozenset) or not all(
-        isinstance(name, bytes) and name == name.lower() for name in headers
-    ):
-        raise MalformedAdapterError(
-            f"providers/{folder}: ADAPTER.signature_headers is {headers!r}; it must be a frozenset of bytes in lower "
-            "case."
-        )
-    if not isinstance(adapter.accepted, Answer):
-        raise MalformedAdapterError(
-            f"providers/{folder}: ADAPTER.accepted is of type {type(adapter.accepted).__name__}; it must be an Answer."
-        )
-    proof: object = adapter.proof
-    if not isinstance(proof, Proof):
-        raise MalformedAdapterError(f"providers/{folder}: ADAPTER.proof is {proof!r}; it must be a Proof.")
-    if proof is Proof.SIGNATURE and type(adapter).verifier is Adapter.verifier:
+    for name, holds, must in _PROMISES:
+        value: object = getattr(adapter, name, None)
+        if not holds(value):
+            raise MalformedAdapterError(f"providers/{folder}: ADAPTER.{name} is {value!r}; it must be {must}.")
+    if adapter.proof is Proof.SIGNATURE and type(adapter).verifier is Adapter.verifier:
         raise MalformedAdapterError(
             f"providers/{folder}: its proof is a signature and it has no verifier; write one, or say that "
             "Proof.CREDENTIAL is its proof."
-        )
-    ignores: object = adapter.ignores
-    if not isinstance(ignores, frozenset) or not all(
-        isinstance(word, str) and _WORD.fullmatch(word) for word in ignores
-    ):
-        raise MalformedAdapterError(
-            f"providers/{folder}: ADAPTER.ignores is {ignores!r}; it must be a frozenset of words of at most 32 "
-            "lower-case letters, digits and underscores."
         )
     return adapter

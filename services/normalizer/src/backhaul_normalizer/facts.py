@@ -101,9 +101,16 @@ _remembered_url_vars = lru_cache(maxsize=4096)(_url_vars)
 
 
 def origin(
-    callback: Callback, stream_seq: int, path: str, own_parameters: frozenset[str], *, url_is_signed: bool
+    callback: Callback,
+    stream_seq: int,
+    path: str,
+    own_parameters: frozenset[str],
+    *,
+    url_is_signed: bool,
+    once: frozenset[EventKind] = frozenset(),
 ) -> Origin:
-    """What the events of ``callback`` have in common; ``own_parameters`` and ``url_is_signed`` are its adapter's."""
+    """What the events of ``callback`` have in common; ``own_parameters``, ``url_is_signed`` and ``once`` are its
+    adapter's."""
     url = callback.url
     vars_of = _remembered_url_vars if len(url) <= _LONGEST_REMEMBERED else _url_vars
     parameters, encoded_parameters = vars_of(url, own_parameters)
@@ -133,6 +140,7 @@ def origin(
         common.SerializeToString() + encoded_parameters,
         arrival.SerializeToString(),
         bytes((callback.verification,)) + (encoded_parameters if url_is_signed else b""),
+        once,
     )
 
 
@@ -181,7 +189,12 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
     for one that no stream takes."""
     # What the sender gave to the message is nearer to it than what stands in the callback's URL, so it comes first.
     parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
-    event_id = derived_id(origin.registration, origin.channel, origin.provider, event.key)
+    once = event.kind in origin.once and event.message_id != ""
+    where = origin.registration, origin.channel, origin.provider
+    # What happens to a message once is known by that, whatever key it came under.
+    event_id = (
+        derived_id("once", *where, KIND_NAMES[event.kind], event.message_id) if once else derived_id(*where, event.key)
+    )
     communication_id = join(parameters, settings.communication_keys)
     own = _told(event_id, part, event, communication_id)
     # A protobuf message is its fields one after another, so two halves put together are a whole.
@@ -203,6 +216,7 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         if origin.url_is_signed or not origin.parameters
         else join(event.vars, settings.communication_keys),
         key if event.provisional else "",
+        once=once,
     )
 
 
@@ -227,6 +241,10 @@ def event_document(fact: Fact, communication_id: str) -> Document:
         document["message"] = fact.message
     if fact.alias:
         document["alias"] = fact.alias
+    if fact.once:
+        document["once"] = True
+    if fact.duplicate_of:
+        document["duplicate_of"] = fact.duplicate_of
     if event.recipient:
         document["address"] = address_of(event.recipient)
     if communication_id:
@@ -285,4 +303,6 @@ def stored_fact(row: Document) -> Fact:
         told.communication_id,
         row.get("alias", ""),
         told.revision,
+        once=row.get("once", False),
+        duplicate_of=told.duplicate_of,
     )

@@ -20,6 +20,8 @@ from backhaul_normalizer.states import FULFILMENT_STATES, RANK, fulfilment_of, n
 _KINDS = {kind.value: kind for kind in EventKind}
 JOINED = ("communication_at_us", "communication_place", "communication_id")
 """A message's fields of its communication: behind the time and the place of the event that named it."""
+_FEW = ("by_machine", "duplicates")
+"""Counts by kind that few messages have: openings and clicks of machines; events that count as another one."""
 _UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
 """Kinds that a person or a machine brings about, and of which a communication counts the messages that have any."""
 
@@ -160,8 +162,9 @@ def new_message(fact: Fact) -> Document:
 def folded(message: Document, facts: Iterable[Fact]) -> Document:
     """``message`` as it is after ``facts``, none of which it has seen. ``message`` itself is not touched."""
     after = {**message, "kinds": dict(message["kinds"])}
-    if "by_machine" in after:
-        after["by_machine"] = dict(after["by_machine"])
+    for counts in _FEW:
+        if counts in after:
+            after[counts] = dict(after[counts])
     for fact in facts:
         _learn(after, fact)
     after["fulfilment"] = fulfilment_of(_KINDS[after["state"]], invalid_recipient=after["invalid_recipient"])
@@ -170,7 +173,7 @@ def folded(message: Document, facts: Iterable[Fact]) -> Document:
 
 def refolded(message: Document, facts: Iterable[Fact]) -> Document:
     """``message`` folded anew out of ``facts``, which are all that it has."""
-    kept = {name: value for name, value in message.items() if name not in ("by_machine", "references")}
+    kept = {name: value for name, value in message.items() if name not in (*_FEW, "references")}
     return folded({**kept, **_nothing_known()}, facts)
 
 
@@ -184,12 +187,13 @@ def shifted(message: Document, gone: Sequence[Fact], come: Sequence[Fact]) -> Do
     for fact in gone:
         name = KIND_NAMES[fact.event.kind]
         after["event_count"] -= 1
-        after["kinds"][name] -= 1
+        after["duplicates" if fact.duplicate_of else "kinds"][name] -= 1
         if fact.event.by_machine and name in _UNIQUE:
             after["by_machine"][name] -= 1
     after["kinds"] = {name: count for name, count in after["kinds"].items() if count}
-    if "by_machine" in after:
-        after["by_machine"] = {name: count for name, count in after["by_machine"].items() if count}
+    for counts in _FEW:
+        if counts in after:
+            after[counts] = {name: count for name, count in after[counts].items() if count}
     if after["state"] not in after["kinds"]:
         left = [kind for name in after["kinds"] if (kind := _KINDS[name]) in RANK]
         after["state"] = max(left, key=RANK.__getitem__, default=EventKind.UNKNOWN).value
@@ -247,8 +251,8 @@ def _learn(message: Document, fact: Fact) -> None:
         known = message.get("references", [])
         if not set(event.references).issubset(known):
             message["references"] = sorted({*known, *event.references})[:MAX_REFERENCES]
-    kinds = message["kinds"]
-    kinds[name] = kinds.get(name, 0) + 1
+    counts = message.setdefault("duplicates", {}) if fact.duplicate_of else message["kinds"]
+    counts[name] = counts.get(name, 0) + 1
     if event.by_machine and name in _UNIQUE:
         by_machine = message.setdefault("by_machine", {})
         by_machine[name] = by_machine.get(name, 0) + 1

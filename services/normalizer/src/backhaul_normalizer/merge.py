@@ -89,10 +89,16 @@ def merge(kept: Fact, told: Fact) -> Fact:
     )
 
 
-def revised(fact: Fact, *, revision: int, message: str = "", message_id: str = "") -> Fact:
-    """``fact`` as a later revision of itself; of another message, if one is given."""
+def revised(
+    fact: Fact, *, revision: int, message: str = "", message_id: str = "", duplicate_of: str | None = None
+) -> Fact:
+    """``fact`` as a later revision of itself: of another message, or as the duplicate of another event, if one is
+    given."""
     payload = event_pb2.Event.FromString(fact.payload)
     payload.revision = revision
+    if duplicate_of is not None:
+        payload.duplicate_of = duplicate_of
+        return _changed(fact, payload, revision=revision, duplicate_of=duplicate_of)
     if not message:
         return _changed(fact, payload, revision=revision)
     payload.message_id = message_id

@@ -32,7 +32,8 @@ class Origin(msgspec.Struct, gc=False):
     ``stream_seq`` is the position in CALLBACKS of the message that brought it, ``path`` the queue path in that
     message's subject. ``payload`` is the serialised protobuf fields that each of the callback's events ends with,
     ``arrival`` the time of those for which the provider gave none. ``url_is_signed`` says whether the parameters of
-    the URL are the provider's word; ``told`` is, for digests, what the callback tells beside its events.
+    the URL are the provider's word; ``told`` is, for digests, what the callback tells beside its events. ``once`` are
+    the kinds that happen to one of the provider's messages once.
     """
 
     tenant: str
@@ -48,6 +49,7 @@ class Origin(msgspec.Struct, gc=False):
     payload: bytes
     arrival: bytes
     told: bytes
+    once: frozenset[EventKind] = frozenset()
 
 
 class Name(NamedTuple):
@@ -67,7 +69,8 @@ class Fact(msgspec.Struct, gc=False):
     itself uses, where that is a further name of a message. ``told_communication_id`` is the communication that the
     event names if it turns out to be a duplicate. ``digest`` is the same for callbacks that tell the same. ``also``
     are the positions in CALLBACKS of duplicates that were merged into this one, and ``names`` the further names that
-    they told. ``payload`` is the serialised event.
+    they told. ``payload`` is the serialised event. ``once`` says that its kind happens to its message once, and
+    ``duplicate_of`` is the event of that kind and message which counts, where that is another one.
     """
 
     id: str
@@ -83,6 +86,8 @@ class Fact(msgspec.Struct, gc=False):
     revision: int = 0
     also: tuple[int, ...] = ()
     names: frozenset[Name] = frozenset()
+    once: bool = False
+    duplicate_of: str = ""
 
     @property
     def trust(self) -> int:

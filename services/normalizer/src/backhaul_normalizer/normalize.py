@@ -69,7 +69,14 @@ class Normalizer:
             settings = self._channel_settings(callback, adapter)
         try:
             parts = _split(adapter, callback, settings)
-            common = origin(callback, stream_seq, path, adapter.own_parameters, url_is_signed=adapter.signs_url)
+            common = origin(
+                callback,
+                stream_seq,
+                path,
+                adapter.own_parameters,
+                url_is_signed=adapter.signs_url,
+                once=adapter.once,
+            )
             _check_common(len(common.payload) * len(parts), callback)
             context = Context(
                 settings, common.parameters, _SOURCES.get(callback.source, Source.CALLBACK), callback.received_at_us

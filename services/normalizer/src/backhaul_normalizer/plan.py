@@ -20,6 +20,7 @@ from backhaul_normalizer.fold import JOINED, CommunicationDelta, Deltas, folded,
 from backhaul_normalizer.merge import merge, revised
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 from backhaul_normalizer.naming import Naming
+from backhaul_normalizer.once import OnceOnly
 from backhaul_normalizer.snapshot import MOST_ANEW, MOST_ANEW_BYTES, Snapshot
 
 
@@ -65,6 +66,7 @@ class _Planner:
         naming = Naming(self._draft)
         naming.settle()
         self._plan.new_joins, self._plan.joins = naming.new_joins, naming.joins
+        OnceOnly(self._draft).settle()
         after = self._fold()
         self._write(after)
         self._publish(again, after)
@@ -106,8 +108,10 @@ class _Planner:
         return [*(whole[event_id] for event_id in again), *(row for row in moved if row["_id"] not in again)]
 
     def _moved_by_known(self, rows: dict[str, Document]) -> list[Document]:
-        """The events that the very messages of this batch moved, when they were delivered before."""
+        """The events that the very messages of this batch moved, or made another's duplicates, when they were delivered
+        before."""
         known = {fact.id: fact for fact, _ in self._draft.names if fact.id in rows}
+        known |= {fact.id: fact for fact in self._draft.facts if fact.once and fact.id in rows}
         if not known:
             return []
         found = [row for row in self._draft.snapshot.moved_by(known.keys()) if _brought_by(row, known[row["moved_by"]])]
@@ -198,7 +202,7 @@ class _Planner:
             if before is not None and before["communication_id"] != message["communication_id"]:
                 made.communications_of[key] = message["communication_id"]
         for fact in self._draft.new.values():
-            made.new.append(fact)
+            (made.known if fact.duplicate_of else made.new).append(fact)
             made.events.append(event_document(fact, _communication(fact, after)))
             if not fact.message:
                 deltas.add_event(fact, +1)

@@ -35,6 +35,9 @@ PAGE_BYTES = 4 << 20
 """A page ends, and a timeline is cut, before it is larger, whatever number of rows was asked for. A single row may be
 larger: gRPC carries 32 MB, and an event is less than MongoDB's 16."""
 
+_COUNTS: Document = {"duplicate_of": {"$exists": False}}
+"""Events that do not only tell once more what happens to a message once."""
+
 _PLACES = {kind.value: place_of(kind) for kind in EventKind}
 
 LONGEST_READ_S = 4.0
@@ -68,7 +71,7 @@ class MongoReads:
             return None
         events, more = await self._first(
             EVENTS_COLLECTION,
-            {"message": message["_id"], "registration": registration},
+            {"message": message["_id"], "registration": registration, **_COUNTS},
             [("occurred_at_us", ASCENDING)],
             LONGEST_TIMELINE,
         )
@@ -129,7 +132,9 @@ class MongoReads:
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of events, newest arrival first, and the token of the next page (empty on the last)."""
-        return await self._page(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token)
+        return await self._page(
+            EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token, only=_COUNTS
+        )
 
     async def dead_letters(
         self, registration: str, filters: Mapping[str, Any], size: int, token: str
@@ -184,11 +189,14 @@ class MongoReads:
         token: str,
         *,
         without: str = "",
+        only: Document | None = None,
     ) -> tuple[list[Document], str]:
         size = _page_size(size)
         conditions: list[Document] = [
             {"registration": registration, **{name: value for name, value in filters.items() if value}}
         ]
+        if only:
+            conditions.append(only)
         if span[0]:
             conditions.append({time_field: {"$gte": span[0]}})
         if span[1]:

@@ -222,7 +222,7 @@ def _message(row: Document) -> pb.Message:
         communication_id=row["communication_id"],
         error_code=row["error_code"],
         error_text=row["error_text"],
-        event_count=row["event_count"],
+        event_count=row["event_count"] - sum(row.get("duplicates", {}).values()),
         created_at_us=row["created_at_us"],
         last_event_at_us=row["last_event_at_us"],
         engagement=_engagement(row["kinds"], row.get("by_machine", {}), unique_of(row)),

@@ -56,6 +56,10 @@ class Snapshot(Protocol):
         """All events of the messages with these keys, whole."""
         ...
 
+    def of_kinds(self, messages: Collection[str], kinds: Collection[str]) -> Iterable[Document]:
+        """The events of any of these kinds of the messages with these keys, whole."""
+        ...
+
     def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
         """Events of the messages with these keys that use a further name, whole; ``most`` of them at most."""
         ...

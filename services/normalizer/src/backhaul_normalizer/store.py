@@ -83,7 +83,7 @@ _KNOWN = {
     "occurred_at_us": 1,
     "size": {"$binarySize": "$payload"},
 }
-_MAY_LACK = ("message", "alias", "address", "communication_id", "error_code")
+_MAY_LACK = ("message", "alias", "once", "duplicate_of", "address", "communication_id", "error_code")
 """Fields that an event has only where they are not empty."""
 
 
@@ -180,6 +180,10 @@ class _Transaction:
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
         # Not as a list: the reader stops where they are more than it may have.
         return self._cursor(EVENTS_COLLECTION, {"message": {"$in": list(messages)}})
+
+    def of_kinds(self, messages: Collection[str], kinds: Collection[str]) -> Iterable[Document]:
+        query = {"message": {"$in": list(messages)}, "kind": {"$in": list(kinds)}}
+        return self._cursor(EVENTS_COLLECTION, query)
 
     def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
         query = {"message": {"$in": list(messages)}, "alias": {"$gt": ""}}

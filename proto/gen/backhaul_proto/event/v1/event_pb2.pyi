@@ -326,6 +326,7 @@ class Event(_message.Message):
     RECIPIENT_FAMILY_FIELD_NUMBER: _builtins.int
     CONSENT_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
+    DUPLICATE_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits derived from content: the same however often the fact arrives."""
     tenant_id: _builtins.str
@@ -373,6 +374,10 @@ class Event(_message.Message):
     by_machine: _builtins.bool
     """An opening or a click that no person made."""
     recipient_family: Global___AddressFamily.ValueType
+    duplicate_of: _builtins.str
+    """The event that tells the same fact and counts in place of this one: both are of one message, by different names of
+    it, and of a kind that happens to a message once. A later revision may say otherwise.
+    """
     @_builtins.property
     def vars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
         """Custom parameters: of the callback's URL, and those that the sender gave to the message."""
@@ -427,10 +432,11 @@ class Event(_message.Message):
         recipient_family: Global___AddressFamily.ValueType = ...,
         consent: Global___Consent | None = ...,
         reply: Global___Reply | None = ...,
+        duplicate_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "reply", b"reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "communication_id", b"communication_id", "consent", b"consent", "error_code", b"error_code", "error_text", b"error_text", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "revision", b"revision", "sender", b"sender", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "communication_id", b"communication_id", "consent", b"consent", "duplicate_of", b"duplicate_of", "error_code", b"error_code", "error_text", b"error_text", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "revision", b"revision", "sender", b"sender", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

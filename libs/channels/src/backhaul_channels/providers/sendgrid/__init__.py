@@ -7,7 +7,15 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from backhaul_channels.adapter import Adapter, ChannelSettings, Context, NormalizedEvent, RawCallback, Verifier
+from backhaul_channels.adapter import (
+    Adapter,
+    ChannelSettings,
+    Context,
+    EventKind,
+    NormalizedEvent,
+    RawCallback,
+    Verifier,
+)
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
 from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
@@ -64,6 +72,12 @@ class SendGridAdapter(Adapter[SendGridSettings]):
     signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
     # Only the body and a timestamp are signed.
     signs_url: ClassVar[bool] = False
+    # Events that SendGrid's API tells have no documented sg_event_id, so that what happens to a mail once is known by
+    # the mail and the kind. A mail may be deferred, opened and clicked any number of times; an unsubscription is the
+    # person's and not the mail's.
+    once: ClassVar[frozenset[EventKind]] = frozenset(
+        {EventKind.QUEUED, EventKind.REJECTED, EventKind.DELIVERED, EventKind.BOUNCED, EventKind.COMPLAINED}
+    )
 
     def verifier(self, secrets: Sequence[str], settings: SendGridSettings) -> Verifier:  # noqa: ARG002 - none needed.
         return SendGridVerifier(secrets)

@@ -30,6 +30,8 @@ class TwilioAdapter(Adapter[ChannelSettings]):
     signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
     # Twilio wants a content type on every answer, and reads the one to an inbound message as TwiML: an empty Response
     # means nothing to it. https://www.twilio.com/docs/api/errors/12300
+    # ``once`` stays empty: message and status are the key, so each status is known once by itself, and several of them
+    # (accepted, queued, sending) are of one kind.
     accepted: ClassVar[Answer] = Answer(content_type="text/xml", body=b"<Response/>")
 
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002 - none needed.
