@@ -1,4 +1,4 @@
-"""Fails when the documents' tables of settings and of metrics are not what the code has."""
+"""Fails when the documents' tables that repeat code are not what the code has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backhaul_common.metrics import catalogue
+from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
 from backhaul_common.settings import CommonSettings
+from backhaul_common.tenants import Limits
+from backhaul_normalizer.states import FULFILMENT, RANK
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -76,17 +79,104 @@ def differences(document: str, code: Mapping[str, Row], table: Mapping[str, Row]
             yield f"  It is: {has.detail} | {has.meaning}"
 
 
+def table(document: str, head: str) -> list[list[str]]:
+    """The rows of the document's table whose first column is headed ``head``, backticks and all."""
+    found = re.search(
+        rf"^\| {re.escape(head)} \|.*\n\|[-|]+\n((?:\|.*\n)*)", (ROOT / document).read_text(), re.MULTILINE
+    )
+    if found is None:
+        raise SystemExit(f"{document} has no table of {head}.")
+    return [[column.strip() for column in line.strip("|").split(" | ")] for line in found[1].splitlines()]
+
+
+def sources() -> str:
+    """All that is shipped, in one text."""
+    return "\n".join(path.read_text() for glob in ("libs", "services") for path in ROOT.glob(f"{glob}/*/src/**/*.py"))
+
+
+def named(ending: str) -> set[str]:
+    """The values of the constants whose names end so; several endings with a | between them."""
+    return set(re.findall(rf'^[A-Z][A-Z_]*_(?:{ending}) = "(\w+)"', sources(), re.MULTILINE))
+
+
+def spans() -> set[str]:
+    """The names of the spans that stand in the code; those that are worked out are for the document alone."""
+    return set(re.findall(r'tracing\.(?:span|start)\(\s*"([^"]+)"', sources()))
+
+
+def states() -> list[list[str]]:
+    """Kinds that count alike and follow each other, from the lowest rank up, with what they count as."""
+    rows: list[list[str]] = []
+    for kind in sorted(RANK, key=RANK.__getitem__):
+        counts = FULFILMENT[kind] or "nothing"
+        if rows and rows[-1][1] == counts:
+            rows[-1][0] += f", {kind.value}"
+        else:
+            rows.append([kind.value, counts])
+    return rows
+
+
+def targets() -> list[str]:
+    """The targets that `make help` lists, in its order."""
+    return re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def subjects() -> dict[str, str]:
+    """Of each stream the subjects, with the words of the document in place of a tenant's."""
+    words = {"q": "<queue path>", "c": "<channel>", "k": "<kind>"}
+    made = {CALLBACKS_STREAM: callbacks_subject("q", "c"), EVENTS_STREAM: events_subject("q", "c", "k")}
+    return {
+        stream: ".".join(words.get(token, token) for token in subject.split(".")) for stream, subject in made.items()
+    }
+
+
+def lists() -> Iterator[str]:
+    """How the tables that list names differ from the code."""
+    architecture, operations = "docs/architecture.md", "docs/operations.md"
+
+    def compared(document: str, head: str, code: object, shows: object) -> Iterator[str]:
+        if code != shows:
+            yield f"{document}, the table of {head}: {shows}"
+            yield f"  It is: {code}"
+
+    def first(document: str, head: str) -> list[str]:
+        return [name for row in table(document, head) for name in re.findall(r"`([^`]+)`", row[0])]
+
+    yield from compared(
+        architecture, "collection", sorted(named("COLLECTION|OUTBOX")), sorted(first(architecture, "collection"))
+    )
+    yield from compared(architecture, "stream", sorted(named("STREAM")), sorted(first(architecture, "stream")))
+    shows = {row[0].strip("`"): row[1].split("`")[1] for row in table(architecture, "stream")}
+    yield from compared(architecture, "stream (subjects)", subjects(), {name: shows.get(name) for name in subjects()})
+    yield from compared(
+        architecture, "kinds, lowest rank first", states(), table(architecture, "kinds, lowest rank first")
+    )
+    shown_spans = {name for name in first(architecture, "span") if "<" not in name and not name.endswith(".batch")}
+    yield from compared(architecture, "span", sorted(spans()), sorted(shown_spans))
+    limits = {
+        name: str(default)
+        for row in table(operations, "limit")
+        for name, default in zip(re.findall(r"`(\w+)`", row[0]), row[1].split(", "), strict=True)
+    }
+    code = {name: str(field.default) for name, field in Limits.model_fields.items()}
+    yield from compared(operations, "limit", code, limits)
+    yield from compared(
+        "README.md", "target", targets(), [name.removeprefix("make ") for name in first("README.md", "target")]
+    )
+
+
 def main() -> int:
     """0 when the tables are right, 1 with a list of what is not otherwise."""
     operations, architecture = "docs/operations.md", "docs/architecture.md"
     wrong = [
         *differences(operations, settings(), shown(operations, "BACKHAUL_", meaning=1, detail=0)),
         *differences(architecture, metrics(), shown(architecture, "backhaul_", meaning=0, detail=1)),
+        *lists(),
     ]
     if wrong:
         print("The documents' tables are not what the code has:", *wrong, sep="\n  ")
         return 1
-    print("The documents show every setting and every metric.")
+    print("The documents' tables are what the code has.")
     return 0
 
 
