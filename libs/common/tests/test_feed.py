@@ -165,6 +165,38 @@ async def test_what_was_parked_is_taken_once_and_in_order(feeding: Any) -> None:
         await until(all_acknowledged)
 
 
+async def test_what_is_parked_and_leaves_the_stream_is_forgotten_and_holds_up_nothing(feeding: Any) -> None:
+    async with feeding(SMALL) as fed:
+        await all_wait(fed)
+        for seq in (5, 6, 20, MESSAGES):
+            await fed.own.jetstream().delete_msg(STREAM, seq)
+        taken = await fed.take(MESSAGES - 4)
+        assert [one.stream_seq for one in taken] == [n for n in range(1, MESSAGES) if n not in (5, 6, 20)]
+
+        async def forgotten() -> bool:
+            return bool(fed.feed.parked == 0)
+
+        await until(forgotten)
+
+
+async def test_what_is_parked_waits_for_a_server_that_reads_it(feeding: Any) -> None:
+    async with feeding(SMALL) as fed:
+        js = fed.own.jetstream()
+        stream = (await js.stream_info(STREAM)).config
+        await js.update_stream(stream.evolve(allow_direct=False))
+        await all_wait(fed)
+        with capture_logs() as lines:
+            assert len(await fed.feed.next_batch()) == 4
+
+            async def said() -> bool:
+                return any(line["event"] == "parked_not_read" for line in lines)
+
+            await until(said)
+        assert fed.feed.parked == MESSAGES - 4
+        await js.update_stream(stream)
+        assert [one.stream_seq for one in await fed.take(MESSAGES - 4)] == list(range(5, MESSAGES + 1))
+
+
 async def test_the_trace_survives_parking(feeding: Any) -> None:
     trace = "00-{:032x}-{:016x}-01"
     async with feeding(replace(SMALL, path_bytes=100)) as fed:

@@ -19,6 +19,7 @@ from backhaul_common.names import (
     EVENTS_COLLECTION,
     MESSAGES_COLLECTION,
     TENANTS_COLLECTION,
+    callbacks_subject,
 )
 from backhaul_common.tracing import Tracing
 from backhaul_normalizer.committing import COMMIT_EVENTS
@@ -33,6 +34,7 @@ from backhaul_normalizer.unowned import Unowned
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1.event_pb2 import Event
+from structlog.testing import capture_logs
 
 Wrap = Callable[[Any], Any]
 
@@ -378,3 +380,19 @@ async def test_a_channel_that_this_copy_has_not_heard_of_is_looked_up(
             await rig.drained()
         (message,) = await rig.rows(MESSAGES_COLLECTION)
         assert message["message_id"] == "7:a@example.com"
+
+
+async def test_what_is_no_batch_of_callbacks_is_said_and_passed_over(
+    rig_factory: Any, make: Any, consuming: Any
+) -> None:
+    acme = make.tenant("acme")
+    async with rig_factory(copies=0) as rig:
+        await rig.register(acme)
+        ack = await rig.nats.jetstream().publish(callbacks_subject(acme.queue_path, "twilio"), b"\xff\xff no protobuf")
+        await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent")))
+        with capture_logs() as lines:
+            async with consuming(rig):
+                await rig.drained()
+        assert [row["message_id"] for row in await rig.rows(MESSAGES_COLLECTION)] == ["SM1"]
+    (line,) = [line for line in lines if line["event"] == "not_a_callback_batch"]
+    assert (line["stream_seq"], line["path"], line["log_level"]) == (ack.seq, acme.queue_path, "error")
