@@ -10,34 +10,20 @@ from backhaul_channels.addresses import canonical
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
+from backhaul_common.vocabulary import Words, pascal
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1.event_pb2 import Event, EventKind
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
-from backhaul_normalizer.facts import KIND_FROM_PROTO, KIND_TO_PROTO
 from backhaul_normalizer.fold import unique_of
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases, no_dead_letter
 from backhaul_normalizer.states import FULFILMENT_STATES
 
-_KIND_NUMBERS = {kind.value: number for kind, number in KIND_TO_PROTO.items()}
-_FULFILMENT_NUMBERS: dict[str, pb.FulfilmentState.ValueType] = {
-    "": pb.FULFILMENT_STATE_UNSPECIFIED,
-    "Queued": pb.FULFILMENT_STATE_QUEUED,
-    "Sent": pb.FULFILMENT_STATE_SENT,
-    "Delivered": pb.FULFILMENT_STATE_DELIVERED,
-    "Undelivered": pb.FULFILMENT_STATE_UNDELIVERED,
-    "Failed": pb.FULFILMENT_STATE_FAILED,
-    "InvalidNumber": pb.FULFILMENT_STATE_INVALID_NUMBER,
-}
-_FULFILMENT_NAMES = {number: name for name, number in _FULFILMENT_NUMBERS.items()}
-_DEAD_LETTER_NUMBERS: dict[str, pb.DeadLetterState.ValueType] = {
-    "open": pb.DEAD_LETTER_STATE_OPEN,
-    "replayed": pb.DEAD_LETTER_STATE_REPLAYED,
-    "discarded": pb.DEAD_LETTER_STATE_DISCARDED,
-}
-_DEAD_LETTER_NAMES = {number: name for name, number in _DEAD_LETTER_NUMBERS.items()}
+_KINDS = Words(EventKind.DESCRIPTOR)
+_FULFILMENT = Words(pb.FulfilmentState.DESCRIPTOR, pascal)
+_DEAD_LETTER = Words(pb.DeadLetterState.DESCRIPTOR)
 
 
 class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
@@ -75,8 +61,8 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         channel = channel_key(request.channel)
         filters = {
             "channel": channel,
-            "state": _kind(request.state),
-            "fulfilment": _FULFILMENT_NAMES.get(request.fulfilment_state, ""),
+            "state": _KINDS.by_number.get(request.state, ""),
+            "fulfilment": _FULFILMENT.by_number.get(request.fulfilment_state, ""),
             "address": canonical(request.recipient),
             "communication_id": request.communication_id,
             "error_code": request.error_code,
@@ -98,7 +84,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         registration = await self._registration(request)
         filters = {
             "channel": channel_key(request.channel),
-            "kind": _kind(request.kind),
+            "kind": _KINDS.by_number.get(request.kind, ""),
             "address": canonical(request.recipient),
             "communication_id": request.communication_id,
             "error_code": request.error_code,
@@ -134,11 +120,11 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
             communication=pb.Communication(
                 id=row["communication_id"],
                 fulfilment=[
-                    pb.FulfilmentCount(state=_FULFILMENT_NUMBERS[name], count=fulfilment.get(name, 0))
+                    pb.FulfilmentCount(state=_FULFILMENT.number(name), count=fulfilment.get(name, 0))
                     for name in FULFILMENT_STATES
                 ],
                 events=[
-                    pb.EventCount(kind=_KIND_NUMBERS[name], count=count)
+                    pb.EventCount(kind=_KINDS.number(name), count=count)
                     for name, count in sorted(row.get("events", {}).items())
                     if count
                 ],
@@ -153,7 +139,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         """Dead letters, newest first, without their bodies."""
         rows, token = await self._reads.dead_letters(
             await self._registration(request),
-            {"channel": channel_key(request.channel), "state": _DEAD_LETTER_NAMES.get(request.state, "")},
+            {"channel": channel_key(request.channel), "state": _DEAD_LETTER.by_number.get(request.state, "")},
             request.page_size,
             request.page_token,
         )
@@ -186,10 +172,6 @@ class _OfTenant(Protocol):
     def tenant_id(self) -> str: ...
 
 
-def _kind(number: EventKind.ValueType) -> str:
-    return KIND_FROM_PROTO[number].value if number in KIND_FROM_PROTO else ""
-
-
 def _event(row: Document) -> Event:
     event = Event.FromString(row["payload"])
     # What the event's message belongs to, which another event may have told: so the list of a communication's events
@@ -215,8 +197,8 @@ def _message(row: Document) -> pb.Message:
         channel=row["channel"],
         message_id=row["message_id"],
         provider=row["provider"],
-        state=_KIND_NUMBERS[row["state"]],
-        fulfilment_state=_FULFILMENT_NUMBERS[row["fulfilment"]],
+        state=_KINDS.number(row["state"]),
+        fulfilment_state=_FULFILMENT.number(row["fulfilment"]),
         recipient=row["recipient"],
         sender=row["sender"],
         communication_id=row["communication_id"],
@@ -235,7 +217,7 @@ def _dead_letter(row: Document, *, whole: bool) -> pb.DeadLetter:
         id=row["_id"],
         channel=row["channel"],
         provider=row["provider"],
-        state=_DEAD_LETTER_NUMBERS[row["state"]],
+        state=_DEAD_LETTER.number(row["state"]),
         reason=row["reason"],
         occurrences=row["occurrences"],
         callback=Callback.FromString(row["callback"]) if whole else None,

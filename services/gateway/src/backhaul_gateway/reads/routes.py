@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
+from backhaul_common.vocabulary import Words
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.openapi.models import APIKey, HTTPBase
@@ -19,23 +20,24 @@ from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.reads.status import ChannelStatus, StatusOut
-from backhaul_gateway.reads.turns import Steps, Turns
+from backhaul_gateway.reads.turns import Turns
+from backhaul_gateway.reads.twin import Row, Twin
 from backhaul_gateway.reads.views import (
-    KIND_NAMES,
+    COMMUNICATION,
+    DEAD_LETTER,
+    DEAD_LETTERS,
+    EVENTS,
+    FULFILMENT,
+    KINDS,
+    MESSAGE,
+    MESSAGES,
+    ONE_DEAD_LETTER,
     CommunicationOut,
     DeadLetterOut,
     DeadLetterPage,
     EventPage,
     MessageOut,
     MessagePage,
-    communication_json,
-    dead_letter_json,
-    dead_letter_summary_json,
-    event_json,
-    kind_value,
-    message_json,
-    message_summary_json,
-    page_json,
 )
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters, label_of, paged, with_plus
@@ -64,27 +66,13 @@ _SCHEMES = (
     Security(_Documented("Basic", HTTPBase(scheme="basic", description="Tenant id and API key."))),
 )
 
-_FULFILMENT = {
-    "queued": pb.FULFILMENT_STATE_QUEUED,
-    "sent": pb.FULFILMENT_STATE_SENT,
-    "delivered": pb.FULFILMENT_STATE_DELIVERED,
-    "undelivered": pb.FULFILMENT_STATE_UNDELIVERED,
-    "failed": pb.FULFILMENT_STATE_FAILED,
-    "invalidnumber": pb.FULFILMENT_STATE_INVALID_NUMBER,
-}
-_DEAD_LETTER = {
-    "open": pb.DEAD_LETTER_STATE_OPEN,
-    "replayed": pb.DEAD_LETTER_STATE_REPLAYED,
-    "discarded": pb.DEAD_LETTER_STATE_DISCARDED,
-}
-_FULFILMENT_FIELD = Query(
-    max_length=64,
-    description=f"One of: {', '.join(_FULFILMENT)}.",
-    json_schema_extra={"enum": ["", *_FULFILMENT]},
-)
-_KIND_FIELD = Query(
-    max_length=64, description=f"One of: {', '.join(KIND_NAMES)}.", json_schema_extra={"enum": ["", *KIND_NAMES]}
-)
+
+def _one_of(words: Words) -> Any:
+    """A parameter that takes one of ``words``, or none."""
+    lower = [word.lower() for word in words.words]
+    return Query(max_length=64, description=f"One of: {', '.join(lower)}.", json_schema_extra={"enum": ["", *lower]})
+
+
 _REPLAY_BYTES = 1024
 """What a dead letter takes in the callback log when it is sent again, at least; how much it is shows afterwards."""
 
@@ -155,8 +143,8 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
             known_parameters(request)
             yield state
 
-    async def answer_of(steps: Steps[bytes]) -> Response:
-        return Response(await turns.run(steps), media_type="application/json")
+    async def written(twin: Twin[Row], answer: Row) -> Response:
+        return Response(await turns.run(twin.json(answer)), media_type="application/json")
 
     caller = Annotated[TenantState, Depends(admitted)]
     common: dict[str, Any] = {"tags": ["tenant"], "dependencies": list(_SCHEMES)}
@@ -192,8 +180,8 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         by: caller,
         channel: Filter = "",
         message_id: Annotated[Filter, Query(description="The id, or one of the references, of a message.")] = "",
-        state: Annotated[str, _KIND_FIELD] = "",
-        fulfilment_state: Annotated[str, _FULFILMENT_FIELD] = "",
+        state: Annotated[str, _one_of(KINDS)] = "",
+        fulfilment_state: Annotated[str, _one_of(FULFILMENT)] = "",
         recipient: Address = "",
         communication: Filter = "",
         error_code: Filter = "",
@@ -208,8 +196,8 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 pb.ListMessagesRequest(
                     tenant_id=by.tenant.id,
                     channel=channel_key(channel),
-                    state=_kind(state, "state"),
-                    fulfilment_state=_one_of(_FULFILMENT, fulfilment_state, "fulfilment_state"),
+                    state=_number(KINDS, state, "state"),
+                    fulfilment_state=_number(FULFILMENT, fulfilment_state, "fulfilment_state"),
                     recipient=recipient,
                     communication_id=communication,
                     error_code=error_code,
@@ -221,7 +209,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 )
             )
         )
-        return await answer_of(page_json("messages", answer.messages, message_summary_json, answer.next_page_token))
+        return await written(MESSAGES, answer)
 
     @v1.get("/messages/{channel}/{message_id:path}", responses=problems(404, 409), response_model=MessageOut)
     async def get_message(by: caller, channel: Text, message_id: Text) -> Response:
@@ -232,13 +220,13 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         answer = await normalizer.GetMessage(
             pb.GetMessageRequest(tenant_id=by.tenant.id, channel=channel_key(channel), message_id=message_id)
         )
-        return await answer_of(message_json(answer))
+        return await written(MESSAGE, answer)
 
     @v1.get("/events", responses=problems(409), response_model=EventPage)
     async def list_events(
         by: caller,
         channel: Filter = "",
-        kind: Annotated[str, _KIND_FIELD] = "",
+        kind: Annotated[str, _one_of(KINDS)] = "",
         message_id: Annotated[
             Filter,
             Query(
@@ -260,7 +248,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 pb.ListEventsRequest(
                     tenant_id=by.tenant.id,
                     channel=channel_key(channel),
-                    kind=_kind(kind, "kind"),
+                    kind=_number(KINDS, kind, "kind"),
                     message_id=message_id,
                     recipient=recipient,
                     communication_id=communication,
@@ -272,7 +260,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 )
             )
         )
-        return await answer_of(page_json("events", answer.events, event_json, answer.next_page_token))
+        return await written(EVENTS, answer)
 
     @v1.get("/communications/{communication_id:path}", responses=problems(404), response_model=CommunicationOut)
     async def get_communication(by: caller, communication_id: Text) -> Response:
@@ -280,7 +268,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         answer = await normalizer.GetCommunication(
             pb.GetCommunicationRequest(tenant_id=by.tenant.id, communication_id=communication_id)
         )
-        return await answer_of(communication_json(answer.communication))
+        return await written(COMMUNICATION, answer)
 
     @v1.get("/dead-letters", response_model=DeadLetterPage)
     async def list_dead_letters(
@@ -296,21 +284,19 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 pb.ListDeadLettersRequest(
                     tenant_id=by.tenant.id,
                     channel=channel_key(channel),
-                    state=_one_of(_DEAD_LETTER, state, "state"),
+                    state=_number(DEAD_LETTER, state, "state"),
                     page_size=limit,
                     page_token=cursor,
                 )
             )
         )
-        return await answer_of(
-            page_json("dead_letters", answer.dead_letters, dead_letter_summary_json, answer.next_page_token)
-        )
+        return await written(DEAD_LETTERS, answer)
 
     @v1.get("/dead-letters/{dead_letter_id}", responses=problems(404), response_model=DeadLetterOut)
     async def get_dead_letter(by: caller, dead_letter_id: Text) -> Response:
         """One dead letter with its callback."""
         answer = await normalizer.GetDeadLetter(pb.GetDeadLetterRequest(tenant_id=by.tenant.id, id=dead_letter_id))
-        return await answer_of(dead_letter_json(answer.dead_letter))
+        return await written(ONE_DEAD_LETTER, answer.dead_letter)
 
     @v1.post("/dead-letters/{dead_letter_id}/replay", responses=problems(404, 409), response_model=DeadLetterOut)
     async def replay_dead_letter(by: caller, dead_letter_id: Text) -> Response:
@@ -319,7 +305,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         answer = await normalizer.ReplayDeadLetter(
             pb.ReplayDeadLetterRequest(tenant_id=by.tenant.id, id=dead_letter_id)
         )
-        return await answer_of(dead_letter_json(answer.dead_letter))
+        return await written(ONE_DEAD_LETTER, answer.dead_letter)
 
     @v1.post("/dead-letters/{dead_letter_id}/discard", responses=problems(404, 409), response_model=DeadLetterOut)
     async def discard_dead_letter(by: caller, dead_letter_id: Text) -> Response:
@@ -328,39 +314,26 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         answer = await normalizer.DiscardDeadLetter(
             pb.DiscardDeadLetterRequest(tenant_id=by.tenant.id, id=dead_letter_id)
         )
-        return await answer_of(dead_letter_json(answer.dead_letter))
+        return await written(ONE_DEAD_LETTER, answer.dead_letter)
 
     top.include_router(api)
     top.include_router(v1)
     return top
 
 
-def _kind(name: str, field: str) -> Any:
-    if not name:
+def _number(words: Words, word: str, field: str) -> Any:
+    """The value that ``word`` stands for; 0, which filters nothing, of none. INVALID_ARGUMENT names ``field``."""
+    if not word:
         return 0
-    value = kind_value(name)
-    if value is None:
+    number = words.number(word)
+    if number is None:
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
-            f"There is no {field} {name[:64]!r}.",
+            f"There is no {field} {word[:64]!r}.",
             field=field,
-            fix=f"Use one of: {', '.join(KIND_NAMES)}.",
+            fix=f"Use one of: {', '.join(words.words).lower()}.",
         )
-    return value
-
-
-def _one_of(values: dict[str, Any], name: str, field: str) -> Any:
-    if not name:
-        return 0
-    value = values.get(name.lower())
-    if value is None:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT,
-            f"There is no {field} {name[:64]!r}.",
-            field=field,
-            fix=f"Use one of: {', '.join(values)}.",
-        )
-    return value
+    return number
 
 
 def _microseconds(moment: datetime | None) -> int:

@@ -1,0 +1,42 @@
+"""The words for an enum's values: what is stored and shown instead of ``EVENT_KIND_NO_ANSWER``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.descriptor import EnumDescriptor
+
+UNKNOWN = "unknown"
+"""The word for a value that is newer than this program, or that says nothing."""
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def pascal(name: str) -> str:
+    """``InvalidNumber`` of INVALID_NUMBER."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+class Words:
+    """The values of one enum as words, and back. The value 0 says nothing, as protobuf wants it, and has no word.
+
+    ``spelled`` makes a word of a value's name without the enum's own: ``no_answer`` of NO_ANSWER if nothing is said.
+    """
+
+    def __init__(self, enum: EnumDescriptor, spelled: Callable[[str], str] = str.lower) -> None:
+        prefix = _HUMP.sub("_", enum.name).upper() + "_"
+        named = {value.number: value.name.removeprefix(prefix) for value in enum.values}
+        self.by_number = {number: spelled(name) for number, name in named.items() if number}
+        self.words = tuple(self.by_number.values())
+        """Every word, in the order of the enum."""
+        self._numbers = {word.lower(): number for number, word in self.by_number.items()}
+
+    def word(self, number: int) -> str:
+        """The value's word; ``UNKNOWN`` where it has none."""
+        return self.by_number.get(number, UNKNOWN)
+
+    def number(self, word: str) -> Any:
+        """The value of a word in any case, of the enum's own type; None where there is no such word."""
+        return self._numbers.get(word.lower())
