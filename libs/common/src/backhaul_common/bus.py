@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from nats.errors import Error as NatsError
-
 from backhaul_common import jetstream
-from backhaul_common.jetstream import Connection
+from backhaul_common.jetstream import AWAY, Connection
 from backhaul_common.lifecycle import cancel, until_done
 from backhaul_common.settings import NatsSettings
 
@@ -67,7 +65,7 @@ class Bus:
         """Send what was published, acknowledgements among it, and close the connection."""
         if self.client.is_connected:
             # A server that does not answer is not waited for: what it did not hear, it delivers again.
-            with suppress(NatsError, OSError):
+            with suppress(*AWAY):
                 await self.client.flush(timeout=LAST_WORDS_S)
         if self._began:  # nats-py cannot close what was never to be connected.
             await self.client.close()

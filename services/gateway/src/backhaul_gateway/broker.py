@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-import nats.errors
 from backhaul_common import jetstream
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, Code, unavailable
-from backhaul_common.jetstream import require_connected, translated
+from backhaul_common.jetstream import AWAY, require_connected, translated
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, STREAMS, TENANT_CHANGED_SUBJECT, callbacks_subject, streams_of
 from backhaul_common.tenants import Limits, Tenant
@@ -68,7 +67,7 @@ class Broker:
             self._log.warning("tenant_reload_failed", tenant=tenant_id, error=str(exc))
         try:
             await self.connected().publish(TENANT_CHANGED_SUBJECT, tenant_id.encode())
-        except (BackhaulError, nats.errors.Error, OSError) as exc:
+        except (BackhaulError, *AWAY) as exc:
             self._log.warning("tenant_change_not_announced", tenant=tenant_id, error=repr(exc))
 
     async def holds_messages(self, tenant: Tenant) -> bool:

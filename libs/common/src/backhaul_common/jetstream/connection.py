@@ -16,6 +16,7 @@ import nats.errors
 from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
 
+from backhaul_common.jetstream.outage import AWAY
 from backhaul_common.logs import get_logger
 from backhaul_common.pauses import pauses
 from backhaul_common.settings import NatsSettings
@@ -150,7 +151,7 @@ async def connect(
                 error_cb=failed,
                 **options,  # type: ignore[arg-type]  # the options' values are typed one by one
             )
-        except (OSError, TimeoutError, nats.errors.Error) as exc:
+        except AWAY as exc:
             await failed(exc)
             await asyncio.sleep(pause_s)
         else:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-import nats.errors
 from backhaul_common.ids import new_callback_id
-from backhaul_common.jetstream import headers_of, translated
+from backhaul_common.jetstream import AWAY, headers_of, translated
 from backhaul_common.names import (
     CALLBACKS_STREAM,
     CALLBACKS_SUBJECTS,
@@ -92,7 +91,7 @@ class CallbackStream:
                 CANARY_SUBJECT, _CANARY, headers=headers_of(CALLBACKS_STREAM, f"canary-{new_callback_id()}")
             )
             # The message was stored, which was the question. If it cannot be deleted, the normalizer skips it.
-            with suppress(nats.errors.Error, OSError):
+            with suppress(*AWAY):
                 await js.delete_msg(CALLBACKS_STREAM, ack.seq)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeAlias, TypeVar
 
 from backhaul_common.errors import BackhaulError, Code, unavailable
-from backhaul_common.jetstream import Message, Publisher, headers_of
+from backhaul_common.jetstream import AWAY, Message, Publisher, headers_of
 from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, Metrics
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.outages import Repeated
@@ -22,7 +22,6 @@ from backhaul_common.tracing import Tracing
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 from opentelemetry.trace import SpanKind
 
 MAX_CALLBACKS = 256
@@ -241,7 +240,7 @@ class GroupCommitPublisher:
             return
         try:
             await self._publisher.send(message)
-        except (NatsError, OSError) as exc:
+        except AWAY as exc:
             # It stays in flight: either the connection comes back and resume() sends it, or its deadline ends it.
             self._not_sent.warning(repr(exc), subject=message.subject)
 
