@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import nats
 import pytest
+from backhaul_common.names import notices_subject, streams_of
 from backhaul_local.stack import Stack
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
@@ -31,8 +32,7 @@ async def _stored(stack: Stack, tenant: Tenant) -> dict[str, int]:
             found[name] = await database[name].count_documents(own)
     connection = await nats.connect(stack.nats_url)
     try:
-        for stream in ("CALLBACKS", "EVENTS"):
-            subjects = f"{stream.lower()}.{tenant.queue_path.lower()}.>"
+        for stream, subjects in streams_of(tenant.queue_path).items():
             info = await connection.jetstream().stream_info(stream, subjects_filter=subjects)
             found[stream] = sum((info.state.subjects or {}).values())
     finally:
@@ -74,12 +74,16 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     sid, communication = await _fill(tenant)
     await _fill(neighbour)
     kinds = {
-        "tenants", "events", "messages", "communications", "dead_letters", "CALLBACKS", "EVENTS",
+        "tenants", "events", "messages", "communications", "dead_letters", "CALLBACKS", "EVENTS", "NOTICES",
     }  # fmt: skip
 
     async def everything_is_there() -> bool:
         return (await _stored(installation, tenant)).keys() == kinds
 
+    connection = await nats.connect(installation.nats_url)
+    for one in (tenant, neighbour):
+        await connection.jetstream().publish(notices_subject(one.queue_path, "test.told"), b"")
+    await connection.close()
     await until("data of every kind", everything_is_there)
     of_the_neighbour = await _stored(installation, neighbour)
 
