@@ -64,7 +64,13 @@ EMPTY_ROUTES = [
     )
     for kind, port in ((PLAIN, 8098), (BARE, 8099))
 ]
-_LIMITS: LimitsIn = {"requests_per_second": 1_000_000, "burst": 10_000_000}
+_LIMITS: LimitsIn = {
+    "requests_per_second": 1_000_000,
+    "burst": 10_000_000,
+    "reads_per_second": 1_000_000,
+    "read_burst": 10_000_000,
+    "concurrent_reads": 1000,
+}
 _IN_FLIGHT = 64
 _PATIENCE_S = 90.0
 

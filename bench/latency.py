@@ -70,7 +70,7 @@ async def _round(site: Installation, key: str, rate: float, seconds: float) -> l
     """Milliseconds that each probe of one round took."""
     load = write_for(site.folder / "background.requests", site.traffic.twilio(int(rate * seconds)), key)
     before = await site.database[EVENTS_COLLECTION].estimated_document_count()
-    probes = _Probes(site, key, int(seconds / _PROBE_EVERY_S))
+    probes = _Probes(site, key, await site.registration(_TENANT), int(seconds / _PROBE_EVERY_S))
     async with asyncio.timeout(seconds + 2 * _PATIENCE_S), asyncio.TaskGroup() as group:
         background = group.create_task(RawSockets().paced(load, site.gateway_port, seconds, rate))
         probing = group.create_task(probes.run())
@@ -84,9 +84,10 @@ async def _round(site: Installation, key: str, rate: float, seconds: float) -> l
 class _Probes:
     """Posts callbacks of messages that are new, one every so often whatever the others take, and waits for each."""
 
-    def __init__(self, site: Installation, key: str, count: int) -> None:
+    def __init__(self, site: Installation, key: str, registration: str, count: int) -> None:
         self._site = site
         self._key = key
+        self._registration = registration
         self._requests = site.traffic.twilio(count * 3)[::3]  # Each message's first status: queued.
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self._wanted: dict[str, asyncio.Event] = {}
@@ -116,7 +117,7 @@ class _Probes:
     async def _probe(self, request: bytes) -> float:
         began = time.perf_counter()
         sid = parse_qs(request.rpartition(b"\r\n\r\n")[2].decode())["MessageSid"][0]
-        key = derived_id(_TENANT, _CHANNEL, sid)
+        key = derived_id(self._registration, _CHANNEL, sid)
         shown = self._wanted[key] = asyncio.Event()
         answer = await self._ask(request)
         if answer.status != 200:
