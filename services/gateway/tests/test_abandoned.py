@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from conftest import Running
+from gateway_rig import Running
 
 ACME = "/admin/v1/tenants/acme"
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from backhaul_local.nats_server import NatsServer
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
+from gateway_rig import GatewayFactory, Running
 
 TENANTS = "/admin/v1/tenants"
 ACME = {"id": "acme", "name": "Acme", "queue_path": "Acme-Prod"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from backhaul_channels import (
@@ -21,9 +21,7 @@ from backhaul_channels import (
 )
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
+from gateway_rig import GatewayFactory, Running
 
 PATH = "/api/postevents?channelLabel=Twilio"
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 import pytest
+from backhaul_client.models import NewTenant
 from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.ingest.publisher import MOST_UNSENT_BYTES
 from backhaul_gateway.web.http import MOST_HEAD_BYTES
 from backhaul_gateway.web.refusals import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_local.nats_server import NatsServer
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running, Tenant
+from gateway_rig import GatewayFactory, Running
 
 BODY = 1 << 20
 """Bytes of the largest body that is admitted by default."""
@@ -38,7 +36,7 @@ def test_a_tenant_may_hold_half_and_leaves_room_for_others() -> None:
     assert budget.take("greedy", 500)
 
 
-async def _post(gateway: Running, tenant: Tenant, size: int) -> int:
+async def _post(gateway: Running, tenant: NewTenant, size: int) -> int:
     answer = await gateway.client.post(
         "/api/postevents?channelLabel=Twilio", content=b"x" * size, headers={"X-Api-Key": tenant.api_key}
     )
@@ -102,7 +100,7 @@ async def test_unfinished_bodies_are_counted(gateway_factory: GatewayFactory, fr
         await asyncio.gather(*answers)
 
 
-def _head(tenant: Tenant, size: int) -> bytes:
+def _head(tenant: NewTenant, size: int) -> bytes:
     return (
         b"POST /api/postevents?channelLabel=Twilio HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
         b"X-Api-Key: %s\r\nContent-Length: %d\r\n\r\n" % (tenant.api_key.encode(), size)

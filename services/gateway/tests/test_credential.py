@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from backhaul_channels import (
@@ -24,9 +24,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OFF,
     VERIFICATION_VERIFIED,
 )
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
+from gateway_rig import GatewayFactory, Running
 
 
 class PlainAdapter(Adapter[ChannelSettings]):

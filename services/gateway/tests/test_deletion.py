@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nats
 import pytest
+from backhaul_client import LimitsIn
 from backhaul_common import mongo
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.store_format import StoreFormat
@@ -18,9 +19,7 @@ from backhaul_gateway.admin.tenantdata import ServicesData
 from backhaul_gateway.admin.updates import utc_now
 from backhaul_gateway.broker import Broker
 from backhaul_local.nats_server import NatsServer
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
+from gateway_rig import GatewayFactory, Running
 
 TENANTS = "/admin/v1/tenants"
 ACME = f"{TENANTS}/acme"
@@ -315,7 +314,7 @@ async def test_a_slow_deletion_spares_what_changed_meanwhile(
 
 
 async def test_a_registration_begins_with_no_refusals_and_a_full_bucket(gateway: Running, purged: list[str]) -> None:
-    limits = {"requests_per_second": 0.001, "burst": 1}
+    limits: LimitsIn = {"requests_per_second": 0.001, "burst": 1}
     tenant = await gateway.tenant(limits=limits)
     await gateway.channel()
     gateway.problem(await gateway.post(tenant, signature="wrong"), 403)

@@ -6,16 +6,14 @@ import asyncio
 import re
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_local.nats_server import NatsServer
 from cryptography.fernet import Fernet
+from gateway_rig import GatewayFactory, Running
 from pydantic import SecretStr, ValidationError
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
 
 INGEST = "/api/postevents?channelLabel=Twilio"
 

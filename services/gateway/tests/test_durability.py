@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 import nats
 from backhaul_gateway.ingest.publisher import MAX_CALLBACKS, MAX_MESSAGE_BYTES
 from backhaul_local.nats_server import NatsServer
+from gateway_rig import GatewayFactory, Running
 from structlog.testing import capture_logs
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
 
 
 async def test_group_commit(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -17,9 +17,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OFF,
     VERIFICATION_VERIFIED,
 )
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
+from gateway_rig import GatewayFactory, Running
 
 
 async def test_a_callback_is_stored_verbatim(gateway: Running) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 from backhaul_common import rpc
 from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
+from gateway_rig import GatewayFactory, Running
 
 
 async def test_openapi_and_docs(gateway: Running) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from conftest import Running
+from gateway_rig import Running
 
 CONFORMANCE = (
     "status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance,"

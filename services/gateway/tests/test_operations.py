@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nats
 import pytest
@@ -12,10 +12,8 @@ from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
+from gateway_rig import GatewayFactory, Running
 from structlog.testing import capture_logs
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running
 
 
 async def test_accessibility(gateway: Running) -> None:

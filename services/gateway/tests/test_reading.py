@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import pytest
+from backhaul_client import LimitsIn
+from backhaul_client.models import NewTenant
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc.errors import DETAILS_KEY, to_details
 from backhaul_gateway.web.parameters import with_plus
@@ -19,9 +21,7 @@ from backhaul_local.nats_server import NatsServer
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running, Tenant
+from gateway_rig import GatewayFactory, Running
 
 
 class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
@@ -74,13 +74,13 @@ async def reading(factory: GatewayFactory, nats_url: str) -> AsyncIterator[tuple
         await server.stop(0)
 
 
-def headers(tenant: Tenant) -> dict[str, str]:
+def headers(tenant: NewTenant) -> dict[str, str]:
     return {"X-Api-Key": tenant.api_key}
 
 
 async def test_reads_have_a_rate_of_their_own(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
     async with reading(gateway_factory, fresh_nats.uri) as (gateway, _):
-        limits = {"reads_per_second": 0.01, "read_burst": 3, "concurrent_reads": 2}
+        limits: LimitsIn = {"reads_per_second": 0.01, "read_burst": 3, "concurrent_reads": 2}
         acme, other = await gateway.tenant(limits=limits), await gateway.tenant("other")
         await gateway.channel(verification="off")
         for path in ("/v1/messages", "/v1/messages/twilio/SM1", "/api/status?channelLabel=Twilio"):
@@ -104,7 +104,7 @@ async def test_only_so_many_reads_are_answered_at_once(gateway_factory: GatewayF
     async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
         acme, other = await gateway.tenant(limits={"concurrent_reads": 2}), await gateway.tenant("other")
 
-        async def read(tenant: Tenant) -> int:
+        async def read(tenant: NewTenant) -> int:
             return (await gateway.client.get("/v1/events", headers=headers(tenant))).status_code
 
         normalizer.may_answer.clear()
@@ -249,7 +249,7 @@ async def test_openapi_lists_values(gateway: Running) -> None:
     assert {"revision", "by_machine", "references", "occurred_at_basis"} <= event.keys()
 
 
-async def _latencies(gateway: Running, tenant: Tenant, seconds: float) -> list[float]:
+async def _latencies(gateway: Running, tenant: NewTenant, seconds: float) -> list[float]:
     took, ends = [], time.perf_counter() + seconds
     while time.perf_counter() < ends:
         began = time.perf_counter()
@@ -264,7 +264,7 @@ async def test_reading_large_events_does_not_keep_others_callbacks_waiting(
 ) -> None:
     """The reader is a process of its own: what it costs to receive an answer must not be counted as the gateway's."""
     async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
-        limits = {"reads_per_second": 1000, "read_burst": 1000, "concurrent_reads": 8}
+        limits: LimitsIn = {"reads_per_second": 1000, "read_burst": 1000, "concurrent_reads": 8}
         greedy, other = await gateway.tenant("greedy", limits=limits), await gateway.tenant("other")
         await gateway.channel("other")
         large = json.dumps([{"number": n, "text": "x" * 20, "deep": [[[n]]]} for n in range(12_000)]).encode()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nats
+from backhaul_client.models import NewTenant
 from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER
 from backhaul_local.nats_server import NatsServer
+from gateway_rig import GatewayFactory, Running
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from structlog.testing import capture_logs
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory, Running, Tenant
 
 SIZE = 8 << 20
 
@@ -29,7 +28,7 @@ async def stream(url: str) -> AsyncIterator[JetStreamContext]:
         await client.close()
 
 
-async def post(gateway: Running, tenant: Tenant, size: int = 700_000) -> int:
+async def post(gateway: Running, tenant: NewTenant, size: int = 700_000) -> int:
     answer = await gateway.client.post(
         "/api/postevents?channelLabel=Twilio", content=b"x" * size, headers={"X-Api-Key": tenant.api_key}
     )
@@ -52,7 +51,7 @@ async def until(what: Callable[[], Any]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def tenants(gateway: Running, *names: str) -> list[Tenant]:
+async def tenants(gateway: Running, *names: str) -> list[NewTenant]:
     found = []
     for name in names:
         found.append(await gateway.tenant(name))
@@ -60,7 +59,7 @@ async def tenants(gateway: Running, *names: str) -> list[Tenant]:
     return found
 
 
-async def flood(gateway: Running, tenant: Tenant) -> int:
+async def flood(gateway: Running, tenant: NewTenant) -> int:
     """Post until refused; how many were taken."""
     taken = 0
     while await post(gateway, tenant) == 200:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from backhaul_common.jetstream import connection
 from backhaul_common.jetstream.connection import PING_INTERVAL_S
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing.proxy import SilentProxy
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory
+from gateway_rig import GatewayFactory
 
 BODY = 900_000
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backhaul_common.store_format import STORE_FORMAT
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
+from gateway_rig import GatewayFactory
 from pymongo import MongoClient
 from pymongo.database import Database
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory
 
 TENANTS = "/admin/v1/tenants"
 OLD = {"_id": "acme", "name": "Acme", "queue_path": "acme", "queue_path_key": "acme", "status": "active"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from backhaul_common.directory import TenantDirectory
@@ -13,10 +13,8 @@ from backhaul_common.secrets import new_credential
 from backhaul_gateway.admission.limits import TokenBucket
 from backhaul_gateway.admission.strangers import AWAY_S, NEGATIVE_S, Lookups
 from backhaul_local.nats_server import NatsServer
+from gateway_rig import GatewayFactory
 from pymongo import monitoring
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory
 
 PATH = "/api/postevents?channelLabel=Twilio"
 

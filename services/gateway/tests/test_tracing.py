@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from backhaul_common.tracing import Tracing, parse_traceparent
 from backhaul_local.nats_server import NatsServer
+from gateway_rig import GatewayFactory
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-if TYPE_CHECKING:
-    from conftest import GatewayFactory
 
 
 async def test_request_and_publish_are_one_trace(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from backhaul_client.models import NewTenant as Registered
 from backhaul_common.tenants import Channel, Credential, Limits, Tenant
 from backhaul_gateway.admin.models import LimitsOut
 from backhaul_gateway.admin.tenants import _limits
+from gateway_rig import Running
 from pydantic import BaseModel, ConfigDict
-
-if TYPE_CHECKING:
-    from conftest import Running
-    from conftest import Tenant as Registered
 
 TENANTS = "/admin/v1/tenants"
 ACME = f"{TENANTS}/acme"

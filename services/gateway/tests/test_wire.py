@@ -15,15 +15,15 @@ from backhaul_gateway.web.http import MOST_FIELDS, MOST_HEAD_BYTES, MOST_PIPELIN
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 if TYPE_CHECKING:
+    from backhaul_client.models import NewTenant
     from backhaul_local.nats_server import NatsServer
-
-    from conftest import GatewayFactory, Running, Tenant
+from gateway_rig import GatewayFactory, Running
 
 PATH = "/api/postevents?channelLabel=Twilio"
 
 
 def _request(
-    tenant: Tenant, *fields: str, body: bytes = b"a=1", version: str = "1.1", length: bool = True, target: str = PATH
+    tenant: NewTenant, *fields: str, body: bytes = b"a=1", version: str = "1.1", length: bool = True, target: str = PATH
 ) -> bytes:
     lines = [f"POST {target} HTTP/{version}", "Host: x", f"X-Api-Key: {tenant.api_key}", *fields]
     if length:
@@ -31,7 +31,7 @@ def _request(
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def _open(gateway: Running) -> Tenant:
+async def _open(gateway: Running) -> NewTenant:
     tenant = await gateway.tenant()
     await gateway.channel(verification="off")
     return tenant

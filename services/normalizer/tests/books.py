@@ -31,6 +31,7 @@ from backhaul_normalizer.model import Fact
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
 from hypothesis import strategies as st
+from normalizer_rig import Rig
 
 _OF_THE_WAY = ("created_at_us", "version", "aliases")
 """When a message was first heard of, how often it was written, and which joins need not be looked up again."""
@@ -302,7 +303,7 @@ def _told(row: Document) -> dict[str, Any]:
     }
 
 
-async def stored_books(rig: Any) -> Books:
+async def stored_books(rig: Rig) -> Books:
     """What MongoDB holds, in the form of the books."""
     books = Books()
     for rows, collection in (

@@ -15,6 +15,8 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_testing import make
+from normalizer_rig import Rig
 
 NOW = 1_772_366_400  # 2026-03-01T12:00:00Z
 SMTP = "<mail-1@ismtpd-1>"
@@ -33,14 +35,14 @@ BOUNCED = mail("bounce", timestamp=NOW + 60, status="5.1.1", reason="511 no such
 
 
 @pytest.fixture
-async def acme(rig: Any, make: Any) -> Any:
+async def acme(rig: Rig) -> Any:
     tenant = make.tenant("acme")
     await rig.register(tenant)
     return tenant
 
 
 @pytest.fixture
-def post(rig: Any, make: Any, acme: Any) -> Any:
+def post(rig: Rig, acme: Any) -> Any:
     """``await post(event, …, channel="sendgrid", query=…)``: each in a callback and a message of its own."""
 
     async def publish(*bodies: Any, channel: str = "sendgrid", **more: Any) -> None:
@@ -52,29 +54,29 @@ def post(rig: Any, make: Any, acme: Any) -> Any:
     return publish
 
 
-async def message(rig: Any, message_id: str, channel: str = "sendgrid") -> pb.GetMessageResponse:
+async def message(rig: Rig, message_id: str, channel: str = "sendgrid") -> pb.GetMessageResponse:
     found: pb.GetMessageResponse = await rig.stub.GetMessage(
         pb.GetMessageRequest(tenant_id="acme", channel=channel, message_id=message_id)
     )
     return found
 
 
-async def messages(rig: Any, **filters: Any) -> list[str]:
+async def messages(rig: Rig, **filters: Any) -> list[str]:
     answer = await rig.stub.ListMessages(pb.ListMessagesRequest(tenant_id="acme", **filters))
     return [row.message_id for row in answer.messages]
 
 
-async def events(rig: Any, **filters: Any) -> list[Event]:
+async def events(rig: Rig, **filters: Any) -> list[Event]:
     return list((await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id="acme", **filters))).events)
 
 
-async def communication(rig: Any, name: str) -> pb.Communication:
+async def communication(rig: Rig, name: str) -> pb.Communication:
     answer = await rig.stub.GetCommunication(pb.GetCommunicationRequest(tenant_id="acme", communication_id=name))
     found: pb.Communication = answer.communication
     return found
 
 
-async def newest(rig: Any) -> dict[str, Event]:
+async def newest(rig: Rig) -> dict[str, Event]:
     """What a consumer of EVENTS holds that keeps the highest revision of each event."""
     kept: dict[str, Event] = {}
     for event in await rig.published():
@@ -84,7 +86,7 @@ async def newest(rig: Any) -> dict[str, Event]:
 
 
 @pytest.mark.parametrize("order", ["DOB", "DBO", "BDO", "BOD", "ODB", "OBD"])
-async def test_an_asynchronous_bounce_is_of_the_mail_that_was_delivered(rig: Any, post: Any, order: str) -> None:
+async def test_an_asynchronous_bounce_is_of_the_mail_that_was_delivered(rig: Rig, post: Any, order: str) -> None:
     mails = {"D": DELIVERED, "O": OPENED, "B": BOUNCED}
     for letter in order:
         await post({**mails[letter], "communicationId": "spring"} if letter != "B" else mails[letter])
@@ -107,7 +109,7 @@ async def test_an_asynchronous_bounce_is_of_the_mail_that_was_delivered(rig: Any
     assert (await message(rig, f"mail-1@ismtpd-1:{ANNE}")).message.message_id == "abc.filter1.0"
 
 
-async def test_a_mail_to_three_people_is_three_messages(rig: Any, post: Any) -> None:
+async def test_a_mail_to_three_people_is_three_messages(rig: Rig, post: Any) -> None:
     people = [ANNE, "ben@example.com", "cem@example.com"]
     for number, (person, event) in enumerate(zip(people, ("delivered", "bounce", "delivered"), strict=True)):
         await post(mail(event, email=person, sg_event_id=str(number), **{"smtp-id": SMTP}))
@@ -117,7 +119,7 @@ async def test_a_mail_to_three_people_is_three_messages(rig: Any, post: Any) -> 
     )
 
 
-async def test_what_the_api_answered_to_a_sending_finds_its_messages(rig: Any, post: Any) -> None:
+async def test_what_the_api_answered_to_a_sending_finds_its_messages(rig: Rig, post: Any) -> None:
     await post(
         mail("delivered", sg_message_id="abc.filter1.0"),
         mail("delivered", sg_message_id="abc.filter1.1", email="ben@example.com", sg_event_id="2"),
@@ -138,7 +140,7 @@ async def test_what_the_api_answered_to_a_sending_finds_its_messages(rig: Any, p
     assert await events(rig, channel="sendgrid", message_id="nobody's") == []
 
 
-async def test_events_of_one_second_are_listed_in_the_order_of_happening(rig: Any, post: Any) -> None:
+async def test_events_of_one_second_are_listed_in_the_order_of_happening(rig: Rig, post: Any) -> None:
     await post(
         mail("delivered", sg_message_id="abc.f.0"),
         mail("processed", sg_message_id="abc.f.0"),
@@ -149,7 +151,7 @@ async def test_events_of_one_second_are_listed_in_the_order_of_happening(rig: An
 
 
 @pytest.mark.parametrize("asked", ["User@Example.com", "user@example.com", "User@EXAMPLE.com"])
-async def test_an_address_is_the_same_whatever_its_case_and_shown_as_it_came(rig: Any, post: Any, asked: str) -> None:
+async def test_an_address_is_the_same_whatever_its_case_and_shown_as_it_came(rig: Rig, post: Any, asked: str) -> None:
     await post(
         mail("processed", sg_message_id="m.f.0", email="User@Example.com"),
         mail("delivered", sg_message_id="m.f.0", email="user@example.com"),
@@ -162,14 +164,14 @@ async def test_an_address_is_the_same_whatever_its_case_and_shown_as_it_came(rig
     ]
 
 
-async def test_a_number_is_the_same_with_the_zero_that_people_write(rig: Any, post: Any, make: Any) -> None:
+async def test_a_number_is_the_same_with_the_zero_that_people_write(rig: Rig, post: Any) -> None:
     await post(make.twilio("SM1", "sent", To="+442079460958"), channel="twilio")
     assert await messages(rig, recipient="+44 020 7946 0958") == ["SM1"]
 
 
 @pytest.mark.parametrize("later", [0, 1], ids=["in_one_second", "a_second_later"])
 @pytest.mark.parametrize("first", [0, 1], ids=["in_order", "reversed"])
-async def test_a_category_that_changes_its_place_moves_nothing(rig: Any, post: Any, first: int, later: int) -> None:
+async def test_a_category_that_changes_its_place_moves_nothing(rig: Rig, post: Any, first: int, later: int) -> None:
     reports = [
         mail("processed", sg_message_id="m.f.0", category=["order", "eu"]),
         mail("delivered", sg_message_id="m.f.0", timestamp=NOW + later, category=["eu", "order"]),
@@ -187,7 +189,7 @@ async def test_a_category_that_changes_its_place_moves_nothing(rig: Any, post: A
     assert nothing.value.code is Code.NOT_FOUND
 
 
-async def test_a_communication_lists_what_it_counts_whichever_event_named_it(rig: Any, post: Any, make: Any) -> None:
+async def test_a_communication_lists_what_it_counts_whichever_event_named_it(rig: Rig, post: Any) -> None:
     await post(make.twilio("SM1", "sent"), channel="twilio")
     await post(make.twilio("SM1", "delivered"), channel="twilio", query="communicationId=spring")
     await post(make.twilio("SM1", "read"), channel="twilio")
@@ -197,7 +199,7 @@ async def test_a_communication_lists_what_it_counts_whichever_event_named_it(rig
     assert {event.communication_id for event in listed} == {"spring"}
 
 
-async def test_openings_of_people_and_of_machines_are_counted_apart(rig: Any, post: Any) -> None:
+async def test_openings_of_people_and_of_machines_are_counted_apart(rig: Rig, post: Any) -> None:
     await post(
         mail("open", sg_message_id="m.f.0", category="c", sg_machine_open=True, sg_event_id="o1"),
         mail("open", sg_message_id="m.f.0", category="c", sg_machine_open=False, sg_event_id="o2"),
@@ -215,7 +217,7 @@ async def test_openings_of_people_and_of_machines_are_counted_apart(rig: Any, po
 
 
 @pytest.mark.parametrize("first", ["with", "without"])
-async def test_an_error_that_only_a_duplicate_tells_is_the_events(rig: Any, post: Any, make: Any, first: str) -> None:
+async def test_an_error_that_only_a_duplicate_tells_is_the_events(rig: Rig, post: Any, first: str) -> None:
     told = [make.twilio("SM1", "undelivered"), make.twilio("SM1", "undelivered", ErrorCode="30006")]
     await post(*(told if first == "without" else reversed(told)), channel="twilio")
     (event,) = await events(rig, error_code="30006")
@@ -227,7 +229,7 @@ async def test_an_error_that_only_a_duplicate_tells_is_the_events(rig: Any, post
 
 
 @pytest.mark.parametrize("first", ["event streams", "webhook"])
-async def test_an_opt_out_that_only_one_of_two_ways_tells_is_one(rig: Any, post: Any, make: Any, first: str) -> None:
+async def test_an_opt_out_that_only_one_of_two_ways_tells_is_one(rig: Rig, post: Any, first: str) -> None:
     webhook = "MessageSid=SM1&SmsStatus=received&From=%2B15005550001&To=%2B15005550006&Body=leave&OptOutType=STOP"
     streamed = json.dumps(
         [
@@ -252,7 +254,7 @@ async def test_an_opt_out_that_only_one_of_two_ways_tells_is_one(rig: Any, post:
     assert (await message(rig, "SM1", "twilio")).message.last_event_at_us == NOW * 1_000_000
 
 
-async def test_a_duplicate_that_tells_nothing_new_changes_nothing(rig: Any, post: Any, make: Any) -> None:
+async def test_a_duplicate_that_tells_nothing_new_changes_nothing(rig: Rig, post: Any) -> None:
     body = make.twilio("SM1", "delivered", Timestamp="2026-03-01T12:00:00Z")
     await post(body, channel="twilio", query="communicationId=spring")
     before = await rig.rows(MESSAGES_COLLECTION), await rig.rows("events"), await rig.rows("communications")
@@ -262,7 +264,7 @@ async def test_a_duplicate_that_tells_nothing_new_changes_nothing(rig: Any, post
     assert len(await rig.published()) == 1
 
 
-async def test_a_verified_event_takes_the_place_of_a_forged_one(rig: Any, post: Any, make: Any) -> None:
+async def test_a_verified_event_takes_the_place_of_a_forged_one(rig: Rig, post: Any) -> None:
     forged = make.twilio("SM1", "failed", ErrorCode="21610", To="+15005559999")
     genuine = make.twilio("SM1", "failed", ErrorCode="30007")
     await post(forged, channel="twilio", query="communicationId=evil", verification=VERIFICATION_OBSERVED_INVALID)
@@ -280,7 +282,7 @@ async def test_a_verified_event_takes_the_place_of_a_forged_one(rig: Any, post: 
         await communication(rig, "evil")
 
 
-async def test_a_replay_under_another_query_moves_nothing_and_files_nothing_anew(rig: Any, post: Any) -> None:
+async def test_a_replay_under_another_query_moves_nothing_and_files_nothing_anew(rig: Rig, post: Any) -> None:
     await post(mail("delivered", sg_message_id="m.f.0"), query="communicationId=spring")
     before = await rig.rows(MESSAGES_COLLECTION), await rig.rows("events")
     for number in range(3):
@@ -291,7 +293,7 @@ async def test_a_replay_under_another_query_moves_nothing_and_files_nothing_anew
     assert letter["occurrences"] == 3
 
 
-async def test_a_query_that_is_not_utf8_joins_its_message_all_the_same(rig: Any, post: Any, make: Any) -> None:
+async def test_a_query_that_is_not_utf8_joins_its_message_all_the_same(rig: Rig, post: Any) -> None:
     await post(make.twilio("SM1", "sent"), channel="twilio", query="communicationId=caf%E9&a%3Db=c&flag%20x")
     found = await message(rig, "SM1", "twilio")
     assert found.message.communication_id == "caf\ufffd"
@@ -302,7 +304,7 @@ async def test_a_query_that_is_not_utf8_joins_its_message_all_the_same(rig: Any,
     ]
 
 
-async def test_a_message_that_gets_all_its_events_from_another_name_leaves_no_trace(rig: Any, post: Any) -> None:
+async def test_a_message_that_gets_all_its_events_from_another_name_leaves_no_trace(rig: Rig, post: Any) -> None:
     await post(BOUNCED)
     assert (await messages(rig)) == [f"mail-1@ismtpd-1:{ANNE}"]
     await post(DELIVERED)

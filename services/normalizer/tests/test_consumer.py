@@ -34,6 +34,8 @@ from backhaul_normalizer.unowned import Unowned
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1.event_pb2 import Event
+from backhaul_testing import make
+from normalizer_rig import Rig, RigFactory
 from structlog.testing import capture_logs
 
 Wrap = Callable[[Any], Any]
@@ -79,12 +81,12 @@ def facts(normalizer: Normalizer, callback: Callback, stream_seq: int, queue_pat
 
 
 @pytest.fixture
-def consuming(rig_factory: Any, mongo_server: Any) -> Any:
+def consuming(rig_factory: RigFactory, mongo_server: Any) -> Any:
     """``async with consuming(rig, wrap_store=…, wrap_publisher=…)``: a consumer with a part exchanged."""
 
     @asynccontextmanager
     async def run(
-        rig: Any, *, wrap_store: Wrap = lambda it: it, wrap_publisher: Wrap = lambda it: it
+        rig: Rig, *, wrap_store: Wrap = lambda it: it, wrap_publisher: Wrap = lambda it: it
     ) -> AsyncIterator[Any]:
         settings: NormalizerSettings = rig.settings
         async with AsyncExitStack() as stack:
@@ -120,7 +122,7 @@ def consuming(rig_factory: Any, mongo_server: Any) -> Any:
 
 
 async def test_what_was_committed_but_not_published_is_published_when_it_is_delivered_again(
-    rig_factory: Any, consuming: Any, make: Any
+    rig_factory: RigFactory, consuming: Any
 ) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
@@ -137,7 +139,7 @@ async def test_what_was_committed_but_not_published_is_published_when_it_is_deli
 
 
 async def test_an_event_that_was_moved_and_not_published_is_published_when_what_moved_it_comes_again(
-    rig_factory: Any, consuming: Any, make: Any
+    rig_factory: RigFactory, consuming: Any
 ) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
@@ -164,7 +166,7 @@ async def test_an_event_that_was_moved_and_not_published_is_published_when_what_
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_an_event_that_cannot_be_stored_is_found_and_filed(
-    rig_factory: Any, consuming: Any, make: Any, together: bool
+    rig_factory: RigFactory, consuming: Any, together: bool
 ) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
@@ -185,7 +187,7 @@ async def test_an_event_that_cannot_be_stored_is_found_and_filed(
 
 
 async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_same(
-    rig_factory: Any, consuming: Any, make: Any
+    rig_factory: RigFactory, consuming: Any
 ) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
@@ -213,7 +215,7 @@ async def test_what_two_copies_publish_of_one_message_is_never_taken_for_the_sam
 
 
 async def test_a_callback_full_of_tiny_events_takes_several_transactions(
-    rig_factory: Any, consuming: Any, make: Any
+    rig_factory: RigFactory, consuming: Any
 ) -> None:
     sizes: list[int] = []
 
@@ -235,7 +237,7 @@ async def test_a_callback_full_of_tiny_events_takes_several_transactions(
         assert max(sizes) <= COMMIT_EVENTS
 
 
-async def test_a_callback_full_of_rubbish_is_one_dead_letter(rig_factory: Any, consuming: Any, make: Any) -> None:
+async def test_a_callback_full_of_rubbish_is_one_dead_letter(rig_factory: RigFactory, consuming: Any) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
@@ -254,7 +256,7 @@ async def test_a_callback_full_of_rubbish_is_one_dead_letter(rig_factory: Any, c
         assert str(MOST_PARTS) in next(reason for body, reason in letters if body == more)
 
 
-async def test_a_duplicate_tells_what_the_first_did_not(rig_factory: Any, consuming: Any, make: Any) -> None:
+async def test_a_duplicate_tells_what_the_first_did_not(rig_factory: RigFactory, consuming: Any) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
@@ -278,7 +280,7 @@ async def test_a_duplicate_tells_what_the_first_did_not(rig_factory: Any, consum
         assert communication["events"] == {"sent": 2}
 
 
-async def test_a_backlog_of_one_tenant_does_not_delay_another(rig_factory: Any, make: Any) -> None:
+async def test_a_backlog_of_one_tenant_does_not_delay_another(rig_factory: RigFactory) -> None:
     # A buffer that holds one message: all the others of the backlog are parked, and read again.
     async with rig_factory(copies=0, normalizer_tenant_bytes=16 * 1024, normalizer_batch_bytes=64 * 1024) as rig:
         acme, globex = make.tenant("acme"), make.tenant("globex")
@@ -299,7 +301,7 @@ async def test_a_backlog_of_one_tenant_does_not_delay_another(rig_factory: Any, 
         assert len(await rig.published()) == 10_001
 
 
-async def test_what_is_parked_survives_the_end_of_who_parked_it(rig_factory: Any, make: Any) -> None:
+async def test_what_is_parked_survives_the_end_of_who_parked_it(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0, normalizer_tenant_bytes=1024, normalizer_ack_wait_s=1) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
@@ -322,7 +324,7 @@ async def test_what_is_parked_survives_the_end_of_who_parked_it(rig_factory: Any
         assert {event.revision for event in published} == {0}
 
 
-async def test_two_copies_share_the_work_and_count_once(rig_factory: Any, make: Any) -> None:
+async def test_two_copies_share_the_work_and_count_once(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=2, normalizer_batch_bytes=16 * 1024, normalizer_pull_messages=4) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
@@ -344,7 +346,7 @@ async def test_two_copies_share_the_work_and_count_once(rig_factory: Any, make: 
 
 
 async def test_what_is_merged_of_two_callbacks_and_cannot_be_stored_is_a_dead_letter(
-    rig_factory: Any, make: Any, consuming: Any
+    rig_factory: RigFactory, consuming: Any
 ) -> None:
     tenant = make.tenant("acme")
     async with rig_factory(copies=0) as rig:
@@ -361,9 +363,7 @@ async def test_what_is_merged_of_two_callbacks_and_cannot_be_stored_is_a_dead_le
         assert Callback.FromString(letter["callback"]).id == genuine.id
 
 
-async def test_a_channel_that_this_copy_has_not_heard_of_is_looked_up(
-    rig_factory: Any, make: Any, consuming: Any
-) -> None:
+async def test_a_channel_that_this_copy_has_not_heard_of_is_looked_up(rig_factory: RigFactory, consuming: Any) -> None:
     """How a callback is read is a setting of its channel, and the word of a new one may be lost on its way."""
     tenant = make.tenant("acme", sendgrid={"message_id_from": ["order"]})
     twilio_alone = {"twilio": tenant.channels["twilio"]}
@@ -382,9 +382,7 @@ async def test_a_channel_that_this_copy_has_not_heard_of_is_looked_up(
         assert message["message_id"] == "7:a@example.com"
 
 
-async def test_what_is_no_batch_of_callbacks_is_said_and_passed_over(
-    rig_factory: Any, make: Any, consuming: Any
-) -> None:
+async def test_what_is_no_batch_of_callbacks_is_said_and_passed_over(rig_factory: RigFactory, consuming: Any) -> None:
     acme = make.tenant("acme")
     async with rig_factory(copies=0) as rig:
         await rig.register(acme)

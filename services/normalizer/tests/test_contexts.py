@@ -25,6 +25,8 @@ from backhaul_normalizer.model import Fact
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_testing import make
+from normalizer_rig import RigFactory
 
 
 class ReportingAdapter(Adapter[ChannelSettings]):
@@ -123,7 +125,7 @@ def test_a_part_is_ignored_for_a_reason_that_the_adapter_declared() -> None:
 
 
 async def test_what_is_ignored_is_counted_and_neither_event_nor_dead_letter(
-    rig_factory: Any, make: Any, monkeypatch: Any
+    rig_factory: RigFactory, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("backhaul_normalizer.app.load_adapters", lambda: {"twilio": ReportingAdapter()})
     (port,) = choose_ports(1)

@@ -20,6 +20,8 @@ from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_testing import make
+from normalizer_rig import RigFactory
 from pymongo.errors import AutoReconnect, DocumentTooLarge
 from structlog.testing import capture_logs
 
@@ -71,27 +73,26 @@ async def at_once(events: Sequence[Outgoing]) -> None:
 class Reading:
     normalizer: Normalizer
     tenant: Tenant
-    make: Any
 
     def of(self, *sids: str) -> tuple[list[Fact], list[Rejection]]:
         """The facts of status callbacks, and the rejections of those whose sid begins with ``bad``."""
         facts: list[Fact] = []
         rejections: list[Rejection] = []
         for seq, sid in enumerate(sids):
-            body = f"unreadable {sid}" if sid.startswith("bad") else self.make.twilio(sid, "sent")
-            for one in self.normalizer.read(self.make.callback(self.tenant, body), seq, "path-acme"):
+            body = f"unreadable {sid}" if sid.startswith("bad") else make.twilio(sid, "sent")
+            for one in self.normalizer.read(make.callback(self.tenant, body), seq, "path-acme"):
                 (facts if isinstance(one, Fact) else rejections).append(one)  # type: ignore[arg-type]  # either list takes its own
         return facts, rejections
 
     def reject(self, fact: Fact, reason: str) -> list[Rejection]:
-        callback = self.make.callback(self.tenant, self.make.twilio(fact.event.message_id, "sent"))
+        callback = make.callback(self.tenant, make.twilio(fact.event.message_id, "sent"))
         return list(self.normalizer.reject(callback, [(0, callback.body, reason)], 7, "path-acme"))
 
 
 @pytest.fixture
-def reading(make: Any) -> Reading:
+def reading() -> Reading:
     tenant = make.tenant("acme")
-    return Reading(Normalizer(load_adapters(), Directory(tenant)), tenant, make)  # type: ignore[arg-type]  # what it uses of it
+    return Reading(Normalizer(load_adapters(), Directory(tenant)), tenant)  # type: ignore[arg-type]  # what it uses of it
 
 
 @pytest.mark.parametrize(
@@ -160,9 +161,9 @@ async def test_a_store_that_refuses_everything_makes_no_dead_letters_and_is_wait
 
 @pytest.mark.parametrize(("events", "refused"), [(100, False), (5000, True)])
 def test_a_long_query_is_not_kept_with_each_of_very_many_events(reading: Reading, events: int, refused: bool) -> None:
-    body = reading.make.sendgrid(*({"event": "open", "timestamp": number} for number in range(1, events + 1)))
+    body = make.sendgrid(*({"event": "open", "timestamp": number} for number in range(1, events + 1)))
     query = "&".join(f"a{number}" for number in range(1500))
-    callback = reading.make.callback(reading.tenant, body, channel="sendgrid", query=query)
+    callback = make.callback(reading.tenant, body, channel="sendgrid", query=query)
     found = list(reading.normalizer.read(callback, 1, "path-acme"))
     if refused:
         (letter,) = found
@@ -197,7 +198,7 @@ async def test_an_event_that_cannot_be_published_does_not_keep_the_others() -> N
 
 
 async def test_a_message_that_always_fails_is_given_up_and_takes_no_other_along(
-    rig_factory: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+    rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A defect in what comes after reading, met by one callback."""
     monkeypatch.setattr(batches, "pause_s", lambda _: 0.05)
@@ -229,7 +230,7 @@ async def test_a_message_that_always_fails_is_given_up_and_takes_no_other_along(
     assert len([line for line in lines if line["event"] == "batch_failed"]) == MAX_TRIES
 
 
-async def test_what_has_no_bytes_cannot_be_replayed(make: Any) -> None:
+async def test_what_has_no_bytes_cannot_be_replayed() -> None:
     tenant = make.tenant("acme")
 
     class Letters:

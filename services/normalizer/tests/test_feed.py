@@ -19,8 +19,10 @@ from backhaul_local.nats_server import NatsServer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.unowned import DELIVERIES, Unowned
+from backhaul_testing import make
 from nats.aio.client import Client
 from nats.js.api import ConsumerInfo
+from normalizer_rig import Rig
 from structlog.testing import capture_logs
 
 MESSAGES = 30
@@ -124,7 +126,7 @@ async def all_wait(fed: Feeding, of: Any) -> None:
     await until(probe)
 
 
-async def test_the_deletion_of_a_tenant_leaves_its_path_to_whoever_took_it(feeding: Any, make: Any) -> None:
+async def test_the_deletion_of_a_tenant_leaves_its_path_to_whoever_took_it(feeding: Any) -> None:
     old, new = make.tenant("old"), make.tenant("new").model_copy(update={"queue_path": make.tenant("old").queue_path})
     async with feeding() as fed:
         fed.directory.tell(old.id, old)
@@ -135,7 +137,7 @@ async def test_the_deletion_of_a_tenant_leaves_its_path_to_whoever_took_it(feedi
             assert {one.path for one in await fed.feed.next_batch()} == {new.queue_path}
 
 
-async def test_a_path_is_fed_whatever_its_tenants_status(feeding: Any, make: Any) -> None:
+async def test_a_path_is_fed_whatever_its_tenants_status(feeding: Any) -> None:
     # What is dropped of a tenant that is being deleted is said by the fence of the commit, and by nothing before it.
     acme = make.tenant("acme")
     async with feeding() as fed:
@@ -145,7 +147,7 @@ async def test_a_path_is_fed_whatever_its_tenants_status(feeding: Any, make: Any
             assert {one.path for one in await fed.feed.next_batch()} == {acme.queue_path}
 
 
-async def test_a_path_changes_hands_without_losing_what_waits(feeding: Any, make: Any) -> None:
+async def test_a_path_changes_hands_without_losing_what_waits(feeding: Any) -> None:
     old = make.tenant("old")
     new = make.tenant("new").model_copy(update={"queue_path": old.queue_path})
     async with feeding(**SMALL) as fed:
@@ -165,7 +167,7 @@ async def _deliveries(fed: Feeding) -> int:
     return info.delivered.consumer_seq if info.delivered is not None else 0
 
 
-async def test_what_nobody_has_is_given_up_once_the_tenants_were_read_after_it(feeding: Any, make: Any) -> None:
+async def test_what_nobody_has_is_given_up_once_the_tenants_were_read_after_it(feeding: Any) -> None:
     gone, acme = make.tenant("gone"), make.tenant("acme")
     async with feeding() as fed:
         fed.directory.tell(acme.id, acme)
@@ -198,7 +200,7 @@ async def test_what_nobody_has_is_given_up_once_the_tenants_were_read_after_it(f
             assert min(one.stream_seq for one in await fed.feed.next_batch()) == MESSAGES + 1
 
 
-async def test_what_is_new_is_waited_for_and_not_given_up(feeding: Any, make: Any) -> None:
+async def test_what_is_new_is_waited_for_and_not_given_up(feeding: Any) -> None:
     new = make.tenant("new")
     async with feeding() as fed:
         fed.directory.read_all()
@@ -223,7 +225,7 @@ async def test_what_is_new_is_waited_for_and_not_given_up(feeding: Any, make: An
                 taken |= {one.stream_seq for one in await fed.feed.next_batch()}
 
 
-async def test_a_gateways_trial_is_nobodys_callback(rig: Any, make: Any) -> None:
+async def test_a_gateways_trial_is_nobodys_callback(rig: Rig) -> None:
     """It is deleted at once; where that failed, it must not keep what lies behind it from counting as processed."""
     acme = make.tenant("acme")
     await rig.register(acme)

@@ -15,9 +15,11 @@ from backhaul_common.names import (
 )
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_testing import make
+from normalizer_rig import Rig, RigFactory
 
 
-async def test_a_message_comes_together_out_of_order_and_duplicated(rig: Any, make: Any) -> None:
+async def test_a_message_comes_together_out_of_order_and_duplicated(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     for status in ("delivered", "queued", "sent", "queued", "delivered"):
@@ -41,7 +43,7 @@ async def test_a_message_comes_together_out_of_order_and_duplicated(rig: Any, ma
     )
 
 
-async def test_one_bad_event_of_a_batch_becomes_a_dead_letter_alone(rig: Any, make: Any) -> None:
+async def test_one_bad_event_of_a_batch_becomes_a_dead_letter_alone(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     good = [
@@ -83,7 +85,7 @@ async def test_one_bad_event_of_a_batch_becomes_a_dead_letter_alone(rig: Any, ma
     assert discarded.dead_letter.state == pb.DEAD_LETTER_STATE_DISCARDED
 
 
-async def test_tenants_do_not_meet(rig: Any, make: Any) -> None:
+async def test_tenants_do_not_meet(rig: Rig) -> None:
     acme, globex = make.tenant("acme"), make.tenant("globex")
     await rig.register(acme, globex)
     await rig.publish(acme, make.callback(acme, make.twilio("SM1", "delivered"), query="communicationId=c"))
@@ -105,9 +107,7 @@ async def test_tenants_do_not_meet(rig: Any, make: Any) -> None:
         assert {event.tenant_id for event in events.events} <= {tenant_id}
 
 
-async def test_the_largest_callback_that_a_tenant_may_send_passes_and_what_comes_after_it_too(
-    rig: Any, make: Any
-) -> None:
+async def test_the_largest_callback_that_a_tenant_may_send_passes_and_what_comes_after_it_too(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     events = [
@@ -131,7 +131,7 @@ async def test_the_largest_callback_that_a_tenant_may_send_passes_and_what_comes
 
 @pytest.mark.parametrize("dies", [False, True])
 async def test_nats_fails_right_after_it_was_connected_to(
-    rig_factory: Any, make: Any, nats_fails_once_connected: Any, dies: bool
+    rig_factory: RigFactory, nats_fails_once_connected: Any, dies: bool
 ) -> None:
     first = nats_fails_once_connected(dies)
     async with rig_factory() as rig:

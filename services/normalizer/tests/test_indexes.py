@@ -9,7 +9,9 @@ from backhaul_common.documents import Document
 from backhaul_common.names import EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.store import MongoEventStore
+from backhaul_testing import make
 from books import batch_of, told
+from normalizer_rig import RigFactory
 
 KEY = message_key("acme.1", "sendgrid", "M5")
 EVENTS = [("received_at_us", -1), ("_id", -1)]
@@ -45,7 +47,7 @@ LOOKUPS = [
 ]
 
 
-async def test_every_lookup_reads_about_as_many_documents_as_it_finds(rig_factory: Any, make: Any) -> None:
+async def test_every_lookup_reads_about_as_many_documents_as_it_finds(rig_factory: RigFactory) -> None:
     facts = [
         told(
             key=str(number),

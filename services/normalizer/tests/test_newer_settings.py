@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from backhaul_testing import make
+from normalizer_rig import Rig
 
 
-async def test_settings_that_are_known_hold_beside_those_that_are_not(rig: Any, make: Any) -> None:
+async def test_settings_that_are_known_hold_beside_those_that_are_not(rig: Rig) -> None:
     acme = make.tenant("acme", twilio={"communication_keys": ["batch"], "newer": {"a": [1]}})
     await rig.register(acme)
     await rig.publish(acme, make.callback(acme, make.twilio("SM1", "sent"), query="campaign=no&batch=spring"))

@@ -12,7 +12,9 @@ from backhaul_common.names import EVENTS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_normalizer.model import Fact
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_BACKFILL, VERIFICATION_OBSERVED_INVALID
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_testing import make
 from books import Books, told
+from normalizer_rig import Rig
 
 JOINING = told(key="p", kind=EventKind.QUEUED, name="M1", aliases=["A1"], at=1, seq=1)
 BY_CALLBACK = told(key="callback", kind=EventKind.BOUNCED, name="A1", at=5, error_code="511", seq=2)
@@ -105,7 +107,7 @@ BACKFILLED = [{**MAIL, "sg_message_id": "m1.filter.0", "event": word} for word i
 
 
 @pytest.mark.parametrize("first", ["callbacks", "backfill"])
-async def test_a_mail_that_its_api_tells_once_more_counts_once(rig: Any, make: Any, first: str) -> None:
+async def test_a_mail_that_its_api_tells_once_more_counts_once(rig: Rig, first: str) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     callbacks = [make.callback(acme, make.sendgrid(*TOLD), channel="sendgrid")]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_normalizer import publisher as publisher_module
 from backhaul_normalizer.model import Outgoing
 from backhaul_proto.event.v1.event_pb2 import Event
+from backhaul_testing import make
+from normalizer_rig import RigFactory
 
 
 def event(event_id: str, path: str, registration: str) -> Outgoing:
@@ -17,7 +18,7 @@ def event(event_id: str, path: str, registration: str) -> Outgoing:
     return Outgoing(event_id, 1, path, "twilio", "sent", payload, registration)
 
 
-async def test_what_is_gone_by_the_time_of_the_publish_is_left_out(rig_factory: Any, make: Any) -> None:
+async def test_what_is_gone_by_the_time_of_the_publish_is_left_out(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
         doomed = make.tenant("doomed").model_copy(update={"status": "deleting"})
@@ -37,7 +38,7 @@ async def test_what_is_gone_by_the_time_of_the_publish_is_left_out(rig_factory: 
         assert {(one.id, one.registration) for one in await rig.published()} == {("1", "acme.1"), ("4", "heir.2")}
 
 
-async def test_an_answer_is_not_believed_for_long(rig_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_is_not_believed_for_long(rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "_ASKED_FOR_S", 0)
     async with rig_factory(copies=0) as rig:
         answers = [{"path-acme": "acme.1"}, {}]
@@ -53,7 +54,7 @@ async def test_an_answer_is_not_believed_for_long(rig_factory: Any, monkeypatch:
         assert await rig.published() == []
 
 
-async def test_nothing_is_published_while_nobody_can_be_asked(rig_factory: Any) -> None:
+async def test_nothing_is_published_while_nobody_can_be_asked(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0) as rig:
 
         async def away(_: Collection[str]) -> Mapping[str, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenantdata import MongoTenantData
 from backhaul_normalizer.store import COUNTED, INDEXES
+from normalizer_rig import RigFactory
 
 
-async def test_a_purge_takes_one_registration_out_of_every_collection(rig_factory: Any) -> None:
+async def test_a_purge_takes_one_registration_out_of_every_collection(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0) as rig:
         data = MongoTenantData(rig.database, StoreFormat(rig.database), collections=INDEXES, counted=COUNTED)
         # Another life of the same id, and an id that begins alike.

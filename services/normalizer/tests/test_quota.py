@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from backhaul_common.names import DEAD_LETTERS_COLLECTION
 from backhaul_normalizer.model import Rejection
@@ -11,6 +9,8 @@ from backhaul_normalizer.normalize import MOST_REJECTED
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_testing import make
+from normalizer_rig import Rig
 
 MOST = 5
 
@@ -31,7 +31,7 @@ def rejection(number: int, *, seq: int = 0, registration: str = "acme.1", channe
     )
 
 
-async def test_beyond_the_quota_one_letter_counts(rig: Any, make: Any) -> None:
+async def test_beyond_the_quota_one_letter_counts(rig: Rig) -> None:
     await rig.register(make.tenant("acme"), make.tenant("other"))
     now = 0.0
     store = MongoEventStore(rig.client, rig.database)
@@ -48,8 +48,8 @@ async def test_beyond_the_quota_one_letter_counts(rig: Any, make: Any) -> None:
     assert "bad 8" in summary["reason"]
     # What is filed already counts as before, however many others there are.
     await bounded.commit([], [msgspec.structs.replace(rejection(0), stream_seq=50), rejection(90, seq=51)])
-    assert (await letters.find_one({"_id": "acme.1-0"}))["occurrences"] == 2
-    assert (await letters.find_one({"_id": summary["_id"]}))["occurrences"] == 5
+    assert (await letters.find_one({"_id": "acme.1-0"}) or {})["occurrences"] == 2
+    assert (await letters.find_one({"_id": summary["_id"]}) or {})["occurrences"] == 5
     # Somebody else, and another channel's summary.
     other = [rejection(n, registration="other.1") for n in range(MOST)]
     await bounded.commit([], [*other, rejection(91, seq=52, channel="sendgrid")])
@@ -62,7 +62,7 @@ async def test_beyond_the_quota_one_letter_counts(rig: Any, make: Any) -> None:
     assert await letters.find_one({"_id": "acme.1-92"}) is not None
 
 
-async def test_a_small_post_makes_few_dead_letters(rig: Any, make: Any) -> None:
+async def test_a_small_post_makes_few_dead_letters(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     body = b"[" + b",".join(b"{}" for _ in range(100)) + b"]"

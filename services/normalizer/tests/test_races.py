@@ -13,11 +13,13 @@ import pytest
 from backhaul_normalizer import store as store_module
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import MongoEventStore
+from backhaul_testing import make
 from books import Books, batch_of, stored_books, story
+from normalizer_rig import RigFactory
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_two_copies_that_race_for_halves_of_messages_miss_nothing(rig_factory: Any, make: Any, seed: int) -> None:
+async def test_two_copies_that_race_for_halves_of_messages_miss_nothing(rig_factory: RigFactory, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret
     facts = [fact for number in range(6) for fact in story(number)]
     plain = Books()
@@ -80,9 +82,7 @@ def pairs(size: int) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_a_copy_has_read_when_another_commits(
-    rig_factory: Any, make: Any, pausing: None, seed: int
-) -> None:
+async def test_whatever_a_copy_has_read_when_another_commits(rig_factory: RigFactory, pausing: None, seed: int) -> None:
     """Of each story one copy commits a fact, and is held up after each of its reads while another commits another."""
     chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret
     plain = Books()

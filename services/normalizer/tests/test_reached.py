@@ -20,6 +20,8 @@ from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.store import COUNTED, INDEXES, MongoEventStore
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.notice.v1.notice_pb2 import Notice
+from backhaul_testing import make
+from normalizer_rig import Rig, RigFactory
 
 MOST = 10
 LEAST_MOST = 100
@@ -62,24 +64,24 @@ def rejections(first: int, count: int, *, registration: str = "acme.1") -> list[
     ]
 
 
-async def waiting(rig: Any) -> list[Notice]:
+async def waiting(rig: Rig) -> list[Notice]:
     return [Notice.FromString(row["payload"]) for row in await rig.rows(NORMALIZER_OUTBOX)]
 
 
-async def notices(rig: Any) -> list[Notice]:
+async def notices(rig: Rig) -> list[Notice]:
     js = rig.nats.jetstream()
     last = (await js.stream_info(NOTICES_STREAM)).state.last_seq
     return [Notice.FromString((await js.get_msg(NOTICES_STREAM, seq)).data or b"") for seq in range(1, last + 1)]
 
 
-async def until_told(rig: Any) -> None:
+async def until_told(rig: Rig) -> None:
     async with asyncio.timeout(20):
         while not await rig.rows(QUOTAS_COLLECTION) or await rig.rows(NORMALIZER_OUTBOX):
             await asyncio.sleep(0.02)
 
 
 @pytest.fixture
-def bounded(rig_factory: Any) -> Any:
+def bounded(rig_factory: RigFactory) -> Any:
     """Makes a copy of the store that counts anew each time."""
     times = iter(range(0, 1_000_000, 1000))
     return lambda rig: BoundedDeadLetters(
@@ -87,7 +89,7 @@ def bounded(rig_factory: Any) -> Any:
     )
 
 
-async def test_it_is_said_once_for_each_time_that_it_becomes_so(rig_factory: Any, make: Any, bounded: Any) -> None:
+async def test_it_is_said_once_for_each_time_that_it_becomes_so(rig_factory: RigFactory, bounded: Any) -> None:
     async with rig_factory(copies=0) as rig:
         await rig.register(make.tenant("acme"), make.tenant("globex"))
         await MongoEventStore(rig.client, rig.database).prepare()
@@ -114,7 +116,7 @@ async def test_it_is_said_once_for_each_time_that_it_becomes_so(rig_factory: Any
         assert second.id != notice.id
 
 
-async def test_what_is_filed_again_fills_nothing(rig_factory: Any, make: Any) -> None:
+async def test_what_is_filed_again_fills_nothing(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0) as rig:
         await rig.register(make.tenant("acme"))
         store = MongoEventStore(rig.client, rig.database)
@@ -127,7 +129,7 @@ async def test_what_is_filed_again_fills_nothing(rig_factory: Any, make: Any) ->
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_of_two_copies_that_fill_it_together_one_says_so(
-    rig_factory: Any, make: Any, bounded: Any, seed: int
+    rig_factory: RigFactory, bounded: Any, seed: int
 ) -> None:
     async with rig_factory(copies=0) as rig:
         await rig.register(make.tenant("acme"))
@@ -137,9 +139,7 @@ async def test_of_two_copies_that_fill_it_together_one_says_so(
         assert len(await waiting(rig)) == 1
 
 
-async def test_nothing_is_said_to_who_is_gone_and_a_purge_takes_it_along(
-    rig_factory: Any, make: Any, bounded: Any
-) -> None:
+async def test_nothing_is_said_to_who_is_gone_and_a_purge_takes_it_along(rig_factory: RigFactory, bounded: Any) -> None:
     async with rig_factory(copies=0) as rig:
         acme: Tenant = make.tenant("acme")
         await rig.register(acme)
@@ -161,7 +161,7 @@ async def test_nothing_is_said_to_who_is_gone_and_a_purge_takes_it_along(
         assert await rig.rows(QUOTAS_COLLECTION) == []
 
 
-async def test_killed_between_commit_and_publish_it_is_said_once_by_the_others(rig_factory: Any, make: Any) -> None:
+async def test_killed_between_commit_and_publish_it_is_said_once_by_the_others(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0, normalizer_most_dead_letters=LEAST_MOST, normalizer_ack_wait_s=1) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)

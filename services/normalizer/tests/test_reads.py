@@ -24,21 +24,23 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.tenantdata.v1 import tenantdata_pb2
+from backhaul_testing import make
 from google.protobuf import message_factory
+from normalizer_rig import Rig, RigFactory
 
 TENANT_DATA = tenantdata_pb2.DESCRIPTOR.services_by_name["TenantDataService"]
 
 
-async def fill(rig: Any, make: Any, of: Any, numbers: range, status: str = "sent", **more: str) -> None:
+async def fill(rig: Rig, of: Any, numbers: range, status: str = "sent", **more: str) -> None:
     for n in numbers:
         await rig.publish(of, make.callback(of, make.twilio(f"SM{n}", status, **more), query="campaign=spring"))
     await rig.drained()
 
 
-async def test_pages_show_every_row_once_while_new_ones_arrive(rig: Any, make: Any) -> None:
+async def test_pages_show_every_row_once_while_new_ones_arrive(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
-    await fill(rig, make, acme, range(25))
+    await fill(rig, acme, range(25))
     seen: list[str] = []
     token, round_trip = "", 0
     while True:
@@ -49,17 +51,17 @@ async def test_pages_show_every_row_once_while_new_ones_arrive(rig: Any, make: A
             break
         round_trip += 1
         # A new message, and an old one that moves on: neither may shift the pages that are still to come.
-        await fill(rig, make, acme, range(100 + round_trip, 101 + round_trip))
-        await fill(rig, make, acme, range(round_trip, round_trip + 1), "delivered")
+        await fill(rig, acme, range(100 + round_trip, 101 + round_trip))
+        await fill(rig, acme, range(round_trip, round_trip + 1), "delivered")
     assert sorted(seen) == sorted(f"SM{n}" for n in range(25))
 
 
-async def test_filters_meet_what_they_name_and_nothing_else(rig: Any, make: Any) -> None:
+async def test_filters_meet_what_they_name_and_nothing_else(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
-    await fill(rig, make, acme, range(3))
-    await fill(rig, make, acme, range(3, 5), "failed", ErrorCode="30006")
-    await fill(rig, make, acme, range(5, 6), "failed", ErrorCode="21211", To="+15005559999")
+    await fill(rig, acme, range(3))
+    await fill(rig, acme, range(3, 5), "failed", ErrorCode="30006")
+    await fill(rig, acme, range(5, 6), "failed", ErrorCode="21211", To="+15005559999")
 
     async def messages(**filters: Any) -> set[str]:
         page = await rig.stub.ListMessages(pb.ListMessagesRequest(tenant_id="acme", **filters))
@@ -92,12 +94,12 @@ async def test_filters_meet_what_they_name_and_nothing_else(rig: Any, make: Any)
     assert await events(to_us=first.received_at_us + 1) == {first.message_id}
 
 
-async def bytes_read(rig: Any) -> int:
+async def bytes_read(rig: Rig) -> int:
     """How much MongoDB has sent since its start; to nobody but the test that asks."""
     return int((await rig.database.command("serverStatus"))["network"]["bytesOut"])
 
 
-async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large(rig: Any, make: Any) -> None:
+async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large(rig: Rig) -> None:
     await rig.register(make.tenant("acme"))
     count, size = 40, 900_000  # 36 MB, more than gRPC carries.
     key = message_key("acme.1", "twilio", "SM1")
@@ -137,7 +139,7 @@ async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large
     assert found.truncated
 
 
-async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Any, make: Any) -> None:
+async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Rig) -> None:
     await rig.register(make.tenant("acme"))
     for n in range(3):
         payload = Event(id=f"e{n}", raw=bytes(PAGE_BYTES + 1)).SerializeToString()
@@ -151,7 +153,7 @@ async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Any, m
     assert not token
 
 
-async def test_a_list_of_dead_letters_does_not_read_their_callbacks(rig: Any, make: Any) -> None:
+async def test_a_list_of_dead_letters_does_not_read_their_callbacks(rig: Rig) -> None:
     await rig.register(make.tenant("acme"))
     for n in range(10):
         letter: dict[str, Any] = {"_id": f"d{n}", "registration": "acme.1", "channel": "twilio", "provider": "twilio"}
@@ -164,7 +166,7 @@ async def test_a_list_of_dead_letters_does_not_read_their_callbacks(rig: Any, ma
     assert await bytes_read(rig) - before < 1_000_000
 
 
-async def test_a_dead_letter_counts_what_comes_anew_and_no_redelivery(rig: Any, make: Any) -> None:
+async def test_a_dead_letter_counts_what_comes_anew_and_no_redelivery(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     unreadable = make.callback(acme, b"not json at all", channel="sendgrid")
@@ -191,7 +193,7 @@ async def test_a_dead_letter_counts_what_comes_anew_and_no_redelivery(rig: Any, 
 
 
 async def test_duplicates_of_a_dead_letter_that_one_batch_brings_count_and_are_known_again(
-    rig_factory: Any, make: Any
+    rig_factory: RigFactory,
 ) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
@@ -219,7 +221,7 @@ async def test_duplicates_of_a_dead_letter_that_one_batch_brings_count_and_are_k
             assert (again["occurrences"], again["state"]) == (7, "open")
 
 
-async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(rig: Any, make: Any) -> None:
+async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(rig: Rig) -> None:
     await rig.register(make.tenant("acme"))
     store, letters = MongoEventStore(rig.client, rig.database), rig.database[DEAD_LETTERS_COLLECTION]
 
@@ -227,6 +229,7 @@ async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(ri
         rejection = Rejection("d", "acme", "acme.1", "path-acme", "twilio", "twilio", "unreadable", b"", 1, stream_seq)
         await store.commit(facts=[], rejections=[rejection])
         row = await letters.find_one({"_id": "d"})
+        assert row is not None
         return row["occurrences"], row["state"], row["stream_seq"]
 
     assert await file(11) == (1, "open", 11)
@@ -236,7 +239,7 @@ async def test_a_dead_letter_is_not_opened_by_what_a_slower_copy_settles_late(ri
     assert await file(12) == (2, "open", 12)
 
 
-async def test_a_communication_that_every_message_left_is_unknown(rig: Any, make: Any) -> None:
+async def test_a_communication_that_every_message_left_is_unknown(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     # What happened first says where a message belongs, whenever it is heard of: the message moves.
@@ -256,7 +259,7 @@ async def test_a_communication_that_every_message_left_is_unknown(rig: Any, make
 
 
 @pytest.mark.parametrize("token", ["x", "AAAA", "MTIz", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5Ong=", "é", "LTE6YQ=="])
-async def test_a_token_that_no_page_gave_is_refused(rig: Any, make: Any, token: str) -> None:
+async def test_a_token_that_no_page_gave_is_refused(rig: Rig, token: str) -> None:
     await rig.register(make.tenant("acme"))
     with pytest.raises(BackhaulError) as refused:
         await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id="acme", page_token=token))
@@ -264,8 +267,9 @@ async def test_a_token_that_no_page_gave_is_refused(rig: Any, make: Any, token: 
     assert refused.value.field == "page_token"
 
 
-async def test_what_is_not_there_is_told_with_what_to_do(rig: Any, make: Any) -> None:
+async def test_what_is_not_there_is_told_with_what_to_do(rig: Rig) -> None:
     await rig.register(make.tenant("acme"))
+    call: Any  # Each takes a request of its own.
     for call, request in (
         (rig.stub.GetMessage, pb.GetMessageRequest(tenant_id="acme", channel="twilio", message_id="SM1")),
         (rig.stub.GetCommunication, pb.GetCommunicationRequest(tenant_id="acme", communication_id="c")),
@@ -279,7 +283,7 @@ async def test_what_is_not_there_is_told_with_what_to_do(rig: Any, make: Any) ->
 
 
 @pytest.mark.parametrize("service", [pb.DESCRIPTOR.services_by_name["NormalizerService"], TENANT_DATA])
-async def test_every_call_needs_a_tenant(rig: Any, service: Any) -> None:
+async def test_every_call_needs_a_tenant(rig: Rig, service: Any) -> None:
     for method in service.methods:
         request = message_factory.GetMessageClass(method.input_type)()
         with pytest.raises(BackhaulError) as refused:
@@ -287,11 +291,11 @@ async def test_every_call_needs_a_tenant(rig: Any, service: Any) -> None:
         assert (refused.value.code, refused.value.field) == (Code.INVALID_ARGUMENT, "tenant_id"), method.name
 
 
-async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Any, make: Any) -> None:
+async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Rig) -> None:
     acme, globex = make.tenant("acme"), make.tenant("globex")
     await rig.register(acme, globex)
-    await fill(rig, make, acme, range(3))
-    await fill(rig, make, globex, range(2))
+    await fill(rig, acme, range(3))
+    await fill(rig, globex, range(2))
     purge = tenantdata_pb2.PurgeTenantRequest(tenant_id="acme", registration="acme.1")
     with pytest.raises(BackhaulError) as lives:
         await rig.data.PurgeTenant(purge)
@@ -310,12 +314,10 @@ async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Any, 
     assert (await rig.usage("globex"))["events"] == 2
 
 
-async def test_a_filter_without_an_index_ends_on_the_server(
-    rig: Any, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_filter_without_an_index_ends_on_the_server(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
-    await fill(rig, make, acme, range(20))
+    await fill(rig, acme, range(20))
     monkeypatch.setattr(reads, "LONGEST_READ_S", 0.15)
     # A row that takes 100 ms to look at stands for a thousand that take 0.1.
     slow = {"$where": "function() { sleep(100); return false; /* a scan of the test's own */ }"}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1.event_pb2 import Event
+from backhaul_testing import make
 from books import Books, batch_of, facts, stored_books, story, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from normalizer_rig import RigFactory
 
 
 @settings(max_examples=300)
@@ -63,7 +64,7 @@ def test_a_move_is_published_when_its_cause_comes_again_though_another_told_of_t
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_two_copies_that_die_between_commit_and_publish_leave_nothing_unpublished(
-    rig_factory: Any, make: Any, seed: int
+    rig_factory: RigFactory, seed: int
 ) -> None:
     """On real servers. Of several callbacks to a message each moves or revises what others brought."""
     chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret

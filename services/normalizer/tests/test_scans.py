@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import pytest
 from backhaul_normalizer import reads
 from backhaul_normalizer.scans import AT_ONCE, Scans
+from backhaul_testing import make
+from normalizer_rig import Rig
 
 
 async def test_owners_take_turns_and_no_more_run_than_may() -> None:
@@ -94,7 +95,7 @@ async def test_a_turn_that_comes_while_its_owner_goes_is_passed_on() -> None:
         pass
 
 
-async def test_slow_filters_of_two_tenants_hold_up_no_quick_read_and_no_scan_of_a_third(rig: Any, make: Any) -> None:
+async def test_slow_filters_of_two_tenants_hold_up_no_quick_read_and_no_scan_of_a_third(rig: Rig) -> None:
     tenants = [make.tenant(name) for name in ("acme", "globex", "initech")]
     await rig.register(*tenants)
     for tenant in tenants:

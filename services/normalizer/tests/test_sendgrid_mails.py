@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from backhaul_common.names import COMMUNICATIONS_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_testing import make
+from normalizer_rig import Rig
 
 SMTP = "m1@geopod-ismtpd-1"
 OWN = {"message_id_from": ["my_message_id"]}
@@ -23,9 +25,7 @@ def mail(word: str, who: str, *, arguments: bool, part: int = 0) -> dict[str, An
 
 
 @pytest.mark.parametrize("settings", [{}, OWN], ids=["by default", "by an argument"])
-async def test_an_asynchronous_bounce_is_of_the_mail_that_was_delivered(
-    rig: Any, make: Any, settings: dict[str, Any]
-) -> None:
+async def test_an_asynchronous_bounce_is_of_the_mail_that_was_delivered(rig: Rig, settings: dict[str, Any]) -> None:
     events = [
         mail("processed", "User@Example.com", arguments=True),
         mail("delivered", "User@Example.com", arguments=True),
@@ -54,7 +54,7 @@ async def test_an_asynchronous_bounce_is_of_the_mail_that_was_delivered(
         assert {state: count for state, count in communication["fulfilment"].items() if count} == {"Undelivered": 1}
 
 
-async def test_one_argument_for_to_and_cc_is_two_messages(rig: Any, make: Any) -> None:
+async def test_one_argument_for_to_and_cc_is_two_messages(rig: Rig) -> None:
     acme = make.tenant("acme", sendgrid=OWN)
     await rig.register(acme)
     events = [
@@ -69,7 +69,7 @@ async def test_one_argument_for_to_and_cc_is_two_messages(rig: Any, make: Any) -
     }
 
 
-async def test_recipients_of_one_smtp_id_are_messages_of_their_own(rig: Any, make: Any) -> None:
+async def test_recipients_of_one_smtp_id_are_messages_of_their_own(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)
     people = [f"{name}@example.com" for name in "abc"]

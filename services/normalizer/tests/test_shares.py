@@ -12,6 +12,8 @@ from backhaul_channels import Ignored
 from backhaul_normalizer.model import Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_testing import make
+from normalizer_rig import Rig, RigFactory
 
 SLOW = "slow"
 LONGEST_S = 2.5
@@ -42,7 +44,7 @@ def slow_reading(monkeypatch: pytest.MonkeyPatch) -> Any:
     return prepare
 
 
-async def _delay_of_the_other(rig: Any, make: Any, reads: list[tuple[str, float]], bodies: list[str]) -> float:
+async def _delay_of_the_other(rig: Rig, reads: list[tuple[str, float]], bodies: list[str]) -> float:
     """How long after the first reading the event of another tenant is there that lies behind ``bodies``."""
     slow, other = make.tenant(SLOW), make.tenant("other")
     await rig.register(slow, other)
@@ -61,19 +63,19 @@ async def _delay_of_the_other(rig: Any, make: Any, reads: list[tuple[str, float]
 
 
 async def test_forty_large_bodies_that_are_slow_to_read_delay_another_tenant_by_a_second_at_most(
-    rig_factory: Any, make: Any, slow_reading: Any
+    rig_factory: RigFactory, slow_reading: Any
 ) -> None:
     reads = slow_reading(0.2)
     async with rig_factory(copies=0) as rig:
         bodies = [f"{n} is unreadable " + "x" * 1_000_000 for n in range(40)]
-        assert await _delay_of_the_other(rig, make, reads, bodies) < LONGEST_S
+        assert await _delay_of_the_other(rig, reads, bodies) < LONGEST_S
 
 
-async def test_many_small_ones_in_one_batch_are_parted_by_time(rig_factory: Any, make: Any, slow_reading: Any) -> None:
+async def test_many_small_ones_in_one_batch_are_parted_by_time(rig_factory: RigFactory, slow_reading: Any) -> None:
     reads = slow_reading(0.05)
     async with rig_factory(copies=0) as rig:
         bodies = [make.twilio(f"SM{n}", "sent") for n in range(60)]
-        assert await _delay_of_the_other(rig, make, reads, bodies) < LONGEST_S
+        assert await _delay_of_the_other(rig, reads, bodies) < LONGEST_S
         # All are read once, in order: what did not get its turn was kept, and not delivered again.
         assert [tenant for tenant, _ in reads].count(SLOW) == 60
         events = await rig.published()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import grpc
 import pytest
@@ -15,8 +14,10 @@ from backhaul_common.names import CALLBACKS_STREAM, NORMALIZER_CONSUMER
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import choose_ports
+from backhaul_testing import make
 from backhaul_testing.proxy import SilentProxy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from normalizer_rig import RigFactory
 from pydantic import SecretStr
 
 CHUNK = 100_000
@@ -24,7 +25,7 @@ CHUNK = 100_000
 
 @pytest.mark.parametrize("unsent", [200_000, 9_000_000])
 async def test_it_goes_on_over_another_address_when_its_connection_goes_silent(
-    rig_factory: Any, fresh_nats: NatsServer, make: Any, monkeypatch: pytest.MonkeyPatch, unsent: int
+    rig_factory: RigFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch, unsent: int
 ) -> None:
     monkeypatch.setattr(connection, "PING_INTERVAL_S", PING_INTERVAL_S / 10)
     connections: list[Connection] = []
@@ -61,7 +62,7 @@ async def test_it_goes_on_over_another_address_when_its_connection_goes_silent(
 
 
 async def test_a_copy_whose_database_connection_hangs_hands_its_share_to_another(
-    rig_factory: Any, mongo_server: MongoServer, make: Any, monkeypatch: pytest.MonkeyPatch
+    rig_factory: RigFactory, mongo_server: MongoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Longer than this test waits: what the copy does not give back itself would come too late.
     async with (

@@ -14,11 +14,13 @@ from backhaul_common.store_format import STORE_FORMAT
 from backhaul_normalizer import app
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest, PurgeTenantRequest
+from backhaul_testing import make
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from normalizer_rig import RigFactory
 
 
 async def test_a_database_of_another_format_is_refused_in_words_and_not_written_to(
-    rig_factory: Any, make: Any, capsys: pytest.CaptureFixture[str]
+    rig_factory: RigFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with rig_factory(copies=0) as rig:
         await rig.client.drop_database(rig.database.name)
@@ -41,6 +43,7 @@ async def test_a_database_of_another_format_is_refused_in_words_and_not_written_
                 async def status() -> Any:
                     return (await health.Check(health_pb2.HealthCheckRequest(service=""))).status
 
+                call: Any  # Each takes a request of its own.
                 for call, request in (
                     (rig.data.PurgeTenant, PurgeTenantRequest(tenant_id="acme", registration="acme.1")),
                     (rig.data.GetUsage, GetUsageRequest(tenant_id="acme", registration="acme.1")),

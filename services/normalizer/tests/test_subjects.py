@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
@@ -13,6 +12,8 @@ from backhaul_normalizer import subjects as subjects_module
 from backhaul_normalizer.model import Outgoing
 from backhaul_normalizer.subjects import ASK_AGAIN_S, MAX_CODED_SUBJECTS, EventSubjects
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
+from backhaul_testing import make
+from normalizer_rig import RigFactory
 
 
 class Broker:
@@ -92,7 +93,7 @@ async def test_a_broker_that_is_away_is_asked_again(broker: Broker, subjects: Ev
     assert await subjects.of("acme", "twilio", "failed", "1") == "events.acme.twilio.failed.1"
 
 
-async def test_one_code_is_consumed_alone_by_a_plain_consumer(rig_factory: Any, make: Any) -> None:
+async def test_one_code_is_consumed_alone_by_a_plain_consumer(rig_factory: RigFactory) -> None:
     async with rig_factory() as rig:
         acme, globex = make.tenant("acme"), make.tenant("globex")
         await rig.register(acme, globex)
@@ -133,7 +134,7 @@ async def test_one_code_is_consumed_alone_by_a_plain_consumer(rig_factory: Any, 
 
 
 async def test_a_copy_that_starts_anew_keeps_to_the_bound(
-    rig_factory: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+    rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subjects_module, "MAX_CODED_SUBJECTS", 3)
     async with rig_factory(copies=0) as rig:

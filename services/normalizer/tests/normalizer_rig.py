@@ -1,0 +1,119 @@
+"""What the normalizer's tests share: a whole normalizer that runs, and what is around it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from backhaul_common import jetstream, mongo
+from backhaul_common.documents import Document
+from backhaul_common.fence import owners
+from backhaul_common.names import (
+    CALLBACKS_STREAM,
+    NORMALIZER_CONSUMER,
+    TENANT_CHANGED_SUBJECT,
+    TENANTS_COLLECTION,
+    callbacks_subject,
+)
+from backhaul_common.tenants import Tenant
+from backhaul_local.ports import choose_ports
+from backhaul_normalizer import app
+from backhaul_normalizer.publisher import JetStreamPublisher, Owners, subjects_under
+from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.subjects import EventSubjects
+from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
+from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest
+from nats.aio.client import Client as NatsClient
+from nats.js.errors import NotFoundError
+
+if TYPE_CHECKING:
+    # The asynchronous stub exists in the type stubs only; over a channel of grpc.aio the one class answers awaitables.
+    from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
+
+
+@dataclass
+class Rig:
+    """A running normalizer and what a test needs around it."""
+
+    nats: NatsClient
+    database: mongo.Database
+    client: mongo.Client
+    settings: NormalizerSettings
+    stub: NormalizerServiceAsyncStub
+    data: Any  # A TenantDataServiceStub, whose calls are awaited.
+
+    async def register(self, *tenants: Tenant) -> None:
+        for one in tenants:
+            await self.database[TENANTS_COLLECTION].replace_one({"_id": one.id}, one.to_document(), upsert=True)
+            await self.nats.publish(TENANT_CHANGED_SUBJECT, one.id.encode())
+
+    async def usage(self, of: str) -> dict[str, int]:
+        """What is kept of the tenant's first registration, by kind."""
+        answer = await self.data.GetUsage(GetUsageRequest(tenant_id=of, registration=f"{of}.1"))
+        return {one.kind: one.count for one in answer.usage}
+
+    async def publisher(self, asked: Owners | None = None) -> JetStreamPublisher:
+        """Publishes events over the test's own connection; ``asked`` stands in for MongoDB."""
+        made = jetstream.Publisher()
+        await made.attach(self.nats)
+        subjects = EventSubjects(partial(subjects_under, self.nats.jetstream()), time.monotonic)
+        return JetStreamPublisher(made, subjects, asked or partial(owners, self.database))
+
+    async def publish(self, of: Tenant, *callbacks: Callback) -> int:
+        """Store ``callbacks`` in one message; its position in the stream."""
+        ack = await self.nats.jetstream().publish(
+            callbacks_subject(of.queue_path, callbacks[0].channel),
+            CallbackBatch(callbacks=callbacks).SerializeToString(),
+        )
+        return ack.seq
+
+    @asynccontextmanager
+    async def another(self, **settings: Any) -> AsyncIterator[None]:
+        """One more copy of the normalizer, for the length of the block; ``settings`` differ from the first one's."""
+        stop = asyncio.Event()
+        own = self.settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{choose_ports(1)[0]}", **settings})
+        task = asyncio.create_task(app.run(own, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(task)
+
+    async def drained(self, *, timeout_s: float = 20) -> None:
+        """Returns when every callback that is in the stream has been committed and acknowledged.
+
+        The broker has no event for that, so it is asked until it says so.
+        """
+        js = self.nats.jetstream()
+        async with asyncio.timeout(timeout_s):
+            while True:
+                with suppress(NotFoundError):
+                    # Not by the consumer's count of what is pending: it lags behind what publishers were acknowledged.
+                    last = (await js.stream_info(CALLBACKS_STREAM)).state.last_seq
+                    info = await js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+                    reached = info.delivered is not None and info.delivered.stream_seq >= last
+                    if reached and not info.num_ack_pending:
+                        return
+                await asyncio.sleep(0.02)
+
+    async def published(self) -> list[Event]:
+        """Every event on EVENTS, in order."""
+        js = self.nats.jetstream()
+        found: list[Event] = []
+        last = (await js.stream_info("EVENTS")).state.last_seq
+        for seq in range(1, last + 1):
+            message = await js.get_msg("EVENTS", seq=seq, direct=True)
+            found.extend(EventBatch.FromString(message.data or b"").events)
+        return found
+
+    async def rows(self, collection: str, **query: Any) -> list[Document]:
+        return await self.database[collection].find(query).to_list(None)
+
+
+RigFactory = Callable[..., AbstractAsyncContextManager[Rig]]
