@@ -50,6 +50,7 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other suppo
 lint: $(STAMP) ## ruff, mypy, import-linter, deptry, and the checks of the contracts and the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/check_reasons.py
 	sh tools/types.sh
 	$(BIN)/python tools/lint_imports.py
 	sh tools/check_dependencies.sh

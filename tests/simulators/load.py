@@ -65,7 +65,7 @@ class Load:
 
     def __init__(self, tenants: Sequence[Tenant], *, seed: int = 1) -> None:
         self._tenants = tenants
-        self._dice = random.Random(seed)  # noqa: S311 - a reproducible mix, no secret.
+        self._dice = random.Random(seed)  # noqa: S311  # a reproducible mix, no secret.
         self._jobs = self._endless()
         self._stop = asyncio.Event()
         self._progress = asyncio.Condition()

@@ -29,7 +29,7 @@ def start_demo(data_dir: Path) -> Iterator[Callable[..., Demo]]:
     def start(**environ: str) -> Demo:
         env = {**clean_environment(), "TMPDIR": str(data_dir), "NO_COLOR": "1", **environ}
         command = [sys.executable, "-m", "backhaul_local", "demo"]
-        demo = subprocess.Popen(  # noqa: S603 - the program under test.
+        demo = subprocess.Popen(  # noqa: S603  # the program under test.
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         started.append(demo)

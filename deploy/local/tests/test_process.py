@@ -47,7 +47,7 @@ def wait_for_text(path: Path, text: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
 def test_children_end_when_the_parent_is_killed(data_dir: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(data_dir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:  # noqa: S603 - the program above.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:  # noqa: S603  # the program above.
         assert parent.stdout is not None
         children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         assert len(children) == 2

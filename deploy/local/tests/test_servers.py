@@ -123,7 +123,7 @@ def test_object_store_keeps_what_it_acknowledged(s3: ObjectStoreServer) -> None:
 
 def sockets_of(s3: ObjectStoreServer) -> list[Path]:
     ports = {str(claim.port) for claim in s3.claims()}
-    found = Path("/tmp").glob("seaweedfs-*.sock")  # noqa: S108 - where SeaweedFS puts them.
+    found = Path("/tmp").glob("seaweedfs-*.sock")  # noqa: S108  # where SeaweedFS puts them.
     return [path for path in found if path.stem.rpartition("-")[2] in ports]
 
 

@@ -55,7 +55,7 @@ def start_up(data_dir: Path, tmp_path: Path) -> Iterator[StartUp]:
             **environ,
         }
         command = [sys.executable, "-m", "backhaul_local", "up", "--data-dir", str(data_dir), *flags]
-        up = subprocess.Popen(  # noqa: S603 - the program under test.
+        up = subprocess.Popen(  # noqa: S603  # the program under test.
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         started.append(up)

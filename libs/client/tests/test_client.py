@@ -261,7 +261,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_sent(tenant_call: Ca
     with pytest.raises(ValueError, match="empty"):
         tenant_call(Gateway(), "message", "twilio", "")
     with pytest.raises(ValueError, match="from has no time zone"):
-        tenant_call(Gateway(), "events", from_=datetime(2026, 11, 1))  # noqa: DTZ001 - the mistake that is refused
+        tenant_call(Gateway(), "events", from_=datetime(2026, 11, 1))  # noqa: DTZ001  # the mistake that is refused
     with pytest.raises(ValueError, match="tries"):
         Retries(tries=0)
 

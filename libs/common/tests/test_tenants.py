@@ -317,7 +317,7 @@ async def test_a_message_that_was_missed_is_healed(collection: mongo.Collection)
 
 async def test_it_goes_on_after_failures(collection: mongo.Collection) -> None:
     directory = TenantDirectory(documents := Moving(collection), refresh_s=0.02)
-    with capture_logs():
+    with capture_logs() as lines:
         running = asyncio.create_task(directory.run())
         await until(lambda: directory._synced)
         # A view that divides by zero fails every read of it, with an error that is not transient.
@@ -327,7 +327,7 @@ async def test_it_goes_on_after_failures(collection: mongo.Collection) -> None:
         documents.move(database["bad"])
         with pytest.raises(OperationFailure):
             await directory.refresh()
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(lines))  # Its own read failed as well.
         assert not running.done()
         documents.move(collection)
         await store(collection, tenant(revision=2))

@@ -82,7 +82,7 @@ async def test_a_short_interruption_is_waited_out(gateway: Running, fresh_nats: 
     assert (await gateway.post(tenant)).status_code == 200
     fresh_nats.pause()
     waiting = [asyncio.create_task(gateway.post(tenant)) for _ in range(20)]
-    await asyncio.sleep(0.3)
+    await gateway.until_waiting(20)
     await fresh_nats.kill()
     await fresh_nats.start()
     assert [(await task).status_code for task in waiting] == [200] * 20

@@ -97,7 +97,7 @@ def test_what_a_person_said() -> None:
     assert out.consent is not None
     assert (out.consent.scope_kind, out.consent.scope) == ("group", "7")
     # An action that only a newer normalizer knows.
-    assert read(EVENT, event(consent=event_pb2.Consent(action=77))).consent is None  # type: ignore[arg-type]
+    assert read(EVENT, event(consent=event_pb2.Consent(action=77))).consent is None  # type: ignore[arg-type]  # not in this version's enum
 
 
 def test_a_providers_json_is_passed_on_as_it_came() -> None:

@@ -20,7 +20,7 @@ from normalizer_rig import RigFactory
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_two_copies_that_race_for_halves_of_messages_miss_nothing(rig_factory: RigFactory, seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret
+    chance = random.Random(seed)  # noqa: S311  # an order that can be repeated, no secret
     facts = [fact for number in range(6) for fact in story(number)]
     plain = Books()
     plain.commit(facts)
@@ -84,7 +84,7 @@ def pairs(size: int) -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_a_copy_has_read_when_another_commits(rig_factory: RigFactory, pausing: None, seed: int) -> None:
     """Of each story one copy commits a fact, and is held up after each of its reads while another commits another."""
-    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret
+    chance = random.Random(seed)  # noqa: S311  # an order that can be repeated, no secret
     plain = Books()
     async with rig_factory(copies=0) as rig:
         await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))

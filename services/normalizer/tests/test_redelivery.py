@@ -67,7 +67,7 @@ async def test_two_copies_that_die_between_commit_and_publish_leave_nothing_unpu
     rig_factory: RigFactory, seed: int
 ) -> None:
     """On real servers. Of several callbacks to a message each moves or revises what others brought."""
-    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, no secret
+    chance = random.Random(seed)  # noqa: S311  # an order that can be repeated, no secret
     told = [fact for number in range(5) for fact in story(number)]
     for fact in told:
         fact.origin.stream_seq = chance.randint(1, 20)

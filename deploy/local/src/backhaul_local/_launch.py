@@ -24,7 +24,7 @@ def main() -> None:
     if os.getppid() != parent:
         sys.exit("The process that started this one has ended.")
     try:
-        os.execvp(program, sys.argv[2:])  # noqa: S606 - replacing this process without a shell is the purpose.
+        os.execvp(program, sys.argv[2:])  # noqa: S606  # replacing this process without a shell is the purpose.
     except OSError as error:
         sys.exit(f"Cannot run {program}: {error.strerror}")
 

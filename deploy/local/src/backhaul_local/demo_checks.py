@@ -22,7 +22,7 @@ from backhaul_local.demo_script import (
 )
 from backhaul_local.demo_story import Delivered, Loaded, Refused
 
-NOTHING = "–"  # noqa: RUF001 - a dash for people, not a minus sign.
+NOTHING = "–"  # noqa: RUF001  # a dash for people, not a minus sign.
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class Story:
         numbers = range(BURST_MESSAGES)
         posts = [globex.twilio.status(address, f"SM{n:032x}", status) for n in numbers for status in BURST_STATUSES]
         requests = [encoded(post) for post in (*posts, *posts[:BURST_DUPLICATES])]
-        random.Random(1).shuffle(requests)  # noqa: S311 - far from their order and the same each time; no secret.
+        random.Random(1).shuffle(requests)  # noqa: S311  # far from their order and the same each time; no secret.
         began = time.perf_counter()
         answers = await self._burst(requests)
         answered = time.perf_counter()

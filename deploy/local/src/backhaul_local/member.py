@@ -77,7 +77,7 @@ class Member(ABC):
         command = self.command()
         self._child = Child(command.argv, env=command.env, cwd=command.cwd, log_path=self.log_path)
 
-    async def wait_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the deadline's text is the point.
+    async def wait_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the deadline's text is the point.
         """Return once the process is ready; raises `StartError` when it dies, or after `timeout` seconds."""
         await asyncio.to_thread(self.wait_ready_blocking, timeout)
 

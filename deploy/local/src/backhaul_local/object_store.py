@@ -146,7 +146,7 @@ class ObjectStoreServer(Member):
         """The Unix sockets of this server. Those for gRPC lie in /tmp whatever it is told, under its ports' numbers."""
         ports = [self.port, *self._inner_ports]
         grpc = [
-            Path("/tmp") / f"seaweedfs-{part}-grpc-{port + _GRPC_OFFSET}.sock"  # noqa: S108 - the server's own choice.
+            Path("/tmp") / f"seaweedfs-{part}-grpc-{port + _GRPC_OFFSET}.sock"  # noqa: S108  # the server's own choice.
             for part, port in zip(("s3", *_INNER_PARTS), ports, strict=True)
         ]
         return [self._socket_path("filer"), self._socket_path("s3"), *grpc]

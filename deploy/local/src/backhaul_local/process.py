@@ -33,7 +33,7 @@ class Child:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         _rotate(log_path)
         with log_path.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the stack's own commands, no shell, nobody's input.
+            self._process = subprocess.Popen(  # noqa: S603  # the stack's own commands, no shell, nobody's input.
                 _with_parent_death_signal(argv),
                 env=dict(env),
                 cwd=cwd,

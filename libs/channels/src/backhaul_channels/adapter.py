@@ -310,12 +310,12 @@ class Adapter(ABC, Generic[S]):
     ignores: ClassVar[frozenset[str]] = frozenset()
     """The reasons for which ``normalize`` ignores a part: short, stable words, since a metric has one row for each."""
 
-    def handshake(self, callback: RawCallback, secrets: Sequence[str], settings: S) -> Answer | None:  # noqa: ARG002 - for those that override it.
+    def handshake(self, callback: RawCallback, secrets: Sequence[str], settings: S) -> Answer | None:  # noqa: ARG002  # for those that override it.
         """The answer to a request by which the provider only asks whether the address is the tenant's; None for any
         other. Called before verification, and only where an adapter overrides it. Never raises."""
         return None
 
-    def verifier(self, secrets: Sequence[str], settings: S) -> Verifier:  # noqa: ARG002 - for those that override it.
+    def verifier(self, secrets: Sequence[str], settings: S) -> Verifier:  # noqa: ARG002  # for those that override it.
         """Prepare ``secrets`` (any of them may sign; more than one while they rotate). With none, or only blank ones,
         the verifier refuses everything. Raises InvalidSecretError for a secret that cannot be this provider's.
 
@@ -342,5 +342,5 @@ class Adapter(ABC, Generic[S]):
 class _NothingToCheck:
     """Refuses whatever it is asked: nothing about the request proves anything."""
 
-    def verify(self, callback: RawCallback) -> Refusal | None:  # noqa: ARG002 - the Verifier protocol.
+    def verify(self, callback: RawCallback) -> Refusal | None:  # noqa: ARG002  # the Verifier protocol.
         return Refusal("secret_missing", "The provider signs nothing, so there is no secret to verify with.")

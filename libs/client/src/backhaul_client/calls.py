@@ -46,13 +46,13 @@ class Call(Generic[T]):
         """The answer's value; ``UnexpectedAnswerError`` where it has another form."""
         try:
             if not response.is_success:
-                raise ValueError(f"status {response.status_code}")  # noqa: TRY301 - told with the other reasons below
+                raise ValueError(f"status {response.status_code}")  # noqa: TRY301  # told with the other reasons below
             return self.answer(response.content)
         except (ValueError, msgspec.MsgspecError) as exc:
             raise UnexpectedAnswerError(f"{self.method} {self.path}: {exc}") from exc
 
 
-class call(Generic[P, T]):  # noqa: N801 - used as a decorator
+class call(Generic[P, T]):  # noqa: N801  # used as a decorator
     """``@call`` on a method that returns a ``Call[T]``: blocking clients return T, asynchronous ones await it."""
 
     def __init__(self, build: Callable[Concatenate[Any, P], Call[T]]) -> None:
@@ -75,7 +75,7 @@ class call(Generic[P, T]):  # noqa: N801 - used as a decorator
         return update_wrapper(send, self._build)
 
 
-class rows(Generic[P, T]):  # noqa: N801 - used as a decorator
+class rows(Generic[P, T]):  # noqa: N801  # used as a decorator
     """``@rows`` on a method that returns a ``Call[Page[T]]``: the rows of all pages, asked for as they are needed."""
 
     def __init__(self, build: Callable[Concatenate[Any, P], Call[Page[T]]]) -> None:

@@ -109,7 +109,7 @@ class Transport(_Shared):
                 outcome = exc
             pause_s = self._pause_after(tries, call, outcome)
             if pause_s is None:
-                assert isinstance(outcome, httpx.Response)  # noqa: S101 - whatever else has no answer has raised
+                assert isinstance(outcome, httpx.Response)  # noqa: S101  # whatever else has no answer has raised
                 return call.read(outcome)
             self._sleep(pause_s)
 
@@ -159,7 +159,7 @@ class AsyncTransport(_Shared):
                 outcome = exc
             pause_s = self._pause_after(tries, call, outcome)
             if pause_s is None:
-                assert isinstance(outcome, httpx.Response)  # noqa: S101 - whatever else has no answer has raised
+                assert isinstance(outcome, httpx.Response)  # noqa: S101  # whatever else has no answer has raised
                 return call.read(outcome)
             await self._sleep(pause_s)
 

@@ -79,10 +79,10 @@ class SendGridAdapter(Adapter[SendGridSettings]):
         {EventKind.QUEUED, EventKind.REJECTED, EventKind.DELIVERED, EventKind.BOUNCED, EventKind.COMPLAINED}
     )
 
-    def verifier(self, secrets: Sequence[str], settings: SendGridSettings) -> Verifier:  # noqa: ARG002 - none needed.
+    def verifier(self, secrets: Sequence[str], settings: SendGridSettings) -> Verifier:  # noqa: ARG002  # none needed.
         return SendGridVerifier(secrets)
 
-    def split(self, callback: RawCallback, settings: SendGridSettings) -> Sequence[bytes]:  # noqa: ARG002 - none needed.
+    def split(self, callback: RawCallback, settings: SendGridSettings) -> Sequence[bytes]:  # noqa: ARG002  # none needed.
         return split_json(callback.body)
 
     def normalize(self, part: bytes, context: Context[SendGridSettings]) -> NormalizedEvent:

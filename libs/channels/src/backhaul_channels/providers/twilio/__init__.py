@@ -34,10 +34,10 @@ class TwilioAdapter(Adapter[ChannelSettings]):
     # (accepted, queued, sending) are of one kind.
     accepted: ClassVar[Answer] = Answer(content_type="text/xml", body=b"<Response/>")
 
-    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002 - none needed.
+    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002  # none needed.
         return TwilioVerifier(secrets)
 
-    def split(self, callback: RawCallback, settings: ChannelSettings) -> Sequence[bytes]:  # noqa: ARG002 - none needed.
+    def split(self, callback: RawCallback, settings: ChannelSettings) -> Sequence[bytes]:  # noqa: ARG002  # none needed.
         body = callback.body
         if looks_like_json(body):
             return split_json(body)
@@ -45,7 +45,7 @@ class TwilioAdapter(Adapter[ChannelSettings]):
             raise MalformedError("The body is empty; Twilio's webhooks must be set to POST, not GET.")
         return (body,)
 
-    def normalize(self, part: bytes, context: Context[ChannelSettings]) -> NormalizedEvent:  # noqa: ARG002 - none needed.
+    def normalize(self, part: bytes, context: Context[ChannelSettings]) -> NormalizedEvent:  # noqa: ARG002  # none needed.
         if looks_like_json(part):
             return normalize_json(part)
         if b"=" not in part:
