@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 from backhaul_client.models import NewTenant
+from backhaul_common.sizes import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.ingest.publisher import MOST_UNSENT_BYTES
 from backhaul_gateway.web.http import MOST_HEAD_BYTES
-from backhaul_gateway.web.refusals import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
 

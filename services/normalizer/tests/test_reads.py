@@ -14,10 +14,10 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     NORMALIZER_CONSUMER,
 )
+from backhaul_common.sizes import PAGE_BYTES
 from backhaul_normalizer import reads
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Rejection
-from backhaul_normalizer.reads import PAGE_BYTES
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backhaul_common.names import queue_path_key
 from backhaul_common.secrets import CredentialKind
+from backhaul_common.sizes import MAX_BODY_BYTES
 
 VerificationMode = Literal["enforce", "observe", "off"]
 TenantStatus = Literal["active", "suspended", "deleting"]
@@ -23,7 +24,7 @@ class _Value(BaseModel):
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=10_000_000)]
-BodyBytes = Annotated[int, Field(ge=1024, le=4_194_304)]
+BodyBytes = Annotated[int, Field(ge=1024, le=MAX_BODY_BYTES)]
 AtOnce = Annotated[int, Field(ge=1, le=1000)]
 
 

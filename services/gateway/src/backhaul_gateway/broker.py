@@ -11,6 +11,7 @@ from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.jetstream import AWAY, require_connected, translated
 from backhaul_common.logs import get_logger
 from backhaul_common.names import CALLBACKS_STREAM, STREAMS, TENANT_CHANGED_SUBJECT, callbacks_subject, streams_of
+from backhaul_common.sizes import BESIDE_BODY_BYTES
 from backhaul_common.tenants import Limits, Tenant
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -18,8 +19,6 @@ from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
 _TIMEOUT_S = 2.0
-_BESIDE_BODY_BYTES = 32 << 10
-"""What a stored callback has beside its body: headers, address, and the message around them."""
 
 
 class Broker:
@@ -40,7 +39,7 @@ class Broker:
         """See ``TenantStreams``."""
         info = await self._info()
         limits = [tenant.limits for tenant in self._directory.tenants.values()] or [Limits()]
-        size = max(limit.max_body_bytes for limit in limits) + _BESIDE_BODY_BYTES
+        size = max(limit.max_body_bytes for limit in limits) + BESIDE_BODY_BYTES
         if lacking := jetstream.lacks_room(info, size):
             raise BackhaulError(
                 Code.UNAVAILABLE,

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from backhaul_common.secrets import SecretBox
 from backhaul_common.settings import CommonSettings, ObjectStoreSettings, SecretKeySettings
+from backhaul_common.sizes import MAX_BODY_BYTES
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
@@ -75,7 +76,8 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     )
     gateway_max_held_bytes: int = Field(
         64 << 20,
-        ge=16 << 20,
+        # Two of the largest bodies for a tenant, who may hold half of it when it is alone.
+        ge=4 * MAX_BODY_BYTES,
         description="Bytes of bodies held at once, from their arrival until JetStream has them. A tenant may "
         "hold as much as is then still free: half of it when it is alone. 503 beyond.",
     )

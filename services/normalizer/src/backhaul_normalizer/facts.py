@@ -15,6 +15,7 @@ from backhaul_channels import ChannelSettings, EventKind, MalformedError, Normal
 from backhaul_channels.addresses import canonical
 from backhaul_common.documents import Document
 from backhaul_common.ids import derived_id
+from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
 
@@ -33,9 +34,6 @@ LONGEST_KEY = 512
 
 MAX_REFERENCES = 16
 """References of one message, and of an event that duplicates complete. Providers give two or three; the least stand."""
-
-LARGEST_EVENT = 512 << 10
-"""Bytes of a serialised event. Providers' are a few KB; a message of NATS takes 1 MB where nobody set max_payload."""
 
 _LONGEST_REMEMBERED = 512
 
@@ -199,8 +197,8 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
     own = _told(event_id, part, event, communication_id)
     # A protobuf message is its fields one after another, so two halves put together are a whole.
     payload = own + origin.payload if event.occurred_at_us is not None else own + origin.payload + origin.arrival
-    if len(payload) > LARGEST_EVENT:
-        raise MalformedError(f"As an event it has {len(payload)} bytes; at most {LARGEST_EVENT} are kept of one.")
+    if len(payload) > MAX_EVENT_BYTES:
+        raise MalformedError(f"As an event it has {len(payload)} bytes; at most {MAX_EVENT_BYTES} are kept of one.")
     key = message_key(origin.registration, origin.channel, event.message_id) if event.message_id else ""
     return Fact(
         event_id,

@@ -12,9 +12,10 @@ from hashlib import blake2b
 
 import msgspec
 from backhaul_channels import NormalizedEvent, Reply
+from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import KIND_TO_PROTO, LARGEST_EVENT, MAX_REFERENCES
+from backhaul_normalizer.facts import KIND_TO_PROTO, MAX_REFERENCES
 from backhaul_normalizer.model import Fact, Name
 from backhaul_normalizer.said import write_said
 from backhaul_normalizer.states import RANK
@@ -75,7 +76,7 @@ def merge(kept: Fact, told: Fact) -> Fact:
     _write(payload, completed)
     payload.communication_id = communication_id
     payload.occurred_at_us = occurred_at_us
-    if payload.ByteSize() > LARGEST_EVENT:
+    if payload.ByteSize() > MAX_EVENT_BYTES:
         return kept  # No stream would take it.
     return _changed(
         kept,

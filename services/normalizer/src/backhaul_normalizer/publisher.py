@@ -8,21 +8,15 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from backhaul_common.ids import derived_id
 from backhaul_common.jetstream import Publisher, headers_of, subjects, translated
 from backhaul_common.names import CALLBACKS_STREAM, CODED_KINDS, EVENTS_STREAM, callbacks_subject, events_of
+from backhaul_common.sizes import MAX_EVENT_BYTES, MAX_EVENTS_MESSAGE_BYTES
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from backhaul_normalizer.facts import LARGEST_EVENT
 from backhaul_normalizer.model import Outgoing
 from backhaul_normalizer.subjects import EventSubjects
-
-LARGEST_MESSAGE = LARGEST_EVENT
-"""Bytes of events that go into one message of the stream, where more than one fits."""
-
-_ENVELOPE_BYTES = 64 << 10
-"""Room for a message's own headers, and the framing of its events."""
 
 _TIMEOUT_S = 5.0
 
@@ -108,8 +102,8 @@ async def subjects_under(js: JetStreamContext, path: str) -> Iterable[str]:
 
 
 async def require_room(client: Client) -> None:
-    """RuntimeError where the server takes no message of LARGEST_MESSAGE."""
-    if client.max_payload < LARGEST_MESSAGE + _ENVELOPE_BYTES:
+    """RuntimeError where the server takes no message of MAX_EVENTS_MESSAGE_BYTES."""
+    if client.max_payload < MAX_EVENTS_MESSAGE_BYTES:
         raise RuntimeError(f"NATS takes messages of at most {client.max_payload} bytes; set its max_payload to 8MB.")
 
 
@@ -118,11 +112,11 @@ def _message_id(events: Sequence[Outgoing]) -> str:
 
 
 def _messages(events: Sequence[Outgoing]) -> list[list[Outgoing]]:
-    """``events``, parted so that they make messages of at most LARGEST_MESSAGE."""
+    """``events``, parted so that they make messages of at most MAX_EVENT_BYTES."""
     messages: list[list[Outgoing]] = [[]]
     size = 0
     for event in events:
-        if messages[-1] and size + len(event.payload) > LARGEST_MESSAGE:
+        if messages[-1] and size + len(event.payload) > MAX_EVENT_BYTES:
             messages.append([])
             size = 0
         messages[-1].append(event)

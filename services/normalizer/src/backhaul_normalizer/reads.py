@@ -20,6 +20,7 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     channel_key,
 )
+from backhaul_common.sizes import PAGE_BYTES
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
@@ -30,10 +31,6 @@ from backhaul_normalizer.states import place_of
 
 LONGEST_TIMELINE = 1000
 DEFAULT_PAGE, LARGEST_PAGE = 50, 500
-
-PAGE_BYTES = 4 << 20
-"""A page ends, and a timeline is cut, before it is larger, whatever number of rows was asked for. A single row may be
-larger: gRPC carries 32 MB, and an event is less than MongoDB's 16."""
 
 _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backhaul_common.settings import MetricsPortSettings
+from backhaul_common.sizes import MIN_PULL_BYTES
 from pydantic import Field
 
 
@@ -20,7 +21,7 @@ class NormalizerSettings(MetricsPortSettings):
     normalizer_pull_messages: int = Field(512, ge=1, le=4096, description="Messages asked of the broker at a time.")
     normalizer_pull_bytes: int = Field(
         8 << 20,
-        ge=6 << 20,
+        ge=MIN_PULL_BYTES,
         description="Bytes asked of the broker at a time. A callback that is larger could never be had: tenants may be "
         "allowed bodies of 4 MiB.",
     )

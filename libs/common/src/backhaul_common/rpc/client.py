@@ -22,6 +22,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.errors import from_rpc
 from backhaul_common.settings import GrpcTlsSettings
+from backhaul_common.sizes import MAX_ANSWER_BYTES
 from backhaul_common.tracing import current_traceparent
 
 DEADLINE_S = 5.0
@@ -118,7 +119,7 @@ class Channels:
 def connect(target: str, settings: GrpcTlsSettings) -> Channel:
     """A channel to ``target`` (host:port). It connects when first used, and again whenever it must."""
     options = [
-        ("grpc.max_receive_message_length", 32 << 20),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),
         *keepalive.of_client(),

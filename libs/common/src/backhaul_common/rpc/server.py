@@ -17,6 +17,7 @@ from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.edge import Edge
 from backhaul_common.rpc.naming import TenantRule
 from backhaul_common.settings import GrpcTlsSettings
+from backhaul_common.sizes import MAX_REQUEST_BYTES
 from backhaul_common.tracing import Tracing
 
 STOP_GRACE_S = 5.0
@@ -51,7 +52,11 @@ async def serve(
     edge = Edge(tracing, TenantRule(services, without_tenant))
     server = grpc.aio.server(
         interceptors=[edge],
-        options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20), *keepalive.of_server()],
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            *keepalive.of_server(),
+        ],
     )
     register(server)
     health_servicer = health.aio.HealthServicer()

@@ -22,6 +22,7 @@ from backhaul_common.metrics import (
     Metrics,
 )
 from backhaul_common.names import channel_key
+from backhaul_common.sizes import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_common.tracing import Tracing, new_traceparent, parse_traceparent, traceparent_of
 from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OBSERVED_INVALID,
@@ -46,8 +47,6 @@ from backhaul_gateway.web.masking import masked_body, masked_bytes
 from backhaul_gateway.web.parameters import label_of
 from backhaul_gateway.web.problems import Answer, of_error
 from backhaul_gateway.web.refusals import (
-    MAX_HEADER_BYTES,
-    MAX_QUERY_BYTES,
     METHOD,
     headers_too_large,
     method_not_allowed,

@@ -18,6 +18,7 @@ from backhaul_common.jetstream import AWAY, Message, Publisher, headers_of
 from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, Metrics
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.outages import Repeated
+from backhaul_common.sizes import MESSAGE_HEADER_BYTES
 from backhaul_common.tracing import Tracing
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
@@ -38,8 +39,6 @@ MOST_UNSENT_BYTES = 8 << 20
 """What nats-py may hold that the socket does not take. A server that stalls and stays connected takes nothing, and what
 has timed out meanwhile cannot be taken back from there."""
 
-_ENVELOPE_BYTES = 1024
-"""Room for the message's own headers."""
 _HEADER_BYTES = 180
 """What the headers of a stored message take, about."""
 _LEAST_LEFT_S = 0.05
@@ -164,7 +163,7 @@ class GroupCommitPublisher:
         client = self._publisher.client
         if client is None or not self._reachable(client, now) or client.pending_data_size > MOST_UNSENT_BYTES:
             raise unavailable("The callback log")
-        if len(encoded) > client.max_payload - _ENVELOPE_BYTES:
+        if len(encoded) > client.max_payload - MESSAGE_HEADER_BYTES:
             raise BackhaulError(
                 Code.TOO_LARGE,
                 f"The callback log takes messages of at most {client.max_payload} bytes.",

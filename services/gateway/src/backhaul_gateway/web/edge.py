@@ -16,6 +16,7 @@ import time
 from backhaul_common.errors import BackhaulError, Code, internal
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import HTTP_REQUESTS, Metrics
+from backhaul_common.sizes import MAX_HEADER_BYTES
 from backhaul_common.tracing import Tracing, new_traceparent, trace_id_of, traceparent_of
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,7 +26,7 @@ from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import TRACEPARENT, nothing_at, of_error
-from backhaul_gateway.web.refusals import LATE_BODY, MAX_HEADER_BYTES, headers_too_large
+from backhaul_gateway.web.refusals import LATE_BODY, headers_too_large
 
 INGEST_PATH = "/api/postevents"
 _INGEST_LENGTH = len(INGEST_PATH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backhaul_channels.adapter import Refusal
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.sizes import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_common.tenants import Tenant
 
 from backhaul_gateway.admission.door import RefusedError
@@ -13,8 +14,6 @@ METHOD = "POST"
 DELETING = "The tenant is being deleted."
 LATE_BODY = "The body did not arrive in time."
 
-MAX_HEADER_BYTES = 16 << 10
-MAX_QUERY_BYTES = 4 << 10
 """Both bound what is stored: headers are kept with every callback, the query's parameters with each of its events."""
 
 
