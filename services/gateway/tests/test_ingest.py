@@ -253,7 +253,41 @@ async def test_a_body_that_does_not_come(gateway_factory: GatewayFactory, fresh_
         head = f"POST /api/postevents?channelLabel=Twilio HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n"
         answer = await gateway.raw(f"{head}Content-Length: 100\r\n\r\nhalf".encode())
         assert b" 408 " in answer
+        assert b'"code":"request_timeout"' in answer
+        assert b"connection: close" in answer.lower()
         assert await gateway.stored() == []
+        outcomes = await _outcomes(gateway)
+        assert outcomes == {"body_timeout": 1}
+
+
+async def test_every_request_is_counted_under_one_outcome(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    await gateway.channel()
+    await gateway.channel(label="Watched", provider="twilio", verification="observe")
+    assert (await gateway.post(tenant)).status_code == 200
+    unsigned = await gateway.post(tenant, "/api/postevents?channelLabel=Watched", signature="x")
+    assert unsigned.status_code == 200
+    gateway.problem(await gateway.post(tenant, signature="x"), 403, "signature")
+    gateway.problem(await gateway.post(None), 401)
+    gateway.problem(await gateway.post(tenant, "/api/postevents?channelLabel=none"), 404, "channelLabel")
+    wrong_method = await gateway.client.get("/api/postevents?channelLabel=Twilio")
+    assert gateway.problem(wrong_method, 405)["code"] == "method_not_allowed"
+    assert wrong_method.headers["allow"] == "POST"
+    assert await _outcomes(gateway) == {
+        "stored": 1,
+        "stored_unverified": 1,
+        "signature_invalid": 1,
+        "unauthenticated": 1,
+        "not_found": 1,
+        "method_not_allowed": 1,
+    }
+
+
+async def _outcomes(gateway: Running) -> dict[str, int]:
+    """How many requests were counted under each outcome."""
+    text = (await gateway.client.get("/metrics")).text
+    found = re.findall(r'^backhaul_gateway_callbacks_total\{.*outcome="(\w+)".*\} ([0-9.]+)$', text, re.MULTILINE)
+    return {outcome: int(float(count)) for outcome, count in found}
 
 
 async def test_rate_limit(gateway: Running) -> None:

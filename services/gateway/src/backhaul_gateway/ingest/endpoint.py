@@ -153,17 +153,19 @@ class IngestEndpoint:
         request.label = label_of(request.query)
         channel = self._channel(request, state) or await self._found_channel(request, state)
         kept = _kept(request, channel)
+        tenant_id = request.tenant
         body = await self._bodies.read(request, limit)
         try:
             request.complete_at = time.perf_counter()
             request.size = len(body)
-            if self._states.get(request.tenant) is not state:
+            if self._states.get(tenant_id) is not state:
                 # The tenant was changed or deleted while the body came in. Judge the callback by what holds now.
                 channel = self._configured(request, self._active(request, self._known(request)))
             return await self._store(request, channel, kept, body)
         finally:
             if body:
-                self._budget.give_back(request.tenant, len(body))
+                # To the tenant that it was read for, whatever a second look at the credential has found since.
+                self._budget.give_back(tenant_id, len(body))
 
     async def _store(
         self, request: Request, channel: ChannelState, kept: bytes, body: bytes
