@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.pauses import pauses
 from backhaul_common.tenants import Tenant
 
 from backhaul_gateway.ports import Announcer, TenantStore
@@ -60,8 +60,8 @@ class TenantUpdates:
         """The tenant before and after ``change``; NOT_FOUND, and UNAVAILABLE when others keep writing it."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._patience_s
-        pause_s = _FIRST_PAUSE_S
-        while True:
+        # Spread, so that writers who met once do not meet again.
+        for pause_s in pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, spread=0.5):
             before = await self.find(tenant_id)
             now = self.now()
             after = change(before, now)
@@ -72,15 +72,14 @@ class TenantUpdates:
                 await self.announcer.tenant_changed(tenant_id)
                 return before, after
             if loop.time() + pause_s > give_up_at:
-                raise BackhaulError(
-                    Code.UNAVAILABLE,
-                    "The tenant is being changed by others at the same time.",
-                    fix="Repeat the request.",
-                    retry_after_s=1,
-                )
-            # With jitter, so that writers who met once do not meet again.
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, not a secret
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                break
+            await asyncio.sleep(pause_s)
+        raise BackhaulError(
+            Code.UNAVAILABLE,
+            "The tenant is being changed by others at the same time.",
+            fix="Repeat the request.",
+            retry_after_s=1,
+        )
 
 
 def refuse_deleting(tenant: Tenant) -> None:
