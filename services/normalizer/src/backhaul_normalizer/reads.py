@@ -3,13 +3,11 @@ never moves."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backhaul_channels import EventKind
-from backhaul_common import mongo
+from backhaul_common import mongo, pages
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
@@ -20,9 +18,7 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     channel_key,
 )
-from backhaul_common.sizes import PAGE_BYTES
-from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import ExecutionTimeout
+from pymongo import ASCENDING
 
 from backhaul_normalizer.facts import communication_key, message_key
 from backhaul_normalizer.joins import MAX_STEPS
@@ -30,7 +26,6 @@ from backhaul_normalizer.scans import Scans
 from backhaul_normalizer.states import place_of
 
 LONGEST_TIMELINE = 1000
-DEFAULT_PAGE, LARGEST_PAGE = 50, 500
 
 _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""
@@ -43,9 +38,6 @@ row of the tenant's."""
 
 _INDEXED = frozenset({"address", "communication_id", "error_code", "message", "references", "_id"})
 """Filters each of which has an index of its own."""
-
-_BATCH_ROWS = 64
-"""What MongoDB sends at a time, 16 MB at most: a default page is one such answer."""
 
 
 class MongoReads:
@@ -66,12 +58,17 @@ class MongoReads:
         message = await self._named(registration, channel_key(channel), message_id)
         if message is None:
             return None
-        events, more = await self._first(
-            EVENTS_COLLECTION,
-            {"message": message["_id"], "registration": registration, **_COUNTS},
-            [("occurred_at_us", ASCENDING)],
-            LONGEST_TIMELINE,
-        )
+        try:
+            events, more = await pages.first(
+                self._database,
+                EVENTS_COLLECTION,
+                {"message": message["_id"], "registration": registration, **_COUNTS},
+                [("occurred_at_us", ASCENDING)],
+                LONGEST_TIMELINE,
+                within_s=LONGEST_READ_S,
+            )
+        except pages.TooLongError as exc:
+            raise _too_long() from exc
         events.sort(key=lambda row: (row["occurred_at_us"], _PLACES.get(row["kind"], -1), row["_id"]))
         return message, events, more
 
@@ -123,23 +120,30 @@ class MongoReads:
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of messages, newest first, and the token of the next page (empty on the last)."""
-        return await self._page(MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token)
+        query = pages.Query(MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token)
+        return await self._page(query)
 
     async def events(
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of events, newest arrival first, and the token of the next page (empty on the last)."""
-        return await self._page(
-            EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token, only=_COUNTS
-        )
+        query = pages.Query(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token, only=_COUNTS)
+        return await self._page(query)
 
     async def dead_letters(
         self, registration: str, filters: Mapping[str, Any], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of dead letters, newest first, without ``callback``; and the token of the next (empty on the last)."""
-        return await self._page(
-            DEAD_LETTERS_COLLECTION, "first_seen_at_us", registration, filters, (0, 0), size, token, without="callback"
+        query = pages.Query(
+            DEAD_LETTERS_COLLECTION,
+            "first_seen_at_us",
+            registration,
+            filters,
+            size=size,
+            token=token,
+            without="callback",
         )
+        return await self._page(query)
 
     async def communication(self, registration: str, communication_id: str) -> Document | None:
         """The counts of a communication; None if nothing belongs to it."""
@@ -175,80 +179,15 @@ class MongoReads:
             )
         return found
 
-    async def _page(
-        self,
-        collection: str,
-        time_field: str,
-        registration: str,
-        filters: Mapping[str, Any],
-        span: tuple[int, int],
-        size: int,
-        token: str,
-        *,
-        without: str = "",
-        only: Document | None = None,
-    ) -> tuple[list[Document], str]:
-        size = _page_size(size)
-        conditions: list[Document] = [
-            {"registration": registration, **{name: value for name, value in filters.items() if value}}
-        ]
-        if only:
-            conditions.append(only)
-        if span[0]:
-            conditions.append({time_field: {"$gte": span[0]}})
-        if span[1]:
-            conditions.append({time_field: {"$lt": span[1]}})
-        if token:
-            at_us, last_id = _parse_token(token)
-            conditions.append({time_field: {"$lte": at_us}})
-            conditions.append({"$or": [{time_field: {"$lt": at_us}}, {"_id": {"$lt": last_id}}]})
-        order = [(time_field, DESCENDING), ("_id", DESCENDING)]
-        query = {"$and": conditions}
-        names = [name for name, value in filters.items() if value]
-        if not names or (len(names) == 1 and names[0] in _INDEXED):
-            rows, more = await self._first(collection, query, order, size, without=without)
-        else:
-            try:
-                async with self._scans.turn(registration, LONGEST_READ_S) as left_s:
-                    rows, more = await self._first(collection, query, order, size, without=without, within_s=left_s)
-            except TimeoutError as exc:
-                raise _too_long() from exc
-        return rows, _token(rows[-1][time_field], rows[-1]["_id"]) if more else ""
-
-    async def _first(
-        self,
-        collection: str,
-        query: Document,
-        order: Sequence[tuple[str, int]],
-        size: int,
-        *,
-        without: str = "",
-        within_s: float | None = None,
-    ) -> tuple[list[Document], bool]:
-        """The first ``size`` rows, fewer where they would have more than PAGE_BYTES; and whether there are more."""
-        rows: list[Document] = []
-        total = 0
-        cursor = self._database[collection].find(
-            query,
-            {without: 0} if without else None,
-            sort=order,
-            limit=size + 1,
-            batch_size=_BATCH_ROWS,
-            # Whoever asked may be gone by then. The server must stop all the same.
-            max_time_ms=max(1, round((LONGEST_READ_S if within_s is None else within_s) * 1000)),
-        )
-        async with mongo.translated():
-            try:
-                async for row in cursor:
-                    total += sum(len(value) for value in row.values() if isinstance(value, (str, bytes)))
-                    if len(rows) == size or (rows and total > PAGE_BYTES):
-                        return rows, True
-                    rows.append(row)
-            except ExecutionTimeout as exc:
-                raise _too_long() from exc
-            finally:
-                await cursor.close()
-        return rows, False
+    async def _page(self, query: pages.Query) -> tuple[list[Document], str]:
+        names = query.filtered_by
+        try:
+            if not names or (len(names) == 1 and names[0] in _INDEXED):
+                return await pages.page(self._database, query, within_s=LONGEST_READ_S)
+            async with self._scans.turn(query.registration, LONGEST_READ_S) as left_s:
+                return await pages.page(self._database, query, within_s=left_s)
+        except (pages.TooLongError, TimeoutError) as exc:
+            raise _too_long() from exc
 
 
 def _too_long() -> BackhaulError:
@@ -259,36 +198,3 @@ def _too_long() -> BackhaulError:
         fix="Narrow the span with from and to, or filter by recipient, communication, error_code, or message_id with "
         "its channel, which are indexed.",
     )
-
-
-def _page_size(size: int) -> int:
-    if size == 0:
-        return DEFAULT_PAGE
-    if not 1 <= size <= LARGEST_PAGE:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT, f"A page has 1 to {LARGEST_PAGE} rows.", field="page_size", fix="Ask for fewer."
-        )
-    return size
-
-
-def _token(at_us: int, row_id: str) -> str:
-    return base64.urlsafe_b64encode(f"{at_us}:{row_id}".encode()).decode("ascii")
-
-
-def _parse_token(token: str) -> tuple[int, str]:
-    try:
-        at_us, _, row_id = (
-            base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode().partition(":")
-        )
-        position = int(at_us), row_id
-    except (ValueError, binascii.Error):
-        position = -1, ""
-    # MongoDB's integers have 64 bits; a larger number cannot come from a page of ours.
-    if not 0 <= position[0] < 1 << 62 or not position[1]:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT,
-            "The page token is not one that an earlier page gave.",
-            field="page_token",
-            fix="Pass next_page_token of the page before, unchanged, or none to begin.",
-        )
-    return position

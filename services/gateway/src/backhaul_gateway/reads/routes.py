@@ -2,23 +2,32 @@
 
 # No postponed annotations here: FastAPI reads those of functions that are made inside of a function.
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
-from backhaul_common.vocabulary import Words
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.openapi.models import APIKey, HTTPBase
 from fastapi.openapi.models import SecurityBase as SecurityScheme
 from fastapi.security.base import SecurityBase
-from pydantic import AfterValidator, BaseModel
+from pydantic import BaseModel
 
 from backhaul_gateway.admission.auth import CredentialIndex
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
+from backhaul_gateway.reads.parameters import (
+    Address,
+    Cursor,
+    Filter,
+    From,
+    Limit,
+    Text,
+    To,
+    microseconds,
+    number_of,
+    one_of,
+)
 from backhaul_gateway.reads.status import ChannelStatus, StatusOut
 from backhaul_gateway.reads.turns import Turns
 from backhaul_gateway.reads.twin import Row, Twin
@@ -40,7 +49,7 @@ from backhaul_gateway.reads.views import (
     MessagePage,
 )
 from backhaul_gateway.web.openapi import problems
-from backhaul_gateway.web.parameters import known_parameters, label_of, paged, with_plus
+from backhaul_gateway.web.parameters import known_parameters, label_of, paged
 from backhaul_gateway.web.refusals import no_channel, not_active
 
 if TYPE_CHECKING:
@@ -65,38 +74,8 @@ _SCHEMES = (
     Security(_Documented("Bearer", HTTPBase(scheme="bearer", description="The API key."))),
     Security(_Documented("Basic", HTTPBase(scheme="basic", description="Tenant id and API key."))),
 )
-
-
-def _one_of(words: Words) -> Any:
-    """A parameter that takes one of ``words``, or none."""
-    lower = [word.lower() for word in words.words]
-    return Query(max_length=64, description=f"One of: {', '.join(lower)}.", json_schema_extra={"enum": ["", *lower]})
-
-
 _REPLAY_BYTES = 1024
 """What a dead letter takes in the callback log when it is sent again, at least; how much it is shows afterwards."""
-
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
-_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _encodable(value: str) -> str:
-    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("It holds a character that no stored value can have.")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-Filter = Annotated[Text, Query(max_length=512)]
-Address = Annotated[
-    Text,
-    AfterValidator(with_plus),
-    Query(max_length=512, description="An address. A plus that was not escaped, and thus came as a blank, is a plus."),
-]
-Limit = Annotated[int, Query(ge=1, le=500)]
-Cursor = Annotated[Text, Query(max_length=2048, description="next_cursor of the page before.")]
-From = Annotated[datetime | None, Query(alias="from", description="RFC 3339; inclusive.")]
-To = Annotated[datetime | None, Query(description="RFC 3339; exclusive.")]
 
 
 class AccessOut(BaseModel):
@@ -180,8 +159,8 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
         by: caller,
         channel: Filter = "",
         message_id: Annotated[Filter, Query(description="The id, or one of the references, of a message.")] = "",
-        state: Annotated[str, _one_of(KINDS)] = "",
-        fulfilment_state: Annotated[str, _one_of(FULFILMENT)] = "",
+        state: Annotated[str, one_of(KINDS)] = "",
+        fulfilment_state: Annotated[str, one_of(FULFILMENT)] = "",
         recipient: Address = "",
         communication: Filter = "",
         error_code: Filter = "",
@@ -196,13 +175,13 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 pb.ListMessagesRequest(
                     tenant_id=by.tenant.id,
                     channel=channel_key(channel),
-                    state=_number(KINDS, state, "state"),
-                    fulfilment_state=_number(FULFILMENT, fulfilment_state, "fulfilment_state"),
+                    state=number_of(KINDS, state, "state"),
+                    fulfilment_state=number_of(FULFILMENT, fulfilment_state, "fulfilment_state"),
                     recipient=recipient,
                     communication_id=communication,
                     error_code=error_code,
-                    from_us=_microseconds(from_),
-                    to_us=_microseconds(to),
+                    from_us=microseconds(from_),
+                    to_us=microseconds(to),
                     page_size=limit,
                     page_token=cursor,
                     message_id=message_id,
@@ -226,7 +205,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
     async def list_events(
         by: caller,
         channel: Filter = "",
-        kind: Annotated[str, _one_of(KINDS)] = "",
+        kind: Annotated[str, one_of(KINDS)] = "",
         message_id: Annotated[
             Filter,
             Query(
@@ -248,13 +227,13 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 pb.ListEventsRequest(
                     tenant_id=by.tenant.id,
                     channel=channel_key(channel),
-                    kind=_number(KINDS, kind, "kind"),
+                    kind=number_of(KINDS, kind, "kind"),
                     message_id=message_id,
                     recipient=recipient,
                     communication_id=communication,
                     error_code=error_code,
-                    from_us=_microseconds(from_),
-                    to_us=_microseconds(to),
+                    from_us=microseconds(from_),
+                    to_us=microseconds(to),
                     page_size=limit,
                     page_token=cursor,
                 )
@@ -284,7 +263,7 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
                 pb.ListDeadLettersRequest(
                     tenant_id=by.tenant.id,
                     channel=channel_key(channel),
-                    state=_number(DEAD_LETTER, state, "state"),
+                    state=number_of(DEAD_LETTER, state, "state"),
                     page_size=limit,
                     page_token=cursor,
                 )
@@ -319,30 +298,3 @@ def tenant_router(  # noqa: C901, PLR0915  # a list of routes, each of them flat
     top.include_router(api)
     top.include_router(v1)
     return top
-
-
-def _number(words: Words, word: str, field: str) -> Any:
-    """The value that ``word`` stands for; 0, which filters nothing, of none. INVALID_ARGUMENT names ``field``."""
-    if not word:
-        return 0
-    number = words.number(word)
-    if number is None:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT,
-            f"There is no {field} {word[:64]!r}.",
-            field=field,
-            fix=f"Use one of: {', '.join(words.words).lower()}.",
-        )
-    return number
-
-
-def _microseconds(moment: datetime | None) -> int:
-    """Unix time in microseconds; a time without an offset is UTC. 0 means no bound."""
-    if moment is None:
-        return 0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    bounded = min(max(moment, _EARLIEST), _LATEST)
-    delta = bounded - _EARLIEST
-    # 0 would mean no bound; the first microsecond is close enough to the epoch.
-    return max(1, (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds)

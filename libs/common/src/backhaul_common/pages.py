@@ -1,0 +1,159 @@
+"""Pages of what a store has of a registration, newest first: each row once, whatever arrives while they are read.
+
+A page ends behind a row, and the next begins there: at that row's time and id, which never change. Its token says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pymongo import DESCENDING
+from pymongo.errors import ExecutionTimeout
+
+from backhaul_common import mongo
+from backhaul_common.documents import Document
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.sizes import PAGE_BYTES
+
+DEFAULT_ROWS = 50
+MAX_ROWS = 500
+
+_BATCH_ROWS = 64
+"""What MongoDB sends at a time, 16 MB at most: a default page is one such answer."""
+
+
+class TooLongError(Exception):
+    """MongoDB looked at rows for as long as it was allowed to, and did not find enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question for a page.
+
+    ``time_field`` is in microseconds, and set once. ``span`` bounds it, from inclusive to exclusive; 0 leaves an end
+    open. Of ``filters``, those with an empty value do not filter. ``only`` is a further condition. ``size`` is 1 to
+    MAX_ROWS, 0 is DEFAULT_ROWS. ``token`` is that of the page before, or empty. ``without`` is a field to leave out.
+    """
+
+    collection: str
+    time_field: str
+    registration: str
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    span: tuple[int, int] = (0, 0)
+    size: int = 0
+    token: str = ""
+    without: str = ""
+    only: Document = field(default_factory=dict)
+
+    @property
+    def filtered_by(self) -> Sequence[str]:
+        """The filters that have a value."""
+        return [name for name, value in self.filters.items() if value]
+
+    def condition(self) -> Document:
+        """What MongoDB is asked. INVALID_ARGUMENT names ``page_token`` where it is none of ours."""
+        conditions: list[Document] = [
+            {"registration": self.registration, **{name: self.filters[name] for name in self.filtered_by}}
+        ]
+        if self.only:
+            conditions.append(self.only)
+        if self.span[0]:
+            conditions.append({self.time_field: {"$gte": self.span[0]}})
+        if self.span[1]:
+            conditions.append({self.time_field: {"$lt": self.span[1]}})
+        if self.token:
+            at_us, last_id = _parse_token(self.token)
+            conditions.append({self.time_field: {"$lte": at_us}})
+            conditions.append({"$or": [{self.time_field: {"$lt": at_us}}, {"_id": {"$lt": last_id}}]})
+        return {"$and": conditions}
+
+    def rows(self) -> int:
+        """How many rows are asked for. INVALID_ARGUMENT names ``page_size``."""
+        if self.size and not 1 <= self.size <= MAX_ROWS:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT, f"A page has 1 to {MAX_ROWS} rows.", field="page_size", fix="Ask for fewer."
+            )
+        return self.size or DEFAULT_ROWS
+
+
+async def page(database: mongo.Database, query: Query, *, within_s: float) -> tuple[list[Document], str]:
+    """The rows, and the token of the next page, which is empty on the last.
+
+    TooLongError after ``within_s``, however many are found by then; UNAVAILABLE while MongoDB is away.
+    """
+    rows, more = await first(
+        database,
+        query.collection,
+        query.condition(),
+        [(query.time_field, DESCENDING), ("_id", DESCENDING)],
+        query.rows(),
+        without=query.without,
+        within_s=within_s,
+    )
+    return rows, _token(rows[-1][query.time_field], rows[-1]["_id"]) if more else ""
+
+
+async def first(
+    database: mongo.Database,
+    collection: str,
+    condition: Document,
+    order: Sequence[tuple[str, int]],
+    size: int,
+    *,
+    within_s: float,
+    without: str = "",
+) -> tuple[list[Document], bool]:
+    """The first ``size`` rows, fewer where they would have more than PAGE_BYTES; and whether there are more.
+
+    Raises as ``page`` does.
+    """
+    rows: list[Document] = []
+    total = 0
+    cursor = database[collection].find(
+        condition,
+        {without: 0} if without else None,
+        sort=order,
+        limit=size + 1,
+        batch_size=_BATCH_ROWS,
+        # Whoever asked may be gone by then. The server must stop all the same.
+        max_time_ms=max(1, round(within_s * 1000)),
+    )
+    async with mongo.translated():
+        try:
+            async for row in cursor:
+                total += sum(len(value) for value in row.values() if isinstance(value, (str, bytes)))
+                if len(rows) == size or (rows and total > PAGE_BYTES):
+                    return rows, True
+                rows.append(row)
+        except ExecutionTimeout as exc:
+            raise TooLongError from exc
+        finally:
+            await cursor.close()
+    return rows, False
+
+
+def _token(at_us: int, row_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{at_us}:{row_id}".encode()).decode("ascii")
+
+
+def _parse_token(token: str) -> tuple[int, str]:
+    try:
+        at_us, _, row_id = (
+            base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode().partition(":")
+        )
+        position = int(at_us), row_id
+    except (ValueError, binascii.Error):
+        position = -1, ""
+    # MongoDB's integers have 64 bits; a larger number cannot come from a page of ours.
+    if not 0 <= position[0] < 1 << 62 or not position[1]:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            "The page token is not one that an earlier page gave.",
+            field="page_token",
+            fix="Pass next_page_token of the page before, unchanged, or none to begin.",
+        )
+    return position
