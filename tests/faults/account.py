@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import nats
 from backhaul_client.models import Event
 from backhaul_local.stack import Stack
-from backhaul_proto.event.v1.event_pb2 import EventBatch
-from backhaul_testing.waiting import until
-from nats.errors import TimeoutError as NatsTimeoutError
+from backhaul_testing import streams
 from simulators.load import Key, Load
 from simulators.people import CREDENTIAL, Tenant
 
@@ -52,15 +50,7 @@ async def drained(stack: Stack, *, within_s: float = 60.0) -> None:
     """Return when every stored callback has been processed and acknowledged."""
     connection = await nats.connect(stack.nats_url)
     try:
-        js = connection.jetstream()
-
-        async def idle() -> bool:
-            # Not by the consumer's count of what is pending: it lags behind what publishers were acknowledged.
-            last = (await js.stream_info("CALLBACKS")).state.last_seq
-            info = await js.consumer_info("CALLBACKS", "normalizer")
-            return info.delivered is not None and info.delivered.stream_seq >= last and not info.num_ack_pending
-
-        await until("an empty backlog", idle, within_s=within_s, pause_s=0.1)
+        await streams.drained(connection, "CALLBACKS", "normalizer", within_s=within_s)
     finally:
         await connection.close()
 
@@ -93,19 +83,8 @@ async def published_events(stack: Stack) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
     connection = await nats.connect(stack.nats_url)
     try:
-        js = connection.jetstream()
-        left = (await js.stream_info("EVENTS")).state.messages
-        subscription = await js.pull_subscribe("events.>", stream="EVENTS")
-        while left > 0:
-            try:
-                batch = await subscription.fetch(min(left, 500), timeout=5)
-            except NatsTimeoutError:
-                raise AssertionError(f"EVENTS does not give its last {left} messages") from None
-            left -= len(batch)
-            for message in batch:
-                await message.ack()
-                for event in EventBatch.FromString(message.data).events:
-                    found[event.tenant_id][event.id] += 1
+        for event in await streams.published(connection):
+            found[event.tenant_id][event.id] += 1
     finally:
         await connection.close()
     return found

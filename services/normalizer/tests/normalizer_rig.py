@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,10 @@ from backhaul_normalizer.publisher import JetStreamPublisher, Owners, subjects_u
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.subjects import EventSubjects
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
-from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
+from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest
+from backhaul_testing import streams
 from nats.aio.client import Client as NatsClient
-from nats.js.errors import NotFoundError
 
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; over a channel of grpc.aio the one class answers awaitables.
@@ -86,31 +86,12 @@ class Rig:
             await asyncio.gather(task)
 
     async def drained(self, *, timeout_s: float = 20) -> None:
-        """Returns when every callback that is in the stream has been committed and acknowledged.
-
-        The broker has no event for that, so it is asked until it says so.
-        """
-        js = self.nats.jetstream()
-        async with asyncio.timeout(timeout_s):
-            while True:
-                with suppress(NotFoundError):
-                    # Not by the consumer's count of what is pending: it lags behind what publishers were acknowledged.
-                    last = (await js.stream_info(CALLBACKS_STREAM)).state.last_seq
-                    info = await js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
-                    reached = info.delivered is not None and info.delivered.stream_seq >= last
-                    if reached and not info.num_ack_pending:
-                        return
-                await asyncio.sleep(0.02)
+        """Return when every callback that is in the stream has been committed and acknowledged."""
+        await streams.drained(self.nats, CALLBACKS_STREAM, NORMALIZER_CONSUMER, within_s=timeout_s)
 
     async def published(self) -> list[Event]:
         """Every event on EVENTS, in order."""
-        js = self.nats.jetstream()
-        found: list[Event] = []
-        last = (await js.stream_info("EVENTS")).state.last_seq
-        for seq in range(1, last + 1):
-            message = await js.get_msg("EVENTS", seq=seq, direct=True)
-            found.extend(EventBatch.FromString(message.data or b"").events)
-        return found
+        return await streams.published(self.nats)
 
     async def rows(self, collection: str, **query: Any) -> list[Document]:
         return await self.database[collection].find(query).to_list(None)
