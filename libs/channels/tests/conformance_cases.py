@@ -29,7 +29,7 @@ from backhaul_channels import (
 
 ADAPTERS = load_adapters()
 Case = dict[str, Any]
-NO_EVENTS = {"signatures.json", "answer.json"}
+NO_EVENTS = {"signatures.json", "answer.json", "pull.json"}
 
 SIGNING = {name: one for name, one in ADAPTERS.items() if type(one).verifier is not Adapter.verifier}
 """Those that check something of a request. All others rely on the tenant's credential alone."""

@@ -84,6 +84,7 @@ def test_a_new_folder_is_a_new_provider(providers: Providers) -> None:
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.proof = 'signature'", "must be a Proof"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.ignores = frozenset({'Is typing'})", "of words"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.ignores = {'typing'}", "must be a frozenset"),
+        (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.puller = object()", "None, or a Puller"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.once = frozenset({'sent'})", "members of EventKind"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from backhaul_channels import (
     Verifier,
     load_adapters,
 )
+from backhaul_channels.pull import Ask, Page, PullCredentials, Puller, Span, Transport
+from backhaul_common.secrets import SecretBox
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_CREDENTIAL,
@@ -25,6 +28,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_VERIFIED,
 )
 from gateway_rig import GatewayFactory, Running
+from pydantic import Field
 
 
 class PlainAdapter(Adapter[ChannelSettings]):
@@ -41,11 +45,36 @@ class PlainAdapter(Adapter[ChannelSettings]):
         raise NotImplementedError
 
 
+class ApiKey(PullCredentials):
+    """By what the API of ``PasswordAdapter``'s provider is asked."""
+
+    api_key: str = Field(min_length=8)
+
+
+class PasswordPuller(Puller[ApiKey, ChannelSettings]):
+    """Asks nothing in these tests."""
+
+    credentials_model = ApiKey
+    reaches_back_days = 1
+
+    def account(self, credentials: ApiKey) -> str:
+        raise NotImplementedError
+
+    async def window(
+        self, transport: Transport, ask: Ask[ApiKey, ChannelSettings], span: Span, cursor: str = ""
+    ) -> Page:
+        raise NotImplementedError
+
+    async def message(self, transport: Transport, ask: Ask[ApiKey, ChannelSettings], message_id: str) -> Page:
+        raise NotImplementedError
+
+
 class PasswordAdapter(PlainAdapter):
     """A provider that sends a password along where it was given one."""
 
     provider = "password"
     labels = ("PLAIN",)
+    puller = PasswordPuller()
 
     def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:
         return _Password(secrets)
@@ -150,3 +179,52 @@ async def test_a_label_of_two_providers_needs_the_tenants_word(gateway: Running)
     # What is there needs no word; and a label that one alone offers is enough by itself, in any spelling.
     assert (await gateway.channel(label="plain", secrets=[], verification="observe")).json()["provider"] == "plain"
     assert (await gateway.channel(label="pocket--news", secrets=[])).json()["provider"] == "plain"
+
+
+async def put(gateway: Running, body: dict[str, Any]) -> Any:
+    return await gateway.client.put("/admin/v1/tenants/acme/channels/Plain", headers=gateway.admin, json=body)
+
+
+async def test_what_the_provider_is_asked_by_is_encrypted_and_never_shown(gateway: Running) -> None:
+    await gateway.tenant()
+
+    def stored() -> Any:
+        return gateway.tenants.find_one({"_id": "acme"})["channels"]["plain"]
+
+    new = {"provider": "password", "pull_credentials": {"api_key": "first-api-key"}}
+    made = await put(gateway, new)
+    assert (made.status_code, made.json()["has_pull_credentials"]) == (201, True)
+    first = stored()
+    box = SecretBox(gateway.settings.encryption_keys())
+    assert json.loads(box.decrypt(first["pull_credentials"])) == {"api_key": "first-api-key"}
+    assert first["secrets"] == []
+    # What is left out stays; what is given replaces it; an empty object removes it.
+    assert (await put(gateway, {"verification": "observe"})).json()["has_pull_credentials"]
+    assert stored()["pull_credentials"] == first["pull_credentials"]
+    assert (await put(gateway, {"pull_credentials": {"api_key": "second-api-key"}})).status_code == 200
+    assert json.loads(box.decrypt(stored()["pull_credentials"])) == {"api_key": "second-api-key"}
+    assert not (await put(gateway, {"pull_credentials": {}})).json()["has_pull_credentials"]
+    # They are the provider's, and go with it.
+    await put(gateway, new)
+    changed = await put(gateway, {"provider": "plain"})
+    assert not changed.json()["has_pull_credentials"]
+    assert stored()["pull_credentials"] == ""
+    assert "api-key" not in (await gateway.client.get("/admin/v1/tenants/acme", headers=gateway.admin)).text
+
+
+async def test_credentials_that_do_not_fit_are_refused_by_field_and_not_repeated(gateway: Running) -> None:
+    await gateway.tenant()
+    for body, field in (
+        ({"provider": "plain", "pull_credentials": {"api_key": "hidden-key"}}, "pull_credentials"),
+        ({"provider": "twilio", "pull_credentials": {"api_key": "hidden-key"}}, "pull_credentials"),
+        ({"provider": "password", "pull_credentials": {"api_key": "hidden"}}, "pull_credentials.api_key"),
+        (
+            {"provider": "password", "pull_credentials": {"api_key": "hidden-key", "other": "hidden"}},
+            "pull_credentials.other",
+        ),
+        ({"provider": "password", "pull_credentials": {"other": "hidden"}}, "pull_credentials.api_key"),
+    ):
+        answer = await put(gateway, body)
+        gateway.problem(answer, 422, field)
+        assert "hidden" not in answer.text
+    assert (await put(gateway, {"provider": "plain", "pull_credentials": {}})).status_code == 201

@@ -11,10 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from backhaul_channels.pull import Puller
 
 
 class EventKind(StrEnum):
@@ -301,6 +304,9 @@ class Adapter(ABC, Generic[S]):
     signs_url: ClassVar[bool] = True
     """Whether the signature covers the URL. Where it does not, whoever holds one signed request can post it again with
     another query, so nothing of a duplicate's query is believed."""
+
+    puller: ClassVar[Puller[Any, Any] | None] = None
+    """How the provider's API is asked for what callbacks failed to tell; None where it has no such API."""
 
     once: ClassVar[frozenset[EventKind]] = frozenset()
     """Kinds that happen to a message once, whoever tells of them how often: a second event of such a kind and of one

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, EventKind, Proof
+from backhaul_channels.pull import PullCredentials, Puller
 
 PROVIDERS_PACKAGE = "backhaul_channels.providers"
 
@@ -40,6 +41,13 @@ _PROMISES: tuple[tuple[str, Callable[[object], bool], str], ...] = (
         "signature_headers",
         _set_of(lambda one: isinstance(one, bytes) and one == one.lower()),
         "a frozenset of bytes in lower case",
+    ),
+    (
+        "puller",
+        lambda value: (
+            value is None or (isinstance(value, Puller) and issubclass(value.credentials_model, PullCredentials))
+        ),
+        "None, or a Puller with a subclass of PullCredentials",
     ),
     ("accepted", lambda value: isinstance(value, Answer), "an Answer"),
     ("proof", lambda value: isinstance(value, Proof), "a Proof"),

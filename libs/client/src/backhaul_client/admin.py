@@ -103,11 +103,19 @@ class _AdminCalls:
         *,
         provider: str | None = None,
         secrets: Sequence[str] | None = None,
+        pull_credentials: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
         verification: Literal["enforce", "observe", "off"] | None = None,
     ) -> Call[Channel]:
-        """Create a channel, or change what is given of it. ``secrets`` are all that are valid from now on."""
-        body = _given(provider=provider, secrets=secrets, settings=settings, verification=verification)
+        """Create a channel, or change what is given of it. ``secrets`` are all that are valid from now on.
+        By ``pull_credentials`` the provider's API is asked; none at all removes them."""
+        body = _given(
+            provider=provider,
+            secrets=secrets,
+            pull_credentials=pull_credentials,
+            settings=settings,
+            verification=verification,
+        )
         return Call(method="PUT", path=path(*_TENANTS, tenant_id, "channels", label), body=body, answer=of(Channel))
 
     @call

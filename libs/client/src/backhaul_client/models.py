@@ -258,6 +258,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     provider: str
     secret_count: int
+    has_pull_credentials: bool
     settings: Mapping[str, Any]
     verification: str
     updated_at: datetime

@@ -49,12 +49,17 @@ class Credential(_Value):
 
 
 class Channel(_Value):
-    """A tenant's configured source. ``secrets`` are encrypted; ``settings`` fit the provider's own model."""
+    """A tenant's configured source. ``settings`` fit the provider's own model.
+
+    ``secrets``, which verify callbacks, are encrypted one by one. ``pull_credentials``, by which the provider's API is
+    asked, are one encrypted JSON object, or empty.
+    """
 
     label: str
     key: str
     provider: str
     secrets: tuple[str, ...] = ()
+    pull_credentials: str = ""
     settings: Mapping[str, Any] = {}
     verification: VerificationMode = "enforce"
     updated_at: datetime

@@ -30,6 +30,8 @@ class ChannelRequest:
     """By its name, in any case. A new channel's provider is found by its label where this is None."""
     secrets: Sequence[str] | None = None
     """In plain text; all that are valid from now on."""
+    pull_credentials: Mapping[str, str] | None = None
+    """In plain text, by the provider's own model; none at all removes them."""
     settings: Mapping[str, Any] | None = None
     verification: VerificationMode | None = None
 
@@ -123,6 +125,8 @@ def merged(
         _check_secrets(adapter, request.secrets, settings)
         # A blank secret proves nothing. Without it, the number of secrets that is shown is the number that can prove.
         changes["secrets"] = tuple(encrypt(secret) for secret in request.secrets if secret.strip())
+    if request.pull_credentials is not None:
+        changes["pull_credentials"] = _pull_credentials(adapter, request.pull_credentials, encrypt)
     if request.verification is not None:
         changes["verification"] = request.verification
     elif before is not None:
@@ -159,6 +163,27 @@ def _validated(adapter: Adapter[Any], settings: Mapping[str, Any], *, stored: bo
             violations=[
                 field_error(("settings", *error["loc"]), error["type"], error["msg"]) for error in exc.errors()
             ],
+        ) from exc
+
+
+def _pull_credentials(adapter: Adapter[Any], given: Mapping[str, str], encrypt: Callable[[str], str]) -> str:
+    """As they are stored; empty for none. INVALID_ARGUMENT names the fields and repeats no value."""
+    if not given:
+        return ""
+    if adapter.puller is None:
+        message = f"Nothing is ever asked of the provider {adapter.provider}, so it takes no pull_credentials."
+        violation = Violation("pull_credentials", message, "Leave them out.")
+        raise BackhaulError(Code.INVALID_ARGUMENT, "The provider has no API to ask.", violations=[violation])
+    model = adapter.puller.credentials_model
+    try:
+        return encrypt(model.model_validate(given).model_dump_json())
+    except ValidationError as exc:
+        known = ", ".join(sorted(model.model_fields))
+        errors = [field_error(("pull_credentials", *one["loc"]), one["type"], one["msg"]) for one in exc.errors()]
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The credentials do not fit the provider {adapter.provider}; it wants: {known}.",
+            violations=errors,
         ) from exc
 
 

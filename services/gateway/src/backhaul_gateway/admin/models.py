@@ -88,7 +88,7 @@ class KeyIn(_Input):
 
 class ChannelIn(_Input):
     """A channel's configuration. A field that is left out, or null, stays as it is; any other is replaced as a whole.
-    When the provider changes, the present secrets and settings go."""
+    When the provider changes, the present secrets, credentials and settings go."""
 
     provider: str | None = Field(
         None, max_length=64, description="Left out, the present one stays; that of a new channel is found by its label."
@@ -97,6 +97,12 @@ class ChannelIn(_Input):
         None,
         max_length=8,
         description="All that are valid now. Left out, the present ones stay; an empty list removes them.",
+    )
+    pull_credentials: dict[str, SecretStr] | None = Field(
+        None,
+        max_length=16,
+        description="By what the provider's API is asked, apart from the secrets that verify callbacks; for providers "
+        "that have one. Left out, the present ones stay; an empty object removes them.",
     )
     settings: dict[str, Any] | None = Field(
         None,
@@ -113,6 +119,9 @@ class ChannelIn(_Input):
             label=label,
             provider=self.provider,
             secrets=None if self.secrets is None else [secret.get_secret_value() for secret in self.secrets],
+            pull_credentials=None
+            if self.pull_credentials is None
+            else {name: value.get_secret_value() for name, value in self.pull_credentials.items()},
             settings=self.settings,
             verification=self.verification,
         )
@@ -145,12 +154,13 @@ class IssuedKeyOut(BaseModel):
 
 
 class ChannelOut(BaseModel):
-    """A channel without its secrets."""
+    """A channel without its secrets and credentials."""
 
     label: str
     key: str
     provider: str
     secret_count: int
+    has_pull_credentials: bool
     settings: dict[str, Any]
     verification: VerificationMode
     updated_at: datetime
@@ -163,6 +173,7 @@ class ChannelOut(BaseModel):
             key=channel.key,
             provider=channel.provider,
             secret_count=len(channel.secrets),
+            has_pull_credentials=bool(channel.pull_credentials),
             settings=dict(channel.settings),
             verification=channel.verification,
             updated_at=channel.updated_at,
