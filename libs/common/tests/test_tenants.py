@@ -473,11 +473,18 @@ async def test_without_need_no_secret_leaves_the_database(collection: mongo.Coll
         credentials=(Credential(id="0" * 12, kind="api", digest="hunter2", created_at=NOW),),
         channels={
             "twilio": Channel(
-                label="t", key="twilio", provider="twilio", secrets=("hunter2",), settings={"n": 1}, updated_at=NOW
+                label="t",
+                key="twilio",
+                provider="twilio",
+                secrets=("hunter2",),
+                pull_credentials="hunter2",
+                settings={"n": 1},
+                updated_at=NOW,
             )
         },
     )
     await store(collection, full)
+    await collection.update_one({"_id": "acme"}, {"$set": {"channels.twilio.of_a_newer_version": "hunter2"}})
     # Whatever a document is like that is no tenant, the others are read.
     odd: list[dict[str, Any]] = [{}, {"channels": 7}, {"channels": {"x": "y"}}, {"channels": None}]
     await collection.insert_many([{"_id": name, **document} for name, document in zip("abcd", odd, strict=True)])
@@ -493,4 +500,6 @@ async def test_without_need_no_secret_leaves_the_database(collection: mongo.Coll
     whole = TenantDirectory(TenantDocuments(collection, secrets=True))
     with capture_logs():
         await whole.refresh()
-    assert whole.tenants["acme"] == full
+    channel = whole.tenants["acme"].channels["twilio"]
+    assert (channel.secrets, channel.pull_credentials) == (("hunter2",), "hunter2")
+    assert whole.tenants["acme"].credentials == full.credentials

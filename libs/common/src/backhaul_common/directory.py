@@ -22,7 +22,7 @@ from backhaul_common.lifecycle import keep_running, until_done
 from backhaul_common.logs import get_logger
 from backhaul_common.mongo import Collection, operation
 from backhaul_common.names import TENANT_CHANGED_SUBJECT
-from backhaul_common.tenants import Listener, Tenant
+from backhaul_common.tenants import Channel, Listener, Tenant
 
 _HEADS, _DOCUMENTS = 500, 100
 """Tenants that are looked at, and that are read, in one go: the event loop has a few milliseconds of work with them."""
@@ -32,6 +32,9 @@ def _where_object(value: str, then: dict[str, Any]) -> dict[str, Any]:
     # A document that is no tenant must not fail the reading of the others.
     return {"$cond": [{"$eq": [{"$type": value}, "object"]}, then, value]}
 
+
+_PUBLIC = [name for name in Channel.model_fields if name not in ("secrets", "pull_credentials")]
+"""Named one by one, so that what a newer version adds to a channel stays behind as well: it may be a secret."""
 
 _WITHOUT_SECRETS: dict[str, Any] = {
     **{name: 1 for name in Tenant.model_fields if name not in ("id", "credentials")},
@@ -43,7 +46,7 @@ _WITHOUT_SECRETS: dict[str, Any] = {
                     "input": {"$objectToArray": "$channels"},
                     "in": {
                         "k": "$$this.k",
-                        "v": _where_object("$$this.v", {"$mergeObjects": ["$$this.v", {"secrets": []}]}),
+                        "v": _where_object("$$this.v", {name: f"$$this.v.{name}" for name in _PUBLIC}),
                     },
                 }
             }
