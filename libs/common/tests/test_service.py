@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from backhaul_common import logs
-from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, TENANT_CHANGED_SUBJECT
+from backhaul_common.names import STREAMS, TENANT_CHANGED_SUBJECT
 from backhaul_common.service import Service
 from backhaul_common.settings import CommonSettings
 from backhaul_local.mongod import MongoServer
@@ -59,12 +59,12 @@ async def test_it_has_what_a_service_needs_and_closes_it_in_order(settings: Comm
         service.run("first", work("first"))
         service.run("last", work("last"), after=service.prepared)
         port = choose_ports(1)[0]
-        await service.serve(f"127.0.0.1:{port}", [], lambda _: None)
+        await service.serve(f"127.0.0.1:{port}", {})
         running = asyncio.create_task(service.until(stop))
         assert [await rounds.get(), await rounds.get()] == ["first", "last"]
         await ready(service)
         names = {info.config.name for info in await service.js.streams_info()}
-        assert names == {CALLBACKS_STREAM, EVENTS_STREAM}
+        assert names == set(STREAMS)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             async with asyncio.timeout(10):
@@ -160,7 +160,7 @@ async def test_what_fails_while_it_is_built_leaves_nothing_behind(settings: Comm
     async def build() -> None:
         async with service:
             service.run("never", lambda: asyncio.sleep(3600))
-            await service.serve("127.0.0.1:0", [], lambda _: None)
+            await service.serve("127.0.0.1:0", {})
             raise RuntimeError("a mistake")
 
     with pytest.raises(RuntimeError):

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from backhaul_common.documents import Document
-from backhaul_common.errors import BackhaulError, unavailable
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.lifecycle import keep_running, until_done
 from backhaul_common.logs import get_logger
 from backhaul_common.mongo import Collection, operation
@@ -132,6 +132,13 @@ class TenantDirectory:
     def get(self, tenant_id: str) -> Tenant | None:
         """The tenant, or None."""
         return self._tenants.get(tenant_id)
+
+    async def require(self, tenant_id: str) -> Tenant:
+        """The tenant, read at once if this copy has not heard of it. NOT_FOUND; UNAVAILABLE."""
+        tenant = self.get(tenant_id) or await self.reload(tenant_id)
+        if tenant is None:
+            raise BackhaulError(Code.NOT_FOUND, "There is no such tenant.", field="tenant_id", fix="Check the id.")
+        return tenant
 
     @property
     def reads_begun(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias, TypeVar
 
@@ -98,6 +98,13 @@ def database(client: Client, name: str) -> Database:
         read_concern=ReadConcern("majority"),
         read_preference=pymongo.ReadPreference.PRIMARY,
     )
+
+
+async def make_indexes(database: Database, indexes: Mapping[str, Sequence[pymongo.IndexModel]]) -> None:
+    """Make collections with their ``indexes``, by collection, where they are missing. UNAVAILABLE."""
+    async with operation(PATIENT_S):
+        for name, models in indexes.items():
+            await database[name].create_indexes(models)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -15,6 +15,8 @@ from nats.js import JetStreamContext
 from backhaul_common import jetstream, lifecycle, logs, mongo, rpc
 from backhaul_common.bus import Bus, Hook
 from backhaul_common.directory import TenantDirectory, TenantDocuments
+from backhaul_common.feed import PositionReader, ReaderConfig
+from backhaul_common.following import Follower, Progress
 from backhaul_common.jetstream import Connection
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import Metrics
@@ -163,22 +165,37 @@ class Service:
         """The channel to another service, one for each ``target`` (host:port): see ``rpc.Channels``."""
         return self._channels.to(target)
 
+    def follow(self, stream: str, progress: Progress) -> None:
+        """Have ``progress`` made of all that lies in ``stream``, in order and by position."""
+        reader = PositionReader(self.nats, self.js, ReaderConfig(stream, self.name))
+        self.on_connected("reader", reader.reconnected)
+        self.readiness.add("reader", reader.check)
+        self.run("reader", reader.run, after=self.prepared)
+        self.run("follower", Follower(reader, progress).run, after=self.prepared)
+
     async def serve(
         self,
         listen: str,
-        services: Sequence[str],
-        register: Callable[[grpc.aio.Server], None],
+        services: Mapping[str, Callable[[grpc.aio.Server], None]],
         *,
         without_tenant: Collection[str] = (),
     ) -> rpc.Server:
-        """Serve gRPC at once, on ``listen`` (host:port): see ``rpc.serve``."""
+        """Serve gRPC at once, on ``listen`` (host:port); see ``rpc.serve``.
+
+        ``services`` leads from the full name of each service to what adds it to the server.
+        """
+
+        def register(server: grpc.aio.Server) -> None:
+            for add in services.values():
+                add(server)
+
         return await rpc.serve(
             self._edges,
             self._settings,
             self.tracing,
             self.readiness,
             listen=listen,
-            services=services,
+            services=list(services),
             register=register,
             without_tenant=without_tenant,
         )

@@ -35,6 +35,8 @@ from backhaul_gateway.ingest.callbackstream import CallbackStream
 from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.ingest.watch import LogWatch, Reachable
+from backhaul_gateway.reads.callers import Callers
+from backhaul_gateway.reads.normalizer import NormalizerRoutes
 from backhaul_gateway.reads.objectstore import BucketCheck
 from backhaul_gateway.reads.routes import tenant_router
 from backhaul_gateway.reads.status import ChannelStatus
@@ -139,13 +141,13 @@ def build(
         max_held_bytes=settings.gateway_max_held_bytes,
         max_bodies=connections.most,
     )
+    callers = Callers(credentials, strangers, states, admission)
     reads = tenant_router(
-        credentials=credentials,
+        callers,
+        [NormalizerRoutes(callers, admission, normalizer)],
         strangers=strangers,
         states=states,
-        admission=admission,
         status=ChannelStatus(streams=broker, check_store=ping, object_storage=BucketCheck(settings), states=states),
-        normalizer=normalizer,
         version=version,
     )
     admin = admin_router(TenantRegistry(updates, broker, data), ChannelRegistry(updates, providers, box))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
 
 from backhaul_channels import load_adapters
 from backhaul_common import tenantdata
@@ -15,8 +14,9 @@ from backhaul_common.names import NORMALIZER_OUTBOX
 from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
 from backhaul_common.tenantdata import MongoTenantData, TenantDataServicer
-from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
-from backhaul_proto.tenantdata.v1 import tenantdata_pb2_grpc
+from backhaul_proto.normalizer.v1 import normalizer_pb2
+from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import add_NormalizerServiceServicer_to_server
+from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import add_TenantDataServiceServicer_to_server
 
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
@@ -67,11 +67,9 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher))
         servicer = NormalizerServicer(use_cases, reads)
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
-        register = partial(_register, servicer, TenantDataServicer(data))
-        await service.serve(settings.normalizer_grpc_listen, [SERVICE, tenantdata.SERVICE], register)
+        add, add_data = add_NormalizerServiceServicer_to_server, add_TenantDataServiceServicer_to_server
+        await service.serve(
+            settings.normalizer_grpc_listen,
+            {SERVICE: partial(add, servicer), tenantdata.SERVICE: partial(add_data, TenantDataServicer(data))},
+        )
         await service.until(stop)
-
-
-def _register(normalizer: NormalizerServicer, data: TenantDataServicer, server: Any) -> None:
-    normalizer_pb2_grpc.add_NormalizerServiceServicer_to_server(normalizer, server)
-    tenantdata_pb2_grpc.add_TenantDataServiceServicer_to_server(data, server)

@@ -30,6 +30,14 @@ class Tenants(Protocol):
         ...
 
 
+class KnownTenants(Protocol):
+    """Who may be asked about."""
+
+    async def require(self, tenant_id: str) -> Tenant:
+        """The tenant, read now if it was not heard of. NOT_FOUND; UNAVAILABLE."""
+        ...
+
+
 class EventStore(Protocol):
     """Where events, message states, counts and dead letters are kept."""
 

@@ -10,7 +10,7 @@ from backhaul_common.tracing import current_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
-from backhaul_normalizer.ports import CallbackPublisher, DeadLetters, Tenants
+from backhaul_normalizer.ports import CallbackPublisher, DeadLetters, KnownTenants
 
 
 def no_dead_letter() -> BackhaulError:
@@ -25,7 +25,7 @@ class NormalizerUseCases:
 
     def __init__(
         self,
-        directory: Tenants,
+        directory: KnownTenants,
         dead_letters: DeadLetters,
         callbacks: CallbackPublisher,
     ) -> None:
@@ -35,11 +35,8 @@ class NormalizerUseCases:
         self._log = get_logger(component="use_cases")
 
     async def tenant(self, tenant_id: str) -> Tenant:
-        """The tenant, read at once if this copy has not heard of it. NOT_FOUND; UNAVAILABLE."""
-        tenant = self._directory.get(tenant_id) or await self._directory.reload(tenant_id)
-        if tenant is None:
-            raise BackhaulError(Code.NOT_FOUND, "There is no such tenant.", field="tenant_id", fix="Check the id.")
-        return tenant
+        """See ``TenantDirectory.require``."""
+        return await self._directory.require(tenant_id)
 
     async def replay(self, tenant_id: str, dead_letter_id: str) -> Document:
         """Send a dead letter through once more, and close it; it opens again if it is refused again.

@@ -96,9 +96,7 @@ class MongoEventStore:
 
     async def prepare(self) -> None:
         """Create collections and indexes where they are missing. UNAVAILABLE when MongoDB is away."""
-        async with mongo.operation(mongo.PATIENT_S):
-            for name, indexes in INDEXES.items():
-                await self._database[name].create_indexes(indexes)
+        await mongo.make_indexes(self._database, INDEXES)
 
     async def ping(self) -> None:
         """Returns when the primary answers; UNAVAILABLE otherwise."""
