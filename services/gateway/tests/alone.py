@@ -22,6 +22,9 @@ from cryptography.fernet import Fernet
 
 ADMIN_TOKEN = "admin-token-0123456789"
 
+START_S = 60
+"""A gateway answers within a second or two; a machine that does much else takes a multiple of that."""
+
 _PROGRAM = """
 import resource, runpy, sys
 limit = int(sys.argv[1])
@@ -135,7 +138,7 @@ async def started(folder: Path, descriptors: int = 0, **settings: object) -> Asy
         )
     process = Process(port, child.pid, log)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(START_S):
             while True:
                 try:
                     assert (await process.get("/healthz")).status_code == 200
