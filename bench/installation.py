@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import httpx
-import nats
 from backhaul_client import AsyncAdminClient, LimitsIn
 from backhaul_common.ids import new_registration
 from backhaul_common.names import (
@@ -30,6 +29,7 @@ from backhaul_common.names import (
 from backhaul_common.secrets import new_credential
 from backhaul_local.service import Service, ServiceSpec, default_services
 from backhaul_local.stack import Stack, StackConfig
+from backhaul_testing import broker
 from empty_route import BARE, PLAIN
 from generators import LoadError
 from meter import Meter, Reading
@@ -292,7 +292,7 @@ async def installation(folder: Path, say: Callable[[str], None]) -> AsyncIterato
     async with Stack(config) as stack:
         mongo: AsyncMongoClient[Document] = AsyncMongoClient(stack.mongo_uri)
         async with mongo:
-            client = await nats.connect(stack.nats_url, name="bench")
+            client = await broker.connect(stack.nats_url, name="bench")
             try:
                 yield Installation(stack, folder, mongo, client, say)
             finally:

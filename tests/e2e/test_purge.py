@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import nats
 import pytest
 from backhaul_common.names import notices_subject, streams_of
 from backhaul_local.stack import Stack
+from backhaul_testing import broker
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -30,7 +30,7 @@ async def _stored(stack: Stack, tenant: Tenant) -> dict[str, int]:
         for name in await database.list_collection_names():
             own = {"_id": tenant.id} if name == "tenants" else {"registration": {"$regex": f"^{tenant.id}[.]"}}
             found[name] = await database[name].count_documents(own)
-    connection = await nats.connect(stack.nats_url)
+    connection = await broker.connect(stack.nats_url)
     try:
         for stream, subjects in streams_of(tenant.queue_path).items():
             info = await connection.jetstream().stream_info(stream, subjects_filter=subjects)
@@ -80,7 +80,7 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     async def everything_is_there() -> bool:
         return (await _stored(installation, tenant)).keys() == kinds
 
-    connection = await nats.connect(installation.nats_url)
+    connection = await broker.connect(installation.nats_url)
     for one in (tenant, neighbour):
         await connection.jetstream().publish(notices_subject(one.queue_path, "test.told"), b"")
     await connection.close()

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nats
 from backhaul_proto.event.v1.event_pb2 import EventBatch
+from backhaul_testing import broker
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -45,7 +45,7 @@ async def _line(log: Path, event: str, trace_id: str) -> Json:
 
 async def _published(stack: Stack) -> list[tuple[str, EventBatch]]:
     """Every message of EVENTS: its traceparent and what it holds."""
-    connection = await nats.connect(stack.nats_url)
+    connection = await broker.connect(stack.nats_url)
     try:
         js = connection.jetstream()
         last = (await js.stream_info("EVENTS")).state.last_seq

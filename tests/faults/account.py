@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-import nats
 from backhaul_client.models import Event
 from backhaul_local.stack import Stack
-from backhaul_testing import streams
+from backhaul_testing import broker, streams
 from simulators.load import Key, Load
 from simulators.people import CREDENTIAL, Tenant
 
@@ -48,7 +47,7 @@ class Figures:
 
 async def drained(stack: Stack, *, within_s: float = 60.0) -> None:
     """Return when every stored callback has been processed and acknowledged."""
-    connection = await nats.connect(stack.nats_url)
+    connection = await broker.connect(stack.nats_url)
     try:
         await streams.drained(connection, "CALLBACKS", "normalizer", within_s=within_s)
     finally:
@@ -81,7 +80,7 @@ async def settle(stack: Stack, load: Load, *tenants: Tenant) -> Figures:
 async def published_events(stack: Stack) -> dict[str, Counter[str]]:
     """How often each event id is on EVENTS, by tenant."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    connection = await nats.connect(stack.nats_url)
+    connection = await broker.connect(stack.nats_url)
     try:
         for event in await streams.published(connection):
             found[event.tenant_id][event.id] += 1

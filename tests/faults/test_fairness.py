@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import nats
 import pytest
 from backhaul_common.ids import new_callback_id
 from backhaul_common.names import callbacks_subject, events_of
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
+from backhaul_testing import broker
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 from nats.aio.client import Client
@@ -55,7 +55,7 @@ async def _fill(client: Client, tenant: Tenant) -> None:
 async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own_stack: Callable[..., Any]) -> None:
     async with own_stack() as stack, Town(stack.gateway_url, stack.admin_token) as town:
         flooded, quick = await town.platform.register(), await town.platform.register()
-        client = await nats.connect(stack.nats_url)
+        client = await broker.connect(stack.nats_url)
         try:
             js = client.jetstream()
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import nats
 import pytest
+from backhaul_testing import broker
 from backhaul_testing.posts import send
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -47,7 +47,7 @@ async def _something_is_readable(tenant: Tenant) -> None:
 
 
 async def _consumer(stack: Stack) -> ConsumerInfo:
-    connection = await nats.connect(stack.nats_url)
+    connection = await broker.connect(stack.nats_url)
     try:
         info: ConsumerInfo = await connection.jetstream().consumer_info("CALLBACKS", "normalizer")
         return info

@@ -12,12 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import nats
+import nats.js.errors
 import pytest
 from backhaul_local.mongod import MongoServer
 from backhaul_local.service import default_services, service_spec
 from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import EventBatch
+from backhaul_testing import broker
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 from faults.account import drained
@@ -62,7 +63,7 @@ class Scene:
 
     async def in_streams(self, tenant: Tenant) -> dict[str, set[str]]:
         """Whose registrations are under the tenant's queue path, by stream."""
-        connection = await nats.connect(self.stack.nats_url)
+        connection = await broker.connect(self.stack.nats_url)
         try:
             js = connection.jetstream()
             found: dict[str, set[str]] = {}
@@ -90,7 +91,7 @@ class Scene:
             await connection.close()
 
     async def unacknowledged(self) -> int:
-        connection = await nats.connect(self.stack.nats_url)
+        connection = await broker.connect(self.stack.nats_url)
         try:
             info = await connection.jetstream().consumer_info("CALLBACKS", "normalizer")
             return (info.num_ack_pending or 0) if not info.num_pending else 0

@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import httpx
-import nats
 import nats.errors
 import psutil
 import pytest
@@ -19,6 +18,7 @@ from backhaul_local.stack import Stack, without_credentials
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_VERIFIED, Callback, CallbackBatch
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import PurgeTenantRequest
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
+from backhaul_testing import broker
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -93,13 +93,13 @@ async def _nats_takes_no_forged_callback(stack: Stack) -> None:
         with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
             await _store(url, forged)
     await _store(stack.nats_url, forged)  # With it, it would have been stored.
-    client = await nats.connect(stack.nats_url)
+    client = await broker.connect(stack.nats_url)
     assert (await client.jetstream().stream_info("CALLBACKS")).state.last_seq == 1
     await client.close()
 
 
 async def _store(url: str, batch: CallbackBatch) -> None:
-    client = await nats.connect(url, allow_reconnect=False)
+    client = await broker.connect(url, allow_reconnect=False)
     try:
         await client.jetstream().publish("callbacks.acme.twilio", batch.SerializeToString())
     finally:

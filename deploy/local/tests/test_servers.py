@@ -11,13 +11,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from backhaul_local.errors import LocalStackError, PortInUseError, StartError
 from backhaul_local.mongod import MongoConfig, MongoServer
 from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
 from backhaul_local.ports import is_free
+from backhaul_testing import broker
 from minio import Minio
 from nats.js.api import StreamConfig
 from pymongo import MongoClient
@@ -91,7 +91,7 @@ async def test_jetstream_keeps_what_it_acknowledged(data_dir: Path, sync_always:
     await server.start()
     try:
         uri = server.uri
-        client = await nats.connect(uri, connect_timeout=20)
+        client = await broker.connect(uri)
         await client.jetstream().add_stream(StreamConfig(name="KEPT", subjects=["kept.>"]))
         # Near the limit, so that the size that was asked for is in effect too.
         await client.jetstream().publish("kept.a", b"x" * 7_900_000)
@@ -99,7 +99,7 @@ async def test_jetstream_keeps_what_it_acknowledged(data_dir: Path, sync_always:
         await server.kill()
         await server.restart()
         assert server.uri == uri
-        client = await nats.connect(uri, connect_timeout=20)
+        client = await broker.connect(uri)
         assert (await client.jetstream().stream_info("KEPT")).state.messages == 1
         await client.close()
         assert await server.stop()

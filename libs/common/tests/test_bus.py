@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-import nats
 import pytest
 from backhaul_common.bus import LAST_WORDS_S, Bus
 from backhaul_common.jetstream import connection
 from backhaul_common.lifecycle import cancel
 from backhaul_common.settings import CommonSettings
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from backhaul_testing.proxy import SilentProxy
 from nats.aio.msg import Msg
 from nats.errors import FlushTimeoutError
@@ -97,7 +97,7 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(fresh_nats: Nats
 
 
 async def test_what_was_published_arrives_although_it_is_closed_at_once(fresh_nats: NatsServer) -> None:
-    listener = await nats.connect(fresh_nats.uri)
+    listener = await broker.connect(fresh_nats.uri)
     subscription = await listener.subscribe("news")
     await listener.flush()
     bus = Bus(CommonSettings(nats_url=fresh_nats.uri), "test")

@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import nats
 import pytest
 from backhaul_common.feed import Durable, FairFeed, FeedConfig, PullLimits, StreamMessage
 from backhaul_common.feed.formats import Place, place_of, stream_seq_of
 from backhaul_common.feed.parking import Parking
 from backhaul_common.lifecycle import cancel
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo, StreamConfig
@@ -79,7 +79,7 @@ def feeding(fresh_nats: NatsServer) -> Any:
     @asynccontextmanager
     async def run(config: FeedConfig = CONFIG, **values: Any) -> AsyncIterator[Feeding]:
         async with AsyncExitStack() as stack:
-            own, feeds = [await nats.connect(fresh_nats.uri) for _ in range(2)]
+            own, feeds = [await broker.connect(fresh_nats.uri) for _ in range(2)]
             for connection in (own, feeds):
                 stack.push_async_callback(connection.close)
             await make_stream(own)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import nats
+import nats.errors
 import pytest
 from backhaul_common import following
 from backhaul_common.disposition import MAX_TRIES
@@ -17,6 +17,7 @@ from backhaul_common.feed import PositionReader, PullLimits, ReaderConfig, Strea
 from backhaul_common.following import Follower
 from backhaul_common.lifecycle import cancel, keep_running
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from structlog.testing import capture_logs
@@ -85,8 +86,8 @@ def following_of(fresh_nats: NatsServer) -> Any:
                 assert reader is not None
                 await reader.reconnected()
 
-            own = await nats.connect(fresh_nats.uri)
-            follows = await nats.connect(fresh_nats.uri, reconnected_cb=reconnected, reconnect_time_wait=0.05)
+            own = await broker.connect(fresh_nats.uri)
+            follows = await broker.connect(fresh_nats.uri, reconnected_cb=reconnected, reconnect_time_wait=0.05)
             for connection in (own, follows):
                 stack.push_async_callback(connection.close)
             await own.jetstream().add_stream(StreamConfig(name=STREAM, subjects=["parcels.>"]))
@@ -188,7 +189,7 @@ async def test_only_what_is_filtered_is_read_and_nothing_stays_at_the_broker(
         assert (ledger.applied, ledger.at) == ([1, 3], 4)
         assert len(await it.own.jetstream().consumers_info(STREAM)) == 1
     # A reader that is stopped takes its consumer along.
-    client = await nats.connect(fresh_nats.uri)
+    client = await broker.connect(fresh_nats.uri)
     try:
         assert await client.jetstream().consumers_info(STREAM) == []
     finally:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-import nats
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.jetstream.streams import DUPLICATE_WINDOW_S
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM
 from backhaul_common.settings import CommonSettings
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import OutboundBufferLimitError
@@ -144,7 +144,7 @@ async def test_with_a_buffer_what_was_published_while_away_arrives(fresh_nats: N
 
 
 async def test_streams_are_made_once_and_changed_when_they_differ(fresh_nats: NatsServer) -> None:
-    client = await nats.connect(fresh_nats.uri)
+    client = await broker.connect(fresh_nats.uri)
     js = client.jetstream()
     first = settings_of(fresh_nats, stream_max_age_s=3600.5)
     # Several services start at the same time.
@@ -178,7 +178,7 @@ async def test_streams_are_made_once_and_changed_when_they_differ(fresh_nats: Na
 
 
 async def test_a_stream_that_would_drop_is_put_right_and_the_operators_settings_stay(fresh_nats: NatsServer) -> None:
-    client = await nats.connect(fresh_nats.uri)
+    client = await broker.connect(fresh_nats.uri)
     js = client.jetstream()
     await js.add_stream(
         StreamConfig(
@@ -194,7 +194,7 @@ async def test_a_stream_that_would_drop_is_put_right_and_the_operators_settings_
 
 
 async def test_a_full_stream_refuses_what_is_new_and_keeps_what_is_stored(fresh_nats: NatsServer) -> None:
-    client = await nats.connect(fresh_nats.uri)
+    client = await broker.connect(fresh_nats.uri)
     js = client.jetstream()
     await jetstream.ensure_streams(js, settings_of(fresh_nats, stream_max_bytes=4096))
     stored = 0

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 
-import nats
 import pytest
 from backhaul_common import mongo, outbox
 from backhaul_common.errors import BackhaulError, Code
@@ -19,6 +18,7 @@ from backhaul_common.settings import CommonSettings
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.notice.v1.notice_pb2 import Notice
+from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
@@ -81,7 +81,7 @@ def told(occasion: str, *, at_us: int = 0, path: str = "acme", registration: str
 
 @pytest.fixture
 async def site(mongo_server: MongoServer, mongo_database: str, fresh_nats: NatsServer) -> AsyncIterator[Site]:
-    client = await nats.connect(fresh_nats.uri)
+    client = await broker.connect(fresh_nats.uri)
     await ensure_streams(client.jetstream(), CommonSettings(nats_url=fresh_nats.uri))
     mongo_client = mongo.connect(mongo_server.uri)
     database = mongo.database(mongo_client, mongo_database)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import nats
+import nats.errors
+import nats.js.errors
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.jetstream import MessageRefusedError, NotStoredError, Publisher, headers_of
 from backhaul_common.jetstream.publishing import RETRY_S
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
@@ -21,7 +23,7 @@ from nats.js.errors import NotFoundError
 
 @pytest.fixture
 async def client(fresh_nats: NatsServer) -> AsyncIterator[Client]:
-    client = await nats.connect(fresh_nats.uri)
+    client = await broker.connect(fresh_nats.uri)
     yield client
     await client.close()
 

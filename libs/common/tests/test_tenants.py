@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import nats
 import pytest
 from backhaul_common import mongo
 from backhaul_common.directory import TenantDirectory, TenantDocuments, TenantHead
@@ -17,6 +16,7 @@ from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.tenants import Channel, Credential, Tenant
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from pymongo.errors import OperationFailure
 from structlog.testing import capture_logs
 
@@ -280,7 +280,7 @@ async def test_what_is_remembered_of_the_dead_is_forgotten(collection: mongo.Col
 
 
 async def test_a_change_message_refreshes_at_once(collection: mongo.Collection, fresh_nats: NatsServer) -> None:
-    connection = await nats.connect(fresh_nats.uri)
+    connection = await broker.connect(fresh_nats.uri)
     directory = TenantDirectory(TenantDocuments(collection), refresh_s=3600)
     await store(collection, tenant("early"))
     await directory.follow(connection)

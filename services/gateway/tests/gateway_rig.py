@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
-import nats
 import uvicorn
 from backhaul_client import AsyncAdminClient, LimitsIn
 from backhaul_client.models import NewTenant
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from backhaul_testing import broker
 from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.wire import read_answer
 from nats.js.errors import NotFoundError
@@ -135,7 +135,7 @@ class Running:
 
     async def stored(self) -> list[list[Callback]]:
         """The stream's messages, each with its callbacks."""
-        client = await nats.connect(self.settings.nats_url.split(","))
+        client = await broker.connect(self.settings.nats_url.split(","))
         try:
             js = client.jetstream()
             state = (await js.stream_info("CALLBACKS")).state

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-import nats
 import nats.errors
 from backhaul_common.names import CALLBACKS_STREAM, CALLBACKS_SUBJECTS, NORMALIZER_CONSUMER
 from backhaul_gateway.ingest.callbackstream import CallbackStream
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 
 async def test_what_was_deleted_before_it_was_acknowledged_keeps_nothing_else_for_ever(fresh_nats: NatsServer) -> None:
-    client = await nats.connect(fresh_nats.uri)
+    client = await broker.connect(fresh_nats.uri)
     try:
         js = client.jetstream()
         await js.add_stream(StreamConfig(name=CALLBACKS_STREAM, subjects=[CALLBACKS_SUBJECTS]))

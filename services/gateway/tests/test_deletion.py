@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import nats
 import pytest
 from backhaul_client import LimitsIn
 from backhaul_common import mongo
@@ -19,6 +18,7 @@ from backhaul_gateway.admin.tenantdata import ServicesData
 from backhaul_gateway.admin.updates import utc_now
 from backhaul_gateway.broker import Broker
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from gateway_rig import GatewayFactory, Running
 
 TENANTS = "/admin/v1/tenants"
@@ -132,7 +132,7 @@ async def test_a_purge_takes_the_streams_up_to_where_they_were_and_no_further(
     assert (await delete(gateway, purge="true")).status_code == 202
     await asked.wait()
     # Something that a copy of the gateway had under way, under the same queue path.
-    client = await nats.connect(gateway.settings.nats_url)
+    client = await broker.connect(gateway.settings.nats_url)
     try:
         js = client.jetstream()
         await js.publish("callbacks.acme.twilio", b"late")

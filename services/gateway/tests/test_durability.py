@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import nats
 from backhaul_gateway.ingest.publisher import MAX_CALLBACKS, MAX_MESSAGE_BYTES
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from gateway_rig import GatewayFactory, Running
 from structlog.testing import capture_logs
 
@@ -119,7 +119,7 @@ async def test_a_full_callback_log_is_one_line_however_many_callbacks_are_refuse
                 )
                 return answer.status_code
 
-            client = await nats.connect(fresh_nats.uri)
+            client = await broker.connect(fresh_nats.uri)
             for _ in range(2):  # Others fill it, and not this tenant its share.
                 await client.jetstream().publish("callbacks.somebody-else.twilio", b"x" * 400_000)
             answers = [await post() for _ in range(40)]

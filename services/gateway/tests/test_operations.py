@@ -6,12 +6,12 @@ import asyncio
 import json
 from typing import Any
 
-import nats
 import pytest
 from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
+from backhaul_testing import broker
 from gateway_rig import GatewayFactory, Running
 from structlog.testing import capture_logs
 
@@ -104,7 +104,7 @@ async def test_what_failed_verification_is_not_inherited_with_a_tenants_id(gatew
         assert answer.json()["parts"]["verification"]["refused"] == expected
         # As a tenant ends, but for the normalizer, which is not here to be asked for its data.
         gateway.tenants.delete_one({"_id": "acme"})
-        client = await nats.connect(gateway.settings.nats_url)
+        client = await broker.connect(gateway.settings.nats_url)
         await client.publish(TENANT_CHANGED_SUBJECT, b"acme")
         await client.flush()
         await client.close()
@@ -142,7 +142,7 @@ async def test_a_full_callback_log_is_told_of(gateway_factory: GatewayFactory, f
 
         assert await queue() == {"state": "OK", "detail": None}
         assert await post() == 200
-        client = await nats.connect(fresh_nats.uri)
+        client = await broker.connect(fresh_nats.uri)
         js = client.jetstream()
         for _ in range(2):
             await js.publish("callbacks.somebody-else.twilio", b"x" * 500_000)

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import nats
+import nats.js.errors
 from backhaul_client.models import NewTenant
 from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
 from gateway_rig import GatewayFactory, Running
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
@@ -21,7 +22,7 @@ SIZE = 8 << 20
 
 @asynccontextmanager
 async def stream(url: str) -> AsyncIterator[JetStreamContext]:
-    client = await nats.connect(url)
+    client = await broker.connect(url)
     try:
         yield client.jetstream()
     finally:
@@ -132,7 +133,7 @@ async def test_many_small_messages_are_counted_with_what_each_costs(
 
 async def looks(url: str, count: int = 2) -> None:
     """Return when the gateway has begun to look at the stream ``count`` times more, and once again."""
-    client = await nats.connect(url)
+    client = await broker.connect(url)
     asked = await client.subscribe(f"$JS.API.STREAM.INFO.{CALLBACKS_STREAM}")
     try:
         while count >= 0:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import nats
 import pytest
 from backhaul_common import jetstream, mongo
 from backhaul_common.lifecycle import cancel
@@ -21,6 +20,7 @@ from backhaul_normalizer import app
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
+from backhaul_testing import broker
 
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,7 +47,7 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
             settings = NormalizerSettings(**values)
             client = mongo.connect(mongo_server.uri)
             stack.callback(client.close)
-            connection = await nats.connect(fresh_nats.uri)
+            connection = await broker.connect(fresh_nats.uri)
             stack.push_async_callback(connection.close)
             await jetstream.ensure_streams(connection.jetstream(), settings)
             # Tests write tenants before a normalizer has seen the database.

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import nats
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.lifecycle import cancel
@@ -19,7 +18,7 @@ from backhaul_local.nats_server import NatsServer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.unowned import DELIVERIES, Unowned
-from backhaul_testing import make
+from backhaul_testing import broker, make
 from nats.aio.client import Client
 from nats.js.api import ConsumerInfo
 from normalizer_rig import Rig
@@ -93,7 +92,7 @@ def feeding(fresh_nats: NatsServer) -> Any:
     async def run(**overrides: Any) -> AsyncIterator[Feeding]:
         settings = NormalizerSettings(nats_url=fresh_nats.uri, **overrides)
         async with AsyncExitStack() as stack:
-            own, feeds = [await nats.connect(fresh_nats.uri) for _ in range(2)]
+            own, feeds = [await broker.connect(fresh_nats.uri) for _ in range(2)]
             for connection in (own, feeds):
                 stack.push_async_callback(connection.close)
             await jetstream.ensure_streams(own.jetstream(), settings)
