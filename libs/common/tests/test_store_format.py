@@ -137,5 +137,5 @@ async def test_a_refusal_is_said_once_and_over_when_the_database_is(
 
 
 def test_every_collection_has_its_part_in_the_format() -> None:
-    own = {value for name, value in vars(names).items() if name.endswith("_COLLECTION")}
+    own = {value for name, value in vars(names).items() if name.endswith(("_COLLECTION", "_OUTBOX"))}
     assert own == names.STORE_COLLECTIONS | {META}

@@ -33,6 +33,10 @@ class Directory:
     def get(self, tenant_id: str) -> Tenant | None:
         return self.tenant if tenant_id == self.tenant.id else None
 
+    async def require(self, tenant_id: str) -> Tenant:
+        assert tenant_id == self.tenant.id
+        return self.tenant
+
     def listen(self, listener: Any) -> None: ...
 
 

@@ -62,6 +62,8 @@ STORE_COLLECTIONS = frozenset({
     JOINS_COLLECTION,
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
+    QUOTAS_COLLECTION,
+    NORMALIZER_OUTBOX,
 })  # fmt: skip
 """All that Backhaul keeps in its database; a database with any of them has a format number."""
 
