@@ -31,9 +31,9 @@ up: $(STAMP) ## Run real servers and every service until Ctrl-C; data is kept in
 demo: $(STAMP) ## Watch signed callbacks become message states on a stack of its own
 	@$(BIN)/python -m backhaul_local demo
 
-check: format lint ## The inner loop: formats, lints, and runs the tests without servers of what changed since main
+check: format lint ## The inner loop: formats, lints, and runs the quick tests without servers of what changed since main
 	@set -- $$($(BIN)/python tools/affected.py); [ $$# -eq 0 ] || \
-	  $(BIN)/python -m pytest -q -n logical --maxprocesses 4 -m "not servers" "$$@" || [ $$? -eq 5 ]  # 5: it has none.
+	  $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --hypothesis-profile check -m "not servers and not slow" "$$@" || [ $$? -eq 5 ]  # 5: it has none.
 
 test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
 ifeq ($(strip $(ARGS)),)

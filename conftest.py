@@ -20,13 +20,19 @@ from nats.aio.client import Client as NatsClient
 pytest_plugins = ["backhaul_local.pytest_plugin"]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Before anything is collected."""
     # Everything that tests call is on this machine, where a web proxy is no way to.
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
     # How long an example takes, or is being made, says how busy the machine is, and nothing of what is tested.
-    settings.register_profile("backhaul", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    usual = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("backhaul", usual)
+    # Of `make check`, by --hypothesis-profile: enough to find what is wrong in general.
+    settings.register_profile("check", usual, max_examples=20)
+    checking = config.getoption("--hypothesis-profile") == "check"
+    # For properties whose failures are rare among the examples.
+    settings.register_profile("thorough", usual, max_examples=20 if checking else 500)
     settings.load_profile("backhaul")
 
 

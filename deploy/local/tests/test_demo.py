@@ -18,6 +18,8 @@ from backhaul_local.pytest_plugin import StackFactory
 from backhaul_local.stack import clean_environment
 from backhaul_local.up import example
 
+pytestmark = pytest.mark.slow
+
 Demo = subprocess.Popen[str]
 
 

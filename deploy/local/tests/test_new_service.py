@@ -62,6 +62,7 @@ def test_lint_looks_at_its_types(tree: Path, tmp_path: Path) -> None:
     assert "left_over" not in shipped
 
 
+@pytest.mark.slow
 def test_lint_holds_it_to_the_house_s_import_rules(tree: Path) -> None:
     package = tree / "services/tally/src"
     lint = ("python", "tools/lint_imports.py")
@@ -74,6 +75,7 @@ def test_lint_holds_it_to_the_house_s_import_rules(tree: Path) -> None:
     assert "Services do not import the local stack BROKEN" in broken.stdout
 
 
+@pytest.mark.slow
 def test_lint_compares_what_it_declares_with_what_it_imports(tree: Path) -> None:
     project, check = tree / "services/tally/pyproject.toml", ("sh", "tools/check_dependencies.sh")
     assert run(tree, *check).returncode == 0

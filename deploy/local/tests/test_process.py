@@ -14,6 +14,8 @@ import psutil
 import pytest
 from backhaul_local.process import Child, describe_exit, tail
 
+pytestmark = pytest.mark.slow
+
 PARENT = """
 import sys, threading
 from pathlib import Path

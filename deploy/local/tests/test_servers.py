@@ -22,6 +22,8 @@ from minio import Minio
 from nats.js.api import StreamConfig
 from pymongo import MongoClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def mongod(data_dir: Path) -> AsyncIterator[MongoServer]:

@@ -20,6 +20,8 @@ from backhaul_local.settings import default_ports
 from backhaul_local.stack import clean_environment
 from backhaul_local.state import admin_header_path, admin_token_path, credentials_path, running_path
 
+pytestmark = pytest.mark.slow
+
 STAND_INS = Path(__file__).parent / "stand_ins"
 SHIM = """
 import os, runpy

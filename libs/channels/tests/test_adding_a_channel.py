@@ -52,6 +52,7 @@ def run(copy: Path, *arguments: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_the_conformance_suite_passes_over_the_pages_providers(copy: Path) -> None:
     tests = [str(path) for path in sorted(HERE.glob("test_conformance_*.py"))]
     told = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "acme or plainsms", "--no-header", *tests)

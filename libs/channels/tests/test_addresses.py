@@ -59,6 +59,7 @@ strict_numbers = st.one_of(
 ).filter(lambda text: 8 <= len(text) <= 16 and text[1] != "0")
 
 
+@pytest.mark.slow
 @settings(max_examples=3_000, deadline=None)
 @given(strict_numbers)
 @example("+4402079460958")
@@ -209,6 +210,7 @@ near_addresses = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=2_000, deadline=None)
 @given(near_addresses)
 @example("İ@İ.com")

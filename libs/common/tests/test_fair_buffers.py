@@ -205,6 +205,7 @@ class Forgetful(FairBuffers[Item]):
         super().take_back(items[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [WholeBudget, ByNumber, Forgetful])
 def test_the_property_finds_buffers_that_are_not_fair(broken: type[Buffers]) -> None:
     with pytest.raises(AssertionError):

@@ -187,6 +187,7 @@ run(main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_process_in_order(number: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _SERVICE, stdout=asyncio.subprocess.PIPE)

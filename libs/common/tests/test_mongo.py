@@ -69,6 +69,7 @@ def test_what_may_succeed_later(exc: BaseException, transient: bool) -> None:
     assert mongo.is_transient(exc) is transient
 
 
+@pytest.mark.slow
 async def test_away_is_unavailable_and_within_the_timeout(closed_port: int) -> None:
     client = mongo.connect(f"mongodb://127.0.0.1:{closed_port}/?replicaSet=rs0", timeout_ms=200)
     loop = asyncio.get_running_loop()

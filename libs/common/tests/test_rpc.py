@@ -268,6 +268,7 @@ async def _health(running: Running, service: str, wanted: int) -> None:
                 return
 
 
+@pytest.mark.slow
 async def test_health_follows_readiness(running: Running) -> None:
     there = True
 

@@ -18,6 +18,8 @@ from backhaul_common.tracing import Tracing
 from backhaul_testing.proxy import SilentProxy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = CommonSettings()
 QUICKLY = 0.1
 """How much sooner than in earnest everything happens here."""

@@ -270,6 +270,7 @@ async def test_what_names_no_tenant_is_declared(without: Sequence[str]) -> None:
 # How long it may take.
 
 
+@pytest.mark.slow
 async def test_a_quiet_stream_lives_on(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     # All limits are a hundredth of a second or so: whatever applied to a quiet stream would end it.
     monkeypatch.setattr(edge, "MAX_CALL_S", 0.01)
@@ -457,6 +458,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_killed_is_unavailable_in_the_middle_of_a_stream() -> None:
     program = _SERVER.format(folder=str(Path(__file__).parent))
     server = await asyncio.create_subprocess_exec(

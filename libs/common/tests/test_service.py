@@ -183,6 +183,7 @@ main(CommonSettings, run)
 """
 
 
+@pytest.mark.slow
 async def test_a_signal_ends_it_in_order_while_everything_is_away() -> None:
     env = {"BACKHAUL_NATS_URL": "nats://127.0.0.1:9", "BACKHAUL_MONGO_URI": "mongodb://127.0.0.1:9/"}
     process = await asyncio.create_subprocess_exec(

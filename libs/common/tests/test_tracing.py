@@ -165,6 +165,7 @@ def test_without_endpoint_nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -
     assert not Tracing.from_environment("gateway").enabled
 
 
+@pytest.mark.slow
 def test_an_absent_collector_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor kills what has not ended in time, and the stop would not be an orderly one."""
     with socket.socket() as taken:  # Bound and not listening: nobody is there.

@@ -13,6 +13,8 @@ from alone import AUTHORIZED, HEAD, started, until
 from backhaul_common.metrics import Metrics
 from backhaul_gateway.web.connections import Connections, Patience
 
+pytestmark = pytest.mark.slow
+
 
 async def test_silent_connections_take_nobodys_place(tmp_path: Path) -> None:
     """Four hundred of them against two hundred descriptors; and then a hundred that said something once."""
@@ -35,8 +37,11 @@ async def test_silent_connections_take_nobodys_place(tmp_path: Path) -> None:
 async def test_a_full_house_says_so(tmp_path: Path) -> None:
     """Every connection carries a request: the next one is told to come later, and they are served to their ends."""
     async with started(tmp_path, max_connections=16) as process:
-        busy = [await process.connect(HEAD + AUTHORIZED + b"Content-Length: 10\r\n\r\n{") for _ in range(16)]
-        await asyncio.sleep(0.2)  # so that each of them is in the middle of a request
+        expecting = HEAD + AUTHORIZED + b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"
+        busy = [await process.connect(expecting) for _ in range(16)]
+        for peer in busy:  # It is asked for its body, so it is in the middle of a request.
+            assert await asyncio.get_running_loop().sock_recv(peer.sock, 65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            await peer.send(b"{")
         late = await process.connect(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await late.rest(5)).startswith(b"HTTP/1.1 503")
         for peer in busy[:2]:

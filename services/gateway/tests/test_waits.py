@@ -10,6 +10,8 @@ import psutil
 import pytest
 from alone import AUTHORIZED, HEAD, started, until
 
+pytestmark = pytest.mark.slow
+
 SILENT = {
     "nothing": b"",
     "an empty line": b"\r\n",
@@ -83,9 +85,8 @@ async def test_answers_that_are_not_read_are_given_up(tmp_path: Path) -> None:
             # More than the two systems' buffers take.
             for _ in range(max(8, int(12e6 / size / 16))):
                 await peer.send(request * 15)
-                await asyncio.sleep(
-                    0.05
-                )  # so that the answers are not all asked for at once, which ends the connection
+                # So that the answers are not all asked for at once, which ends the connection.
+                await asyncio.sleep(0.05)
             await peer.send(ending)
         # Who reads slowly, but reads, gets everything: 17 times the document at some 200 KB/s.
         slow = await process.connect(request * 16, receive_buffer=4096)
@@ -100,11 +101,11 @@ async def test_answers_that_are_not_read_are_given_up(tmp_path: Path) -> None:
 
 async def test_a_busy_connection_is_kept(tmp_path: Path) -> None:
     """Waits are for the peer: who sends request after request is waited for anew each time."""
-    async with started(
-        tmp_path, head_timeout_s=0.4, body_timeout_s=0.4, keep_alive_s=0.4, read_timeout_s=0.4
-    ) as process:
+    async with started(tmp_path, head_timeout_s=1, body_timeout_s=1, keep_alive_s=1, read_timeout_s=1) as process:
         peer = await process.connect()
-        for _ in range(30):
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + 3  # Several times as long as any one wait.
+        while loop.time() < ends:
             await peer.send(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{")
             await asyncio.sleep(0.05)  # within the time for a body
             await peer.send(b"}")

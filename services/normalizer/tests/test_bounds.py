@@ -232,7 +232,7 @@ def test_a_single_event_is_never_too_much() -> None:
     assert books.message("M1")["event_count"] == MOST_ANEW
 
 
-@settings(max_examples=300)
+@settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=12), st.data())
 def test_counts_stay_exact_and_everything_is_published_beyond_every_bound(
     events: list[Fact], data: st.DataObject

@@ -16,7 +16,7 @@ def batches(events: Sequence[Fact], cuts: Sequence[int]) -> list[Sequence[Fact]]
     return [events[start:end] for start, end in pairwise(edges)]
 
 
-@settings(max_examples=500)
+@settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=10), st.data())
 def test_order_duplicates_and_batching_do_not_matter(events: list[Fact], data: st.DataObject) -> None:
     plain = Books()
@@ -49,7 +49,7 @@ def test_what_is_published_last_is_what_is_stored(events: list[Fact], data: st.D
     books.check_published()
 
 
-@settings(max_examples=300)
+@settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=10))
 def test_what_nobody_verified_changes_nothing_that_somebody_did(events: list[Fact]) -> None:
     books, proven = Books(), Books()

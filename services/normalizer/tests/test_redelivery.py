@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from normalizer_rig import RigFactory
 
 
-@settings(max_examples=300)
+@settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=10), st.data())
 def test_what_dies_between_commit_and_publish_is_published_in_the_end(events: list[Fact], data: st.DataObject) -> None:
     """Each message of CALLBACKS is delivered until a batch with it has been published, in any company and any order,
