@@ -160,6 +160,23 @@ async def test_nothing_is_published_of_who_is_gone(site: Site) -> None:
     assert await site.waiting() == 0
 
 
+async def test_a_copy_that_slept_asks_again_whose_the_rows_are(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "_ASKED_FOR_S", 0)  # However short it sleeps, it sleeps for too long.
+    await site.write(told("a"), told("b", path="globex"))
+
+    async def asked_then_slept(paths: Collection[str]) -> Mapping[str, str]:
+        found = await site.asked(paths)
+        site.owners["acme"] = "acme.2"  # While it sleeps the tenant is deleted, and somebody has its queue path.
+        return found
+
+    publisher = Publisher()
+    await publisher.attach(site.client)
+    await Outbox(site.database, OUTBOX, publisher, asked_then_slept).publish_some()
+    assert await site.published() == []
+    assert await site.published("globex") == ["b"]
+    assert await site.waiting() == 0
+
+
 async def test_what_the_broker_does_not_take_now_waits_and_what_it_never_takes_holds_up_nobody(
     site: Site, fresh_nats: NatsServer
 ) -> None:
