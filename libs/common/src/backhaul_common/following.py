@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
+from backhaul_common import mongo
 from backhaul_common.disposition import Disposition, disposition, pause_s
+from backhaul_common.errors import unavailable
 from backhaul_common.feed import PositionReader, StreamMessage
 from backhaul_common.logs import get_logger
 
@@ -29,6 +33,65 @@ class Progress(Protocol):
     async def dead_letter(self, message: StreamMessage, error: Exception) -> None:
         """Keep ``message``, which failed with ``error`` too often, for people to look at, and store its position."""
         ...
+
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class MongoProgress(ABC, Generic[R]):
+    """A ``Progress`` whose results are in MongoDB: each batch is one transaction, which also moves the position."""
+
+    def __init__(self, database: mongo.Database, collection: str, stream: str) -> None:
+        """The position in ``stream`` is a document of ``collection``."""
+        self._database = database
+        self._collection = collection
+        self._stream = stream
+        self._position = 0
+        self.changed = asyncio.Event()
+        """Set at the next change of the results, by this copy or another; a new one is here from then on."""
+
+    @abstractmethod
+    def store(self, messages: Sequence[StreamMessage], database: mongo.ThreadDatabase, session: mongo.Session) -> R:
+        """Store what ``messages`` bring, in the transaction of ``session``, which is begun anew after a conflict."""
+
+    def stored(self, result: R) -> None:
+        """What ``store`` returned is committed: count it. Must not raise."""
+
+    async def position(self) -> int:
+        """See ``Progress``. The copies of a service all read; whichever commits first makes the others read anew."""
+        async with mongo.operation():
+            row = await self._database[self._collection].find_one_and_update(
+                {"_id": self._stream}, {"$setOnInsert": {"position": 0}}, upsert=True, return_document=True
+            )
+        self._moved(row["position"])
+        return self._position
+
+    async def apply(self, messages: Sequence[StreamMessage]) -> None:
+        """See ``Progress``."""
+        self.stored(await self._commit(messages[-1].stream_seq, partial(self.store, messages)))
+
+    async def dead_letter(self, message: StreamMessage, error: Exception) -> None:  # noqa: ARG002  # for those that override it
+        """See ``Progress``. It is left out: ``Follower`` logs its place, and the stream keeps it for its age."""
+        await self._commit(message.stream_seq, lambda _, __: None)
+
+    async def _commit(self, after: int, work: Callable[[mongo.ThreadDatabase, mongo.Session], T]) -> T:
+        query, update = {"_id": self._stream, "position": self._position}, {"$set": {"position": after}}
+
+        def transaction(database: mongo.ThreadDatabase, session: mongo.Session) -> T:
+            if not database[self._collection].update_one(query, update, session=session).matched_count:
+                raise unavailable("The position")
+            return work(database, session)
+
+        async with mongo.translated():
+            result = await mongo.in_transaction(self._database, transaction)
+        self._moved(after)
+        return result
+
+    def _moved(self, position: int) -> None:
+        self._position = position
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 class Follower:

@@ -13,10 +13,9 @@ from backhaul_common.metrics import MESSAGES_UNOWNED, PARKED_MESSAGES
 from backhaul_common.names import NORMALIZER_OUTBOX
 from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
-from backhaul_common.tenantdata import MongoTenantData, TenantDataServicer
+from backhaul_common.tenantdata import MongoTenantData
 from backhaul_proto.normalizer.v1 import normalizer_pb2
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import add_NormalizerServiceServicer_to_server
-from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import add_TenantDataServiceServicer_to_server
 
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
@@ -67,9 +66,6 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher))
         servicer = NormalizerServicer(use_cases, reads)
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
-        add, add_data = add_NormalizerServiceServicer_to_server, add_TenantDataServiceServicer_to_server
-        await service.serve(
-            settings.normalizer_grpc_listen,
-            {SERVICE: partial(add, servicer), tenantdata.SERVICE: partial(add_data, TenantDataServicer(data))},
-        )
+        add = partial(add_NormalizerServiceServicer_to_server, servicer)
+        await service.serve(settings.normalizer_grpc_listen, {SERVICE: add, **tenantdata.registrations(data)})
         await service.until(stop)

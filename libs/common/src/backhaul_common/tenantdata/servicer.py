@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import grpc
 from backhaul_proto.tenantdata.v1 import tenantdata_pb2 as pb
 from backhaul_proto.tenantdata.v1 import tenantdata_pb2_grpc
 
@@ -39,3 +42,8 @@ def _registration(request: pb.GetUsageRequest | pb.PurgeTenantRequest) -> str:
             fix="Set the registration of the tenant as it was read.",
         )
     return request.registration
+
+
+def registrations(data: TenantData) -> dict[str, Callable[[grpc.aio.Server], None]]:
+    """What ``Service.serve`` takes, to offer ``data`` beside what else a service offers."""
+    return {SERVICE: partial(tenantdata_pb2_grpc.add_TenantDataServiceServicer_to_server, TenantDataServicer(data))}
