@@ -85,6 +85,16 @@ async def test_hooks_run_over_every_connection_and_none_waits_for_another(fresh_
         await until(lambda: sorted(done) == ["begins", "ends", "fails_twice", "waits"])
 
 
+async def test_no_hook_takes_another_ones_place() -> None:
+    bus = Bus(CommonSettings(), "test")
+    bus.on_connected("reader", _passes)
+    with pytest.raises(ValueError, match="reader"):
+        bus.on_connected("reader", _passes)
+
+
+async def _passes() -> None: ...
+
+
 async def test_a_server_that_is_away_at_the_start_is_waited_for(fresh_nats: NatsServer) -> None:
     bus = Bus(CommonSettings(nats_url=fresh_nats.uri), "test")
     await fresh_nats.kill()

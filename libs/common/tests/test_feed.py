@@ -139,6 +139,38 @@ async def test_what_is_handed_back_goes_to_another_at_once_and_not_to_the_same_a
         assert [one.data for one in await fed.take(1)] == [b"later"]
 
 
+async def test_what_is_handed_back_while_the_broker_is_away_comes_once_when_it_is_back(
+    feeding: Any, fresh_nats: NatsServer
+) -> None:
+    came: Counter[int] = Counter()
+
+    async def admit(message: StreamMessage) -> bool:
+        came[message.stream_seq] += 1
+        return True
+
+    async with feeding(admit=admit) as fed:
+        await fed.put("acme", b"first")
+        (first,) = await fed.take(1)
+        await first.ack()
+        await fresh_nats.kill()
+        await until(lambda: _is(not fed.feeds.is_connected))
+        await fed.feed.hand_back(0.1)
+        await fresh_nats.start()
+        await until(lambda: _is(fed.feeds.is_connected and fed.own.is_connected))
+        fed.feed.resume()
+        await fed.feed.reconnected()
+        await fed.put("acme", b"later")
+        (later,) = await fed.take(1)
+        await fed.feeds.flush()
+        await fed.feed.catch_up()
+        assert later.data == b"later"
+        assert came[later.stream_seq] == 1
+
+
+async def _is(value: bool) -> bool:
+    return value
+
+
 async def test_what_this_copy_does_not_come_to_is_not_kept_from_others(feeding: Any) -> None:
     async with feeding(replace(acking_within(2), stuck_s=1.0)) as fed:
         await all_wait(fed)

@@ -49,6 +49,13 @@ async def test_readiness_names_what_is_not_there() -> None:
     assert loop.time() - began < 1.5
 
 
+def test_no_check_takes_another_ones_place() -> None:
+    readiness = Readiness()
+    readiness.add("reader", _passes)
+    with pytest.raises(ValueError, match="reader"):
+        readiness.add("reader", _passes)
+
+
 async def test_readiness_can_be_given_up() -> None:
     readiness = Readiness()
     asked = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import nats.errors
@@ -10,7 +11,7 @@ import nats.js.errors
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.jetstream import MessageRefusedError, NotStoredError, Publisher, headers_of
+from backhaul_common.jetstream import Message, MessageRefusedError, NotStoredError, Publisher, headers_of
 from backhaul_common.jetstream.publishing import RETRY_S
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
@@ -69,6 +70,27 @@ async def test_a_message_is_sent_again_while_no_server_responds(client: Client, 
     async with asyncio.timeout(5):
         await putting
     assert await held(js) == 1
+
+
+class _Unheard(Message):
+    async def answered(self, refusal: NotStoredError | MessageRefusedError | None) -> None: ...
+
+
+async def test_what_is_given_up_while_it_is_about_to_be_sent_again_is_not_sent(
+    client: Client, publisher: Publisher
+) -> None:
+    message = _Unheard("s.x", b"a", headers_of("S", "a"))
+    await publisher.send(message)
+    async with asyncio.timeout(5):
+        while client.stats["in_msgs"] < 1:  # The answer that nobody responded.
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)  # By then it has been taken up.
+    # The retry and the giving up are due in one turn of the loop, the retry first.
+    asyncio.get_running_loop().call_later(RETRY_S, publisher.forget, message)
+    time.sleep(RETRY_S + 0.05)  # noqa: ASYNC251  # the loop shall find both of them due
+    sent = client.stats["out_msgs"]
+    await asyncio.sleep(2 * RETRY_S)
+    assert client.stats["out_msgs"] == sent
 
 
 async def test_where_nobody_responds_in_time_it_is_unavailable_and_not_sent_any_more(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import pytest
 from backhaul_common import logs
-from backhaul_common.names import STREAMS, TENANT_CHANGED_SUBJECT
+from backhaul_common.feed import StreamMessage
+from backhaul_common.names import EVENTS_STREAM, NOTICES_STREAM, STREAMS, TENANT_CHANGED_SUBJECT
 from backhaul_common.service import Service
 from backhaul_common.settings import CommonSettings
 from backhaul_local.mongod import MongoServer
@@ -140,6 +142,39 @@ async def test_news_of_tenants_is_heard_over_every_connection(settings: CommonSe
             while service.tenants.reads_begun == reads:  # of that tenant
                 await asyncio.sleep(0.01)
         assert [s.subject for s in service.nats._subs.values()].count(TENANT_CHANGED_SUBJECT) == 1
+
+
+async def test_two_streams_are_followed_each_by_itself(settings: CommonSettings, fresh_nats: NatsServer) -> None:
+    class Came:
+        def __init__(self) -> None:
+            self.at = 0
+
+        async def position(self) -> int:
+            return self.at
+
+        async def apply(self, messages: Sequence[StreamMessage]) -> None:
+            self.at = messages[-1].stream_seq
+
+        async def dead_letter(self, message: StreamMessage, error: Exception) -> None:
+            raise AssertionError from error
+
+    events, notices = Came(), Came()
+    async with Service("test", settings) as service:
+        service.follow(EVENTS_STREAM, events)
+        service.follow(NOTICES_STREAM, notices)
+        service.start()
+        await ready(service)
+        for sent in (1, 2):
+            if sent > 1:
+                # What hears of one reader's reconnection must not be in the place of the other's.
+                await fresh_nats.kill()
+                await fresh_nats.start()
+                await ready(service)
+            for subject in ("events.acme.twilio.delivered", "notices.acme.dead_letters.full"):
+                await service.js.publish(subject, b"x")
+            async with asyncio.timeout(10):
+                while (events.at, notices.at) != (sent, sent):
+                    await asyncio.sleep(0.01)
 
 
 async def test_it_ends_when_what_it_waits_for_beside_the_stop_has_ended(settings: CommonSettings) -> None:

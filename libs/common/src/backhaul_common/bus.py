@@ -39,8 +39,10 @@ class Bus:
         """Do ``hook`` after the first connection and after every later one, and repeat it until it succeeds.
 
         All hooks run at the same time, so none waits for another. A hook that is not done when the connection is lost
-        is cancelled, and begins anew over the next one. To be called before ``run``.
+        is cancelled, and begins anew over the next one. To be called before ``run``. ValueError if ``name`` is taken.
         """
+        if name in self._hooks:
+            raise ValueError(f"two hooks are called {name}")
         self._hooks[name] = hook
 
     async def run(self) -> None:

@@ -29,7 +29,9 @@ class Readiness:
         self._checks: dict[str, Check] = {}
 
     def add(self, name: str, check: Check) -> None:
-        """Ask ``check`` whenever readiness is asked for."""
+        """Ask ``check`` whenever readiness is asked for. ValueError if ``name`` is taken."""
+        if name in self._checks:
+            raise ValueError(f"two checks are called {name}")
         self._checks[name] = check
 
     async def failing(self, timeout_s: float = 3.0) -> dict[str, str]:

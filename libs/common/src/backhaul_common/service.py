@@ -166,12 +166,13 @@ class Service:
         return self._channels.to(target)
 
     def follow(self, stream: str, progress: Progress) -> None:
-        """Have ``progress`` made of all that lies in ``stream``, in order and by position."""
+        """Have ``progress`` made of all that lies in ``stream``, in order and by position. Once for each stream."""
         reader = PositionReader(self.nats, self.js, ReaderConfig(stream, self.name))
-        self.on_connected("reader", reader.reconnected)
-        self.readiness.add("reader", reader.check)
-        self.run("reader", reader.run, after=self.prepared)
-        self.run("follower", Follower(reader, progress).run, after=self.prepared)
+        name = f"reader_{stream.lower()}"
+        self.on_connected(name, reader.reconnected)
+        self.readiness.add(name, reader.check)
+        self.run(name, reader.run, after=self.prepared)
+        self.run(f"follower_{stream.lower()}", Follower(reader, progress).run, after=self.prepared)
 
     async def serve(
         self,

@@ -127,9 +127,15 @@ class PullConsumer:
         """After ``pause``: have the broker forget the open pull. Otherwise it would send what is given back here."""
         left, self._left = self._left, []
         for subscription in left:
-            if self._client.is_connected:
-                with suppress(*AWAY):
-                    await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py does not annotate it
+            try:
+                if self._client.is_connected:
+                    with suppress(*AWAY):
+                        await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py does not annotate it
+            finally:
+                # What was not drained nats-py would renew over the next connection, and each message would come twice.
+                # After a drain that failed it refuses to unsubscribe, so this does what both of them end with.
+                subscription._stop_processing()
+                self._client._remove_sub(subscription._id)
 
     def resume(self) -> None:
         """Ask again."""
@@ -161,6 +167,7 @@ class PullConsumer:
             self._reason = str(exc) or type(exc).__name__
             self._not_in_line.warning(repr(exc))
         else:
+            self._reason = ""
             self._not_in_line.over()
             self._expected = 0
 

@@ -140,6 +140,8 @@ class Publisher:
             task.add_done_callback(self._tasks.discard)
 
     async def _send_again(self, message: Message) -> None:
+        if message.token not in self._in_flight:
+            return  # Since this was begun, nobody waits for it any more.
         # It stays in flight: whoever waits for it sends it after a reconnection, or gives it up.
         with suppress(*AWAY):
             await self.send(message)
