@@ -18,7 +18,7 @@ from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import ConsumerInfo, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, StreamConfig
 from structlog.testing import capture_logs
 
 STREAM = "PARCELS"
@@ -274,6 +274,28 @@ async def test_what_is_not_filtered_is_another_consumers(feeding: Any) -> None:
             return [config.filter_subject, *(config.filter_subjects or [])].count("parcels.*.small") == 1
 
         await until(changed)
+
+
+@pytest.mark.parametrize("filters", [("parcels.*.small",), ("parcels.*.small", "parcels.*.huge"), ()])
+async def test_a_filter_that_somebody_wrote_in_the_other_way_is_brought_in_line(
+    fresh_nats: NatsServer, filters: tuple[str, ...]
+) -> None:
+    client = await broker.connect(fresh_nats.uri)
+    try:
+        await make_stream(client)
+        js = client.jetstream()
+        # As nats-py and the nats command write a single one.
+        theirs = ConsumerConfig(
+            durable_name=CONFIG.durable.name, ack_policy=AckPolicy.EXPLICIT, filter_subject="parcels.*.large"
+        )
+        await js.add_consumer(STREAM, theirs)
+        for _ in range(2):
+            await replace(CONFIG.durable, filter_subjects=filters).ensure(js)
+        config = (await js.consumer_info(STREAM, CONFIG.durable.name)).config
+        found = [config.filter_subject] if config.filter_subject else config.filter_subjects or []
+        assert tuple(found) == filters
+    finally:
+        await client.close()
 
 
 async def test_what_is_not_admitted_is_answered_by_whoever_says_so(feeding: Any) -> None:

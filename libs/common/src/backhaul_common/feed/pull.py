@@ -266,4 +266,5 @@ class Durable:
             raise ConnectionError(f"the stream {self.stream}, or its consumer, does not exist yet") from None
 
 
-_KEPT_IN_LINE = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subjects")
+# Both ways of writing a filter: a consumer that has the single one as well would refuse the list, or keep to it.
+_KEPT_IN_LINE = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subject", "filter_subjects")
