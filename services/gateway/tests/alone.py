@@ -22,7 +22,7 @@ from cryptography.fernet import Fernet
 
 ADMIN_TOKEN = "admin-token-0123456789"
 
-START_S = 60
+START_S = 90
 """A gateway answers within a second or two; a machine that does much else takes a multiple of that."""
 
 _PROGRAM = """

@@ -24,6 +24,9 @@ from pymongo import MongoClient
 
 ADMIN_TOKEN = "admin-token-0123456789"
 TWILIO_TOKEN = "twilio-auth-token"
+SILENCE_S = 0.5
+"""A connection that stays open is read until nothing more has come for so long."""
+
 FORM = {"MessageSid": "SM1", "MessageStatus": "delivered", "To": "+15558675310", "AccountSid": "AC1"}
 
 
@@ -153,7 +156,7 @@ class Running:
             await client.close()
 
     async def raw(self, data: bytes, *, half_close: bool = False) -> bytes:
-        """Write bytes to the port and read until the server hangs up or is silent for half a second."""
+        """Write bytes to the port and read until the server hangs up or, having answered, is silent for a while."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         answer = b""
         try:
@@ -161,9 +164,10 @@ class Running:
             await writer.drain()
             if half_close:
                 writer.write_eof()
-            async with asyncio.timeout(0.5):
+            async with asyncio.timeout(20) as patience:
                 while chunk := await reader.read(65536):
                     answer += chunk
+                    patience.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
         except (TimeoutError, ConnectionError):
             pass
         finally:
