@@ -17,6 +17,7 @@ from backhaul_testing import broker
 from backhaul_testing.proxy import SilentProxy
 from nats.aio.msg import Msg
 from nats.errors import FlushTimeoutError
+from structlog.testing import capture_logs
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -98,12 +99,13 @@ async def _passes() -> None: ...
 async def test_a_server_that_is_away_at_the_start_is_waited_for(fresh_nats: NatsServer) -> None:
     bus = Bus(CommonSettings(nats_url=fresh_nats.uri), "test")
     await fresh_nats.kill()
-    async with running(bus):
-        await asyncio.sleep(0.2)  # Long enough for some attempts.
-        assert not bus.settled.is_set()
-        await fresh_nats.start()
-        await asyncio.wait_for(bus.settled.wait(), 10)
-        assert bus.client.is_connected
+    with capture_logs() as lines:
+        async with running(bus):
+            await until(lambda: [line["event"] for line in lines] == ["nats_error"])  # It was refused.
+            assert not bus.settled.is_set()
+            await fresh_nats.start()
+            await asyncio.wait_for(bus.settled.wait(), 10)
+            assert bus.client.is_connected
 
 
 async def test_what_was_published_arrives_although_it_is_closed_at_once(fresh_nats: NatsServer) -> None:

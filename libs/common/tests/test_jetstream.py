@@ -45,9 +45,11 @@ async def test_waiting_can_be_given_up(fresh_nats: NatsServer) -> None:
     await fresh_nats.kill()
     client = Client()
     others = asyncio.all_tasks()
-    with capture_logs():
+    with capture_logs() as lines:
         connecting = asyncio.create_task(jetstream.connect(settings_of(fresh_nats), "test", client=client))
-        await asyncio.sleep(0.05)  # Let it be in the middle of an attempt.
+        async with asyncio.timeout(5):
+            while not lines:  # As above: after a refusal it tries on.
+                await asyncio.sleep(0.01)
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting

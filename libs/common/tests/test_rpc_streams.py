@@ -378,15 +378,18 @@ async def test_a_server_that_does_not_take_a_stream_up_is_not_waited_for(
 
 @pytest.mark.parametrize("how", ["closed", "cancelled", "forgotten"])
 async def test_a_stream_that_is_given_up_ends_on_the_server(running: Running, how: str) -> None:
+    under_way = asyncio.Event()
+
     async def endless(request: Any) -> AsyncIterator[Any]:
         yield Answer()
+        under_way.set()
         await asyncio.Event().wait()
 
     running.servicer.many = endless
     with capture_logs() as lines:
         if how == "cancelled":
             reading = asyncio.create_task(running.watch())
-            await asyncio.sleep(0.1)
+            await asyncio.wait_for(under_way.wait(), 5)
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reading

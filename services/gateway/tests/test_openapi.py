@@ -12,7 +12,7 @@ from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
 
 
-async def test_openapi_and_docs(gateway: Running) -> None:
+async def test_every_operation_says_which_refusals_it_answers(gateway: Running) -> None:
     schema = (await gateway.client.get("/openapi.json")).json()
     assert "/api/postevents" in schema["paths"]
     assert "/in/{token}/api/postevents" in schema["paths"]

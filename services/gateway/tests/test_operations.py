@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
 from backhaul_testing import broker
+from backhaul_testing.waiting import until
 from gateway_rig import GatewayFactory, Running
 from structlog.testing import capture_logs
 
@@ -311,6 +313,16 @@ async def test_no_key_is_called_wrong_before_the_tenants_are_known(
             assert int(answer.headers["Retry-After"]) >= 1
 
 
+async def refused(port: int) -> bool:
+    """Whether nobody listens there."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return True
+    writer.close()
+    return False
+
+
 async def test_a_stop_answers_what_is_under_way(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
     async with gateway_factory(fresh_nats.uri, gateway_shutdown_grace_s=5) as gateway:
         tenant = await gateway.tenant()
@@ -319,6 +331,6 @@ async def test_a_stop_answers_what_is_under_way(gateway_factory: GatewayFactory,
         waiting = [asyncio.create_task(gateway.post(tenant)) for _ in range(10)]
         await gateway.until_waiting(10)
         gateway.server.should_exit = True
-        await asyncio.sleep(0.2)
+        await until("the stop has begun: nobody is let in", partial(refused, gateway.port))
         fresh_nats.resume()
         assert [(await task).status_code for task in waiting] == [200] * 10

@@ -42,6 +42,8 @@ class World:
     away: set[str] = field(default_factory=set)
     log: list[str] = field(default_factory=list)
     purged_at: float = 0.0
+    tries: int = 0
+    """How often something was asked that is away."""
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     frozen_s: tuple[float, float] = (0.0, 0.0)
     """From when to when the store does not answer."""
@@ -52,6 +54,7 @@ class World:
     async def _answers(self, part: str) -> None:
         await asyncio.sleep(0)
         if part in self.away:
+            self.tries += 1
             raise unavailable(part)
 
     # A TenantStore, as far as it is used.
@@ -162,6 +165,12 @@ class Running:
 async def gone(removal: TenantRemoval) -> None:
     async with asyncio.timeout(10):
         while removal.waiting:  # a number that tests and a metric read
+            await asyncio.sleep(0.001)
+
+
+async def tried(world: World, times: int) -> None:
+    async with asyncio.timeout(10):
+        while world.tries < times:  # a number that only tests read
             await asyncio.sleep(0.001)
 
 
@@ -286,7 +295,7 @@ async def test_what_is_away_delays_a_removal_and_is_said_once(part: str) -> None
     with capture_logs() as lines:
         async with Running(world) as removal:
             removal.changed("acme", MARKED)
-            await asyncio.sleep(0.3)  # A dozen tries, at pauses of at most 25 ms.
+            await tried(world, 12)
             assert removal.waiting == 1
             assert world.tenants == {"acme": MARKED}
             world.away.clear()
@@ -303,7 +312,7 @@ async def test_a_run_that_ended_goes_on_with_what_it_had() -> None:
     running = Running(world)
     async with running as removal:
         removal.changed("acme", MARKED)
-        await asyncio.sleep(0.05)
+        await tried(world, 1)
     world.away.clear()
     assert world.tenants == {"acme": MARKED}
     async with running as removal:

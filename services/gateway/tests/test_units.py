@@ -103,8 +103,10 @@ VALID = {"gateway_admin_token": "x" * 16, "secret_keys": Fernet.generate_key().d
 )
 def test_invalid_settings(name: str, value: object) -> None:
     GatewaySettings.model_validate(VALID)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError) as caught:
         GatewaySettings.model_validate({**VALID, name: value})
+    (error,) = caught.value.errors()
+    assert name in (*error["loc"], *error["msg"].lower().replace("backhaul_", "").split())
 
 
 def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

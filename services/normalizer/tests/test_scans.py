@@ -9,6 +9,7 @@ import pytest
 from backhaul_normalizer import reads
 from backhaul_normalizer.scans import AT_ONCE, Scans
 from backhaul_testing import make
+from backhaul_testing.waiting import until
 from normalizer_rig import Rig
 
 
@@ -104,10 +105,15 @@ async def test_slow_filters_of_two_tenants_hold_up_no_quick_read_and_no_scan_of_
     await rig.drained()
     acme, globex, initech = (tenant.registration for tenant in tenants)
     # A row that takes 100 ms to look at stands for a thousand that take 0.1.
-    slow = {"$where": "function() { sleep(100); return false; }"}
+    slow = {"$where": "function() { sleep(100); return false; /* a slow scan of the flood */ }"}
     store = reads.MongoReads(rig.database)
     flood = [asyncio.create_task(store.messages(one, slow, (0, 0), 50, "")) for one in [acme, globex] * 8]
-    await asyncio.sleep(0.1)
+
+    async def scanning() -> bool:
+        running = await rig.client.admin.command({"currentOp": 1, "op": "query"})
+        return any("a slow scan of the flood" in str(one) for one in running["inprog"])
+
+    await until("the flood has begun", scanning)
     quick, found = [], []
     for _ in range(5):
         began = time.monotonic()
