@@ -63,6 +63,8 @@ _strict = json.JSONDecoder(parse_constant=_refuse_constant)
 
 def looks_like_json(body: bytes) -> bool:
     """Whether ``body`` begins as a JSON object or array does."""
+    if body[:1].isalpha():
+        return False  # A form. Asked twice of each, so the short way pays.
     return body.lstrip(_SPACE)[:1] in (b"{", b"[")
 
 

@@ -98,6 +98,13 @@ def _url_vars(url: str, own: Collection[str]) -> tuple[list[tuple[str, str]], by
 _remembered_url_vars = lru_cache(maxsize=4096)(_url_vars)
 
 
+@lru_cache(maxsize=4096)
+def _of_channel(tenant_id: str, registration: str, channel: str, provider: str) -> bytes:
+    """What all events of a channel have in common, serialised."""
+    event = event_pb2.Event(tenant_id=tenant_id, registration=registration, channel=channel, provider=provider)
+    return event.SerializeToString()
+
+
 def origin(
     callback: Callback,
     stream_seq: int,
@@ -112,32 +119,31 @@ def origin(
     url = callback.url
     vars_of = _remembered_url_vars if len(url) <= _LONGEST_REMEMBERED else _url_vars
     parameters, encoded_parameters = vars_of(url, own_parameters)
+    where = callback.tenant_id, callback.registration, callback.channel, callback.provider
+    tenant_id, registration, channel, provider = where
+    received_at_us, verification = callback.received_at_us, callback.verification
     common = event_pb2.Event(
-        tenant_id=callback.tenant_id,
-        registration=callback.registration,
-        channel=callback.channel,
-        provider=callback.provider,
-        received_at_us=callback.received_at_us,
+        received_at_us=received_at_us,
         source=callback.source,
-        verification=callback.verification,
+        verification=verification,
         callback_id=callback.id,
         traceparent=callback.traceparent,
     )
-    arrival = event_pb2.Event(occurred_at_us=callback.received_at_us, occurred_at_basis=event_pb2.TIME_BASIS_ARRIVAL)
+    arrival = event_pb2.Event(occurred_at_us=received_at_us, occurred_at_basis=event_pb2.TIME_BASIS_ARRIVAL)
     return Origin(
-        callback.tenant_id,
-        callback.registration,
+        tenant_id,
+        registration,
         path,
-        callback.channel,
-        callback.provider,
-        callback.verification,
-        callback.received_at_us,
+        channel,
+        provider,
+        verification,
+        received_at_us,
         stream_seq,
         url_is_signed,
         parameters,
-        common.SerializeToString() + encoded_parameters,
+        _of_channel(*where) + common.SerializeToString() + encoded_parameters,
         arrival.SerializeToString(),
-        bytes((callback.verification,)) + (encoded_parameters if url_is_signed else b""),
+        bytes((verification,)) + (encoded_parameters if url_is_signed else b""),
         once,
     )
 

@@ -78,9 +78,8 @@ class Normalizer:
                 once=adapter.once,
             )
             _check_common(len(common.payload) * len(parts), callback)
-            context = Context(
-                settings, common.parameters, _SOURCES.get(callback.source, Source.CALLBACK), callback.received_at_us
-            )
+            source = _SOURCES.get(callback.source, Source.CALLBACK)
+            context = Context(settings, common.parameters, source, common.received_at_us)
         except Exception as exc:  # noqa: BLE001  # as below
             reason = self._reason(callback, exc, log=True)
             yield from self.reject(callback, [(0, callback.body, reason)], stream_seq, path)

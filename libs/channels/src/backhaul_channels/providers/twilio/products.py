@@ -21,7 +21,9 @@ _TIMES = ("Timestamp", "DateUpdated", "interactionDateUpdated", "DateCreated")
 
 def is_conversation(event_type: str, message_sid: str) -> bool:
     """Whether a webhook is one of Conversations or Chat: its event says so, or else the SID of its message."""
-    return _CONVERSATION_EVENT.match(event_type) is not None or message_sid.startswith(_IN_A_CONVERSATION)
+    if event_type and _CONVERSATION_EVENT.match(event_type) is not None:
+        return True
+    return message_sid[:2] == _IN_A_CONVERSATION
 
 
 def product_of(fields: Mapping[str, str]) -> str:
