@@ -15,7 +15,9 @@ import nats
 from backhaul_common.names import EVENTS_STREAM, events_of
 from backhaul_common.rpc import connect
 from backhaul_common.settings import CommonSettings
+from backhaul_common.vocabulary import Words
 from backhaul_local.stack import Stack, StackConfig
+from backhaul_proto.event.v1.event_pb2 import DESCRIPTOR, EventBatch
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 from pymongo import AsyncMongoClient
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TODAY = datetime.now(UTC).date().isoformat()
 WORDS = ("queued", "sent", "delivered")
+KINDS = Words(DESCRIPTOR.enum_types_by_name["EventKind"])
 WATCHED, KILLED = 10, 100
 
 
@@ -93,13 +96,28 @@ async def killed(stack: Stack, tenant: Tenant) -> None:
 
 
 async def told_again(stack: Stack, tenant: Tenant) -> None:
-    """EVENTS has an event once more, as after a crash of the normalizer: it is not counted, and what comes next is."""
+    """EVENTS has an event once more, as after a crash of the normalizer: it is not counted, and what comes next is.
+
+    When it turns out to duplicate another one it counts no more, and once more when it turns out not to.
+    """
     connection = await nats.connect(stack.nats_url, connect_timeout=20)
     try:
         js = connection.jetstream()
         last = await js.get_last_msg(EVENTS_STREAM, events_of(tenant.queue_path))
         assert last.subject is not None
         await js.publish(last.subject, last.data or b"")
+        for duplicate_of, count in (("another", KILLED - 1), ("", KILLED)):
+            batch = EventBatch.FromString(last.data or b"")
+            (event,) = batch.events[:1]
+            event.revision += 1 if duplicate_of else 2
+            event.duplicate_of = duplicate_of
+            await js.publish(last.subject, batch.SerializeToString())
+            word = KINDS.word(event.kind)
+
+            async def corrected(word: str = word, count: int = count) -> bool:
+                return (await tally_of(tenant)).get(word) == count
+
+            await until("what is corrected", corrected)
     finally:
         await connection.close()
     inbound = tenant.twilio.inbound(tenant.address("Twilio"), new_sid(), "hello")

@@ -14,16 +14,13 @@ delivered again, or set aside. Whatever is committed must be the same when it is
 before they are buffered.
 
 **Followed**, for services whose progress is a position that they store with their results. ``PositionReader`` gives
-batches in order and without gaps; ``Follower`` applies them::
+batches in order and without gaps; ``Follower`` applies them to a ``Progress``, of which ``MongoProgress`` is one::
 
-    reader = PositionReader(client, js, ReaderConfig("EVENTS", "tally"))
-    follower = Follower(reader, progress)
-    service.on_connected("reader", reader.reconnected)
-    service.run("reader", reader.run, after=service.prepared)
-    service.run("follower", follower.run, after=service.prepared)
+    service.follow("EVENTS", progress)
 
-One chain of several (a tenant's files, say) is a reader of its own with ``filter_subjects``; which copy owns a chain is
-the service's to say, in ``Progress.position`` and by the condition under which ``Progress.apply`` stores.
+One chain of several (a tenant's files, say) is a reader and a follower of its own with ``filter_subjects``; which copy
+owns a chain is the service's to say, in ``Progress.position`` and by the condition under which ``Progress.apply``
+stores.
 
 Readiness asks ``check`` of whatever gives the messages, and of ``Batches``.
 
