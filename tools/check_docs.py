@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import sys
@@ -18,6 +19,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parent.parent
+_REPEATED_ERRORS = {"publish_refused"}
+"""Errors that ``Repeated`` says, which is named in one place and told its level in another."""
 
 
 class Row(NamedTuple):
@@ -99,6 +102,36 @@ def named(ending: str) -> set[str]:
     return set(re.findall(rf'^[A-Z][A-Z_]*_(?:{ending}) = "(\w+)"', sources(), re.MULTILINE))
 
 
+def error_lines() -> set[str]:
+    """The events of the log lines that are errors, also where it is worked out whether they are."""
+    return {
+        call.args[0].value
+        for call in ast.walk(ast.parse(sources()))
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant)
+        if isinstance(call.args[0].value, str)
+        if any(
+            isinstance(way, ast.Attribute) and way.attr == "error"
+            for way in ([call.func.body, call.func.orelse] if isinstance(call.func, ast.IfExp) else [call.func])
+        )
+    }
+
+
+def checks() -> set[str]:
+    """The names of what makes a service unready; a name that is worked out has no row."""
+    return set(re.findall(r'readiness\.add\("(\w+)"', sources())) | set(
+        re.findall(r'^ +\("(\w+)", self\.\S+\),$', sources(), re.MULTILINE)
+    )
+
+
+def questions() -> set[str]:
+    """The paths of what the normalizer is asked through the REST API, but for the one item of a list."""
+    return {
+        "/v1" + re.sub(r"\{(?:\w+_)?id(?::path)?\}", "{id}", path)
+        for source in ROOT.glob("services/gateway/src/*/reads/*.py")
+        for path in re.findall(r'(?<![.\w])(?:get\(|one = )"(/[^"]+)"', source.read_text())
+    }
+
+
 def spans() -> set[str]:
     """The names of the spans that stand in the code; those that are worked out are for the document alone."""
     return set(re.findall(r'tracing\.(?:span|start)\(\s*"([^"]+)"', sources()))
@@ -153,6 +186,21 @@ def lists() -> Iterator[str]:
     )
     shown_spans = {name for name in first(architecture, "span") if "<" not in name and not name.endswith(".batch")}
     yield from compared(architecture, "span", sorted(spans()), sorted(shown_spans))
+    yield from compared(
+        operations,
+        "service (names)",
+        sorted(checks()),
+        sorted({row[1].strip("`") for row in table(operations, "service")}),
+    )
+    yield from compared(
+        "docs/reading.md",
+        "`GET`",
+        sorted(questions() - {"/v1/dead-letters/{id}"}),
+        sorted(name for name in first("docs/reading.md", "`GET`") if name.startswith("/v1/")),
+    )
+    (errors,) = (row[2] for row in table(operations, "alert") if row[0] == "errors in logs")
+    said = set(re.findall(r"`(\w+)`", errors))
+    yield from compared(operations, "alert (errors in logs)", sorted(error_lines() | _REPEATED_ERRORS), sorted(said))
     limits = {
         name: str(default)
         for row in table(operations, "limit")
