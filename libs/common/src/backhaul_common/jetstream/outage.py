@@ -15,7 +15,16 @@ AWAY = (NatsError, OSError)
 """What is raised when NATS is away, or says that it cannot now. The broker's own errors and its refusals are all
 ``nats.errors.Error``; a time-out and a lost connection are ``OSError``."""
 
-_NEVER_PASSES = (MaxPayloadError, BadSubjectError, BadHeaderError)
+_NEVER_PASSES = (
+    MaxPayloadError,
+    BadSubjectError,
+    BadHeaderError,
+    # Of files: no connection raises them.
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 
 
 def is_away(exc: BaseException) -> bool:
