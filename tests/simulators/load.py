@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from backhaul_testing.posts import ACCEPTED, Delivery, Post
+from backhaul_testing.posts import ACCEPTED, Post, Sending
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import RetryRules, new_sid
 from backhaul_testing.wire import Wire
@@ -128,20 +128,20 @@ class Load:
     async def _send(self, wire: Wire, job: _Job) -> None:
         # Noted before the first byte is sent: from then on they may be stored.
         self.attempted.update((fact.key, fact) for fact in job.facts)
-        delivery = await self._deliver(wire, job)
-        if delivery.accepted:
+        sending = await self._deliver(wire, job)
+        if sending.accepted:
             known = len(self.answered)
             self.answered.update(fact.key for fact in job.facts)
             self.repeated_posts += len(self.answered) == known
         async with self._progress:
-            self.accepted_posts += delivery.accepted
+            self.accepted_posts += sending.accepted
             self._progress.notify_all()
 
-    def _deliver(self, wire: Wire, job: _Job) -> Awaitable[Delivery]:
+    def _deliver(self, wire: Wire, job: _Job) -> Awaitable[Sending]:
         async def once(post: Post) -> int | str:
             outcome = await wire.once(post)
             if outcome != ACCEPTED:
-                # At once: the provider may try again for a while before the delivery is over.
+                # At once: the provider may try again for a while before the sending is over.
                 async with self._progress:
                     self.failures[outcome] += 1
                     self._progress.notify_all()

@@ -32,7 +32,7 @@ class Post:
 
 
 @dataclass(slots=True)
-class Delivery:
+class Sending:
     """What became of one post: the outcome of every try, an HTTP status or the name of what failed."""
 
     outcomes: list[int | str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Delivery:
 TryOnce = Callable[[Post], Awaitable[int | str]]
 """Sends a post once: the HTTP status, or the name of what failed (``ConnectError`` where no connection stood)."""
 
-TryAgain = Callable[[Delivery], float | None]
+TryAgain = Callable[[Sending], float | None]
 """After a try that was not accepted: the seconds to wait before the next one, None to give up."""
 
 
@@ -78,14 +78,14 @@ def over(http: httpx.AsyncClient) -> TryOnce:
     return once
 
 
-async def deliver(once: TryOnce, post: Post, try_again: TryAgain) -> Delivery:
+async def deliver(once: TryOnce, post: Post, try_again: TryAgain) -> Sending:
     """Send ``post`` until it is accepted or ``try_again`` gives up."""
-    delivery = Delivery()
+    sending = Sending()
     while True:
-        delivery.outcomes.append(await once(post))
-        if delivery.accepted:
-            return delivery
-        pause_s = try_again(delivery)
+        sending.outcomes.append(await once(post))
+        if sending.accepted:
+            return sending
+        pause_s = try_again(sending)
         if pause_s is None:
-            return delivery
+            return sending
         await asyncio.sleep(pause_s)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from backhaul_testing.posts import Delivery, Post, TryAgain, TryOnce, deliver, sent_url
+from backhaul_testing.posts import Post, Sending, TryAgain, TryOnce, deliver, sent_url
 
 RETRY_PAUSE_S = 0.2
 """SendGrid's own pauses are minutes; this is short because tests wait for it."""
@@ -70,10 +70,10 @@ class SendGridSimulator:
         )
         return Post(sent_url(address), headers, body)
 
-    async def deliver(self, once: TryOnce, post: Post, *, tries: int = 200) -> Delivery:
+    async def deliver(self, once: TryOnce, post: Post, *, tries: int = 200) -> Sending:
         """Send ``post`` until it is accepted: SendGrid repeats whatever is not answered 2xx for 24 hours."""
         return await deliver(once, post, _until(tries))
 
 
 def _until(tries: int) -> TryAgain:
-    return lambda delivery: RETRY_PAUSE_S if len(delivery.outcomes) < tries else None
+    return lambda sending: RETRY_PAUSE_S if len(sending.outcomes) < tries else None

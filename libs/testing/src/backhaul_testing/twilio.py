@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from backhaul_testing.posts import Delivery, Post, TryAgain, TryOnce, deliver, sent_url, signed_url
+from backhaul_testing.posts import Post, Sending, TryAgain, TryOnce, deliver, sent_url, signed_url
 
 ACCOUNT_SID = "AC" + "5" * 32
 OWN_NUMBER = "+15005550006"
@@ -55,9 +55,9 @@ class RetryRules:
     def try_again(self) -> TryAgain:
         """The rules as ``deliver`` wants them."""
 
-        def decide(delivery: Delivery) -> float | None:
-            retries = len(delivery.outcomes) - 1
-            return RETRY_PAUSE_S if retries < self.count and self.allow(delivery.outcomes[-1]) else None
+        def decide(sending: Sending) -> float | None:
+            retries = len(sending.outcomes) - 1
+            return RETRY_PAUSE_S if retries < self.count and self.allow(sending.outcomes[-1]) else None
 
         return decide
 
@@ -131,6 +131,6 @@ class TwilioSimulator:
         digest = hmac.new(self.auth_token.encode(), material.encode(), hashlib.sha1).digest()
         return base64.b64encode(digest).decode()
 
-    async def deliver(self, once: TryOnce, post: Post, rules: RetryRules | None = None) -> Delivery:
+    async def deliver(self, once: TryOnce, post: Post, rules: RetryRules | None = None) -> Sending:
         """Send ``post`` as often as Twilio would."""
         return await deliver(once, post, (rules or RetryRules()).try_again())

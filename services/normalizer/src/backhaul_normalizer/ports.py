@@ -82,7 +82,7 @@ class DeadLetters(Protocol):
         """The dead letter, or None."""
         ...
 
-    async def close_dead_letter(self, registration: str, letter: Document, state: str) -> Document | None:
+    async def close_dead_letter(self, registration: str, dead_letter: Document, state: str) -> Document | None:
         """Close it unless it changed since it was read; None if it did."""
         ...
 

@@ -164,15 +164,15 @@ class MongoReads:
             )
         return found
 
-    async def close_dead_letter(self, registration: str, letter: Document, state: str) -> Document | None:
-        """Set the state of an open dead letter that has not been refused again since ``letter`` was read."""
+    async def close_dead_letter(self, registration: str, dead_letter: Document, state: str) -> Document | None:
+        """Set the state of an open dead letter that has not been refused again since ``dead_letter`` was read."""
         async with mongo.operation():
             found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one_and_update(
                 {
-                    "_id": letter["_id"],
+                    "_id": dead_letter["_id"],
                     "registration": registration,
                     "state": "open",
-                    "stream_seq": letter["stream_seq"],
+                    "stream_seq": dead_letter["stream_seq"],
                 },
                 {"$set": {"state": state}},
                 return_document=True,

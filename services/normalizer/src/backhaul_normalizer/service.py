@@ -44,8 +44,8 @@ class NormalizerUseCases:
         Published before it is closed: a crash in between leaves it open, and what is replayed twice counts once.
         """
         tenant = await self.tenant(tenant_id)
-        letter = await self._open(tenant.registration, dead_letter_id)
-        callback = Callback.FromString(letter["callback"])
+        dead_letter = await self._open(tenant.registration, dead_letter_id)
+        callback = Callback.FromString(dead_letter["callback"])
         if not callback.method:
             # Every callback came with one. This is what was kept of one whose bytes the store refused.
             raise BackhaulError(
@@ -58,15 +58,17 @@ class NormalizerUseCases:
             # What the provider's API told stays marked as such, since adapters read it otherwise than a callback.
             callback.source = callback_pb2.SOURCE_REPLAY
         callback.traceparent = current_traceparent()
-        await self._callbacks.publish(tenant.queue_path, callback, f"replay-{dead_letter_id}-{letter['occurrences']}")
+        await self._callbacks.publish(
+            tenant.queue_path, callback, f"replay-{dead_letter_id}-{dead_letter['occurrences']}"
+        )
         self._log.info("dead_letter_replayed", tenant=tenant_id, dead_letter_id=dead_letter_id)
-        return await self._close(tenant.registration, letter, "replayed")
+        return await self._close(tenant.registration, dead_letter, "replayed")
 
     async def discard(self, tenant_id: str, dead_letter_id: str) -> Document:
         """Close a dead letter without processing it."""
         registration = (await self.tenant(tenant_id)).registration
-        letter = await self._open(registration, dead_letter_id)
-        closed = await self._close(registration, letter, "discarded")
+        dead_letter = await self._open(registration, dead_letter_id)
+        closed = await self._close(registration, dead_letter, "discarded")
         if closed["state"] == "open":
             raise BackhaulError(
                 Code.FAILED_PRECONDITION,
@@ -77,21 +79,21 @@ class NormalizerUseCases:
         return closed
 
     async def _open(self, registration: str, dead_letter_id: str) -> Document:
-        letter = await self._dead_letters.dead_letter(registration, dead_letter_id)
-        if letter is None:
+        dead_letter = await self._dead_letters.dead_letter(registration, dead_letter_id)
+        if dead_letter is None:
             raise no_dead_letter()
-        if letter["state"] != "open":
+        if dead_letter["state"] != "open":
             raise BackhaulError(
                 Code.FAILED_PRECONDITION,
-                f"The dead letter is {letter['state']}. Only an open dead letter can be replayed or discarded.",
+                f"The dead letter is {dead_letter['state']}. Only an open dead letter can be replayed or discarded.",
                 field="id",
                 fix="Leave it. It opens by itself when the same is refused again.",
             )
-        return letter
+        return dead_letter
 
-    async def _close(self, registration: str, letter: Document, state: str) -> Document:
-        closed = await self._dead_letters.close_dead_letter(registration, letter, state)
+    async def _close(self, registration: str, dead_letter: Document, state: str) -> Document:
+        closed = await self._dead_letters.close_dead_letter(registration, dead_letter, state)
         if closed is not None:
             return closed
         # Refused again already, or closed by somebody else: what is true now is the answer.
-        return await self._dead_letters.dead_letter(registration, letter["_id"]) or letter
+        return await self._dead_letters.dead_letter(registration, dead_letter["_id"]) or dead_letter
