@@ -26,8 +26,8 @@ GROUP = 100
 
 DELAY_S = 1.0
 DELAY_PART = 0.15
-"""Where other work keeps the machine so busy that the backlog takes longer than 7 seconds, a callback may take this part
-of that time. Who had to wait behind the backlog would take most of it."""
+"""Where other work keeps the machine so busy that the backlog takes longer than 7 seconds, a callback may take this
+part of that time. Who had to wait behind the backlog would take most of it."""
 
 
 async def _fill(client: Client, tenant: Tenant) -> None:
