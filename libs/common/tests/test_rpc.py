@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
@@ -368,7 +368,12 @@ async def test_the_end_waits_for_calls_in_flight() -> None:
         call = asyncio.ensure_future(_awaited(stub.GetMessage(pb.GetMessageRequest(tenant_id="acme"))))
         await began.wait()
         closing = asyncio.create_task(stack.aclose())
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            with suppress(ConnectionError):
+                while True:  # Until the server has begun to stop: nobody is let in.
+                    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                    writer.close()
+                    await asyncio.sleep(0.01)
         release.set()
         async with asyncio.timeout(3):
             assert await call == pb.GetMessageResponse()
