@@ -93,7 +93,7 @@ class Running:
 
     async def until_waiting(self, count: int) -> None:
         """Return when that many callbacks wait for JetStream."""
-        async with asyncio.timeout(2.5):
+        async with asyncio.timeout(20):
             while self.publisher.waiting < count:  # a number of the publisher, which has no event
                 await asyncio.sleep(0.01)
 

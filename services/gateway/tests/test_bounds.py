@@ -194,4 +194,6 @@ async def test_a_server_that_takes_nothing_does_not_fill_the_memory(
         assert client.pending_data_size <= MOST_UNSENT_BYTES + 9 * BODY
         fresh_nats.resume()
         await gateway.ready()
-        assert await _post(gateway, tenant, BODY) == 200
+        async with asyncio.timeout(20):
+            while await _post(gateway, tenant, BODY) != 200:  # A busy machine does not always store it within 0.3 s.
+                await asyncio.sleep(0.05)

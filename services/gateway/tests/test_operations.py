@@ -324,7 +324,7 @@ async def refused(port: int) -> bool:
 
 
 async def test_a_stop_answers_what_is_under_way(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
-    async with gateway_factory(fresh_nats.uri, gateway_shutdown_grace_s=5) as gateway:
+    async with gateway_factory(fresh_nats.uri, gateway_shutdown_grace_s=5, gateway_publish_timeout_s=4.5) as gateway:
         tenant = await gateway.tenant()
         await gateway.channel()
         fresh_nats.pause()
