@@ -254,3 +254,18 @@ async def test_an_error_in_what_must_not_raise_is_put_back_too() -> None:
         run.feed.waiting.append([1])
         await run.feed.until(lambda: bool(run.feed.given_back))
         assert run.feed.acked == [1]
+
+
+@pytest.mark.parametrize("step", ["read", "commit", "publish"])
+async def test_what_is_under_way_when_it_is_stopped_is_given_back(step: str) -> None:
+    async with running([1, 2]) as run:
+        run.work.held[step] = asyncio.Event()
+        await run.feed.until(lambda: bool(run.work.steps(step)))
+    assert [seqs for seqs, _ in run.feed.given_back] == [[1, 2]]
+    assert not run.feed.acked
+
+
+async def test_what_is_done_with_when_it_is_stopped_is_not_given_back() -> None:
+    async with running([1, 2]) as run:
+        await run.feed.until(lambda: len(run.feed.acked) == 2)
+    assert not run.feed.given_back

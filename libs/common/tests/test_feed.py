@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
 from backhaul_common.feed import Durable, FairFeed, FeedConfig, PullLimits, StreamMessage
 from backhaul_common.feed.formats import Place, place_of, stream_seq_of
 from backhaul_common.feed.parking import Parking
+from backhaul_common.feed.pull import PullConsumer
 from backhaul_common.lifecycle import cancel
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
@@ -137,6 +139,50 @@ async def test_what_is_handed_back_goes_to_another_at_once_and_not_to_the_same_a
         fed.feed.resume()
         await fed.put("acme", b"later")
         assert [one.data for one in await fed.take(1)] == [b"later"]
+
+
+async def test_what_waits_in_a_copy_that_is_stopped_goes_to_another_at_once(feeding: Any) -> None:
+    async with feeding(acking_within(60)) as fed:
+        await all_wait(fed)
+        other = FairFeed(fed.own, fed.own.jetstream(), acking_within(60))
+        task = asyncio.create_task(other.run())
+        try:
+            await until(partial(_passes, other.check))
+            await cancel(fed.task)
+            taken: set[int] = set()
+            async with asyncio.timeout(10):
+                while len(taken) < MESSAGES:
+                    for one in await other.next_batch():
+                        taken.add(one.stream_seq)
+                        await one.ack()
+            assert taken == set(range(1, MESSAGES + 1))
+            # The one that was stopped asks for nothing, and keeps nothing.
+            await fed.put("acme", b"later")
+            assert [one.data for one in await asyncio.wait_for(other.next_batch(), 5)] == [b"later"]
+            assert fed.feed.parked == 0
+        finally:
+            await cancel(task)
+
+
+async def test_a_copy_is_stopped_in_time_though_the_broker_does_not_answer(
+    feeding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with feeding(SMALL) as fed:
+        await all_wait(fed)
+        began = asyncio.get_running_loop().time()
+        silent = asyncio.Event()
+        monkeypatch.setattr(PullConsumer, "withdraw", lambda _: silent.wait())
+        await cancel(fed.task)
+        assert asyncio.get_running_loop().time() - began < 6
+        assert fed.task.cancelled()
+
+
+async def _passes(check: Callable[[], Awaitable[None]]) -> bool:
+    try:
+        await check()
+    except ConnectionError:
+        return False
+    return True
 
 
 async def test_what_is_handed_back_while_the_broker_is_away_comes_once_when_it_is_back(

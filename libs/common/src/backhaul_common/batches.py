@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -124,7 +124,7 @@ class Batches(Generic[B]):
         self._log = get_logger(component="batches")
 
     async def run(self) -> None:
-        """Process until cancelled. A batch that is under way then is delivered again."""
+        """Process until cancelled. What is under way then is given back: whatever of it is stored stays stored."""
         try:
             while True:
                 await self._worth_reading()
@@ -158,15 +158,25 @@ class Batches(Generic[B]):
             full.cancel()
 
     async def _take(self, messages: Sequence[StreamMessage]) -> None:
+        async with self._given_back_if_cancelled(messages):
+            try:
+                batch = await self._work.read(messages)
+            except Exception as exc:  # noqa: BLE001  # whatever it is, nothing was acknowledged and all is delivered again
+                await self._put_back(messages, exc)
+                return
+            if await self._turn_comes():
+                self._committing = asyncio.create_task(self._commit(batch), name="commit")
+            else:
+                await self._feed.give_back(batch.messages, FIRST_PAUSE_S)
+
+    @asynccontextmanager
+    async def _given_back_if_cancelled(self, messages: Sequence[StreamMessage]) -> AsyncIterator[None]:
+        """Another copy has ``messages`` soon then, and not after the ack wait. What was acknowledged stays so."""
         try:
-            batch = await self._work.read(messages)
-        except Exception as exc:  # noqa: BLE001  # whatever it is, nothing was acknowledged and all is delivered again
-            await self._put_back(messages, exc)
-            return
-        if await self._turn_comes():
-            self._committing = asyncio.create_task(self._commit(batch), name="commit")
-        else:
-            await self._feed.give_back(batch.messages, FIRST_PAUSE_S)
+            yield
+        except asyncio.CancelledError:
+            await self._feed.give_back(messages, FIRST_PAUSE_S)
+            raise
 
     async def _turn_comes(self) -> bool:
         """Wait until nothing is being committed. False, at once, when this copy rests: then nothing is to be begun."""
@@ -192,24 +202,26 @@ class Batches(Generic[B]):
             kind=SpanKind.CONSUMER,
             links=parents[1 : MAX_LINKS + 1],
         )
-        try:
-            await self._work.commit(batch)
-        except Exception as exc:  # noqa: BLE001  # as above
-            batch.span.end()
-            await self._put_back(batch.messages, exc)
-            return
-        # The next batch is committed while this one is published, and no further: what is committed but not published
-        # must stay little, because it is what a crash makes this process do again.
-        if self._publishing is not None:
-            await self._publishing
-        self._publishing = asyncio.create_task(self._finish(batch), name="publish")
+        async with self._given_back_if_cancelled(batch.messages):
+            try:
+                await self._work.commit(batch)
+            except Exception as exc:  # noqa: BLE001  # as above
+                batch.span.end()
+                await self._put_back(batch.messages, exc)
+                return
+            # The next batch is committed while this one is published, and no further: what is committed but not
+            # published must stay little, because it is what a crash makes this process do again.
+            if self._publishing is not None:
+                await self._publishing
+            self._publishing = asyncio.create_task(self._finish(batch), name="publish")
 
     async def _finish(self, batch: B) -> None:
         """Publish and acknowledge; or have all of it delivered again, which then is found to be stored."""
         try:
-            await self._work.publish(batch)
-            for message in batch.messages:
-                await message.ack()
+            async with self._given_back_if_cancelled(batch.messages):
+                await self._work.publish(batch)
+                for message in batch.messages:
+                    await message.ack()
             self._away.over()
             self._tries.done(batch.messages)
             self._work.done(batch)

@@ -33,6 +33,12 @@ from backhaul_common.lifecycle import cancel
 
 _TURN = 256
 
+_LAST_WORDS_S = 2.0
+"""How long handing back may take at the end."""
+
+_ELSEWHERE_S = 0.1
+"""How long the broker waits with what is handed back at the end: then it knows that nothing is asked for here."""
+
 Admit = Callable[[StreamMessage], Awaitable[bool]]
 """Whether a message is to be taken. Where it is not, it was answered. UNAVAILABLE when the broker cannot be told."""
 
@@ -78,6 +84,7 @@ class FairFeed:
             size = config.path_bytes // 2
             self._parking = Parking(client, config.durable.stream, self._buffers, size, self._arrived)
         self._paused = False
+        self._left = False
         self._delay_s = 0.0
         self._taken_at = 0.0
 
@@ -87,7 +94,11 @@ class FairFeed:
         return self._buffers.parked
 
     async def run(self) -> None:
-        """Keep a pull open, read again what is parked and renew what waits, until cancelled. Raises what ends any."""
+        """Keep a pull open, read again what is parked and renew what waits, until cancelled. Raises what ends any.
+
+        When it is cancelled, what waits is handed back, so that another copy has it at once and not after the ack wait.
+        That takes two seconds at most; the connection is still needed for it.
+        """
         self._taken_at = asyncio.get_running_loop().time()
         tasks = [
             asyncio.create_task(self._pull.run(), name="pull"),
@@ -99,8 +110,14 @@ class FairFeed:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except asyncio.CancelledError:
+            await self._leave()
+            raise
         finally:
             await asyncio.gather(*(cancel(task) for task in tasks))
+            if self._left:  # Not before: the pull would ask once more.
+                self._left = False
+                self.resume()
 
     async def reconnected(self) -> None:
         """To be called after each reconnection."""
@@ -181,6 +198,18 @@ class FairFeed:
         # Delivered again while it waits here, once is enough.
         if self._buffers.put(message) is Put.BUFFERED:
             self._arrived.set()
+
+    async def _leave(self) -> None:
+        if not self._client.is_connected:
+            return  # The broker hears nothing, and delivers what waits here again after the ack wait.
+        self._left = True
+        handing = asyncio.create_task(self.hand_back(_ELSEWHERE_S), name="hand_back")
+        ends = asyncio.get_running_loop().time() + _LAST_WORDS_S
+        # ``cancel`` asks again and again, and this is to come to its end all the same.
+        while not handing.done() and (left_s := ends - asyncio.get_running_loop().time()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({handing}, timeout=left_s)
+        await cancel(handing)
 
     def _wake(self) -> None:
         self._pull.wake()
