@@ -312,6 +312,46 @@ async def test_health_is_never_good_before_readiness_was_asked() -> None:
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+async def test_health_is_the_first_to_know_of_a_stop() -> None:
+    servicer = _Servicer()
+    began, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Any, context: Any) -> Any:
+        began.set()
+        await release.wait()
+        return pb.GetMessageResponse()
+
+    servicer.behaviour = slow
+    stack = AsyncExitStack()
+    with capture_logs():
+        server = await rpc.serve(
+            stack,
+            SETTINGS,
+            Tracing("test", None),
+            Readiness(),
+            listen="127.0.0.1:0",
+            services=[SERVICE],
+            register=servicer.register,
+        )
+        channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        stub: Any = pb_grpc.NormalizerServiceStub(channel)
+        async with asyncio.timeout(5):
+            while (await anext(watch)).status != health_pb2.HealthCheckResponse.SERVING:
+                pass
+            call = asyncio.ensure_future(_awaited(stub.GetMessage(pb.GetMessageRequest(tenant_id="acme"))))
+            await began.wait()
+            closing = asyncio.create_task(stack.aclose())
+            assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            # It was said while the server still had work.
+            assert not call.done()
+            release.set()
+            assert await call == pb.GetMessageResponse()
+            await watch.aclose()
+            await closing
+        await channel.close()
+
+
 async def test_reflection_lists_the_services(running: Running) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
 

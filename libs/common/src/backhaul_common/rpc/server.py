@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
@@ -46,8 +46,8 @@ async def serve(
     """Start serving on ``listen`` (host:port, port 0 picks one), closed by ``stack``.
 
     ``services`` are the full names of what ``register`` adds: they appear in reflection, and in the health service,
-    which follows ``readiness`` once a second. Every request must carry a ``tenant_id``, but for methods and services
-    whose full names are in ``without_tenant``.
+    which follows ``readiness`` once a second, and says NOT_SERVING before anything else stops. Every request must carry
+    a ``tenant_id``, but for methods and services whose full names are in ``without_tenant``.
     """
     edge = Edge(tracing, TenantRule(services, without_tenant))
     server = grpc.aio.server(
@@ -78,6 +78,10 @@ async def serve(
     await server.start()
 
     async def stop() -> None:
+        # Whoever watches goes elsewhere at once. A watcher that takes no answers must not hold the stop.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await health_servicer.enter_graceful_shutdown()
         edge.stop()
         await server.stop(STOP_GRACE_S)
 
