@@ -12,6 +12,7 @@ from backhaul_client import LimitsIn
 from backhaul_common import mongo
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.store_format import StoreFormat
+from backhaul_common.tenantdata import MAX_COUNTED
 from backhaul_common.tenants import Tenant
 from backhaul_gateway.admin.store import MongoTenantStore
 from backhaul_gateway.admin.tenantdata import ServicesData
@@ -210,10 +211,11 @@ async def test_a_deletion_that_is_refused_changes_nothing(
     assert gateway.tenants.find_one({}) == before
 
     async def usage(_: ServicesData, __: Tenant) -> Mapping[str, int]:
-        return {"events": 3, "messages": 0, "communications": 0, "dead_letters": 1}
+        return {"events": MAX_COUNTED, "messages": 3, "communications": 0, "dead_letters": 1}
 
     monkeypatch.setattr(ServicesData, "usage", usage)
-    assert "3 events, 1 dead letters" in gateway.problem(await delete(gateway), 409, "purge")["detail"]
+    detail = gateway.problem(await delete(gateway), 409, "purge")["detail"]
+    assert "10000 or more events, 3 messages, 1 dead letters" in detail
     assert (await gateway.post(tenant)).status_code == 200
 
 

@@ -2,26 +2,95 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.store_format import StoreFormat
-from backhaul_common.tenantdata import MongoTenantData
+from backhaul_common.tenantdata import MAX_COUNTED, MongoTenantData
 from backhaul_normalizer.store import COUNTED, INDEXES
-from normalizer_rig import RigFactory
+from normalizer_rig import Rig, RigFactory
+
+
+def tenant_data(rig: Rig, *, purge_s: float = 15.0, slice_documents: int = 2000) -> MongoTenantData:
+    return MongoTenantData(
+        rig.database,
+        StoreFormat(rig.database),
+        collections=INDEXES,
+        counted=COUNTED,
+        purge_s=purge_s,
+        slice_documents=slice_documents,
+    )
+
+
+async def fill(rig: Rig, registration: str, names: Iterable[str], number: int) -> None:
+    for name in names:
+        documents = [{"_id": f"{registration} {n}", "registration": registration} for n in range(number)]
+        await rig.database[name].insert_many(documents)
+
+
+async def left(rig: Rig, registration: str) -> int:
+    return sum([await rig.database[name].count_documents({"registration": registration}) for name in INDEXES])
 
 
 async def test_a_purge_takes_one_registration_out_of_every_collection(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0) as rig:
-        data = MongoTenantData(rig.database, StoreFormat(rig.database), collections=INDEXES, counted=COUNTED)
+        data = tenant_data(rig)
         # Another life of the same id, and an id that begins alike.
         others = ("acme.2", "acme.10", "acme-2.1", "globex.1")
-        for name in INDEXES:
-            for registration in ("acme.1", *others):
-                documents = [{"_id": f"{registration} {n}", "registration": registration} for n in range(3)]
-                await rig.database[name].insert_many(documents)
+        for registration in ("acme.1", *others):
+            await fill(rig, registration, INDEXES, 3)
         assert set((await data.usage("acme.1")).values()) == {3}
         assert await data.purge("acme", "acme.1") == 3 * len(INDEXES)
         assert set((await data.usage("acme.1")).values()) == {0}
         for name in INDEXES:
-            left = sorted(row["registration"] for row in await rig.rows(name))
-            assert left == sorted(3 * others), name
+            assert sorted(row["registration"] for row in await rig.rows(name)) == sorted(3 * others), name
         # Once more, as a gateway does that was interrupted.
         assert await data.purge("acme", "acme.1") == 0
+
+
+async def test_what_one_call_cannot_purge_the_next_ones_do(rig_factory: RigFactory) -> None:
+    async with rig_factory(copies=0) as rig:
+        data = tenant_data(rig, purge_s=0.1, slice_documents=1)
+        for registration in ("acme.1", "acme.2"):
+            await fill(rig, registration, INDEXES, 100)
+        lefts = [await left(rig, "acme.1")]
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    deleted = await data.purge("acme", "acme.1")
+                except BackhaulError as exc:
+                    assert (exc.code, exc.retry_after_s) == (Code.UNAVAILABLE, 1)  # noqa: PT017  # most calls raise it
+                    lefts.append(await left(rig, "acme.1"))
+                else:
+                    break
+        assert len(lefts) > 1
+        assert lefts == sorted(lefts, reverse=True)
+        assert deleted == lefts[-1] > 0
+        assert await left(rig, "acme.1") == 0
+        assert await left(rig, "acme.2") == 100 * len(INDEXES)
+
+
+async def test_a_purge_that_is_cancelled_leaves_no_more_than_one_deletion_behind(rig_factory: RigFactory) -> None:
+    async with rig_factory(copies=0) as rig:
+        await fill(rig, "acme.1", INDEXES, 200)
+        purge = asyncio.create_task(tenant_data(rig, slice_documents=10).purge("acme", "acme.1"))
+        async with asyncio.timeout(20):
+            while await left(rig, "acme.1") == 200 * len(INDEXES):  # nothing tells of a slice's end
+                await asyncio.sleep(0)
+        purge.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await purge
+        at_once = await left(rig, "acme.1")
+        await asyncio.sleep(0.5)
+        later = await left(rig, "acme.1")
+        assert 0 < at_once - 10 <= later
+
+
+async def test_usage_counts_no_further_than_the_contract_says(rig_factory: RigFactory) -> None:
+    async with rig_factory(copies=0) as rig:
+        await fill(rig, "acme.1", COUNTED[:1], MAX_COUNTED + 1)
+        await fill(rig, "acme.1", COUNTED[1:], 2)
+        usage = await tenant_data(rig).usage("acme.1")
+        assert usage == {**dict.fromkeys(COUNTED, 2), COUNTED[0]: MAX_COUNTED}

@@ -55,7 +55,7 @@ OPERATION_S = 8.0
 """How long any other operation may take that somebody waits for."""
 
 PATIENT_S = 3600.0
-"""How long work on all documents of a collection or of a tenant may take."""
+"""How long work on all documents of a collection may take."""
 
 PING_S = 2.0
 

@@ -114,7 +114,7 @@ class TenantData(Protocol):
     """What all services keep of a tenant. UNAVAILABLE from every method while any of them is away."""
 
     async def usage(self, tenant: Tenant) -> Mapping[str, int]:
-        """How much it has, by kind; all zero when it has nothing."""
+        """How much it has, by kind, each service counting to ``MAX_COUNTED``; all zero when it has nothing."""
         ...
 
     async def purge(self, tenant: Tenant) -> None:

@@ -56,7 +56,7 @@ class TenantDataServiceServicer:
     """
 
     def GetUsage(self, request, context):
-        """How much is kept here of a registration.
+        """How much is kept here of a registration. Each kind is counted up to 10,000: that number may stand for more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,7 +65,8 @@ class TenantDataServiceServicer:
     def PurgeTenant(self, request, context):
         """Deletes all that is kept here of a registration whose tenant is being deleted, or is gone. May be repeated: a call
         that was cut short left less behind. FAILED_PRECONDITION where the tenant lives, or where something may not be
-        deleted yet; the message says until when. The gateway asks again until it is done.
+        deleted yet; the message says until when. UNAVAILABLE where the call's time was over and something is left. The
+        gateway asks again until it is done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

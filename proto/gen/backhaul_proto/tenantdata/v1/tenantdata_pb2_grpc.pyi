@@ -37,11 +37,12 @@ class TenantDataServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TenantDataServiceAsyncStub: ...
     GetUsage: _grpc.UnaryUnaryMultiCallable[_tenantdata_pb2.GetUsageRequest, _tenantdata_pb2.GetUsageResponse]
-    """How much is kept here of a registration."""
+    """How much is kept here of a registration. Each kind is counted up to 10,000: that number may stand for more."""
     PurgeTenant: _grpc.UnaryUnaryMultiCallable[_tenantdata_pb2.PurgeTenantRequest, _tenantdata_pb2.PurgeTenantResponse]
     """Deletes all that is kept here of a registration whose tenant is being deleted, or is gone. May be repeated: a call
     that was cut short left less behind. FAILED_PRECONDITION where the tenant lives, or where something may not be
-    deleted yet; the message says until when. The gateway asks again until it is done.
+    deleted yet; the message says until when. UNAVAILABLE where the call's time was over and something is left. The
+    gateway asks again until it is done.
     """
 
 @_typing.type_check_only
@@ -53,11 +54,12 @@ class TenantDataServiceAsyncStub(TenantDataServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUsage: _aio.UnaryUnaryMultiCallable[_tenantdata_pb2.GetUsageRequest, _tenantdata_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """How much is kept here of a registration."""
+    """How much is kept here of a registration. Each kind is counted up to 10,000: that number may stand for more."""
     PurgeTenant: _aio.UnaryUnaryMultiCallable[_tenantdata_pb2.PurgeTenantRequest, _tenantdata_pb2.PurgeTenantResponse]  # type: ignore[assignment]
     """Deletes all that is kept here of a registration whose tenant is being deleted, or is gone. May be repeated: a call
     that was cut short left less behind. FAILED_PRECONDITION where the tenant lives, or where something may not be
-    deleted yet; the message says until when. The gateway asks again until it is done.
+    deleted yet; the message says until when. UNAVAILABLE where the call's time was over and something is left. The
+    gateway asks again until it is done.
     """
 
 class TenantDataServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -72,7 +74,7 @@ class TenantDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenantdata_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenantdata_pb2.GetUsageResponse, _abc.Awaitable[_tenantdata_pb2.GetUsageResponse]]:
-        """How much is kept here of a registration."""
+        """How much is kept here of a registration. Each kind is counted up to 10,000: that number may stand for more."""
 
     @_abc_1.abstractmethod
     def PurgeTenant(
@@ -82,7 +84,8 @@ class TenantDataServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tenantdata_pb2.PurgeTenantResponse, _abc.Awaitable[_tenantdata_pb2.PurgeTenantResponse]]:
         """Deletes all that is kept here of a registration whose tenant is being deleted, or is gone. May be repeated: a call
         that was cut short left less behind. FAILED_PRECONDITION where the tenant lives, or where something may not be
-        deleted yet; the message says until when. The gateway asks again until it is done.
+        deleted yet; the message says until when. UNAVAILABLE where the call's time was over and something is left. The
+        gateway asks again until it is done.
         """
 
 def add_TenantDataServiceServicer_to_server(servicer: TenantDataServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,6 +11,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import new_registration
 from backhaul_common.names import check_queue_path, check_tenant_id
 from backhaul_common.secrets import CredentialKind, new_credential
+from backhaul_common.tenantdata import MAX_COUNTED
 from backhaul_common.tenants import Credential, Limits, Tenant, TenantStatus
 from pydantic import ValidationError
 
@@ -199,7 +200,7 @@ class TenantRegistry:
     async def _refuse_with_data(self, tenant: Tenant) -> None:
         usage = {kind: count for kind, count in (await self._data.usage(tenant)).items() if count}
         if usage:
-            has = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in usage.items())
+            has = ", ".join(f"{_counted(count)} {kind.replace('_', ' ')}" for kind, count in usage.items())
         elif await self._streams.holds_messages(tenant):
             has = "stored callbacks"
         else:
@@ -210,6 +211,10 @@ class TenantRegistry:
             field="purge",
             fix="Repeat with ?purge=true to delete the tenant with all its data.",
         )
+
+
+def _counted(count: int) -> str:
+    return str(count) if count < MAX_COUNTED else f"{count} or more"
 
 
 def _require_same(found: Tenant, tenant: Tenant) -> None:
