@@ -80,5 +80,7 @@ def test_the_page_s_code_is_held_to_the_same_rules_as_all_other(tree: Path) -> N
     changed = [name for _, name, _, _ in _BLOCK.findall(PAGE.read_text()) if name.endswith(".py")]
     run(tree, "ruff", "check", "--no-cache", "services/gateway/src", *changed)
     run(tree, "ruff", "format", "--no-cache", "--check", "services/gateway/src", *changed)
+    sources = ("libs/common/src", "services/gateway/src", "services/tally/src")
+    run(tree, "mypy", "--no-error-summary", *sources)
     run(tree, "python", "tools/lint_imports.py")
     run(tree, "sh", "tools/buf.sh")
