@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from backhaul_channels import MalformedError
-from backhaul_channels.jsonparts import MAX_DEPTH, MOST_CONTAINERS, MOST_PARTS, decode_object, split_json
+from backhaul_channels.jsonparts import MAX_CONTAINERS, MAX_DEPTH, MAX_PARTS, decode_object, split_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 DEEP = b"[" * 2_000 + b"]" * 2_000
 
 # The worst bodies take this many times as long as usual ones of their length.
-MOST_TIMES = 12
+MAX_TIMES = 12
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.text('"\\[]{},: \n/u'),
@@ -118,8 +118,8 @@ def test_brackets_in_strings_and_beside_each_other_are_no_depth() -> None:
 
 
 def test_an_event_holds_so_many_arrays_and_objects_and_no_more() -> None:
-    most = b'{"a":[' + b"[]," * (MOST_CONTAINERS - 3) + b"{}]}"
-    assert len(decode_object(most)["a"]) == MOST_CONTAINERS - 2
+    most = b'{"a":[' + b"[]," * (MAX_CONTAINERS - 3) + b"{}]}"
+    assert len(decode_object(most)["a"]) == MAX_CONTAINERS - 2
     more = most[:-2] + b",[]]}"
     assert split_json(b"[" + more + b"," + most + b"]") == [more, most]
     with pytest.raises(MalformedError, match="more than 10000 arrays and objects"):
@@ -128,9 +128,9 @@ def test_an_event_holds_so_many_arrays_and_objects_and_no_more() -> None:
 
 @pytest.mark.parametrize("last", [b"1", b"x", DEEP])
 def test_more_events_than_any_provider_sends_are_refused(last: bytes) -> None:
-    most = b"[" + b"1," * (MOST_PARTS - 1) + last + b"]"
-    assert len(split_json(most)) == MOST_PARTS
-    with pytest.raises(MalformedError, match=f"more than {MOST_PARTS} events"):
+    most = b"[" + b"1," * (MAX_PARTS - 1) + last + b"]"
+    assert len(split_json(most)) == MAX_PARTS
+    with pytest.raises(MalformedError, match=f"more than {MAX_PARTS} events"):
         split_json(b"[1," + most[1:])
 
 
@@ -218,7 +218,7 @@ def repeated(start: bytes, unit: bytes, end: bytes = b"") -> bytes:
     ids=lambda body: f"{body[:8].decode()}…{body[-8:].decode()}",
 )
 def test_no_body_costs_much_more_than_a_usual_one_of_its_length(body: bytes, usual_cost: float) -> None:
-    assert cost(body) < MOST_TIMES * usual_cost
+    assert cost(body) < MAX_TIMES * usual_cost
 
 
 @settings(max_examples=40, deadline=None)
@@ -231,7 +231,7 @@ def test_no_body_costs_much_more_than_a_usual_one_of_its_length(body: bytes, usu
 )
 def test_no_repetition_costs_much_more_either(start: bytes, unit: list[bytes], end: bytes, usual_cost: float) -> None:
     body = repeated(start, b"".join(unit)[:64], end)
-    assert cost(body) < MOST_TIMES * usual_cost
+    assert cost(body) < MAX_TIMES * usual_cost
 
 
 @pytest.mark.parametrize("unit", [b"[", b"[[],", b'["a",', b'"', b"[x", b"{}", b"[[[[]]]],"])

@@ -12,13 +12,13 @@ import pytest
 from backhaul_channels import InvalidSecretError, RawCallback
 from backhaul_channels.engines.twilio.form import parse_form, parse_raw, signed_material
 from backhaul_channels.engines.twilio.signature import (
-    MOST_FORM_BYTES,
-    MOST_FORM_FIELDS,
+    MAX_FORM_BYTES,
+    MAX_FORM_FIELDS,
     SETTINGS_HEADER,
     SIGNATURE_HEADER,
     TwilioVerifier,
 )
-from backhaul_channels.engines.twilio.spellings import MOST_SPELLINGS, spellings
+from backhaul_channels.engines.twilio.spellings import MAX_SPELLINGS, spellings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -160,9 +160,9 @@ def test_the_work_grows_with_the_body_and_no_faster(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("fields", "size", "refusal"),
     [
-        (MOST_FORM_FIELDS, 1, None),
-        (MOST_FORM_FIELDS + 1, 1, "form_too_large"),
-        (1, MOST_FORM_BYTES, "form_too_large"),
+        (MAX_FORM_FIELDS, 1, None),
+        (MAX_FORM_FIELDS + 1, 1, "form_too_large"),
+        (1, MAX_FORM_BYTES, "form_too_large"),
     ],
 )
 def test_a_form_that_cannot_be_twilios_is_not_worth_its_work(fields: int, size: int, refusal: str | None) -> None:
@@ -201,7 +201,7 @@ def test_a_usual_wrong_signature_costs_little_and_a_hostile_one_is_bounded() -> 
     ids=["names", "letters", "equals", "fields", "signs", "halves"],
 )
 def test_escapes_that_prove_nothing_are_not_decoded(body: bytes) -> None:
-    callback = RawCallback("POST", URL, [(SIGNATURE_HEADER, b"A" * 27 + b"=")], body[:MOST_FORM_BYTES])
+    callback = RawCallback("POST", URL, [(SIGNATURE_HEADER, b"A" * 27 + b"=")], body[:MAX_FORM_BYTES])
     verifier = TwilioVerifier([TOKEN])
     took = []
     for _ in range(50):
@@ -218,19 +218,19 @@ def test_spellings_are_few_and_others() -> None:
     url = "HTTPS://u:p@ss@Hooks.example.com:8443/x?a='%27&b=%20&c=+"
     found = list(spellings(url, b"Basic " + base64.b64encode(b"a b:")))
     assert url not in found
-    assert len(found) == len(set(found)) == MOST_SPELLINGS
+    assert len(found) == len(set(found)) == MAX_SPELLINGS
 
 
 @pytest.mark.parametrize("query", ["", "?", "?a", "?&", "?&&&", "?" + "a=1&" * 5000, "?" + "a" * 5000, "?b=1&a=2&b=0"])
 def test_spellings_of_odd_queries(query: str) -> None:
     found = list(spellings("https://hooks.example.com/x" + query))
-    assert len(found) <= MOST_SPELLINGS
+    assert len(found) <= MAX_SPELLINGS
     assert all(sorted(found_query) == sorted(query) for found_query in (s.partition("/x")[2] for s in found))
 
 
 @pytest.mark.parametrize("url", ["", "no url", "://", "https://", "https://[::1", "https://[::1]:x/", "x://@:@:/?'"])
 def test_spellings_of_nonsense(url: str) -> None:
-    assert len(list(spellings(url, b"Basic Og=="))) <= MOST_SPELLINGS
+    assert len(list(spellings(url, b"Basic Og=="))) <= MAX_SPELLINGS
 
 
 @given(st.text(), st.text())

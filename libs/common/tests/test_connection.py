@@ -13,7 +13,7 @@ from backhaul_common import jetstream
 from backhaul_common.jetstream import connection
 from backhaul_common.jetstream.connection import (
     LAST_WORDS_S,
-    MOST_OUTSTANDING_PINGS,
+    MAX_OUTSTANDING_PINGS,
     PING_INTERVAL_S,
     Connection,
     require_connected,
@@ -70,7 +70,7 @@ def linked(
 
 def test_a_dead_connection_is_given_up_within_ten_seconds() -> None:
     # The last answer may have come just before a ping, and the one above the limit ends it.
-    assert (MOST_OUTSTANDING_PINGS + 1) * PING_INTERVAL_S + LAST_WORDS_S < 10
+    assert (MAX_OUTSTANDING_PINGS + 1) * PING_INTERVAL_S + LAST_WORDS_S < 10
 
 
 @pytest.mark.parametrize("unsent", [0, 200_000, 9_000_000])

@@ -12,7 +12,7 @@ import pytest
 from backhaul_common import metrics as catalogue
 from backhaul_common import metrics_http
 from backhaul_common.metrics import Metrics
-from backhaul_common.metrics_http import MOST_CONNECTIONS, serve_metrics
+from backhaul_common.metrics_http import MAX_CONNECTIONS, serve_metrics
 from structlog.testing import capture_logs
 
 
@@ -56,7 +56,7 @@ async def test_many_connections_are_no_threads_and_do_not_stay(port: int, monkey
         writer.transport.abort()
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://127.0.0.1:{port}/metrics")).status_code == 200
-    assert MOST_CONNECTIONS < 100
+    assert MAX_CONNECTIONS < 100
 
 
 async def test_a_head_without_end_is_not_kept(port: int) -> None:

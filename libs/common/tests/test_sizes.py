@@ -15,7 +15,7 @@ from backhaul_local.nats_server import NatsConfig
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 
-LONGEST_NAME = 64
+MAX_NAME = 64
 """Ids of tenants, queue paths, channels and providers are no longer."""
 
 
@@ -23,10 +23,10 @@ def largest_callback() -> Callback:
     """Everything that is bounded at its bound. A byte of a query that is not ASCII takes two here."""
     return Callback(
         id=new_callback_id(),
-        tenant_id="t" * LONGEST_NAME,
-        registration="r" * LONGEST_NAME,
-        channel="c" * LONGEST_NAME,
-        provider="p" * LONGEST_NAME,
+        tenant_id="t" * MAX_NAME,
+        registration="r" * MAX_NAME,
+        channel="c" * MAX_NAME,
+        provider="p" * MAX_NAME,
         method="POST",
         url=f"https://{'h' * 253}/{'p' * 1024}?{'é' * sizes.MAX_QUERY_BYTES}",
         headers=b"h" * sizes.MAX_HEADER_BYTES,

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from backhaul_common.tracing import (
-    LONGEST_CLOSE_S,
+    MAX_CLOSE_S,
     Tracing,
     current_traceparent,
     new_traceparent,
@@ -176,4 +176,4 @@ def test_an_absent_collector_does_not_hold_up_the_end(monkeypatch: pytest.Monkey
             pass
         began = time.monotonic()
         tracing.close()
-        assert time.monotonic() - began < LONGEST_CLOSE_S + 0.5
+        assert time.monotonic() - began < MAX_CLOSE_S + 0.5

@@ -9,8 +9,8 @@ import pytest
 from backhaul_client.models import NewTenant
 from backhaul_common.sizes import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_gateway.admission.limits import MemoryBudget
-from backhaul_gateway.ingest.publisher import MOST_UNSENT_BYTES
-from backhaul_gateway.web.http import MOST_HEAD_BYTES
+from backhaul_gateway.ingest.publisher import MAX_UNSENT_BYTES
+from backhaul_gateway.web.http import MAX_HEAD_BYTES
 from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
 
@@ -113,7 +113,7 @@ async def test_a_head_that_does_not_end(gateway: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(b"POST /api/postevents HTTP/1.1\r\n")
     line = b"X-Filler: " + b"a" * 1000 + b"\r\n"
-    sent, endless = 0, 1024 * MOST_HEAD_BYTES
+    sent, endless = 0, 1024 * MAX_HEAD_BYTES
     answer = b""
     async with asyncio.timeout(10):
         try:
@@ -191,7 +191,7 @@ async def test_a_server_that_takes_nothing_does_not_fill_the_memory(
         for _ in range(8):
             assert set(await asyncio.gather(*(_post(gateway, tenant, BODY) for _ in range(8)))) == {503}
         # Of the eight that are let in together all may still be sent.
-        assert client.pending_data_size <= MOST_UNSENT_BYTES + 9 * BODY
+        assert client.pending_data_size <= MAX_UNSENT_BYTES + 9 * BODY
         fresh_nats.resume()
         await gateway.ready()
         async with asyncio.timeout(20):

@@ -9,12 +9,12 @@ import time
 from typing import Any
 
 import pytest
-from backhaul_gateway.reads.rawdata import DEEPEST, LONGEST_FIELD, LONGEST_NUMBER, data_of
+from backhaul_gateway.reads.rawdata import DEEPEST, MAX_FIELD, MAX_NUMBER, data_of
 from backhaul_gateway.reads.turns import Steps, Turns, finished
 from hypothesis import given
 from hypothesis import strategies as st
 
-LONGEST_STEP_S = 0.02
+MAX_STEP_S = 0.02
 """Far more than a step takes, and far less than what it is part of."""
 
 
@@ -37,7 +37,7 @@ def as_base64(raw: bytes) -> tuple[str, str]:
         (b' \n{"a": "]]]{{{ 1e999 \\\\\\" [ "}\n', ("json", {"a": ']]]{{{ 1e999 \\" [ '})),
         (b'["\\ud83d\\ude00"]', ("json", ["\U0001f600"])),
         (b"[1e308, -1.7e-308, 1e-400]", ("json", [1e308, -1.7e-308, 0.0])),
-        (b"[" + b"9" * LONGEST_NUMBER + b"]", ("json", [int("9" * LONGEST_NUMBER)])),
+        (b"[" + b"9" * MAX_NUMBER + b"]", ("json", [int("9" * MAX_NUMBER)])),
         (b"[" * DEEPEST + b"]" * DEEPEST, ("json", json.loads("[" * DEEPEST + "]" * DEEPEST))),
         (b"[" + b"[],{}," * 200_000 + b"1]", ("json", [*([[], {}] * 200_000), 1])),
     ],
@@ -71,7 +71,7 @@ def test_data(raw: bytes, expected: object) -> None:
         # The number lies across two pieces of what is looked at.
         b"[" + b" " * ((16 << 10) - 3) + b"1e999]",
         b"[" + b" " * ((16 << 10) - 300) + b"9" * 5000 + b"]",
-        b"a=" + b"x" * (LONGEST_FIELD + (4 << 10) + 1),
+        b"a=" + b"x" * (MAX_FIELD + (4 << 10) + 1),
     ],
 )
 def test_hostile_data_is_kept_as_bytes(raw: bytes) -> None:
@@ -133,7 +133,7 @@ def test_no_step_takes_long(raw: bytes) -> None:
 
     # A busy machine interrupts some step of every try. All tries have the same steps, so the least of a step's times
     # says what the step itself takes.
-    assert max(map(min, zip(*(durations() for _ in range(5)), strict=True))) < LONGEST_STEP_S
+    assert max(map(min, zip(*(durations() for _ in range(5)), strict=True))) < MAX_STEP_S
 
 
 async def test_turns_let_the_loop_work_and_others_have_their_turn() -> None:

@@ -140,7 +140,7 @@ WHOLE = ["purge acme.1 up to 7", "purge acme.1", "forget acme.1", "announce acme
 
 @pytest.fixture(autouse=True)
 def _faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_LOOK_S", "_LONGEST_PAUSE_S"):
+    for name in ("_LOOK_S", "_MAX_PAUSE_S"):
         monkeypatch.setattr(removal_module, name, getattr(removal_module, name) / FASTER)
     # On a busy machine this event loop stands still for longer than 15 ms now and then.
     monkeypatch.setattr(removal_module, "_STEADY_S", 0.1 * FASTER)

@@ -11,7 +11,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.ingest.body import BodyReader
 from backhaul_gateway.ingest.request import Request
-from backhaul_gateway.web.http import MOST_FIELDS, MOST_HEAD_BYTES, MOST_PIPELINED
+from backhaul_gateway.web.http import MAX_FIELDS, MAX_HEAD_BYTES, MAX_PIPELINED
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def test_offers_one_after_another_are_bounded(gateway: Running) -> None:
     """Each is read anew, so many of them in one read must neither recurse nor be copied for ever."""
     tenant = await _open(gateway)
     answer = await gateway.raw(_request(tenant, *OFFERS[0]) * 500)
-    assert 1 <= len(_statuses(answer)) <= MOST_PIPELINED + 1
+    assert 1 <= len(_statuses(answer)) <= MAX_PIPELINED + 1
     assert set(_statuses(answer)) == {b"200"}
     assert len(await _callbacks(gateway)) == len(_statuses(answer))
 
@@ -155,7 +155,7 @@ async def test_what_does_not_end_is_ended(gateway: Running, what: str, path: str
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n".encode()
     writer.write(b"" if first is None else head + first)
-    sent, endless = 0, 200 * MOST_HEAD_BYTES
+    sent, endless = 0, 200 * MAX_HEAD_BYTES
     async with asyncio.timeout(20):
         try:
             while sent < endless:
@@ -182,9 +182,9 @@ async def test_a_chunked_body_of_tiny_chunks_is_no_endless_framing(gateway: Runn
 
 async def test_too_many_fields(gateway: Running) -> None:
     tenant = await _open(gateway)
-    fields = [f"X-{number}: 1" for number in range(MOST_FIELDS)]
+    fields = [f"X-{number}: 1" for number in range(MAX_FIELDS)]
     assert _statuses(await gateway.raw(_request(tenant, *fields))) == [b"431"]
-    assert _statuses(await gateway.raw(_request(tenant, *fields[: MOST_FIELDS - 3]))) == [b"200"]
+    assert _statuses(await gateway.raw(_request(tenant, *fields[: MAX_FIELDS - 3]))) == [b"200"]
 
 
 @pytest.mark.parametrize("filler", [b"a:\r\n", b"X-Filler: " + b"a" * 4000 + b"\r\n"], ids=["fields", "bytes"])
@@ -229,7 +229,7 @@ async def test_half_bodies_of_one_tenant_leave_places_to_others(
 
 async def test_pipelined_requests_are_answered_in_order_and_bounded(gateway: Running) -> None:
     tenant = await _open(gateway)
-    bodies = [b"n=%d" % number for number in range(MOST_PIPELINED + 1)]
+    bodies = [b"n=%d" % number for number in range(MAX_PIPELINED + 1)]
     answer = await gateway.raw(b"".join(_request(tenant, body=body) for body in bodies))
     assert _statuses(answer) == [b"200"] * len(bodies)
     stored = await _callbacks(gateway)
@@ -250,7 +250,7 @@ async def test_pipelined_requests_are_answered_in_order_and_bounded(gateway: Run
     assert set(_statuses(answer)) == {b"200"}
     assert b"connection: close" in answer.split(b"HTTP/1.1 ")[-1]
     again = [callback for callback in await _callbacks(gateway) if callback.body == b"again"]
-    assert len(again) == len(_statuses(answer)) <= MOST_PIPELINED + 1
+    assert len(again) == len(_statuses(answer)) <= MAX_PIPELINED + 1
 
 
 async def test_garbage_behind_a_request_spoils_no_answer(gateway: Running) -> None:

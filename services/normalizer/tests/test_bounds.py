@@ -14,7 +14,7 @@ from backhaul_normalizer.facts import MAX_REFERENCES, message_key, stored_fact
 from backhaul_normalizer.merge import MAX_NAMES
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.naming import MAX_ALIASES
-from backhaul_normalizer.snapshot import MOST_ANEW, MOST_BYTES, MOST_EVENTS, MOST_MOVED, TooMuchError
+from backhaul_normalizer.snapshot import MAX_ANEW, MAX_BYTES, MAX_EVENTS, MAX_MOVED, TooMuchError
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
 from books import Books, batch_of, facts, told
 from hypothesis import given, settings
@@ -83,12 +83,12 @@ def opened(number: int, name: str = "M1", **more: object) -> Fact:
 
 def test_a_message_of_very_many_events_is_not_read_again_for_each_revision() -> None:
     books = CountingBooks()
-    books.commit([opened(number, query="communicationId=spring") for number in range(MOST_ANEW + 2)])
+    books.commit([opened(number, query="communicationId=spring") for number in range(MAX_ANEW + 2)])
     books.read = []
     books.commit([opened(3, by_machine=True, at=4, recipient="a@example.com", error_code="421")])
     assert len(books.read) == 1 + 1  # Books plan twice.
     message = books.message("M1")
-    assert (message["kinds"], message["by_machine"]) == ({"opened": MOST_ANEW + 2}, {"opened": 1})
+    assert (message["kinds"], message["by_machine"]) == ({"opened": MAX_ANEW + 2}, {"opened": 1})
     assert (message["recipient"], message["error_code"]) == ("a@example.com", "421")
     assert books.totals() == books.recount()
 
@@ -98,18 +98,18 @@ def test_a_message_of_very_many_events_loses_its_state_with_the_event_that_had_t
     forged = told(
         key="x", name="M1", kind=EventKind.COMPLAINED, verification=VERIFICATION_OBSERVED_INVALID, error_code="9"
     )
-    books.commit([forged, *(opened(number, query="communicationId=a") for number in range(MOST_ANEW + 1))])
+    books.commit([forged, *(opened(number, query="communicationId=a") for number in range(MAX_ANEW + 1))])
     assert (books.message("M1")["state"], books.message("M1")["error_code"]) == ("complained", "9")
     books.read = []
     books.commit([told(key="x", name="M2", kind=EventKind.COMPLAINED, query="communicationId=b")])
     assert len(books.read) == 1 + 1
     assert (books.message("M1")["state"], books.message("M1")["error_code"]) == ("opened", "")
-    assert books.message("M1")["event_count"] == MOST_ANEW + 1
+    assert books.message("M1")["event_count"] == MAX_ANEW + 1
     assert books.message("M2")["state"] == "complained"
     assert books.totals() == books.recount()
 
 
-@pytest.mark.parametrize(("waiting", "moved"), [(MOST_MOVED, True), (MOST_MOVED + 1, False)])
+@pytest.mark.parametrize(("waiting", "moved"), [(MAX_MOVED, True), (MAX_MOVED + 1, False)])
 def test_a_further_name_under_which_very_much_waits_stays_a_message_of_its_own(waiting: int, moved: bool) -> None:
     books = CountingBooks()
     books.commit([opened(number, "A1", query="communicationId=spring") for number in range(waiting)])
@@ -168,7 +168,7 @@ def test_duplicates_add_so_many_references_to_an_event_and_no_more() -> None:
         assert message["references"] == expected
 
 
-@pytest.mark.parametrize(("events", "joined"), [(MOST_ANEW, True), (MOST_ANEW + 1, False)])
+@pytest.mark.parametrize(("events", "joined"), [(MAX_ANEW, True), (MAX_ANEW + 1, False)])
 def test_a_message_of_very_many_events_stays_in_its_communication(events: int, joined: bool) -> None:
     books = Books()
     books.commit([opened(number) for number in range(events)])
@@ -182,7 +182,7 @@ async def test_a_batch_that_needs_too_much_of_what_is_stored_is_committed_in_par
     books = CountingBooks()
     messages = [f"M{number}" for number in range(60)]
     for name in messages:
-        books.commit([opened(number, name) for number in range(MOST_ANEW)])
+        books.commit([opened(number, name) for number in range(MAX_ANEW)])
     revisions = [opened(5, name, by_machine=True) for name in messages]
     with pytest.raises(TooMuchError):
         books.commit(revisions)
@@ -190,7 +190,7 @@ async def test_a_batch_that_needs_too_much_of_what_is_stored_is_committed_in_par
     done = await commit_all(keeper, revisions, [], lambda *_: [], nothing_yet)
     assert len(done.known) == len(messages)
     assert all(books.message(name)["by_machine"] == {"opened": 1} for name in messages)
-    assert max(len(read) for read in keeper.commits) <= 2 * (MOST_EVENTS + len(messages))
+    assert max(len(read) for read in keeper.commits) <= 2 * (MAX_EVENTS + len(messages))
 
 
 async def test_large_events_that_a_small_callback_revises_are_not_all_in_memory(
@@ -203,14 +203,14 @@ async def test_large_events_that_a_small_callback_revises_are_not_all_in_memory(
     published: list[Outgoing] = []
 
     async def publish(events: Sequence[Outgoing]) -> None:
-        assert sum(len(event.payload) for event in events) <= 100 * 100_000 + MOST_BYTES
+        assert sum(len(event.payload) for event in events) <= 100 * 100_000 + MAX_BYTES
         published.extend(events)
 
     monkeypatch.setattr(committing, "HELD_BYTES", 100 * 100_000)
     revisions = [opened(number, f"M{number}", by_machine=True) for number in range(200)]
     done = await commit_all(keeper, revisions, [], lambda *_: [], publish)
     assert all(row["by_machine"] == {"opened": 1} for row in books.message_rows.values())
-    assert max(sum(read) for read in keeper.commits) <= 2 * (MOST_BYTES + 200_000)
+    assert max(sum(read) for read in keeper.commits) <= 2 * (MAX_BYTES + 200_000)
     assert len(published) >= 100
     assert sorted(event.id for event in [*published, *done.outgoing]) == sorted(books.event_rows)
 
@@ -220,16 +220,16 @@ async def test_events_that_each_tell_many_further_names_are_committed_in_parts()
     told_names = [opened(number, f"A{number}", aliases=[f"S{number}-{n}" for n in range(9)]) for number in range(1000)]
     await commit_all(keeper, told_names, [], lambda *_: [], nothing_yet)
     assert len(keeper.books.message_rows) == 1000
-    assert len(keeper.commits) >= 1000 * 9 // MOST_EVENTS
+    assert len(keeper.commits) >= 1000 * 9 // MAX_EVENTS
 
 
 def test_a_single_event_is_never_too_much() -> None:
     books = CountingBooks()
-    for first in range(0, MOST_ANEW, 64):
+    for first in range(0, MAX_ANEW, 64):
         books.commit([opened(number, error_text="x" * 100_000) for number in range(first, first + 64)])
     books.commit([opened(7, by_machine=True)])
     assert books.message("M1")["by_machine"] == {"opened": 1}
-    assert books.message("M1")["event_count"] == MOST_ANEW
+    assert books.message("M1")["event_count"] == MAX_ANEW
 
 
 @settings.get_profile("thorough")
@@ -249,11 +249,11 @@ def test_counts_stay_exact_and_everything_is_published_beyond_every_bound(
 
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
-            (plan, "MOST_ANEW"),
-            (naming, "MOST_MOVED"),
+            (plan, "MAX_ANEW"),
+            (naming, "MAX_MOVED"),
             (naming, "MAX_ALIASES"),
-            (naming, "MOST_EVENTS"),
-            (snapshot, "MOST_EVENTS"),
+            (naming, "MAX_EVENTS"),
+            (snapshot, "MAX_EVENTS"),
         ):
             patch.setattr(module, name, data.draw(st.integers(0, 2)))
         while events:

@@ -26,7 +26,7 @@ from backhaul_normalizer.committing import COMMIT_EVENTS
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
-from backhaul_normalizer.normalize import MOST_PARTS, Normalizer
+from backhaul_normalizer.normalize import MAX_PARTS, Normalizer
 from backhaul_normalizer.ports import EventStore, Publisher
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import MongoEventStore
@@ -241,7 +241,7 @@ async def test_a_callback_full_of_rubbish_is_one_dead_letter(rig_factory: RigFac
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
-        some, many, more = ("[" + ",".join(map(str, range(n))) + "]" for n in (3, 101, MOST_PARTS + 1))
+        some, many, more = ("[" + ",".join(map(str, range(n))) + "]" for n in (3, 101, MAX_PARTS + 1))
         for body in (some, many, more):
             await rig.publish(acme, make.callback(acme, body, channel="sendgrid"))
         async with consuming(rig):
@@ -253,7 +253,7 @@ async def test_a_callback_full_of_rubbish_is_one_dead_letter(rig_factory: RigFac
         assert {"0", "1", "2", many, more} == {body for body, _ in letters}
         assert len(letters) == 5
         assert next(reason for body, reason in letters if body == many).startswith("101 of its events cannot be read.")
-        assert str(MOST_PARTS) in next(reason for body, reason in letters if body == more)
+        assert str(MAX_PARTS) in next(reason for body, reason in letters if body == more)
 
 
 async def test_a_duplicate_tells_what_the_first_did_not(rig_factory: RigFactory, consuming: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from backhaul_common.names import DEAD_LETTERS_COLLECTION
 from backhaul_normalizer.model import Rejection
-from backhaul_normalizer.normalize import MOST_REJECTED
+from backhaul_normalizer.normalize import MAX_REJECTED
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
@@ -67,11 +67,11 @@ async def test_a_small_post_makes_few_dead_letters(rig: Rig) -> None:
     await rig.register(acme)
     body = b"[" + b",".join(b"{}" for _ in range(100)) + b"]"
     await rig.publish(acme, make.callback(acme, body, channel="sendgrid"))
-    few = b"[" + b",".join(b'{"a":%d}' % n for n in range(MOST_REJECTED)) + b"]"
+    few = b"[" + b",".join(b'{"a":%d}' % n for n in range(MAX_REJECTED)) + b"]"
     await rig.publish(acme, make.callback(acme, few, channel="sendgrid"))
     await rig.drained()
     found = (await rig.stub.ListDeadLetters(pb.ListDeadLettersRequest(tenant_id="acme"))).dead_letters
-    assert len(found) == 1 + MOST_REJECTED <= 11
+    assert len(found) == 1 + MAX_REJECTED <= 11
     whole = [one for one in found if one.reason.startswith("100 of its events")]
     assert len(whole) == 1
     # All of it is there, in one piece.

@@ -162,7 +162,7 @@ async def test_nothing_is_said_to_who_is_gone_and_a_purge_takes_it_along(rig_fac
 
 
 async def test_killed_between_commit_and_publish_it_is_said_once_by_the_others(rig_factory: RigFactory) -> None:
-    async with rig_factory(copies=0, normalizer_most_dead_letters=LEAST_MOST, normalizer_ack_wait_s=1) as rig:
+    async with rig_factory(copies=0, normalizer_max_dead_letters=LEAST_MOST, normalizer_ack_wait_s=1) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
         settings = rig.settings.model_dump(mode="json") | {"mongo_uri": rig.settings.mongo_uri.get_secret_value()}

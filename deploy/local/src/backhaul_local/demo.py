@@ -25,7 +25,7 @@ from backhaul_local.stack import Stack, StackConfig
 
 _INTERRUPTED = 130  # What shells report of a program that Ctrl-C ended.
 _TAIL_LINES = 15
-_LONGEST_LINE = 400  # A JSON line with a traceback takes pages; its beginning says where to look.
+_MAX_LINE = 400  # A JSON line with a traceback takes pages; its beginning says where to look.
 
 
 async def main() -> int:
@@ -181,7 +181,7 @@ def telling_lines(log: str) -> list[str]:
     """The last lines of a log, of those that are warnings or worse where there are any."""
     lines = log.splitlines()
     told = ([line for line in lines if not _is_routine(line)] or lines)[-_TAIL_LINES:]
-    return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} …" for line in told]
+    return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]} …" for line in told]
 
 
 def _is_routine(line: str) -> bool:

@@ -11,7 +11,7 @@ from backhaul_local.member import Member
 from backhaul_local.process import describe_exit
 
 _FIRST_DELAY = 0.5
-_LONGEST_DELAY = 30.0
+_MAX_DELAY = 30.0
 # A process that ran this long, in seconds, was healthy: its next restart comes quickly again.
 _HEALTHY_AFTER = 60.0
 
@@ -32,7 +32,7 @@ async def supervise(member: Member, announce: Callable[[str], None]) -> None:
         while True:
             announce(f"{problem}; starting it again in {delay:g} s. Its log: {member.log_path}")
             await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+            delay = min(delay * 2, _MAX_DELAY)
             try:
                 member.launch()
             except (LocalStackError, OSError) as error:

@@ -23,7 +23,7 @@ from phonenumbers import (
 
 # RFC 5321 allows an e-mail address 254 octets and a number has 15 digits. Whatever is longer than this is no address.
 _LONGEST = 512
-_LONGEST_NUMBER = 64
+_MAX_NUMBER = 64
 
 _STRICT = re.compile(r"\+[1-9][0-9]{6,14}")
 # A channel or a URI scheme before the address: whatsapp:, rcs:, messenger:, tel:. Schemes have no case (RFC 3986).
@@ -63,7 +63,7 @@ def phone(text: str) -> str:
     if _is_settled(text):
         return text
     trimmed = text.strip()
-    if len(trimmed) > _LONGEST_NUMBER:
+    if len(trimmed) > _MAX_NUMBER:
         return trimmed
     scheme = _SCHEME.match(trimmed)
     if not scheme:

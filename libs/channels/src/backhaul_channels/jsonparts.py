@@ -27,16 +27,16 @@ _SPACE = b" \t\r\n"
 MAX_DEPTH = 64
 """Arrays and objects within each other in one event. No provider's has more than four."""
 
-MOST_CONTAINERS = 10_000
+MAX_CONTAINERS = 10_000
 """Arrays and objects of one event, all together. Each takes some hundred bytes of memory, and two of the body."""
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 """Elements of one body. SendGrid's largest post, 768 KB, has some 3,000."""
 
 # How deep an element may be that is only cut out, to become a dead letter of its own, and how many brackets and commas
 # are looked at one by one, which takes some 0.4 µs each. A body of 10,000 usual events with a bad one needs 30,000.
 _MAX_CUT_DEPTH = 8_192
-_MOST_MARKS = 50_000
+_MAX_MARKS = 50_000
 
 # Strings, in which brackets mean nothing, and what is neither string nor bracket. A string without its closing mark
 # takes the rest of the body. No repetition gives anything back (*+), so no byte is read again within a pattern.
@@ -72,7 +72,7 @@ def split_json(body: bytes) -> list[bytes]:
     """The elements of the JSON array ``body``, each verbatim, in order; a body that is one object is its own only part.
 
     An empty array has no parts. An element that is no JSON, or nested too deeply, is a part like the others, for
-    ``decode_object`` to refuse. Raises MalformedError for everything else, and for more than MOST_PARTS elements.
+    ``decode_object`` to refuse. Raises MalformedError for everything else, and for more than MAX_PARTS elements.
     """
     start = body.lstrip(_SPACE)[:1]
     if start == b"{":
@@ -83,7 +83,7 @@ def split_json(body: bytes) -> list[bytes]:
         raws = _decode_raws(body)
     except (msgspec.DecodeError, RecursionError):
         return _cut(body)
-    if len(raws) > MOST_PARTS:
+    if len(raws) > MAX_PARTS:
         raise _too_many()
     parts = [bytes(raw) for raw in raws]
     # Some versions of Python let msgspec follow where others do not; all of them cut such a body by the same rules.
@@ -94,7 +94,7 @@ def decode_object(part: bytes) -> dict[str, Any]:
     """The JSON object ``part``. Bytes that are not UTF-8 and halves of surrogate pairs are replaced.
 
     No string in the result holds a lone surrogate, and no number is infinite. Raises MalformedError, also for what is
-    nested more than MAX_DEPTH deep or has more than MOST_CONTAINERS arrays and objects.
+    nested more than MAX_DEPTH deep or has more than MAX_CONTAINERS arrays and objects.
     """
     refusal = _refusal(part)
     if refusal:
@@ -120,7 +120,7 @@ def scalar_text(value: object) -> str | None:
 
 
 def _too_many() -> MalformedError:
-    return MalformedError(f"The body holds more than {MOST_PARTS} events.")
+    return MalformedError(f"The body holds more than {MAX_PARTS} events.")
 
 
 def _refusal(part: bytes) -> str:
@@ -129,8 +129,8 @@ def _refusal(part: bytes) -> str:
     if part.count(b"[") + part.count(b"{") <= MAX_DEPTH:
         return ""
     steps = _STRINGS.sub(b"", part).translate(_STEPS, _NO_BRACKETS)
-    if len(steps) > 2 * MOST_CONTAINERS:
-        return f"The event holds more than {MOST_CONTAINERS} arrays and objects."
+    if len(steps) > 2 * MAX_CONTAINERS:
+        return f"The event holds more than {MAX_CONTAINERS} arrays and objects."
     if max(accumulate(memoryview(steps).cast("b")), default=0) > MAX_DEPTH:
         return f"The event is nested too deeply: more than {MAX_DEPTH} levels."
     return ""
@@ -144,7 +144,7 @@ def _cut(body: bytes) -> list[bytes]:
     parts: list[bytes] = []
     depth = 1
     at = start = body.index(b"[") + 1
-    for _ in range(_MOST_MARKS):
+    for _ in range(_MAX_MARKS):
         match = (_NEXT_AT_TOP if depth == 1 else _NEXT_INSIDE).match(body, at)
         if match is None:
             break
@@ -162,7 +162,7 @@ def _cut(body: bytes) -> list[bytes]:
             part = body[start : match.start(1)].strip(_SPACE)
             if part:
                 parts.append(part)
-                if len(parts) > MOST_PARTS:
+                if len(parts) > MAX_PARTS:
                     raise _too_many()
             elif parts or depth:
                 break

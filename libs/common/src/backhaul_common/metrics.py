@@ -114,7 +114,7 @@ MESSAGES_UNOWNED = Metric(
 CALLBACK_LAG_SECONDS = Metric("backhaul_normalizer_lag", "s", "From a callback's arrival to its events being readable.")
 
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_MOST_SERIES = 1_000_000
+_MAX_SERIES = 1_000_000
 """Combinations of label values of one counter. Tenants and their channels bound them; beyond its own default of 2,000
 OpenTelemetry would count all further ones as nobody's, and alerts by tenant would never go off."""
 _CHEAP_S = 0.02
@@ -162,7 +162,7 @@ class Metrics:
 
     def __init__(self, service: str) -> None:
         self._registry = CollectorRegistry()
-        limits: CardinalityLimits = {ObservableCounter: _MOST_SERIES}
+        limits: CardinalityLimits = {ObservableCounter: _MAX_SERIES}
         readers: list[MetricReader] = [PrometheusMetricReader(registry=self._registry, cardinality_limits=limits)]
         if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             # Imported here, because it takes a quarter of a second that most processes need not wait for.

@@ -15,7 +15,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Metrics
 from backhaul_common.outages import Repeated
 
-MOST_CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 PEER_S = 5.0
 """How long a peer may take to ask, and how long to take its answer."""
 
@@ -41,8 +41,8 @@ class _MetricsServer:
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request, or hang up at once where too many are being answered."""
-        if len(self._tasks) >= MOST_CONNECTIONS:
-            self._refused.warning(f"{MOST_CONNECTIONS} are open")
+        if len(self._tasks) >= MAX_CONNECTIONS:
+            self._refused.warning(f"{MAX_CONNECTIONS} are open")
             writer.transport.abort()
             return
         task = asyncio.create_task(self._answer(reader, writer), name="metrics")

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-LONGEST_CLOSE_S = 2.0
+MAX_CLOSE_S = 2.0
 """How long the last export may hold up the end of a process."""
 
 _TRACEPARENT = re.compile(
@@ -105,17 +105,17 @@ class Tracing:
         )
 
     def close(self) -> None:
-        """Export what is still queued; returns after ``LONGEST_CLOSE_S`` whether the collector answered or not."""
+        """Export what is still queued; returns after ``MAX_CLOSE_S`` whether the collector answered or not."""
         if self._provider is not None:
             close_within(self._provider.shutdown)
 
 
 def close_within(shutdown: Callable[[], None]) -> None:
-    """Run ``shutdown``, and wait ``LONGEST_CLOSE_S`` at most: the SDK itself tries an absent collector for longer."""
+    """Run ``shutdown``, and wait ``MAX_CLOSE_S`` at most: the SDK itself tries an absent collector for longer."""
     # A daemon, so that the end of the process does not wait for what was given up here.
     thread = threading.Thread(target=shutdown, name="telemetry-shutdown", daemon=True)
     thread.start()
-    thread.join(LONGEST_CLOSE_S)
+    thread.join(MAX_CLOSE_S)
 
 
 def new_traceparent() -> str:

@@ -55,7 +55,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         normalizer = Normalizer(load_adapters(), tenants)
         outbox = Outbox(database, NORMALIZER_OUTBOX, publisher, partial(owners, database))
         service.run("outbox", outbox.run, after=service.prepared)
-        most = settings.normalizer_most_dead_letters
+        most = settings.normalizer_max_dead_letters
         letters = BoundedDeadLetters(store, database, most, on_reached=outbox.written)
         subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)
         events = JetStreamPublisher(publisher, subjects, partial(owners, database))

@@ -29,13 +29,13 @@ KIND_FROM_PROTO: dict[event_pb2.EventKind.ValueType, EventKind] = {
     number: kind for kind, number in KIND_TO_PROTO.items()
 }
 
-LONGEST_KEY = 512
+MAX_KEY = 512
 """Characters of a message id, communication id, recipient or sender; what is longer is no identifier."""
 
 MAX_REFERENCES = 16
 """References of one message, and of an event that duplicates complete. Providers give two or three; the least stand."""
 
-_LONGEST_REMEMBERED = 512
+_MAX_REMEMBERED = 512
 
 
 # The events of a message, and the message, have one recipient, and mostly come in one batch.
@@ -44,7 +44,7 @@ _remembered_address = lru_cache(maxsize=4096)(canonical)
 
 def address_of(recipient: str) -> str:
     """The canonical form of an address, in which it is stored for searching."""
-    return _remembered_address(recipient) if len(recipient) <= _LONGEST_REMEMBERED else canonical(recipient)
+    return _remembered_address(recipient) if len(recipient) <= _MAX_REMEMBERED else canonical(recipient)
 
 
 def message_key(registration: str, channel: str, message_id: str) -> str:
@@ -80,7 +80,7 @@ def join(parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
     found = {name.lower(): value for name, value in reversed(parameters) if value}
     for key in keys:
         value = found.get(key.lower(), "")
-        if value and len(value) <= LONGEST_KEY:
+        if value and len(value) <= MAX_KEY:
             return value
     return ""
 
@@ -117,7 +117,7 @@ def origin(
     """What the events of ``callback`` have in common; ``own_parameters``, ``url_is_signed`` and ``once`` are its
     adapter's."""
     url = callback.url
-    vars_of = _remembered_url_vars if len(url) <= _LONGEST_REMEMBERED else _url_vars
+    vars_of = _remembered_url_vars if len(url) <= _MAX_REMEMBERED else _url_vars
     parameters, encoded_parameters = vars_of(url, own_parameters)
     where = callback.tenant_id, callback.registration, callback.channel, callback.provider
     tenant_id, registration, channel, provider = where

@@ -11,7 +11,7 @@ from backhaul_normalizer.facts import message_key, stored_fact
 from backhaul_normalizer.joins import Joins, Lead, Target
 from backhaul_normalizer.merge import revised
 from backhaul_normalizer.model import Fact, Name
-from backhaul_normalizer.snapshot import MOST_EVENTS, MOST_MOVED, MOST_MOVED_BYTES
+from backhaul_normalizer.snapshot import MAX_EVENTS, MAX_MOVED, MAX_MOVED_BYTES
 
 MAX_ALIASES = 16
 """Further names of one message that lead to it; those that were told first. Providers have two or three."""
@@ -85,7 +85,7 @@ class Naming:
         waiting = self._waiting({source for some in sources.values() for source in some})
         for key, best in leads.items():
             rows = [row for source in sources[key] for row in waiting.get(source, ())]
-            if len(rows) <= MOST_MOVED and sum(len(row["payload"]) for row in rows) <= MOST_MOVED_BYTES:
+            if len(rows) <= MAX_MOVED and sum(len(row["payload"]) for row in rows) <= MAX_MOVED_BYTES:
                 joins.lead(key, best.lead, best.fact.origin.registration)
             else:
                 # So much uses the name that it stays a message of its own.
@@ -106,7 +106,7 @@ class Naming:
         present = messages & self._draft.before.keys()
         found: dict[str, list[Document]] = {}
         # One query is enough for all where too many of them end the plan. Otherwise they are few messages.
-        queries = [(present, MOST_EVENTS + 1)] if allowance.bounded else [({key}, MOST_MOVED + 1) for key in present]
+        queries = [(present, MAX_EVENTS + 1)] if allowance.bounded else [({key}, MAX_MOVED + 1) for key in present]
         for keys, most in queries:
             for row in snapshot.provisional(keys, most) if keys else ():
                 allowance.take(1, len(row["payload"]))

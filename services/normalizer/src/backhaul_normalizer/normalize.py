@@ -20,14 +20,14 @@ from backhaul_normalizer.facts import custom_parameters, fact, origin
 from backhaul_normalizer.model import Fact, Rejection
 from backhaul_normalizer.ports import Tenants
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 """Parts of one callback. SendGrid's largest post, 768 KB, has some 3,000."""
 
-MOST_COMMON, MOST_COMMON_TIMES = 4 << 20, 16
+MAX_COMMON, MAX_COMMON_TIMES = 4 << 20, 16
 """Bytes of what the events of one callback have in common, its URL's parameters above all: of all together, or times
 the size of its body if that is more. Each event is stored and published with a copy."""
 
-MOST_REJECTED = 10
+MAX_REJECTED = 10
 """Parts of one callback that are rejected one by one; when there are more, the callback is one dead letter."""
 
 _OTHER = "other"
@@ -104,7 +104,7 @@ class Normalizer:
     ) -> Iterable[Rejection]:
         """The dead letters of ``parts``: of each its position, its bytes and the reason. The same part has the same id,
         whichever callback brings it. Of too many parts the whole callback is one."""
-        if len(parts) > MOST_REJECTED:
+        if len(parts) > MAX_REJECTED:
             _, _, reason = parts[0]
             parts = [(0, callback.body, f"{len(parts)} of its events cannot be read. The first: {reason}")]
         # Serialised without its body, once: it may hold half as many bad parts as bytes.
@@ -196,13 +196,13 @@ class _StoredHeaders(Sequence[tuple[bytes, bytes]]):
 def _split(adapter: Adapter[Any], callback: Callback, settings: ChannelSettings) -> Sequence[bytes]:
     raw = RawCallback(callback.method, callback.url, _StoredHeaders(callback.headers), callback.body)
     parts = adapter.split(raw, settings)
-    if len(parts) > MOST_PARTS:
-        raise MalformedError(f"It holds {len(parts)} events; at most {MOST_PARTS} are read of one callback.")
+    if len(parts) > MAX_PARTS:
+        raise MalformedError(f"It holds {len(parts)} events; at most {MAX_PARTS} are read of one callback.")
     return parts
 
 
 def _check_common(size: int, callback: Callback) -> None:
-    if size > MOST_COMMON and size > MOST_COMMON_TIMES * len(callback.body):
+    if size > MAX_COMMON and size > MAX_COMMON_TIMES * len(callback.body):
         raise MalformedError(
             f"The parameters of its URL are kept with each of its events, and would take {size >> 20} MB. Put what "
             "differs from one message to another into the messages' own parameters."

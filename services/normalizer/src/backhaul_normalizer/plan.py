@@ -21,7 +21,7 @@ from backhaul_normalizer.merge import merge, revised
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 from backhaul_normalizer.naming import Naming
 from backhaul_normalizer.once import OnceOnly
-from backhaul_normalizer.snapshot import MOST_ANEW, MOST_ANEW_BYTES, Snapshot
+from backhaul_normalizer.snapshot import MAX_ANEW, MAX_ANEW_BYTES, Snapshot
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ class _Planner:
     def _other_events(self, counts: Mapping[str, int]) -> dict[str, list[Fact]]:
         """The stored events of messages but for those that change; ``counts`` says how many these are of each. Of those
         messages alone of which all can be read."""
-        found: dict[str, list[Fact]] = {key: [] for key, count in counts.items() if count <= MOST_ANEW}
+        found: dict[str, list[Fact]] = {key: [] for key, count in counts.items() if count <= MAX_ANEW}
         keys = [key for key in found if counts[key]]
         sizes = dict.fromkeys(keys, 0)
         self._draft.allowance.take(sum(counts[key] for key in keys), 0)
@@ -165,7 +165,7 @@ class _Planner:
             key, size = row["message"], len(row["payload"])
             sizes[key] += size
             self._draft.allowance.take(0, size)
-            if sizes[key] > MOST_ANEW_BYTES:
+            if sizes[key] > MAX_ANEW_BYTES:
                 found.pop(key, None)
             elif row["_id"] not in self._draft.changes:
                 found[key].append(stored_fact(row))
@@ -181,7 +181,7 @@ class _Planner:
             before = self._draft.before.get(key)
             if before is None or before["communication_id"] == message["communication_id"]:
                 continue
-            if before["event_count"] > MOST_ANEW:
+            if before["event_count"] > MAX_ANEW:
                 message |= {name: before[name] for name in JOINED}
             else:
                 self._draft.allowance.take(before["event_count"], 0)

@@ -16,7 +16,7 @@ from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.ports import EventStore
 
 _COUNT_AGAIN_S = 5.0
-_LONGEST_COUNT_S = 2.0
+_MAX_COUNT_S = 2.0
 
 
 class FilledStore(EventStore, Protocol):
@@ -95,7 +95,7 @@ class BoundedDeadLetters:
         count, at = self._open.get(registration, (0, -_COUNT_AGAIN_S))
         if now - at >= _COUNT_AGAIN_S:
             self._open = {key: value for key, value in self._open.items() if now - value[1] < _COUNT_AGAIN_S}
-            async with mongo.operation(_LONGEST_COUNT_S):
+            async with mongo.operation(_MAX_COUNT_S):
                 count = await self._database[DEAD_LETTERS_COLLECTION].count_documents(
                     {"registration": registration, "state": "open"}, limit=self._most + 1
                 )

@@ -25,14 +25,14 @@ from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.scans import Scans
 from backhaul_normalizer.states import place_of
 
-LONGEST_TIMELINE = 1000
+MAX_TIMELINE = 1000
 
 _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""
 
 _PLACES = {kind.value: place_of(kind) for kind in EventKind}
 
-LONGEST_READ_S = 4.0
+MAX_READ_S = 4.0
 """A read ends on the server after this, a little before whoever called gives up. Filters without an index look at every
 row of the tenant's."""
 
@@ -53,7 +53,7 @@ class MongoReads:
         """A message, its events in the order in which they happened, and whether there are more; None if unknown.
 
         ``message_id`` may also be a further name of it, or a reference that no other message of the channel has:
-        FAILED_PRECONDITION if others have it too. LONGEST_TIMELINE events at most, and PAGE_BYTES of them.
+        FAILED_PRECONDITION if others have it too. MAX_TIMELINE events at most, and PAGE_BYTES of them.
         """
         message = await self._named(registration, channel_key(channel), message_id)
         if message is None:
@@ -64,8 +64,8 @@ class MongoReads:
                 EVENTS_COLLECTION,
                 {"message": message["_id"], "registration": registration, **_COUNTS},
                 [("occurred_at_us", ASCENDING)],
-                LONGEST_TIMELINE,
-                within_s=LONGEST_READ_S,
+                MAX_TIMELINE,
+                within_s=MAX_READ_S,
             )
         except pages.TooLongError as exc:
             raise _too_long() from exc
@@ -183,8 +183,8 @@ class MongoReads:
         names = query.filtered_by
         try:
             if not names or (len(names) == 1 and names[0] in _INDEXED):
-                return await pages.page(self._database, query, within_s=LONGEST_READ_S)
-            async with self._scans.turn(query.registration, LONGEST_READ_S) as left_s:
+                return await pages.page(self._database, query, within_s=MAX_READ_S)
+            async with self._scans.turn(query.registration, MAX_READ_S) as left_s:
                 return await pages.page(self._database, query, within_s=left_s)
         except (pages.TooLongError, TimeoutError) as exc:
             raise _too_long() from exc
@@ -193,7 +193,7 @@ class MongoReads:
 def _too_long() -> BackhaulError:
     return BackhaulError(
         Code.DEADLINE_EXCEEDED,
-        f"Not enough was found within {LONGEST_READ_S:g} s: few rows fit the filters, of many to look at.",
+        f"Not enough was found within {MAX_READ_S:g} s: few rows fit the filters, of many to look at.",
         field="from",
         fix="Narrow the span with from and to, or filter by recipient, communication, error_code, or message_id with "
         "its channel, which are indexed.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from backhaul_common.settings import MetricsPortSettings
 from backhaul_common.sizes import MIN_PULL_BYTES
 from pydantic import Field
@@ -9,6 +12,8 @@ from pydantic import Field
 
 class NormalizerSettings(MetricsPortSettings):
     """Read from ``BACKHAUL_…``; the defaults suit production."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"NORMALIZER_MOST_DEAD_LETTERS": "NORMALIZER_MAX_DEAD_LETTERS"}
 
     normalizer_grpc_listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server.")
     normalizer_batch_bytes: int = Field(
@@ -36,7 +41,7 @@ class NormalizerSettings(MetricsPortSettings):
         ge=1000,
         description="Messages that may be unacknowledged over all copies, parked ones included; at the limit all wait.",
     )
-    normalizer_most_dead_letters: int = Field(
+    normalizer_max_dead_letters: int = Field(
         10_000, ge=100, description="Open dead letters of one tenant; what is beyond is counted in one of each channel."
     )
     normalizer_ack_wait_s: float = Field(

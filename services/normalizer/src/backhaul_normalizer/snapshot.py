@@ -7,15 +7,15 @@ from typing import Protocol
 
 from backhaul_common.documents import Document
 
-MOST_EVENTS, MOST_BYTES = 4096, 8 << 20
+MAX_EVENTS, MAX_BYTES = 4096, 8 << 20
 """Stored events and further names, and bytes of events, that one plan of several events reads or changes. The driver
 sends 16 MB at once."""
 
-MOST_ANEW, MOST_ANEW_BYTES = 128, 4 << 20
+MAX_ANEW, MAX_ANEW_BYTES = 128, 4 << 20
 """Events of one message, and bytes of them, up to which the message is folded anew and may change its communication.
 Providers tell ten or twenty of a message."""
 
-MOST_MOVED, MOST_MOVED_BYTES = 64, 1 << 20
+MAX_MOVED, MAX_MOVED_BYTES = 64, 1 << 20
 """Events under a further name, and bytes of them, up to which they move to the message that has it. One or two wait for
 it usually."""
 
@@ -36,7 +36,7 @@ class Allowance:
         """So many events more, and bytes of them. TooMuchError when that is beyond what one plan may."""
         self._events += events
         self._bytes += size
-        if self.bounded and (self._events > MOST_EVENTS or self._bytes > MOST_BYTES):
+        if self.bounded and (self._events > MAX_EVENTS or self._bytes > MAX_BYTES):
             raise TooMuchError
 
 

@@ -22,7 +22,7 @@ from backhaul_common.pauses import pauses
 from backhaul_common.settings import NatsSettings
 
 PING_INTERVAL_S = 2.5
-MOST_OUTSTANDING_PINGS = 2
+MAX_OUTSTANDING_PINGS = 2
 """A dead connection is given up at the third ping, 7.5 s after its last answer at the latest."""
 
 LAST_WORDS_S = 0.5
@@ -145,7 +145,7 @@ async def connect(
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions work and are only not declared
                 connect_timeout=2,
                 ping_interval=PING_INTERVAL_S,  # type: ignore[arg-type]  # as above
-                max_outstanding_pings=MOST_OUTSTANDING_PINGS,
+                max_outstanding_pings=MAX_OUTSTANDING_PINGS,
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
                 error_cb=failed,

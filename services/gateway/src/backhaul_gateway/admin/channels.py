@@ -18,7 +18,7 @@ from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
 from backhaul_gateway.web.problems import field_error
 from backhaul_gateway.web.refusals import no_channel
 
-MOST_CHANNELS = 100
+MAX_CHANNELS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +137,10 @@ def merged(
 
 
 def _refuse_many(tenant: Tenant) -> None:
-    if len(tenant.channels) >= MOST_CHANNELS:
+    if len(tenant.channels) >= MAX_CHANNELS:
         raise BackhaulError(
             Code.FAILED_PRECONDITION,
-            f"The tenant has {MOST_CHANNELS} channels already.",
+            f"The tenant has {MAX_CHANNELS} channels already.",
             fix="Delete those that are no longer used.",
         )
 

@@ -24,7 +24,7 @@ _LOOK_S = 1.0
 _STEADY_S = 3.0
 """MongoDB answered all the time if no two answers are further apart."""
 
-_LONGEST_PAUSE_S = 5.0
+_MAX_PAUSE_S = 5.0
 _AT_ONCE = 4
 
 
@@ -137,7 +137,7 @@ class TenantRemoval:
                     said = str(exc)
                     expected = isinstance(exc, BackhaulError)
                     log.warning("tenant_removal_delayed", reason=said, exc_info=None if expected else exc)
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                pause_s = min(pause_s * 2, _MAX_PAUSE_S)
             await asyncio.sleep(pause_s)
         del self._marks[mark.registration]
 

@@ -21,12 +21,12 @@ from backhaul_gateway.admin.models import (
     TenantPage,
     TenantPatch,
 )
-from backhaul_gateway.admin.tenants import MOST_TENANTS_A_PAGE, TenantRegistry
+from backhaul_gateway.admin.tenants import MAX_TENANTS_A_PAGE, TenantRegistry
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
 
 _Cursor = Annotated[str, Query(max_length=64, description="next_cursor of the page before.")]
-_Limit = Annotated[int, Query(ge=1, le=MOST_TENANTS_A_PAGE)]
+_Limit = Annotated[int, Query(ge=1, le=MAX_TENANTS_A_PAGE)]
 _Purge = Annotated[bool, Query(description="Delete it with all its data; otherwise data refuses it.")]
 _Registration = Annotated[
     str, Query(max_length=100, description="Delete only this registration; 404 when another one has the id.")

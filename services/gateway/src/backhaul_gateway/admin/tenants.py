@@ -19,8 +19,8 @@ from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting, unkno
 from backhaul_gateway.ports import TenantData, TenantStreams
 from backhaul_gateway.web.problems import field_error
 
-MOST_CREDENTIALS = 20
-MOST_TENANTS_A_PAGE = 500
+MAX_CREDENTIALS = 20
+MAX_TENANTS_A_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,10 @@ class TenantRegistry:
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
             refuse_deleting(tenant)
-            if len(tenant.credentials) >= MOST_CREDENTIALS:
+            if len(tenant.credentials) >= MAX_CREDENTIALS:
                 raise BackhaulError(
                     Code.FAILED_PRECONDITION,
-                    f"The tenant has {MOST_CREDENTIALS} credentials already.",
+                    f"The tenant has {MAX_CREDENTIALS} credentials already.",
                     fix="Delete those that are no longer used.",
                 )
             return tenant.model_copy(update={"credentials": (*tenant.credentials, issued.credential)})

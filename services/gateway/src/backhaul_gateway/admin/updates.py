@@ -18,7 +18,7 @@ Change = Callable[[Tenant, datetime], Tenant]
 times for one change."""
 
 _FIRST_PAUSE_S = 0.005
-_LONGEST_PAUSE_S = 0.1
+_MAX_PAUSE_S = 0.1
 
 
 def utc_now() -> datetime:
@@ -61,7 +61,7 @@ class TenantUpdates:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._patience_s
         # Spread, so that writers who met once do not meet again.
-        for pause_s in pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, spread=0.5):
+        for pause_s in pauses(_FIRST_PAUSE_S, _MAX_PAUSE_S, spread=0.5):
             before = await self.find(tenant_id)
             now = self.now()
             after = change(before, now)

@@ -23,7 +23,7 @@ CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"proxy-authoriz
 
 CHALLENGE = 'Basic realm="backhaul", charset="UTF-8"'
 _MEMORY = 4096
-_LONGEST_CREDENTIAL = 512
+_MAX_CREDENTIAL = 512
 
 _MESSAGE = "No credential that is valid here was sent."
 _FIX = "Send the tenant's API key as X-Api-Key, as Authorization: Bearer, or as Basic (tenant id, key)."
@@ -109,7 +109,7 @@ class CredentialIndex:
             kind, text = "ingest", token.encode("utf-8", "surrogatepass")
         else:
             kind, text = "api", _presented(api_key, authorization)
-        if len(text) > _LONGEST_CREDENTIAL:
+        if len(text) > _MAX_CREDENTIAL:
             return ""
         parsed = parse_credential(text.decode("latin-1"))
         if parsed is None or parsed[0] != kind or parsed[1] in self._owners:
@@ -127,7 +127,7 @@ class CredentialIndex:
         return tenant_id
 
     def _look_up(self, where: bytes, value: bytes) -> str | None:
-        if len(value) > _LONGEST_CREDENTIAL:
+        if len(value) > _MAX_CREDENTIAL:
             return None
         if where == b"token":
             return self._owner("ingest", value)

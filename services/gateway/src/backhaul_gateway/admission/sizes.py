@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-_MOST_BLOCKS = 64
+_MAX_BLOCKS = 64
 _ALIKE = 2.0
 """Messages that follow each other and differ by less than this factor are counted together."""
 
@@ -34,7 +34,7 @@ class Sizes:
                 self._blocks[-1] = [count + 1, total + size]
                 return
         self._blocks.append([1, size])
-        if len(self._blocks) > _MOST_BLOCKS:
+        if len(self._blocks) > _MAX_BLOCKS:
             self._coarsen()
 
     def keep(self, count: int) -> None:

@@ -22,7 +22,7 @@ from backhaul_gateway.ports import TenantStore
 
 NEGATIVE_S = 1.0
 """How long a look that found nothing spares the next one."""
-MOST_REMEMBERED = 4096
+MAX_REMEMBERED = 4096
 TIMEOUT_S = 1.0
 AWAY_S = 0.5
 """How long a database that did not answer is not asked again."""
@@ -82,7 +82,7 @@ class Lookups:
             del self._under_way[key]
 
     def _remember(self, key: str) -> None:
-        if len(self._looked) >= MOST_REMEMBERED:
+        if len(self._looked) >= MAX_REMEMBERED:
             self._looked.clear()
         self._looked[key] = self._clock()
 

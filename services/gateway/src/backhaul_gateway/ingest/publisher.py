@@ -35,7 +35,7 @@ IN_FLIGHT = 2
 
 RECONNECT_GRACE_S = 1.0
 """A shorter interruption is waited out within the callback's own deadline, a longer one is answered at once."""
-MOST_UNSENT_BYTES = 8 << 20
+MAX_UNSENT_BYTES = 8 << 20
 """What nats-py may hold that the socket does not take. A server that stalls and stays connected takes nothing, and what
 has timed out meanwhile cannot be taken back from there."""
 
@@ -161,7 +161,7 @@ class GroupCommitPublisher:
         """
         now = self._loop.time()
         client = self._publisher.client
-        if client is None or not self._reachable(client, now) or client.pending_data_size > MOST_UNSENT_BYTES:
+        if client is None or not self._reachable(client, now) or client.pending_data_size > MAX_UNSENT_BYTES:
             raise unavailable("The callback log")
         if len(encoded) > client.max_payload - MESSAGE_HEADER_BYTES:
             raise BackhaulError(

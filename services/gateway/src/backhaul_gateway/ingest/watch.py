@@ -23,8 +23,8 @@ NEARLY_FULL, ROOMY = 0.85, 0.70
 oldest first, until ``ROOMY`` is left."""
 
 _AWAY_S = 0.5
-_MOST_SAMPLES = 8
-_MOST_PURGES = 16
+_MAX_SAMPLES = 8
+_MAX_PURGES = 16
 _SHARE_STEPS = 8
 
 
@@ -109,7 +109,7 @@ class LogWatch:
         state = await self._callbacks.state()
         if 2 * state.bytes > state.limit > 0:
             # While the log is less than half full, no share of it can be full, so sizes need not be known.
-            for subject in self._room.unknown(state, _MOST_SAMPLES):
+            for subject in self._room.unknown(state, _MAX_SAMPLES):
                 if size := await self._callbacks.size_of_last(subject):
                     self._room.learn(subject, size)
         self._room.looked(state)
@@ -120,7 +120,7 @@ class LogWatch:
         if state.bytes <= NEARLY_FULL * state.limit:
             return
         before, end = state, await self._callbacks.processed_up_to() + 1
-        for _ in range(_MOST_PURGES):
+        for _ in range(_MAX_PURGES):
             excess = state.bytes - ROOMY * state.limit
             if excess <= 0 or end <= state.first_seq or not state.messages:
                 break

@@ -23,10 +23,10 @@ Format = Literal["json", "form", "base64"]
 DEEPEST = 64
 """Levels of arrays and objects in each other that are passed on as JSON: whoever reads the answer has a stack too."""
 
-LONGEST_NUMBER = 4300
+MAX_NUMBER = 4300
 """Characters of a number that are passed on; Python's own limit for reading an integer."""
 
-LONGEST_FIELD = 64 << 10
+MAX_FIELD = 64 << 10
 """Characters of a form's field that are taken apart. No provider posts a longer one, and decoding it is one step."""
 
 _PIECE = 16 << 10
@@ -119,7 +119,7 @@ def _is_safe(raw: bytes) -> Steps[bool]:
 
 def _is_readable(number: bytes) -> bool:
     """Whether readers can take the number. What is none is for the parser to refuse."""
-    if len(number) > LONGEST_NUMBER:
+    if len(number) > MAX_NUMBER:
         return False
     try:
         return number.lstrip(b"-").isdigit() or abs(float(number)) != float("inf")
@@ -134,7 +134,7 @@ def _form(text: str) -> Steps[bytes | None]:
     while start < len(text):
         end = text.find("&", start + _FORM_PIECE)
         end = len(text) if end < 0 else end
-        if end - start > _FORM_PIECE + LONGEST_FIELD:
+        if end - start > _FORM_PIECE + MAX_FIELD:
             return None
         for name, value in parse_qsl(text[start:end], keep_blank_values=True, errors="replace"):
             if name not in fields:

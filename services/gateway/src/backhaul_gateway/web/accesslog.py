@@ -17,7 +17,7 @@ import orjson
 from backhaul_common.logs import get_logger
 
 FLUSH_S = 0.05
-_MOST_LINES = 500
+_MAX_LINES = 500
 
 Line = dict[str, object]
 
@@ -44,7 +44,7 @@ class AccessLog:
         self._lines.append((now, line))
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_S, self.flush)
-        elif len(self._lines) >= _MOST_LINES:
+        elif len(self._lines) >= _MAX_LINES:
             self.flush()
 
     def flush(self) -> None:

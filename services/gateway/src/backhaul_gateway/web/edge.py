@@ -32,11 +32,11 @@ INGEST_PATH = "/api/postevents"
 _INGEST_LENGTH = len(INGEST_PATH)
 _INGEST = re.compile("(?:/in/([^/]+))?" + INGEST_PATH, re.IGNORECASE)
 
-MOST_BODY_BYTES = 256 * 1024
-MOST_ADDRESS_BYTES = 8 << 10
+MAX_OTHER_BODY_BYTES = 256 * 1024
+MAX_ADDRESS_BYTES = 8 << 10
 """Of the path and the query together, but for callbacks. FastAPI parses them several times, at some 100 ns a byte."""
 
-_LONGEST_LOGGED = 500
+_MAX_LOGGED = 500
 _ANY_CASE = frozenset({"/api/test", "/api/status"})
 """Paths that are answered in any case, as the ingest's are."""
 
@@ -200,8 +200,8 @@ class _Exchange:
         except TimeoutError:
             raise HTTPException(408, LATE_BODY) from None
         self._size += len(message.get("body", b""))
-        if self._size > MOST_BODY_BYTES:
-            raise HTTPException(413, f"The body is larger than {MOST_BODY_BYTES} bytes.")
+        if self._size > MAX_OTHER_BODY_BYTES:
+            raise HTTPException(413, f"The body is larger than {MAX_OTHER_BODY_BYTES} bytes.")
         self._whole = not message.get("more_body", False)
         return message
 
@@ -231,9 +231,9 @@ class _Exchange:
 
 def _refuse_large(scope: Scope) -> None:
     """TOO_LARGE for an address or headers that would take long to parse."""
-    if len(scope["raw_path"]) + len(scope["query_string"]) > MOST_ADDRESS_BYTES:
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_ADDRESS_BYTES:
         raise BackhaulError(
-            Code.TOO_LARGE, f"The address is longer than {MOST_ADDRESS_BYTES} bytes.", fix="Send a shorter one."
+            Code.TOO_LARGE, f"The address is longer than {MAX_ADDRESS_BYTES} bytes.", fix="Send a shorter one."
         )
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         raise headers_too_large()
@@ -245,7 +245,7 @@ def _loggable(path: str) -> str:
     What stands behind ``/in/`` is hidden whatever it is, since a mistyped token tells nearly as much.
     """
     # Cut before it is masked, for speed. What a cut leaves of a credential opens nothing.
-    parts = masked(path[: 4 * _LONGEST_LOGGED]).split("/", 3)
+    parts = masked(path[: 4 * _MAX_LOGGED]).split("/", 3)
     if len(parts) > 2 and parts[1].lower() == "in":
         parts[2] = "***"
-    return "/".join(parts)[:_LONGEST_LOGGED]
+    return "/".join(parts)[:_MAX_LOGGED]

@@ -37,15 +37,15 @@ PIECE_BYTES = 16 << 10
 """The parser is given at most so much at once, and the bounds are checked in between. One read may bring a quarter of a
 megabyte. If those are the shortest fields, they take up forty times as much memory once they are parsed."""
 
-MOST_HEAD_BYTES = 64 << 10
+MAX_HEAD_BYTES = 64 << 10
 """How many bytes may follow each other without a head's end and without any of a body among them: those of a head, of
 trailers, or of chunk extensions. The piece in which they begin does not count. Before a head is complete nobody knows
 whose request it is, so no tenant's limit bounds what a stranger can have kept here."""
 
-MOST_FIELDS = 200
+MAX_FIELDS = 200
 """Fields of one head."""
 
-MOST_PIPELINED = 16
+MAX_PIPELINED = 16
 """How many requests of one connection may wait until those before them are answered."""
 
 _UPGRADES = frozenset({b"upgrade", b"http2-settings"})
@@ -75,7 +75,7 @@ def refusal(status: HTTPStatus, text: str) -> bytes:
 
 _MALFORMED = refusal(HTTPStatus.BAD_REQUEST, "Invalid HTTP request received.")
 _LONG_HEAD = refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are larger than 64 KB.")
-_MANY_FIELDS = refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"There are more than {MOST_FIELDS} headers.")
+_MANY_FIELDS = refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"There are more than {MAX_FIELDS} headers.")
 _LONG_FRAMING = refusal(HTTPStatus.BAD_REQUEST, "The chunks' extensions or trailers are larger than 64 KB.")
 _CONNECT = refusal(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is not supported.")
 _SLOW = refusal(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.")
@@ -162,9 +162,9 @@ class BoundedProtocol(HttpToolsProtocol):
             rest = self._decline(rest)
         if self.scope is not scope:
             self._barren = 0
-        elif self._barren > MOST_HEAD_BYTES:
+        elif self._barren > MAX_HEAD_BYTES:
             self._refuse(_LONG_FRAMING if self._in_body() else _LONG_HEAD)
-        if self.headers is not _TRAILERS and len(self.headers) > MOST_FIELDS:
+        if self.headers is not _TRAILERS and len(self.headers) > MAX_FIELDS:
             self._refuse(_MANY_FIELDS)  # At once, since the end of this head may never come.
 
     def pause_writing(self) -> None:
@@ -180,9 +180,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._offered = True
             return
-        if len(self.pipeline) >= MOST_PIPELINED:
+        if len(self.pipeline) >= MAX_PIPELINED:
             raise _RefusedError(_MALFORMED)  # Which answer does not matter: it is never sent, as others come first.
-        if len(self.headers) > MOST_FIELDS:
+        if len(self.headers) > MAX_FIELDS:
             raise _RefusedError(_MANY_FIELDS)
         super().on_headers_complete()
         self.headers = _TRAILERS

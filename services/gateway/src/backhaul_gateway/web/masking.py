@@ -31,7 +31,7 @@ _ENCODED_BEGINNING = re.compile(rb"%(?:25)*(?:[46][289b]|5f)")
 # In a body a credential is never encoded: where a provider repeats an address, forms and JSON escape none of these
 # characters. A body with more beginnings of credentials than this is no provider's, and the rest is not searched.
 _IN_BODY = re.compile(rb"bh[ik]_(?:[0-9a-f]++_[0-9a-f]++)?")
-_MOST_IN_BODY = 1000
+_MAX_IN_BODY = 1000
 _BEGINNING = len("bhi_")
 
 
@@ -59,7 +59,7 @@ def masked_body(body: bytes) -> bytes:
         return body
     pieces: list[bytes] = []
     start = 0
-    for match in islice(_IN_BODY.finditer(body), _MOST_IN_BODY):
+    for match in islice(_IN_BODY.finditer(body), _MAX_IN_BODY):
         if match.end() - match.start() > _BEGINNING:
             pieces += body[start : match.start()], _MASK.encode()
             start = match.end()

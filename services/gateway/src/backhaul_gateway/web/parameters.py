@@ -18,9 +18,9 @@ Page = TypeVar("Page")
 _ANY_CASE = frozenset({"channellabel"})
 """Parameters whose names may be written in any case, as they may in the addresses that providers are given."""
 
-_MOST_PARAMETERS = 100
-_MOST_NAMED = 10
-_LONGEST_REMEMBERED = 512
+_MAX_PARAMETERS = 100
+_MAX_NAMED = 10
+_MAX_REMEMBERED = 512
 _PLUS = re.compile(r"(^|:) (?=[0-9])")
 
 
@@ -29,10 +29,10 @@ def known_parameters(request: Request) -> None:
     query: bytes = request.scope["query_string"]
     if not query:
         return
-    if query.count(b"&") >= _MOST_PARAMETERS:
+    if query.count(b"&") >= _MAX_PARAMETERS:
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
-            f"The query has more than {_MOST_PARAMETERS} parameters.",
+            f"The query has more than {_MAX_PARAMETERS} parameters.",
             field="query",
             fix="Leave out what is no parameter here.",
         )
@@ -50,7 +50,7 @@ def known_parameters(request: Request) -> None:
         else:
             fix = f"Use one of: {', '.join(names)}." if names else "Leave the query out."
         errors.append(Violation(shown, f"There is no parameter {shown!r} here.", fix))
-        if len(errors) == _MOST_NAMED:
+        if len(errors) == _MAX_NAMED:
             break
     if errors:
         raise BackhaulError(
@@ -89,7 +89,7 @@ async def paged(call: Awaitable[Page]) -> Page:
 
 def label_of(query: bytes) -> str:
     """The value of the first channelLabel parameter (name in any case), decoded; empty when there is none."""
-    return _remembered_label(query) if len(query) <= _LONGEST_REMEMBERED else _find_label(query)
+    return _remembered_label(query) if len(query) <= _MAX_REMEMBERED else _find_label(query)
 
 
 def _find_label(query: bytes) -> str:

@@ -20,7 +20,7 @@ _IN_NAMES = (ascii_letters + digits + "_.-").encode()
 _USUAL = 1024
 """Bytes of a form up to which looking for what is wrong costs less than decoding it."""
 _ACCOUNT = b"AccountSid"
-_LONGEST_ACCOUNT = 34
+_MAX_ACCOUNT = 34
 FORM_BEGINS = b"AccountSidAC"
 """What Twilio signs of a form begins with its account, for no other field's name sorts before that one's."""
 
@@ -104,7 +104,7 @@ def _well_named(names: bytes) -> bool:
 
 def _is_account(value: bytes) -> bool:
     # Twilio's have 32 hexadecimal digits; those of examples have fewer or others. None has more.
-    return value.startswith(b"AC") and value.isalnum() and len(value) <= _LONGEST_ACCOUNT
+    return value.startswith(b"AC") and value.isalnum() and len(value) <= _MAX_ACCOUNT
 
 
 def _parse_fast(body: bytes) -> list[tuple[str, str]] | None:

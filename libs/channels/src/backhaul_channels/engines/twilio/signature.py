@@ -23,11 +23,11 @@ SIGNATURE_HEADER = b"x-twilio-signature"
 SETTINGS_HEADER = b"x-twilio-webhooks-signature-settings"
 _AUTHORIZATION = b"authorization"
 
-MOST_FORM_BYTES, MOST_FORM_FIELDS = 64 << 10, 1000
+MAX_FORM_BYTES, MAX_FORM_FIELDS = 64 << 10, 1000
 """Twilio's forms have a few KB and at most some dozens of fields. Signing covers every field, sorted: without a bound a
 megabyte of them takes a third of a second, whoever posts it."""
 
-MOST_HASHED_BYTES = 512 << 10
+MAX_HASHED_BYTES = 512 << 10
 """What one request with a wrong signature may cost: half a millisecond of hashing. The spelling that fits is among the
 first ones, and a usual form has less than a hundredth of this."""
 
@@ -63,7 +63,7 @@ _BAD_SETTINGS = Refusal(
 )
 _LARGE_FORM = Refusal(
     "form_too_large",
-    f"The form has more than {MOST_FORM_BYTES} bytes or {MOST_FORM_FIELDS} fields; Twilio's have a few thousand bytes.",
+    f"The form has more than {MAX_FORM_BYTES} bytes or {MAX_FORM_FIELDS} fields; Twilio's have a few thousand bytes.",
     too_large=True,
 )
 _MISSHAPEN_FORM = Refusal(
@@ -152,7 +152,7 @@ def _key(secret: str, digest: str) -> HMAC:
 
 
 def _check_form(keys: Sequence[HMAC], url: str, body: bytes, signature: bytes, authorization: bytes) -> Refusal | None:
-    if len(body) >= MOST_FORM_FIELDS and (len(body) > MOST_FORM_BYTES or body.count(b"&") >= MOST_FORM_FIELDS):
+    if len(body) >= MAX_FORM_FIELDS and (len(body) > MAX_FORM_BYTES or body.count(b"&") >= MAX_FORM_FIELDS):
         return _LARGE_FORM
     material = signed_material(body)
     if material is None:
@@ -178,7 +178,7 @@ def _check_signature(
     message = url.encode("utf-8", "surrogatepass") + material
     if _fits(keys, message, signature):
         return _check_seam(message, material)
-    left = MOST_HASHED_BYTES
+    left = MAX_HASHED_BYTES
     for spelling in spellings(url, authorization):
         message = spelling.encode("utf-8", "surrogatepass") + material
         left -= len(message) * len(keys)

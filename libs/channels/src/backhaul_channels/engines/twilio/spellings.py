@@ -14,15 +14,15 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations, product
 from urllib.parse import quote_from_bytes
 
-MOST_SPELLINGS = 48
+MAX_SPELLINGS = 48
 """Each costs one HMAC, for whoever posts a wrong signature."""
 
 # Beyond these, an address is nobody's configuration and not worth the work.
-_MOST_QUERY = 2048
-_MOST_PARAMETERS = 32
-_MOST_CREDENTIAL = 512
+_MAX_QUERY = 2048
+_MAX_PARAMETERS = 32
+_MAX_CREDENTIAL = 512
 # With so few parameters every order is tried, with more only the likely ones: there are six of three, 24 of four.
-_MOST_PERMUTED = 3
+_MAX_PERMUTED = 3
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)(.*)", re.DOTALL)
@@ -35,7 +35,7 @@ _LABEL = "channellabel"
 
 
 def spellings(url: str, authorization: bytes = b"") -> Iterator[str]:
-    """At most ``MOST_SPELLINGS`` other spellings of ``url`` (which has no fragment), ``url`` itself not among them.
+    """At most ``MAX_SPELLINGS`` other spellings of ``url`` (which has no fragment), ``url`` itself not among them.
 
     ``authorization`` is the request's header of that name, which brings the user and password of the address. The host
     keeps its case; of the scheme, lower case is tried too.
@@ -59,7 +59,7 @@ def spellings(url: str, authorization: bytes = b"") -> Iterator[str]:
         if spelling not in seen:
             seen.add(spelling)
             yield spelling
-            if len(seen) > MOST_SPELLINGS:
+            if len(seen) > MAX_SPELLINGS:
                 return
 
 
@@ -74,7 +74,7 @@ def _split_port(host_port: str) -> tuple[str, str]:
 
 def _users(authorization: bytes) -> Iterator[str]:
     """``user:password@`` of a Basic credential, as it may have been written in front of the host."""
-    if authorization[:6].lower() != b"basic " or len(authorization) > _MOST_CREDENTIAL:
+    if authorization[:6].lower() != b"basic " or len(authorization) > _MAX_CREDENTIAL:
         return
     try:
         user, _, password = b64decode(authorization[6:].strip(), validate=True).partition(b":")
@@ -99,7 +99,7 @@ def _tails(rest: str) -> Iterator[str]:
     """Path and query, the query in other orders and escapes."""
     yield rest
     path, mark, query = rest.partition("?")
-    if not query or len(query) > _MOST_QUERY:
+    if not query or len(query) > _MAX_QUERY:
         return
     parameters = query.split("&")
     # Twilio appends the hash of a JSON body when it signs, so it is no part of what was configured.
@@ -120,10 +120,10 @@ def _tails(rest: str) -> Iterator[str]:
 
 def _orders(parameters: list[str]) -> Iterator[Sequence[str]]:
     yield parameters
-    if not 1 < len(parameters) <= _MOST_PARAMETERS:
+    if not 1 < len(parameters) <= _MAX_PARAMETERS:
         return
     # An address that was configured with channelLabel in front, as people write it, and arrives sorted.
     yield sorted(parameters, key=lambda parameter: parameter.partition("=")[0].lower() != _LABEL)
     yield sorted(parameters, key=lambda parameter: parameter.partition("=")[0])
-    if len(parameters) <= _MOST_PERMUTED:
+    if len(parameters) <= _MAX_PERMUTED:
         yield from permutations(parameters)
