@@ -39,6 +39,9 @@ class Ledger:
     async def position(self) -> int:
         return self.at
 
+    async def keep(self) -> None:
+        await asyncio.Event().wait()
+
     async def apply(self, messages: Sequence[StreamMessage]) -> None:
         error = self.refuse([message.data for message in messages])
         if error is not None:
@@ -236,6 +239,31 @@ async def test_what_always_fails_is_set_aside_and_the_others_keep_their_order(
     assert (ledger.dead, tried) == ([6], MAX_TRIES)
     (line,) = [line for line in lines if line["event"] == "message_given_up"]
     assert (line["stream_seq"], line["log_level"]) == (7, "error")
+
+
+async def test_nothing_is_passed_over_while_a_dead_letter_cannot_be_kept(
+    following_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "pause_s", lambda _: 0.01)
+
+    class Unkept(Ledger):
+        failures = 0
+
+        async def dead_letter(self, message: StreamMessage, error: Exception) -> None:
+            if self.failures < 2:
+                self.failures += 1
+                assert self.applied == [0, 1]
+                raise ValueError("a defect in keeping it")
+            await super().dead_letter(message, error)
+
+    ledger = Unkept(refuse=lambda bodies: ValueError("a defect") if b"2" in bodies else None)
+    with capture_logs() as lines:
+        async with following_of(ledger) as it:
+            await it.put(5)
+            await ledger.until(lambda: ledger.at == 5)
+    assert (ledger.applied, ledger.dead) == ([0, 1, 3, 4], [2])
+    said = [line for line in lines if line["event"] == "task_failed" and "keeping it" in line["error"]]
+    assert [line["log_level"] for line in said] == ["error", "error"]
 
 
 async def test_it_is_said_when_messages_were_gone_before_they_were_read(following_of: Any) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from backhaul_common import mongo
+from backhaul_common import following, mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.feed import StreamMessage
 from backhaul_common.following import MongoProgress
+from backhaul_common.lifecycle import cancel
 
 
 class Sums(MongoProgress[int]):
@@ -49,6 +51,12 @@ async def total(database: mongo.Database) -> int:
     return int(row["sum"]) if row is not None else 0
 
 
+async def stored(database: mongo.Database) -> int:
+    row = await database["positions"].find_one({"_id": "NUMBERS"})
+    assert row is not None
+    return int(row["position"])
+
+
 async def test_results_and_position_are_stored_together_or_not_at_all(database: mongo.Database) -> None:
     sums = Sums(database)
     assert await sums.position() == 0
@@ -59,23 +67,75 @@ async def test_results_and_position_are_stored_together_or_not_at_all(database: 
     sums.fails = True
     with pytest.raises(ValueError, match="after it was written"):
         await sums.apply(messages(3))
-    assert (await total(database), await Sums(database).position(), sums.told) == (3, 2, [3])
+    assert (await total(database), await stored(database), sums.told) == (3, 2, [3])
     await sums.dead_letter(messages(3)[0], ValueError())
-    assert (await total(database), await Sums(database).position(), sums.told) == (3, 3, [3])
+    assert (await total(database), await stored(database), sums.told) == (3, 3, [3])
 
 
-async def test_of_two_copies_one_counts_and_the_other_begins_anew(database: mongo.Database) -> None:
+@asynccontextmanager
+async def waiting(copy: Sums) -> AsyncIterator[asyncio.Task[int]]:
+    """``copy`` asks for the position while another one is at it."""
+    task = asyncio.create_task(copy.position())
+    try:
+        changed = copy.changed
+        await asyncio.wait({task}, timeout=0.5)
+        assert not task.done()
+        assert not changed.is_set()
+        yield task
+    finally:
+        await cancel(task)
+
+
+async def test_a_copy_waits_while_another_is_at_it_and_goes_on_when_that_one_stops(database: mongo.Database) -> None:
     one, other = Sums(database), Sums(database)
-    assert [await copy.position() for copy in (one, other)] == [0, 0]
-    results = await asyncio.gather(*(copy.apply(messages(1, 2, 3)) for copy in (one, other)), return_exceptions=True)
-    (refused,) = [result for result in results if result is not None]
-    assert isinstance(refused, BackhaulError)
-    assert refused.code is Code.UNAVAILABLE
-    assert await total(database) == 6
-    assert sorted([*one.told, *other.told]) == [6]
-    late = one if not one.told else other
-    changed = late.changed
-    assert await late.position() == 3
-    assert changed.is_set()  # Whoever watches this copy looks again.
-    await late.apply(messages(4))
-    assert await total(database) == 10
+    assert await one.position() == 0
+    keeping = asyncio.create_task(one.keep())
+    try:
+        async with waiting(other) as position:
+            changed = other.changed
+            await one.apply(messages(1, 2, 3))
+            await asyncio.wait_for(changed.wait(), 5)  # Whoever watches this copy looks again.
+            assert not position.done()
+            await cancel(keeping)
+            assert await asyncio.wait_for(position, 5) == 3
+            await other.apply(messages(4))
+    finally:
+        await cancel(keeping)
+    assert (await total(database), one.told, other.told) == (10, [6], [4])
+
+
+async def test_a_copy_that_is_not_heard_of_is_succeeded_and_stores_nothing_more(
+    database: mongo.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "OWNED_S", 3.0)
+    one, other = Sums(database), Sums(database)
+    await one.position()
+    async with waiting(other) as position:
+        assert await asyncio.wait_for(position, 15) == 0
+    with pytest.raises(BackhaulError) as refused:
+        await one.apply(messages(1, 2, 3))
+    assert refused.value.code is Code.UNAVAILABLE
+    await other.apply(messages(1, 2, 3))
+    assert (await total(database), one.told, other.told) == (6, [], [6])
+
+
+async def test_a_copy_that_is_idle_is_heard_of(database: mongo.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "OWNED_S", 2.0)
+    monkeypatch.setattr(following, "_RENEW_S", 0.2)
+    one, other = Sums(database), Sums(database)
+    await one.position()
+    keeping = asyncio.create_task(one.keep())
+    try:
+        async with waiting(other) as position:
+            await asyncio.wait({position}, timeout=4)
+            assert not position.done()
+            await one.apply(messages(1))
+    finally:
+        await cancel(keeping)
+
+
+async def test_a_copy_that_asks_again_does_not_wait_for_itself(database: mongo.Database) -> None:
+    one = Sums(database)
+    await one.position()
+    await one.apply(messages(1))
+    assert await asyncio.wait_for(one.position(), 0.9) == 1

@@ -152,6 +152,9 @@ async def test_two_streams_are_followed_each_by_itself(settings: CommonSettings,
         async def position(self) -> int:
             return self.at
 
+        async def keep(self) -> None:
+            await asyncio.Event().wait()
+
         async def apply(self, messages: Sequence[StreamMessage]) -> None:
             self.at = messages[-1].stream_seq
 

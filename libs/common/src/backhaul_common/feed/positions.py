@@ -21,7 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from backhaul_common.feed import formats
 from backhaul_common.feed.message import StreamMessage
 from backhaul_common.feed.pull import PullConsumer, PullLimits
-from backhaul_common.jetstream import AWAY
+from backhaul_common.jetstream import AWAY, require_connected
 from backhaul_common.logs import get_logger
 
 FORGOTTEN_AFTER_S = 60.0
@@ -52,6 +52,7 @@ class PositionReader:
 
     def __init__(self, client: Client, js: JetStreamContext, config: ReaderConfig) -> None:
         self._js = js
+        self._client = client
         self._config = config
         self._log = get_logger(component="reader", stream=config.stream)
         self._pull = PullConsumer(
@@ -93,7 +94,13 @@ class PositionReader:
         self._anew()
 
     async def check(self) -> None:
-        """A readiness check: the connection stands, and messages are asked for. ConnectionError otherwise."""
+        """A readiness check: the connection stands, and messages are asked for. ConnectionError otherwise.
+
+        Before the first ``seek`` none are asked for: another copy is at them, and this one is ready to take over.
+        """
+        if not self._sought.is_set():
+            require_connected(self._client)
+            return
         await self._pull.check()
         if not self._consumer:
             raise ConnectionError(f"the stream {self._config.stream} is not there yet")
