@@ -123,17 +123,22 @@ def test_no_step_takes_long(raw: bytes) -> None:
         took: list[float] = []
         steps = data_of(raw)
         while True:
-            began = time.perf_counter()
+            began = time.thread_time()
             try:
                 next(steps)
             except StopIteration:
                 return took
             finally:
-                took.append(time.perf_counter() - began)
+                took.append(time.thread_time() - began)
 
-    # A busy machine interrupts some step of every try. All tries have the same steps, so the least of a step's times
-    # says what the step itself takes.
-    assert max(map(min, zip(*(durations() for _ in range(5)), strict=True))) < MAX_STEP_S
+    # On a busy machine some step of every try takes longer than it should. All tries have the same steps, so the least
+    # of a step's times says what the step itself takes.
+    least = durations()
+    for _ in range(20):
+        if max(least) < MAX_STEP_S:
+            return
+        least = list(map(min, zip(least, durations(), strict=True)))
+    assert max(least) < MAX_STEP_S
 
 
 async def test_turns_let_the_loop_work_and_others_have_their_turn() -> None:
