@@ -11,8 +11,8 @@ import pytest
 from backhaul_client import LimitsIn
 from backhaul_common import mongo
 from backhaul_common.names import TENANTS_COLLECTION
+from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.store_format import StoreFormat
-from backhaul_common.tenantdata import MAX_COUNTED
 from backhaul_common.tenants import Tenant
 from backhaul_gateway.admin.store import MongoTenantStore
 from backhaul_gateway.admin.tenantdata import ServicesData

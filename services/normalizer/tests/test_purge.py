@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.store_format import StoreFormat
-from backhaul_common.tenantdata import MAX_COUNTED, MongoTenantData
+from backhaul_common.tenantdata import MongoTenantData
 from backhaul_normalizer.store import COUNTED, INDEXES
 from normalizer_rig import Rig, RigFactory
 

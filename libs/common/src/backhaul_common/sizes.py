@@ -46,3 +46,6 @@ MAX_REQUEST_BYTES, MAX_ANSWER_BYTES = 16 << 20, 32 << 20
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """A document of MongoDB: https://www.mongodb.com/docs/manual/reference/limits/"""
+
+MAX_COUNTED = 10_000
+"""How many of a kind are counted. The contract says so: counting millions would outlast the call that asks."""

@@ -9,10 +9,8 @@ from typing import Any, Protocol
 
 from backhaul_common import fence, mongo
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.store_format import StoreFormat
-
-MAX_COUNTED = 10_000
-"""How many of a kind are counted. The contract says so: counting millions would outlast the call that asks."""
 
 PURGE_S = 15.0
 """When a purge begins no further slice. What is under way then has ``OPERATION_S`` more, which is within the 30 s that

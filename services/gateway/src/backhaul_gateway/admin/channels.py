@@ -15,8 +15,7 @@ from backhaul_common.tenants import Channel, Tenant, VerificationMode
 from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
-from backhaul_gateway.web.problems import field_error
-from backhaul_gateway.web.refusals import no_channel
+from backhaul_gateway.admission.refusals import field_error, no_channel
 
 MAX_CHANNELS = 100
 

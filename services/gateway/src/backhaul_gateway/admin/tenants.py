@@ -11,13 +11,13 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import new_registration
 from backhaul_common.names import check_queue_path, check_tenant_id
 from backhaul_common.secrets import CredentialKind, new_credential
-from backhaul_common.tenantdata import MAX_COUNTED
+from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.tenants import Credential, Limits, Tenant, TenantStatus
 from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting, unknown_tenant
+from backhaul_gateway.admission.refusals import field_error
 from backhaul_gateway.ports import TenantData, TenantStreams
-from backhaul_gateway.web.problems import field_error
 
 MAX_CREDENTIALS = 20
 MAX_TENANTS_A_PAGE = 500

@@ -10,8 +10,8 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.pauses import pauses
 from backhaul_common.tenants import Tenant
 
+from backhaul_gateway.admission.refusals import DELETING
 from backhaul_gateway.ports import Announcer, TenantStore
-from backhaul_gateway.web.refusals import DELETING
 
 Change = Callable[[Tenant, datetime], Tenant]
 """A pure function of the stored tenant and the time. It returns the changed tenant, or raises. It may be called several

@@ -36,6 +36,7 @@ from starlette.types import Receive, Scope, Send
 from backhaul_gateway.admission.auth import CredentialIndex, sent_twice, unauthenticated
 from backhaul_gateway.admission.door import Admission, RefusedError
 from backhaul_gateway.admission.limits import MemoryBudget
+from backhaul_gateway.admission.refusals import no_channel, not_active
 from backhaul_gateway.admission.state import ChannelState, EncodedAnswer, TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.ingest.body import BodyReader, GoneError
@@ -50,8 +51,6 @@ from backhaul_gateway.web.refusals import (
     METHOD,
     headers_too_large,
     method_not_allowed,
-    no_channel,
-    not_active,
     query_too_long,
     unverified,
 )

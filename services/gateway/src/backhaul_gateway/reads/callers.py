@@ -12,13 +12,13 @@ from fastapi.security.base import SecurityBase
 
 from backhaul_gateway.admission.auth import CredentialIndex
 from backhaul_gateway.admission.door import Admission
+from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.reads.turns import Turns
 from backhaul_gateway.reads.twin import Row, Twin
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
-from backhaul_gateway.web.refusals import not_active
 
 _CALLER = "backhaul.caller"
 

@@ -8,13 +8,13 @@ from backhaul_common.names import channel_key
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
+from backhaul_gateway.admission.refusals import no_channel
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.status import ChannelStatus, StatusOut
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import label_of
-from backhaul_gateway.web.refusals import no_channel
 
 
 class Routes(Protocol):

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from backhaul_gateway.admission.auth import CHALLENGE
 from backhaul_gateway.admission.door import RefusedError
 from backhaul_gateway.admission.limits import retry_after
+from backhaul_gateway.admission.refusals import field_error
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "urn:backhaul:problem:"
@@ -44,17 +45,7 @@ MALFORMED_BODY = Kind(400, "malformed_body", "The body cannot be read")
 # Closed, since what still comes on the connection belongs to a request that is over.
 REQUEST_TIMEOUT = Kind(408, "request_timeout", "The request took too long", ((b"connection", b"close"),))
 
-_TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written %2B in an address."
 _SEND_JSON = "Send a JSON object."
-_FIXES = {
-    "missing": "Add it.",
-    "extra_forbidden": "Remove it, or check its spelling.",
-    "datetime_parsing": _TIME,
-    "datetime_from_date_parsing": _TIME,
-    "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
-    "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
-}
-"""How to mend what pydantic refuses, by the kind of error, or by the field and the kind."""
 
 
 class HttpError(RefusedError):
@@ -194,15 +185,6 @@ async def on_invalid_request(request: Request, exc: Exception) -> Response:
 async def on_unexpected(request: Request, _: Exception) -> Response:
     """Handler of everything else. ``Edge`` logs the exception, which Starlette raises again after this answer."""
     return response(internal(), request)
-
-
-def field_error(location: Sequence[int | str], kind: str, message: str) -> Violation:
-    """What pydantic says of one field, with a way to mend it."""
-    parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
-    message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours
-    fix = _FIXES.get(kind) or _FIXES.get(f"{field} {kind}") or "Change it to what the message asks for."
-    return Violation(field, message, fix)
 
 
 def _encodable(value: Any) -> Any:

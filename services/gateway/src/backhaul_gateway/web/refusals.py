@@ -1,50 +1,16 @@
-"""The refusals that several doors share. Each names the field at fault, and says what to do about it."""
+"""The refusals of requests by what HTTP brought. Each names the field at fault, and says what to do about it."""
 
 from __future__ import annotations
 
 from backhaul_channels.adapter import Refusal
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.sizes import MAX_HEADER_BYTES, MAX_QUERY_BYTES
-from backhaul_common.tenants import Tenant
 
 from backhaul_gateway.admission.door import RefusedError
 from backhaul_gateway.web.problems import REPEAT, REQUEST_TIMEOUT, HttpError, not_allowed
 
 METHOD = "POST"
-DELETING = "The tenant is being deleted."
 LATE_BODY = "The body did not arrive in time."
-
-"""Both bound what is stored: headers are kept with every callback, the query's parameters with each of its events."""
-
-
-def no_channel(tenant: Tenant, label: str, field: str = "channelLabel") -> BackhaulError:
-    """Why a label leads to none of the tenant's channels, and what to do about it. ``label`` is empty where the query
-    has none; ``field`` is where the label stands in the request."""
-    configured = ", ".join(sorted(channel.label for channel in tenant.channels.values())) or "none yet"
-    if not label:
-        return BackhaulError(
-            Code.INVALID_ARGUMENT,
-            f"The query parameter channelLabel is missing. Configured channels: {configured}.",
-            field=field,
-            fix="Add ?channelLabel=<label of the channel> to the URL.",
-        )
-    return BackhaulError(
-        Code.NOT_FOUND,
-        f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
-        field=field,
-        fix="Use one of the configured labels, or PUT the channel first.",
-    )
-
-
-def not_active(tenant: Tenant) -> BackhaulError:
-    """Why a tenant may do nothing, although its credential is right: it is suspended, or being deleted."""
-    if tenant.status == "deleting":
-        return BackhaulError(
-            Code.FORBIDDEN,
-            DELETING,
-            fix="Stop calling, and take its addresses out of the providers' settings: a deletion cannot be taken back.",
-        )
-    return BackhaulError(Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it.")
 
 
 def query_too_long() -> BackhaulError:

@@ -1,0 +1,60 @@
+"""The refusals that several doors share. Each names the field at fault, and says what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backhaul_common.errors import BackhaulError, Code, Violation
+from backhaul_common.tenants import Tenant
+
+DELETING = "The tenant is being deleted."
+
+_TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written %2B in an address."
+_FIXES = {
+    "missing": "Add it.",
+    "extra_forbidden": "Remove it, or check its spelling.",
+    "datetime_parsing": _TIME,
+    "datetime_from_date_parsing": _TIME,
+    "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
+    "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
+}
+"""How to mend what pydantic refuses, by the kind of error, or by the field and the kind."""
+
+
+def no_channel(tenant: Tenant, label: str, field: str = "channelLabel") -> BackhaulError:
+    """Why a label leads to none of the tenant's channels, and what to do about it. ``label`` is empty where the query
+    has none; ``field`` is where the label stands in the request."""
+    configured = ", ".join(sorted(channel.label for channel in tenant.channels.values())) or "none yet"
+    if not label:
+        return BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The query parameter channelLabel is missing. Configured channels: {configured}.",
+            field=field,
+            fix="Add ?channelLabel=<label of the channel> to the URL.",
+        )
+    return BackhaulError(
+        Code.NOT_FOUND,
+        f"The tenant has no channel {label[:100]!r}. Configured channels: {configured}.",
+        field=field,
+        fix="Use one of the configured labels, or PUT the channel first.",
+    )
+
+
+def not_active(tenant: Tenant) -> BackhaulError:
+    """Why a tenant may do nothing, although its credential is right: it is suspended, or being deleted."""
+    if tenant.status == "deleting":
+        return BackhaulError(
+            Code.FORBIDDEN,
+            DELETING,
+            fix="Stop calling, and take its addresses out of the providers' settings: a deletion cannot be taken back.",
+        )
+    return BackhaulError(Code.FORBIDDEN, f"The tenant is {tenant.status}.", fix="Ask the platform team to activate it.")
+
+
+def field_error(location: Sequence[int | str], kind: str, message: str) -> Violation:
+    """What pydantic says of one field, with a way to mend it."""
+    parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours
+    fix = _FIXES.get(kind) or _FIXES.get(f"{field} {kind}") or "Change it to what the message asks for."
+    return Violation(field, message, fix)
