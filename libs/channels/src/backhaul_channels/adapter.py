@@ -8,47 +8,19 @@ with what holds for the whole callback.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
+
+from backhaul_channels.event import ErrorMeaning, EventKind, Ignored, NormalizedEvent
+from backhaul_channels.settings import ChannelSettings
 
 if TYPE_CHECKING:
     from backhaul_channels.pull import Puller
-
-
-class EventKind(StrEnum):
-    """What happened, in one vocabulary for all providers."""
-
-    UNKNOWN = "unknown"
-    QUEUED = "queued"
-    SENT = "sent"
-    DELIVERED = "delivered"
-    UNDELIVERED = "undelivered"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    BOUNCED = "bounced"
-    DEFERRED = "deferred"
-    READ = "read"
-    OPENED = "opened"
-    CLICKED = "clicked"
-    COMPLAINED = "complained"
-    UNSUBSCRIBED = "unsubscribed"
-    SUBSCRIBED = "subscribed"
-    INBOUND = "inbound"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-    BLOCKED_CREDIT = "blocked_credit"
-    DUPLICATE_BLOCKED = "duplicate_blocked"
-    INITIATED = "initiated"
-    RINGING = "ringing"
-    ANSWERED = "answered"
-    COMPLETED = "completed"
-    BUSY = "busy"
-    NO_ANSWER = "no_answer"
 
 
 class Proof(StrEnum):
@@ -85,13 +57,15 @@ class RawCallback(msgspec.Struct, frozen=True, gc=False):
 
     ``url`` is the public URL, query included; ``headers`` are ASGI pairs with lower-case names; ``body`` is exactly
     the bytes that arrived. What was stored has no signature among its headers, and a record of the provider's API has
-    no headers at all.
+    no headers at all. ``received_at_us`` is the arrival at Backhaul, unix time in microseconds: an adapter has no
+    clock, and some proofs are good for a few minutes only.
     """
 
     method: str
     url: str
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
+    received_at_us: int = 0
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the header ``name`` (lower case), or None."""
@@ -131,28 +105,6 @@ class Verifier(Protocol):
         ...
 
 
-class ChannelSettings(BaseModel):
-    """Settings that every channel has; a provider adds its own fields. Unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    communication_keys: tuple[str, ...] = Field(
-        default=("communicationId", "offerId", "campaign"),
-        max_length=16,
-        description="Names of custom parameters, matched whatever their case; the first that an event carries joins "
-        "its message to a communication.",
-    )
-
-    @classmethod
-    def of_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """The settings of a channel as it is stored. ValidationError when they do not fit.
-
-        Fields that this version does not know are ignored: a newer one wrote them, and the channel must go on working
-        while copies of both run. Refusing unknown fields is for what people send.
-        """
-        return cls.model_validate({name: value for name, value in stored.items() if name in cls.model_fields})
-
-
 S = TypeVar("S", bound=ChannelSettings)
 
 
@@ -168,111 +120,6 @@ class Context(msgspec.Struct, Generic[S], frozen=True, gc=False):
     parameters: Sequence[tuple[str, str]] = ()
     source: Source = Source.CALLBACK
     received_at_us: int = 0
-
-
-class Ignored(msgspec.Struct, frozen=True, gc=False):
-    """A part that is understood and tells nothing that anybody keeps, such as that a person is typing. It is counted by
-    its ``reason``, one of the adapter's ``ignores``, and is neither an event nor a dead letter."""
-
-    reason: str
-
-
-class AddressFamily(StrEnum):
-    """Which kind of address a recipient's is. Consent is kept by family: ``PHONE`` is for messages to a number,
-    ``VOICE`` for calls to one."""
-
-    UNKNOWN = ""
-    PHONE = "phone"
-    EMAIL = "email"
-    VOICE = "voice"
-
-
-class ConsentAction(StrEnum):
-    """What a person said about being contacted."""
-
-    HELP = "help"
-    OPT_IN = "opt_in"
-    OPT_OUT = "opt_out"
-
-
-class ConsentBy(StrEnum):
-    """Who decided what a person meant: we, by a keyword in what the person wrote, or the provider, which knows the
-    tenant's own keywords and has acted upon them already. The greater one counts."""
-
-    KEYWORD = "keyword"
-    PROVIDER = "provider"
-
-
-class ConsentScope(StrEnum):
-    """What a person's word covers, as far as the provider says."""
-
-    UNKNOWN = ""
-    MESSAGING_SERVICE = "messaging_service"
-    GROUP = "group"
-
-
-class Consent(msgspec.Struct, frozen=True, order=True, omit_defaults=True, gc=False):
-    """That a person does not want to be contacted, wants to be again, or asks for help.
-
-    ``word`` is the keyword that they used, as they wrote it but in capitals. ``scope`` is the provider's id of what
-    ``scope_kind`` names (an unsubscribe group, say); both are empty where the provider names nothing. Of two that
-    differ the greater one stands, by the fields in their order.
-    """
-
-    by: ConsentBy
-    action: ConsentAction
-    word: str = ""
-    scope_kind: ConsentScope = ConsentScope.UNKNOWN
-    scope: str = ""
-
-
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What an inbound message answers: the message that it refers to, by the provider's id, and the button or option
-    that was chosen, by what the sender attached to it (``payload``) and by what the person saw (``option``)."""
-
-    message_id: str = ""
-    payload: str = ""
-    option: str = ""
-
-
-class NormalizedEvent(msgspec.Struct, gc=False):
-    """One fact, as the adapter understands it.
-
-    ``key`` identifies the fact within tenant, channel and provider: the same fact has the same key whether it arrives
-    as a callback, a duplicate or a backfill, and different facts differ. ``occurred_at_us`` is unix time in
-    microseconds, None where the provider does not say. ``vars`` are the sender's custom parameters, ``attributes``
-    what the provider told beyond the common fields, each name once.
-
-    ``message_id`` names one message to one person. ``aliases`` are further names of the same message that events which
-    lack the first one may use; ``provisional`` says that ``message_id`` is itself such a further name, so that the
-    event belongs to whichever message has it as an alias. ``references`` are texts by which people look the message
-    up, and which several messages may share (what the provider's API answered to the sending, say). ``by_machine``
-    marks an opening or a click that no person made.
-
-    ``consent`` is what a person said about being contacted, ``reply`` what an inbound message answers; None where an
-    event says nothing of the kind. ``recipient_family`` is which kind of address the recipient's is.
-    """
-
-    kind: EventKind
-    key: str
-    provider_status: str
-    message_id: str = ""
-    recipient: str = ""
-    sender: str = ""
-    occurred_at_us: int | None = None
-    error_code: str = ""
-    error_text: str = ""
-    text: str = ""
-    invalid_recipient: bool = False
-    provisional: bool = False
-    by_machine: bool = False
-    recipient_family: AddressFamily = AddressFamily.UNKNOWN
-    consent: Consent | None = None
-    reply: Reply | None = None
-    aliases: list[str] = []
-    references: list[str] = []
-    vars: list[tuple[str, str]] = []
-    attributes: list[tuple[str, str]] = []
 
 
 class Adapter(ABC, Generic[S]):
@@ -313,6 +160,14 @@ class Adapter(ABC, Generic[S]):
     message is a duplicate, whatever its key. For facts to which the provider's callbacks and its API give different
     keys."""
 
+    secret_model: ClassVar[type[BaseModel] | None] = None
+    """The shape of secrets that have several parts, such as a name and a password; None where a secret is only ever a
+    text. ``verifier``, ``handshake`` and ``issue_token`` get such a secret as the text of a JSON object."""
+
+    address_fragment: ClassVar[str] = ""
+    """What belongs behind the address that is pasted at the provider, as ``#rc=5``. Providers read it and never send
+    it."""
+
     ignores: ClassVar[frozenset[str]] = frozenset()
     """The reasons for which ``normalize`` ignores a part: short, stable words, since a metric has one row for each."""
 
@@ -321,9 +176,20 @@ class Adapter(ABC, Generic[S]):
         other. Called before verification, and only where an adapter overrides it. Never raises."""
         return None
 
+    def issue_token(self, callback: RawCallback, secrets: Sequence[str], settings: S) -> Answer | None:  # noqa: ARG002  # for those that override it.
+        """The answer to a request for an access token, which the provider will show with its callbacks; None where this
+        provider asks for none. Whatever the request holds, it never raises: a request without the right credentials is
+        answered as RFC 6749 says."""
+        return None
+
+    def explain(self, code: str) -> ErrorMeaning | None:  # noqa: ARG002  # for those that override it.
+        """What an error code of this provider means; None for a code that is not known."""
+        return None
+
     def verifier(self, secrets: Sequence[str], settings: S) -> Verifier:  # noqa: ARG002  # for those that override it.
-        """Prepare ``secrets`` (any of them may sign; more than one while they rotate). With none, or only blank ones,
-        the verifier refuses everything. Raises InvalidSecretError for a secret that cannot be this provider's.
+        """Prepare ``secrets``: any of one kind may prove, since they rotate; where they are of several kinds, each kind
+        is a proof that must hold. With none, or only blank ones, the verifier refuses everything. Raises
+        InvalidSecretError for a secret that cannot be this provider's.
 
         As it is here it belongs to a provider that signs nothing: any secret would be one that proves nothing.
         """

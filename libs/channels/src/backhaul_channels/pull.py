@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from backhaul_channels.adapter import ChannelSettings
+from backhaul_channels.settings import ChannelSettings
 
 
 class PullError(Exception):

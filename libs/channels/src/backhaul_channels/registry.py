@@ -9,8 +9,10 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from backhaul_channels.adapter import Adapter, Answer, ChannelSettings, EventKind, Proof
+from backhaul_channels.adapter import Adapter, Answer, Proof
+from backhaul_channels.event import EventKind
 from backhaul_channels.pull import PullCredentials, Puller
+from backhaul_channels.settings import ChannelSettings
 
 PROVIDERS_PACKAGE = "backhaul_channels.providers"
 

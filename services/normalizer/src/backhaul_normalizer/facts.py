@@ -20,7 +20,16 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.model import KIND_NAMES, Fact, Origin
-from backhaul_normalizer.said import consent_of, family_of, reply_of, write_said
+from backhaul_normalizer.said import (
+    classification_of,
+    consent_of,
+    error_class_of,
+    family_of,
+    reply_of,
+    review_of,
+    write_error,
+    write_said,
+)
 
 KIND_TO_PROTO: dict[EventKind, event_pb2.EventKind.ValueType] = {
     kind: event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind
@@ -148,6 +157,18 @@ def origin(
     )
 
 
+def _says_more(event: NormalizedEvent) -> bool:
+    """Whether ``write_said`` has anything to write; most events only have a family."""
+    return bool(
+        event.recipient_family
+        or event.sequence is not None
+        or event.consent is not None
+        or event.reply is not None
+        or event.classification is not None
+        or event.missing_parameters
+    )
+
+
 def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: str) -> bytes:
     """The fields of an event that its part of the callback tells, serialised."""
     message = event_pb2.Event(
@@ -164,14 +185,12 @@ def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: 
         message.occurred_at_us = event.occurred_at_us
         message.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
     if event.error_code or event.error_text or event.invalid_recipient:
-        message.error_code = event.error_code
-        message.error_text = event.error_text
-        message.invalid_recipient = event.invalid_recipient
+        write_error(message, event)
     if event.text:
         message.text = event.text
     if event.by_machine:
         message.by_machine = True
-    if event.recipient_family or event.consent is not None or event.reply is not None:
+    if _says_more(event):
         write_said(message, event)
     if event.references:
         message.references.extend(event.references)
@@ -293,8 +312,14 @@ def stored_fact(row: Document) -> Fact:
             provisional="alias" in row,
             by_machine=told.by_machine,
             recipient_family=family_of(told),
+            sequence=told.sequence if told.HasField("sequence") else None,
             consent=consent_of(told),
             reply=reply_of(told),
+            error_class=error_class_of(told),
+            error_url=told.error_url,
+            classification=classification_of(told),
+            review=review_of(told),
+            missing_parameters=list(told.missing_parameters),
             references=list(told.references),
             vars=[(pair.name, pair.value) for pair in told.vars],
             attributes=[(pair.name, pair.value) for pair in told.attributes],

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import msgspec
-from backhaul_channels import NormalizedEvent, Reply
+from backhaul_channels import Classification, Confidence, ErrorClass, NormalizedEvent, Reply, Review
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.facts import KIND_TO_PROTO, MAX_REFERENCES
 from backhaul_normalizer.model import Fact, Name
-from backhaul_normalizer.said import write_said
+from backhaul_normalizer.said import write_error, write_said
 from backhaul_normalizer.states import RANK
 
 MAX_VARS = 1024
@@ -27,6 +27,10 @@ MAX_NAMES = 32
 """Further names that the callbacks of one batch tell of one event. Each of them tells two or three, and the same."""
 
 Pair = tuple[str, str]
+
+# From least to greatest, as the words are declared.
+_CONFIDENCES = list(Confidence)
+_REVIEWS = list(Review)
 
 
 def together(kept: Fact, told: Fact) -> Fact:
@@ -158,9 +162,8 @@ def _distrust(name: Name) -> tuple[int, Name]:
 
 def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
     kept, told = kept_fact.event, told_fact.event
-    error = (kept.invalid_recipient, kept.error_code, kept.error_text)
-    # As a whole: a text belongs to its code.
-    error = max(error, (told.invalid_recipient, told.error_code, told.error_text))
+    # As a whole: text, class and address belong to the code.
+    error = max(map(_error, (kept, told)))
     times = [at for at in (kept.occurred_at_us, told.occurred_at_us) if at is not None]
     return msgspec.structs.replace(
         kept,
@@ -172,15 +175,37 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
         invalid_recipient=error[0],
         error_code=error[1],
         error_text=error[2],
+        error_class=error[3],
+        error_url=error[4],
         text=max(kept.text, told.text, key=lambda text: (len(text), text)),
         by_machine=kept.by_machine or told.by_machine,
         recipient_family=max(kept.recipient_family, told.recipient_family),
         # As a whole, as a word belongs to its action. The provider's word is greater than what was read in a text.
         consent=max(kept.consent, told.consent) if kept.consent and told.consent else kept.consent or told.consent,
         reply=_reply(kept.reply, told.reply),
+        sequence=min((n for n in (kept.sequence, told.sequence) if n is not None), default=None),
+        # As a whole too: the best sure one, and what a person decided about either.
+        classification=max(filter(None, (kept.classification, told.classification)), key=_sureness, default=None),
+        review=max(kept.review, told.review, key=_REVIEWS.index),
+        # What one of them has is not missing.
+        missing_parameters=[name for name in kept.missing_parameters if name in told.missing_parameters],
         references=_united(kept.references, told.references),
         vars=_vars(kept_fact, told_fact),
         attributes=_attributes(kept.attributes, told.attributes),
+    )
+
+
+def _error(event: NormalizedEvent) -> tuple[bool, str, str, ErrorClass, str]:
+    return event.invalid_recipient, event.error_code, event.error_text, event.error_class, event.error_url
+
+
+def _sureness(said: Classification) -> tuple[int, str, str, tuple[str, ...], bool]:
+    return (
+        _CONFIDENCES.index(said.confidence),
+        said.action or "",
+        said.word,
+        said.templates,
+        said.survey_response,
     )
 
 
@@ -227,9 +252,7 @@ def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
     payload.message_id = event.message_id
     payload.recipient = event.recipient
     payload.sender = event.sender
-    payload.error_code = event.error_code
-    payload.error_text = event.error_text
-    payload.invalid_recipient = event.invalid_recipient
+    write_error(payload, event)
     payload.text = event.text
     payload.by_machine = event.by_machine
     write_said(payload, event)

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, overload
 
 from backhaul_channels import Adapter, ChannelSettings, Context, Ignored, MalformedError, RawCallback, Source
+from backhaul_channels.reading import read_part
 from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Tenant
@@ -87,7 +88,7 @@ class Normalizer:
         rejected: list[tuple[int, bytes, str]] = []
         for position, part in enumerate(parts):
             try:
-                event = adapter.normalize(part, context)
+                event = read_part(adapter, part, context)
                 if isinstance(event, Ignored):
                     one: Fact | Ignored = event if event.reason in adapter.ignores else Ignored(_OTHER)
                 else:

@@ -167,6 +167,8 @@ class _ConsentByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConsentBy.V
     """Backhaul, by a keyword in what the person wrote."""
     CONSENT_BY_PROVIDER: _ConsentBy.ValueType  # 2
     """The provider, which knows the tenant's own keywords and has acted upon them already."""
+    CONSENT_BY_TENANT: _ConsentBy.ValueType  # 3
+    """The tenant, who looked at a reply that was unclear."""
 
 class ConsentBy(_ConsentBy, metaclass=_ConsentByEnumTypeWrapper):
     """Who decided what a person meant."""
@@ -176,6 +178,8 @@ CONSENT_BY_KEYWORD: ConsentBy.ValueType  # 1
 """Backhaul, by a keyword in what the person wrote."""
 CONSENT_BY_PROVIDER: ConsentBy.ValueType  # 2
 """The provider, which knows the tenant's own keywords and has acted upon them already."""
+CONSENT_BY_TENANT: ConsentBy.ValueType  # 3
+"""The tenant, who looked at a reply that was unclear."""
 Global___ConsentBy: _TypeAlias = ConsentBy  # noqa: Y015
 
 class _ConsentScope:
@@ -199,6 +203,114 @@ CONSENT_SCOPE_MESSAGING_SERVICE: ConsentScope.ValueType  # 1
 CONSENT_SCOPE_GROUP: ConsentScope.ValueType  # 2
 """An unsubscribe group of SendGrid."""
 Global___ConsentScope: _TypeAlias = ConsentScope  # noqa: Y015
+
+class _Confidence:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConfidenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Confidence.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONFIDENCE_UNSPECIFIED: _Confidence.ValueType  # 0
+    CONFIDENCE_LIKELY: _Confidence.ValueType  # 1
+    """A short message has a keyword among its words, or one that is misspelt."""
+    CONFIDENCE_EXACT: _Confidence.ValueType  # 2
+    """The whole message is a keyword."""
+    CONFIDENCE_PROVIDER: _Confidence.ValueType  # 3
+    """The provider says what it means."""
+
+class Confidence(_Confidence, metaclass=_ConfidenceEnumTypeWrapper):
+    """How sure it is what a reply means."""
+
+CONFIDENCE_UNSPECIFIED: Confidence.ValueType  # 0
+CONFIDENCE_LIKELY: Confidence.ValueType  # 1
+"""A short message has a keyword among its words, or one that is misspelt."""
+CONFIDENCE_EXACT: Confidence.ValueType  # 2
+"""The whole message is a keyword."""
+CONFIDENCE_PROVIDER: Confidence.ValueType  # 3
+"""The provider says what it means."""
+Global___Confidence: _TypeAlias = Confidence  # noqa: Y015
+
+class _Review:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReviewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Review.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVIEW_UNSPECIFIED: _Review.ValueType  # 0
+    REVIEW_FLAGGED: _Review.ValueType  # 1
+    REVIEW_DISMISSED: _Review.ValueType  # 2
+    REVIEW_ACCEPTED: _Review.ValueType  # 3
+    """The event's consent is the tenant's decision, effective when the reply was written."""
+
+class Review(_Review, metaclass=_ReviewEnumTypeWrapper):
+    """Whether a person must look at a reply that is likely an opt-out, or what they decided."""
+
+REVIEW_UNSPECIFIED: Review.ValueType  # 0
+REVIEW_FLAGGED: Review.ValueType  # 1
+REVIEW_DISMISSED: Review.ValueType  # 2
+REVIEW_ACCEPTED: Review.ValueType  # 3
+"""The event's consent is the tenant's decision, effective when the reply was written."""
+Global___Review: _TypeAlias = Review  # noqa: Y015
+
+class _ErrorClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ErrorClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ERROR_CLASS_UNSPECIFIED: _ErrorClass.ValueType  # 0
+    ERROR_CLASS_HARD: _ErrorClass.ValueType  # 1
+    """The address will never work."""
+    ERROR_CLASS_SUPPRESS: _ErrorClass.ValueType  # 2
+    """The person does not want messages."""
+    ERROR_CLASS_TRANSIENT: _ErrorClass.ValueType  # 3
+    """Another try may work."""
+    ERROR_CLASS_CARRIER: _ErrorClass.ValueType  # 4
+    ERROR_CLASS_CONTENT: _ErrorClass.ValueType  # 5
+    ERROR_CLASS_ACCOUNT: _ErrorClass.ValueType  # 6
+    """The sender's account, or how it is set up."""
+    ERROR_CLASS_CHANNEL: _ErrorClass.ValueType  # 7
+    """Not on this channel, which says nothing about the person."""
+
+class ErrorClass(_ErrorClass, metaclass=_ErrorClassEnumTypeWrapper):
+    """What an error says."""
+
+ERROR_CLASS_UNSPECIFIED: ErrorClass.ValueType  # 0
+ERROR_CLASS_HARD: ErrorClass.ValueType  # 1
+"""The address will never work."""
+ERROR_CLASS_SUPPRESS: ErrorClass.ValueType  # 2
+"""The person does not want messages."""
+ERROR_CLASS_TRANSIENT: ErrorClass.ValueType  # 3
+"""Another try may work."""
+ERROR_CLASS_CARRIER: ErrorClass.ValueType  # 4
+ERROR_CLASS_CONTENT: ErrorClass.ValueType  # 5
+ERROR_CLASS_ACCOUNT: ErrorClass.ValueType  # 6
+"""The sender's account, or how it is set up."""
+ERROR_CLASS_CHANNEL: ErrorClass.ValueType  # 7
+"""Not on this channel, which says nothing about the person."""
+Global___ErrorClass: _TypeAlias = ErrorClass  # noqa: Y015
+
+class _AnsweredBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnsweredByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnsweredBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWERED_BY_UNSPECIFIED: _AnsweredBy.ValueType  # 0
+    ANSWERED_BY_REFERENCE: _AnsweredBy.ValueType  # 1
+    """The provider refers to it."""
+    ANSWERED_BY_ADDRESSES: _AnsweredBy.ValueType  # 2
+    """It is the latest one that was sent between the same two addresses before the reply."""
+
+class AnsweredBy(_AnsweredBy, metaclass=_AnsweredByEnumTypeWrapper):
+    """How it is known which message a reply answers."""
+
+ANSWERED_BY_UNSPECIFIED: AnsweredBy.ValueType  # 0
+ANSWERED_BY_REFERENCE: AnsweredBy.ValueType  # 1
+"""The provider refers to it."""
+ANSWERED_BY_ADDRESSES: AnsweredBy.ValueType  # 2
+"""It is the latest one that was sent between the same two addresses before the reply."""
+Global___AnsweredBy: _TypeAlias = AnsweredBy  # noqa: Y015
 
 @_typing.final
 class Attribute(_message.Message):
@@ -235,6 +347,7 @@ class Consent(_message.Message):
     WORD_FIELD_NUMBER: _builtins.int
     SCOPE_KIND_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    ONLY_IF_OPTED_OUT_FIELD_NUMBER: _builtins.int
     action: Global___ConsentAction.ValueType
     by: Global___ConsentBy.ValueType
     word: _builtins.str
@@ -242,6 +355,8 @@ class Consent(_message.Message):
     scope_kind: Global___ConsentScope.ValueType
     scope: _builtins.str
     """The provider's id of what scope_kind names."""
+    only_if_opted_out: _builtins.bool
+    """The word opts in only whoever is opted out (YES)."""
     def __init__(
         self,
         *,
@@ -250,14 +365,81 @@ class Consent(_message.Message):
         word: _builtins.str = ...,
         scope_kind: Global___ConsentScope.ValueType = ...,
         scope: _builtins.str = ...,
+        only_if_opted_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "by", b"by", "scope", b"scope", "scope_kind", b"scope_kind", "word", b"word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "by", b"by", "only_if_opted_out", b"only_if_opted_out", "scope", b"scope", "scope_kind", b"scope_kind", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Consent: _TypeAlias = Consent  # noqa: Y015
+
+@_typing.final
+class Classification(_message.Message):
+    """What the text of an inbound message was understood to mean. What follows from it, the event's consent says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    TEMPLATES_FIELD_NUMBER: _builtins.int
+    SURVEY_RESPONSE_FIELD_NUMBER: _builtins.int
+    confidence: Global___Confidence.ValueType
+    action: Global___ConsentAction.ValueType
+    """UNSPECIFIED where the text holds no keyword about being contacted."""
+    word: _builtins.str
+    """The keyword, in capitals."""
+    survey_response: _builtins.bool
+    """Free text, which the channel captures."""
+    @_builtins.property
+    def templates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the channel's keyword templates that it answers, sorted."""
+
+    def __init__(
+        self,
+        *,
+        confidence: Global___Confidence.ValueType = ...,
+        action: Global___ConsentAction.ValueType = ...,
+        word: _builtins.str = ...,
+        templates: _abc.Iterable[_builtins.str] | None = ...,
+        survey_response: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "confidence", b"confidence", "survey_response", b"survey_response", "templates", b"templates", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Classification: _TypeAlias = Classification  # noqa: Y015
+
+@_typing.final
+class Answered(_message.Message):
+    """The message that an inbound message answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    message_id: _builtins.str
+    by: Global___AnsweredBy.ValueType
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        by: Global___AnsweredBy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "channel", b"channel", "message_id", b"message_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Answered: _TypeAlias = Answered  # noqa: Y015
 
 @_typing.final
 class Reply(_message.Message):
@@ -327,6 +509,13 @@ class Event(_message.Message):
     CONSENT_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
     DUPLICATE_OF_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ERROR_CLASS_FIELD_NUMBER: _builtins.int
+    ERROR_URL_FIELD_NUMBER: _builtins.int
+    CLASSIFICATION_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
+    MISSING_PARAMETERS_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits derived from content: the same however often the fact arrives."""
     tenant_id: _builtins.str
@@ -378,6 +567,12 @@ class Event(_message.Message):
     """The event that tells the same fact and counts in place of this one: both are of one message, by different names of
     it, and of a kind that happens to a message once. A later revision may say otherwise.
     """
+    sequence: _builtins.int
+    """The provider's number of the event within its message, from 0. It orders what the times are too coarse for."""
+    error_class: Global___ErrorClass.ValueType
+    error_url: _builtins.str
+    """The provider's documentation of the error code."""
+    review: Global___Review.ValueType
     @_builtins.property
     def vars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
         """Custom parameters: of the callback's URL, and those that the sender gave to the message."""
@@ -397,6 +592,18 @@ class Event(_message.Message):
     @_builtins.property
     def reply(self) -> Global___Reply:
         """Absent where it answers nothing that the provider names."""
+
+    @_builtins.property
+    def classification(self) -> Global___Classification:
+        """Absent where the event has no text of a person."""
+
+    @_builtins.property
+    def missing_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters that the channel declares as required, and the callback lacks."""
+
+    @_builtins.property
+    def answered(self) -> Global___Answered:
+        """The message that it answers, as far as is known; a later revision may name another."""
 
     def __init__(
         self,
@@ -433,12 +640,21 @@ class Event(_message.Message):
         consent: Global___Consent | None = ...,
         reply: Global___Reply | None = ...,
         duplicate_of: _builtins.str = ...,
+        sequence: _builtins.int | None = ...,
+        error_class: Global___ErrorClass.ValueType = ...,
+        error_url: _builtins.str = ...,
+        classification: Global___Classification | None = ...,
+        review: Global___Review.ValueType = ...,
+        missing_parameters: _abc.Iterable[_builtins.str] | None = ...,
+        answered: Global___Answered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent", "reply", b"reply"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "classification", b"classification", "consent", b"consent", "reply", b"reply", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "communication_id", b"communication_id", "consent", b"consent", "duplicate_of", b"duplicate_of", "error_code", b"error_code", "error_text", b"error_text", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "revision", b"revision", "sender", b"sender", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "classification", b"classification", "communication_id", b"communication_id", "consent", b"consent", "duplicate_of", b"duplicate_of", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "missing_parameters", b"missing_parameters", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "review", b"review", "revision", b"revision", "sender", b"sender", "sequence", b"sequence", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__sequence: _TypeAlias = _typing.Literal["sequence"]  # noqa: Y015
+    _WhichOneofArgType__sequence: _TypeAlias = _typing.Literal["_sequence", b"_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sequence) -> _WhichOneofReturnType__sequence | None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from backhaul_channels.adapter import Adapter, ChannelSettings, InvalidSecretError
+from backhaul_channels.adapter import Adapter, InvalidSecretError
+from backhaul_channels.settings import ChannelSettings
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.names import channel_key, check_label
 from backhaul_common.secrets import SecretBox

@@ -171,7 +171,8 @@ class IngestEndpoint:
     ) -> tuple[str, EncodedAnswer]:
         """Verify the callback and store it. A provider's handshake is answered, and nothing of it is stored."""
         address = request.address
-        raw = RawCallback(METHOD, self._base_url + address.decode("latin-1"), request.headers, body)
+        received_at_us = time.time_ns() // 1000
+        raw = RawCallback(METHOD, self._base_url + address.decode("latin-1"), request.headers, body, received_at_us)
         if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
             return "handshake", EncodedAnswer(answer)
         verification = self._verified(channel, raw)
@@ -184,7 +185,7 @@ class IngestEndpoint:
         callback.url = self._base_url + _shown(address)
         callback.headers = masked_bytes(kept)
         callback.body = masked_body(body)
-        callback.received_at_us = time.time_ns() // 1000
+        callback.received_at_us = received_at_us
         callback.traceparent = request.traceparent
         encoded = channel.prefix + callback.SerializeToString()
         await self._callbacks.publish(channel.subject, callback_id, encoded, request.traceparent)

@@ -7,20 +7,14 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from backhaul_channels.adapter import (
-    Adapter,
-    ChannelSettings,
-    Context,
-    EventKind,
-    NormalizedEvent,
-    RawCallback,
-    Verifier,
-)
+from backhaul_channels.adapter import Adapter, Context, RawCallback, Verifier
+from backhaul_channels.event import EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
 from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
 from backhaul_channels.providers.sendgrid.normalize import normalize_event
 from backhaul_channels.providers.sendgrid.verify import SIGNATURE_HEADER, SendGridVerifier
+from backhaul_channels.settings import ChannelSettings
 
 _OVERWRITTEN = "SendGrid has a field of that name, which replaces a custom argument in some of its events or in all."
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from backhaul_channels.adapter import ConsentAction, EventKind
+from backhaul_channels.event import ConsentAction, EventKind
 
 EVENTS: Final[Mapping[str, EventKind]] = {
     "processed": EventKind.QUEUED,

@@ -6,15 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backhaul_channels.adapter import (
-    AddressFamily,
-    Consent,
-    ConsentBy,
-    ConsentScope,
-    EventKind,
-    MalformedError,
-    NormalizedEvent,
-)
+from backhaul_channels.adapter import MalformedError
+from backhaul_channels.event import AddressFamily, Consent, ConsentBy, ConsentScope, EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.sendgrid.mapping import (
     CONSENTS,

@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from backhaul_channels.adapter import (
-    Adapter,
-    Answer,
-    ChannelSettings,
-    Context,
-    MalformedError,
-    NormalizedEvent,
-    RawCallback,
-    Verifier,
-)
+from backhaul_channels.adapter import Adapter, Answer, Context, MalformedError, RawCallback, Verifier
 from backhaul_channels.engines.twilio.signature import SIGNATURE_HEADER, TwilioVerifier
+from backhaul_channels.event import NormalizedEvent
 from backhaul_channels.jsonparts import looks_like_json, split_json
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
+from backhaul_channels.settings import ChannelSettings
 
 
 class TwilioAdapter(Adapter[ChannelSettings]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.adapter import MalformedError
+from backhaul_channels.event import EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import scalar_text
 from backhaul_channels.providers.twilio.facts import Told, fact, family_of
 from backhaul_channels.providers.twilio.mapping import (

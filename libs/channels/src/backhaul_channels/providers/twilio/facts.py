@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backhaul_channels.adapter import (
-    AddressFamily,
-    Consent,
-    ConsentBy,
-    ConsentScope,
-    EventKind,
-    MalformedError,
-    NormalizedEvent,
-    Reply,
-)
+from backhaul_channels.adapter import MalformedError
+from backhaul_channels.event import AddressFamily, Consent, ConsentBy, ConsentScope, EventKind, NormalizedEvent, Reply
 from backhaul_channels.providers.twilio.mapping import (
     ERROR_CODES,
     FIELDS,

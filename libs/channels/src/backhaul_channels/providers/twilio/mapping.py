@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from backhaul_channels.adapter import ConsentAction, EventKind
+from backhaul_channels.event import ConsentAction, EventKind
 
 # https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
 STATUSES: Final[Mapping[str, EventKind]] = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent, Reply
+from backhaul_channels.adapter import MalformedError
 from backhaul_channels.engines.twilio.form import parse_form
+from backhaul_channels.event import EventKind, NormalizedEvent, Reply
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.twilio.events import normalize_cloud_event
 from backhaul_channels.providers.twilio.facts import Told, fact

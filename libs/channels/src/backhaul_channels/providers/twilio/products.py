@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from backhaul_channels.adapter import EventKind, MalformedError, NormalizedEvent
+from backhaul_channels.adapter import MalformedError
+from backhaul_channels.event import EventKind, NormalizedEvent
 from backhaul_channels.providers.twilio.mapping import CONVERSATION_IDS, PRODUCTS
 from backhaul_channels.providers.twilio.values import MAX_ADDRESS, MAX_ID, MAX_STATUS, parse_timestamp
 

@@ -1,0 +1,69 @@
+"""Names and passwords, and several proofs at once."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import pytest
+from backhaul_channels import InvalidSecretError, RawCallback
+from backhaul_channels.engines.proofs import AllOf, BasicSecret, BasicVerifier, objects_of, texts_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+ANN = BasicSecret(username="ann", password="grün:wie Gras")
+BEN = BasicSecret(username="ben", password="b")
+
+
+def showing(authorization: bytes | None) -> RawCallback:
+    headers = [] if authorization is None else [(b"authorization", authorization)]
+    return RawCallback("POST", "https://callbacks.example.com/", headers, b"")
+
+
+def basic(text: str) -> bytes:
+    return b"Basic " + b64encode(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (basic("ann:grün:wie Gras"), None),
+        (basic("ben:b"), None),
+        (basic("ben:b").replace(b"Basic", b"bASIC"), None),
+        (basic("ann:b"), "credentials_invalid"),
+        (basic("ann:"), "credentials_invalid"),
+        (b"Basic", "credentials_invalid"),
+        (b"Basic ", "credentials_invalid"),
+        (b"Bearer abc", "credentials_missing"),
+        (None, "credentials_missing"),
+    ],
+)
+def test_any_name_with_its_password_proves(authorization: bytes | None, code: str | None) -> None:
+    refusal = BasicVerifier([ANN, BEN]).verify(showing(authorization))
+    assert (refusal.code if refusal else None) == code
+
+
+@given(st.binary())
+def test_whatever_is_shown_it_does_not_raise(authorization: bytes) -> None:
+    assert BasicVerifier([ANN]).verify(showing(authorization)) is not None
+
+
+def test_every_proof_must_hold() -> None:
+    both = AllOf([BasicVerifier([ANN, BEN]), BasicVerifier([BEN])])
+    assert both.verify(showing(basic("ben:b"))) is None
+    assert both.verify(showing(basic("ann:grün:wie Gras"))) is not None
+
+
+def test_secrets_of_one_part_and_of_several_are_told_apart() -> None:
+    secrets = ["text", "", ' {"username": "ben", "password": "b"}']
+    assert texts_of(secrets) == ["text"]
+    assert objects_of(secrets, BasicSecret) == [BEN]
+
+
+@pytest.mark.parametrize(
+    "secret", ['{"username": "s3cret"}', '{"username": "a", "password": "s3cret", "x": 1}', "{s3cret"]
+)
+def test_a_secret_that_does_not_fit_is_refused_and_not_repeated(secret: str) -> None:
+    with pytest.raises(InvalidSecretError) as refused:
+        objects_of([secret], BasicSecret)
+    assert "username" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
