@@ -18,6 +18,7 @@ from backhaul_channels import (
     Verifier,
     load_adapters,
 )
+from backhaul_channels.engines.proofs import BasicSecret, BasicVerifier, objects_of
 from backhaul_channels.pull import Ask, Page, PullCredentials, Puller, Span, Transport
 from backhaul_common.secrets import SecretBox
 from backhaul_local.nats_server import NatsServer
@@ -89,9 +90,21 @@ class _Password:
         return None if right else Refusal("signature_invalid", "X-Password is wrong.")
 
 
+class NamedAdapter(PlainAdapter):
+    """A provider whose secrets are a name and a password."""
+
+    provider = "named"
+    labels = ()
+    secret_model = BasicSecret
+
+    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:
+        return BasicVerifier(objects_of(secrets, BasicSecret))
+
+
 @pytest.fixture
 async def gateway(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> AsyncIterator[Running]:
-    adapters: dict[str, Adapter[Any]] = {**load_adapters(), "plain": PlainAdapter(), "password": PasswordAdapter()}
+    own: tuple[Adapter[Any], ...] = (PlainAdapter(), PasswordAdapter(), NamedAdapter())
+    adapters: dict[str, Adapter[Any]] = {**load_adapters(), **{one.provider: one for one in own}}
     async with gateway_factory(fresh_nats.uri, adapters=adapters) as running:
         yield running
 
@@ -228,3 +241,44 @@ async def test_credentials_that_do_not_fit_are_refused_by_field_and_not_repeated
         gateway.problem(answer, 422, field)
         assert "hidden" not in answer.text
     assert (await put(gateway, {"provider": "plain", "pull_credentials": {}})).status_code == 201
+
+
+async def test_a_secret_of_several_parts_is_stored_as_others_are_and_proves(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    one, other = {"username": "ann", "password": "first-password"}, {"username": "ben", "password": "second-password"}
+    made = await put(gateway, {"provider": "named", "secrets": [one, other]})
+    assert (made.status_code, made.json()["secret_count"]) == (201, 2)
+    stored = gateway.tenants.find_one({"_id": "acme"})["channels"]["plain"]["secrets"]
+    box = SecretBox(gateway.settings.encryption_keys())
+    assert [json.loads(box.decrypt(secret)) for secret in stored] == [one, other]
+    for shown in (made.text, (await gateway.client.get("/admin/v1/tenants/acme", headers=gateway.admin)).text):
+        assert "password" not in shown
+    path = f"/in/{tenant.ingest_token}{PATH}"
+    for name, password, status in (("ann", "first-password", 200), ("ben", "first-password", 403)):
+        answer = await gateway.client.post(path, content=b"{}", auth=(name, password))
+        assert answer.status_code == status
+    assert await verification(gateway) == VERIFICATION_VERIFIED
+
+
+async def test_a_secret_of_several_parts_that_does_not_fit_is_refused_by_field_and_not_repeated(
+    gateway: Running,
+) -> None:
+    await gateway.tenant()
+    fit = {"username": "ann", "password": "hidden"}
+    for provider, secrets, field in (
+        ("twilio", ["0" * 32, fit], "secrets[1]"),
+        ("plain", [fit], "secrets[0]"),
+        ("named", [fit, {"username": "hidden"}], "secrets[1].password"),
+        ("named", [{**fit, "hidden": "hidden", "other": "x"}], "secrets[0].other"),
+        ("named", [{"username": "hidden:hidden", "password": "p"}], "secrets[0].username"),
+        ("named", [fit, {"username": "hidden", "password": ["hidden"]}], "secrets[1]"),
+        ("named", [{}], "secrets[0]"),
+        ("named", [{str(number): "hidden" for number in range(9)}], "secrets[0]"),
+        ("named", [{"hidden" * 20: "x"}], "secrets[0]"),
+        ("named", [["hidden"]], "secrets[0]"),
+        ("named", ['{"username": "hidden"}'], "secrets[0]"),
+    ):
+        answer = await put(gateway, {"provider": provider, "secrets": secrets})
+        found = gateway.problem(answer, 422, field)
+        assert "hidden" not in answer.text.replace("secrets[0].hidden", "")
+        assert not [one for one in found["errors"] if not one["fix"]]

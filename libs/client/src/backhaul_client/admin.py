@@ -102,13 +102,14 @@ class _AdminCalls:
         label: str,
         *,
         provider: str | None = None,
-        secrets: Sequence[str] | None = None,
+        secrets: Sequence[str | Mapping[str, str]] | None = None,
         pull_credentials: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
         verification: Literal["enforce", "observe", "off"] | None = None,
     ) -> Call[Channel]:
-        """Create a channel, or change what is given of it. ``secrets`` are all that are valid from now on.
-        By ``pull_credentials`` the provider's API is asked; none at all removes them."""
+        """Create a channel, or change what is given of it. ``secrets`` are all that are valid from now on; one of
+        several parts, such as a name and a password, is a mapping. By ``pull_credentials`` the provider's API is asked;
+        none at all removes them."""
         body = _given(
             provider=provider,
             secrets=secrets,

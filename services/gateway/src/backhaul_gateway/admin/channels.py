@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,9 @@ from backhaul_gateway.admission.refusals import field_error, no_channel
 
 MAX_CHANNELS = 100
 
+ChannelSecret = str | Mapping[str, str]
+"""A secret in plain text; where the provider's have several parts, each part by its name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRequest:
@@ -28,8 +32,8 @@ class ChannelRequest:
     label: str
     provider: str | None = None
     """By its name, in any case. A new channel's provider is found by its label where this is None."""
-    secrets: Sequence[str] | None = None
-    """In plain text; all that are valid from now on."""
+    secrets: Sequence[ChannelSecret] | None = None
+    """All that are valid from now on."""
     pull_credentials: Mapping[str, str] | None = None
     """In plain text, by the provider's own model; none at all removes them."""
     settings: Mapping[str, Any] | None = None
@@ -122,9 +126,7 @@ def merged(
         stored = settings.model_dump(mode="json", exclude_unset=True)
     changes: dict[str, Any] = {"label": request.label, "settings": stored, "updated_at": now}
     if request.secrets is not None:
-        _check_secrets(adapter, request.secrets, settings)
-        # A blank secret proves nothing. Without it, the number of secrets that is shown is the number that can prove.
-        changes["secrets"] = tuple(encrypt(secret) for secret in request.secrets if secret.strip())
+        changes["secrets"] = tuple(encrypt(text) for text in _secret_texts(adapter, request.secrets, settings))
     if request.pull_credentials is not None:
         changes["pull_credentials"] = _pull_credentials(adapter, request.pull_credentials, encrypt)
     if request.verification is not None:
@@ -187,13 +189,33 @@ def _pull_credentials(adapter: Adapter[Any], given: Mapping[str, str], encrypt: 
         ) from exc
 
 
-def _check_secrets(adapter: Adapter[Any], secrets: Sequence[str], settings: ChannelSettings) -> None:
-    errors = []
+def _secret_texts(adapter: Adapter[Any], secrets: Sequence[ChannelSecret], settings: ChannelSettings) -> Sequence[str]:
+    """Each secret as the one text that is stored of it. INVALID_ARGUMENT names the fields and repeats no value."""
+    texts, errors = [], []
     for index, secret in enumerate(secrets):
         field = f"secrets[{index}]"
+        text, unfit = (secret, []) if isinstance(secret, str) else _of_parts(adapter, field, secret)
         try:
-            adapter.verifier([secret], settings)
+            if not unfit:
+                adapter.verifier([text], settings)
         except InvalidSecretError as exc:
-            errors.append(Violation(field, str(exc), "Send the secret as the provider shows it."))
+            unfit = [Violation(field, str(exc), "Send the secret as the provider shows it.")]
+        errors += unfit
+        # A blank secret proves nothing. Without it, the number of secrets that is shown is the number that can prove.
+        if text.strip():
+            texts.append(text)
     if errors:
         raise BackhaulError(Code.INVALID_ARGUMENT, "A secret cannot be one of this provider's.", violations=errors)
+    return texts
+
+
+def _of_parts(adapter: Adapter[Any], field: str, secret: Mapping[str, str]) -> tuple[str, list[Violation]]:
+    """The secret of several parts as text, and what is wrong with it."""
+    if adapter.secret_model is None:
+        message = f"A secret of the provider {adapter.provider} is one text, and has no parts."
+        return "", [Violation(field, message, "Send it as a text.")]
+    try:
+        adapter.secret_model.model_validate(secret)
+    except ValidationError as exc:
+        return "", [field_error((field, *error["loc"]), error["type"], error["msg"]) for error in exc.errors()]
+    return json.dumps(dict(secret)), []

@@ -19,9 +19,9 @@ from backhaul_common.tenants import (
     TenantStatus,
     VerificationMode,
 )
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from backhaul_gateway.admin.channels import ChannelRequest
+from backhaul_gateway.admin.channels import ChannelRequest, ChannelSecret
 from backhaul_gateway.admin.tenants import IssuedCredential
 
 
@@ -86,6 +86,26 @@ class KeyIn(_Input):
     kind: CredentialKind = "api"
 
 
+MAX_SECRET_PARTS = 8
+MAX_PART_NAME = 64
+
+
+def _text_or_texts(value: object) -> object:
+    # Said here once, since a union would name each of its branches in the field's place.
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict) or not all(isinstance(part, str) for part in value.values()):
+        raise ValueError("A secret is a text, or an object of texts where it has several parts.")
+    if not 0 < len(value) <= MAX_SECRET_PARTS or max(map(len, value)) > MAX_PART_NAME:
+        raise ValueError(f"A secret has 1 to {MAX_SECRET_PARTS} parts, with names of at most {MAX_PART_NAME} letters.")
+    return value
+
+
+_Parts = Annotated[dict[str, SecretStr], Field(min_length=1, max_length=MAX_SECRET_PARTS)]
+Secret = Annotated[SecretStr | _Parts, BeforeValidator(_text_or_texts)]
+"""A secret of a channel: a text, or an object where the provider's secrets have several parts."""
+
+
 class ChannelIn(_Input):
     """A channel's configuration. A field that is left out, or null, stays as it is; any other is replaced as a whole.
     When the provider changes, the present secrets, credentials and settings go."""
@@ -93,10 +113,12 @@ class ChannelIn(_Input):
     provider: str | None = Field(
         None, max_length=64, description="Left out, the present one stays; that of a new channel is found by its label."
     )
-    secrets: list[SecretStr] | None = Field(
+    secrets: list[Secret] | None = Field(
         None,
         max_length=8,
-        description="All that are valid now. Left out, the present ones stay; an empty list removes them.",
+        description="All that are valid now: texts, and objects where the provider's secrets have several parts, "
+        "such as a name and a password. Left out, the present ones stay; an empty list removes them.",
+        examples=[["<verification key>", {"client_id": "backhaul", "client_secret": "<as long as you like>"}]],
     )
     pull_credentials: dict[str, SecretStr] | None = Field(
         None,
@@ -118,13 +140,19 @@ class ChannelIn(_Input):
         return ChannelRequest(
             label=label,
             provider=self.provider,
-            secrets=None if self.secrets is None else [secret.get_secret_value() for secret in self.secrets],
+            secrets=None if self.secrets is None else [_plain(secret) for secret in self.secrets],
             pull_credentials=None
             if self.pull_credentials is None
             else {name: value.get_secret_value() for name, value in self.pull_credentials.items()},
             settings=self.settings,
             verification=self.verification,
         )
+
+
+def _plain(secret: SecretStr | dict[str, SecretStr]) -> ChannelSecret:
+    if isinstance(secret, SecretStr):
+        return secret.get_secret_value()
+    return {name: part.get_secret_value() for name, part in secret.items()}
 
 
 class KeyOut(BaseModel):
