@@ -10,7 +10,7 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(sort $(wildcard proto/pyproject.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo check test test-pythons lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons fuzz lint format proto lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ endif
 
 test-pythons: $(STAMP) ## Run the tests that need no server on every other supported Python that this machine has
 	sh tools/test_pythons.sh
+
+fuzz: $(STAMP) ## Try each adapter for five minutes with bodies that nobody thought of (ARGS="--seconds 60 twilio")
+	$(BIN)/python libs/channels/tests/fuzzing.py $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, import-linter, deptry, and the checks of the contracts and the documents
 	$(BIN)/ruff check .
