@@ -29,7 +29,8 @@ from backhaul_channels.event import (
     Review,
 )
 from backhaul_channels.registry import MalformedAdapterError, load_adapters
-from backhaul_channels.settings import ChannelSettings, DeclaredParameter
+from backhaul_channels.replies.settings import KeywordTemplate, LikelyStop, ReplySettings
+from backhaul_channels.settings import ChannelSettings, ConversationSettings, DeclaredParameter
 
 __all__ = [
     "Adapter",
@@ -43,12 +44,15 @@ __all__ = [
     "ConsentBy",
     "ConsentScope",
     "Context",
+    "ConversationSettings",
     "DeclaredParameter",
     "ErrorClass",
     "ErrorMeaning",
     "EventKind",
     "Ignored",
     "InvalidSecretError",
+    "KeywordTemplate",
+    "LikelyStop",
     "MalformedAdapterError",
     "MalformedError",
     "NormalizedEvent",
@@ -56,6 +60,7 @@ __all__ = [
     "RawCallback",
     "Refusal",
     "Reply",
+    "ReplySettings",
     "Review",
     "Source",
     "Verifier",

@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from backhaul_channels.replies.settings import STORED, ReplySettings
+
 
 class DeclaredParameter(BaseModel):
     """A custom parameter that the sender promises to give with each message."""
@@ -49,4 +51,12 @@ class ChannelSettings(BaseModel):
         Fields that this version does not know are ignored: a newer one wrote them, and the channel must go on working
         while copies of both run. Refusing unknown fields is for what people send.
         """
-        return cls.model_validate(stored, extra="ignore")
+        return cls.model_validate(stored, extra="ignore", context=STORED)
+
+
+class ConversationSettings(ChannelSettings):
+    """Settings of a channel that hears what people reply."""
+
+    replies: ReplySettings = Field(
+        default=ReplySettings(), description="How replies are understood: opt-outs, keyword templates, free text."
+    )

@@ -10,15 +10,16 @@ from backhaul_channels.engines.twilio.signature import SIGNATURE_HEADER, TwilioV
 from backhaul_channels.event import NormalizedEvent
 from backhaul_channels.jsonparts import looks_like_json, split_json
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
-from backhaul_channels.settings import ChannelSettings
+from backhaul_channels.settings import ChannelSettings, ConversationSettings
 
 
-class TwilioAdapter(Adapter[ChannelSettings]):
+class TwilioAdapter(Adapter[ConversationSettings]):
     """Secrets are auth tokens, or shared keys as ``id:secret``. A form is one event; JSON is one or an array of them,
     as CloudEvents or with the form's fields."""
 
     provider: ClassVar[str] = "twilio"
     labels: ClassVar[tuple[str, ...]] = ("Twilio",)
+    settings_model: ClassVar[type[ChannelSettings]] = ConversationSettings
     own_parameters: ClassVar[frozenset[str]] = frozenset({"bodysha256"})
     signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
     # Twilio wants a content type on every answer, and reads the one to an inbound message as TwiML: an empty Response
@@ -27,10 +28,10 @@ class TwilioAdapter(Adapter[ChannelSettings]):
     # (accepted, queued, sending) are of one kind.
     accepted: ClassVar[Answer] = Answer(content_type="text/xml", body=b"<Response/>")
 
-    def verifier(self, secrets: Sequence[str], settings: ChannelSettings) -> Verifier:  # noqa: ARG002  # none needed.
+    def verifier(self, secrets: Sequence[str], settings: ConversationSettings) -> Verifier:  # noqa: ARG002  # none needed.
         return TwilioVerifier(secrets)
 
-    def split(self, callback: RawCallback, settings: ChannelSettings) -> Sequence[bytes]:  # noqa: ARG002  # none needed.
+    def split(self, callback: RawCallback, settings: ConversationSettings) -> Sequence[bytes]:  # noqa: ARG002  # none needed.
         body = callback.body
         if looks_like_json(body):
             return split_json(body)
@@ -38,7 +39,7 @@ class TwilioAdapter(Adapter[ChannelSettings]):
             raise MalformedError("The body is empty; Twilio's webhooks must be set to POST, not GET.")
         return (body,)
 
-    def normalize(self, part: bytes, context: Context[ChannelSettings]) -> NormalizedEvent:  # noqa: ARG002  # none needed.
+    def normalize(self, part: bytes, context: Context[ConversationSettings]) -> NormalizedEvent:  # noqa: ARG002  # none needed.
         if looks_like_json(part):
             return normalize_json(part)
         if b"=" not in part:

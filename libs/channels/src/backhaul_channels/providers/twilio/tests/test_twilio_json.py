@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backhaul_channels import Context, RawCallback
+from backhaul_channels import Context, ConversationSettings, RawCallback
 from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.providers.twilio import ADAPTER
 
@@ -19,7 +19,7 @@ FORMS = [
     for case in json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
     if "events" in case and case.get("body", "{")[0] not in "{["
 ]
-SETTINGS = ADAPTER.settings_model()
+SETTINGS = ConversationSettings()
 
 
 def normalize_one(body: bytes) -> Any:
