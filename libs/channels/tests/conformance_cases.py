@@ -22,6 +22,7 @@ import pytest
 from backhaul_channels import (
     Adapter,
     Context,
+    Proof,
     RawCallback,
     Source,
     load_adapters,
@@ -31,8 +32,11 @@ ADAPTERS = load_adapters()
 Case = dict[str, Any]
 NO_EVENTS = {"signatures.json", "answer.json", "pull.json"}
 
-SIGNING = {name: one for name, one in ADAPTERS.items() if type(one).verifier is not Adapter.verifier}
-"""Those that check something of a request. All others rely on the tenant's credential alone."""
+SIGNING = {name: one for name, one in ADAPTERS.items() if one.proof is Proof.SIGNATURE}
+"""Those whose requests are signed."""
+
+UNSIGNED = {name: one for name, one in ADAPTERS.items() if name not in SIGNING}
+"""Those that rely on the tenant's credential, and on a name and a password where a channel has them."""
 
 ARRIVED_US = 1_763_800_001_000_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from backhaul_channels import (
     Proof,
     RawCallback,
 )
-from conformance_cases import ADAPTERS, SIGNING, Case, case_files, each_adapter
+from backhaul_channels.engines.proofs import BasicSecret
+from conformance_cases import SIGNING, UNSIGNED, Case, case_files, each_adapter
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -83,11 +85,11 @@ def test_an_accepted_callback_is_answered_as_the_provider_wants(adapter: Adapter
     assert adapter.accepted.status != 204 or not adapter.accepted.body
 
 
-UNSIGNED = {name: adapter for name, adapter in ADAPTERS.items() if name not in SIGNING}
+each_unsigned = pytest.mark.parametrize("adapter", UNSIGNED.values(), ids=UNSIGNED.keys())
 
 
-@pytest.mark.parametrize("adapter", UNSIGNED.values(), ids=UNSIGNED.keys())
-def test_a_provider_that_signs_nothing_says_so_and_takes_no_secret(adapter: Adapter[Any]) -> None:
+@each_unsigned
+def test_a_provider_that_signs_nothing_says_so_and_takes_no_text_for_a_secret(adapter: Adapter[Any]) -> None:
     """So that nobody believes in a secret that proves nothing. Whoever asks its verifier all the same is refused."""
     assert adapter.proof is Proof.CREDENTIAL
     assert not adapter.signature_headers
@@ -101,6 +103,44 @@ def test_a_provider_that_signs_nothing_says_so_and_takes_no_secret(adapter: Adap
         refusal = adapter.verifier(none, settings).verify(RawCallback("POST", "", [], b""))
         assert refusal is not None
         assert refusal.code == "secret_missing"
+
+
+def shown(username: str, password: str, scheme: bytes = b"Basic") -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", scheme + b" " + b64encode(f"{username}:{password}".encode()))]
+
+
+@each_unsigned
+def test_a_name_and_a_password_must_be_shown_where_a_channel_has_them(adapter: Adapter[Any]) -> None:
+    if adapter.secret_model is not BasicSecret:
+        # Whoever takes no such secret takes none at all.
+        with pytest.raises(InvalidSecretError):
+            adapter.verifier(['{"username": "ann", "password": "pass-word"}'], adapter.settings_model())
+        return
+    ann, ben = ('{"username": "ann", "password": "pass-word"}', '{"username": "ben", "password": "w\u00f6rd"}')
+    url = "https://callbacks.example.com/api/postevents?channelLabel=Any"
+
+    def judged(secrets: list[str], headers: list[tuple[bytes, bytes]]) -> str | None:
+        return refusal_code(adapter, secrets, RawCallback("POST", url, headers, b"{}"))
+
+    for secrets in ([ann], [ben, ann], ["", ann]):
+        assert judged(secrets, shown("ann", "pass-word")) is None
+        assert judged(secrets, shown("ann", "pass-word", b"bASIC")) is None
+        assert judged(secrets, shown("ann", "pass-wor")) == "credentials_invalid"
+        assert judged(secrets, shown("an", "npass-word")) == "credentials_invalid"
+        assert judged(secrets, [(b"authorization", b"Basic \xff")]) == "credentials_invalid"
+        assert judged(secrets, shown("ann", "pass-word", b"Bearer")) == "credentials_missing"
+        assert judged(secrets, []) == "credentials_missing"
+    assert judged([ben], shown("ben", "w\u00f6rd")) is None
+    assert judged([ben], shown("ann", "pass-word")) == "credentials_invalid"
+    for unusable in (
+        '{"username": "ann"}',
+        '{"username": "a:b", "password": "pass-word"}',
+        '{"username": "ann", "pass',
+    ):
+        with pytest.raises(InvalidSecretError) as caught:
+            adapter.verifier([unusable], adapter.settings_model())
+        assert "ann" not in str(caught.value)
+        assert "pass-word" not in str(caught.value)
 
 
 @each_signing

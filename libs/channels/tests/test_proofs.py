@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 from backhaul_channels import InvalidSecretError, RawCallback
-from backhaul_channels.engines.proofs import AllOf, BasicSecret, BasicVerifier, objects_of, texts_of
+from backhaul_channels.engines.proofs import AllOf, BasicSecret, BasicVerifier, objects_of, optional_basic, texts_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,3 +67,15 @@ def test_a_secret_that_does_not_fit_is_refused_and_not_repeated(secret: str) -> 
         objects_of([secret], BasicSecret)
     assert "username" in str(refused.value)
     assert "s3cret" not in str(refused.value)
+
+
+def test_a_provider_that_signs_nothing_may_be_given_a_name_and_a_password() -> None:
+    verifier = optional_basic(["", '{"username": "ben", "password": "b"}'])
+    assert verifier is not None
+    assert verifier.verify(showing(basic("ben:b"))) is None
+    assert verifier.verify(showing(None)) is not None
+    assert optional_basic([]) is None
+    assert optional_basic([" "]) is None
+    with pytest.raises(InvalidSecretError, match="username and password") as caught:
+        optional_basic(["a-text-123", '{"username": "ben", "password": "b"}'])
+    assert "a-text-123" not in str(caught.value)

@@ -50,6 +50,20 @@ def objects_of(secrets: Sequence[str], model: type[_Model]) -> list[_Model]:
     return found
 
 
+def optional_basic(secrets: Sequence[str]) -> BasicVerifier | None:
+    """What a provider that signs nothing is asked for, where a channel has names and passwords; None where it has none.
+
+    InvalidSecretError for a text, which could prove nothing.
+    """
+    if texts_of(secrets):
+        raise InvalidSecretError(
+            "The provider signs nothing, so a text proves nothing. Give username and password, which it then must "
+            "show, or leave secrets empty: the tenant's API key or ingest token is the proof."
+        )
+    passwords = objects_of(secrets, BasicSecret)
+    return BasicVerifier(passwords) if passwords else None
+
+
 def _is_object(secret: str) -> bool:
     return secret.lstrip()[:1] == "{"
 

@@ -1,0 +1,36 @@
+"""Times in ISO 8601, as providers write them."""
+
+from __future__ import annotations
+
+import pytest
+from backhaul_channels.engines.times import iso_microseconds
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("2024-12-20T13:45:12Z", 1_734_702_312_000_000),
+        ("2024-12-20T13:45:12.000Z", 1_734_702_312_000_000),
+        ("2024-12-20T10:45:12.5-03:00", 1_734_702_312_500_000),
+        ("2018-12-31T15:01:23.045123456Z", 1_546_268_483_045_123),
+        ("1970-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:59:59Z", None),
+        ("2024-12-20T13:45:12", None),
+        ("2024-13-20T13:45:12Z", None),
+        ("0001-01-01T00:00:00+23:59", None),
+        ("9999-12-31T23:59:59-23:59", 253_402_387_139_000_000),
+        ("[time stamp]", None),
+        ("", None),
+        ("2024-12-20T13:45:12." + "0" * 60 + "Z", None),
+    ],
+)
+def test_a_time_with_a_zone_is_a_number_and_everything_else_is_none(text: str, microseconds: int | None) -> None:
+    assert iso_microseconds(text) == microseconds
+
+
+@given(st.text() | st.from_regex(r"\d{1,5}-\d\d?-\d\d?T?\d*:?\d*:?\d*(\.\d+)?([+-]\d\d:?\d\d|Z)?", fullmatch=True))
+def test_no_text_raises(text: str) -> None:
+    found = iso_microseconds(text)
+    assert found is None or found >= 0
