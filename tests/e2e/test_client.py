@@ -30,6 +30,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "MessageSummary": models.MessageSummary,
     "MessageOut": models.Message,
     "CommunicationOut": models.Communication,
+    "ErrorCountOut": models.ErrorCount,
     "DeadLetterSummary": models.DeadLetterSummary,
     "DeadLetterOut": models.DeadLetter,
     "TenantOut": models.Tenant,

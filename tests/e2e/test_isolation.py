@@ -69,9 +69,10 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         ],
         "/v1/dead-letters": [{"channel": "sendgrid"}, {}],
     }  # fmt: skip
+    counts = {"/v1/errors": [{"error_code": "30003"}, {"channel": "twilio"}, {}]}
     # A route that is added later must be added here as well.
     document = (await town.http.get(f"{mallory.base_url}/openapi.json")).json()
-    known = {path.replace(":path", "") for path in (*paths, *changes, *lists)}
+    known = {path.replace(":path", "") for path in (*paths, *changes, *lists, *counts)}
     assert {path for path in document["paths"] if path.startswith("/v1")} == known
 
     hidden = [theirs["sid"], theirs["mail"], theirs["communication"], theirs["dead_letter"], victim.id]
@@ -93,6 +94,12 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         if cursor:
             answer = await mallory.get(path, cursor=cursor)
             assert not [text for text in hidden if text in answer.text], path
+    for path, all_filters in counts.items():
+        for filters in all_filters:
+            # One failure each: what is counted of another would be a second.
+            for tenant in (mallory, victim):
+                (count,) = (await tenant.read(path, **filters))[path[4:]]
+                assert (count["error_code"], count["count"]) == ("30003", 1), (path, filters)
     # Parameters that name a tenant are no way in.
     for name in ("tenant", "tenant_id", "tenantId"):
         answer = await mallory.get("/v1/events", **{name: victim.id})

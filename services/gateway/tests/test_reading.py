@@ -18,7 +18,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc.errors import DETAILS_KEY, to_details
 from backhaul_gateway.web.parameters import with_plus
 from backhaul_local.nats_server import NatsServer
-from backhaul_proto.event.v1.event_pb2 import Event
+from backhaul_proto.event.v1.event_pb2 import ERROR_CLASS_HARD, Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 from gateway_rig import GatewayFactory, Running
@@ -41,6 +41,12 @@ class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
             details = ((DETAILS_KEY, to_details(self.refusal)),)
             await context.abort(self.refusal.meaning.grpc_status, self.refusal.message, details)
         return pb.ListEventsResponse(events=self.events)
+
+    async def CountErrors(self, request: Any, context: Any) -> pb.CountErrorsResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        known = pb.ErrorCount(channel="twilio", provider="twilio", error_code="30006", count=3, text="A landline.")
+        known.last_received_at_us, known.error_class, known.url = 1, ERROR_CLASS_HARD, "https://example.com/30006"
+        return pb.CountErrorsResponse(errors=[known, pb.ErrorCount(channel="gone", error_code="1", count=1)])
 
     async def ListMessages(self, request: Any, context: Any) -> pb.ListMessagesResponse:  # noqa: N802  # gRPC's name
         self.asked.append(request)
@@ -98,6 +104,38 @@ async def test_reads_have_a_rate_of_their_own(gateway_factory: GatewayFactory, f
         for change, status in (({"name": "Acme"}, 429), ({"limits": {"reads_per_second": 1e6}}, 200)):
             await gateway.client.patch("/admin/v1/tenants/acme", headers=gateway.admin, json=change)
             assert (await gateway.client.get("/v1/messages", headers=headers(acme))).status_code == status
+
+
+async def test_errors_are_counted_over_a_day_unless_a_span_is_given(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme = await gateway.tenant()
+
+        async def asked(**params: str) -> tuple[int, int]:
+            answer = await gateway.client.get("/v1/errors", params=params, headers=headers(acme))
+            assert answer.status_code == 200, answer.text
+            request = normalizer.asked[-1]
+            assert (request.tenant_id, request.channel, request.error_code) == ("acme", "outbound-delivery", "30006")
+            known, unknown = answer.json()["errors"]
+            assert known == {
+                "channel": "twilio", "provider": "twilio", "error_code": "30006", "count": 3, "text": "A landline.",
+                "last_received_at": "1970-01-01T00:00:00.000001Z", "error_class": "hard",
+                "url": "https://example.com/30006",
+            }  # fmt: skip
+            assert [unknown[name] for name in ("provider", "text", "error_class", "url")] == ["", "", None, None]
+            return request.from_us, request.to_us
+
+        which = {"channel": "Outbound Delivery", "error_code": "30006"}
+        day_us, first_us, last_us = 86_400_000_000, 1_793_491_200_000_000, 1_794_182_400_000_000
+        first, last = "2026-11-01T00:00:00Z", "2026-11-09T00:00:00Z"
+        before_us = time.time_ns() // 1000
+        from_us, to_us = await asked(**which)
+        assert to_us == 0
+        assert before_us - day_us <= from_us <= time.time_ns() // 1000 - day_us
+        assert await asked(**which, to=last) == (last_us - day_us, last_us)
+        assert await asked(**which, **{"from": first}) == (first_us, 0)
+        assert await asked(**which, **{"from": first}, to=last) == (first_us, last_us)
 
 
 async def test_only_so_many_reads_are_answered_at_once(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:

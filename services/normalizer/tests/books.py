@@ -14,6 +14,7 @@ from backhaul_channels import (
     ConsentAction,
     ConsentBy,
     ConsentScope,
+    ErrorClass,
     EventKind,
     NormalizedEvent,
     Reply,
@@ -105,6 +106,7 @@ def facts() -> st.SearchStrategy[Fact]:
             name=name,
             aliases=aliases,
             query=f"communicationId={communication}",
+            error_url="https://example.com/errors" if more["error_class"] else "",
             **more,
         )
 
@@ -124,6 +126,7 @@ def facts() -> st.SearchStrategy[Fact]:
         seq=st.integers(1, 3),
         recipient=one_of(["", "a@example.com", "A@Example.com", "b@example.com"]),
         error_code=one_of(["", "421", "511"]),
+        error_class=one_of([ErrorClass.UNKNOWN, ErrorClass.HARD]),
         invalid_recipient=st.booleans(),
         by_machine=st.booleans(),
         references=one_of([[], ["x"], ["y", "x"]]),
@@ -295,7 +298,8 @@ def _told(row: Document) -> dict[str, Any]:
         "occurred_at_us": row["occurred_at_us"],
         "own_communication_id": fact.communication_id,
         "verification": fact.origin.verification,
-        "event": (event.message_id, event.recipient, event.error_code, event.error_text, event.text, event.by_machine),
+        "event": (event.message_id, event.recipient, event.text, event.by_machine),
+        "error": (event.error_code, event.error_text, event.error_class, event.error_url),
         "vars": set(event.vars),
         "references": set(event.references),
         "attributes": dict(event.attributes),

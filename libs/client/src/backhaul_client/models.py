@@ -65,6 +65,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     communication_id: str
     error_code: str
     error_text: str
+    error_class: str | None
+    error_url: str | None
     text: str
     occurred_at: datetime | None
     occurred_at_basis: str | None
@@ -110,6 +112,8 @@ class MessageSummary(msgspec.Struct, frozen=True, kw_only=True):
     communication_id: str
     error_code: str
     error_text: str
+    error_class: str | None
+    error_url: str | None
     event_count: int
     engagement: Engagement
     references: tuple[str, ...]
@@ -135,6 +139,20 @@ class Communication(msgspec.Struct, frozen=True, kw_only=True):
     engagement: Engagement
     created_at: datetime | None
     last_event_at: datetime | None
+
+
+class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a channel reported an error code, and what it means. ``error_class`` is None, and ``text`` empty, where
+    the code is not known; ``provider`` is empty where the channel is gone."""
+
+    channel: str
+    provider: str
+    error_code: str
+    count: int
+    last_received_at: datetime | None
+    text: str
+    error_class: str | None
+    url: str | None
 
 
 class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from backhaul_client.calls import Call, call, given, of, page_of, path, rows
+from backhaul_client.calls import Call, all_of, call, given, of, page_of, path, rows
 from backhaul_client.models import (
     Access,
     ChannelStatus,
     Communication,
     DeadLetter,
     DeadLetterSummary,
+    ErrorCount,
     Event,
     Message,
     MessageSummary,
@@ -103,6 +104,20 @@ class _TenantCalls:
             cursor=cursor,
         )
         return Call(path="/v1/events", params=params, answer=page_of("events", Event))
+
+    @call
+    def errors(
+        self,
+        *,
+        channel: str = "",
+        error_code: str = "",
+        from_: datetime | None = None,
+        to: datetime | None = None,
+    ) -> Call[tuple[ErrorCount, ...]]:
+        """How often each error code was reported, by channel, the most frequent first, 1,000 at most. ``from_`` and
+        ``to`` bound the arrival; without ``from_`` it is the day before ``to``, without ``to`` until now."""
+        params = given(channel=channel, error_code=error_code, from_=from_, to=to)
+        return Call(path="/v1/errors", params=params, answer=all_of("errors", ErrorCount))
 
     @call
     def communication(self, communication_id: str) -> Call[Communication]:

@@ -52,7 +52,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.readiness.add("nats", feed.check)
         service.run("feed", feed.run, after=service.prepared)
 
-        normalizer = Normalizer(load_adapters(), tenants)
+        adapters = load_adapters()
+        normalizer = Normalizer(adapters, tenants)
         outbox = Outbox(database, NORMALIZER_OUTBOX, publisher, partial(owners, database))
         service.run("outbox", outbox.run, after=service.prepared)
         most = settings.normalizer_max_dead_letters
@@ -63,7 +64,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.readiness.add("consumer", consumer.check)
         service.run("consumer", consumer.run, after=service.prepared)
 
-        use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher))
+        use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher), adapters)
         servicer = NormalizerServicer(use_cases, reads)
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
         add = partial(add_NormalizerServiceServicer_to_server, servicer)

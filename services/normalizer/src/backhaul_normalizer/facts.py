@@ -184,7 +184,7 @@ def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: 
     if event.occurred_at_us is not None:
         message.occurred_at_us = event.occurred_at_us
         message.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
-    if event.error_code or event.error_text or event.invalid_recipient:
+    if event.error_code or event.error_text or event.invalid_recipient or event.error_class:
         write_error(message, event)
     if event.text:
         message.text = event.text

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from backhaul_channels import EventKind
+from backhaul_channels import EventKind, NormalizedEvent
 from backhaul_common.documents import Document
 
 from backhaul_normalizer.facts import MAX_REFERENCES, address_of, communication_key
@@ -20,6 +20,11 @@ from backhaul_normalizer.states import FULFILMENT_STATES, RANK, fulfilment_of, n
 _KINDS = {kind.value: kind for kind in EventKind}
 JOINED = ("communication_at_us", "communication_place", "communication_id")
 """A message's fields of its communication: behind the time and the place of the event that named it."""
+_ERROR = ("invalid_recipient", "error_code", "error_text", "error_class", "error_url")
+"""A message's fields of its error: all of one event."""
+_MEANING = ("error_class", "error_url")
+"""Those of them that few messages have."""
+_NO_ERROR: tuple[bool | str, ...] = (False, "", "", "", "")
 _FEW = ("by_machine", "duplicates")
 """Counts by kind that few messages have: openings and clicks of machines; events that count as another one."""
 _UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
@@ -173,7 +178,7 @@ def folded(message: Document, facts: Iterable[Fact]) -> Document:
 
 def refolded(message: Document, facts: Iterable[Fact]) -> Document:
     """``message`` folded anew out of ``facts``, which are all that it has."""
-    kept = {name: value for name, value in message.items() if name not in (*_FEW, "references")}
+    kept = {name: value for name, value in message.items() if name not in (*_FEW, *_MEANING, "references")}
     return folded({**kept, **_nothing_known()}, facts)
 
 
@@ -197,7 +202,7 @@ def shifted(message: Document, gone: Sequence[Fact], come: Sequence[Fact]) -> Do
     if after["state"] not in after["kinds"]:
         left = [kind for name in after["kinds"] if (kind := _KINDS[name]) in RANK]
         after["state"] = max(left, key=RANK.__getitem__, default=EventKind.UNKNOWN).value
-        after |= {"error_code": "", "error_text": "", "invalid_recipient": False}
+        _set_error(after, _NO_ERROR)
         after["fulfilment"] = fulfilment_of(_KINDS[after["state"]], invalid_recipient=False)
     return after
 
@@ -223,18 +228,8 @@ def _nothing_known() -> dict[str, Any]:
 
 def _learn(message: Document, fact: Fact) -> None:
     event = fact.event
-    kind, name = event.kind, KIND_NAMES[event.kind]
-    if name == message["state"]:
-        # Two events of the deciding kind that differ in their error: the greater one stands, whichever came first.
-        message["invalid_recipient"], message["error_code"], message["error_text"] = max(
-            (message["invalid_recipient"], message["error_code"], message["error_text"]),
-            (event.invalid_recipient, event.error_code, event.error_text),
-        )
-    elif next_state(_KINDS[message["state"]], kind) is kind:
-        message["state"] = name
-        message["error_code"] = event.error_code
-        message["error_text"] = event.error_text
-        message["invalid_recipient"] = event.invalid_recipient
+    name = KIND_NAMES[event.kind]
+    _take_state(message, name, event)
     # A provider reports one recipient and sender a message. Where two events disagree, the least wins: any rule will do
     # that does not depend on which came first.
     if _is_better(event.recipient, message["recipient"]):
@@ -258,6 +253,36 @@ def _learn(message: Document, fact: Fact) -> None:
         by_machine[name] = by_machine.get(name, 0) + 1
     message["event_count"] += 1
     message["last_event_at_us"] = max(message["last_event_at_us"], fact.occurred_at_us)
+
+
+def _take_state(message: Document, name: str, event: NormalizedEvent) -> None:
+    """The state, and the error that belongs to it."""
+    if name == message["state"]:
+        # Two events of the deciding kind that differ in their error: the greater one stands, whichever came first.
+        if _has_error(event):
+            _set_error(message, max(_error_of(event), tuple(message.get(field, "") for field in _ERROR)))
+    elif next_state(_KINDS[message["state"]], event.kind) is event.kind:
+        message["state"] = name
+        if _has_error(event):
+            _set_error(message, _error_of(event))
+        elif message["error_code"] or message["error_text"] or message["invalid_recipient"] or "error_class" in message:
+            _set_error(message, _NO_ERROR)
+
+
+def _has_error(event: NormalizedEvent) -> bool:
+    return bool(event.error_code or event.error_text or event.invalid_recipient or event.error_class)
+
+
+def _error_of(event: NormalizedEvent) -> tuple[bool | str, ...]:
+    return event.invalid_recipient, event.error_code, event.error_text, event.error_class.value, event.error_url
+
+
+def _set_error(message: Document, error: tuple[bool | str, ...]) -> None:
+    for field, value in zip(_ERROR, error, strict=True):
+        if value or field not in _MEANING:
+            message[field] = value
+        else:
+            message.pop(field, None)
 
 
 def _is_better(told: str, known: str) -> bool:

@@ -4,6 +4,7 @@ never moves."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from backhaul_channels import EventKind
@@ -18,7 +19,8 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     channel_key,
 )
-from pymongo import ASCENDING
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer.facts import communication_key, message_key
 from backhaul_normalizer.joins import MAX_STEPS
@@ -26,6 +28,8 @@ from backhaul_normalizer.scans import Scans
 from backhaul_normalizer.states import place_of
 
 MAX_TIMELINE = 1000
+MAX_ERROR_COUNTS = 1000
+"""Channels and codes that are told apart in one answer."""
 
 _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""
@@ -130,6 +134,51 @@ class MongoReads:
         query = pages.Query(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token, only=_COUNTS)
         return await self._page(query)
 
+    async def errors(self, registration: str, channel: str, code: str, span: tuple[int, int]) -> list[Document]:
+        """How often each error code was reported, by channel, the most frequent first: ``channel``, ``error_code``,
+        ``count``, ``last_received_at_us``. MAX_ERROR_COUNTS at most.
+
+        An empty ``channel`` or ``code`` does not filter. ``span`` bounds the arrival, from inclusive to exclusive; 0
+        leaves an end open. DEADLINE_EXCEEDED where they are too many to be counted within MAX_READ_S.
+        """
+        match: Document = {"registration": registration, "error_code": code or {"$gt": ""}}
+        bounds = {"$gte": span[0], "$lt": span[1]}
+        if any(span):
+            match["received_at_us"] = {operator: at_us for operator, at_us in bounds.items() if at_us}
+        if channel:
+            match["channel"] = channel
+        # All of it stands in the index of error codes, so no document is looked at. A filter for what lacks a field
+        # would look at each, since in an index null and nothing are one; a sum need not tell them apart.
+        counts = {"$lte": ["$duplicate_of", None]}
+        count = {"$sum": {"$cond": [counts, 1, 0]}}
+        last = {"$max": {"$cond": [counts, "$received_at_us", None]}}
+        by = {"channel": "$channel", "error_code": "$error_code"}
+        pipeline: list[Document] = [
+            {"$match": match},
+            {"$group": {"_id": by, "count": count, "last_received_at_us": last}},
+            {"$match": {"count": {"$gt": 0}}},
+            {"$sort": {"count": DESCENDING, "last_received_at_us": DESCENDING, "_id": ASCENDING}},
+            {"$limit": MAX_ERROR_COUNTS},
+        ]
+        try:
+            async with self._scans.turn(registration, MAX_READ_S) as left_s:
+                rows = await self._aggregated(pipeline, left_s)
+        except (pages.TooLongError, TimeoutError) as exc:
+            raise _too_many_errors(span) from exc
+        return [{**row.pop("_id"), **row} for row in rows]
+
+    async def _aggregated(self, pipeline: list[Document], within_s: float) -> list[Document]:
+        """Rows of events; pages.TooLongError after ``within_s``."""
+        cursor = self._database[EVENTS_COLLECTION].aggregate(
+            pipeline, maxTimeMS=max(1, round(within_s * 1000)), batchSize=MAX_ERROR_COUNTS
+        )
+        async with mongo.translated():
+            try:
+                rows: list[Document] = await cursor.to_list(None)
+            except ExecutionTimeout as exc:
+                raise pages.TooLongError from exc
+        return rows
+
     async def dead_letters(
         self, registration: str, filters: Mapping[str, Any], size: int, token: str
     ) -> tuple[list[Document], str]:
@@ -198,3 +247,18 @@ def _too_long() -> BackhaulError:
         fix="Narrow the span with from and to, or filter by recipient, communication, error_code, or message_id with "
         "its channel, which are indexed.",
     )
+
+
+def _too_many_errors(span: tuple[int, int]) -> BackhaulError:
+    first, last = (_moment(at_us) for at_us in span)
+    return BackhaulError(
+        Code.DEADLINE_EXCEEDED,
+        f"The errors from {first or 'the beginning'} to {last or 'now'} are more than can be counted within "
+        f"{MAX_READ_S:g} s.",
+        field="from",
+        fix="Narrow the span with from and to, or count one error_code.",
+    )
+
+
+def _moment(at_us: int) -> str:
+    return f"{datetime.fromtimestamp(at_us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}" if at_us else ""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from backhaul_channels import Adapter, ErrorMeaning
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
@@ -28,15 +32,23 @@ class NormalizerUseCases:
         directory: KnownTenants,
         dead_letters: DeadLetters,
         callbacks: CallbackPublisher,
+        adapters: Mapping[str, Adapter[Any]],
     ) -> None:
         self._directory = directory
         self._dead_letters = dead_letters
         self._callbacks = callbacks
+        self._adapters = adapters
         self._log = get_logger(component="use_cases")
 
     async def tenant(self, tenant_id: str) -> Tenant:
         """See ``TenantDirectory.require``."""
         return await self._directory.require(tenant_id)
+
+    def meaning(self, tenant: Tenant, channel: str, code: str) -> tuple[str, ErrorMeaning | None]:
+        """The provider of a channel, and what its error code means. Of a channel that is gone nothing is known."""
+        provider = tenant.channels[channel].provider if channel in tenant.channels else ""
+        adapter = self._adapters.get(provider)
+        return provider, adapter.explain(code) if adapter is not None else None
 
     async def replay(self, tenant_id: str, dead_letter_id: str) -> Document:
         """Send a dead letter through once more, and close it; it opens again if it is refused again.

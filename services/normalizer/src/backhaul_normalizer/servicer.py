@@ -12,7 +12,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
 from backhaul_common.vocabulary import Words, pascal
 from backhaul_proto.callback.v1.callback_pb2 import Callback
-from backhaul_proto.event.v1.event_pb2 import Event, EventKind
+from backhaul_proto.event.v1.event_pb2 import ErrorClass, Event, EventKind
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
@@ -22,6 +22,7 @@ from backhaul_normalizer.service import NormalizerUseCases, no_dead_letter
 from backhaul_normalizer.states import FULFILMENT_STATES
 
 _KINDS = Words(EventKind.DESCRIPTOR)
+_ERROR_CLASSES = Words(ErrorClass.DESCRIPTOR)
 _FULFILMENT = Words(pb.FulfilmentState.DESCRIPTOR, pascal)
 _DEAD_LETTER = Words(pb.DeadLetterState.DESCRIPTOR)
 
@@ -135,6 +136,25 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
             )
         )
 
+    async def CountErrors(self, request: pb.CountErrorsRequest, context: Any) -> pb.CountErrorsResponse:
+        """How often each error code was reported, the most frequent first."""
+        tenant = await self._use_cases.tenant(request.tenant_id)
+        rows = await self._reads.errors(
+            tenant.registration,
+            channel_key(request.channel),
+            request.error_code,
+            (request.from_us, request.to_us),
+        )
+        counts = []
+        for row in rows:
+            provider, meaning = self._use_cases.meaning(tenant, row["channel"], row["error_code"])
+            count = pb.ErrorCount(**row, provider=provider)
+            if meaning is not None:
+                count.text, count.url = meaning.text, meaning.url
+                count.error_class = _ERROR_CLASSES.number(meaning.error_class) or ErrorClass.ERROR_CLASS_UNSPECIFIED
+            counts.append(count)
+        return pb.CountErrorsResponse(errors=counts)
+
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
         """Dead letters, newest first, without their bodies."""
         rows, token = await self._reads.dead_letters(
@@ -204,6 +224,8 @@ def _message(row: Document) -> pb.Message:
         communication_id=row["communication_id"],
         error_code=row["error_code"],
         error_text=row["error_text"],
+        error_class=_ERROR_CLASSES.number(row.get("error_class", "")),
+        error_url=row.get("error_url", ""),
         event_count=row["event_count"] - sum(row.get("duplicates", {}).values()),
         created_at_us=row["created_at_us"],
         last_event_at_us=row["last_event_at_us"],

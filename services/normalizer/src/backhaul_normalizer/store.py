@@ -28,19 +28,21 @@ from backhaul_normalizer.plan import Plan, plan
 from backhaul_normalizer.reached import Telling
 
 
-def _newest_first(time_field: str, *leading: str, **options: object) -> IndexModel:
+def _newest_first(time_field: str, *leading: str) -> IndexModel:
     keys = [
         ("registration", ASCENDING),
         *((name, ASCENDING) for name in leading),
         (time_field, DESCENDING),
         ("_id", DESCENDING),
     ]
-    return IndexModel(keys, **options)
+    return IndexModel(keys)
 
 
-def _partial(time_field: str, field: str) -> IndexModel:
-    # Most documents lack the field, and an index holds only those that have it.
-    return _newest_first(time_field, field, partialFilterExpression={field: {"$gt": ""}})
+def _partial(time_field: str, field: str, *counted: str) -> IndexModel:
+    # Most documents lack the field, and an index holds only those that have it. What is counted by the fields
+    # ``counted`` is read from the index alone.
+    keys = [*_newest_first(time_field, field).document["key"].items(), *((name, ASCENDING) for name in counted)]
+    return IndexModel(keys, partialFilterExpression={field: {"$gt": ""}})
 
 
 INDEXES = {
@@ -53,7 +55,7 @@ INDEXES = {
         IndexModel([("moved_by", ASCENDING)], partialFilterExpression={"moved_by": {"$gt": ""}}),
         _partial("received_at_us", "address"),
         _partial("received_at_us", "communication_id"),
-        _partial("received_at_us", "error_code"),
+        _partial("received_at_us", "error_code", "channel", "duplicate_of"),
     ],
     MESSAGES_COLLECTION: [
         _newest_first("created_at_us"),

@@ -129,6 +129,8 @@ class Message(_message.Message):
     LAST_EVENT_AT_US_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     REFERENCES_FIELD_NUMBER: _builtins.int
+    ERROR_CLASS_FIELD_NUMBER: _builtins.int
+    ERROR_URL_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     message_id: _builtins.str
     provider: _builtins.str
@@ -146,6 +148,9 @@ class Message(_message.Message):
     """Arrival of the first callback that named it; never changes."""
     last_event_at_us: _builtins.int
     """The latest time at which something happened to it at the provider."""
+    error_class: _event_pb2.ErrorClass.ValueType
+    """What the error code means, as its provider says."""
+    error_url: _builtins.str
     @_builtins.property
     def engagement(self) -> Global___Engagement: ...
     @_builtins.property
@@ -170,10 +175,12 @@ class Message(_message.Message):
         last_event_at_us: _builtins.int = ...,
         engagement: Global___Engagement | None = ...,
         references: _abc.Iterable[_builtins.str] | None = ...,
+        error_class: _event_pb2.ErrorClass.ValueType = ...,
+        error_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "engagement", b"engagement", "error_code", b"error_code", "error_text", b"error_text", "event_count", b"event_count", "fulfilment_state", b"fulfilment_state", "last_event_at_us", b"last_event_at_us", "message_id", b"message_id", "provider", b"provider", "recipient", b"recipient", "references", b"references", "sender", b"sender", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "engagement", b"engagement", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "event_count", b"event_count", "fulfilment_state", b"fulfilment_state", "last_event_at_us", b"last_event_at_us", "message_id", b"message_id", "provider", b"provider", "recipient", b"recipient", "references", b"references", "sender", b"sender", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,11 @@ class NormalizerServiceStub:
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.FromString,
                 _registered_method=True)
+        self.CountErrors = channel.unary_unary(
+                '/backhaul_proto.normalizer.v1.NormalizerService/CountErrors',
+                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsResponse.FromString,
+                _registered_method=True)
 
 
 class NormalizerServiceServicer:
@@ -138,6 +143,13 @@ class NormalizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountErrors(self, request, context):
+        """How often each error code was reported, by channel, the most frequent first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NormalizerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +192,11 @@ def add_NormalizerServiceServicer_to_server(servicer, server):
                     servicer.DiscardDeadLetter,
                     request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.FromString,
                     response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.SerializeToString,
+            ),
+            'CountErrors': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountErrors,
+                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.FromString,
+                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +416,33 @@ class NormalizerService:
             '/backhaul_proto.normalizer.v1.NormalizerService/DiscardDeadLetter',
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.SerializeToString,
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountErrors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.normalizer.v1.NormalizerService/CountErrors',
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.SerializeToString,
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,8 @@ class NormalizerServiceStub:
     """Sends a dead letter through once more; FAILED_PRECONDITION where it is not open."""
     DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.DiscardDeadLetterRequest, _normalizer_pb2.DiscardDeadLetterResponse]
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
+    CountErrors: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]
+    """How often each error code was reported, by channel, the most frequent first."""
 
 @_typing.type_check_only
 class NormalizerServiceAsyncStub(NormalizerServiceStub):
@@ -75,6 +77,8 @@ class NormalizerServiceAsyncStub(NormalizerServiceStub):
     """Sends a dead letter through once more; FAILED_PRECONDITION where it is not open."""
     DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.DiscardDeadLetterRequest, _normalizer_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
+    CountErrors: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]  # type: ignore[assignment]
+    """How often each error code was reported, by channel, the most frequent first."""
 
 class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every request names its tenant, and no answer holds a row of another."""
@@ -144,5 +148,13 @@ class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_normalizer_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_normalizer_pb2.DiscardDeadLetterResponse]]:
         """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
+
+    @_abc_1.abstractmethod
+    def CountErrors(
+        self,
+        request: _normalizer_pb2.CountErrorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_normalizer_pb2.CountErrorsResponse, _abc.Awaitable[_normalizer_pb2.CountErrorsResponse]]:
+        """How often each error code was reported, by channel, the most frequent first."""
 
 def add_NormalizerServiceServicer_to_server(servicer: NormalizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

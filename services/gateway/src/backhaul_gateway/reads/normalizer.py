@@ -1,7 +1,8 @@
-"""``/v1`` over the normalizer: messages, events, communications and dead letters."""
+"""``/v1`` over the normalizer: messages, events, errors, communications and dead letters."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,7 @@ from backhaul_gateway.reads.views import (
     COMMUNICATION,
     DEAD_LETTER,
     DEAD_LETTERS,
+    ERRORS,
     EVENTS,
     FULFILMENT,
     KINDS,
@@ -36,6 +38,7 @@ from backhaul_gateway.reads.views import (
     CommunicationOut,
     DeadLetterOut,
     DeadLetterPage,
+    ErrorCountsOut,
     EventPage,
     MessageOut,
     MessagePage,
@@ -46,6 +49,8 @@ from backhaul_gateway.web.parameters import paged
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
+
+_A_DAY_US = 24 * 3600 * 1_000_000
 
 _REPLAY_BYTES = 1024
 """What a dead letter takes in the callback log when it is sent again, at least; how much it is shows afterwards."""
@@ -67,6 +72,7 @@ class NormalizerRoutes:
         get("/messages", self.list_messages, response_model=MessagePage)
         get("/messages/{channel}/{message_id:path}", self.get_message, response_model=MessageOut, responses=either)
         get("/events", self.list_events, response_model=EventPage, responses=ambiguous)
+        get("/errors", self.count_errors, response_model=ErrorCountsOut)
         one = "/communications/{communication_id:path}"
         get(one, self.get_communication, response_model=CommunicationOut, responses=missing)
         get("/dead-letters", self.list_dead_letters, response_model=DeadLetterPage)
@@ -160,6 +166,33 @@ class NormalizerRoutes:
             )
         )
         return await self._written(EVENTS, answer)
+
+    async def count_errors(
+        self,
+        by: By,
+        channel: Filter = "",
+        error_code: Filter = "",
+        from_: Annotated[
+            datetime | None, Query(alias="from", description="RFC 3339; inclusive. A day before `to` unless given.")
+        ] = None,
+        to: Annotated[datetime | None, Query(description="RFC 3339; exclusive. Now unless given.")] = None,
+    ) -> Response:
+        """How often each error code was reported, by channel, the most frequent first; and what it means.
+
+        Each event counts once, by its arrival. 504 where the span holds more than can be counted in time: narrow it.
+        """
+        to_us = microseconds(to)
+        from_us = microseconds(from_) or max(1, (to_us or microseconds(datetime.now(UTC))) - _A_DAY_US)
+        answer = await self._normalizer.CountErrors(
+            pb.CountErrorsRequest(
+                tenant_id=by.tenant.id,
+                channel=channel_key(channel),
+                error_code=error_code,
+                from_us=from_us,
+                to_us=to_us,
+            )
+        )
+        return await self._written(ERRORS, answer)
 
     async def get_communication(self, by: By, communication_id: Text) -> Response:
         """Counts of one communication."""

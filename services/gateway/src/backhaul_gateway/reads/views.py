@@ -23,6 +23,10 @@ DEAD_LETTER = Words(pb.DeadLetterState.DESCRIPTOR)
 _ENUMS = {pb.FulfilmentState.DESCRIPTOR.full_name: FULFILMENT}
 
 
+ErrorClass = Literal["hard", "suppress", "transient", "carrier", "content", "account", "channel"]
+"""What an error says: see ``/v1/errors``."""
+
+
 class NameValue(BaseModel):
     """One custom parameter or attribute; names may repeat."""
 
@@ -65,6 +69,8 @@ class EventOut(BaseModel):
     communication_id: str
     error_code: str
     error_text: str
+    error_class: ErrorClass | None
+    error_url: str | None
     text: str
     occurred_at: str | None
     occurred_at_basis: Literal["arrival", "provider"] | None
@@ -111,6 +117,8 @@ class MessageSummary(BaseModel):
     communication_id: str
     error_code: str
     error_text: str
+    error_class: ErrorClass | None
+    error_url: str | None
     event_count: int
     engagement: EngagementOut
     references: list[str]
@@ -150,6 +158,29 @@ class CommunicationOut(BaseModel):
     engagement: EngagementOut
     created_at: str | None
     last_event_at: str | None
+
+
+class ErrorCountOut(BaseModel):
+    """How often a channel reported an error code in the span that was asked for, and what it means. ``error_class``:
+    ``hard`` (the address will never work), ``suppress`` (the person wants no messages), ``transient`` (another try may
+    work), ``carrier``, ``content``, ``account`` (the network, what was sent, or the sender's own set-up is the reason),
+    ``channel`` (not on this channel, which says nothing about the person). Null, and an empty text: the code is not
+    known. ``provider`` is the one that the channel has now, empty where the channel is gone."""
+
+    channel: str
+    provider: str
+    error_code: str
+    count: int
+    last_received_at: str | None
+    text: str
+    error_class: ErrorClass | None
+    url: str | None
+
+
+class ErrorCountsOut(BaseModel):
+    """The most frequent first, 1,000 at most."""
+
+    errors: list[ErrorCountOut]
 
 
 class DeadLetterSummary(BaseModel):
@@ -211,5 +242,6 @@ EVENTS: Twin[pb.ListEventsResponse] = Twin(EventPage, pb.ListEventsResponse.DESC
 COMMUNICATION: Twin[pb.GetCommunicationResponse] = Twin(
     CommunicationOut, pb.GetCommunicationResponse.DESCRIPTOR, _ENUMS, inside="communication"
 )
+ERRORS: Twin[pb.CountErrorsResponse] = Twin(ErrorCountsOut, pb.CountErrorsResponse.DESCRIPTOR, _ENUMS)
 DEAD_LETTERS: Twin[pb.ListDeadLettersResponse] = Twin(DeadLetterPage, pb.ListDeadLettersResponse.DESCRIPTOR, _ENUMS)
 ONE_DEAD_LETTER: Twin[pb.DeadLetter] = Twin(DeadLetterOut, pb.DeadLetter.DESCRIPTOR, _ENUMS)
