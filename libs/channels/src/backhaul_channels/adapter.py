@@ -58,7 +58,8 @@ class RawCallback(msgspec.Struct, frozen=True, gc=False):
     ``url`` is the public URL, query included; ``headers`` are ASGI pairs with lower-case names; ``body`` is exactly
     the bytes that arrived. What was stored has no signature among its headers, and a record of the provider's API has
     no headers at all. ``received_at_us`` is the arrival at Backhaul, unix time in microseconds: an adapter has no
-    clock, and some proofs are good for a few minutes only.
+    clock, and some proofs are good for a few minutes only. ``audience`` is an opaque text that names the channel, of
+    this life of its tenant; a proof that was issued for one channel is good for no other.
     """
 
     method: str
@@ -66,6 +67,7 @@ class RawCallback(msgspec.Struct, frozen=True, gc=False):
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
     received_at_us: int = 0
+    audience: str = ""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the header ``name`` (lower case), or None."""

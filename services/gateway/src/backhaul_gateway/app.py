@@ -34,6 +34,7 @@ from backhaul_gateway.broker import Broker
 from backhaul_gateway.ingest.callbackstream import CallbackStream
 from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
+from backhaul_gateway.ingest.tokens import TokenRoute
 from backhaul_gateway.ingest.watch import LogWatch, Reachable
 from backhaul_gateway.reads.callers import Callers
 from backhaul_gateway.reads.normalizer import NormalizerRoutes
@@ -150,9 +151,16 @@ def build(
         status=ChannelStatus(streams=broker, check_store=ping, object_storage=BucketCheck(settings), states=states),
         version=version,
     )
+    tokens = TokenRoute(
+        states=states,
+        credentials=credentials,
+        strangers=strangers,
+        admission=admission,
+        public_base_url=public_base_url,
+    )
     admin = admin_router(TenantRegistry(updates, broker, data), ChannelRegistry(updates, providers, box))
     edge = Edge(
-        application_of([reads, admin], version, service.readiness, metrics),
+        application_of([reads, tokens.router(), admin], version, service.readiness, metrics),
         ingest=ingest,
         admin_token=settings.gateway_admin_token.get_secret_value(),
         admin_port=settings.gateway_admin_port,

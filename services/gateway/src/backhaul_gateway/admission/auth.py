@@ -76,6 +76,10 @@ class CredentialIndex:
         """
         return unauthenticated(message, fix, field) if self._is_complete() else unavailable("The tenant directory")
 
+    def token_refusal(self) -> BackhaulError:
+        """The same of an ingest token in a path."""
+        return self.refusal("The ingest token in the path is not valid.", "Use the tenant's ingest token.", "token")
+
     def from_headers(self, headers: Headers) -> str | None:
         """The id of the tenant whose API key the headers carry, or None; also when one of them is there twice."""
         found = list(headers)

@@ -61,17 +61,26 @@ class Admission:
         """
         wait_s = state.bucket.take()
         if wait_s:
-            self._rate_limited.add(state.tenant.id)
-            raise BackhaulError(
-                Code.RATE_LIMITED,
-                f"The tenant's limit is {state.tenant.limits.requests_per_second:g} requests a second.",
-                fix=_REPEAT.format("requests_per_second, burst"),
-                retry_after_s=wait_s,
-            )
+            raise self._too_many(state, wait_s)
         if not self._room.admits(state.path, size):
             if self._room.refused(state.path, size):
                 self._log.warning("callback_log_share_full", tenant=state.tenant.id)
             raise OverShareError
+
+    def token(self, state: TenantState) -> None:
+        """A provider's request for an access token may pass, which the log holds nothing of. Raises RATE_LIMITED."""
+        wait_s = state.bucket.take()
+        if wait_s:
+            raise self._too_many(state, wait_s)
+
+    def _too_many(self, state: TenantState, wait_s: float) -> BackhaulError:
+        self._rate_limited.add(state.tenant.id)
+        return BackhaulError(
+            Code.RATE_LIMITED,
+            f"The tenant's limit is {state.tenant.limits.requests_per_second:g} requests a second.",
+            fix=_REPEAT.format("requests_per_second, burst"),
+            retry_after_s=wait_s,
+        )
 
     @contextmanager
     def reading(self, state: TenantState) -> Iterator[None]:

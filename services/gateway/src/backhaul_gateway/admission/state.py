@@ -49,8 +49,8 @@ class _CredentialSuffices:
         return None
 
 
-Handshake = Callable[[RawCallback], Answer | None]
-"""An adapter's ``handshake`` with the channel's secrets and settings."""
+Asked = Callable[[RawCallback], Answer | None]
+"""An adapter's ``handshake``, or its ``issue_token``, with the channel's secrets and settings."""
 
 
 class EncodedAnswer:
@@ -72,13 +72,15 @@ class EncodedAnswer:
 
 class ChannelState:
     """One channel, ready for requests. ``proven`` is what a request is that ``verifier`` does not refuse; ``not_kept``
-    are the headers that are not stored with a callback; ``handshake`` is None where the adapter has none, so that the
-    hot path does not ask in vain."""
+    are the headers that are not stored with a callback; ``handshake`` and ``issue_token`` are None where the adapter
+    has none, so that the hot path does not ask in vain. ``audience`` is what names the channel to its proofs."""
 
     __slots__ = (
         "accepted",
+        "audience",
         "channel",
         "handshake",
+        "issue_token",
         "key",
         "mode",
         "not_kept",
@@ -95,7 +97,8 @@ class ChannelState:
         channel: Channel,
         verifier: Verifier,
         adapter: Adapter[Any] | None,
-        handshake: Handshake | None = None,
+        handshake: Asked | None = None,
+        issue_token: Asked | None = None,
         proven: Verification.ValueType = VERIFICATION_VERIFIED,
     ) -> None:
         self.channel = channel
@@ -104,6 +107,8 @@ class ChannelState:
         self.mode = channel.verification
         self.verifier = verifier
         self.handshake = handshake
+        self.issue_token = issue_token
+        self.audience = f"{tenant.registration}/{channel.key}"
         self.accepted = EncodedAnswer(adapter.accepted if adapter is not None else Answer())
         self.not_kept = CREDENTIAL_HEADERS | (adapter.signature_headers if adapter is not None else frozenset())
         self.subject = callbacks_subject(tenant.queue_path, channel.key)
@@ -140,6 +145,10 @@ class TenantState:
         """How often the database is asked about a channel that is not known here."""
         self._prepare = prepare
         self._channels: dict[str, ChannelState] = {}
+
+    def channels(self) -> list[ChannelState]:
+        """All of the tenant's channels, by key."""
+        return [state for key in sorted(self.tenant.channels) if (state := self.channel(key)) is not None]
 
     def channel(self, key: str) -> ChannelState | None:
         """The channel of that key, or None."""
@@ -209,8 +218,9 @@ class TenantStates:
             # The type alone: a message could quote what it could not read.
             self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=type(exc).__name__)
             return ChannelState(tenant, channel, _RefuseAll(_UNREADABLE), adapter)
-        handshake: Handshake | None = None
-        if type(adapter).handshake is not Adapter.handshake:
-            handshake = partial(adapter.handshake, secrets=secrets, settings=settings)
+        own: type[Adapter[Any]] = type(adapter)
+        asked: dict[str, Any] = {"secrets": secrets, "settings": settings}
+        handshake = partial(adapter.handshake, **asked) if own.handshake is not Adapter.handshake else None
+        issue_token = partial(adapter.issue_token, **asked) if own.issue_token is not Adapter.issue_token else None
         proven = VERIFICATION_CREDENTIAL if by_credential else VERIFICATION_VERIFIED
-        return ChannelState(tenant, channel, verifier, adapter, handshake, proven)
+        return ChannelState(tenant, channel, verifier, adapter, handshake, issue_token, proven)

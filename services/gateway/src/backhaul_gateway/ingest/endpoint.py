@@ -172,7 +172,8 @@ class IngestEndpoint:
         """Verify the callback and store it. A provider's handshake is answered, and nothing of it is stored."""
         address = request.address
         received_at_us = time.time_ns() // 1000
-        raw = RawCallback(METHOD, self._base_url + address.decode("latin-1"), request.headers, body, received_at_us)
+        url = self._base_url + address.decode("latin-1")
+        raw = RawCallback(METHOD, url, request.headers, body, received_at_us, channel.audience)
         if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
             return "handshake", EncodedAnswer(answer)
         verification = self._verified(channel, raw)
@@ -215,11 +216,7 @@ class IngestEndpoint:
     def _active(self, request: Request, state: TenantState | None) -> TenantState:
         """``state``, if the tenant is known and active; UNAUTHENTICATED, UNAVAILABLE or FORBIDDEN otherwise."""
         if state is None:
-            if request.token is not None:
-                raise self._credentials.refusal(
-                    "The ingest token in the path is not valid.", "Use the tenant's ingest token.", "token"
-                )
-            raise self._credentials.refusal()
+            raise self._credentials.refusal() if request.token is None else self._credentials.token_refusal()
         request.tenant = state.tenant.id
         if state.tenant.status != "active":
             raise not_active(state.tenant)

@@ -31,6 +31,7 @@ from backhaul_gateway.web.refusals import LATE_BODY, headers_too_large
 INGEST_PATH = "/api/postevents"
 _INGEST_LENGTH = len(INGEST_PATH)
 _INGEST = re.compile("(?:/in/([^/]+))?" + INGEST_PATH, re.IGNORECASE)
+_TOKEN = re.compile("/in/([^/]+)/oauth/token", re.IGNORECASE)
 
 MAX_OTHER_BODY_BYTES = 256 * 1024
 MAX_ADDRESS_BYTES = 8 << 10
@@ -107,6 +108,8 @@ class Edge:
         lowered = scope["path"].lower()
         if lowered in _ANY_CASE:
             scope["path"] = lowered
+        elif (match := _TOKEN.fullmatch(scope["path"])) is not None:
+            scope["path"] = f"/in/{match[1]}/oauth/token"
         exchange = _Exchange(scope, receive, send, self._body_timeout_s)
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
         with self._tracing.span(f"{exchange.method[:16]} {exchange.path[:100]}", parent=incoming or None) as span:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
-from backhaul_channels.adapter import Adapter, Context, RawCallback, Verifier
+from backhaul_channels.adapter import Adapter, Answer, Context, RawCallback, Verifier
+from backhaul_channels.engines.oauth import ClientSecret, TokenVerifier, token_answer
+from backhaul_channels.engines.proofs import AllOf, objects_of, texts_of
 from backhaul_channels.event import EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
@@ -58,11 +60,13 @@ class SendGridSettings(ChannelSettings):
 
 
 class SendGridAdapter(Adapter[SendGridSettings]):
-    """Secrets are the webhook's public keys. A body is a JSON array of events."""
+    """Secrets are the webhook's public keys, and the client ids and secrets by which SendGrid fetches access tokens;
+    where there are both, both must prove. A body is a JSON array of events."""
 
     provider: ClassVar[str] = "sendgrid"
     labels: ClassVar[tuple[str, ...]] = ("SendGrid",)
     settings_model: ClassVar[type[ChannelSettings]] = SendGridSettings
+    secret_model: ClassVar[type[BaseModel] | None] = ClientSecret
     signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
     # Only the body and a timestamp are signed.
     signs_url: ClassVar[bool] = False
@@ -74,7 +78,16 @@ class SendGridAdapter(Adapter[SendGridSettings]):
     )
 
     def verifier(self, secrets: Sequence[str], settings: SendGridSettings) -> Verifier:  # noqa: ARG002  # none needed.
-        return SendGridVerifier(secrets)
+        keys, clients = texts_of(secrets), objects_of(secrets, ClientSecret)
+        if not clients:
+            return SendGridVerifier(keys)
+        # The token first: looking at it costs a fraction of verifying a signature.
+        by_token = TokenVerifier(clients)
+        return AllOf([by_token, SendGridVerifier(keys)]) if keys else by_token
+
+    def issue_token(self, callback: RawCallback, secrets: Sequence[str], settings: SendGridSettings) -> Answer | None:  # noqa: ARG002  # none needed.
+        clients = objects_of(secrets, ClientSecret)
+        return token_answer(callback, clients) if clients else None
 
     def split(self, callback: RawCallback, settings: SendGridSettings) -> Sequence[bytes]:  # noqa: ARG002  # none needed.
         return split_json(callback.body)
