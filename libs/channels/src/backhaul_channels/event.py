@@ -84,7 +84,7 @@ class ConsentScope(StrEnum):
 class Consent(msgspec.Struct, frozen=True, order=True, omit_defaults=True, gc=False):
     """That a person does not want to be contacted, wants to be again, or asks for help.
 
-    ``word`` is the keyword that they used, as they wrote it but in capitals. ``scope`` is the provider's id of what
+    ``word`` is the keyword that they used, in capitals. ``scope`` is the provider's id of what
     ``scope_kind`` names (an unsubscribe group, say); both are empty where the provider names nothing.
     ``only_if_opted_out`` marks a word that only opts in whoever is opted out: YES answers many questions. Of two that
     differ the greater one stands, by the fields in their order.
@@ -113,7 +113,8 @@ class Classification(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     ``action`` is None where it holds no keyword about being contacted; ``word`` is that keyword, in capitals.
     ``templates`` are the names of the channel's keyword templates that it answers, sorted. ``survey_response`` says
-    that it is free text, which this channel captures.
+    that it is free text, which this channel captures. ``scope_kind`` and ``scope`` are what an opt-out by this message
+    would cover, as those of ``Consent``; they are all that an adapter sets.
     """
 
     confidence: Confidence = Confidence.UNKNOWN
@@ -121,6 +122,8 @@ class Classification(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     word: str = ""
     templates: tuple[str, ...] = ()
     survey_response: bool = False
+    scope_kind: ConsentScope = ConsentScope.UNKNOWN
+    scope: str = ""
 
 
 class Review(StrEnum):

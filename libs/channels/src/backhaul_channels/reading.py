@@ -8,14 +8,19 @@ from typing import Any
 import msgspec
 
 from backhaul_channels.adapter import Adapter, Context
-from backhaul_channels.event import Ignored, NormalizedEvent
-from backhaul_channels.settings import ChannelSettings
+from backhaul_channels.event import EventKind, Ignored, NormalizedEvent
+from backhaul_channels.replies.heard import heard
+from backhaul_channels.replies.settings import ReplySettings
+from backhaul_channels.settings import ChannelSettings, ConversationSettings
+
+_DEFAULT = ReplySettings()
 
 
 def read_part(adapter: Adapter[Any], part: bytes, context: Context[Any]) -> NormalizedEvent | Ignored:
     """``part`` as an event, or ignored. Raises what ``Adapter.normalize`` raises.
 
-    An error code gets its meaning, and the channel's declared parameters their defaults.
+    An error code gets its meaning, a reply what it says of consent, and the channel's declared parameters their
+    defaults.
     """
     event = adapter.normalize(part, context)
     if isinstance(event, Ignored):
@@ -23,6 +28,9 @@ def read_part(adapter: Adapter[Any], part: bytes, context: Context[Any]) -> Norm
     if event.error_code and not event.error_class:
         event = _explained(adapter, event)
     settings: ChannelSettings = context.settings
+    if event.kind is EventKind.INBOUND:
+        # Nobody overlooks an opt-out because a provider's channels have no settings for replies.
+        event = heard(event, settings.replies if isinstance(settings, ConversationSettings) else _DEFAULT)
     if settings.parameters:
         event = _with_declared(event, context)
     return event

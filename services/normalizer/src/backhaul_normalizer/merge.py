@@ -199,13 +199,15 @@ def _error(event: NormalizedEvent) -> tuple[bool, str, str, ErrorClass, str]:
     return event.invalid_recipient, event.error_code, event.error_text, event.error_class, event.error_url
 
 
-def _sureness(said: Classification) -> tuple[int, str, str, tuple[str, ...], bool]:
+def _sureness(said: Classification) -> tuple[int, str, str, tuple[str, ...], bool, str, str]:
     return (
         _CONFIDENCES.index(said.confidence),
         said.action or "",
         said.word,
         said.templates,
         said.survey_response,
+        said.scope_kind,
+        said.scope,
     )
 
 

@@ -86,6 +86,8 @@ def _write_classification(told: event_pb2.Classification, said: Classification) 
     told.word = said.word
     told.templates[:] = said.templates
     told.survey_response = said.survey_response
+    told.scope_kind = _SCOPES[said.scope_kind]  # type: ignore[assignment]  # as above
+    told.scope = said.scope
 
 
 def classification_of(message: event_pb2.Event) -> Classification | None:
@@ -99,6 +101,8 @@ def classification_of(message: event_pb2.Event) -> Classification | None:
         told.word,
         tuple(told.templates),
         told.survey_response,
+        _SCOPE_OF.get(told.scope_kind, ConsentScope.UNKNOWN),
+        told.scope,
     )
 
 

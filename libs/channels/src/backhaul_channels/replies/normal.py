@@ -1,46 +1,47 @@
-"""One form of each text, by which a reply and a keyword are compared. Pure, and linear in the text."""
+"""One form of each text, by which a reply and a keyword are compared, and its words. Pure, and linear in the text."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# What nobody sees: formatting and control characters are known by their category; these have others. Variation
-# selectors, the joiner of graphemes, and letters that are blank.
-_BLANK_LETTERS = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+# What nobody sees: formatting and control characters, variation selectors, the joiner of graphemes, blank letters.
 _INVISIBLE = re.compile(
-    rf"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
-    rf"\ufff9-\ufffb\U000e0000-\U000e007f{_BLANK_LETTERS}]"
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e007f"
+    r"\U000e0100-\U000e01ef]"
 )
-
-# Emoji that NFKC would turn into letters, so that it comes after they are gone; and those made of a digit.
-_LETTER_EMOJI = (
-    "\u2122\u2139\u24c2\u3297\u3299\U0001f201\U0001f202\U0001f21a\U0001f22f\U0001f232-\U0001f23a\U0001f250\U0001f251"
-)
-_EMOJI_AT_ENDS = re.compile(rf"^[\s{_LETTER_EMOJI}]+|[\s{_LETTER_EMOJI}]+$")
 _KEYCAP = re.compile(r"[0-9#*]\u20e3")
-
-_DASHES = re.compile(r"[\u2010-\u2015\u2043\u2212\ufe58\ufe63\uff0d]")
+# Emoji that NFKC turns into letters.
+_LETTER_EMOJI = frozenset(
+    "\u2122\u2139\u24c2\u3297\u3299\U0001f201\U0001f202\U0001f21a\U0001f22f\U0001f250\U0001f251"
+) | {chr(code) for code in range(0x1F232, 0x1F23B)}
+_HYPHENS = re.compile(r"[\u2010\u2011\u2043\u2212]")
 _ASCII_NO_WORD = "".join(chr(code) for code in range(128) if not chr(code).isalnum())
+
+# In every script that has one of its own, and as an emoji.
+_QUESTION_MARKS = re.compile("[?\u00bf\u037e\u055e\u061f\u1367\u2047-\u2049\u2753\u2754\u2e2e\ufe16\ufe56\uff1f]")
+
+# What joins words into one. All else that is no letter, mark or number is between them.
+_JOINERS = frozenset("'\u2019-_")
 
 
 def normal_form(text: str) -> str:
     """``text`` without what surrounds its words (white space, invisible characters, emoji, quotes, punctuation), with
     one blank between them, letters that Unicode calls compatible being alike, whatever their case.
 
-    Accents count: a keyword that people also write without says so in its own forms.
+    Accents count: a keyword that people also write without has both forms.
     """
     if text.isascii():
-        # Most replies. Control characters are invisible here too, and those that are blanks stay.
+        # Most replies. Control characters that are no blanks are invisible here too.
         if not text.isprintable():
             text = _INVISIBLE.sub("", text)
         return " ".join(text.strip(_ASCII_NO_WORD).lower().split())
-    text = _KEYCAP.sub(" ", _INVISIBLE.sub("", text))
-    text = _EMOJI_AT_ENDS.sub("", text)
-    text = unicodedata.normalize("NFKC", text)
-    # Case folding may take letters apart, and NFKC may have made invisible characters of blank letters.
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).casefold())
-    return " ".join(_bare(_DASHES.sub("-", text)).split())
+    # Emoji before NFKC, which makes letters of some.
+    text = _bare(_KEYCAP.sub(" ", _INVISIBLE.sub("", text)))
+    # Case folding, unlike capitals, makes no ASCII letter of the dotless i.
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(_bare(_HYPHENS.sub("-", text)).split())
 
 
 def without_accents(text: str) -> str:
@@ -51,11 +52,44 @@ def without_accents(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(char for char in apart if unicodedata.category(char) != "Mn"))
 
 
+def words_of(text: str) -> list[str]:
+    """The words of ``text``, a normal form. What is joined by a hyphen or an apostrophe is one word ("non-stop"), and
+    so is an address."""
+    words: list[str] = []
+    for piece in text.split():
+        if piece.isalnum() or _is_address(piece):
+            words.append(piece)
+        else:
+            parts = "".join(char if _is_of_word(char) or char in _JOINERS else " " for char in piece).split()
+            words.extend(word for word in map(_bare, parts) if word)
+    return words
+
+
+def asks(text: str) -> bool:
+    """Whether there is a question mark in ``text``, of whichever script."""
+    return _QUESTION_MARKS.search(text) is not None
+
+
+def _is_address(piece: str) -> bool:
+    return "@" in piece or "://" in piece or piece.startswith("www.") or ("/" in piece and "." in piece)
+
+
+def _is_of_word(char: str) -> bool:
+    return unicodedata.category(char)[0] in "LMN"
+
+
 def _bare(text: str) -> str:
-    """Without what is no letter, mark or number at either end."""
+    """Without what is of no word at either end."""
     start, end = 0, len(text)
-    while start < end and unicodedata.category(text[start])[0] not in "LN":
+    while start < end and _surrounds(text[start]):
         start += 1
-    while end > start and unicodedata.category(text[end - 1])[0] not in "LNM":
+    while end > start and _surrounds(text[end - 1]):
         end -= 1
     return text[start:end]
+
+
+def _surrounds(char: str) -> bool:
+    if char in _LETTER_EMOJI:
+        return True
+    # Letters in circles are symbols by themselves.
+    return not _is_of_word(char) and not any(map(_is_of_word, unicodedata.normalize("NFKC", char)))

@@ -386,6 +386,8 @@ class Classification(_message.Message):
     WORD_FIELD_NUMBER: _builtins.int
     TEMPLATES_FIELD_NUMBER: _builtins.int
     SURVEY_RESPONSE_FIELD_NUMBER: _builtins.int
+    SCOPE_KIND_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     confidence: Global___Confidence.ValueType
     action: Global___ConsentAction.ValueType
     """UNSPECIFIED where the text holds no keyword about being contacted."""
@@ -393,6 +395,10 @@ class Classification(_message.Message):
     """The keyword, in capitals."""
     survey_response: _builtins.bool
     """Free text, which the channel captures."""
+    scope_kind: Global___ConsentScope.ValueType
+    """What an opt-out by this message would cover, as far as the provider says."""
+    scope: _builtins.str
+    """The provider's id of what scope_kind names."""
     @_builtins.property
     def templates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the channel's keyword templates that it answers, sorted."""
@@ -405,10 +411,12 @@ class Classification(_message.Message):
         word: _builtins.str = ...,
         templates: _abc.Iterable[_builtins.str] | None = ...,
         survey_response: _builtins.bool = ...,
+        scope_kind: Global___ConsentScope.ValueType = ...,
+        scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "confidence", b"confidence", "survey_response", b"survey_response", "templates", b"templates", "word", b"word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "confidence", b"confidence", "scope", b"scope", "scope_kind", b"scope_kind", "survey_response", b"survey_response", "templates", b"templates", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

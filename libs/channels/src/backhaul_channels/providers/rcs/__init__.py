@@ -13,10 +13,10 @@ from backhaul_channels.event import ErrorMeaning, NormalizedEvent
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.rcs.mapping import ERROR_CODES
 from backhaul_channels.providers.rcs.normalize import CAMPAIGN, normalize_callback
-from backhaul_channels.settings import ChannelSettings
+from backhaul_channels.settings import ChannelSettings, ConversationSettings
 
 
-class RcsSettings(ChannelSettings):
+class RcsSettings(ConversationSettings):
     """Settings of an RCS channel."""
 
     communication_keys: tuple[str, ...] = Field(

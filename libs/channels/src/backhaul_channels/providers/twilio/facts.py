@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backhaul_channels.adapter import MalformedError
-from backhaul_channels.event import AddressFamily, Consent, ConsentBy, ConsentScope, EventKind, NormalizedEvent, Reply
+from backhaul_channels.event import (
+    AddressFamily,
+    Classification,
+    Consent,
+    ConsentBy,
+    ConsentScope,
+    EventKind,
+    NormalizedEvent,
+    Reply,
+)
 from backhaul_channels.providers.twilio.mapping import (
     ERROR_CODES,
     FIELDS,
     INVALID_RECIPIENT,
-    KEYWORDS,
     OPT_OUT_TYPES,
     STATUSES,
 )
@@ -45,9 +53,13 @@ def fact(told: Told) -> NormalizedEvent:
     if len(status) > MAX_STATUS:
         raise MalformedError(f"MessageStatus is longer than {MAX_STATUS} characters.")
     error_code, error_text = _error(told)
-    consent = None
+    consent, classification = None, None
     if told.inbound:
-        consent = consent_of(told.text, told.opt_out_type, told.messaging_service)
+        # Twilio keeps opt-outs by messaging service, so that is what they cover where the message came to one.
+        scope = told.messaging_service[:MAX_ID]
+        scope_kind = ConsentScope.MESSAGING_SERVICE if scope else ConsentScope.UNKNOWN
+        classification = Classification(scope_kind=scope_kind, scope=scope) if scope else None
+        consent = consent_of(told, scope_kind, scope)
         recipient, sender, text = told.from_address, told.to_address, told.text
         # Of a message that is still being received the text may be missing; as the same fact it would hide the whole.
         key = f"{message_id}:{'receiving' if status == 'receiving' else 'inbound'}"
@@ -68,28 +80,21 @@ def fact(told: Told) -> NormalizedEvent:
         invalid_recipient=error_code in INVALID_RECIPIENT,
         recipient_family=family_of(recipient),
         consent=consent,
+        classification=classification,
         reply=told.reply if told.inbound else None,
         vars=told.tags,
         attributes=told.attributes,
     )
 
 
-def consent_of(text: str, opt_out_type: str, messaging_service: str) -> Consent | None:
-    """What an inbound message says about consent, if it does.
-
-    ``OptOutType`` wins: where Twilio sends it, it has matched the tenant's own keywords, and has already answered.
-    Twilio keeps opt-outs by messaging service, so that is what they cover where the message came to one.
-    """
-    stripped = text.strip()
-    word = stripped.upper() if len(stripped) <= MAX_STATUS else ""
-    action, by = OPT_OUT_TYPES.get(opt_out_type.upper()), ConsentBy.PROVIDER
-    # Upper-casing maps a few letters outside of ASCII onto ASCII ones; Twilio does not take them for its keywords.
-    if action is None and stripped.isascii():
-        action, by = KEYWORDS.get(word), ConsentBy.KEYWORD
+def consent_of(told: Told, scope_kind: ConsentScope, scope: str) -> Consent | None:
+    """What Twilio says that an inbound message says about consent, if it does: where ``OptOutType`` is there, it has
+    matched the tenant's own keywords, and has already answered."""
+    action = OPT_OUT_TYPES.get(told.opt_out_type.upper())
     if action is None:
         return None
-    scope = messaging_service[:MAX_ID]
-    return Consent(by, action, word, ConsentScope.MESSAGING_SERVICE if scope else ConsentScope.UNKNOWN, scope)
+    word = told.text.strip()
+    return Consent(ConsentBy.PROVIDER, action, word.upper() if len(word) <= MAX_STATUS else "", scope_kind, scope)
 
 
 def family_of(address: str) -> AddressFamily:

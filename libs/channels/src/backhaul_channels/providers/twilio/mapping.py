@@ -63,17 +63,6 @@ ERROR_CODES: Final[Mapping[str, ErrorCode]] = {
 # The codes that speak of the address itself rather than of one attempt to reach it.
 INVALID_RECIPIENT = frozenset({"21211", "21614", "21217"})
 
-# https://help.twilio.com/articles/223134027 - matched against the whole message, trimmed, whatever its case. OPT-OUT is
-# written with its hyphen in the product's documentation too.
-KEYWORDS: Final[Mapping[str, ConsentAction]] = {
-    **dict.fromkeys(
-        ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "OPT-OUT", "REVOKE"),
-        ConsentAction.OPT_OUT,
-    ),
-    **dict.fromkeys(("START", "YES", "UNSTOP"), ConsentAction.OPT_IN),
-    **dict.fromkeys(("HELP", "INFO"), ConsentAction.HELP),
-}
-
 # https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out
 OPT_OUT_TYPES: Final[Mapping[str, ConsentAction]] = {
     "STOP": ConsentAction.OPT_OUT,
