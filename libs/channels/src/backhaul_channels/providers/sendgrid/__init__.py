@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field, field_validator
 from backhaul_channels.adapter import Adapter, Answer, Context, RawCallback, Verifier
 from backhaul_channels.engines.oauth import ClientSecret, TokenVerifier, token_answer
 from backhaul_channels.engines.proofs import AllOf, objects_of, texts_of
-from backhaul_channels.event import EventKind, NormalizedEvent
+from backhaul_channels.event import ErrorMeaning, EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import split_json
+from backhaul_channels.providers.sendgrid import errors
 from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
 from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
 from backhaul_channels.providers.sendgrid.normalize import normalize_event
@@ -37,6 +38,10 @@ class SendGridSettings(ChannelSettings):
         description="Keys of the event that name its message: custom arguments, sg_message_id and smtp-id. The first "
         "that an event has counts; where that is not sg_message_id, the recipient is part of the name. SendGrid's own "
         "two follow where they are left out.",
+    )
+
+    save_email_events: bool = Field(
+        default=False, description="The audit service files this channel's events (RPI's SaveEmailEvents)."
     )
 
     @field_validator("communication_keys")
@@ -94,6 +99,9 @@ class SendGridAdapter(Adapter[SendGridSettings]):
 
     def normalize(self, part: bytes, context: Context[SendGridSettings]) -> NormalizedEvent:
         return normalize_event(part, context.settings.message_id_from)
+
+    def explain(self, code: str) -> ErrorMeaning | None:
+        return errors.explain(code)
 
 
 ADAPTER = SendGridAdapter()

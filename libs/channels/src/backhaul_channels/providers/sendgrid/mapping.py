@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from backhaul_channels.event import ConsentAction, EventKind
+from backhaul_channels.event import ConsentAction, ErrorClass, EventKind
 
 EVENTS: Final[Mapping[str, EventKind]] = {
     "processed": EventKind.QUEUED,
@@ -32,30 +32,47 @@ CONSENTS: Final[Mapping[str, ConsentAction]] = {
     "group_resubscribe": ConsentAction.OPT_IN,
 }
 
-# Why SendGrid did not even try, in the vocabulary that django-anymail uses: invalid, bounced, timed_out, blocked, spam,
-# unsubscribed, other. Words are compared in lower case and without punctuation, up to a remark in brackets. "Invalid"
-# is how older versions of the page write "Invalid Address"; the last three come from django-anymail, which has seen
-# them as the reason or as the type of a drop.
-REJECT_REASONS: Final[Mapping[str, str]] = {
-    "invalid smtpapi header": "other",
-    "spam content": "spam",
-    "unsubscribed address": "unsubscribed",
-    "bounced address": "bounced",
-    "spam reporting address": "spam",
-    "invalid": "invalid",
-    "invalid address": "invalid",
-    "recipient list over package quota": "other",
-    "bounce": "bounced",
-    "blocked": "blocked",
-    "expired": "timed_out",
+# Why SendGrid did not even try: in the vocabulary that django-anymail uses (invalid, bounced, timed_out, blocked, spam,
+# unsubscribed, other), and as an error code of ours, which errors.py explains. Words are compared in lower case and
+# without punctuation, up to a remark in brackets. "Invalid" is how older versions of the page write "Invalid Address";
+# the last three come from django-anymail, which has seen them as the reason or as the type of a drop.
+REJECT_REASONS: Final[Mapping[str, tuple[str, str]]] = {
+    "invalid smtpapi header": ("other", "invalid_smtpapi_header"),
+    "spam content": ("spam", "spam_content"),
+    "unsubscribed address": ("unsubscribed", "unsubscribed_address"),
+    "bounced address": ("bounced", "bounced_address"),
+    "spam reporting address": ("spam", "spam_reporting_address"),
+    "invalid": ("invalid", "invalid_address"),
+    "invalid address": ("invalid", "invalid_address"),
+    "recipient list over package quota": ("other", "over_package_quota"),
+    "bounce": ("bounced", "bounced_address"),
+    "blocked": ("blocked", "blocked"),
+    "expired": ("timed_out", "expired"),
 }
 
 # What SendGrid writes into the type of a bounce or a drop. Any other type there is a custom argument of that name, as
 # neither event always has a type of its own.
 TYPES: Final = frozenset({"bounce", "blocked", "expired"})
 
+# Types of a failure that says nothing final: SendGrid goes on sending to the address.
+NOT_FINAL: Final = frozenset({"blocked", "expired"})
+
+# What SendGrid makes of a server's answer; "Unclassified" says nothing. Two of them have another name in places.
 # https://www.twilio.com/docs/sendgrid/ui/analytics-and-reporting/bounce-and-block-classifications
 INVALID_ADDRESS_CLASSIFICATION = "invalid address"
+CLASSIFICATIONS: Final[Mapping[str, ErrorClass]] = {
+    "invalid address": ErrorClass.HARD,
+    "mailbox unavailable": ErrorClass.TRANSIENT,
+    "technical": ErrorClass.CARRIER,
+    "technical failure": ErrorClass.CARRIER,
+    "content": ErrorClass.CONTENT,
+    "reputation": ErrorClass.ACCOUNT,
+    "frequency volume": ErrorClass.TRANSIENT,
+    "frequency or volume too high": ErrorClass.TRANSIENT,
+}
+
+# What SendGrid says of the account itself, as an error code; "reactivate" is none.
+ACCOUNT_ERRORS: Final = frozenset({"compliance_suspend", "compliance_deactivate", "compliance_ban"})
 
 # The events whose status, reason or response speak of something that went wrong, and where the text of it is looked
 # for, in this order. The table gives a deferral a reason, the examples and real deferrals have a response.

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from backhaul_channels.adapter import MalformedError
-from backhaul_channels.event import AddressFamily, Consent, ConsentBy, ConsentScope, EventKind, NormalizedEvent
+from backhaul_channels.event import (
+    AddressFamily,
+    Consent,
+    ConsentBy,
+    ConsentScope,
+    ErrorClass,
+    EventKind,
+    NormalizedEvent,
+)
 from backhaul_channels.jsonparts import decode_object, scalar_text
+from backhaul_channels.providers.sendgrid.errors import explain
 from backhaul_channels.providers.sendgrid.mapping import (
+    ACCOUNT_ERRORS,
+    CLASSIFICATIONS,
     CONSENTS,
     ERROR_TEXTS,
     EVENTS,
     FIELDS,
     INVALID_ADDRESS_CLASSIFICATION,
+    NOT_FINAL,
     REJECT_REASONS,
     SINGLE_SEND,
     TYPES,
@@ -59,11 +71,11 @@ def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> Normalized
         attributes.append(("sg_message_id", names.sg_message_id[:MAX_ID]))
     if is_test(names):
         attributes.append(("test", "true"))
-    error_code = error_text = ""
-    invalid_recipient = False
+    failure = _NONE
     if word in ERROR_TEXTS:
-        error_code, error_text = _error(word, event, fields)
-        invalid_recipient = _add_refusal(word, event, fields, attributes)
+        failure = _failure(word, event, fields, attributes)
+    elif word == "account_status_change" and (code := text_of(event.get("type"))) in ACCOUNT_ERRORS:
+        failure = _Failure(code)
     recipient = text_of(event.get("email"))[:MAX_ID]
     return NormalizedEvent(
         kind=EVENTS.get(word, EventKind.UNKNOWN),
@@ -75,9 +87,11 @@ def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> Normalized
         consent=_consent(word, event) if word in CONSENTS else None,
         sender=text_of(event.get("from"))[:MAX_ID] if word == "deferred" else "",
         occurred_at_us=occurred_at_us,
-        error_code=error_code,
-        error_text=error_text,
-        invalid_recipient=invalid_recipient,
+        error_code=failure.code,
+        error_text=failure.text,
+        error_class=failure.error_class,
+        error_url=failure.url,
+        invalid_recipient=failure.invalid_recipient,
         provisional=names.provisional,
         by_machine=word == "open" and text_of(event.get("sg_machine_open")).strip().lower() in ("true", "1"),
         aliases=names.aliases,
@@ -152,37 +166,67 @@ def _add_categories(category: object, custom: list[tuple[str, str]]) -> None:
             custom.append(("category", text[:MAX_VALUE]))
 
 
-def _error(word: str, event: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[str, str]:
-    """(code, text): SMTP's enhanced status, or else the reply code that the text begins with."""
+class _Failure(NamedTuple):
+    """What went wrong. ``reading`` completes a code without a class."""
+
+    code: str = ""
+    text: str = ""
+    error_class: ErrorClass = ErrorClass.UNKNOWN
+    url: str = ""
+    invalid_recipient: bool = False
+
+
+_NONE = _Failure()
+
+
+def _failure(
+    word: str, event: Mapping[str, Any], fields: Mapping[str, str], attributes: list[tuple[str, str]]
+) -> _Failure:
+    """What went wrong with a mail; attributes get SendGrid's own words for it.
+
+    The code is SMTP's enhanced status, or else the reply code that the text begins with; of a drop, which no server has
+    answered, why SendGrid dropped it. The class is what SendGrid says, and where that leaves it open, the code's.
+    """
     text = next((text for name in ERROR_TEXTS[word] if (text := text_of(event.get(name)))), "")
     code = text_of(event.get("status")).strip() if "status" in fields else ""
-    if not code:
-        reply = _REPLY_CODE.match(text)
-        code = reply[1] if reply else ""
-    return code, text[:MAX_VALUE]
+    if not code and (reply := _REPLY_CODE.match(text)):
+        code = reply[1]
+    error_class, invalid = ErrorClass.UNKNOWN, False
+    kind = _plain(event.get("type")) if "type" in fields else ""
+    if word == "deferred":
+        error_class = ErrorClass.TRANSIENT
+    elif word == "dropped":
+        reason = REJECT_REASONS.get(_plain(event.get("reason")))
+        by_type = REJECT_REASONS.get(kind, ("other", ""))
+        invalid = (reason or by_type)[0] == "invalid"
+        attributes.append(("reject_reason", (reason or by_type)[0]))
+        if reason is not None:
+            # Its own reason says all: a type beside it is that of an earlier mail.
+            code, kind = reason[1], ""
+        code = code or by_type[1]
+    else:
+        classification = _plain(event.get("bounce_classification"))
+        # Without a type it is a bounce proper; only blocks are always marked. A block is a matter of the moment, also
+        # where it is classified as the address's fault, and SendGrid goes on sending there.
+        kind = kind or "bounce"
+        error_class = CLASSIFICATIONS.get(classification, ErrorClass.UNKNOWN)
+        invalid = kind == "bounce" and classification == INVALID_ADDRESS_CLASSIFICATION
+        attributes.append(("bounce_type", kind))
+    url = ""
+    if (meaning := explain(code)) is not None:
+        text, error_class, url = text or meaning.text, error_class or meaning.error_class, meaning.url
+    if kind in NOT_FINAL and error_class in (ErrorClass.UNKNOWN, ErrorClass.HARD):
+        error_class = ErrorClass.TRANSIENT
+    elif kind == "bounce" and not error_class:
+        # SendGrid takes it for final, and sends there no more.
+        error_class = ErrorClass.HARD
+    return _Failure(code, text[:MAX_VALUE], error_class, url, invalid)
 
 
 def _consent(word: str, event: Mapping[str, Any]) -> Consent:
     # In a global unsubscription a field of that name is the sender's.
     group = text_of(event.get("asm_group_id"))[:MAX_ID] if "asm_group_id" in FIELDS[word] else ""
     return Consent(ConsentBy.PROVIDER, CONSENTS[word], "", ConsentScope.GROUP if group else ConsentScope.UNKNOWN, group)
-
-
-def _add_refusal(
-    word: str, event: Mapping[str, Any], fields: Mapping[str, str], attributes: list[tuple[str, str]]
-) -> bool:
-    """Adds what a refused message was refused for; returns whether the address itself is invalid."""
-    kind = _plain(event.get("type")) if "type" in fields else ""
-    if word == "dropped":
-        reason = REJECT_REASONS.get(_plain(event.get("reason"))) or REJECT_REASONS.get(kind, "other")
-        attributes.append(("reject_reason", reason))
-        return reason == "invalid"
-    if word == "bounce":
-        # Without a type it is a bounce proper; only blocks are always marked. A block is a matter of the moment, also
-        # where it is classified as the address's fault, and SendGrid goes on sending there.
-        attributes.append(("bounce_type", kind or "bounce"))
-        return kind in ("", "bounce") and _plain(event.get("bounce_classification")) == INVALID_ADDRESS_CLASSIFICATION
-    return False
 
 
 def _plain(value: object) -> str:

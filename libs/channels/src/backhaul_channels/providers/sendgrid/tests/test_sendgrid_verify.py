@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 from backhaul_channels import InvalidSecretError, RawCallback
+from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
 from backhaul_channels.providers.sendgrid.verify import SIGNATURE_HEADER, TIMESTAMP_HEADER, SendGridVerifier
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -68,3 +70,49 @@ def test_a_key_of_another_kind_is_no_secret(key: PublicKeyTypes) -> None:
 def test_what_is_no_key_is_no_secret(secret: str) -> None:
     with pytest.raises(InvalidSecretError, match="no public key"):
         SendGridVerifier([secret])
+
+
+CLIENT = '{"client_id": "sendgrid", "client_secret": "0123456789abcdef"}'
+CHANNEL, NOW_US = "1/sendgrid", 1_790_000_000_000_000
+
+
+def judged(secrets: list[str], *headers: tuple[bytes, bytes], audience: str = CHANNEL) -> str | None:
+    callback = RawCallback("POST", "https://hooks.example.com/", headers, b"[]", NOW_US, audience)
+    refusal = ADAPTER.verifier(secrets, SendGridSettings()).verify(callback)
+    return None if refusal is None else refusal.code
+
+
+def test_every_kind_of_secret_is_a_proof_that_must_hold() -> None:
+    form = b"grant_type=client_credentials&client_id=sendgrid&client_secret=0123456789abcdef"
+    asking = RawCallback("POST", "https://hooks.example.com/", [], form, NOW_US, CHANNEL)
+    answer = ADAPTER.issue_token(asking, [spki(KEY.public_key()), CLIENT], SendGridSettings())
+    assert answer is not None
+    token = (b"authorization", b"Bearer " + json.loads(answer.body)["access_token"].encode())
+    signature = base64.b64encode(KEY.sign(b"1[]", ec.ECDSA(SHA256())))
+    signed = ((TIMESTAMP_HEADER, b"1"), (SIGNATURE_HEADER, signature))
+    key = spki(KEY.public_key())
+    assert judged([key, CLIENT], token, *signed) is None
+    assert judged([CLIENT, key], token, *signed) is None
+    assert judged([CLIENT, key], token) == "signature_missing"
+    assert judged([CLIENT, key], *signed) == "token_missing"
+    assert judged([CLIENT, key], token, *signed, audience="2/sendgrid") == "token_invalid"
+    assert judged([CLIENT], token) is None
+    assert judged([CLIENT], *signed) == "token_missing"
+    assert judged([key], *signed) is None
+    assert judged([key], token) == "signature_missing"
+    assert judged(["", " "], token, *signed) == "secret_missing"
+
+
+def test_a_channel_without_a_client_issues_no_tokens() -> None:
+    asking = RawCallback("POST", "https://hooks.example.com/", [], b"grant_type=client_credentials")
+    for secrets in ([], [""], [spki(KEY.public_key())]):
+        assert ADAPTER.issue_token(asking, secrets, SendGridSettings()) is None
+
+
+@pytest.mark.parametrize(
+    "secret", ['{"client_id": "s3cret"}', "{s3cret", '{"client_id": "a", "client_secret": "s3cret"}']
+)
+def test_what_is_no_client_is_no_secret(secret: str) -> None:
+    with pytest.raises(InvalidSecretError, match="client_id, client_secret") as refused:
+        ADAPTER.verifier([secret], SendGridSettings())
+    assert "s3cret" not in str(refused.value)
