@@ -1,11 +1,14 @@
 """What every provider must hold, run over the cases in every provider's folder. A new folder is covered by itself.
 
-``tests/cases/signatures.json``, of a provider that has a verifier: {signature_header, another_secret, cases: [{name,
-secrets, url, headers, body, refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request.
-``tests/cases/answer.json``: {source, status, content_type?, body?}, what an accepted callback is answered. Every other
-file: a list of {name, body or body_base64, url?, headers?, settings?, from?, events or error, same_fact_as?}; ``from``
-is a ``Source``; ``events`` hold each field that differs from NormalizedEvent's default, {error} for a part that cannot
-be read, or {ignored} with the reason.
+``tests/cases/signatures.json``, of a provider that signs: {signature_header, another_secret, cases: [{name, secrets,
+url, headers, body, refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request.
+``tests/cases/handshake.json``, of a provider that asks whether the address is the tenant's: {source, expected_basis,
+another_secret, cases: [{name, secrets, url?, headers?, body, answer}]}, ``answer`` being {status?, content_type?,
+body?}, or null for what asks nothing. ``tests/cases/answer.json``: {source, status, content_type?, body?}, what an
+accepted callback is answered.
+Every other file: a list of {name, body or body_base64, url?, headers?, settings?, from?, events or error,
+same_fact_as?}; ``from`` is a ``Source``; ``events`` hold each field that differs from NormalizedEvent's default,
+{error} for a part that cannot be read, or {ignored} with the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from backhaul_channels import (
 
 ADAPTERS = load_adapters()
 Case = dict[str, Any]
-NO_EVENTS = {"signatures.json", "answer.json", "pull.json"}
+NO_EVENTS = {"signatures.json", "answer.json", "handshake.json", "pull.json"}
 
 SIGNING = {name: one for name, one in ADAPTERS.items() if one.proof is Proof.SIGNATURE}
 """Those whose requests are signed."""

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 
-from backhaul_channels.jsonparts import scalar_text
-from backhaul_channels.providers.rcs.mapping import FILE_ATTRIBUTES
-
-# The provider's own limits are lower; these only keep a hostile or broken sender from filling the store.
-MAX_VALUE = 4096
-MAX_TEXT = 16_384
+from backhaul_channels.engines.rcs import Attributes, Pressed, file_of, is_file, place_of, pressed_of, text_of, written
 
 _HTTP_STATUS = re.compile(r"status code ([1-5][0-9]{2})\b", re.IGNORECASE | re.ASCII)
 # "Limite de créditos do cliente atingido", and the same "da conta", behind which the account's id follows. The words
@@ -21,50 +14,26 @@ _ACCOUNTS_CREDIT = re.compile(r"\bda\s+conta\s+atingido\b(.*)", re.IGNORECASE | 
 # What may stand around an id in a sentence.
 _AROUND = " \t\r\n.,;:\"'()[]"
 
-Attributes = list[tuple[str, str]]
 
-
-class Pressed(NamedTuple):
-    """A button that a person pressed: what it does (REPLY, OPENURL, CALL), what they saw, what the sender attached."""
-
-    action: str
-    option: str
-    payload: str
-
-
-def text_of(value: object, limit: int = MAX_VALUE) -> str:
-    """A scalar as text of at most ``limit`` characters; empty for everything else."""
-    return (scalar_text(value) or "")[:limit]
-
-
-def written(message: object) -> str:
+def text_in(message: object) -> str:
     """The text of a message; empty for one without, such as a file."""
-    text = message.get("text") if isinstance(message, dict) else message
-    return text[:MAX_TEXT] if isinstance(text, str) else ""
+    return written(message.get("text") if isinstance(message, dict) else message)
 
 
 def described(message: object) -> Attributes:
     """The kind of a message's content, its file and its place, as attributes."""
     if not isinstance(message, dict):
         return []
-    attributes = [("content_type", text_of(message.get("contentType")))]
     # A file stands under its own kind (image, contact), and in messages of the type text under ``text``.
-    for value in message.values():
-        if isinstance(value, dict) and not FILE_ATTRIBUTES.keys().isdisjoint(value):
-            attributes += [(attribute, text_of(value.get(name))) for name, attribute in FILE_ATTRIBUTES.items()]
-            break
-    place = message.get("location")
-    if isinstance(place, dict):
-        attributes += [(name, text_of(place.get(name))) for name in ("latitude", "longitude")]
-    return [(name, value) for name, value in attributes if value]
+    file = next((value for value in message.values() if is_file(value)), None)
+    kind = text_of(message.get("contentType"))
+    return [("content_type", kind), *file_of(file), *place_of(message.get("location"))]
 
 
 def pressed(message: object) -> Pressed:
-    """The button that was pressed; each part is empty where the message does not say."""
-    content: Mapping[str, Any] = message if isinstance(message, dict) else {}
-    inner = content.get("suggestionResponse")
-    told = inner if isinstance(inner, dict) else content
-    return Pressed(text_of(told.get("type"), 64), text_of(told.get("text")), text_of(told.get("postbackData")))
+    """The button that was pressed."""
+    inner = message.get("suggestionResponse") if isinstance(message, dict) else None
+    return pressed_of(inner if isinstance(inner, dict) else message)
 
 
 def http_status(text: str) -> str:

@@ -71,10 +71,3 @@ ATTRIBUTES: Final[Mapping[str, str]] = {
     "session_id": "session_id",
     "channel": "channel",
 }
-
-FILE_ATTRIBUTES: Final[Mapping[str, str]] = {
-    "fileUri": "media_url_0",
-    "mimeType": "media_content_type_0",
-    "fileName": "file_name",
-    "fileSizeBytes": "file_size_bytes",
-}

@@ -8,20 +8,11 @@ from typing import Any
 
 from backhaul_channels.adapter import MalformedError
 from backhaul_channels.addresses import phone
-from backhaul_channels.engines.times import iso_microseconds
+from backhaul_channels.engines.rcs import MAX_ID, MAX_VALUE, MAX_WORD, Attributes, Pressed, text_of
+from backhaul_channels.engines.times import MAX_TIME, iso_microseconds
 from backhaul_channels.event import AddressFamily, EventKind, NormalizedEvent, Reply
 from backhaul_channels.jsonparts import decode_object
-from backhaul_channels.providers.rcs.content import (
-    MAX_VALUE,
-    Attributes,
-    Pressed,
-    credit,
-    described,
-    http_status,
-    pressed,
-    text_of,
-    written,
-)
+from backhaul_channels.providers.rcs.content import credit, described, http_status, pressed, text_in
 from backhaul_channels.providers.rcs.mapping import (
     ATTRIBUTES,
     CONTENTS,
@@ -32,8 +23,6 @@ from backhaul_channels.providers.rcs.mapping import (
     SUGGESTIONS,
 )
 
-MAX_ID = 512
-MAX_WORD = 64
 MAX_VARS = 64
 
 CAMPAIGN = "campaign_name"
@@ -67,13 +56,13 @@ def normalize_callback(part: bytes) -> NormalizedEvent:
         return _told(callback, kind, word, direction, attributes, button=button)
     if word in CONTENTS:
         attributes += described(message)
-        text = written(message)
+        text = text_in(message)
         if kind is EventKind.SENT:
             # The text of one's own message is no reply.
             attributes.append(("sent_text", text))
             text = ""
         return _told(callback, kind, word, direction, attributes, text=text)
-    error_text = written(message)[:MAX_VALUE] if word in STATUSES else ""
+    error_text = text_in(message)[:MAX_VALUE] if word in STATUSES else ""
     error_code = http_status(error_text) if word in FAILURES else ""
     if kind is EventKind.BLOCKED_CREDIT:
         attributes += credit(error_text)
@@ -108,7 +97,7 @@ def _told(
     error_text: str = "",
 ) -> NormalizedEvent:
     reference, event_id = _id(callback, "reference"), _id(callback, "event_id")
-    timestamp = text_of(callback.get("timestamp")).strip()
+    timestamp = text_of(callback.get("timestamp"), MAX_TIME).strip()
     occurred_at_us = iso_microseconds(timestamp)
     if timestamp and occurred_at_us is None:
         attributes.append(("timestamp", timestamp))
