@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from backhaul_testing.posts import Post
-from backhaul_testing.sendgrid import SendGridSimulator
+from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator, bearing
 from backhaul_testing.twilio import RetryRules, TwilioSimulator
 from backhaul_testing.wire import Wire, encoded
 from cryptography.hazmat.primitives import hashes
@@ -37,6 +37,19 @@ def test_sendgrid_signs_the_time_and_the_body() -> None:
     assert isinstance(key, ec.EllipticCurvePublicKey)
     signed = headers["Timestamp"].encode() + post.body
     key.verify(base64.b64decode(headers["Signature"]), signed, ec.ECDSA(hashes.SHA256()))
+
+
+def test_sendgrid_asks_for_a_token_as_the_rfc_has_it() -> None:
+    client = OAuthClient("my client", "a:b&c=d")
+    by_header, by_form = (client.asking("https://example.com/token#x", by_form=by_form) for by_form in (False, True))
+    assert by_header.url == by_form.url == "https://example.com/token"
+    basic = dict(by_header.headers)["Authorization"].removeprefix("Basic ")
+    assert base64.b64decode(basic) == b"my+client:a%3Ab%26c%3Dd"
+    assert by_header.body == b"grant_type=client_credentials"
+    assert "Authorization" not in dict(by_form.headers)
+    assert by_form.body == b"grant_type=client_credentials&client_id=my+client&client_secret=a%3Ab%26c%3Dd"
+    assert dict(bearing(by_header, "t").headers)["Authorization"] == "Bearer t"
+    assert "a:b" not in repr(client)
 
 
 def test_user_and_fragment_of_an_address_are_neither_signed_nor_sent() -> None:

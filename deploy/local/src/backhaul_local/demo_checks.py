@@ -70,7 +70,7 @@ def _refused(delivered: Delivered, seen: Refused) -> list[Check]:
     after = "unchanged" if seen.communication == delivered.communication else "changed"
     return [
         *(Check(attempt.what, attempt.due, attempt.got) for attempt in seen.attempts),
-        Check("refused signatures counted", "Acme SendGrid 1, Acme Twilio 3, Globex Twilio 1", counts(seen.counted)),
+        Check("refused signatures counted", "Acme SendGrid 2, Acme Twilio 3, Globex Twilio 1", counts(seen.counted)),
         Check("tenants afterwards", "acme, globex", ", ".join(seen.tenants)),
         Check("Globex's messages afterwards", "0", str(seen.globex_messages)),
         Check(f"{COMMUNICATION} afterwards", "unchanged", after),

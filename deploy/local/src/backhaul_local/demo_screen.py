@@ -41,7 +41,8 @@ class Screen:
         self.say(why, "dim")
 
     def cast(self, acme: Account, globex: Account) -> None:
-        hmac, ecdsa = "its HMAC-SHA1 fits the account's auth token", "its ECDSA signature fits the webhook's public key"
+        hmac = "its HMAC-SHA1 fits the account's auth token"
+        ecdsa = "its ECDSA signature fits the webhook's public key, and its access token is the channel's"
         rows = [
             (by.tenant.name, by.tenant.queue_path, label, proof, "refused with 403")
             for by, label, proof in ((acme, "Twilio", hmac), (acme, "SendGrid", ecdsa), (globex, "Twilio", hmac))

@@ -77,7 +77,7 @@ MESSAGES = (
     Due("SendGrid", f"{_MAIL}.1", "E-mail to an unknown mailbox",
         "bounced (bounce)", "bounced", "Undelivered", "5.0.0: 500 unknown recipient"),
     Due("SendGrid", f"{_MAIL}.2", "E-mail that SendGrid did not even try",
-        "rejected (dropped)", "rejected", "Failed", "5.0.0: Bounced Address"),
+        "rejected (dropped)", "rejected", "Failed", "bounced_address: Bounced Address"),
     Due("SendGrid", f"{_MAIL}.3", "E-mail reported as spam",
         "complained (spamreport) → unsubscribed (unsubscribe)", "complained", "Delivered"),
 )

@@ -13,7 +13,7 @@ import httpx
 from backhaul_client import AsyncAdminClient, AsyncTenantClient, NotFoundError, ProblemError
 from backhaul_client.models import Communication, DeadLetterSummary, Event, Message, NewTenant
 from backhaul_testing.posts import Post, send
-from backhaul_testing.sendgrid import SendGridSimulator
+from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator, bearing
 from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.wire import Connection, encoded
 
@@ -52,6 +52,8 @@ class Account:
     client: AsyncTenantClient
     twilio: TwilioSimulator
     sendgrid: SendGridSimulator
+    oauth: OAuthClient
+    """What SendGrid fetches access tokens by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +111,11 @@ class Story:
         self._platform = platform
 
     async def set_up(self) -> tuple[Account, Account]:
-        """Acme and Globex; each has a Twilio channel with an auth token of its own, Acme a SendGrid channel too."""
+        """Acme and Globex; each has a Twilio channel with an auth token of its own, Acme a SendGrid channel too, which
+        asks for a signature and an access token."""
         acme, globex = await asyncio.gather(self._account("Acme"), self._account("Globex"))
         await self._open(acme, "Twilio", acme.twilio.auth_token)
-        await self._open(acme, "SendGrid", acme.sendgrid.public_key)
+        await self._open(acme, "SendGrid", acme.sendgrid.public_key, acme.oauth.secret)
         await self._open(globex, "Twilio", globex.twilio.auth_token)
         return acme, globex
 
@@ -125,7 +128,7 @@ class Story:
             for number, due in enumerate(MESSAGES)
             for status in due.posts
         ]
-        posts = [*texts, acme.twilio.form(address, UNREADABLE), self._batch(acme)]
+        posts = [*texts, acme.twilio.form(address, UNREADABLE), await self._batch(acme)]
         answers = [await send(self._http, post) for post in posts]
 
         async def read() -> Delivered:
@@ -150,12 +153,13 @@ class Story:
         genuine = _text(acme, address, text.id, "failed").with_header("X-Api-Key", acme.tenant.api_key)
         elses = _text(globex, address, text.id, "failed").with_header("X-Api-Key", acme.tenant.api_key)
         unknown_key = acme.tenant.api_key[:-1] + ("0" if acme.tenant.api_key[-1] != "0" else "1")
-        batch = self._batch(acme)
+        batch = await self._batch(acme)
         forged = {
             "Twilio callback changed after signing": replace(genuine, body=genuine.body.replace(b"failed", b"sent")),
             "Twilio callback without a signature": genuine.without_header("X-Twilio-Signature"),
             "Twilio callback signed by another account": elses,
             "SendGrid batch with one byte changed": replace(batch, body=batch.body.replace(b"ada@", b"eve@", 1)),
+            "SendGrid batch, signed, without an access token": batch.without_header("Authorization"),
             "Acme's signed callback with Globex's key": genuine.with_header("X-Api-Key", globex.tenant.api_key),
             "Acme's signed callback with no known key": genuine.with_header("X-Api-Key", unknown_key),
         }
@@ -264,11 +268,17 @@ class Story:
             limits={"reads_per_second": 2000, "read_burst": 2000},
         )
         client = AsyncTenantClient(self._base_url, tenant.api_key, http=self._http)
-        return Account(tenant=tenant, client=client, twilio=TwilioSimulator(), sendgrid=SendGridSimulator())
+        return Account(
+            tenant=tenant,
+            client=client,
+            twilio=TwilioSimulator(),
+            sendgrid=SendGridSimulator(),
+            oauth=OAuthClient(),
+        )
 
-    async def _open(self, account: Account, label: str, secret: str) -> None:
-        """A channel that refuses everything that ``secret`` does not prove authentic."""
-        await self._platform.put_channel(account.tenant.id, label, secrets=[secret], verification="enforce")
+    async def _open(self, account: Account, label: str, *secrets: str | Mapping[str, str]) -> None:
+        """A channel that refuses everything that ``secrets`` do not prove authentic."""
+        await self._platform.put_channel(account.tenant.id, label, secrets=secrets, verification="enforce")
 
     async def _refusal(self, what: str, due: str, post: Post) -> Attempt:
         answer = await send(self._http, post)
@@ -281,9 +291,11 @@ class Story:
         start, path = self._base_url.replace("://", f"://{user}"), f"/in/{by.tenant.ingest_token}" if by else ""
         return f"{start}{path}/api/postevents?channelLabel={channel}&{query}".rstrip("&")
 
-    def _batch(self, acme: Account) -> Post:
-        # SendGrid may send no credential at all: the path carries the ingest token.
-        return acme.sendgrid.signed(self._address("", acme, channel="SendGrid"), sendgrid_batch())
+    async def _batch(self, acme: Account) -> Post:
+        # SendGrid sends no credential of the tenant's: the path carries the ingest token.
+        post = acme.sendgrid.signed(self._address("", acme, channel="SendGrid"), sendgrid_batch())
+        token_address = f"{self._base_url}/in/{acme.tenant.ingest_token}/oauth/token"
+        return bearing(post, await acme.oauth.token(self._http, token_address))
 
 
 def _text(account: Account, address: str, sid: str, status: str, person: str = "+15005550010") -> Post:
