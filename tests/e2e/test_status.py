@@ -25,8 +25,9 @@ async def test_without_object_storage_the_state_is_error_and_callbacks_are_proce
     before = await tenant.client.channel_status("tWiLiO")
     assert (before.state, before.channel, before.provider) == ("Error", "Twilio", "twilio")
     parts = before.parts
-    working = (parts.queue, parts.store, parts.callbacks, parts.verification)
-    assert [part.state for part in working] == ["OK"] * 4
+    working = (parts.queue, parts.store, parts.callbacks, parts.processing, parts.verification)
+    assert [part.state for part in working] == ["OK"] * 5
+    assert (parts.processing.mode, parts.processing.held_since, parts.processing.held_messages) == ("on", None, 0)
     assert (parts.object_storage.state, parts.object_storage.configured) == ("Error", False)
     assert parts.callbacks.last_seen_at is None
     assert (parts.verification.secret_count, parts.verification.refused) == (1, 0)
@@ -49,6 +50,27 @@ async def test_without_object_storage_the_state_is_error_and_callbacks_are_proce
     assert (missing.status_code, missing.json()["errors"][0]["field"]) == (422, "channelLabel")
     unknown = await tenant.get("/api/status", channelLabel="mPulse")
     assert unknown.status_code == 404
+
+
+async def test_a_held_channel_says_so_and_since_when_and_that_is_no_error(town: Town) -> None:
+    tenant = await town.platform.register()
+    set_at = (await town.platform.client.put_channel(tenant.id, "Twilio", processing="held")).held_since
+    sid = new_sid()
+    assert (await tenant.send(tenant.twilio.status(tenant.address("Twilio"), sid, "sent"))).status_code == 200
+
+    async def waits() -> bool:
+        return (await tenant.client.channel_status("Twilio")).parts.processing.held_messages == 1
+
+    await until("a message that is held", waits)
+    parts = (await tenant.client.channel_status("Twilio")).parts
+    assert (parts.processing.state, parts.processing.mode, parts.processing.held_since) == ("OK", "held", set_at)
+    # It was stored, and is nowhere else.
+    assert parts.callbacks.last_seen_at is not None
+    assert await tenant.message("twilio", sid) is None
+    await town.platform.client.put_channel(tenant.id, "Twilio", processing="on")
+    await tenant.message_with("twilio", sid, 1)
+    processing = (await tenant.client.channel_status("Twilio")).parts.processing
+    assert (processing.mode, processing.held_since, processing.held_messages) == ("on", None, 0)
 
 
 async def test_with_object_storage_another_copy_of_the_gateway_says_ok(

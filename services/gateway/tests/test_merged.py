@@ -11,7 +11,7 @@ from backhaul_common.tenants import Channel
 from backhaul_gateway.admin.channels import ChannelRequest, merged
 
 ADAPTERS = load_adapters()
-THEN, NOW = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
+THEN, NOW, LATER = (datetime(2026, month, 1, tzinfo=UTC) for month in (3, 4, 5))
 
 BEFORE = Channel.model_validate(
     {
@@ -45,6 +45,17 @@ def test_what_is_given_replaces_what_there_was() -> None:
 def test_only_the_verification_outlives_a_change_of_the_provider() -> None:
     expected = Channel(label="Twilio", key="twilio", provider="sendgrid", verification="observe", updated_at=NOW)
     assert after(ChannelRequest(label="Twilio"), provider="sendgrid") == expected
+
+
+def test_it_is_held_since_it_was_first_set_to_be() -> None:
+    held = after(ChannelRequest(label="Twilio", processing="held"))
+    assert (held.processing, held.held_since) == ("held", NOW)
+    for request in (ChannelRequest(label="Twilio"), ChannelRequest(label="Twilio", processing="held")):
+        for provider in ("twilio", "sendgrid"):
+            still = merged(held, request, ADAPTERS[provider], lambda plain: plain, LATER)
+            assert (still.processing, still.held_since, still.updated_at) == ("held", NOW, LATER)
+    on = after(ChannelRequest(label="Twilio", processing="on"), held)
+    assert (on.processing, on.held_since) == ("on", None)
 
 
 def test_a_new_channel_is_verified_and_enforced() -> None:

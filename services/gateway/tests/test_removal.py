@@ -112,6 +112,9 @@ class Streams:
     async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
         raise AssertionError
 
+    async def held(self, tenant: Tenant, channel: str) -> int:
+        raise AssertionError
+
     async def check(self) -> None:
         raise AssertionError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import nats.js.errors
 from backhaul_client.models import NewTenant
-from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER
+from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER, held_subject
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
 from gateway_rig import GatewayFactory, Running
@@ -249,6 +249,35 @@ async def _nearly_full(gateway_factory: GatewayFactory, fresh_nats: NatsServer) 
             assert state.bytes > 0.65 * SIZE
             assert await positions(js) == set(range(state.first_seq, count + 1))
             assert [await post(gateway, tenant, 100_000) for tenant in everybody] == [200] * 10
+
+
+async def test_what_is_held_is_no_room_for_anybody(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    """It is acknowledged, and the oldest: neither a full log nor a full share takes any of it."""
+    async with (
+        gateway_factory(fresh_nats.uri, stream_max_bytes=SIZE) as gateway,
+        stream(fresh_nats.uri) as js,
+    ):
+        everybody = await tenants(gateway, *(f"tenant-{n:02}" for n in range(10)))
+        await with_consumer(js)
+        held = 20
+        for _ in range(held):
+            await js.publish(held_subject(everybody[0].queue_path, "twilio"), b"x" * 100_000)
+        count = held
+        while (await js.stream_info(CALLBACKS_STREAM)).state.bytes < 0.86 * SIZE:
+            assert await post(gateway, everybody[1 + count % 9], 100_000) == 200
+            count += 1
+        await consume(js, count)
+
+        async def roomy() -> bool:
+            return (await js.stream_info(CALLBACKS_STREAM)).state.bytes < 0.72 * SIZE
+
+        await until(roomy)
+        assert {*range(1, held + 1)} <= await positions(js)
+        # Its share is taken by what is held.
+        assert await flood(gateway, everybody[0]) < 4
+        assert await post(gateway, everybody[1], 100_000) == 200
+        await looks(fresh_nats.uri)
+        assert {*range(1, held + 1)} <= await positions(js)
 
 
 async def test_whether_the_log_stores_is_tried_when_callbacks_do_not_tell(

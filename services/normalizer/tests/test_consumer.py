@@ -11,6 +11,7 @@ import pytest
 from backhaul_channels import load_adapters
 from backhaul_common.directory import TenantDirectory, TenantDocuments
 from backhaul_common.errors import unavailable
+from backhaul_common.feed import StreamMessage
 from backhaul_common.lifecycle import cancel
 from backhaul_common.metrics import MESSAGES_UNOWNED, Counter, Metrics
 from backhaul_common.names import (
@@ -27,7 +28,7 @@ from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import MAX_PARTS, Normalizer
-from backhaul_normalizer.ports import EventStore, Publisher
+from backhaul_normalizer.ports import EventStore, Holding, Publisher
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_normalizer.unowned import Unowned
@@ -73,6 +74,16 @@ class FailingStore:
         return await self._inner.commit(facts, rejections)
 
 
+class NothingIsHeld:
+    """``Holds`` where every channel's callbacks are processed."""
+
+    def holds(self, registration: str, channel: str, subject: str) -> bool:
+        return False
+
+    async def set_aside(self, held: Sequence[Holding]) -> Sequence[StreamMessage]:
+        raise AssertionError(held)
+
+
 def facts(normalizer: Normalizer, callback: Callback, stream_seq: int, queue_path: str) -> list[Fact]:
     """What a callback tells, all of which can be read."""
     told = list(normalizer.read(callback, stream_seq, queue_path))
@@ -111,6 +122,7 @@ def consuming(rig_factory: RigFactory, mongo_server: Any) -> Any:
                 Normalizer(load_adapters(), directory),
                 wrap_store(store),
                 publisher,
+                NothingIsHeld(),
                 metrics,
                 Tracing("test", None),
             )

@@ -215,6 +215,15 @@ class CallbacksPart(Part, frozen=True, kw_only=True):
     last_seen_at: datetime | None
 
 
+class ProcessingPart(Part, frozen=True, kw_only=True):
+    """Whether callbacks are processed as they come (``on``) or ``held``, and since when. ``held_messages`` are stored
+    messages, each of one callback or several, that wait; None while nobody knows."""
+
+    mode: str
+    held_since: datetime | None
+    held_messages: int | None
+
+
 class VerificationPart(Part, frozen=True, kw_only=True):
     """``refused`` counts requests whose signature was bad, at this process of the gateway since it started."""
 
@@ -230,6 +239,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     store: Part
     object_storage: ObjectStoragePart
     callbacks: CallbacksPart
+    processing: ProcessingPart
     verification: VerificationPart
 
 
@@ -279,6 +289,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     has_pull_credentials: bool
     settings: Mapping[str, Any]
     verification: str
+    processing: str
+    held_since: datetime | None
     updated_at: datetime
 
 

@@ -106,6 +106,21 @@ BATCH_RETRIES = Metric(
 PARKED_MESSAGES = Metric(
     "backhaul_normalizer_parked", "{message}", "Messages whose tenants have no room for them in memory."
 )
+CALLBACKS_HELD = Metric(
+    "backhaul_normalizer_callbacks_held",
+    "{callback}",
+    "Callbacks that were set aside, since their channel's are held.",
+    ("tenant", "channel"),
+)
+CALLBACKS_RESUMED = Metric(
+    "backhaul_normalizer_callbacks_resumed",
+    "{callback}",
+    "Callbacks that had been held and were given to be processed.",
+    ("tenant", "channel"),
+)
+HELD_MESSAGES = Metric(
+    "backhaul_normalizer_held", "{message}", "Messages of CALLBACKS that are held now, as every copy sees it."
+)
 MESSAGES_UNOWNED = Metric(
     "backhaul_normalizer_messages_unowned",
     "{message}",

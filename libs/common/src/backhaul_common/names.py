@@ -24,6 +24,16 @@ CALLBACKS_SUBJECTS = "callbacks.>"
 CANARY_SUBJECT = "callbacks.$canary"
 """Under it a gateway stores, and deletes at once, what proves that CALLBACKS takes messages. No queue path has a $."""
 
+HELD_SUFFIX = ".$held"
+"""Ends the subject of callbacks that are held: they lie in CALLBACKS as long as it takes, and nobody processes them or
+deletes them to make room. No channel's key has a $."""
+
+HELD_SUBJECTS = f"callbacks.*.*{HELD_SUFFIX}"
+"""All that is held, as a filter."""
+
+NOT_HELD_SUBJECTS = "callbacks.*.*"
+"""All callbacks that are not held, as a filter: those that are processed, or will be as they come."""
+
 CODED_KINDS = frozenset({
     "unknown", "undelivered", "failed", "rejected", "bounced", "deferred", "canceled", "expired",
     "blocked_credit", "duplicate_blocked", "busy", "no_answer",
@@ -130,6 +140,16 @@ def callbacks_subject(queue_path: str, channel: str) -> str:
 def callbacks_of(queue_path: str) -> str:
     """All callbacks of a tenant, as a filter."""
     return f"callbacks.{queue_path_key(queue_path)}.>"
+
+
+def callbacks_not_held_of(queue_path: str) -> str:
+    """Those of a tenant's callbacks that are not held, as a filter."""
+    return f"callbacks.{queue_path_key(queue_path)}.*"
+
+
+def held_subject(queue_path: str, channel: str) -> str:
+    """Where held callbacks of a tenant's channel lie. ``channel`` is a key."""
+    return callbacks_subject(queue_path, channel) + HELD_SUFFIX
 
 
 def code_token(code: str) -> str:

@@ -14,6 +14,7 @@ from backhaul_common.sizes import MAX_BODY_BYTES
 
 VerificationMode = Literal["enforce", "observe", "off"]
 TenantStatus = Literal["active", "suspended", "deleting"]
+Processing = Literal["on", "held"]
 
 
 class _Value(BaseModel):
@@ -52,7 +53,8 @@ class Channel(_Value):
     """A tenant's configured source. ``settings`` fit the provider's own model.
 
     ``secrets``, which verify callbacks, are encrypted one by one. ``pull_credentials``, by which the provider's API is
-    asked, are one encrypted JSON object, or empty.
+    asked, are one encrypted JSON object, or empty. While ``processing`` is ``held``, callbacks are verified, stored and
+    answered, and wait to be processed; ``held_since`` tells people since when.
     """
 
     label: str
@@ -62,6 +64,8 @@ class Channel(_Value):
     pull_credentials: str = ""
     settings: Mapping[str, Any] = {}
     verification: VerificationMode = "enforce"
+    processing: Processing = "on"
+    held_since: datetime | None = None
     updated_at: datetime
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from backhaul_common import jetstream
@@ -10,7 +11,14 @@ from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.jetstream import AWAY, require_connected, translated
 from backhaul_common.logs import get_logger
-from backhaul_common.names import CALLBACKS_STREAM, STREAMS, TENANT_CHANGED_SUBJECT, callbacks_subject, streams_of
+from backhaul_common.names import (
+    CALLBACKS_STREAM,
+    STREAMS,
+    TENANT_CHANGED_SUBJECT,
+    callbacks_subject,
+    held_subject,
+    streams_of,
+)
 from backhaul_common.sizes import BESIDE_BODY_BYTES
 from backhaul_common.tenants import Limits, Tenant
 from nats.aio.client import Client
@@ -87,12 +95,19 @@ class Broker:
     async def last_callback_at(self, tenant: Tenant, channel: str) -> datetime | None:
         """See ``TenantStreams``. Asked of the log, so that it is true across restarts and copies of the gateway."""
         js = self._js()
+        path, found = tenant.queue_path, []
         async with translated():
-            try:
-                message = await js.get_last_msg(CALLBACKS_STREAM, callbacks_subject(tenant.queue_path, channel))
-            except NotFoundError:
-                return None
-        return message.time
+            # What is held has left the place where it was stored first.
+            for subject in (callbacks_subject(path, channel), held_subject(path, channel)):
+                with suppress(NotFoundError):
+                    found.append((await js.get_last_msg(CALLBACKS_STREAM, subject)).time)
+        return max((time for time in found if time is not None), default=None)
+
+    async def held(self, tenant: Tenant, channel: str) -> int:
+        """See ``TenantStreams``."""
+        subject = held_subject(tenant.queue_path, channel)
+        async with translated():
+            return (await jetstream.subjects(self._js(), CALLBACKS_STREAM, subject)).get(subject, 0)
 
     def connected(self) -> Client:
         """The connection; UNAVAILABLE while there is none."""

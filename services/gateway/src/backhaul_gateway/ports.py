@@ -77,6 +77,10 @@ class TenantStreams(Protocol):
         """When the channel's last callback was stored; None when the log holds none."""
         ...
 
+    async def held(self, tenant: Tenant, channel: str) -> int:
+        """How many messages of the channel's callbacks are held, or wait to be given to be processed."""
+        ...
+
     async def check(self) -> None:
         """Return when the log is there; raises otherwise."""
         ...
@@ -101,8 +105,12 @@ class WatchedLog(Protocol):
         """The last position up to which everything is processed; 0 when nothing is, or nobody knows."""
         ...
 
-    async def purge_before(self, seq: int, path: str = "") -> None:
-        """Delete what lies before position ``seq``; of one queue path only, when one is given. Idempotent."""
+    async def purge_before(self, seq: int, path: str = "", *, spare_held: bool = True) -> None:
+        """Delete what lies before position ``seq``; of one queue path only, when one is given. Idempotent.
+
+        What is held stays. Where nothing is, ``spare_held`` false says so, and spares the broker looking at each
+        message.
+        """
         ...
 
     async def try_to_store(self) -> None:

@@ -19,6 +19,8 @@ from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import add_NormalizerServi
 
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
+from backhaul_normalizer.heldstream import HeldStream
+from backhaul_normalizer.holds import HeldCallbacks
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room, subjects_under
 from backhaul_normalizer.quota import BoundedDeadLetters
@@ -60,7 +62,17 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         letters = BoundedDeadLetters(store, database, most, on_reached=outbox.written)
         subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)
         events = JetStreamPublisher(publisher, subjects, partial(owners, database))
-        consumer = Consumer(feed, tenants, normalizer, letters, events, metrics, service.tracing)
+        holds = HeldCallbacks(
+            HeldStream(service.nats, service.js),
+            publisher,
+            tenants,
+            partial(owners, database),
+            metrics,
+            max_age_s=settings.stream_max_age_s,
+            max_waiting=settings.normalizer_max_pending // 2,
+        )
+        service.run("holds", holds.run, after=service.prepared)
+        consumer = Consumer(feed, tenants, normalizer, letters, events, holds, metrics, service.tracing)
         service.readiness.add("consumer", consumer.check)
         service.run("consumer", consumer.run, after=service.prepared)
 

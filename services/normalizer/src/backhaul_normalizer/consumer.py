@@ -26,7 +26,7 @@ from backhaul_normalizer.committing import commit_all, file_all, publish_all
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
-from backhaul_normalizer.ports import EventStore, Feed, Publisher, Tenants
+from backhaul_normalizer.ports import EventStore, Feed, Holding, Holds, Publisher, Tenants
 
 READING_S = 0.25
 """How long one tenant's callbacks may take to be read in a batch. What is beyond waits for the next batch."""
@@ -36,6 +36,9 @@ _SLOW_S = 0.1
 
 _TURN_S = 0.02
 """How long reading may keep the event loop to itself."""
+
+_FULL_PAUSE_S = 2.0
+"""How long what should be held waits where CALLBACKS has no room for it: as long as a gateway takes to make some."""
 
 MAX_STRANGERS = 4096
 """Registrations, each with a channel, of which it is remembered that they are not there."""
@@ -47,7 +50,9 @@ class CallbacksRead(Batch):
 
     ``callbacks`` counts by tenant and channel, ``ignored`` by tenant, channel and reason. ``facts`` has each event
     once, completed by what further callbacks of the batch tell of it; ``duplicates`` counts these, and ``told`` has all
-    that tell of one event. ``committed`` and ``readable_at``, seconds since 1970, are there after the commit.
+    that tell of one event. ``held`` was not read, since its channels' callbacks are held; ``moved`` leads from
+    where a message lies to where it lay first. ``committed`` and ``readable_at``, seconds since 1970, are there after
+    the commit.
     """
 
     callbacks: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -56,6 +61,8 @@ class CallbacksRead(Batch):
     duplicates: Counts[tuple[str, str]] = field(default_factory=Counts)
     ignored: Counts[tuple[str, str, str]] = field(default_factory=Counts)
     rejections: dict[str, Rejection] = field(default_factory=dict)
+    held: list[Holding] = field(default_factory=list)
+    moved: dict[int, int] = field(default_factory=dict)
     oldest_us: int = 0
     committed: Committed = field(default_factory=Committed)
     readable_at: float = 0.0
@@ -71,10 +78,12 @@ class Consumer:
         normalizer: Normalizer,
         store: EventStore,
         publisher: Publisher,
+        holds: Holds,
         metrics: Metrics,
         tracing: Tracing,
     ) -> None:
         self._feed = feed
+        self._holds = holds
         self._tenants = tenants
         self._strangers: set[tuple[str, str]] = set()
         self._normalizer = normalizer
@@ -116,11 +125,10 @@ class Consumer:
             if spent_s.get(message.path, 0.0) > READING_S:
                 beyond.append(message)
                 continue
-            callbacks = self._callbacks_of(message)
+            callbacks, position = await self._to_read(batch, message)
             if not callbacks:
                 continue
             first = callbacks[0]
-            await self._meet(first)
             counted = first.tenant_id, first.channel
             batch.callbacks[counted] = batch.callbacks.get(counted, 0) + len(callbacks)
             # Callbacks lie in a message in the order of their arrival.
@@ -130,7 +138,7 @@ class Consumer:
             elif not batch.traceparents and first.traceparent:
                 batch.traceparents.append(first.traceparent)
             for callback in callbacks:
-                for one in self._normalizer.read(callback, message.stream_seq, message.path):
+                for one in self._normalizer.read(callback, position, message.path):
                     # A callback may hold thousands of events.
                     await turn.over()
                     _add(batch, callback, one)
@@ -148,6 +156,21 @@ class Consumer:
             await self._feed.take_back(beyond)
         return batch
 
+    async def _to_read(self, batch: CallbacksRead, message: StreamMessage) -> tuple[list[Callback], int]:
+        """The callbacks of ``message``, and the position by which it is known. None of them where they are held."""
+        callbacks, position = self._callbacks_of(message)
+        if not callbacks:
+            return [], position
+        first = callbacks[0]
+        await self._meet(first)
+        if self._holds.holds(first.registration, first.channel, message.subject):
+            held = Holding(message, position, first.tenant_id, first.registration, first.channel, len(callbacks))
+            batch.held.append(held)
+            return [], position
+        if position != message.stream_seq:
+            batch.moved[message.stream_seq] = position
+        return callbacks, position
+
     async def _meet(self, callback: Callback) -> None:
         """Hear of a registration and its channel before its callbacks are read: how is a setting of the channel."""
         registration, channel = callback.registration, callback.channel
@@ -162,13 +185,15 @@ class Consumer:
                 self._strangers.clear()
             self._strangers.add((registration, channel))
 
-    def _callbacks_of(self, message: StreamMessage) -> list[Callback]:
+    def _callbacks_of(self, message: StreamMessage) -> tuple[list[Callback], int]:
+        """The callbacks, and the position by which the message is known."""
         try:
-            return list(CallbackBatch.FromString(message.data).callbacks)
+            batch = CallbackBatch.FromString(message.data)
         except DecodeError:
             # Only a program that is not Backhaul can have written it; there is no tenant's callback in it to keep.
             self._log.error("not_a_callback_batch", path=message.path, stream_seq=message.stream_seq)
-            return []
+            return [], message.stream_seq
+        return list(batch.callbacks), batch.position or message.stream_seq
 
     async def commit(self, batch: CallbacksRead) -> None:
         """See ``Work``. What the store refuses by itself becomes a dead letter, and the others are stored."""
@@ -189,16 +214,20 @@ class Consumer:
         parent = traceparent_of(batch.span)
         with self._tracing.span("events.publish", parent=parent, kind=SpanKind.PRODUCER) as span:
             await publish_all(self._publisher, batch.committed.outgoing, traceparent_of(span))
+        if batch.held and (left := await self._holds.set_aside(batch.held)):
+            # Nothing else of the batch has to wait for room in CALLBACKS.
+            positions = {message.stream_seq for message in left}
+            batch.messages = [message for message in batch.messages if message.stream_seq not in positions]
+            await self._feed.give_back(left, _FULL_PAUSE_S)
 
     async def dead_letter(self, message: StreamMessage, error: Exception) -> None:
         """See ``Work``: each of its callbacks is one, whole."""
         reason = f"It could not be processed: {type(error).__name__}."
+        callbacks, position = self._callbacks_of(message)
         rejections = [
             rejection
-            for callback in self._callbacks_of(message)
-            for rejection in self._normalizer.reject(
-                callback, [(0, callback.body, reason)], message.stream_seq, message.path
-            )
+            for callback in callbacks
+            for rejection in self._normalizer.reject(callback, [(0, callback.body, reason)], position, message.path)
         ]
         await file_all(self._store, rejections)
         for one in rejections:
@@ -212,12 +241,10 @@ class Consumer:
         rejections = [
             rejection
             for message in batch.messages
-            if message.stream_seq in positions
-            for callback in self._callbacks_of(message)
+            if (position := batch.moved.get(message.stream_seq, message.stream_seq)) in positions
+            for callback in self._callbacks_of(message)[0]
             if callback.id == event.callback_id
-            for rejection in self._normalizer.reject(
-                callback, [(0, event.raw, reason)], message.stream_seq, message.path
-            )
+            for rejection in self._normalizer.reject(callback, [(0, event.raw, reason)], position, message.path)
         ]
         batch.rejections.update((one.id, one) for one in rejections)
         return rejections

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backhaul_common import batches
 from backhaul_common.documents import Document
@@ -72,6 +72,31 @@ class Feed(batches.Feed, Protocol):
 
     async def take_back(self, messages: Sequence[StreamMessage]) -> None:
         """Have ``messages``, which were taken last, before all others of their tenants' again."""
+        ...
+
+
+class Holding(NamedTuple):
+    """A message that is to be set aside: the position by which it is known, whose it is, and how many callbacks it
+    has."""
+
+    message: StreamMessage
+    position: int
+    tenant: str
+    registration: str
+    channel: str
+    callbacks: int
+
+
+class Holds(Protocol):
+    """Where callbacks of channels that are held wait."""
+
+    def holds(self, registration: str, channel: str, subject: str) -> bool:
+        """Whether callbacks of that channel, which lie under ``subject``, are held, as far as this copy knows."""
+        ...
+
+    async def set_aside(self, held: Sequence[Holding]) -> Sequence[StreamMessage]:
+        """Have them wait, for as long as it takes. Returns those that may not be stored there, as where the stream is
+        full. What belongs to a registration that is gone is left as it is: nobody will read it. UNAVAILABLE."""
         ...
 
 

@@ -149,16 +149,22 @@ class CallbackBatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CALLBACKS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The message's first position in the stream, where it has been moved since, as while its channel is held. By it the
+    message is known, wherever it lies. 0 for one that lies where it was stored first.
+    """
     @_builtins.property
     def callbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Callback]: ...
     def __init__(
         self,
         *,
         callbacks: _abc.Iterable[Global___Callback] | None = ...,
+        position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ from backhaul_channels.settings import ChannelSettings
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.names import channel_key, check_label
 from backhaul_common.secrets import SecretBox
-from backhaul_common.tenants import Channel, Tenant, VerificationMode
+from backhaul_common.tenants import Channel, Processing, Tenant, VerificationMode
 from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
@@ -38,6 +38,7 @@ class ChannelRequest:
     """In plain text, by the provider's own model; none at all removes them."""
     settings: Mapping[str, Any] | None = None
     verification: VerificationMode | None = None
+    processing: Processing | None = None
 
 
 class ChannelRegistry:
@@ -75,7 +76,8 @@ class ChannelRegistry:
         return [channels[key] for key in sorted(channels)]
 
     async def delete(self, tenant_id: str, label: str) -> None:
-        """Remove the channel. Its callbacks are refused from now on; events that it brought stay. NOT_FOUND."""
+        """Remove the channel. Its callbacks are refused from now on; events that it brought stay, and what is held of
+        it is processed. NOT_FOUND."""
 
         def apply(tenant: Tenant, _: datetime) -> Tenant:
             gone = _found(tenant, label).key
@@ -133,9 +135,19 @@ def merged(
         changes["verification"] = request.verification
     elif before is not None:
         changes["verification"] = before.verification
+    changes |= _processing(before, request.processing, now)
     if kept is None:
         return Channel(key=channel_key(request.label), provider=adapter.provider, **changes)
     return kept.model_copy(update=changes)
+
+
+def _processing(before: Channel | None, asked: Processing | None, now: datetime) -> dict[str, Any]:
+    present = before.processing if before is not None else "on"
+    processing = present if asked is None else asked
+    if processing == "on":
+        return {"processing": "on", "held_since": None}
+    since = before.held_since if before is not None and present == "held" else None
+    return {"processing": "held", "held_since": since or now}
 
 
 def _refuse_many(tenant: Tenant) -> None:

@@ -14,6 +14,7 @@ from backhaul_common.tenants import (
     Channel,
     Credential,
     Limits,
+    Processing,
     Rate,
     Tenant,
     TenantStatus,
@@ -134,6 +135,11 @@ class ChannelIn(_Input):
     verification: VerificationMode | None = Field(
         None, description="Left out, the present one stays; a new channel begins with enforce."
     )
+    processing: Processing | None = Field(
+        None,
+        description="While it is held, callbacks are verified, stored and answered as ever, and processed when it is "
+        "on again. Left out, the present one stays; a new channel begins with on.",
+    )
 
     def request(self, label: str) -> ChannelRequest:
         """The use case's value, for the channel of that label."""
@@ -146,6 +152,7 @@ class ChannelIn(_Input):
             else {name: value.get_secret_value() for name, value in self.pull_credentials.items()},
             settings=self.settings,
             verification=self.verification,
+            processing=self.processing,
         )
 
 
@@ -191,6 +198,8 @@ class ChannelOut(BaseModel):
     has_pull_credentials: bool
     settings: dict[str, Any]
     verification: VerificationMode
+    processing: Processing
+    held_since: datetime | None
     updated_at: datetime
 
     @classmethod
@@ -204,6 +213,8 @@ class ChannelOut(BaseModel):
             has_pull_credentials=bool(channel.pull_credentials),
             settings=dict(channel.settings),
             verification=channel.verification,
+            processing=channel.processing,
+            held_since=channel.held_since,
             updated_at=channel.updated_at,
         )
 

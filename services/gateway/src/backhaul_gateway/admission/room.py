@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from backhaul_common.names import HELD_SUFFIX
+
 from backhaul_gateway.admission.sizes import Sizes
 
 _RECORD_BYTES = 40
@@ -28,6 +30,11 @@ class LogState:
     first_seq: int
     subjects: Mapping[str, int] = field(default_factory=dict)
     """Messages by subject."""
+
+    @property
+    def has_held(self) -> bool:
+        """Whether any of it is held."""
+        return any(subject.endswith(HELD_SUFFIX) for subject in self.subjects)
 
 
 class CallbackRoom:

@@ -12,7 +12,8 @@ from backhaul_common.names import (
     CALLBACKS_SUBJECTS,
     CANARY_SUBJECT,
     NORMALIZER_CONSUMER,
-    callbacks_of,
+    NOT_HELD_SUBJECTS,
+    callbacks_not_held_of,
 )
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -77,11 +78,12 @@ class CallbackStream:
         }
         return min(floors.values()) if NORMALIZER_CONSUMER in floors else 0
 
-    async def purge_before(self, seq: int, path: str = "") -> None:
+    async def purge_before(self, seq: int, path: str = "", *, spare_held: bool = True) -> None:
         """See ``WatchedLog``."""
         js = self._js()
+        subject = callbacks_not_held_of(path) if path else NOT_HELD_SUBJECTS if spare_held else None
         async with translated():
-            await js.purge_stream(CALLBACKS_STREAM, seq=seq, subject=callbacks_of(path) if path else None)
+            await js.purge_stream(CALLBACKS_STREAM, seq=seq, subject=subject)
 
     async def try_to_store(self) -> None:
         """See ``WatchedLog``."""

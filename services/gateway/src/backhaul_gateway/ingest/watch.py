@@ -119,13 +119,17 @@ class LogWatch:
         """If the log is nearly full, delete the oldest messages that are processed."""
         if state.bytes <= NEARLY_FULL * state.limit:
             return
-        before, end = state, await self._callbacks.processed_up_to() + 1
+        end = await self._callbacks.processed_up_to() + 1
+        # What is held is acknowledged too. Looked at anew, this state has all of it that lies before ``end``.
+        before = state = await self._measure()
+        begin = 0
         for _ in range(_MAX_PURGES):
             excess = state.bytes - ROOMY * state.limit
-            if excess <= 0 or end <= state.first_seq or not state.messages:
+            begin = max(begin, state.first_seq)
+            if excess <= 0 or end <= begin or not state.messages:
                 break
-            count = max(1, round(excess * state.messages / state.bytes))
-            await self._callbacks.purge_before(min(state.first_seq + count, end))
+            begin = min(begin + max(1, round(excess * state.messages / state.bytes)), end)
+            await self._callbacks.purge_before(begin, spare_held=state.has_held)
             state = await self._measure()
         if state.messages < before.messages:
             self._log.info("callback_log_made_room", messages=before.messages - state.messages, fill=self._fill())

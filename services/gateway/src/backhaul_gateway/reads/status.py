@@ -14,7 +14,7 @@ from typing import Literal
 from backhaul_channels.adapter import RawCallback
 from backhaul_common.errors import BackhaulError
 from backhaul_common.logs import get_logger
-from backhaul_common.tenants import Channel, Tenant, VerificationMode
+from backhaul_common.tenants import Channel, Processing, Tenant, VerificationMode
 from pydantic import BaseModel
 
 from backhaul_gateway.admission.state import TenantStates
@@ -49,6 +49,16 @@ class CallbacksPart(Part):
     last_seen_at: datetime | None
 
 
+class ProcessingPart(Part):
+    """Whether the channel's callbacks are processed as they come, or held, and since when. That they are held is no
+    error. ``held_messages`` are the stored messages, each of one callback or several, that wait to be processed; null
+    while nobody knows. Some may be left for a while after processing went on."""
+
+    mode: Processing
+    held_since: datetime | None
+    held_messages: int | None
+
+
 class VerificationPart(Part):
     """``refused`` counts requests that failed verification at this gateway process since it started."""
 
@@ -64,6 +74,7 @@ class Parts(BaseModel):
     store: Part
     object_storage: ObjectStoragePart
     callbacks: CallbacksPart
+    processing: ProcessingPart
     verification: VerificationPart
 
 
@@ -95,16 +106,22 @@ class ChannelStatus:
     async def of(self, tenant: Tenant, channel: Channel) -> StatusOut:
         """The channel's state now. Never raises."""
         last_seen: datetime | None = None
+        held_messages: int | None = None
 
         async def ask_last() -> None:
             nonlocal last_seen
             last_seen = await self._streams.last_callback_at(tenant, channel.key)
 
-        queue, store, storage, callbacks = await asyncio.gather(
+        async def ask_held() -> None:
+            nonlocal held_messages
+            held_messages = await self._streams.held(tenant, channel.key)
+
+        queue, store, storage, callbacks, held = await asyncio.gather(
             _problem("queue", self._streams.check_room),
             _problem("store", self._check_store),
             _problem("object_storage", self._object_storage.check),
             _problem("callbacks", ask_last),
+            _problem("processing", ask_held),
         )
         unverifiable = self._unverifiable(tenant, channel)
         parts = Parts(
@@ -114,6 +131,13 @@ class ChannelStatus:
                 state=_state(storage), detail=storage, configured=self._object_storage.configured
             ),
             callbacks=CallbacksPart(state=_state(callbacks), detail=callbacks, last_seen_at=last_seen),
+            processing=ProcessingPart(
+                state=_state(held),
+                detail=held,
+                mode=channel.processing,
+                held_since=channel.held_since,
+                held_messages=held_messages,
+            ),
             verification=VerificationPart(
                 state=_state(unverifiable),
                 detail=unverifiable,
@@ -122,7 +146,14 @@ class ChannelStatus:
                 refused=self._states.refused(tenant.id, channel.key),
             ),
         )
-        whole = (parts.queue, parts.store, parts.object_storage, parts.callbacks, parts.verification)
+        whole = (
+            parts.queue,
+            parts.store,
+            parts.object_storage,
+            parts.callbacks,
+            parts.processing,
+            parts.verification,
+        )
         return StatusOut(
             state="Error" if any(part.state == "Error" for part in whole) else "OK",
             channel=channel.label,
