@@ -23,7 +23,7 @@ REPLIES: dict[str, list[str]] = json.loads((Path(__file__).parent / "real_replie
 KEYWORD_PAIRS = [(action, word) for action, words in KEYWORDS.items() for word in words]
 SHORT = sorted({word.lower() for _, word in KEYWORD_PAIRS if word.isalpha() and len(word) < MIN_EDITED})
 LONG = sorted({word.lower() for _, word in KEYWORD_PAIRS if word.isalpha() and len(word) >= MIN_EDITED})
-MISSPELT = {normal_form(word) for words in MISSPELLINGS.values() for word in words}
+MISSPELT = {form(word) for words in MISSPELLINGS.values() for word in words for form in (normal_form, key_of)}
 
 any_text = st.text(st.characters(exclude_categories=[]), max_size=60)
 no_keyword = st.sampled_from(["zq", "Anna", "5", "ok", "non-stop", "weekend", "été", "don't", "停止"])
@@ -97,7 +97,7 @@ def test_no_keyword_is_found_inside_of_a_longer_word(keyword: str, before: str, 
     word = f"{before}{keyword}{after}"
     form = normal_form(word)
     known = {normal_form(one) for _, one in KEYWORD_PAIRS} | MISSPELT
-    assume(form not in known and form.replace("aaa", "a") not in known)
+    assume(form not in known)
     assume(not any(one_edit(form, one) for one in LONG))
     assume(not any(char * 3 in form for char in form))
     assert said(word).action is None

@@ -70,3 +70,33 @@ def test_every_field_that_the_adapter_refuses_is_named() -> None:
     with pytest.raises(BackhaulError) as refused:
         after(ChannelRequest(label="Twilio", settings={"unheard_of": 1}))
     assert [one.field for one in refused.value.violations] == ["settings.unheard_of"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "field", "said"),
+    [
+        ({"removed": ["TD", "stop"]}, "settings.replies.removed", "47 CFR 64.1200"),
+        ({"removed": ["aide"]}, "settings.replies.removed", "Canada"),
+        ({"templates": [{"name": "Size", "keywords": ["s"]}]}, "settings.replies", "capture_survey_responses"),
+        ({"languages": ["tlh"]}, "settings.replies.languages", "'tlh'"),
+        ({"added": {"stop": ["x" * 35]}}, "settings.replies.added.stop[0]", "34"),
+    ],
+)
+def test_what_cannot_be_set_of_replies_is_refused_with_its_reason(
+    replies: dict[str, object], field: str, said: str
+) -> None:
+    with pytest.raises(BackhaulError) as refused:
+        after(ChannelRequest(label="Twilio", settings={"replies": replies}))
+    assert [one.field for one in refused.value.violations] == [field]
+    assert said in refused.value.violations[0].message
+
+
+def test_what_is_set_of_replies_is_stored_as_it_was_given() -> None:
+    replies = {"likely_stop": "apply", "removed": ["TD"], "added": {"stop": ["basta"]}}
+    assert after(ChannelRequest(label="Twilio", settings={"replies": replies})).settings == {"replies": replies}
+
+
+def test_a_channel_that_hears_no_replies_has_no_settings_for_them() -> None:
+    with pytest.raises(BackhaulError) as refused:
+        after(ChannelRequest(label="Twilio", settings={"replies": {}}), provider="sendgrid")
+    assert [one.field for one in refused.value.violations] == ["settings.replies"]

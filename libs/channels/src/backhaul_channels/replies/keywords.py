@@ -7,15 +7,15 @@ from typing import Final, NamedTuple
 
 from backhaul_channels.event import ConsentAction
 
-# Whatever the channel, and the language that it writes in. What no law below requires, a channel may leave out.
-# STOP words, first line, START, HELP and INFO: https://help.twilio.com/articles/223134027; UNSUB:
-# https://help.twilio.com/articles/223181928; REMOVE, TD and ARRET:
-# https://docs.aws.amazon.com/sms-voice/latest/userguide/keywords-required.html; the others are spellings of these, and
-# AIDE is Canada's.
+# Whatever the channel, and the language that it writes in. What no rule below requires, a channel may leave out.
+# Most are Twilio's, https://help.twilio.com/articles/223134027; UNSUB: https://help.twilio.com/articles/223181928;
+# REMOVE, TD and ARRET: https://docs.aws.amazon.com/sms-voice/latest/userguide/keywords-required.html; AIDE:
+# https://docs.aws.amazon.com/end-user-messaging/latest/userguide/nx-rcs-launch-ca-french.html. The others are spellings
+# of these.
 KEYWORDS: Final[Mapping[ConsentAction, tuple[str, ...]]] = {
     ConsentAction.OPT_OUT: (
-        *("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "OPT-OUT", "REVOKE"),
-        *("STOP ALL", "OPT OUT", "UNSUB", "REMOVE", "TD", "ARRET", "ARRÊT"),
+        *("STOP", "STOPALL", "STOP ALL", "UNSUBSCRIBE", "UNSUB", "CANCEL", "END", "QUIT"),
+        *("OPTOUT", "OPT-OUT", "OPT OUT", "REVOKE", "REMOVE", "TD", "ARRET", "ARRÊT"),
     ),
     ConsentAction.OPT_IN: ("START", "YES", "UNSTOP"),
     ConsentAction.HELP: ("HELP", "INFO", "AIDE"),
