@@ -48,7 +48,7 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
     for post in (
         person.twilio.status(address, "SM0001", "sent"),
         person.twilio.status(address, "SM0001", "failed", ErrorCode="30006"),
-        person.twilio.form(address, {"EventType": "onMessageAdd", "ConversationSid": "CH1"}),
+        person.twilio.form(address, {"From": "+15005550010", "Body": "STOP"}),
     ):
         assert (await person.send(post)).status_code == 200
     await person.message_with("twilio", "SM0001", 2)

@@ -108,7 +108,7 @@ async def show(story: Story, screen: Screen) -> list[Check]:
     screen.communication(delivered.communication)
     screen.section(
         "What could not be read",
-        "Authentic, but no messaging callback: answered 200, kept as a dead letter, to be replayed or discarded.",
+        "Authentic, but nobody's callback: answered 200, kept as a dead letter, to be replayed or discarded.",
     )
     screen.dead_letters(delivered)
 

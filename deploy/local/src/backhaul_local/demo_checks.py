@@ -61,7 +61,7 @@ def _delivered(seen: Delivered) -> list[Check]:
         Check("custom parameters kept", "communicationId=spring-sale, offerId=SMS-20", ", ".join(parameters)),
         Check("keyword of the reply", "STOP", ", ".join(keywords)),
         *_counts(COMMUNICATION, len(MESSAGES), FULFILMENT, EVENTS, seen.communication),
-        Check("dead letters", "open: Twilio's conversations", ", ".join(map(_letter, seen.dead_letters))),
+        Check("dead letters", "open: MessageSid is missing", ", ".join(map(_letter, seen.dead_letters))),
     ]
 
 
@@ -129,5 +129,5 @@ def _answers(statuses: Sequence[int]) -> str:
 
 
 def _letter(letter: DeadLetterSummary) -> str:
-    known = "Twilio's conversations"
+    known = "MessageSid is missing"
     return f"{letter.state}: {known if known in letter.reason else letter.reason}"

@@ -10,14 +10,8 @@ COMMUNICATION = "spring-sale"
 PARAMETERS = f"communicationId={COMMUNICATION}&offerId=SMS-20"
 """Custom parameters of Twilio's callback address."""
 
-UNREADABLE = {
-    "EventType": "onMessageAdd",
-    "ConversationSid": "CH1234567890abcdef1234567890abcdef",
-    "Author": "+15005550010",
-    "Source": "SMS",
-    "Body": "STOP",
-}
-"""Authentic, and no messaging callback."""
+UNREADABLE = {"From": "+15005550010", "To": "+15005550006", "Body": "STOP"}
+"""Authentic, and without the id of any message, call or other thing of Twilio's."""
 
 BURST_MESSAGES = 600
 BURST_STATUSES = ("queued", "sent", "delivered")

@@ -1,4 +1,4 @@
-"""Twilio messaging: SMS, MMS, WhatsApp and RCS over Twilio. README.md tells the quirks."""
+"""Twilio: SMS, MMS, WhatsApp, RCS, calls, and what its other products post. README.md tells the quirks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from backhaul_channels.adapter import Adapter, Answer, Context, MalformedError, RawCallback, Verifier
 from backhaul_channels.engines.twilio.signature import SIGNATURE_HEADER, TwilioVerifier
-from backhaul_channels.event import NormalizedEvent
+from backhaul_channels.event import ErrorMeaning, NormalizedEvent
 from backhaul_channels.jsonparts import looks_like_json, split_json
+from backhaul_channels.providers.twilio.errors import explain
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
 from backhaul_channels.settings import ChannelSettings, ConversationSettings
 
@@ -22,11 +23,18 @@ class TwilioAdapter(Adapter[ConversationSettings]):
     settings_model: ClassVar[type[ChannelSettings]] = ConversationSettings
     own_parameters: ClassVar[frozenset[str]] = frozenset({"bodysha256"})
     signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
+    # By default Twilio tries once more, and only where it could not connect; so it tries five times after any failure.
+    # https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides
+    address_fragment: ClassVar[str] = "#rc=5&rp=all"
     # Twilio wants a content type on every answer, and reads the one to an inbound message as TwiML: an empty Response
-    # means nothing to it. https://www.twilio.com/docs/api/errors/12300
+    # means nothing to it, and is what it wants to hear of a call's state.
+    # https://www.twilio.com/docs/api/errors/12300 and https://www.twilio.com/docs/api/errors/15003
     # ``once`` stays empty: message and status are the key, so each status is known once by itself, and several of them
     # (accepted, queued, sending) are of one kind.
     accepted: ClassVar[Answer] = Answer(content_type="text/xml", body=b"<Response/>")
+
+    def explain(self, code: str) -> ErrorMeaning | None:
+        return explain(code)
 
     def verifier(self, secrets: Sequence[str], settings: ConversationSettings) -> Verifier:  # noqa: ARG002  # none needed.
         return TwilioVerifier(secrets)

@@ -6,19 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from backhaul_channels.adapter import MalformedError
-from backhaul_channels.event import EventKind, NormalizedEvent
+from backhaul_channels.event import AddressFamily, EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import scalar_text
+from backhaul_channels.providers.twilio.calls import normalize_call_event
 from backhaul_channels.providers.twilio.facts import Told, fact, family_of
 from backhaul_channels.providers.twilio.mapping import (
     DATA_ATTRIBUTES,
     EVENT_PRODUCTS,
     INBOUND_EVENT_PREFIX,
+    INVALID_RECIPIENT,
     LINK_ATTRIBUTES,
     LINK_EVENT_PREFIX,
     LINK_EVENTS,
     STATUS_EVENT_PREFIX,
+    STATUSES,
+    VERIFY_ATTRIBUTES,
+    VERIFY_EVENT_PREFIX,
+    VERIFY_FAMILIES,
     LinkEvent,
 )
+from backhaul_channels.providers.twilio.products import digest_of
 from backhaul_channels.providers.twilio.values import (
     MAX_ADDRESS,
     MAX_ID,
@@ -32,7 +39,7 @@ _PREFIX = "com.twilio."
 
 
 def normalize_cloud_event(envelope: Mapping[str, Any]) -> NormalizedEvent:
-    """A message's event, a link's, or one of another product, which becomes UNKNOWN. Raises MalformedError."""
+    """A message's event, a link's, a call's, or another product's, which becomes UNKNOWN. Raises MalformedError."""
     event_type = envelope.get("type")
     event_id = scalar_text(envelope.get("id")) or ""
     if not isinstance(event_type, str) or not event_type:
@@ -48,6 +55,11 @@ def normalize_cloud_event(envelope: Mapping[str, Any]) -> NormalizedEvent:
     link = LINK_EVENTS.get(event_type.removeprefix(LINK_EVENT_PREFIX))
     if link is not None:
         return _link_event(link, event_type, event_id, envelope, data)
+    call = normalize_call_event(event_type, event_id, envelope, data)
+    if call is not None:
+        return call
+    if event_type.startswith(VERIFY_EVENT_PREFIX) and scalar_text(data.get("attempt_sid")):
+        return _verify_event(event_type, event_id, envelope, data)
     return _foreign_event(event_type, event_id, envelope)
 
 
@@ -110,25 +122,58 @@ def _link_event(
     event.occurred_at_us = parse_timestamp(text(link.time)) or event.occurred_at_us
     event.attributes = [
         *((attribute, value[:MAX_VALUE]) for name, attribute in LINK_ATTRIBUTES.items() if (value := text(name))),
-        ("cloud_event_id", event_id),
+        *(pair for pair in event.attributes if pair[0] == "cloud_event_id"),
     ]
     return event
+
+
+def _verify_event(
+    event_type: str, event_id: str, envelope: Mapping[str, Any], data: Mapping[str, Any]
+) -> NormalizedEvent:
+    """What became of a message by which Verify sent a code: a message of its own, under the id of the attempt."""
+
+    def text(name: str) -> str:
+        return scalar_text(data.get(name)) or ""
+
+    attempt = text("attempt_sid")
+    if len(attempt) > MAX_ID:
+        raise MalformedError(f"data.attempt_sid is longer than {MAX_ID} characters.")
+    status = event_type.removeprefix(VERIFY_EVENT_PREFIX).lower()[:MAX_STATUS]
+    kind = STATUSES.get(status, EventKind.UNKNOWN)
+    error_code = text("error_code")[:MAX_STATUS]
+    failed = kind in (EventKind.FAILED, EventKind.UNDELIVERED) and error_code != "0"
+    recipient = text("to")[:MAX_ADDRESS]
+    attributes = [("product", "verify")]
+    attributes += [(name, value[:MAX_VALUE]) for field, name in VERIFY_ATTRIBUTES.items() if (value := text(field))]
+    if event_id:
+        attributes.append(("cloud_event_id", event_id[:MAX_ID]))
+    return NormalizedEvent(
+        # Nobody answers to a code, so a word of inbound messages means nothing here.
+        kind=EventKind.UNKNOWN if kind is EventKind.INBOUND else kind,
+        key=f"{attempt}:{status}",
+        provider_status=status,
+        message_id=attempt,
+        recipient=recipient,
+        occurred_at_us=parse_timestamp(scalar_text(envelope.get("time"))),
+        error_code=error_code if failed else "",
+        invalid_recipient=failed and error_code in INVALID_RECIPIENT,
+        recipient_family=VERIFY_FAMILIES.get(text("channel").lower(), family_of(recipient))
+        if recipient
+        else AddressFamily.UNKNOWN,
+        attributes=attributes,
+    )
 
 
 def _foreign_event(event_type: str, event_id: str, envelope: Mapping[str, Any]) -> NormalizedEvent:
     product = event_type.removeprefix(_PREFIX).partition(".")[0] if event_type.startswith(_PREFIX) else ""
     product = EVENT_PRODUCTS.get(product, product)[:MAX_STATUS]
-    if not event_id or len(event_id) > MAX_ID:
-        raise MalformedError(
-            f"id is missing or longer than {MAX_ID} characters in an event of type {event_type[:MAX_STATUS]}, "
-            f"so that it could not be told from others{' of ' + product if product else ''}."
-        )
-    attributes = [("cloud_event_id", event_id)]
-    if product:
-        attributes.insert(0, ("product", product))
+    attributes = [("product", product)] if product else []
+    if 0 < len(event_id) <= MAX_ID:
+        attributes.append(("cloud_event_id", event_id))
     return NormalizedEvent(
         kind=EventKind.UNKNOWN,
-        key=f"event:{event_id}",
+        # The specification wants an id of every event. Whatever comes without is known by all that it says.
+        key=f"event:{event_id if 0 < len(event_id) <= MAX_ID else digest_of(envelope)}",
         provider_status=event_type.lower()[:MAX_ADDRESS],
         occurred_at_us=parse_timestamp(scalar_text(envelope.get("time"))),
         attributes=attributes,

@@ -16,7 +16,6 @@ from backhaul_channels.event import (
     Reply,
 )
 from backhaul_channels.providers.twilio.mapping import (
-    ERROR_CODES,
     FIELDS,
     INVALID_RECIPIENT,
     OPT_OUT_TYPES,
@@ -113,8 +112,4 @@ def _error(told: Told) -> tuple[str, str]:
     if code == "0":
         # Exported records write "no error" so.
         return "", text
-    known = ERROR_CODES.get(code)
-    if known is not None:
-        told.attributes.append(("error_class", known.error_class))
-        text = text or known.text
     return code[:MAX_STATUS], text

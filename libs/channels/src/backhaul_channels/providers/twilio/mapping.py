@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from backhaul_channels.event import ConsentAction, EventKind
+from backhaul_channels.event import AddressFamily, ConsentAction, EventKind
 
 # https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
 STATUSES: Final[Mapping[str, EventKind]] = {
@@ -33,34 +33,7 @@ BEFORE_READ = frozenset({"sent", "delivered", "partially_delivered"})
 INCOMING_EVENT_TYPE = "INCOMINGMESSAGEEVENT"
 
 
-class ErrorCode(NamedTuple):
-    """What an error code means: a sentence for people, and its class. ``hard``: the address will never work;
-    ``suppress``: the person does not want messages; ``transient``: another try may work; ``other``: none of these."""
-
-    text: str
-    error_class: str
-
-
-# https://www.twilio.com/docs/api/errors - texts are ours; the class is our judgement.
-ERROR_CODES: Final[Mapping[str, ErrorCode]] = {
-    "21211": ErrorCode("The To number is invalid.", "hard"),
-    "21217": ErrorCode("The phone number does not appear to be valid.", "hard"),
-    "21610": ErrorCode("The recipient has unsubscribed.", "suppress"),
-    "21614": ErrorCode("The To number is not a mobile number.", "hard"),
-    "30001": ErrorCode("The sender's queue overflowed.", "transient"),
-    "30002": ErrorCode("The account is suspended.", "other"),
-    "30003": ErrorCode("The handset is unreachable.", "transient"),
-    "30004": ErrorCode("The message was blocked.", "other"),
-    "30005": ErrorCode("The handset is unknown.", "hard"),
-    "30006": ErrorCode("The number is a landline, or its carrier is unreachable.", "hard"),
-    "30007": ErrorCode("The message was filtered by Twilio or the carrier.", "other"),
-    "30008": ErrorCode("The carrier gave no reason.", "transient"),
-    "63016": ErrorCode("Outside of WhatsApp's customer service window, without a template.", "other"),
-    "63024": ErrorCode("The recipient cannot receive messages on this channel.", "other"),
-    "63036": ErrorCode("The recipient cannot be reached over RCS.", "other"),
-}
-
-# The codes that speak of the address itself rather than of one attempt to reach it.
+# The codes that speak of the address itself rather than of one attempt to reach it. What codes mean is in errors.py.
 INVALID_RECIPIENT = frozenset({"21211", "21614", "21217"})
 
 # https://www.twilio.com/docs/messaging/tutorials/advanced-opt-out
@@ -74,10 +47,18 @@ OPT_OUT_TYPES: Final[Mapping[str, ConsentAction]] = {
 # provider's own words whole, so what nobody acts upon (account, segments, …) is not repeated here. Media are numbered,
 # so code adds them.
 # https://www.twilio.com/docs/messaging/guides/track-outbound-message-status
+# WhatsApp's ids of a person that are no number: of this business, and of the group of businesses that it belongs to.
+# https://www.twilio.com/docs/whatsapp/bsuid
+_person = {
+    "ExternalUserId": "external_user_id",
+    "ParentExternalUserId": "parent_external_user_id",
+    "ProfileUsername": "profile_username",
+}
 STATUS_ATTRIBUTES: Final[Mapping[str, str]] = {
     "RawDlrDoneDate": "raw_dlr_done_date",
     "ChannelPrefix": "channel_prefix",
     "ChannelStatusMessage": "channel_status_message",
+    **_person,
 }
 
 # https://www.twilio.com/docs/messaging/guides/webhook-request. The error is the webhook's: Twilio could not use the
@@ -86,6 +67,7 @@ INBOUND_ATTRIBUTES: Final[Mapping[str, str]] = {
     "ErrorCode": "webhook_error_code",
     "ErrorUrl": "webhook_error_url",
     "NumMedia": "num_media",
+    "MessageType": "message_type",
     "ChannelPrefix": "channel_prefix",
     "ChannelMetadata": "channel_metadata",
     "ButtonType": "button_type",
@@ -110,7 +92,78 @@ INBOUND_ATTRIBUTES: Final[Mapping[str, str]] = {
     "ReferralSourceType": "referral_source_type",
     "ReferralSourceUrl": "referral_source_url",
     "ReferralCtwaClid": "referral_ctwa_clid",
+    "ReferralMediaId": "referral_media_id",
+    "ReferralMediaContentType": "referral_media_content_type",
+    "ReferralMediaUrl": "referral_media_url",
+    "ReferralNumMedia": "referral_num_media",
+    **_person,
 }
+
+# https://www.twilio.com/docs/voice/api/call-resource#call-status-values
+CALL_STATUSES: Final[Mapping[str, EventKind]] = {
+    "queued": EventKind.QUEUED,
+    "initiated": EventKind.INITIATED,
+    "ringing": EventKind.RINGING,
+    "in-progress": EventKind.ANSWERED,
+    "completed": EventKind.COMPLETED,
+    "busy": EventKind.BUSY,
+    "no-answer": EventKind.NO_ANSWER,
+    "failed": EventKind.FAILED,
+    "canceled": EventKind.CANCELED,
+}
+
+# The directions in which the person is the caller: into Twilio, or through a trunk of the tenant's.
+FROM_THE_PERSON = frozenset({"inbound", "trunking-originating"})
+
+# https://www.twilio.com/docs/voice/twiml#request-parameters and
+# https://www.twilio.com/docs/voice/api/call-resource#statuscallbackevent
+CALL_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "Direction": "direction",
+    "ParentCallSid": "parent_call_sid",
+    "CallDuration": "call_duration",
+    "SipResponseCode": "sip_response_code",
+    "AnsweredBy": "answered_by",
+    "MachineDetectionDuration": "machine_detection_duration",
+    "RecordingSid": "recording_sid",
+    "RecordingUrl": "recording_url",
+    "RecordingDuration": "recording_duration",
+    "RecordingStatus": "recording_status",
+    "RecordingChannels": "recording_channels",
+    "RecordingStartTime": "recording_start_time",
+    "TranscriptionSid": "transcription_sid",
+    "TranscriptionUrl": "transcription_url",
+    "ForwardedFrom": "forwarded_from",
+    "CallerName": "caller_name",
+    "StirVerstat": "stir_verstat",
+    "FromCountry": "from_country",
+    "ToCountry": "to_country",
+}
+
+
+class CallReport(NamedTuple):
+    """What a field with a word says of a call beside its state: ``name`` of the report, the fields that tell one from
+    the next (``ids``), and whether the field also comes along with a state, which then counts."""
+
+    name: str
+    ids: tuple[str, ...] = ()
+    with_a_state: bool = False
+
+
+# https://www.twilio.com/docs/voice/api/recording#recordingstatuscallback,
+# https://www.twilio.com/docs/voice/twiml/record#transcribecallback, https://www.twilio.com/docs/voice/twiml/transcription,
+# https://www.twilio.com/docs/voice/twiml/stream and https://www.twilio.com/docs/voice/answering-machine-detection
+CALL_REPORTS: Final[Mapping[str, CallReport]] = {
+    "RecordingStatus": CallReport("recording", ("RecordingSid",)),
+    "TranscriptionStatus": CallReport("transcription", ("TranscriptionSid",)),
+    "TranscriptionEvent": CallReport("transcription", ("TranscriptionSid", "SequenceId")),
+    "StreamEvent": CallReport("stream", ("StreamSid",)),
+    "AnsweredBy": CallReport("amd", with_a_state=True),
+}
+
+# Event Streams: the last part of the type as a state, where the fields of the form are left out. Every end of a call is
+# "completed" there, so that without the form's word nothing is known of it but that it ended.
+# https://www.twilio.com/docs/events/event-types/voice/status-callback
+CALL_EVENT_STATUSES: Final[Mapping[str, str]] = {"answered": "in-progress", "completed": "ended"}
 
 # Which field belongs to which event, by its status; what an event does not have is not read. A status that is not here
 # may be a failure. Parts of the table in
@@ -122,20 +175,30 @@ _always = frozenset(
 _status = _always | STATUS_ATTRIBUTES.keys() | {"ChannelInstallSid", "ChannelToAddress", "StructuredMessage"}
 # Twilio gives an error to messages that failed or were not delivered, and to no other status.
 _error = frozenset({"ErrorCode", "ErrorMessage"})
-_reply = frozenset({"OriginalRepliedMessageSid", "ButtonPayload", "ButtonText"})
+_reply = frozenset({"OriginalRepliedMessageSid", "ButtonPayload", "ButtonText", "ListId", "ListTitle"})
 _inbound = _always | INBOUND_ATTRIBUTES.keys() | _reply | {"Body", "OptOutType", "NumSegments"}
 
+_call = frozenset({"CallSid", "CallStatus", "CallbackSource", "SequenceNumber", "Timestamp", "From", "To"})
+_call |= frozenset({"Caller", "Called", "AccountSid", "ApiVersion", "ErrorUrl"}) | CALL_ATTRIBUTES.keys()
+
+# Three words are states of messages and of calls; which of the two an event is, its SID says.
 FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "initiated": _call,
+    "ringing": _call,
+    "in-progress": _call,
+    "completed": _call,
+    "busy": _call | _error,
+    "no-answer": _call | _error,
     "accepted": _status,
     "scheduled": _status,
-    "queued": _status,
+    "queued": _status | _call,
     "sending": _status,
     "sent": _status,
     "delivered": _status,
     "partially_delivered": _status,
     "undelivered": _status | _error,
-    "failed": _status | _error,
-    "canceled": _status,
+    "failed": _status | _error | _call,
+    "canceled": _status | _call,
     "read": _status,
     "receiving": _inbound,
     "received": _inbound,
@@ -176,6 +239,12 @@ PRODUCTS: Final[Mapping[str, Product]] = {
     "taskrouter": Product({"WorkspaceSid": "WS"}, ("ResourceSid", "Sid"), moments=("TimestampMs", "Timestamp")),
     # https://www.twilio.com/docs/studio/rest-api/v2/execution
     "studio": Product({"ExecutionSid": "FN", "FlowSid": "FW"}, ("ExecutionSid", "StepSid")),
+    # https://www.twilio.com/docs/sync/webhooks
+    "sync": Product(
+        {"DocumentSid": "ET", "ListSid": "ES", "MapSid": "MP", "StreamSid": "TO"},
+        ("DocumentSid", "ListSid", "MapSid", "StreamSid"),
+        moments=("DocumentRevision", "ListItemIndex", "ListItemRevision", "MapItemKey", "MapItemRevision"),
+    ),
     # https://www.twilio.com/docs/video/api/status-callbacks
     "video": Product(
         {"RoomSid": "RM", "CompositionSid": "CJ"},
@@ -183,14 +252,44 @@ PRODUCTS: Final[Mapping[str, Product]] = {
         ("StatusCallbackEvent",),
         ("SequenceNumber", "Timestamp"),
     ),
-    # https://www.twilio.com/docs/voice/api/call-resource#statuscallback
+    # What is told of conferences, and of recordings without a call; calls are events of their own.
+    # https://www.twilio.com/docs/voice/api/conference-resource#statuscallback
     "voice": Product(
-        {"CallSid": "CA", "ConferenceSid": "CF", "RecordingSid": "RE"},
+        {"ConferenceSid": "CF", "RecordingSid": "RE"},
         ("CallSid", "ConferenceSid", "RecordingSid"),
         ("StatusCallbackEvent", "CallStatus", "RecordingStatus"),
         ("SequenceNumber", "Timestamp"),
     ),
 }
+
+# Whose webhook one is that has no row in PRODUCTS, by the beginning of a SID in it.
+# https://www.twilio.com/docs/glossary/what-is-a-sid
+SID_PRODUCTS: Final[Mapping[str, str]] = {
+    "VE": "verify",
+    "VL": "verify",
+    "VA": "verify",
+    "YF": "verify",
+    "YC": "verify",
+    "FX": "fax",
+    "DE": "wireless",
+    "HS": "wireless",
+    "DC": "wireless",
+    "BU": "trusthub",
+    "BN": "a2p",
+    "QE": "a2p",
+    "TK": "trunking",
+    "GT": "intelligence",
+    "GA": "intelligence",
+    "FO": "flex",
+    "ZS": "functions",
+    "PK": "pay",
+}
+
+# Fields that say what happened, wherever they are; the first that is there counts.
+WORDS = ("EventType", "StatusCallbackEvent", "event_type", "type", "Status", "status")
+
+# Fields that differ when the same webhook is sent again.
+OF_A_RETRY = frozenset({"RetryCount"})
 
 # What an event of Conversations or Chat is about, by the word after "on" in its EventType.
 CONVERSATION_IDS: Final[Mapping[str, str]] = {
@@ -223,6 +322,24 @@ DATA_ATTRIBUTES: Final[Mapping[str, str]] = {
     "fromZip": "from_zip",
     "fromCountry": "from_country",
     "referralCtwaClid": "referral_ctwa_clid",
+}
+
+# https://www.twilio.com/docs/events/event-types/verify/message-status: messages that Verify sends, each under the id of
+# its attempt.
+VERIFY_EVENT_PREFIX = "com.twilio.accountsecurity.verify.message."
+
+# The family of the recipient's address, by Verify's channel. What is not here is a message to a number.
+VERIFY_FAMILIES: Final[Mapping[str, AddressFamily]] = {
+    "email": AddressFamily.EMAIL,
+    "call": AddressFamily.VOICE,
+}
+
+VERIFY_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "verification_sid": "verification_sid",
+    "service_sid": "service_sid",
+    "channel": "channel",
+    "mcc": "mcc",
+    "mnc": "mnc",
 }
 
 # https://www.twilio.com/docs/events/event-types/link-shortening/link: the type's last part, what happened, and which

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from backhaul_channels.adapter import MalformedError
 from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.event import EventKind, NormalizedEvent, Reply
 from backhaul_channels.jsonparts import decode_object, scalar_text
+from backhaul_channels.providers.twilio.calls import is_call, normalize_call
 from backhaul_channels.providers.twilio.events import normalize_cloud_event
 from backhaul_channels.providers.twilio.facts import Told, fact
 from backhaul_channels.providers.twilio.mapping import (
@@ -24,30 +26,38 @@ from backhaul_channels.providers.twilio.products import (
     looks_like,
     normalize_conversation,
     normalize_product,
+    normalize_unknown,
     product_of,
-    without_id,
 )
 from backhaul_channels.providers.twilio.values import MAX_ID, MAX_MEDIA, MAX_VALUE, parse_timestamp
 
 _SIDS = ("MessageSid", "SmsSid", "SmsMessageSid")
-# What a JSON object with the fields of a form is known by. A CloudEvent's own names are in lower case, so that none of
-# these is among them.
-_FORM_NAMES = frozenset(_SIDS) | {"EventType"} | {name for product in PRODUCTS.values() for name in product.subjects}
+# What a JSON object with the fields of a form is known by, unless it is a CloudEvent.
+_FORM_NAMES = frozenset({*_SIDS, "EventType", "CallSid"}).union(*(one.subjects for one in PRODUCTS.values()))
 
 
 def normalize_form(part: bytes) -> NormalizedEvent:
-    """A status callback or an inbound message, as Twilio's form posts bring them; a webhook of another product as
-    UNKNOWN. Raises MalformedError."""
+    """A status callback, an inbound message or a call, as Twilio's form posts bring them; a webhook of another product
+    as UNKNOWN. Raises MalformedError."""
     return _from_fields(parse_form(part))
 
 
 def normalize_json(part: bytes) -> NormalizedEvent:
     """One JSON object: the fields of a form, or a CloudEvent of Event Streams. Raises MalformedError."""
     content = decode_object(part)
-    if not _FORM_NAMES.isdisjoint(content):
-        texts = ((name, scalar_text(value)) for name, value in content.items())
-        return _from_fields({name: text for name, text in texts if text is not None})
+    if "specversion" not in content:
+        if not _FORM_NAMES.isdisjoint(content):
+            return _from_fields(_texts(content))
+        # Webhooks of newer products are objects without the envelope of a CloudEvent.
+        event = normalize_unknown(_texts(content))
+        if event is not None:
+            return event
     return normalize_cloud_event(content)
+
+
+def _texts(content: Mapping[str, Any]) -> dict[str, str]:
+    texts = ((name, scalar_text(value)) for name, value in content.items())
+    return {name: text for name, text in texts if text is not None}
 
 
 def _from_fields(fields: Mapping[str, str]) -> NormalizedEvent:
@@ -57,19 +67,24 @@ def _from_fields(fields: Mapping[str, str]) -> NormalizedEvent:
     message_id = get("MessageSid") or get("SmsSid") or get("SmsMessageSid") or ""
     if is_conversation(get("EventType", ""), message_id):
         return normalize_conversation(fields)
+    if is_call(fields, message_id):
+        return normalize_call(fields)
     status = (get("MessageStatus") or get("SmsStatus") or "").lower()
-    if message_id and (status or message_id[:2] in MESSAGE_SIDS):
+    if message_id[:2] in MESSAGE_SIDS:
         return _from_message(message_id, status, fields)
     product = product_of(fields)
+    if not product and message_id and status:
+        return _from_message(message_id, status, fields)
+    product = product or looks_like(fields)
     if product:
         return normalize_product(product, fields)
-    product = looks_like(fields)
-    if product:
-        raise without_id(product, PRODUCTS[product].ids[0])
-    raise MalformedError(
-        "MessageSid is missing, or is no message's: the body is no messaging callback of Twilio; check which webhook "
-        "points here."
-    )
+    event = normalize_unknown(fields)
+    if event is None:
+        raise MalformedError(
+            "MessageSid is missing, and so is every other id of Twilio's: the body is no callback of Twilio; check "
+            "what points here."
+        )
+    return event
 
 
 def _from_message(message_id: str, status: str, fields: Mapping[str, str]) -> NormalizedEvent:
@@ -111,7 +126,9 @@ def _from_message(message_id: str, status: str, fields: Mapping[str, str]) -> No
 
 def _reply(fields: Mapping[str, str]) -> Reply | None:
     answered = fields.get("OriginalRepliedMessageSid", "")[:MAX_ID]
-    payload, option = fields.get("ButtonPayload", "")[:MAX_VALUE], fields.get("ButtonText", "")[:MAX_VALUE]
+    # A button's, or an entry's of a list.
+    payload = (fields.get("ButtonPayload") or fields.get("ListId") or "")[:MAX_VALUE]
+    option = (fields.get("ButtonText") or fields.get("ListTitle") or "")[:MAX_VALUE]
     return Reply(answered, payload, option) if answered or payload or option else None
 
 

@@ -14,6 +14,9 @@ MAX_TEXT = 16_384
 MAX_MEDIA = 10
 MAX_TAGS = 64
 
+MAX_SEQUENCE = 2**53
+"""Twilio counts a call's events from 0, and comes to a handful."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -33,3 +36,11 @@ def parse_timestamp(value: str | None) -> int | None:
         return None
     microseconds = (moment - _EPOCH) // _MICROSECOND
     return microseconds if microseconds >= 0 else None
+
+
+def parse_sequence(value: str | None) -> int | None:
+    """The number of an event within its call; None for nothing, and for what is no such number."""
+    if not value or len(value) > len(str(MAX_SEQUENCE)) or not (value.isascii() and value.isdecimal()):
+        return None
+    number = int(value)
+    return number if number <= MAX_SEQUENCE else None

@@ -13,11 +13,16 @@ from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.providers.twilio import ADAPTER
 
 FOLDER = Path(str(files("backhaul_channels.providers.twilio").joinpath("tests", "cases")))
+CASES = [
+    case
+    for name in ("statuses", "error_codes", "inbound", "attributes", "voice", "whatsapp")
+    for case in json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+    if case.get("body", "")[:1] not in ("", "{", "[")
+]
 FORMS = [
     pytest.param(case["body"].encode(), id=case["name"])
-    for name in ("statuses", "error_codes", "inbound", "attributes")
-    for case in json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
-    if "events" in case and case.get("body", "{")[0] not in "{["
+    for case in CASES
+    if "error" not in case and "error" not in case["events"][0]
 ]
 SETTINGS = ConversationSettings()
 
