@@ -51,11 +51,8 @@ SUGGESTIONS: Final[Mapping[str, EventKind]] = {
     "call": EventKind.CLICKED,
 }
 
-# Types whose message is the text of an error, with an HTTP status in it.
-FAILURES: Final = frozenset({"exception", "error"})
-
-# Those statuses. The texts are ours; the class is our judgement. A device without RCS says nothing about the person,
-# who may have one tomorrow, and gets SMS today.
+# The HTTP statuses that stand in the text of an exception or error. The texts are ours; the class is our judgement. A
+# device without RCS says nothing about the person, who may have one tomorrow, and gets SMS today.
 ERROR_CODES: Final[Mapping[str, ErrorMeaning]] = {
     "401": ErrorMeaning("The provider could not get its access token.", ErrorClass.ACCOUNT, DOCUMENTATION),
     "403": ErrorMeaning("The device does not support RCS.", ErrorClass.CHANNEL, DOCUMENTATION),

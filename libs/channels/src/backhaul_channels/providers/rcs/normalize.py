@@ -17,7 +17,6 @@ from backhaul_channels.providers.rcs.mapping import (
     ATTRIBUTES,
     CONTENTS,
     DIRECTIONS,
-    FAILURES,
     STATUSES,
     SUGGESTION_RESPONSE,
     SUGGESTIONS,
@@ -62,9 +61,12 @@ def normalize_callback(part: bytes) -> NormalizedEvent:
             attributes.append(("sent_text", text))
             text = ""
         return _told(callback, kind, word, direction, attributes, text=text)
-    error_text = text_in(message)[:MAX_VALUE] if word in STATUSES else ""
-    error_code = http_status(error_text) if word in FAILURES else ""
-    if kind is EventKind.BLOCKED_CREDIT:
+    error_code = error_text = ""
+    if kind is EventKind.FAILED:
+        error_text = text_in(message)[:MAX_VALUE]
+        error_code = http_status(error_text)
+    elif kind is EventKind.BLOCKED_CREDIT:
+        error_text = text_in(message)[:MAX_VALUE]
         attributes += credit(error_text)
     return _told(callback, kind, word, direction, attributes, error_code=error_code, error_text=error_text)
 
