@@ -1,0 +1,35 @@
+"""Outbound Delivery's callbacks, read by field names that a channel can set. README.md tells what is a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from backhaul_channels.engines.mapped.adapter import MappedAdapter
+from backhaul_channels.engines.mapped.settings import MappedSettings
+from backhaul_channels.event import EventKind
+from backhaul_channels.providers.outbound_delivery.mapping import NAMES, STATUSES
+from backhaul_channels.settings import ChannelSettings
+
+
+class OutboundDeliverySettings(MappedSettings):
+    """Settings of an Outbound Delivery channel: whatever the defaults guess wrong."""
+
+    @classmethod
+    def usual_names(cls) -> Mapping[str, str]:
+        return NAMES
+
+    @classmethod
+    def usual_statuses(cls) -> Mapping[str, EventKind]:
+        return STATUSES
+
+
+class OutboundDeliveryAdapter(MappedAdapter[OutboundDeliverySettings]):
+    """Nothing is signed. A name and a password are asked for where they are the channel's secrets."""
+
+    provider: ClassVar[str] = "outbound_delivery"
+    labels: ClassVar[tuple[str, ...]] = ("Outbound Delivery",)
+    settings_model: ClassVar[type[ChannelSettings]] = OutboundDeliverySettings
+
+
+ADAPTER = OutboundDeliveryAdapter()
