@@ -7,9 +7,11 @@ import time
 from typing import Any
 
 import httpx
+import pytest
 from backhaul_channels import RawCallback
 from backhaul_channels.engines.oauth import GRACE_S, LIFETIME_S, ClientSecret, token_answer
 from backhaul_client.models import NewTenant
+from backhaul_common.directory import TenantDirectory
 from backhaul_gateway.ingest.tokens import MAX_TOKEN_REQUEST_BYTES
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED
@@ -150,6 +152,26 @@ async def test_any_copy_of_the_gateway_takes_a_token_of_another(
         token = await CLIENT.token(two.client, tokens(two, tenant))
         assert (await outcome(one, posted(one, tenant, token)))[0] == 200
         assert (await outcome(two, posted(two, tenant, token)))[0] == 200
+
+
+async def test_a_copy_without_news_issues_a_token_of_a_channel_that_another_configured(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway_factory(fresh_nats.uri) as first:
+
+        async def deaf(self: TenantDirectory, client: Any) -> None:
+            """Hears of no change."""
+
+        monkeypatch.setattr(TenantDirectory, "follow", deaf)
+        async with gateway_factory(fresh_nats.uri, secret_keys=first.settings.secret_keys) as second:
+            acme = await first.tenant()
+            # A tenant that is not known, then a channel of one that is: found by its label, and without it.
+            second.problem(await send(second.client, CLIENT.asking(tokens(second, acme, LABEL))), 404, "channelLabel")
+            for label, query in (("News", "?channelLabel=News"), ("SendGrid", "")):
+                client = OAuthClient(label)
+                await first.channel(label=label, provider="sendgrid", secrets=[client.secret])
+                answer = await send(second.client, client.asking(tokens(second, acme, query)))
+                assert answer.status_code == 200, answer.text
 
 
 async def test_a_token_is_good_for_one_channel_of_one_tenant(gateway: Running) -> None:

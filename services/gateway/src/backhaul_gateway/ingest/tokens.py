@@ -152,8 +152,8 @@ class TokenRoute:
         """What the tenant's channels say to ``callback``: the one of that label, or else whichever knows the client.
         NOT_FOUND where none of them issues tokens."""
         answers = _asked(state, label, callback)
-        if not answers:
-            # Another copy of the gateway may have configured the channel a moment ago.
+        if all(answer.status == _UNAUTHORIZED for answer in answers):
+            # Another copy of the gateway may have configured the channel, or its secrets, a moment ago.
             await self._strangers.channel(state, channel_key(label))
             answers = _asked(self._states.get(state.tenant.id) or state, label, callback)
         if not answers:
