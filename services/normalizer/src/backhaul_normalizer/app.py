@@ -22,6 +22,7 @@ from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.holds import HeldCallbacks
 from backhaul_normalizer.normalize import Normalizer
+from backhaul_normalizer.preview import Previews
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room, subjects_under
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
@@ -77,7 +78,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.run("consumer", consumer.run, after=service.prepared)
 
         use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher), adapters)
-        servicer = NormalizerServicer(use_cases, reads)
+        servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer))
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
         add = partial(add_NormalizerServiceServicer_to_server, servicer)
         await service.serve(settings.normalizer_grpc_listen, {SERVICE: add, **tenantdata.registrations(data)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter as Counts
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import EventStore, Feed, Holding, Holds, Publisher, Tenants
+from backhaul_normalizer.turns import Turn
 
 READING_S = 0.25
 """How long one tenant's callbacks may take to be read in a batch. What is beyond waits for the next batch."""
@@ -117,7 +117,7 @@ class Consumer:
     async def read(self, messages: Sequence[StreamMessage]) -> CallbacksRead:
         """See ``Work``. What one tenant's callbacks take beyond ``READING_S`` waits for the next batch."""
         batch = CallbacksRead(messages)
-        turn = _Turn()
+        turn = Turn(_TURN_S)
         spent_s: dict[str, float] = {}
         beyond: list[StreamMessage] = []
         for message in messages:
@@ -282,19 +282,6 @@ class Consumer:
             duration_ms=round(duration_s * 1000, 1),
             trace_id=f"{batch.span.get_span_context().trace_id:032x}",
         )
-
-
-class _Turn:
-    """Gives the event loop to others now and then."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-
-    async def over(self) -> None:
-        """Let others have the loop if it was kept for long."""
-        if time.perf_counter() - self._began > _TURN_S:
-            await asyncio.sleep(0)
-            self._began = time.perf_counter()
 
 
 def _has(tenant: Tenant | None, registration: str, channel: str) -> bool:

@@ -37,6 +37,10 @@ class KnownTenants(Protocol):
         """The tenant, read now if it was not heard of. NOT_FOUND; UNAVAILABLE."""
         ...
 
+    async def reload(self, tenant_id: str) -> Tenant | None:
+        """Read the tenant now. UNAVAILABLE while the tenants are away."""
+        ...
+
 
 class EventStore(Protocol):
     """Where events, message states, counts and dead letters are kept."""

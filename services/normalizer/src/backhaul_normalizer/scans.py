@@ -15,18 +15,22 @@ AT_ONCE = 3
 
 
 class Scans:
-    """At most ``at_once`` run; those that wait begin by turns of their owners, one of each. Belongs to one loop."""
+    """At most ``at_once`` run; those that wait begin by turns of their owners, one of each. Belongs to one loop.
 
-    def __init__(self, at_once: int = AT_ONCE) -> None:
+    ``outlives_asker`` says that the work goes on elsewhere when its task is cancelled.
+    """
+
+    def __init__(self, at_once: int = AT_ONCE, *, outlives_asker: bool = True) -> None:
         self._free = at_once
+        self._outlives_asker = outlives_asker
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, owner: str, within_s: float) -> AsyncIterator[float]:
         """Wait for a turn; gives the seconds that are left of ``within_s``. TimeoutError when none are.
 
-        The work inside must end within these seconds also when its task is cancelled: the server and the driver's
-        thread go on with it, so the turn is over only when they must have stopped.
+        The work inside must end within these seconds also when its task is cancelled: where the server and the driver's
+        thread go on with it, the turn is over only when they must have stopped.
         """
         loop = asyncio.get_running_loop()
         ends = loop.time() + within_s
@@ -34,7 +38,10 @@ class Scans:
         try:
             yield ends - loop.time()
         except asyncio.CancelledError:
-            loop.call_at(ends, self._end)
+            if self._outlives_asker:
+                loop.call_at(ends, self._end)
+            else:
+                self._end()
             raise
         except BaseException:
             self._end()

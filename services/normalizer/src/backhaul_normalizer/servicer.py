@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from backhaul_channels import EventKind as EventKindName
+from backhaul_channels import Ignored
 from backhaul_channels.addresses import canonical
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
@@ -17,6 +18,8 @@ from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
 from backhaul_normalizer.fold import unique_of
+from backhaul_normalizer.model import Fact
+from backhaul_normalizer.preview import Previews, Read
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.service import NormalizerUseCases, no_dead_letter
 from backhaul_normalizer.states import FULFILMENT_STATES
@@ -34,9 +37,11 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         self,
         use_cases: NormalizerUseCases,
         reads: MongoReads,
+        previews: Previews,
     ) -> None:
         self._use_cases = use_cases
         self._reads = reads
+        self._previews = previews
 
     async def _registration(self, request: _OfTenant) -> str:
         return (await self._use_cases.tenant(request.tenant_id)).registration
@@ -155,6 +160,11 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
             counts.append(count)
         return pb.CountErrorsResponse(errors=counts)
 
+    async def PreviewCallback(self, request: pb.PreviewCallbackRequest, context: Any) -> pb.PreviewCallbackResponse:
+        """What a callback would become."""
+        parts, more = await self._previews.of(request.tenant_id, request.channel, request.callback)
+        return pb.PreviewCallbackResponse(parts=[_previewed(one) for one in parts], truncated=more)
+
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
         """Dead letters, newest first, without their bodies."""
         rows, token = await self._reads.dead_letters(
@@ -198,6 +208,14 @@ def _event(row: Document) -> Event:
     # and its counts agree.
     event.communication_id = row.get("communication_id", "")
     return event
+
+
+def _previewed(one: Read) -> pb.PreviewPart:
+    if isinstance(one, Fact):
+        return pb.PreviewPart(event=Event.FromString(one.payload))
+    if isinstance(one, Ignored):
+        return pb.PreviewPart(ignored=one.reason)
+    return pb.PreviewPart(dead_letter=one.reason)
 
 
 def _engagement(kinds: Mapping[str, int], by_machine: Mapping[str, int], unique: Mapping[str, int]) -> pb.Engagement:

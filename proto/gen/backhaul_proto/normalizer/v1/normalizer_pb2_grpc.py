@@ -75,6 +75,11 @@ class NormalizerServiceStub:
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.FromString,
                 _registered_method=True)
+        self.PreviewCallback = channel.unary_unary(
+                '/backhaul_proto.normalizer.v1.NormalizerService/PreviewCallback',
+                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackResponse.FromString,
+                _registered_method=True)
         self.CountErrors = channel.unary_unary(
                 '/backhaul_proto.normalizer.v1.NormalizerService/CountErrors',
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.SerializeToString,
@@ -143,6 +148,13 @@ class NormalizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewCallback(self, request, context):
+        """What a callback would become. Nothing is stored. NOT_FOUND where the tenant has no such channel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountErrors(self, request, context):
         """How often each error code was reported, by channel, the most frequent first.
         """
@@ -192,6 +204,11 @@ def add_NormalizerServiceServicer_to_server(servicer, server):
                     servicer.DiscardDeadLetter,
                     request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.FromString,
                     response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.SerializeToString,
+            ),
+            'PreviewCallback': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewCallback,
+                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackRequest.FromString,
+                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackResponse.SerializeToString,
             ),
             'CountErrors': grpc.unary_unary_rpc_method_handler(
                     servicer.CountErrors,
@@ -416,6 +433,33 @@ class NormalizerService:
             '/backhaul_proto.normalizer.v1.NormalizerService/DiscardDeadLetter',
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterRequest.SerializeToString,
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DiscardDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewCallback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.normalizer.v1.NormalizerService/PreviewCallback',
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackRequest.SerializeToString,
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

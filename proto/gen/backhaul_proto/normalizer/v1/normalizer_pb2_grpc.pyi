@@ -51,6 +51,8 @@ class NormalizerServiceStub:
     """Sends a dead letter through once more; FAILED_PRECONDITION where it is not open."""
     DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.DiscardDeadLetterRequest, _normalizer_pb2.DiscardDeadLetterResponse]
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
+    PreviewCallback: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.PreviewCallbackRequest, _normalizer_pb2.PreviewCallbackResponse]
+    """What a callback would become. Nothing is stored. NOT_FOUND where the tenant has no such channel."""
     CountErrors: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]
     """How often each error code was reported, by channel, the most frequent first."""
 
@@ -77,6 +79,8 @@ class NormalizerServiceAsyncStub(NormalizerServiceStub):
     """Sends a dead letter through once more; FAILED_PRECONDITION where it is not open."""
     DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.DiscardDeadLetterRequest, _normalizer_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
+    PreviewCallback: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.PreviewCallbackRequest, _normalizer_pb2.PreviewCallbackResponse]  # type: ignore[assignment]
+    """What a callback would become. Nothing is stored. NOT_FOUND where the tenant has no such channel."""
     CountErrors: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]  # type: ignore[assignment]
     """How often each error code was reported, by channel, the most frequent first."""
 
@@ -148,6 +152,14 @@ class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_normalizer_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_normalizer_pb2.DiscardDeadLetterResponse]]:
         """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
+
+    @_abc_1.abstractmethod
+    def PreviewCallback(
+        self,
+        request: _normalizer_pb2.PreviewCallbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_normalizer_pb2.PreviewCallbackResponse, _abc.Awaitable[_normalizer_pb2.PreviewCallbackResponse]]:
+        """What a callback would become. Nothing is stored. NOT_FOUND where the tenant has no such channel."""
 
     @_abc_1.abstractmethod
     def CountErrors(
