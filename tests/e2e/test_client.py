@@ -31,6 +31,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "MessageOut": models.Message,
     "CommunicationOut": models.Communication,
     "ErrorCountOut": models.ErrorCount,
+    "PreviewOut": models.Preview,
     "DeadLetterSummary": models.DeadLetterSummary,
     "DeadLetterOut": models.DeadLetter,
     "TenantOut": models.Tenant,
@@ -38,7 +39,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "ChannelOut": models.Channel,
     "IssuedKeyOut": models.IssuedKey,
 }
-FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents")
+FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")
 """Paths for machines that watch, and for providers."""
 
 

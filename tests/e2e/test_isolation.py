@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from backhaul_client import NotFoundError
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -56,6 +57,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         "/v1/communications/{communication_id}": [f"/v1/communications/{theirs['communication']}"],
         "/v1/dead-letters/{dead_letter_id}": [f"/v1/dead-letters/{theirs['dead_letter']}"],
     }
+    previews = "/v1/channels/{label}/preview"
     changes = {
         "/v1/dead-letters/{dead_letter_id}/replay": f"/v1/dead-letters/{theirs['dead_letter']}/replay",
         "/v1/dead-letters/{dead_letter_id}/discard": f"/v1/dead-letters/{theirs['dead_letter']}/discard",
@@ -72,7 +74,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
     counts = {"/v1/errors": [{"error_code": "30003"}, {"channel": "twilio"}, {}]}
     # A route that is added later must be added here as well.
     document = (await town.http.get(f"{mallory.base_url}/openapi.json")).json()
-    known = {path.replace(":path", "") for path in (*paths, *changes, *lists, *counts)}
+    known = {path.replace(":path", "") for path in (*paths, *changes, *lists, *counts, previews)}
     assert {path for path in document["paths"] if path.startswith("/v1")} == known
 
     hidden = [theirs["sid"], theirs["mail"], theirs["communication"], theirs["dead_letter"], victim.id]
@@ -100,6 +102,16 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
             for tenant in (mallory, victim):
                 (count,) = (await tenant.read(path, **filters))[path[4:]]
                 assert (count["error_code"], count["count"]) == ("30003", 1), (path, filters)
+    # A preview is of an own channel, and judged by its own secrets, whoever's address it names.
+    await town.platform.client.put_channel(victim.id, "Theirs", provider="twilio", secrets=["theirs"])
+    with pytest.raises(NotFoundError):
+        await mallory.client.preview("Theirs", body="")
+    for tenant, result in ((mallory, "refused"), (victim, "verified")):
+        post = victim.twilio.status(victim.address("Twilio"), theirs["sid"], "read")
+        found = await tenant.client.preview("Twilio", body=post.body, headers=dict(post.headers), url=post.url)
+        assert found.verification.result == result
+        assert victim.id not in str(found)
+    assert (await victim.client.message("twilio", theirs["sid"])).state == "failed"
     # Parameters that name a tenant are no way in.
     for name in ("tenant", "tenant_id", "tenantId"):
         answer = await mallory.get("/v1/events", **{name: victim.id})

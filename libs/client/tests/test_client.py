@@ -342,3 +342,36 @@ def test_a_limit_is_an_error_of_its_own(tenant_call: Callable[..., Any]) -> None
     with pytest.raises(RateLimitedError):
         tenant_call(gateway, "test")
     assert gateway.pauses == [1.0, 1.0]
+
+
+def test_a_preview_sends_bytes_as_they_are_and_texts_as_texts(tenant_call: Callable[..., Any]) -> None:
+    shown = {
+        "verification": {
+            "mode": "enforce",
+            "result": "refused",
+            "code": "signature_missing",
+            "detail": "There is none.",
+        },
+        "answer": {"status": 403, "content_type": "application/problem+json", "body": "{}"},
+        "parts": [{"event": None, "ignored": "typing", "dead_letter": None}],
+        "truncated": False,
+    }
+    gateway = Gateway(httpx.Response(200, json=shown), httpx.Response(200, json=shown))
+    found = tenant_call(gateway, "preview", "Outbound Delivery", body="a=1", headers={"X-Signature": "x"}, query="id=1")
+    assert (found.verification.result, found.answer.status, found.parts[0].ignored) == ("refused", 403, "typing")
+    tenant_call(gateway, "preview", "Twilio", body=b"\xff")
+    first, second = gateway.requests
+    assert (first.method, first.url.path) == ("POST", "/backhaul/v1/channels/Outbound Delivery/preview")
+    assert json.loads(first.content) == {"body": "a=1", "headers": {"X-Signature": "x"}, "query": "id=1"}
+    assert json.loads(second.content) == {"body_base64": "/w=="}
+
+
+def test_errors_are_counts_with_their_meaning(tenant_call: Callable[..., Any]) -> None:
+    count = {
+        "channel": "twilio", "provider": "twilio", "error_code": "30006", "count": 3, "text": "A landline.",
+        "last_received_at": "2026-11-22T11:41:34.833000Z", "error_class": "hard", "url": None,
+    }  # fmt: skip
+    gateway = Gateway(httpx.Response(200, json={"errors": [count]}))
+    (found,) = tenant_call(gateway, "errors", channel="Twilio", from_=datetime(2026, 11, 1, tzinfo=UTC))
+    assert (found.error_code, found.count, found.error_class, found.last_received_at.day) == ("30006", 3, "hard", 22)
+    assert dict(gateway.requests[0].url.params) == {"channel": "Twilio", "from": "2026-11-01T00:00:00+00:00"}

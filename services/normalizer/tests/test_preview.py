@@ -58,7 +58,7 @@ def lasting(event: Event) -> Event:
     kept = Event()
     kept.CopyFrom(event)
     for field in ("callback_id", "traceparent", "received_at_us"):
-        kept.ClearField(field)  # type: ignore[arg-type]  # a field's name
+        kept.ClearField(field)
     if kept.occurred_at_basis == TIME_BASIS_ARRIVAL:
         kept.ClearField("occurred_at_us")
     return kept

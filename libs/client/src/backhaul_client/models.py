@@ -189,6 +189,42 @@ class DeadLetter(DeadLetterSummary, frozen=True, kw_only=True):
     callback: Callback | None
 
 
+class PreviewVerification(msgspec.Struct, frozen=True, kw_only=True):
+    """What a channel's verification says of a callback. ``result`` is ``verified``, ``credential``, ``refused``,
+    ``off``, ``observed_invalid`` or ``handshake``; ``code`` and ``detail`` say what speaks against it."""
+
+    mode: str
+    result: str
+    code: str | None
+    detail: str | None
+
+
+class PreviewAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider would be answered. ``body`` is None of a handshake, whose answer is not shown."""
+
+    status: int
+    content_type: str | None
+    body: str | None
+
+
+class PreviewPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What one part of a callback would become: an event; nothing, for the reason ``ignored``; or a dead letter, for
+    the reason ``dead_letter``."""
+
+    event: Event | None
+    ignored: str | None
+    dead_letter: str | None
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """What would become of a callback; ``parts`` are in the order of its body."""
+
+    verification: PreviewVerification
+    answer: PreviewAnswer
+    parts: tuple[PreviewPart, ...]
+    truncated: bool
+
+
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """The service is accessible."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Mapping
 from datetime import datetime
 
 from backhaul_client.calls import Call, all_of, call, given, of, page_of, path, rows
@@ -15,6 +17,7 @@ from backhaul_client.models import (
     Event,
     Message,
     MessageSummary,
+    Preview,
 )
 from backhaul_client.paging import Page
 from backhaul_client.transport import AsyncTransport, Transport
@@ -36,6 +39,30 @@ class _TenantCalls:
     def channel_status(self, label: str) -> Call[ChannelStatus]:
         """Whether a channel works, part by part."""
         return Call(path="/api/status", params=given(channelLabel=label), answer=of(ChannelStatus))
+
+    @call
+    def preview(
+        self,
+        label: str,
+        *,
+        body: str | bytes,
+        headers: Mapping[str, str] | None = None,
+        query: str = "",
+        url: str = "",
+    ) -> Call[Preview]:
+        """What a callback of a channel would be answered, and what would become of it; nothing of it is kept.
+
+        ``headers`` are what the provider sends beside the body, such as its signature. ``url`` is the address that it
+        was told; unless given, the channel's own with the parameters in ``query``.
+        """
+        content = {"body": body} if isinstance(body, str) else {"body_base64": b64encode(body).decode()}
+        more = {name: value for name, value in (("headers", headers), ("query", query), ("url", url)) if value}
+        return Call(
+            method="POST",
+            path=path("v1", "channels", label, "preview"),
+            body={**content, **more},
+            answer=of(Preview),
+        )
 
     @call
     def message(self, channel: str, message_id: str) -> Call[Message]:

@@ -39,6 +39,7 @@ from backhaul_gateway.ingest.watch import LogWatch, Reachable
 from backhaul_gateway.reads.callers import Callers
 from backhaul_gateway.reads.normalizer import NormalizerRoutes
 from backhaul_gateway.reads.objectstore import BucketCheck
+from backhaul_gateway.reads.preview import PreviewRoutes
 from backhaul_gateway.reads.routes import tenant_router
 from backhaul_gateway.reads.status import ChannelStatus
 from backhaul_gateway.settings import GatewaySettings
@@ -143,9 +144,10 @@ def build(
         max_bodies=connections.most,
     )
     callers = Callers(credentials, strangers, states, admission)
+    previews = PreviewRoutes(callers, normalizer, states=states, strangers=strangers, public_base_url=public_base_url)
     reads = tenant_router(
         callers,
-        [NormalizerRoutes(callers, admission, normalizer)],
+        [NormalizerRoutes(callers, admission, normalizer), previews],
         strangers=strangers,
         states=states,
         status=ChannelStatus(streams=broker, check_store=ping, object_storage=BucketCheck(settings), states=states),

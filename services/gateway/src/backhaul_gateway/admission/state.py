@@ -14,6 +14,9 @@ from backhaul_common.tenants import Channel, Tenant
 from backhaul_proto.callback.v1.callback_pb2 import (
     SOURCE_CALLBACK,
     VERIFICATION_CREDENTIAL,
+    VERIFICATION_OBSERVED_INVALID,
+    VERIFICATION_OFF,
+    VERIFICATION_UNSPECIFIED,
     VERIFICATION_VERIFIED,
     Callback,
     Verification,
@@ -122,6 +125,17 @@ class ChannelState:
         ).SerializeToString()
         """What all callbacks of the channel have in common. Serialised messages that follow each other are one message
         with the fields of both, so that this is written once a channel."""
+
+    def judge(self, callback: RawCallback) -> tuple[Verification.ValueType, Refusal | None]:
+        """What a request is by the channel's verification, and what speaks against it; UNSPECIFIED where it is refused
+        for that. A channel that only observes refuses nothing: a body that was too large to be checked is stored as
+        unverified too, rather than lost."""
+        if self.mode == "off":
+            return VERIFICATION_OFF, None
+        refusal = self.verifier.verify(callback)
+        if refusal is None:
+            return self.proven, None
+        return (VERIFICATION_OBSERVED_INVALID if self.mode == "observe" else VERIFICATION_UNSPECIFIED), refusal
 
 
 class TenantState:

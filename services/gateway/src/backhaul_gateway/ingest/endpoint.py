@@ -8,7 +8,6 @@ question, and no reason to refuse an authentic callback.
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 
 from backhaul_channels.adapter import RawCallback
 from backhaul_common.errors import BackhaulError, Code, internal
@@ -22,11 +21,10 @@ from backhaul_common.metrics import (
     Metrics,
 )
 from backhaul_common.names import channel_key
-from backhaul_common.sizes import MAX_HEADER_BYTES, MAX_QUERY_BYTES
+from backhaul_common.sizes import MAX_QUERY_BYTES
 from backhaul_common.tracing import Tracing, new_traceparent, parse_traceparent, traceparent_of
 from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OBSERVED_INVALID,
-    VERIFICATION_OFF,
     Callback,
     Verification,
 )
@@ -44,12 +42,12 @@ from backhaul_gateway.ingest.request import Request
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.kept import kept_headers, shown_address
 from backhaul_gateway.web.masking import masked_body, masked_bytes
 from backhaul_gateway.web.parameters import label_of
 from backhaul_gateway.web.problems import Answer, of_error
 from backhaul_gateway.web.refusals import (
     METHOD,
-    headers_too_large,
     method_not_allowed,
     query_too_long,
     unverified,
@@ -57,7 +55,6 @@ from backhaul_gateway.web.refusals import (
 
 CALLBACK_ID_HEADER = b"backhaul-callback-id"
 _SAMPLE = 16
-_MAX_REMEMBERED_BYTES = 512
 _TRACEPARENT_LENGTH = 55
 
 
@@ -151,7 +148,7 @@ class IngestEndpoint:
             raise query_too_long()
         request.label = label_of(request.query)
         channel = self._channel(request, state) or await self._found_channel(request, state)
-        kept = _kept(request, channel)
+        kept = kept_headers(request.headers, channel.not_kept)
         tenant_id = request.tenant
         body = await self._bodies.read(request, limit)
         try:
@@ -183,7 +180,7 @@ class IngestEndpoint:
         callback.verification = verification
         callback.method = METHOD
         # The ingest token stands in the path, and wherever a proxy or the provider repeats the path.
-        callback.url = self._base_url + _shown(address)
+        callback.url = self._base_url + shown_address(address)
         callback.headers = masked_bytes(kept)
         callback.body = masked_body(body)
         callback.received_at_us = received_at_us
@@ -245,16 +242,13 @@ class IngestEndpoint:
 
     def _verified(self, channel: ChannelState, raw: RawCallback) -> Verification.ValueType:
         """What the channel's verification says of the callback; FORBIDDEN or TOO_LARGE when that refuses it."""
-        if channel.mode == "off":
-            return VERIFICATION_OFF
-        refusal = channel.verifier.verify(raw)
+        verification, refusal = channel.judge(raw)
         if refusal is None:
-            return channel.proven
+            return verification
         self._states.count_refused(channel.tenant_id, channel.key)
         self._unverified.add(channel.tenant_id, channel.key, channel.mode, refusal.code)
-        if channel.mode == "observe":
-            # A body that was too large to be checked is stored as unverified too, rather than lost.
-            return VERIFICATION_OBSERVED_INVALID
+        if verification:
+            return verification
         raise unverified(refusal)
 
     def _account(self, request: Request, status: int) -> None:
@@ -282,31 +276,6 @@ class IngestEndpoint:
                     "trace_id": request.trace_id,
                 },
             )
-
-
-def _kept(request: Request, channel: ChannelState) -> bytes:
-    """The headers that are stored with the callback, one a line. TOO_LARGE when they exceed ``MAX_HEADER_BYTES``."""
-    parts: list[bytes] = []
-    for name, value in request.headers:
-        if name not in channel.not_kept:
-            parts += name, b": ", value, b"\r\n"
-    kept = b"".join(parts)
-    if len(kept) > MAX_HEADER_BYTES:
-        raise headers_too_large()
-    return kept
-
-
-def _shown(address: bytes) -> str:
-    """Path and query without credentials."""
-    return _remembered_address(address) if len(address) <= _MAX_REMEMBERED_BYTES else _mask_address(address)
-
-
-def _mask_address(address: bytes) -> str:
-    return masked_bytes(address).decode("latin-1")
-
-
-# A campaign's callbacks all come to one address. Long ones are not kept, so that nobody fills the memory with them.
-_remembered_address = lru_cache(maxsize=4096)(_mask_address)
 
 
 def _valid(traceparent: str) -> str:

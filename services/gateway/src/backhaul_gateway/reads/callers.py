@@ -15,7 +15,7 @@ from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
-from backhaul_gateway.reads.turns import Turns
+from backhaul_gateway.reads.turns import Steps, Turns
 from backhaul_gateway.reads.twin import Row, Twin
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
@@ -65,7 +65,11 @@ class Callers:
 
     async def written(self, twin: Twin[Row], answer: Row) -> Response:
         """``answer`` as JSON, written in turns so that no callback waits for it."""
-        return Response(await self._turns.run(twin.json(answer)), media_type="application/json")
+        return await self.written_by(twin.json(answer))
+
+    async def written_by(self, steps: Steps[bytes]) -> Response:
+        """The JSON that ``steps`` make, likewise."""
+        return Response(await self._turns.run(steps), media_type="application/json")
 
     async def _admitted(self, request: Request) -> AsyncIterator[None]:
         state = await self._authenticated(request)

@@ -224,6 +224,22 @@ class DeadLetterPage(BaseModel):
     next_cursor: Annotated[str | None, Of("next_page_token")]
 
 
+class PreviewPartOut(BaseModel):
+    """What one part of a callback would become: an event, as ``/v1/events`` would show it; nothing, as it is understood
+    and kept nowhere, for this reason; or a dead letter, for this reason. One of the three is there."""
+
+    event: EventOut | None
+    ignored: str | None
+    dead_letter: str | None
+
+
+class PreviewPartsOut(BaseModel):
+    """In the order of the body; 1,000 at most, and 4 MiB of events."""
+
+    parts: list[PreviewPartOut]
+    truncated: bool
+
+
 def _all_vars(answer: pb.GetMessageResponse) -> Steps[list[dict[str, str]]]:
     """The custom parameters of all events, each once."""
     union: dict[tuple[str, str], None] = {}
@@ -243,5 +259,6 @@ COMMUNICATION: Twin[pb.GetCommunicationResponse] = Twin(
     CommunicationOut, pb.GetCommunicationResponse.DESCRIPTOR, _ENUMS, inside="communication"
 )
 ERRORS: Twin[pb.CountErrorsResponse] = Twin(ErrorCountsOut, pb.CountErrorsResponse.DESCRIPTOR, _ENUMS)
+PREVIEW: Twin[pb.PreviewCallbackResponse] = Twin(PreviewPartsOut, pb.PreviewCallbackResponse.DESCRIPTOR, _ENUMS)
 DEAD_LETTERS: Twin[pb.ListDeadLettersResponse] = Twin(DeadLetterPage, pb.ListDeadLettersResponse.DESCRIPTOR, _ENUMS)
 ONE_DEAD_LETTER: Twin[pb.DeadLetter] = Twin(DeadLetterOut, pb.DeadLetter.DESCRIPTOR, _ENUMS)

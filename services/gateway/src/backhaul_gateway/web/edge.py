@@ -34,6 +34,9 @@ _INGEST = re.compile("(?:/in/([^/]+))?" + INGEST_PATH, re.IGNORECASE)
 _TOKEN = re.compile("/in/([^/]+)/oauth/token", re.IGNORECASE)
 
 MAX_OTHER_BODY_BYTES = 256 * 1024
+MAX_BODY = "backhaul.max_body"
+"""Where a route that takes larger bodies says so in its request's scope, once it knows whose the body is."""
+
 MAX_ADDRESS_BYTES = 8 << 10
 """Of the path and the query together, but for callbacks. FastAPI parses them several times, at some 100 ns a byte."""
 
@@ -203,8 +206,9 @@ class _Exchange:
         except TimeoutError:
             raise HTTPException(408, LATE_BODY) from None
         self._size += len(message.get("body", b""))
-        if self._size > MAX_OTHER_BODY_BYTES:
-            raise HTTPException(413, f"The body is larger than {MAX_OTHER_BODY_BYTES} bytes.")
+        limit: int = self.scope.get(MAX_BODY, MAX_OTHER_BODY_BYTES)
+        if self._size > limit:
+            raise HTTPException(413, f"The body is larger than {limit} bytes.")
         self._whole = not message.get("more_body", False)
         return message
 
