@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl
 
 from backhaul_testing.posts import Post
 from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator, bearing
@@ -27,6 +28,17 @@ def test_twilio_signs_as_documented() -> None:
     }
     post = TwilioSimulator("12345").form("https://example.com/myapp.php?foo=1&bar=2", fields)
     assert dict(post.headers)["X-Twilio-Signature"] == "L/OH5YylLD5NRKLltdqwSvS0BnU="
+
+
+def test_a_call_is_told_alike_by_a_form_and_by_a_stream() -> None:
+    twilio, moment = TwilioSimulator("12345"), "Tue, 25 Nov 2025 10:00:00 +0000"
+    post = twilio.call("https://example.com/in", "CA1", "busy", 2, Timestamp=moment, SipResponseCode="486")
+    event = twilio.call_event("CA1", "busy", 2, Timestamp=moment, SipResponseCode="486")
+    assert event["type"] == "com.twilio.voice.status-callback.call.completed"
+    assert dict(parse_qsl(post.body.decode())) == event["data"]["request"]["parameters"]
+    assert dict(parse_qsl(twilio.machine("https://example.com/in", "CA1", "human").body.decode()))["CallSid"] == "CA1"
+    recorded = dict(parse_qsl(twilio.recording("https://example.com/in", "CA1", "RE1").body.decode()))
+    assert (recorded["CallSid"], recorded["RecordingStatus"]) == ("CA1", "completed")
 
 
 def test_sendgrid_signs_the_time_and_the_body() -> None:

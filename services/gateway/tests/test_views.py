@@ -61,6 +61,7 @@ def test_event() -> None:
     assert [(pair.name, pair.value) for pair in out.vars] == [("a", "1"), ("a", "2")]
     assert (out.data_format, out.data) == ("form", {"MessageStatus": "delivered", "To": "+1"})
     assert (out.occurred_at_basis, out.by_machine, out.revision, out.references) == (None, False, 0, [])
+    assert out.sequence is None
     out = read(
         EVENT,
         event(

@@ -46,6 +46,16 @@ def test_every_state_has_a_fulfilment_state() -> None:
         (["queued", "unsubscribed", "subscribed"], "queued", "Queued"),
         (["deferred", "queued"], "deferred", "Sent"),
         (["unsubscribed"], "unknown", ""),
+        # Calls: in whatever order a way's steps are told, it ends where the call did.
+        (["completed", "answered", "ringing", "initiated", "queued"], "completed", "Delivered"),
+        (["answered", "initiated", "ringing"], "answered", "Delivered"),
+        (["busy", "ringing", "initiated"], "busy", "Undelivered"),
+        (["ringing", "no_answer", "initiated"], "no_answer", "Undelivered"),
+        (["failed", "initiated", "queued"], "failed", "Failed"),
+        (["initiated", "canceled", "ringing"], "canceled", "Failed"),
+        (["ringing", "initiated"], "ringing", "Sent"),
+        # A recording and a machine's detection move nothing.
+        (["unknown", "completed", "unknown"], "completed", "Delivered"),
     ],
 )
 def test_what_people_expect(kinds: list[str], state: str, fulfilment: str) -> None:

@@ -70,6 +70,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     occurred_at: datetime | None
     occurred_at_basis: str | None
+    sequence: int | None
     received_at: datetime | None
     source: str
     verification: str

@@ -1,4 +1,4 @@
-"""Twilio messaging as seen from a webhook. https://www.twilio.com/docs/usage/webhooks/webhooks-security"""
+"""Twilio as seen from a webhook: messages and calls. https://www.twilio.com/docs/usage/webhooks/webhooks-security"""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -23,6 +25,25 @@ RETRY_PAUSE_S = 0.1
 def new_sid(prefix: str = "SM") -> str:
     """A message id that nobody has had before."""
     return prefix + secrets.token_hex(16)
+
+
+def call_fields(sid: str, status: str, sequence: int, *, to: str = "+15005550001", **fields: str) -> dict[str, str]:
+    """The fields of an outgoing call's status callback, with times in whole seconds as Twilio writes them."""
+    return {
+        "AccountSid": ACCOUNT_SID,
+        "ApiVersion": "2010-04-01",
+        "CallSid": sid,
+        "CallStatus": status,
+        "CallbackSource": "call-progress-events",
+        "Called": to,
+        "Caller": OWN_NUMBER,
+        "Direction": "outbound-api",
+        "From": OWN_NUMBER,
+        "SequenceNumber": str(sequence),
+        "Timestamp": format_datetime(datetime.now(UTC)),
+        "To": to,
+        **fields,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,47 @@ class TwilioSimulator:
                 "SmsSid": sid,
                 "SmsStatus": "received",
                 "To": OWN_NUMBER,
+                **fields,
+            },
+        )
+
+    def call(
+        self, address: str, sid: str, status: str, sequence: int, *, to: str = "+15005550001", **fields: str
+    ) -> Post:
+        """The status callback of an outgoing call; ``status`` is Twilio's word, ``sequence`` its number from 0."""
+        return self.form(address, call_fields(sid, status, sequence, to=to, **fields))
+
+    def call_event(self, sid: str, status: str, sequence: int, **fields: str) -> dict[str, Any]:
+        """The same as an event of Event Streams, for ``cloud_events``."""
+        ends = {"in-progress": "answered", **dict.fromkeys(("busy", "no-answer", "failed", "canceled"), "completed")}
+        return {
+            "specversion": "1.0",
+            "type": f"com.twilio.voice.status-callback.call.{ends.get(status, status)}",
+            "source": "AB" + "5" * 32,
+            "id": new_sid("NO"),
+            "dataschema": "https://events-schemas.twilio.com/Voice.WebhookEvent/2",
+            "datacontenttype": "application/json",
+            "data": {
+                "sid": sid,
+                "eventSid": new_sid("VW"),
+                "request": {"method": "POST", "parameters": call_fields(sid, status, sequence, **fields)},
+            },
+        }
+
+    def machine(self, address: str, sid: str, answered_by: str, **fields: str) -> Post:
+        """What answering machine detection found, where the call goes on meanwhile."""
+        return self.form(address, {"AccountSid": ACCOUNT_SID, "CallSid": sid, "AnsweredBy": answered_by, **fields})
+
+    def recording(self, address: str, sid: str, recording_sid: str, status: str = "completed", **fields: str) -> Post:
+        """What became of a call's recording."""
+        return self.form(
+            address,
+            {
+                "AccountSid": ACCOUNT_SID,
+                "CallSid": sid,
+                "RecordingSid": recording_sid,
+                "RecordingStatus": status,
+                "RecordingUrl": f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT_SID}/Recordings/{recording_sid}",
                 **fields,
             },
         )

@@ -244,7 +244,8 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
 
 
 def event_document(fact: Fact, communication_id: str) -> Document:
-    """What is stored of ``fact``: the fields that are searched or folded, and the payload. Empty fields are left out.
+    """What is stored of ``fact``: the fields that are searched, folded or ordered by, and the payload. Empty fields are
+    left out.
 
     ``communication_id`` is that of the event's message.
     """
@@ -274,6 +275,8 @@ def event_document(fact: Fact, communication_id: str) -> Document:
         document["communication_id"] = communication_id
     if event.error_code:
         document["error_code"] = event.error_code
+    if event.sequence is not None:
+        document["sequence"] = event.sequence
     return document
 
 

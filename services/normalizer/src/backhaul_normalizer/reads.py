@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from backhaul_channels import EventKind
 from backhaul_common import mongo, pages
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
@@ -25,7 +24,7 @@ from pymongo.errors import ExecutionTimeout
 from backhaul_normalizer.facts import communication_key, message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.scans import Scans
-from backhaul_normalizer.states import place_of
+from backhaul_normalizer.timeline import in_order
 
 MAX_TIMELINE = 1000
 MAX_ERROR_COUNTS = 1000
@@ -33,8 +32,6 @@ MAX_ERROR_COUNTS = 1000
 
 _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""
-
-_PLACES = {kind.value: place_of(kind) for kind in EventKind}
 
 MAX_READ_S = 4.0
 """A read ends on the server after this, a little before whoever called gives up. Filters without an index look at every
@@ -73,8 +70,7 @@ class MongoReads:
             )
         except pages.TooLongError as exc:
             raise _too_long() from exc
-        events.sort(key=lambda row: (row["occurred_at_us"], _PLACES.get(row["kind"], -1), row["_id"]))
-        return message, events, more
+        return message, in_order(events), more
 
     async def one_message(self, registration: str, channel: str, message_id: str) -> str:
         """The key of the message that ``message`` finds; if there is none, the key that it would have."""

@@ -8,6 +8,7 @@ How a field is written follows from the message's descriptor and the model's ann
 | an enum | ``… | None`` | its word; null where it has none |
 | ``…_us`` | ``…_at`` | RFC 3339; null where no time is known |
 | a string | ``str | None`` | null where it is empty |
+| an optional number | ``int | None`` | null where it is absent |
 | a message | a model | an object; null where it is absent and may be |
 | repeated messages | a list of models | objects |
 | repeated pairs of a key and a count | ``dict[str, int]`` | an object; ``Every`` gives each word of an enum a count |
@@ -143,6 +144,8 @@ class Twin(Generic[Row]):
             self._converted.append((index, self._word(source.enum_type, field)))
         elif field.name.endswith("_at"):
             self._converted.append((index, time_of))
+        elif field.nullable and source.has_presence:
+            self._asked.append((index, _if_present(source.name)))
         elif field.nullable:
             self._converted.append((index, _text_or_none))
 
@@ -296,6 +299,13 @@ def _in_microseconds(name: str) -> str:
 
 def _without_text(name: str) -> str:
     return name.removesuffix("_text")
+
+
+def _if_present(name: str) -> Callable[[Message], Any]:
+    def ask(row: Message) -> Any:
+        return getattr(row, name) if row.HasField(name) else None
+
+    return ask
 
 
 def _text_or_none(text: str) -> str | None:

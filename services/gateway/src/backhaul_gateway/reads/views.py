@@ -74,6 +74,7 @@ class EventOut(BaseModel):
     text: str
     occurred_at: str | None
     occurred_at_basis: Literal["arrival", "provider"] | None
+    sequence: int | None
     received_at: str | None
     source: str
     verification: str
