@@ -151,6 +151,12 @@ async def test_google_asks_whose_address_it_is_and_then_signs_what_it_posts(town
         google.signed({"agentId": AGENT, "eventId": "l-1", "oldLaunchState": "PENDING", "newLaunchState": "LAUNCHED"}),
         google.signed("no event"),
     )
+    # The label RCS means the other provider, unless a channel says otherwise.
+    labelled = await town.platform.client.put_channel(tenant.id, "RCS")
+    assert labelled.provider == "rcs"
+    labelled = await town.platform.client.put_channel(tenant.id, "RCS", provider="google_rbm")
+    assert labelled.provider == "google_rbm"
+
     read = await tenant.message_with("google-rbm", "m-1", 2)
     assert (read.state, [event.verification for event in read.timeline]) == ("read", ["verified"] * 2)
     assert (await tenant.message_with("google-rbm", "m-2", 1)).state == "expired"

@@ -15,7 +15,10 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 
 def tenant(tenant_id: str, **channels: dict[str, Any]) -> Tenant:
-    """A tenant with the channels Twilio and SendGrid; ``channels`` gives settings by channel key."""
+    """A tenant with the channels Twilio and SendGrid, and with those of which ``channels`` gives the settings.
+
+    The key of each channel is its provider.
+    """
     now = datetime.now(UTC)
     return Tenant(
         id=tenant_id,
@@ -26,7 +29,7 @@ def tenant(tenant_id: str, **channels: dict[str, Any]) -> Tenant:
             key: Channel(
                 label=key, key=key, provider=key, settings=channels.get(key, {}), verification="off", updated_at=now
             )
-            for key in ("twilio", "sendgrid")
+            for key in dict.fromkeys(("twilio", "sendgrid", *channels))
         },
         created_at=now,
         updated_at=now,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -27,9 +28,24 @@ MAX_VARS = 64
 CAMPAIGN = "campaign_name"
 # What "bloqueado por duplicidade" and its translations have in common.
 _DUPLICATE = "duplic"
+_RCS = "rcs"
 _BY_THE_PERSON = frozenset({EventKind.INBOUND, EventKind.CLICKED})
 # Of these the event_id may be the interaction's, and no second name of the message.
 _OWN_EVENT_ID = _BY_THE_PERSON | {EventKind.UNKNOWN}
+
+
+@dataclass(slots=True)
+class Told:
+    """What a callback says; what it does not say is empty. ``word`` and ``direction`` are in lower case."""
+
+    kind: EventKind
+    word: str
+    direction: str
+    attributes: Attributes
+    text: str = ""
+    button: Pressed | None = None
+    error_code: str = ""
+    error_text: str = ""
 
 
 def normalize_callback(part: bytes) -> NormalizedEvent:
@@ -40,35 +56,28 @@ def normalize_callback(part: bytes) -> NormalizedEvent:
         raise MalformedError(f"type is missing, or no word of at most {MAX_WORD} characters.")
     direction = text_of(callback.get("direction"), MAX_WORD).strip().lower()
     status = text_of(callback.get("status")).strip()
-    message = callback.get("message")
-    button = pressed(message) if word == SUGGESTION_RESPONSE else None
     attributes = [(name, value) for field, name in ATTRIBUTES.items() if (value := text_of(callback.get(field)))]
     if _DUPLICATE in status.lower():
         # Whatever else the callback says, nothing was sent.
         word = status.lower()[:MAX_WORD]
-        return _told(callback, EventKind.DUPLICATE_BLOCKED, word, direction, attributes, error_text=status)
+        return _fact(callback, Told(EventKind.DUPLICATE_BLOCKED, word, direction, attributes, error_text=status))
     if status:
         attributes.append(("status", status))
-    kind = _kind(word, direction, button)
+    message = callback.get("message")
+    button = pressed(message) if word == SUGGESTION_RESPONSE else None
+    told = Told(_kind(word, direction, button), word, direction, attributes, button=button)
     if button is not None:
         attributes.append(("action", button.action.upper()))
-        return _told(callback, kind, word, direction, attributes, button=button)
-    if word in CONTENTS:
+    elif word in CONTENTS:
         attributes += described(message)
-        text = text_in(message)
-        if kind is EventKind.SENT:
-            # The text of one's own message is no reply.
-            attributes.append(("sent_text", text))
-            text = ""
-        return _told(callback, kind, word, direction, attributes, text=text)
-    error_code = error_text = ""
-    if kind is EventKind.FAILED:
-        error_text = text_in(message)[:MAX_VALUE]
-        error_code = http_status(error_text)
-    elif kind is EventKind.BLOCKED_CREDIT:
-        error_text = text_in(message)[:MAX_VALUE]
-        attributes += credit(error_text)
-    return _told(callback, kind, word, direction, attributes, error_code=error_code, error_text=error_text)
+        told.text = text_in(message)
+    elif told.kind is EventKind.FAILED:
+        told.error_text = text_in(message)[:MAX_VALUE]
+        told.error_code = http_status(told.error_text)
+    elif told.kind is EventKind.BLOCKED_CREDIT:
+        told.error_text = text_in(message)[:MAX_VALUE]
+        attributes += credit(told.error_text)
+    return _fact(callback, told)
 
 
 def _kind(word: str, direction: str, button: Pressed | None) -> EventKind:
@@ -76,8 +85,8 @@ def _kind(word: str, direction: str, button: Pressed | None) -> EventKind:
         kind = DIRECTIONS.get(direction)
         if kind is None:
             raise MalformedError(
-                f"direction is {direction[:MAX_WORD]!r}, neither outbound nor inbound, so nobody can tell whether the "
-                "message was sent or received."
+                f"direction is {direction!r}, neither outbound nor inbound, so nobody can tell whether the message was "
+                "sent or received."
             )
         return kind
     if button is not None:
@@ -86,18 +95,9 @@ def _kind(word: str, direction: str, button: Pressed | None) -> EventKind:
     return STATUSES.get(word, EventKind.UNKNOWN)
 
 
-def _told(
-    callback: Mapping[str, Any],
-    kind: EventKind,
-    word: str,
-    direction: str,
-    attributes: Attributes,
-    *,
-    text: str = "",
-    button: Pressed | None = None,
-    error_code: str = "",
-    error_text: str = "",
-) -> NormalizedEvent:
+def _fact(callback: Mapping[str, Any], told: Told) -> NormalizedEvent:
+    """``told`` with what all callbacks have; its attributes are added to."""
+    kind, attributes, button = told.kind, told.attributes, told.button
     reference, event_id = _id(callback, "reference"), _id(callback, "event_id")
     timestamp = text_of(callback.get("timestamp"), MAX_TIME).strip()
     occurred_at_us = iso_microseconds(timestamp)
@@ -105,12 +105,13 @@ def _told(
         attributes.append(("timestamp", timestamp))
     campaign = text_of(callback.get(CAMPAIGN))
     recipient = address_of(text_of(callback.get("user_id"), MAX_ID).strip())
-    reply = None
+    text, reply = told.text, None
     if kind is EventKind.INBOUND:
         # A message of the person's own. What it answers has a state, which no reply may touch, and the campaign counts
         # what was sent in it: a reply belongs to it by what it answers.
         message_id = event_id
         attributes.append((CAMPAIGN, campaign))
+        campaign = ""
         option, payload = (button.option, button.payload) if button else ("", "")
         text = text or option
         if reference or payload or option:
@@ -118,36 +119,41 @@ def _told(
     else:
         # From the sending to the reading the event_id stays the same, so it can stand in for the reference.
         message_id = reference or ("" if kind is EventKind.CLICKED else event_id)
+        # The text of one's own message is no reply.
+        attributes.append(("sent_text", text))
+        text = ""
         if button is not None:
             attributes += [("option", button.option), ("postback_data", button.payload)]
+    # People answer one message more than once, and without an event_id only the time tells their answers apart.
+    subject = event_id or (f"{reference}@{timestamp}" if kind in _BY_THE_PERSON else reference)
+    if not event_id and not reference:
+        raise MalformedError("event_id and reference are both missing, so nobody can tell what the callback is about.")
     return NormalizedEvent(
         kind=kind,
-        key=_key(kind, word, direction, error_code, reference, event_id, timestamp),
-        provider_status=word,
+        key=f"{subject}:{_what(callback, told)}",
+        provider_status=told.word,
         message_id=message_id,
         recipient=recipient,
         recipient_family=AddressFamily.PHONE if recipient else AddressFamily.UNKNOWN,
         occurred_at_us=occurred_at_us,
-        error_code=error_code,
-        error_text=error_text,
+        error_code=told.error_code,
+        error_text=told.error_text,
         text=text,
         reply=reply,
         references=[event_id] if kind not in _OWN_EVENT_ID and event_id not in ("", message_id) else [],
-        vars=_vars(callback, "" if kind is EventKind.INBOUND else campaign),
+        vars=_vars(callback, campaign),
         attributes=[(name, value) for name, value in attributes if value],
     )
 
 
-def _key(
-    kind: EventKind, word: str, direction: str, error_code: str, reference: str, event_id: str, timestamp: str
-) -> str:
-    if not event_id and not reference:
-        raise MalformedError("event_id and reference are both missing, so nobody can tell what the callback is about.")
-    # People answer one message more than once, and without an event_id only the time tells their answers apart.
-    subject = event_id or (f"{reference}@{timestamp}" if kind in _BY_THE_PERSON else reference)
+def _what(callback: Mapping[str, Any], told: Told) -> str:
+    """What happened, as far as it tells one fact from the next."""
     # Blocked duplicates are one fact in whatever words.
-    what = kind.value if kind is EventKind.DUPLICATE_BLOCKED else word
-    return ":".join((subject, what, direction, *([error_code] if error_code else [])))
+    word = told.kind.value if told.kind is EventKind.DUPLICATE_BLOCKED else told.word
+    # A message that goes by SMS after all is sent, and delivered, once more under its event_id.
+    channel = text_of(callback.get("channel"), MAX_WORD).strip().lower()
+    fallback = channel if channel != _RCS else ""
+    return ":".join((word, told.direction, *filter(None, (fallback, told.error_code))))
 
 
 def _id(callback: Mapping[str, Any], field: str) -> str:
