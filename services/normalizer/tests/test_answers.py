@@ -254,6 +254,35 @@ async def test_an_opt_out_that_only_one_of_two_ways_tells_is_one(rig: Rig, post:
     assert (await message(rig, "SM1", "twilio")).message.last_event_at_us == NOW * 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("text", "expected", "review"),
+    [
+        (
+            "please+stop",
+            event_pb2.Classification(
+                confidence=event_pb2.CONFIDENCE_LIKELY,
+                action=event_pb2.CONSENT_ACTION_OPT_OUT,
+                word="STOP",
+                scope_kind=event_pb2.CONSENT_SCOPE_MESSAGING_SERVICE,
+                scope="MG1",
+            ),
+            event_pb2.REVIEW_FLAGGED,
+        ),
+        ("see+you+at+5", event_pb2.Classification(), event_pb2.REVIEW_UNSPECIFIED),
+    ],
+)
+async def test_what_a_reply_means_is_kept_whole_and_a_duplicate_changes_nothing(
+    rig: Rig, post: Any, text: str, expected: event_pb2.Classification, review: int
+) -> None:
+    body = f"MessageSid=SM1&SmsStatus=received&From=%2B15005550001&To=%2B1500&Body={text}&MessagingServiceSid=MG1"
+    await post(body, channel="twilio")
+    await post(body, channel="twilio")
+    (event,) = await events(rig)
+    assert event.HasField("classification")
+    assert (event.classification, event.review, event.HasField("consent")) == (expected, review, False)
+    assert len(await rig.published()) == 1
+
+
 async def test_a_duplicate_that_tells_nothing_new_changes_nothing(rig: Rig, post: Any) -> None:
     body = make.twilio("SM1", "delivered", Timestamp="2026-03-01T12:00:00Z")
     await post(body, channel="twilio", query="communicationId=spring")
