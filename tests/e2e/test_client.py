@@ -37,6 +37,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "TenantOut": models.Tenant,
     "NewTenantOut": models.NewTenant,
     "ChannelOut": models.Channel,
+    "ChannelAddressOut": models.ChannelAddress,
     "IssuedKeyOut": models.IssuedKey,
 }
 FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")

@@ -305,6 +305,39 @@ async def test_channels(gateway: Running) -> None:
     gateway.problem(await gateway.client.get(f"{url}/twilio", headers=gateway.admin), 404, "label")
 
 
+async def test_every_channel_shows_what_to_paste_at_its_provider(gateway: Running) -> None:
+    await gateway.tenant()
+    url = f"{TENANTS}/acme/channels"
+    base = f"{gateway.url}/in/{{ingest_token}}"
+    put = [
+        (await gateway.channel()).json(),
+        (await gateway.channel(label="Our%20Mail", provider="sendgrid", secrets=[])).json(),
+    ]
+    expected = {
+        "Twilio": (f"{base}/api/postevents?channelLabel=Twilio#rc=5&rp=all", None),
+        "Our Mail": (
+            f"{base}/api/postevents?channelLabel=Our%20Mail",
+            f"{base}/oauth/token?channelLabel=Our%20Mail",
+        ),
+    }
+    tenant = (await gateway.client.get(f"{TENANTS}/acme", headers=gateway.admin)).json()
+    listed = (await gateway.client.get(url, headers=gateway.admin)).json()
+    found = (await gateway.client.get(f"{url}/twilio", headers=gateway.admin)).json()
+    for channels in (put, tenant["channels"], listed["channels"]):
+        assert {one["label"]: (one["callback_url"], one["token_url"]) for one in channels} == expected
+    assert found == put[0]
+    # Where the token is known, it stands in them; an API key has no place there.
+    issued = (await gateway.client.post(f"{TENANTS}/acme/keys", headers=gateway.admin, json={"kind": "ingest"})).json()
+    whole = {one["label"]: (one["callback_url"], one["token_url"]) for one in issued["addresses"]}
+    assert whole == {
+        label: tuple(one and one.replace("{ingest_token}", issued["key"]) for one in addresses)
+        for label, addresses in expected.items()
+    }
+    address = whole["Twilio"][0].partition("#")[0].removeprefix(gateway.url)
+    assert (await gateway.post(None, address)).status_code == 200
+    assert (await gateway.client.post(f"{TENANTS}/acme/keys", headers=gateway.admin)).json()["addresses"] == []
+
+
 async def test_what_a_put_leaves_out_stays(gateway: Running) -> None:
     await gateway.tenant()
 

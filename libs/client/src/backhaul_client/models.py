@@ -308,16 +308,27 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class ChannelAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """The addresses of a channel with a new ingest token in them, to be pasted at its provider. ``token_url`` is None
+    for a provider that asks for no access tokens."""
+
+    label: str
+    callback_url: Secret
+    token_url: Secret | None
+
+
 class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A new credential. ``key`` is never shown again."""
+    """A new credential. ``key`` is never shown again, nor are the ``addresses`` with it, if it is an ingest token."""
 
     id: str
     kind: str
     key: Secret
+    addresses: tuple[ChannelAddress, ...]
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant's channel without its secrets."""
+    """A tenant's channel without its secrets. ``callback_url`` is what to paste at the provider, with an ingest token
+    in the place of ``{ingest_token}``; ``token_url`` is where the provider asks for access tokens, if it does."""
 
     label: str
     key: str
@@ -328,6 +339,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     verification: str
     processing: str
     held_since: datetime | None
+    callback_url: str
+    token_url: str | None
     updated_at: datetime
 
 

@@ -18,6 +18,7 @@ from backhaul_common.service import Service
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 
+from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.channels import ChannelRegistry
 from backhaul_gateway.admin.removal import TenantRemoval
 from backhaul_gateway.admin.routes import admin_router
@@ -160,7 +161,11 @@ def build(
         admission=admission,
         public_base_url=public_base_url,
     )
-    admin = admin_router(TenantRegistry(updates, broker, data), ChannelRegistry(updates, providers, box))
+    admin = admin_router(
+        TenantRegistry(updates, broker, data),
+        ChannelRegistry(updates, providers, box),
+        Addresses(public_base_url, providers),
+    )
     edge = Edge(
         application_of([reads, tokens.router(), admin], version, service.readiness, metrics),
         ingest=ingest,

@@ -22,6 +22,7 @@ from backhaul_common.tenants import (
 )
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from backhaul_gateway.admin.addresses import PLACEHOLDER, Addresses
 from backhaul_gateway.admin.channels import ChannelRequest, ChannelSecret
 from backhaul_gateway.admin.tenants import IssuedCredential
 
@@ -175,17 +176,35 @@ class KeyOut(BaseModel):
         return cls(id=credential.id, kind=credential.kind, created_at=credential.created_at)
 
 
+class ChannelAddressOut(BaseModel):
+    """The addresses of a channel, with the new ingest token in them."""
+
+    label: str
+    callback_url: str
+    token_url: str | None
+
+
 class IssuedKeyOut(BaseModel):
-    """A new credential. ``key`` is shown here and never again."""
+    """A new credential. ``key`` is shown here and never again, and so are the ``addresses`` of the tenant's channels
+    with it, where it is an ingest token."""
 
     id: str
     kind: CredentialKind
     key: str
+    addresses: list[ChannelAddressOut]
 
     @classmethod
-    def of(cls, issued: IssuedCredential) -> IssuedKeyOut:
-        """The credential with its text."""
-        return cls(id=issued.credential.id, kind=issued.credential.kind, key=issued.text)
+    def of(cls, issued: IssuedCredential, tenant: Tenant, addresses: Addresses) -> IssuedKeyOut:
+        """The credential of ``tenant`` with its text."""
+        kind, text = issued.credential.kind, issued.text
+        channels = [tenant.channels[key] for key in sorted(tenant.channels)] if kind == "ingest" else []
+        shown = [
+            ChannelAddressOut(
+                label=one.label, callback_url=addresses.callback(one, text), token_url=addresses.token(one, text)
+            )
+            for one in channels
+        ]
+        return cls(id=issued.credential.id, kind=kind, key=text, addresses=shown)
 
 
 class ChannelOut(BaseModel):
@@ -200,15 +219,24 @@ class ChannelOut(BaseModel):
     verification: VerificationMode
     processing: Processing
     held_since: datetime | None
+    callback_url: str = Field(
+        description="What to paste at the provider, with an ingest token in the place of {ingest_token}. Custom "
+        "parameters follow as &name=value, in front of a # where there is one."
+    )
+    token_url: str | None = Field(
+        description="Where a provider that shows access tokens asks for them, likewise; null for one that shows none."
+    )
     updated_at: datetime
 
     @classmethod
-    def of(cls, channel: Channel) -> ChannelOut:
-        """The public part of ``channel``."""
+    def of(cls, channel: Channel, addresses: Addresses, token: str = PLACEHOLDER) -> ChannelOut:
+        """The public part of ``channel``; ``token`` stands in its addresses."""
         return cls(
             label=channel.label,
             key=channel.key,
             provider=channel.provider,
+            callback_url=addresses.callback(channel, token),
+            token_url=addresses.token(channel, token),
             secret_count=len(channel.secrets),
             has_pull_credentials=bool(channel.pull_credentials),
             settings=dict(channel.settings),
@@ -252,7 +280,7 @@ class TenantOut(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, tenant: Tenant) -> TenantOut:
+    def of(cls, tenant: Tenant, addresses: Addresses) -> TenantOut:
         """The public part of ``tenant``."""
         return cls(
             id=tenant.id,
@@ -263,7 +291,7 @@ class TenantOut(BaseModel):
             deleting_since=tenant.deleting_since,
             limits=LimitsOut.of(tenant.limits),
             keys=[KeyOut.of(credential) for credential in tenant.credentials],
-            channels=[ChannelOut.of(tenant.channels[key]) for key in sorted(tenant.channels)],
+            channels=[ChannelOut.of(tenant.channels[key], addresses) for key in sorted(tenant.channels)],
             revision=tenant.revision,
             created_at=tenant.created_at,
             updated_at=tenant.updated_at,

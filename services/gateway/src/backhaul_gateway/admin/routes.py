@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from backhaul_common.tenants import Channel, Tenant
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
 from fastapi.security import HTTPBearer
 
 from backhaul_gateway.admin.abandoned import refuse_abandoned
+from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.channels import ChannelRegistry
 from backhaul_gateway.admin.models import (
     ChannelIn,
@@ -33,7 +35,7 @@ _Registration = Annotated[
 ]
 
 
-def admin_router(registry: TenantRegistry, channels: ChannelRegistry) -> APIRouter:
+def admin_router(registry: TenantRegistry, channels: ChannelRegistry, addresses: Addresses) -> APIRouter:
     """The routes over the use cases. ``Edge`` has looked at the admin token before a request comes here, since FastAPI
     would read the body first. The scheme below only documents the token."""
     token = HTTPBearer(scheme_name="AdminToken", description="The platform team's token.", auto_error=False)
@@ -43,16 +45,17 @@ def admin_router(registry: TenantRegistry, channels: ChannelRegistry) -> APIRout
         dependencies=[Security(token), Depends(_known_parameters), Depends(refuse_abandoned)],
         responses=problems(401, 422, 503),
     )
-    TenantRoutes(registry).add_to(router)
-    ChannelRoutes(channels).add_to(router)
+    TenantRoutes(registry, addresses).add_to(router)
+    ChannelRoutes(channels, addresses).add_to(router)
     return router
 
 
 class TenantRoutes:
     """Tenants and their keys."""
 
-    def __init__(self, registry: TenantRegistry) -> None:
+    def __init__(self, registry: TenantRegistry, addresses: Addresses) -> None:
         self._registry = registry
+        self._addresses = addresses
 
     def add_to(self, router: APIRouter) -> None:
         """Add each method below under its path."""
@@ -92,24 +95,24 @@ class TenantRoutes:
         tenant, api_key, ingest_token = await self._registry.create(
             body.id, body.name, body.queue_path, body.limits.given()
         )
-        return NewTenantOut(**TenantOut.of(tenant).model_dump(), api_key=api_key.text, ingest_token=ingest_token.text)
+        return NewTenantOut(**self._shown(tenant).model_dump(), api_key=api_key.text, ingest_token=ingest_token.text)
 
     async def list_tenants(self, cursor: _Cursor = "", limit: _Limit = 100) -> TenantPage:
         """Tenants by id."""
         found = await self._registry.page(cursor, limit + 1)
         page = found[:limit]
         return TenantPage(
-            tenants=[TenantOut.of(tenant) for tenant in page],
+            tenants=[self._shown(tenant) for tenant in page],
             next_cursor=page[-1].id if len(found) > limit else None,
         )
 
     async def get_tenant(self, tenant_id: str) -> TenantOut:
         """One tenant."""
-        return TenantOut.of(await self._registry.get(tenant_id))
+        return self._shown(await self._registry.get(tenant_id))
 
     async def change_tenant(self, tenant_id: str, body: TenantPatch) -> TenantOut:
         """Change name, limits or status. Id and queue path cannot be changed."""
-        return TenantOut.of(
+        return self._shown(
             await self._registry.change(tenant_id, name=body.name, limits=body.limits.given(), status=body.status)
         )
 
@@ -119,22 +122,27 @@ class TenantRoutes:
         tenant = await self._registry.delete(tenant_id, purge=purge, registration=registration)
         if tenant is None:
             return Response(status_code=204)
-        return Response(TenantOut.of(tenant).model_dump_json(), 202, media_type="application/json")
+        return Response(self._shown(tenant).model_dump_json(), 202, media_type="application/json")
 
     async def add_key(self, tenant_id: str, body: KeyIn | None = None) -> IssuedKeyOut:
         """One more API key or ingest token; the others stay valid. Its text is in this answer and nowhere else."""
-        return IssuedKeyOut.of(await self._registry.add_credential(tenant_id, (body or KeyIn()).kind))
+        tenant, issued = await self._registry.add_credential(tenant_id, (body or KeyIn()).kind)
+        return IssuedKeyOut.of(issued, tenant, self._addresses)
 
     async def delete_key(self, tenant_id: str, key_id: str) -> None:
         """Revoke a key or token."""
         await self._registry.remove_credential(tenant_id, key_id)
 
+    def _shown(self, tenant: Tenant) -> TenantOut:
+        return TenantOut.of(tenant, self._addresses)
+
 
 class ChannelRoutes:
     """A tenant's channels."""
 
-    def __init__(self, channels: ChannelRegistry) -> None:
+    def __init__(self, channels: ChannelRegistry, addresses: Addresses) -> None:
         self._channels = channels
+        self._addresses = addresses
 
     def add_to(self, router: APIRouter) -> None:
         """Add each method below under its path."""
@@ -148,22 +156,25 @@ class ChannelRoutes:
 
     async def list_channels(self, tenant_id: str) -> ChannelList:
         """The tenant's channels."""
-        return ChannelList(channels=[ChannelOut.of(channel) for channel in await self._channels.list(tenant_id)])
+        return ChannelList(channels=[self._shown(channel) for channel in await self._channels.list(tenant_id)])
 
     async def put_channel(self, tenant_id: str, label: str, body: ChannelIn, response: Response) -> ChannelOut:
         """Create a channel, or change its configuration. What is left out stays as it is: provider, secrets, settings,
-        verification. An empty list or object resets."""
+        verification, processing. An empty list or object resets."""
         channel, created = await self._channels.put(tenant_id, body.request(label))
         response.status_code = 201 if created else 200
-        return ChannelOut.of(channel)
+        return self._shown(channel)
 
     async def get_channel(self, tenant_id: str, label: str) -> ChannelOut:
         """One channel, without its secrets."""
-        return ChannelOut.of(await self._channels.get(tenant_id, label))
+        return self._shown(await self._channels.get(tenant_id, label))
 
     async def delete_channel(self, tenant_id: str, label: str) -> None:
         """Remove a channel. What it brought stays."""
         await self._channels.delete(tenant_id, label)
+
+    def _shown(self, channel: Channel) -> ChannelOut:
+        return ChannelOut.of(channel, self._addresses)
 
 
 async def _known_parameters(request: Request) -> None:

@@ -88,7 +88,7 @@ class TenantRegistry:
 
         return await self._updates.apply(tenant_id, apply)
 
-    async def add_credential(self, tenant_id: str, kind: CredentialKind) -> IssuedCredential:
+    async def add_credential(self, tenant_id: str, kind: CredentialKind) -> tuple[Tenant, IssuedCredential]:
         """Add a key or token; the present ones stay valid. FAILED_PRECONDITION when there are too many."""
         issued = _issue(kind, self._updates.now())
 
@@ -102,8 +102,7 @@ class TenantRegistry:
                 )
             return tenant.model_copy(update={"credentials": (*tenant.credentials, issued.credential)})
 
-        await self._updates.apply(tenant_id, apply)
-        return issued
+        return await self._updates.apply(tenant_id, apply), issued
 
     async def remove_credential(self, tenant_id: str, credential_id: str) -> None:
         """Revoke a key or token: it is refused from now on. NOT_FOUND."""
