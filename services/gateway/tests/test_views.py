@@ -90,6 +90,7 @@ def test_what_a_person_said() -> None:
         "word": "STOP",
         "scope_kind": None,
         "scope": None,
+        "only_if_opted_out": False,
     }
     assert out.reply is not None
     assert out.reply.model_dump() == {"message_id": "SM1", "payload": "", "option": ""}
@@ -99,6 +100,36 @@ def test_what_a_person_said() -> None:
     assert (out.consent.scope_kind, out.consent.scope) == ("group", "7")
     # An action that only a newer normalizer knows.
     assert read(EVENT, event(consent=event_pb2.Consent(action=77))).consent is None  # type: ignore[arg-type]  # not in this version's enum
+
+
+def test_what_a_reply_was_understood_to_mean() -> None:
+    out = read(EVENT, event())
+    assert (out.classification, out.review, out.answered, out.missing_parameters) == (None, None, None, [])
+    likely = event_pb2.Classification(
+        confidence=event_pb2.CONFIDENCE_LIKELY,
+        action=event_pb2.CONSENT_ACTION_OPT_OUT,
+        word="STOP",
+        templates=["delivery"],
+        survey_response=True,
+    )
+    answered = event_pb2.Answered(channel="twilio", message_id="SM1", by=event_pb2.ANSWERED_BY_ADDRESSES)
+    told = event(classification=likely, review=event_pb2.REVIEW_FLAGGED, answered=answered, missing_parameters=["id"])
+    out = read(EVENT, told)
+    assert out.classification is not None
+    assert out.classification.model_dump() == {
+        "confidence": "likely",
+        "action": "opt_out",
+        "word": "STOP",
+        "templates": ["delivery"],
+        "survey_response": True,
+    }
+    assert out.answered is not None
+    assert out.answered.model_dump() == {"channel": "twilio", "message_id": "SM1", "by": "addresses"}
+    assert (out.review, out.missing_parameters) == ("flagged", ["id"])
+    # A text that holds no keyword.
+    out = read(EVENT, event(classification=event_pb2.Classification()))
+    assert out.classification is not None
+    assert (out.classification.confidence, out.classification.action) == (None, None)
 
 
 def test_a_providers_json_is_passed_on_as_it_came() -> None:

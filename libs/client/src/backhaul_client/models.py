@@ -32,14 +32,36 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Consent(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person said about being contacted. ``by`` says who decided so: ``provider``, or ``keyword`` where Backhaul
-    read it in their text. ``scope`` is the provider's id of what ``scope_kind`` names; None: it named nothing."""
+    """What a person said about being contacted. ``by`` says who decided so: ``provider``; ``keyword`` where Backhaul
+    read it in their text; ``tenant`` where the reply was unclear and the tenant accepted it. ``scope`` is the
+    provider's id of what ``scope_kind`` names; None: it named nothing. ``only_if_opted_out``: the word opts in nobody
+    else."""
 
     action: str
     by: str
     word: str
     scope_kind: str | None
     scope: str | None
+    only_if_opted_out: bool
+
+
+class Classification(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person's text was understood to mean: ``confidence`` is ``exact``, ``likely`` or ``provider``, and None
+    where the text holds no keyword. ``templates`` are the channel's that it answers."""
+
+    confidence: str | None
+    action: str | None
+    word: str
+    templates: tuple[str, ...]
+    survey_response: bool
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """The message that a reply answers. ``by`` is ``reference`` or ``addresses``: how that is known."""
+
+    channel: str
+    message_id: str
+    by: str | None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +74,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One fact that a provider told. Of two with one ``id`` the higher ``revision`` counts. ``data`` is the provider's
-    own event: its JSON, a form's fields, or base64, as ``data_format`` says."""
+    own event: its JSON, a form's fields, or base64, as ``data_format`` says. ``review`` of a reply that is likely an
+    opt-out is ``flagged``, ``dismissed`` or ``accepted``."""
 
     id: str
     channel: str
@@ -82,7 +105,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     attributes: tuple[Pair, ...]
     recipient_family: str | None
     consent: Consent | None
+    classification: Classification | None
+    review: str | None
     reply: Reply | None
+    answered: Answered | None
+    missing_parameters: tuple[str, ...]
     data_format: str
     data: Any
     callback_id: str

@@ -35,14 +35,38 @@ class NameValue(BaseModel):
 
 
 class ConsentOut(BaseModel):
-    """What a person said about being contacted. ``by`` says who decided so: ``provider``, or ``keyword`` where Backhaul
-    read it in their text. ``scope`` is the provider's id of what ``scope_kind`` names; null: it named nothing."""
+    """What a person said about being contacted. ``by`` says who decided so: ``provider``; ``keyword`` where Backhaul
+    read it in their text; ``tenant`` where the reply was unclear and the tenant accepted it. ``scope`` is the
+    provider's id of what ``scope_kind`` names; null: it named nothing. ``only_if_opted_out``: the word (YES) opts in
+    nobody else."""
 
     action: Literal["opt_out", "opt_in", "help"]
-    by: Literal["keyword", "provider"]
+    by: Literal["keyword", "provider", "tenant"]
     word: str
     scope_kind: Literal["messaging_service", "group"] | None
     scope: str | None
+    only_if_opted_out: bool
+
+
+class ClassificationOut(BaseModel):
+    """What a person's text was understood to mean; what follows from it, ``consent`` says. ``confidence`` is ``exact``
+    where the whole message is a keyword, ``likely`` where a short one has it among its words, and ``provider`` where
+    the provider says so; null where the text holds none. ``templates`` are the channel's that it answers."""
+
+    confidence: Literal["likely", "exact", "provider"] | None
+    action: Literal["opt_out", "opt_in", "help"] | None
+    word: str
+    templates: list[str]
+    survey_response: bool
+
+
+class AnsweredOut(BaseModel):
+    """The message that a reply answers, and how that is known: by the provider's ``reference``, or as the latest one
+    between the same two ``addresses``."""
+
+    channel: str
+    message_id: str
+    by: Literal["reference", "addresses"] | None
 
 
 class ReplyOut(BaseModel):
@@ -56,7 +80,8 @@ class ReplyOut(BaseModel):
 class EventOut(BaseModel):
     """One normalised fact. ``data`` is the provider's own event: its JSON as it came, a form's fields,
     or base64. ``occurred_at_basis`` says whose word ``occurred_at`` is: the provider's, or the arrival's when it gave
-    none. Of two with one id the higher ``revision`` counts."""
+    none. ``review`` is of a reply that is likely an opt-out: to be looked at, or what was decided. Of two with one id
+    the higher ``revision`` counts."""
 
     id: str
     channel: str
@@ -82,7 +107,11 @@ class EventOut(BaseModel):
     by_machine: bool
     recipient_family: Literal["phone", "email", "voice"] | None
     consent: ConsentOut | None
+    classification: ClassificationOut | None
+    review: Literal["flagged", "dismissed", "accepted"] | None
     reply: ReplyOut | None
+    answered: AnsweredOut | None
+    missing_parameters: list[str]
     revision: int
     references: list[str]
     vars: list[NameValue]
