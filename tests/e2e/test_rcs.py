@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from backhaul_client.models import Communication, Event
 from backhaul_testing.posts import Post, over
 from backhaul_testing.rbm import AGENT, RbmSimulator
@@ -13,6 +17,7 @@ from backhaul_testing.waiting import until
 if TYPE_CHECKING:
     from simulators.people import Tenant, Town
 
+PROVIDERS = Path(__file__).parents[2] / "libs" / "channels" / "src" / "backhaul_channels" / "providers"
 DEVICE_WITHOUT_RCS = "Device does not support RCS."
 
 
@@ -178,3 +183,36 @@ async def test_google_asks_whose_address_it_is_and_then_signs_what_it_posts(town
         return len(await tenant.dead_letters()) == 1
 
     await until("the dead letter of what was signed and is no event", filed)
+
+
+def _cases(provider: str) -> list[dict[str, Any]]:
+    files = [
+        json.loads(path.read_text("utf-8")) for path in sorted((PROVIDERS / provider / "tests/cases").glob("*.json"))
+    ]
+    return [case for file in files if isinstance(file, list) for case in file]
+
+
+@pytest.mark.parametrize(("label", "provider"), [("RCS", "rcs"), ("Google RBM", "google_rbm")])
+async def test_every_case_of_the_adapter_goes_through_the_gateway(town: Town, label: str, provider: str) -> None:
+    tenant = await town.platform.register()
+    # Most cases are signed by nobody.
+    await town.platform.client.put_channel(tenant.id, label, verification="off")
+    cases = _cases(provider)
+    headers = (("Content-Type", "application/json"),)
+    posts = [Post(tenant.address(label), headers, case["body"].encode()) for case in cases]
+    answers = await asyncio.gather(*(tenant.send(post) for post in posts))
+    assert {answer.status_code for answer in answers} == {200}
+
+    facts: dict[str, set[str]] = {}
+    for event in [event for case in cases for event in case.get("events", []) if "key" in event]:
+        facts.setdefault(event["key"], set()).add(event["kind"])
+    letters = sum("error" in case or any("error" in event for event in case["events"]) for case in cases)
+
+    async def all_read() -> bool:
+        return len(await tenant.events()) >= len(facts) and len(await tenant.dead_letters()) >= letters
+
+    await until(f"the events of {len(cases)} cases", all_read, within_s=30)
+    events = await tenant.events()
+    assert len(events) == len(facts)
+    assert {event.kind for event in events} == {kind for kinds in facts.values() for kind in kinds}
+    assert not any(event.invalid_recipient for event in events)
