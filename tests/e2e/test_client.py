@@ -78,7 +78,7 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
         r"failed since .*\nsent sent \nfailed failed 30006\n\+15005550001 30006 .+\n404 not_found\n", blocking
     )
     assert asynchronous.startswith("1 messages: {'Queued': 0,")
-    assert "Twilio's conversations" in asynchronous
+    assert "MessageSid is missing" in asynchronous
     assert "api_key=Secret('…')" in team
     assert "globex active ['Twilio']" in team
     await town.platform.client.delete_tenant("globex")

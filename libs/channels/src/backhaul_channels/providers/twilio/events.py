@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from backhaul_channels.adapter import MalformedError
@@ -114,8 +114,26 @@ def _link_event(
             f"{event_type[:MAX_STATUS]}."
         )
     event = _foreign_event(event_type, event_id, envelope)
-    event.kind = link.kind
     event.provider_status = event_type.removeprefix(LINK_EVENT_PREFIX)
+    return _of_a_link(event, link, message_id, text)
+
+
+def normalize_click(fields: Mapping[str, str]) -> NormalizedEvent | None:
+    """What a domain for short links posts of a click; None for anything else."""
+
+    def text(name: str) -> str:
+        return fields.get(name, "")
+
+    message_id = text("sms_sid") or text("message_sid")
+    if text("event_type") != "click" or not 0 < len(message_id) <= MAX_ID - MAX_STATUS:
+        return None
+    status = "link-clicked"
+    event = NormalizedEvent(EventKind.UNKNOWN, f"{message_id}:click:{digest_of(fields)}", status)
+    return _of_a_link(event, LINK_EVENTS[status], message_id, text)
+
+
+def _of_a_link(event: NormalizedEvent, link: LinkEvent, message_id: str, text: Callable[[str], str]) -> NormalizedEvent:
+    event.kind = link.kind
     event.message_id = message_id
     event.recipient, event.sender = text("to")[:MAX_ADDRESS], text("from")[:MAX_ADDRESS]
     event.recipient_family = family_of(event.recipient)

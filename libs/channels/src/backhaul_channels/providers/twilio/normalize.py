@@ -10,7 +10,7 @@ from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.event import EventKind, NormalizedEvent, Reply
 from backhaul_channels.jsonparts import decode_object, scalar_text
 from backhaul_channels.providers.twilio.calls import is_call, normalize_call
-from backhaul_channels.providers.twilio.events import normalize_cloud_event
+from backhaul_channels.providers.twilio.events import normalize_click, normalize_cloud_event
 from backhaul_channels.providers.twilio.facts import Told, fact
 from backhaul_channels.providers.twilio.mapping import (
     BEFORE_READ,
@@ -49,7 +49,7 @@ def normalize_json(part: bytes) -> NormalizedEvent:
         if not _FORM_NAMES.isdisjoint(content):
             return _from_fields(_texts(content))
         # Webhooks of newer products are objects without the envelope of a CloudEvent.
-        event = normalize_unknown(_texts(content))
+        event = _of_no_product(_texts(content))
         if event is not None:
             return event
     return normalize_cloud_event(content)
@@ -78,13 +78,17 @@ def _from_fields(fields: Mapping[str, str]) -> NormalizedEvent:
     product = product or looks_like(fields)
     if product:
         return normalize_product(product, fields)
-    event = normalize_unknown(fields)
+    event = _of_no_product(fields)
     if event is None:
         raise MalformedError(
             "MessageSid is missing, and so is every other id of Twilio's: the body is no callback of Twilio; check "
             "what points here."
         )
     return event
+
+
+def _of_no_product(fields: Mapping[str, str]) -> NormalizedEvent | None:
+    return normalize_click(fields) or normalize_unknown(fields)
 
 
 def _from_message(message_id: str, status: str, fields: Mapping[str, str]) -> NormalizedEvent:
