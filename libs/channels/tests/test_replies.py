@@ -216,6 +216,7 @@ def test_added_words_are_keywords_like_all_others() -> None:
 def test_a_number_is_a_keyword_by_itself_only() -> None:
     settings = settings_of(added={"stop": ["9"]})
     assert meaning(said("9.", settings)) == "exact opt_out 9"
+    assert meaning(said("9\ufe0f\u20e3 👍", settings)) == "exact opt_out 9"
     assert said("see you at 9", settings).action is None
 
 

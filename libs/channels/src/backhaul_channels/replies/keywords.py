@@ -100,23 +100,23 @@ LANGUAGES: Final[Mapping[str, LanguageKeywords]] = {
 }
 
 # How people misspell words that are too short for "one letter off" to be safe: STOP is one letter from SHOP, STEP and
-# TOP. None of these is a word that means something else. A letter typed three times or more needs no entry.
+# TOP. None of these is an English word that means something else. A letter typed three times or more needs no entry.
 MISSPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "STOP": (
         *("STPO", "SOTP", "TSOP", "SOPT", "STOPP", "SSTOP", "STTOP", "SYOP", "SROP", "DTOP", "STOO", "STPP", "ST0P"),
-        *("5TOP", "STOPO", "STOPIT", "STOPPLEASE", "STOPTEXTING", "STOPTEXT"),
+        *("5TOP", "STOPO"),
     ),
     "STOPALL": ("STOPPALL", "STOPAL"),
     "UNSUBSCRIBE": ("UNSCRIBE", "UNSUSCRIB", "UNSUBSCRIB", "UNSUBCRIB", "DESUBSCRIBE", "DISUBSCRIBE", "UN SUBSCRIBE"),
     "UNSUB": ("UNSUBB", "UNSBU", "UNSUBS", "UN SUB"),
     "CANCEL": ("CANCLE", "CANCELL", "CANSEL", "CANCAL", "CENCEL", "CACNEL", "CNACEL", "CANEL", "KANCEL"),
     "END": ("ENDD", "EDND"),
-    "QUIT": ("QIUT", "QUTI", "QUITT", "QUUIT"),
+    "QUIT": ("QIUT", "QUTI", "QUUIT"),
     "OPT OUT": ("OPT OUTT", "OPT OIT", "OPT UOT", "OTPOUT", "OPTOU", "OPTOUTT", "OPOUT", "OPTED OUT", "OPTING OUT"),
     "REVOKE": ("REVOK", "REVOKEE", "REVOEK", "RECOKE"),
     "REMOVE": ("REMOV", "REMVOE", "REMOOVE", "RMOVE", "REMOE", "REMOVEE"),
     "ARRET": ("ARET", "ARRETT", "ARRÊTE", "ARRÊTEZ", "ARRÊTER", "ARRÈT", "ARRÉT"),
-    "START": ("STRAT", "SATRT", "STARTT", "STRT"),
+    "START": ("SATRT", "STARTT", "STRT", "STAERT"),
     "UNSTOP": ("UNSTOPP", "UNSTP", "USTOP", "UN STOP"),
     "YES": ("YESS", "YSE"),
     "HELP": ("HLEP", "HEPL", "HELPP", "HEKP"),

@@ -11,7 +11,8 @@ _INVISIBLE = re.compile(
     r"\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e007f"
     r"\U000e0100-\U000e01ef]"
 )
-_KEYCAP = re.compile(r"[0-9#*]\u20e3")
+_CAP = "\u20e3"
+_KEYCAP = re.compile(rf"[0-9#*]{_CAP}")
 # Emoji that NFKC turns into letters.
 _LETTER_EMOJI = frozenset(
     "\u2122\u2139\u24c2\u3297\u3299\U0001f201\U0001f202\U0001f21a\U0001f22f\U0001f250\U0001f251"
@@ -37,8 +38,9 @@ def normal_form(text: str) -> str:
         if not text.isprintable():
             text = _INVISIBLE.sub("", text)
         return " ".join(text.strip(_ASCII_NO_WORD).lower().split())
-    # Emoji before NFKC, which makes letters of some.
-    text = _bare(_KEYCAP.sub(" ", _INVISIBLE.sub("", text)))
+    # Emoji before NFKC, which makes letters of some. A keycap that is all there is means its digit.
+    text = _INVISIBLE.sub("", text)
+    text = _bare(_KEYCAP.sub(" ", text)) or _bare(text.replace(_CAP, ""))
     # Case folding, unlike capitals, makes no ASCII letter of the dotless i.
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(_bare(_HYPHENS.sub("-", text)).split())
