@@ -79,6 +79,13 @@ def test_normalisation_case(adapter: Adapter[Any], case: Case) -> None:
 
 
 @each_adapter
+def test_each_case_has_a_name_of_its_own(adapter: Adapter[Any]) -> None:
+    """Or ``same_fact_as`` would mean another one."""
+    names = [case["name"] for case in event_cases(adapter.provider)]
+    assert sorted(set(names)) == sorted(names)
+
+
+@each_adapter
 def test_facts_keep_their_key_however_they_arrive(adapter: Adapter[Any]) -> None:
     cases = {case["name"]: case for case in event_cases(adapter.provider)}
     pairs = [(case, cases[case["same_fact_as"]]) for case in cases.values() if "same_fact_as" in case]
