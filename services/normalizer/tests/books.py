@@ -98,7 +98,9 @@ one_of = st.sampled_from
 def facts() -> st.SearchStrategy[Fact]:
     """Events of a few messages, whose callbacks disagree about everything that they can disagree about."""
 
-    def build(number: int, name: str, aliases: list[str], communication: str, **more: Any) -> Fact:
+    def build(number: int, name: str, aliases: list[str], communication: str, default: str, **more: Any) -> Fact:
+        # What the channel gives where the sender gives nothing; its default was changed once.
+        by_default = [("communicationId", default)] if default and not communication else []
         return told(
             key=str(number),
             # The same fact is of one kind, whoever tells it.
@@ -106,6 +108,9 @@ def facts() -> st.SearchStrategy[Fact]:
             name=name,
             aliases=aliases,
             query=f"communicationId={communication}",
+            vars=by_default,
+            default_parameters=[name for name, _ in by_default],
+            missing_parameters=[] if communication else ["communicationId"],
             error_url="https://example.com/errors" if more["error_class"] else "",
             **more,
         )
@@ -115,7 +120,8 @@ def facts() -> st.SearchStrategy[Fact]:
         number=st.integers(0, 9),
         name=one_of(["", "M1", "M1", "M2", "A1", "A1", "S1", "S1"]),
         aliases=one_of([[], ["S1"], ["A1"], ["A1", "S1"]]),
-        communication=one_of(["", "a", "b"]),
+        communication=one_of(["", "", "a", "b"]),
+        default=one_of(["", "0", "z"]),
         attributes=one_of([[], [("ip", "1"), ("tls", "1")], [("ip", "2")]]),
         consent=one_of([None, OPT_OUT, OPT_OUT_BY_PROVIDER, OPT_IN_OF_A_GROUP]),
         reply=one_of([None, Reply("M7"), Reply("", "yes", "Yes"), Reply("M6", "no")]),
@@ -301,6 +307,7 @@ def _told(row: Document) -> dict[str, Any]:
         "event": (event.message_id, event.recipient, event.text, event.by_machine),
         "error": (event.error_code, event.error_text, event.error_class, event.error_url),
         "vars": set(event.vars),
+        "parameters": (set(event.missing_parameters), set(event.default_parameters)),
         "references": set(event.references),
         "attributes": dict(event.attributes),
         "said": (event.consent, event.reply, event.recipient_family),

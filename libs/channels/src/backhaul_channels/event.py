@@ -190,7 +190,8 @@ class NormalizedEvent(msgspec.Struct, gc=False):
 
     The last fields no adapter sets but where the provider itself says it: ``reading`` completes them, the same for all
     providers. ``error_class`` and ``error_url`` are of the code's meaning, ``classification`` of the text; ``review``
-    says whether a person must look at it, and ``missing_parameters`` which of the channel's declared parameters lack.
+    says whether a person must look at it, ``missing_parameters`` which of the channel's declared parameters lack, and
+    ``default_parameters`` which of ``vars`` are there by the channel's defaults, since the sender gave none.
     """
 
     kind: EventKind
@@ -215,6 +216,7 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     classification: Classification | None = None
     review: Review = Review.NONE
     missing_parameters: list[str] = []
+    default_parameters: list[str] = []
     aliases: list[str] = []
     references: list[str] = []
     vars: list[tuple[str, str]] = []

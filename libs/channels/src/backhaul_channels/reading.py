@@ -57,4 +57,9 @@ def _with_declared(event: NormalizedEvent, context: Context[Any]) -> NormalizedE
         return event
     defaults = [(one.name, one.default) for one in lacking if one.default is not None]
     missing = [one.name for one in lacking if one.required]
-    return msgspec.structs.replace(event, vars=[*event.vars, *defaults], missing_parameters=missing)
+    return msgspec.structs.replace(
+        event,
+        vars=[*event.vars, *defaults],
+        default_parameters=[name for name, _ in defaults],
+        missing_parameters=missing,
+    )

@@ -17,7 +17,9 @@ class DeclaredParameter(BaseModel):
 
     name: str = Field(min_length=1, max_length=64, description="Matched whatever its case.")
     required: bool = Field(False, description="A callback without it is kept, flagged and counted.")
-    default: str | None = Field(None, max_length=256, description="What an event has where the callback lacks it.")
+    default: str | None = Field(
+        None, min_length=1, max_length=256, description="What an event has where the callback lacks it."
+    )
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:

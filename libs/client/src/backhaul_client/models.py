@@ -110,6 +110,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     reply: Reply | None
     answered: Answered | None
     missing_parameters: tuple[str, ...]
+    default_parameters: tuple[str, ...]
     data_format: str
     data: Any
     callback_id: str

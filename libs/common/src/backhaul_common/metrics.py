@@ -84,6 +84,12 @@ EVENTS_STORED = Metric("backhaul_normalizer_events", "{event}", "New events, by 
 EVENTS_DUPLICATE = Metric(
     "backhaul_normalizer_events_duplicate", "{event}", "Events that were known already.", ("tenant", "channel")
 )
+EVENTS_LACKING = Metric(
+    "backhaul_normalizer_events_lacking_parameters",
+    "{event}",
+    "New events without a parameter that their channel declares as required.",
+    ("tenant", "channel"),
+)
 DEAD_LETTERS = Metric(
     "backhaul_normalizer_dead_letters",
     "{part}",

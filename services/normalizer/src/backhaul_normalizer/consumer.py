@@ -97,6 +97,7 @@ class Consumer:
         self._stored = metrics.counter(catalogue.EVENTS_STORED)
         self._duplicate = metrics.counter(catalogue.EVENTS_DUPLICATE)
         self._ignored = metrics.counter(catalogue.PARTS_IGNORED)
+        self._lacking = metrics.counter(catalogue.EVENTS_LACKING)
         self._dead = metrics.counter(catalogue.DEAD_LETTERS)
         self._seconds = metrics.histogram(catalogue.BATCH_SECONDS)
         self._events = metrics.histogram(catalogue.BATCH_EVENTS)
@@ -260,6 +261,11 @@ class Consumer:
         duplicates = batch.duplicates + Counts((fact.origin.tenant, fact.origin.channel) for fact in committed.known)
         for (tenant, channel), count in duplicates.items():
             self._duplicate.add(tenant, channel, amount=count)
+        lacking = Counts(
+            (fact.origin.tenant, fact.origin.channel) for fact in committed.new if fact.event.missing_parameters
+        )
+        for (tenant, channel), count in lacking.items():
+            self._lacking.add(tenant, channel, amount=count)
         for labels, count in batch.ignored.items():
             self._ignored.add(*labels, amount=count)
         for one in batch.rejections.values():

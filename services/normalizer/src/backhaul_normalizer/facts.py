@@ -94,6 +94,30 @@ def join(parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
     return ""
 
 
+def _joined(event: NormalizedEvent, parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
+    """The communication of an event, in whose callback's URL ``parameters`` stand.
+
+    What the sender gave to the message is nearer to it than what stands in the URL, so it comes first; what the channel
+    gives by default comes last, whatever its key.
+    """
+    if not event.vars:
+        return join(parameters, keys)
+    if not event.default_parameters:
+        return join([*event.vars, *parameters], keys)
+    given = [pair for pair in event.vars if pair[0] not in event.default_parameters]
+    return join([*given, *parameters], keys) or join(event.vars, keys)
+
+
+def is_default(fact: Fact, communication_id: str) -> bool:
+    """Whether ``fact`` names that communication by a default of its channel alone."""
+    event = fact.event
+    if not event.default_parameters or not communication_id:
+        return False
+    values = {value for name, value in event.vars if name not in event.default_parameters}
+    values.update(value for _, value in fact.origin.parameters)
+    return communication_id not in values
+
+
 def _url_vars(url: str, own: Collection[str]) -> tuple[list[tuple[str, str]], bytes]:
     """The custom parameters of a callback's URL, and the same as serialised fields of an event."""
     parameters = custom_parameters(url, own)
@@ -166,6 +190,7 @@ def _says_more(event: NormalizedEvent) -> bool:
         or event.reply is not None
         or event.classification is not None
         or event.missing_parameters
+        or event.default_parameters
     )
 
 
@@ -210,15 +235,13 @@ def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: 
 def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelSettings) -> Fact:
     """Put together what the callback, the adapter and the channel's settings say of one event. Raises MalformedError
     for one that no stream takes."""
-    # What the sender gave to the message is nearer to it than what stands in the callback's URL, so it comes first.
-    parameters = [*event.vars, *origin.parameters] if event.vars else origin.parameters
     once = event.kind in origin.once and event.message_id != ""
     where = origin.registration, origin.channel, origin.provider
     # What happens to a message once is known by that, whatever key it came under.
     event_id = (
         derived_id("once", *where, KIND_NAMES[event.kind], event.message_id) if once else derived_id(*where, event.key)
     )
-    communication_id = join(parameters, settings.communication_keys)
+    communication_id = _joined(event, origin.parameters, settings.communication_keys)
     own = _told(event_id, part, event, communication_id)
     # A protobuf message is its fields one after another, so two halves put together are a whole.
     payload = own + origin.payload if event.occurred_at_us is not None else own + origin.payload + origin.arrival
@@ -237,7 +260,7 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         # Whoever holds one signed request may post it again with another query, where the signature leaves that out.
         communication_id
         if origin.url_is_signed or not origin.parameters
-        else join(event.vars, settings.communication_keys),
+        else _joined(event, (), settings.communication_keys),
         key if event.provisional else "",
         once=once,
     )
@@ -323,6 +346,7 @@ def stored_fact(row: Document) -> Fact:
             classification=classification_of(told),
             review=review_of(told),
             missing_parameters=list(told.missing_parameters),
+            default_parameters=list(told.default_parameters),
             references=list(told.references),
             vars=[(pair.name, pair.value) for pair in told.vars],
             attributes=[(pair.name, pair.value) for pair in told.attributes],

@@ -13,13 +13,16 @@ from typing import Any
 from backhaul_channels import EventKind, NormalizedEvent
 from backhaul_common.documents import Document
 
-from backhaul_normalizer.facts import MAX_REFERENCES, address_of, communication_key
+from backhaul_normalizer.facts import MAX_REFERENCES, address_of, communication_key, is_default
 from backhaul_normalizer.model import KIND_NAMES, Fact
 from backhaul_normalizer.states import FULFILMENT_STATES, RANK, fulfilment_of, next_state, place_of
 
 _KINDS = {kind.value: kind for kind in EventKind}
 JOINED = ("communication_at_us", "communication_place", "communication_id")
 """A message's fields of its communication: behind the time and the place of the event that named it."""
+
+_LAST_US = 1 << 62
+"""Added to the time of an event that names a communication by a default: it comes after all others."""
 _ERROR = ("invalid_recipient", "error_code", "error_text", "error_class", "error_url")
 """A message's fields of its error: all of one event."""
 _MEANING = ("error_class", "error_url")
@@ -239,7 +242,9 @@ def _learn(message: Document, fact: Fact) -> None:
         message["sender"] = event.sender
     if fact.communication_id:
         # The event that happened first says where the message belongs: what a later one says moves it nowhere.
-        named = fact.occurred_at_us, place_of(_KINDS[name]), fact.communication_id
+        # A channel's default only counts where no event says anything.
+        at_us = fact.occurred_at_us + (_LAST_US if is_default(fact, fact.communication_id) else 0)
+        named = at_us, place_of(_KINDS[name]), fact.communication_id
         if not message["communication_id"] or named < tuple(message[field] for field in JOINED):
             message.update(zip(JOINED, named, strict=True))
     if event.references:

@@ -15,7 +15,7 @@ from backhaul_channels import Classification, Confidence, ErrorClass, Normalized
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import KIND_TO_PROTO, MAX_REFERENCES
+from backhaul_normalizer.facts import KIND_TO_PROTO, MAX_REFERENCES, is_default
 from backhaul_normalizer.model import Fact, Name
 from backhaul_normalizer.said import write_error, write_said
 from backhaul_normalizer.states import RANK
@@ -66,7 +66,7 @@ def merge(kept: Fact, told: Fact) -> Fact:
         completed = msgspec.structs.replace(
             completed, message_id=told.event.message_id, provisional=told.event.provisional
         )
-    communication_id = _least(kept.communication_id, told.told_communication_id)
+    communication_id = _joined(kept, kept.communication_id, told, told.told_communication_id)
     arrived_us = min(kept.occurred_at_us, told.occurred_at_us)
     occurred_at_us = completed.occurred_at_us if completed.occurred_at_us is not None else arrived_us
     if (
@@ -89,7 +89,7 @@ def merge(kept: Fact, told: Fact) -> Fact:
         message=named.message,
         alias=named.alias,
         communication_id=communication_id,
-        told_communication_id=_least(kept.told_communication_id, told.told_communication_id),
+        told_communication_id=_joined(kept, kept.told_communication_id, told, told.told_communication_id),
         occurred_at_us=occurred_at_us,
     )
 
@@ -164,6 +164,7 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
     kept, told = kept_fact.event, told_fact.event
     # As a whole: text, class and address belong to the code.
     error = max(map(_error, (kept, told)))
+    defaults = _defaults(kept_fact, told_fact)
     times = [at for at in (kept.occurred_at_us, told.occurred_at_us) if at is not None]
     return msgspec.structs.replace(
         kept,
@@ -190,7 +191,8 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
         # What one of them has is not missing.
         missing_parameters=[name for name in kept.missing_parameters if name in told.missing_parameters],
         references=_united(kept.references, told.references),
-        vars=_vars(kept_fact, told_fact),
+        default_parameters=defaults,
+        vars=_vars(kept_fact, told_fact, defaults),
         attributes=_attributes(kept.attributes, told.attributes),
     )
 
@@ -216,6 +218,15 @@ def _least(kept: str, told: str) -> str:
     return min(kept, told) if kept and told else kept or told
 
 
+def _joined(kept: Fact, own: str, told: Fact, other: str) -> str:
+    """Of the communications that two facts name: one that a sender named before one of a channel's default, and of two
+    alike the least."""
+    by_default = is_default(kept, own)
+    if own and other and by_default is not is_default(told, other):
+        return other if by_default else own
+    return _least(own, other)
+
+
 def _reply(kept: Reply | None, told: Reply | None) -> Reply | None:
     if kept is None or told is None:
         return kept or told
@@ -233,12 +244,41 @@ def _united(kept: list[str], told: list[str]) -> list[str]:
     return [*kept, *sorted(missing)] if missing else kept
 
 
-def _vars(kept: Fact, told: Fact) -> list[Pair]:
-    """Those of the event and of the callback's URL; of a duplicate's URL only where the provider signed it."""
+def _vars(kept: Fact, told: Fact, defaults: Sequence[str]) -> list[Pair]:
+    """Those of the event and of the callback's URL; of a duplicate's URL only where the provider signed it. Of the
+    channel's defaults only ``defaults``."""
+    own, other = _without_defaults(kept.event, defaults), _without_defaults(told.event, defaults)
     parameters = told.origin.parameters if told.origin.url_is_signed else ()
-    missing = {*told.event.vars, *parameters}.difference(kept.event.vars, kept.origin.parameters)
-    room = max(0, MAX_VARS - len(kept.event.vars) - len(kept.origin.parameters))
-    return [*kept.event.vars, *sorted(missing)[:room]] if missing and room else kept.event.vars
+    missing = {*other, *parameters}.difference(own, kept.origin.parameters)
+    room = max(0, MAX_VARS - len(own) - len(kept.origin.parameters))
+    return [*own, *sorted(missing)[:room]] if missing and room else own
+
+
+def _defaults(kept: Fact, told: Fact) -> list[str]:
+    """The parameters that have the channel's default, since neither of the two has another value."""
+    names = _united_names(kept.event.default_parameters, told.event.default_parameters)
+    if not names:
+        return kept.event.default_parameters
+    given = {
+        name.lower()
+        for fact in (kept, told)
+        for name, value in (
+            *_without_defaults(fact.event, ()),
+            *(fact.origin.parameters if fact is kept or fact.origin.url_is_signed else ()),
+        )
+        if value
+    }
+    return [name for name in names if name.lower() not in given]
+
+
+def _united_names(kept: list[str], told: list[str]) -> list[str]:
+    return sorted({*kept, *told}) if kept or told else kept
+
+
+def _without_defaults(event: NormalizedEvent, but: Sequence[str]) -> list[Pair]:
+    """The parameters of ``event`` without those that are there by default, ``but`` for these."""
+    gone = {name for name in event.default_parameters if name not in but}
+    return [pair for pair in event.vars if pair[0] not in gone or not pair[1]] if gone else event.vars
 
 
 def _attributes(kept: list[Pair], told: list[Pair]) -> list[Pair]:
@@ -257,12 +297,19 @@ def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
     write_error(payload, event)
     payload.text = event.text
     payload.by_machine = event.by_machine
+    gone = set(payload.default_parameters).difference(event.default_parameters)
     write_said(payload, event)
     if event.occurred_at_us is not None:
         payload.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
     del payload.references[:]
     payload.references.extend(event.references)
     # The parameters of the first callback's URL stand in its payload and not in its event, so those are only added to.
+    # Only a default goes, where a duplicate brings what the sender gave.
+    if gone:
+        left = [(pair.name, pair.value) for pair in payload.vars if pair.name not in gone or not pair.value]
+        del payload.vars[:]
+        for name, value in left:
+            payload.vars.add(name=name, value=value)
     present = {(pair.name, pair.value) for pair in payload.vars}
     for name, value in event.vars:
         if (name, value) not in present:

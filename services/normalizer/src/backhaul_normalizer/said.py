@@ -52,6 +52,7 @@ def write_said(message: event_pb2.Event, event: NormalizedEvent) -> None:
     if event.sequence is not None:
         message.sequence = event.sequence
     message.missing_parameters[:] = event.missing_parameters
+    message.default_parameters[:] = event.default_parameters
     consent = event.consent
     if consent is not None:
         message.consent.action = _ACTIONS[consent.action]  # type: ignore[assignment]  # as above

@@ -524,6 +524,7 @@ class Event(_message.Message):
     REVIEW_FIELD_NUMBER: _builtins.int
     MISSING_PARAMETERS_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
+    DEFAULT_PARAMETERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits derived from content: the same however often the fact arrives."""
     tenant_id: _builtins.str
@@ -613,6 +614,10 @@ class Event(_message.Message):
     def answered(self) -> Global___Answered:
         """The message that it answers, as far as is known; a later revision may name another."""
 
+    @_builtins.property
+    def default_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of those of its parameters that are the channel's defaults, since no callback gave any."""
+
     def __init__(
         self,
         *,
@@ -655,10 +660,11 @@ class Event(_message.Message):
         review: Global___Review.ValueType = ...,
         missing_parameters: _abc.Iterable[_builtins.str] | None = ...,
         answered: Global___Answered | None = ...,
+        default_parameters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "classification", b"classification", "consent", b"consent", "reply", b"reply", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "classification", b"classification", "communication_id", b"communication_id", "consent", b"consent", "duplicate_of", b"duplicate_of", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "missing_parameters", b"missing_parameters", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "review", b"review", "revision", b"revision", "sender", b"sender", "sequence", b"sequence", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "classification", b"classification", "communication_id", b"communication_id", "consent", b"consent", "default_parameters", b"default_parameters", "duplicate_of", b"duplicate_of", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "missing_parameters", b"missing_parameters", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "review", b"review", "revision", b"revision", "sender", b"sender", "sequence", b"sequence", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sequence: _TypeAlias = _typing.Literal["sequence"]  # noqa: Y015
     _WhichOneofArgType__sequence: _TypeAlias = _typing.Literal["_sequence", b"_sequence"]  # noqa: Y015

@@ -112,6 +112,7 @@ class EventOut(BaseModel):
     reply: ReplyOut | None
     answered: AnsweredOut | None
     missing_parameters: list[str]
+    default_parameters: list[str]
     revision: int
     references: list[str]
     vars: list[NameValue]
