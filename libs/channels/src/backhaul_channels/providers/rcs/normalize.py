@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,10 @@ CAMPAIGN = "campaign_name"
 # What "bloqueado por duplicidade" and its translations have in common.
 _DUPLICATE = "duplic"
 _RCS = "rcs"
+# A mobile number of Brazil, as most are. Without its country it would be shorter, and could be anybody's abroad: from
+# Porto Alegre a Peruvian's, from Natal a Vietnamese's.
+_BRAZILIAN = re.compile(r"55[1-9][0-9]9[0-9]{8}", re.ASCII)
+_WITHOUT_COUNTRY = re.compile(r"[1-9][0-9](?:9[0-9]{8}|[2-5][0-9]{7})", re.ASCII)
 _BY_THE_PERSON = frozenset({EventKind.INBOUND, EventKind.CLICKED})
 # Of these the event_id may be the interaction's, and no second name of the message.
 _OWN_EVENT_ID = _BY_THE_PERSON | {EventKind.UNKNOWN}
@@ -166,9 +171,11 @@ def _id(callback: Mapping[str, Any], field: str) -> str:
 @lru_cache(maxsize=4096)
 def address_of(user_id: str) -> str:
     """The number as all channels write it. The provider's have their country code and no plus."""
-    if not (user_id.isascii() and user_id.isdigit()):
+    if _BRAZILIAN.fullmatch(user_id):
+        return f"+{user_id}"
+    if not (user_id.isascii() and user_id.isdigit()) or _WITHOUT_COUNTRY.fullmatch(user_id):
         return user_id
-    # Only what is a valid number so: one without its country would become somebody else's.
+    # Only what is a valid number so.
     number = phone(f"00{user_id}")
     return number if number.startswith("+") else user_id
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from backhaul_channels import Context, EventKind, NormalizedEvent, RawCallback
+from backhaul_channels.addresses import canonical, phone
 from backhaul_channels.providers.rcs import ADAPTER, RcsSettings
+from backhaul_channels.providers.rcs.normalize import address_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +82,39 @@ def test_no_error_says_that_the_address_is_invalid(code: int) -> None:
     for word in ("EXCEPTION", "error"):
         event = read(type=word, event_id="e1", message=f"Request failed with status code {code}")
         assert (event.kind, event.error_code, event.invalid_recipient) == (EventKind.FAILED, str(code), False)
+
+
+@pytest.mark.parametrize(
+    ("user_id", "recipient"),
+    [
+        ("5511987654321", "+5511987654321"),
+        ("551132345678", "+551132345678"),
+        ("447911123456", "+447911123456"),
+        ("+5511987654321", "+5511987654321"),
+        ("11987654321", "11987654321"),
+        ("1132345678", "1132345678"),
+        # From Porto Alegre, Natal and Recife; with a plus they would be valid numbers of other people abroad.
+        ("51987654321", "51987654321"),
+        ("84987654321", "84987654321"),
+        ("81987654321", "81987654321"),
+        ("15005550006", "+15005550006"),
+        ("12025550123", "+12025550123"),
+        ("5511", "5511"),
+        ("\u0665\u0665", "\u0665\u0665"),
+        ("ana@example.com", "ana@example.com"),
+        ("", ""),
+    ],
+)
+def test_a_number_is_one_person_in_all_channels_and_never_somebody_else(user_id: str, recipient: str) -> None:
+    assert read(type="READ", event_id="e1", user_id=user_id).recipient == recipient
+    assert address_of(recipient) == recipient
+
+
+@given(st.from_regex(r"55[1-9][1-9]9[0-9]{8}", fullmatch=True))
+def test_what_is_known_at_a_glance_is_known_by_the_library_too(user_id: str) -> None:
+    number = address_of(user_id)
+    assert phone(f"00{user_id}") in (number, f"00{user_id}")
+    assert canonical(number) == number
 
 
 def test_a_body_is_cut_into_parts_and_each_is_bounded() -> None:
