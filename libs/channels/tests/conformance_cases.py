@@ -1,7 +1,8 @@
 """What every provider must hold, run over the cases in every provider's folder. A new folder is covered by itself.
 
 ``tests/cases/signatures.json``, of a provider that signs: {signature_header, another_secret, cases: [{name, secrets,
-url, headers, body, refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic request.
+url, headers, body, settings?, received_at_us?, refusal}]}, ``refusal`` being a Refusal's code, or null for an authentic
+request. A case whose settings ask for another proof has a ``signature_header`` and an ``another_secret`` of its own.
 ``tests/cases/handshake.json``, of a provider that asks whether the address is the tenant's: {source, expected_basis,
 another_secret, cases: [{name, secrets, url?, headers?, body, answer}]}, ``answer`` being {status?, content_type?,
 body?}, or null for what asks nothing. ``tests/cases/answer.json``: {source, status, content_type?, body?}, what an

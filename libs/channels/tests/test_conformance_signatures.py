@@ -14,7 +14,7 @@ from backhaul_channels import (
     RawCallback,
 )
 from backhaul_channels.engines.proofs import BasicSecret
-from conformance_cases import SIGNING, UNSIGNED, Case, case_files, each_adapter
+from conformance_cases import ARRIVED_US, SIGNING, UNSIGNED, Case, case_files, each_adapter
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -39,7 +39,21 @@ def signature_params() -> list[Any]:
 
 def request_of(case: Case) -> RawCallback:
     headers = [(name.encode(), value.encode()) for name, value in case["headers"].items()]
-    return RawCallback("POST", case["url"], headers, case["body"].encode())
+    return RawCallback("POST", case["url"], headers, case["body"].encode(), case.get("received_at_us", ARRIVED_US))
+
+
+def settings_of(adapter: Adapter[Any], case: Case) -> Any:
+    return adapter.settings_model.model_validate(case.get("settings", {}))
+
+
+def header_of(content: Case, case: Case) -> str:
+    """The header that a case's signature is in; that of all cases, unless its settings name another."""
+    return str(case.get("signature_header") or content["signature_header"])
+
+
+def another_secret(content: Case, case: Case) -> str:
+    """A secret that signed none of the cases, of the kind that the case's settings ask for."""
+    return str(case.get("another_secret") or content["another_secret"])
 
 
 def with_signature(callback: RawCallback, header: str, value: bytes | None) -> RawCallback:
@@ -47,8 +61,8 @@ def with_signature(callback: RawCallback, header: str, value: bytes | None) -> R
     return replace(callback, headers=others if value is None else [*others, (header.encode(), value)])
 
 
-def refusal_code(adapter: Adapter[Any], secrets: list[str], callback: RawCallback) -> str | None:
-    refusal = adapter.verifier(secrets, adapter.settings_model()).verify(callback)
+def refusal_code(adapter: Adapter[Any], secrets: list[str], callback: RawCallback, settings: Any = None) -> str | None:
+    refusal = adapter.verifier(secrets, settings or adapter.settings_model()).verify(callback)
     if refusal is None:
         return None
     assert refusal.detail
@@ -58,7 +72,7 @@ def refusal_code(adapter: Adapter[Any], secrets: list[str], callback: RawCallbac
 
 @pytest.mark.parametrize(("adapter", "case"), signature_params())
 def test_signature_case(adapter: Adapter[Any], case: Case) -> None:
-    assert refusal_code(adapter, case["secrets"], request_of(case)) == case["refusal"]
+    assert refusal_code(adapter, case["secrets"], request_of(case), settings_of(adapter, case)) == case["refusal"]
 
 
 def authentic(provider: str) -> tuple[Case, list[Case]]:
@@ -145,8 +159,18 @@ def test_a_name_and_a_password_must_be_shown_where_a_channel_has_them(adapter: A
 
 @each_signing
 def test_the_signature_is_among_the_headers_that_are_not_kept(adapter: Adapter[Any]) -> None:
-    header = signature_file(adapter.provider)["signature_header"]
-    assert adapter.signature_headers == frozenset({header.encode()})
+    content = signature_file(adapter.provider)
+    assert adapter.signature_headers == frozenset({content["signature_header"].encode()})
+    for case in content["cases"]:
+        kept = adapter.signature_headers_of(settings_of(adapter, case))
+        assert kept == frozenset({header_of(content, case).encode()})
+
+
+@each_adapter
+def test_default_settings_ask_for_what_the_adapter_declares(adapter: Adapter[Any]) -> None:
+    """Where no channel's settings can be read, that is what holds."""
+    assert adapter.proof_of(adapter.settings_model()) is adapter.proof
+    assert adapter.signature_headers_of(adapter.settings_model()) == adapter.signature_headers
 
 
 @each_signing
@@ -154,10 +178,11 @@ def test_a_missing_empty_truncated_or_foreign_signature_is_refused(adapter: Adap
     content, cases = authentic(adapter.provider)
     for case in cases:
         callback = request_of(case)
-        header = content["signature_header"]
+        header, settings = header_of(content, case), settings_of(adapter, case)
         good = callback.header(header.encode())
         assert good is not None
-        assert refusal_code(adapter, case["secrets"], with_signature(callback, header, None)) == "signature_missing"
+        unsigned = with_signature(callback, header, None)
+        assert refusal_code(adapter, case["secrets"], unsigned, settings) == "signature_missing"
         for bad in (
             b"",
             good[:-1],
@@ -169,7 +194,7 @@ def test_a_missing_empty_truncated_or_foreign_signature_is_refused(adapter: Adap
             b" " * 9,
             good * 2,
         ):
-            assert refusal_code(adapter, case["secrets"], with_signature(callback, header, bad)), bad
+            assert refusal_code(adapter, case["secrets"], with_signature(callback, header, bad), settings), bad
 
 
 @each_signing
@@ -177,19 +202,20 @@ def test_a_changed_body_is_refused(adapter: Adapter[Any]) -> None:
     _, cases = authentic(adapter.provider)
     for case in cases:
         callback = request_of(case)
-        assert refusal_code(adapter, case["secrets"], replace(callback, body=callback.body + b"&x=y"))
+        changed = replace(callback, body=callback.body + b"&x=y")
+        assert refusal_code(adapter, case["secrets"], changed, settings_of(adapter, case))
 
 
 @each_signing
 def test_any_of_several_secrets_verifies_while_they_rotate(adapter: Adapter[Any]) -> None:
     content, cases = authentic(adapter.provider)
     for case in cases:
-        another = content["another_secret"]
-        callback = request_of(case)
-        assert refusal_code(adapter, [another, *case["secrets"]], callback) is None
-        assert refusal_code(adapter, [*case["secrets"], another], callback) is None
-        assert refusal_code(adapter, ["", f"  {case['secrets'][0]}\n"], callback) is None
-        assert refusal_code(adapter, [another], callback) == "signature_invalid"
+        another = another_secret(content, case)
+        callback, settings = request_of(case), settings_of(adapter, case)
+        assert refusal_code(adapter, [another, *case["secrets"]], callback, settings) is None
+        assert refusal_code(adapter, [*case["secrets"], another], callback, settings) is None
+        assert refusal_code(adapter, ["", f"  {case['secrets'][0]}\n"], callback, settings) is None
+        assert refusal_code(adapter, [another], callback, settings) == "signature_invalid"
 
 
 @each_signing
@@ -197,7 +223,7 @@ def test_without_a_secret_everything_is_refused(adapter: Adapter[Any]) -> None:
     _, cases = authentic(adapter.provider)
     for case in cases:
         for none in ([], [""], [" ", "\t\n"]):
-            assert refusal_code(adapter, none, request_of(case)) == "secret_missing"
+            assert refusal_code(adapter, none, request_of(case), settings_of(adapter, case)) == "secret_missing"
 
 
 @each_signing
@@ -219,5 +245,5 @@ def test_verify_never_raises(adapter: Adapter[Any], data: st.DataObject) -> None
         headers=data.draw(st.lists(st.tuples(names, st.binary(max_size=80)), max_size=4)),
         body=data.draw(st.binary() | st.just(case["body"].encode())),
     )
-    secrets = [*case["secrets"], content["another_secret"]]
-    assert adapter.verifier(secrets, adapter.settings_model()).verify(callback) is not None
+    secrets = [*case["secrets"], another_secret(content, case)]
+    assert adapter.verifier(secrets, settings_of(adapter, case)).verify(callback) is not None

@@ -68,7 +68,7 @@ def test_a_new_folder_is_a_new_provider(providers: Providers) -> None:
         ("", "defines no ADAPTER"),
         ("ADAPTER = 7", "of type int"),
         (GOOD.format(provider="other", labels=("One",)), "must be the folder's name, 'one'"),
-        (GOOD.format(provider="one", labels=()), "at least one non-empty string"),
+        (GOOD.format(provider="one", labels=("",)), "a tuple of non-empty strings"),
         (GOOD.format(provider="one", labels="One"), "must be a tuple"),
         (GOOD.format(provider="one", labels=("One",)) + "ADAPTER.settings_model = dict", "subclass of ChannelSettings"),
         (

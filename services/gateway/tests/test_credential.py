@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
@@ -282,3 +284,36 @@ async def test_a_secret_of_several_parts_that_does_not_fit_is_refused_by_field_a
         found = gateway.problem(answer, 422, field)
         assert "hidden" not in answer.text.replace("secrets[0].hidden", "")
         assert not [one for one in found["errors"] if not one["fix"]]
+
+
+async def test_a_generic_channels_settings_say_what_proves_and_which_header_is_not_kept(gateway: Running) -> None:
+    tenant = await gateway.tenant()
+    key = {"X-Api-Key": tenant.api_key}
+    proof: dict[str, Any] = {"type": "credential"}
+    made = await put(gateway, {"provider": "generic", "settings": {"proof": proof}})
+    assert made.status_code == 201
+    assert (await gateway.client.post(PATH, content=b"{}", headers=key)).status_code == 200
+    assert await verification(gateway) == VERIFICATION_CREDENTIAL
+
+    proof = {"type": "hmac", "signature_header": "X-Signed", "prefix": "sha256=", "timestamp_header": "X-Time"}
+    changed = await put(gateway, {"settings": {"proof": proof}, "secrets": ["a-shared-secret"]})
+    assert changed.status_code == 200, changed.text
+    gateway.problem(await gateway.client.post(PATH, content=b"{}", headers=key), 403)
+    now = int(time.time())
+    for at, status_code in ((now, 200), (now - 3_000, 403), (now + 3_000, 403)):
+        digest = hmac.digest(b"a-shared-secret", b"%d.{}" % at, "sha256").hex()
+        signed = key | {"X-Signed": f"sha256={digest}", "X-Time": str(at)}
+        assert (await gateway.client.post(PATH, content=b"{}", headers=signed)).status_code == status_code
+    assert await verification(gateway) == VERIFICATION_VERIFIED
+    kept = (await gateway.stored())[-1][-1].headers
+    assert b"x-time" in kept
+    assert b"x-signed" not in kept
+
+    for settings, field in (
+        ({"proof": {"type": "hmac"}}, "settings.proof.hmac.signature_header"),
+        ({"mapping": {"message_id": "message-id"}}, "settings.mapping.message_id"),
+        ({"statuses": {"off": "gone"}}, "settings.statuses.off"),
+        ({"envelope": "a == 'b'"}, "settings.envelope"),
+    ):
+        gateway.problem(await put(gateway, {"settings": settings}), 422, field)
+    gateway.problem(await put(gateway, {"secrets": ["no secret"]}), 422, "secrets[0]")

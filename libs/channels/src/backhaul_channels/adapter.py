@@ -132,12 +132,13 @@ class Adapter(ABC, Generic[S]):
 
     labels: ClassVar[tuple[str, ...]]
     """The channel labels that mean this provider where a tenant does not say otherwise. Several providers may offer one
-    label; then the tenant says which."""
+    label; then the tenant says which. One without labels is always said."""
 
     settings_model: ClassVar[type[ChannelSettings]] = ChannelSettings
 
     proof: ClassVar[Proof] = Proof.SIGNATURE
-    """What shows that a request is the provider's, unless a channel has secrets, which always count."""
+    """What shows that a request is the provider's, unless a channel has secrets, which always count. Where a channel's
+    settings decide it, this is that of the default ones, and ``proof_of`` says the rest."""
 
     own_parameters: ClassVar[frozenset[str]] = frozenset()
     """Query parameters that the provider itself adds to the URL (a signature's, say), in lower case; matched whatever
@@ -172,6 +173,14 @@ class Adapter(ABC, Generic[S]):
 
     ignores: ClassVar[frozenset[str]] = frozenset()
     """The reasons for which ``normalize`` ignores a part: short, stable words, since a metric has one row for each."""
+
+    def proof_of(self, settings: S) -> Proof:  # noqa: ARG002  # for those whose settings decide it.
+        """``proof`` of a channel with these settings."""
+        return self.proof
+
+    def signature_headers_of(self, settings: S) -> frozenset[bytes]:  # noqa: ARG002  # for those whose settings decide it.
+        """``signature_headers`` of a channel with these settings."""
+        return self.signature_headers
 
     def handshake(self, callback: RawCallback, secrets: Sequence[str], settings: S) -> Answer | None:  # noqa: ARG002  # for those that override it.
         """The answer to a request by which the provider only asks whether the address is the tenant's; None for any

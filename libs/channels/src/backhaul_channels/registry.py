@@ -26,8 +26,8 @@ def _set_of(holds: Callable[[Any], bool]) -> Callable[[object], bool]:
 _PROMISES: tuple[tuple[str, Callable[[object], bool], str], ...] = (
     (
         "labels",
-        lambda value: isinstance(value, tuple) and bool(value) and all(isinstance(one, str) and one for one in value),
-        "a tuple of at least one non-empty string",
+        lambda value: isinstance(value, tuple) and all(isinstance(one, str) and one for one in value),
+        "a tuple of non-empty strings",
     ),
     (
         "settings_model",

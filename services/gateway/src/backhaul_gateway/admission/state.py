@@ -103,6 +103,7 @@ class ChannelState:
         handshake: Asked | None = None,
         issue_token: Asked | None = None,
         proven: Verification.ValueType = VERIFICATION_VERIFIED,
+        signature_headers: frozenset[bytes] = frozenset(),
     ) -> None:
         self.channel = channel
         self.proven = proven
@@ -113,7 +114,7 @@ class ChannelState:
         self.issue_token = issue_token
         self.audience = f"{tenant.registration}/{channel.key}"
         self.accepted = EncodedAnswer(adapter.accepted if adapter is not None else Answer())
-        self.not_kept = CREDENTIAL_HEADERS | (adapter.signature_headers if adapter is not None else frozenset())
+        self.not_kept = CREDENTIAL_HEADERS | signature_headers
         self.subject = callbacks_subject(tenant.queue_path, channel.key)
         self.tenant_id = tenant.id
         self.prefix = Callback(
@@ -223,18 +224,22 @@ class TenantStates:
         if adapter is None:
             self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=_NO_PROVIDER.code)
             return ChannelState(tenant, channel, _RefuseAll(_NO_PROVIDER), None)
+        signature_headers = adapter.signature_headers
         try:
-            secrets = [self._box.decrypt(secret) for secret in channel.secrets]
             settings = adapter.settings_model.of_stored(channel.settings)
-            by_credential = adapter.proof is Proof.CREDENTIAL and not any(secret.strip() for secret in secrets)
+            signature_headers = adapter.signature_headers_of(settings)
+            secrets = [self._box.decrypt(secret) for secret in channel.secrets]
+            by_credential = adapter.proof_of(settings) is Proof.CREDENTIAL and not any(
+                secret.strip() for secret in secrets
+            )
             verifier = _CredentialSuffices() if by_credential else adapter.verifier(secrets, settings)
         except (InvalidSecretError, ValidationError, ValueError) as exc:
             # The type alone: a message could quote what it could not read.
             self._log.error("channel_unusable", tenant=tenant.id, channel=channel.key, reason=type(exc).__name__)
-            return ChannelState(tenant, channel, _RefuseAll(_UNREADABLE), adapter)
+            return ChannelState(tenant, channel, _RefuseAll(_UNREADABLE), adapter, signature_headers=signature_headers)
         own: type[Adapter[Any]] = type(adapter)
         asked: dict[str, Any] = {"secrets": secrets, "settings": settings}
         handshake = partial(adapter.handshake, **asked) if own.handshake is not Adapter.handshake else None
         issue_token = partial(adapter.issue_token, **asked) if own.issue_token is not Adapter.issue_token else None
         proven = VERIFICATION_CREDENTIAL if by_credential else VERIFICATION_VERIFIED
-        return ChannelState(tenant, channel, verifier, adapter, handshake, issue_token, proven)
+        return ChannelState(tenant, channel, verifier, adapter, handshake, issue_token, proven, signature_headers)
