@@ -55,7 +55,7 @@ def test_every_figure_is_what_it_must_be(start_demo: Callable[..., Demo], data_d
     assert "arrived as delivered, queued, sent, queued — ends delivered, counts as Delivered" in out
     assert "30006  Landline or unreachable carrier" in out
     assert re.search(r"“STOP” +understood as opt out", out)
-    assert len(re.findall(r" (401|403|404|409) {5}", out)) == 9
+    assert len(re.findall(r" (401|403|404|409) {5}", out)) == 10
     assert re.search(r"200 duplicates +2,000", out)
     assert list(data_dir.iterdir()) == [], "nothing is left behind"
 
