@@ -51,6 +51,7 @@ OPT_OUT_TYPES: Final[Mapping[str, ConsentAction]] = {
 # https://www.twilio.com/docs/whatsapp/bsuid
 _person = {
     "ExternalUserId": "external_user_id",
+    "ExternalUserIdentifier": "external_user_id",
     "ParentExternalUserId": "parent_external_user_id",
     "ProfileUsername": "profile_username",
 }

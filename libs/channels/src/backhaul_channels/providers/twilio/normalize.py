@@ -106,7 +106,9 @@ def _from_message(message_id: str, status: str, fields: Mapping[str, str]) -> No
         status = "read"
     inbound = STATUSES.get(status) is EventKind.INBOUND
     names = INBOUND_ATTRIBUTES if inbound else STATUS_ATTRIBUTES
-    attributes = [(names[name], value[:MAX_VALUE]) for name, value in fields.items() if value and name in names]
+    # Two fields may be one attribute.
+    kept = {names[name]: value[:MAX_VALUE] for name, value in fields.items() if value and name in names}
+    attributes = list(kept.items())
     if inbound and get("NumMedia", "0") != "0":
         _add_media(fields, attributes)
     return fact(
