@@ -43,10 +43,6 @@ OPT_OUT_TYPES: Final[Mapping[str, ConsentAction]] = {
     "HELP": ConsentAction.HELP,
 }
 
-# Form fields that somebody acts upon beside the common ones, and the attribute that each becomes. An event keeps the
-# provider's own words whole, so what nobody acts upon (account, segments, …) is not repeated here. Media are numbered,
-# so code adds them.
-# https://www.twilio.com/docs/messaging/guides/track-outbound-message-status
 # WhatsApp's ids of a person that are no number: of this business, and of the group of businesses that it belongs to.
 # https://www.twilio.com/docs/whatsapp/bsuid
 _person = {
@@ -55,6 +51,11 @@ _person = {
     "ParentExternalUserId": "parent_external_user_id",
     "ProfileUsername": "profile_username",
 }
+
+# Form fields that somebody acts upon beside the common ones, and the attribute that each becomes. An event keeps the
+# provider's own words whole, so what nobody acts upon (account, segments, …) is not repeated here. Media are numbered,
+# so code adds them.
+# https://www.twilio.com/docs/messaging/guides/track-outbound-message-status
 STATUS_ATTRIBUTES: Final[Mapping[str, str]] = {
     "RawDlrDoneDate": "raw_dlr_done_date",
     "ChannelPrefix": "channel_prefix",
