@@ -3,6 +3,7 @@ twice by it, on real servers."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -168,7 +169,7 @@ async def test_what_is_held_is_processed_when_it_goes_on_as_if_it_never_had_been
 
 
 async def test_a_channel_may_be_held_again_while_it_resumes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heldstream.HeldStream.read, "__defaults__", (2,))
+    monkeypatch.setattr(heldstream.HeldStream.read, "__defaults__", (1, 2))
     acme, globex = changed(make.tenant("acme"), "held"), make.tenant("globex")
     await rig.register(acme, globex)
     for ours, theirs in zip(story(acme, 60), story(globex, 60), strict=True):
@@ -292,6 +293,27 @@ async def test_two_copies_resume_side_by_side(rig_factory: RigFactory) -> None:
         await rig.register(changed(acme, "on"))
         await done(rig, acme)
         assert await books(rig, acme) == await books(rig, globex)
+
+
+async def test_what_resumes_keeps_nobody_waiting(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heldstream.HeldStream.read, "__defaults__", (1, 20))
+    acme, globex = changed(make.tenant("acme"), "held"), make.tenant("globex")
+    await rig.register(acme, globex)
+    number = 600
+    await asyncio.gather(
+        *(publish_held(rig, acme, make.callback(acme, make.twilio(f"SM{n}", "sent"))) for n in range(number))
+    )
+    await rig.register(changed(acme, "on"))
+
+    async def processed(of: Tenant) -> int:
+        return len(await rig.rows(EVENTS_COLLECTION, registration=of.registration))
+
+    await until("the first of them", partial(processed, acme))
+    await rig.publish(globex, make.callback(globex, make.twilio("SM1", "sent")))
+    await until("the other tenant's", partial(processed, globex))
+    assert await processed(acme) < number
+    await done(rig, acme)
+    assert await processed(acme) == number
 
 
 async def test_what_is_held_of_a_channel_that_is_deleted_is_processed(rig: Rig) -> None:

@@ -50,15 +50,18 @@ class HeldStream:
             info = await self._js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
-    async def read(self, subject: str, messages: int = PAGE_MESSAGES) -> Sequence[Stored]:
-        """The first messages of ``subject``, in their order; none where there are none."""
+    async def read(self, subject: str, first: int = 1, messages: int = PAGE_MESSAGES) -> Sequence[Stored]:
+        """The messages of ``subject`` from the position ``first`` on, in their order; none where there are none.
+
+        Any of the stream's servers may answer, and be a little behind: what was just deleted may be there still.
+        """
         async with translated():
             inbox = self._client.new_inbox()
             subscription = await self._client.subscribe(inbox)
             try:
                 await self._client.publish(
                     formats.read_subject(CALLBACKS_STREAM),
-                    formats.read(1, subject, messages, PAGE_BYTES),
+                    formats.read(first, subject, messages, PAGE_BYTES),
                     reply=inbox,
                 )
                 found: list[Stored] = []

@@ -63,8 +63,8 @@ class Held(Protocol):
         """Messages that are not processed yet, all tenants' together; none that are held among them."""
         ...
 
-    async def read(self, subject: str, messages: int = ...) -> Sequence[Stored]:
-        """The first messages of ``subject``, in their order, of a bounded number and size."""
+    async def read(self, subject: str, first: int = ..., messages: int = ...) -> Sequence[Stored]:
+        """The messages of ``subject`` from the position ``first`` on, in their order, of a bounded number and size."""
         ...
 
     async def purge(self, subject: str, up_to: int) -> int:
@@ -108,6 +108,8 @@ class HeldCallbacks:
         self._changed = asyncio.Event()
         # By subject, when its first message has to be stored anew at the earliest; in the loop's time.
         self._due: dict[str, float] = {}
+        # By subject, the position behind what this copy moved last.
+        self._next: dict[str, int] = {}
         self._messages = 0
         self._set_aside = metrics.counter(catalogue.CALLBACKS_HELD)
         self._resumed = metrics.counter(catalogue.CALLBACKS_RESUMED)
@@ -162,6 +164,7 @@ class HeldCallbacks:
         subjects = await self._held.subjects()
         self._messages = sum(subjects.values())
         self._due = {subject: due for subject, due in self._due.items() if subject in subjects}
+        self._next = {subject: first for subject, first in self._next.items() if subject in subjects}
         now = asyncio.get_running_loop().time
         paths = {subject.split(".")[1] for subject in subjects}
         asked_at, owners = now(), await self._owners(paths) if paths else {}
@@ -189,9 +192,13 @@ class HeldCallbacks:
     async def _resume(self, subject: str, tenant: Tenant, channel: str) -> bool:
         if await self._held.waiting() > self._max_waiting:
             return False
-        page = await self._held.read(subject)
+        first = self._next.pop(subject, 1)
+        page = await self._held.read(subject, first)
+        if not page:
+            return first > 1  # What lies before it, if anything does, comes next.
         moved = page[: await self._move_page(page, subject, _subject(tenant, channel), "held")]
         if moved:
+            self._next[subject] = moved[-1].stream_seq + 1
             callbacks = sum(len(CallbackBatch.FromString(one.data).callbacks) for one in moved)
             self._resumed.add(tenant.id, channel, amount=callbacks)
             self._log.info("callbacks_resumed", tenant=tenant.id, channel=channel, callbacks=callbacks)
@@ -202,11 +209,12 @@ class HeldCallbacks:
         now = asyncio.get_running_loop().time()
         if now < self._due.get(subject, 0.0):
             return False
-        page = await self._held.read(subject, 1)
+        page = await self._held.read(subject, messages=1)
         if page and page[0].age_s >= self._kept_s:
             page = list(takewhile(lambda one: one.age_s >= self._kept_s, await self._held.read(subject)))
             moved = await self._move_page(page, subject, subject, "kept")
-            self._log.warning("held_for_long", tenant=tenant.id, channel=channel, stream_messages=moved)
+            if moved:
+                self._log.warning("held_for_long", tenant=tenant.id, channel=channel, stream_messages=moved)
             return moved > 0
         if page:
             self._due[subject] = now + self._kept_s - page[0].age_s
