@@ -132,7 +132,7 @@ async def _store(
     await site.register(tenant)
     await site.stop("normalizer")
     await site.purge_callbacks()
-    waiting = await backlog(site, tenant, events, (1, 1))
+    waiting = await backlog(site, tenant, events, ("Twilio", "SendGrid"))
     filled = waiting.events
     await site.prefill(tenant, waiting.messages)
     await site.forget()

@@ -131,11 +131,11 @@ class Installation:
     # Tenants.
 
     async def register(self, tenant: str) -> str:
-        """Register ``tenant`` with both channels and no limit that matters; its API key."""
+        """Register ``tenant`` with all channels and no limit that matters; its API key."""
         async with AsyncAdminClient(self.stack.gateway_url, self.stack.admin_token) as platform:
             made = await platform.create_tenant(tenant, name=tenant, queue_path=tenant, limits=_LIMITS)
-            for label, secret in self.traffic.secrets.items():
-                await platform.put_channel(tenant, label, secrets=[secret])
+            for label, channel in self.traffic.channels.items():
+                await platform.put_channel(tenant, label, **channel)
         return made.api_key
 
     async def registration(self, tenant: str) -> str:

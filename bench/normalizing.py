@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backhaul_common.names import channel_key
+from backhaul_testing.posts import Post
 from installation import Drained, Installation
 from report import Report
-from traffic import EVENTS_A_POST
+from traffic import EVENTS_A_POST, Traffic
 
 GROUP = 32
 """Callbacks that the gateway puts into one message when it is busy; a SendGrid post is a message of its own."""
 
-_TENANTS = {"normalize-mix": (1, 1), "normalize-twilio": (1, 0), "normalize-sendgrid": (0, 1)}
+_TENANTS = {
+    "normalize-mix": ("Twilio", "SendGrid"),
+    "normalize-twilio": ("Twilio",),
+    "normalize-sendgrid": ("SendGrid",),
+    "normalize-rcs": ("RCS",),
+    "normalize-generic": ("Parcels",),
+}
+"""Whose callbacks are of which channels."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +33,29 @@ class Backlog:
     events: int
 
 
-async def backlog(site: Installation, tenant: str, events: int, shares: tuple[int, int]) -> Backlog:
-    """About ``events`` events of ``tenant``, Twilio's and SendGrid's in turn.
-
-    ``shares``: how many parts are Twilio's and how many are SendGrid's.
-    """
+async def backlog(site: Installation, tenant: str, events: int, labels: Sequence[str]) -> Backlog:
+    """About ``events`` events of ``tenant``, as many of each of these channels, in turn."""
     own = tenant, await site.registration(tenant)
-    twilio = events * shares[0] // sum(shares)
-    posts = events * shares[1] // sum(shares) // EVENTS_A_POST
     messages: list[tuple[str, bytes]] = []
     count = 0
     # In slices, so that one does not lie behind the other: the normalizer then gets a mix in every batch.
     slices = 20
     for _ in range(slices):
-        if twilio:
-            requests = site.traffic.twilio(twilio // slices)
-            messages += [("twilio", one) for one in site.traffic.stored(*own, "twilio", requests, GROUP)]
-            count += len(requests)
-        if posts:
-            requests = site.traffic.sendgrid(posts // slices)
-            messages += [("sendgrid", one) for one in site.traffic.stored(*own, "sendgrid", requests, 1)]
-            count += len(requests) * EVENTS_A_POST
+        for label in labels:
+            posts, events_a_post = _posts(site.traffic, label, events // len(labels) // slices)
+            group = GROUP if events_a_post == 1 else 1
+            stored = site.traffic.stored(*own, label, posts, group)
+            messages += [(channel_key(label), one) for one in stored]
+            count += len(posts) * events_a_post
     return Backlog(tenant, messages, count)
+
+
+def _posts(traffic: Traffic, label: str, events: int) -> tuple[list[Post], int]:
+    """Posts of about so many events, and how many events each has."""
+    if label == "SendGrid":
+        return traffic.sendgrid(events // EVENTS_A_POST), EVENTS_A_POST
+    makers = {"Twilio": traffic.twilio, "RCS": traffic.rcs, "Parcels": traffic.generic}
+    return makers[label](events), 1
 
 
 async def measure(site: Installation, report: Report, *, rounds: int, events: int) -> None:
@@ -54,8 +64,8 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
     for tenant in _TENANTS:
         await site.register(tenant)
     backlogs = [
-        await backlog(site, tenant, events if all(shares) else events // 2, shares)
-        for tenant, shares in _TENANTS.items()
+        await backlog(site, tenant, events if len(labels) > 1 else events // 2, labels)
+        for tenant, labels in _TENANTS.items()
     ]
     measured: dict[str, list[Drained]] = {tenant: [] for tenant in _TENANTS}
     for round_ in range(rounds):
@@ -66,13 +76,16 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
             await site.prefill(waiting.tenant, waiting.messages)
             await site.forget()
             measured[waiting.tenant].append(await site.drain(waiting.events))
-    mix, twilio, sendgrid = measured.values()
+    mix, twilio, sendgrid, rcs, generic = measured.values()
     note = f"half Twilio ({GROUP} callbacks a message), half SendGrid; CPU of the normalizer"
     _per_core(report, "normalize_events_per_core_s", mix, "≥ 40,000", note)
     report.add("normalize_events_s", [one.per_second for one in mix], "events/s", note="by the clock, the same mix")
     _per_core(report, "normalize_twilio_events_per_core_s", twilio)
     _per_core(report, "normalize_sendgrid_events_per_core_s", sendgrid)
-    for name, runs in (("mix", mix), ("Twilio", twilio), ("SendGrid", sendgrid)):
+    _per_core(report, "normalize_rcs_events_per_core_s", rcs)
+    _per_core(report, "normalize_generic_events_per_core_s", generic, note="a mapped webhook with an envelope")
+    rows = {"mix": mix, "Twilio": twilio, "SendGrid": sendgrid, "RCS": rcs, "generic": generic}
+    for name, runs in rows.items():
         report.cost(f"normalize, {name}", "events", [one.per_1000 for one in runs])
     await site.purge_callbacks()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 import time
+from typing import Any
 
 from backhaul_common.ids import new_callback_id
+from backhaul_common.names import channel_key
 from backhaul_common.tracing import new_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
@@ -19,6 +22,22 @@ SENDGRID_EVENTS = ("processed", "delivered", "open")
 EVENTS_A_POST = 75
 
 
+RCS_TYPES = ("text", "DELIVERED", "READ")
+"""A message that was sent, and what became of it."""
+
+GENERIC_SETTINGS = {
+    "proof": {"type": "credential"},
+    "mapping": {
+        "message_id": "data.message.id",
+        "status": "data.status",
+        "recipient": "data.message.to",
+        "timestamp": "occurred_at",
+        "communication": "data.message.campaign",
+    },
+}
+"""Of a webhook as many senders have it: an envelope around nested fields."""
+
+
 class Traffic:
     """Makes callbacks. ``base_url`` is the gateway's public base URL, which the signatures cover."""
 
@@ -27,8 +46,13 @@ class Traffic:
         self._random = random.Random(seed)  # noqa: S311  # repeatable test data, no secret
         self._twilio = TwilioSimulator("0123456789abcdef0123456789abcdef")  # A made-up token of Twilio's form.
         self._sendgrid = SendGridSimulator()
-        self.secrets = {"Twilio": self._twilio.auth_token, "SendGrid": self._sendgrid.public_key}
-        """What a channel needs to verify these callbacks, by its label."""
+        self.channels: dict[str, dict[str, Any]] = {
+            "Twilio": {"secrets": [self._twilio.auth_token]},
+            "SendGrid": {"secrets": [self._sendgrid.public_key]},
+            "RCS": {},
+            "Parcels": {"provider": "generic", "settings": GENERIC_SETTINGS},
+        }
+        """What a channel needs to take these callbacks, by its label."""
 
     def twilio_body(self, sid: str, status: str) -> dict[str, str]:
         """The form of a status callback."""
@@ -88,15 +112,68 @@ class Traffic:
         address = f"{self._base_url}/api/postevents?channelLabel=SendGrid"
         return [self._sendgrid.batch(address, self.sendgrid_events(EVENTS_A_POST)) for _ in range(count)]
 
-    def stored(self, tenant: str, registration: str, channel: str, posts: list[Post], group: int) -> list[bytes]:
+    def rcs(self, count: int, *, communications: int = 10) -> list[Post]:
+        """``count`` callbacks of the RCS API: three for each message."""
+        out = []
+        for n in range(count):
+            kind = RCS_TYPES[n % len(RCS_TYPES)]
+            if n % len(RCS_TYPES) == 0:
+                reference, event_id = self._random.randbytes(16).hex(), self._random.randbytes(16).hex()
+                person = f"5511{self._random.randrange(900_000_000, 1_000_000_000)}"
+            content = {
+                "reference": reference,
+                "campaign_name": f"offer-{n // len(RCS_TYPES) % communications}",
+                "event_id": event_id,
+                "direction": "outbound",
+                "session_id": None,
+                "user_id": person,
+                "timestamp": f"2026-10-01T12:{n // 60 % 60:02d}:{n % 60:02d}.000Z",
+                "channel": "RCS",
+                "type": kind,
+                "message": {"contentType": "text", "text": "Your order is on its way."} if kind == "text" else None,
+                "vars": {"first_name": "Ada", "order": str(n)},
+            }
+            out.append(self._json("RCS", content))
+        return out
+
+    def generic(self, count: int, *, communications: int = 10) -> list[Post]:
+        """``count`` posts of a mapped webhook: three for each message."""
+        out = []
+        for n in range(count):
+            if n % len(STATUSES) == 0:
+                message, person = self._random.randbytes(16).hex(), f"+1500555{self._random.randrange(10_000):04d}"
+                campaign = f"offer-{n // len(STATUSES) % communications}"
+            content = {
+                "type": "message.status",
+                "occurred_at": f"2026-10-01T12:{n // 60 % 60:02d}:{n % 60:02d}.000Z",
+                "data": {
+                    "status": STATUSES[n % len(STATUSES)],
+                    "message": {
+                        "id": message,
+                        "to": person,
+                        "from": "Parcels",
+                        "campaign": campaign,
+                    },
+                    "meta": {"segments": 1, "price": {"amount": "0.0075", "currency": "USD"}, "tags": ["a", "b"]},
+                },
+            }
+            out.append(self._json("Parcels", content))
+        return out
+
+    def _json(self, label: str, content: dict[str, Any]) -> Post:
+        address = f"{self._base_url}/api/postevents?channelLabel={label}"
+        return Post(address, (("Content-Type", "application/json"),), json.dumps(content).encode())
+
+    def stored(self, tenant: str, registration: str, label: str, posts: list[Post], group: int) -> list[bytes]:
         """``posts`` as the gateway stores them, ``group`` callbacks to a message."""
+        channel = channel_key(label)
         callbacks = [
             Callback(
                 id=new_callback_id(),
                 tenant_id=tenant,
                 registration=registration,
                 channel=channel,
-                provider=channel,
+                provider=self.channels[label].get("provider", channel),
                 method="POST",
                 url=post.url,
                 headers="".join(f"{name.lower()}: {value}\r\n" for name, value in post.headers).encode("latin-1"),
