@@ -12,14 +12,15 @@ from typing import Any
 import httpx
 from backhaul_client import AsyncAdminClient
 from backhaul_local.demo import show, telling_lines, verdict
+from backhaul_local.demo_channels import FLAGGED
 from backhaul_local.demo_checks import Check, check_all
 from backhaul_local.demo_screen import Screen
-from backhaul_local.demo_story import Delivered, Loaded, Refused, Story
+from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused, Story
 from backhaul_local.pytest_plugin import StackFactory
 from msgspec.structs import replace as changed
 from rich.console import Console
 
-Seen = tuple[Delivered, Refused, Loaded]
+Seen = tuple[Delivered, OtherChannels, Refused, Loaded]
 
 
 class Remembering(Story):
@@ -28,6 +29,10 @@ class Remembering(Story):
     async def deliver(self, *accounts: Any) -> Delivered:
         self.delivered = await super().deliver(*accounts)
         return self.delivered
+
+    async def tell_of_other_channels(self, *accounts: Any) -> OtherChannels:
+        self.others = await super().tell_of_other_channels(*accounts)
+        return self.others
 
     async def try_to_cheat(self, *accounts: Any) -> Refused:
         self.refused = await super().try_to_cheat(*accounts)
@@ -43,7 +48,7 @@ async def _tell(stack_factory: StackFactory) -> Seen:
         story = Remembering(stack.gateway_url, http, AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http))
         checks = await show(story, Screen(Console(file=StringIO())))
     assert [check for check in checks if not check.holds] == []
-    return story.delivered, story.refused, story.loaded
+    return story.delivered, story.others, story.refused, story.loaded
 
 
 def _wrong(seen: Seen) -> list[str]:
@@ -52,10 +57,13 @@ def _wrong(seen: Seen) -> list[str]:
 
 def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     """Every figure that could be wrong, with the check that must say so."""
-    delivered, refused, loaded = seen
+    delivered, others, refused, loaded = seen
 
     def of_delivered(**fields: Any) -> Seen:
-        return replace(delivered, **fields), refused, loaded
+        return replace(delivered, **fields), others, refused, loaded
+
+    def of_others(**fields: Any) -> Seen:
+        return delivered, replace(others, **fields), refused, loaded
 
     def of_message(number: int, **fields: Any) -> Seen:
         messages = list(delivered.messages)
@@ -80,6 +88,18 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     yield "dead letters", of_delivered(dead_letters=[*delivered.dead_letters, delivered.dead_letters[0]])
     yield "dead letters", of_delivered(dead_letters=[changed(delivered.dead_letters[0], state="replayed")])
 
+    for number, (story, message) in enumerate(others.messages):
+        assert message is not None
+        stories = list(others.messages)
+        stories[number] = (story, changed(message, state="another"))
+        yield f"{story.due.name} ends", of_others(messages=stories)
+        stories[number] = (story, changed(message, timeline=()))
+        yield f"{story.due.name} timeline", of_others(messages=stories)
+    yield "other channels: callbacks answered 200", of_others(statuses=[*others.statuses[:-1], 403])
+    yield f"“{FLAGGED}” over RCS", of_others(reviews=[""])
+    yield "a callback that was only looked at", of_others(previewed=["nothing"])
+    yield "errors by code and class", of_others(errors={**others.errors, "rcs 404 (channel)": 2})
+
     assert delivered.communication is not None
     assert loaded.communication is not None
     for name, counts in (("spring-sale", delivered.communication), ("burst", loaded.communication)):
@@ -88,22 +108,25 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
             "fulfilment states": changed(counts, fulfilment={**counts.fulfilment, "Sent": 1}),
             "events, each counted once": changed(counts, events={**counts.events, "sent": 601}),
         }.items():
-            spoiled = of_delivered(communication=wrong), (delivered, refused, replace(loaded, communication=wrong))
+            spoiled = (
+                of_delivered(communication=wrong),
+                (delivered, others, refused, replace(loaded, communication=wrong)),
+            )
             yield f"{name}: {figure}", spoiled[name == "burst"]
 
     for number, attempt in enumerate(refused.attempts):
         let_in = list(refused.attempts)
         let_in[number] = replace(attempt, got="200")
-        yield attempt.what, (delivered, replace(refused, attempts=let_in), loaded)
+        yield attempt.what, (delivered, others, replace(refused, attempts=let_in), loaded)
     for name, traces in {
         "refused signatures counted": replace(refused, counted={**refused.counted, "Globex Twilio": 0}),
         "tenants afterwards": replace(refused, tenants=[*refused.tenants, "initech"]),
         "Globex's messages afterwards": replace(refused, globex_messages=1),
         "spring-sale afterwards": replace(refused, communication=changed(delivered.communication, messages=9)),
     }.items():
-        yield name, (delivered, traces, loaded)
-    yield "burst: answers", (delivered, refused, replace(loaded, statuses=[*loaded.statuses[1:], 503]))
-    yield "callbacks one by one, read back", (delivered, refused, replace(loaded, probes_delivered=19))
+        yield name, (delivered, others, traces, loaded)
+    yield "burst: answers", (delivered, others, refused, replace(loaded, statuses=[*loaded.statuses[1:], 503]))
+    yield "callbacks one by one, read back", (delivered, others, refused, replace(loaded, probes_delivered=19))
 
 
 def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
@@ -114,12 +137,12 @@ def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
         proven.add(name)
     assert proven == {check.name for check in check_all(*seen)}
     # What is not there is wrong, and no crash.
-    delivered, refused, loaded = seen
+    delivered, others, refused, loaded = seen
     gone = replace(delivered, messages=[(due, None) for due, _ in delivered.messages], communication=None)
     screen = Screen(Console(file=StringIO()))
     screen.messages(gone, "Twilio")
     screen.communication(gone.communication)
-    assert "Twilio …8abca9 ends" in _wrong((gone, refused, replace(loaded, communication=None)))
+    assert "Twilio …8abca9 ends" in _wrong((gone, others, refused, replace(loaded, communication=None)))
 
 
 def test_a_wrong_figure_is_shown_and_makes_the_exit_code_1() -> None:

@@ -112,6 +112,13 @@ async def show(story: Story, screen: Screen) -> list[Check]:
     )
     screen.dead_letters(delivered)
 
+    others = await story.tell_of_other_channels(acme)
+    screen.section(
+        "Acme's other channels, one story for each provider",
+        "Each is proven as far as its provider allows, and set up by settings alone where nobody wrote an adapter.",
+    )
+    screen.other_channels(others)
+
     refused = await story.try_to_cheat(acme, globex)
     screen.section(
         "What was refused, and why", "None of these left a trace in Acme's messages, and Globex sees none of them."
@@ -125,7 +132,7 @@ async def show(story: Story, screen: Screen) -> list[Check]:
         "sender.",
     )
     screen.load(loaded)
-    return check_all(delivered, refused, loaded)
+    return check_all(delivered, others, refused, loaded)
 
 
 def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from backhaul_client.models import Communication, DeadLetterSummary, Message
 
+from backhaul_local.demo_channels import FLAGGED
 from backhaul_local.demo_script import (
     BURST_DUPLICATES,
     BURST_MESSAGES,
     BURST_STATUSES,
     COMMUNICATION,
+    ERRORS,
     EVENTS,
     FULFILMENT,
     MESSAGES,
@@ -20,7 +22,7 @@ from backhaul_local.demo_script import (
     Due,
     outcome,
 )
-from backhaul_local.demo_story import Delivered, Loaded, Refused
+from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
 
 NOTHING = "–"  # noqa: RUF001  # a dash for people, not a minus sign.
 
@@ -38,9 +40,9 @@ class Check:
         return self.expected == self.got
 
 
-def check_all(delivered: Delivered, refused: Refused, loaded: Loaded) -> list[Check]:
+def check_all(delivered: Delivered, others: OtherChannels, refused: Refused, loaded: Loaded) -> list[Check]:
     """Every check of the demo."""
-    return [*_delivered(delivered), *_refused(delivered, refused), *_loaded(loaded)]
+    return [*_delivered(delivered), *_other_channels(others), *_refused(delivered, refused), *_loaded(loaded)]
 
 
 def _delivered(seen: Delivered) -> list[Check]:
@@ -62,6 +64,17 @@ def _delivered(seen: Delivered) -> list[Check]:
         Check("keyword of the reply", "STOP", ", ".join(keywords)),
         *_counts(COMMUNICATION, len(MESSAGES), FULFILMENT, EVENTS, seen.communication),
         Check("dead letters", "open: MessageSid is missing", ", ".join(map(_letter, seen.dead_letters))),
+    ]
+
+
+def _other_channels(seen: OtherChannels) -> list[Check]:
+    """One story for each other provider."""
+    return [
+        Check("other channels: callbacks answered 200", f"200: {len(seen.statuses)}", _answers(seen.statuses)),
+        *(check for story, message in seen.messages for check in _message(story.due, message)),
+        Check(f"“{FLAGGED}” over RCS", "flagged", ", ".join(seen.reviews)),
+        Check("a callback that was only looked at", "clicked", ", ".join(seen.previewed)),
+        Check("errors by code and class", ERRORS, counts(seen.errors)),
     ]
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from backhaul_local.demo_checks import NOTHING, Check, counts, ends
 from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES
-from backhaul_local.demo_story import Account, Delivered, Loaded, Refused
+from backhaul_local.demo_story import Account, Delivered, Loaded, OtherChannels, Refused
 
 _WIDTH_OF_A_FILE = 130
 _LONG = 24  # What holds and is longer is not said twice.
@@ -63,6 +63,16 @@ class Screen:
                     for event in (message.timeline if message else ())
                 ]
                 self._table(("time", "kind", "provider's word", "error or text"), rows)
+
+    def other_channels(self, seen: OtherChannels) -> None:
+        """A line for each provider."""
+        rows = []
+        for story, message in seen.messages:
+            steps = " → ".join(event.kind for event in message.timeline) if message else NOTHING
+            style = _STATE_STYLES.get(str(message and message.fulfilment_state), "yellow")
+            rows.append((story.label, story.due.story, story.proof, steps, Text(ends(message), style=style)))
+        self._table(("channel", "what was sent", "a callback is authentic by", "timeline", "ends"), rows)
+        self.say(f"errors: {counts(seen.errors)}; replies to be looked at: {len(seen.reviews)}")
 
     def communication(self, seen: Communication | None) -> None:
         """Both counts side by side: where messages stand, and what happened to them."""

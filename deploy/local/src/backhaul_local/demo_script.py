@@ -10,6 +10,12 @@ COMMUNICATION = "spring-sale"
 PARAMETERS = f"communicationId={COMMUNICATION}&offerId=SMS-20"
 """Custom parameters of Twilio's callback address."""
 
+ERRORS = (
+    "rcs 404 (channel) 1, sendgrid 400 (transient) 1, sendgrid 5.0.0 1, sendgrid bounced_address (hard) 1, "
+    "twilio 30006 (hard) 1"
+)
+"""What was reported of Acme's messages that went wrong: each code with its class, and how often."""
+
 UNREADABLE = {"From": "+15005550010", "To": "+15005550006", "Body": "STOP"}
 """Authentic, and without the id of any message, call or other thing of Twilio's."""
 

@@ -8,15 +8,18 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
+from urllib.parse import quote
 
 import httpx
 from backhaul_client import AsyncAdminClient, AsyncTenantClient, NotFoundError, ProblemError
-from backhaul_client.models import Communication, DeadLetterSummary, Event, Message, NewTenant
+from backhaul_client.models import Communication, DeadLetterSummary, ErrorCount, Event, Message, NewTenant
 from backhaul_testing.posts import Post, send
+from backhaul_testing.rcs import RcsMessage
 from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator, bearing
 from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.wire import Connection, encoded
 
+from backhaul_local.demo_channels import ChannelStory, channel_stories
 from backhaul_local.demo_script import (
     BURST_CONNECTIONS,
     BURST_DUPLICATES,
@@ -65,6 +68,19 @@ class Delivered:
     communication: Communication | None
     events: Sequence[Event]
     dead_letters: Sequence[DeadLetterSummary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherChannels:
+    """What became of the stories of all other providers. ``messages`` pairs each story with what the API has;
+    ``reviews`` is what became of the reply over RCS, ``previewed`` what a callback would have become, and ``errors``
+    counts each code by channel."""
+
+    statuses: Sequence[int]
+    messages: Sequence[tuple[ChannelStory, Message | None]]
+    reviews: Sequence[str]
+    previewed: Sequence[str]
+    errors: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +160,38 @@ class Story:
         def complete(seen: Delivered) -> bool:
             counts = [message.event_count if message else 0 for _, message in seen.messages]
             return counts == [len(due.kinds) for due in MESSAGES] and bool(seen.dead_letters)
+
+        return await _poll(read, complete)
+
+    async def tell_of_other_channels(self, acme: Account) -> OtherChannels:
+        """One story for each other provider, over the address that Backhaul shows for the channel."""
+        stories = channel_stories(acme.twilio)
+        answers = []
+        for story in stories:
+            if story.due.channel != "Twilio":
+                await self._platform.put_channel(acme.tenant.id, story.label, **story.channel)
+            address = self._address("communicationId=autumn", acme, channel=quote(story.label))
+            answers += [await send(self._http, post) for post in story.posts(address)]
+        # Nothing is kept of what is only looked at.
+        address = self._address("", acme, channel="RCS")
+        looked_at = RcsMessage(address=address, reference="order-4712").pressed("OPENURL", "Track it", "track")
+        preview = await acme.client.preview("RCS", body=looked_at.body)
+
+        async def read() -> OtherChannels:
+            found = [await _found(acme.client.message(story.label, story.due.id)) for story in stories]
+            replies = [event async for event in acme.client.events(channel="RCS", kind="inbound")]
+            counts = await acme.client.errors()
+            return OtherChannels(
+                statuses=[answer.status_code for answer in answers],
+                messages=list(zip(stories, found, strict=True)),
+                reviews=[reply.review or "" for reply in replies],
+                previewed=[part.event.kind if part.event else "nothing" for part in preview.parts],
+                errors={_error(one): one.count for one in counts},
+            )
+
+        def complete(seen: OtherChannels) -> bool:
+            counts = [message.event_count if message else 0 for _, message in seen.messages]
+            return counts == [len(story.due.kinds) for story in stories] and bool(seen.reviews)
 
         return await _poll(read, complete)
 
@@ -296,6 +344,11 @@ class Story:
         post = acme.sendgrid.signed(self._address("", acme, channel="SendGrid"), sendgrid_batch())
         token_address = f"{self._base_url}/in/{acme.tenant.ingest_token}/oauth/token"
         return bearing(post, await acme.oauth.token(self._http, token_address))
+
+
+def _error(one: ErrorCount) -> str:
+    """Channel, code and class; some codes do not tell their class alone."""
+    return f"{one.channel} {one.error_code}" + (f" ({one.error_class})" if one.error_class else "")
 
 
 def _text(account: Account, address: str, sid: str, status: str, person: str = "+15005550010") -> Post:
