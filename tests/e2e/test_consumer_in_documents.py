@@ -1,4 +1,4 @@
-"""The consumer of EVENTS that docs/reading.md shows runs as it stands there, and keeps the rules that it stands for."""
+"""The consumer of EVENTS in docs/consuming-events.md runs as it stands there, and keeps the rules that it is for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backhaul_local.stack import Stack
     from simulators.people import Town
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reading.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "consuming-events.md"
 ENOUGH_S = 20.0
 
 
@@ -39,7 +39,7 @@ async def test_it_prints_each_event_once_and_again_when_it_is_completed(
     assert (await tenant.send(tenant.twilio.status(address, last, "sent"))).status_code == 200
     await tenant.message_with("twilio", last, 1)
 
-    (program,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    program = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
     assert installation.nats is not None
     # Where `make up` would be, and no tenant of another test.
     program = program.replace(":4222", f":{installation.nats.port}").replace(

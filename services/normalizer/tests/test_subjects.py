@@ -49,7 +49,7 @@ def subjects(broker: Broker) -> EventSubjects:
 
 def test_kinds_with_codes_are_kinds() -> None:
     assert {str(kind.value) for kind in EventKind} >= CODED_KINDS
-    documented = (Path(__file__).parents[3] / "docs" / "reading.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs" / "consuming-events.md").read_text()
     listed = documented.partition("that something went wrong (")[2].partition(")")[0]
     assert set(listed.replace("\n", " ").split(", ")) == CODED_KINDS
 
