@@ -176,12 +176,20 @@ def test_an_envelope_that_cannot_be_one_is_refused(text: str, complaint: str) ->
     assert complaint in str(caught.value)
 
 
-def test_the_worst_expression_costs_little_over_a_large_document() -> None:
-    """Each of a hundred thousand elements is looked at once for each alternative."""
-    document = {"a": [{"b": 1}] * 100_000}
-    expression = "||".join(["(a[?b=='c']|[0])"] * 14)
-    assert MAX_EXPRESSION - 18 < len(expression) <= MAX_EXPRESSION
-    read = compile_expression(expression).read
-    started = time.process_time()
-    assert read(document) is None
-    assert time.process_time() - started < 3
+def test_the_worst_expression_costs_no_more_than_its_alternatives() -> None:
+    """Each of fifty thousand elements is looked at once for each alternative."""
+    document = {"a": [{"b": 1}] * 50_000}
+    one = "(a[?b=='c']|[0])"
+    worst = "||".join([one] * 14)
+    assert MAX_EXPRESSION - len(one) < len(worst) + 2 <= MAX_EXPRESSION
+
+    def seconds(expression: str) -> float:
+        read = compile_expression(expression).read
+        best = float("inf")
+        for _ in range(3):
+            started = time.process_time()
+            assert read(document) is None
+            best = min(best, time.process_time() - started)
+        return best
+
+    assert seconds(worst) < 3 * 14 * seconds(one)
