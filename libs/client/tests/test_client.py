@@ -205,7 +205,7 @@ def test_a_problem_says_what_is_wrong_where_and_what_to_do(tenant_call: Callable
     assert (error.status, error.code, error.detail) == (422, "invalid_argument", "Words.")
     assert (error.field, error.fix, error.trace_id) == ("limit", "Send at most 500.", "abc")
     assert [one.field for one in error.errors] == ["limit", "to"]
-    assert str(error) == "422 invalid_argument (limit): Words. Send at most 500. [trace abc]"
+    assert str(error) == "422 invalid_argument (limit): Words. Too large. Send at most 500. [trace abc]"
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,12 @@ class ProblemError(BackhaulError):
     def __str__(self) -> str:
         about = f" ({self.field})" if self.field else ""
         traced = f" [trace {self.trace_id}]" if self.trace_id else ""
-        return " ".join(part for part in (f"{self.status} {self.code}{about}:", self.detail, self.fix) if part) + traced
+        # The detail may speak of the request as a whole, and the fix of what the field's message says.
+        message = self.errors[0].message if self.errors else ""
+        if message == self.detail:
+            message = ""
+        said = (f"{self.status} {self.code}{about}:", self.detail, message, self.fix)
+        return " ".join(part for part in said if part) + traced
 
 
 class InvalidArgumentError(ProblemError):
