@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from backhaul_channels import (
     AddressFamily,
     ChannelSettings,
+    Classification,
+    Confidence,
     Consent,
     ConsentAction,
     ConsentBy,
@@ -18,6 +20,7 @@ from backhaul_channels import (
     EventKind,
     NormalizedEvent,
     Reply,
+    Review,
 )
 from backhaul_common.documents import Document
 from backhaul_common.names import (
@@ -26,11 +29,14 @@ from backhaul_common.names import (
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
 )
-from backhaul_normalizer.facts import fact, origin, stored_fact
+from backhaul_normalizer.attribution import Ask, Touched, settle
+from backhaul_normalizer.facts import communication_key, fact, origin, stored_fact
 from backhaul_normalizer.merge import all_together
-from backhaul_normalizer.model import Fact
+from backhaul_normalizer.model import Fact, Outgoing
 from backhaul_normalizer.plan import Plan, plan
+from backhaul_normalizer.store import MAY_LACK
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
+from backhaul_proto.event.v1.event_pb2 import Event
 from hypothesis import strategies as st
 from normalizer_rig import Rig
 
@@ -51,6 +57,7 @@ def told(
     seq: int = 1,
     signed: bool = True,
     provisional: bool | None = None,
+    channel: str = "sendgrid",
     **more: Any,
 ) -> Fact:
     """An event as a callback tells it. Names with A are further ones of those with M, names with S of both."""
@@ -58,7 +65,7 @@ def told(
         id=f"c{seq}",
         tenant_id="acme",
         registration="acme.1",
-        channel="sendgrid",
+        channel=channel,
         provider="sendgrid",
         url=f"https://x.example.com/api/postevents?{query}",
         received_at_us=arrived,
@@ -92,16 +99,30 @@ KINDS = [
 OPT_OUT = Consent(ConsentBy.KEYWORD, ConsentAction.OPT_OUT, "STOP")
 OPT_OUT_BY_PROVIDER = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_OUT)
 OPT_IN_OF_A_GROUP = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_IN, "", ConsentScope.GROUP, "7")
+Said = tuple[Consent | None, Classification | None, Review]
+SAID: list[Said] = [
+    (None, None, Review.NONE),
+    (OPT_OUT, Classification(Confidence.EXACT, ConsentAction.OPT_OUT, "STOP"), Review.NONE),
+    (OPT_OUT_BY_PROVIDER, Classification(Confidence.PROVIDER, ConsentAction.OPT_OUT), Review.NONE),
+    (OPT_IN_OF_A_GROUP, None, Review.NONE),
+    (None, Classification(Confidence.LIKELY, ConsentAction.OPT_OUT, "CANCEL", ("food",)), Review.FLAGGED),
+    (None, Classification(survey_response=True), Review.NONE),
+]
 one_of = st.sampled_from
 
 
 def facts() -> st.SearchStrategy[Fact]:
     """Events of a few messages, whose callbacks disagree about everything that they can disagree about."""
 
-    def build(number: int, name: str, aliases: list[str], communication: str, default: str, **more: Any) -> Fact:
+    def build(
+        number: int, name: str, aliases: list[str], communication: str, default: str, said: Said, **more: Any
+    ) -> Fact:
         # What the channel gives where the sender gives nothing; its default was changed once.
         by_default = [("communicationId", default)] if default and not communication else []
         return told(
+            consent=said[0],
+            classification=said[1],
+            review=said[2],
             key=str(number),
             # The same fact is of one kind, whoever tells it.
             kind=KINDS[number % len(KINDS)],
@@ -123,14 +144,15 @@ def facts() -> st.SearchStrategy[Fact]:
         communication=one_of(["", "", "a", "b"]),
         default=one_of(["", "0", "z"]),
         attributes=one_of([[], [("ip", "1"), ("tls", "1")], [("ip", "2")]]),
-        consent=one_of([None, OPT_OUT, OPT_OUT_BY_PROVIDER, OPT_IN_OF_A_GROUP]),
-        reply=one_of([None, Reply("M7"), Reply("", "yes", "Yes"), Reply("M6", "no")]),
+        said=one_of(SAID),
+        reply=one_of([None, Reply("M2"), Reply("", "yes", "Yes"), Reply("S1", "no")]),
         recipient_family=one_of([AddressFamily.UNKNOWN, AddressFamily.EMAIL]),
         at=one_of([None, 1, 2, 3]),
         arrived=st.integers(100, 103),
         verification=one_of([VERIFICATION_VERIFIED, VERIFICATION_VERIFIED, VERIFICATION_OBSERVED_INVALID]),
         seq=st.integers(1, 3),
         recipient=one_of(["", "a@example.com", "A@Example.com", "b@example.com"]),
+        sender=one_of(["", "shop@example.com"]),
         error_code=one_of(["", "421", "511"]),
         error_class=one_of([ErrorClass.UNKNOWN, ErrorClass.HARD]),
         invalid_recipient=st.booleans(),
@@ -158,6 +180,7 @@ class Books:
         self.message_rows: dict[str, Document] = {}
         self.join_rows: dict[str, Document] = {}
         self.counts: dict[str, Counter[str]] = {}
+        self.reply_counts: dict[str, Counter[str]] = {}
         self.published: dict[str, tuple[int, bytes]] = {}
 
     def known(self, event_ids: Collection[str]) -> Iterable[Document]:
@@ -184,19 +207,68 @@ class Books:
     def joins(self, keys: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.join_rows[key]) for key in keys if key in self.join_rows]
 
+    def replies(self, event_ids: Collection[str]) -> Iterable[Document]:
+        return self.events(event_ids)
+
+    def latest(self, asks: Collection[Ask]) -> Mapping[Ask, Document]:
+        found = {}
+        for ask in asks:
+            sent = [
+                (row["first_at_us"], row["_id"], row)
+                for row in self.message_rows.values()
+                if row.get("pair") == ask.pair and ask.since_us <= row["first_at_us"] <= ask.until_us
+            ]
+            if sent:
+                found[ask] = copy.deepcopy(max(sent, key=lambda one: one[:2])[2])
+        return found
+
+    def waiting(self, touched: Touched) -> dict[str, bool]:
+        """The replies that wait for what was touched, and whether one of that was delivered again."""
+        found = {}
+        for row in self.event_rows.values():
+            if met := touched.met_by(row.get("waits_for", ()), row["occurred_at_us"]):
+                found[row["_id"]] = not touched.delivered_again.isdisjoint(met)
+        return found
+
+    def settling(self, touched: Touched, outgoing: list[Outgoing]) -> Iterator[None]:
+        """Settle what ``touched`` matters to, in steps, each of which the store does at one moment."""
+        yield
+        found = self.waiting(touched)
+        publish = {event_id for event_id, again in found.items() if again}
+        event_ids = touched.replies | found.keys()
+        while event_ids:
+            yield
+            settled = settle(self, sorted(event_ids), {"acme.1": "acme"}, publish)
+            for event_id, changes in settled.updates.items():
+                row = self.event_rows[event_id] | changes
+                self.event_rows[event_id] = {name: value for name, value in row.items() if value is not None}
+            for key, counts in settled.counts.items():
+                self.reply_counts.setdefault(key, Counter()).update(counts)
+            outgoing += settled.outgoing
+            event_ids, publish = set(settled.updates), set()
+
     def commit(self, facts: Sequence[Fact], *, published: bool = True) -> Plan:
         """Apply what ``facts`` change; not ``published``: whoever did it died before it could publish."""
+        made = self.store(facts)
+        outgoing = list(made.outgoing)
+        for _ in self.settling(made.touched, outgoing):
+            pass
+        if published:
+            self.publish(outgoing)
+        return made
+
+    def store(self, facts: Sequence[Fact]) -> Plan:
+        """Apply what ``facts`` change, and settle nothing yet."""
         made = plan(self, batch_of(facts))
         again = plan(self, batch_of(facts))
         assert made.events == again.events  # Planning changes nothing: a transaction may be tried again.
         for key, communication_id in made.communications_of.items():
             for row in self.event_rows.values():
-                if row.get("message") == key:
+                if row.get("message") == key and row["kind"] != "inbound":
                     row["communication_id"] = communication_id
         for event_id, document in made.revisions.items():
-            fixed = ("_id", "registration", "channel", "received_at_us", "stream_seq", "moved_by")
-            before = self.event_rows[event_id]
-            self.event_rows[event_id] = {name: before[name] for name in fixed if name in before} | document
+            kept = {name: value for name, value in self.event_rows[event_id].items() if name not in MAY_LACK}
+            self.event_rows[event_id] = kept | document
         for rows, new, changed in (
             (self.event_rows, made.events, []),
             (self.message_rows, made.new_messages, made.messages),
@@ -213,11 +285,14 @@ class Books:
         for delta in made.communications:
             self.counts.setdefault(delta.communication_id, Counter()).update(delta.changes())
         self.check_once()
-        for event in made.outgoing if published else ():
-            revision, _ = self.published.get(event.id, (-1, b""))
-            assert event.revision >= revision
-            self.published[event.id] = event.revision, event.payload
         return made
+
+    def publish(self, outgoing: Iterable[Outgoing]) -> None:
+        for event in outgoing:
+            revision, _ = self.published.get(event.id, (-1, b""))
+            # Of what two copies publish, the higher revision counts.
+            if event.revision >= revision:
+                self.published[event.id] = event.revision, event.payload
 
     def check_once(self) -> None:
         """Of what happens to a message once, one event counts, and all others are its duplicates."""
@@ -236,11 +311,16 @@ class Books:
     def check_published(self) -> None:
         """The latest revision of every event was published as it is stored.
 
-        But for its communication, which is published as far as it is known.
+        But for the communication of what is no reply, which is published as far as it is known.
         """
         assert self.published.keys() == self.event_rows.keys()
         for event_id, (_, payload) in self.published.items():
-            assert payload.startswith(self.event_rows[event_id]["payload"])
+            row = self.event_rows[event_id]
+            assert payload.startswith(row["payload"])
+            if row["kind"] == "inbound":
+                # One that its callback names stays in what is published, as none cannot be written over it.
+                known = row.get("communication_id") or stored_fact(row).communication_id
+                assert Event.FromString(payload).communication_id == known
 
     def state(self) -> dict[str, Any]:
         """All that must be the same in every order: not when something was first heard of, nor how often written."""
@@ -253,7 +333,22 @@ class Books:
             # One that leads nowhere only says that somebody waits.
             "joins": {key: row["message"] for key, row in self.join_rows.items() if row["message"]},
             "counts": self.totals(),
+            "replies": self.reply_totals(),
         }
+
+    def reply_totals(self) -> dict[str, dict[str, int]]:
+        """The counts of replies without zeros, by the keys of communications."""
+        totals = {key: {name: n for name, n in row.items() if n} for key, row in self.reply_counts.items()}
+        return {key: row for key, row in totals.items() if row}
+
+    def recount_replies(self) -> dict[str, dict[str, int]]:
+        """The same, worked out anew from the replies."""
+        rows: dict[str, Counter[str]] = {}
+        for row in self.event_rows.values():
+            communication_id = row.get("communication_id", "")
+            if row["kind"] == "inbound" and communication_id and not row.get("duplicate_of"):
+                rows.setdefault(communication_key("acme.1", communication_id), Counter()).update(reply_classes(row))
+        return {key: dict(row) for key, row in rows.items()}
 
     def totals(self) -> dict[str, dict[str, int]]:
         """The counts without zeros: a communication that a message only passed through has none."""
@@ -275,6 +370,11 @@ class Books:
             if event.get("duplicate_of"):
                 continue
             message = event.get("message", "")
+            if event["kind"] == "inbound":
+                # It is stored with that of the message that it answers, and counted there as a reply. As an event it
+                # counts for its own message's.
+                own = self.message_rows[message]["communication_id"] if message else None
+                communication_id = stored_fact(event).communication_id if own is None else own
             if not communication_id:
                 continue
             row = rows.setdefault(communication_id, Counter())
@@ -300,6 +400,10 @@ def _told(row: Document) -> dict[str, Any]:
         "kind": row["kind"],
         "address": row.get("address", ""),
         "communication_id": row.get("communication_id", ""),
+        "answered": answered_by(row),
+        "counted": row.get("counted"),
+        "answers": row.get("answers"),
+        "review": (row.get("review", ""), event.review),
         "error_code": row.get("error_code", ""),
         "occurred_at_us": row["occurred_at_us"],
         "own_communication_id": fact.communication_id,
@@ -310,8 +414,28 @@ def _told(row: Document) -> dict[str, Any]:
         "parameters": (set(event.missing_parameters), set(event.default_parameters)),
         "references": set(event.references),
         "attributes": dict(event.attributes),
-        "said": (event.consent, event.reply, event.recipient_family),
+        "said": (event.consent, event.reply, event.recipient_family, event.classification),
     }
+
+
+def answered_by(row: Document) -> tuple[str, str, int]:
+    """What a stored reply answers: channel, message, and how that is known."""
+    answered = Event.FromString(row["payload"]).answered
+    return answered.channel, answered.message_id, answered.by
+
+
+def reply_classes(row: Document) -> list[str]:
+    """As what a stored reply counts."""
+    event = stored_fact(row).event
+    consent, said = event.consent, event.classification
+    names = ["all"]
+    sure = said is not None and said.confidence in (Confidence.EXACT, Confidence.PROVIDER)
+    action = consent.action if consent is not None else said.action if said is not None and sure else None
+    names += [{"opt_out": "stop", "opt_in": "start", "help": "help"}[action.value]] if action is not None else []
+    if said is not None:
+        names += ["survey_response"] if said.survey_response else []
+        names += [f"templates.{name}" for name in said.templates]
+    return names
 
 
 async def stored_books(rig: Rig) -> Books:
@@ -328,6 +452,11 @@ async def stored_books(rig: Rig) -> Books:
         for name in ("fulfilment", "events", "by_machine", "unique"):
             counts.update({f"{name}.{key}": count for key, count in row.get(name, {}).items()})
         books.counts[row["communication_id"]] = counts
+        replies = row.get("replies", {})
+        templates = {f"templates.{name}": count for name, count in replies.get("templates", {}).items()}
+        books.reply_counts[row["_id"]] = Counter(
+            {name: count for name, count in replies.items() if name != "templates"} | templates
+        )
     return books
 
 
@@ -367,4 +496,38 @@ def story(number: int) -> list[Fact]:
             seq=20,
             verification=VERIFICATION_OBSERVED_INVALID,
         ),
+    ]
+
+
+def correspondence(number: int) -> list[Fact]:
+    """What a shop and one person send each other, by two ways; the names that lead to a message are told late."""
+    first, later, second = f"M{number}x", f"M{number}y", f"A{number}x"
+    between: dict[str, Any] = {"recipient": f"+49151{number:08}", "sender": "+4930123456"}
+
+    def wrote(key: str, at: int, seq: int, **more: Any) -> Fact:
+        name = f"R{number}{key}"
+        return told(
+            key=f"{number}{key}",
+            kind=EventKind.INBOUND,
+            name=name,
+            at=at,
+            seq=seq,
+            provisional=False,
+            **between,
+            **more,
+        )
+
+    return [
+        told(key=f"{number}s", kind=EventKind.SENT, name=first, at=5, seq=1, **between),
+        # Tells the communication, and an earlier time.
+        told(key=f"{number}q", kind=EventKind.QUEUED, name=first, at=1, seq=2, query="communicationId=spring"),
+        # Is a message of its own until the name is told, and the latest one until then.
+        told(key=f"{number}a", kind=EventKind.OPENED, name=second, at=9, seq=3, **between),
+        told(key=f"{number}d", kind=EventKind.DELIVERED, name=first, at=9, seq=4, aliases=[second]),
+        told(key=f"{number}c", kind=EventKind.CLICKED, name=first, at=12, seq=10, query="communicationId=autumn"),
+        told(key=f"{number}y", kind=EventKind.SENT, name=later, at=7, seq=5, query="communicationId=summer", **between),
+        wrote("r", 6, 6),
+        wrote("t", 10, 7, consent=OPT_OUT, classification=Classification(Confidence.EXACT, ConsentAction.OPT_OUT)),
+        wrote("z", 3, 8, reply=Reply(second)),
+        wrote("r", 6, 9, text="What else the provider tells of it"),
     ]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from backhaul_normalizer import settling
 from backhaul_normalizer import store as store_module
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
-from books import Books, batch_of, stored_books, story
+from books import Books, batch_of, correspondence, stored_books, story
 from normalizer_rig import RigFactory
 
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_two_copies_that_race_for_halves_of_messages_miss_nothing(rig_factory: RigFactory, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311  # an order that can be repeated, no secret
-    facts = [fact for number in range(6) for fact in story(number)]
+    facts = [fact for number in range(6) for fact in (*story(number), *correspondence(number))]
     plain = Books()
     plain.commit(facts)
     async with rig_factory(copies=0) as rig:
@@ -40,9 +41,11 @@ async def test_two_copies_that_race_for_halves_of_messages_miss_nothing(rig_fact
         found = await stored_books(rig)
     assert found.state() == plain.state()
     assert found.totals() == found.recount()
+    assert found.reply_totals() == found.recount_replies()
 
 
 READS = ("known", "events", "events_of", "provisional", "moved_by", "messages", "joins")
+REPLY_READS = ("replies", "messages", "joins", "latest")
 _pause: ContextVar[Pause | None] = ContextVar("pause", default=None)
 
 
@@ -64,16 +67,20 @@ class Pause:
 @pytest.fixture
 def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transactions stop where their task's ``Pause`` wants it."""
-    for name in READS:
-        read = getattr(store_module._Transaction, name)
+    for reader, name in (
+        *((store_module._Transaction, name) for name in READS),
+        *((settling.ReplyTransaction, name) for name in REPLY_READS),
+    ):
+        read = getattr(reader, name)
 
         def paused(transaction: Any, *args: Any, read: Any = read) -> Any:
-            rows = list(read(transaction, *args))
+            rows = read(transaction, *args)
+            found = rows if isinstance(rows, dict) else list(rows)
             if pause := _pause.get():
                 pause.after_read()
-            return rows
+            return found
 
-        monkeypatch.setattr(store_module._Transaction, name, paused)
+        monkeypatch.setattr(reader, name, paused)
 
 
 def pairs(size: int) -> Iterator[tuple[int, int]]:
@@ -81,8 +88,50 @@ def pairs(size: int) -> Iterator[tuple[int, int]]:
     yield from ((first, second) for first in range(size) for second in range(size) if first != second)
 
 
+async def meanwhile(store: MongoEventStore, at: int, held: Fact, other: Fact) -> bool:
+    """Commit ``held``, held up after its read number ``at``, and ``other`` meanwhile; whether there was such a read."""
+    pause = Pause(at)
+
+    async def held_up() -> None:
+        _pause.set(pause)
+        await store.commit([held], [])
+
+    holding = asyncio.create_task(held_up())
+    while not (reached := pause.reached.is_set()) and not holding.done():
+        await asyncio.sleep(0.001)
+    await store.commit([other], [])
+    pause.over.set()
+    await holding
+    return reached
+
+
+async def test_what_is_told_of_a_message_alone_while_a_reply_is_given_to_it(
+    rig_factory: RigFactory, pausing: None
+) -> None:
+    """Nobody can find the reply by the message yet, and the pair is the same."""
+    plain = Books()
+    async with rig_factory(copies=0) as rig:
+        await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
+        store = MongoEventStore(rig.client, rig.database)
+        await store.prepare()
+        number, reached = 0, True
+        while reached:
+            sent, clicked, wrote = (correspondence(number)[n] for n in (0, 4, 6))
+            plain.commit([sent, clicked, wrote])
+            await store.commit([sent], [])
+            reached = await meanwhile(store, number, wrote, clicked)
+            number += 1
+        found = await stored_books(rig)
+    assert number > 6
+    assert found.state() == plain.state()
+    assert {row["communication_id"] for row in found.event_rows.values() if row["kind"] == "inbound"} == {"autumn"}
+
+
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_a_copy_has_read_when_another_commits(rig_factory: RigFactory, pausing: None, seed: int) -> None:
+@pytest.mark.parametrize("tale", [story, correspondence])
+async def test_whatever_a_copy_has_read_when_another_commits(
+    rig_factory: RigFactory, pausing: None, seed: int, tale: Callable[[int], list[Fact]]
+) -> None:
     """Of each story one copy commits a fact, and is held up after each of its reads while another commits another."""
     chance = random.Random(seed)  # noqa: S311  # an order that can be repeated, no secret
     plain = Books()
@@ -91,28 +140,19 @@ async def test_whatever_a_copy_has_read_when_another_commits(rig_factory: RigFac
         store = MongoEventStore(rig.client, rig.database)
         await store.prepare()
 
-        async def held_up(pause: Pause, fact: Fact) -> None:
-            _pause.set(pause)
-            await store.commit([fact], [])
-
         number = 0
-        for first, second in chance.sample(list(pairs(len(story(0)))), 40):
+        # Of a correspondence a commit is two transactions, so there is more to be held up.
+        for first, second in chance.sample(list(pairs(len(tale(0)))), 40 if tale is story else 14):
             reached = True
             at = 0
             while reached:
-                facts = story(number)
+                facts = tale(number)
                 plain.commit(facts)
                 others = [fact for n, fact in enumerate(facts) if n not in (first, second)]
                 before = chance.sample(others, chance.randint(0, len(others)))
                 if before:
                     await store.commit(batch_of(before), [])
-                pause = Pause(at)
-                holding = asyncio.create_task(held_up(pause, facts[first]))
-                while not (reached := pause.reached.is_set()) and not holding.done():
-                    await asyncio.sleep(0.001)
-                await store.commit([facts[second]], [])
-                pause.over.set()
-                await holding
+                reached = await meanwhile(store, at, facts[first], facts[second])
                 if after := [fact for fact in others if fact not in before]:
                     await store.commit(batch_of(after), [])
                 at += 1
@@ -120,3 +160,4 @@ async def test_whatever_a_copy_has_read_when_another_commits(rig_factory: RigFac
         found = await stored_books(rig)
     assert found.state() == plain.state()
     assert found.totals() == found.recount()
+    assert found.reply_totals() == found.recount_replies()

@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import parse_qsl
 
-from backhaul_channels import ChannelSettings, EventKind, MalformedError, NormalizedEvent
+from backhaul_channels import ChannelSettings, ConversationSettings, EventKind, MalformedError, NormalizedEvent
 from backhaul_channels.addresses import canonical
 from backhaul_common.documents import Document
 from backhaul_common.ids import derived_id
@@ -19,7 +19,7 @@ from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.model import KIND_NAMES, Fact, Origin
+from backhaul_normalizer.model import DAY_US, DEFAULT_WINDOW_US, KIND_NAMES, Fact, Origin
 from backhaul_normalizer.said import (
     classification_of,
     consent_of,
@@ -59,6 +59,15 @@ def address_of(recipient: str) -> str:
 def message_key(registration: str, channel: str, message_id: str) -> str:
     """The id under which a message is stored."""
     return derived_id(registration, channel, message_id)
+
+
+def pair_key(registration: str, address: str, sender: str) -> str:
+    """By which messages and replies find each other that are between the same two: a person, by the canonical
+    ``address``, and a tenant's ``sender``. Empty where one of them is not known."""
+    if not address or not sender:
+        return ""
+    # How long it is parts the two: neither is free of line breaks.
+    return derived_id("pair", registration, str(len(address)), address + address_of(sender))
 
 
 def communication_key(registration: str, communication_id: str) -> str:
@@ -263,7 +272,12 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         else _joined(event, (), settings.communication_keys),
         key if event.provisional else "",
         once=once,
+        window_us=_window_us(settings) if event.kind is EventKind.INBOUND else DEFAULT_WINDOW_US,
     )
+
+
+def _window_us(settings: ChannelSettings) -> int:
+    return settings.replies.window_days * DAY_US if isinstance(settings, ConversationSettings) else DEFAULT_WINDOW_US
 
 
 def event_document(fact: Fact, communication_id: str) -> Document:
@@ -300,7 +314,25 @@ def event_document(fact: Fact, communication_id: str) -> Document:
         document["error_code"] = event.error_code
     if event.sequence is not None:
         document["sequence"] = event.sequence
+    if event.kind is EventKind.INBOUND:
+        # What else it waits for is found when it is settled.
+        document["waits_for"] = waits_for(fact)
+        document["window_us"] = fact.window_us
+        if event.review:
+            document["review"] = event.review.value
     return document
+
+
+def waits_for(fact: Fact) -> list[str]:
+    """The keys of messages, and the pair, by which a reply is found when one of them changes."""
+    event, origin = fact.event, fact.origin
+    referred = event.reply.message_id if event.reply is not None else ""
+    keys = {
+        fact.message,
+        message_key(origin.registration, origin.channel, referred) if referred else "",
+        pair_key(origin.registration, address_of(event.recipient), event.sender),
+    }
+    return sorted(keys - {""})
 
 
 def stored_fact(row: Document) -> Fact:
@@ -361,4 +393,6 @@ def stored_fact(row: Document) -> Fact:
         told.revision,
         once=row.get("once", False),
         duplicate_of=told.duplicate_of,
+        window_us=row.get("window_us", DEFAULT_WINDOW_US),
+        stored_communication_id=row.get("communication_id", ""),
     )

@@ -13,9 +13,9 @@ from typing import Any
 from backhaul_channels import EventKind, NormalizedEvent
 from backhaul_common.documents import Document
 
-from backhaul_normalizer.facts import MAX_REFERENCES, address_of, communication_key, is_default
+from backhaul_normalizer.facts import MAX_REFERENCES, address_of, communication_key, is_default, pair_key
 from backhaul_normalizer.model import KIND_NAMES, Fact
-from backhaul_normalizer.states import FULFILMENT_STATES, RANK, fulfilment_of, next_state, place_of
+from backhaul_normalizer.states import FULFILMENT_STATES, OUTBOUND, RANK, fulfilment_of, next_state, place_of
 
 _KINDS = {kind.value: kind for kind in EventKind}
 JOINED = ("communication_at_us", "communication_place", "communication_id")
@@ -30,9 +30,15 @@ _MEANING = ("error_class", "error_url")
 _NO_ERROR: tuple[bool | str, ...] = (False, "", "", "", "")
 _FEW = ("by_machine", "duplicates")
 """Counts by kind that few messages have: openings and clicks of machines; events that count as another one."""
+_NOT_ALWAYS = (*_FEW, *_MEANING, "references", "first_at_us", "pair")
+"""Fields that a message has only where something was told of them. ``first_at_us`` is when it was sent: the earliest
+that happened to it; ``pair`` is between which two."""
 _UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
 """Kinds that a person or a machine brings about, and of which a communication counts the messages that have any."""
 
+
+_NEVER_US = 1 << 63
+"""Later than everything."""
 
 _FIELDS = {
     (group, name): f"{group}.{name}"
@@ -176,12 +182,18 @@ def folded(message: Document, facts: Iterable[Fact]) -> Document:
     for fact in facts:
         _learn(after, fact)
     after["fulfilment"] = fulfilment_of(_KINDS[after["state"]], invalid_recipient=after["invalid_recipient"])
+    if "first_at_us" in after and (
+        "pair" not in after or after["address"] != message["address"] or after["sender"] != message["sender"]
+    ):
+        pair = pair_key(after["registration"], after["address"], after["sender"])
+        if pair:
+            after["pair"] = pair
     return after
 
 
 def refolded(message: Document, facts: Iterable[Fact]) -> Document:
     """``message`` folded anew out of ``facts``, which are all that it has."""
-    kept = {name: value for name, value in message.items() if name not in (*_FEW, *_MEANING, "references")}
+    kept = {name: value for name, value in message.items() if name not in _NOT_ALWAYS}
     return folded({**kept, **_nothing_known()}, facts)
 
 
@@ -251,6 +263,8 @@ def _learn(message: Document, fact: Fact) -> None:
         known = message.get("references", [])
         if not set(event.references).issubset(known):
             message["references"] = sorted({*known, *event.references})[:MAX_REFERENCES]
+    if event.kind in OUTBOUND and fact.occurred_at_us < message.get("first_at_us", _NEVER_US):
+        message["first_at_us"] = fact.occurred_at_us
     counts = message.setdefault("duplicates", {}) if fact.duplicate_of else message["kinds"]
     counts[name] = counts.get(name, 0) + 1
     if event.by_machine and name in _UNIQUE:

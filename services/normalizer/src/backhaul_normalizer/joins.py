@@ -107,6 +107,18 @@ class Joins:
         new = [row for key, row in self._written.items() if self._rows.get(key) is None]
         return new, [row for key, row in self._written.items() if self._rows.get(key) is not None]
 
+    def led_elsewhere(self) -> set[str]:
+        """The names that lead elsewhere than they did."""
+        return {
+            key
+            for key, row in self._written.items()
+            if row["message"] != (before["message"] if (before := self._rows.get(key)) is not None else "")
+        }
+
+    def steps(self, key: str, trust: int) -> list[Target]:
+        """All names from ``key`` to where it leads an event of that trust, both included."""
+        return self._path(key, trust)
+
     def _lead(self, key: str) -> Lead | None:
         row = self._written.get(key) or self._rows.get(key)
         return Lead(-row["trust"], Target(row["message"], row["message_id"])) if row and row["message"] else None

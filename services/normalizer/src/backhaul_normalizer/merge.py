@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import msgspec
-from backhaul_channels import Classification, Confidence, ErrorClass, NormalizedEvent, Reply, Review
+from backhaul_channels import Classification, Confidence, Consent, ErrorClass, NormalizedEvent, Reply, Review
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
@@ -120,10 +120,37 @@ def _in_place_of(kept: Fact, told: Fact) -> Fact:
     payload = event_pb2.Event.FromString(told.payload)
     payload.received_at_us = kept.origin.received_at_us
     payload.revision = kept.revision
+    event = _decided(kept.event, told.event)
+    if event is not told.event:
+        write_said(payload, event)
+    answered = event_pb2.Event.FromString(kept.payload).answered if kept.stored_communication_id is not None else None
+    if answered is not None and answered.by:
+        payload.answered.CopyFrom(answered)
     origin = msgspec.structs.replace(
         told.origin, received_at_us=kept.origin.received_at_us, stream_seq=kept.origin.stream_seq
     )
-    return _changed(told, payload, origin=origin, revision=kept.revision, also=kept.also)
+    return _changed(
+        told,
+        payload,
+        event=event,
+        origin=origin,
+        revision=kept.revision,
+        also=kept.also,
+        window_us=kept.window_us,
+        stored_communication_id=kept.stored_communication_id,
+    )
+
+
+def _decided(kept: NormalizedEvent, told: NormalizedEvent) -> NormalizedEvent:
+    """``told``, with what the tenant decided about the reply: no callback takes that back, however far it is trusted.
+
+    What was accepted stays an opt-out. What was dismissed is none by itself; a word that needs no decision counts.
+    """
+    if _REVIEWS.index(kept.review) < _REVIEWS.index(Review.DISMISSED):
+        return told
+    consents = [one for one in (kept.consent, told.consent) if one is not None]
+    consent = max(consents, default=None) if kept.review is Review.ACCEPTED else told.consent
+    return msgspec.structs.replace(told, review=kept.review, consent=consent)
 
 
 def _changed(fact: Fact, payload: event_pb2.Event, **changes: object) -> Fact:
@@ -166,6 +193,9 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
     error = max(map(_error, (kept, told)))
     defaults = _defaults(kept_fact, told_fact)
     times = [at for at in (kept.occurred_at_us, told.occurred_at_us) if at is not None]
+    # As a whole, as a word belongs to its action. The provider's word is greater than what was read in a text, and the
+    # tenant's decision is the greatest.
+    consent = max(kept.consent, told.consent) if kept.consent and told.consent else kept.consent or told.consent
     return msgspec.structs.replace(
         kept,
         kind=max(kept.kind, told.kind, key=lambda kind: (RANK.get(kind, -1), kind.value)),
@@ -181,13 +211,12 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
         text=max(kept.text, told.text, key=lambda text: (len(text), text)),
         by_machine=kept.by_machine or told.by_machine,
         recipient_family=max(kept.recipient_family, told.recipient_family),
-        # As a whole, as a word belongs to its action. The provider's word is greater than what was read in a text.
-        consent=max(kept.consent, told.consent) if kept.consent and told.consent else kept.consent or told.consent,
+        consent=consent,
         reply=_reply(kept.reply, told.reply),
         sequence=min((n for n in (kept.sequence, told.sequence) if n is not None), default=None),
         # As a whole too: the best sure one, and what a person decided about either.
         classification=max(filter(None, (kept.classification, told.classification)), key=_sureness, default=None),
-        review=max(kept.review, told.review, key=_REVIEWS.index),
+        review=_review(max(kept.review, told.review, key=_REVIEWS.index), consent),
         # What one of them has is not missing.
         missing_parameters=[name for name in kept.missing_parameters if name in told.missing_parameters],
         references=_united(kept.references, told.references),
@@ -211,6 +240,11 @@ def _sureness(said: Classification) -> tuple[int, str, str, tuple[str, ...], boo
         said.scope_kind,
         said.scope,
     )
+
+
+def _review(review: Review, consent: Consent | None) -> Review:
+    """``review``, but that nobody need look at a reply of which it is known what it says."""
+    return Review.NONE if review is Review.FLAGGED and consent is not None else review
 
 
 def _least(kept: str, told: str) -> str:
@@ -295,6 +329,7 @@ def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
     payload.recipient = event.recipient
     payload.sender = event.sender
     write_error(payload, event)
+    payload.ClearField("review")
     payload.text = event.text
     payload.by_machine = event.by_machine
     gone = set(payload.default_parameters).difference(event.default_parameters)

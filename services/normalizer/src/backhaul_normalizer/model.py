@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,6 +24,12 @@ TRUST: Mapping[int, int] = MappingProxyType(
     }
 )
 """How far what a callback tells is to be trusted, by what became of its verification."""
+
+
+DAY_US = 86_400_000_000
+
+DEFAULT_WINDOW_US = 7 * DAY_US
+"""See ``Fact.window_us``: of channels that have no setting for it."""
 
 
 class Origin(msgspec.Struct, gc=False):
@@ -70,7 +76,9 @@ class Fact(msgspec.Struct, gc=False):
     event names if it turns out to be a duplicate. ``digest`` is the same for callbacks that tell the same. ``also``
     are the positions in CALLBACKS of duplicates that were merged into this one, and ``names`` the further names that
     they told. ``payload`` is the serialised event. ``once`` says that its kind happens to its message once, and
-    ``duplicate_of`` is the event of that kind and message which counts, where that is another one.
+    ``duplicate_of`` is the event of that kind and message which counts, where that is another one. ``window_us`` is, of
+    a reply, how long before it a message may have been sent that it answers without naming it, and
+    ``stored_communication_id`` the communication that it is stored with; None where it is not stored.
     """
 
     id: str
@@ -88,6 +96,8 @@ class Fact(msgspec.Struct, gc=False):
     names: frozenset[Name] = frozenset()
     once: bool = False
     duplicate_of: str = ""
+    window_us: int = DEFAULT_WINDOW_US
+    stored_communication_id: str | None = None
 
     @property
     def trust(self) -> int:
@@ -182,6 +192,12 @@ class Committed:
     revisions: int = 0
     outgoing: Sequence[Outgoing] = ()
     gone: frozenset[str] = frozenset()
+
+    def settled(self, outgoing: Sequence[Outgoing]) -> Committed:
+        """With replies that were settled after the commit, each in place of what was known of it before."""
+        ids = {event.id for event in outgoing}
+        kept = [event for event in self.outgoing if event.id not in ids]
+        return replace(self, revisions=self.revisions + len(outgoing), outgoing=[*kept, *outgoing])
 
     def and_then(self, later: Committed) -> Committed:
         """Both."""

@@ -29,13 +29,15 @@ class _Told:
 class Naming:
     """Settles a draft's further names, once it is known which of its events are new and which change.
 
-    Afterwards ``new_joins`` and ``joins`` are the joins that are to be written.
+    Afterwards ``new_joins`` and ``joins`` are the joins that are to be written, and ``led_elsewhere`` the names that
+    lead elsewhere by them.
     """
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self.new_joins: list[Document] = []
         self.joins: list[Document] = []
+        self.led_elsewhere: set[str] = set()
 
     def settle(self) -> None:
         """Move what used a further name of a message to the message that has it."""
@@ -55,6 +57,7 @@ class Naming:
         self._draft.load(fact.message for fact in self._draft.new.values() if fact.alias)
         self._draft.load(change.after.message for change in self._draft.changes.values())
         self.new_joins, self.joins = joins.written()
+        self.led_elsewhere = joins.led_elsewhere()
 
     def _told(self) -> dict[str, list[_Told]]:
         """The further names that may lead elsewhere now, by their keys."""

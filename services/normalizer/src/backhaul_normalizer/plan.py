@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from backhaul_channels import EventKind
 from backhaul_common.documents import Document
 from backhaul_proto.event.v1 import event_pb2
 
+from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.draft import Change, Draft
-from backhaul_normalizer.facts import event_document, stored_fact
+from backhaul_normalizer.facts import event_document, message_key, stored_fact
 from backhaul_normalizer.fold import JOINED, CommunicationDelta, Deltas, folded, new_message, refolded, shifted
 from backhaul_normalizer.merge import merge, revised
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
@@ -30,6 +32,7 @@ class Plan:
 
     ``events`` are inserted; ``revisions`` are stored events with what is set in them; ``communications_of`` is the new
     communication of messages whose stored events must name it; ``messages`` and ``joins`` are whole documents.
+    ``touched`` is what replies may depend on: they are settled when all of it is committed.
     """
 
     new: list[Fact] = field(default_factory=list)
@@ -44,6 +47,7 @@ class Plan:
     joins: list[Document] = field(default_factory=list)
     communications: Sequence[CommunicationDelta] = ()
     outgoing: list[Outgoing] = field(default_factory=list)
+    touched: Touched = field(default_factory=Touched)
 
 
 def plan(snapshot: Snapshot, facts: Sequence[Fact]) -> Plan:
@@ -70,6 +74,7 @@ class _Planner:
         after = self._fold()
         self._write(after)
         self._publish(again, after)
+        self._touch(again, after, naming.led_elsewhere)
         return self._plan
 
     def _part(self) -> list[Document]:
@@ -219,6 +224,38 @@ class _Planner:
                 deltas.add_event(change.after, +1)
         made.communications = deltas.changed()
 
+    def _touch(self, again: Sequence[Document], after: dict[str, Document | None], led_elsewhere: set[str]) -> None:
+        """Note what replies are to be settled for."""
+        touched = self._plan.touched
+        touched.names.update(led_elsewhere)
+        for key, message in after.items():
+            touched.message(key, self._draft.before.get(key), message)
+        for fact in self._draft.new.values():
+            if fact.event.kind is EventKind.INBOUND:
+                touched.replies.add(fact.id)
+        for event_id, change in self._draft.changes.items():
+            if EventKind.INBOUND in (change.before.event.kind, change.after.event.kind):
+                touched.replies.add(event_id)
+        if self._plan.known:
+            self._touch_again(again)
+
+    def _touch_again(self, again: Sequence[Document]) -> None:
+        """What was committed before by whoever may not have come to settle anything for it."""
+        touched = self._plan.touched
+        known = {fact.id for fact in self._plan.known}
+        keys: set[str] = set()
+        for fact, names in self._draft.names:
+            if fact.id in known:
+                own = fact.origin.registration, fact.origin.channel
+                keys.update(key for name in names for key in (name.message, message_key(*own, name.alias)))
+        for row in again:
+            if row["kind"] == EventKind.INBOUND.value:
+                touched.replies.add(row["_id"])
+            keys |= {row.get("message", ""), row.get("alias", "")}
+        self._draft.load(keys)
+        for key in keys - {""}:
+            touched.again(key, self._draft.before.get(key))
+
     def _publish(self, again: Sequence[Document], after: dict[str, Document | None]) -> None:
         paths = {fact.origin.registration: fact.origin.path for fact in self._draft.facts}
         outgoing = self._plan.outgoing
@@ -243,7 +280,10 @@ def _first(facts: Sequence[Fact]) -> Fact:
 
 
 def _communication(fact: Fact, messages: dict[str, Document | None]) -> str:
-    """The communication that an event counts for: that of its message, or its own where it has none."""
+    """The communication that an event counts for: that of its message, or its own where it has none. A reply that is
+    stored keeps the one that it has until it is settled."""
+    if fact.event.kind is EventKind.INBOUND and fact.stored_communication_id is not None:
+        return fact.stored_communication_id
     message = messages.get(fact.message) if fact.message else None
     return message["communication_id"] if message is not None else fact.communication_id
 

@@ -52,6 +52,14 @@ RANK: Mapping[EventKind, int] = MappingProxyType(
 )
 """Kinds that move a message. Those that are absent (subscribed, unsubscribed) tell of the person, not the message."""
 
+OUTBOUND = frozenset(EventKind) - {
+    EventKind.UNKNOWN,
+    EventKind.INBOUND,
+    EventKind.SUBSCRIBED,
+    EventKind.UNSUBSCRIBED,
+}
+"""Kinds that only happen to what was sent, so that a person may answer it."""
+
 FULFILMENT: Mapping[EventKind, str] = MappingProxyType(
     {
         EventKind.UNKNOWN: "",

@@ -23,19 +23,21 @@ from backhaul_common.names import (
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError, PyMongoError
 
+from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_normalizer.reached import Telling
+from backhaul_normalizer.settling import Settling
 
 
-def _newest_first(time_field: str, *leading: str) -> IndexModel:
+def _newest_first(time_field: str, *leading: str, only: Document | None = None) -> IndexModel:
     keys = [
         ("registration", ASCENDING),
         *((name, ASCENDING) for name in leading),
         (time_field, DESCENDING),
         ("_id", DESCENDING),
     ]
-    return IndexModel(keys)
+    return IndexModel(keys, partialFilterExpression=only) if only is not None else IndexModel(keys)
 
 
 def _partial(time_field: str, field: str, *counted: str) -> IndexModel:
@@ -44,6 +46,8 @@ def _partial(time_field: str, field: str, *counted: str) -> IndexModel:
     keys = [*_newest_first(time_field, field).document["key"].items(), *((name, ASCENDING) for name in counted)]
     return IndexModel(keys, partialFilterExpression={field: {"$gt": ""}})
 
+
+_REPLIES = {"kind": "inbound"}
 
 INDEXES = {
     EVENTS_COLLECTION: [
@@ -56,6 +60,11 @@ INDEXES = {
         _partial("received_at_us", "address"),
         _partial("received_at_us", "communication_id"),
         _partial("received_at_us", "error_code", "channel", "duplicate_of"),
+        # Replies: what each waits for, and the lists of them.
+        IndexModel([("waits_for", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression=_REPLIES),
+        _newest_first("received_at_us", "kind", only=_REPLIES),
+        _newest_first("received_at_us", "kind", "communication_id", only=_REPLIES),
+        _partial("received_at_us", "review"),
     ],
     MESSAGES_COLLECTION: [
         _newest_first("created_at_us"),
@@ -63,6 +72,10 @@ INDEXES = {
         _partial("created_at_us", "communication_id"),
         _partial("created_at_us", "error_code"),
         _partial("created_at_us", "references"),
+        IndexModel(
+            [("pair", ASCENDING), ("first_at_us", DESCENDING), ("_id", DESCENDING)],
+            partialFilterExpression={"pair": {"$gt": ""}},
+        ),
     ],
     JOINS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     COMMUNICATIONS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
@@ -85,7 +98,18 @@ _KNOWN = {
     "occurred_at_us": 1,
     "size": {"$binarySize": "$payload"},
 }
-_MAY_LACK = ("message", "alias", "once", "duplicate_of", "address", "communication_id", "error_code")
+MAY_LACK = (
+    "message",
+    "alias",
+    "once",
+    "duplicate_of",
+    "address",
+    "communication_id",
+    "error_code",
+    "review",
+    "waits_for",
+    "window_us",
+)
 """Fields that an event has only where they are not empty."""
 
 
@@ -95,6 +119,7 @@ class MongoEventStore:
     def __init__(self, client: mongo.Client, database: mongo.Database) -> None:
         self._client = client
         self._database = database
+        self._settling = Settling(database)
 
     async def prepare(self) -> None:
         """Create collections and indexes where they are missing. UNAVAILABLE when MongoDB is away."""
@@ -128,11 +153,13 @@ class MongoEventStore:
         quotas of the registrations of ``rejections``; see ``reached``.
         """
 
-        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> Committed:
+        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Touched]:
             return _Transaction(database, session).commit(facts, rejections, fills)
 
         async with mongo.translated():
-            return await mongo.in_transaction(self._database, work)
+            committed, touched = await mongo.in_transaction(self._database, work)
+            settled = await self._settling.settle(touched, {fact.origin.tenant for fact in facts})
+        return committed.settled(settled) if settled else committed
 
 
 class _TakesWrites(Exception):  # noqa: N818  # no error: it ends a transaction that shall leave nothing
@@ -146,8 +173,10 @@ class _Transaction:
         self._database = database
         self._session = session
 
-    def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection], fills: Sequence[Fill]) -> Committed:
-        """See ``MongoEventStore.commit``."""
+    def commit(
+        self, facts: Sequence[Fact], rejections: Sequence[Rejection], fills: Sequence[Fill]
+    ) -> tuple[Committed, Touched]:
+        """See ``MongoEventStore.commit``; and what replies are to be settled for."""
         owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
         owners |= {(one.tenant, one.registration, one.path) for one in rejections}
         owners |= {fill.owner for fill in fills}
@@ -163,13 +192,14 @@ class _Transaction:
         telling = Telling(self._database, self._session, [fill for fill in fills if fill.owner not in gone])
         self._update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
         telling.tell()
-        return Committed(
+        committed = Committed(
             planned.new,
             planned.known,
             len(planned.revisions),
             planned.outgoing,
             frozenset(registration for _, registration, _ in gone),
         )
+        return committed, planned.touched
 
     def known(self, event_ids: Collection[str]) -> Iterable[Document]:
         return self._find(EVENTS_COLLECTION, "_id", event_ids, _KNOWN)
@@ -199,11 +229,16 @@ class _Transaction:
         return self._find(JOINS_COLLECTION, "_id", keys)
 
     def _apply(self, planned: Plan) -> None:
-        # Before single events are moved: those that are moved have their communication from where they go.
+        # Before single events are moved: those that are moved have their communication from where they go. Replies have
+        # it from what they answer, and get it when they are settled.
         self._update(
             EVENTS_COLLECTION,
             [
-                {"q": {"message": key}, "u": {"$set": {"communication_id": communication_id}}, "multi": True}
+                {
+                    "q": {"message": key, "kind": {"$ne": "inbound"}},
+                    "u": {"$set": {"communication_id": communication_id}},
+                    "multi": True,
+                }
                 for key, communication_id in planned.communications_of.items()
             ],
         )
@@ -255,7 +290,7 @@ class _Transaction:
 
 def _revision_update(document: Document) -> Document:
     update = {"$set": document}
-    lacking = [name for name in _MAY_LACK if name not in document]
+    lacking = [name for name in MAY_LACK if name not in document]
     return {**update, "$unset": dict.fromkeys(lacking, "")} if lacking else update
 
 

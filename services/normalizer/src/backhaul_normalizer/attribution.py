@@ -1,0 +1,290 @@
+"""Which message a reply answers: pure, over a snapshot of what is stored.
+
+A reply answers the message that the provider refers to; else the one that the provider files it under, if that was
+sent; else the latest that was sent between the same two addresses before it, and not longer before than the window.
+All of that is a function of what is stored, so it is the same for every order.
+
+What is read here, others change at the same time. So replies are settled after what a batch tells is committed, and
+again until nothing changes any more: of two that commit, the later one sees the other's, and finds each reply that may
+depend on it by what the reply waits for (``waits_for``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from backhaul_channels import Confidence, ConsentAction, EventKind
+from backhaul_common.documents import Document
+from backhaul_common.sizes import MAX_EVENT_BYTES
+from backhaul_proto.event.v1 import event_pb2
+
+from backhaul_normalizer.facts import communication_key, message_key, pair_key, stored_fact
+from backhaul_normalizer.joins import Joins, StoredJoins, Target
+from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
+
+
+@dataclass(slots=True)
+class Touched:
+    """What a commit changed that replies may depend on.
+
+    ``replies`` are ids of events; ``names`` are keys of messages and of further names. ``sent`` are pairs, each with
+    the time of the earliest of its messages that changed. ``delivered_again`` are those of ``names`` and ``sent`` that
+    were committed before: whoever did that may have died before he published what followed.
+    """
+
+    replies: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    sent: dict[str, int] = field(default_factory=dict)
+    delivered_again: set[str] = field(default_factory=set)
+
+    def message(self, key: str, before: Document | None, after: Document | None) -> None:
+        """A message is ``after`` now, None where it is gone."""
+        sent = after is not None and "pair" in after
+        if before is None or after is None:
+            self.names.add(key)
+        else:
+            moved = before.get("first_at_us") != after.get("first_at_us") or before.get("pair") != after.get("pair")
+            if moved or before["communication_id"] != after["communication_id"]:
+                self.names.add(key)
+            sent = sent and moved
+        if sent:
+            self._sent(after)
+
+    def again(self, key: str, message: Document | None) -> None:
+        """A message, or a further name, of which something is delivered again. ``message`` is None where it is none."""
+        self.names.add(key)
+        self.delivered_again.add(key)
+        if message is not None and "pair" in message:
+            self._sent(message)
+            self.delivered_again.add(message["pair"])
+
+    def met_by(self, waits_for: Sequence[str], at_us: int) -> list[str]:
+        """What of it a reply that was written then waits for."""
+        return [key for key in waits_for if key in self.names or (key in self.sent and self.sent[key] <= at_us)]
+
+    def _sent(self, message: Document | None) -> None:
+        if message is not None:
+            pair, first_at_us = message["pair"], message["first_at_us"]
+            self.sent[pair] = min(first_at_us, self.sent.get(pair, first_at_us))
+
+
+class Ask(NamedTuple):
+    """For the message of ``pair`` that was sent latest in a span of time, both ends included."""
+
+    pair: str
+    since_us: int
+    until_us: int
+
+
+class StoredReplies(StoredJoins, Protocol):
+    """What is stored, as it is at one moment, for replies."""
+
+    def replies(self, event_ids: Collection[str]) -> Iterable[Document]:
+        """The stored events among these, whole: replies, or what was taken for one before more was told of it."""
+        ...
+
+    def messages(self, keys: Collection[str]) -> Iterable[Document]:
+        """The stored messages among ``keys``."""
+        ...
+
+    def latest(self, asks: Collection[Ask]) -> Mapping[Ask, Document]:
+        """The message that each asks for, where there is one; of two of one time the one of the greater id."""
+        ...
+
+
+@dataclass(slots=True)
+class Settled:
+    """What is to be written: ``updates`` is what is set in events, and None what is taken out of them; ``counts`` is by
+    how much the replies of communications change, by the keys of both. ``outgoing`` is to be published then."""
+
+    updates: dict[str, Document] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    outgoing: list[Outgoing] = field(default_factory=list)
+
+    def count(self, fact: Fact, row: Document, communication_id: str) -> None:
+        """Have ``fact``, stored in ``row``, counted where and as what it counts now; where that is so already, nothing
+        changes."""
+        before: Document | None = row.get("counted")
+        after: Document | None = None
+        if communication_id and not fact.duplicate_of:
+            after = {
+                "communication": communication_key(fact.origin.registration, communication_id),
+                "as": _classes(fact),
+            }
+        if before == after:
+            return
+        self.updates.setdefault(fact.id, {})["counted"] = after
+        for counted, sign in ((before, -1), (after, +1)):
+            if counted is not None:
+                counts = self.counts.setdefault(counted["communication"], {})
+                for name in counted["as"]:
+                    counts[name] = counts.get(name, 0) + sign
+
+
+@dataclass(slots=True)
+class _Reply:
+    fact: Fact
+    row: Document
+    steps: Sequence[Target] = ()
+    ask: Ask | None = None
+
+
+class _Answer(NamedTuple):
+    """``key`` and ``communication_id`` are empty where the message is not known."""
+
+    key: str
+    channel: str
+    message_id: str
+    by: event_pb2.AnsweredBy.ValueType
+    communication_id: str
+
+
+def settle(
+    stored: StoredReplies, event_ids: Collection[str], paths: Mapping[str, str], publish: Collection[str] = ()
+) -> Settled:
+    """What changes in these replies. ``paths`` are the queue paths of the registrations that live: what belongs to
+    another is left alone. Those of ``publish`` are published even if nothing changes."""
+    settled = Settled()
+    replies = []
+    for row in stored.replies(event_ids):
+        if row["registration"] in paths and row["kind"] == EventKind.INBOUND.value:
+            replies.append(_reply(row))
+        elif row["registration"] in paths:
+            _forget(settled, row, paths)
+    joins = Joins(stored, {key for one in replies if (key := _referred(one.fact))})
+    for one in replies:
+        key = _referred(one.fact)
+        one.steps = joins.steps(key, one.fact.trust) if key else ()
+    named = {one.fact.message for one in replies} | {one.steps[-1].key for one in replies if one.steps}
+    messages = {row["_id"]: row for row in stored.messages(named - {""})}
+    latest = stored.latest({one.ask for one in replies if one.ask and _by_name(one, messages) is None})
+    for one in replies:
+        answer = _by_name(one, messages)
+        if answer is None and one.ask is not None and one.ask in latest:
+            answer = _answer(latest[one.ask], event_pb2.ANSWERED_BY_ADDRESSES)
+        own = messages.get(one.fact.message, {}).get("communication_id", one.fact.communication_id)
+        if not _settle(settled, one, answer, own, paths) and one.fact.id in publish:
+            settled.outgoing.append(outgoing(one.fact, one.fact.payload, one.row.get("communication_id", ""), paths))
+    return settled
+
+
+def outgoing(fact: Fact, payload: bytes, communication_id: str, paths: Mapping[str, str]) -> Outgoing:
+    """A reply as it is published: with the communication that it is stored with."""
+    if communication_id != fact.communication_id:
+        # Protobuf reads the last of two values.
+        payload += event_pb2.Event(communication_id=communication_id).SerializeToString()
+    origin = fact.origin
+    path = paths[origin.registration]
+    kind = KIND_NAMES[fact.event.kind]
+    return Outgoing(fact.id, fact.revision, path, origin.channel, kind, payload, origin.registration)
+
+
+def _reply(row: Document) -> _Reply:
+    fact = stored_fact(row)
+    pair = pair_key(fact.origin.registration, row.get("address", ""), fact.event.sender)
+    at_us = fact.occurred_at_us
+    return _Reply(fact, row, ask=Ask(pair, at_us - fact.window_us, at_us) if pair else None)
+
+
+def _referred(fact: Fact) -> str:
+    """The key of the name by which the provider refers to a message."""
+    referred = fact.event.reply.message_id if fact.event.reply is not None else ""
+    return message_key(fact.origin.registration, fact.origin.channel, referred) if referred else ""
+
+
+def _by_name(one: _Reply, messages: Mapping[str, Document]) -> _Answer | None:
+    """The message that the provider names, in one way or the other."""
+    by = event_pb2.ANSWERED_BY_REFERENCE
+    if one.steps:
+        named = messages.get(one.steps[-1].key)
+        if named is None:
+            # Nothing has been told of it yet.
+            assert one.fact.event.reply is not None  # noqa: S101  # there are steps only where it refers to something
+            message_id = one.steps[-1].message_id or one.fact.event.reply.message_id
+            return _Answer("", one.fact.origin.channel, message_id, by, "")
+        if "first_at_us" in named:
+            return _answer(named, by)
+        # It refers to what a person wrote, so it says nothing of what it answers.
+    own = messages.get(one.fact.message)
+    return _answer(own, by) if own is not None and "first_at_us" in own else None
+
+
+def _answer(message: Document, by: event_pb2.AnsweredBy.ValueType) -> _Answer:
+    return _Answer(message["_id"], message["channel"], message["message_id"], by, message["communication_id"])
+
+
+def _settle(
+    settled: Settled, one: _Reply, answer: _Answer | None, own_communication_id: str, paths: Mapping[str, str]
+) -> bool:
+    """Note what changes in one reply; whether it is published then."""
+    fact, row = one.fact, one.row
+    key, key_before = answer.key if answer else "", row.get("answers", "")
+    changes: Document = {}
+    if key != key_before:
+        changes |= {"answers": key or None, "answered_before": key_before or None}
+    # Whoever took the message away from it may have died before he published that. He is delivered again as one of the
+    # message that it answered before.
+    former = key_before if changes else row.get("answered_before", "")
+    keys = {fact.message, one.ask.pair if one.ask else "", key, former}
+    waits_for = sorted(keys.union(step.key for step in one.steps) - {""})
+    communication_id = (answer.communication_id if answer else "") or own_communication_id
+    payload = event_pb2.Event.FromString(row["payload"])
+    before = payload.answered.SerializeToString()
+    payload.ClearField("answered")
+    if answer is not None:
+        payload.answered.channel = answer.channel
+        payload.answered.message_id = answer.message_id
+        payload.answered.by = answer.by
+        if payload.ByteSize() > MAX_EVENT_BYTES:
+            payload.ClearField("answered")  # No stream would take it.
+    if waits_for != row.get("waits_for"):
+        changes["waits_for"] = waits_for
+    if communication_id != row.get("communication_id", ""):
+        changes["communication_id"] = communication_id or None
+    if payload.answered.SerializeToString() != before or "communication_id" in changes:
+        payload.revision = fact.revision + 1
+        changes["payload"] = payload.SerializeToString()
+    if changes:
+        settled.updates[fact.id] = changes
+    settled.count(fact, row, communication_id)
+    if "payload" not in changes:
+        return False
+    fact.revision += 1
+    settled.outgoing.append(outgoing(fact, changes["payload"], communication_id, paths))
+    return True
+
+
+def _forget(settled: Settled, row: Document, paths: Mapping[str, str]) -> None:
+    """An event that turned out to be no reply answers nothing and counts as none."""
+    fact = stored_fact(row)
+    settled.count(fact, row, "")
+    gone: Document = {name: None for name in ("answers", "answered_before") if name in row}
+    if gone:
+        settled.updates.setdefault(fact.id, {}).update(gone)
+    payload = event_pb2.Event.FromString(row["payload"])
+    if payload.HasField("answered"):
+        payload.ClearField("answered")
+        payload.revision = fact.revision = fact.revision + 1
+        settled.updates.setdefault(fact.id, {})["payload"] = payload.SerializeToString()
+        settled.outgoing.append(outgoing(fact, payload.SerializeToString(), row.get("communication_id", ""), paths))
+
+
+def _classes(fact: Fact) -> list[str]:
+    """As what a reply counts."""
+    classes = ["all"]
+    consent, said = fact.event.consent, fact.event.classification
+    action = consent.action if consent is not None else None
+    if action is None and said is not None and said.confidence in (Confidence.EXACT, Confidence.PROVIDER):
+        action = said.action
+    if action is not None:
+        classes.append(_CLASS_OF[action])
+    if said is not None:
+        if said.survey_response:
+            classes.append("survey_response")
+        classes += [f"templates.{name}" for name in said.templates]
+    return classes
+
+
+_CLASS_OF = {ConsentAction.OPT_OUT: "stop", ConsentAction.OPT_IN: "start", ConsentAction.HELP: "help"}
