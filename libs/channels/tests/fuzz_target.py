@@ -26,10 +26,10 @@ from backhaul_channels import (
     Verifier,
 )
 from backhaul_channels.reading import read_part
+from backhaul_channels.values import MAX_ID
 from conformance_cases import ARRIVED_US, body_of, case_files, event_cases
 
 MAX_PARTS_TRIED = 50
-MAX_ID = 512
 MAX_KEY = 4096
 
 

@@ -1,9 +1,9 @@
-"""Times in ISO 8601, as providers write them."""
+"""Times as providers write them."""
 
 from __future__ import annotations
 
 import pytest
-from backhaul_channels.engines.times import iso_microseconds
+from backhaul_channels.engines.times import iso_microseconds, time_microseconds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,9 +28,31 @@ from hypothesis import strategies as st
 )
 def test_a_time_with_a_zone_is_a_number_and_everything_else_is_none(text: str, microseconds: int | None) -> None:
     assert iso_microseconds(text) == microseconds
+    assert time_microseconds(text) == microseconds
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("Fri, 20 Dec 2024 13:45:12 +0000", 1_734_702_312_000_000),
+        ("Fri, 20 Dec 2024 10:45:12 -0300", 1_734_702_312_000_000),
+        # No zone is known of it.
+        ("Fri, 20 Dec 2024 13:45:12 -0000", None),
+        ("Fri, 20 Dec 2024 13:45:12", None),
+        ("Wed, 31 Dec 1969 23:59:59 +0000", None),
+        ("Fri, 20 Dec 2024 13:45:12 +0000" + " " * 64, None),
+    ],
+)
+def test_a_time_of_a_mail_counts_where_it_may_be_written_so(text: str, microseconds: int | None) -> None:
+    assert time_microseconds(text) == microseconds
+    assert iso_microseconds(text) is None
+
+
+def test_no_time_is_none() -> None:
+    assert time_microseconds(None) is None
 
 
 @given(st.text() | st.from_regex(r"\d{1,5}-\d\d?-\d\d?T?\d*:?\d*:?\d*(\.\d+)?([+-]\d\d:?\d\d|Z)?", fullmatch=True))
 def test_no_text_raises(text: str) -> None:
-    found = iso_microseconds(text)
-    assert found is None or found >= 0
+    for found in (iso_microseconds(text), time_microseconds(text)):
+        assert found is None or found >= 0

@@ -8,13 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from backhaul_channels.jsonparts import scalar_text
-
-# The providers' own limits are lower; these only keep a hostile or broken sender from filling the store.
-MAX_ID = 512
-MAX_WORD = 64
-MAX_VALUE = 4096
-MAX_TEXT = 16_384
+from backhaul_channels.values import MAX_TEXT, MAX_WORD, bounded
 
 _FILE = {
     "fileUri": "media_url_0",
@@ -27,16 +21,11 @@ Attributes = list[tuple[str, str]]
 
 
 class Pressed(NamedTuple):
-    """A button that a person pressed: what it does, what they saw, what the sender attached."""
+    """A button that a person pressed: what it does (in capitals), what they saw, what the sender attached."""
 
     action: str
     option: str
     payload: str
-
-
-def text_of(value: object, limit: int = MAX_VALUE) -> str:
-    """A scalar as text of at most ``limit`` characters; empty for everything else."""
-    return (scalar_text(value) or "")[:limit]
 
 
 def written(text: object) -> str:
@@ -62,10 +51,11 @@ def place_of(value: object) -> Attributes:
 def pressed_of(value: object) -> Pressed:
     """The button that was pressed; each part is empty where the provider does not say."""
     told: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    return Pressed(text_of(told.get("type"), MAX_WORD), text_of(told.get("text")), text_of(told.get("postbackData")))
+    action = bounded(told.get("type"), MAX_WORD).upper()
+    return Pressed(action, bounded(told.get("text")), bounded(told.get("postbackData")))
 
 
 def _attributes(value: object, names: Mapping[str, str]) -> Attributes:
     if not isinstance(value, dict):
         return []
-    return [(attribute, text) for name, attribute in names.items() if (text := text_of(value.get(name)))]
+    return [(attribute, text) for name, attribute in names.items() if (text := bounded(value.get(name)))]

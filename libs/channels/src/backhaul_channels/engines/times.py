@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 MAX_TIME = 64
 """Characters of a time; what is longer is none."""
@@ -12,17 +13,35 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def iso_microseconds(text: str) -> int | None:
-    """Unix microseconds of an ISO 8601 time (RFC 3339's too); None for nothing, nonsense, and times without a zone.
+    """Unix microseconds of an ISO 8601 time (RFC 3339's too); None for nothing, nonsense, times without a zone, and
+    what lies before 1970.
 
     Finer parts of a second than microseconds are cut off: Google's have nine digits.
     """
     if not text or len(text) > MAX_TIME:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            return None
-        microseconds = (moment - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError):
+        return _microseconds(datetime.fromisoformat(text))
+    except ValueError:
         return None
+
+
+def time_microseconds(text: str | None) -> int | None:
+    """The same of a time that is written as either of ISO 8601 and RFC 2822 has it."""
+    if not text or len(text) > MAX_TIME:
+        return None
+    try:
+        return _microseconds(datetime.fromisoformat(text))
+    except ValueError:
+        pass
+    try:
+        return _microseconds(parsedate_to_datetime(text))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _microseconds(moment: datetime) -> int | None:
+    if moment.tzinfo is None:
+        return None
+    microseconds = (moment - _EPOCH) // _MICROSECOND
     return microseconds if microseconds >= 0 else None

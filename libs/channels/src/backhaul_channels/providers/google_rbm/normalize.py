@@ -6,17 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backhaul_channels.adapter import MalformedError
-from backhaul_channels.engines.rcs import (
-    MAX_ID,
-    MAX_WORD,
-    Attributes,
-    Pressed,
-    file_of,
-    place_of,
-    pressed_of,
-    text_of,
-    written,
-)
+from backhaul_channels.engines.rcs import Attributes, Pressed, file_of, place_of, pressed_of, written
 from backhaul_channels.engines.times import iso_microseconds
 from backhaul_channels.event import AddressFamily, Consent, ConsentBy, EventKind, Ignored, NormalizedEvent, Reply
 from backhaul_channels.jsonparts import decode_object
@@ -29,6 +19,7 @@ from backhaul_channels.providers.google_rbm.mapping import (
     LAUNCH,
     LAUNCH_ATTRIBUTES,
 )
+from backhaul_channels.values import MAX_ID, MAX_WORD, bounded, id_of
 
 _FOREIGN = (
     "The event has neither eventType nor newLaunchState, and is no message of a person, which has a messageId and a "
@@ -39,7 +30,7 @@ _FOREIGN = (
 def normalize_event(part: bytes) -> NormalizedEvent | Ignored:
     """``part`` as a fact, or ignored. Raises MalformedError, naming the field."""
     event = decode_object(part)
-    word = text_of(event.get("eventType"), MAX_WORD + 1).strip().lower()
+    word = bounded(event.get("eventType"), MAX_WORD + 1).strip().lower()
     if len(word) > MAX_WORD:
         raise MalformedError(f"eventType is longer than {MAX_WORD} characters.")
     if word in IGNORED:
@@ -52,7 +43,7 @@ def normalize_event(part: bytes) -> NormalizedEvent | Ignored:
 
 
 def _status(event: Mapping[str, Any], word: str) -> NormalizedEvent:
-    message_id, event_id = _id(event, "messageId"), _id(event, "eventId")
+    message_id, event_id = id_of(event.get("messageId"), "messageId"), id_of(event.get("eventId"), "eventId")
     recipient = _person(event)
     if not event_id and not message_id:
         raise MalformedError("eventId and messageId are both missing, so nobody can tell what the event is about.")
@@ -66,7 +57,7 @@ def _status(event: Mapping[str, Any], word: str) -> NormalizedEvent:
         recipient=recipient,
         recipient_family=_family(recipient),
         sender=_agent(event),
-        occurred_at_us=iso_microseconds(text_of(event.get("sendTime"))),
+        occurred_at_us=iso_microseconds(bounded(event.get("sendTime"))),
         error_code=code if code in ERROR_CODES else "",
         consent=Consent(ConsentBy.PROVIDER, action) if action is not None else None,
         attributes=[("event_id", event_id)] if event_id else [],
@@ -75,12 +66,12 @@ def _status(event: Mapping[str, Any], word: str) -> NormalizedEvent:
 
 def _message(event: Mapping[str, Any]) -> NormalizedEvent:
     """A message of a person's own. It does not say which one it answers."""
-    message_id, recipient = _id(event, "messageId"), _person(event)
+    message_id, recipient = id_of(event.get("messageId"), "messageId"), _person(event)
     if not message_id or not recipient:
         raise MalformedError(_FOREIGN)
     word, attributes, button = _content(event)
     kind = EventKind.INBOUND if word else EventKind.UNKNOWN
-    if button is not None and button.action.upper() == ACTION:
+    if button is not None and button.action == ACTION:
         kind = EventKind.CLICKED
         attributes += [("option", button.option), ("postback_data", button.payload)]
     inbound = kind is EventKind.INBOUND
@@ -94,7 +85,7 @@ def _message(event: Mapping[str, Any]) -> NormalizedEvent:
         recipient=recipient,
         recipient_family=_family(recipient),
         sender=_agent(event),
-        occurred_at_us=iso_microseconds(text_of(event.get("sendTime"))),
+        occurred_at_us=iso_microseconds(bounded(event.get("sendTime"))),
         text=(button.option if button is not None else written(event.get("text"))) if inbound else "",
         reply=reply if reply != Reply() else None,
         attributes=[(name, value) for name, value in attributes if value],
@@ -109,7 +100,7 @@ def _content(event: Mapping[str, Any]) -> tuple[str, Attributes, Pressed | None]
     file = event.get("userFile")
     if isinstance(file, dict):
         thumbnail = file.get("thumbnail")
-        url = text_of(thumbnail.get("fileUri")) if isinstance(thumbnail, dict) else ""
+        url = bounded(thumbnail.get("fileUri")) if isinstance(thumbnail, dict) else ""
         return "user_file", [*file_of(file.get("payload")), ("thumbnail_url", url)], None
     if isinstance(event.get("location"), dict):
         return "location", place_of(event["location"]), None
@@ -118,35 +109,28 @@ def _content(event: Mapping[str, Any]) -> tuple[str, Attributes, Pressed | None]
 
 def _launch(event: Mapping[str, Any]) -> NormalizedEvent:
     """The launch of an agent on a network: no message's event, and nobody's."""
-    subject = _id(event, "eventId") or _agent(event)
+    subject = id_of(event.get("eventId"), "eventId") or _agent(event)
     if not subject:
         raise MalformedError("eventId and agentId are both missing, so nobody can tell whose launch it is.")
-    told = [(name, text_of(event.get(field))) for field, name in LAUNCH_ATTRIBUTES.items()]
+    told = [(name, bounded(event.get(field))) for field, name in LAUNCH_ATTRIBUTES.items()]
     attributes = [("product", "agent_launch"), ("agent_id", _agent(event)), *told]
-    region, state = text_of(event.get("regionId"), MAX_ID), text_of(event.get(LAUNCH), MAX_WORD).lower()
+    region, state = bounded(event.get("regionId"), MAX_ID), bounded(event.get(LAUNCH), MAX_WORD).lower()
     return NormalizedEvent(
         kind=EventKind.UNKNOWN,
         key=f"{subject}:{region}:agent_launch:{state}",
         provider_status="agent_launch_event",
-        occurred_at_us=iso_microseconds(text_of(event.get("sendTime"))),
+        occurred_at_us=iso_microseconds(bounded(event.get("sendTime"))),
         attributes=[(name, value) for name, value in attributes if value],
     )
 
 
-def _id(event: Mapping[str, Any], field: str) -> str:
-    value = text_of(event.get(field), MAX_ID + 1).strip()
-    if len(value) > MAX_ID:
-        raise MalformedError(f"{field} is longer than {MAX_ID} characters.")
-    return value
-
-
 def _person(event: Mapping[str, Any]) -> str:
     # The platform's own events call the person's number otherwise.
-    return text_of(event.get("senderPhoneNumber") or event.get("phoneNumber"), MAX_ID).strip()
+    return bounded(event.get("senderPhoneNumber") or event.get("phoneNumber"), MAX_ID).strip()
 
 
 def _agent(event: Mapping[str, Any]) -> str:
-    return text_of(event.get("agentId"), MAX_ID).strip()
+    return bounded(event.get("agentId"), MAX_ID).strip()
 
 
 def _family(recipient: str) -> AddressFamily:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from backhaul_channels.engines.rcs import Attributes, Pressed, file_of, is_file, place_of, pressed_of, text_of, written
+from backhaul_channels.engines.rcs import Attributes, Pressed, file_of, is_file, place_of, pressed_of, written
+from backhaul_channels.values import bounded
 
 _HTTP_STATUS = re.compile(r"status code ([1-5][0-9]{2})\b", re.IGNORECASE | re.ASCII)
 # "Limite de créditos do cliente atingido", and the same "da conta", behind which the account's id follows. The words
@@ -26,7 +27,7 @@ def described(message: object) -> Attributes:
         return []
     # A file stands under its own kind (image, contact), and in messages of the type text under ``text``.
     file = next((value for value in message.values() if is_file(value)), None)
-    kind = text_of(message.get("contentType"))
+    kind = bounded(message.get("contentType"))
     return [("content_type", kind), *file_of(file), *place_of(message.get("location"))]
 
 

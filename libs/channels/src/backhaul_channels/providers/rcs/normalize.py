@@ -10,7 +10,7 @@ from typing import Any
 
 from backhaul_channels.adapter import MalformedError
 from backhaul_channels.addresses import phone
-from backhaul_channels.engines.rcs import MAX_ID, MAX_VALUE, MAX_WORD, Attributes, Pressed, text_of
+from backhaul_channels.engines.rcs import Attributes, Pressed
 from backhaul_channels.engines.times import MAX_TIME, iso_microseconds
 from backhaul_channels.event import AddressFamily, EventKind, NormalizedEvent, Reply
 from backhaul_channels.jsonparts import decode_object
@@ -23,6 +23,7 @@ from backhaul_channels.providers.rcs.mapping import (
     SUGGESTION_RESPONSE,
     SUGGESTIONS,
 )
+from backhaul_channels.values import MAX_ID, MAX_VALUE, MAX_WORD, bounded, id_of
 
 MAX_VARS = 64
 
@@ -56,12 +57,12 @@ class Told:
 def normalize_callback(part: bytes) -> NormalizedEvent:
     """``part`` as a fact. Raises MalformedError, naming the field."""
     callback = decode_object(part)
-    word = text_of(callback.get("type"), MAX_WORD + 1).strip().lower()
+    word = bounded(callback.get("type"), MAX_WORD + 1).strip().lower()
     if not 0 < len(word) <= MAX_WORD:
         raise MalformedError(f"type is missing, or no word of at most {MAX_WORD} characters.")
-    direction = text_of(callback.get("direction"), MAX_WORD).strip().lower()
-    status = text_of(callback.get("status")).strip()
-    attributes = [(name, value) for field, name in ATTRIBUTES.items() if (value := text_of(callback.get(field)))]
+    direction = bounded(callback.get("direction"), MAX_WORD).strip().lower()
+    status = bounded(callback.get("status")).strip()
+    attributes = [(name, value) for field, name in ATTRIBUTES.items() if (value := bounded(callback.get(field)))]
     if _DUPLICATE in status.lower():
         # Whatever else the callback says, nothing was sent.
         word = status.lower()[:MAX_WORD]
@@ -72,7 +73,7 @@ def normalize_callback(part: bytes) -> NormalizedEvent:
     button = pressed(message) if word == SUGGESTION_RESPONSE else None
     told = Told(_kind(word, direction, button), word, direction, attributes, button=button)
     if button is not None:
-        attributes.append(("action", button.action.upper()))
+        attributes.append(("action", button.action))
     elif word in CONTENTS:
         attributes += described(message)
         told.text = text_in(message)
@@ -103,13 +104,13 @@ def _kind(word: str, direction: str, button: Pressed | None) -> EventKind:
 def _fact(callback: Mapping[str, Any], told: Told) -> NormalizedEvent:
     """``told`` with what all callbacks have; its attributes are added to."""
     kind, attributes, button = told.kind, told.attributes, told.button
-    reference, event_id = _id(callback, "reference"), _id(callback, "event_id")
-    timestamp = text_of(callback.get("timestamp"), MAX_TIME).strip()
+    reference, event_id = id_of(callback.get("reference"), "reference"), id_of(callback.get("event_id"), "event_id")
+    timestamp = bounded(callback.get("timestamp"), MAX_TIME).strip()
     occurred_at_us = iso_microseconds(timestamp)
     if timestamp and occurred_at_us is None:
         attributes.append(("timestamp", timestamp))
-    campaign = text_of(callback.get(CAMPAIGN))
-    recipient = address_of(text_of(callback.get("user_id"), MAX_ID).strip())
+    campaign = bounded(callback.get(CAMPAIGN))
+    recipient = address_of(bounded(callback.get("user_id"), MAX_ID).strip())
     text, reply = told.text, None
     if kind is EventKind.INBOUND:
         # A message of the person's own. What it answers has a state, which no reply may touch, and the campaign counts
@@ -156,16 +157,9 @@ def _what(callback: Mapping[str, Any], told: Told) -> str:
     # Blocked duplicates are one fact in whatever words.
     word = told.kind.value if told.kind is EventKind.DUPLICATE_BLOCKED else told.word
     # A message that goes by SMS after all is sent, and delivered, once more under its event_id.
-    channel = text_of(callback.get("channel"), MAX_WORD).strip().lower()
+    channel = bounded(callback.get("channel"), MAX_WORD).strip().lower()
     fallback = channel if channel != _RCS else ""
     return ":".join((word, told.direction, *filter(None, (fallback, told.error_code))))
-
-
-def _id(callback: Mapping[str, Any], field: str) -> str:
-    value = text_of(callback.get(field), MAX_ID + 1).strip()
-    if len(value) > MAX_ID:
-        raise MalformedError(f"{field} is longer than {MAX_ID} characters.")
-    return value
 
 
 @lru_cache(maxsize=4096)
@@ -185,6 +179,6 @@ def _vars(callback: Mapping[str, Any], campaign: str) -> list[tuple[str, str]]:
     found = [(CAMPAIGN, campaign)] if campaign else []
     told = callback.get("vars")
     if isinstance(told, dict):
-        texts = ((name[:MAX_VALUE], text_of(value)) for name, value in told.items())
+        texts = ((name[:MAX_VALUE], bounded(value)) for name, value in told.items())
         found += [(name, value) for name, value in texts if name and value][:MAX_VARS]
     return found

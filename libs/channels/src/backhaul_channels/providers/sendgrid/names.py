@@ -10,11 +10,8 @@ import msgspec
 
 from backhaul_channels.adapter import MalformedError
 from backhaul_channels.addresses import email
-from backhaul_channels.jsonparts import scalar_text
 from backhaul_channels.providers.sendgrid.mapping import DISTINGUISHING, IDENTITY, TEST_MESSAGE
-
-# SendGrid's own limits are lower (100 characters for an event id, 10,000 bytes for all custom arguments).
-MAX_ID = 512
+from backhaul_channels.values import MAX_ID, id_of, text_of
 
 ONE_PERSON = "sg_message_id"
 ONE_MAIL = "smtp-id"
@@ -35,12 +32,6 @@ class Names(NamedTuple):
     references: list[str]
     sg_message_id: str
     smtp_id: str
-
-
-def text_of(value: object) -> str:
-    """A scalar as text; empty for everything else."""
-    # Nearly all values are strings; asking for the type first saves a call for each.
-    return value if type(value) is str else scalar_text(value) or ""
 
 
 def message_names(event: Mapping[str, Any], message_id_from: tuple[str, ...]) -> Names:
@@ -112,10 +103,8 @@ def _references(message_id: str, sg_message_id: str, smtp_id: str) -> list[str]:
 
 def fact_key(event: Mapping[str, Any], word: str, fields: Mapping[str, str], message_id: str) -> str:
     """SendGrid's id of the event, or else a hash of what the event's own ``fields`` say. Raises MalformedError."""
-    event_id = text_of(event.get("sg_event_id")).strip()
+    event_id = id_of(event.get("sg_event_id"), "sg_event_id")
     if event_id:
-        if len(event_id) > MAX_ID:
-            raise MalformedError(f"sg_event_id is longer than {MAX_ID} characters.")
         # The documentation shows one id on events of different types, so the id alone might drop one of them.
         return f"{event_id}:{word}"
     identity = [message_id, word, *(text_of(event.get(name)) if name in fields else "" for name in IDENTITY)]

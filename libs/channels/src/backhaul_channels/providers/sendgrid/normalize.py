@@ -32,11 +32,9 @@ from backhaul_channels.providers.sendgrid.mapping import (
     TYPES,
     UNKNOWN_FIELDS,
 )
-from backhaul_channels.providers.sendgrid.names import MAX_ID, fact_key, is_test, message_names, text_of
+from backhaul_channels.providers.sendgrid.names import fact_key, is_test, message_names
+from backhaul_channels.values import MAX_ID, MAX_VALUE, MAX_WORD, text_of
 
-# These only keep a hostile or broken sender from filling the store.
-MAX_EVENT = 64
-MAX_VALUE = 4096
 MAX_VARS = 256
 
 # The Single Send example of the documentation counts milliseconds where all others count seconds. Seconds beyond this
@@ -104,8 +102,8 @@ def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> Normalized
 def _event_word(value: object) -> str:
     """The event as the table writes it, whatever its case and whatever stands between its words."""
     word = value.strip().lower() if isinstance(value, str) else ""
-    if not word or len(word) > MAX_EVENT:
-        raise MalformedError(f"event is missing, or no string of at most {MAX_EVENT} characters.")
+    if not word or len(word) > MAX_WORD:
+        raise MalformedError(f"event is missing, or no string of at most {MAX_WORD} characters.")
     if word in FIELDS:
         return word
     words = _WORDS.findall(word)

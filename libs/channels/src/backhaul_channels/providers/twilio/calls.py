@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from backhaul_channels.adapter import MalformedError
+from backhaul_channels.engines.times import time_microseconds
 from backhaul_channels.event import AddressFamily, EventKind, NormalizedEvent
-from backhaul_channels.jsonparts import scalar_text
 from backhaul_channels.providers.twilio.facts import family_of
 from backhaul_channels.providers.twilio.mapping import (
     CALL_ATTRIBUTES,
@@ -24,14 +24,8 @@ from backhaul_channels.providers.twilio.mapping import (
     MESSAGE_SIDS,
 )
 from backhaul_channels.providers.twilio.products import digest_of, product_of
-from backhaul_channels.providers.twilio.values import (
-    MAX_ADDRESS,
-    MAX_ID,
-    MAX_STATUS,
-    MAX_VALUE,
-    parse_sequence,
-    parse_timestamp,
-)
+from backhaul_channels.providers.twilio.values import parse_sequence, texts_in
+from backhaul_channels.values import MAX_ADDRESS, MAX_ID, MAX_VALUE, MAX_WORD, text_of
 
 _CALL = "CA"
 _PROGRESS = "call-progress-events"
@@ -64,8 +58,8 @@ def normalize_call(fields: Mapping[str, str]) -> NormalizedEvent:
         return _report(call_id, name, fields)
     if not status:
         return _call_event(EventKind.UNKNOWN, f"{call_id}:{digest_of(fields)}", "call", fields)
-    if len(status) > MAX_STATUS:
-        raise MalformedError(f"CallStatus is longer than {MAX_STATUS} characters.")
+    if len(status) > MAX_WORD:
+        raise MalformedError(f"CallStatus is longer than {MAX_WORD} characters.")
     event = _call_event(CALL_STATUSES.get(status, EventKind.UNKNOWN), f"{call_id}:{status}", status, fields)
     if fields.get("CallbackSource") == _PROGRESS:
         # Other requests number what is theirs, such as the partial results of a speech.
@@ -90,7 +84,7 @@ def normalize_call_event(
     if not prefix or subject not in ("call", "amd", "recording", "transcription"):
         return None
     fields = _parameters(data)
-    fields.setdefault("CallSid", scalar_text(data.get("sid")) or "")
+    fields.setdefault("CallSid", text_of(data.get("sid")))
     if fields["CallSid"][:2] != _CALL:
         return None
     if subject == "call":
@@ -99,8 +93,8 @@ def normalize_call_event(
         fields.pop("CallStatus", None)
     event = normalize_call(fields)
     if event.occurred_at_us is None:
-        event.occurred_at_us = parse_timestamp(scalar_text(data.get("timestamp"))) or parse_timestamp(
-            scalar_text(envelope.get("time"))
+        event.occurred_at_us = time_microseconds(text_of(data.get("timestamp"))) or time_microseconds(
+            text_of(envelope.get("time"))
         )
     if event_id:
         event.attributes.append(("cloud_event_id", event_id[:MAX_ID]))
@@ -110,20 +104,17 @@ def normalize_call_event(
 def _parameters(data: Mapping[str, Any]) -> dict[str, str]:
     request = data.get("request")
     parameters = request.get("parameters") if isinstance(request, dict) else None
-    if not isinstance(parameters, dict):
-        return {}
-    texts = ((name, scalar_text(value)) for name, value in parameters.items())
-    return {name: text for name, text in texts if text is not None}
+    return texts_in(parameters) if isinstance(parameters, dict) else {}
 
 
 def _report(call_id: str, name: str, fields: Mapping[str, str]) -> NormalizedEvent:
     report = CALL_REPORTS[name]
-    word = fields[name].lower()[:MAX_STATUS]
+    word = fields[name].lower()[:MAX_WORD]
     parts = [call_id, report.name, *(fields[field] for field in report.ids if fields.get(field)), word]
     key = ":".join(parts)
     if len(key) > MAX_ID:
         key = f"{call_id}:{digest_of(fields)}"
-    return _call_event(EventKind.UNKNOWN, key, f"{report.name}.{word}"[:MAX_STATUS], fields)
+    return _call_event(EventKind.UNKNOWN, key, f"{report.name}.{word}"[:MAX_WORD], fields)
 
 
 def _call_event(kind: EventKind, key: str, status: str, fields: Mapping[str, str]) -> NormalizedEvent:
@@ -139,7 +130,7 @@ def _call_event(kind: EventKind, key: str, status: str, fields: Mapping[str, str
         message_id=fields["CallSid"],
         recipient=recipient[:MAX_ADDRESS],
         sender=sender[:MAX_ADDRESS],
-        occurred_at_us=parse_timestamp(get("Timestamp")),
+        occurred_at_us=time_microseconds(get("Timestamp")),
         recipient_family=_family_of(recipient),
         attributes=[_PRODUCT, *_attributes(fields)],
     )
@@ -160,7 +151,7 @@ def _family_of(address: str) -> AddressFamily:
 def _error(fields: Mapping[str, str]) -> str:
     code = fields.get("ErrorCode", "")
     if code and code != "0":
-        return code[:MAX_STATUS]
+        return code[:MAX_WORD]
     answer = fields.get("SipResponseCode", "")
     is_error = len(answer) == len("486") and answer.isascii() and answer.isdecimal()
     return answer if is_error and _MIN_SIP_ERROR <= int(answer) <= _MAX_SIP_ERROR else ""

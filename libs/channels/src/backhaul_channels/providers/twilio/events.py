@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backhaul_channels.adapter import MalformedError
+from backhaul_channels.engines.times import time_microseconds
 from backhaul_channels.event import AddressFamily, EventKind, NormalizedEvent
-from backhaul_channels.jsonparts import scalar_text
 from backhaul_channels.providers.twilio.calls import normalize_call_event
 from backhaul_channels.providers.twilio.facts import Told, fact, family_of
 from backhaul_channels.providers.twilio.mapping import (
@@ -26,14 +26,8 @@ from backhaul_channels.providers.twilio.mapping import (
     LinkEvent,
 )
 from backhaul_channels.providers.twilio.products import digest_of
-from backhaul_channels.providers.twilio.values import (
-    MAX_ADDRESS,
-    MAX_ID,
-    MAX_STATUS,
-    MAX_TAGS,
-    MAX_VALUE,
-    parse_timestamp,
-)
+from backhaul_channels.providers.twilio.values import MAX_TAGS, texts_in
+from backhaul_channels.values import MAX_ADDRESS, MAX_ID, MAX_VALUE, MAX_WORD, id_of, text_of
 
 _PREFIX = "com.twilio."
 
@@ -41,7 +35,7 @@ _PREFIX = "com.twilio."
 def normalize_cloud_event(envelope: Mapping[str, Any]) -> NormalizedEvent:
     """A message's event, a link's, a call's, or another product's, which becomes UNKNOWN. Raises MalformedError."""
     event_type = envelope.get("type")
-    event_id = scalar_text(envelope.get("id")) or ""
+    event_id = text_of(envelope.get("id"))
     if not isinstance(event_type, str) or not event_type:
         raise MalformedError(
             "type is missing: a JSON body must hold CloudEvents as Twilio Event Streams sends them, or objects with a "
@@ -58,7 +52,7 @@ def normalize_cloud_event(envelope: Mapping[str, Any]) -> NormalizedEvent:
     call = normalize_call_event(event_type, event_id, envelope, data)
     if call is not None:
         return call
-    if event_type.startswith(VERIFY_EVENT_PREFIX) and scalar_text(data.get("attempt_sid")):
+    if event_type.startswith(VERIFY_EVENT_PREFIX) and text_of(data.get("attempt_sid")).strip():
         return _verify_event(event_type, event_id, envelope, data)
     return _foreign_event(event_type, event_id, envelope)
 
@@ -67,11 +61,11 @@ def _message_event(
     event_type: str, event_id: str, envelope: Mapping[str, Any], data: Mapping[str, Any]
 ) -> NormalizedEvent:
     def text(name: str) -> str:
-        return scalar_text(data.get(name)) or ""
+        return text_of(data.get(name))
 
     message_id = text("messageSid")
     if not message_id:
-        raise MalformedError(f"data.messageSid is missing from an event of type {event_type[:MAX_STATUS]}.")
+        raise MalformedError(f"data.messageSid is missing from an event of type {event_type[:MAX_WORD]}.")
     inbound = event_type.startswith(INBOUND_EVENT_PREFIX)
     attributes = [
         (attribute, value[:MAX_VALUE]) for name, attribute in DATA_ATTRIBUTES.items() if (value := text(name))
@@ -92,7 +86,7 @@ def _message_event(
             error_code=text("errorCode"),
             error_text=text("errorMessage"),
             # A timestamp that cannot be read does not hide the time at which the event was sent.
-            occurred_at_us=parse_timestamp(text("timestamp")) or parse_timestamp(scalar_text(envelope.get("time"))),
+            occurred_at_us=time_microseconds(text("timestamp")) or time_microseconds(text_of(envelope.get("time"))),
             attributes=attributes,
             tags=_tags(tags) if isinstance(tags, dict) else [],
         )
@@ -105,13 +99,13 @@ def _link_event(
     """What happened to a shortened link of a message; each click is a fact of its own, under the event's id."""
 
     def text(name: str) -> str:
-        return scalar_text(data.get(name)) or ""
+        return text_of(data.get(name))
 
     message_id = text("message_sid")
     if not message_id or len(message_id) > MAX_ID:
         raise MalformedError(
             f"data.message_sid is missing or longer than {MAX_ID} characters in an event of type "
-            f"{event_type[:MAX_STATUS]}."
+            f"{event_type[:MAX_WORD]}."
         )
     event = _foreign_event(event_type, event_id, envelope)
     event.provider_status = event_type.removeprefix(LINK_EVENT_PREFIX)
@@ -125,7 +119,7 @@ def normalize_click(fields: Mapping[str, str]) -> NormalizedEvent | None:
         return fields.get(name, "")
 
     message_id = text("sms_sid") or text("message_sid")
-    if text("event_type") != "click" or not 0 < len(message_id) <= MAX_ID - MAX_STATUS:
+    if text("event_type") != "click" or not 0 < len(message_id) <= MAX_ID - MAX_WORD:
         return None
     status = "link-clicked"
     event = NormalizedEvent(EventKind.UNKNOWN, f"{message_id}:click:{digest_of(fields)}", status)
@@ -137,7 +131,7 @@ def _of_a_link(event: NormalizedEvent, link: LinkEvent, message_id: str, text: C
     event.message_id = message_id
     event.recipient, event.sender = text("to")[:MAX_ADDRESS], text("from")[:MAX_ADDRESS]
     event.recipient_family = family_of(event.recipient)
-    event.occurred_at_us = parse_timestamp(text(link.time)) or event.occurred_at_us
+    event.occurred_at_us = time_microseconds(text(link.time)) or event.occurred_at_us
     event.attributes = [
         *((attribute, value[:MAX_VALUE]) for name, attribute in LINK_ATTRIBUTES.items() if (value := text(name))),
         *(pair for pair in event.attributes if pair[0] == "cloud_event_id"),
@@ -151,14 +145,12 @@ def _verify_event(
     """What became of a message by which Verify sent a code: a message of its own, under the id of the attempt."""
 
     def text(name: str) -> str:
-        return scalar_text(data.get(name)) or ""
+        return text_of(data.get(name))
 
-    attempt = text("attempt_sid")
-    if len(attempt) > MAX_ID:
-        raise MalformedError(f"data.attempt_sid is longer than {MAX_ID} characters.")
-    status = event_type.removeprefix(VERIFY_EVENT_PREFIX).lower()[:MAX_STATUS]
+    attempt = id_of(data.get("attempt_sid"), "data.attempt_sid")
+    status = event_type.removeprefix(VERIFY_EVENT_PREFIX).lower()[:MAX_WORD]
     kind = STATUSES.get(status, EventKind.UNKNOWN)
-    error_code = text("error_code")[:MAX_STATUS]
+    error_code = text("error_code")[:MAX_WORD]
     failed = kind in (EventKind.FAILED, EventKind.UNDELIVERED) and error_code != "0"
     recipient = text("to")[:MAX_ADDRESS]
     attributes = [("product", "verify")]
@@ -172,7 +164,7 @@ def _verify_event(
         provider_status=status,
         message_id=attempt,
         recipient=recipient,
-        occurred_at_us=parse_timestamp(scalar_text(envelope.get("time"))),
+        occurred_at_us=time_microseconds(text_of(envelope.get("time"))),
         error_code=error_code if failed else "",
         invalid_recipient=failed and error_code in INVALID_RECIPIENT,
         recipient_family=VERIFY_FAMILIES.get(text("channel").lower(), family_of(recipient))
@@ -184,7 +176,7 @@ def _verify_event(
 
 def _foreign_event(event_type: str, event_id: str, envelope: Mapping[str, Any]) -> NormalizedEvent:
     product = event_type.removeprefix(_PREFIX).partition(".")[0] if event_type.startswith(_PREFIX) else ""
-    product = EVENT_PRODUCTS.get(product, product)[:MAX_STATUS]
+    product = EVENT_PRODUCTS.get(product, product)[:MAX_WORD]
     attributes = [("product", product)] if product else []
     if 0 < len(event_id) <= MAX_ID:
         attributes.append(("cloud_event_id", event_id))
@@ -193,12 +185,11 @@ def _foreign_event(event_type: str, event_id: str, envelope: Mapping[str, Any]) 
         # The specification wants an id of every event. Whatever comes without is known by all that it says.
         key=f"event:{event_id if 0 < len(event_id) <= MAX_ID else digest_of(envelope)}",
         provider_status=event_type.lower()[:MAX_ADDRESS],
-        occurred_at_us=parse_timestamp(scalar_text(envelope.get("time"))),
+        occurred_at_us=time_microseconds(text_of(envelope.get("time"))),
         attributes=attributes,
     )
 
 
 def _tags(tags: Mapping[str, Any]) -> list[tuple[str, str]]:
     # Message tags are the sender's custom parameters. https://www.twilio.com/docs/messaging/features/message-tags
-    pairs = ((name, scalar_text(value)) for name, value in tags.items())
-    return [(name[:MAX_ADDRESS], value[:MAX_VALUE]) for name, value in pairs if value is not None][:MAX_TAGS]
+    return [(name[:MAX_ADDRESS], value[:MAX_VALUE]) for name, value in texts_in(tags).items()][:MAX_TAGS]

@@ -21,7 +21,7 @@ from backhaul_channels.providers.twilio.mapping import (
     OPT_OUT_TYPES,
     STATUSES,
 )
-from backhaul_channels.providers.twilio.values import MAX_ADDRESS, MAX_ID, MAX_STATUS, MAX_TEXT, MAX_VALUE
+from backhaul_channels.values import MAX_ADDRESS, MAX_ID, MAX_TEXT, MAX_VALUE, MAX_WORD
 
 
 @dataclass(slots=True)
@@ -49,8 +49,8 @@ def fact(told: Told) -> NormalizedEvent:
     message_id, status = told.message_id, told.status
     if len(message_id) > MAX_ID:
         raise MalformedError(f"MessageSid is longer than {MAX_ID} characters.")
-    if len(status) > MAX_STATUS:
-        raise MalformedError(f"MessageStatus is longer than {MAX_STATUS} characters.")
+    if len(status) > MAX_WORD:
+        raise MalformedError(f"MessageStatus is longer than {MAX_WORD} characters.")
     error_code, error_text = _error(told)
     consent, classification = None, None
     if told.inbound:
@@ -93,7 +93,7 @@ def consent_of(told: Told, scope_kind: ConsentScope, scope: str) -> Consent | No
     if action is None:
         return None
     word = told.text.strip()
-    return Consent(ConsentBy.PROVIDER, action, word.upper() if len(word) <= MAX_STATUS else "", scope_kind, scope)
+    return Consent(ConsentBy.PROVIDER, action, word.upper() if len(word) <= MAX_WORD else "", scope_kind, scope)
 
 
 def family_of(address: str) -> AddressFamily:
@@ -112,4 +112,4 @@ def _error(told: Told) -> tuple[str, str]:
     if code == "0":
         # Exported records write "no error" so.
         return "", text
-    return code[:MAX_STATUS], text
+    return code[:MAX_WORD], text

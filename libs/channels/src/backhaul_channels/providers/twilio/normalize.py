@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from backhaul_channels.adapter import MalformedError
+from backhaul_channels.engines.times import time_microseconds
 from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.event import EventKind, NormalizedEvent, Reply
-from backhaul_channels.jsonparts import decode_object, scalar_text
+from backhaul_channels.jsonparts import decode_object
 from backhaul_channels.providers.twilio.calls import is_call, normalize_call
 from backhaul_channels.providers.twilio.events import normalize_click, normalize_cloud_event
 from backhaul_channels.providers.twilio.facts import Told, fact
@@ -29,7 +29,8 @@ from backhaul_channels.providers.twilio.products import (
     normalize_unknown,
     product_of,
 )
-from backhaul_channels.providers.twilio.values import MAX_ID, MAX_MEDIA, MAX_VALUE, parse_timestamp
+from backhaul_channels.providers.twilio.values import MAX_MEDIA, texts_in
+from backhaul_channels.values import MAX_ID, MAX_VALUE
 
 _SIDS = ("MessageSid", "SmsSid", "SmsMessageSid")
 # What a JSON object with the fields of a form is known by, unless it is a CloudEvent.
@@ -47,17 +48,12 @@ def normalize_json(part: bytes) -> NormalizedEvent:
     content = decode_object(part)
     if "specversion" not in content:
         if not _FORM_NAMES.isdisjoint(content):
-            return _from_fields(_texts(content))
+            return _from_fields(texts_in(content))
         # Webhooks of newer products are objects without the envelope of a CloudEvent.
-        event = _of_no_product(_texts(content))
+        event = _of_no_product(texts_in(content))
         if event is not None:
             return event
     return normalize_cloud_event(content)
-
-
-def _texts(content: Mapping[str, Any]) -> dict[str, str]:
-    texts = ((name, scalar_text(value)) for name, value in content.items())
-    return {name: text for name, text in texts if text is not None}
 
 
 def _from_fields(fields: Mapping[str, str]) -> NormalizedEvent:
@@ -124,7 +120,7 @@ def _from_message(message_id: str, status: str, fields: Mapping[str, str]) -> No
             reply=_reply(fields) if inbound else None,
             error_code=get("ErrorCode", ""),
             error_text=get("ErrorMessage") or get("ChannelStatusMessage") or "",
-            occurred_at_us=parse_timestamp(get("Timestamp")),
+            occurred_at_us=time_microseconds(get("Timestamp")),
             attributes=attributes,
         )
     )

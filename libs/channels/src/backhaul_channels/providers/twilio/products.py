@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from backhaul_channels.engines.times import time_microseconds
 from backhaul_channels.event import EventKind, NormalizedEvent
 from backhaul_channels.providers.twilio.mapping import (
     CONVERSATION_IDS,
@@ -21,7 +22,7 @@ from backhaul_channels.providers.twilio.mapping import (
     SID_PRODUCTS,
     WORDS,
 )
-from backhaul_channels.providers.twilio.values import MAX_ADDRESS, MAX_ID, MAX_STATUS, parse_timestamp
+from backhaul_channels.values import MAX_ADDRESS, MAX_ID, MAX_WORD
 
 # onMessageAdded, onConversationStateUpdated; onMediaMessageSent is about a message.
 _CONVERSATION_EVENT = re.compile(r"on(?:Media)?([A-Z][a-z]+)")
@@ -115,7 +116,7 @@ def _event(name: str, event: str, ids: Sequence[str], fields: Mapping[str, str])
 
 def _unknown(name: str, event: str, ids: Sequence[str], fields: Mapping[str, str]) -> NormalizedEvent:
     """A webhook without the id of what happened: all that it says is its key."""
-    key = ":".join((name or "twilio", *(one[:MAX_STATUS] for one in ids[:1]), digest_of(fields)))
+    key = ":".join((name or "twilio", *(one[:MAX_WORD] for one in ids[:1]), digest_of(fields)))
     return _of_a_product(name, key, event, ids, fields)
 
 
@@ -127,7 +128,7 @@ def _of_a_product(name: str, key: str, event: str, ids: Sequence[str], fields: M
     return NormalizedEvent(
         kind=EventKind.UNKNOWN,
         key=key,
-        provider_status=(event or name or "unknown").lower()[:MAX_STATUS],
-        occurred_at_us=next((at for field in _TIMES if (at := parse_timestamp(fields.get(field))) is not None), None),
+        provider_status=(event or name or "unknown").lower()[:MAX_WORD],
+        occurred_at_us=next((at for field in _TIMES if (at := time_microseconds(fields.get(field))) is not None), None),
         attributes=attributes,
     )

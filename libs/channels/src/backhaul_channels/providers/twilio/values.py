@@ -1,41 +1,23 @@
-"""How much of a value is kept, and times as numbers."""
+"""Values as Twilio writes them, and how many of a kind are kept."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
+from typing import Any
 
-# Twilio's own limits are lower; these only keep a hostile or broken sender from filling the store.
-MAX_ID = 512
-MAX_STATUS = 64
-MAX_ADDRESS = 320
-MAX_VALUE = 4096
-MAX_TEXT = 16_384
+from backhaul_channels.jsonparts import scalar_text
+
 MAX_MEDIA = 10
 MAX_TAGS = 64
 
 MAX_SEQUENCE = 2**53
 """Twilio counts a call's events from 0, and comes to a handful."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
-
-def parse_timestamp(value: str | None) -> int | None:
-    """Unix microseconds of an ISO 8601 or RFC 2822 time; None for nothing, nonsense, and times without a zone."""
-    if not value:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-    if moment.tzinfo is None:
-        return None
-    microseconds = (moment - _EPOCH) // _MICROSECOND
-    return microseconds if microseconds >= 0 else None
+def texts_in(content: Mapping[str, Any]) -> dict[str, str]:
+    """The scalars of a JSON object as the form's fields would be; arrays, objects and null are left out."""
+    texts = ((name, scalar_text(value)) for name, value in content.items())
+    return {name: text for name, text in texts if text is not None}
 
 
 def parse_sequence(value: str | None) -> int | None:
