@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from backhaul_channels import EventKind, Ignored, MalformedError, NormalizedEvent
-from backhaul_channels.engines.mapped.settings import FieldMapping, MappedSettings
+from backhaul_channels.engines.mapped.settings import MAX_SELECTIONS, FieldMapping, MappedSettings
 from backhaul_channels.engines.mapped.values import MAX_KEPT
 from backhaul_channels.engines.mapped.words import DIRECTIONS, INVALID_RECIPIENT, STATUSES, Direction
 from hypothesis import given
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 AT_US = 1_795_658_400_000_000
 FIELDS = {field: field for field in FieldMapping.model_fields if field != "vars"}
+SELECTING = "||".join(["(a[?b=='']|[0])"] * (MAX_SELECTIONS // 2))
 
 
 def read(document: object, **settings: Any) -> NormalizedEvent:
@@ -149,6 +150,11 @@ REFUSED: list[tuple[dict[str, Any], tuple[str | int, ...], str]] = [
     ({"time_format": "%H:%M"}, ("time_format",), "no year"),
     ({"time_zone": "Mars"}, ("time_zone",), "no such time zone"),
     ({"recipient_family": "post"}, ("recipient_family",), "Input should be"),
+    (
+        {"mapping": {"status": SELECTING, "vars": [SELECTING, "(a[?b == 'c'].d | [0]) || e"]}},
+        ("mapping",),
+        f"{MAX_SELECTIONS + 1} times; {MAX_SELECTIONS} times is the most",
+    ),
 ]
 
 
@@ -233,3 +239,13 @@ def test_parts_cost_what_their_length_asks_for() -> None:
         return best
 
     assert seconds(40_000) < 10 * max(seconds(10_000), 0.002)
+
+
+def test_the_worst_mapping_keeps_nobody_waiting_for_the_largest_body() -> None:
+    """Each of half a million elements is looked at by as many paths as there may be."""
+    mapping = FieldMapping(message_id="id", status="s", vars=(SELECTING, SELECTING))
+    reader = MappedSettings(mapping=mapping).reader
+    part = b'{"id":1,"s":"sent","a":[' + b",".join([b"1"] * 500_000) + b"]}"
+    started = time.process_time()
+    reader.normalize(part, AT_US)
+    assert time.process_time() - started < 3

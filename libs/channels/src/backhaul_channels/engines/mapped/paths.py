@@ -39,11 +39,13 @@ _GRAMMAR = (
 
 class Expression(NamedTuple):
     """A compiled expression. ``read`` finds its value in a document, None for none; ``roots`` are the names of the
-    document's members that it looks at; ``name`` is the last name of the first path, empty where there is none."""
+    document's members that it looks at; ``name`` is the last name of the first path, empty where there is none;
+    ``selections`` is how many of its alternatives may look at every element of an array."""
 
     read: Callable[[object], object]
     roots: frozenset[str]
     name: str
+    selections: int
 
 
 class _Path(NamedTuple):
@@ -68,7 +70,8 @@ def compile_expression(text: str) -> Expression:
     readers = [_reader(path) for path in paths]
     roots = frozenset(path.steps[0] for path in paths if path.steps and isinstance(path.steps[0], str))
     name = next((step for step in reversed(paths[0].steps) if isinstance(step, str)), "")
-    return Expression(readers[0] if len(readers) == 1 else _first_of(readers), roots, name)
+    selections = sum(path.by is not None for path in paths)
+    return Expression(readers[0] if len(readers) == 1 else _first_of(readers), roots, name, selections)
 
 
 def compile_envelope(text: str) -> tuple[str | int | None, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from backhaul_channels.engines.mapped.paths import EnvelopeText, ExpressionText, compile_envelope
+from backhaul_channels.engines.mapped.paths import EnvelopeText, ExpressionText, compile_envelope, compile_expression
 from backhaul_channels.engines.mapped.reader import Reader, Rules
 from backhaul_channels.engines.mapped.times import MAX_TIME, check_format, reader_of, zone_of
 from backhaul_channels.engines.mapped.words import MAX_WORD, Direction, squeezed
@@ -18,6 +18,9 @@ from backhaul_channels.settings import ConversationSettings
 
 MAX_WORDS = 256
 MAX_VARS = 8
+MAX_SELECTIONS = 8
+"""Selections in all paths of a mapping together: each may look at every element of a large body, and no other tenant's
+callback is read meanwhile."""
 
 
 def _word(word: str) -> str:
@@ -72,6 +75,17 @@ class FieldMapping(BaseModel):
                 "Say where one of them stands, or leave one out to have it found by its usual names."
             )
         return message_id
+
+    @model_validator(mode="after")
+    def _costs_little(self) -> Self:
+        paths = [text for field in self.model_fields_set if isinstance(text := getattr(self, field), str)]
+        selections = sum(compile_expression(text).selections for text in (*paths, *(self.vars or ())) if text)
+        if selections > MAX_SELECTIONS:
+            raise ValueError(
+                f"All paths together select elements of arrays, as headers[?name == 'X-Id'] does, {selections} times; "
+                f"{MAX_SELECTIONS} times is the most."
+            )
+        return self
 
 
 class MappedSettings(ConversationSettings):
