@@ -134,6 +134,10 @@ async def test_too_many_to_count_name_the_span_and_what_to_do(rig: Rig, monkeypa
         await reads.MongoReads(rig.database).errors("acme.1", "", "", (HOUR_US, 0))
     assert (slow.value.code, slow.value.field) == (Code.DEADLINE_EXCEEDED, "from")
     assert "Narrow the span" in slow.value.violations[0].fix
+    # Whoever asks may name any number.
+    for first, last in ((-(2**63), 0), (1, 2**63 - 1), (-(2**62), 2**62)):
+        with pytest.raises(BackhaulError, match="are more than can be counted"):
+            await reads.MongoReads(rig.database).errors("acme.1", "", "", (first, last))
 
 
 def test_a_code_means_what_the_channels_present_provider_says() -> None:

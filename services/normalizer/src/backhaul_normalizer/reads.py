@@ -257,4 +257,9 @@ def _too_many_errors(span: tuple[int, int]) -> BackhaulError:
 
 
 def _moment(at_us: int) -> str:
-    return f"{datetime.fromtimestamp(at_us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}" if at_us else ""
+    if not at_us:
+        return ""
+    try:
+        return f"{datetime.fromtimestamp(at_us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return f"{at_us} µs"  # Beyond the calendar.
