@@ -7,6 +7,7 @@ import json
 from itertools import product
 from typing import Any
 
+import httpx
 import pytest
 from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
@@ -360,6 +361,26 @@ async def test_what_a_put_leaves_out_stays(gateway: Running) -> None:
     await put({"provider": "twilio", "secrets": ["one"], "settings": settings, "verification": "off"}, "News")
     assert await put({}, "news") == ("twilio", 1, settings, "off")
     assert await put({"provider": "sendgrid"}, "News") == ("sendgrid", 0, {}, "off")
+
+
+async def test_settings_by_which_the_kept_secrets_prove_nothing_are_refused(gateway: Running) -> None:
+    """Nobody would notice before every callback is refused."""
+    tenant = await gateway.tenant()
+
+    async def put(**body: Any) -> httpx.Response:
+        return await gateway.client.put(f"{TENANTS}/acme/channels/Hook", headers=gateway.admin, json=body)
+
+    signed = {"proof": {"type": "hmac", "signature_header": "X-Signature"}}
+    created = await put(provider="generic", settings=signed, secrets=["a-signing-key"])
+    assert created.status_code == 201, created.text
+    for proof in ("credential", "basic", "standard_webhooks"):
+        answer = await put(settings={"proof": {"type": proof}})
+        gateway.problem(answer, 422, "secrets")
+        assert "a-signing-key" not in answer.text
+    assert (await put(settings={"proof": {**signed["proof"], "algorithm": "sha1"}})).json()["secret_count"] == 1
+    assert (await put(settings={"proof": {"type": "credential"}}, secrets=[])).status_code == 200
+    url = f"/in/{tenant.ingest_token}/api/postevents?channelLabel=Hook"
+    assert (await gateway.client.post(url, json={"id": 1, "status": "sent"})).status_code == 200
 
 
 INVALID_CHANNELS = [

@@ -61,6 +61,8 @@ class ChannelRegistry:
                 _refuse_many(tenant)
             adapter = self._adapter(before, request)
             channel = merged(before, request, adapter, self._box.encrypt, now)
+            if request.settings is not None and request.secrets is None:
+                self._refuse_unfit(adapter, channel)
             return tenant.model_copy(update={"channels": {**tenant.channels, key: channel}})
 
         before, after = await self._updates.change(tenant_id, apply)
@@ -85,6 +87,22 @@ class ChannelRegistry:
             return tenant.model_copy(update={"channels": left})
 
         await self._updates.apply(tenant_id, apply)
+
+    def _refuse_unfit(self, adapter: Adapter[Any], channel: Channel) -> None:
+        """INVALID_ARGUMENT where the secrets that a channel keeps can be none by its new settings, so that it would
+        refuse every callback."""
+        try:
+            secrets = [self._box.decrypt(secret) for secret in channel.secrets]
+        except ValueError:
+            return  # It refuses every callback already, until its secrets are set again.
+        try:
+            adapter.verifier(secrets, _validated(adapter, channel.settings, stored=True))
+        except InvalidSecretError as exc:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT,
+                "The secrets that the channel has do not fit these settings.",
+                violations=[Violation("secrets", str(exc), "Send secrets beside the settings: [] for none.")],
+            ) from exc
 
     def _adapter(self, before: Channel | None, request: ChannelRequest) -> Adapter[Any]:
         """The adapter of the requested provider, else of the present one, else of the one that has the label."""
