@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import BaseModel, ConfigDict, Field
 
 from backhaul_channels.adapter import Answer, MalformedError, RawCallback, Refusal
-from backhaul_channels.engines.proofs import AUTHORIZATION
+from backhaul_channels.engines.proofs import authorization_of
 from backhaul_channels.jsonparts import decode_object
 
 LIFETIME_S = 3600
@@ -75,10 +75,10 @@ class TokenVerifier:
 
     def verify(self, callback: RawCallback) -> Refusal | None:
         """None when authentic. Never raises."""
-        scheme, _, shown = (callback.header(AUTHORIZATION) or b"").partition(b" ")
-        if scheme.lower() != b"bearer":
+        scheme, shown = authorization_of(callback)
+        if scheme != b"bearer":
             return _NO_TOKEN
-        claims = self._claims(shown.strip())
+        claims = self._claims(shown)
         if claims is None or claims.aud != callback.audience:
             return _WRONG_TOKEN
         now_s = callback.received_at_us // 1_000_000
@@ -159,8 +159,8 @@ def _fields(callback: RawCallback) -> dict[str, str]:
 def _shown(callback: RawCallback, fields: dict[str, str]) -> list[set[tuple[str, str]]]:
     """Id and secret as each part of the request shows them, in each way in which they may be meant."""
     found = []
-    scheme, _, encoded = (callback.header(AUTHORIZATION) or b"").partition(b" ")
-    if scheme.lower() == b"basic":
+    scheme, encoded = authorization_of(callback)
+    if scheme == b"basic":
         found.append(_of_basic(encoded))
     if "client_secret" in fields:
         found.append({(fields.get("client_id", ""), fields["client_secret"])})
@@ -169,7 +169,7 @@ def _shown(callback: RawCallback, fields: dict[str, str]) -> list[set[tuple[str,
 
 def _of_basic(encoded: bytes) -> set[tuple[str, str]]:
     try:
-        name, _, password = b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+        name, _, password = b64decode(encoded, validate=True).decode("utf-8").partition(":")
     except (Base64Error, ValueError):
         return set()
     # The RFC wants both encoded as in a form, and not every client does it.

@@ -28,6 +28,12 @@ class BasicSecret(BaseModel):
     password: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")
 
 
+def authorization_of(callback: RawCallback) -> tuple[bytes, bytes]:
+    """(scheme in lower case, what is shown by it) of the Authorization header; both are empty where there is none."""
+    scheme, _, shown = (callback.header(AUTHORIZATION) or b"").partition(b" ")
+    return scheme.lower(), shown.strip()
+
+
 def texts_of(secrets: Sequence[str]) -> list[str]:
     """Those of ``secrets`` that are texts, without blank ones."""
     return [secret for secret in secrets if secret.strip() and not _is_object(secret)]
@@ -78,10 +84,9 @@ class BasicVerifier:
 
     def verify(self, callback: RawCallback) -> Refusal | None:
         """None when authentic. Never raises."""
-        scheme, _, told = (callback.header(AUTHORIZATION) or b"").partition(b" ")
-        if scheme.lower() != b"basic":
+        scheme, told = authorization_of(callback)
+        if scheme != b"basic":
             return _NO_CREDENTIALS
-        told = told.strip()
         # All are compared, so that the time tells nothing of which one it was.
         matches = [hmac.compare_digest(expected, told) for expected in self._expected]
         return None if any(matches) else _WRONG_CREDENTIALS

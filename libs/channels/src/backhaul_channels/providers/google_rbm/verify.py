@@ -13,7 +13,8 @@ from typing import Annotated
 
 import msgspec
 
-from backhaul_channels.adapter import Answer, InvalidSecretError, MalformedError, RawCallback, Refusal
+from backhaul_channels.adapter import Answer, MalformedError, RawCallback, Refusal
+from backhaul_channels.engines.hmacs import text_key
 from backhaul_channels.providers.google_rbm.envelope import signed_bytes
 
 SIGNATURE_HEADER = b"x-goog-signature"
@@ -41,7 +42,7 @@ class GoogleRbmVerifier:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         stripped = [secret.strip() for secret in secrets]
-        self._keys = tuple(_key(secret) for secret in stripped if secret)
+        self._keys = tuple(text_key(secret) for secret in stripped if secret)
 
     def verify(self, callback: RawCallback) -> Refusal | None:
         """None when authentic. Never raises."""
@@ -77,11 +78,3 @@ def answer_question(callback: RawCallback, secrets: Sequence[str]) -> Answer | N
     # All are compared, so that the time tells nothing of which one it was.
     known = [hmac.compare_digest(secret.strip().encode(), told) for secret in secrets if secret.strip()]
     return Answer(200, "text/plain", question.secret.encode()) if any(known) else Answer(403)
-
-
-def _key(secret: str) -> bytes:
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise InvalidSecretError(
-            "The client token holds characters other than visible ASCII; copy it from the webhook's configuration."
-        )
-    return secret.encode()

@@ -28,10 +28,8 @@ STATUSES: Final[Mapping[str, EventKind]] = {
 # https://www.twilio.com/docs/messaging/guides/track-outbound-message-status
 BEFORE_READ = frozenset({"sent", "delivered", "partially_delivered"})
 
-
 # An inbound message, in the words of the product's callback service.
 INCOMING_EVENT_TYPE = "INCOMINGMESSAGEEVENT"
-
 
 # The codes that speak of the address itself rather than of one attempt to reach it. What codes mean is in errors.py.
 INVALID_RECIPIENT = frozenset({"21211", "21614", "21217"})
@@ -168,8 +166,7 @@ CALL_REPORTS: Final[Mapping[str, CallReport]] = {
 CALL_EVENT_STATUSES: Final[Mapping[str, str]] = {"answered": "in-progress", "completed": "ended"}
 
 # Which field belongs to which event, by its status; what an event does not have is not read. A status that is not here
-# may be a failure. Parts of the table in
-# small letters, since each of their entries counts where it is used.
+# may be a failure. Parts of the table are in small letters, since each of their entries counts where it is used.
 _always = frozenset(
     {"MessageSid", "SmsSid", "SmsMessageSid", "MessageStatus", "SmsStatus", "EventType", "AccountSid", "From", "To"}
     | {"ApiVersion", "MessagingServiceSid", "Timestamp"}
