@@ -42,6 +42,9 @@ SIGNING = {name: one for name, one in ADAPTERS.items() if one.proof is Proof.SIG
 UNSIGNED = {name: one for name, one in ADAPTERS.items() if name not in SIGNING}
 """Those that rely on the tenant's credential, and on a name and a password where a channel has them."""
 
+EXPECTED_BASES = {"source_asserted", "documented", "interpreted", "generated", "constructed"}
+"""Who may vouch for what a case expects; README.md says what each means."""
+
 ARRIVED_US = 1_763_800_001_000_000
 
 each_adapter = pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS.keys())

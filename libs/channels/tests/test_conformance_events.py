@@ -25,6 +25,7 @@ from backhaul_channels import (
 from backhaul_channels.reading import read_part
 from conformance_cases import (
     ADAPTERS,
+    EXPECTED_BASES,
     Case,
     body_of,
     callback_of,
@@ -83,6 +84,18 @@ def test_each_case_has_a_name_of_its_own(adapter: Adapter[Any]) -> None:
     """Or ``same_fact_as`` would mean another one."""
     names = [case["name"] for case in event_cases(adapter.provider)]
     assert sorted(set(names)) == sorted(names)
+
+
+@each_adapter
+def test_each_case_says_where_it_is_from_and_who_vouches_for_it(adapter: Adapter[Any]) -> None:
+    for path in case_files(adapter.provider):
+        content = json.loads(path.read_text("utf-8"))
+        shared = content if isinstance(content, dict) else {}
+        # An answer is one case, by its source.
+        for case in shared.get("cases", []) if shared else content:
+            vouched = {**{key: shared.get(key) for key in ("source", "expected_basis")}, **case}
+            assert vouched["source"], f"{path.name}: {case['name']}"
+            assert vouched["expected_basis"] in EXPECTED_BASES, f"{path.name}: {case['name']}"
 
 
 @each_adapter
