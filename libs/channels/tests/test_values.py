@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from backhaul_channels import MalformedError
-from backhaul_channels.values import MAX_ID, bounded, id_of, text_of
+from backhaul_channels.values import MAX_ID, MAX_WORD, bounded, id_of, text_of, word_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,11 @@ def test_an_id_is_never_cut() -> None:
     assert id_of(None, "id") == ""
     with pytest.raises(MalformedError, match=f"^id is longer than {MAX_ID} characters"):
         id_of("x" * (MAX_ID + 1), "id")
+
+
+def test_a_word_is_in_lower_case_and_never_cut() -> None:
+    assert word_of(" DELIVERED\n", "status") == "delivered"
+    assert word_of(["DELIVERED"], "status") == ""
+    assert word_of("X" * MAX_WORD, "status") == "x" * MAX_WORD
+    with pytest.raises(MalformedError, match=f"^status is longer than {MAX_WORD} characters"):
+        word_of("X" * (MAX_WORD + 1), "status")

@@ -28,6 +28,15 @@ def bounded(value: object, limit: int = MAX_VALUE) -> str:
     return text_of(value)[:limit]
 
 
+def word_of(value: object, field: str) -> str:
+    """A provider's word in lower case, without what surrounds it; empty where there is none. Raises MalformedError for
+    one that is too long."""
+    word = text_of(value).strip().lower()
+    if len(word) > MAX_WORD:
+        raise MalformedError(f"{field} is longer than {MAX_WORD} characters.")
+    return word
+
+
 def id_of(value: object, field: str) -> str:
     """A provider's id, without what surrounds it; empty where there is none. Raises MalformedError for one that is too
     long: cut, it would be another's."""

@@ -19,7 +19,7 @@ from backhaul_channels.providers.google_rbm.mapping import (
     LAUNCH,
     LAUNCH_ATTRIBUTES,
 )
-from backhaul_channels.values import MAX_ID, MAX_WORD, bounded, id_of
+from backhaul_channels.values import MAX_ID, MAX_WORD, bounded, id_of, word_of
 
 _FOREIGN = (
     "The event has neither eventType nor newLaunchState, and is no message of a person, which has a messageId and a "
@@ -30,9 +30,7 @@ _FOREIGN = (
 def normalize_event(part: bytes) -> NormalizedEvent | Ignored:
     """``part`` as a fact, or ignored. Raises MalformedError, naming the field."""
     event = decode_object(part)
-    word = bounded(event.get("eventType"), MAX_WORD + 1).strip().lower()
-    if len(word) > MAX_WORD:
-        raise MalformedError(f"eventType is longer than {MAX_WORD} characters.")
+    word = word_of(event.get("eventType"), "eventType")
     if word in IGNORED:
         return Ignored(IGNORED[word])
     if word:

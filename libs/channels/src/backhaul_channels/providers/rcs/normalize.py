@@ -23,7 +23,7 @@ from backhaul_channels.providers.rcs.mapping import (
     SUGGESTION_RESPONSE,
     SUGGESTIONS,
 )
-from backhaul_channels.values import MAX_ID, MAX_VALUE, MAX_WORD, bounded, id_of
+from backhaul_channels.values import MAX_ID, MAX_VALUE, MAX_WORD, bounded, id_of, word_of
 
 MAX_VARS = 64
 
@@ -57,9 +57,9 @@ class Told:
 def normalize_callback(part: bytes) -> NormalizedEvent:
     """``part`` as a fact. Raises MalformedError, naming the field."""
     callback = decode_object(part)
-    word = bounded(callback.get("type"), MAX_WORD + 1).strip().lower()
-    if not 0 < len(word) <= MAX_WORD:
-        raise MalformedError(f"type is missing, or no word of at most {MAX_WORD} characters.")
+    word = word_of(callback.get("type"), "type")
+    if not word:
+        raise MalformedError("type is missing, so nobody can tell what happened.")
     direction = bounded(callback.get("direction"), MAX_WORD).strip().lower()
     status = bounded(callback.get("status")).strip()
     attributes = [(name, value) for field, name in ATTRIBUTES.items() if (value := bounded(callback.get(field)))]
