@@ -83,6 +83,16 @@ def test_what_is_required_has_no_default() -> None:
         declared({"name": "id", "required": True, "default": "0"})
 
 
+@pytest.mark.parametrize(
+    ("names", "said"), [(("id", "ID"), "declared twice"), (("id", "ChannelLabel"), "names the channel")]
+)
+def test_a_parameter_is_declared_once_and_is_the_senders_own(names: Sequence[str], said: str) -> None:
+    parameters: list[dict[str, object]] = [{"name": name} for name in names]
+    with pytest.raises(ValidationError, match=said):
+        declared(*parameters)
+    assert len(ChannelSettings.of_stored({"parameters": parameters}).parameters) == 2
+
+
 def test_stored_settings_may_hold_what_only_a_newer_version_knows() -> None:
     stored = {"parameters": [{"name": "id", "color": "red"}], "size": 4}
     assert ChannelSettings.of_stored(stored).parameters[0].name == "id"

@@ -414,6 +414,40 @@ async def test_invalid_channels(gateway: Running, subtests: pytest.Subtests) -> 
             assert not problem["errors"][0]["message"].startswith("Value error"), "a library's own words"
 
 
+UNFIT_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("twilio", {"settings": {"reply": {}}}, "settings.reply", "Did you mean replies?"),
+    ("twilio", {"settings": {"replies": {"added": {"stopp": ["halt"]}}}}, "settings.replies.added.stopp", "stop?"),
+    ("twilio", {"settings": {"parameters": [{"nme": "id"}]}}, "settings.parameters[0].nme", "Did you mean name?"),
+    ("twilio", {"settings": {"parameters": ["id"]}}, "settings.parameters[0]", "braces"),
+    ("generic", {"settings": {"mapping": {"mesage_id": "a"}}}, "settings.mapping.mesage_id", "message_id?"),
+    ("generic", {"settings": {"mapping": {"zzz": "a"}}}, "settings.mapping.zzz", "Use one of: event_id, message_id"),
+    ("generic", {"settings": {"proof": {"type": "hmac"}}}, "settings.proof.signature_header", "Add it."),
+    ("generic", {"settings": {"proof": {"type": "hmacc"}}}, "settings.proof.type", "message asks"),
+    ("generic", {"settings": {"proof": {"headers": "svix"}}}, "settings.proof.type", "Add it."),
+    (
+        "generic",
+        {"settings": {"proof": {"type": "hmac", "signature_header": "X", "algorith": "sha1"}}},
+        "settings.proof.algorith",
+        "Did you mean algorithm?",
+    ),
+    ("mpulse", {"secrets": [{"username": "a", "passwort": "b"}]}, "secrets[0].passwort", "Did you mean password?"),
+]
+
+
+async def test_a_field_that_does_not_fit_is_named_as_it_was_written_with_the_fix(
+    gateway: Running, subtests: pytest.Subtests
+) -> None:
+    await gateway.tenant()
+    for provider, body, field, fix in UNFIT_FIELDS:
+        with subtests.test(provider=provider, body=body):
+            asked = {"provider": provider, **body}
+            answer = await gateway.client.put(f"{TENANTS}/acme/channels/Some", headers=gateway.admin, json=asked)
+            problem = gateway.problem(answer, 422, field)
+            (fixed,) = [error["fix"] for error in problem["errors"] if error["field"] == field]
+            assert fix in fixed
+            assert "Extra inputs" not in answer.text, "a library's own words"
+
+
 async def test_a_key_ring_that_lost_its_key_refuses(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
     async with gateway_factory(fresh_nats.uri) as gateway:
         tenant = await gateway.tenant()

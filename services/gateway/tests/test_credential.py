@@ -259,6 +259,7 @@ async def test_a_secret_of_several_parts_is_stored_as_others_are_and_proves(gate
     for name, password, status in (("ann", "first-password", 200), ("ben", "first-password", 403)):
         answer = await gateway.client.post(path, content=b"{}", auth=(name, password))
         assert answer.status_code == status
+    assert "name and a password" in gateway.problem(answer, 403, "Authorization")["errors"][0]["fix"]
     assert await verification(gateway) == VERIFICATION_VERIFIED
 
 
@@ -308,12 +309,21 @@ async def test_a_generic_channels_settings_say_what_proves_and_which_header_is_n
     kept = (await gateway.stored())[-1][-1].headers
     assert b"x-time" in kept
     assert b"x-signed" not in kept
+    unprefixed = await gateway.client.post(PATH, content=b"{}", headers={**signed, "X-Signed": digest})
+    assert "does not begin with 'sha256='" in gateway.problem(unprefixed, 403, "signature")["detail"]
 
     for settings, field in (
-        ({"proof": {"type": "hmac"}}, "settings.proof.hmac.signature_header"),
+        ({"proof": {"type": "hmac"}}, "settings.proof.signature_header"),
         ({"mapping": {"message_id": "message-id"}}, "settings.mapping.message_id"),
         ({"statuses": {"off": "gone"}}, "settings.statuses.off"),
         ({"envelope": "a == 'b'"}, "settings.envelope"),
     ):
         gateway.problem(await put(gateway, {"settings": settings}), 422, field)
     gateway.problem(await put(gateway, {"secrets": ["no secret"]}), 422, "secrets[0]")
+
+    # A name and a password stand beside what is signed, and never in its place.
+    assert (await put(gateway, {"secrets": [{"username": "ann", "password": "word"}]})).status_code == 200
+    gateway.problem(await gateway.client.post(PATH, content=b"{}", headers=signed), 403, "secrets")
+    status = (await gateway.client.get("/api/status?channelLabel=Plain", headers=key)).json()
+    assert status["parts"]["verification"]["state"] == "Error"
+    assert "no secret that its provider signs with" in status["parts"]["verification"]["detail"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from backhaul_channels.replies.settings import STORED, ReplySettings
+from backhaul_channels.replies.settings import STORED, ReplySettings, is_stored
+
+LABEL_PARAMETER = "channellabel"
+"""The parameter of an address that names the channel, in lower case."""
 
 
 class DeclaredParameter(BaseModel):
@@ -45,6 +48,19 @@ class ChannelSettings(BaseModel):
         description="Names of custom parameters, matched whatever their case; the first that an event carries joins "
         "its message to a communication.",
     )
+
+    @field_validator("parameters")
+    @classmethod
+    def _each_once(
+        cls, parameters: tuple[DeclaredParameter, ...], info: ValidationInfo
+    ) -> tuple[DeclaredParameter, ...]:
+        names = [parameter.name.lower() for parameter in parameters]
+        if not is_stored(info):
+            if LABEL_PARAMETER in names:
+                raise ValueError("channelLabel names the channel, and is no parameter of the sender's: leave it out.")
+            if len(set(names)) < len(names):
+                raise ValueError("A parameter is declared twice; case does not matter.")
+        return parameters
 
     @classmethod
     def of_stored(cls, stored: Mapping[str, Any]) -> Self:

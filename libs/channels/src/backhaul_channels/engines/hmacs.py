@@ -105,13 +105,14 @@ class HmacRules:
 class HmacVerifier:
     """Checks requests against any of ``keys``. With none it refuses everything."""
 
-    __slots__ = ("_keys", "_missing", "_outside", "_rules", "_unclear", "_wrong")
+    __slots__ = ("_keys", "_missing", "_outside", "_rules", "_unclear", "_unprefixed", "_wrong")
 
     def __init__(self, keys: Sequence[bytes], rules: HmacRules) -> None:
         self._keys = tuple(keys)
         self._rules = rules
         name = rules.header.decode()
         self._missing = Refusal("signature_missing", f"The request carries no {name} header.")
+        self._unprefixed = Refusal("signature_invalid", f"{name} does not begin with {rules.prefix.decode()!r}.")
         self._wrong = Refusal("signature_invalid", f"{name} fits none of the channel's secrets.")
         self._unclear = Refusal(
             "signature_invalid",
@@ -128,6 +129,8 @@ class HmacVerifier:
         told = callback.header(rules.header)
         if not told:
             return self._missing
+        if not told.startswith(rules.prefix):
+            return self._unprefixed
         signed = rules.signed.of(callback)
         if signed is None:
             return self._unclear
@@ -137,8 +140,6 @@ class HmacVerifier:
 
     def _fits(self, told: bytes, signed: bytes) -> bool:
         rules = self._rules
-        if not told.startswith(rules.prefix):
-            return False
         told = told[len(rules.prefix) :]
         if not rules.in_base64:
             # Digits beyond nine are written in either case.

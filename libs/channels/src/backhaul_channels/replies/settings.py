@@ -96,7 +96,7 @@ class ReplySettings(BaseModel):
     @classmethod
     def _known(cls, languages: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         known = tuple(dict.fromkeys(one for one in languages if one in LANGUAGES))
-        if not _is_stored(info) and set(known) != set(languages):
+        if not is_stored(info) and set(known) != set(languages):
             unknown = ", ".join(repr(one) for one in languages if one not in LANGUAGES)
             raise ValueError(f"There are no keywords for {unknown}; there are for {', '.join(sorted(LANGUAGES))}.")
         return known
@@ -105,7 +105,7 @@ class ReplySettings(BaseModel):
     @classmethod
     def _not_required(cls, removed: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         required = {key_of(word): rule for word, rule in REQUIRED.items()}
-        if not _is_stored(info):
+        if not is_stored(info):
             for word in removed:
                 rule = required.get(key_of(word))
                 if rule is not None:
@@ -114,7 +114,7 @@ class ReplySettings(BaseModel):
 
     @model_validator(mode="after")
     def _fit(self, info: ValidationInfo) -> Self:
-        if _is_stored(info):
+        if is_stored(info):
             return self
         if self.templates and not self.capture_survey_responses:
             raise ValueError(
@@ -155,5 +155,6 @@ def key_of(word: str) -> str:
     return without_accents(normal_form(word))
 
 
-def _is_stored(info: ValidationInfo) -> bool:
+def is_stored(info: ValidationInfo) -> bool:
+    """Whether what is validated comes from the store, and not from somebody who can be told what is wrong."""
     return bool(info.context and info.context.get("stored"))

@@ -16,8 +16,9 @@ from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Processing, Tenant, VerificationMode
 from pydantic import ValidationError
 
+from backhaul_gateway.admin.unfit import violations
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
-from backhaul_gateway.admission.refusals import field_error, no_channel
+from backhaul_gateway.admission.refusals import no_channel
 
 MAX_CHANNELS = 100
 
@@ -192,9 +193,7 @@ def _validated(adapter: Adapter[Any], settings: Mapping[str, Any], *, stored: bo
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
             f"The settings do not fit the provider {adapter.provider}; it knows: {known}.",
-            violations=[
-                field_error(("settings", *error["loc"]), error["type"], error["msg"]) for error in exc.errors()
-            ],
+            violations=violations(exc, adapter.settings_model, settings, "settings"),
         ) from exc
 
 
@@ -211,11 +210,10 @@ def _pull_credentials(adapter: Adapter[Any], given: Mapping[str, str], encrypt: 
         return encrypt(model.model_validate(given).model_dump_json())
     except ValidationError as exc:
         known = ", ".join(sorted(model.model_fields))
-        errors = [field_error(("pull_credentials", *one["loc"]), one["type"], one["msg"]) for one in exc.errors()]
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
             f"The credentials do not fit the provider {adapter.provider}; it wants: {known}.",
-            violations=errors,
+            violations=violations(exc, model, given, "pull_credentials"),
         ) from exc
 
 
@@ -229,7 +227,7 @@ def _secret_texts(adapter: Adapter[Any], secrets: Sequence[ChannelSecret], setti
             if not unfit:
                 adapter.verifier([text], settings)
         except InvalidSecretError as exc:
-            unfit = [Violation(field, str(exc), "Send the secret as the provider shows it.")]
+            unfit = [Violation(field, str(exc), "Send what the message asks for.")]
         errors += unfit
         # A blank secret proves nothing. Without it, the number of secrets that is shown is the number that can prove.
         if text.strip():
@@ -247,5 +245,5 @@ def _of_parts(adapter: Adapter[Any], field: str, secret: Mapping[str, str]) -> t
     try:
         adapter.secret_model.model_validate(secret)
     except ValidationError as exc:
-        return "", [field_error((field, *error["loc"]), error["type"], error["msg"]) for error in exc.errors()]
+        return "", violations(exc, adapter.secret_model, secret, field)
     return json.dumps(dict(secret)), []

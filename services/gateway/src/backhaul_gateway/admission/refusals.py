@@ -13,12 +13,19 @@ _TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written
 _FIXES = {
     "missing": "Add it.",
     "extra_forbidden": "Remove it, or check its spelling.",
+    "model_type": 'Send it in braces, as {"name": …}.',
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
     "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
     "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
 }
 """How to mend what pydantic refuses, by the kind of error, or by the field and the kind."""
+
+_MESSAGES = {
+    "extra_forbidden": "There is no such field here.",
+    "model_type": "Input should be an object.",
+}
+"""What is said in place of pydantic's words, which are about its own parts."""
 
 
 def no_channel(tenant: Tenant, label: str, field: str = "channelLabel") -> BackhaulError:
@@ -55,6 +62,7 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Viola
     """What pydantic says of one field, with a way to mend it."""
     parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
-    message = message.removeprefix("Value error, ")  # pydantic's own words before those of a check of ours
+    # What goes is pydantic's own words before those of a check of ours.
+    message = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
     fix = _FIXES.get(kind) or _FIXES.get(f"{field} {kind}") or "Change it to what the message asks for."
     return Violation(field, message, fix)

@@ -39,7 +39,10 @@ class PreviewIn(BaseModel):
             if not name or not (name.isascii() and name.isprintable()) or ":" in name or " " in name:
                 raise ValueError("A header's name is of visible ASCII characters, without a colon.")
             if not value.isprintable() or any(ord(character) > 255 for character in value):
-                raise ValueError(f"The header {name[:64]} holds what no header can hold.")
+                raise ValueError(
+                    f"The header {name[:64]} holds characters that no header can hold; send it as the provider does, "
+                    "or leave it out."
+                )
         return headers
 
     @field_validator("query", "url")

@@ -174,6 +174,9 @@ class ChannelStatus:
             return None
         if channel.verification == "enforce" and not channel.secrets:
             return "No secret is set, so every callback is refused."
+        # There are secrets, but none of the kind that the channel's settings ask for.
+        if channel.verification == "enforce" and refusal.code == "secret_missing":
+            return f"{refusal.detail} Every callback is refused."
         return refusal.detail if refusal.code in _UNUSABLE else None
 
 

@@ -12,6 +12,24 @@ from backhaul_gateway.web.problems import REPEAT, REQUEST_TIMEOUT, HttpError, no
 METHOD = "POST"
 LATE_BODY = "The body did not arrive in time."
 
+_MEANWHILE = "set its verification to observe meanwhile"
+_SIGNATURE = (
+    "signature",
+    "Check the channel's secrets and, where its provider signs the address, the public base URL",
+)
+_PASSWORD = ("Authorization", "Give the provider a name and a password that the channel has")
+_TOKEN = ("Authorization", "Give the provider the channel's token_url, and a client id and secret that the channel has")
+_WANTING = {
+    "secret_missing": ("secrets", "PUT the channel with a secret that proves its provider's requests"),
+    "secret_unreadable": ("secrets", "PUT the channel with its secrets again"),
+    "credentials_missing": _PASSWORD,
+    "credentials_invalid": _PASSWORD,
+    "token_missing": _TOKEN,
+    "token_invalid": _TOKEN,
+    "token_expired": _TOKEN,
+}
+"""The field at fault, and what to do about it, by the refusal's code; all others are about a signature."""
+
 
 def query_too_long() -> BackhaulError:
     """The query of a callback is longer than ``MAX_QUERY_BYTES``."""
@@ -43,13 +61,8 @@ def unverified(refusal: Refusal) -> RefusedError:
             field="body",
             fix="Look who sends it. A channel whose verification is observe takes it, unverified.",
         )
-    return RefusedError(
-        refusal.code,
-        Code.FORBIDDEN,
-        refusal.detail,
-        field="signature",
-        fix="Check the channel's secrets and the public base URL, or set its verification to observe meanwhile.",
-    )
+    field, fix = _WANTING.get(refusal.code, _SIGNATURE)
+    return RefusedError(refusal.code, Code.FORBIDDEN, refusal.detail, field=field, fix=f"{fix}, or {_MEANWHILE}.")
 
 
 def body_timeout() -> HttpError:
