@@ -9,7 +9,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from backhaul_channels import EventKind, Ignored, MalformedError, NormalizedEvent
+from backhaul_channels import (
+    Consent,
+    ConsentAction,
+    ConsentBy,
+    EventKind,
+    Ignored,
+    MalformedError,
+    NormalizedEvent,
+)
 from backhaul_channels.engines.mapped.settings import MAX_SELECTIONS, FieldMapping, MappedSettings
 from backhaul_channels.engines.mapped.values import MAX_KEPT
 from backhaul_channels.engines.mapped.words import DIRECTIONS, INVALID_RECIPIENT, STATUSES, Direction
@@ -126,6 +134,16 @@ def test_an_opt_out_is_one_of_somebody() -> None:
     assert told.consent is not None
     assert (told.consent.by, told.consent.action) == ("provider", "opt_out")
     assert read({"message_id": 1, "status": "unsubscribed"}).consent is None
+
+
+def test_nobodys_opt_out_is_lifted_but_by_a_word_that_the_channel_declares() -> None:
+    joined = {"message_id": 1, "status": "list.Subscribed", "person": "ann@example.com"}
+    usual = read(joined)
+    assert (usual.kind, usual.consent) == (EventKind.SUBSCRIBED, None)
+    for word in ("subscribed", "LIST_SUBSCRIBED"):
+        declared = read(joined, statuses={word: "subscribed"})
+        assert declared.consent == Consent(ConsentBy.PROVIDER, ConsentAction.OPT_IN)
+    assert read(joined, statuses={"opted in": "subscribed"}).consent is None
 
 
 def test_excluded_words_are_ignored_before_anything_is_asked_of_them() -> None:

@@ -34,7 +34,16 @@ from backhaul_channels.engines.mapped.words import (
     Direction,
     squeezed,
 )
-from backhaul_channels.event import AddressFamily, Consent, ConsentBy, EventKind, Ignored, NormalizedEvent, Reply
+from backhaul_channels.event import (
+    AddressFamily,
+    Consent,
+    ConsentAction,
+    ConsentBy,
+    EventKind,
+    Ignored,
+    NormalizedEvent,
+    Reply,
+)
 from backhaul_channels.jsonparts import scalar_text
 
 EXCLUDED = "excluded"
@@ -72,6 +81,7 @@ class Reader:
         "_expressions",
         "_ignored",
         "_invalid",
+        "_opt_ins",
         "_roots",
         "_rules",
         "_statuses",
@@ -94,6 +104,8 @@ class Reader:
         self._statuses = {**STATUSES, **{squeezed(word): kind for word, kind in rules.statuses.items()}}
         self._directions = {**DIRECTIONS, **{squeezed(word): way for word, way in rules.directions.items()}}
         self._ignored = frozenset(map(squeezed, rules.ignored))
+        opt_ins = (word for word, kind in rules.statuses.items() if kind is EventKind.SUBSCRIBED)
+        self._opt_ins = frozenset(map(squeezed, opt_ins))
         self._invalid = INVALID_RECIPIENT | frozenset(map(squeezed, rules.invalid_recipient))
 
     def split(self, body: bytes) -> list[bytes]:
@@ -139,7 +151,7 @@ class Reader:
             text=text[:MAX_TEXT] if inbound else "",
             invalid_recipient=kind in WITH_ERRORS and self._is_invalid(status, error_code),
             recipient_family=self._family(recipient),
-            consent=Consent(ConsentBy.PROVIDER, CONSENTS[kind]) if kind in CONSENTS and recipient else None,
+            consent=self._consent(kind, status) if recipient else None,
             reply=Reply(reply_to) if reply_to else None,
             vars=own,
             attributes=attributes,
@@ -194,6 +206,14 @@ class Reader:
         if "." in status and word not in self._statuses:
             return squeezed(status.rpartition(".")[2])
         return word
+
+    def _consent(self, kind: EventKind, status: str) -> Consent | None:
+        """What the provider says of a person's consent. A usual word opts out, since to overlook that is the worse
+        mistake; nobody's opt-out is lifted but by a word that this channel, or its provider, declares."""
+        action = CONSENTS.get(kind)
+        if action is None or (action is ConsentAction.OPT_IN and self._known(status) not in self._opt_ins):
+            return None
+        return Consent(ConsentBy.PROVIDER, action)
 
     def _is_invalid(self, status: str, error_code: str) -> bool:
         return self._known(status) in self._invalid or (error_code != "" and squeezed(error_code) in self._invalid)
