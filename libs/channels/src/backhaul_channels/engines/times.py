@@ -40,8 +40,13 @@ def time_microseconds(text: str | None) -> int | None:
         return None
 
 
+def microseconds_of(moment: datetime) -> int:
+    """Unix microseconds of a moment with a zone; less than 0 before 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
 def _microseconds(moment: datetime) -> int | None:
     if moment.tzinfo is None:
         return None
-    microseconds = (moment - _EPOCH) // _MICROSECOND
+    microseconds = microseconds_of(moment)
     return microseconds if microseconds >= 0 else None

@@ -9,31 +9,26 @@ from typing import Any
 from backhaul_channels.adapter import MalformedError
 from backhaul_channels.engines.mapped.paths import compile_expression
 from backhaul_channels.engines.mapped.split import Envelope, split
-from backhaul_channels.engines.mapped.times import MAX_TIME, ToMicroseconds
+from backhaul_channels.engines.mapped.times import ToMicroseconds
 from backhaul_channels.engines.mapped.values import (
     MAX_KEPT,
-    MAX_TEXT,
-    MAX_VALUE,
     add_vars,
     address_of,
     document_of,
     error_code_of,
     family_of,
-    id_of,
     key_of_a_text,
-    text_of,
-    word_of,
 )
 from backhaul_channels.engines.mapped.words import (
     CONSENTS,
     DIRECTIONS,
     INVALID_RECIPIENT,
-    MAX_WORD,
     STATUSES,
     WITH_ERRORS,
     Direction,
     squeezed,
 )
+from backhaul_channels.engines.times import MAX_TIME
 from backhaul_channels.event import (
     AddressFamily,
     Consent,
@@ -45,6 +40,7 @@ from backhaul_channels.event import (
     Reply,
 )
 from backhaul_channels.jsonparts import scalar_text
+from backhaul_channels.values import MAX_TEXT, MAX_VALUE, MAX_WORD, bounded, id_of, text_of, word_of
 
 EXCLUDED = "excluded"
 """Why a part is ignored: the channel's settings name its status."""
@@ -127,7 +123,7 @@ class Reader:
         recipient, sender = self._addresses(told, inbound=inbound)
         error_code = error_text = ""
         if kind in WITH_ERRORS:
-            error_code, error_text = error_code_of(told.get("error_code")), text_of(told.get("error_text"))[:MAX_VALUE]
+            error_code, error_text = error_code_of(told.get("error_code")), bounded(told.get("error_text"))
         event_id = id_of(told.get("event_id"), "event_id")
         key = f"{event_id or message_id}:{'inbound' if inbound else status}"
         if self._rules.status_repeats and occurred_at_us is not None:

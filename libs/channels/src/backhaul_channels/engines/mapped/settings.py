@@ -10,11 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from backhaul_channels.engines.mapped.paths import EnvelopeText, ExpressionText, compile_envelope, compile_expression
 from backhaul_channels.engines.mapped.reader import Reader, Rules
-from backhaul_channels.engines.mapped.times import MAX_TIME, check_format, reader_of, zone_of
-from backhaul_channels.engines.mapped.words import MAX_WORD, Direction, squeezed
+from backhaul_channels.engines.mapped.times import check_format, reader_of, zone_of
+from backhaul_channels.engines.mapped.words import Direction, squeezed
+from backhaul_channels.engines.times import MAX_TIME
 from backhaul_channels.event import AddressFamily, EventKind
 from backhaul_channels.replies.settings import STORED
 from backhaul_channels.settings import ConversationSettings
+from backhaul_channels.values import MAX_WORD
 
 MAX_WORDS = 256
 MAX_VARS = 8

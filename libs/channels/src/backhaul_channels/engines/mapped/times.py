@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from email.utils import parsedate_to_datetime
 from zoneinfo import ZoneInfo
 
-MAX_TIME = 64
-"""Characters of a time, and of a format."""
+from backhaul_channels.engines.times import MAX_TIME, microseconds_of
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _LAST_US = 253_402_300_799_999_999
 
 _UNITS = {"unix_s": 1_000_000, "unix_ms": 1_000, "unix_us": 1}
@@ -122,7 +119,7 @@ def _of_moment(moment: datetime, zone: tzinfo) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
     try:
-        return _bounded((moment - _EPOCH) // _MICROSECOND)
+        return _bounded(microseconds_of(moment))
     except OverflowError as error:
         raise ValueError("beyond the calendar") from error
 

@@ -7,18 +7,14 @@ from hashlib import blake2b
 from typing import Any
 
 from backhaul_channels.adapter import MalformedError
-from backhaul_channels.engines.mapped.words import MAX_WORD, NO_ERROR, squeezed
+from backhaul_channels.engines.mapped.words import NO_ERROR, squeezed
 from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.event import AddressFamily
 from backhaul_channels.jsonparts import decode_object, looks_like_json, scalar_text
+from backhaul_channels.values import MAX_ADDRESS, MAX_VALUE, MAX_WORD, text_of
 
-# These only keep a hostile or broken sender from filling the store.
-MAX_ID = 512
-MAX_ADDRESS = 320
-MAX_VALUE = 4096
-MAX_TEXT = 16_384
 MAX_KEPT = 256
-"""Variables of an event, and attributes."""
+"""Variables of an event, and attributes. This only keeps a hostile or broken sender from filling the store."""
 
 _NUMBER = re.compile(r"\+?[0-9](?:[ .()-]{0,2}[0-9]){5,19}", re.ASCII)
 _DIGITS = re.compile(r"[1-9][0-9]{6,14}", re.ASCII)
@@ -32,27 +28,6 @@ def document_of(part: bytes) -> dict[str, Any]:
         # An array may hold thousands of numbers, each of which would be looked through as a form.
         raise MalformedError("The event is neither a JSON object nor a form.")
     return {**parse_form(part)}
-
-
-def text_of(value: object) -> str:
-    """A scalar as text; empty for everything else."""
-    return value if type(value) is str else scalar_text(value) or ""
-
-
-def word_of(value: object, field: str) -> str:
-    """A provider's word in lower case. Raises MalformedError for one that is too long."""
-    word = text_of(value).strip().lower()
-    if len(word) > MAX_WORD:
-        raise MalformedError(f"{field} is longer than {MAX_WORD} characters.")
-    return word
-
-
-def id_of(value: object, field: str) -> str:
-    """A provider's id. Raises MalformedError for one that is too long."""
-    text = text_of(value).strip()
-    if len(text) > MAX_ID:
-        raise MalformedError(f"{field} is longer than {MAX_ID} characters.")
-    return text
 
 
 def error_code_of(value: object) -> str:

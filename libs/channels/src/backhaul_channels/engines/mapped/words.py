@@ -9,9 +9,6 @@ from typing import Final
 
 from backhaul_channels.event import ConsentAction, EventKind
 
-MAX_WORD = 64
-"""Characters of a status, a direction, or a field's usual name."""
-
 
 class Direction(StrEnum):
     """Which way a message went: from the tenant, or to it."""
