@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from backhaul_channels import load_adapters
+from backhaul_channels import Ignored, load_adapters
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import DEAD_LETTERS_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.tenants import Tenant
@@ -189,6 +190,31 @@ async def test_a_large_callback_leaves_the_loop_to_others_and_tenants_take_turns
     assert [tenant_id for tenant_id, _ in order] == ["acme", "acme", "globex", "acme"]
     # A tenth of a second of work, in turns of five thousandths.
     assert order[0][1] >= 5
+
+
+async def test_others_have_the_loop_for_as_long_as_parts_that_nothing_interrupts() -> None:
+    class Slow:
+        def read(self, *_: Any) -> Iterator[Ignored]:
+            until_s = time.perf_counter() + 0.05
+            while time.perf_counter() < until_s:
+                pass
+            yield Ignored("typing")
+
+    directory: Any = _Directory(make.tenant("acme"))
+    slow: Any = Slow()
+    previews, looks = Previews(directory, slow), 0
+
+    async def look_around() -> None:
+        nonlocal looks
+        while True:
+            await asyncio.sleep(0.001)
+            looks += 1
+
+    looking = asyncio.create_task(look_around())
+    await asyncio.gather(*(previews.of("acme", "sendgrid", Callback()) for _ in range(6)))
+    looking.cancel()
+    # A batch of the consumer's, which commits, publishes and acknowledges, needs the loop some twenty times.
+    assert looks >= 6 * 10
 
 
 async def test_one_that_takes_too_long_ends_and_one_that_nobody_waits_for_any_more_leaves_its_turn(

@@ -28,6 +28,10 @@ MAX_PREVIEW_S = 4.0
 _TURN_S = 0.005
 """How long a preview may keep the event loop to itself: less than the consumer, which has what came in to read."""
 
+_REST = 1.0
+"""For how much of that time it then leaves the loop to others. The consumer needs it some twenty times for a batch, and
+would otherwise wait for as many parts of previews: the largest take half a second each."""
+
 Read = Fact | Ignored | Rejection
 
 
@@ -73,7 +77,7 @@ class Previews:
         return tenant
 
     async def _read(self, callback: Callback, path: str) -> tuple[list[Read], bool]:
-        turn = Turn(_TURN_S)
+        turn = Turn(_TURN_S, _REST)
         read: list[Read] = []
         rejected: dict[int, Rejection] = {}
         size, more = 0, False

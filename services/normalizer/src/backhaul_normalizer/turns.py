@@ -7,14 +7,17 @@ import time
 
 
 class Turn:
-    """Long work asks it between its steps, none of which should take as long as ``most_s``."""
+    """Long work asks it between its steps, none of which should take as long as ``most_s``. It then rests for ``rest``
+    times as long as it has worked."""
 
-    def __init__(self, most_s: float) -> None:
+    def __init__(self, most_s: float, rest: float = 0.0) -> None:
         self._most_s = most_s
+        self._rest = rest
         self._began = time.perf_counter()
 
     async def over(self) -> None:
         """Let others have the loop if it was kept for longer than ``most_s``."""
-        if time.perf_counter() - self._began > self._most_s:
-            await asyncio.sleep(0)
+        worked_s = time.perf_counter() - self._began
+        if worked_s > self._most_s:
+            await asyncio.sleep(worked_s * self._rest)
             self._began = time.perf_counter()

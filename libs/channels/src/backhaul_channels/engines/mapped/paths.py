@@ -213,12 +213,15 @@ def _reader(path: _Path) -> _Alternative:
 
 
 def _chooser(path: _Path, by: Steps) -> _Alternative:
+    # An array of half a million numbers is passed over quickly. Of what can be entered no document has as many.
+    entered = (dict if isinstance(by[0], str) else list) if by else str
+
     def choose(document: object) -> object:
         array = walk(document, path.steps)
         if type(array) is not list:
             return None
         for element in array:
-            if walk(element, by) == path.equals:
+            if type(element) is entered and walk(element, by) == path.equals:
                 value = walk(element, path.then)
                 if value is not None:
                     return walk(value, path.after)
