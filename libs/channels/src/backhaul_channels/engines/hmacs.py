@@ -20,6 +20,7 @@ MAX_HEADERS_SIGNED = 4
 NO_SECRET = Refusal("secret_missing", "The channel has no secret that its provider signs with.")
 
 _PLACEHOLDER = re.compile(r"\{(timestamp|body|header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})\}")
+_BRACKETS = re.compile(rb"[{\[]")
 _SECOND = 1_000_000
 
 
@@ -27,7 +28,7 @@ class Signed:
     """What is signed: texts, and what stands between them, of one request. ``template`` has ``{body}``, and may have
     ``{timestamp}`` and ``{header:Name}``. Raises ValueError, which says what to write."""
 
-    __slots__ = ("_marks", "_pieces", "_touching")
+    __slots__ = ("_marks", "_pieces", "_timestamp", "_touching")
 
     def __init__(self, template: str, timestamp_header: bytes) -> None:
         split = _PLACEHOLDER.split(template)
@@ -45,11 +46,12 @@ class Signed:
             raise ValueError(f"At most {MAX_HEADERS_SIGNED} headers can be signed.")
         between = texts[1:-1]
         touching = [names[number : number + 2] for number, text in enumerate(between) if not text]
-        # The end of one could be moved to the beginning of the other, and be signed all the same. But a time never
-        # holds the bracket that JSON begins with, nor does JSON begin with anything of a time.
+        # The end of one could be moved to the beginning of the other, and be signed all the same. But a time may not
+        # hold the bracket that JSON begins with, nor does JSON begin with anything of a time.
         if touching not in ([], [["timestamp", "body"]]):
             raise ValueError("What is signed needs marks between its parts, as in {timestamp}.{body}.")
         self._touching = bool(touching)
+        self._timestamp = timestamp_header
         self._marks = tuple({text.encode() for text in between if text})
         self._pieces: list[tuple[bytes, bytes | None]] = []
         for number, text in enumerate(texts):
@@ -64,7 +66,7 @@ class Signed:
 
     def of(self, callback: RawCallback) -> bytes | None:
         """None where a header is not there, or where the parts could as well meet at another place: a header holds one
-        of the marks, or a body that a time touches is no JSON."""
+        of the marks, alone or with a piece of it beside the header; or a body that a time touches is no JSON."""
         if self._touching and callback.body[:1] not in (b"{", b"["):
             return None
         parts: list[bytes] = []
@@ -75,7 +77,9 @@ class Signed:
                 parts.append(text)
             else:
                 value = callback.header(header)
-                if not value or any(mark in value for mark in self._marks):
+                if not value or any(mark in mark[1:] + value + mark[:-1] for mark in self._marks):
+                    return None
+                if self._touching and header == self._timestamp and _BRACKETS.search(value):
                     return None
                 parts.append(value)
         return b"".join(parts)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from backhaul_channels import InvalidSecretError, Proof, RawCallback
+from backhaul_channels.engines.standard_webhooks import MAX_SIGNATURES
 from backhaul_channels.providers.generic import ADAPTER
 from backhaul_channels.providers.generic.settings import GenericSettings
 from hypothesis import given
@@ -61,6 +63,42 @@ def test_no_part_can_take_in_the_beginning_of_the_next() -> None:
     assert judged(GenericSettings(), [WHSEC], *standard(authentic), body=b"17.18") == ""
     moved = standard(authentic, named=b"msg_1.%d" % AT_S, at=b"17")
     assert judged(GenericSettings(), [WHSEC], *moved, body=b"18") == "signature_invalid"
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "body"),
+    [
+        # The mark stands at two places, of which each would do.
+        ("{header:X-Nonce}--{body}", b"abc-", b"x=1"),
+        ("{body}--{header:X-Nonce}", b"-abc", b"x=1"),
+        ("{header:X-Nonce}.{body}", b"abc.d", b"x=1"),
+    ],
+)
+def test_no_header_can_share_a_mark_with_its_neighbour(template: str, value: bytes, body: bytes) -> None:
+    chosen = settings(type="hmac", signature_header="X-Signature", signed=template)
+    text = template.encode().replace(b"{body}", body).replace(b"{header:X-Nonce}", value)
+    signature = (b"x-signature", hmac.digest(b"key", text, "sha256").hex().encode())
+    assert judged(chosen, ["key"], signature, (b"x-nonce", value), body=body) == "signature_invalid"
+    # A value that shares nothing is fine.
+    text = template.encode().replace(b"{body}", body).replace(b"{header:X-Nonce}", b"a-b")
+    signature = (b"x-signature", hmac.digest(b"key", text, "sha256").hex().encode())
+    assert judged(chosen, ["key"], signature, (b"x-nonce", b"a-b"), body=body) == ""
+
+
+def test_a_time_that_touches_the_body_takes_in_nothing_of_it() -> None:
+    touching = "{timestamp}{body}"
+    chosen = settings(type="hmac", signature_header="X-Signature", timestamp_header="X-Time", signed=touching)
+    date = datetime.fromtimestamp(AT_S, UTC).strftime("%a, %d %b %Y %H:%M:%S +0000").encode()
+    signature = (b"x-signature", hmac.digest(b"key", date + b' {"id":1} ' + BODY, "sha256").hex().encode())
+    assert judged(chosen, ["key"], signature, (b"x-time", date + b' {"id":1} ')) == "signature_invalid"
+    signature = (b"x-signature", hmac.digest(b"key", date + BODY, "sha256").hex().encode())
+    assert judged(chosen, ["key"], signature, (b"x-time", date)) == ""
+
+
+def test_a_header_full_of_signatures_costs_little() -> None:
+    few = [signed(b"another key of no channel")] * (MAX_SIGNATURES - 1)
+    assert judged(GenericSettings(), [WHSEC], *standard(*few, signed(KEY))) == ""
+    assert judged(GenericSettings(), [WHSEC], *standard(*few, few[0], signed(KEY))) == "signature_invalid"
 
 
 def test_a_signature_in_hex_is_read_in_either_case() -> None:
