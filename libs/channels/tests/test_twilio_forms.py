@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, quote_from_bytes
 
 import pytest
 from backhaul_channels import InvalidSecretError, RawCallback
-from backhaul_channels.engines.twilio.form import parse_form, parse_raw, signed_material
+from backhaul_channels.engines.forms import parse_form, parse_raw
+from backhaul_channels.engines.twilio.form import signed_material
 from backhaul_channels.engines.twilio.signature import (
     MAX_FORM_BYTES,
     MAX_FORM_FIELDS,

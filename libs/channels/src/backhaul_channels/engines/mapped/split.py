@@ -7,8 +7,8 @@ import re
 import msgspec
 
 from backhaul_channels.adapter import MalformedError
+from backhaul_channels.engines.forms import parse_form
 from backhaul_channels.engines.mapped.paths import EACH
-from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.jsonparts import MAX_PARTS, looks_like_json, split_json
 
 Envelope = tuple[str | int | None, ...]

@@ -7,8 +7,8 @@ from hashlib import blake2b
 from typing import Any
 
 from backhaul_channels.adapter import MalformedError
+from backhaul_channels.engines.forms import parse_form
 from backhaul_channels.engines.mapped.words import NO_ERROR, squeezed
-from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.event import AddressFamily
 from backhaul_channels.jsonparts import decode_object, looks_like_json, scalar_text
 from backhaul_channels.values import MAX_ADDRESS, MAX_VALUE, MAX_WORD, text_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backhaul_channels.adapter import MalformedError
+from backhaul_channels.engines.forms import parse_form
 from backhaul_channels.engines.times import time_microseconds
-from backhaul_channels.engines.twilio.form import parse_form
 from backhaul_channels.event import EventKind, NormalizedEvent, Reply
 from backhaul_channels.jsonparts import decode_object
 from backhaul_channels.providers.twilio.calls import is_call, normalize_call

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from backhaul_channels import Context, ConversationSettings, RawCallback
-from backhaul_channels.engines.twilio.form import parse_form
+from backhaul_channels.engines.forms import parse_form
 from backhaul_channels.providers.twilio import ADAPTER
 
 FOLDER = Path(str(files("backhaul_channels.providers.twilio").joinpath("tests", "cases")))
