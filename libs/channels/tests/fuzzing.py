@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 8192
 MAX_SECONDS_A_BODY = 10
 MAX_RSS_MB = 2048
-MAX_KEPT = 200
+MAX_KEPT = 300
+"""Lines of a corpus, unless more of them once failed."""
+
 MAX_KEPT_BYTES = 1024
 _GRACE_S = 60.0
 
@@ -69,14 +71,15 @@ def _try(name: str, work: Path, seconds: int, *, keep: bool) -> bool:
     output = child.stdout.decode("utf-8", "replace")
     found = [path.read_bytes() for path in sorted(work.glob("failed-*"))]
     reached = sorted((work / "found").glob("*"), key=lambda path: path.stat().st_size) if keep else []
-    new = [path.read_bytes() for path in reached if path.stat().st_size <= MAX_KEPT_BYTES][:MAX_KEPT]
+    new = [path.read_bytes() for path in reached if path.stat().st_size <= MAX_KEPT_BYTES]
     if found or new:
-        corpus = list(dict.fromkeys([*found, *corpus_of(name), *new]))
+        old = corpus_of(name)
+        corpus = list(dict.fromkeys([*found, *old, *new]))[: max(MAX_KEPT, len(found) + len(old))]
         lines = "".join(f"{base64.b64encode(body).decode()}\n" for body in corpus)
         corpus_file(name).write_text(lines, "ascii")
     runs = re.search(r"Done (\d+) runs", output)
     failed = bool(found) or child.returncode != 0
-    result = f"{'FAILED' if failed else 'nothing found'}, {len(new)} kept"
+    result = f"{'FAILED' if failed else 'nothing found'}, {len(new)} that reach further code"
     print(f"{name}: {runs[1] if runs else 'an unknown number of'} bodies, {result}", flush=True)
     if failed:
         print(output[-4000:], flush=True)
