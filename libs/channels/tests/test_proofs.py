@@ -6,7 +6,15 @@ from base64 import b64encode
 
 import pytest
 from backhaul_channels import InvalidSecretError, RawCallback
-from backhaul_channels.engines.proofs import AllOf, BasicSecret, BasicVerifier, objects_of, optional_basic, texts_of
+from backhaul_channels.engines.proofs import (
+    AllOf,
+    BasicSecret,
+    BasicVerifier,
+    any_equal,
+    objects_of,
+    optional_basic,
+    texts_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +53,15 @@ def test_any_name_with_its_password_proves(authorization: bytes | None, code: st
 @given(st.binary())
 def test_whatever_is_shown_it_does_not_raise(authorization: bytes) -> None:
     assert BasicVerifier([ANN]).verify(showing(authorization)) is not None
+
+
+def test_one_of_several_is_found_wherever_it_stands_and_all_are_looked_at() -> None:
+    for at in range(3):
+        left = iter([b"c"] * at + [b"a"] + [b"c"] * (2 - at))
+        assert any_equal(left, b"a")
+        assert not list(left)
+    assert not any_equal([b"ab", b""], b"a")
+    assert not any_equal([], b"")
 
 
 def test_every_proof_must_hold() -> None:

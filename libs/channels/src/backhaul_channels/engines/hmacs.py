@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backhaul_channels.adapter import InvalidSecretError, RawCallback, Refusal
+from backhaul_channels.engines.proofs import any_equal
 
 MAX_HEADERS_SIGNED = 4
 
@@ -148,9 +149,7 @@ class HmacVerifier:
         if not rules.in_base64:
             # Digits beyond nine are written in either case.
             told = told.lower()
-        # All are compared, so that the time tells nothing of which one it was.
-        matches = [hmac.compare_digest(self._expected(key, signed), told) for key in self._keys]
-        return any(matches)
+        return any_equal((self._expected(key, signed) for key in self._keys), told)
 
     def _expected(self, key: bytes, signed: bytes) -> bytes:
         digest = hmac.digest(key, signed, self._rules.algorithm)

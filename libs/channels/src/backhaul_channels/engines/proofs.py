@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +26,12 @@ class BasicSecret(BaseModel):
 
     username: str = Field(min_length=1, max_length=256, pattern=r"^[^:\x00-\x1f\x7f]+$")
     password: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")
+
+
+def any_equal(expected: Iterable[bytes], told: bytes) -> bool:
+    """Whether ``told`` is one of ``expected``. All are compared, so that the time tells nothing of which one it is."""
+    matches = [hmac.compare_digest(one, told) for one in expected]
+    return any(matches)
 
 
 def authorization_of(callback: RawCallback) -> tuple[bytes, bytes]:
@@ -87,9 +93,7 @@ class BasicVerifier:
         scheme, told = authorization_of(callback)
         if scheme != b"basic":
             return _NO_CREDENTIALS
-        # All are compared, so that the time tells nothing of which one it was.
-        matches = [hmac.compare_digest(expected, told) for expected in self._expected]
-        return None if any(matches) else _WRONG_CREDENTIALS
+        return None if any_equal(self._expected, told) else _WRONG_CREDENTIALS
 
 
 class AllOf:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from backhaul_channels.adapter import InvalidSecretError, RawCallback, Refusal
 from backhaul_channels.engines.hmacs import NO_SECRET, base64_key, is_recent, outside
+from backhaul_channels.engines.proofs import any_equal
 
 TOLERANCE_S = 300
 """What the specification's own libraries allow, in either direction."""
@@ -59,8 +60,7 @@ class StandardWebhooksVerifier:
         several = told.split(b" ", MAX_SIGNATURES)[:MAX_SIGNATURES]
         signatures = [one[len(_VERSION) :] for one in several if one.startswith(_VERSION)]
         expected = [b64encode(hmac.digest(key, signed, "sha256")) for key in self._keys]
-        # All are compared, so that the time tells nothing of which one it was.
-        matches = [hmac.compare_digest(one, other) for one in expected for other in signatures]
+        matches = [any_equal(expected, one) for one in signatures]
         if not any(matches):
             return self._wrong
         recent = is_recent(int(timestamp) * 1_000_000, callback.received_at_us, self._tolerance_s)

@@ -15,6 +15,7 @@ import msgspec
 
 from backhaul_channels.adapter import Answer, MalformedError, RawCallback, Refusal
 from backhaul_channels.engines.hmacs import text_key
+from backhaul_channels.engines.proofs import any_equal
 from backhaul_channels.providers.google_rbm.envelope import signed_bytes
 
 SIGNATURE_HEADER = b"x-goog-signature"
@@ -55,10 +56,8 @@ class GoogleRbmVerifier:
             signed = signed_bytes(callback.body)
         except MalformedError:
             return _UNREADABLE
-        for key in self._keys:
-            if hmac.compare_digest(b64encode(hmac.digest(key, signed, "sha512")), signature):
-                return None
-        return _WRONG_SIGNATURE
+        expected = (b64encode(hmac.digest(key, signed, "sha512")) for key in self._keys)
+        return None if any_equal(expected, signature) else _WRONG_SIGNATURE
 
 
 def answer_question(callback: RawCallback, secrets: Sequence[str]) -> Answer | None:
@@ -74,7 +73,6 @@ def answer_question(callback: RawCallback, secrets: Sequence[str]) -> Answer | N
         question = _read_question(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    told = question.clientToken.encode()
-    # All are compared, so that the time tells nothing of which one it was.
-    known = [hmac.compare_digest(secret.strip().encode(), told) for secret in secrets if secret.strip()]
-    return Answer(200, "text/plain", question.secret.encode()) if any(known) else Answer(403)
+    tokens = (secret.strip().encode() for secret in secrets if secret.strip())
+    known = any_equal(tokens, question.clientToken.encode())
+    return Answer(200, "text/plain", question.secret.encode()) if known else Answer(403)
