@@ -415,6 +415,7 @@ async def test_invalid_channels(gateway: Running, subtests: pytest.Subtests) -> 
 
 
 UNFIT_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("twilio", {"secret": ["x"]}, "secret", "Did you mean secrets?"),
     ("twilio", {"settings": {"reply": {}}}, "settings.reply", "Did you mean replies?"),
     ("twilio", {"settings": {"replies": {"added": {"stopp": ["halt"]}}}}, "settings.replies.added.stopp", "stop?"),
     ("twilio", {"settings": {"parameters": [{"nme": "id"}]}}, "settings.parameters[0].nme", "Did you mean name?"),

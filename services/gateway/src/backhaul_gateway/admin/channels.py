@@ -16,9 +16,9 @@ from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Processing, Tenant, VerificationMode
 from pydantic import ValidationError
 
-from backhaul_gateway.admin.unfit import violations
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
 from backhaul_gateway.admission.refusals import no_channel
+from backhaul_gateway.admission.unfit import violations
 
 MAX_CHANNELS = 100
 
@@ -193,7 +193,7 @@ def _validated(adapter: Adapter[Any], settings: Mapping[str, Any], *, stored: bo
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
             f"The settings do not fit the provider {adapter.provider}; it knows: {known}.",
-            violations=violations(exc, adapter.settings_model, settings, "settings"),
+            violations=violations(exc.errors(), adapter.settings_model, settings, "settings"),
         ) from exc
 
 
@@ -213,7 +213,7 @@ def _pull_credentials(adapter: Adapter[Any], given: Mapping[str, str], encrypt: 
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
             f"The credentials do not fit the provider {adapter.provider}; it wants: {known}.",
-            violations=violations(exc, model, given, "pull_credentials"),
+            violations=violations(exc.errors(), model, given, "pull_credentials"),
         ) from exc
 
 
@@ -245,5 +245,5 @@ def _of_parts(adapter: Adapter[Any], field: str, secret: Mapping[str, str]) -> t
     try:
         adapter.secret_model.model_validate(secret)
     except ValidationError as exc:
-        return "", violations(exc, adapter.secret_model, secret, field)
+        return "", violations(exc.errors(), adapter.secret_model, secret, field)
     return json.dumps(dict(secret)), []

@@ -15,8 +15,8 @@ from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.tenants import Credential, Limits, Tenant, TenantStatus
 from pydantic import ValidationError
 
-from backhaul_gateway.admin.unfit import violations
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting, unknown_tenant
+from backhaul_gateway.admission.unfit import violations
 from backhaul_gateway.ports import TenantData, TenantStreams
 
 MAX_CREDENTIALS = 20
@@ -234,5 +234,5 @@ def _limits(present: Limits, changes: Mapping[str, Any]) -> Limits:
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
             "A limit is out of range.",
-            violations=violations(exc, Limits, changes, "limits"),
+            violations=violations(exc.errors(), Limits, changes, "limits"),
         ) from exc

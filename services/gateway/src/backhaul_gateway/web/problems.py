@@ -11,6 +11,7 @@ from backhaul_common.errors import BackhaulError, Code, Violation, internal
 from backhaul_common.tracing import trace_id_of
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from backhaul_gateway.admission.auth import CHALLENGE
 from backhaul_gateway.admission.door import RefusedError
 from backhaul_gateway.admission.limits import retry_after
 from backhaul_gateway.admission.refusals import field_error
+from backhaul_gateway.admission.unfit import violations
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "urn:backhaul:problem:"
@@ -177,9 +179,22 @@ async def on_invalid_request(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101  # registered for this type only
     if any(error["type"] == "json_invalid" for error in exc.errors()):
         return response(HttpError(MALFORMED_BODY, "The body is not valid JSON.", field="body", fix=_SEND_JSON), request)
-    errors = [field_error(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
+    errors = []
+    for error in exc.errors():
+        place, *location = error["loc"]
+        if place == "body":
+            errors += violations([{**error, "loc": tuple(location)}], _body_model(request), exc.body, place)
+        else:
+            errors.append(field_error(error["loc"], error["type"], error["msg"]))
     unfit = BackhaulError(Code.INVALID_ARGUMENT, "The request does not fit what is expected here.", violations=errors)
     return response(unfit, request)
+
+
+def _body_model(request: Request) -> type[BaseModel] | None:
+    """What the route reads its body as; None where the route reads it by itself."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    model = field.field_info.annotation if field is not None else None
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 async def on_unexpected(request: Request, _: Exception) -> Response:

@@ -12,7 +12,7 @@ from backhaul_gateway.web.problems import REPEAT, REQUEST_TIMEOUT, HttpError, no
 METHOD = "POST"
 LATE_BODY = "The body did not arrive in time."
 
-_MEANWHILE = "set its verification to observe meanwhile"
+_MEANWHILE = "set the channel's verification to observe meanwhile"
 _SIGNATURE = (
     "signature",
     "Check the channel's secrets and, where its provider signs the address, the public base URL",

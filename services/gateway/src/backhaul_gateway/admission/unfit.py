@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from backhaul_common.errors import Violation
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from backhaul_gateway.admission.refusals import field_error
 
 Location = tuple[int | str, ...]
 
 
-def violations(exc: ValidationError, model: type[BaseModel], given: object, *path: int | str) -> list[Violation]:
-    """What ``exc`` says of ``given``, which stands at ``path`` of the request and does not fit ``model``."""
-    return [_violation(error, model, given, path) for error in exc.errors()]
+def violations(
+    errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None, given: object, *path: int | str
+) -> list[Violation]:
+    """pydantic's ``errors`` about ``given``, which stands at ``path`` of the request and does not fit ``model``. Which
+    names there are is only told where a model is given."""
+    return [_violation(error, model, given, path) for error in errors]
 
 
-def _violation(error: Mapping[str, Any], model: type[BaseModel], given: object, path: Location) -> Violation:
+def _violation(error: Mapping[str, Any], model: type[BaseModel] | None, given: object, path: Location) -> Violation:
     kind, message, location = error["type"], error["msg"], error["loc"]
     written = (*path, *_written(given, location))
     if kind.startswith("union_tag_"):
@@ -29,7 +32,7 @@ def _violation(error: Mapping[str, Any], model: type[BaseModel], given: object, 
         message = f"Input should be one of {expected}" if expected else "Field required"
         return field_error((*written, context["discriminator"].strip("'")), kind if expected else "missing", message)
     violation = field_error(written, kind, message)
-    if kind == "extra_forbidden" and (names := _names(model, location[:-1])):
+    if kind == "extra_forbidden" and model is not None and (names := _names(model, location[:-1])):
         close = difflib.get_close_matches(str(location[-1])[:64].lower(), names, n=1)
         fix = f"Did you mean {close[0]}?" if close else f"Use one of: {', '.join(names)}."
         return Violation(violation.field, violation.message, fix)
