@@ -220,6 +220,7 @@ async def test_what_cannot_be_a_callback_of_the_channel_is_refused(opened: Opene
             ({"body": "", "headers": {"a:b": "c"}}, "headers"),
             ({"body": "", "headers": {"a": "b\r\nc: d"}}, "headers"),
             ({"body": "", "headers": {"a": "€"}}, "headers"),
+            ({"body": "", "headers": {"X-Twilio-Signature": "a", "x-twilio-signature": "b"}}, "headers"),
             ({"body": "", "signature": "x"}, "signature"),
         ]
         for body, field in refused:

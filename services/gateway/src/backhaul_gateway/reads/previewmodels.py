@@ -43,6 +43,8 @@ class PreviewIn(BaseModel):
                     f"The header {name[:64]} holds characters that no header can hold; send it as the provider does, "
                     "or leave it out."
                 )
+        if len({name.lower() for name in headers}) < len(headers):
+            raise ValueError("A header is there twice, in two spellings. Send it once.")
         return headers
 
     @field_validator("query", "url")
