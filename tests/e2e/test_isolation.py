@@ -21,13 +21,14 @@ Json = dict[str, Any]
 
 async def _belongings(tenant: Tenant) -> Json:
     """Rows of every kind: the ids that somebody who guesses exactly would ask for."""
-    sid, mail = new_sid(), new_message_id()
+    sid, reply, mail = new_sid(), new_sid(), new_message_id()
     address = tenant.address("Twilio", communicationId=f"offer-of-{tenant.id}")
     posts = [
         tenant.twilio.status(address, sid, "sent", to="+15005550042"),
         tenant.twilio.status(address, sid, "failed", to="+15005550042", ErrorCode="30003"),
         tenant.sendgrid.batch(tenant.address("SendGrid"), [tenant.sendgrid.event(mail, "delivered")]),
         tenant.sendgrid.signed(tenant.address("SendGrid"), b"[broken"),
+        tenant.twilio.inbound(tenant.address("Twilio"), reply, "please cancel my appointment", sender="+15005550042"),
     ]
     for post in posts:
         assert (await tenant.send(post)).status_code == 200
@@ -38,11 +39,17 @@ async def _belongings(tenant: Tenant) -> Json:
         found = await tenant.dead_letters()
         return found[0].id if found else None
 
+    async def flagged() -> str | None:
+        found = [row async for row in tenant.client.replies(flagged=True)]
+        return found[0].id if found else None
+
     return {
         "sid": sid,
+        "wrote": reply,
         "mail": mail,
         "communication": f"offer-of-{tenant.id}",
         "dead_letter": await until("the dead letter", dead),
+        "reply": await until("the reply", flagged),
     }
 
 
@@ -61,6 +68,8 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
     changes = {
         "/v1/dead-letters/{dead_letter_id}/replay": f"/v1/dead-letters/{theirs['dead_letter']}/replay",
         "/v1/dead-letters/{dead_letter_id}/discard": f"/v1/dead-letters/{theirs['dead_letter']}/discard",
+        "/v1/replies/{reply_id}/accept": f"/v1/replies/{theirs['reply']}/accept",
+        "/v1/replies/{reply_id}/dismiss": f"/v1/replies/{theirs['reply']}/dismiss",
     }
     lists = {
         "/v1/messages": [
@@ -70,6 +79,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
             {"message_id": theirs["sid"], "channel": "twilio"}, {"communication": theirs["communication"]}, {},
         ],
         "/v1/dead-letters": [{"channel": "sendgrid"}, {}],
+        "/v1/replies": [{"flagged": "true"}, {"communication": theirs["communication"]}, {}],
     }  # fmt: skip
     counts = {"/v1/errors": [{"error_code": "30003"}, {"channel": "twilio"}, {}]}
     # A route that is added later must be added here as well.
@@ -77,7 +87,15 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
     known = {path.replace(":path", "") for path in (*paths, *changes, *lists, *counts, previews)}
     assert {path for path in document["paths"] if path.startswith("/v1")} == known
 
-    hidden = [theirs["sid"], theirs["mail"], theirs["communication"], theirs["dead_letter"], victim.id]
+    hidden = [
+        theirs["sid"],
+        theirs["wrote"],
+        theirs["mail"],
+        theirs["communication"],
+        theirs["dead_letter"],
+        theirs["reply"],
+        victim.id,
+    ]
     for path in [path for group in paths.values() for path in group]:
         assert (await victim.get(path)).status_code == 200, path  # It is there, for its owner.
         refused = await mallory.get(path)
@@ -118,7 +136,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         assert answer.status_code == 422
         shown = answer.text
         assert not [text for text in hidden if text in shown.replace(victim.id, "", 1) and text != victim.id], name
-    assert {row.message_id for row in await mallory.messages()} == {own["sid"], own["mail"]}
+    assert {row.message_id for row in await mallory.messages()} == {own["sid"], own["mail"], own["wrote"]}
 
 
 async def test_callbacks_stay_with_the_credentials_tenant_whatever_they_say(town: Town) -> None:

@@ -176,13 +176,18 @@ async def test_reads_need_a_credential_and_say_when_the_normalizer_is_away(gatew
         "/v1/communications/offer-17",
         "/v1/dead-letters",
         "/v1/dead-letters/1",
+        "/v1/replies",
     ):
         gateway.problem(await gateway.client.get(path), 401)
         answer = await gateway.client.get(path, headers={"X-Api-Key": tenant.api_key})
         gateway.problem(answer, 503)
         assert answer.headers["retry-after"]
-    for action in ("replay", "discard"):
-        path = f"/v1/dead-letters/1/{action}"
+    for path in (
+        "/v1/dead-letters/1/replay",
+        "/v1/dead-letters/1/discard",
+        "/v1/replies/1/accept",
+        "/v1/replies/1/dismiss",
+    ):
         gateway.problem(await gateway.client.post(path), 401)
         gateway.problem(await gateway.client.post(path, headers={"X-Api-Key": tenant.api_key}), 503)
 

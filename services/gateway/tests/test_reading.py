@@ -18,7 +18,14 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc.errors import DETAILS_KEY, to_details
 from backhaul_gateway.web.parameters import with_plus
 from backhaul_local.nats_server import NatsServer
-from backhaul_proto.event.v1.event_pb2 import ERROR_CLASS_HARD, Event
+from backhaul_proto.event.v1.event_pb2 import (
+    ERROR_CLASS_HARD,
+    REVIEW_ACCEPTED,
+    REVIEW_DISMISSED,
+    REVIEW_FLAGGED,
+    REVIEW_UNSPECIFIED,
+    Event,
+)
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 from gateway_rig import GatewayFactory, Running
@@ -63,6 +70,18 @@ class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
     async def DiscardDeadLetter(self, request: Any, context: Any) -> pb.DiscardDeadLetterResponse:  # noqa: N802  # gRPC's name
         self.asked.append(request)
         return pb.DiscardDeadLetterResponse(dead_letter=pb.DeadLetter(id=request.id))
+
+    async def ListReplies(self, request: Any, context: Any) -> pb.ListRepliesResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        return pb.ListRepliesResponse(replies=self.events, next_page_token="next")
+
+    async def AcceptReply(self, request: Any, context: Any) -> pb.AcceptReplyResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        return pb.AcceptReplyResponse(reply=Event(id=request.id, review=REVIEW_ACCEPTED))
+
+    async def DismissReply(self, request: Any, context: Any) -> pb.DismissReplyResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        return pb.DismissReplyResponse(reply=Event(id=request.id, review=REVIEW_DISMISSED))
 
 
 @asynccontextmanager
@@ -178,6 +197,40 @@ async def test_replays_and_discards_take_from_the_rate_of_callbacks(
         assert len(normalizer.asked) == 5
         # There is one bucket, whichever door is used.
         assert (await gateway.post(acme)).status_code == 429
+
+
+async def test_replies_are_listed_and_decided_about(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, subtests: pytest.Subtests
+) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme = await gateway.tenant()
+        normalizer.events = [Event(id="1", review=REVIEW_FLAGGED)]
+        for query, review in (
+            ("", REVIEW_UNSPECIFIED),
+            ("?flagged", REVIEW_FLAGGED),
+            ("?flagged=true", REVIEW_FLAGGED),
+            ("?flagged=false", REVIEW_UNSPECIFIED),
+            ("?flagged&channel=Outbound%20Delivery&recipient=+1500&communication=c&limit=7&cursor=p", REVIEW_FLAGGED),
+        ):
+            with subtests.test(query=query):
+                answer = await gateway.client.get(f"/v1/replies{query}", headers=headers(acme))
+                assert answer.json()["next_cursor"] == "next"
+                assert [reply["review"] for reply in answer.json()["replies"]] == ["flagged"]
+                assert normalizer.asked[-1].review == review
+        assert normalizer.asked[-1] == pb.ListRepliesRequest(
+            tenant_id="acme",
+            channel="outbound-delivery",
+            review=REVIEW_FLAGGED,
+            recipient="+1500",
+            communication_id="c",
+            page_size=7,
+            page_token="p",
+        )
+        gateway.problem(await gateway.client.get("/v1/replies?flagged=maybe", headers=headers(acme)), 422)
+        for action, review_word in (("accept", "accepted"), ("dismiss", "dismissed")):
+            answer = await gateway.client.post(f"/v1/replies/17/{action}", headers=headers(acme))
+            assert (answer.status_code, answer.json()["id"], answer.json()["review"]) == (200, "17", review_word)
+            assert (normalizer.asked[-1].tenant_id, normalizer.asked[-1].id) == ("acme", "17")
 
 
 UNKNOWN = [

@@ -174,9 +174,13 @@ def test_communication() -> None:
                 events=[pb.EventCount(kind=event_pb2.EVENT_KIND_READ, count=2)],
                 messages=4,
                 engagement=pb.Engagement(clicked_by_machine=2),
+                replies=pb.ReplyCounts(all=3, stop=1, templates=[pb.TemplateCount(name="Food", count=2)]),
             )
         ),
     )
+    assert out.replies.model_dump() == {
+        "all": 3, "stop": 1, "start": 0, "help": 0, "survey_response": 0, "templates": {"Food": 2},
+    }  # fmt: skip
     assert out.fulfilment == {
         "Queued": 0, "Sent": 3, "Delivered": 0, "Undelivered": 0, "Failed": 0, "InvalidNumber": 0,
     }  # fmt: skip

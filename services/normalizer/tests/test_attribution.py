@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from backhaul_channels import EventKind, Reply
+from backhaul_channels import (
+    Classification,
+    Confidence,
+    Consent,
+    ConsentAction,
+    ConsentBy,
+    ConsentScope,
+    EventKind,
+    Reply,
+    Review,
+)
+from backhaul_normalizer.facts import stored_fact
 from backhaul_normalizer.model import DAY_US, Fact
+from backhaul_normalizer.reviews import decided
+from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_CREDENTIAL, VERIFICATION_OBSERVED_INVALID
 from backhaul_proto.event.v1.event_pb2 import ANSWERED_BY_ADDRESSES, ANSWERED_BY_REFERENCE, Event
 from books import Books, answered_by, batch_of, facts, one_of, told
 from hypothesis import given, settings
@@ -219,3 +232,64 @@ def work(books: Books, batch: list[Fact]) -> Iterator[None]:
     yield from books.settling(made.touched, outgoing)
     yield
     books.publish(outgoing)
+
+
+LIKELY = Classification(Confidence.LIKELY, ConsentAction.OPT_OUT, "CANCEL", (), False, ConsentScope.GROUP, "7")
+BY_TENANT = Consent(ConsentBy.TENANT, ConsentAction.OPT_OUT, "CANCEL", ConsentScope.GROUP, "7")
+
+
+def flagged(seq: int, *, text: str = "cancel it?", **more: Any) -> Fact:
+    """A reply that is to be looked at."""
+    return reply("f", 20, seq=seq, text=text, **{"classification": LIKELY, "review": Review.FLAGGED, **more})
+
+
+@settings.get_profile("thorough")
+@given(
+    st.permutations(
+        [
+            flagged(1, verification=VERIFICATION_OBSERVED_INVALID),
+            flagged(2),
+            flagged(3, text="cancel it? please"),
+            flagged(4, classification=None, review=Review.NONE, text="Hello"),
+            flagged(5, verification=VERIFICATION_CREDENTIAL, references=["x"]),
+            sent("M1", 10, query=SPRING),
+        ]
+    ),
+    st.integers(1, 6),
+    one_of([Review.ACCEPTED, Review.DISMISSED]),
+)
+def test_what_a_tenant_decided_stays_whatever_is_told_then(told_of: list[Fact], first: int, review: Review) -> None:
+    books = Books()
+    for fact in told_of[:first]:
+        books.commit([fact])
+    flags = [row for row in books.event_rows.values() if row.get("review") == "flagged"]
+    for row in flags:
+        row |= {"payload": decided(stored_fact(row), review).payload, "review": review.value}
+    for fact in told_of[first:]:
+        books.commit([fact])
+    for row in books.event_rows.values():
+        if flags and row["kind"] == "inbound":
+            event = stored_fact(row).event
+            assert (row["review"], event.review) == (review.value, review)
+            assert event.consent == (BY_TENANT if review is Review.ACCEPTED else None)
+
+
+def test_a_dismissed_reply_of_which_the_provider_says_that_it_is_an_opt_out_is_one() -> None:
+    books = Books()
+    books.commit([flagged(1, verification=VERIFICATION_OBSERVED_INVALID)])
+    (row,) = books.event_rows.values()
+    row |= {"payload": decided(stored_fact(row), Review.DISMISSED).payload, "review": "dismissed"}
+    stop = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_OUT, "STOP")
+    books.commit([flagged(2, classification=None, review=Review.NONE, consent=stop)])
+    (row,) = books.event_rows.values()
+    assert (row["review"], stored_fact(row).event.consent) == ("dismissed", stop)
+
+
+def test_nobody_need_look_at_a_reply_of_which_it_is_known_what_it_says() -> None:
+    books = Books()
+    stop = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_OUT, "STOP")
+    for fact in (flagged(1), flagged(2, classification=None, review=Review.NONE, consent=stop)):
+        books.commit([fact])
+    (row,) = books.event_rows.values()
+    assert "review" not in row
+    assert stored_fact(row).event.review is Review.NONE

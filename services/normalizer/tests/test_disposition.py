@@ -241,7 +241,7 @@ async def test_what_has_no_bytes_cannot_be_replayed() -> None:
         async def dead_letter(self, registration: str, dead_letter_id: str) -> Any:
             return {"_id": dead_letter_id, "state": "open", "callback": Callback(id="c").SerializeToString()}
 
-    use_cases = NormalizerUseCases(Directory(tenant), Letters(), None, {})  # type: ignore[arg-type]  # nothing else is asked
+    use_cases = NormalizerUseCases(Directory(tenant), Letters(), None, {}, None)  # type: ignore[arg-type]  # nothing else is asked
     with pytest.raises(BackhaulError, match="could not be kept") as caught:
         await use_cases.replay("acme", "d1")
     assert caught.value.code is Code.FAILED_PRECONDITION

@@ -149,7 +149,7 @@ def test_a_code_means_what_the_channels_present_provider_says() -> None:
 
     adapters = {"twilio": cast("Adapter[Any]", Explains())}
     nothing: Any = None
-    use_cases, tenant = NormalizerUseCases(nothing, nothing, nothing, adapters), make.tenant("acme")
+    use_cases, tenant = NormalizerUseCases(nothing, nothing, nothing, adapters, nothing), make.tenant("acme")
     assert use_cases.meaning(tenant, "twilio", "30006") == ("twilio", meaning)
     assert use_cases.meaning(tenant, "twilio", "1") == ("twilio", None)
     assert use_cases.meaning(tenant, "sendgrid", "30006") == ("sendgrid", None)  # no adapter of its

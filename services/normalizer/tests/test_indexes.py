@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from backhaul_channels import EventKind
+from backhaul_channels import EventKind, Review
 from backhaul_common.documents import Document
 from backhaul_common.names import EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
-from backhaul_normalizer.facts import message_key
+from backhaul_normalizer.attribution import Touched
+from backhaul_normalizer.facts import message_key, pair_key
+from backhaul_normalizer.settling import waiting_query
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
 from books import batch_of, told
 from normalizer_rig import RigFactory
 
 KEY = message_key("acme.1", "sendgrid", "M5")
+REPLY = message_key("acme.1", "sendgrid", "R5")
+PAIR = pair_key("acme.1", "a5@example.com", "shop@example.com")
 EVENTS = [("received_at_us", -1), ("_id", -1)]
 MESSAGES = [("created_at_us", -1), ("_id", -1)]
 
@@ -43,6 +47,20 @@ LOOKUPS = [
     (EVENTS_COLLECTION, {"message": {"$in": [KEY, "x"]}}, [], 0),
     (EVENTS_COLLECTION, {"message": {"$in": [KEY, "x"]}, "alias": {"$gt": ""}}, [], 65),
     (EVENTS_COLLECTION, {"moved_by": {"$in": [KEY, "x"]}}, [], 0),
+    listed(EVENTS_COLLECTION, EVENTS, kind="inbound"),
+    listed(EVENTS_COLLECTION, EVENTS, kind="inbound", communication_id="c5"),
+    listed(EVENTS_COLLECTION, EVENTS, kind="inbound", review="flagged"),
+    (EVENTS_COLLECTION, waiting_query(Touched(names={KEY, REPLY, "x"}, sent={PAIR: 1500, "y": 1900})), [], 0),
+    (EVENTS_COLLECTION, waiting_query(Touched(names={REPLY, "x"})), [], 0),
+    (EVENTS_COLLECTION, waiting_query(Touched(sent={PAIR: 1500})), [], 0),
+    (EVENTS_COLLECTION, {"kind": "inbound", "waits_for": REPLY}, [("occurred_at_us", 1), ("_id", 1)], 129),
+    (MESSAGES_COLLECTION, {"pair": {"$in": [PAIR, "x"]}, "first_at_us": {"$gte": 1, "$lte": 1500}}, [], 4097),
+    (
+        MESSAGES_COLLECTION,
+        {"pair": PAIR, "first_at_us": {"$gte": 1, "$lte": 1500}},
+        [("first_at_us", -1), ("_id", -1)],
+        1,
+    ),
     (JOINS_COLLECTION, {"_id": {"$in": [KEY, "x"]}, "registration": "acme.1"}, [], 0),
 ]
 
@@ -55,12 +73,27 @@ async def test_every_lookup_reads_about_as_many_documents_as_it_finds(rig_factor
             name=f"M{number % 200}",
             aliases=[f"A{number % 200}"],
             recipient=f"a{number % 100}@example.com",
+            sender="shop@example.com",
             references=[f"r{number % 100}"],
             error_code=str(number % 40),
             query=f"communicationId=c{number % 50}",
             arrived=number + 1,
         )
         for number in range(2000)
+    ]
+    facts += [
+        told(
+            key=f"r{number}",
+            kind=EventKind.INBOUND,
+            name=f"R{number % 200}",
+            provisional=False,
+            recipient=f"a{number % 100}@example.com",
+            sender="shop@example.com",
+            review=Review.NONE if number % 50 else Review.FLAGGED,
+            query=f"communicationId=c{number % 50}",
+            arrived=number + 1,
+        )
+        for number in range(500)
     ]
     async with rig_factory(copies=0) as rig:
         await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))

@@ -158,6 +158,18 @@ class Message(MessageSummary, frozen=True, kw_only=True):
     timeline_truncated: bool
 
 
+class ReplyCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Replies that answer a sending's messages. Each counts in ``all``, and for the class of its keyword, each of its
+    templates (by name) and as a survey response where it is one; what is only likely, once it is accepted."""
+
+    all: int
+    stop: int
+    start: int
+    help: int
+    survey_response: int
+    templates: Mapping[str, int]
+
+
 class Communication(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of one sending: messages by fulfilment state, events by kind."""
 
@@ -166,6 +178,7 @@ class Communication(msgspec.Struct, frozen=True, kw_only=True):
     events: Mapping[str, int]
     messages: int
     engagement: Engagement
+    replies: ReplyCounts
     created_at: datetime | None
     last_event_at: datetime | None
 

@@ -146,6 +146,43 @@ class _TenantCalls:
         params = given(channel=channel, error_code=error_code, from_=from_, to=to)
         return Call(path="/v1/errors", params=params, answer=all_of("errors", ErrorCount))
 
+    @rows
+    def replies(
+        self,
+        *,
+        flagged: bool = False,
+        channel: str = "",
+        recipient: str = "",
+        communication: str = "",
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        page_size: int = _PAGE,
+        cursor: str = "",
+    ) -> Call[Page[Event]]:
+        """What people wrote, by arrival, newest first; only what is likely an opt-out and not decided about, if
+        ``flagged``. ``recipient`` is the person, ``communication`` that of the message which a reply answers."""
+        params = given(
+            flagged="true" if flagged else "",
+            channel=channel,
+            recipient=recipient,
+            communication=communication,
+            from_=from_,
+            to=to,
+            limit=page_size,
+            cursor=cursor,
+        )
+        return Call(path="/v1/replies", params=params, answer=page_of("replies", Event))
+
+    @call
+    def accept_reply(self, reply_id: str) -> Call[Event]:
+        """Take a flagged reply for an opt-out, effective when it was written. Repeated, it changes nothing."""
+        return Call(method="POST", path=path("v1", "replies", reply_id, "accept"), answer=of(Event))
+
+    @call
+    def dismiss_reply(self, reply_id: str) -> Call[Event]:
+        """Take a flagged reply for no opt-out. Repeated, it changes nothing."""
+        return Call(method="POST", path=path("v1", "replies", reply_id, "dismiss"), answer=of(Event))
+
     @call
     def communication(self, communication_id: str) -> Call[Communication]:
         """Counts of one sending."""

@@ -26,6 +26,7 @@ from backhaul_normalizer.preview import Previews
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room, subjects_under
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.reviews import MongoReviews
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
 from backhaul_normalizer.settings import NormalizerSettings
@@ -77,7 +78,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.readiness.add("consumer", consumer.check)
         service.run("consumer", consumer.run, after=service.prepared)
 
-        use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher), adapters)
+        reviews = MongoReviews(database, outbox.written)
+        use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher), adapters, reviews)
         servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer))
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
         add = partial(add_NormalizerServiceServicer_to_server, servicer)

@@ -31,30 +31,43 @@ class Touched:
 
     ``replies`` are ids of events; ``names`` are keys of messages and of further names. ``sent`` are pairs, each with
     the time of the earliest of its messages that changed. ``delivered_again`` are those of ``names`` and ``sent`` that
-    were committed before: whoever did that may have died before he published what followed.
+    were committed before: whoever did that may have died before he published what followed. ``registrations`` are whose
+    they all are.
     """
 
     replies: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     sent: dict[str, int] = field(default_factory=dict)
     delivered_again: set[str] = field(default_factory=set)
+    registrations: dict[str, str] = field(default_factory=dict)
+
+    def name(self, key: str, registration: str) -> None:
+        """What a name leads to, or the message itself, is another one now."""
+        self.names.add(key)
+        self.registrations[key] = registration
+
+    def of(self, registrations: Collection[str]) -> Touched:
+        """What of it is of these registrations."""
+        own = {key for key, registration in self.registrations.items() if registration in registrations}
+        sent = {pair: at_us for pair, at_us in self.sent.items() if pair in own}
+        return Touched(self.replies, self.names & own, sent, self.delivered_again & own, self.registrations)
 
     def message(self, key: str, before: Document | None, after: Document | None) -> None:
         """A message is ``after`` now, None where it is gone."""
         sent = after is not None and "pair" in after
         if before is None or after is None:
-            self.names.add(key)
+            self.name(key, (before or after or {})["registration"])
         else:
             moved = before.get("first_at_us") != after.get("first_at_us") or before.get("pair") != after.get("pair")
             if moved or before["communication_id"] != after["communication_id"]:
-                self.names.add(key)
+                self.name(key, after["registration"])
             sent = sent and moved
         if sent:
             self._sent(after)
 
-    def again(self, key: str, message: Document | None) -> None:
+    def again(self, key: str, registration: str, message: Document | None) -> None:
         """A message, or a further name, of which something is delivered again. ``message`` is None where it is none."""
-        self.names.add(key)
+        self.name(key, registration)
         self.delivered_again.add(key)
         if message is not None and "pair" in message:
             self._sent(message)
@@ -68,6 +81,7 @@ class Touched:
         if message is not None:
             pair, first_at_us = message["pair"], message["first_at_us"]
             self.sent[pair] = min(first_at_us, self.sent.get(pair, first_at_us))
+            self.registrations[pair] = message["registration"]
 
 
 class Ask(NamedTuple):

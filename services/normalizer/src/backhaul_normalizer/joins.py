@@ -107,10 +107,10 @@ class Joins:
         new = [row for key, row in self._written.items() if self._rows.get(key) is None]
         return new, [row for key, row in self._written.items() if self._rows.get(key) is not None]
 
-    def led_elsewhere(self) -> set[str]:
-        """The names that lead elsewhere than they did."""
+    def led_elsewhere(self) -> dict[str, str]:
+        """The names that lead elsewhere than they did, each with its registration."""
         return {
-            key
+            key: row["registration"]
             for key, row in self._written.items()
             if row["message"] != (before["message"] if (before := self._rows.get(key)) is not None else "")
         }

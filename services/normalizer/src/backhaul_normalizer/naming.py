@@ -37,7 +37,7 @@ class Naming:
         self._draft = draft
         self.new_joins: list[Document] = []
         self.joins: list[Document] = []
-        self.led_elsewhere: set[str] = set()
+        self.led_elsewhere: dict[str, str] = {}
 
     def settle(self) -> None:
         """Move what used a further name of a message to the message that has it."""

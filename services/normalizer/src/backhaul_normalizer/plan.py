@@ -224,10 +224,13 @@ class _Planner:
                 deltas.add_event(change.after, +1)
         made.communications = deltas.changed()
 
-    def _touch(self, again: Sequence[Document], after: dict[str, Document | None], led_elsewhere: set[str]) -> None:
+    def _touch(
+        self, again: Sequence[Document], after: dict[str, Document | None], led_elsewhere: dict[str, str]
+    ) -> None:
         """Note what replies are to be settled for."""
         touched = self._plan.touched
-        touched.names.update(led_elsewhere)
+        for key, registration in led_elsewhere.items():
+            touched.name(key, registration)
         for key, message in after.items():
             touched.message(key, self._draft.before.get(key), message)
         for fact in self._draft.new.values():
@@ -243,18 +246,20 @@ class _Planner:
         """What was committed before by whoever may not have come to settle anything for it."""
         touched = self._plan.touched
         known = {fact.id for fact in self._plan.known}
-        keys: set[str] = set()
+        keys: dict[str, str] = {}
         for fact, names in self._draft.names:
             if fact.id in known:
                 own = fact.origin.registration, fact.origin.channel
-                keys.update(key for name in names for key in (name.message, message_key(*own, name.alias)))
+                for name in names:
+                    keys |= dict.fromkeys((name.message, message_key(*own, name.alias)), own[0])
         for row in again:
             if row["kind"] == EventKind.INBOUND.value:
                 touched.replies.add(row["_id"])
-            keys |= {row.get("message", ""), row.get("alias", "")}
+            keys |= dict.fromkeys((row.get("message", ""), row.get("alias", "")), row["registration"])
         self._draft.load(keys)
-        for key in keys - {""}:
-            touched.again(key, self._draft.before.get(key))
+        for key, registration in keys.items():
+            if key:
+                touched.again(key, registration, self._draft.before.get(key))
 
     def _publish(self, again: Sequence[Document], after: dict[str, Document | None]) -> None:
         paths = {fact.origin.registration: fact.origin.path for fact in self._draft.facts}

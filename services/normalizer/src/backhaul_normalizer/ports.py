@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from backhaul_channels import Review
 from backhaul_common import batches
 from backhaul_common.documents import Document
 from backhaul_common.feed import StreamMessage
@@ -113,6 +114,15 @@ class DeadLetters(Protocol):
 
     async def close_dead_letter(self, registration: str, dead_letter: Document, state: str) -> Document | None:
         """Close it unless it changed since it was read; None if it did."""
+        ...
+
+
+class Reviews(Protocol):
+    """Where it is kept what tenants decide about replies."""
+
+    async def decide(self, tenant: Tenant, event_id: str, review: Review, traceparent: str) -> Document:
+        """Accept or dismiss a flagged reply; the stored event as it is then. NOT_FOUND; FAILED_PRECONDITION;
+        UNAVAILABLE."""
         ...
 
 

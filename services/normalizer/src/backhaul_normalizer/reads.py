@@ -37,7 +37,7 @@ MAX_READ_S = 4.0
 """A read ends on the server after this, a little before whoever called gives up. Filters without an index look at every
 row of the tenant's."""
 
-_INDEXED = frozenset({"address", "communication_id", "error_code", "message", "references", "_id"})
+_INDEXED = frozenset({"address", "communication_id", "error_code", "message", "references", "review", "_id"})
 """Filters each of which has an index of its own."""
 
 
@@ -174,6 +174,14 @@ class MongoReads:
             except ExecutionTimeout as exc:
                 raise pages.TooLongError from exc
         return rows
+
+    async def replies(
+        self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
+    ) -> tuple[list[Document], str]:
+        """A page of inbound messages, newest arrival first, and the token of the next page (empty on the last)."""
+        only = {"kind": "inbound", **_COUNTS}
+        query = pages.Query(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token, only=only)
+        return await self._page(query)
 
     async def dead_letters(
         self, registration: str, filters: Mapping[str, Any], size: int, token: str

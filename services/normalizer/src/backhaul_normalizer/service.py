@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backhaul_channels import Adapter, ErrorMeaning
+from backhaul_channels import Adapter, ErrorMeaning, Review
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
@@ -14,7 +14,7 @@ from backhaul_common.tracing import current_traceparent
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
-from backhaul_normalizer.ports import CallbackPublisher, DeadLetters, KnownTenants
+from backhaul_normalizer.ports import CallbackPublisher, DeadLetters, KnownTenants, Reviews
 
 
 def no_dead_letter() -> BackhaulError:
@@ -33,11 +33,13 @@ class NormalizerUseCases:
         dead_letters: DeadLetters,
         callbacks: CallbackPublisher,
         adapters: Mapping[str, Adapter[Any]],
+        reviews: Reviews,
     ) -> None:
         self._directory = directory
         self._dead_letters = dead_letters
         self._callbacks = callbacks
         self._adapters = adapters
+        self._reviews = reviews
         self._log = get_logger(component="use_cases")
 
     async def tenant(self, tenant_id: str) -> Tenant:
@@ -89,6 +91,13 @@ class NormalizerUseCases:
             )
         self._log.info("dead_letter_discarded", tenant=tenant_id, dead_letter_id=dead_letter_id)
         return closed
+
+    async def review(self, tenant_id: str, event_id: str, review: Review) -> Document:
+        """Accept or dismiss a flagged reply. See ``Reviews``."""
+        tenant = await self.tenant(tenant_id)
+        row = await self._reviews.decide(tenant, event_id, review, current_traceparent())
+        self._log.info("reply_reviewed", tenant=tenant_id, event_id=event_id, review=review.value)
+        return row
 
     async def _open(self, registration: str, dead_letter_id: str) -> Document:
         dead_letter = await self._dead_letters.dead_letter(registration, dead_letter_id)

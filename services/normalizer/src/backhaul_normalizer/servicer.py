@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from backhaul_channels import EventKind as EventKindName
-from backhaul_channels import Ignored
+from backhaul_channels import Ignored, Review
 from backhaul_channels.addresses import canonical
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
 from backhaul_common.vocabulary import Words, pascal
 from backhaul_proto.callback.v1.callback_pb2 import Callback
+from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import ErrorClass, Event, EventKind
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
@@ -27,6 +28,7 @@ from backhaul_normalizer.states import FULFILMENT_STATES
 _KINDS = Words(EventKind.DESCRIPTOR)
 _ERROR_CLASSES = Words(ErrorClass.DESCRIPTOR)
 _FULFILMENT = Words(pb.FulfilmentState.DESCRIPTOR, pascal)
+_REVIEWS = Words(event_pb2.Review.DESCRIPTOR)
 _DEAD_LETTER = Words(pb.DeadLetterState.DESCRIPTOR)
 
 
@@ -138,8 +140,36 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                 created_at_us=row["created_at_us"],
                 last_event_at_us=row["last_event_at_us"],
                 engagement=_engagement(row.get("events", {}), row.get("by_machine", {}), row.get("unique", {})),
+                replies=_replies(row.get("replies", {})),
             )
         )
+
+    async def ListReplies(self, request: pb.ListRepliesRequest, context: Any) -> pb.ListRepliesResponse:
+        """Inbound messages, newest arrival first."""
+        filters = {
+            "channel": channel_key(request.channel),
+            "review": _REVIEWS.by_number.get(request.review, ""),
+            "address": canonical(request.recipient),
+            "communication_id": request.communication_id,
+        }
+        rows, token = await self._reads.replies(
+            await self._registration(request),
+            filters,
+            (request.from_us, request.to_us),
+            request.page_size,
+            request.page_token,
+        )
+        return pb.ListRepliesResponse(replies=[_event(row) for row in rows], next_page_token=token)
+
+    async def AcceptReply(self, request: pb.AcceptReplyRequest, context: Any) -> pb.AcceptReplyResponse:
+        """Take it for an opt-out."""
+        row = await self._use_cases.review(request.tenant_id, request.id, Review.ACCEPTED)
+        return pb.AcceptReplyResponse(reply=_event(row))
+
+    async def DismissReply(self, request: pb.DismissReplyRequest, context: Any) -> pb.DismissReplyResponse:
+        """Take it for no opt-out."""
+        row = await self._use_cases.review(request.tenant_id, request.id, Review.DISMISSED)
+        return pb.DismissReplyResponse(reply=_event(row))
 
     async def CountErrors(self, request: pb.CountErrorsRequest, context: Any) -> pb.CountErrorsResponse:
         """How often each error code was reported, the most frequent first."""
@@ -227,6 +257,21 @@ def _engagement(kinds: Mapping[str, int], by_machine: Mapping[str, int], unique:
         clicked=kinds.get(clicked, 0) - by_machine.get(clicked, 0),
         clicked_by_machine=by_machine.get(clicked, 0),
         unique_clicked=unique.get(clicked, 0),
+    )
+
+
+def _replies(counts: Mapping[str, Any]) -> pb.ReplyCounts:
+    return pb.ReplyCounts(
+        all=counts.get("all", 0),
+        stop=counts.get("stop", 0),
+        start=counts.get("start", 0),
+        help=counts.get("help", 0),
+        survey_response=counts.get("survey_response", 0),
+        templates=[
+            pb.TemplateCount(name=name, count=count)
+            for name, count in sorted(counts.get("templates", {}).items())
+            if count
+        ],
     )
 
 

@@ -466,7 +466,7 @@ class Communication(_message.Message):
     def engagement(self) -> Global___Engagement: ...
     @_builtins.property
     def replies(self) -> Global___ReplyCounts:
-        """Replies that answer its messages."""
+        """Replies that answer its messages, or whose own callbacks name it and that answer none of another."""
 
     def __init__(
         self,
@@ -931,7 +931,7 @@ class ListRepliesRequest(_message.Message):
     recipient: _builtins.str
     """Of the person who wrote."""
     communication_id: _builtins.str
-    """Of the message that they answer."""
+    """Of the message that they answer, or that their own callbacks name where they answer none of another."""
     from_us: _builtins.int
     """Span of received_at_us: from inclusive, to exclusive; 0 leaves it open."""
     to_us: _builtins.int

@@ -80,6 +80,21 @@ class NormalizerServiceStub:
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackResponse.FromString,
                 _registered_method=True)
+        self.ListReplies = channel.unary_unary(
+                '/backhaul_proto.normalizer.v1.NormalizerService/ListReplies',
+                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.ListRepliesRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.ListRepliesResponse.FromString,
+                _registered_method=True)
+        self.AcceptReply = channel.unary_unary(
+                '/backhaul_proto.normalizer.v1.NormalizerService/AcceptReply',
+                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.AcceptReplyRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.AcceptReplyResponse.FromString,
+                _registered_method=True)
+        self.DismissReply = channel.unary_unary(
+                '/backhaul_proto.normalizer.v1.NormalizerService/DismissReply',
+                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DismissReplyRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DismissReplyResponse.FromString,
+                _registered_method=True)
         self.CountErrors = channel.unary_unary(
                 '/backhaul_proto.normalizer.v1.NormalizerService/CountErrors',
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.SerializeToString,
@@ -155,6 +170,28 @@ class NormalizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReplies(self, request, context):
+        """Inbound messages, newest arrival first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptReply(self, request, context):
+        """Takes a flagged reply for an opt-out, effective when it was written; it is published as a new revision. Repeated, it
+        changes nothing. FAILED_PRECONDITION where it was never flagged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DismissReply(self, request, context):
+        """Takes a flagged reply for no opt-out. FAILED_PRECONDITION where it was never flagged, or is accepted already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountErrors(self, request, context):
         """How often each error code was reported, by channel, the most frequent first.
         """
@@ -209,6 +246,21 @@ def add_NormalizerServiceServicer_to_server(servicer, server):
                     servicer.PreviewCallback,
                     request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackRequest.FromString,
                     response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackResponse.SerializeToString,
+            ),
+            'ListReplies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReplies,
+                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.ListRepliesRequest.FromString,
+                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.ListRepliesResponse.SerializeToString,
+            ),
+            'AcceptReply': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptReply,
+                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.AcceptReplyRequest.FromString,
+                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.AcceptReplyResponse.SerializeToString,
+            ),
+            'DismissReply': grpc.unary_unary_rpc_method_handler(
+                    servicer.DismissReply,
+                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DismissReplyRequest.FromString,
+                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DismissReplyResponse.SerializeToString,
             ),
             'CountErrors': grpc.unary_unary_rpc_method_handler(
                     servicer.CountErrors,
@@ -460,6 +512,87 @@ class NormalizerService:
             '/backhaul_proto.normalizer.v1.NormalizerService/PreviewCallback',
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackRequest.SerializeToString,
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.PreviewCallbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReplies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.normalizer.v1.NormalizerService/ListReplies',
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.ListRepliesRequest.SerializeToString,
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.ListRepliesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptReply(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.normalizer.v1.NormalizerService/AcceptReply',
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.AcceptReplyRequest.SerializeToString,
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.AcceptReplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DismissReply(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.normalizer.v1.NormalizerService/DismissReply',
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DismissReplyRequest.SerializeToString,
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.DismissReplyResponse.FromString,
             options,
             channel_credentials,
             insecure,

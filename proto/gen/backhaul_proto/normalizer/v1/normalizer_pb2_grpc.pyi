@@ -53,6 +53,14 @@ class NormalizerServiceStub:
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
     PreviewCallback: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.PreviewCallbackRequest, _normalizer_pb2.PreviewCallbackResponse]
     """What a callback would become. Nothing is stored. NOT_FOUND where the tenant has no such channel."""
+    ListReplies: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.ListRepliesRequest, _normalizer_pb2.ListRepliesResponse]
+    """Inbound messages, newest arrival first."""
+    AcceptReply: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.AcceptReplyRequest, _normalizer_pb2.AcceptReplyResponse]
+    """Takes a flagged reply for an opt-out, effective when it was written; it is published as a new revision. Repeated, it
+    changes nothing. FAILED_PRECONDITION where it was never flagged.
+    """
+    DismissReply: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.DismissReplyRequest, _normalizer_pb2.DismissReplyResponse]
+    """Takes a flagged reply for no opt-out. FAILED_PRECONDITION where it was never flagged, or is accepted already."""
     CountErrors: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]
     """How often each error code was reported, by channel, the most frequent first."""
 
@@ -81,6 +89,14 @@ class NormalizerServiceAsyncStub(NormalizerServiceStub):
     """Closes a dead letter without processing it; FAILED_PRECONDITION where it is not open."""
     PreviewCallback: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.PreviewCallbackRequest, _normalizer_pb2.PreviewCallbackResponse]  # type: ignore[assignment]
     """What a callback would become. Nothing is stored. NOT_FOUND where the tenant has no such channel."""
+    ListReplies: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.ListRepliesRequest, _normalizer_pb2.ListRepliesResponse]  # type: ignore[assignment]
+    """Inbound messages, newest arrival first."""
+    AcceptReply: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.AcceptReplyRequest, _normalizer_pb2.AcceptReplyResponse]  # type: ignore[assignment]
+    """Takes a flagged reply for an opt-out, effective when it was written; it is published as a new revision. Repeated, it
+    changes nothing. FAILED_PRECONDITION where it was never flagged.
+    """
+    DismissReply: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.DismissReplyRequest, _normalizer_pb2.DismissReplyResponse]  # type: ignore[assignment]
+    """Takes a flagged reply for no opt-out. FAILED_PRECONDITION where it was never flagged, or is accepted already."""
     CountErrors: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]  # type: ignore[assignment]
     """How often each error code was reported, by channel, the most frequent first."""
 
@@ -160,6 +176,32 @@ class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_normalizer_pb2.PreviewCallbackResponse, _abc.Awaitable[_normalizer_pb2.PreviewCallbackResponse]]:
         """What a callback would become. Nothing is stored. NOT_FOUND where the tenant has no such channel."""
+
+    @_abc_1.abstractmethod
+    def ListReplies(
+        self,
+        request: _normalizer_pb2.ListRepliesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_normalizer_pb2.ListRepliesResponse, _abc.Awaitable[_normalizer_pb2.ListRepliesResponse]]:
+        """Inbound messages, newest arrival first."""
+
+    @_abc_1.abstractmethod
+    def AcceptReply(
+        self,
+        request: _normalizer_pb2.AcceptReplyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_normalizer_pb2.AcceptReplyResponse, _abc.Awaitable[_normalizer_pb2.AcceptReplyResponse]]:
+        """Takes a flagged reply for an opt-out, effective when it was written; it is published as a new revision. Repeated, it
+        changes nothing. FAILED_PRECONDITION where it was never flagged.
+        """
+
+    @_abc_1.abstractmethod
+    def DismissReply(
+        self,
+        request: _normalizer_pb2.DismissReplyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_normalizer_pb2.DismissReplyResponse, _abc.Awaitable[_normalizer_pb2.DismissReplyResponse]]:
+        """Takes a flagged reply for no opt-out. FAILED_PRECONDITION where it was never flagged, or is accepted already."""
 
     @_abc_1.abstractmethod
     def CountErrors(

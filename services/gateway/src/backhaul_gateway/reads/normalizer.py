@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from backhaul_common.names import channel_key
+from backhaul_proto.event.v1.event_pb2 import REVIEW_FLAGGED, REVIEW_UNSPECIFIED
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from fastapi import APIRouter, Query, Response
 
@@ -35,13 +36,17 @@ from backhaul_gateway.reads.views import (
     MESSAGE,
     MESSAGES,
     ONE_DEAD_LETTER,
+    ONE_REPLY,
+    REPLIES,
     CommunicationOut,
     DeadLetterOut,
     DeadLetterPage,
     ErrorCountsOut,
+    EventOut,
     EventPage,
     MessageOut,
     MessagePage,
+    ReplyPage,
 )
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged
@@ -75,6 +80,9 @@ class NormalizerRoutes:
         get("/errors", self.count_errors, response_model=ErrorCountsOut)
         one = "/communications/{communication_id:path}"
         get(one, self.get_communication, response_model=CommunicationOut, responses=missing)
+        get("/replies", self.list_replies, response_model=ReplyPage)
+        post("/replies/{reply_id}/accept", self.accept_reply, response_model=EventOut)
+        post("/replies/{reply_id}/dismiss", self.dismiss_reply, response_model=EventOut)
         get("/dead-letters", self.list_dead_letters, response_model=DeadLetterPage)
         one = "/dead-letters/{dead_letter_id}"
         get(one, self.get_dead_letter, response_model=DeadLetterOut, responses=missing)
@@ -200,6 +208,54 @@ class NormalizerRoutes:
             pb.GetCommunicationRequest(tenant_id=by.tenant.id, communication_id=communication_id)
         )
         return await self._written(COMMUNICATION, answer)
+
+    async def list_replies(
+        self,
+        by: By,
+        flagged: Annotated[
+            Literal["", "true", "false"] | None,
+            Query(description="Only those that are likely opt-outs and not decided about: ?flagged, or ?flagged=true."),
+        ] = None,
+        channel: Filter = "",
+        recipient: Address = "",
+        communication: Filter = "",
+        from_: From = None,
+        to: To = None,
+        limit: Limit = 50,
+        cursor: Cursor = "",
+    ) -> Response:
+        """What people wrote, by arrival, newest first. ``from`` and ``to`` bound the arrival; ``recipient`` is the
+        person, and ``communication`` that of the message which a reply answers."""
+        answer = await paged(
+            self._normalizer.ListReplies(
+                pb.ListRepliesRequest(
+                    tenant_id=by.tenant.id,
+                    channel=channel_key(channel),
+                    review=REVIEW_FLAGGED if flagged in ("", "true") else REVIEW_UNSPECIFIED,
+                    recipient=recipient,
+                    communication_id=communication,
+                    from_us=microseconds(from_),
+                    to_us=microseconds(to),
+                    page_size=limit,
+                    page_token=cursor,
+                )
+            )
+        )
+        return await self._written(REPLIES, answer)
+
+    async def accept_reply(self, by: By, reply_id: Text) -> Response:
+        """Take a flagged reply for an opt-out, effective when it was written; the reply as it is then. Repeated, it
+        changes nothing. 409 where it was never flagged. Counts as a callback of the tenant's rate."""
+        self._admission.callback(by, 0)
+        answer = await self._normalizer.AcceptReply(pb.AcceptReplyRequest(tenant_id=by.tenant.id, id=reply_id))
+        return await self._written(ONE_REPLY, answer.reply)
+
+    async def dismiss_reply(self, by: By, reply_id: Text) -> Response:
+        """Take a flagged reply for no opt-out; the reply as it is then. Repeated, it changes nothing. 409 where it was
+        never flagged, or is accepted. Counts as a callback of the tenant's rate."""
+        self._admission.callback(by, 0)
+        answer = await self._normalizer.DismissReply(pb.DismissReplyRequest(tenant_id=by.tenant.id, id=reply_id))
+        return await self._written(ONE_REPLY, answer.reply)
 
     async def list_dead_letters(
         self,

@@ -233,7 +233,7 @@ class Twin(Generic[Row]):
     def _counts(self, field: _Field) -> Callable[[Iterable[Any]], dict[str, int]]:
         key, count = _type_of(field.source).fields
         if key.enum_type is None:
-            raise ValueError(f"{self.model.__name__}.{field.name}: what is counted is told apart by no enum")
+            return lambda pairs: {getattr(pair, key.name): getattr(pair, count.name) for pair in pairs}
         words = self._words(key.enum_type)
         each = dict.fromkeys(words.words, 0) if field.every else {}
 

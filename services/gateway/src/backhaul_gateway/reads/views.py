@@ -179,16 +179,36 @@ class EventPage(BaseModel):
     next_cursor: Annotated[str | None, Of("next_page_token")]
 
 
+class ReplyCountsOut(BaseModel):
+    """Replies that answer a sending's messages. Each counts in ``all``, and for the class of its keyword, each of its
+    templates and as a survey response where it is one; what is only likely, once it is accepted."""
+
+    all: int
+    stop: int
+    start: int
+    help: int
+    survey_response: int
+    templates: dict[str, int]
+
+
 class CommunicationOut(BaseModel):
-    """Counts of one sending. ``fulfilment`` has all six states, ``events`` the kinds that occurred."""
+    """Counts of one sending. ``fulfilment`` has all six states, ``events`` the kinds that occurred to its messages."""
 
     id: str
     fulfilment: Annotated[dict[str, int], Every]
     events: dict[str, int]
     messages: int
     engagement: EngagementOut
+    replies: ReplyCountsOut
     created_at: str | None
     last_event_at: str | None
+
+
+class ReplyPage(BaseModel):
+    """Newest arrival first. ``next_cursor`` is null on the last page."""
+
+    replies: list[EventOut]
+    next_cursor: Annotated[str | None, Of("next_page_token")]
 
 
 class ErrorCountOut(BaseModel):
@@ -291,5 +311,7 @@ COMMUNICATION: Twin[pb.GetCommunicationResponse] = Twin(
 )
 ERRORS: Twin[pb.CountErrorsResponse] = Twin(ErrorCountsOut, pb.CountErrorsResponse.DESCRIPTOR, _ENUMS)
 PREVIEW: Twin[pb.PreviewCallbackResponse] = Twin(PreviewPartsOut, pb.PreviewCallbackResponse.DESCRIPTOR, _ENUMS)
+REPLIES: Twin[pb.ListRepliesResponse] = Twin(ReplyPage, pb.ListRepliesResponse.DESCRIPTOR, _ENUMS)
+ONE_REPLY: Twin[event_pb2.Event] = Twin(EventOut, event_pb2.Event.DESCRIPTOR, _ENUMS)
 DEAD_LETTERS: Twin[pb.ListDeadLettersResponse] = Twin(DeadLetterPage, pb.ListDeadLettersResponse.DESCRIPTOR, _ENUMS)
 ONE_DEAD_LETTER: Twin[pb.DeadLetter] = Twin(DeadLetterOut, pb.DeadLetter.DESCRIPTOR, _ENUMS)
