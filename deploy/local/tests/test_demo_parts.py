@@ -96,7 +96,10 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
         stories[number] = (story, changed(message, timeline=()))
         yield f"{story.due.name} timeline", of_others(messages=stories)
     yield "other channels: callbacks answered 200", of_others(statuses=[*others.statuses[:-1], 403])
-    yield f"“{FLAGGED}” over RCS", of_others(reviews=[""])
+    (reply,) = others.replies
+    yield f"“{FLAGGED}” over RCS", of_others(replies=[changed(reply, review="flagged", consent=None)])
+    yield "what it answers", of_others(replies=[changed(reply, answered=None)])
+    yield "autumn: replies", of_others(communication=None)
     yield "a callback that was only looked at", of_others(previewed=["nothing"])
     yield "errors by code and class", of_others(errors={**others.errors, "rcs 404 (channel)": 2})
 

@@ -21,6 +21,9 @@ PERSON = "+15005550042"
 FLAGGED = "please stop, thanks"
 """What a person answers over RCS: likely an opt-out, and for somebody to look at."""
 
+OTHER_COMMUNICATION = "autumn"
+"""What these messages belong to."""
+
 _PARCELS_SECRET = "c3Rvcnktb2YtYS1wYXJjZWw"  # noqa: S105  # of nothing but this story.
 
 
@@ -70,7 +73,7 @@ def _rcs() -> ChannelStory:
     )
 
     def posts(address: str) -> list[Post]:
-        rich = RcsMessage(address=address, reference=due.id, campaign="autumn", user_id=PERSON.lstrip("+"))
+        rich = RcsMessage(address=address, reference=due.id, campaign=OTHER_COMMUNICATION, user_id=PERSON.lstrip("+"))
         by_sms = rich.by_sms()
         told = [rich.failed(404, "Device does not support RCS."), by_sms.sent(), by_sms.post("DELIVERED")]
         return [*_in_turn(told), by_sms.said(FLAGGED)]

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backhaul_client.models import Communication, DeadLetterSummary, Message
+from backhaul_client.models import Communication, DeadLetterSummary, Event, Message
 
-from backhaul_local.demo_channels import FLAGGED
+from backhaul_local.demo_channels import FLAGGED, OTHER_COMMUNICATION
 from backhaul_local.demo_script import (
     BURST_DUPLICATES,
     BURST_MESSAGES,
@@ -72,10 +72,28 @@ def _other_channels(seen: OtherChannels) -> list[Check]:
     return [
         Check("other channels: callbacks answered 200", f"200: {len(seen.statuses)}", _answers(seen.statuses)),
         *(check for story, message in seen.messages for check in _message(story.due, message)),
-        Check(f"“{FLAGGED}” over RCS", "flagged", ", ".join(seen.reviews)),
+        Check(f"“{FLAGGED}” over RCS", "flagged, accepted, opt out", ", ".join(map(_decided, seen.replies))),
+        Check("what it answers", "rcs order-4711", ", ".join(map(_answered, seen.replies))),
+        Check(f"{OTHER_COMMUNICATION}: replies", "all 1, stop 1", _reply_counts(seen.communication)),
         Check("a callback that was only looked at", "clicked", ", ".join(seen.previewed)),
         Check("errors by code and class", ERRORS, counts(seen.errors)),
     ]
+
+
+def _decided(reply: Event) -> str:
+    """What was made of a reply that was likely an opt-out."""
+    likely = reply.classification is not None and reply.classification.confidence == "likely"
+    action = reply.consent.action.replace("_", " ") if reply.consent else NOTHING
+    return f"{'flagged' if likely else NOTHING}, {reply.review}, {action}"
+
+
+def _answered(reply: Event) -> str:
+    return f"{reply.answered.channel} {reply.answered.message_id}" if reply.answered else NOTHING
+
+
+def _reply_counts(seen: Communication | None) -> str:
+    replies = seen.replies if seen else None
+    return counts({"all": replies.all, "stop": replies.stop, "start": replies.start}) if replies else NOTHING
 
 
 def _refused(delivered: Delivered, seen: Refused) -> list[Check]:

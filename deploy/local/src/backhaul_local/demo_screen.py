@@ -72,7 +72,11 @@ class Screen:
             style = _STATE_STYLES.get(str(message and message.fulfilment_state), "yellow")
             rows.append((story.label, story.due.story, story.proof, steps, Text(ends(message), style=style)))
         self._table(("channel", "what was sent", "a callback is authentic by", "timeline", "ends"), rows)
-        self.say(f"errors: {counts(seen.errors)}; replies to be looked at: {len(seen.reviews)}")
+        self.say(f"errors: {counts(seen.errors)}")
+        for reply in seen.replies:
+            told = f"“{reply.text}” is likely an opt-out: flagged, and {reply.review} by Acme"
+            about = f"; it answers {reply.answered.channel} {reply.answered.message_id}" if reply.answered else ""
+            self.say(f"reply: {told}{about}")
 
     def communication(self, seen: Communication | None) -> None:
         """Both counts side by side: where messages stand, and what happened to them."""

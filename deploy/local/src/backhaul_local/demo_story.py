@@ -19,7 +19,7 @@ from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator, bearing
 from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.wire import Connection, encoded
 
-from backhaul_local.demo_channels import ChannelStory, channel_stories
+from backhaul_local.demo_channels import OTHER_COMMUNICATION, ChannelStory, channel_stories
 from backhaul_local.demo_script import (
     BURST_CONNECTIONS,
     BURST_DUPLICATES,
@@ -73,12 +73,13 @@ class Delivered:
 @dataclass(frozen=True, kw_only=True)
 class OtherChannels:
     """What became of the stories of all other providers. ``messages`` pairs each story with what the API has;
-    ``reviews`` is what became of the reply over RCS, ``previewed`` what a callback would have become, and ``errors``
-    counts each code by channel."""
+    ``replies`` are those over RCS, ``communication`` counts what the stories belong to, ``previewed`` is what a
+    callback would have become, and ``errors`` counts each code by channel."""
 
     statuses: Sequence[int]
     messages: Sequence[tuple[ChannelStory, Message | None]]
-    reviews: Sequence[str]
+    replies: Sequence[Event]
+    communication: Communication | None
     previewed: Sequence[str]
     errors: Mapping[str, int]
 
@@ -170,7 +171,7 @@ class Story:
         for story in stories:
             if story.due.channel != "Twilio":
                 await self._platform.put_channel(acme.tenant.id, story.label, **story.channel)
-            address = self._address("communicationId=autumn", acme, channel=quote(story.label))
+            address = self._address(f"communicationId={OTHER_COMMUNICATION}", acme, channel=quote(story.label))
             answers += [await send(self._http, post) for post in story.posts(address)]
         # Nothing is kept of what is only looked at.
         address = self._address("", acme, channel="RCS")
@@ -179,19 +180,24 @@ class Story:
 
         async def read() -> OtherChannels:
             found = [await _found(acme.client.message(story.label, story.due.id)) for story in stories]
-            replies = [event async for event in acme.client.events(channel="RCS", kind="inbound")]
+            flagged = [reply async for reply in acme.client.replies(flagged=True)]
+            # Somebody looks at what is only likely an opt-out, and decides.
+            for reply in flagged:
+                await acme.client.accept_reply(reply.id)
+            replies = [reply async for reply in acme.client.replies(channel="RCS")]
             counts = await acme.client.errors()
             return OtherChannels(
                 statuses=[answer.status_code for answer in answers],
                 messages=list(zip(stories, found, strict=True)),
-                reviews=[reply.review or "" for reply in replies],
+                replies=replies,
+                communication=await _found(acme.client.communication(OTHER_COMMUNICATION)),
                 previewed=[part.event.kind if part.event else "nothing" for part in preview.parts],
                 errors={_error(one): one.count for one in counts},
             )
 
         def complete(seen: OtherChannels) -> bool:
             counts = [message.event_count if message else 0 for _, message in seen.messages]
-            return counts == [len(story.due.kinds) for story in stories] and bool(seen.reviews)
+            return counts == [len(story.due.kinds) for story in stories] and bool(seen.replies)
 
         return await _poll(read, complete)
 
