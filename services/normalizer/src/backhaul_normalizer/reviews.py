@@ -75,7 +75,9 @@ def _decide(
     path = queue_path_key(tenant.queue_path)
     if living(database, session, {tenant.id}).get(tenant.id) != Living(tenant.registration, path):
         raise no_reply()
-    query = {"_id": event_id, "registration": tenant.registration, "kind": "inbound"}
+    # What duplicates another event is in no list, and counts for nothing.
+    only = {"kind": "inbound", "duplicate_of": {"$exists": False}}
+    query = {"_id": event_id, "registration": tenant.registration, **only}
     row: Document | None = database[EVENTS_COLLECTION].find_one(query, session=session)
     if row is None:
         raise no_reply()
@@ -123,7 +125,7 @@ def decided(fact: Fact, review: Review) -> Fact:
 def _entry(fact: Fact, path: str, communication_id: str, traceparent: str) -> outbox.Entry:
     origin = fact.origin
     event = Event.FromString(fact.payload)
-    event.communication_id = communication_id or event.communication_id
+    event.communication_id = communication_id
     batch = EventBatch(events=[event])
     for name in _LARGE:
         if batch.ByteSize() <= outbox.MAX_PAYLOAD_BYTES:

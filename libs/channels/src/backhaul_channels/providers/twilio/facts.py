@@ -60,8 +60,8 @@ def fact(told: Told) -> NormalizedEvent:
         classification = Classification(scope_kind=scope_kind, scope=scope) if scope else None
         consent = consent_of(told, scope_kind, scope)
         recipient, sender, text = told.from_address, told.to_address, told.text
-        # Of a message that is still being received the text may be missing; as the same fact it would hide the whole.
-        key = f"{message_id}:{'receiving' if status == 'receiving' else 'inbound'}"
+        # Also of one that is still being received, whose text may be missing: it is one reply, and each completes it.
+        key = f"{message_id}:inbound"
     else:
         # The text of one's own message comes back in Event Streams; it is no reply.
         recipient, sender, text, key = told.to_address, told.from_address, "", f"{message_id}:{status}"
