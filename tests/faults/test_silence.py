@@ -61,7 +61,8 @@ async def test_a_batch_that_waits_for_a_silent_connection_is_done_in_seconds(
             proxy.hold("command", step)
             sids = [new_sid() for _ in range(5)]
             posts = [tenant.twilio.status(address, sid, "sent") for sid in sids]
-            posts.append(tenant.twilio.form(address, {"AccountSid": "AC" + "5" * 32, "To": "+15005550001"}))
+            # Authentic, and without the id of anything.
+            posts.append(tenant.twilio.form(address, {"From": "+15005550001", "To": "+15005550006", "Body": "STOP"}))
             for post in posts:
                 assert (await tenant.send(post)).status_code == 200
             await asyncio.wait_for(proxy.held.wait(), 20)
