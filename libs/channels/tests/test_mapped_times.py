@@ -86,6 +86,7 @@ def test_what_is_no_time_raises_only_what_is_said(text: str, value: object) -> N
         ("", "Use one of auto"),
         ("%H:%M", "no year, month or day"),
         ("%Y-%m", "no year, month or day"),
+        ("%d.%m. %H:%M", "no year, month or day"),
         ("%Y-%m-%d %Z", "%Z cannot be used"),
         ("%c", "%c cannot be used"),
         ("%Y %", "% cannot be used"),

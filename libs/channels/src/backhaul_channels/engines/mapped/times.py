@@ -21,6 +21,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
 
 # Names of zones are ambiguous, and what depends on the locale is different on another machine.
 _DIRECTIVES = frozenset("YymdHIMSfpzbBaAj%")
+_INCOMPLETE = "A time that is written so has no year, month or day."
 _REFERENCE = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 ToMicroseconds = Callable[[object], int]
@@ -45,12 +46,15 @@ def check_format(text: str) -> str:
     unknown = sorted({f"%{one}" for one in used if one not in _DIRECTIVES or not one})
     if unknown:
         raise ValueError(f"{', '.join(unknown)} cannot be used. Known are %{', %'.join(sorted(_DIRECTIVES))}.")
+    if not {"Y", "y"} & set(used):
+        # Python warns of a day without a year from 3.13 on, and will refuse it.
+        raise ValueError(_INCOMPLETE)
     try:
         read_back = datetime.strptime(_REFERENCE.strftime(text), text)  # noqa: DTZ007  # only its date is looked at.
     except (ValueError, re.error):
         raise ValueError("No time that is written so can be read. Use each directive once.") from None
     if read_back.date() != _REFERENCE.date():
-        raise ValueError("A time that is written so has no year, month or day.")
+        raise ValueError(_INCOMPLETE)
     return text
 
 
