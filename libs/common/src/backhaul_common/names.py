@@ -62,6 +62,22 @@ QUOTAS_COLLECTION = "quotas"
 NORMALIZER_OUTBOX = "normalizer_outbox"
 """What the normalizer has still to publish beside events. Every service with an outbox has a collection of its own."""
 
+SUPPRESSIONS_COLLECTION = "suppressions"
+SUPPRESSION_FACTS_COLLECTION = "suppression_facts"
+SUPPRESSION_CHANGES_COLLECTION = "suppression_changes"
+SUPPRESSION_COUNTERS_COLLECTION = "suppression_counters"
+SUPPRESSION_COPIES_COLLECTION = "suppression_copies"
+"""The copies of suppression that may answer from memory, and how far each of them is."""
+
+SUPPRESSION_CONSUMER = "suppression"
+"""The durable consumer on EVENTS; all copies of suppression share it."""
+
+SUPPRESSION_CHANGED_SUBJECT = "backhaul.suppression.changed"
+"""Core NATS: rows of suppression were changed, and whoever holds them in memory looks at once."""
+
+SUPPRESSION_APPLIED_SUBJECT = "backhaul.suppression.applied"
+"""Core NATS: a copy of suppression has taken changes over."""
+
 META_COLLECTION = "meta"
 """What is stored about the database itself: the number of its format."""
 

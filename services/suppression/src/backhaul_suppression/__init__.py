@@ -1,0 +1,1 @@
+"""May we contact this person? Who must not be contacted, why, since when, and by whose word."""
