@@ -109,6 +109,25 @@ class RowKey(NamedTuple):
         )
 
 
+class Sending(NamedTuple):
+    """What a message will be sent as. None may be any; of the three last, empty text is none of that kind."""
+
+    purpose: Purpose | None = None
+    sender: str | None = None
+    messaging_service: str | None = None
+    group: str | None = None
+
+
+class Blocked(NamedTuple):
+    """An active row that says no: ``id`` is its ``RowKey.id``, ``event_id`` empty where no event says so."""
+
+    id: str
+    kind: Kind
+    scope: Scope
+    since_us: int
+    event_id: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Proof that a person said something. ``at_us`` is unix time in microseconds, ``reference`` the tenant's."""

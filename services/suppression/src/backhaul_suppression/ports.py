@@ -1,0 +1,163 @@
+"""What suppression needs from outside, and what its parts need of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from backhaul_common import batches
+from backhaul_common.tenants import Tenant
+
+from backhaul_suppression.model import (
+    Address,
+    Blocked,
+    Change,
+    Fact,
+    Family,
+    Kind,
+    Origin,
+    Row,
+    Scope,
+    Sending,
+)
+
+
+class Tenants(Protocol):
+    """Who is served."""
+
+    def get(self, tenant_id: str) -> Tenant | None:
+        """The tenant as it was last heard of, or None."""
+        ...
+
+    async def require(self, tenant_id: str) -> Tenant:
+        """The tenant, read now if it was not heard of. NOT_FOUND; UNAVAILABLE."""
+        ...
+
+    async def reload(self, tenant_id: str) -> Tenant | None:
+        """Read the tenant now. UNAVAILABLE while the tenants are away."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of facts that were to be recorded.
+
+    ``changes`` are those that these facts brought about. ``rows`` are the rows of every target of theirs, as they are
+    after the commit, by ``RowKey.id``; a target that no row follows from is not among them. ``existing`` are the stored
+    facts of ids that were there already, in the same or a higher revision: they stay as they are, and whoever derived
+    the id from a caller's key compares. ``seq`` is the last change that the commit, or anything before it, made.
+    """
+
+    changes: Sequence[Change]
+    rows: Mapping[str, Row]
+    existing: Mapping[str, Fact]
+    seq: int
+
+
+class Facts(Protocol):
+    """Where facts are kept."""
+
+    async def commit(self, facts: Sequence[Fact]) -> Recorded:
+        """Commit ``facts``, of whatever tenants, together with those that others commit meanwhile.
+
+        Facts of registrations that are gone are left out. The same facts again change nothing. UNAVAILABLE, and then
+        it is not known whether they were committed. Nobody may be told that it is done before ``Barrier.passed``.
+        """
+        ...
+
+    async def record(self, facts: Sequence[Fact]) -> Recorded:
+        """``commit``, and return when every copy that may answer has applied what follows."""
+        ...
+
+
+class Lookup(Protocol):
+    """The active rows, in memory."""
+
+    def fresh(self) -> None:
+        """Returns while this copy may answer; UNAVAILABLE past its lease.
+
+        What was read from here *before* it returned is right as of when it was called: read first, then ask.
+        """
+        ...
+
+    def held(self, registration: str, family: Family) -> Container[str]:
+        """The canonical addresses that have any active row. The same object may change while it is kept. A question
+        about many looks here first; it is for whoever asks to call ``fresh`` afterwards."""
+        ...
+
+    def blocking(self, address: Address, sending: Sending) -> Sequence[Blocked]:
+        """Every active row that says no to ``sending``, in the order of their ids. Calls ``fresh``: UNAVAILABLE."""
+        ...
+
+    def has(self, address: Address, kinds: Collection[Kind]) -> bool:
+        """Whether the address has an active row of one of ``kinds``, as far as this copy knows: lease or not."""
+        ...
+
+
+class Barrier(Protocol):
+    """Where those who changed rows wait."""
+
+    async def passed(self, seq: int) -> None:
+        """Returns when every copy that may answer has applied the changes up to ``seq``. UNAVAILABLE."""
+        ...
+
+
+ChangesListener = Callable[[str, int], None]
+"""Called with a registration, and the position of its last change that is applied here. Neither blocks nor raises."""
+
+
+class Changes(Protocol):
+    """Tells who follows a registration that it has changed."""
+
+    def listen(self, listener: ChangesListener) -> Callable[[], None]:
+        """Call ``listener`` with every change that is applied here from now on. What is returned ends it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RowsQuery:
+    """A question for a page of rows. What is None or empty does not filter; ``active`` None means any.
+
+    ``span`` bounds ``recorded_at_us``, from inclusive to exclusive; 0 leaves an end open. ``size`` is 1 to 500, 0 is
+    50. ``token`` is that of the page before, or empty.
+    """
+
+    family: Family | None = None
+    kind: Kind | None = None
+    origin: Origin | None = None
+    scope: Scope | None = None
+    active: bool | None = True
+    span: tuple[int, int] = field(default=(0, 0))
+    size: int = 0
+    token: str = ""
+
+
+class Reads(Protocol):
+    """Reads what is stored. The registration comes first, by itself or in the address. All raise UNAVAILABLE."""
+
+    async def fact(self, registration: str, fact_id: str) -> Fact | None:
+        """The fact in its highest revision, or None."""
+        ...
+
+    async def rows_of(self, address: Address) -> Sequence[Row]:
+        """All rows of an address, lifted ones too, by kind and scope."""
+        ...
+
+    async def history_of(self, address: Address, size: int, token: str) -> tuple[Sequence[Change], str]:
+        """The changes of its rows, the latest first, and the token of the next page, empty on the last.
+        INVALID_ARGUMENT names ``page_size`` and ``page_token``."""
+        ...
+
+    async def rows(self, registration: str, query: RowsQuery) -> tuple[Sequence[Row], str]:
+        """Rows, the latest change first, and the token of the next page, empty on the last. INVALID_ARGUMENT names
+        ``page_size`` and ``page_token``."""
+        ...
+
+    async def changes_after(self, registration: str, position: int, limit: int) -> Sequence[Change]:
+        """At most ``limit`` changes behind ``position``, in their order."""
+        ...
+
+
+class Feed(batches.Feed, Protocol):
+    """Events of all tenants, fairly."""
