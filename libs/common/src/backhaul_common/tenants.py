@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from backhaul_common.names import queue_path_key
 from backhaul_common.secrets import CredentialKind
@@ -69,6 +69,20 @@ class Channel(_Value):
     updated_at: datetime
 
 
+class SuppressionSettings(_Value):
+    """How far a tenant's people mean it when they opt out.
+
+    With ``topic`` a STOP covers the messaging service that it came to, else the number, instead of all that the tenant
+    sends; of those from ``topic_since`` on, by when they were written, or of all if it is None. With ``phone`` what
+    people say on WhatsApp and what they say by SMS, MMS or RCS is about both; ``apart``, about the one alone. Either
+    holds for what is said from then on.
+    """
+
+    revocation_scope: Literal["all", "topic"] = "all"
+    topic_since: AwareDatetime | None = None
+    whatsapp: Literal["apart", "phone"] = "apart"
+
+
 class Tenant(_Value):
     """A customer of the platform team. ``channels`` are by key; ``revision`` grows with every write.
 
@@ -89,6 +103,7 @@ class Tenant(_Value):
     status: TenantStatus = "active"
     deleting_since: datetime | None = None
     limits: Limits = Limits()
+    suppression: SuppressionSettings = SuppressionSettings()
     credentials: tuple[Credential, ...] = ()
     channels: Mapping[str, Channel] = {}
     revision: int = 1
