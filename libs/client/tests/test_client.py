@@ -280,6 +280,7 @@ def platform() -> Iterator[tuple[AdminClient, Gateway]]:
         **dict.fromkeys(("created_at", "updated_at"), "2026-11-22T11:41:34Z"),
         "deleting_since": None,
         "limits": dict.fromkeys((*limits, "a_newer_limit"), 1),
+        "suppression": {"revocation_scope": "all", "topic_since": None, "whatsapp": "apart", "newer": 1},
         "keys": [],
         "channels": [],
         "revision": 1,
@@ -293,7 +294,14 @@ def platform() -> Iterator[tuple[AdminClient, Gateway]]:
 
 def test_what_is_left_out_is_not_sent(platform: tuple[AdminClient, Gateway]) -> None:
     admin, gateway = platform
-    admin.create_tenant("acme", name="Acme", queue_path="acme", limits={"burst": 5})
+    scope = admin.create_tenant(
+        "acme",
+        name="Acme",
+        queue_path="acme",
+        limits={"burst": 5},
+        suppression={"revocation_scope": "topic", "topic_since": datetime(2027, 2, 1, tzinfo=UTC)},
+    ).suppression
+    assert (scope.revocation_scope, scope.topic_since, scope.whatsapp) == ("all", None, "apart")
     assert admin.delete_tenant("acme") is None
     left = admin.delete_tenant("acme", purge=True)
     assert left is not None
@@ -304,6 +312,7 @@ def test_what_is_left_out_is_not_sent(platform: tuple[AdminClient, Gateway]) -> 
         "name": "Acme",
         "queue_path": "acme",
         "limits": {"burst": 5},
+        "suppression": {"revocation_scope": "topic", "topic_since": "2027-02-01T00:00:00Z"},
     }
     assert (deleted.url.params["purge"], purged.url.params["purge"]) == ("false", "true")
     assert created.headers["Authorization"] == "Bearer admin-token"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from backhaul_client.models import NewTenant as Registered
-from backhaul_common.tenants import Channel, Credential, Limits, Tenant
+from backhaul_common.tenants import Channel, Credential, Limits, SuppressionSettings, Tenant
 from backhaul_gateway.admin.models import LimitsOut
 from backhaul_gateway.admin.tenants import _limits
 from gateway_rig import Running
@@ -41,6 +41,10 @@ class NewerLimits(Limits):
     newer_deliveries_per_second: float
 
 
+class NewerSuppression(SuppressionSettings):
+    newer_quiet_hours: dict[str, int]
+
+
 class NewerCredential(Credential):
     newer_scopes: tuple[str, ...]
     newer_expires_at: datetime
@@ -50,6 +54,7 @@ class NewerTenant(Tenant):
     model_config = ConfigDict(extra="forbid")
 
     limits: NewerLimits
+    suppression: NewerSuppression
     credentials: tuple[NewerCredential, ...]
     channels: Mapping[str, NewerChannel]
     newer_plan: dict[str, list[int]]
@@ -77,6 +82,7 @@ async def registered(gateway: Running) -> Registered:
     added = {
         "newer_plan": {"steps": [1, 2]},
         "limits.newer_deliveries_per_second": 2.5,
+        "suppression.newer_quiet_hours": {"from": 21},
         **{f"channels.{key}.newer_pull": PULL.model_dump(mode="json") for key in ("twilio", "sendgrid")},
         "channels.twilio.newer_paused": True,
         "channels.twilio.settings.newer_mapping": {"a": [1]},
@@ -113,6 +119,7 @@ async def test_nothing_of_a_newer_copy_is_erased_by_an_older_ones_changes(gatewa
 
     await call("PATCH", name="Renamed")
     await call("PATCH", limits={"burst": 7})
+    await call("PATCH", suppression={"whatsapp": "phone"})
     await call("PATCH", status="suspended")
     await call("PATCH", status="active")
     await call("PUT", "/channels/twilio", verification="enforce")
@@ -137,6 +144,7 @@ async def test_nothing_of_a_newer_copy_is_erased_by_an_older_ones_changes(gatewa
         **before,
         **changed,
         "limits": {**before["limits"], "burst": 7},
+        "suppression": {**before["suppression"], "whatsapp": "phone"},
         "channels": {**before["channels"], "twilio": channel},
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
@@ -22,6 +23,15 @@ class LimitsIn(TypedDict, total=False):
     concurrent_reads: int
 
 
+class SuppressionIn(TypedDict, total=False):
+    """How far the tenant's people mean it when they opt out: what is to be set; what is left out stays. ``topic``
+    without ``topic_since`` holds from now on."""
+
+    revocation_scope: Literal["all", "topic"]
+    topic_since: datetime
+    whatsapp: Literal["apart", "phone"]
+
+
 class _AdminCalls:
     """The calls, once for both clients."""
 
@@ -30,10 +40,16 @@ class _AdminCalls:
 
     @call
     def create_tenant(
-        self, tenant_id: str, *, name: str, queue_path: str, limits: LimitsIn | None = None
+        self,
+        tenant_id: str,
+        *,
+        name: str,
+        queue_path: str,
+        limits: LimitsIn | None = None,
+        suppression: SuppressionIn | None = None,
     ) -> Call[NewTenant]:
         """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
-        body = {"id": tenant_id, "name": name, "queue_path": queue_path, "limits": limits or {}}
+        body = _given(id=tenant_id, name=name, queue_path=queue_path, limits=limits, suppression=suppression)
         return Call(method="POST", path=path(*_TENANTS), body=body, answer=of(NewTenant))
 
     @rows
@@ -56,9 +72,10 @@ class _AdminCalls:
         name: str | None = None,
         status: Literal["active", "suspended"] | None = None,
         limits: LimitsIn | None = None,
+        suppression: SuppressionIn | None = None,
     ) -> Call[Tenant]:
         """Change what is given."""
-        body = _given(name=name, status=status, limits=limits)
+        body = _given(name=name, status=status, limits=limits, suppression=suppression)
         return Call(method="PATCH", path=path(*_TENANTS, tenant_id), body=body, answer=of(Tenant))
 
     @call

@@ -341,6 +341,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     concurrent_reads: int
 
 
+class SuppressionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a tenant's people mean it when they opt out. ``revocation_scope`` is ``all`` or ``topic``, from
+    ``topic_since`` on; ``whatsapp`` is ``apart`` or ``phone``."""
+
+    revocation_scope: str
+    topic_since: datetime | None
+    whatsapp: str
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A credential without its text. ``kind`` is ``api`` or ``ingest``."""
 
@@ -395,6 +404,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     deleting_since: datetime | None
     limits: Limits
+    suppression: SuppressionSettings
     keys: tuple[Key, ...]
     channels: tuple[Channel, ...]
     revision: int

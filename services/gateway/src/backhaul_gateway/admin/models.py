@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from backhaul_common.names import QUEUE_PATH_PATTERN, TENANT_ID_PATTERN
@@ -16,11 +16,12 @@ from backhaul_common.tenants import (
     Limits,
     Processing,
     Rate,
+    SuppressionSettings,
     Tenant,
     TenantStatus,
     VerificationMode,
 )
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from backhaul_gateway.admin.addresses import PLACEHOLDER, Addresses
 from backhaul_gateway.admin.channels import ChannelRequest, ChannelSecret
@@ -59,6 +60,35 @@ class LimitsIn(_Input):
         return self.model_dump(exclude_none=True)
 
 
+# Between the two, every time can be told in UTC, and as a number.
+_Since = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
+
+
+class SuppressionSettingsIn(_Input):
+    """How far a tenant's people mean it when they opt out: what is to change. What is left out, or null, stays."""
+
+    revocation_scope: Literal["all", "topic"] | None = Field(
+        None,
+        description="What a STOP covers: all that the tenant sends; or, with topic, the messaging service that it came "
+        "to, else the number.",
+    )
+    topic_since: _Since | None = Field(
+        None,
+        description="With topic: it holds for what people write from this time on, past or future. Left out, from now "
+        "on.",
+        examples=["2027-02-01T00:00:00Z"],
+    )
+    whatsapp: Literal["apart", "phone"] | None = Field(
+        None,
+        description="apart: what people say on WhatsApp is about WhatsApp alone. phone: it is about the number, as SMS "
+        "and RCS are.",
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not None."""
+        return self.model_dump(exclude_none=True)
+
+
 class TenantIn(_Input):
     """A new tenant."""
 
@@ -72,6 +102,7 @@ class TenantIn(_Input):
         description="One subject token, unique across tenants whatever its case. It cannot be changed.",
     )
     limits: LimitsIn = LimitsIn()
+    suppression: SuppressionSettingsIn = SuppressionSettingsIn()
 
 
 class TenantPatch(_Input):
@@ -79,6 +110,7 @@ class TenantPatch(_Input):
 
     name: Name | None = None
     limits: LimitsIn = LimitsIn()
+    suppression: SuppressionSettingsIn = SuppressionSettingsIn()
     status: Literal["active", "suspended"] | None = None
 
 
@@ -263,6 +295,19 @@ class LimitsOut(BaseModel):
         return cls(**{name: getattr(limits, name) for name in cls.model_fields})
 
 
+class SuppressionSettingsOut(BaseModel):
+    """How far the tenant's people mean it when they opt out. ``topic_since`` is null unless the scope is ``topic``."""
+
+    revocation_scope: Literal["all", "topic"]
+    topic_since: datetime | None
+    whatsapp: Literal["apart", "phone"]
+
+    @classmethod
+    def of(cls, settings: SuppressionSettings) -> SuppressionSettingsOut:
+        """The settings that this version knows. A newer version may have stored more."""
+        return cls(**{name: getattr(settings, name) for name in cls.model_fields})
+
+
 class TenantOut(BaseModel):
     """A tenant without its secrets. ``registration`` is new each time that the id is registered; every event has it."""
 
@@ -273,6 +318,7 @@ class TenantOut(BaseModel):
     status: TenantStatus
     deleting_since: datetime | None
     limits: LimitsOut
+    suppression: SuppressionSettingsOut
     keys: list[KeyOut]
     channels: list[ChannelOut]
     revision: int
@@ -290,6 +336,7 @@ class TenantOut(BaseModel):
             status=tenant.status,
             deleting_since=tenant.deleting_since,
             limits=LimitsOut.of(tenant.limits),
+            suppression=SuppressionSettingsOut.of(tenant.suppression),
             keys=[KeyOut.of(credential) for credential in tenant.credentials],
             channels=[ChannelOut.of(tenant.channels[key], addresses) for key in sorted(tenant.channels)],
             revision=tenant.revision,

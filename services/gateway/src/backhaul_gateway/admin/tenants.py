@@ -12,10 +12,10 @@ from backhaul_common.ids import new_registration
 from backhaul_common.names import check_queue_path, check_tenant_id
 from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.sizes import MAX_COUNTED
-from backhaul_common.tenants import Credential, Limits, Tenant, TenantStatus
+from backhaul_common.tenants import Credential, Limits, SuppressionSettings, Tenant, TenantStatus
 from pydantic import ValidationError
 
-from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting, unknown_tenant
+from backhaul_gateway.admin.updates import TenantUpdates, in_milliseconds, refuse_deleting, unknown_tenant
 from backhaul_gateway.admission.unfit import violations
 from backhaul_gateway.ports import TenantData, TenantStreams
 
@@ -40,7 +40,12 @@ class TenantRegistry:
         self._data = data
 
     async def create(
-        self, tenant_id: str, name: str, queue_path: str, limits: Mapping[str, Any]
+        self,
+        tenant_id: str,
+        name: str,
+        queue_path: str,
+        limits: Mapping[str, Any],
+        suppression: Mapping[str, Any],
     ) -> tuple[Tenant, IssuedCredential, IssuedCredential]:
         """The new tenant, its API key and its ingest token. CONFLICT names ``id`` or ``queue_path``."""
         now = self._updates.now()
@@ -51,6 +56,7 @@ class TenantRegistry:
             name=name,
             queue_path=check_queue_path(queue_path),
             limits=_limits(Limits(), limits),
+            suppression=_suppression(SuppressionSettings(), suppression, now),
             credentials=(api_key.credential, ingest_token.credential),
             created_at=now,
             updated_at=now,
@@ -73,13 +79,17 @@ class TenantRegistry:
         *,
         name: str | None,
         limits: Mapping[str, Any],
+        suppression: Mapping[str, Any],
         status: Literal["active", "suspended"] | None,
     ) -> Tenant:
-        """Change what is given. What is None stays as it is, and so does a limit that is missing."""
+        """Change what is given. What is None stays as it is, and so does a limit or a setting that is missing."""
 
-        def apply(tenant: Tenant, _: datetime) -> Tenant:
+        def apply(tenant: Tenant, now: datetime) -> Tenant:
             refuse_deleting(tenant)
-            update: dict[str, Any] = {"limits": _limits(tenant.limits, limits)}
+            update: dict[str, Any] = {
+                "limits": _limits(tenant.limits, limits),
+                "suppression": _suppression(tenant.suppression, suppression, now),
+            }
             if name is not None:
                 update["name"] = name
             if status is not None:
@@ -236,3 +246,22 @@ def _limits(present: Limits, changes: Mapping[str, Any]) -> Limits:
             "A limit is out of range.",
             violations=violations(exc.errors(), Limits, changes, "limits"),
         ) from exc
+
+
+def _suppression(present: SuppressionSettings, changes: Mapping[str, Any], now: datetime) -> SuppressionSettings:
+    """``present`` with ``changes``. A topic scope that is new, and has no date, holds from ``now`` on."""
+    scope = changes.get("revocation_scope", present.revocation_scope)
+    since: datetime | None = changes.get("topic_since")
+    if scope == "all":
+        if since is not None:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT,
+                "With the revocation_scope all there is no date from which topics count.",
+                field="suppression.topic_since",
+                fix='Send "revocation_scope": "topic" with it, or leave it out.',
+            )
+    elif since is None:
+        since = present.topic_since if present.revocation_scope == scope else now
+    return present.model_copy(
+        update={**changes, "topic_since": since and in_milliseconds(since), "revocation_scope": scope}
+    )

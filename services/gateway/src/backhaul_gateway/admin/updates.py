@@ -22,9 +22,14 @@ _MAX_PAUSE_S = 0.1
 
 
 def utc_now() -> datetime:
-    """The time in whole milliseconds. MongoDB keeps no more, so an answer shows just what is stored."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+    """The time in whole milliseconds."""
+    return in_milliseconds(datetime.now(UTC))
+
+
+def in_milliseconds(moment: datetime) -> datetime:
+    """``moment`` in UTC and whole milliseconds. MongoDB keeps no more, so an answer shows just what is stored."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 class TenantUpdates:

@@ -16,6 +16,7 @@ _FIXES = {
     "model_type": 'Send it in braces, as {"name": …}.',
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
+    "timezone_aware": "Add the offset from UTC, as in 2026-11-01T00:00:00Z.",
     "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
     "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
 }
