@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 import pytest
-from backhaul_gateway.reads.rawdata import DEEPEST, MAX_FIELD, MAX_NUMBER, data_of
-from backhaul_gateway.reads.turns import Steps, Turns, finished
+from backhaul_gateway.twins.rawdata import DEEPEST, MAX_FIELD, MAX_NUMBER, data_of
+from backhaul_gateway.twins.turns import Steps, Turns, finished
 from hypothesis import given
 from hypothesis import strategies as st
 

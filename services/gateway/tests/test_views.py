@@ -7,8 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from backhaul_gateway.reads.turns import finished
-from backhaul_gateway.reads.twin import Twin, time_of
 from backhaul_gateway.reads.views import (
     COMMUNICATION,
     DEAD_LETTERS,
@@ -18,6 +16,8 @@ from backhaul_gateway.reads.views import (
     ONE_DEAD_LETTER,
     EventOut,
 )
+from backhaul_gateway.twins.turns import finished
+from backhaul_gateway.twins.twin import Twin, time_of
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb

@@ -15,8 +15,8 @@ from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
-from backhaul_gateway.reads.turns import Steps, Turns
-from backhaul_gateway.reads.twin import Row, Twin
+from backhaul_gateway.twins.turns import Steps, Turns
+from backhaul_gateway.twins.twin import Row, Twin
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
 

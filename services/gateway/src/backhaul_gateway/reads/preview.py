@@ -31,8 +31,8 @@ from backhaul_gateway.admission.state import ChannelState, EncodedAnswer, Tenant
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.previewmodels import PreviewIn, PreviewOut
-from backhaul_gateway.reads.turns import Steps
 from backhaul_gateway.reads.views import PREVIEW
+from backhaul_gateway.twins.turns import Steps
 from backhaul_gateway.web.edge import INGEST_PATH, MAX_BODY
 from backhaul_gateway.web.kept import kept_headers, shown_address
 from backhaul_gateway.web.masking import masked_body, masked_bytes

@@ -12,9 +12,9 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from pydantic import BaseModel
 
-from backhaul_gateway.reads.rawdata import Format
-from backhaul_gateway.reads.turns import Steps
-from backhaul_gateway.reads.twin import Every, Of, Twin
+from backhaul_gateway.twins.rawdata import Format
+from backhaul_gateway.twins.turns import Steps
+from backhaul_gateway.twins.twin import Every, Of, Twin
 
 KINDS = Words(event_pb2.EventKind.DESCRIPTOR)
 FULFILMENT = Words(pb.FulfilmentState.DESCRIPTOR, pascal)

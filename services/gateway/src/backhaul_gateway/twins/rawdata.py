@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import orjson
 
-from backhaul_gateway.reads.turns import Steps
+from backhaul_gateway.twins.turns import Steps
 
 Format = Literal["json", "form", "base64"]
 

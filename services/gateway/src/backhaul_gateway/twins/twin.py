@@ -6,7 +6,8 @@ How a field is written follows from the message's descriptor and the model's ann
 |---|---|---|
 | an enum | ``str`` | its word; ``unknown`` where it has none |
 | an enum | ``… | None`` | its word; null where it has none |
-| ``…_us`` | ``…_at`` | RFC 3339; null where no time is known |
+| ``…_us`` | ``…``, or ``…_at`` | RFC 3339; null where no time is known |
+| repeated enums | a list | their words |
 | a string | ``str | None`` | null where it is empty |
 | an optional number | ``int | None`` | null where it is absent |
 | a message | a model | an object; null where it is absent and may be |
@@ -35,8 +36,8 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
-from backhaul_gateway.reads.rawdata import base64_of, data_of, text_of
-from backhaul_gateway.reads.turns import Steps
+from backhaul_gateway.twins.rawdata import base64_of, data_of, text_of
+from backhaul_gateway.twins.turns import Steps
 
 Row = TypeVar("Row", bound=Message)
 
@@ -136,13 +137,15 @@ class Twin(Generic[Row]):
             self._add_bytes(index, field)
         elif source.is_repeated and source.message_type is not None:
             self._add_rows(index, field)
+        elif source.is_repeated and source.enum_type is not None:
+            self._converted.append((index, _listed(self._word(source.enum_type, field))))
         elif source.is_repeated:
             self._converted.append((index, list))
         elif source.message_type is not None:
             self._add_message(index, field)
         elif source.enum_type is not None:
             self._converted.append((index, self._word(source.enum_type, field)))
-        elif field.name.endswith("_at"):
+        elif source.name.endswith("_us"):
             self._converted.append((index, time_of))
         elif field.nullable and source.has_presence:
             self._asked.append((index, _if_present(source.name)))
@@ -270,7 +273,7 @@ def time_of(microseconds: int) -> str | None:
 def _field(model: type[BaseModel], name: str, message: Descriptor, inside: str) -> _Field:
     info = model.model_fields[name]
     named = next((mark.name for mark in info.metadata if isinstance(mark, Of)), "")
-    candidates = [named] if named else [name, _in_microseconds(name), name.removesuffix("_base64"), _without_text(name)]
+    candidates = [named] if named else [name, f"{name}_us", name.removesuffix("_base64"), name.removesuffix("_text")]
     for candidate in candidates:
         source = message.fields_by_name.get(candidate)
         if source is not None:
@@ -293,12 +296,8 @@ def _type_of(source: FieldDescriptor) -> Descriptor:
     return source.message_type
 
 
-def _in_microseconds(name: str) -> str:
-    return f"{name}_us" if name.endswith("_at") else name
-
-
-def _without_text(name: str) -> str:
-    return name.removesuffix("_text")
+def _listed(word: Callable[[int], str | None]) -> Callable[[Iterable[int]], list[str | None]]:
+    return lambda numbers: [word(number) for number in numbers]
 
 
 def _if_present(name: str) -> Callable[[Message], Any]:
