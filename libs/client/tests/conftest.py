@@ -1,0 +1,37 @@
+"""What the client's test files share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from backhaul_client.suppression import SuppressionClient
+
+# Test folders are no packages: what several test files of this one share is found by its name.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from suppression_rig import STOPPED, TOKEN, Suppression, serving  # found by the line above
+
+
+@pytest.fixture
+async def service() -> Suppression:
+    """A service for which one person of acme's is suppressed."""
+    service = Suppression()
+    service.suppressed.add(("acme", STOPPED))
+    return service
+
+
+@pytest.fixture
+async def port(service: Suppression) -> AsyncIterator[int]:
+    """Where it listens."""
+    async with serving(service) as port:
+        yield port
+
+
+@pytest.fixture
+async def client(port: int) -> AsyncIterator[SuppressionClient]:
+    """A client of it."""
+    async with SuppressionClient(f"127.0.0.1:{port}", token=TOKEN) as client:
+        yield client
