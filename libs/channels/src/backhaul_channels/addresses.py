@@ -60,7 +60,7 @@ def phone(text: str) -> str:
     (``whatsapp:``) stays, in lower case, as consent to one channel is none to another; ``tel:`` is no channel.
     National numbers, short codes and senders with letters stay as they are.
     """
-    if _is_settled(text):
+    if is_settled(text):
         return text
     trimmed = text.strip()
     if len(trimmed) > _MAX_NUMBER:
@@ -69,10 +69,26 @@ def phone(text: str) -> str:
     if not scheme:
         return _from_written(trimmed) or trimmed
     channel, rest = scheme[1].lower() + ":", trimmed[scheme.end() :]
-    number = rest if _is_settled(rest) else _from_written(rest)
+    number = rest if is_settled(rest) else _from_written(rest)
     if number and channel == "tel:":
         return number
     return channel + (number or rest)
+
+
+def is_settled(text: str) -> bool:
+    """Whether ``text`` is a number of a known country in E.164's form, about which libphonenumber changes nothing.
+
+    Such a text is canonical as it is; whoever has many asks this first. libphonenumber only ever changes what
+    begins, after the country code, with the prefix that it takes off there.
+    """
+    if not _STRICT.fullmatch(text):
+        return False
+    for end in (2, 3, 4):
+        known, prefix = _national_prefix(text[1:end])
+        if known:
+            # A prefix may also be nothing at all, as Argentina's is optional.
+            return prefix is None or not (match := prefix.match(text, end)) or match.end() == end
+    return False
 
 
 def email(text: str) -> str:
@@ -94,21 +110,6 @@ def email(text: str) -> str:
     if address.isascii():
         return f"{local}@{domain}".lower()
     return f"{_lower(local)}@{_in_ascii(domain)}"
-
-
-def _is_settled(text: str) -> bool:
-    """Whether ``text`` is a number of a known country in E.164's form, about which libphonenumber changes nothing.
-
-    It only ever changes what begins, after the country code, with the prefix that it takes off there.
-    """
-    if not _STRICT.fullmatch(text):
-        return False
-    for end in (2, 3, 4):
-        known, prefix = _national_prefix(text[1:end])
-        if known:
-            # A prefix may also be nothing at all, as Argentina's is optional.
-            return prefix is None or not (match := prefix.match(text, end)) or match.end() == end
-    return False
 
 
 @lru_cache(maxsize=2048)
@@ -141,7 +142,7 @@ def _digits(text: str) -> str:
 def _e164(digits: str, *, only_valid: bool) -> str:
     """The number of these digits, country code first; empty for one of no country and, if asked, for an invalid one."""
     plain = f"+{digits}"
-    if not only_valid and _is_settled(plain):
+    if not only_valid and is_settled(plain):
         return plain
     valid = _if_valid(digits)
     # Very few numbers would lose digits each time anew. They keep those that they have, or one person had many forms.

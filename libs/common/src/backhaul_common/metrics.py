@@ -25,12 +25,14 @@ from backhaul_common.tracing import close_within
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One entry of the catalogue. ``labels`` is the closed list of its dimensions."""
+    """One entry of the catalogue. ``labels`` is the closed list of its dimensions. ``buckets`` are a histogram's, where
+    those of its unit do not suit it."""
 
     name: str
     unit: str
     description: str
     labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
 
 
 CALLBACKS_ANSWERED = Metric(
@@ -134,6 +136,44 @@ MESSAGES_UNOWNED = Metric(
 )
 CALLBACK_LAG_SECONDS = Metric("backhaul_normalizer_lag", "s", "From a callback's arrival to its events being readable.")
 
+SUPPRESSION_CHECKS = Metric(
+    "backhaul_suppression_checks",
+    "{address}",
+    "Addresses that were asked about, by what was answered (verdict: allowed, suppressed, invalid).",
+    ("tenant", "verdict"),
+)
+SUPPRESSIONS_ENFORCED = Metric(
+    "backhaul_suppression_enforced",
+    "{row}",
+    "Rows that began to suppress, by kind, when every copy knew.",
+    ("tenant", "kind"),
+)
+SUPPRESSIONS_LIFTED = Metric(
+    "backhaul_suppression_lifted", "{row}", "Rows that were lifted, by kind, when every copy knew.", ("tenant", "kind")
+)
+_DAY_S = 86_400.0
+SUPPRESSION_AGE_SECONDS = Metric(
+    "backhaul_suppression_age_at_enforcement",
+    "s",
+    "From when it happened at its source to when every copy knew that a row suppresses.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 6 * 3600, _DAY_S, 3 * _DAY_S, 7 * _DAY_S, 14 * _DAY_S),
+)
+SUPPRESSION_EVENTS = Metric(
+    "backhaul_suppression_events",
+    "{event}",
+    "Events taken from EVENTS, by what they were (outcome: fact, nothing, gone, failed).",
+    ("outcome",),
+)
+SUPPRESSION_BATCH_SECONDS = Metric(
+    "backhaul_suppression_batch_duration", "s", "One batch of events: from decoding to the last acknowledgement."
+)
+SUPPRESSION_BATCH_RETRIES = Metric(
+    "backhaul_suppression_batch_retries",
+    "{batch}",
+    "Batches of events that were put back, by what was away.",
+    ("reason",),
+)
+
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_SERIES = 1_000_000
 """Combinations of label values of one counter. Tenants and their channels bound them; beyond its own default of 2,000
@@ -212,12 +252,13 @@ class Metrics:
         )
 
     def histogram(self, metric: Metric) -> Histogram:
-        """The distribution of ``metric``; the buckets follow from its unit."""
+        """The distribution of ``metric``; without buckets of its own they follow from its unit."""
         instrument = self._meter.create_histogram(
             metric.name,
             metric.unit,
             metric.description,
-            explicit_bucket_boundaries_advisory=_SECONDS_BUCKETS if metric.unit == "s" else _COUNT_BUCKETS,
+            explicit_bucket_boundaries_advisory=metric.buckets
+            or (_SECONDS_BUCKETS if metric.unit == "s" else _COUNT_BUCKETS),
         )
         return Histogram(instrument.record)
 

@@ -16,6 +16,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Metrics
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import Tracing, traceparent_of
+from backhaul_common.turns import Turn
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.message import DecodeError
@@ -26,7 +27,6 @@ from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import EventStore, Feed, Holding, Holds, Publisher, Tenants
-from backhaul_normalizer.turns import Turn
 
 READING_S = 0.25
 """How long one tenant's callbacks may take to be read in a batch. What is beyond waits for the next batch."""

@@ -11,13 +11,13 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key, queue_path_key
 from backhaul_common.sizes import PAGE_BYTES
 from backhaul_common.tenants import Tenant
+from backhaul_common.turns import Turn
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_CALLBACK, Callback
 
 from backhaul_normalizer.model import Fact, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import KnownTenants
 from backhaul_normalizer.scans import Scans
-from backhaul_normalizer.turns import Turn
 
 MAX_PREVIEWED = 1000
 """Parts that are told of one callback."""

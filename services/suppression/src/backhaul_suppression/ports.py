@@ -71,6 +71,14 @@ class Facts(Protocol):
         ...
 
 
+class Store(Protocol):
+    """Where everything is kept."""
+
+    async def ping(self) -> None:
+        """Returns when it answers; UNAVAILABLE otherwise."""
+        ...
+
+
 class Lookup(Protocol):
     """The active rows, in memory."""
 

@@ -1,0 +1,258 @@
+"""gRPC to checks, commands and reads, and back; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol, TypeVar
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.tenants import Tenant
+from backhaul_proto.suppression.v1 import suppression_pb2 as pb
+from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceServicer
+
+from backhaul_suppression.addresses import address_of
+from backhaul_suppression.checks import Checks
+from backhaul_suppression.commands import MAX_AUTHOR, Add, By, Commands, Lift, Outcome, Said
+from backhaul_suppression.messages import (
+    FAMILIES,
+    KINDS,
+    ORIGINS,
+    SOURCES,
+    change_message,
+    evidence_of,
+    scope_of,
+    suppression_message,
+)
+from backhaul_suppression.ports import Reads, RowsQuery
+from backhaul_suppression.tenancy import KnownTenants
+
+_ACTIVE: dict[int, bool | None] = {
+    pb.STANDING_UNSPECIFIED: True,
+    pb.STANDING_ACTIVE: True,
+    pb.STANDING_LIFTED: False,
+    pb.STANDING_ANY: None,
+}
+
+_ACTORS = (pb.ACTOR_UNSPECIFIED, pb.ACTOR_TENANT, pb.ACTOR_OPERATOR)
+
+_BACKHAUL = "service:backhaul"
+"""The author where one of Backhaul's own services names none."""
+
+T = TypeVar("T")
+
+
+class Imports(Protocol):
+    """Takes lists over."""
+
+    def run(
+        self, tenant: Tenant, by: By, requests: AsyncIterator[pb.ImportRequest]
+    ) -> AsyncIterator[pb.ImportResponse]:
+        """How far it is, for the requests of one stream, whose first names the tenant and is among them."""
+        ...
+
+
+class Exports(Protocol):
+    """Writes lists."""
+
+    def run(self, tenant: Tenant, request: pb.ExportRequest) -> AsyncIterator[pb.ExportResponse]:
+        """The file in pieces."""
+        ...
+
+
+class Watches(Protocol):
+    """Follows changes."""
+
+    def run(self, tenant: Tenant, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+        """Changes as they happen, without end."""
+        ...
+
+
+class SuppressionServicer(SuppressionServiceServicer):
+    """``backhaul_proto.suppression.v1.SuppressionService``. Errors are BackhaulErrors; the server's edge translates."""
+
+    def __init__(
+        self,
+        tenants: KnownTenants,
+        checks: Checks,
+        commands: Commands,
+        reads: Reads,
+        *,
+        imports: Imports | None = None,
+        exports: Exports | None = None,
+        watches: Watches | None = None,
+    ) -> None:
+        self._tenants = tenants
+        self._checks = checks
+        self._commands = commands
+        self._reads = reads
+        self._imports = imports
+        self._exports = exports
+        self._watches = watches
+
+    async def Check(self, request: pb.CheckRequest, context: Any) -> pb.CheckResponse:
+        """Whether one address may be contacted."""
+        return self._checks.one(await self._tenants.require(request.tenant_id), request)
+
+    async def CheckBatch(self, request: pb.CheckBatchRequest, context: Any) -> pb.CheckBatchResponse:
+        """Whether up to MAX_ITEMS may."""
+        response = pb.CheckBatchResponse()
+        await self._checks.many(await self._tenants.require(request.tenant_id), request, response)
+        return response
+
+    async def CheckStream(
+        self, request: AsyncIterator[pb.CheckStreamRequest], context: Any
+    ) -> AsyncIterator[pb.CheckStreamResponse]:
+        """The same for each request."""
+        tenant_id = ""
+        async for one in request:
+            tenant_id = tenant_id or one.tenant_id
+            response = pb.CheckStreamResponse()
+            # Each time anew: a stream may outlive a tenant.
+            await self._checks.many(await self._tenants.require(tenant_id), one, response)
+            yield response
+
+    async def Add(self, request: pb.AddRequest, context: Any) -> pb.AddResponse:
+        """Records that a person must not be contacted."""
+        tenant = await self._tenants.require(request.tenant_id)
+        add = Add(
+            _said(tenant, request),
+            kind=_required(KINDS.value(request.kind, "kind"), "kind", "Say why the address is suppressed."),
+            scope=scope_of(request.scope),
+            source=SOURCES.value(request.source, "source"),
+            effective_at_us=request.effective_at_us,
+            evidence=evidence_of(request),
+        )
+        outcome = await self._commands.add(tenant, _by(request), add)
+        return pb.AddResponse(suppression=suppression_message(outcome.row), changed=outcome.changed)
+
+    async def Lift(self, request: pb.LiftRequest, context: Any) -> pb.LiftResponse:
+        """Lifts what the caller may lift."""
+        tenant = await self._tenants.require(request.tenant_id)
+        lift = Lift(
+            _said(tenant, request),
+            kind=_required(KINDS.value(request.kind, "kind"), "kind", "Say what is lifted."),
+            scope=scope_of(request.scope),
+            evidence=evidence_of(request),
+        )
+        outcome: Outcome = await self._commands.lift(tenant, _by(request), lift)
+        return pb.LiftResponse(suppression=suppression_message(outcome.row), changed=outcome.changed)
+
+    async def Reactivate(self, request: pb.ReactivateRequest, context: Any) -> pb.ReactivateResponse:
+        """Says that an address works again."""
+        tenant = await self._tenants.require(request.tenant_id)
+        rows = await self._commands.reactivate(tenant, _by(request), _said(tenant, request))
+        return pb.ReactivateResponse(suppressions=map(suppression_message, rows))
+
+    async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
+        """All rows of one address, with the latest of their history."""
+        tenant = await self._tenants.require(request.tenant_id)
+        address = address_of(tenant.registration, request.address, FAMILIES.value(request.family, "family"))
+        rows = await self._reads.rows_of(address)
+        changes, token = await self._reads.history_of(address, request.page_size, request.page_token)
+        return pb.GetResponse(
+            address=address.text,
+            family=FAMILIES.number(address.family),
+            suppressions=map(suppression_message, rows),
+            history=map(change_message, changes),
+            next_page_token=token,
+        )
+
+    async def List(self, request: pb.ListRequest, context: Any) -> pb.ListResponse:
+        """Rows, the latest change first."""
+        tenant = await self._tenants.require(request.tenant_id)
+        if request.standing not in _ACTIVE:
+            raise _unknown("standing", request.standing, "active, lifted, any")
+        query = RowsQuery(
+            family=FAMILIES.value(request.family, "family"),
+            kind=KINDS.value(request.kind, "kind"),
+            origin=ORIGINS.value(request.origin, "origin"),
+            scope=scope_of(request.scope) if request.HasField("scope") and request.scope.kind else None,
+            active=_ACTIVE[request.standing],
+            span=(request.from_us, request.to_us),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        rows, token = await self._reads.rows(tenant.registration, query)
+        return pb.ListResponse(suppressions=map(suppression_message, rows), next_page_token=token)
+
+    async def Import(self, request: AsyncIterator[pb.ImportRequest], context: Any) -> AsyncIterator[pb.ImportResponse]:
+        """Takes over a list."""
+        imports = _served(self._imports)
+        first = await anext(request)
+        tenant = await self._tenants.require(first.tenant_id)
+        async for answer in imports.run(tenant, _by(first), _behind(first, request)):
+            yield answer
+
+    async def Export(self, request: pb.ExportRequest, context: Any) -> AsyncIterator[pb.ExportResponse]:
+        """Writes a list."""
+        exports = _served(self._exports)
+        async for piece in exports.run(await self._tenants.require(request.tenant_id), request):
+            yield piece
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchResponse]:
+        """Changes as they happen."""
+        watches = _served(self._watches)
+        async for answer in watches.run(await self._tenants.require(request.tenant_id), request):
+            yield answer
+
+
+class _Acting(Protocol):
+    @property
+    def actor(self) -> Any: ...
+    @property
+    def author(self) -> str: ...
+
+
+class _AboutAnAddress(Protocol):
+    @property
+    def address(self) -> str: ...
+    @property
+    def family(self) -> Any: ...
+    @property
+    def note(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str: ...
+
+
+def _by(request: _Acting) -> By:
+    """Who acts. Callers are Backhaul's own services here, which say for whom they act."""
+    if request.actor not in _ACTORS:
+        raise _unknown("actor", request.actor, "tenant, operator")
+    if len(request.author) > MAX_AUTHOR:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The author has more than {MAX_AUTHOR} characters.",
+            field="author",
+            fix="Pass the id of a key, or of a service.",
+        )
+    operator = request.actor == pb.ACTOR_OPERATOR
+    return By(request.author or ("operator" if operator else _BACKHAUL), operator)
+
+
+def _said(tenant: Tenant, request: _AboutAnAddress) -> Said:
+    family = FAMILIES.value(request.family, "family")
+    return Said(address_of(tenant.registration, request.address, family), request.note, request.idempotency_key)
+
+
+def _required(value: T | None, field: str, fix: str) -> T:
+    if value is None:
+        raise BackhaulError(Code.INVALID_ARGUMENT, f"{field} is missing.", field=field, fix=fix)
+    return value
+
+
+def _unknown(field: str, number: int, known: str) -> BackhaulError:
+    return BackhaulError(
+        Code.INVALID_ARGUMENT, f"{field} has no value {number}.", field=field, fix=f"Known are: {known}."
+    )
+
+
+def _served(part: T | None) -> T:
+    if part is None:
+        raise BackhaulError(Code.UNAVAILABLE, "This copy does not serve the method.", fix="Ask another one.")
+    return part
+
+
+async def _behind(first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]) -> AsyncIterator[pb.ImportRequest]:
+    yield first
+    async for request in others:
+        yield request
