@@ -1,0 +1,129 @@
+"""Import: lines of a list become facts, a few thousand at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from backhaul_common.errors import BackhaulError, Code
+
+from backhaul_suppression.files.formats import FORMATS, FileFormat, Reader
+from backhaul_suppression.files.line import Line
+from backhaul_suppression.files.statements import Defaults, LineError, fact_of
+from backhaul_suppression.model import Fact, RowKey
+from backhaul_suppression.ports import Facts
+
+CHUNK_LINES = 2_000
+"""So many lines become facts together, and are told of in one answer."""
+
+MAX_ERRORS_BYTES = 256 << 10
+"""An answer is given before its piece of the file of errors is much larger."""
+
+MAX_HELD_S = 0.002
+"""So long lines are read before others may do something. A copy that reads a list answers checks meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an import is. ``errors`` is the next piece of the file of errors; the rest is as of the whole file."""
+
+    lines: int
+    changed: int
+    unchanged: int
+    refused: int
+    errors: bytes
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """What was read and is not recorded yet."""
+
+    lines: int = 0
+    refused: int = 0
+    facts: dict[str, Fact] = field(default_factory=dict)
+    errors: bytearray = field(default_factory=bytearray)
+
+    @property
+    def full(self) -> bool:
+        return self.lines >= CHUNK_LINES or len(self.errors) >= MAX_ERRORS_BYTES
+
+
+class Import:
+    """Takes lists over. It only suppresses: nothing in a list lifts anything.
+
+    What is recorded stays recorded when an import is interrupted, and the same list sent again goes on from there,
+    since a line is the same fact whenever it is sent.
+    """
+
+    def __init__(self, facts: Facts, clock: Callable[[], float] = time.monotonic) -> None:
+        self._facts = facts
+        self._clock = clock
+
+    async def run(
+        self, pieces: AsyncIterator[bytes], file_format: FileFormat, defaults: Defaults
+    ) -> AsyncIterator[Progress]:
+        """Read ``pieces`` to their end, and tell how far it is; the last time with ``done``.
+
+        INVALID_ARGUMENT for a file without a header that is understood; NOT_FOUND when the tenant is deleted
+        meanwhile; UNAVAILABLE. What a progress told of before is recorded.
+        """
+        written = FORMATS[file_format]
+        reader = written.reader()
+        told = Progress(0, 0, 0, 0, b"")
+        chunk, headed = _Chunk(), False
+        async for line in self._lines(reader, pieces):
+            chunk.lines += 1
+            try:
+                fact = fact_of(line, defaults)
+            except LineError as exc:
+                chunk.refused += 1
+                if not headed:
+                    chunk.errors += written.error_header(reader.columns)
+                    headed = True
+                chunk.errors += written.error_line(reader.columns, line, exc.problem)
+            else:
+                if fact is not None:
+                    chunk.facts.setdefault(fact.id, fact)
+            if chunk.full:
+                told = await self._recorded(chunk, told)
+                yield told
+                chunk = _Chunk()
+        told = await self._recorded(chunk, told, done=True)
+        yield told
+
+    async def _lines(self, reader: Reader, pieces: AsyncIterator[bytes]) -> AsyncIterator[Line]:
+        began = self._clock()
+        async for piece in pieces:
+            for line in reader.feed(piece):
+                yield line
+                if self._clock() - began > MAX_HELD_S:
+                    await asyncio.sleep(0)
+                    began = self._clock()
+        for line in reader.end():
+            yield line
+
+    async def _recorded(self, chunk: _Chunk, before: Progress, *, done: bool = False) -> Progress:
+        changed = 0
+        if chunk.facts:
+            facts = list(chunk.facts.values())
+            recorded = await self._facts.record(facts)
+            if any(_row_id(fact) not in recorded.rows for fact in facts):
+                # A fact that suppresses has a row for ever, but where its registration is gone.
+                raise BackhaulError(Code.NOT_FOUND, "The tenant was deleted.", field="tenant_id")
+            changed = len({change.fact.id for change in recorded.changes} & chunk.facts.keys())
+        return Progress(
+            before.lines + chunk.lines,
+            before.changed + changed,
+            before.unchanged + chunk.lines - chunk.refused - changed,
+            before.refused + chunk.refused,
+            bytes(chunk.errors),
+            done,
+        )
+
+
+def _row_id(fact: Fact) -> str:
+    target = fact.targets[0]
+    return RowKey(fact.address, target.kind, target.scope).id

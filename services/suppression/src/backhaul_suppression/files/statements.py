@@ -1,0 +1,179 @@
+"""Lines as the facts that they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from backhaul_common.errors import BackhaulError, Code, Violation
+from backhaul_common.ids import derived_id
+
+from backhaul_suppression.addresses import address_of, sender_of
+from backhaul_suppression.files import times
+from backhaul_suppression.files.line import STANDING, UNREADABLE, Line
+from backhaul_suppression.model import (
+    EVERYTHING,
+    Evidence,
+    Fact,
+    Family,
+    Kind,
+    Origin,
+    RowKey,
+    Scope,
+    ScopeKind,
+    Source,
+    Target,
+)
+
+MAX_NOTE = 512
+MAX_REFERENCE = 512
+MAX_SCOPE = 255
+
+_UNREADABLE = re.compile(rf"[\x00-\x1f\x7f-\x9f{UNREADABLE}]")
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+class LineError(Exception):
+    """Nothing is made of a line, and why."""
+
+    def __init__(self, problem: Violation) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Whose list it is, and what holds for lines that do not say it themselves.
+
+    ``operator``: it is sent in the operator's name, who alone may suppress for legal reasons. ``effective_at_us`` 0 is
+    the time of the line's first import. ``now_us`` is now.
+    """
+
+    tenant_id: str
+    registration: str
+    now_us: int
+    kind: Kind = Kind.MANUAL
+    family: Family | None = None
+    scope: Scope = EVERYTHING
+    effective_at_us: int = 0
+    operator: bool = False
+    author: str = ""
+    traceparent: str = ""
+
+
+def fact_of(line: Line, defaults: Defaults) -> Fact | None:
+    """The fact that a line is; None for a row that was lifted, which an import leaves alone. LineError.
+
+    Its id depends on which row it is about and from when on, so the same line is the same fact whenever it is sent. Of
+    a line without a time the id has none: what it said the first time counts for ever.
+    """
+    if line.problem is not None:
+        raise LineError(line.problem)
+    values = line.values
+    standing = values.get(STANDING, "active").strip().lower()
+    if standing not in ("active", "lifted"):
+        raise _wrong(STANDING, f"{standing[:80]!r} is no standing.", "Write active or lifted.")
+    family = _word(Family, "family", values) or defaults.family
+    text = _readable("address", values)
+    try:
+        address = address_of(defaults.registration, text, family)
+    except BackhaulError as exc:
+        if exc.code is not Code.INVALID_ARGUMENT:
+            raise
+        raise LineError(exc.violations[0] if exc.violations else Violation("address", exc.message)) from exc
+    kind = _word(Kind, "kind", values) or defaults.kind
+    if kind is Kind.LEGAL and not defaults.operator:
+        raise _wrong("kind", "Only the operator suppresses for legal reasons.", "Write manual.")
+    scope = _scope(values, defaults.scope)
+    at_us = _effective_at(values, defaults)
+    source = _word(Source, "source", values) or Source.FILE
+    reference = _text("reference", values, MAX_REFERENCE)
+    note = _text("note", values, MAX_NOTE)
+    if standing == "lifted":
+        return None
+    return Fact(
+        id=derived_id("import", RowKey(address, kind, scope).id, str(at_us)),
+        tenant_id=defaults.tenant_id,
+        address=address,
+        lifts=False,
+        targets=(Target(kind, scope),),
+        effective_at_us=at_us or defaults.now_us,
+        recorded_at_us=defaults.now_us,
+        origin=Origin.IMPORT,
+        source=source,
+        author=defaults.author,
+        evidence=Evidence(source, at_us or defaults.now_us, reference) if reference else None,
+        note=note,
+        traceparent=defaults.traceparent,
+    )
+
+
+def _effective_at(values: Mapping[str, str], defaults: Defaults) -> int:
+    """0 where neither the line nor the defaults say it."""
+    if "effective_at" not in values:
+        return defaults.effective_at_us
+    try:
+        at_us = times.microseconds(values["effective_at"])
+    except ValueError:
+        at_us = 0
+    if at_us <= 0:
+        raise _wrong(
+            "effective_at",
+            f"{values['effective_at'][:80]!r} is no time.",
+            "Write it with its zone, as 2026-01-31T12:00:00Z, or a day in UTC, as 2026-01-31.",
+        )
+    if at_us > defaults.now_us:
+        raise _wrong("effective_at", "The time is yet to come.", "Import the line when its time has come.")
+    return at_us
+
+
+def _scope(values: Mapping[str, str], default: Scope) -> Scope:
+    kind = _word(ScopeKind, "scope_kind", values)
+    scope_id = _readable("scope", values)
+    if kind is None:
+        if scope_id:
+            raise _wrong("scope_kind", "The line names a scope, and not what it is.", "Write what the scope is.")
+        return default
+    if kind is ScopeKind.ALL:
+        if scope_id:
+            raise _wrong("scope", "The scope all has no id.", "Leave scope empty, or write another scope_kind.")
+        return EVERYTHING
+    if not scope_id:
+        raise _wrong("scope", f"The line does not name the {kind.replace('_', ' ')}.", "Write its id.")
+    if len(scope_id) > MAX_SCOPE:
+        raise _wrong("scope", f"The scope has more than {MAX_SCOPE} characters.", "Check the id.")
+    return Scope(kind, sender_of(scope_id) if kind is ScopeKind.SENDER else scope_id)
+
+
+def _word(words: type[Word], field: str, values: Mapping[str, str]) -> Word | None:
+    text = values.get(field, "").strip().lower()
+    if not text:
+        return None
+    try:
+        return words(text)
+    except ValueError:
+        raise _wrong(field, f"{text[:80]!r} is no {field}.", f"Write one of these: {', '.join(words)}.") from None
+
+
+def _readable(field: str, values: Mapping[str, str]) -> str:
+    text = values.get(field, "").strip()
+    if _UNREADABLE.search(text):
+        raise _wrong(
+            field, "It holds characters that cannot be read or cannot be seen.", "Write it anew, without copying it."
+        )
+    return text
+
+
+def _text(field: str, values: Mapping[str, str], limit: int) -> str:
+    text = values.get(field, "")
+    if len(text) > limit:
+        raise _wrong(field, f"It has more than {limit} characters.", "Shorten it.")
+    return text
+
+
+def _wrong(field: str, message: str, fix: str) -> LineError:
+    return LineError(Violation(field, message, fix))

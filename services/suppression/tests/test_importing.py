@@ -1,0 +1,306 @@
+"""Lists become facts: what a line says, and what importing it twice, in parts or for another tenant does."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+import pytest
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_suppression.files.formats import FileFormat
+from backhaul_suppression.files.importing import CHUNK_LINES, MAX_ERRORS_BYTES, Import, Progress
+from backhaul_suppression.files.line import Line
+from backhaul_suppression.files.statements import Defaults, LineError, fact_of
+from backhaul_suppression.model import (
+    EVERYTHING,
+    Evidence,
+    Fact,
+    Family,
+    Kind,
+    Origin,
+    Row,
+    Scope,
+    ScopeKind,
+    Source,
+    Target,
+)
+from backhaul_suppression.ports import Recorded
+from held_facts import HeldFacts
+
+NOW_US = 1_800_000_000_000_000
+ACME = Defaults(tenant_id="acme", registration="acme.1", now_us=NOW_US, author="key:1")
+HEAD = b"address,kind,effective_at\n"
+
+
+def numbers(count: int, begin: int = 0) -> bytes:
+    return b"".join(b"+1415555%04d,stop,2026-01-31T12:00:00Z\n" % number for number in range(begin, begin + count))
+
+
+async def run(
+    facts: HeldFacts, pieces: Iterable[bytes], defaults: Defaults = ACME, file_format: FileFormat = FileFormat.CSV
+) -> list[Progress]:
+    async def sent() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return [progress async for progress in Import(facts).run(sent(), file_format, defaults)]
+
+
+def rows_of(facts: HeldFacts) -> dict[str, Row]:
+    return dict(facts.rows)
+
+
+def counts(progress: Progress) -> tuple[int, int, int, int]:
+    return progress.lines, progress.changed, progress.unchanged, progress.refused
+
+
+def test_a_line_says_all_that_a_fact_of_a_list_can_say() -> None:
+    values = {
+        "address": "A.Person@Example.com",
+        "family": "Email",
+        "kind": "unsubscribe",
+        "scope_kind": "group",
+        "scope": "newsletter",
+        "effective_at": "2026-01-31T12:00:00.25Z",
+        "source": "letter",
+        "reference": "file 7",
+        "note": " as it is ",
+    }
+    fact = fact_of(Line(2, values, ""), ACME)
+    assert fact is not None
+    assert fact.address == ("acme.1", Family.EMAIL, "a.person@example.com")
+    assert fact.targets == (Target(Kind.UNSUBSCRIBE, Scope(ScopeKind.GROUP, "newsletter")),)
+    assert fact.effective_at_us == 1_769_860_800_250_000
+    assert (fact.lifts, fact.origin, fact.source, fact.author) == (False, Origin.IMPORT, Source.LETTER, "key:1")
+    assert fact.evidence == Evidence(Source.LETTER, fact.effective_at_us, "file 7")
+    assert (fact.note, fact.recorded_at_us, fact.tenant_id) == (" as it is ", NOW_US, "acme")
+
+
+def test_what_a_line_does_not_say_the_call_says_or_nobody() -> None:
+    line = Line(1, {"address": "+14155550123"}, "")
+    plain = fact_of(line, ACME)
+    assert plain is not None
+    assert plain.targets == (Target(Kind.MANUAL, EVERYTHING),)
+    assert (plain.effective_at_us, plain.source, plain.evidence) == (NOW_US, Source.FILE, None)
+    sender = Scope(ScopeKind.SENDER, "+14155550100")
+    told = fact_of(
+        line,
+        Defaults("acme", "acme.1", NOW_US, Kind.STOP, family=Family.VOICE, scope=sender, effective_at_us=NOW_US - 1),
+    )
+    assert told is not None
+    assert told.address.family is Family.VOICE
+    assert told.targets == (Target(Kind.STOP, sender),)
+    assert told.effective_at_us == NOW_US - 1
+    own = fact_of(Line(1, {**line.values, "scope_kind": "all"}, ""), Defaults("acme", "acme.1", NOW_US, scope=sender))
+    assert own is not None
+    assert own.targets[0].scope == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({}, "address"),
+        ({"address": " "}, "address"),
+        ({"address": "+1415\x005550123"}, "address"),
+        ({"address": "+1415\ufffd5550123"}, "address"),
+        ({"kind": "stopp"}, "kind"),
+        ({"kind": "legal"}, "kind"),
+        ({"family": "fax"}, "family"),
+        ({"source": "rumour"}, "source"),
+        ({"scope": "MG1"}, "scope_kind"),
+        ({"scope_kind": "all", "scope": "MG1"}, "scope"),
+        ({"scope_kind": "group"}, "scope"),
+        ({"scope_kind": "group", "scope": "x" * 256}, "scope"),
+        ({"scope_kind": "number", "scope": "x"}, "scope_kind"),
+        ({"effective_at": "yesterday"}, "effective_at"),
+        ({"effective_at": "2026-01-31T12:00:00"}, "effective_at"),
+        ({"effective_at": "1969-12-31T12:00:00Z"}, "effective_at"),
+        ({"effective_at": "2027-01-15T08:00:00.000001Z"}, "effective_at"),
+        ({"reference": "x" * 513}, "reference"),
+        ({"note": "x" * 513}, "note"),
+        ({"standing": "gone"}, "standing"),
+    ],
+)
+def test_a_wrong_line_names_its_field_and_what_to_do(values: dict[str, str], field: str) -> None:
+    address = {} if not values else {"address": "+14155550123"}
+    with pytest.raises(LineError) as raised:
+        fact_of(Line(1, {**address, **values}, ""), ACME)
+    assert raised.value.problem.field == field
+    assert raised.value.problem.message
+    assert raised.value.problem.fix
+
+
+def test_only_the_operator_suppresses_for_legal_reasons() -> None:
+    fact = fact_of(
+        Line(1, {"address": "+14155550123", "kind": "legal"}, ""), Defaults("acme", "acme.1", NOW_US, operator=True)
+    )
+    assert fact is not None
+    assert fact.targets[0].kind is Kind.LEGAL
+
+
+async def test_the_same_list_twice_changes_nothing() -> None:
+    facts = HeldFacts()
+    content = HEAD + numbers(3) + b"+14155550000,stop,\n+14155550000,manual,\n"
+    (first,) = await run(facts, [content])
+    # The fourth says later what the first has said already.
+    assert (counts(first), first.done, first.errors) == ((5, 4, 1, 0), True, b"")
+    rows, changes = rows_of(facts), len(facts.changes)
+    (second,) = await run(facts, [content], Defaults("acme", "acme.1", NOW_US + 1_000_000))
+    assert counts(second) == (5, 0, 5, 0)
+    assert (rows_of(facts), len(facts.changes)) == (rows, changes)
+
+
+async def test_a_line_that_is_there_twice_counts_once() -> None:
+    (progress,) = await run(HeldFacts(), [HEAD, numbers(1), numbers(1)])
+    assert counts(progress) == (2, 1, 1, 0)
+
+
+async def test_a_line_that_a_later_word_overrules_changes_nothing() -> None:
+    facts = HeldFacts()
+    (line,) = [fact_of(Line(1, {"address": "+14155550000", "kind": "stop"}, ""), ACME)]
+    assert line is not None
+    start = Fact(
+        id="0" * 32,
+        tenant_id="acme",
+        address=line.address,
+        lifts=True,
+        targets=line.targets,
+        effective_at_us=NOW_US - 1,
+        recorded_at_us=NOW_US - 1,
+        origin=Origin.RECIPIENT,
+        source=Source.EVENT,
+    )
+    await facts.commit([start])
+    (old,) = await run(facts, [HEAD, numbers(1)])
+    assert counts(old) == (1, 0, 1, 0)
+    (newer,) = await run(facts, [b"address,kind\n+14155550000,stop\n"])
+    assert counts(newer) == (1, 1, 0, 0)
+
+
+async def test_a_list_without_times_is_of_its_first_import() -> None:
+    facts = HeldFacts()
+    content = b"address,kind\n+14155550000,stop\n"
+    await run(facts, [content])
+    (fact,) = facts.facts.values()
+    await facts.commit(
+        [
+            Fact(
+                "0" * 32,
+                "acme",
+                fact.address,
+                True,
+                fact.targets,
+                NOW_US + 5,
+                NOW_US + 5,
+                Origin.RECIPIENT,
+                Source.EVENT,
+            )
+        ]
+    )
+    (again,) = await run(facts, [content], Defaults("acme", "acme.1", NOW_US + 10))
+    assert counts(again) == (1, 0, 1, 0)
+    assert [row.active for row in facts.rows.values()] == [False]
+
+
+async def test_rows_that_were_lifted_stay_as_they_are() -> None:
+    facts = HeldFacts()
+    content = b"address,standing\n+14155550000,lifted\n+14155550001,active\n+14155550002,\n"
+    (progress,) = await run(facts, [content])
+    assert counts(progress) == (3, 2, 1, 0)
+    assert all(row.active for row in facts.rows.values())
+
+
+async def test_two_tenants_lists_are_their_own() -> None:
+    facts = HeldFacts()
+    await run(facts, [HEAD, numbers(2)])
+    (other,) = await run(facts, [HEAD, numbers(2)], Defaults("other", "other.1", NOW_US))
+    assert counts(other) == (2, 2, 0, 0)
+    assert {row.key.address.registration for row in facts.rows.values()} == {"acme.1", "other.1"}
+    assert len(facts.rows) == 4
+
+
+async def test_an_interrupted_import_sent_again_goes_on_from_there() -> None:
+    whole, facts = HeldFacts(), HeldFacts()
+    content = [HEAD, numbers(3 * CHUNK_LINES)]
+    told = await run(whole, content)
+    assert [progress.lines for progress in told] == [2_000, 4_000, 6_000, 6_000]
+    facts.dies_after = 2
+    with pytest.raises(ConnectionResetError):
+        await run(facts, content)
+    facts.dies_after = None
+    last = (await run(facts, content, Defaults("acme", "acme.1", NOW_US + 60_000_000, author="key:1")))[-1]
+    assert counts(last) == (6_000, 2_000, 4_000, 0)
+    assert facts.rows.keys() == whole.rows.keys()
+    assert {row.since_us for row in facts.rows.values()} == {row.since_us for row in whole.rows.values()}
+    assert len(facts.changes) == len(whole.changes)
+
+
+async def test_what_was_refused_comes_back_to_be_mended() -> None:
+    facts = HeldFacts()
+    content = HEAD + numbers(1) + b'"",stop,\n+14155550009,stop,"x\n' + numbers(1, 1)
+    (progress,) = await run(facts, [content])
+    assert counts(progress) == (4, 2, 0, 2)
+    lines = progress.errors.decode().splitlines()
+    assert lines[0] == "error_line,error_field,error_message,error_fix,error_text,address,kind,effective_at"
+    assert [line.split(",")[0] for line in lines[1:]] == ["3", "4"]
+    (unmended,) = await run(facts, [progress.errors])
+    assert counts(unmended) == (2, 0, 0, 2)
+    mended = progress.errors.replace(b",,stop,\r\n", b",+14155550008,stop,\r\n")
+    (again,) = await run(facts, [mended])
+    assert counts(again) == (2, 1, 0, 1)
+
+
+async def test_a_list_of_nothing_but_errors_is_answered_piece_by_piece() -> None:
+    told = await run(HeldFacts(), [b"address,note\n", (b"x" * 1_000 + b"\n") * 5_000])
+    assert counts(told[-1]) == (5_000, 0, 0, 5_000)
+    assert len(told) > 5
+    assert max(len(progress.errors) for progress in told) < MAX_ERRORS_BYTES + 4_096
+    assert b"".join(progress.errors for progress in told).count(b"error_line") == 1
+
+
+async def test_a_list_for_a_tenant_that_is_deleted_meanwhile_is_not_told_to_be_taken() -> None:
+    facts = HeldFacts()
+    facts.gone.add("acme.1")
+    with pytest.raises(BackhaulError) as raised:
+        await run(facts, [HEAD, numbers(1)])
+    assert raised.value.code is Code.NOT_FOUND
+
+
+async def test_others_have_a_turn_while_a_long_list_is_read() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    await run(HeldFacts(), [b"address\n", b"x\n" * 100_000])
+    task.cancel()
+    assert turns > 100
+
+
+async def test_a_list_is_not_kept_while_it_is_read() -> None:
+    class Forgetful(HeldFacts):
+        async def record(self, facts: Sequence[Fact]) -> Recorded:
+            return await HeldFacts().commit(facts)
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield HEAD
+        for begin in range(0, 50_000, 5_000):
+            yield numbers(5_000, begin)
+
+    tracemalloc.start()
+    try:
+        last = None
+        async for progress in Import(Forgetful()).run(sent(), FileFormat.CSV, ACME):
+            last = progress
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert last is not None
+    assert last.lines == 50_000
+    # Of a chunk: its facts, and here what the store in memory makes of them. The piece is another quarter of a MiB.
+    assert peak < 16 << 20
