@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from backhaul_common import mongo
-from backhaul_common.directory import TenantDirectory, TenantDocuments, TenantHead
+from backhaul_common.directory import TenantDirectory, TenantDocuments
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lifecycle import cancel
 from backhaul_common.names import TENANT_CHANGED_SUBJECT
+from backhaul_common.revisioned import Head
 from backhaul_common.tenants import Channel, Credential, Tenant
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
@@ -189,7 +190,7 @@ class Held(TenantDocuments):
         await self._hold()
         return found
 
-    async def heads(self) -> AsyncIterator[list[TenantHead]]:
+    async def heads(self) -> AsyncIterator[list[Head]]:
         found = [heads async for heads in super().heads()]
         await self._hold()
         for heads in found:
