@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_common.limits import TokenBucket
 from backhaul_common.secrets import new_credential
-from backhaul_gateway.admission.limits import TokenBucket
 from backhaul_gateway.admission.strangers import AWAY_S, NEGATIVE_S, Lookups
 from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory

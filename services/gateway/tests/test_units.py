@@ -9,11 +9,12 @@ from ipaddress import ip_network
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.limits import TokenBucket
 from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.tenants import Tenant
 from backhaul_gateway.admin.updates import TenantUpdates
 from backhaul_gateway.admission.auth import CredentialIndex
-from backhaul_gateway.admission.limits import TokenBucket, retry_after
+from backhaul_gateway.admission.limits import retry_after
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.masking import masked, masked_body, masked_bytes

@@ -15,6 +15,9 @@ STREAMS = (CALLBACKS_STREAM, EVENTS_STREAM, NOTICES_STREAM)
 TENANT_CHANGED_SUBJECT = "backhaul.tenants.changed"
 """Core NATS; the payload is the id of the tenant that was written or deleted."""
 
+SERVICE_CHANGED_SUBJECT = "backhaul.services.changed"
+"""Core NATS; the payload is the id of the service account that was written or deleted."""
+
 NORMALIZER_CONSUMER = "normalizer"
 """The durable consumer on CALLBACKS; all copies of the normalizer share it."""
 
@@ -78,11 +81,15 @@ SUPPRESSION_CHANGED_SUBJECT = "backhaul.suppression.changed"
 SUPPRESSION_APPLIED_SUBJECT = "backhaul.suppression.applied"
 """Core NATS: a copy of suppression has taken changes over."""
 
+SERVICES_COLLECTION = "services"
+"""Service accounts: who may call services over gRPC, and what for."""
+
 META_COLLECTION = "meta"
 """What is stored about the database itself: the number of its format."""
 
 STORE_COLLECTIONS = frozenset({
     TENANTS_COLLECTION,
+    SERVICES_COLLECTION,
     EVENTS_COLLECTION,
     MESSAGES_COLLECTION,
     JOINS_COLLECTION,

@@ -194,7 +194,7 @@ class Directory(Generic[V]):
         except (BackhaulError, ValidationError) as exc:
             # The next look at all brings what is missed here.
             reason = _places(exc) if isinstance(exc, ValidationError) else str(exc)
-            self._log.warning(f"{self._kind.noun}_reload_failed", **{self._kind.noun: id_}, error=reason)
+            self._log.warning("document_reload_failed", **{self._kind.noun: id_}, error=reason)
 
     async def reload(self, id_: str) -> V | None:
         """Read one now. UNAVAILABLE when MongoDB is away; ValidationError when its document is none of this kind."""
@@ -246,7 +246,7 @@ class Directory(Generic[V]):
                 value = self._kind.read(document) if document is not None else None
             except ValidationError as exc:
                 # One that this copy cannot read must not keep the others from being served.
-                self._log.error(f"{self._kind.noun}_unreadable", **{self._kind.noun: id_}, error=_places(exc))
+                self._log.error("document_unreadable", **{self._kind.noun: id_}, error=_places(exc))
                 continue
             self._put(id_, value, read)
 

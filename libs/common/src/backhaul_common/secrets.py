@@ -1,4 +1,4 @@
-"""Secrets at rest, and the credentials that tenants present.
+"""Secrets at rest, and the credentials that tenants and services present.
 
 Provider secrets are encrypted (Fernet: AES-128-CBC with HMAC-SHA256) under a ring of keys, so that keys rotate.
 Credentials are random and long, so one SHA-256 is hash enough: there is no dictionary to try.
@@ -16,9 +16,14 @@ from typing import Literal
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 CredentialKind = Literal["api", "ingest"]
+"""What a tenant presents."""
 
-_PREFIX: dict[CredentialKind, str] = {"api": "bhk", "ingest": "bhi"}
-_CREDENTIAL = re.compile(r"(bhk|bhi)_([0-9a-f]{12})_([0-9a-f]{48})")
+AnyKind = Literal["api", "ingest", "service"]
+"""What anybody presents; ``service`` is the token of a service account."""
+
+_PREFIX: dict[AnyKind, str] = {"api": "bhk", "ingest": "bhi", "service": "bhs"}
+_KIND = {prefix: kind for kind, prefix in _PREFIX.items()}
+_CREDENTIAL = re.compile(rf"({'|'.join(_KIND)})_([0-9a-f]{{12}})_([0-9a-f]{{48}})")
 
 
 class SecretBox:
@@ -42,7 +47,7 @@ class SecretBox:
             raise ValueError("no key of the ring decrypts this secret: was a key removed too early?") from exc
 
 
-def new_credential(kind: CredentialKind) -> tuple[str, str, str]:
+def new_credential(kind: AnyKind) -> tuple[str, str, str]:
     """A fresh credential: its id (12 hex digits, public), the text to show once, and the digest to store."""
     credential_id, secret = os.urandom(6).hex(), os.urandom(24).hex()
     return credential_id, f"{_PREFIX[kind]}_{credential_id}_{secret}", digest(secret)
@@ -53,13 +58,13 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def parse_credential(text: str) -> tuple[CredentialKind, str, str] | None:
+def parse_credential(text: str) -> tuple[AnyKind, str, str] | None:
     """Kind, id and secret part of a presented credential; None when it cannot be one of ours."""
     match = _CREDENTIAL.fullmatch(text)
     if match is None:
         return None
     prefix, credential_id, secret = match.groups()
-    return ("api" if prefix == "bhk" else "ingest"), credential_id, secret
+    return _KIND[prefix], credential_id, secret
 
 
 def matches(secret: str, stored_digest: str) -> bool:

@@ -13,6 +13,7 @@ import grpc
 from nats.js import JetStreamContext
 
 from backhaul_common import jetstream, lifecycle, logs, mongo, rpc
+from backhaul_common.accounts import SERVICE_ACCOUNTS, ServiceAccount, Verb
 from backhaul_common.bus import Bus, Hook
 from backhaul_common.directory import TenantDirectory, TenantDocuments
 from backhaul_common.feed import PositionReader, ReaderConfig
@@ -21,7 +22,8 @@ from backhaul_common.jetstream import Connection
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
 from backhaul_common.metrics import Metrics
 from backhaul_common.metrics_http import serve_metrics
-from backhaul_common.names import TENANTS_COLLECTION
+from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
+from backhaul_common.revisioned import Directory, Documents
 from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tracing import Tracing
@@ -93,6 +95,7 @@ class Service:
         self._registered: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
         self._streams_made = False
         self._started = False
+        self._accounts: Directory[ServiceAccount] | None = None
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -180,11 +183,20 @@ class Service:
         services: Mapping[str, Callable[[grpc.aio.Server], None]],
         *,
         without_tenant: Collection[str] = (),
+        verbs: Mapping[str, Verb] | None = None,
     ) -> rpc.Server:
         """Serve gRPC at once, on ``listen`` (host:port); see ``rpc.serve``.
 
-        ``services`` leads from the full name of each service to what adds it to the server.
+        ``services`` leads from the full name of each service to what adds it to the server. With ``verbs`` service
+        accounts may call those methods, see ``rpc.Access``; the settings are ``CallersSettings`` then. Without, only
+        Backhaul's own services may call where an internal token is set, and everybody where none is.
         """
+        tokens = self._settings.internal_tokens()
+        access = None
+        if verbs is not None:
+            access = rpc.Access(tokens, self._follow_accounts(), verbs)
+        elif tokens:
+            access = rpc.Access(tokens)
 
         def register(server: grpc.aio.Server) -> None:
             for add in services.values():
@@ -199,7 +211,18 @@ class Service:
             services=list(services),
             register=register,
             without_tenant=without_tenant,
+            access=access,
         )
+
+    def _follow_accounts(self) -> Directory[ServiceAccount]:
+        if self._accounts is None:
+            documents = Documents(self.database[SERVICES_COLLECTION])
+            accounts = Directory(SERVICE_ACCOUNTS, documents, before_reading=self.store_format.ensure)
+            self.on_connected("services", partial(self.store_format.then, partial(accounts.follow, self.nats)))
+            self.readiness.add("services", accounts.check)
+            self.run("services", partial(self.store_format.then, accounts.run))
+            self._accounts = accounts
+        return self._accounts
 
     def start(self) -> None:
         """Begin with everything that was registered."""

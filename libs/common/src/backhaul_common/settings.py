@@ -17,6 +17,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "BACKHAUL_"
 
+MIN_INTERNAL_TOKEN = 32
+"""Characters of a token that services show each other."""
+
 S = TypeVar("S", bound="Settings")
 
 
@@ -82,17 +85,33 @@ class MongoSettings(Settings):
     )
 
 
-class GrpcTlsSettings(Settings):
-    """Certificates for gRPC between services."""
+class GrpcSettings(Settings):
+    """Certificates for gRPC between services, and what they show each other."""
 
     grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")
     grpc_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM.")
     grpc_tls_ca_file: FilePath | None = Field(
         None, description="The authority that both sides must present a certificate of."
     )
+    internal_token: SecretStr = Field(
+        SecretStr(""),
+        description="What Backhaul's own services show each other: tokens of at least 32 characters, comma-separated. "
+        "The first is shown, all are taken. Where it is set, gRPC without one of them is refused.",
+    )
+
+    @field_validator("internal_token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        for token in _parts(value):
+            if len(token) < MIN_INTERNAL_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+                raise ValueError(
+                    f"must be tokens of at least {MIN_INTERNAL_TOKEN} visible ASCII characters without blanks, "
+                    "separated by commas; make one with: openssl rand -hex 24"
+                )
+        return value
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> GrpcTlsSettings:
+    def _tls_is_whole(self) -> GrpcSettings:
         given = [self.grpc_tls_cert_file, self.grpc_tls_key_file, self.grpc_tls_ca_file]
         if any(given) and not all(given):
             raise ValueError(
@@ -100,9 +119,26 @@ class GrpcTlsSettings(Settings):
             )
         return self
 
+    def internal_tokens(self) -> tuple[str, ...]:
+        """Those that are taken, the one that is shown first; empty where none is set."""
+        return _parts(self.internal_token)
 
-class CommonSettings(LogSettings, NatsSettings, StreamSettings, MongoSettings, GrpcTlsSettings):
+
+class CommonSettings(LogSettings, NatsSettings, StreamSettings, MongoSettings, GrpcSettings):
     """What every service has: see ``Service``."""
+
+
+class CallersSettings(CommonSettings):
+    """For services that others than Backhaul's own may call, by their service accounts."""
+
+    @model_validator(mode="after")
+    def _own_services_are_known(self) -> CallersSettings:
+        if not self.internal_tokens():
+            raise ValueError(
+                "BACKHAUL_INTERNAL_TOKEN is empty: this service could not tell Backhaul's own services from others. "
+                "Set the same for every service; make one with: openssl rand -hex 24"
+            )
+        return self
 
 
 class MetricsPortSettings(CommonSettings):
@@ -174,6 +210,10 @@ def load(settings_type: type[S]) -> S:
         # A list or mapping that is no JSON; the message names the field.
         sys.stderr.write(f"{exc}\n")
         raise SystemExit(2) from None
+
+
+def _parts(value: SecretStr) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.get_secret_value().split(",") if part.strip())
 
 
 def _old_names(settings_type: type[Settings]) -> Iterator[str]:

@@ -1,6 +1,8 @@
-"""gRPC as every service speaks it: health, reflection, deadlines, TLS, traces, tenants and one typed error."""
+"""gRPC as every service speaks it: health, reflection, deadlines, TLS, traces, callers, tenants and one typed error."""
 
+from backhaul_common.rpc.access import Access
+from backhaul_common.rpc.callers import Caller, caller
 from backhaul_common.rpc.client import Channel, Channels, connect
 from backhaul_common.rpc.server import Server, serve
 
-__all__ = ["Channel", "Channels", "Server", "connect", "serve"]
+__all__ = ["Access", "Caller", "Channel", "Channels", "Server", "caller", "connect", "serve"]

@@ -20,8 +20,9 @@ from grpc.aio import Metadata
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
+from backhaul_common.rpc.access import HEADER
 from backhaul_common.rpc.errors import from_rpc
-from backhaul_common.settings import GrpcTlsSettings
+from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_ANSWER_BYTES
 from backhaul_common.tracing import current_traceparent
 
@@ -36,8 +37,19 @@ Requests = AsyncIterator[Any] | Iterator[Any]
 class Channel(grpc.aio.Channel):
     """A channel as generated stubs take it. Each call is awaited, or iterated; it is cancelled by cancelling that."""
 
-    def __init__(self, inner: grpc.aio.Channel) -> None:
+    def __init__(self, inner: grpc.aio.Channel, token: str = "") -> None:
+        """``token`` is shown with each call that has no ``authorization`` of its own."""
         self._inner = inner
+        self._authorization = f"Bearer {token}" if token else ""
+
+    def _completed(self, metadata: Pairs) -> Metadata:
+        pairs = list(metadata)
+        traceparent = current_traceparent()
+        if traceparent:
+            pairs.append(("traceparent", traceparent))
+        if self._authorization and all(name != HEADER for name, _ in pairs):
+            pairs.append((HEADER, self._authorization))
+        return Metadata(*pairs)
 
     def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, one answer."""
@@ -46,7 +58,7 @@ class Channel(grpc.aio.Channel):
         async def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
             limit_s = DEADLINE_S if timeout is None else timeout
             try:
-                return await begin(request, timeout=limit_s, metadata=_with_trace(metadata))
+                return await begin(request, timeout=limit_s, metadata=self._completed(metadata))
             except grpc.aio.AioRpcError as exc:
                 raise from_rpc(exc) from exc
 
@@ -57,7 +69,7 @@ class Channel(grpc.aio.Channel):
         begin = self._inner.stream_unary(method, *args, **options)
 
         async def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
-            running = begin(requests, timeout=timeout, metadata=_with_trace(metadata))
+            running = begin(requests, timeout=timeout, metadata=self._completed(metadata))
             try:
                 await _taken_up(running)
                 return await running
@@ -70,11 +82,17 @@ class Channel(grpc.aio.Channel):
 
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, many answers."""
-        return _iterated(self._inner.unary_stream(method, *args, **options))
+        return self._iterated(self._inner.unary_stream(method, *args, **options))
 
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, many answers."""
-        return _iterated(self._inner.stream_stream(method, *args, **options))
+        return self._iterated(self._inner.stream_stream(method, *args, **options))
+
+    def _iterated(self, begin: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+        def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
+            return _answers(begin(request, timeout=timeout, metadata=self._completed(metadata)))
+
+        return call
 
     async def close(self, grace: float | None = None) -> None:
         """End every call, those that begin within ``grace`` seconds later."""
@@ -102,7 +120,7 @@ class Channel(grpc.aio.Channel):
 class Channels:
     """The channels of a process: one for each target, made when it is first asked for and closed by ``stack``."""
 
-    def __init__(self, stack: AsyncExitStack, settings: GrpcTlsSettings) -> None:
+    def __init__(self, stack: AsyncExitStack, settings: GrpcSettings) -> None:
         self._stack = stack
         self._settings = settings
         self._by_target: dict[str, Channel] = {}
@@ -116,8 +134,12 @@ class Channels:
         return channel
 
 
-def connect(target: str, settings: GrpcTlsSettings) -> Channel:
-    """A channel to ``target`` (host:port). It connects when first used, and again whenever it must."""
+def connect(target: str, settings: GrpcSettings) -> Channel:
+    """A channel to ``target`` (host:port). It connects when first used, and again whenever it must.
+
+    What Backhaul's own services show each other goes with each call: only they are at the other end.
+    """
+    token = next(iter(settings.internal_tokens()), "")
     options = [
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 200),
@@ -133,15 +155,8 @@ def connect(target: str, settings: GrpcTlsSettings) -> Channel:
             private_key=settings.grpc_tls_key_file.read_bytes(),
             certificate_chain=settings.grpc_tls_cert_file.read_bytes(),
         )
-        return Channel(grpc.aio.secure_channel(target, credentials, options=options))
-    return Channel(grpc.aio.insecure_channel(target, options=options))
-
-
-def _iterated(begin: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
-    def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-        return _answers(begin(request, timeout=timeout, metadata=_with_trace(metadata)))
-
-    return call
+        return Channel(grpc.aio.secure_channel(target, credentials, options=options), token)
+    return Channel(grpc.aio.insecure_channel(target, options=options), token)
 
 
 async def _answers(running: Any) -> AsyncIterator[Any]:
@@ -162,11 +177,3 @@ async def _taken_up(running: Any) -> None:
             await running.initial_metadata()
     except TimeoutError:
         raise BackhaulError(Code.DEADLINE_EXCEEDED, "The service did not take the call up in time.") from None
-
-
-def _with_trace(metadata: Pairs) -> Metadata:
-    pairs = list(metadata)
-    traceparent = current_traceparent()
-    if traceparent:
-        pairs.append(("traceparent", traceparent))
-    return Metadata(*pairs)

@@ -1,4 +1,4 @@
-"""Around every call of a server: trace, tenant, deadline, one log line, and the only translation of errors.
+"""Around every call of a server: trace, caller, tenant, deadline, one log line, and the only translation of errors.
 
 How long a call may take:
 
@@ -9,15 +9,15 @@ How long a call may take:
 
 The first request of a stream must come within ``MAX_IDLE_S``, since it names the tenant. A client's own deadline is
 kept in every case. A stream that has none ends as UNAVAILABLE when the server stops: its client goes on with another
-copy.
+copy. A stream of a service account ends, as it would be refused, when its token is revoked or expires.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,6 +26,8 @@ from opentelemetry.trace import SpanKind
 
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.logs import get_logger
+from backhaul_common.rpc.access import Access, Grant, Stay
+from backhaul_common.rpc.callers import is_called_by
 from backhaul_common.rpc.errors import DETAILS_KEY, shortened, to_details
 from backhaul_common.rpc.naming import TenantRule
 from backhaul_common.tracing import Tracing
@@ -56,6 +58,9 @@ class _Call:
     method: str
     many_requests: bool
     many_answers: bool
+    metadata: Sequence[tuple[str, str | bytes]] = ()
+    grant: Grant | None = None
+    """Where the server asks for credentials."""
     tenant: str = ""
     received: int = 0
     sent: int = 0
@@ -87,9 +92,11 @@ class Edge(grpc.aio.ServerInterceptor):
     """Wraps every handler but those of health and reflection. A method that answers with a stream is an asynchronous
     generator."""
 
-    def __init__(self, tracing: Tracing, tenants: TenantRule) -> None:
+    def __init__(self, tracing: Tracing, tenants: TenantRule, access: Access | None = None) -> None:
+        """Without ``access`` everybody may call."""
         self._tracing = tracing
         self._tenants = tenants
+        self._access = access
         self._log = get_logger()
         self._endless: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -111,12 +118,13 @@ class Edge(grpc.aio.ServerInterceptor):
         if handler is None or method.startswith(_QUIET):
             found: Handler | None = handler
             return found
-        traceparent = str(dict(handler_call_details.invocation_metadata).get("traceparent", "")) or None
+        metadata = tuple(handler_call_details.invocation_metadata)
+        traceparent = str(dict(metadata).get("traceparent", "")) or None
         name, make = _MAKERS[handler.request_streaming, handler.response_streaming]
         behaviour = getattr(handler, name)
 
         async def wrapped(request: Any, context: Any) -> Any:
-            call = _Call(method, handler.request_streaming, handler.response_streaming)
+            call = _Call(method, handler.request_streaming, handler.response_streaming, metadata)
             return await self._run(call, behaviour, request, context, traceparent)
 
         return make(
@@ -142,14 +150,16 @@ class Edge(grpc.aio.ServerInterceptor):
                 self._log.error("rpc_failed", method=call.method, exc_info=exc)
                 await _abort(context, BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title))
             finally:
-                counts = {"received": call.received, "sent": call.sent} if call.streams else {}
+                more: dict[str, Any] = {"received": call.received, "sent": call.sent} if call.streams else {}
+                if call.grant is not None:
+                    more["caller"] = call.grant.caller.author or "internal"
                 self._log.info(
                     "rpc",
                     method=call.method,
                     tenant=call.tenant,
                     outcome=outcome,
                     duration_ms=round((time.perf_counter() - began) * 1000, 2),
-                    **counts,
+                    **more,
                 )
 
     async def _bounded(self, call: _Call, behaviour: Callable[..., Any], request: Any, context: Any) -> Any:
@@ -158,38 +168,66 @@ class Edge(grpc.aio.ServerInterceptor):
             remaining_s = MAX_CALL_S if remaining_s is None else min(remaining_s, MAX_CALL_S)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # grpc.aio runs each handler in a task
+        if self._access is not None:
+            call.grant = self._access.admit(call.method, call.metadata, context)
+            is_called_by(call.grant.caller)
         endless = remaining_s is None
         if endless:
             if self._stopping:
                 raise _stopping()
             self._endless.add(task)
+        stay: Stay | None = None
         try:
-            async with asyncio.timeout(remaining_s) as ends:
-                if not call.streams:
-                    call.tenant = self._tenants.of(call.method, request)
-                    return await behaviour(request, context)
-                return await self._stream(call, behaviour, request, context, _Patience(ends, ends.when()))
+            with self._staying(call, task) as stay:
+                async with asyncio.timeout(remaining_s) as ends:
+                    if not call.streams:
+                        self._is_about(call, request)
+                        return await behaviour(request, context)
+                    return await self._stream(call, behaviour, request, context, stay, _Patience(ends, ends.when()))
         except TimeoutError:
             if not ends.expired():
                 raise  # The call's own, about something else that was slow.
             raise BackhaulError(Code.DEADLINE_EXCEEDED, "The call took longer than it may.") from None
         except asyncio.CancelledError:
             # A client that is gone cancels too: it hears nothing of this.
-            if not (endless and self._stopping):
+            why = stay.error if stay is not None else None
+            if why is None and endless and self._stopping:
+                why = _stopping()
+            if why is None:
                 raise
             task.uncancel()
-            raise _stopping() from None
+            raise why from None
         finally:
             self._endless.discard(task)
 
+    def _staying(self, call: _Call, task: asyncio.Task[Any]) -> AbstractContextManager[Stay | None]:
+        if self._access is None or call.grant is None or not call.streams:
+            return nullcontext()
+        return self._access.staying(call.grant, call.method, task)
+
+    def _is_about(self, call: _Call, request: Any, stay: Stay | None = None) -> None:
+        """``request`` is the call's first: its tenant must be named, and one that the caller may call for."""
+        tenant_id = self._tenants.of(call.method, request)
+        if self._access is not None and call.grant is not None:
+            self._access.require_tenant(call.grant, tenant_id)
+        call.tenant = tenant_id
+        if stay is not None:
+            stay.tenant = tenant_id
+
     async def _stream(
-        self, call: _Call, behaviour: Callable[..., Any], request: Any, context: Any, patience: _Patience
+        self,
+        call: _Call,
+        behaviour: Callable[..., Any],
+        request: Any,
+        context: Any,
+        stay: Stay | None,
+        patience: _Patience,
     ) -> Any:
         if call.many_requests:
             await context.send_initial_metadata(())
-            request = await self._requests(call, request, patience)
+            request = await self._requests(call, request, stay, patience)
         else:
-            call.tenant = self._tenants.of(call.method, request)
+            self._is_about(call, request, stay)
             await context.send_initial_metadata(())
         if not call.many_answers:
             return await behaviour(request, context)
@@ -201,7 +239,9 @@ class Edge(grpc.aio.ServerInterceptor):
                 call.sent += 1
         return None
 
-    async def _requests(self, call: _Call, requests: AsyncIterator[Any], patience: _Patience) -> AsyncIterator[Any]:
+    async def _requests(
+        self, call: _Call, requests: AsyncIterator[Any], stay: Stay | None, patience: _Patience
+    ) -> AsyncIterator[Any]:
         """The requests, whose first has come and named the tenant."""
         iterator = aiter(requests)
         patience.within(MAX_IDLE_S)
@@ -211,7 +251,7 @@ class Edge(grpc.aio.ServerInterceptor):
             raise BackhaulError(
                 Code.INVALID_ARGUMENT, "The stream has no request.", fix="Send one that names the tenant."
             ) from None
-        call.tenant = self._tenants.of(call.method, first)
+        self._is_about(call, first, stay)
 
         async def all_of_them() -> AsyncIterator[Any]:
             request = first

@@ -35,6 +35,11 @@ class TenantRule:
         if unused:
             raise ValueError(f"exempt from naming a tenant, and not served: {', '.join(sorted(unused))}")
 
+    @property
+    def methods(self) -> Collection[str]:
+        """All that are served, as ``/package.Service/Method``."""
+        return self._names_it.keys()
+
     def of(self, method: str, request: Any) -> str:
         """The tenant that ``request`` of ``method`` names; INVALID_ARGUMENT where it must name one and does not.
 

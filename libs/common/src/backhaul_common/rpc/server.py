@@ -14,9 +14,10 @@ from grpc_reflection.v1alpha import reflection
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.logs import get_logger
 from backhaul_common.rpc import keepalive
+from backhaul_common.rpc.access import Access
 from backhaul_common.rpc.edge import Edge
 from backhaul_common.rpc.naming import TenantRule
-from backhaul_common.settings import GrpcTlsSettings
+from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_REQUEST_BYTES
 from backhaul_common.tracing import Tracing
 
@@ -34,7 +35,7 @@ class Server:
 
 async def serve(
     stack: AsyncExitStack,
-    settings: GrpcTlsSettings,
+    settings: GrpcSettings,
     tracing: Tracing,
     readiness: Readiness,
     *,
@@ -42,14 +43,21 @@ async def serve(
     services: Sequence[str],
     register: Callable[[grpc.aio.Server], None],
     without_tenant: Collection[str] = (),
+    access: Access | None = None,
 ) -> Server:
     """Start serving on ``listen`` (host:port, port 0 picks one), closed by ``stack``.
 
     ``services`` are the full names of what ``register`` adds: they appear in reflection, and in the health service,
     which follows ``readiness`` once a second, and says NOT_SERVING before anything else stops. Every request must carry
     a ``tenant_id``, but for methods and services whose full names are in ``without_tenant``.
+
+    With ``access`` each call is let in by its credential; health and reflection answer everybody. Handlers ask
+    ``rpc.caller()`` who calls.
     """
-    edge = Edge(tracing, TenantRule(services, without_tenant))
+    tenants = TenantRule(services, without_tenant)
+    if access is not None:
+        access.require_served(tenants.methods)
+    edge = Edge(tracing, tenants, access)
     server = grpc.aio.server(
         interceptors=[edge],
         options=[

@@ -1,41 +1,10 @@
-"""Request rates, questions at once, and the memory that requests may take."""
+"""Questions at once, and the memory that requests may take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import ceil
 
-
-class TokenBucket:
-    """``burst`` requests at once, ``rate`` a second in the long run. Time comes from ``clock``, in seconds."""
-
-    __slots__ = ("_burst", "_clock", "_rate", "_tokens", "_updated")
-
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
-        self._rate = rate
-        self._burst = float(burst)
-        self._clock = clock
-        self._tokens = self._burst
-        self._updated = clock()
-
-    def take(self) -> float:
-        """0 when the request may pass; otherwise the seconds until one may."""
-        now = self._clock()
-        tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
-        self._updated = now
-        if tokens >= 1.0:
-            self._tokens = tokens - 1.0
-            return 0.0
-        self._tokens = tokens
-        return (1.0 - tokens) / self._rate
-
-    def adjusted(self, rate: float, burst: int) -> TokenBucket:
-        """A bucket with other limits that remembers what was spent: changing a tenant's name refills nothing."""
-        if rate == self._rate and burst == self._burst:
-            return self
-        bucket = TokenBucket(rate, burst, self._clock)
-        bucket._tokens = max(0.0, bucket._burst - (self._burst - self._tokens))
-        return bucket
+from backhaul_common.limits import TokenBucket
 
 
 class Reads:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from backhaul_channels.adapter import Adapter, Answer, InvalidSecretError, Proof, RawCallback, Refusal, Verifier
+from backhaul_common.limits import TokenBucket
 from backhaul_common.logs import get_logger
 from backhaul_common.names import callbacks_subject, queue_path_key
 from backhaul_common.secrets import SecretBox
@@ -24,7 +25,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 from pydantic import ValidationError
 
 from backhaul_gateway.admission.auth import CREDENTIAL_HEADERS
-from backhaul_gateway.admission.limits import Reads, TokenBucket
+from backhaul_gateway.admission.limits import Reads
 
 _LOOKS_PER_SECOND = 5.0
 _LOOKS_AT_ONCE = 10

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, unavailable
+from backhaul_common.limits import TokenBucket
 from backhaul_common.logs import get_logger
 from pydantic import ValidationError
 
 from backhaul_gateway.admission.auth import CredentialIndex
-from backhaul_gateway.admission.limits import TokenBucket
 from backhaul_gateway.admission.state import TenantState
 from backhaul_gateway.ports import TenantStore
 
