@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -163,7 +163,17 @@ class Reads(Protocol):
         ...
 
     async def changes_after(self, registration: str, position: int, limit: int) -> Sequence[Change]:
-        """At most ``limit`` changes behind ``position``, in their order."""
+        """At most ``limit`` changes behind ``position``, in their order; fewer where they would be too large for one
+        answer."""
+        ...
+
+    async def last_position(self, registration: str) -> int:
+        """The position of the last change that is stored; 0 before the first."""
+        ...
+
+    def exported(self, registration: str, query: RowsQuery) -> AsyncIterator[Sequence[Row]]:
+        """All rows that fit, by family and address, some at a time; of ``query`` the filters count alone. Each row is
+        there once, as it is when it is read: of what changes meanwhile it holds the one or the other."""
         ...
 
 
