@@ -111,6 +111,43 @@ class Barrier(Protocol):
         ...
 
 
+class Copies(Protocol):
+    """The copies that may answer from memory, as they are stored: docs/decisions/0023.
+
+    Each method is one step, which is done at one moment between its call and its return, by what the majority of the
+    database's nodes has then. UNAVAILABLE: it may have been done, or be done later.
+    """
+
+    async def register(self, copy: str, applied: int) -> None:
+        """``copy`` is there, and has applied the changes up to ``applied``."""
+        ...
+
+    async def last(self) -> int:
+        """The number of the last change that is committed; 0 before the first."""
+        ...
+
+    async def renew(self, copy: str, applied: int) -> int | None:
+        """Say that ``copy`` has applied so much. How much it must have applied to answer; None where it is not there,
+        and nothing was said."""
+        ...
+
+    async def bar(self, seq: int) -> None:
+        """Every copy that is there, and was not said to have applied ``seq``, must have."""
+        ...
+
+    async def behind(self, seq: int) -> Collection[str]:
+        """The copies that must have applied ``seq``, and have not said so."""
+        ...
+
+    async def forget(self, copies: Collection[str], seq: int) -> None:
+        """Those of ``copies`` that still have not said that they applied ``seq`` are there no more."""
+        ...
+
+    async def leave(self, copy: str) -> None:
+        """``copy`` is there no more."""
+        ...
+
+
 ChangesListener = Callable[[str, int], None]
 """Called with a registration, and the position of its last change that is applied here. Neither blocks nor raises."""
 

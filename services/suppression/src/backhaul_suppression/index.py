@@ -1,0 +1,122 @@
+"""The active rows of everybody, in memory.
+
+One dictionary for each registration and family leads from a canonical address to its rows as bytes (``entries``). So a
+question about an address that has none, which most are, is one look into a dictionary of texts; a row takes some 170
+bytes of memory (docs/decisions/0023 compares layouts); and all of a tenant is dropped at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Sequence
+from typing import NamedTuple
+
+from backhaul_common.errors import unavailable
+from backhaul_common.tenants import Tenant
+
+from backhaul_suppression.entries import Entry, packed, unpacked, without
+from backhaul_suppression.lease import Lease
+from backhaul_suppression.model import Address, Blocked, Family, Kind, RowKey, Scope, Sending
+from backhaul_suppression.rules import blocks
+
+
+class Now(NamedTuple):
+    """What a row is now: ``entry`` None where it was lifted."""
+
+    address: Address
+    kind: Kind
+    scope: Scope
+    entry: Entry | None
+
+
+class Index:
+    """A ``Lookup``. It is as new as what was put into it; the lease says whether that is good enough."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._tables: dict[tuple[str, Family], dict[str, bytes]] = {}
+        self._registrations: dict[str, str] = {}
+        self._gone: set[str] = set()
+
+    @property
+    def addresses(self) -> int:
+        """How many addresses have an active row."""
+        return sum(map(len, self._tables.values()))
+
+    def fresh(self) -> None:
+        """See ``Lookup``."""
+        self._lease.check()
+
+    def held(self, registration: str, family: Family) -> Container[str]:
+        """See ``Lookup``. UNAVAILABLE for a registration that was dropped: nothing is known of it any more."""
+        table = self._tables.get((registration, family))
+        return self._table(registration, family) if table is None else table
+
+    def blocking(self, address: Address, sending: Sending) -> Sequence[Blocked]:
+        """See ``Lookup``."""
+        registration, family, text = address
+        table = self._tables.get((registration, family))
+        if table is None:
+            table = self._table(registration, family)
+        value = table.get(text)
+        found = () if value is None else _blocking(address, value, sending)
+        self._lease.check()
+        return found
+
+    def has(self, address: Address, kinds: Collection[Kind]) -> bool:
+        """See ``Lookup``."""
+        registration, family, text = address
+        value = self._tables.get((registration, family), {}).get(text)
+        return value is not None and any(entry.kind in kinds for entry in unpacked(value))
+
+    def put(self, rows: Iterable[Now]) -> None:
+        """Take over what rows are now. Those of registrations that were dropped are left out."""
+        for address, kind, scope, entry in rows:
+            registration, family, text = address
+            if registration in self._gone:
+                continue
+            table = self._tables.get((registration, family))
+            if table is None:
+                table = self._table(registration, family)
+            value = table.get(text)
+            if entry is not None:
+                added = packed(entry)
+                table[text] = added if value is None else without(value, kind, scope) + added
+            elif value is not None:
+                if left := without(value, kind, scope):
+                    table[text] = left
+                else:
+                    del table[text]
+
+    def clear(self) -> None:
+        """Forget all rows, before they are loaded anew."""
+        # The dictionaries stay the same: whoever was given one by ``held`` sees what is loaded.
+        for table in self._tables.values():
+            table.clear()
+
+    def tenant_changed(self, tenant_id: str, tenant: Tenant | None) -> None:
+        """A listener of the tenants: what a registration had is dropped when it is known to be gone, for good."""
+        before = self._registrations.get(tenant_id)
+        if tenant is not None:
+            self._registrations[tenant_id] = tenant.registration
+        else:
+            self._registrations.pop(tenant_id, None)
+        if before is not None and (tenant is None or tenant.registration != before):
+            # Whoever still asks about it must not be told that nobody is suppressed.
+            self._gone.add(before)
+            for family in Family:
+                self._tables.pop((before, family), None)
+
+    def _table(self, registration: str, family: Family) -> dict[str, bytes]:
+        if registration in self._gone:
+            raise unavailable("The tenant")
+        return self._tables.setdefault((registration, family), {})
+
+
+def _blocking(address: Address, value: bytes, sending: Sending) -> Sequence[Blocked]:
+    found = [
+        Blocked(RowKey(address, kind, scope).id, kind, scope, since_us, event_id)
+        for kind, scope, since_us, event_id in unpacked(value)
+        if blocks(kind, scope, sending)
+    ]
+    found.sort()
+    return found

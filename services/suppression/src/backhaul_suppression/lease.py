@@ -1,0 +1,57 @@
+"""Until when a copy may answer from memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from backhaul_common.errors import BackhaulError, Code
+
+LEASE_S = 3.0
+"""How long a copy may answer after it last began to renew its lease."""
+
+PATIENCE_S = 1.25 * LEASE_S
+"""How long a writer waits for a copy that says nothing. The clocks of two machines may differ in speed by a quarter."""
+
+Clock = Callable[[], float]
+"""Seconds since whenever. It never goes back, nor is it set."""
+
+
+def clock() -> Clock:
+    """The machine's clock that also counts while the machine sleeps; where it has none, the monotonic one."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return time.monotonic
+    number = time.CLOCK_BOOTTIME
+    return lambda: time.clock_gettime(number)
+
+
+class Lease:
+    """Whether this copy may answer. It has run out until ``extend`` is called."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until = float("-inf")
+
+    @property
+    def held(self) -> bool:
+        """Whether it has not run out."""
+        return self._clock() < self._until
+
+    def check(self) -> None:
+        """Returns while it has not run out; UNAVAILABLE afterwards. To be called after all that an answer rests on was
+        read, with nothing waited for in between."""
+        if self._clock() >= self._until:
+            raise BackhaulError(
+                Code.UNAVAILABLE,
+                "Whether this is still so cannot be said: this copy has lost touch with the others.",
+                fix="Do not send. Try again later.",
+                retry_after_s=1.0,
+            )
+
+    def extend(self, began: float) -> None:
+        """It was renewed, by a request that was sent at ``began`` or later."""
+        self._until = max(self._until, began + LEASE_S)
+
+    def end(self) -> None:
+        """It is over now."""
+        self._until = float("-inf")
