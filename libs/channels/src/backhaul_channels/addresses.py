@@ -76,19 +76,23 @@ def phone(text: str) -> str:
 
 
 def is_settled(text: str) -> bool:
-    """Whether ``text`` is a number of a known country in E.164's form, about which libphonenumber changes nothing.
+    """Whether ``text`` is a number of a known country in E.164's form, about which ``phone`` changes nothing.
 
-    Such a text is canonical as it is; whoever has many asks this first. libphonenumber only ever changes what
-    begins, after the country code, with the prefix that it takes off there.
+    Such a text is canonical as it is; whoever has many asks this first. libphonenumber only ever changes what begins, after the country code, with the prefix that it takes off there.
     """
     if not _STRICT.fullmatch(text):
         return False
-    for end in (2, 3, 4):
-        known, prefix = _national_prefix(text[1:end])
-        if known:
-            # A prefix may also be nothing at all, as Argentina's is optional.
-            return prefix is None or not (match := prefix.match(text, end)) or match.end() == end
-    return False
+    country = _country(text[1:4])
+    if country is None:
+        return False
+    end, prefix = country
+    # A prefix may also be nothing at all, as Argentina's is optional.
+    return prefix is None or not (match := prefix.match(text, end)) or match.end() == end
+
+
+def is_international(text: str) -> bool:
+    """Whether ``text`` has E.164's form, and the code of a country that there is."""
+    return _STRICT.fullmatch(text) is not None and _country(text[1:4]) is not None
 
 
 def email(text: str) -> str:
@@ -110,6 +114,17 @@ def email(text: str) -> str:
     if address.isascii():
         return f"{local}@{domain}".lower()
     return f"{_lower(local)}@{_in_ascii(domain)}"
+
+
+@lru_cache(maxsize=2048)
+def _country(digits: str) -> tuple[int, re.Pattern[str] | None] | None:
+    """(Where a number goes on behind the plus and the country code that ``digits`` begin with, what libphonenumber
+    takes off there); None where they begin with none. No country code begins another one."""
+    for length in (1, 2, 3):
+        known, prefix = _national_prefix(digits[:length])
+        if known:
+            return 1 + length, prefix
+    return None
 
 
 @lru_cache(maxsize=2048)
@@ -148,7 +163,7 @@ def _e164(digits: str, *, only_valid: bool) -> str:
     # Very few numbers would lose digits each time anew. They keep those that they have, or one person had many forms.
     if valid and _if_valid(valid[1:]) in ("", valid):
         return valid
-    known = any(_national_prefix(digits[:length])[0] for length in (1, 2, 3))
+    known = _country(digits[:3]) is not None
     return "" if only_valid or not known or not _STRICT.fullmatch(plain) else plain
 
 

@@ -1,36 +1,128 @@
-"""Which address a text is."""
+"""Which address a text is: one about which somebody asks, and one of which an event tells."""
 
 from __future__ import annotations
 
-from backhaul_channels.addresses import canonical
+import re
+import unicodedata
+
+from backhaul_channels.addresses import email, is_international, is_settled, phone
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import SuppressionSettings
 
 from backhaul_suppression.model import Address, Family
 
+# RFC 5321, 4.5.3.1.
+MAX_LOCAL_BYTES = 64
+MAX_EMAIL_BYTES = 254
+MAX_ADDRESS = 512
+
+_FIELD = "address"
+_EXTENSION = re.compile(r";ext=[0-9]{1,8}\Z")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):(?=\S)")
+# These reach whoever has the number, and Twilio holds opt-outs from them for one.
+_SAME_AS_THE_NUMBER = frozenset({"rcs", "tel", "sms", "mms"})
+# Channels of people who have a number. What follows is one, or has letters, as WhatsApp's own ids of a person do.
+_OF_NUMBERS = _SAME_AS_THE_NUMBER | {"whatsapp"}
+_WHATSAPP = "whatsapp:"
+# Control characters, marks without a width, halves of surrogate pairs.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs"})
+_LOCAL = re.compile(r'[^\s<>()\[\],;:\\"@]+|"[^"]*"')
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+|\[[0-9a-z.:]+\]")
+
 
 def address_of(registration: str, text: str, family: Family | None = None) -> Address:
-    """The address that somebody asks about, whose family is told by the text where none is named.
+    """The address that somebody asks about, or tells of. Without a family the text tells it: a number's is PHONE.
 
-    Raises BackhaulError INVALID_ARGUMENT, of the field ``address``, for what is no address of the family.
+    Raises BackhaulError INVALID_ARGUMENT of the field ``address`` for what is no address of the family. Whatever may be
+    one in two spellings is refused too: a number without its country is a different one in each.
     """
-    if not text:
-        raise BackhaulError(Code.INVALID_ARGUMENT, "address is missing.", field="address", fix="Name an address.")
-    kept = canonical(text)
-    return Address(registration, family or (Family.EMAIL if "@" in kept else Family.PHONE), kept)
+    if family is not Family.EMAIL and is_settled(text):
+        return Address(registration, family or Family.PHONE, text)
+    if not text or text.isspace():
+        raise _invalid("The address is missing.", "Send a number as E.164 (+14155550123), or an e-mail address.")
+    if len(text) > MAX_ADDRESS:
+        raise _invalid(f"The address is longer than {MAX_ADDRESS} characters.", "Send one address.")
+    told = told_address(registration, text, family)
+    if _is_unreadable(told.text):
+        raise _invalid("The address has characters that nobody sees.", "Send it without them.")
+    if told.family is Family.EMAIL:
+        _check_email(told.text)
+    else:
+        _check_number(told.text, told.family)
+    return told
+
+
+def told_address(registration: str, text: str, family: Family | None = None) -> Address:
+    """The address of which an event tells. Never raises: what is none of the family is kept as it is, as a person whom
+    a provider knows by it must not be contacted there. Without a family everything but an e-mail address is PHONE."""
+    if family is None:
+        family = Family.EMAIL if "@" in text and _scheme(text) in ("", "mailto") else Family.PHONE
+    if family is not Family.EMAIL:
+        return Address(registration, family, _number(text))
+    return Address(registration, family, email(text.strip()[len("mailto:") :] if _scheme(text) == "mailto" else text))
 
 
 def sender_of(text: str) -> str:
-    """A sender's, a messaging service's or a group's id as scopes and ``Sending`` have it. Never raises."""
-    return canonical(text)
+    """A sender's id as scopes and ``Sending`` have it; empty where ``text`` names none. Never raises."""
+    return email(text) if "@" in text else _number(text)
 
 
 def spellings(address: Address, settings: SuppressionSettings) -> tuple[Address, ...]:
-    """``address`` first, and every other one about which the same words are said: of a number that of WhatsApp and the
-    other way round, where the tenant's setting takes them for one."""
+    """``address``, and behind it every other one about which the same words are said: of a number that of WhatsApp, and
+    the other way round, where the tenant's setting takes them for one."""
     if settings.whatsapp != "phone" or address.family is not Family.PHONE:
         return (address,)
-    channel, _, number = address.text.rpartition(":")
-    if channel not in ("", "whatsapp") or not number.startswith("+"):
-        return (address,)
-    return (address, address._replace(text=number if channel else f"whatsapp:{number}"))
+    text = address.text
+    if text.startswith("+"):
+        return address, address._replace(text=_WHATSAPP + text)
+    if text.startswith(_WHATSAPP + "+"):
+        return address, address._replace(text=text.removeprefix(_WHATSAPP))
+    return (address,)
+
+
+def _number(text: str) -> str:
+    kept = phone(text)
+    channel, _, rest = kept.partition(":")
+    return rest if rest.startswith("+") and channel in _SAME_AS_THE_NUMBER else kept
+
+
+def _is_unreadable(text: str) -> bool:
+    return not text.isprintable() and any(unicodedata.category(character) in _UNSEEN for character in text)
+
+
+def _scheme(text: str) -> str:
+    match = _SCHEME.match(text.strip()) if ":" in text else None
+    return match[1].lower() if match else ""
+
+
+def _check_number(text: str, family: Family) -> None:
+    channel = _scheme(text)
+    rest = text[len(channel) + 1 :] if channel else text
+    if is_international(_EXTENSION.sub("", rest)):
+        return
+    if channel and family is Family.PHONE and (channel not in _OF_NUMBERS or any(map(str.isalpha, rest))):
+        # A person's id on a channel, which nobody but the channel can read.
+        return
+    if not channel and "@" in rest:
+        raise _invalid("An e-mail address is none of this family.", "Leave the family out, or name EMAIL.")
+    if rest.startswith("+"):
+        raise _invalid("The number is of no country, or too short, or too long.", "Send it as E.164: +14155550123.")
+    raise _invalid(
+        "The address is no number in the international form.",
+        "Send it as E.164, with a plus and its country code: +14155550123.",
+    )
+
+
+def _check_email(text: str) -> None:
+    local, at, domain = text.rpartition("@")
+    if not at or not _LOCAL.fullmatch(local):
+        raise _invalid("The address is no e-mail address.", "Send it as name@example.com, or name the right family.")
+    if len(local.encode()) > MAX_LOCAL_BYTES or len(text.encode()) > MAX_EMAIL_BYTES:
+        raise _invalid("The e-mail address is longer than RFC 5321 allows.", "Send one address.")
+    if not _DOMAIN.fullmatch(domain):
+        raise _invalid("The e-mail address has no domain that can be in the DNS.", "Send it as name@example.com.")
+
+
+def _invalid(message: str, fix: str) -> BackhaulError:
+    return BackhaulError(Code.INVALID_ARGUMENT, message, field=_FIELD, fix=fix)
