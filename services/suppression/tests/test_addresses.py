@@ -77,7 +77,7 @@ def test_a_question_names_one_address(text: str, family: Family | None, expected
         ("john@example.com", Family.VOICE, "none of this family"),
         ("+14155550123", Family.EMAIL, "no e-mail address"),
         ("@example.com", None, "no e-mail address"),
-        ("john@", None, "no e-mail address"),
+        ("john@", None, "no domain"),
         ("john@example", None, "no domain"),
         ("john@example..com", None, "no domain"),
         ("john@exa mple.com", None, "no domain"),
@@ -141,7 +141,11 @@ def test_any_text_is_an_address_or_an_error_and_both_sides_agree(text: str, fami
     try:
         asked = address_of(ACME, text, family)
     except BackhaulError as error:
-        assert (error.code, error.field) == (Code.INVALID_ARGUMENT, "address")
+        wrong = error.code, error.field
+    else:
+        wrong = None
+    if wrong is not None:
+        assert wrong == (Code.INVALID_ARGUMENT, "address")
         return
     assert asked == told
     # Whoever asks about what was answered asks about the same.

@@ -78,7 +78,8 @@ def phone(text: str) -> str:
 def is_settled(text: str) -> bool:
     """Whether ``text`` is a number of a known country in E.164's form, about which ``phone`` changes nothing.
 
-    Such a text is canonical as it is; whoever has many asks this first. libphonenumber only ever changes what begins, after the country code, with the prefix that it takes off there.
+    Such a text is canonical as it is; whoever has many asks this first. libphonenumber only ever changes what
+    begins, after the country code, with the prefix that it takes off there.
     """
     if not _STRICT.fullmatch(text):
         return False
