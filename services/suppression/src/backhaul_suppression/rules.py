@@ -59,13 +59,17 @@ class Rule(NamedTuple):
 
 RULES: Final[Mapping[Kind, Rule]] = {
     Kind.STOP: Rule(
-        "stop_by_recipient", "A STOP is lifted by the person's own START, or by Lift with evidence that they consented."
+        "stop_by_recipient",
+        "A STOP is lifted by the person's own START, or by the tenant with evidence that the person consents.",
     ),
     Kind.UNSUBSCRIBE: Rule(
         "unsubscribe_by_recipient",
-        "An unsubscription is lifted by the person who subscribes again, or by Lift with evidence that they consented.",
+        "An unsubscription is lifted by the person, who subscribes again, or by the tenant with evidence that the "
+        "person consents.",
     ),
-    Kind.COMPLAINT: Rule("complaint_by_recipient", "A complaint is lifted by the person alone, who opts in again."),
+    Kind.COMPLAINT: Rule(
+        "complaint_by_recipient", "A complaint is lifted by the person alone, in an event by which they opt in."
+    ),
     Kind.HARD_BOUNCE: Rule(
         "hard_bounce_by_delivery", "A hard bounce is lifted by a later delivery to the address, or by Reactivate."
     ),
@@ -75,16 +79,20 @@ RULES: Final[Mapping[Kind, Rule]] = {
     ),
     Kind.PROVIDER_BLOCK: Rule(
         "provider_block_by_provider",
-        "A provider's block is lifted when the provider lets messages through again, or says that it will.",
+        "A provider's block is lifted when the provider lets messages through again, or acts upon the person's START.",
     ),
     Kind.MANUAL: Rule(
-        "manual_by_tenant", "What the tenant suppressed is lifted by Lift of the tenant or the operator."
+        "manual_by_tenant", "What the tenant suppressed is lifted by Lift, of the tenant or the operator."
     ),
-    Kind.LEGAL: Rule("legal_by_operator", "What the operator suppressed for legal reasons only the operator lifts."),
+    Kind.LEGAL: Rule(
+        "legal_by_operator",
+        "What was suppressed for legal reasons is lifted by whoever runs Backhaul, and nobody else.",
+    ),
 }
 
 EVIDENCE_BEFORE: Final = Rule(
-    "evidence_after_suppression", "The evidence is older than the suppression, so it does not say what came after it."
+    "evidence_after_suppression",
+    "The evidence is of a time before the suppression: whoever consented then has said no since.",
 )
 
 _MAY: Final[Mapping[tuple[Kind, Who], Lifting]] = {
@@ -109,18 +117,20 @@ LIFTING: Final[Mapping[tuple[Kind, Who], Lifting]] = {pair: _MAY.get(pair, Lifti
 
 
 def refusal(kind: Kind, who: Who, evidence: Evidence | None = None, row: Row | None = None) -> Rule | None:
-    """The rule by which ``who`` may not lift ``row`` of ``kind``; None if they may.
-
-    ``row`` is the row as it is now, or None where there is none, which nothing but its kind's rule speaks of.
-    """
+    """The rule by which ``who`` may not lift ``row`` of ``kind``; None if they may. ``row`` is the one as it is now."""
     may = LIFTING[kind, who]
     if may is Lifting.YES:
         return None
-    if may is Lifting.NO or evidence is None or not evidence.reference.strip():
+    if may is Lifting.NO or evidence is None or evidence.at_us <= 0 or not evidence.reference.strip():
         return RULES[kind]
     if row is not None and row.active and evidence.at_us < row.since_us:
         return EVIDENCE_BEFORE
     return None
+
+
+def lifted_by(who: Who) -> frozenset[Kind]:
+    """What ``who`` lifts without evidence."""
+    return frozenset(kind for kind in Kind if LIFTING[kind, who] is Lifting.YES)
 
 
 def blocks(kind: Kind, scope: Scope, sending: Sending) -> bool:
