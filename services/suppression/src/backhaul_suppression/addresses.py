@@ -9,7 +9,7 @@ from backhaul_channels.addresses import email, is_international, is_settled, pho
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import SuppressionSettings
 
-from backhaul_suppression.model import Address, Family
+from backhaul_suppression.model import Address, Family, ScopeKind
 
 # RFC 5321, 4.5.3.1.
 MAX_LOCAL_BYTES = 64
@@ -66,6 +66,12 @@ def told_address(registration: str, text: str, family: Family | None = None) -> 
 def sender_of(text: str) -> str:
     """A sender's id as scopes and ``Sending`` have it; empty where ``text`` names none. Never raises."""
     return email(text) if "@" in text else _number(text)
+
+
+def scope_id(kind: ScopeKind, text: str) -> str:
+    """The id of a sender, a messaging service or a group that somebody names, as facts and questions compare it: only
+    senders have more than one spelling. Never raises."""
+    return sender_of(text) if kind is ScopeKind.SENDER else text.strip()
 
 
 def spellings(address: Address, settings: SuppressionSettings) -> tuple[Address, ...]:

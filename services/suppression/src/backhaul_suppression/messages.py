@@ -72,6 +72,25 @@ PURPOSES = Values(pb.Purpose.DESCRIPTOR, Purpose)
 
 _ANY_SENDING = Sending()
 
+_ACTIVE: Mapping[int, bool | None] = {
+    pb.STANDING_UNSPECIFIED: True,
+    pb.STANDING_ACTIVE: True,
+    pb.STANDING_LIFTED: False,
+    pb.STANDING_ANY: None,
+}
+
+
+def active_of(standing: int) -> bool | None:
+    """Whether rows are asked for that are active; None for any. INVALID_ARGUMENT, of ``standing``."""
+    if standing not in _ACTIVE:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"standing has no value {standing}.",
+            field="standing",
+            fix="Known are: active, lifted, any.",
+        )
+    return _ACTIVE[standing]
+
 
 def sending_of(request: pb.CheckRequest | pb.CheckBatchRequest | pb.CheckStreamRequest) -> Sending:
     """What is to be sent. INVALID_ARGUMENT names the field."""
@@ -80,11 +99,11 @@ def sending_of(request: pb.CheckRequest | pb.CheckBatchRequest | pb.CheckStreamR
     sending = request.sending
     return Sending(
         PURPOSES.value(sending.purpose, "sending.purpose"),
-        _id_of(sending.sender, "sending.sender") if sending.HasField("sender") else None,
-        _id_of(sending.messaging_service, "sending.messaging_service")
+        _id_of(ScopeKind.SENDER, sending.sender, "sending.sender") if sending.HasField("sender") else None,
+        _id_of(ScopeKind.MESSAGING_SERVICE, sending.messaging_service, "sending.messaging_service")
         if sending.HasField("messaging_service")
         else None,
-        _id_of(sending.group, "sending.group") if sending.HasField("group") else None,
+        _id_of(ScopeKind.GROUP, sending.group, "sending.group") if sending.HasField("group") else None,
     )
 
 
@@ -104,10 +123,10 @@ def scope_of(scope: pb.Scope) -> Scope:
         raise BackhaulError(
             Code.INVALID_ARGUMENT, f"A scope of one {kind} needs its id.", field="scope.id", fix="Name it."
         )
-    return Scope(kind, _id_of(scope.id, "scope.id"))
+    return Scope(kind, _id_of(kind, scope.id, "scope.id"))
 
 
-def _id_of(text: str, field: str) -> str:
+def _id_of(kind: ScopeKind, text: str, field: str) -> str:
     if len(text) > MAX_SCOPE_ID:
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
@@ -115,7 +134,7 @@ def _id_of(text: str, field: str) -> str:
             field=field,
             fix="Pass the id as the provider or the tenant has it.",
         )
-    return addresses.sender_of(text)
+    return addresses.scope_id(kind, text)
 
 
 def evidence_of(request: pb.AddRequest | pb.LiftRequest) -> Evidence | None:

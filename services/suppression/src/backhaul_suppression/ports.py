@@ -185,6 +185,10 @@ class Reads(Protocol):
         """The fact in its highest revision, or None."""
         ...
 
+    async def facts(self, registration: str, fact_ids: Collection[str]) -> Mapping[str, Fact]:
+        """Those of the facts that there are, by id, in their highest revisions. To be asked for a page of them."""
+        ...
+
     async def rows_of(self, address: Address) -> Sequence[Row]:
         """All rows of an address, lifted ones too, by kind and scope."""
         ...

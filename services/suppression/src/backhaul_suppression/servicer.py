@@ -18,6 +18,7 @@ from backhaul_suppression.messages import (
     KINDS,
     ORIGINS,
     SOURCES,
+    active_of,
     change_message,
     evidence_of,
     scope_of,
@@ -25,13 +26,6 @@ from backhaul_suppression.messages import (
 )
 from backhaul_suppression.ports import Reads, RowsQuery
 from backhaul_suppression.tenancy import KnownTenants
-
-_ACTIVE: dict[int, bool | None] = {
-    pb.STANDING_UNSPECIFIED: True,
-    pb.STANDING_ACTIVE: True,
-    pb.STANDING_LIFTED: False,
-    pb.STANDING_ANY: None,
-}
 
 _ACTORS = (pb.ACTOR_UNSPECIFIED, pb.ACTOR_TENANT, pb.ACTOR_OPERATOR)
 
@@ -160,14 +154,12 @@ class SuppressionServicer(SuppressionServiceServicer):
     async def List(self, request: pb.ListRequest, context: Any) -> pb.ListResponse:
         """Rows, the latest change first."""
         tenant = await self._tenants.require(request.tenant_id)
-        if request.standing not in _ACTIVE:
-            raise _unknown("standing", request.standing, "active, lifted, any")
         query = RowsQuery(
             family=FAMILIES.value(request.family, "family"),
             kind=KINDS.value(request.kind, "kind"),
             origin=ORIGINS.value(request.origin, "origin"),
             scope=scope_of(request.scope) if request.HasField("scope") and request.scope.kind else None,
-            active=_ACTIVE[request.standing],
+            active=active_of(request.standing),
             span=(request.from_us, request.to_us),
             size=request.page_size,
             token=request.page_token,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from backhaul_common.errors import BackhaulError, Code
@@ -64,7 +64,7 @@ class Import:
 
     async def run(
         self, pieces: AsyncIterator[bytes], file_format: FileFormat, defaults: Defaults
-    ) -> AsyncIterator[Progress]:
+    ) -> AsyncGenerator[Progress, None]:
         """Read ``pieces`` to their end, and tell how far it is; the last time with ``done``.
 
         INVALID_ARGUMENT for a file without a header that is understood; NOT_FOUND when the tenant is deleted

@@ -71,8 +71,8 @@ def _members(pairs: Sequence[tuple[str, object]]) -> bytes:
 
 
 def _line_of(pairs: Sequence[tuple[str, object]], *, ascii_only: bool) -> str:
-    members = (json.dumps({name: value}, ensure_ascii=ascii_only, default=dict)[1:-1] for name, value in pairs)
-    return f"{{{','.join(members)}}}\n"
+    encode = json.JSONEncoder(ensure_ascii=ascii_only, separators=(",", ":"), default=dict).encode
+    return f"{{{','.join(encode({name: value})[1:-1] for name, value in pairs)}}}\n"
 
 
 def _object(text: str) -> _Pairs | None:

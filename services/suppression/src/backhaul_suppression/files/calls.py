@@ -1,0 +1,153 @@
+"""``Import`` and ``Export`` as the servicer serves them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.tenants import Tenant
+from backhaul_common.tracing import current_traceparent
+from backhaul_proto.suppression.v1 import suppression_pb2 as pb
+
+from backhaul_suppression.commands import MAX_AHEAD_S, By
+from backhaul_suppression.files.exporting import Export
+from backhaul_suppression.files.formats import FileFormat
+from backhaul_suppression.files.importing import Import, Progress
+from backhaul_suppression.files.statements import Defaults
+from backhaul_suppression.messages import FAMILIES, KINDS, Values, active_of, scope_of
+from backhaul_suppression.model import Kind
+from backhaul_suppression.places import Places
+from backhaul_suppression.ports import RowsQuery
+
+MAX_PIECE_BYTES = 1 << 20
+
+MAX_IMPORTS_OF_TENANT, MAX_IMPORTS = 2, 16
+MAX_EXPORTS_OF_TENANT, MAX_EXPORTS = 2, 16
+
+MAX_SILENCE_S = 60.0
+"""An import of which nothing comes for so long is ended: it keeps a place from others."""
+
+_FORMATS = Values(pb.FileFormat.DESCRIPTOR, FileFormat)
+
+
+class ImportCalls:
+    """Takes lists over."""
+
+    def __init__(self, imports: Import, now_us: Callable[[], int], *, max_silence_s: float = MAX_SILENCE_S) -> None:
+        self._imports = imports
+        self._now_us = now_us
+        self._max_silence_s = max_silence_s
+        self._places = Places("imports", of_tenant=MAX_IMPORTS_OF_TENANT, of_all=MAX_IMPORTS)
+
+    async def run(
+        self, tenant: Tenant, by: By, requests: AsyncIterator[pb.ImportRequest]
+    ) -> AsyncIterator[pb.ImportResponse]:
+        """How far it is. ``requests`` begin with the one that says what it is.
+
+        See ``Import.run``; beside that INVALID_ARGUMENT names a field of the first request, RATE_LIMITED where there
+        are too many already, DEADLINE_EXCEEDED where nothing came for too long.
+        """
+        first = await anext(requests)
+        file_format = _format(first.format)
+        defaults = self._defaults(tenant, by, first)
+        with self._places.taken(tenant.registration):
+            running = self._imports.run(self._pieces(first, requests), file_format, defaults)
+            async with aclosing(running) as told:
+                async for progress in told:
+                    yield _progress_message(progress)
+
+    def _defaults(self, tenant: Tenant, by: By, first: pb.ImportRequest) -> Defaults:
+        now_us = self._now_us()
+        if not 0 <= first.effective_at_us <= now_us + MAX_AHEAD_S * 1_000_000:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT,
+                "The time is not between 1970 and now.",
+                field="effective_at_us",
+                fix="Pass unix time in microseconds, or nothing.",
+            )
+        kind = KINDS.value(first.kind, "kind") or Kind.MANUAL
+        if kind is Kind.LEGAL and not by.operator:
+            raise BackhaulError(
+                Code.FORBIDDEN, "Only the operator suppresses for legal reasons.", field="kind", fix="Pass MANUAL."
+            )
+        return Defaults(
+            tenant_id=tenant.id,
+            registration=tenant.registration,
+            now_us=now_us,
+            kind=kind,
+            family=FAMILIES.value(first.family, "family"),
+            scope=scope_of(first.scope),
+            effective_at_us=first.effective_at_us,
+            operator=by.operator,
+            author=by.author,
+            traceparent=current_traceparent(),
+        )
+
+    async def _pieces(self, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]) -> AsyncIterator[bytes]:
+        yield _data(first)
+        while True:
+            try:
+                async with asyncio.timeout(self._max_silence_s):
+                    request = await anext(others)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as exc:
+                raise BackhaulError(
+                    Code.DEADLINE_EXCEEDED,
+                    f"Nothing came for {self._max_silence_s:g} s.",
+                    fix="Send the file again: what is recorded stays so, and changes nothing a second time.",
+                ) from exc
+            yield _data(request)
+
+
+class ExportCalls:
+    """Writes lists."""
+
+    def __init__(self, exports: Export) -> None:
+        self._exports = exports
+        self._places = Places("exports", of_tenant=MAX_EXPORTS_OF_TENANT, of_all=MAX_EXPORTS)
+
+    async def run(self, tenant: Tenant, request: pb.ExportRequest) -> AsyncIterator[pb.ExportResponse]:
+        """The file in pieces. INVALID_ARGUMENT names the field; RATE_LIMITED; UNAVAILABLE."""
+        file_format = _format(request.format)
+        query = RowsQuery(
+            family=FAMILIES.value(request.family, "family"),
+            kind=KINDS.value(request.kind, "kind"),
+            active=active_of(request.standing),
+        )
+        with self._places.taken(tenant.registration):
+            running = self._exports.run(tenant.registration, file_format, query)
+            async with aclosing(running) as pieces:
+                async for piece in pieces:
+                    yield pb.ExportResponse(data=piece)
+
+
+def _format(number: int) -> FileFormat:
+    file_format = _FORMATS.value(number, "format")
+    if file_format is None:
+        raise BackhaulError(Code.INVALID_ARGUMENT, "format is missing.", field="format", fix="Pass CSV or JSON_LINES.")
+    return file_format
+
+
+def _data(request: pb.ImportRequest) -> bytes:
+    if len(request.data) > MAX_PIECE_BYTES:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"A piece has {MAX_PIECE_BYTES} bytes at most.",
+            field="data",
+            fix="Send the file in more pieces; they may be cut anywhere.",
+        )
+    return request.data
+
+
+def _progress_message(progress: Progress) -> pb.ImportResponse:
+    return pb.ImportResponse(
+        lines=progress.lines,
+        changed=progress.changed,
+        unchanged=progress.unchanged,
+        refused=progress.refused,
+        errors=progress.errors,
+        done=progress.done,
+    )
