@@ -13,6 +13,7 @@ import pytest
 from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lifecycle import Readiness
+from backhaul_common.metrics import GRPC_CALLS, Counter
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import Tracing, current_traceparent
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
@@ -97,6 +98,54 @@ def raising(error: BaseException) -> Behaviour:
         raise error
 
     return behaviour
+
+
+async def test_a_frequent_method_is_counted_and_has_a_line_where_it_fails_or_is_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servicer, calls = _Servicer(), Counter(GRPC_CALLS)
+
+    async def refuses(request: Any, context: Any) -> Any:
+        raise BackhaulError(Code.NOT_FOUND, "There is none.")
+
+    async with AsyncExitStack() as stack:
+        server = await rpc.serve(
+            stack,
+            SETTINGS,
+            Tracing("test", None),
+            Readiness(),
+            listen="127.0.0.1:0",
+            services=[SERVICE],
+            register=servicer.register,
+            calls=calls,
+            frequent=[f"{SERVICE}.GetMessage"],
+        )
+        channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
+        stack.push_async_callback(channel.close)
+        running = Running(servicer, server, Readiness(), channel)
+        with capture_logs() as lines:
+            await running.get(servicer.answer)
+            await running.error(refuses)
+            monkeypatch.setattr("backhaul_common.rpc.edge.SLOW_S", -1.0)
+            await running.get(servicer.answer)
+        assert [line["outcome"] for line in lines if line["event"] == "rpc"] == ["not_found", "ok"]
+        assert calls.value(f"{SERVICE}/GetMessage", "ok") == 2
+        assert calls.value(f"{SERVICE}/GetMessage", "not_found") == 1
+
+
+async def test_only_what_is_served_is_frequent() -> None:
+    with pytest.raises(ValueError, match="called often, and not served"):
+        async with AsyncExitStack() as stack:
+            await rpc.serve(
+                stack,
+                SETTINGS,
+                Tracing("test", None),
+                Readiness(),
+                listen="127.0.0.1:0",
+                services=[SERVICE],
+                register=_Servicer().register,
+                frequent=[f"{SERVICE}.GetNothing"],
+            )
 
 
 async def test_an_answer_and_its_one_log_line(running: Running) -> None:

@@ -35,6 +35,12 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
+GRPC_CALLS = Metric(
+    "backhaul_grpc_calls",
+    "{call}",
+    "Calls that a service has answered over gRPC, by how they ended (outcome: ok, cancelled, or the error's code).",
+    ("method", "outcome"),
+)
 CALLBACKS_ANSWERED = Metric(
     "backhaul_gateway_callbacks",
     "{callback}",

@@ -20,7 +20,7 @@ from backhaul_common.feed import PositionReader, ReaderConfig
 from backhaul_common.following import Follower, Progress
 from backhaul_common.jetstream import Connection
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
-from backhaul_common.metrics import Metrics
+from backhaul_common.metrics import GRPC_CALLS, Metrics
 from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.revisioned import Directory, Documents
@@ -106,6 +106,7 @@ class Service:
             closing.callback(self.tracing.close)
             self.metrics = Metrics(self.name)
             closing.callback(self.metrics.close)
+            self._calls = self.metrics.counter(GRPC_CALLS)
             if isinstance(settings, MetricsPortSettings) and settings.metrics_port:
                 await serve_metrics(closing, self.metrics, host=settings.metrics_host, port=settings.metrics_port)
             self.mongo_client = mongo.connect(settings.mongo_uri.get_secret_value())
@@ -184,6 +185,7 @@ class Service:
         *,
         without_tenant: Collection[str] = (),
         verbs: Mapping[str, Verb] | None = None,
+        frequent: Collection[str] = (),
     ) -> rpc.Server:
         """Serve gRPC at once, on ``listen`` (host:port); see ``rpc.serve``.
 
@@ -212,6 +214,8 @@ class Service:
             register=register,
             without_tenant=without_tenant,
             access=access,
+            calls=self._calls,
+            frequent=frequent,
         )
 
     def _follow_accounts(self) -> Directory[ServiceAccount]:

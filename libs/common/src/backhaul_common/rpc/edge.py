@@ -1,5 +1,8 @@
 """Around every call of a server: trace, caller, tenant, deadline, one log line, and the only translation of errors.
 
+Every call is counted. Calls of frequent methods, which are more than anybody reads lines of, have one only where they
+fail or take longer than ``SLOW_S``: it costs as much as all else here.
+
 How long a call may take:
 
 - One answer to one request: ``MAX_CALL_S``.
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -26,6 +29,7 @@ from opentelemetry.trace import SpanKind
 
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.logs import get_logger
+from backhaul_common.metrics import Counter
 from backhaul_common.rpc.access import Access, Grant, Stay
 from backhaul_common.rpc.callers import is_called_by
 from backhaul_common.rpc.errors import DETAILS_KEY, shortened, to_details
@@ -37,6 +41,9 @@ MAX_CALL_S = 30.0
 
 MAX_IDLE_S = 30.0
 """How long a stream may stand still while the server waits for its client."""
+
+SLOW_S = 0.1
+"""Calls of frequent methods that take longer are logged."""
 
 _QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
@@ -92,11 +99,23 @@ class Edge(grpc.aio.ServerInterceptor):
     """Wraps every handler but those of health and reflection. A method that answers with a stream is an asynchronous
     generator."""
 
-    def __init__(self, tracing: Tracing, tenants: TenantRule, access: Access | None = None) -> None:
-        """Without ``access`` everybody may call."""
+    def __init__(
+        self,
+        tracing: Tracing,
+        tenants: TenantRule,
+        access: Access | None = None,
+        *,
+        calls: Counter | None = None,
+        frequent: Collection[str] = (),
+    ) -> None:
+        """Without ``access`` everybody may call. ``calls`` counts methods by outcomes. ``frequent`` are methods
+        (``/package.Service/Method``)."""
         self._tracing = tracing
         self._tenants = tenants
         self._access = access
+        self._calls = calls
+        self._frequent = frozenset(frequent)
+        self._wrapped: dict[str, Handler] = {}
         self._log = get_logger()
         self._endless: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -113,29 +132,31 @@ class Edge(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """See ``grpc.aio.ServerInterceptor``."""
-        handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
+        # Whoever calls for a method that is there gets the same handler each time.
+        if (known := self._wrapped.get(method)) is not None:
+            return known
+        handler: Any = await continuation(handler_call_details)
         if handler is None or method.startswith(_QUIET):
             found: Handler | None = handler
             return found
-        metadata = tuple(handler_call_details.invocation_metadata)
-        traceparent = str(dict(metadata).get("traceparent", "")) or None
         name, make = _MAKERS[handler.request_streaming, handler.response_streaming]
         behaviour = getattr(handler, name)
 
         async def wrapped(request: Any, context: Any) -> Any:
+            metadata = tuple(context.invocation_metadata() or ())
             call = _Call(method, handler.request_streaming, handler.response_streaming, metadata)
-            return await self._run(call, behaviour, request, context, traceparent)
+            return await self._run(call, behaviour, request, context)
 
-        return make(
+        made = self._wrapped[method] = make(
             wrapped, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
+        return made
 
-    async def _run(
-        self, call: _Call, behaviour: Callable[..., Any], request: Any, context: Any, traceparent: str | None
-    ) -> Any:
+    async def _run(self, call: _Call, behaviour: Callable[..., Any], request: Any, context: Any) -> Any:
         began = time.perf_counter()
         outcome = "ok"
+        traceparent = next((str(value) for key, value in call.metadata if key == "traceparent"), "") or None
         with self._tracing.span(call.method.lstrip("/"), parent=traceparent, kind=SpanKind.SERVER):
             try:
                 return await self._bounded(call, behaviour, request, context)
@@ -150,17 +171,24 @@ class Edge(grpc.aio.ServerInterceptor):
                 self._log.error("rpc_failed", method=call.method, exc_info=exc)
                 await _abort(context, BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title))
             finally:
-                more: dict[str, Any] = {"received": call.received, "sent": call.sent} if call.streams else {}
-                if call.grant is not None:
-                    more["caller"] = call.grant.caller.author or "internal"
-                self._log.info(
-                    "rpc",
-                    method=call.method,
-                    tenant=call.tenant,
-                    outcome=outcome,
-                    duration_ms=round((time.perf_counter() - began) * 1000, 2),
-                    **more,
-                )
+                self._ended(call, outcome, time.perf_counter() - began)
+
+    def _ended(self, call: _Call, outcome: str, took_s: float) -> None:
+        if self._calls is not None:
+            self._calls.add(call.method.lstrip("/"), outcome)
+        if outcome == "ok" and took_s <= SLOW_S and call.method in self._frequent:
+            return
+        more: dict[str, Any] = {"received": call.received, "sent": call.sent} if call.streams else {}
+        if call.grant is not None:
+            more["caller"] = call.grant.caller.author or "internal"
+        self._log.info(
+            "rpc",
+            method=call.method,
+            tenant=call.tenant,
+            outcome=outcome,
+            duration_ms=round(took_s * 1000, 2),
+            **more,
+        )
 
     async def _bounded(self, call: _Call, behaviour: Callable[..., Any], request: Any, context: Any) -> Any:
         remaining_s: float | None = context.time_remaining()

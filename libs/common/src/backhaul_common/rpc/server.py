@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.logs import get_logger
+from backhaul_common.metrics import Counter
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import Access
 from backhaul_common.rpc.edge import Edge
@@ -44,6 +45,8 @@ async def serve(
     register: Callable[[grpc.aio.Server], None],
     without_tenant: Collection[str] = (),
     access: Access | None = None,
+    calls: Counter | None = None,
+    frequent: Collection[str] = (),
 ) -> Server:
     """Start serving on ``listen`` (host:port, port 0 picks one), closed by ``stack``.
 
@@ -53,11 +56,17 @@ async def serve(
 
     With ``access`` each call is let in by its credential; health and reflection answer everybody. Handlers ask
     ``rpc.caller()`` who calls.
+
+    ``calls`` counts them. ``frequent`` are full names of methods, as above: those whose calls have a line only
+    where they fail or are slow.
     """
     tenants = TenantRule(services, without_tenant)
     if access is not None:
         access.require_served(tenants.methods)
-    edge = Edge(tracing, tenants, access)
+    often = {f"/{service}/{method}" for service, _, method in (name.rpartition(".") for name in frequent)}
+    if unknown := often.difference(tenants.methods):
+        raise ValueError(f"called often, and not served: {', '.join(sorted(unknown))}")
+    edge = Edge(tracing, tenants, access, calls=calls, frequent=often)
     server = grpc.aio.server(
         interceptors=[edge],
         options=[
