@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeVar
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.rpc import caller
 from backhaul_common.tenants import Tenant
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceServicer
@@ -17,6 +18,7 @@ from backhaul_suppression.messages import (
     FAMILIES,
     KINDS,
     ORIGINS,
+    PURPOSES,
     SOURCES,
     active_of,
     change_message,
@@ -85,10 +87,13 @@ class SuppressionServicer(SuppressionServiceServicer):
 
     async def Check(self, request: pb.CheckRequest, context: Any) -> pb.CheckResponse:
         """Whether one address may be contacted."""
+        _may_ask(request)
         return self._checks.one(await self._tenants.require(request.tenant_id), request)
 
     async def CheckBatch(self, request: pb.CheckBatchRequest, context: Any) -> pb.CheckBatchResponse:
         """Whether up to MAX_ITEMS may."""
+        _may_ask(request)
+        caller().take_checks(len(request.items) - 1)  # The call was counted as one.
         response = pb.CheckBatchResponse()
         await self._checks.many(await self._tenants.require(request.tenant_id), request, response)
         return response
@@ -100,6 +105,8 @@ class SuppressionServicer(SuppressionServiceServicer):
         tenant_id = ""
         async for one in request:
             tenant_id = tenant_id or one.tenant_id
+            _may_ask(one)
+            await caller().wait_for_checks(len(one.items))
             response = pb.CheckStreamResponse()
             # Each time anew: a stream may outlive a tenant.
             await self._checks.many(await self._tenants.require(tenant_id), one, response)
@@ -206,8 +213,15 @@ class _AboutAnAddress(Protocol):
     def idempotency_key(self) -> str: ...
 
 
+def _may_ask(request: pb.CheckRequest | pb.CheckBatchRequest | pb.CheckStreamRequest) -> None:
+    """FORBIDDEN where the caller may not ask about messages of that purpose."""
+    who = caller()
+    if who.purposes:
+        who.require_purpose(PURPOSES.value(request.sending.purpose, "sending.purpose") or "")
+
+
 def _by(request: _Acting) -> By:
-    """Who acts. Callers are Backhaul's own services here, which say for whom they act."""
+    """Who acts. Backhaul's own services say for whom they do; others act for a tenant, in their own name."""
     if request.actor not in _ACTORS:
         raise _unknown("actor", request.actor, "tenant, operator")
     if len(request.author) > MAX_AUTHOR:
@@ -217,7 +231,13 @@ def _by(request: _Acting) -> By:
             field="author",
             fix="Pass the id of a key, or of a service.",
         )
-    operator = request.actor == pb.ACTOR_OPERATOR
+    operator, who = request.actor == pb.ACTOR_OPERATOR, caller()
+    if not who.internal:
+        if operator:
+            raise BackhaulError(
+                Code.FORBIDDEN, f"{who} does not act for the operator.", field="actor", fix="Act for the tenant."
+            )
+        return By(who.author)
     return By(request.author or ("operator" if operator else _BACKHAUL), operator)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from backhaul_common.settings import MetricsPortSettings
+from backhaul_common.settings import CallersSettings, MetricsPortSettings
 from backhaul_common.sizes import MIN_PULL_BYTES
 from pydantic import Field
 
 
-class SuppressionSettings(MetricsPortSettings):
+class SuppressionSettings(MetricsPortSettings, CallersSettings):
     """Read from ``BACKHAUL_…``; the defaults suit production."""
 
     suppression_grpc_listen: str = Field("127.0.0.1:50052", description="host:port of the gRPC server.")

@@ -1,0 +1,102 @@
+"""The composition root: what this service is made of. ``Service`` makes the clients, and closes them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from backhaul_common import tenantdata
+from backhaul_common.accounts import Verb
+from backhaul_common.feed import FairFeed
+from backhaul_common.service import Service
+from backhaul_common.tenantdata import MongoTenantData
+from backhaul_proto.suppression.v1 import suppression_pb2
+from backhaul_proto.suppression.v1.suppression_pb2_grpc import add_SuppressionServiceServicer_to_server
+
+from backhaul_suppression.checks import Checks
+from backhaul_suppression.commands import Commands
+from backhaul_suppression.consumer import Consumer
+from backhaul_suppression.enforcement import Enforcement
+from backhaul_suppression.feed import feed_config
+from backhaul_suppression.lane import Lane
+from backhaul_suppression.lease import clock
+from backhaul_suppression.memory import Memory
+from backhaul_suppression.reads import MongoReads
+from backhaul_suppression.servicer import SuppressionServicer
+from backhaul_suppression.settings import SuppressionSettings
+from backhaul_suppression.store import COUNTED, INDEXES, MongoSuppressions
+from backhaul_suppression.tenancy import KnownTenants
+
+_METHODS: Mapping[Verb, tuple[str, ...]] = {
+    "check": ("Check", "CheckBatch", "CheckStream"),
+    "read": ("Get", "List"),
+    "add": ("Add",),
+    "lift": ("Lift", "Reactivate"),
+    "import": ("Import",),
+    "export": ("Export",),
+    "watch": ("Watch",),
+}
+
+SERVICE = suppression_pb2.DESCRIPTOR.services_by_name["SuppressionService"].full_name
+
+VERBS: Mapping[str, Verb] = {f"{SERVICE}.{method}": verb for verb, methods in _METHODS.items() for method in methods}
+"""What callers need for each method."""
+
+FREQUENT = [f"{SERVICE}.Check", f"{SERVICE}.CheckBatch"]
+"""Methods that are called too often for a line of each call."""
+
+
+async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set."""
+    async with Service("suppression", settings) as service:
+        database, metrics = service.database, service.metrics
+        store, reads = MongoSuppressions(service.mongo_client, database, _now_us), MongoReads(database)
+        service.prepare("store", store.prepare)
+        service.readiness.add("mongodb", store.ping)
+
+        memory = Memory(database, service.nats, clock())
+        memory.add_to(service)
+        facts = Lane(store, memory.barrier)
+        service.stack.push_async_callback(facts.close)
+        enforcement = Enforcement(metrics, _now_us)
+
+        feed = FairFeed(service.nats, service.js, feed_config(settings))
+        service.on_connected("feed", feed.reconnected)
+        service.readiness.add("nats", feed.check)
+        service.run("feed", feed.run, after=service.prepared)
+        consumer = Consumer(
+            feed,
+            service.tenants,
+            facts,
+            memory.barrier,
+            memory.index,
+            store,
+            enforcement,
+            metrics,
+            service.tracing,
+            _now_us,
+        )
+        service.readiness.add("consumer", consumer.check)
+        service.run("consumer", consumer.run, after=service.prepared)
+
+        servicer = SuppressionServicer(
+            KnownTenants(service.tenants, memory.follower),
+            Checks(memory.index, metrics),
+            Commands(facts, reads, enforcement, _now_us),
+            reads,
+        )
+        data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
+        add = partial(add_SuppressionServiceServicer_to_server, servicer)
+        await service.serve(
+            settings.suppression_grpc_listen,
+            {SERVICE: add, **tenantdata.registrations(data)},
+            verbs=VERBS,
+            frequent=FREQUENT,
+        )
+        await service.until(stop)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
