@@ -12,19 +12,19 @@ from backhaul_client.suppression import SuppressionClient
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from suppression_rig import STOPPED, TOKEN, Suppression, serving  # found by the line above
+from suppression_rig import STOPPED, TOKEN, StandIn, serving  # found by the line above
 
 
 @pytest.fixture
-async def service() -> Suppression:
+async def service() -> StandIn:
     """A service for which one person of acme's is suppressed."""
-    service = Suppression()
+    service = StandIn()
     service.suppressed.add(("acme", STOPPED))
     return service
 
 
 @pytest.fixture
-async def port(service: Suppression) -> AsyncIterator[int]:
+async def port(service: StandIn) -> AsyncIterator[int]:
     """Where it listens."""
     async with serving(service) as port:
         yield port

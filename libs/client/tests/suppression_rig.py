@@ -33,7 +33,7 @@ class Asked(NamedTuple):
     left_s: float | None
 
 
-class Suppression(SuppressionServiceServicer):
+class StandIn(SuppressionServiceServicer):
     """Knows who is ``suppressed``, by tenant and address. ``failures`` are what the next calls raise; while ``open`` is
     cleared, calls that have come wait."""
 
@@ -251,7 +251,7 @@ async def abort(context: Any, error: BackhaulError) -> None:
 
 
 @asynccontextmanager
-async def serving(service: Suppression, listen: str = "127.0.0.1:0") -> AsyncIterator[int]:
+async def serving(service: StandIn, listen: str = "127.0.0.1:0") -> AsyncIterator[int]:
     """The port of a server with ``service``."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 2000)])
     add_SuppressionServiceServicer_to_server(service, server)

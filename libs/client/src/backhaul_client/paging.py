@@ -49,6 +49,10 @@ class AsyncRows(Generic[T]):
             for row in page.rows:
                 yield row
 
+    def blocking(self, wait_for: Callable[[Awaitable[Page[T]]], Page[T]]) -> Rows[T]:
+        """The same rows for whoever waits for each page by ``wait_for``."""
+        return Rows(lambda cursor: wait_for(self._ask(cursor)), self._cursor)
+
     async def pages(self) -> AsyncIterator[Page[T]]:
         """The same page by page, for whoever keeps a page's ``next_cursor`` to go on later."""
         page = await self._ask(self._cursor)

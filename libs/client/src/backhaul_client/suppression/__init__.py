@@ -10,7 +10,9 @@ except ModuleNotFoundError as exc:
         f"{exc.msg}: backhaul_client.suppression needs pip install 'backhaul-client[suppression]'.", name=exc.name
     ) from exc
 
-from backhaul_client.suppression.client import IfUnavailable, SuppressionClient
+from backhaul_client.suppression.blocking import BlockingSuppressionClient, BlockingWatch
+from backhaul_client.suppression.checks import IfUnavailable
+from backhaul_client.suppression.client import SuppressionClient
 from backhaul_client.suppression.connection import Tls
 from backhaul_client.suppression.errors import SuppressedError, SuppressionUnavailableError
 from backhaul_client.suppression.models import (
@@ -39,6 +41,7 @@ from backhaul_client.suppression.models import (
     Suppression,
     Verdict,
 )
+from backhaul_client.suppression.watching import Watch
 
 __all__ = [
     "ANYTHING",
@@ -46,6 +49,8 @@ __all__ = [
     "Actor",
     "Answer",
     "Blocking",
+    "BlockingSuppressionClient",
+    "BlockingWatch",
     "Change",
     "Evidence",
     "Fact",
@@ -70,4 +75,5 @@ __all__ = [
     "SuppressionUnavailableError",
     "Tls",
     "Verdict",
+    "Watch",
 ]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import grpc
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
@@ -103,6 +103,10 @@ class Pauses:
 class Connection:
     """The channels of one client. They belong to the event loop in which it is made."""
 
+    _process: ClassVar[int] = 0
+    """Which process has used gRPC. In one that was forked from it gRPC would hang: the thread that it waits for is not
+    there."""
+
     def __init__(self, targets: str | Sequence[str], token: str, tls: Tls | None, retries: Retries) -> None:
         """``targets`` is host:port, several of them, or a name that gRPC resolves (``dns:///name:port``)."""
         self.targets = tuple(targets.split(",")) if isinstance(targets, str) else tuple(targets)
@@ -113,7 +117,9 @@ class Connection:
             raise ValueError("The token holds a character that none has, such as a line's end.")
         self._pairs = (("authorization", f"Bearer {token}"),) if token else ()
         self._retries = retries
-        self._pid = os.getpid()
+        if Connection._process not in (0, os.getpid()):
+            raise RuntimeError("This process was forked from one that had made a client: make the first one after.")
+        self._pid = Connection._process = os.getpid()
         self._closed = False
         credentials = tls.credentials() if tls else None
         self._all = [Target(channel, SuppressionServiceStub(channel)) for channel in self._channels(credentials)]
@@ -156,7 +162,7 @@ class Connection:
         if self._closed:
             raise RuntimeError("The client is closed.")
         if self._pid != os.getpid():
-            raise RuntimeError("The client was made before this process was forked: make one in each process.")
+            raise RuntimeError("The client was made before this process was forked: fork first, then make clients.")
         count = len(self._all)
         first, self._next = self._next, (self._next + 1) % count
         for offset in range(count):
@@ -173,16 +179,22 @@ class Connection:
         traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
         return Headers((*self._pairs, ("traceparent", traceparent)), f"{context.trace_id:032x}")
 
-    def pauses(self, ends_at: float) -> Pauses:
-        """Of a call that repeats itself."""
-        return Pauses(self._retries, ends_at)
+    def jittered(self, pause_s: float) -> float:
+        """About ``pause_s``: clients that failed together must not come back together."""
+        return pause_s * (0.5 + self._retries.jitter())
 
-    def check_cancelled(self, method: str) -> None:
-        """Called where a call was cancelled. gRPC cancels calls of a channel that is closed as if their task had been:
-        nobody wants to end the task then, so it hears of it by an error."""
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be called any more."""
+        return self._closed
+
+    @staticmethod
+    def check_cancelled(method: str) -> None:
+        """Called where a call was cancelled. gRPC tells whoever waits for a call that was closed as if their task had
+        been cancelled. Nobody wants to end the task then, so it hears of it by an error."""
         task = asyncio.current_task()
-        if self._closed and task is not None and not task.cancelling():
-            raise UnreachableError(f"{method}: the client was closed.") from None
+        if task is not None and not task.cancelling():
+            raise UnreachableError(f"{method}: the call was closed.") from None
 
 
 async def taken_up(call: Any, method: str) -> None:

@@ -49,6 +49,7 @@ _STATUSES = {
 }
 """What each status has over HTTP, which is the ``status`` of a ``ProblemError`` here too."""
 
+_ENDED_WHILE_SENDING = "Internal error from Core"
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _WRONG = (
     InvalidArgumentError,
@@ -104,7 +105,8 @@ def error_of(failure: grpc.aio.AioRpcError, method: str, trace_id: str = "") -> 
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         # gRPC's own limit on a message's size has the status of a rate limit, yet no later try can succeed.
         return TooLargeError(status=413, code="too_large", detail="The request or the answer is too large.")
-    if status in _NO_ANSWER:
+    # The second is what gRPC says to whoever was sending when the call ended: the reason is lost.
+    if status in _NO_ANSWER or text == _ENDED_WHILE_SENDING:
         return UnreachableError(f"{method}: {status.name}: {text}")
     if status not in _STATUSES:
         return UnexpectedAnswerError(f"{method}: {status.name}: {text}")
