@@ -60,11 +60,12 @@ async def watched(stack: Stack, tenant: Tenant) -> list[dict[str, int]]:
     pb, pb_grpc = (import_module(f"backhaul_proto.tally.v1.{name}") for name in ("tally_pb2", "tally_pb2_grpc"))
     words: Any = import_module("backhaul_tally.store").KINDS
     environment: dict[str, Any] = stack.member("tally").env  # type: ignore[attr-defined]  # services have one
-    tls = {
+    shown = {
         f"grpc_tls_{name}_file": environment[f"BACKHAUL_GRPC_TLS_{name.upper()}_FILE"] for name in ("cert", "key", "ca")
     }
+    shown["internal_token"] = environment["BACKHAUL_INTERNAL_TOKEN"]
     told: list[dict[str, int]] = []
-    async with connect(environment["BACKHAUL_TALLY_GRPC_LISTEN"], CommonSettings(**tls)) as channel:
+    async with connect(environment["BACKHAUL_TALLY_GRPC_LISTEN"], CommonSettings(**shown)) as channel:
         watching = pb_grpc.TallyServiceStub(channel).WatchDay(pb.WatchDayRequest(tenant_id=tenant.id, day=TODAY))
         async for answer in watching:
             told.append({words.word(row.kind): row.count for row in answer.events})

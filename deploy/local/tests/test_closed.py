@@ -42,7 +42,7 @@ async def test_no_port_gives_anything_away(stack: Stack) -> None:
     _tells_no_secret_on_a_command_line_or_in_a_file_of_others(stack)
     await _nats_takes_no_forged_callback(stack)
     _mongodb_wants_to_know_who_it_is(stack)
-    await _grpc_wants_a_certificate(stack)
+    await _grpc_wants_a_certificate_and_the_token(stack)
     await _the_object_store_wants_a_signature(stack)
 
 
@@ -66,6 +66,7 @@ def _tells_no_secret_on_a_command_line_or_in_a_file_of_others(stack: Stack) -> N
     credentials = stack.credentials
     secrets = [
         credentials.admin_token,
+        credentials.internal_token,
         credentials.nats_password,
         credentials.mongo_password,
         credentials.s3_secret_key,
@@ -118,7 +119,7 @@ def _mongodb_wants_to_know_who_it_is(stack: Stack) -> None:
         assert client["backhaul"]["tenants"].find_one({}) is None
 
 
-async def _grpc_wants_a_certificate(stack: Stack) -> None:
+async def _grpc_wants_a_certificate_and_the_token(stack: Stack) -> None:
     target = f"127.0.0.1:{stack.port('normalizer', 'grpc')}"
     options = [("grpc.enable_http_proxy", 0)]
     authority = (stack.config.data_dir / "tls" / "ca.pem").read_bytes()
@@ -130,6 +131,12 @@ async def _grpc_wants_a_certificate(stack: Stack) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await TenantDataServiceStub(channel).PurgeTenant(PurgeTenantRequest(tenant_id="acme"), timeout=5)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    tls = stack.config.data_dir / "tls"
+    pair = [(tls / f"gateway.{ending}").read_bytes() for ending in ("key", "pem")]
+    async with grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(authority, *pair), options) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await TenantDataServiceStub(channel).PurgeTenant(PurgeTenantRequest(tenant_id="acme"), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def _the_object_store_wants_a_signature(stack: Stack) -> None:

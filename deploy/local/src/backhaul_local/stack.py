@@ -42,6 +42,7 @@ class Credentials:
 
     admin_token: str = field(repr=False)
     secret_keys: Sequence[str] = field(repr=False)
+    internal_token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     nats_password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     mongo_password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     s3_access_key: str = "backhaul"
@@ -282,6 +283,7 @@ class Stack:
             "BACKHAUL_MONGO_URI": self.mongo_uri,
             "BACKHAUL_MONGO_DATABASE": self.mongo_database,
             "BACKHAUL_SECRET_KEYS": ",".join(self.credentials.secret_keys),
+            "BACKHAUL_INTERNAL_TOKEN": self.credentials.internal_token,
             "BACKHAUL_LOG_FORMAT": self.config.log_format,
             "BACKHAUL_LOG_LEVEL": self.config.log_level,
         }
