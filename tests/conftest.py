@@ -67,7 +67,9 @@ async def town(installation: Stack) -> AsyncIterator[Town]:
             text = log.read().decode("utf-8", "replace")
         assert not CREDENTIAL.search(text), f"{service.name} logged a tenant's key or token"
         assert installation.admin_token not in text, f"{service.name} logged the admin token"
-        assert installation.credentials.internal_token not in text, f"{service.name} logged what services show each other"
+        assert installation.credentials.internal_token not in text, (
+            f"{service.name} logged what services show each other"
+        )
 
 
 @pytest.fixture

@@ -39,6 +39,9 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "ChannelOut": models.Channel,
     "ChannelAddressOut": models.ChannelAddress,
     "IssuedKeyOut": models.IssuedKey,
+    "ServiceOut": models.Service,
+    "NewServiceOut": models.NewService,
+    "IssuedTokenOut": models.IssuedServiceToken,
 }
 FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")
 """Paths for machines that watch, and for providers."""
@@ -84,6 +87,8 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
     assert "MessageSid is missing" in asynchronous
     assert "api_key=Secret('…')" in team
     assert "globex active ['Twilio']" in team
+    assert "token=Secret('…')" in team
+    await town.platform.client.delete_service("crm")
     await town.platform.client.delete_tenant("globex")
 
 
@@ -167,3 +172,30 @@ async def test_the_platform_teams_calls_do_what_they_say(town: Town, installatio
                 team.tenant(tenant_id)
 
     await asyncio.to_thread(work, "by-the-client")
+
+
+async def test_the_platform_teams_calls_about_services_do_what_they_say(installation: Stack) -> None:
+    def work() -> None:
+        with AdminClient(installation.gateway_url, installation.admin_token) as team:
+            made = team.create_service("by-the-client", name="One", tenants=["*"], verbs=["check"])
+            assert made.token.startswith("bhs_")
+            assert made.token not in repr(made)
+            changed = team.change_service("by-the-client", verbs=["read"], limits={"burst": 7}, disabled=True)
+            assert (changed.verbs, changed.limits.burst, changed.disabled, changed.tenants) == (
+                ("read",),
+                7,
+                True,
+                ("*",),
+            )
+            end = datetime.fromisoformat("2126-11-01T00:00:00Z")
+            issued = team.add_service_token("by-the-client", expires_at=end, others_expire_at=end)
+            assert (issued.expires_at, issued.token[4:16]) == (end, issued.id)
+            assert [token.expires_at for token in team.service("by-the-client").tokens] == [end, end]
+            team.delete_service_token("by-the-client", made.tokens[0].id)
+            assert [token.id for token in team.service("by-the-client").tokens] == [issued.id]
+            assert "by-the-client" in [one.id for one in team.services(page_size=1)]
+            team.delete_service("by-the-client")
+            with pytest.raises(NotFoundError):
+                team.service("by-the-client")
+
+    await asyncio.to_thread(work)

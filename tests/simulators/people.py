@@ -19,7 +19,8 @@ from backhaul_testing.waiting import until
 Json = dict[str, Any]
 
 CREDENTIAL = re.compile(r"\bbh[kis]_[0-9a-f]{12}_[0-9a-f]{16,}")
-"""The form of API keys, ingest tokens and service tokens, whose first half is public; the whole of one may stand in no log."""
+"""The form of API keys, ingest tokens and services' tokens, whose first half is public; the whole of one may stand in
+no log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,13 @@ from typing import Any
 import grpc
 import pytest
 from backhaul_common import mongo, rpc
-from backhaul_common.accounts import SERVICE_ACCOUNTS, ServiceAccount, ServiceLimits, ServiceToken
+from backhaul_common.accounts import ServiceAccount, ServiceLimits, ServiceToken
+from backhaul_common.directory import ServiceDirectory
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import new_registration
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.names import SERVICE_CHANGED_SUBJECT
-from backhaul_common.revisioned import Directory, Documents
+from backhaul_common.revisioned import Documents
 from backhaul_common.secrets import new_credential
 from backhaul_common.settings import CallersSettings, CommonSettings
 from backhaul_common.tracing import Tracing
@@ -84,7 +85,7 @@ class World:
 
     def __init__(self, accounts: mongo.Collection, authority: Authority | None) -> None:
         self._accounts = accounts
-        self.directory = Directory(SERVICE_ACCOUNTS, Documents(accounts), refresh_s=3600)
+        self.directory = ServiceDirectory(Documents(accounts), refresh_s=3600)
         self.authority = authority
         self.servicer = Servicer()
         self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)

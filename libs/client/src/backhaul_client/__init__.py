@@ -1,6 +1,6 @@
 """A typed client of Backhaul's HTTP API: what became of a tenant's messages, and the platform team's side."""
 
-from backhaul_client.admin import AdminClient, AsyncAdminClient, LimitsIn, SuppressionIn
+from backhaul_client.admin import AdminClient, AsyncAdminClient, LimitsIn, ServiceLimitsIn, SuppressionIn
 from backhaul_client.errors import (
     BackhaulError,
     ConflictError,
@@ -43,6 +43,7 @@ __all__ = [
     "RateLimitedError",
     "Retries",
     "Rows",
+    "ServiceLimitsIn",
     "SuppressionIn",
     "TenantClient",
     "TooLargeError",

@@ -1,4 +1,4 @@
-"""The platform team's side of the API: tenants, their credentials and their channels."""
+"""The platform team's side of the API: tenants, their credentials and their channels; and who may call services."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
-from backhaul_client.models import Channel, IssuedKey, NewTenant, Tenant
+from backhaul_client.models import (
+    Channel,
+    IssuedKey,
+    IssuedServiceToken,
+    NewService,
+    NewTenant,
+    Service,
+    Tenant,
+)
 from backhaul_client.paging import Page
 from backhaul_client.transport import AsyncTransport, Transport
 
@@ -30,6 +38,16 @@ class SuppressionIn(TypedDict, total=False):
     revocation_scope: Literal["all", "topic"]
     topic_since: datetime
     whatsapp: Literal["apart", "phone"]
+
+
+class ServiceLimitsIn(TypedDict, total=False):
+    """The limits of a service to set; those that are left out stay."""
+
+    requests_per_second: float
+    burst: int
+    checks_per_second: float
+    checks_burst: int
+    concurrent_streams: int
 
 
 class _AdminCalls:
@@ -144,7 +162,93 @@ class _AdminCalls:
         """Remove a channel. What it brought stays."""
         return Call(method="DELETE", path=path(*_TENANTS, tenant_id, "channels", label), answer=nothing)
 
+    @call
+    def create_service(
+        self,
+        service_id: str,
+        *,
+        name: str,
+        tenants: Sequence[str],
+        verbs: Sequence[str],
+        purposes: Sequence[str] = (),
+        certificates: Sequence[str] = (),
+        limits: ServiceLimitsIn | None = None,
+        token_expires_at: datetime | None = None,
+    ) -> Call[NewService]:
+        """Let a system call Backhaul's services over gRPC, for ``tenants`` (ids, or ``*``). Its token is in this answer
+        and nowhere else."""
+        body = _given(
+            id=service_id,
+            name=name,
+            tenants=tenants,
+            verbs=verbs,
+            purposes=purposes,
+            certificates=certificates,
+            limits=limits,
+            token_expires_at=token_expires_at,
+        )
+        return Call(method="POST", path=path(*_SERVICES), body=body, answer=of(NewService))
 
+    @rows
+    def services(self, *, page_size: int = 100, cursor: str = "") -> Call[Page[Service]]:
+        """All services by id."""
+        return Call(
+            path=path(*_SERVICES), params=given(limit=page_size, cursor=cursor), answer=page_of("services", Service)
+        )
+
+    @call
+    def service(self, service_id: str) -> Call[Service]:
+        """One service."""
+        return Call(path=path(*_SERVICES, service_id), answer=of(Service))
+
+    @call
+    def change_service(
+        self,
+        service_id: str,
+        *,
+        name: str | None = None,
+        tenants: Sequence[str] | None = None,
+        verbs: Sequence[str] | None = None,
+        purposes: Sequence[str] | None = None,
+        certificates: Sequence[str] | None = None,
+        limits: ServiceLimitsIn | None = None,
+        disabled: bool | None = None,
+    ) -> Call[Service]:
+        """Change what is given. A list replaces the present one. What the service may not do any more is refused at
+        once, and streams that it has open for that end."""
+        body = _given(
+            name=name,
+            tenants=tenants,
+            verbs=verbs,
+            purposes=purposes,
+            certificates=certificates,
+            limits=limits,
+            disabled=disabled,
+        )
+        return Call(method="PATCH", path=path(*_SERVICES, service_id), body=body, answer=of(Service))
+
+    @call
+    def delete_service(self, service_id: str) -> Call[None]:
+        """Delete a service: whatever it shows is refused from now on."""
+        return Call(method="DELETE", path=path(*_SERVICES, service_id), answer=nothing)
+
+    @call
+    def add_service_token(
+        self, service_id: str, *, expires_at: datetime | None = None, others_expire_at: datetime | None = None
+    ) -> Call[IssuedServiceToken]:
+        """One more token. The others stay valid, or until ``others_expire_at`` and no longer."""
+        body = _given(expires_at=expires_at, others_expire_at=others_expire_at)
+        return Call(
+            method="POST", path=path(*_SERVICES, service_id, "tokens"), body=body, answer=of(IssuedServiceToken)
+        )
+
+    @call
+    def delete_service_token(self, service_id: str, token_id: str) -> Call[None]:
+        """Revoke a token."""
+        return Call(method="DELETE", path=path(*_SERVICES, service_id, "tokens", token_id), answer=nothing)
+
+
+_SERVICES = ("admin", "v1", "services")
 _TENANTS = ("admin", "v1", "tenants")
 
 

@@ -376,6 +376,54 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[ChannelAddress, ...]
 
 
+class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service may ask of one copy of a service: checks are counted by address, everything else by call."""
+
+    requests_per_second: float
+    burst: int
+    checks_per_second: float
+    checks_burst: int
+    concurrent_streams: int
+
+
+class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A service's token, without its text. ``expires_at`` is None where it does not expire."""
+
+    id: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class IssuedServiceToken(ServiceToken, frozen=True, kw_only=True):
+    """A new token. ``token`` is never shown again."""
+
+    token: Secret
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """Another system that may call Backhaul's services over gRPC. ``tenants`` are ids, or ``*``; without ``purposes``
+    it may ask for any."""
+
+    id: str
+    name: str
+    disabled: bool
+    tenants: tuple[str, ...]
+    verbs: tuple[str, ...]
+    purposes: tuple[str, ...]
+    certificates: tuple[str, ...]
+    limits: ServiceLimits
+    tokens: tuple[ServiceToken, ...]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewService(Service, frozen=True, kw_only=True):
+    """A new service. ``token`` is never shown again."""
+
+    token: Secret
+
+
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant's channel without its secrets. ``callback_url`` is what to paste at the provider, with an ingest token
     in the place of ``{ingest_token}``; ``token_url`` is where the provider asks for access tokens, if it does."""

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from backhaul_common.names import SERVICE_CHANGED_SUBJECT
-from backhaul_common.revisioned import Kind
 from backhaul_common.tenants import AtOnce, Burst, Rate
 
 Verb = Literal["check", "read", "add", "lift", "import", "export", "watch"]
@@ -91,7 +89,3 @@ class ServiceAccount(_Value):
     def from_document(cls, document: Mapping[str, Any]) -> ServiceAccount:
         """The account that a stored document describes."""
         return cls.model_validate({**document, "id": document["_id"]})
-
-
-SERVICE_ACCOUNTS = Kind("service", SERVICE_CHANGED_SUBJECT, ServiceAccount.from_document)
-"""What a directory of them is of."""

@@ -1,7 +1,7 @@
-"""One cached reader of tenants, which every service has.
+"""The cached readers of tenants, which every service has, and of service accounts.
 
-The gateway writes the collection; everybody reads it through ``TenantDirectory``, which holds all tenants in memory:
-see ``revisioned``.
+The gateway writes the collections; everybody reads them through ``TenantDirectory`` and ``ServiceDirectory``, which
+hold all in memory: see ``revisioned``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from backhaul_common.accounts import ServiceAccount
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Collection
-from backhaul_common.names import TENANT_CHANGED_SUBJECT
+from backhaul_common.names import SERVICE_CHANGED_SUBJECT, TENANT_CHANGED_SUBJECT
 from backhaul_common.revisioned import Directory, Documents, Kind
 from backhaul_common.tenants import Channel, Tenant
 
@@ -80,3 +81,22 @@ class TenantDirectory(Directory[Tenant]):
         if tenant is None:
             raise BackhaulError(Code.NOT_FOUND, "There is no such tenant.", field="tenant_id", fix="Check the id.")
         return tenant
+
+
+class ServiceDirectory(Directory[ServiceAccount]):
+    """All service accounts, in memory, of whoever lets them in."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        *,
+        refresh_s: float = 15.0,
+        before_reading: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """See ``Directory``."""
+        super().__init__(
+            Kind("service", SERVICE_CHANGED_SUBJECT, ServiceAccount.from_document),
+            documents,
+            refresh_s=refresh_s,
+            before_reading=before_reading,
+        )

@@ -13,9 +13,9 @@ import grpc
 from nats.js import JetStreamContext
 
 from backhaul_common import jetstream, lifecycle, logs, mongo, rpc
-from backhaul_common.accounts import SERVICE_ACCOUNTS, ServiceAccount, Verb
+from backhaul_common.accounts import Verb
 from backhaul_common.bus import Bus, Hook
-from backhaul_common.directory import TenantDirectory, TenantDocuments
+from backhaul_common.directory import ServiceDirectory, TenantDirectory, TenantDocuments
 from backhaul_common.feed import PositionReader, ReaderConfig
 from backhaul_common.following import Follower, Progress
 from backhaul_common.jetstream import Connection
@@ -23,7 +23,7 @@ from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the
 from backhaul_common.metrics import GRPC_CALLS, Metrics
 from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
-from backhaul_common.revisioned import Directory, Documents
+from backhaul_common.revisioned import Documents
 from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tracing import Tracing
@@ -95,7 +95,7 @@ class Service:
         self._registered: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
         self._streams_made = False
         self._started = False
-        self._accounts: Directory[ServiceAccount] | None = None
+        self._accounts: ServiceDirectory | None = None
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -218,10 +218,10 @@ class Service:
             frequent=frequent,
         )
 
-    def _follow_accounts(self) -> Directory[ServiceAccount]:
+    def _follow_accounts(self) -> ServiceDirectory:
         if self._accounts is None:
             documents = Documents(self.database[SERVICES_COLLECTION])
-            accounts = Directory(SERVICE_ACCOUNTS, documents, before_reading=self.store_format.ensure)
+            accounts = ServiceDirectory(documents, before_reading=self.store_format.ensure)
             self.on_connected("services", partial(self.store_format.then, partial(accounts.follow, self.nats)))
             self.readiness.add("services", accounts.check)
             self.run("services", partial(self.store_format.then, accounts.run))

@@ -12,7 +12,7 @@ from typing import Any
 from backhaul_channels import Adapter, load_adapters
 from backhaul_common import mongo
 from backhaul_common.metrics import STORE_REACHABLE, TENANTS_DELETING
-from backhaul_common.names import TENANTS_COLLECTION
+from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
@@ -21,8 +21,9 @@ from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceSt
 from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.channels import ChannelRegistry
 from backhaul_gateway.admin.removal import TenantRemoval
-from backhaul_gateway.admin.routes import admin_router
-from backhaul_gateway.admin.store import MongoTenantStore
+from backhaul_gateway.admin.routes import admin_router, service_router
+from backhaul_gateway.admin.services import ServiceRegistry
+from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
 from backhaul_gateway.admin.tenantdata import ServicesData
 from backhaul_gateway.admin.tenants import TenantRegistry
 from backhaul_gateway.admin.updates import TenantUpdates
@@ -94,6 +95,8 @@ def build(
 
     store = MongoTenantStore(service.database[TENANTS_COLLECTION], service.store_format)
     service.prepare("tenant_index", store.prepare)
+    accounts = MongoServiceStore(service.database[SERVICES_COLLECTION], service.store_format)
+    service.prepare("service_index", accounts.prepare)
     credentials = CredentialIndex(lambda: tenants.synced)
     states = TenantStates(providers, box, clock)
     strangers = Strangers(tenants, store, credentials, clock)
@@ -166,8 +169,9 @@ def build(
         ChannelRegistry(updates, providers, box),
         Addresses(public_base_url, providers),
     )
+    services = service_router(ServiceRegistry(accounts, broker, store, tenants.tenants))
     edge = Edge(
-        application_of([reads, tokens.router(), admin], version, service.readiness, metrics),
+        application_of([reads, tokens.router(), admin, services], version, service.readiness, metrics),
         ingest=ingest,
         admin_token=settings.gateway_admin_token.get_secret_value(),
         admin_port=settings.gateway_admin_port,

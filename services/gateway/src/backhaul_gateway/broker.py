@@ -13,6 +13,7 @@ from backhaul_common.jetstream import AWAY, require_connected, translated
 from backhaul_common.logs import get_logger
 from backhaul_common.names import (
     CALLBACKS_STREAM,
+    SERVICE_CHANGED_SUBJECT,
     STREAMS,
     TENANT_CHANGED_SUBJECT,
     callbacks_subject,
@@ -30,7 +31,8 @@ _TIMEOUT_S = 2.0
 
 
 class Broker:
-    """An ``Announcer`` and ``TenantStreams``. Usable before NATS is: everything is UNAVAILABLE until then."""
+    """An ``Announcer``, a ``ServiceAnnouncer`` and ``TenantStreams``. Usable before NATS is: everything is UNAVAILABLE
+    until then."""
 
     def __init__(self, client: Client, directory: TenantDirectory) -> None:
         self._client = client
@@ -76,6 +78,13 @@ class Broker:
             await self.connected().publish(TENANT_CHANGED_SUBJECT, tenant_id.encode())
         except (BackhaulError, *AWAY) as exc:
             self._log.warning("tenant_change_not_announced", tenant=tenant_id, error=repr(exc))
+
+    async def service_changed(self, service_id: str) -> None:
+        """See ``ServiceAnnouncer``. A service that is not reached finds out by its next look at all accounts."""
+        try:
+            await self.connected().publish(SERVICE_CHANGED_SUBJECT, service_id.encode())
+        except (BackhaulError, *AWAY) as exc:
+            self._log.warning("service_change_not_announced", service=service_id, error=repr(exc))
 
     async def holds_messages(self, tenant: Tenant) -> bool:
         """See ``TenantStreams``."""

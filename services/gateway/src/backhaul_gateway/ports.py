@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
+from backhaul_common.accounts import ServiceAccount
 from backhaul_common.tenants import Tenant
 
 from backhaul_gateway.admission.room import LogState
@@ -47,11 +48,46 @@ class TenantStore(Protocol):
         ...
 
 
+class ServiceStore(Protocol):
+    """Where service accounts are kept. UNAVAILABLE from every method while it is away."""
+
+    async def insert(self, account: ServiceAccount) -> None:
+        """Store a new account. CONFLICT, naming the field, when its id or a certificate's name is taken."""
+        ...
+
+    async def find(self, service_id: str) -> ServiceAccount | None:
+        """The account as stored now, or None."""
+        ...
+
+    async def page(self, after: str, limit: int) -> list[ServiceAccount]:
+        """At most ``limit`` accounts whose ids come after ``after``, by id."""
+        ...
+
+    async def replace(self, account: ServiceAccount, revision: int) -> bool:
+        """Store ``account`` if the stored one still has ``revision`` and is the same registration; False otherwise.
+
+        CONFLICT, naming the field, when a certificate's name is taken.
+        """
+        ...
+
+    async def delete(self, account: ServiceAccount) -> bool:
+        """Forget the account if it is stored as it is given: same registration, same revision; False otherwise."""
+        ...
+
+
 class Announcer(Protocol):
     """Tells every service that a tenant changed."""
 
     async def tenant_changed(self, tenant_id: str) -> None:
         """Refresh this process at once, and the others as far as they can be reached. Never raises."""
+        ...
+
+
+class ServiceAnnouncer(Protocol):
+    """Tells every service that a service account changed."""
+
+    async def service_changed(self, service_id: str) -> None:
+        """Have those that let services in look at once, as far as they can be reached. Never raises."""
         ...
 
 

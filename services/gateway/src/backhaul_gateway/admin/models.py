@@ -15,11 +15,13 @@ from backhaul_common.tenants import (
     Credential,
     Limits,
     Processing,
-    Rate,
     SuppressionSettings,
     Tenant,
     TenantStatus,
     VerificationMode,
+)
+from backhaul_common.tenants import (
+    Rate as CommonRate,
 )
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -36,7 +38,7 @@ def _printable(value: str) -> str:
 
 
 # One request in 17 minutes. For less, suspend the tenant. Much smaller rates overflow Retry-After.
-_Rate = Annotated[Rate, Field(ge=0.001, allow_inf_nan=False)]
+Rate = Annotated[CommonRate, Field(ge=0.001, allow_inf_nan=False)]
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
@@ -48,10 +50,10 @@ class _Input(BaseModel):
 class LimitsIn(_Input):
     """Limits to change. A limit that is left out stays as it is."""
 
-    requests_per_second: _Rate | None = Field(None, description="Callbacks, and replays and discards of dead letters.")
+    requests_per_second: Rate | None = Field(None, description="Callbacks, and replays and discards of dead letters.")
     burst: Burst | None = None
     max_body_bytes: BodyBytes | None = None
-    reads_per_second: _Rate | None = Field(None, description="Calls of /v1 and /api/status.")
+    reads_per_second: Rate | None = Field(None, description="Calls of /v1 and /api/status.")
     read_burst: Burst | None = None
     concurrent_reads: AtOnce | None = Field(None, description="Of these, how many are answered at once.")
 

@@ -23,6 +23,8 @@ from backhaul_gateway.admin.models import (
     TenantPage,
     TenantPatch,
 )
+from backhaul_gateway.admin.serviceroutes import ServiceRoutes
+from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.tenants import MAX_TENANTS_A_PAGE, TenantRegistry
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
@@ -36,18 +38,30 @@ _Registration = Annotated[
 
 
 def admin_router(registry: TenantRegistry, channels: ChannelRegistry, addresses: Addresses) -> APIRouter:
-    """The routes over the use cases. ``Edge`` has looked at the admin token before a request comes here, since FastAPI
-    would read the body first. The scheme below only documents the token."""
+    """The routes about tenants over the use cases."""
+    router = _router("/admin/v1/tenants")
+    TenantRoutes(registry, addresses).add_to(router)
+    ChannelRoutes(channels, addresses).add_to(router)
+    return router
+
+
+def service_router(registry: ServiceRegistry) -> APIRouter:
+    """The routes about service accounts over the use cases."""
+    router = _router("/admin/v1/services")
+    ServiceRoutes(registry).add_to(router)
+    return router
+
+
+def _router(prefix: str) -> APIRouter:
+    """``Edge`` has looked at the admin token before a request comes here, since FastAPI would read the body first. The
+    scheme below only documents the token."""
     token = HTTPBearer(scheme_name="AdminToken", description="The platform team's token.", auto_error=False)
-    router = APIRouter(
-        prefix="/admin/v1/tenants",
+    return APIRouter(
+        prefix=prefix,
         tags=["admin"],
         dependencies=[Security(token), Depends(_known_parameters), Depends(refuse_abandoned)],
         responses=problems(401, 422, 503),
     )
-    TenantRoutes(registry, addresses).add_to(router)
-    ChannelRoutes(channels, addresses).add_to(router)
-    return router
 
 
 class TenantRoutes:

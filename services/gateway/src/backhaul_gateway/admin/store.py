@@ -1,43 +1,106 @@
-"""Tenants in MongoDB."""
+"""Tenants and service accounts in MongoDB."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
+from backhaul_common.accounts import ServiceAccount
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Collection, operation
+from backhaul_common.revisioned import Revisioned
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
 from pymongo.errors import DuplicateKeyError
 
 _QUEUE_PATH_INDEX = "queue_path_key_unique"
 _CREDENTIALS_INDEX = "credentials_id"
+_CERTIFICATES_INDEX = "certificates_unique"
 
 
-class MongoTenantStore:
-    """A ``TenantStore``. Unique indexes decide: of all that register one queue path at once, one wins."""
+class Stored(Revisioned, Protocol):
+    """What is stored by its id, in one life of it, and by revision."""
 
-    def __init__(self, collection: Collection, store_format: StoreFormat) -> None:
+    def to_document(self) -> Document: ...
+
+
+V = TypeVar("V", bound=Stored)
+
+
+class MongoStore(Generic[V]):
+    """Whatever is kept by revision, in one collection."""
+
+    def __init__(self, collection: Collection, store_format: StoreFormat, read: Callable[[Document], V]) -> None:
+        """``read`` makes the value of a document."""
         self._collection = collection
         self._format = store_format
+        self._read = read
         self._prepared = False
 
     async def prepare(self) -> None:
         """Create the indexes. Idempotent."""
         await self._format.ensure()
         async with operation():
-            await self._collection.create_index("queue_path_key", unique=True, name=_QUEUE_PATH_INDEX)
-            await self._collection.create_index("credentials.id", name=_CREDENTIALS_INDEX)
+            await self._make_indexes()
         self._prepared = True
+
+    async def _make_indexes(self) -> None:
+        raise NotImplementedError
+
+    async def _insert(self, value: V) -> None:
+        """DuplicateKeyError where an index refuses it."""
+        if not self._prepared:
+            # Without the indexes nothing would be refused, and the task that makes them may not have come that far.
+            await self.prepare()
+        async with operation():
+            await self._collection.insert_one(value.to_document())
+
+    async def find(self, id_: str) -> V | None:
+        """The one with this id as stored now, or None."""
+        await self._format.ensure()
+        async with operation():
+            document = await self._collection.find_one({"_id": id_})
+        return self._read(document) if document is not None else None
+
+    async def page(self, after: str, limit: int) -> list[V]:
+        """At most ``limit`` whose ids come after ``after``, by id."""
+        await self._format.ensure()
+        async with operation():
+            documents = await self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
+        return [self._read(document) for document in documents]
+
+    async def replace(self, value: V, revision: int) -> bool:
+        """Store ``value`` if the stored one still has ``revision`` and is the same registration; False otherwise."""
+        document = value.to_document()
+        del document["_id"]
+        async with operation():
+            result = await self._collection.update_one(
+                {**_registration(value), "revision": revision}, {"$set": document}
+            )
+        return result.matched_count == 1
+
+    async def delete(self, value: V) -> bool:
+        """Forget ``value`` if it is stored as it is given: same registration, same revision; False otherwise."""
+        async with operation():
+            result = await self._collection.delete_one({**_registration(value), "revision": value.revision})
+        return result.deleted_count == 1
+
+
+class MongoTenantStore(MongoStore[Tenant]):
+    """A ``TenantStore``. Unique indexes decide: of all that register one queue path at once, one wins."""
+
+    def __init__(self, collection: Collection, store_format: StoreFormat) -> None:
+        super().__init__(collection, store_format, Tenant.from_document)
+
+    async def _make_indexes(self) -> None:
+        await self._collection.create_index("queue_path_key", unique=True, name=_QUEUE_PATH_INDEX)
+        await self._collection.create_index("credentials.id", name=_CREDENTIALS_INDEX)
 
     async def insert(self, tenant: Tenant) -> None:
         """See ``TenantStore``."""
-        if not self._prepared:
-            # Without the index nothing would be refused, and the task that makes it may not have come that far.
-            await self.prepare()
         try:
-            async with operation():
-                await self._collection.insert_one(tenant.to_document())
+            await self._insert(tenant)
         except DuplicateKeyError as exc:
             if "queue_path_key" in ((exc.details or {}).get("keyPattern") or {}):
                 raise BackhaulError(
@@ -54,13 +117,6 @@ class MongoTenantStore:
                 fix="Choose another id. That of a tenant that is being deleted is free as soon as GET answers 404.",
             ) from exc
 
-    async def find(self, tenant_id: str) -> Tenant | None:
-        """See ``TenantStore``."""
-        await self._format.ensure()
-        async with operation():
-            document = await self._collection.find_one({"_id": tenant_id})
-        return Tenant.from_document(document) if document is not None else None
-
     async def owner_of(self, credential_id: str) -> str | None:
         """See ``TenantStore``."""
         await self._format.ensure()
@@ -68,30 +124,50 @@ class MongoTenantStore:
             document = await self._collection.find_one({"credentials.id": credential_id}, {"_id": 1})
         return str(document["_id"]) if document is not None else None
 
-    async def page(self, after: str, limit: int) -> list[Tenant]:
-        """See ``TenantStore``."""
-        await self._format.ensure()
-        async with operation():
-            documents = await self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
-        return [Tenant.from_document(document) for document in documents]
 
-    async def replace(self, tenant: Tenant, revision: int) -> bool:
-        """See ``TenantStore``."""
-        document = tenant.to_document()
-        del document["_id"]
-        async with operation():
-            result = await self._collection.update_one(
-                {**_registration(tenant), "revision": revision}, {"$set": document}
-            )
-        return result.matched_count == 1
+class MongoServiceStore(MongoStore[ServiceAccount]):
+    """A ``ServiceStore``. A unique index decides: of all that claim one certificate's name at once, one wins."""
 
-    async def delete(self, tenant: Tenant) -> bool:
-        """See ``TenantStore``."""
-        async with operation():
-            result = await self._collection.delete_one({**_registration(tenant), "revision": tenant.revision})
-        return result.deleted_count == 1
+    def __init__(self, collection: Collection, store_format: StoreFormat) -> None:
+        super().__init__(collection, store_format, ServiceAccount.from_document)
+
+    async def _make_indexes(self) -> None:
+        await self._collection.create_index(
+            "certificates",
+            unique=True,
+            name=_CERTIFICATES_INDEX,
+            # An empty list counts as one value, of which there could be no two.
+            partialFilterExpression={"certificates.0": {"$exists": True}},
+        )
+
+    async def insert(self, account: ServiceAccount) -> None:
+        """See ``ServiceStore``."""
+        try:
+            await self._insert(account)
+        except DuplicateKeyError as exc:
+            if "certificates" in ((exc.details or {}).get("keyPattern") or {}):
+                raise _taken() from exc
+            raise BackhaulError(
+                Code.CONFLICT, f"There is a service {account.id!r} already.", field="id", fix="Choose another id."
+            ) from exc
+
+    async def replace(self, value: ServiceAccount, revision: int) -> bool:
+        """See ``ServiceStore``."""
+        try:
+            return await super().replace(value, revision)
+        except DuplicateKeyError as exc:
+            raise _taken() from exc
 
 
-def _registration(tenant: Tenant) -> dict[str, Any]:
+def _taken() -> BackhaulError:
+    return BackhaulError(
+        Code.CONFLICT,
+        "A name of a certificate belongs to another service.",
+        field="certificates",
+        fix="Take it from the other service first, or choose another name: it must say which service calls.",
+    )
+
+
+def _registration(value: Stored) -> Document:
     """A filter that finds this registration, and no later one of the same id."""
-    return {"_id": tenant.id, "registration": tenant.registration}
+    return {"_id": value.id, "registration": value.registration}
