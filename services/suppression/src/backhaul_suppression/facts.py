@@ -94,6 +94,9 @@ _OF_MARKETING: Final = frozenset({("twilio", "63033")})
 # These say that one sender is blocked: https://www.twilio.com/docs/api/errors/63014, and RFC 8197 of calls.
 _OF_THE_SENDER: Final = frozenset({("twilio", "63014"), ("twilio", "607")})
 
+# A word about one group, even where it does not say which.
+_OF_A_GROUP: Final = frozenset({("sendgrid", "group_resubscribe")})
+
 # Words that carriers and providers act upon by themselves, though only what they call an opt-in has ``by`` PROVIDER. To
 # lift their block by one of them is safe: should it hold on, they refuse the next message, and say so.
 # https://help.twilio.com/articles/360058144374
@@ -210,6 +213,8 @@ def _consented(event: Event, family: Family | None, settings: SuppressionSetting
         return None
     if group is not None:
         return _Said(True, {Target(Kind.UNSUBSCRIBE, group)}, Origin.RECIPIENT, word)
+    if (event.provider, event.provider_status) in _OF_A_GROUP:
+        return None
     kinds = _BY_OPT_IN - {Kind.COMPLAINT}
     if consent.by == event_pb2.CONSENT_BY_PROVIDER or consent.word in _LIFT_BLOCKS:
         kinds |= _BY_PROVIDER
