@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backhaul_common import batches
 from backhaul_common.tenants import Tenant
+from backhaul_proto.event.v1.event_pb2 import Event
 
 from backhaul_suppression.model import (
     Address,
@@ -215,6 +216,38 @@ class Reads(Protocol):
     def exported(self, registration: str, query: RowsQuery) -> AsyncIterator[Sequence[Row]]:
         """All rows that fit, by family and address, some at a time; of ``query`` the filters count alone. Each row is
         there once, as it is when it is read: of what changes meanwhile it holds the one or the other."""
+        ...
+
+
+class UnsettledRow(NamedTuple):
+    """A row that became active by its change ``seq``, and may have to be lifted by what was heard of before."""
+
+    id: str
+    tenant_id: str
+    row: Row
+    seq: int
+
+
+class Unsettled(Protocol):
+    """Rows that are still to be settled. All raise UNAVAILABLE."""
+
+    async def oldest(self, limit: int) -> Sequence[UnsettledRow]:
+        """At most ``limit`` of them, by their changes."""
+        ...
+
+    async def settled(self, rows: Sequence[UnsettledRow]) -> None:
+        """They are settled, unless they have changed since."""
+        ...
+
+
+class Arrivals(Protocol):
+    """What the normalizer has heard."""
+
+    async def of(
+        self, tenant_id: str, recipient: str, since_us: int, size: int, token: str
+    ) -> tuple[Sequence[Event], str]:
+        """A page of a person's events that arrived at ``since_us`` or later, the latest first, and the token of the
+        next page, empty on the last. UNAVAILABLE; DEADLINE_EXCEEDED."""
         ...
 
 
