@@ -39,7 +39,8 @@ class HeldFacts:
                 key = RowKey(fact.address, target.kind, target.scope)
                 if fact.id not in self.facts:
                     self._take(key, fact)
-                asked[key.id] = self.rows[key.id]
+                if key.id in self.rows:
+                    asked[key.id] = self.rows[key.id]
             self.facts.setdefault(fact.id, fact)
         return Recorded(self.changes[first:], asked, existing, len(self.changes))
 
@@ -51,8 +52,7 @@ class HeldFacts:
         about = self._about.setdefault(key.id, [])
         about.append(fact)
         row, before = fold(key, about), self.rows.get(key.id)
-        assert row
-        if before is not None and replace(row, position=before.position) == before:
+        if row is None or (before is not None and replace(row, position=before.position) == before):
             return
         registration = key.address.registration
         self._positions[registration] += 1

@@ -18,7 +18,7 @@ from backhaul_common.names import (
     TENANTS_COLLECTION,
 )
 from backhaul_common.tenants import Tenant
-from backhaul_suppression.documents import to_change, to_fact, to_row
+from backhaul_suppression.documents import is_row, to_change, to_fact, to_row
 from backhaul_suppression.fold import fold
 from backhaul_suppression.model import (
     EVERYTHING,
@@ -105,7 +105,11 @@ class Rig:
 
     async def rows(self) -> dict[str, Row]:
         """All rows by id, their positions left out: those depend on the order in which facts were heard."""
-        return {one["_id"]: without_position(to_row(one)) for one in await self.documents(SUPPRESSIONS_COLLECTION)}
+        return {one["_id"]: without_position(to_row(one)) for one in await self.row_documents()}
+
+    async def row_documents(self) -> list[Document]:
+        """Those of rows; others only keep what must be known if there ever will be one."""
+        return [one for one in await self.documents(SUPPRESSIONS_COLLECTION) if is_row(one)]
 
     async def changes(self) -> list[Change]:
         return [to_change(one) for one in await self.documents(SUPPRESSION_CHANGES_COLLECTION)]
@@ -129,7 +133,7 @@ class Rig:
             assert change.position == change.row.position == positions[registration]
             latest[change.row.key.id] = change.row
         assert {one: counters[one]["position"] for one in positions} == positions
-        stored = {one["_id"]: to_row(one) for one in await self.documents(SUPPRESSIONS_COLLECTION)}
+        stored = {one["_id"]: to_row(one) for one in await self.row_documents()}
         # What follows from the changes alone, as the copies know it.
         assert {one for one, row in latest.items() if row.active} == {one for one, row in stored.items() if row.active}
         assert {one: latest[one] for one in stored} == stored

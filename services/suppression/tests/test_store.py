@@ -150,3 +150,21 @@ async def test_facts_of_a_registration_that_is_gone_are_left_out(rig: Rig) -> No
     assert await rig.facts() == [theirs]
     assert set(committed.rows) == {row_id(of="globex", address=ANNA)}
     await rig.check()
+
+
+async def test_whoever_never_stopped_has_no_row_until_an_older_stop_is_heard_of(rig: Rig) -> None:
+    await two_tenants(rig)
+    store = rig.store()
+    committed = await store.commit([fact("b" * 32, 2000, lifts=True, targets=[STOPPED, SENDER])])
+    assert (list(committed.changes), committed.rows) == ([], {})
+    assert await rig.rows() == {}
+    committed = await store.commit([fact("a" * 32, 1000)])
+    (change,) = committed.changes
+    assert (change.fact.id, change.row.active, change.row.fact_id) == ("a" * 32, False, "b" * 32)
+    (change,) = (await store.commit([fact("c" * 32, 3000, targets=[SENDER])])).changes
+    assert change.row.active
+    await rig.check()
+    # What it said is taken back, and with it all that is known of it.
+    await store.commit([fact("b" * 32, 2000, lifts=True, targets=[], revision=1)])
+    assert {row.active for row in (await rig.rows()).values()} == {True}
+    await rig.check()

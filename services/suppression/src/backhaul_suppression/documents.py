@@ -56,11 +56,11 @@ def to_fact(document: Mapping[str, Any]) -> Fact:
     return _fact(document, document["_id"], _address(document))
 
 
-def row_document(row_id: str, row: Row, standing: Standing) -> Document:
-    """What is stored of ``row``, which is that of ``standing``."""
-    registration, family, address = row.key.address
+def row_document(row_id: str, standing: Standing) -> Document:
+    """What is stored of how a row stands. Where there is none, it is what must be known if there ever will be one."""
+    registration, family, address = standing.key.address
     document: Document = {"_id": row_id, "registration": registration, "family": family.value, "address": address}
-    document |= _row_fields(row)
+    document |= _key_fields(standing.key) if standing.row is None else _row_fields(standing.row)
     if standing.lift is not None:
         document["lift"] = list(standing.lift)
     if standing.last is not None:
@@ -76,10 +76,16 @@ def to_row(document: Mapping[str, Any]) -> Row:
 
 
 def to_standing(document: Mapping[str, Any]) -> Standing:
-    """The row of a document, and what it tells of the facts behind it."""
-    row = to_row(document)
+    """The row of a document, if it is one, and what it tells of the facts behind it."""
+    row = to_row(document) if is_row(document) else None
+    key = row.key if row is not None else _key(document, _address(document))
     lift, last = _order(document.get("lift")), _order(document.get("last"))
-    return Standing(row.key, row, lift, last, document.get("unsettled", 0))
+    return Standing(key, row, lift, last, document.get("unsettled", 0))
+
+
+def is_row(document: Mapping[str, Any]) -> bool:
+    """Whether it is a row, or only what must be known if there ever will be one."""
+    return "active" in document
 
 
 def change_document(change: Change) -> Document:
@@ -163,9 +169,7 @@ def _fact(document: Mapping[str, Any], fact_id: str, address: Address) -> Fact:
 
 def _row_fields(row: Row) -> Document:
     document: Document = {
-        "kind": row.key.kind.value,
-        "scope_kind": row.key.scope.kind.value,
-        "scope": row.key.scope.id,
+        **_key_fields(row.key),
         "active": row.active,
         "since_us": row.since_us,
         "fact": row.fact_id,
@@ -183,7 +187,7 @@ def _row_fields(row: Row) -> Document:
 
 def _row(document: Mapping[str, Any], address: Address) -> Row:
     return Row(
-        key=RowKey(address, Kind(document["kind"]), Scope(ScopeKind(document["scope_kind"]), document["scope"])),
+        key=_key(document, address),
         active=document["active"],
         since_us=document["since_us"],
         fact_id=document["fact"],
@@ -195,3 +199,11 @@ def _row(document: Mapping[str, Any], address: Address) -> Row:
         due_by_us=document["due_by_us"],
         position=document["position"],
     )
+
+
+def _key_fields(key: RowKey) -> Document:
+    return {"kind": key.kind.value, "scope_kind": key.scope.kind.value, "scope": key.scope.id}
+
+
+def _key(document: Mapping[str, Any], address: Address) -> RowKey:
+    return RowKey(address, Kind(document["kind"]), Scope(ScopeKind(document["scope_kind"]), document["scope"]))

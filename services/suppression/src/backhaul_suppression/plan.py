@@ -102,11 +102,11 @@ class Plan:
         return changes
 
     def written(self) -> Iterable[tuple[str, Standing, bool]]:
-        """What is to be written: rows by id, how they stand, and whether they are stored already. One that stands by
-        nothing is to be deleted."""
+        """What is to be written: rows by id, how they stand, and whether they are stored already. One about which
+        nothing is known any more is to be deleted."""
         for row_id, standing in self.standings.items():
             before = self._before.get(row_id)
-            if standing != before and (standing.row is not None or before is not None):
+            if standing != before and (standing.known or before is not None):
                 yield row_id, standing, before is not None
 
     def _decisive(self, row_id: str, row: Row | None) -> Fact:

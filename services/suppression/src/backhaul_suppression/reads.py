@@ -16,7 +16,7 @@ from backhaul_common.names import (
 )
 from pymongo import ASCENDING, DESCENDING
 
-from backhaul_suppression.documents import to_change, to_fact, to_row
+from backhaul_suppression.documents import is_row, to_change, to_fact, to_row
 from backhaul_suppression.model import Address, Change, Fact, Family, Kind, Row
 from backhaul_suppression.ports import RowsQuery
 
@@ -58,7 +58,8 @@ class MongoReads:
         async with mongo.operation():
             found = self._database[SUPPRESSIONS_COLLECTION].find(_of(address), limit=MAX_ROWS_OF_ADDRESS)
             documents = await found.to_list(None)
-        return sorted(map(to_row, documents), key=lambda row: (_KINDS.index(row.key.kind), row.key.scope))
+        rows = [to_row(document) for document in documents if is_row(document)]
+        return sorted(rows, key=lambda row: (_KINDS.index(row.key.kind), row.key.scope))
 
     async def history_of(self, address: Address, size: int, token: str) -> tuple[Sequence[Change], str]:
         """See ``Reads``."""
@@ -158,7 +159,8 @@ def _of(address: Address) -> Document:
 
 def _fits(document: Mapping[str, Any], query: RowsQuery) -> bool:
     return (
-        query.kind in {None, document["kind"]}
+        is_row(document)
+        and query.kind in {None, document["kind"]}
         and query.origin in {None, document["origin"]}
         and query.active in {None, document["active"]}
         and (query.scope is None or (query.scope.kind, query.scope.id) == (document["scope_kind"], document["scope"]))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from backhaul_suppression.fold import fold
+from backhaul_suppression.fold import decided, fold
 from backhaul_suppression.model import Fact, Row, RowKey
 
 Order: TypeAlias = tuple[int, str]
@@ -18,7 +18,7 @@ Order: TypeAlias = tuple[int, str]
 
 @dataclass(slots=True)
 class Standing:
-    """How the row of ``key`` stands. ``row`` is None where nothing is said about it.
+    """How the row of ``key`` stands. ``row`` is None where nothing suppresses, and nothing did.
 
     ``lift`` is the order of the latest fact that lifts. No fact that suppresses is later than ``last``; the latest may
     be earlier, where a revision took one back. ``unsettled`` is the change with which it became a row that may be
@@ -30,6 +30,11 @@ class Standing:
     lift: Order | None = None
     last: Order | None = None
     unsettled: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is said about the row."""
+        return self.row is not None or self.lift is not None
 
     def take(self, fact: Fact) -> bool:
         """Take one more fact about the row. False, and nothing is taken, where all others must be looked at."""
@@ -52,21 +57,24 @@ class Standing:
         if self.lift is not None and order < self.lift:
             return True
         since = self._since()
-        if since is None or since < order:
+        if self.row is not None and (since is None or since < order):
             # Which suppressing fact is the next behind it?
             if self.last is not None and self.last > order:
                 return False
-            self.row = fold(self.key, (fact,))
+            self.row = decided(self.key, fact)
         self.lift = order
         return True
 
     def _suppress(self, fact: Fact) -> bool:
         order = fact.order
+        if self.row is None and self.lift is not None and order < self.lift:
+            # It is lifted from the first on; the fact by which is not here.
+            return False
         if self.last is None or self.last < order:
             self.last = order
         since = self._since()
         if (self.lift is None or self.lift < order) and (since is None or order < since):
-            self.row = fold(self.key, (fact,))
+            self.row = decided(self.key, fact)
         return True
 
     def _since(self) -> Order | None:

@@ -26,6 +26,7 @@ from pymongo.errors import BulkWriteError
 from backhaul_suppression.documents import (
     change_document,
     fact_document,
+    is_row,
     row_document,
     rows_of,
     to_fact,
@@ -38,12 +39,15 @@ from backhaul_suppression.plan import Numbers, Plan
 ALL = "all"
 """The document that counts the changes of all tenants. No registration is called so: each has a dot."""
 
-MAX_TOGETHER = 4096
-"""Facts that are read at once to fold rows of which all must be looked at. Where there are more, each row asks for the
-three that decide about it, by the index."""
+MAX_ROWS_APART = 32
+"""Rows of one transaction of which each asks by an index for the three facts that decide about it. Of more rows all
+facts are read at once: hardly anybody has more than a few."""
 
-MAX_ROWS_APART = 512
-"""Rows that ask so in one transaction. What has more is committed by halves."""
+MAX_TOGETHER = 4096
+"""Facts that are read at once. Where there are more, somebody has said so much that each row asks after all."""
+
+MAX_ROWS_ASKING = 512
+"""Rows that ask then. What has more is committed by halves."""
 
 INDEXES = {
     SUPPRESSIONS_COLLECTION: [
@@ -169,7 +173,7 @@ class MongoSuppressions:
             documents = await self._database[SUPPRESSIONS_COLLECTION].find(_among(wanted)).to_list(None)
             # Not before the rows: whatever they show is then waited for.
             counter = await self._database[SUPPRESSION_COUNTERS_COLLECTION].find_one({"_id": ALL})
-        rows = {document["_id"]: to_row(document) for document in documents}
+        rows = {document["_id"]: to_row(document) for document in documents if is_row(document)}
         return Committed(rows=rows, kept=known, seq=counter["seq"] if counter else 0)
 
 
@@ -262,10 +266,10 @@ class _Transaction:
         changed: list[Document] = []
         gone: list[str] = []
         for row_id, standing, stored in plan.written():
-            if standing.row is None:
-                gone.append(row_id)
+            if standing.known:
+                (changed if stored else new).append(row_document(row_id, standing))
             else:
-                (changed if stored else new).append(row_document(row_id, standing.row, standing))
+                gone.append(row_id)
         self._insert(SUPPRESSIONS_COLLECTION, new)
         self._replace(SUPPRESSIONS_COLLECTION, changed)
         if gone:
@@ -273,21 +277,20 @@ class _Transaction:
 
     def _facts_about(self, rows: Mapping[str, RowKey], facts: int) -> Mapping[str, Sequence[Fact]]:
         """All facts about ``rows``, by row, or of each as many as decide about it."""
-        if not rows:
-            return {}
-        registrations = list({key.address.registration for key in rows.values()})
-        query = {"registration": {"$in": registrations}, "rows": {"$in": list(rows)}}
-        some = self._find(SUPPRESSION_FACTS_COLLECTION, query, MAX_TOGETHER + 1)
-        if len(some) > MAX_TOGETHER:
-            if len(rows) > MAX_ROWS_APART and facts > 1:
+        if len(rows) > MAX_ROWS_APART:
+            registrations = list({key.address.registration for key in rows.values()})
+            query = {"registration": {"$in": registrations}, "rows": {"$in": list(rows)}}
+            some = self._find(SUPPRESSION_FACTS_COLLECTION, query, MAX_TOGETHER + 1)
+            if len(some) <= MAX_TOGETHER:
+                about: dict[str, list[Fact]] = defaultdict(list)
+                for document in some:
+                    fact = to_fact(document)
+                    for row_id in document["rows"]:
+                        about[row_id].append(fact)
+                return about
+            if len(rows) > MAX_ROWS_ASKING and facts > 1:
                 raise _TooMuchError
-            return {row_id: self._decisive(row_id, key.address.registration) for row_id, key in rows.items()}
-        about: dict[str, list[Fact]] = defaultdict(list)
-        for document in some:
-            fact = to_fact(document)
-            for row_id in document["rows"]:
-                about[row_id].append(fact)
-        return about
+        return {row_id: self._decisive(row_id, key.address.registration) for row_id, key in rows.items()}
 
     def _decisive(self, row_id: str, registration: str) -> list[Fact]:
         """The latest fact about a row that lifts, the first that suppresses behind it, and the last that does."""

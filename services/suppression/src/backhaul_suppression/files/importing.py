@@ -113,7 +113,9 @@ class Import:
             if any(_row_id(fact) not in recorded.rows for fact in facts):
                 # A fact that suppresses has a row for ever, but where its registration is gone.
                 raise BackhaulError(Code.NOT_FOUND, "The tenant was deleted.", field="tenant_id")
-            changed = len({change.fact.id for change in recorded.changes} & chunk.facts.keys())
+            # A row that is there now but lifted is there because a later word overrules the line.
+            active = {change.fact.id for change in recorded.changes if change.row.active}
+            changed = len(active & chunk.facts.keys())
         return Progress(
             before.lines + chunk.lines,
             before.changed + changed,
