@@ -13,6 +13,7 @@ from backhaul_channels import (
     Consent,
     ConsentAction,
     ConsentBy,
+    ErrorClass,
     EventKind,
     Ignored,
     MalformedError,
@@ -45,6 +46,21 @@ def test_each_usual_word_means_one_thing_however_it_is_spelled(word: str) -> Non
         event = read({"message_id": 1, "status": spelling})
         assert event.kind is STATUSES[word] is not EventKind.UNKNOWN
         assert event.invalid_recipient == (word in INVALID_RECIPIENT)
+
+
+@pytest.mark.parametrize(
+    ("word", "error_class"),
+    [
+        ("hard_bounce", ErrorClass.HARD),
+        ("email.hardBounced", ErrorClass.HARD),
+        ("Soft Bounce", ErrorClass.TRANSIENT),
+        ("bounced", ErrorClass.UNKNOWN),
+    ],
+)
+def test_a_bounce_that_says_whether_it_is_final_is_believed(word: str, error_class: ErrorClass) -> None:
+    event = read({"message_id": 1, "status": word})
+    assert (event.kind, event.error_class) == (EventKind.BOUNCED, error_class)
+    assert read({"message_id": 1, "status": word}, statuses={word: "failed"}).error_class is ErrorClass.UNKNOWN
 
 
 @pytest.mark.parametrize("word", sorted(DIRECTIONS))

@@ -22,6 +22,7 @@ from backhaul_channels.engines.mapped.values import (
 from backhaul_channels.engines.mapped.words import (
     CONSENTS,
     DIRECTIONS,
+    ERROR_CLASSES,
     INVALID_RECIPIENT,
     STATUSES,
     WITH_ERRORS,
@@ -34,6 +35,7 @@ from backhaul_channels.event import (
     Consent,
     ConsentAction,
     ConsentBy,
+    ErrorClass,
     EventKind,
     Ignored,
     NormalizedEvent,
@@ -144,6 +146,7 @@ class Reader:
             occurred_at_us=occurred_at_us,
             error_code=error_code,
             error_text=error_text,
+            error_class=self._error_class(kind, status),
             text=text[:MAX_TEXT] if inbound else "",
             invalid_recipient=kind in WITH_ERRORS and self._is_invalid(status, error_code),
             recipient_family=self._family(recipient),
@@ -213,6 +216,12 @@ class Reader:
 
     def _is_invalid(self, status: str, error_code: str) -> bool:
         return self._known(status) in self._invalid or (error_code != "" and squeezed(error_code) in self._invalid)
+
+    def _error_class(self, kind: EventKind, status: str) -> ErrorClass:
+        # A channel may say that a usual word means something else.
+        if kind is not EventKind.BOUNCED:
+            return ErrorClass.UNKNOWN
+        return ERROR_CLASSES.get(self._known(status), ErrorClass.UNKNOWN)
 
     def _time(self, value: object) -> int | None:
         if value is None or value == "":

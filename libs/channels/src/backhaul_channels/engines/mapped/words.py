@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from backhaul_channels.event import ConsentAction, EventKind
+from backhaul_channels.event import ConsentAction, ErrorClass, EventKind
 
 
 class Direction(StrEnum):
@@ -62,6 +62,14 @@ INVALID_RECIPIENT: Final = frozenset(
     {"invalidaddress", "invaliddestination", "invalidemail", "invalidmsisdn", "invalidnumber", "invalidrecipient"}
 )
 """Statuses and error codes by which an address does not exist, squeezed."""
+
+ERROR_CLASSES: Final[Mapping[str, ErrorClass]] = {
+    "hardbounce": ErrorClass.HARD,
+    "hardbounced": ErrorClass.HARD,
+    "softbounce": ErrorClass.TRANSIENT,
+    "softbounced": ErrorClass.TRANSIENT,
+}
+"""Statuses that say themselves whether the address will ever work, squeezed."""
 
 DIRECTIONS: Final[Mapping[str, Direction]] = {
     **dict.fromkeys(("fromuser", "in", "inbound", "incoming", "mo", "mobileoriginated", "received"), Direction.INBOUND),
