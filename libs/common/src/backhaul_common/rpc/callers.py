@@ -71,12 +71,12 @@ class Caller:
 
         The call itself was counted as one. More at once than the burst pass when nothing is spent.
         """
-        if self.account is not None and count and (wait_s := self._checks.take_many(count)):
+        if self.account is not None and count > 0 and (wait_s := self._checks.take_many(count)):
             raise self._too_many("checks", self.account.limits.checks_per_second, wait_s)
 
     async def wait_for_checks(self, count: int) -> None:
         """The same for streams, which go on when it is their turn: who sends more waits, since nothing more is read."""
-        while self.account is not None and count and (wait_s := self._checks.take_many(count)):  # noqa: ASYNC110  # a rate is time that passes
+        while self.account is not None and count > 0 and (wait_s := self._checks.take_many(count)):  # noqa: ASYNC110  # a rate is time that passes
             await asyncio.sleep(wait_s)
 
     def begin_stream(self) -> None:
