@@ -70,7 +70,8 @@ def replayed(said: Sequence[Fact]) -> tuple[bool, str] | None:
         if one.address != KEY.address or not any((t.kind, t.scope) == (KEY.kind, KEY.scope) for t in one.targets):
             continue
         if one.lifts:
-            state = False, one.id
+            # Where nothing suppresses, and nothing did, there is nothing to lift.
+            state = state and (False, one.id)
         elif state is None or not state[0]:
             state = True, one.id
     return state
@@ -133,5 +134,6 @@ def test_a_revision_about_another_address_leaves_this_one() -> None:
 
 
 def test_nothing_said_is_no_row() -> None:
+    assert fold(KEY, [fact("start", 1, lifts=True), fact("again", 2, lifts=True)]) is None
     assert fold(KEY, []) is None
     assert fold(KEY, [fact("a", 1, targets=TARGETS[1:])]) is None

@@ -12,9 +12,11 @@ from backhaul_common.accounts import Verb
 from backhaul_common.feed import FairFeed
 from backhaul_common.service import Service
 from backhaul_common.tenantdata import MongoTenantData
+from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from backhaul_proto.suppression.v1 import suppression_pb2
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import add_SuppressionServiceServicer_to_server
 
+from backhaul_suppression.arrivals import GrpcArrivals
 from backhaul_suppression.checks import Checks
 from backhaul_suppression.commands import Commands
 from backhaul_suppression.consumer import Consumer
@@ -26,8 +28,10 @@ from backhaul_suppression.memory import Memory
 from backhaul_suppression.reads import MongoReads
 from backhaul_suppression.servicer import SuppressionServicer
 from backhaul_suppression.settings import SuppressionSettings
+from backhaul_suppression.settling import Settling
 from backhaul_suppression.store import COUNTED, INDEXES, MongoSuppressions
 from backhaul_suppression.tenancy import KnownTenants
+from backhaul_suppression.unsettled import MongoUnsettled
 
 _METHODS: Mapping[Verb, tuple[str, ...]] = {
     "check": ("Check", "CheckBatch", "CheckStream"),
@@ -80,6 +84,17 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
         )
         service.readiness.add("consumer", consumer.check)
         service.run("consumer", consumer.run, after=service.prepared)
+
+        normalizer = NormalizerServiceStub(service.channel(settings.suppression_normalizer_target))
+        settling = Settling(
+            MongoUnsettled(database),
+            GrpcArrivals(normalizer),
+            service.tenants,
+            facts,
+            memory.barrier,
+            _now_us,
+        )
+        service.run("settling", settling.run, after=service.prepared)
 
         servicer = SuppressionServicer(
             KnownTenants(service.tenants, memory.follower),

@@ -11,6 +11,10 @@ class SuppressionSettings(MetricsPortSettings, CallersSettings):
     """Read from ``BACKHAUL_…``; the defaults suit production."""
 
     suppression_grpc_listen: str = Field("127.0.0.1:50052", description="host:port of the gRPC server.")
+    suppression_normalizer_target: str = Field(
+        "127.0.0.1:50051",
+        description="The normalizer's gRPC host:port: whether a bounced address was delivered to since.",
+    )
     suppression_batch_bytes: int = Field(
         512 << 10,
         ge=1024,
