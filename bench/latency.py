@@ -29,7 +29,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, seconds: f
     key = await site.register(_TENANT)
     await site.forget()
     await site.ensure("normalizer")
-    most = await _sustained(site, key, at_most)
+    most = await sustained(site, key, at_most)
     report.add(
         "end_to_end_callbacks_s",
         [most],
@@ -48,15 +48,15 @@ async def measure(site: Installation, report: Report, *, rounds: int, seconds: f
 
 async def measure_memory(site: Installation, report: Report) -> None:
     """``resident_mb`` of each process, after whatever load there was."""
-    await site.ensure("gateway", "normalizer")
+    await site.ensure("gateway", "normalizer", "suppression")
     resident = site.meter.resident_mb()
     ours = {name: mb for name, mb in resident.items() if not name.endswith("_route")}
-    report.add("resident_mb", [sum(ours.values())], "MB", note="all four, after the load")
+    report.add("resident_mb", [sum(ours.values())], "MB", note="all of them, after the load")
     for name, mb in ours.items():
         report.add(f"resident_mb_{name}", [mb], "MB")
 
 
-async def _sustained(site: Installation, key: str, count: int) -> float:
+async def sustained(site: Installation, key: str, count: int) -> float:
     """Callbacks a second through the whole of it."""
     file = write_for(site.folder / "end-to-end.requests", site.traffic.twilio(count), key)
     before = await site.database[EVENTS_COLLECTION].estimated_document_count()

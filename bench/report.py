@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 _COMPARISONS = {"≥": operator.ge, "≤": operator.le}
-PROCESSES = ("gateway", "nats", "mongod", "normalizer", "plain_route", "bare_route", "load")
+PROCESSES = ("gateway", "nats", "mongod", "normalizer", "suppression", "plain_route", "bare_route", "load")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import growth
 import ingest
 import latency
 import normalizing
+import suppressing
 from backhaul_local.errors import LocalStackError
 from generators import LoadError, best_generator
 from installation import Installation, installation
@@ -43,6 +44,12 @@ def scenarios(site: Installation, report: Report, *, quick: bool) -> dict[str, S
         "end_to_end_ms": lambda: latency.measure(
             site, report, rounds=3, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
         ),
+        "suppression_checks_per_s": lambda: suppressing.measure(
+            site, report, rounds=rounds, seconds=seconds, rows=100_000 if quick else 1_000_000
+        ),
+        "optout_visible_ms": lambda: suppressing.measure_visible(
+            site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
+        ),
         "resident_mb": lambda: latency.measure_memory(site, report),
         "growth": lambda: growth.measure(site, report, rounds=3, quick=quick),
     }
@@ -66,6 +73,8 @@ async def measure(report: Report, only: Sequence[str], console: Console, *, quic
                 nats_version=str(site.nats.connected_server_version).strip("<>"),
                 mongo_version=(await site.mongo.server_info())["version"],
             )
+            # What consumes EVENTS is measured by itself, and would share the machine with what comes before it.
+            await site.stop("suppression")
             for scenario, run in scenarios(site, report, quick=quick).items():
                 if only and not any(wanted.startswith(scenario) or scenario.startswith(wanted) for wanted in only):
                     continue

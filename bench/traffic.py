@@ -54,6 +54,11 @@ class Traffic:
         }
         """What a channel needs to take these callbacks, by its label."""
 
+    def stop(self, sid: str, person: str) -> Post:
+        """The callback of a reply that says STOP."""
+        address = f"{self._base_url}/api/postevents?channelLabel=Twilio"
+        return self._twilio.inbound(address, sid, "STOP", sender=person)
+
     def twilio_body(self, sid: str, status: str) -> dict[str, str]:
         """The form of a status callback."""
         person = f"+1500555{self._random.randrange(10_000):04d}"
