@@ -69,7 +69,7 @@ class Callers:
 
     def to(self, method: str) -> Ask:
         """Asks ``method``."""
-        call = self._channel.unary_unary(method)
+        call: Any = self._channel.unary_unary(method)
 
         async def ask(request: bytes) -> bytes:
             answer: bytes = await call(request, timeout=_PATIENCE_S, metadata=self._metadata)
@@ -236,7 +236,7 @@ async def _fill(site: Installation, registration: str, rows: int) -> None:
     for first in range(0, rows, 10_000):
         made = [_row(registration, n, now) for n in range(first, min(rows, first + 10_000))]
         await collection.insert_many(
-            [row_document(row.key.id, row, Standing(row.key, row, None, (now, row.fact_id))) for row in made],
+            [row_document(row.key.id, Standing(row.key, row, None, (now, row.fact_id))) for row in made],
             ordered=False,
         )
     counters = site.database[SUPPRESSION_COUNTERS_COLLECTION]
