@@ -22,8 +22,9 @@ What lifts, ``rules`` says by who does: a person by an opt-in, the provider with
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -108,6 +109,8 @@ BY_DELIVERY: Final = lifted_by(Who.DELIVERY)
 """What a delivery lifts."""
 # Only for the sender and the service that delivered: others may still be blocked.
 _BY_DELIVERY_EVERYWHERE: Final = BY_DELIVERY - _BY_PROVIDER
+_OWN_BY_DELIVERY: Final = BY_DELIVERY & _BY_PROVIDER
+_COMPLAINT: Final = frozenset({Kind.COMPLAINT})
 
 # Of a fact's id, how much another address's has in common with it.
 _KEPT: Final = 24
@@ -117,7 +120,7 @@ class _Said(NamedTuple):
     """What an event says. It lifts its targets, or else suppresses them."""
 
     lifts: bool
-    targets: Collection[Target]
+    targets: tuple[Target, ...]
     origin: Origin
     word: str = ""
     note: str = ""
@@ -142,7 +145,7 @@ def fact_of(event: Event, settings: SuppressionSettings, recorded_at_us: int) ->
         tenant_id=event.tenant_id,
         address=address,
         lifts=said.lifts,
-        targets=tuple(sorted(said.targets, key=lambda target: (target.kind, target.scope))),
+        targets=said.targets,
         effective_at_us=_effective_at_us(event),
         recorded_at_us=recorded_at_us,
         origin=said.origin,
@@ -185,7 +188,7 @@ def _said(event: Event, family: Family | None, settings: SuppressionSettings) ->
     if event.HasField("consent"):
         return _consented(event, family, settings)
     if event.kind == event_pb2.EVENT_KIND_COMPLAINED:
-        return _Said(False, {Target(Kind.COMPLAINT, EVERYTHING)}, Origin.RECIPIENT, event.provider_status)
+        return _Said(False, (Target(Kind.COMPLAINT, EVERYTHING),), Origin.RECIPIENT, event.provider_status)
     if family is Family.VOICE and _attribute(event, _DIRECTION).lower() in _BY_THE_PERSON:
         return None
     if event.kind in _FAILURES:
@@ -208,19 +211,19 @@ def _consented(event: Event, family: Family | None, settings: SuppressionSetting
         else:
             target = Target(Kind.STOP, _stop_scope(event, settings))
         # Also of a reply about which the tenant decided: the tenant tells what was said, and the person has said it.
-        return _Said(False, {target}, Origin.RECIPIENT, word, note)
+        return _Said(False, (target,), Origin.RECIPIENT, word, note)
     if consent.action != event_pb2.CONSENT_ACTION_OPT_IN or event.verification not in _PROVEN:
         return None
     if group is not None:
-        return _Said(True, {Target(Kind.UNSUBSCRIBE, group)}, Origin.RECIPIENT, word)
+        return _Said(True, (Target(Kind.UNSUBSCRIBE, group),), Origin.RECIPIENT, word)
     if (event.provider, event.provider_status) in _OF_A_GROUP:
         return None
-    kinds = _BY_OPT_IN - {Kind.COMPLAINT}
+    kinds = _BY_OPT_IN - _COMPLAINT
     if consent.by == event_pb2.CONSENT_BY_PROVIDER or consent.word in _LIFT_BLOCKS:
         kinds |= _BY_PROVIDER
-    targets = {Target(kind, scope) for kind, scope in product(kinds, (EVERYTHING, *_own_scopes(event)))}
     # Nobody complains of one sender alone.
-    return _Said(True, targets | {Target(Kind.COMPLAINT, EVERYTHING)}, Origin.RECIPIENT, word)
+    targets = _targets(_COMPLAINT, (EVERYTHING,)) + _targets(kinds, (EVERYTHING, *_own_scopes(event)))
+    return _Said(True, targets, Origin.RECIPIENT, word)
 
 
 def _failed(event: Event, family: Family | None, settings: SuppressionSettings) -> _Said | None:
@@ -236,7 +239,7 @@ def _failed(event: Event, family: Family | None, settings: SuppressionSettings) 
         target = Target(kind, EVERYTHING)
     else:
         return None
-    return _Said(False, {target}, Origin.PROVIDER, event.error_code or event.provider_status)
+    return _Said(False, (target,), Origin.PROVIDER, event.error_code or event.provider_status)
 
 
 def _refused(event: Event, family: Family | None, settings: SuppressionSettings) -> Target:
@@ -262,9 +265,14 @@ def _refused(event: Event, family: Family | None, settings: SuppressionSettings)
 def _delivered(event: Event) -> _Said | None:
     if event.verification not in _PROVEN:
         return None
-    targets = {Target(kind, EVERYTHING) for kind in _BY_DELIVERY_EVERYWHERE}
-    own = product(BY_DELIVERY - _BY_DELIVERY_EVERYWHERE, _own_scopes(event))
-    return _Said(True, targets | {Target(kind, scope) for kind, scope in own}, Origin.PROVIDER, event.provider_status)
+    targets = _targets(_BY_DELIVERY_EVERYWHERE, (EVERYTHING,)) + _targets(_OWN_BY_DELIVERY, (*_own_scopes(event),))
+    return _Said(True, targets, Origin.PROVIDER, event.provider_status)
+
+
+@lru_cache(maxsize=4096)
+def _targets(kinds: frozenset[Kind], scopes: tuple[Scope, ...]) -> tuple[Target, ...]:
+    """All of them. Most events are deliveries, of few senders, and hardly any has something to lift."""
+    return tuple(Target(kind, scope) for kind, scope in product(sorted(kinds), scopes))
 
 
 def _family(event: Event) -> Family | None:
