@@ -360,6 +360,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Code]] = {
     "revoked": ({"tokens": []}, Code.UNAUTHENTICATED),
     "disabled": ({"disabled": True}, Code.FORBIDDEN),
     "without the verb": ({"verbs": ["check"]}, Code.FORBIDDEN),
+    "with other purposes": ({"purposes": ["marketing"]}, Code.UNAVAILABLE),
     "without the tenant": ({"tenants": ["globex"]}, Code.FORBIDDEN),
 }
 

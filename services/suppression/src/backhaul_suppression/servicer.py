@@ -27,6 +27,7 @@ from backhaul_suppression.messages import (
     suppression_message,
 )
 from backhaul_suppression.ports import Reads, RowsQuery
+from backhaul_suppression.seeing import kinds_seen, require_seen
 from backhaul_suppression.tenancy import KnownTenants
 
 _ACTORS = (pb.ACTOR_UNSPECIFIED, pb.ACTOR_TENANT, pb.ACTOR_OPERATOR)
@@ -135,6 +136,7 @@ class SuppressionServicer(SuppressionServiceServicer):
             scope=scope_of(request.scope),
             evidence=evidence_of(request),
         )
+        require_seen(lift.kind)
         outcome: Outcome = await self._commands.lift(tenant, _by(request), lift)
         return pb.LiftResponse(suppression=suppression_message(outcome.row), changed=outcome.changed)
 
@@ -150,11 +152,12 @@ class SuppressionServicer(SuppressionServiceServicer):
         address = address_of(tenant.registration, request.address, FAMILIES.value(request.family, "family"))
         rows = await self._reads.rows_of(address)
         changes, token = await self._reads.history_of(address, request.page_size, request.page_token)
+        seen = kinds_seen()
         return pb.GetResponse(
             address=address.text,
             family=FAMILIES.number(address.family),
-            suppressions=map(suppression_message, rows),
-            history=map(change_message, changes),
+            suppressions=[suppression_message(row) for row in rows if row.key.kind in seen],
+            history=[change_message(change) for change in changes if change.row.key.kind in seen],
             next_page_token=token,
         )
 
@@ -172,7 +175,9 @@ class SuppressionServicer(SuppressionServiceServicer):
             token=request.page_token,
         )
         rows, token = await self._reads.rows(tenant.registration, query)
-        return pb.ListResponse(suppressions=map(suppression_message, rows), next_page_token=token)
+        seen = kinds_seen()
+        found = [suppression_message(row) for row in rows if row.key.kind in seen]
+        return pb.ListResponse(suppressions=found, next_page_token=token)
 
     async def Import(self, request: AsyncIterator[pb.ImportRequest], context: Any) -> AsyncIterator[pb.ImportResponse]:
         """Takes over a list."""
@@ -184,12 +189,14 @@ class SuppressionServicer(SuppressionServiceServicer):
 
     async def Export(self, request: pb.ExportRequest, context: Any) -> AsyncIterator[pb.ExportResponse]:
         """Writes a list."""
+        require_seen(KINDS.value(request.kind, "kind"))
         exports = _served(self._exports)
         async for piece in exports.run(await self._tenants.require(request.tenant_id), request):
             yield piece
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchResponse]:
         """Changes as they happen."""
+        _watches_what_it_sees(request)
         watches = _served(self._watches)
         async for answer in watches.run(await self._tenants.require(request.tenant_id), request):
             yield answer
@@ -218,6 +225,14 @@ def _may_ask(request: pb.CheckRequest | pb.CheckBatchRequest | pb.CheckStreamReq
     who = caller()
     if who.purposes:
         who.require_purpose(PURPOSES.value(request.sending.purpose, "sending.purpose") or "")
+
+
+def _watches_what_it_sees(request: pb.WatchRequest) -> None:
+    """FORBIDDEN where a kind is named that the caller may not see; who names none watches all that it sees."""
+    for number, kind in enumerate(request.kinds):
+        require_seen(KINDS.value(kind, f"kinds[{number}]"), f"kinds[{number}]")
+    if not request.kinds and caller().purposes:
+        request.kinds.extend(sorted(KINDS.number(kind) for kind in kinds_seen()))
 
 
 def _by(request: _Acting) -> By:

@@ -52,6 +52,7 @@ class Stay:
         self.method = method
         self.task = task
         self.tenant = ""
+        self.purposes = tuple(grant.caller.purposes)
         self.error: BackhaulError | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -295,6 +296,14 @@ class Access:
         self._require_verb(caller, stay.method)
         if stay.tenant:
             self.require_tenant(stay.grant, stay.tenant)
+        if stay.purposes != account.purposes:
+            # What the stream tells may have been chosen by them when it began.
+            raise BackhaulError(
+                Code.UNAVAILABLE,
+                "What the service may ask for has changed.",
+                fix="Begin the stream again.",
+                retry_after_s=1,
+            )
 
 
 def _of_token(caller: Caller, token: ServiceToken) -> Grant:
