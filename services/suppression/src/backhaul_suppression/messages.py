@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.vocabulary import Words
@@ -71,6 +71,12 @@ SCOPE_KINDS = Values(pb.ScopeKind.DESCRIPTOR, ScopeKind)
 PURPOSES = Values(pb.Purpose.DESCRIPTOR, Purpose)
 
 _ANY_SENDING = Sending()
+_SENDING: tuple[tuple[ScopeKind, Literal["sender", "messaging_service", "group"]], ...] = (
+    (ScopeKind.SENDER, "sender"),
+    (ScopeKind.MESSAGING_SERVICE, "messaging_service"),
+    (ScopeKind.GROUP, "group"),
+)
+"""The fields of ``Sending`` behind the purpose, in their order."""
 
 _ACTIVE: Mapping[int, bool | None] = {
     pb.STANDING_UNSPECIFIED: True,
@@ -97,14 +103,11 @@ def sending_of(request: pb.CheckRequest | pb.CheckBatchRequest | pb.CheckStreamR
     if not request.HasField("sending"):
         return _ANY_SENDING
     sending = request.sending
-    return Sending(
-        PURPOSES.value(sending.purpose, "sending.purpose"),
-        _id_of(ScopeKind.SENDER, sending.sender, "sending.sender") if sending.HasField("sender") else None,
-        _id_of(ScopeKind.MESSAGING_SERVICE, sending.messaging_service, "sending.messaging_service")
-        if sending.HasField("messaging_service")
-        else None,
-        _id_of(ScopeKind.GROUP, sending.group, "sending.group") if sending.HasField("group") else None,
-    )
+    ids = [
+        _id_of(kind, getattr(sending, name), f"sending.{name}") if sending.HasField(name) else None
+        for kind, name in _SENDING
+    ]
+    return Sending(PURPOSES.value(sending.purpose, "sending.purpose"), *ids)
 
 
 def scope_of(scope: pb.Scope) -> Scope:

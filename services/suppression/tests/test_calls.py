@@ -1,0 +1,344 @@
+"""What callers ask and change over gRPC, and every way in which that is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_proto.event.v1 import event_pb2
+from backhaul_proto.suppression.v1 import suppression_pb2 as pb
+from backhaul_suppression.checks import MAX_CORRELATION_ID, MAX_ITEMS
+from backhaul_suppression.commands import MAX_NOTE
+from backhaul_testing import make
+from service_rig import ANNA, BEN, NUMBER, Rig, now_us
+
+ACME, GLOBEX = make.tenant("acme"), make.tenant("globex")
+KIND, EVIDENCE_SOURCE = pb.SuppressionKind, pb.SOURCE_WEB
+STOP, MANUAL, LEGAL = pb.SUPPRESSION_KIND_STOP, pb.SUPPRESSION_KIND_MANUAL, pb.SUPPRESSION_KIND_LEGAL
+
+
+def adding(**fields: Any) -> pb.AddRequest:
+    return pb.AddRequest(**{"tenant_id": "acme", "address": ANNA, "kind": STOP, **fields})
+
+
+def lifting(**fields: Any) -> pb.LiftRequest:
+    return pb.LiftRequest(**{"tenant_id": "acme", "address": ANNA, "kind": STOP, **fields})
+
+
+def consent(at_us: int = 0, **fields: Any) -> pb.Evidence:
+    return pb.Evidence(**{"source": EVIDENCE_SOURCE, "at_us": at_us or now_us(), "reference": "form 1", **fields})
+
+
+async def refused(call: Any) -> BackhaulError:
+    with pytest.raises(BackhaulError) as caught:
+        await call
+    return caught.value
+
+
+async def test_a_batch_answers_in_order_and_says_what_is_wrong_with_one_item(service: Rig) -> None:
+    stub = service.first.stub
+    await stub.Add(adding(kind=MANUAL))
+    await stub.Add(adding(address="mail@example.com", kind=pb.SUPPRESSION_KIND_COMPLAINT))
+    asked = [
+        (ANNA, "suppressed"),
+        ("", "invalid"),
+        (BEN, "allowed"),
+        ("+1 (500) 555-0001", "suppressed"),
+        ("Mail@Example.COM", "suppressed"),
+        ("nobody", "invalid"),
+        (ANNA, "suppressed"),
+    ]
+    request = pb.CheckBatchRequest(
+        tenant_id="acme",
+        items=[pb.CheckItem(address=address, correlation_id=str(place)) for place, (address, _) in enumerate(asked)],
+    )
+    results = (await stub.CheckBatch(request)).results
+    verdicts = [pb.Verdict.Name(one.verdict).removeprefix("VERDICT_").lower() for one in results]
+    assert verdicts == [verdict for _, verdict in asked]
+    assert [one.correlation_id for one in results] == [str(place) for place in range(len(asked))]
+    for one in results:
+        assert bool(one.blocking) == (one.verdict == pb.VERDICT_SUPPRESSED)
+        assert (one.error.field == "address") == (one.verdict == pb.VERDICT_INVALID)
+        assert bool(one.error.message and one.error.fix) == (one.verdict == pb.VERDICT_INVALID)
+
+    # A complaint does not stop what the person needs.
+    request.sending.purpose = pb.PURPOSE_TRANSACTIONAL
+    results = (await stub.CheckBatch(request)).results
+    assert results[4].verdict == pb.VERDICT_ALLOWED
+    assert results[0].verdict == pb.VERDICT_SUPPRESSED
+    assert not (await stub.CheckBatch(pb.CheckBatchRequest(tenant_id="acme"))).results
+
+
+async def test_as_many_items_as_may_be_are_answered_and_more_are_refused(service: Rig) -> None:
+    stub = service.first.stub
+    items = [pb.CheckItem(address=f"+1500555{place:04}") for place in range(MAX_ITEMS)]
+    await stub.Add(adding(address="+15005559999", kind=MANUAL))
+    results = (await stub.CheckBatch(pb.CheckBatchRequest(tenant_id="acme", items=items))).results
+    suppressed = [place for place, one in enumerate(results) if one.verdict == pb.VERDICT_SUPPRESSED]
+    assert (len(results), suppressed) == (MAX_ITEMS, [9999])
+    error = await refused(stub.CheckBatch(pb.CheckBatchRequest(tenant_id="acme", items=[*items, items[0]])))
+    assert (error.code, error.field) == (Code.INVALID_ARGUMENT, "items")
+
+
+async def test_a_correlation_id_that_is_too_long_is_that_items_error(service: Rig) -> None:
+    longest = "é" * MAX_CORRELATION_ID
+    items = [pb.CheckItem(address=BEN, correlation_id=one) for one in (longest, longest + "é")]
+    results = (await service.first.stub.CheckBatch(pb.CheckBatchRequest(tenant_id="acme", items=items))).results
+    assert (results[0].verdict, results[0].correlation_id) == (pb.VERDICT_ALLOWED, longest)
+    assert (results[1].verdict, results[1].error.field) == (pb.VERDICT_INVALID, "correlation_id")
+
+
+async def test_a_stream_answers_each_request_in_order(service: Rig) -> None:
+    stub = service.first.stub
+    await stub.Add(adding(kind=MANUAL))
+    requests = [
+        pb.CheckStreamRequest(tenant_id="acme", items=[pb.CheckItem(address=ANNA), pb.CheckItem(address=BEN)]),
+        pb.CheckStreamRequest(items=[pb.CheckItem(address=BEN)]),
+        pb.CheckStreamRequest(),
+        pb.CheckStreamRequest(tenant_id="acme", items=[pb.CheckItem(address=ANNA)]),
+    ]
+    answers = [answer async for answer in stub.CheckStream(iter(requests))]
+    assert [[one.verdict for one in answer.results] for answer in answers] == [
+        [pb.VERDICT_SUPPRESSED, pb.VERDICT_ALLOWED],
+        [pb.VERDICT_ALLOWED],
+        [],
+        [pb.VERDICT_SUPPRESSED],
+    ]
+    other = pb.CheckStreamRequest(tenant_id="globex", items=[pb.CheckItem(address=ANNA)])
+    with pytest.raises(BackhaulError) as caught:
+        _ = [answer async for answer in stub.CheckStream(iter([requests[0], other]))]
+    assert (caught.value.code, caught.value.field) == (Code.INVALID_ARGUMENT, "tenant_id")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "field"),
+    [
+        (pb.CheckRequest(tenant_id="acme"), Code.INVALID_ARGUMENT, "address"),
+        (pb.CheckRequest(tenant_id="acme", address="nobody"), Code.INVALID_ARGUMENT, "address"),
+        (pb.CheckRequest(tenant_id="nobody", address=ANNA), Code.NOT_FOUND, "tenant_id"),
+        (pb.CheckRequest(address=ANNA), Code.INVALID_ARGUMENT, "tenant_id"),
+        (pb.CheckRequest(tenant_id="acme", address=ANNA, family=99), Code.INVALID_ARGUMENT, "family"),  # type: ignore[arg-type]  # as of a newer client
+        (
+            pb.CheckRequest(tenant_id="acme", address=ANNA, sending=pb.Sending(purpose=99)),  # type: ignore[arg-type]  # as of a newer client
+            Code.INVALID_ARGUMENT,
+            "sending.purpose",
+        ),
+        (
+            pb.CheckRequest(tenant_id="acme", address=ANNA, sending=pb.Sending(group="g" * 300)),
+            Code.INVALID_ARGUMENT,
+            "sending.group",
+        ),
+    ],
+)
+async def test_a_wrong_question_is_refused_and_never_allowed(
+    request_: pb.CheckRequest, code: Code, field: str, service: Rig
+) -> None:
+    error = await refused(service.first.stub.Check(request_))
+    assert (error.code, error.field) == (code, field)
+    assert error.fix
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"kind": 0}, Code.INVALID_ARGUMENT, "kind"),
+        ({"kind": 99}, Code.INVALID_ARGUMENT, "kind"),
+        ({"kind": LEGAL}, Code.FORBIDDEN, "kind"),
+        ({"address": ""}, Code.INVALID_ARGUMENT, "address"),
+        ({"source": pb.SOURCE_EVENT}, Code.INVALID_ARGUMENT, "source"),
+        ({"effective_at_us": -1}, Code.INVALID_ARGUMENT, "effective_at_us"),
+        ({"effective_at_us": 1 << 62}, Code.INVALID_ARGUMENT, "effective_at_us"),
+        ({"scope": pb.Scope(kind=pb.SCOPE_KIND_SENDER)}, Code.INVALID_ARGUMENT, "scope.id"),
+        ({"scope": pb.Scope(id="x")}, Code.INVALID_ARGUMENT, "scope.id"),
+        ({"note": "n" * (MAX_NOTE + 1)}, Code.INVALID_ARGUMENT, "note"),
+        ({"idempotency_key": "k" * 256}, Code.INVALID_ARGUMENT, "idempotency_key"),
+        ({"evidence": pb.Evidence(reference="r")}, Code.INVALID_ARGUMENT, "evidence.source"),
+        ({"evidence": consent(reference="r" * 513)}, Code.INVALID_ARGUMENT, "evidence.reference"),
+        ({"evidence": consent(text="t" * 1001)}, Code.INVALID_ARGUMENT, "evidence.text"),
+        ({"author": "a" * 129}, Code.INVALID_ARGUMENT, "author"),
+        ({"actor": 99}, Code.INVALID_ARGUMENT, "actor"),
+        ({"tenant_id": "nobody"}, Code.NOT_FOUND, "tenant_id"),
+    ],
+)
+async def test_what_cannot_be_added_names_its_field(
+    fields: dict[str, Any], code: Code, field: str, service: Rig
+) -> None:
+    error = await refused(service.first.stub.Add(adding(**fields)))
+    assert (error.code, error.field) == (code, field)
+    assert error.fix
+    assert await service.first.verdict(ACME) == "allowed"
+
+
+async def test_all_that_is_wrong_is_said_at_once(service: Rig) -> None:
+    error = await refused(
+        service.first.stub.Lift(lifting(note="n" * 600, evidence=pb.Evidence(source=EVIDENCE_SOURCE)))
+    )
+    assert [one.field for one in error.violations] == ["note", "evidence.at_us", "evidence.reference"]
+
+
+async def test_what_is_said_twice_under_one_key_is_said_once(service: Rig) -> None:
+    stub = service.first.stub
+    first = await stub.Add(adding(idempotency_key="1", note="by post"))
+    again = await stub.Add(adding(idempotency_key="1", note="by post"))
+    assert (first.changed, again.changed) == (True, False)
+    assert again.suppression == first.suppression
+    for other in (
+        adding(idempotency_key="1", note="by phone"),
+        adding(idempotency_key="1", note="by post", address=BEN),
+        adding(idempotency_key="1", note="by post", effective_at_us=1),
+        adding(idempotency_key="1", note="by post", kind=MANUAL),
+    ):
+        error = await refused(stub.Add(other))
+        assert (error.code, error.field) == (Code.CONFLICT, "idempotency_key")
+    error = await refused(stub.Lift(lifting(idempotency_key="1", note="by post", evidence=consent())))
+    assert error.code == Code.CONFLICT
+    assert await service.first.verdict(ACME, BEN) == "allowed"
+    # Another tenant's key is another one, and so is another author's.
+    assert (await stub.Add(adding(tenant_id="globex", idempotency_key="1", note="by phone"))).changed
+    assert (await stub.Add(adding(address=BEN, idempotency_key="1", author="key:2"))).changed
+    # Without a key each call stands for itself, and the first word counts.
+    later = await stub.Add(adding())
+    assert not later.changed
+    assert later.suppression == first.suppression
+
+
+async def test_the_same_key_at_the_same_time_is_one_fact(service: Rig) -> None:
+    stub = service.first.stub
+    answers = await asyncio.gather(*(stub.Add(adding(idempotency_key="1")) for _ in range(10)))
+    assert len({one.suppression.position for one in answers}) == 1
+    history = (await stub.Get(pb.GetRequest(tenant_id="acme", address=ANNA))).history
+    assert len(history) == 1
+    notes = [stub.Add(adding(address=BEN, idempotency_key="2", note=str(place))) for place in range(10)]
+    ended = await asyncio.gather(*notes, return_exceptions=True)
+    assert sum(isinstance(one, pb.AddResponse) for one in ended) == 1
+    assert {one.code for one in ended if isinstance(one, BackhaulError)} == {Code.CONFLICT}
+
+
+async def test_a_stop_is_lifted_with_evidence_that_is_later(service: Rig) -> None:
+    stub = service.first.stub
+    stopped_us = now_us() - 1_000_000
+    added = await stub.Add(adding(effective_at_us=stopped_us, source=pb.SOURCE_AGENT, author="key:1"))
+    row = added.suppression
+    assert (row.since_us, row.origin, row.source, row.author) == (
+        stopped_us,
+        pb.ORIGIN_RECIPIENT,
+        pb.SOURCE_AGENT,
+        "key:1",
+    )
+    assert row.due_by_us > stopped_us
+    error = await refused(stub.Lift(lifting()))
+    assert (error.code, error.field) == (Code.FAILED_PRECONDITION, "evidence")
+    assert error.message.startswith("stop_by_recipient: ")
+    error = await refused(stub.Lift(lifting(evidence=consent(stopped_us - 1))))
+    assert (error.code, error.field) == (Code.FAILED_PRECONDITION, "evidence.at_us")
+    assert error.message.startswith("evidence_after_suppression: ")
+    assert await service.first.verdict(ACME) == "stop"
+
+    asked = lifting(evidence=consent(stopped_us), idempotency_key="1")
+    lifted = await stub.Lift(asked)
+    assert lifted.changed
+    assert not lifted.suppression.active
+    assert await service.first.verdict(ACME) == "allowed"
+    # Said again after the next STOP, it is no further consent.
+    await stub.Add(adding())
+    again = await stub.Lift(asked)
+    assert not again.changed
+    assert again.suppression.active
+    assert await service.first.verdict(ACME) == "stop"
+
+
+@pytest.mark.parametrize(
+    ("kind", "actor", "rule"),
+    [
+        (pb.SUPPRESSION_KIND_COMPLAINT, pb.ACTOR_TENANT, "complaint_by_recipient"),
+        (pb.SUPPRESSION_KIND_HARD_BOUNCE, pb.ACTOR_TENANT, "hard_bounce_by_delivery"),
+        (pb.SUPPRESSION_KIND_INVALID_ADDRESS, pb.ACTOR_OPERATOR, "invalid_address_by_delivery"),
+        (pb.SUPPRESSION_KIND_PROVIDER_BLOCK, pb.ACTOR_TENANT, "provider_block_by_provider"),
+        (STOP, pb.ACTOR_OPERATOR, "stop_by_recipient"),
+    ],
+)
+async def test_a_refused_lift_names_its_rule(kind: Any, actor: Any, rule: str, service: Rig) -> None:
+    stub = service.first.stub
+    await stub.Add(adding(kind=kind))
+    error = await refused(stub.Lift(lifting(kind=kind, actor=actor, evidence=consent())))
+    assert error.code == Code.FAILED_PRECONDITION
+    assert error.message.startswith(f"{rule}: ")
+    assert error.fix
+    assert await service.first.verdict(ACME) != "allowed"
+
+
+async def test_what_is_legal_is_the_operators(service: Rig) -> None:
+    stub = service.first.stub
+    added = await stub.Add(adding(kind=LEGAL, actor=pb.ACTOR_OPERATOR))
+    assert (added.suppression.origin, added.suppression.author) == (pb.ORIGIN_OPERATOR, "operator")
+    error = await refused(stub.Lift(lifting(kind=LEGAL, evidence=consent())))
+    assert error.message.startswith("legal_by_operator: ")
+    assert (await stub.Lift(lifting(kind=LEGAL, actor=pb.ACTOR_OPERATOR))).changed
+    assert await service.first.verdict(ACME) == "allowed"
+
+
+async def test_what_is_not_there_cannot_be_lifted(service: Rig) -> None:
+    stub = service.first.stub
+    await stub.Add(adding(tenant_id="globex", kind=MANUAL))
+    assert (await refused(stub.Lift(lifting(kind=MANUAL)))).code == Code.NOT_FOUND
+    assert (await refused(stub.Reactivate(pb.ReactivateRequest(tenant_id="acme", address=ANNA)))).code == Code.NOT_FOUND
+    await stub.Add(adding(kind=MANUAL, scope=pb.Scope(kind=pb.SCOPE_KIND_GROUP, id="news")))
+    error = await refused(stub.Lift(lifting(kind=MANUAL)))
+    assert (error.code, error.field) == (Code.NOT_FOUND, "address")
+    assert await service.first.verdict(GLOBEX) == "manual"
+
+
+async def test_reactivating_lifts_what_says_that_an_address_does_not_work_and_nothing_else(service: Rig) -> None:
+    stub = service.first.stub
+    kinds = (pb.SUPPRESSION_KIND_HARD_BOUNCE, pb.SUPPRESSION_KIND_INVALID_ADDRESS, STOP)
+    for kind in kinds:
+        await stub.Add(adding(kind=kind))
+    await stub.Add(adding(kind=kinds[0], scope=pb.Scope(kind=pb.SCOPE_KIND_SENDER, id=NUMBER)))
+    asked = pb.ReactivateRequest(tenant_id="acme", address=ANNA, idempotency_key="1", note="answered the phone")
+    lifted = (await stub.Reactivate(asked)).suppressions
+    assert sorted(one.kind for one in lifted) == [kinds[0], kinds[0], kinds[1]]
+    assert not any(one.active for one in lifted)
+    assert not (await stub.Reactivate(asked)).suppressions
+    assert await service.first.verdict(ACME) == "stop"
+    await stub.Add(adding(kind=kinds[0]))
+    assert not (await stub.Reactivate(asked)).suppressions
+    assert await service.first.verdict(ACME) == "hard_bounce stop"
+    other = pb.ReactivateRequest(tenant_id="acme", address=ANNA, idempotency_key="1", note="wrote back")
+    assert (await refused(stub.Reactivate(other))).code == Code.CONFLICT
+
+
+async def test_a_scope_is_passed_over_only_where_another_is_named(service: Rig) -> None:
+    stub, copy = service.first.stub, service.first
+    await stub.Add(adding(kind=MANUAL, scope=pb.Scope(kind=pb.SCOPE_KIND_SENDER, id="+1 500 555 0006")))
+    assert await copy.verdict(ACME) == "manual"
+    assert await copy.verdict(ACME, sender=NUMBER) == "manual"
+    assert await copy.verdict(ACME, messaging_service="MG1") == "manual"
+    assert await copy.verdict(ACME, sender="+15005550007") == "allowed"
+    assert await copy.verdict(ACME, sender="") == "allowed"
+
+
+async def test_lists_are_filtered_and_show_no_other_tenants_rows(service: Rig) -> None:
+    stub = service.first.stub
+    await stub.Add(adding(kind=MANUAL))
+    await stub.Add(adding(address=BEN))
+    await stub.Add(adding(tenant_id="globex", address=BEN, kind=MANUAL))
+    await stub.Lift(lifting(kind=MANUAL))
+
+    async def listed(**fields: Any) -> list[str]:
+        found = await stub.List(pb.ListRequest(tenant_id="acme", **fields))
+        return [one.address for one in found.suppressions]
+
+    assert await listed() == [BEN]
+    assert await listed(standing=pb.STANDING_LIFTED) == [ANNA]
+    assert await listed(standing=pb.STANDING_ANY) == [ANNA, BEN]
+    assert await listed(standing=pb.STANDING_ANY, kind=STOP) == [BEN]
+    assert await listed(family=event_pb2.ADDRESS_FAMILY_EMAIL) == []
+    assert (await refused(stub.List(pb.ListRequest(tenant_id="acme", standing=99)))).field == "standing"  # type: ignore[arg-type]  # as of a newer client
+    pages = await stub.List(pb.ListRequest(tenant_id="acme", standing=pb.STANDING_ANY, page_size=1))
+    rest = await stub.List(
+        pb.ListRequest(tenant_id="acme", standing=pb.STANDING_ANY, page_size=1, page_token=pages.next_page_token)
+    )
+    assert [one.address for one in (*pages.suppressions, *rest.suppressions)] == [ANNA, BEN]
+    assert not rest.next_page_token
