@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -117,6 +118,11 @@ class Rig:
     async def facts(self) -> list[Fact]:
         return [to_fact(one) for one in await self.documents(SUPPRESSION_FACTS_COLLECTION)]
 
+    async def check_if_any(self) -> None:
+        """``check``, if anything was committed."""
+        if await self.documents(SUPPRESSION_COUNTERS_COLLECTION):
+            await self.check()
+
     async def check(self) -> None:
         """All that must hold of what is stored, whatever was committed."""
         facts, rows, changes = await self.facts(), await self.rows(), await self.changes()
@@ -145,6 +151,9 @@ def without_position(row: Row) -> Row:
 
 def folded(facts: Sequence[Fact]) -> dict[str, Row]:
     """The rows that follow from ``facts``, by the rule itself."""
-    keys = {RowKey(one.address, target.kind, target.scope) for one in facts for target in one.targets}
-    made = {key.id: fold(key, facts) for key in keys}
+    about: dict[RowKey, list[Fact]] = defaultdict(list)
+    for one in facts:
+        for target in one.targets:
+            about[RowKey(one.address, target.kind, target.scope)].append(one)
+    made = {key.id: fold(key, some) for key, some in about.items()}
     return {one: row for one, row in made.items() if row is not None}
