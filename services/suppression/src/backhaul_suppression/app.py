@@ -22,6 +22,9 @@ from backhaul_suppression.commands import Commands
 from backhaul_suppression.consumer import Consumer
 from backhaul_suppression.enforcement import Enforcement
 from backhaul_suppression.feed import feed_config
+from backhaul_suppression.files.calls import ExportCalls, ImportCalls
+from backhaul_suppression.files.exporting import Export
+from backhaul_suppression.files.importing import Import
 from backhaul_suppression.lane import Lane
 from backhaul_suppression.lease import clock
 from backhaul_suppression.memory import Memory
@@ -32,6 +35,7 @@ from backhaul_suppression.settling import Settling
 from backhaul_suppression.store import COUNTED, INDEXES, MongoSuppressions
 from backhaul_suppression.tenancy import KnownTenants
 from backhaul_suppression.unsettled import MongoUnsettled
+from backhaul_suppression.watching import WatchCalls, Watching
 
 _METHODS: Mapping[Verb, tuple[str, ...]] = {
     "check": ("Check", "CheckBatch", "CheckStream"),
@@ -96,11 +100,15 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
         )
         service.run("settling", settling.run, after=service.prepared)
 
+        tenants = KnownTenants(service.tenants, memory.follower)
         servicer = SuppressionServicer(
-            KnownTenants(service.tenants, memory.follower),
+            tenants,
             Checks(memory.index, metrics),
             Commands(facts, reads, enforcement, _now_us),
             reads,
+            imports=ImportCalls(Import(facts), _now_us),
+            exports=ExportCalls(Export(reads)),
+            watches=WatchCalls(Watching(reads, tenants, memory.follower)),
         )
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
         add = partial(add_SuppressionServiceServicer_to_server, servicer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from backhaul_common.errors import BackhaulError, Code
@@ -43,7 +44,7 @@ class Imports(Protocol):
 
     def run(
         self, tenant: Tenant, by: By, requests: AsyncIterator[pb.ImportRequest]
-    ) -> AsyncIterator[pb.ImportResponse]:
+    ) -> AsyncGenerator[pb.ImportResponse, None]:
         """How far it is, for the requests of one stream, whose first names the tenant and is among them."""
         ...
 
@@ -51,7 +52,7 @@ class Imports(Protocol):
 class Exports(Protocol):
     """Writes lists."""
 
-    def run(self, tenant: Tenant, request: pb.ExportRequest) -> AsyncIterator[pb.ExportResponse]:
+    def run(self, tenant: Tenant, request: pb.ExportRequest) -> AsyncGenerator[pb.ExportResponse, None]:
         """The file in pieces."""
         ...
 
@@ -59,7 +60,7 @@ class Exports(Protocol):
 class Watches(Protocol):
     """Follows changes."""
 
-    def run(self, tenant: Tenant, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+    def run(self, tenant: Tenant, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:
         """Changes as they happen, without end."""
         ...
 
@@ -184,22 +185,25 @@ class SuppressionServicer(SuppressionServiceServicer):
         imports = _served(self._imports)
         first = await anext(request)
         tenant = await self._tenants.require(first.tenant_id)
-        async for answer in imports.run(tenant, _by(first), _behind(first, request)):
-            yield answer
+        async with aclosing(imports.run(tenant, _by(first), _behind(first, request))) as answers:
+            async for answer in answers:
+                yield answer
 
     async def Export(self, request: pb.ExportRequest, context: Any) -> AsyncIterator[pb.ExportResponse]:
         """Writes a list."""
         require_seen(KINDS.value(request.kind, "kind"))
         exports = _served(self._exports)
-        async for piece in exports.run(await self._tenants.require(request.tenant_id), request):
-            yield piece
+        async with aclosing(exports.run(await self._tenants.require(request.tenant_id), request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchResponse]:
         """Changes as they happen."""
         _watches_what_it_sees(request)
         watches = _served(self._watches)
-        async for answer in watches.run(await self._tenants.require(request.tenant_id), request):
-            yield answer
+        async with aclosing(watches.run(await self._tenants.require(request.tenant_id), request)) as answers:
+            async for answer in answers:
+                yield answer
 
 
 class _Acting(Protocol):

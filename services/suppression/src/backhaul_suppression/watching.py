@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -144,7 +144,7 @@ class WatchCalls:
     def __init__(self, watching: Watching) -> None:
         self._watching = watching
 
-    async def run(self, tenant: Tenant, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+    async def run(self, tenant: Tenant, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:
         """See ``Watching.run``. INVALID_ARGUMENT names the field."""
         kinds = [KINDS.value(kind, "kinds") for kind in request.kinds]
         if None in kinds:

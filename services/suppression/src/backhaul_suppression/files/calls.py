@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from backhaul_common.errors import BackhaulError, Code
@@ -43,7 +43,7 @@ class ImportCalls:
 
     async def run(
         self, tenant: Tenant, by: By, requests: AsyncIterator[pb.ImportRequest]
-    ) -> AsyncIterator[pb.ImportResponse]:
+    ) -> AsyncGenerator[pb.ImportResponse, None]:
         """How far it is. ``requests`` begin with the one that says what it is.
 
         See ``Import.run``; beside that INVALID_ARGUMENT names a field of the first request, RATE_LIMITED where there
@@ -109,7 +109,7 @@ class ExportCalls:
         self._exports = exports
         self._places = Places("exports", of_tenant=MAX_EXPORTS_OF_TENANT, of_all=MAX_EXPORTS)
 
-    async def run(self, tenant: Tenant, request: pb.ExportRequest) -> AsyncIterator[pb.ExportResponse]:
+    async def run(self, tenant: Tenant, request: pb.ExportRequest) -> AsyncGenerator[pb.ExportResponse, None]:
         """The file in pieces. INVALID_ARGUMENT names the field; RATE_LIMITED; UNAVAILABLE."""
         file_format = _format(request.format)
         query = RowsQuery(
