@@ -9,13 +9,13 @@ import sys
 from asyncio.subprocess import PIPE
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import httpx
 import msgspec
 import pytest
-from backhaul_client import AdminClient, NotFoundError, TenantClient, admin, models, tenant
-from backhaul_client.calls import call, rows
+from backhaul_client import AdminClient, NotFoundError, TenantClient, admin, models, suppressionmodels, tenant
+from backhaul_client.calls import call, pieces, rows
 from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "ChannelOut": models.Channel,
     "ChannelAddressOut": models.ChannelAddress,
     "IssuedKeyOut": models.IssuedKey,
+    "SuppressionOut": suppressionmodels.Suppression,
+    "AddressOut": suppressionmodels.AddressRecord,
+    "ChangedOut": suppressionmodels.SuppressionOutcome,
+    "ReactivatedOut": suppressionmodels.Reactivated,
+    "CheckOut": suppressionmodels.Checked,
+    "CheckBatchOut": suppressionmodels.BatchChecked,
+    "ChangesOut": suppressionmodels.SuppressionChanges,
     "ServiceOut": models.Service,
     "NewServiceOut": models.NewService,
     "IssuedTokenOut": models.IssuedServiceToken,
@@ -108,7 +115,7 @@ def test_it_has_a_method_for_each_operation_with_each_parameter(openapi: dict[st
                 offered[method.upper(), re.sub(r"\{.*?\}", "x", path)] = parameters
     made = {}
     for calls in (tenant.TenantClient, admin.AdminClient):
-        for member in inspect.getmembers_static(calls, lambda one: isinstance(one, call | rows)):
+        for member in inspect.getmembers_static(calls, lambda one: isinstance(one, call | pieces | rows)):
             build = member[1]._build
             arguments = {name: _any(hint) for name, hint in get_type_hints(build).items() if name != "return"}
             one = build(None, **arguments)
@@ -118,6 +125,8 @@ def test_it_has_a_method_for_each_operation_with_each_parameter(openapi: dict[st
 
 def _any(hint: Any) -> Any:
     """A value that a parameter of that type may have, and that is sent."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)[0]
     for kind in get_args(hint) or (hint,):
         if kind is datetime:
             return datetime.fromisoformat("2026-11-01T00:00:00Z")

@@ -82,9 +82,15 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         "/v1/replies": [{"flagged": "true"}, {"communication": theirs["communication"]}, {}],
     }  # fmt: skip
     counts = {"/v1/errors": [{"error_code": "30003"}, {"channel": "twilio"}, {}]}
+    suppressed = {
+        f"/v1/suppressions{path}"
+        for path in (
+            "", "/address", "/changes", "/lift", "/reactivate", "/check", "/check-batch", "/import", "/export",
+        )
+    }  # fmt: skip
     # A route that is added later must be added here as well.
     document = (await town.http.get(f"{mallory.base_url}/openapi.json")).json()
-    known = {path.replace(":path", "") for path in (*paths, *changes, *lists, *counts, previews)}
+    known = {path.replace(":path", "") for path in (*paths, *changes, *lists, *counts, *suppressed, previews)}
     assert {path for path in document["paths"] if path.startswith("/v1")} == known
 
     hidden = [

@@ -120,6 +120,16 @@ async def test_who_names_no_position_is_told_where_it_begins(desk: Desk) -> None
         assert positions(await some(moves, 1)) == [6]
 
 
+async def test_where_nothing_is_behind_a_position_that_is_told_at_once(desk: Desk) -> None:
+    await desk.write(5)
+    async with aclosing(desk.watch(5)) as moves:
+        assert await some(moves, 1) == [Moved(5)]
+        await desk.write(1)
+        assert positions(await some(moves, 1)) == [6]
+    async with aclosing(desk.watch(4, Wanted(Family.VOICE))) as moves:
+        assert await some(moves, 1) == [Moved(6)]
+
+
 async def test_who_watches_again_misses_and_doubles_nothing(desk: Desk) -> None:
     told: list[int] = []
     for _ in range(6):

@@ -21,6 +21,8 @@ from backhaul_client.errors import (
 )
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries
+from backhaul_client.suppressionmodels import CheckItem
+from backhaul_client.suppressions import EvidenceIn
 from backhaul_client.tenant import AsyncTenantClient, TenantClient
 
 __all__ = [
@@ -29,8 +31,10 @@ __all__ = [
     "AsyncRows",
     "AsyncTenantClient",
     "BackhaulError",
+    "CheckItem",
     "ConflictError",
     "DeadlineExceededError",
+    "EvidenceIn",
     "FailedPreconditionError",
     "FieldError",
     "ForbiddenError",

@@ -17,6 +17,8 @@ from backhaul_client.models import (
     Tenant,
 )
 from backhaul_client.paging import Page
+from backhaul_client.suppressionmodels import Suppression, SuppressionOutcome
+from backhaul_client.suppressions import EvidenceIn, changing, scope_of
 from backhaul_client.transport import AsyncTransport, Transport
 
 
@@ -247,9 +249,74 @@ class _AdminCalls:
         """Revoke a token."""
         return Call(method="DELETE", path=path(*_SERVICES, service_id, "tokens", token_id), answer=nothing)
 
+    @rows
+    def suppressions(
+        self, tenant_id: str, *, kind: str = "legal", standing: str = "", page_size: int = 100, cursor: str = ""
+    ) -> Call[Page[Suppression]]:
+        """A tenant's suppressions of a kind, the latest change first."""
+        params = given(kind=kind, standing=standing, limit=page_size, cursor=cursor)
+        where = path(*_TENANTS, tenant_id, "suppressions")
+        return Call(path=where, params=params, answer=page_of("suppressions", Suppression))
 
-_SERVICES = ("admin", "v1", "services")
+    @call
+    def suppress(
+        self,
+        tenant_id: str,
+        address: str,
+        *,
+        kind: str = "",
+        family: str = "",
+        scope_kind: str = "",
+        scope_id: str = "",
+        source: str = "",
+        effective_at: datetime | None = None,
+        evidence: EvidenceIn | None = None,
+        note: str = "",
+        idempotency_key: str = "",
+    ) -> Call[SuppressionOutcome]:
+        """Suppress an address for the operator, for legal reasons unless ``kind`` says otherwise."""
+        return changing(
+            path(*_TENANTS, tenant_id, "suppressions"),
+            idempotency_key,
+            SuppressionOutcome,
+            address=address,
+            kind=kind,
+            family=family,
+            scope=scope_of(scope_kind, scope_id),
+            source=source,
+            effective_at=effective_at,
+            evidence=evidence,
+            note=note,
+        )
+
+    @call
+    def lift_suppression(
+        self,
+        tenant_id: str,
+        address: str,
+        *,
+        kind: str = "",
+        family: str = "",
+        scope_kind: str = "",
+        scope_id: str = "",
+        note: str = "",
+        idempotency_key: str = "",
+    ) -> Call[SuppressionOutcome]:
+        """Lift what only the operator lifts, and what is ``manual``."""
+        return changing(
+            path(*_TENANTS, tenant_id, "suppressions", "lift"),
+            idempotency_key,
+            SuppressionOutcome,
+            address=address,
+            kind=kind,
+            family=family,
+            scope=scope_of(scope_kind, scope_id),
+            note=note,
+        )
+
+
 _TENANTS = ("admin", "v1", "tenants")
+_SERVICES = ("admin", "v1", "services")
 
 
 def _given(**fields: object) -> dict[str, object]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar, overload
 from urllib.parse import quote
 
 import httpx
@@ -23,20 +23,29 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+Content: TypeAlias = bytes | Iterable[bytes] | AsyncIterable[bytes]
+"""What is sent as it is: all at once, or in pieces. Asynchronous clients take pieces from an asynchronous iterator."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[T]):
-    """One request, and how its answer is read. ``body`` may hold secrets, so it is not shown."""
+    """One request, and how its answer is read. ``body`` may hold secrets, so it is not shown. ``content`` is sent as it
+    is, in the place of a ``body``. ``repeatable`` says of what is sent by another method than GET that it may be
+    repeated all the same: it changes nothing, or nothing more the second time."""
 
     path: str
     answer: Callable[[bytes], T]
     method: str = "GET"
     params: Mapping[str, str] = field(default_factory=dict)
     body: object | None = field(default=None, repr=False)
+    content: Content | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = False
 
     @property
     def reads(self) -> bool:
-        """Whether it changes nothing, so that it may be repeated."""
-        return self.method == "GET"
+        """Whether it may be repeated, since it changes nothing, or nothing more."""
+        return self.method == "GET" or self.repeatable
 
     def with_cursor(self, cursor: str) -> Self:
         """The same call for the page that ``cursor`` leads to."""
@@ -95,6 +104,29 @@ class rows(Generic[P, T]):  # noqa: N801  # used as a decorator
         def iterate(*args: P.args, **kwargs: P.kwargs) -> Rows[T] | AsyncRows[T]:
             first = self._build(client, *args, **kwargs)
             return client.rows(first)
+
+        return update_wrapper(iterate, self._build)
+
+
+class pieces(Generic[P]):  # noqa: N801  # used as a decorator
+    """``@pieces`` on a method that returns a ``Call[bytes]``: the answer piece by piece, as large as it may be."""
+
+    def __init__(self, build: Callable[Concatenate[Any, P], Call[bytes]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    @overload
+    def __get__(self, client: Transport, owner: type) -> Callable[P, Iterator[bytes]]: ...
+    @overload
+    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, AsyncIterator[bytes]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+        if client is None:
+            return self
+
+        def iterate(*args: P.args, **kwargs: P.kwargs) -> Iterator[bytes] | AsyncIterator[bytes]:
+            return client.pieces(self._build(client, *args, **kwargs))
 
         return update_wrapper(iterate, self._build)
 

@@ -20,6 +20,7 @@ from backhaul_client.models import (
     Preview,
 )
 from backhaul_client.paging import Page
+from backhaul_client.suppressions import SuppressionCalls
 from backhaul_client.transport import AsyncTransport, Transport
 
 _PAGE = 100
@@ -212,9 +213,9 @@ class _TenantCalls:
         return Call(method="POST", path=path("v1", "dead-letters", dead_letter_id, "discard"), answer=of(DeadLetter))
 
 
-class TenantClient(_TenantCalls, Transport):
+class TenantClient(_TenantCalls, SuppressionCalls, Transport):
     """``with TenantClient("https://callbacks.example.com", api_key) as backhaul``. May be shared by threads."""
 
 
-class AsyncTenantClient(_TenantCalls, AsyncTransport):
+class AsyncTenantClient(_TenantCalls, SuppressionCalls, AsyncTransport):
     """``async with AsyncTenantClient("https://callbacks.example.com", api_key) as backhaul``."""

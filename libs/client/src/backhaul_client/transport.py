@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -45,9 +45,10 @@ class _Shared:
         return f"{type(self).__name__}({self.base_url!r})"
 
     def _request(self, http: H, call: Call[Any]) -> httpx.Request:
-        headers, content = self._headers, None
+        headers: dict[str, str] = {**self._headers, **call.headers}
+        content = call.content
         if call.body is not None:
-            headers, content = {**headers, "Content-Type": "application/json"}, msgspec.json.encode(call.body)
+            headers["Content-Type"], content = "application/json", msgspec.json.encode(call.body)
         return http.build_request(
             call.method, self.base_url + call.path, params=call.params, headers=headers, content=content
         )
@@ -113,6 +114,27 @@ class Transport(_Shared):
                 return call.read(outcome)
             self._sleep(pause_s)
 
+    def pieces(self, call: Call[bytes]) -> Iterator[bytes]:
+        """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
+        tries = self._tries(call)
+        while True:
+            outcome: httpx.Response | httpx.TransportError
+            try:
+                outcome = self._http.send(self._request(self._http, call), stream=True)
+            except httpx.TransportError as exc:
+                outcome = exc
+            else:
+                if outcome.is_success:
+                    break
+                outcome.read()
+            self._sleep(self._pause_after(tries, call, outcome) or 0)
+        try:
+            yield from outcome.iter_bytes()
+        except httpx.TransportError as exc:
+            raise _cut(call, exc) from exc
+        finally:
+            outcome.close()
+
     def rows(self, first: Call[Page[T]]) -> Rows[T]:
         """The rows of all pages, from the first one on."""
         return Rows(lambda cursor: self.send(first.with_cursor(cursor)), first.params.get("cursor", ""))
@@ -163,6 +185,32 @@ class AsyncTransport(_Shared):
                 return call.read(outcome)
             await self._sleep(pause_s)
 
+    async def pieces(self, call: Call[bytes]) -> AsyncIterator[bytes]:
+        """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
+        tries = self._tries(call)
+        while True:
+            outcome: httpx.Response | httpx.TransportError
+            try:
+                outcome = await self._http.send(self._request(self._http, call), stream=True)
+            except httpx.TransportError as exc:
+                outcome = exc
+            else:
+                if outcome.is_success:
+                    break
+                await outcome.aread()
+            await self._sleep(self._pause_after(tries, call, outcome) or 0)
+        try:
+            async for piece in outcome.aiter_bytes():
+                yield piece
+        except httpx.TransportError as exc:
+            raise _cut(call, exc) from exc
+        finally:
+            await outcome.aclose()
+
     def rows(self, first: Call[Page[T]]) -> AsyncRows[T]:
         """The rows of all pages, from the first one on."""
         return AsyncRows(lambda cursor: self.send(first.with_cursor(cursor)), first.params.get("cursor", ""))
+
+
+def _cut(call: Call[bytes], cause: httpx.TransportError) -> UnreachableError:
+    return UnreachableError(f"{call.method} {call.path}: the answer broke off: {type(cause).__name__}: {cause}")

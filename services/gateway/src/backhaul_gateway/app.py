@@ -16,6 +16,7 @@ from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 
 from backhaul_gateway.admin.addresses import Addresses
@@ -24,6 +25,7 @@ from backhaul_gateway.admin.removal import TenantRemoval
 from backhaul_gateway.admin.routes import admin_router, service_router
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
+from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
 from backhaul_gateway.admin.tenantdata import ServicesData
 from backhaul_gateway.admin.tenants import TenantRegistry
 from backhaul_gateway.admin.updates import TenantUpdates
@@ -44,7 +46,10 @@ from backhaul_gateway.reads.objectstore import BucketCheck
 from backhaul_gateway.reads.preview import PreviewRoutes
 from backhaul_gateway.reads.routes import tenant_router
 from backhaul_gateway.reads.status import ChannelStatus
+from backhaul_gateway.reads.suppressionfiles import SuppressionFileRoutes
+from backhaul_gateway.reads.suppressions import SuppressionRoutes
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_gateway.twins.writing import Writer
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.application import application_of
 from backhaul_gateway.web.clients import ClientAddress
@@ -115,6 +120,7 @@ def build(
     service.run("store_reachable", Reachable(ping, STORE_REACHABLE, metrics).run)
 
     normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
+    suppression = SuppressionServiceStub(service.channel(settings.gateway_suppression_target))
 
     updates = TenantUpdates(store, broker)
     keepers = dict.fromkeys((settings.gateway_normalizer_target, *settings.gateway_tenant_data_targets))
@@ -147,11 +153,16 @@ def build(
         max_held_bytes=settings.gateway_max_held_bytes,
         max_bodies=connections.most,
     )
-    callers = Callers(credentials, strangers, states, admission)
+    callers = Callers(credentials, strangers, states, admission, writer := Writer())
     previews = PreviewRoutes(callers, normalizer, states=states, strangers=strangers, public_base_url=public_base_url)
     reads = tenant_router(
         callers,
-        [NormalizerRoutes(callers, admission, normalizer), previews],
+        [
+            NormalizerRoutes(callers, admission, normalizer),
+            previews,
+            SuppressionRoutes(callers, suppression),
+            SuppressionFileRoutes(suppression),
+        ],
         strangers=strangers,
         states=states,
         status=ChannelStatus(streams=broker, check_store=ping, object_storage=BucketCheck(settings), states=states),
@@ -168,6 +179,7 @@ def build(
         TenantRegistry(updates, broker, data),
         ChannelRegistry(updates, providers, box),
         Addresses(public_base_url, providers),
+        OperatorSuppressionRoutes(suppression, writer),
     )
     services = service_router(ServiceRegistry(accounts, broker, store, tenants.tenants))
     edge = Edge(

@@ -65,7 +65,7 @@ class Watching:
 
     async def run(self, tenant: Tenant, after: int | None, wanted: Wanted) -> AsyncGenerator[Moved, None]:
         """Every change that is ``wanted`` behind the position ``after`` (None: that of now, which is told first),
-        without end.
+        without end. Where there is none yet, the position is told at once, so that nobody waits to learn that.
 
         No change is left out or told twice, and each is told after those before it. INVALID_ARGUMENT for a position
         that no change has yet; RATE_LIMITED; NOT_FOUND when the tenant is deleted; UNAVAILABLE when MongoDB is away.
@@ -73,7 +73,8 @@ class Watching:
         registration = tenant.registration
         with self._places.taken(registration), self._waking(registration) as woken:
             position = told = await self._beginning(registration, after)
-            if after is None:
+            silent = after is not None
+            if not silent:
                 yield Moved(position)
             while True:
                 await self._still(tenant)
@@ -84,11 +85,12 @@ class Watching:
                     position = change.position
                     if wanted.has(change):
                         yield Moved(position, change)
-                        told = position
-                if position - told >= MAX_UNTOLD:
+                        told, silent = position, False
+                at_end = len(page) < PAGE_CHANGES
+                if position - told >= MAX_UNTOLD or (silent and at_end):
                     yield Moved(position)
-                    told = position
-                if len(page) == PAGE_CHANGES:
+                    told, silent = position, False
+                if not at_end:
                     continue
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):

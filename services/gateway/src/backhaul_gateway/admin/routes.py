@@ -25,6 +25,7 @@ from backhaul_gateway.admin.models import (
 )
 from backhaul_gateway.admin.serviceroutes import ServiceRoutes
 from backhaul_gateway.admin.services import ServiceRegistry
+from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
 from backhaul_gateway.admin.tenants import MAX_TENANTS_A_PAGE, TenantRegistry
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
@@ -37,11 +38,17 @@ _Registration = Annotated[
 ]
 
 
-def admin_router(registry: TenantRegistry, channels: ChannelRegistry, addresses: Addresses) -> APIRouter:
+def admin_router(
+    registry: TenantRegistry,
+    channels: ChannelRegistry,
+    addresses: Addresses,
+    suppressions: OperatorSuppressionRoutes,
+) -> APIRouter:
     """The routes about tenants over the use cases."""
     router = _router("/admin/v1/tenants")
     TenantRoutes(registry, addresses).add_to(router)
     ChannelRoutes(channels, addresses).add_to(router)
+    suppressions.add_to(router)
     return router
 
 

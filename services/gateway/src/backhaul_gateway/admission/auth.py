@@ -100,6 +100,13 @@ class CredentialIndex:
             return self._remembered(b"auth", authorization)
         return None
 
+    def key_id(self, headers: Headers) -> str:
+        """The public id of the API key by which ``from_headers`` has found its tenant; empty where it found none."""
+        named = dict(headers)
+        presented = _presented(named.get(b"x-api-key"), named.get(b"authorization"))
+        parsed = parse_credential(presented.decode("latin-1"))
+        return parsed[1] if parsed is not None else ""
+
     def from_token(self, token: str) -> str | None:
         """The id of the tenant whose ingest token this is, or None."""
         return self._remembered(b"token", token.encode("utf-8", "surrogatepass"))

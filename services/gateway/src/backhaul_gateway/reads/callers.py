@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response, Security
+from fastapi import APIRouter, Depends, Request, Security
 from fastapi.openapi.models import APIKey, HTTPBase
 from fastapi.openapi.models import SecurityBase as SecurityScheme
 from fastapi.security.base import SecurityBase
@@ -15,12 +15,12 @@ from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
-from backhaul_gateway.twins.turns import Steps, Turns
-from backhaul_gateway.twins.twin import Row, Twin
+from backhaul_gateway.twins.writing import Writer
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
 
 _CALLER = "backhaul.caller"
+_KEY = "backhaul.key"
 
 
 class _Documented(SecurityBase):
@@ -46,13 +46,20 @@ class Callers:
     """Finds who asks, and whether they may."""
 
     def __init__(
-        self, credentials: CredentialIndex, strangers: Strangers, states: TenantStates, admission: Admission
+        self,
+        credentials: CredentialIndex,
+        strangers: Strangers,
+        states: TenantStates,
+        admission: Admission,
+        writer: Writer,
     ) -> None:
         self._credentials = credentials
         self._strangers = strangers
         self._states = states
         self._admission = admission
-        self._turns = Turns()
+        self.written = writer.written
+        self.written_by = writer.written_by
+        self.run = writer.run
 
     def router(self, prefix: str, *statuses: int) -> APIRouter:
         """A router of routes on which ``By`` is who asks. ``statuses`` are those of problems that all of them have."""
@@ -63,20 +70,13 @@ class Callers:
             responses=problems(401, 403, 429, 503, *statuses),
         )
 
-    async def written(self, twin: Twin[Row], answer: Row) -> Response:
-        """``answer`` as JSON, written in turns so that no callback waits for it."""
-        return await self.written_by(twin.json(answer))
-
-    async def written_by(self, steps: Steps[bytes]) -> Response:
-        """The JSON that ``steps`` make, likewise."""
-        return Response(await self._turns.run(steps), media_type="application/json")
-
     async def _admitted(self, request: Request) -> AsyncIterator[None]:
         state = await self._authenticated(request)
         request.scope["backhaul.tenant"] = state.tenant.id
         with self._admission.reading(state):
             known_parameters(request)
             request.scope[_CALLER] = state
+            request.scope[_KEY] = self._credentials.key_id(request.scope["headers"])
             yield
 
     async def _authenticated(self, request: Request) -> TenantState:
@@ -103,3 +103,12 @@ async def _caller(request: Request) -> TenantState:
 
 By = Annotated[TenantState, Depends(_caller)]
 """Who asks, on a route of ``Callers.router``."""
+
+
+async def _key_id(request: Request) -> str:
+    found: str = request.scope[_KEY]
+    return found
+
+
+KeyId = Annotated[str, Depends(_key_id)]
+"""The public id of the API key that was shown, on such a route: by whom something is changed."""

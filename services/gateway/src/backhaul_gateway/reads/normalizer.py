@@ -13,18 +13,6 @@ from fastapi import APIRouter, Query, Response
 
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.reads.callers import By, Callers
-from backhaul_gateway.reads.parameters import (
-    Address,
-    Cursor,
-    Filter,
-    From,
-    Limit,
-    Text,
-    To,
-    microseconds,
-    number_of,
-    one_of,
-)
 from backhaul_gateway.reads.views import (
     COMMUNICATION,
     DEAD_LETTER,
@@ -47,6 +35,18 @@ from backhaul_gateway.reads.views import (
     MessageOut,
     MessagePage,
     ReplyPage,
+)
+from backhaul_gateway.web.filters import (
+    Address,
+    Cursor,
+    Filter,
+    From,
+    Limit,
+    Text,
+    To,
+    microseconds,
+    number_of,
+    one_of,
 )
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged

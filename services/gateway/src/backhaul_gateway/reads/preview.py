@@ -23,17 +23,16 @@ from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
-from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.admission.refusals import no_channel
 from backhaul_gateway.admission.state import ChannelState, EncodedAnswer, TenantState, TenantStates
 from backhaul_gateway.admission.strangers import Strangers
+from backhaul_gateway.reads.bodies import LargeBodies, body_of
 from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.previewmodels import PreviewIn, PreviewOut
 from backhaul_gateway.reads.views import PREVIEW
 from backhaul_gateway.twins.turns import Steps
-from backhaul_gateway.web.edge import INGEST_PATH, MAX_BODY
+from backhaul_gateway.web.edge import INGEST_PATH
 from backhaul_gateway.web.kept import kept_headers, shown_address
 from backhaul_gateway.web.masking import masked_body, masked_bytes
 from backhaul_gateway.web.openapi import problems
@@ -88,7 +87,7 @@ class PreviewRoutes:
         self._states = states
         self._strangers = strangers
         self._base_url = public_base_url
-        self._budget = MemoryBudget(MAX_PREVIEWED_BYTES)
+        self._bodies = LargeBodies(MAX_PREVIEWED_BYTES, "Too many large callbacks are being looked at.")
 
     def add_to(self, router: APIRouter) -> None:
         """Add the one route."""
@@ -111,18 +110,7 @@ class PreviewRoutes:
         """
         await self._channel(by, label)
         most = MAX_ESCAPED * by.tenant.limits.max_body_bytes + MAX_BESIDE_BYTES
-        declared = request.headers.get("content-length", "")
-        size = min(int(declared), most) if declared.isdecimal() else most
-        if not self._budget.take(by.tenant.id, size):
-            raise BackhaulError(
-                Code.UNAVAILABLE,
-                "Too many large callbacks are being looked at.",
-                fix="Repeat the request, one at a time.",
-                retry_after_s=2.0,
-            )
-        try:
-            # Only now: of nobody who has not shown a credential so much is read.
-            request.scope[MAX_BODY] = size
+        with self._bodies.room(request, by, most):
             asked = await _asked(request)
             # The tenant may have changed while the body came in.
             channel = await self._channel(self._states.get(by.tenant.id) or by, label)
@@ -133,8 +121,6 @@ class PreviewRoutes:
                     pb.PreviewCallbackRequest(tenant_id=by.tenant.id, channel=channel.key, callback=judged.callback)
                 )
             return await self._written_by(_json(judged, found))
-        finally:
-            self._budget.give_back(by.tenant.id, size)
 
     async def _channel(self, by: TenantState, label: str) -> ChannelState:
         """The tenant's channel of that label; NOT_FOUND."""
@@ -212,9 +198,7 @@ class PreviewRoutes:
 async def _asked(request: Request) -> PreviewIn:
     """What the body asks; RequestValidationError. The edge bounds its size and its time."""
     try:
-        return PreviewIn.model_validate_json(await request.body())
-    except ClientDisconnect:
-        raise BackhaulError(Code.INVALID_ARGUMENT, "The body is not whole.", field="body") from None
+        return PreviewIn.model_validate_json(await body_of(request))
     except ValidationError as exc:
         errors = [{**error, "loc": error["loc"] or ("body",)} for error in exc.errors(include_url=False)]
         raise RequestValidationError(errors) from None

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backhaul_gateway.admission.auth import is_admin, unauthenticated
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.http import STEADY_BODY
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import TRACEPARENT, nothing_at, of_error
 from backhaul_gateway.web.refusals import LATE_BODY, headers_too_large
@@ -189,7 +190,9 @@ class _Exchange:
         """Whether the answer is whole."""
         self._receive = receive
         self._send = send
-        self._deadline = asyncio.get_running_loop().time() + body_timeout_s
+        self._now = asyncio.get_running_loop().time
+        self._timeout_s = body_timeout_s
+        self._deadline = self._now() + body_timeout_s
         self._whole = False
         self._size = 0
 
@@ -200,6 +203,9 @@ class _Exchange:
         """
         if self._whole:
             return await self._receive()
+        if STEADY_BODY in self.scope:
+            self.scope[STEADY_BODY] = object()
+            self._deadline = self._now() + self._timeout_s
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()

@@ -48,6 +48,10 @@ MAX_FIELDS = 200
 MAX_PIPELINED = 16
 """How many requests of one connection may wait until those before them are answered."""
 
+STEADY_BODY = "backhaul.steady_body"
+"""Where a route that takes bodies of any length says so in its request's scope: by an object, and another one with each
+part of the body that it has read. Such a body may take as long as it likes, as long as it keeps coming."""
+
 _UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -239,7 +243,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle.scope is not self.scope:
             return Wait.HEAD, self.scope
         if cycle.more_body:
-            return Wait.BODY, cycle
+            return Wait.BODY, cycle.scope.get(STEADY_BODY, cycle)
         return (Wait.IDLE, cycle) if cycle.response_complete else (None, None)
 
     def _newest(self) -> RequestResponseCycle | None:

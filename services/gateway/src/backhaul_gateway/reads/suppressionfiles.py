@@ -1,0 +1,241 @@
+"""``/v1/suppressions/import`` and ``/export``: whole lists, passed through as they come and never held."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
+from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_proto.suppression.v1 import suppression_pb2 as pb
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel
+
+from backhaul_gateway.reads.callers import By, KeyId
+from backhaul_gateway.reads.streaming import Body, answers_of, begun
+from backhaul_gateway.reads.suppressions import author_of
+from backhaul_gateway.twins.suppressioncalls import in_words_of_http
+from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, SCOPES, STANDINGS
+from backhaul_gateway.web.filters import Filter, microseconds, number_of, one_of
+from backhaul_gateway.web.openapi import problems
+
+if TYPE_CHECKING:
+    # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
+    from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceAsyncStub
+
+MAX_IMPORT_BYTES = 1 << 30
+"""Of one file: ten million lines of usual length."""
+
+MAX_ERRORS_BYTES = 1 << 20
+"""Of the refused lines that a single answer holds. Where more are refused, the list is wrong as a whole."""
+
+_FORMATS = {
+    "text/csv": pb.FILE_FORMAT_CSV,
+    "application/x-ndjson": pb.FILE_FORMAT_JSON_LINES,
+    "application/jsonl": pb.FILE_FORMAT_JSON_LINES,
+}
+_EXPORTS: dict[str, tuple[Any, str]] = {
+    "csv": (pb.FILE_FORMAT_CSV, "text/csv"),
+    "jsonl": (pb.FILE_FORMAT_JSON_LINES, "application/x-ndjson"),
+}
+_A_FILE = {"schema": {"type": "string", "format": "binary"}}
+
+
+class ImportedOut(BaseModel):
+    """What became of a list. ``changed`` lines suppress what was not suppressed so; ``unchanged`` ones were there
+    already, or a later word overrules them. ``errors`` is a file, in the list's own format, of the ``refused`` lines,
+    each with its number, the field at fault, what is wrong, and the fix; at most 1 MiB of it, and ``errors_complete``
+    says whether that is all."""
+
+    lines: int
+    changed: int
+    unchanged: int
+    refused: int
+    errors: str
+    errors_complete: bool
+
+
+class ImportProgressOut(BaseModel):
+    """How far an import is: a line of the answer with ``progress``. ``errors`` is the next piece of the error file. The
+    last line is ``done``. An answer without it was cut off: send the file once more."""
+
+    lines: int
+    changed: int
+    unchanged: int
+    refused: int
+    errors: str
+    done: bool
+
+
+class SuppressionFileRoutes:
+    """Lists that come, and lists that go."""
+
+    def __init__(self, suppression: SuppressionServiceAsyncStub) -> None:
+        self._suppression = suppression
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add both routes."""
+        add = router.add_api_route
+        summary = ImportedOut.model_json_schema()
+        progress = ImportProgressOut.model_json_schema()
+        add(
+            "/suppressions/import",
+            self.import_list,
+            methods=["POST"],
+            response_class=Response,
+            responses={
+                200: {
+                    "description": "It was read to its end.",
+                    "content": {
+                        "application/json": {"schema": summary},
+                        "application/x-ndjson": {"schema": progress},
+                    },
+                },
+                **problems(404, 409),
+            },
+            openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(_FORMATS, _A_FILE)}},
+        )
+        get = partial(add, methods=["GET"])
+        kinds = {kind: _A_FILE for _, kind in _EXPORTS.values()}
+        exported: dict[int | str, dict[str, Any]] = {200: {"description": "The list.", "content": kinds}}
+        get("/suppressions/export", self.export_list, response_class=Response, responses=exported)
+
+    async def import_list(
+        self,
+        request: Request,
+        by: By,
+        key_id: KeyId,
+        kind: Annotated[str, one_of(KINDS)] = "",
+        family: Annotated[str, one_of(FAMILIES)] = "",
+        scope_kind: Annotated[str, one_of(SCOPES)] = "",
+        scope_id: Filter = "",
+        effective_at: Annotated[
+            AwareDatetime | None, Query(description="RFC 3339; left out, the time of the first import.")
+        ] = None,
+        progress: Annotated[
+            bool, Query(description="Answer JSON Lines while it is read. Read them while you send.")
+        ] = False,
+    ) -> Response:
+        """Take over a list: CSV with a header line, or JSON Lines, as large as 1 GiB. The parameters are for lines that
+        do not say it themselves; without a kind they are ``manual``.
+
+        Nothing is held: what was read when something fails is imported. The same file again changes nothing.
+        """
+        first = pb.ImportRequest(
+            tenant_id=by.tenant.id,
+            format=_format_of(request),
+            kind=number_of(KINDS, kind, "kind"),
+            family=number_of(FAMILIES, family, "family"),
+            effective_at_us=microseconds(effective_at),
+            actor=pb.ACTOR_TENANT,
+            author=author_of(key_id),
+        )
+        if scope_kind or scope_id:
+            first.scope.kind = number_of(SCOPES, scope_kind, "scope_kind")
+            first.scope.id = scope_id
+        answers = self._imported(first, Body(request, MAX_IMPORT_BYTES))
+        if progress:
+            return await begun(_progress_lines(answers), "application/x-ndjson")
+        return await _summary(answers)
+
+    async def export_list(
+        self,
+        request: Request,
+        by: By,
+        format: Literal["csv", "jsonl"] = "csv",  # noqa: A002  # the parameter's public name
+        family: Annotated[str, one_of(FAMILIES)] = "",
+        kind: Annotated[str, one_of(KINDS)] = "",
+        standing: Annotated[str, one_of(STANDINGS)] = "",
+    ) -> Response:
+        """The list as a file, which an import takes. An answer that ends in the middle of a chunk was cut off."""
+        number, media_type = _EXPORTS[format]
+        asked = pb.ExportRequest(
+            tenant_id=by.tenant.id,
+            format=number,
+            family=number_of(FAMILIES, family, "family"),
+            kind=number_of(KINDS, kind, "kind"),
+            standing=number_of(STANDINGS, standing, "standing"),
+        )
+        headers = {"content-disposition": f'attachment; filename="suppressions.{format}"'}
+        return await begun(self._exported(asked), media_type, headers, watched=request)
+
+    async def _exported(self, request: pb.ExportRequest) -> AsyncGenerator[bytes, None]:
+        with in_words_of_http():
+            async with answers_of(self._suppression.Export(request)) as answers:
+                async for answer in answers:
+                    yield answer.data
+
+    async def _imported(self, first: pb.ImportRequest, body: Body) -> AsyncGenerator[pb.ImportResponse, None]:
+        async def requests() -> AsyncIterator[pb.ImportRequest]:
+            yield first
+            async for piece in body.whole_lines():
+                yield pb.ImportRequest(data=piece)
+
+        done = False
+        try:
+            with in_words_of_http():
+                async with answers_of(self._suppression.Import(requests())) as answers:
+                    async for answer in answers:
+                        done = answer.done
+                        yield answer
+        except (BackhaulError, asyncio.CancelledError) as exc:
+            # gRPC cancels a call whose requests break off, and nothing else tells why.
+            if body.failure is None:
+                raise
+            raise body.failure from exc
+        if not done:
+            raise unavailable("Suppression")
+
+
+def _format_of(request: Request) -> Any:
+    """The format that the Content-Type names; INVALID_ARGUMENT."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in _FORMATS:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"A list cannot be read from {media_type[:64]!r}." if media_type else "The list has no Content-Type.",
+            field="Content-Type",
+            fix=f"Send one of: {', '.join(_FORMATS)}.",
+        )
+    return _FORMATS[media_type]
+
+
+async def _summary(answers: AsyncGenerator[pb.ImportResponse, None]) -> Response:
+    last, errors, complete = pb.ImportResponse(), bytearray(), True
+    async with aclosing(answers):
+        async for last in answers:
+            complete = complete and len(errors) + len(last.errors) <= MAX_ERRORS_BYTES
+            if complete:
+                errors += last.errors
+    return Response(
+        orjson.dumps(
+            {
+                **_counts(last),
+                "errors": errors.decode("utf-8", "replace"),
+                "errors_complete": complete,
+            }
+        ),
+        media_type="application/json",
+    )
+
+
+async def _progress_lines(answers: AsyncGenerator[pb.ImportResponse, None]) -> AsyncGenerator[bytes, None]:
+    # A piece may end in the middle of a character.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    async with aclosing(answers):
+        async for answer in answers:
+            errors = decoder.decode(answer.errors, final=answer.done)
+            yield orjson.dumps({**_counts(answer), "errors": errors, "done": answer.done}) + b"\n"
+
+
+def _counts(answer: pb.ImportResponse) -> dict[str, int]:
+    return {
+        "lines": answer.lines,
+        "changed": answer.changed,
+        "unchanged": answer.unchanged,
+        "refused": answer.refused,
+    }
