@@ -16,20 +16,17 @@ from backhaul_common.outages import is_outage
 from backhaul_common.tenants import SuppressionSettings
 from backhaul_common.tracing import Tracing, traceparent_of
 from backhaul_common.turns import Turn
-from backhaul_proto.event.v1.event_pb2 import Event, EventBatch, EventKind
+from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
 from backhaul_suppression.enforcement import Enforcement
-from backhaul_suppression.facts import fact_of, spread
+from backhaul_suppression.facts import fact_of, proves_delivery, spread
 from backhaul_suppression.model import Fact
 from backhaul_suppression.ports import Barrier, Facts, Feed, Lookup, Recorded, Store, Tenants
 
 MAX_STRANGERS = 4096
 """Registrations of which it is remembered that they are gone."""
-
-_PROOFS = frozenset({EventKind.EVENT_KIND_DELIVERED, EventKind.EVENT_KIND_ANSWERED, EventKind.EVENT_KIND_COMPLETED})
-"""Kinds that say that an address works. Most events are of one of them, and hardly any has something to lift."""
 
 _WIDEST = SuppressionSettings()
 """What is meant where it cannot be known: a STOP covers everything."""
@@ -184,11 +181,11 @@ class Consumer:
         if fact is None:
             return ()
         facts = spread(fact, settings)
-        if event.kind not in _PROOFS:
+        if not proves_delivery(fact):
             return facts
-        # A row that is not here yet is settled when it comes: by asking what was delivered since. A fact without
-        # targets takes back what a lower revision may have lifted.
-        return [one for one in facts if not one.targets or self._rows.has(one.address, {t.kind for t in one.targets})]
+        # Most events are such, and hardly any has something to lift. A row that is not here yet is settled when it
+        # comes: by asking what was delivered since.
+        return [one for one in facts if self._rows.has(one.address, {target.kind for target in one.targets})]
 
     async def _settings_of(self, event: Event) -> SuppressionSettings | None:
         """What its tenant's people mean, None where the event's registration is gone. UNAVAILABLE."""

@@ -78,6 +78,9 @@ _DELIVERIES: Final = {
     event_pb2.EVENT_KIND_ANSWERED: frozenset({Family.VOICE}),
     event_pb2.EVENT_KIND_COMPLETED: frozenset({Family.VOICE}),
 }
+KINDS: Final = frozenset(_SAY_SOMETHING | _DELIVERIES.keys())
+"""Kinds of events of which some say something; of all others ``fact_of`` makes nothing."""
+
 # They say nothing of the person: another channel may do, or another moment.
 _NOT_THE_ADDRESS: Final = frozenset({event_pb2.ERROR_CLASS_CHANNEL, event_pb2.ERROR_CLASS_TRANSIENT})
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from backhaul_common.feed import Durable, FeedConfig, PullLimits
 from backhaul_common.names import CODED_KINDS, EVENTS_STREAM, SUPPRESSION_CONSUMER
+from backhaul_common.vocabulary import Words
+from backhaul_proto.event.v1.event_pb2 import EventKind
 
+from backhaul_suppression.facts import KINDS
 from backhaul_suppression.settings import SuppressionSettings
 
-KINDS = (
-    "answered",
-    "bounced",
-    "complained",
-    "completed",
-    "delivered",
-    "failed",
-    "inbound",
-    "rejected",
-    "subscribed",
-    "undelivered",
-    "unsubscribed",
-)
-"""The words of these kinds. Whoever adds one here has read all that lies in the stream of those before: the consumer
-hears of the new one's events from then on."""
+_WORDS = Words(EventKind.DESCRIPTOR)
 
 
 def subjects() -> tuple[str, ...]:
-    """The filters of these kinds, of every tenant and channel."""
-    return tuple(f"events.*.*.{kind}.>" if kind in CODED_KINDS else f"events.*.*.{kind}" for kind in KINDS)
+    """The filters of these kinds, of every tenant and channel.
+
+    Where a version adds a kind, the consumer hears of those of its events that are published from then on, and of older
+    ones only where it has not come so far yet.
+    """
+    words = sorted(_WORDS.word(kind) for kind in KINDS)
+    return tuple(f"events.*.*.{word}.>" if word in CODED_KINDS else f"events.*.*.{word}" for word in words)
 
 
 def feed_config(settings: SuppressionSettings) -> FeedConfig:
