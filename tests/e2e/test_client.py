@@ -6,7 +6,9 @@ import asyncio
 import inspect
 import re
 import sys
+import time
 from asyncio.subprocess import PIPE
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -181,6 +183,30 @@ async def test_the_platform_teams_calls_do_what_they_say(town: Town, installatio
                 team.tenant(tenant_id)
 
     await asyncio.to_thread(work, "by-the-client")
+
+
+@pytest.mark.parametrize("purge", [False, True])
+async def test_who_registers_an_id_again_is_in_nobodys_services(installation: Stack, purge: bool) -> None:
+    def work(tenant_id: str) -> None:
+        with AdminClient(installation.gateway_url, installation.admin_token) as team:
+            for one in (tenant_id, f"{tenant_id}-other"):
+                team.create_tenant(one, name="One", queue_path=one)
+            team.create_service(tenant_id, name="One", tenants=[tenant_id, f"{tenant_id}-other"], verbs=["check"])
+            team.delete_tenant(tenant_id, purge=purge)
+            deadline = time.monotonic() + 30
+            while purge and time.monotonic() < deadline:
+                with suppress(NotFoundError):
+                    team.tenant(tenant_id)
+                    time.sleep(0.1)
+                    continue
+                break
+            with pytest.raises(NotFoundError):
+                team.tenant(tenant_id)
+            assert team.service(tenant_id).tenants == (f"{tenant_id}-other",)
+            team.delete_service(tenant_id)
+            team.delete_tenant(f"{tenant_id}-other")
+
+    await asyncio.to_thread(work, f"granted-{'purged' if purge else 'empty'}")
 
 
 async def test_the_platform_teams_calls_about_services_do_what_they_say(installation: Stack) -> None:

@@ -12,11 +12,13 @@ import grpc
 import pytest
 from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.service import Service
 from backhaul_common.settings import CallersSettings
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.tenantdata.v1 import tenantdata_pb2 as pb
 from backhaul_proto.tenantdata.v1 import tenantdata_pb2_grpc as pb_grpc
+from backhaul_testing import broker
 from gateway_rig import GatewayFactory, Running
 from pydantic import SecretStr
 
@@ -162,6 +164,20 @@ async def test_a_tenant_that_is_gone_does_not_hinder_other_changes(gateway: Runn
         f"{SERVICES}/crm", headers=gateway.admin, json={"tenants": ["acme"], "name": "New"}
     )
     assert answer.status_code == 200
+
+
+async def test_a_tenant_that_is_being_deleted_is_not_named_anew(gateway: Running) -> None:
+    await gateway.tenant("acme")
+    gateway.tenants.update_one({"_id": "acme"}, {"$set": {"status": "deleting"}, "$inc": {"revision": 1}})
+    nats = await broker.connect(gateway.settings.nats_url)
+    await nats.publish(TENANT_CHANGED_SUBJECT, b"acme")
+    await nats.close()
+    async with asyncio.timeout(20):
+        body = {**CRM, "tenants": ["acme"]}
+        while (answer := await gateway.client.post(SERVICES, headers=gateway.admin, json=body)).status_code == 201:
+            # Until it has heard, the tenant is one like any other.
+            await gateway.client.delete(f"{SERVICES}/crm", headers=gateway.admin)
+    gateway.problem(answer, 422, "tenants[0]")
 
 
 async def test_conflicts_name_the_field(gateway: Running) -> None:

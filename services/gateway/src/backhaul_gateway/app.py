@@ -26,7 +26,7 @@ from backhaul_gateway.admin.routes import admin_router, service_router
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
 from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
-from backhaul_gateway.admin.tenantdata import ServicesData
+from backhaul_gateway.admin.tenantdata import GrantedData, ServicesData
 from backhaul_gateway.admin.tenants import TenantRegistry
 from backhaul_gateway.admin.updates import TenantUpdates
 from backhaul_gateway.admission.auth import CredentialIndex
@@ -124,7 +124,8 @@ def build(
 
     updates = TenantUpdates(store, broker)
     keepers = dict.fromkeys((settings.gateway_normalizer_target, *settings.gateway_tenant_data_targets))
-    data = ServicesData([TenantDataServiceStub(service.channel(target)) for target in keepers])
+    grants = ServiceRegistry(accounts, broker, store, tenants.tenants)
+    data = GrantedData(ServicesData([TenantDataServiceStub(service.channel(target)) for target in keepers]), grants)
     lifetime_s = partial(mongo.transaction_lifetime_s, service.mongo_client, settings.mongo_transaction_lifetime_s)
     removal = TenantRemoval(store, broker, data, broker, lifetime_s, clock)
     metrics.gauge(TENANTS_DELETING, lambda: removal.waiting)
@@ -176,12 +177,12 @@ def build(
         public_base_url=public_base_url,
     )
     admin = admin_router(
-        TenantRegistry(updates, broker, data),
+        TenantRegistry(updates, broker, data, grants),
         ChannelRegistry(updates, providers, box),
         Addresses(public_base_url, providers),
         OperatorSuppressionRoutes(suppression, writer),
     )
-    services = service_router(ServiceRegistry(accounts, broker, store, tenants.tenants))
+    services = service_router(grants)
     edge = Edge(
         application_of([reads, tokens.router(), admin, services], version, service.readiness, metrics),
         ingest=ingest,

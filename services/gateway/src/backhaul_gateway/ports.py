@@ -59,6 +59,10 @@ class ServiceStore(Protocol):
         """The account as stored now, or None."""
         ...
 
+    async def of_tenant(self, tenant_id: str) -> list[str]:
+        """Ids of the accounts that name the tenant."""
+        ...
+
     async def page(self, after: str, limit: int) -> list[ServiceAccount]:
         """At most ``limit`` accounts whose ids come after ``after``, by id."""
         ...
@@ -88,6 +92,14 @@ class ServiceAnnouncer(Protocol):
 
     async def service_changed(self, service_id: str) -> None:
         """Have those that let services in look at once, as far as they can be reached. Never raises."""
+        ...
+
+
+class TenantGrants(Protocol):
+    """What other systems may do with a tenant's data."""
+
+    async def forget(self, tenant_id: str) -> None:
+        """Take the tenant out of every service account that names it. Idempotent. UNAVAILABLE."""
         ...
 
 

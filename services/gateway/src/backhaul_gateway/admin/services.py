@@ -11,6 +11,7 @@ from backhaul_common.accounts import ALL_TENANTS, ServiceAccount, ServiceLimits,
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.ids import new_registration
 from backhaul_common.secrets import new_credential
+from backhaul_common.tenants import Tenant
 
 from backhaul_gateway.admin.updates import Updates, in_milliseconds
 from backhaul_gateway.ports import ServiceAnnouncer, ServiceStore, TenantStore
@@ -42,9 +43,9 @@ class ServiceRegistry:
         store: ServiceStore,
         announcer: ServiceAnnouncer,
         tenants: TenantStore,
-        known: Collection[str],
+        known: Mapping[str, Tenant],
     ) -> None:
-        """``known`` are ids of tenants that there are, now and later; ``tenants`` is asked for the others."""
+        """``known`` are tenants by id, as they are now and later; ``tenants`` is asked for the others."""
         self._store = store
         self._updates = Updates("service", store, announcer.service_changed)
         self._announcer = announcer
@@ -159,9 +160,27 @@ class ServiceRegistry:
             retry_after_s=1,
         )
 
+    async def forget(self, tenant_id: str) -> None:
+        """See ``TenantGrants``: who registers the id next is somebody else."""
+
+        def apply(account: ServiceAccount, _: datetime) -> ServiceAccount:
+            return account.model_copy(update={"tenants": tuple(one for one in account.tenants if one != tenant_id)})
+
+        for service_id in await self._store.of_tenant(tenant_id):
+            try:
+                await self._updates.apply(service_id, apply)
+            except BackhaulError as exc:
+                if exc.code is not Code.NOT_FOUND:
+                    raise
+
     async def _require_tenants(self, tenants: Sequence[str], but: Collection[str] = ()) -> None:
         """INVALID_ARGUMENT for each that there is not: a misspelt one would open nothing, or what is somebody else's
         one day."""
+        asked = {
+            one: self._known.get(one) or await self._tenants.find(one)
+            for one in tenants
+            if one != ALL_TENANTS and one not in but
+        }
         unknown = [
             Violation(
                 f"tenants[{number}]",
@@ -169,8 +188,8 @@ class ServiceRegistry:
                 "Check the id, or register the tenant first.",
             )
             for number, tenant_id in enumerate(tenants)
-            if tenant_id != ALL_TENANTS and tenant_id not in self._known and tenant_id not in but
-            if await self._tenants.find(tenant_id) is None
+            if tenant_id in asked
+            if (tenant := asked[tenant_id]) is None or tenant.status == "deleting"
         ]
         if unknown:
             raise BackhaulError(Code.INVALID_ARGUMENT, unknown[0].message, violations=unknown)

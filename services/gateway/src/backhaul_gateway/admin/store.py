@@ -151,6 +151,13 @@ class MongoServiceStore(MongoStore[ServiceAccount]):
                 Code.CONFLICT, f"There is a service {account.id!r} already.", field="id", fix="Choose another id."
             ) from exc
 
+    async def of_tenant(self, tenant_id: str) -> list[str]:
+        """See ``ServiceStore``."""
+        await self._format.ensure()
+        async with operation():
+            documents = await self._collection.find({"tenants": tenant_id}, {"_id": 1}).to_list(None)
+        return [str(document["_id"]) for document in documents]
+
     async def replace(self, value: ServiceAccount, revision: int) -> bool:
         """See ``ServiceStore``."""
         try:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from backhaul_common.tenants import Tenant
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest, PurgeTenantRequest
 
+from backhaul_gateway.ports import TenantData, TenantGrants
+
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceAsyncStub
@@ -42,3 +44,20 @@ class ServicesData:
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
+
+
+class GrantedData:
+    """A ``TenantData``, with what other systems may do with it: that ends before the data does."""
+
+    def __init__(self, data: TenantData, grants: TenantGrants) -> None:
+        self._data = data
+        self._grants = grants
+
+    async def usage(self, tenant: Tenant) -> Mapping[str, int]:
+        """See ``TenantData``."""
+        return await self._data.usage(tenant)
+
+    async def purge(self, tenant: Tenant) -> None:
+        """See ``TenantData``."""
+        await self._grants.forget(tenant.id)
+        await self._data.purge(tenant)

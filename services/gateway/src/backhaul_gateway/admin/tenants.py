@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, in_milliseconds, refuse_deleting, unknown_tenant
 from backhaul_gateway.admission.unfit import violations
-from backhaul_gateway.ports import TenantData, TenantStreams
+from backhaul_gateway.ports import TenantData, TenantGrants, TenantStreams
 
 MAX_CREDENTIALS = 20
 MAX_TENANTS_A_PAGE = 500
@@ -34,10 +34,11 @@ class IssuedCredential:
 class TenantRegistry:
     """Creates, changes and removes tenants."""
 
-    def __init__(self, updates: TenantUpdates, streams: TenantStreams, data: TenantData) -> None:
+    def __init__(self, updates: TenantUpdates, streams: TenantStreams, data: TenantData, grants: TenantGrants) -> None:
         self._updates = updates
         self._streams = streams
         self._data = data
+        self._grants = grants
 
     async def create(
         self,
@@ -173,6 +174,8 @@ class TenantRegistry:
         except BackhaulError:
             await self._restore(suspended, tenant.status)
             raise
+        # Before: nobody who registers the id next may be in another's service accounts for a moment.
+        await self._grants.forget(tenant.id)
         if await self._updates.store.delete(suspended):
             await self._updates.announcer.tenant_changed(tenant.id)
             return None
