@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -12,8 +12,8 @@ from backhaul_common.logs import get_logger
 from backhaul_common.outages import Repeated, is_outage
 from backhaul_common.pauses import pauses
 
-from backhaul_suppression.changes import Page
-from backhaul_suppression.index import Index, Now
+from backhaul_suppression.changes import Page, Stored
+from backhaul_suppression.index import Index
 from backhaul_suppression.ports import ChangesListener
 
 LOOK_S = 0.1
@@ -28,7 +28,7 @@ _LONGEST_PAUSE_S = 0.5
 class Source(Protocol):
     """Where rows come from. UNAVAILABLE from both."""
 
-    async def load(self, put: Callable[[Sequence[Now]], None]) -> int:
+    async def load(self, put: Callable[[Iterable[Stored]], None]) -> int:
         """Call ``put``, in another thread, with all active rows. Returns the change behind which to ``read`` on."""
         ...
 
@@ -126,7 +126,7 @@ class Follower:
 
     async def _load(self) -> None:
         self._index.clear()
-        self._applied = await self._source.load(self._index.put)
+        self._applied = await self._source.load(self._index.load)
         self.loaded.set()
         self._log.info("suppressions_loaded", addresses=self._index.addresses, applied=self._applied)
         self._tell()

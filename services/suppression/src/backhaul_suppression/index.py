@@ -13,7 +13,7 @@ from typing import NamedTuple
 from backhaul_common.errors import unavailable
 from backhaul_common.tenants import Tenant
 
-from backhaul_suppression.entries import Entry, packed, unpacked, without
+from backhaul_suppression.entries import Entry, merged, packed, unpacked, without
 from backhaul_suppression.lease import Lease
 from backhaul_suppression.model import Address, Blocked, Family, Kind, RowKey, Scope, Sending
 from backhaul_suppression.rules import blocks
@@ -33,7 +33,7 @@ class Index:
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
-        self._tables: dict[tuple[str, Family], dict[str, bytes]] = {}
+        self._tables: dict[tuple[str, str], dict[str, bytes]] = {}
         self._registrations: dict[str, str] = {}
         self._gone: set[str] = set()
 
@@ -47,12 +47,16 @@ class Index:
         self._lease.check()
 
     def held(self, registration: str, family: Family) -> Container[str]:
-        """See ``Lookup``. UNAVAILABLE for a registration that was dropped: nothing is known of it any more."""
+        """See ``Lookup``. UNAVAILABLE past the lease, and for a registration that was dropped."""
+        self._lease.check()
         table = self._tables.get((registration, family))
         return self._table(registration, family) if table is None else table
 
     def blocking(self, address: Address, sending: Sending) -> Sequence[Blocked]:
         """See ``Lookup``."""
+        # Before it is read: a lease that is got in between, were this in a thread of its own, would make what is old
+        # look new. And afterwards: this process may have been stopped in between.
+        self._lease.check()
         registration, family, text = address
         table = self._tables.get((registration, family))
         if table is None:
@@ -67,6 +71,17 @@ class Index:
         registration, family, text = address
         value = self._tables.get((registration, family), {}).get(text)
         return value is not None and any(entry.kind in kinds for entry in unpacked(value))
+
+    def load(self, rows: Iterable[tuple[str, str, str, bytes]]) -> None:
+        """``put`` for millions of active rows: registration, family, address, and the row as ``packed``."""
+        for registration, family, text, row in rows:
+            table = self._tables.get((registration, family))
+            if table is None:
+                if registration in self._gone:
+                    continue
+                table = self._table(registration, Family(family))
+            value = table.get(text)
+            table[text] = row if value is None else merged(value, row)
 
     def put(self, rows: Iterable[Now]) -> None:
         """Take over what rows are now. Those of registrations that were dropped are left out."""
@@ -89,9 +104,8 @@ class Index:
 
     def clear(self) -> None:
         """Forget all rows, before they are loaded anew."""
-        # The dictionaries stay the same: whoever was given one by ``held`` sees what is loaded.
-        for table in self._tables.values():
-            table.clear()
+        # Whoever was given one of the old dictionaries sees what was so when it was asked for, and not nothing.
+        self._tables = {}
 
     def tenant_changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         """A listener of the tenants: what a registration had is dropped when it is known to be gone, for good."""
