@@ -22,6 +22,7 @@ from backhaul_suppression.model import (
     ScopeKind,
     Sending,
 )
+from backhaul_suppression.table import MAX_WHOLE, PARTS, Table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,3 +171,20 @@ def test_what_was_given_to_look_into_shows_what_is_put_later(index: Index) -> No
     index.clear()
     assert ANN.text in held
     assert ANN.text not in index.held(ANN.registration, ANN.family)
+
+
+def test_a_large_table_is_in_parts_and_says_the_same() -> None:
+    table = Table()
+    for number in range(MAX_WHOLE):
+        table.put(str(number), b"1")
+    assert len(table.parts()) == 1
+    for number in range(MAX_WHOLE, 2 * MAX_WHOLE):
+        table.put(str(number), b"2")
+    assert len(table.parts()) == PARTS
+    assert max(map(len, table.parts())) < 4 * MAX_WHOLE / PARTS
+    assert len(table) == 2 * MAX_WHOLE
+    assert (table.get("0"), table.get(str(MAX_WHOLE)), table.get("x")) == (b"1", b"2", None)
+    table.put("0", b"")
+    assert "0" not in table
+    assert "1" in table
+    assert len(table) == 2 * MAX_WHOLE - 1

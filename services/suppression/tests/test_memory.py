@@ -24,6 +24,7 @@ from backhaul_local.mongod import MongoConfig, MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_suppression.barrier import BAR_S
 from backhaul_suppression.copies import STEP_S
+from backhaul_suppression.following import SLICE
 from backhaul_suppression.lease import LEASE_S, PATIENCE_S
 from backhaul_suppression.memory import Memory
 from backhaul_suppression.model import Sending
@@ -227,3 +228,22 @@ async def test_when_mongodb_is_set_back_all_is_loaded_anew(database: mongo.Datab
         assert says(one) == [True, False]
         await one.barrier.passed(await commit(database, [BOB]))
         assert says(one) == [True, True]
+
+
+async def test_a_burst_is_applied_while_others_have_their_turn(database: mongo.Database, nats: Client) -> None:
+    async with copy(database, nats) as one:
+        await answers(one)
+        seq = await commit(database, [number(n) for n in range(10_000)])
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        other = asyncio.create_task(others())
+        await one.barrier.passed(seq)
+        other.cancel()
+        assert one.index.addresses == 10_000
+        assert turns > 10_000 / SLICE

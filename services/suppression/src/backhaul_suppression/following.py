@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
 from backhaul_common.outages import Repeated, is_outage
 from backhaul_common.pauses import pauses
@@ -19,7 +18,7 @@ from backhaul_suppression.ports import ChangesListener
 LOOK_S = 0.1
 """How often it is looked whether there are changes, when nobody says so."""
 
-_SLICE = 250
+SLICE = 250
 """Changes that are applied before others have a turn: about a millisecond."""
 
 _LONGEST_PAUSE_S = 0.5
@@ -72,11 +71,6 @@ class Follower:
         self._listeners[key] = listener
         return lambda: self._listeners.pop(key, None) and None
 
-    async def check(self) -> None:
-        """A readiness check: all rows are loaded. UNAVAILABLE."""
-        if not self.loaded.is_set():
-            raise BackhaulError(Code.UNAVAILABLE, "The suppressions are not loaded yet.")
-
     async def run(self) -> None:
         """Load, and follow until cancelled."""
         waits = pauses(0.05, _LONGEST_PAUSE_S)
@@ -103,6 +97,7 @@ class Follower:
         if not self.loaded.is_set():
             await self._load()
             return True
+        self._index.tidy()
         try:
             page = await self._source.read(self._applied)
         except LookupError as exc:
@@ -112,8 +107,8 @@ class Follower:
             self.loaded.clear()
             self._set_back()
             return True
-        for start in range(0, len(page.rows), _SLICE):
-            self._index.put(page.rows[start : start + _SLICE])
+        for start in range(0, len(page.rows), SLICE):
+            self._index.put(page.rows[start : start + SLICE])
             await asyncio.sleep(0)
         # Not before all of it is: up to here a renewal says what was applied before.
         if page.applied > self._applied:

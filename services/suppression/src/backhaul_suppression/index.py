@@ -1,6 +1,6 @@
 """The active rows of everybody, in memory.
 
-One dictionary for each registration and family leads from a canonical address to its rows as bytes (``entries``). So a
+One table for each registration and family leads from a canonical address to its rows as bytes (``entries``). So a
 question about an address that has none, which most are, is one look into a dictionary of texts; a row takes some 170
 bytes of memory (docs/decisions/0023 compares layouts); and all of a tenant is dropped at once.
 """
@@ -17,6 +17,7 @@ from backhaul_suppression.entries import Entry, merged, packed, unpacked, withou
 from backhaul_suppression.lease import Lease
 from backhaul_suppression.model import Address, Blocked, Family, Kind, RowKey, Scope, Sending
 from backhaul_suppression.rules import blocks
+from backhaul_suppression.table import Table
 
 
 class Now(NamedTuple):
@@ -33,14 +34,15 @@ class Index:
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
-        self._tables: dict[tuple[str, str], dict[str, bytes]] = {}
+        self._tables: dict[tuple[str, str], Table] = {}
         self._registrations: dict[str, str] = {}
         self._gone: set[str] = set()
+        self._dropped: list[dict[str, bytes]] = []
 
     @property
     def addresses(self) -> int:
         """How many addresses have an active row."""
-        return sum(map(len, self._tables.values()))
+        return sum(map(len, tuple(self._tables.values())))
 
     def fresh(self) -> None:
         """See ``Lookup``."""
@@ -69,7 +71,8 @@ class Index:
     def has(self, address: Address, kinds: Collection[Kind]) -> bool:
         """See ``Lookup``."""
         registration, family, text = address
-        value = self._tables.get((registration, family), {}).get(text)
+        table = self._tables.get((registration, family))
+        value = table.get(text) if table is not None else None
         return value is not None and any(entry.kind in kinds for entry in unpacked(value))
 
     def load(self, rows: Iterable[tuple[str, str, str, bytes]]) -> None:
@@ -81,7 +84,7 @@ class Index:
                     continue
                 table = self._table(registration, Family(family))
             value = table.get(text)
-            table[text] = row if value is None else merged(value, row)
+            table.put(text, row if value is None else merged(value, row))
 
     def put(self, rows: Iterable[Now]) -> None:
         """Take over what rows are now. Those of registrations that were dropped are left out."""
@@ -93,19 +96,20 @@ class Index:
             if table is None:
                 table = self._table(registration, family)
             value = table.get(text)
-            if entry is not None:
-                added = packed(entry)
-                table[text] = added if value is None else without(value, kind, scope) + added
-            elif value is not None:
-                if left := without(value, kind, scope):
-                    table[text] = left
-                else:
-                    del table[text]
+            left = b"" if value is None else without(value, kind, scope)
+            table.put(text, left if entry is None else left + packed(entry))
 
     def clear(self) -> None:
         """Forget all rows, before they are loaded anew."""
-        # Whoever was given one of the old dictionaries sees what was so when it was asked for, and not nothing.
+        # Whoever was given one of the old tables sees what was so when it was asked for, and not nothing.
+        for table in self._tables.values():
+            self._dropped += table.parts()
         self._tables = {}
+
+    def tidy(self) -> None:
+        """Let go of some of what was dropped. To be called now and then."""
+        if self._dropped:
+            self._dropped.pop()
 
     def tenant_changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         """A listener of the tenants: what a registration had is dropped when it is known to be gone, for good."""
@@ -118,12 +122,13 @@ class Index:
             # Whoever still asks about it must not be told that nobody is suppressed.
             self._gone.add(before)
             for family in Family:
-                self._tables.pop((before, family), None)
+                if (table := self._tables.pop((before, family), None)) is not None:
+                    self._dropped += table.parts()
 
-    def _table(self, registration: str, family: Family) -> dict[str, bytes]:
+    def _table(self, registration: str, family: Family) -> Table:
         if registration in self._gone:
             raise unavailable("The tenant")
-        return self._tables.setdefault((registration, family), {})
+        return self._tables.setdefault((registration, family), Table())
 
 
 def _blocking(address: Address, value: bytes, sending: Sending) -> Sequence[Blocked]:
