@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from backhaul_common.errors import BackhaulError, Code
 
@@ -21,8 +22,7 @@ def clock() -> Clock:
     """The machine's clock that also counts while the machine sleeps; where it has none, the monotonic one."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return time.monotonic
-    number = time.CLOCK_BOOTTIME
-    return lambda: time.clock_gettime(number)
+    return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Lease:
