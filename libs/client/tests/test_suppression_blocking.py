@@ -152,6 +152,12 @@ def test_closing_ends_what_waits(server: _Served) -> None:
     server.set_open(True)
 
 
+async def test_it_may_be_closed_where_a_loop_runs(port: int) -> None:
+    client = await asyncio.to_thread(BlockingSuppressionClient, f"127.0.0.1:{port}")
+    assert (await asyncio.to_thread(client.check, "acme", FREE)).allowed
+    client.close()
+
+
 def test_what_is_wrong_with_its_making_leaves_no_thread() -> None:
     before = threading.active_count()
     with pytest.raises(ValueError, match="target"):

@@ -235,10 +235,14 @@ class BlockingSuppressionClient:
         return ""
 
     def _stop(self) -> None:
+        async def end() -> None:
+            # On its own loop: the thread that closes the client may have one that runs.
+            await self._loop.shutdown_asyncgens()
+            await self._loop.shutdown_default_executor()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
 
