@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from backhaul_common import mongo
+from backhaul_suppression import store as stores
 from backhaul_suppression.model import EVERYTHING, Fact, Kind, Scope, ScopeKind, Target
 from backhaul_testing import make
 from store_rig import ANNA, Rig, fact, row_id
@@ -167,4 +170,43 @@ async def test_whoever_never_stopped_has_no_row_until_an_older_stop_is_heard_of(
     # What it said is taken back, and with it all that is known of it.
     await store.commit([fact("b" * 32, 2000, lifts=True, targets=[], revision=1)])
     assert {row.active for row in (await rig.rows()).values()} == {True}
+    await rig.check()
+
+
+async def test_a_commit_waits_for_the_one_before_and_does_not_try_again_and_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_tenants(rig)
+    await rig.store().commit([fact("a" * 32, 1000)])
+    tries: list[object] = []
+    take = stores._Transaction._take_counter
+
+    def counted(transaction: stores._Transaction) -> int:
+        tries.append(transaction)
+        return take(transaction)
+
+    monkeypatch.setattr(stores._Transaction, "_take_counter", counted)
+    taken, waits, over = threading.Event(), threading.Event(), threading.Event()
+    wait = stores._wait_for_counter
+
+    def waiting(database: mongo.ThreadDatabase) -> None:
+        waits.set()
+        wait(database)
+
+    monkeypatch.setattr(stores, "_wait_for_counter", waiting)
+
+    def held(database: mongo.ThreadDatabase, session: mongo.Session) -> None:
+        take(stores._Transaction(database, session, 0))
+        taken.set()
+        over.wait(10)
+
+    other = asyncio.create_task(mongo.in_transaction(rig.database, held))
+    await asyncio.to_thread(taken.wait, 10)
+    commit = asyncio.create_task(rig.store().commit([fact("b" * 32, 2000, lifts=True)]))
+    await asyncio.to_thread(waits.wait, 10)
+    assert not commit.done()
+    over.set()
+    await other
+    await commit
+    assert len(tries) <= 3
     await rig.check()

@@ -19,9 +19,10 @@ from backhaul_suppression.model import Fact
 from backhaul_suppression.ports import Barrier, Recorded
 from backhaul_suppression.store import Committed
 
-MAX_FACTS = 2000
+MAX_FACTS = 500
 MAX_BYTES = 4 << 20
-"""What one commit takes. Whoever has more gives it in parts, each of which is a commit."""
+"""What one commit takes. Whoever has more gives it in parts, each of which is a commit: an opt-out waits for one of
+them, here or in another copy. Four times as many at once would cost as much for each."""
 
 MANY = 200
 """Whoever has more facts than this is let in alone, and only every other time: no opt-out waits for a second list."""

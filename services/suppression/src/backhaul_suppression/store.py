@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
@@ -154,7 +155,11 @@ class MongoSuppressions:
         if not new:
             return await self._as_it_is(known, rows_of_known)
 
+        tries = count()
+
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> Committed:
+            if next(tries):
+                _wait_for_counter(database)
             return _Transaction(database, session, self._now_us()).commit(new, rows_of_known)
 
         async with mongo.translated():
@@ -175,6 +180,15 @@ class MongoSuppressions:
             counter = await self._database[SUPPRESSION_COUNTERS_COLLECTION].find_one({"_id": ALL})
         rows = {document["_id"]: to_row(document) for document in documents if is_row(document)}
         return Committed(rows=rows, kept=known, seq=counter["seq"] if counter else 0)
+
+
+def _wait_for_counter(database: mongo.ThreadDatabase) -> None:
+    """Returns when no transaction has the counter of all changes.
+
+    A transaction that finds it taken fails at once, and by pauses alone might hit upon a list's every time. A write
+    that is no part of one waits in MongoDB.
+    """
+    database[SUPPRESSION_COUNTERS_COLLECTION].update_one({"_id": ALL}, {"$inc": {"waited": 1}})
 
 
 class _TooMuchError(Exception):
