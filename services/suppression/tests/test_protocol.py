@@ -60,12 +60,14 @@ def moody(seed: int) -> Choose:
     return choose
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 2**16), min_size=STEPS, max_size=STEPS))
 def test_no_answer_is_stale_in_whatever_order_things_happen(choices: list[int]) -> None:
     left = iter(choices)
     walk(World(), lambda names: names[next(left) % len(names)])
 
 
+@pytest.mark.slow
 def test_no_answer_is_stale_in_hundreds_of_orders_in_which_much_happens() -> None:
     answers = waited = failures = 0
     for seed in range(ORDERS):
