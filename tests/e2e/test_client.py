@@ -54,6 +54,8 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
 }
 FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")
 """Paths for machines that watch, and for providers."""
+WHILE_SENDING = {"progress"}
+"""Its answer comes while the request is sent, and httpx reads nothing then."""
 
 
 async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, installation: Stack) -> None:

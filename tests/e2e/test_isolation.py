@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from backhaul_client import NotFoundError
+from backhaul_client import CheckItem, NotFoundError
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -136,6 +136,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         assert found.verification.result == result
         assert victim.id not in str(found)
     assert (await victim.client.message("twilio", theirs["sid"])).state == "failed"
+    await _who_is_suppressed_at_one_is_nobody_at_another(mallory, victim)
     # Parameters that name a tenant are no way in.
     for name in ("tenant", "tenant_id", "tenantId"):
         answer = await mallory.get("/v1/events", **{name: victim.id})
@@ -143,6 +144,31 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         shown = answer.text
         assert not [text for text in hidden if text in shown.replace(victim.id, "", 1) and text != victim.id], name
     assert {row.message_id for row in await mallory.messages()} == {own["sid"], own["mail"], own["wrote"]}
+
+
+async def _who_is_suppressed_at_one_is_nobody_at_another(mallory: Tenant, victim: Tenant) -> None:
+    theirs = "+15005550099"
+    await victim.client.suppress(theirs, "manual", note="a secret")
+    own, other = mallory.client, victim.client
+    assert (await own.check(theirs)).allowed
+    assert [one.allowed for one in (await own.check_batch([CheckItem(theirs)])).results] == [True]
+    record = await own.suppression_record(theirs)
+    assert (record.suppressions, record.history) == ((), ())
+    assert [row.address async for row in own.suppressions(standing="any")] == []
+    assert (await own.suppression_changes(0)).changes == ()
+    assert theirs not in b"".join([piece async for piece in own.export_suppressions()]).decode()
+    for refused in (own.lift_suppression(theirs, "manual"), own.reactivate(theirs)):
+        with pytest.raises(NotFoundError):
+            await refused
+    # What is said of the same number by another is another's.
+    assert (await own.suppress(theirs, "manual")).changed
+    assert (await own.import_suppressions(f"address\n{theirs}\n".encode())).refused == 0
+    assert (await own.lift_suppression(theirs, "manual")).changed
+    assert (await own.check(theirs)).allowed
+    assert not (await other.check(theirs)).allowed
+    (change,) = (await other.suppression_changes(0)).changes
+    assert (change.position, change.fact.note) == (1, "a secret")
+    assert (await own.suppression_record(theirs)).history[0].fact.note == ""
 
 
 async def test_callbacks_stay_with_the_credentials_tenant_whatever_they_say(town: Town) -> None:
