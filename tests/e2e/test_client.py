@@ -116,7 +116,7 @@ def test_it_has_a_method_for_each_operation_with_each_parameter(openapi: dict[st
         if not FOR_OTHERS.fullmatch(path):
             for method, operation in operations.items():
                 parameters = {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"}
-                offered[method.upper(), re.sub(r"\{.*?\}", "x", path)] = parameters
+                offered[method.upper(), re.sub(r"\{.*?\}", "x", path)] = parameters - WHILE_SENDING
     made = {}
     for calls in (tenant.TenantClient, admin.AdminClient):
         for member in inspect.getmembers_static(calls, lambda one: isinstance(one, call | pieces | rows)):
