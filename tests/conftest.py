@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backhaul_local.mongod import MongoServer
     from backhaul_local.pytest_plugin import StackFactory
     from backhaul_local.stack import Stack
+    from simulators.callers import InternalService
     from simulators.people import PlatformTeam, Town
 
 StackOnSharedMongo = Callable[..., "AbstractAsyncContextManager[Stack]"]
@@ -76,6 +77,15 @@ async def town(installation: Stack) -> AsyncIterator[Town]:
 def platform(town: Town) -> PlatformTeam:
     """The platform team of the shared installation."""
     return town.platform
+
+
+@pytest.fixture
+async def crm(installation: Stack, platform: PlatformTeam) -> AsyncIterator[InternalService]:
+    """An internal service that may do everything, for every tenant of the shared installation."""
+    from simulators.callers import internal_service
+
+    async with internal_service(installation, platform, "*") as service:
+        yield service
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 import httpx
-from backhaul_client import AsyncAdminClient, AsyncTenantClient, LimitsIn, NotFoundError
+from backhaul_client import AsyncAdminClient, AsyncTenantClient, LimitsIn, NotFoundError, SuppressionIn
 from backhaul_client.models import Communication, DeadLetterSummary, Event, Message, MessageSummary
 from backhaul_testing.posts import Post, send
 from backhaul_testing.sendgrid import SendGridSimulator
@@ -124,6 +124,7 @@ class PlatformTeam:
         queue_path: str | None = None,
         verification: Literal["enforce", "observe", "off"] = "enforce",
         limits: LimitsIn | None = None,
+        suppression: SuppressionIn | None = None,
     ) -> Tenant:
         """A tenant with a Twilio and a SendGrid channel, whose secrets are those of its own simulators."""
         unique = secrets.token_hex(4)
@@ -132,6 +133,7 @@ class PlatformTeam:
             name=f"Tenant {unique}",
             queue_path=queue_path or f"Path-{unique}",
             limits=limits,
+            suppression=suppression,
         )
         tenant = Tenant(
             http=self._http,
