@@ -129,11 +129,15 @@ def test_unknown_references_and_ports_are_named(tmp_path: Path) -> None:
 
 def test_rows_of_the_real_services_fit_together(tmp_path: Path) -> None:
     stack = Stack(StackConfig(data_dir=tmp_path))
-    env = stack.service("gateway").env
-    assert (
-        env["BACKHAUL_GATEWAY_NORMALIZER_TARGET"] == stack.service("normalizer").env["BACKHAUL_NORMALIZER_GRPC_LISTEN"]
-    )
-    assert env["BACKHAUL_GATEWAY_PUBLIC_BASE_URL"] == stack.gateway_url
+    env = {name: stack.service(name).env for name in ("gateway", "normalizer", "suppression")}
+    normalizer = env["normalizer"]["BACKHAUL_NORMALIZER_GRPC_LISTEN"]
+    suppression = env["suppression"]["BACKHAUL_SUPPRESSION_GRPC_LISTEN"]
+    # A caller that is not told asks at the default port, where another stack may be.
+    assert env["gateway"]["BACKHAUL_GATEWAY_NORMALIZER_TARGET"] == normalizer
+    assert env["gateway"]["BACKHAUL_GATEWAY_SUPPRESSION_TARGET"] == suppression
+    assert env["gateway"]["BACKHAUL_GATEWAY_TENANT_DATA_TARGETS"] == suppression
+    assert env["suppression"]["BACKHAUL_SUPPRESSION_NORMALIZER_TARGET"] == normalizer
+    assert env["gateway"]["BACKHAUL_GATEWAY_PUBLIC_BASE_URL"] == stack.gateway_url
 
 
 def test_keys_given_as_a_file_stand_alone(tmp_path: Path) -> None:
