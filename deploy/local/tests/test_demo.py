@@ -55,7 +55,10 @@ def test_every_figure_is_what_it_must_be(start_demo: Callable[..., Demo], data_d
     assert "arrived as delivered, queued, sent, queued — ends delivered, counts as Delivered" in out
     assert "30006  Landline or unreachable carrier" in out
     assert re.search(r"“STOP” +understood as opt out", out)
-    assert len(re.findall(r" (401|403|404|409) {5}", out)) == 10
+    assert re.search(r"they write STOP +no: stop, [0-9.,]+ ms after the 200 +stop of all, since 20", out)
+    assert re.search(r"they write START +allowed, [0-9.,]+ ms after the 200", out)
+    assert re.search(r"dan@example\.com .* allowed +no: complaint, unsubscribe", out)
+    assert len(re.findall(r" (401|403|404|409) {5}", out)) == 11
     assert re.search(r"200 duplicates +2,000", out)
     assert list(data_dir.iterdir()) == [], "nothing is left behind"
 

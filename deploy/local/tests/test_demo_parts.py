@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -14,13 +15,14 @@ from backhaul_client import AsyncAdminClient
 from backhaul_local.demo import show, telling_lines, verdict
 from backhaul_local.demo_channels import FLAGGED
 from backhaul_local.demo_checks import Check, check_all
+from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked
 from backhaul_local.demo_screen import Screen
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused, Story
 from backhaul_local.pytest_plugin import StackFactory
 from msgspec.structs import replace as changed
 from rich.console import Console
 
-Seen = tuple[Delivered, OtherChannels, Refused, Loaded]
+Seen = tuple[Delivered, OtherChannels, Asked, Refused, Loaded]
 
 
 class Remembering(Story):
@@ -33,6 +35,10 @@ class Remembering(Story):
     async def tell_of_other_channels(self, *accounts: Any) -> OtherChannels:
         self.others = await super().tell_of_other_channels(*accounts)
         return self.others
+
+    async def ask_before_sending(self, *accounts: Any) -> Asked:
+        self.asked = await super().ask_before_sending(*accounts)
+        return self.asked
 
     async def try_to_cheat(self, *accounts: Any) -> Refused:
         self.refused = await super().try_to_cheat(*accounts)
@@ -48,7 +54,7 @@ async def _tell(stack_factory: StackFactory) -> Seen:
         story = Remembering(stack.gateway_url, http, AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http))
         checks = await show(story, Screen(Console(file=StringIO())))
     assert [check for check in checks if not check.holds] == []
-    return story.delivered, story.others, story.refused, story.loaded
+    return story.delivered, story.others, story.asked, story.refused, story.loaded
 
 
 def _wrong(seen: Seen) -> list[str]:
@@ -57,13 +63,16 @@ def _wrong(seen: Seen) -> list[str]:
 
 def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     """Every figure that could be wrong, with the check that must say so."""
-    delivered, others, refused, loaded = seen
+    delivered, others, asked, refused, loaded = seen
 
     def of_delivered(**fields: Any) -> Seen:
-        return replace(delivered, **fields), others, refused, loaded
+        return replace(delivered, **fields), others, asked, refused, loaded
 
     def of_others(**fields: Any) -> Seen:
-        return delivered, replace(others, **fields), refused, loaded
+        return delivered, replace(others, **fields), asked, refused, loaded
+
+    def of_asked(**fields: Any) -> Seen:
+        return delivered, others, replace(asked, **fields), refused, loaded
 
     def of_message(number: int, **fields: Any) -> Seen:
         messages = list(delivered.messages)
@@ -103,6 +112,8 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     yield "a callback that was only looked at", of_others(previewed=["nothing"])
     yield "errors by code and class", of_others(errors={**others.errors, "rcs 404 (channel)": 2})
 
+    yield from ((name, of_asked(**fields)) for name, fields in _spoiled_answers(asked))
+
     assert delivered.communication is not None
     assert loaded.communication is not None
     for name, counts in (("spring-sale", delivered.communication), ("burst", loaded.communication)):
@@ -113,23 +124,49 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
         }.items():
             spoiled = (
                 of_delivered(communication=wrong),
-                (delivered, others, refused, replace(loaded, communication=wrong)),
+                (delivered, others, asked, refused, replace(loaded, communication=wrong)),
             )
             yield f"{name}: {figure}", spoiled[name == "burst"]
 
     for number, attempt in enumerate(refused.attempts):
         let_in = list(refused.attempts)
         let_in[number] = replace(attempt, got="200")
-        yield attempt.what, (delivered, others, replace(refused, attempts=let_in), loaded)
+        yield attempt.what, (delivered, others, asked, replace(refused, attempts=let_in), loaded)
     for name, traces in {
         "refused signatures counted": replace(refused, counted={**refused.counted, "Globex Twilio": 0}),
         "tenants afterwards": replace(refused, tenants=[*refused.tenants, "initech"]),
         "Globex's messages afterwards": replace(refused, globex_messages=1),
         "spring-sale afterwards": replace(refused, communication=changed(delivered.communication, messages=9)),
     }.items():
-        yield name, (delivered, others, traces, loaded)
-    yield "burst: answers", (delivered, others, refused, replace(loaded, statuses=[*loaded.statuses[1:], 503]))
-    yield "callbacks one by one, read back", (delivered, others, refused, replace(loaded, probes_delivered=19))
+        yield name, (delivered, others, asked, traces, loaded)
+    yield "burst: answers", (delivered, others, asked, refused, replace(loaded, statuses=[*loaded.statuses[1:], 503]))
+    yield "callbacks one by one, read back", (delivered, others, asked, refused, replace(loaded, probes_delivered=19))
+
+
+def _spoiled_answers(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of what was answered about contacting people."""
+    (row,) = asked.stopped.blocking
+    assert row.since is not None
+    yield "STOP and START answered 200", {"statuses": [200, 503]}
+    yield f"may we contact {UNDECIDED}?", {"before": asked.stopped}
+    yield "… after STOP", {"stopped": asked.started}
+    yield "… after STOP", {"stopped": changed(asked.stopped, blocking=(changed(row, kind="manual"),))}
+    for other in (changed(row, event_id="another"), changed(row, since=row.since + timedelta(seconds=1))):
+        yield "… since when, and by which event", {"stopped": changed(asked.stopped, blocking=(other,))}
+    yield "… since when, and by which event", {"reply": None}
+    yield "… at Globex meanwhile", {"elsewhere": asked.stopped}
+    yield asked.lift.what, {"lift": replace(asked.lift, got="was let in")}
+    yield "… by the rule", {"lift": replace(asked.lift, why="manual_by_tenant: …")}
+    yield "… after START", {"started": asked.stopped}
+    yield "STOP counts", {"stopped_s": 1.1}
+    yield "START counts", {"started_s": 1.1}
+    for number, (person, answers) in enumerate(asked.people):
+        for turn, purpose in enumerate(PURPOSES):
+            others = list(answers)
+            others[turn] = changed(answers[turn], verdict="invalid", blocking=())
+            people = list(asked.people)
+            people[number] = (person, others)
+            yield f"{person.address}, {purpose}", {"people": people}
 
 
 def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
@@ -140,12 +177,12 @@ def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
         proven.add(name)
     assert proven == {check.name for check in check_all(*seen)}
     # What is not there is wrong, and no crash.
-    delivered, others, refused, loaded = seen
+    delivered, others, asked, refused, loaded = seen
     gone = replace(delivered, messages=[(due, None) for due, _ in delivered.messages], communication=None)
     screen = Screen(Console(file=StringIO()))
     screen.messages(gone, "Twilio")
     screen.communication(gone.communication)
-    assert "Twilio …8abca9 ends" in _wrong((gone, others, refused, replace(loaded, communication=None)))
+    assert "Twilio …8abca9 ends" in _wrong((gone, others, asked, refused, replace(loaded, communication=None)))
 
 
 def test_a_wrong_figure_is_shown_and_makes_the_exit_code_1() -> None:

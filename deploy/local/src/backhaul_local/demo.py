@@ -119,6 +119,13 @@ async def show(story: Story, screen: Screen) -> list[Check]:
     )
     screen.other_channels(others)
 
+    asked = await story.ask_before_sending(acme, globex)
+    screen.section(
+        "May we contact this person?",
+        "Asked before anything is sent. A STOP counts at once for whoever asks, and only the person takes it back.",
+    )
+    screen.consent(asked)
+
     refused = await story.try_to_cheat(acme, globex)
     screen.section(
         "What was refused, and why", "None of these left a trace in Acme's messages, and Globex sees none of them."
@@ -132,7 +139,7 @@ async def show(story: Story, screen: Screen) -> list[Check]:
         "sender.",
     )
     screen.load(loaded)
-    return check_all(delivered, others, refused, loaded)
+    return check_all(delivered, others, asked, refused, loaded)
 
 
 def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:

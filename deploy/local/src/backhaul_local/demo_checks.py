@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backhaul_client.models import Communication, DeadLetterSummary, Event, Message
+from backhaul_client.suppressionmodels import Blocking
 
 from backhaul_local.demo_channels import FLAGGED, OTHER_COMMUNICATION
+from backhaul_local.demo_consent import MAX_WAIT_S, PURPOSES, RULE, UNDECIDED, Asked, told
 from backhaul_local.demo_script import (
     BURST_DUPLICATES,
     BURST_MESSAGES,
@@ -40,9 +42,17 @@ class Check:
         return self.expected == self.got
 
 
-def check_all(delivered: Delivered, others: OtherChannels, refused: Refused, loaded: Loaded) -> list[Check]:
+def check_all(
+    delivered: Delivered, others: OtherChannels, asked: Asked, refused: Refused, loaded: Loaded
+) -> list[Check]:
     """Every check of the demo."""
-    return [*_delivered(delivered), *_other_channels(others), *_refused(delivered, refused), *_loaded(loaded)]
+    return [
+        *_delivered(delivered),
+        *_other_channels(others),
+        *_asked(asked),
+        *_refused(delivered, refused),
+        *_loaded(loaded),
+    ]
 
 
 def _delivered(seen: Delivered) -> list[Check]:
@@ -78,6 +88,37 @@ def _other_channels(seen: OtherChannels) -> list[Check]:
         Check("a callback that was only looked at", "clicked", ", ".join(seen.previewed)),
         Check("errors by code and class", ERRORS, counts(seen.errors)),
     ]
+
+
+def _asked(seen: Asked) -> list[Check]:
+    """What was answered about contacting people."""
+    reasons = ["the reply" if _is_reply(row, seen.reply) else str(row.event_id) for row in seen.stopped.blocking]
+    return [
+        Check("STOP and START answered 200", "200: 2", _answers(seen.statuses)),
+        Check(f"may we contact {UNDECIDED}?", "allowed", told(seen.before)),
+        Check("… after STOP", "stop", told(seen.stopped)),
+        Check("… since when, and by which event", "the reply", ", ".join(reasons) or NOTHING),
+        Check("… at Globex meanwhile", "allowed", told(seen.elsewhere)),
+        Check(seen.lift.what, seen.lift.due, seen.lift.got),
+        Check("… by the rule", RULE, seen.lift.why.partition(":")[0]),
+        Check("… after START", "allowed", told(seen.started)),
+        Check("STOP counts", *_in_time(seen.stopped_s)),
+        Check("START counts", *_in_time(seen.started_s)),
+        *(
+            Check(f"{person.address}, {purpose}", due, told(answer))
+            for person, answers in seen.people
+            for purpose, due, answer in zip(PURPOSES, person.answers, answers, strict=True)
+        ),
+    ]
+
+
+def _is_reply(row: Blocking, reply: Event | None) -> bool:
+    return reply is not None and (row.event_id, row.since) == (reply.id, reply.occurred_at)
+
+
+def _in_time(seconds: float) -> tuple[str, str]:
+    due = f"within {MAX_WAIT_S:.0f} s"
+    return due, due if seconds <= MAX_WAIT_S else f"after {seconds:.1f} s"
 
 
 def _decided(reply: Event) -> str:

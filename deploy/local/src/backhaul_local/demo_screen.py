@@ -7,14 +7,17 @@ from datetime import datetime
 from statistics import quantiles
 
 from backhaul_client.models import Communication, Event
+from backhaul_client.suppressionmodels import Blocking, Checked
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backhaul_local.demo_asking import Account
 from backhaul_local.demo_checks import NOTHING, Check, counts, ends
+from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked, told
 from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES
-from backhaul_local.demo_story import Account, Delivered, Loaded, OtherChannels, Refused
+from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
 
 _WIDTH_OF_A_FILE = 130
 _LONG = 24  # What holds and is longer is not said twice.
@@ -89,6 +92,22 @@ class Screen:
         rows = [(letter.channel, letter.state, letter.reason) for letter in seen.dead_letters]
         self._table(("channel", "state", "why it could not be read"), rows)
 
+    def consent(self, seen: Asked) -> None:
+        """One person step by step, then whom the demo has heard of before."""
+        rows = [
+            ("before any word of theirs", _verdict(seen.before), ""),
+            ("they write STOP", _verdict(seen.stopped, seen.stopped_s), "; ".join(map(_reason, seen.stopped.blocking))),
+            ("the same number at Globex", _verdict(seen.elsewhere), "what people say to Acme is Acme's"),
+            (seen.lift.what, Text(seen.lift.got[:3], style="bold yellow"), seen.lift.why),
+            ("they write START", _verdict(seen.started, seen.started_s), ""),
+        ]
+        self._table((UNDECIDED, "answer", "why"), rows)
+        self._console.print()
+        others: list[list[str | Text]] = [
+            [person.address, person.said, *(_verdict(answer) for answer in answers)] for person, answers in seen.people
+        ]
+        self._table(("asked about", "heard before", *PURPOSES), others)
+
     def refused(self, seen: Refused) -> None:
         rows = [(one.what, Text(one.got[:3], style="bold yellow"), one.why) for one in seen.attempts]
         self._table(("what was tried", "answer", "why, in the answer's own words"), rows)
@@ -125,6 +144,17 @@ class Screen:
             # As texts: what providers and people wrote is no markup of rich.
             table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
         self._console.print(table)
+
+
+def _verdict(checked: Checked, seconds: float | None = None) -> Text:
+    """The answer, and after which time it was so."""
+    said = told(checked) if checked.allowed else f"no: {told(checked)}"
+    after = "" if seconds is None else f", {_ms(seconds)} after the 200"
+    return Text.assemble((said, "green" if checked.allowed else "yellow"), after)
+
+
+def _reason(row: Blocking) -> str:
+    return f"{row.kind} of {row.scope.id or row.scope.kind}, since {_time(row.since)}, by event {row.event_id}"
 
 
 def _time(moment: datetime | None) -> str:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
-from backhaul_client import AsyncAdminClient, AsyncTenantClient, NotFoundError, ProblemError
-from backhaul_client.models import Communication, DeadLetterSummary, ErrorCount, Event, Message, NewTenant
+from backhaul_client import AsyncAdminClient, AsyncTenantClient
+from backhaul_client.models import Communication, DeadLetterSummary, ErrorCount, Event, Message
 from backhaul_testing.posts import Post, send
 from backhaul_testing.rcs import RcsMessage
 from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator, bearing
 from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.wire import Connection, encoded
 
+from backhaul_local.demo_asking import Account, Attempt, if_there, poll, refused
 from backhaul_local.demo_channels import OTHER_COMMUNICATION, ChannelStory, channel_stories
+from backhaul_local.demo_consent import Asked, ask
 from backhaul_local.demo_script import (
     BURST_CONNECTIONS,
     BURST_DUPLICATES,
@@ -35,28 +36,11 @@ from backhaul_local.demo_script import (
 )
 from backhaul_local.errors import LocalStackError
 
-T = TypeVar("T")
-
-_DEADLINE_S = 15.0
-# States appear by themselves and send no event to who waits for them: they are asked for, this many seconds apart.
-_POLL_INTERVAL_S = 0.005
 _ANSWER_TIMEOUT_S = 30.0
 
 
 class DemoError(LocalStackError):
     """The demo cannot go on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """A tenant with its client, and the providers that it has contracts with."""
-
-    tenant: NewTenant
-    client: AsyncTenantClient
-    twilio: TwilioSimulator
-    sendgrid: SendGridSimulator
-    oauth: OAuthClient
-    """What SendGrid fetches access tokens by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +66,6 @@ class OtherChannels:
     communication: Communication | None
     previewed: Sequence[str]
     errors: Mapping[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """Something that must be refused: the status and code that are due, those of the answer, and its reason."""
-
-    what: str
-    due: str
-    got: str
-    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +123,11 @@ class Story:
         answers = [await send(self._http, post) for post in posts]
 
         async def read() -> Delivered:
-            found = [await _found(acme.client.message(due.channel, due.id)) for due in MESSAGES]
+            found = [await if_there(acme.client.message(due.channel, due.id)) for due in MESSAGES]
             return Delivered(
                 statuses=[answer.status_code for answer in answers],
                 messages=list(zip(MESSAGES, found, strict=True)),
-                communication=await _found(acme.client.communication(COMMUNICATION)),
+                communication=await if_there(acme.client.communication(COMMUNICATION)),
                 events=[event async for event in acme.client.events()],
                 dead_letters=[letter async for letter in acme.client.dead_letters()],
             )
@@ -162,7 +136,7 @@ class Story:
             counts = [message.event_count if message else 0 for _, message in seen.messages]
             return counts == [len(due.kinds) for due in MESSAGES] and bool(seen.dead_letters)
 
-        return await _poll(read, complete)
+        return await poll(read, complete)
 
     async def tell_of_other_channels(self, acme: Account) -> OtherChannels:
         """One story for each other provider, over the address that Backhaul shows for the channel."""
@@ -179,7 +153,7 @@ class Story:
         preview = await acme.client.preview("RCS", body=looked_at.body)
 
         async def read() -> OtherChannels:
-            found = [await _found(acme.client.message(story.label, story.due.id)) for story in stories]
+            found = [await if_there(acme.client.message(story.label, story.due.id)) for story in stories]
             flagged = [reply async for reply in acme.client.replies(flagged=True)]
             # Somebody looks at what is only likely an opt-out, and decides.
             for reply in flagged:
@@ -190,7 +164,7 @@ class Story:
                 statuses=[answer.status_code for answer in answers],
                 messages=list(zip(stories, found, strict=True)),
                 replies=replies,
-                communication=await _found(acme.client.communication(OTHER_COMMUNICATION)),
+                communication=await if_there(acme.client.communication(OTHER_COMMUNICATION)),
                 previewed=[part.event.kind if part.event else "nothing" for part in preview.parts],
                 errors={_error(one): one.count for one in counts},
             )
@@ -199,7 +173,11 @@ class Story:
             counts = [message.event_count if message else 0 for _, message in seen.messages]
             return counts == [len(story.due.kinds) for story in stories] and bool(seen.replies)
 
-        return await _poll(read, complete)
+        return await poll(read, complete)
+
+    async def ask_before_sending(self, acme: Account, globex: Account) -> Asked:
+        """May this person be contacted? Before a STOP, after it, and after a START."""
+        return await ask(self._http, self._address("", acme), acme, globex)
 
     async def try_to_cheat(self, acme: Account, globex: Account) -> Refused:
         """Everything here must be refused, and must leave no trace."""
@@ -222,11 +200,11 @@ class Story:
             for what, post in forged.items()
         ]
         attempts += [
-            await _problem("Globex reads Acme's message", "404 not_found", globex.client.message("Twilio", text.id)),
-            await _problem(
+            await refused("Globex reads Acme's message", "404 not_found", globex.client.message("Twilio", text.id)),
+            await refused(
                 "Globex reads Acme's communication", "404 not_found", globex.client.communication(COMMUNICATION)
             ),
-            await _problem(
+            await refused(
                 "A third tenant wants the queue path ACME-Prod",
                 "409 conflict",
                 self._platform.create_tenant("initech", name="Initech", queue_path="ACME-Prod"),
@@ -241,7 +219,7 @@ class Story:
             counted=counted,
             tenants=[tenant.id async for tenant in self._platform.tenants()],
             globex_messages=len([message async for message in globex.client.messages()]),
-            communication=await _found(acme.client.communication(COMMUNICATION)),
+            communication=await if_there(acme.client.communication(COMMUNICATION)),
         )
 
     async def load(self, globex: Account) -> Loaded:
@@ -256,12 +234,12 @@ class Story:
         answered = time.perf_counter()
 
         async def count() -> Communication | None:
-            return await _found(globex.client.communication("burst"))
+            return await if_there(globex.client.communication("burst"))
 
         def counted(seen: Communication | None) -> bool:
             return seen is not None and sum(seen.events.values()) == len(posts)
 
-        await _poll(count, counted)
+        await poll(count, counted)
         counted_s = time.perf_counter() - answered
         probes = [await self._probe(globex, f"MM{n:032x}") for n in range(PROBES)]
         return Loaded(
@@ -307,8 +285,8 @@ class Story:
         post = globex.twilio.status(self._address("communicationId=probes", globex), sid, "delivered")
         began = time.perf_counter()
         await send(self._http, post)
-        message = await _poll(
-            lambda: _found(globex.client.message("Twilio", sid)),
+        message = await poll(
+            lambda: if_there(globex.client.message("Twilio", sid)),
             lambda message: message is not None and message.state == "delivered",
         )
         return time.perf_counter() - began, message is not None and message.state == "delivered"
@@ -363,30 +341,3 @@ def _text(account: Account, address: str, sid: str, status: str, person: str = "
         return account.twilio.inbound(address, sid, "STOP", sender=person)
     error = {"ErrorCode": "30006", "ErrorMessage": "Landline or unreachable carrier"} if status == "failed" else {}
     return account.twilio.status(address, sid, status, to=person, **error)
-
-
-async def _found(asking: Awaitable[T]) -> T | None:
-    """The answer; None while nothing is there."""
-    try:
-        return await asking
-    except NotFoundError:
-        return None
-
-
-async def _problem(what: str, due: str, asking: Awaitable[object]) -> Attempt:
-    """An attempt by a call of the API."""
-    try:
-        await asking
-    except ProblemError as problem:
-        return Attempt(what=what, due=due, got=f"{problem.status} {problem.code}", why=problem.detail)
-    return Attempt(what=what, due=due, got="was let in", why="")
-
-
-async def _poll(ask: Callable[[], Awaitable[T]], until: Callable[[T], bool]) -> T:
-    """Ask until the answer is as wanted, or the time is over; returns the last answer, right or wrong."""
-    deadline = time.monotonic() + _DEADLINE_S
-    while True:
-        answer = await ask()
-        if until(answer) or time.monotonic() >= deadline:
-            return answer
-        await asyncio.sleep(_POLL_INTERVAL_S)
