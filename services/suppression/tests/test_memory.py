@@ -198,17 +198,27 @@ async def test_changes_that_went_with_their_tenant_are_waited_for_by_nobody(
         assert one.follower.applied == 4
 
 
-async def test_listeners_hear_of_each_registration_how_far_it_is(database: mongo.Database, nats: Client) -> None:
-    heard: list[tuple[str, int]] = []
+async def test_listeners_hear_of_each_registration_before_anything_is_answered(
+    database: mongo.Database, nats: Client
+) -> None:
+    loaded, other = ANN._replace(registration="loaded.1"), ANN._replace(registration="other.1")
+    await commit(database, [loaded])
+    heard: list[str] = []
+    held: list[bool] = []
     async with copy(database, nats) as one:
+
+        def listener(registration: str) -> None:
+            heard.append(registration)
+            held.append(one.lease.held)
+
+        end = one.follower.listen(listener)
         await answers(one)
-        end = one.follower.listen(lambda registration, position: heard.append((registration, position)))
-        other = ANN._replace(registration="other.1")
+        assert (heard, held) == ([loaded.registration], [False])
         await one.barrier.passed(await commit(database, [ANN, other, BOB]))
-        assert sorted(heard) == [(ANN.registration, 3), (other.registration, 2)]
+        assert sorted(heard[1:]) == sorted([ANN.registration, other.registration])
         end()
         await one.barrier.passed(await commit(database, [EVE]))
-        assert len(heard) == 2
+        assert len(heard) == 3
 
 
 async def test_when_mongodb_is_set_back_all_is_loaded_anew(database: mongo.Database, nats: Client) -> None:

@@ -35,7 +35,7 @@ class Heard:
 
     def say(self, registration: str) -> None:
         for listener in self.listeners:
-            listener(registration, 0)
+            listener(registration)
 
 
 class Known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import bson
@@ -34,16 +34,16 @@ _BATCH = 1000
 _ENTRY = ("kind", "scope_kind", "scope", "since_us", "event_id")
 _ADDRESS = ("registration", "family", "address")
 _ROWS = {"_id": 0, **dict.fromkeys((*_ADDRESS, *_ENTRY), 1)}
-_CHANGES = {**dict.fromkeys((*_ADDRESS, "position", "row.active"), 1), **{f"row.{name}": 1 for name in _ENTRY}}
+_CHANGES = {**dict.fromkeys((*_ADDRESS, "row.active"), 1), **{f"row.{name}": 1 for name in _ENTRY}}
 
 
 class Page(NamedTuple):
-    """Changes in their order. ``applied`` is how far whoever applies ``rows`` is; ``positions`` are the last of each
-    registration. ``more`` tells whether there may be more already."""
+    """Changes in their order. ``applied`` is how far whoever applies ``rows`` is; ``changed`` are the
+    registrations that they are of. ``more`` tells whether there may be more already."""
 
     applied: int
     rows: Sequence[Now]
-    positions: Mapping[str, int]
+    changed: Collection[str]
     more: bool
 
 
@@ -83,7 +83,7 @@ class MongoChanges:
                 if last < after:
                     raise LookupError(f"MongoDB has {last} changes, and {after} were applied: it was set back.")
                 if last == after:
-                    return Page(after, (), {}, more=False)
+                    return Page(after, (), (), more=False)
                 query = {"_id": {"$gt": after}}
                 found = self._plain[SUPPRESSION_CHANGES_COLLECTION].find(query, _CHANGES, session=session)
                 return _page(list(found.sort("_id").limit(PAGE)), last)
@@ -114,8 +114,8 @@ def _page(documents: Sequence[Mapping[str, Any]], last: int) -> Page:
     more = len(documents) == PAGE
     seen = documents[-1]["_id"] if documents else 0
     rows = [_now(document, document["row"]) for document in documents]
-    positions = {document["registration"]: int(document["position"]) for document in documents}
-    return Page(seen if more else max(seen, last), rows, positions, more)
+    changed = {document["registration"] for document in documents}
+    return Page(seen if more else max(seen, last), rows, changed, more)
 
 
 def _now(owner: Mapping[str, Any], row: Mapping[str, Any]) -> Now:

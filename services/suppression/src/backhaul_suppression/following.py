@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -113,10 +113,7 @@ class Follower:
         # Not before all of it is: up to here a renewal says what was applied before.
         if page.applied > self._applied:
             self._applied = page.applied
-            self._tell()
-            for registration, position in page.positions.items():
-                for listener in tuple(self._listeners.values()):
-                    listener(registration, position)
+            self._tell_of(page.changed)
         return page.more
 
     async def _load(self) -> None:
@@ -124,4 +121,11 @@ class Follower:
         self._applied = await self._source.load(self._index.load)
         self.loaded.set()
         self._log.info("suppressions_loaded", addresses=self._index.addresses, applied=self._applied)
+        self._tell_of(self._index.registrations)
+
+    def _tell_of(self, registrations: Collection[str]) -> None:
+        """With nothing waited for since it was applied: before anything can be answered with it."""
+        for registration in registrations:
+            for listener in tuple(self._listeners.values()):
+                listener(registration)
         self._tell()

@@ -44,6 +44,11 @@ class Index:
         """How many addresses have an active row."""
         return sum(map(len, tuple(self._tables.values())))
 
+    @property
+    def registrations(self) -> Collection[str]:
+        """Those that may have an active row."""
+        return {registration for registration, _ in tuple(self._tables)}
+
     def fresh(self) -> None:
         """See ``Lookup``."""
         self._lease.check()

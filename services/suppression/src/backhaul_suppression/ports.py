@@ -149,15 +149,17 @@ class Copies(Protocol):
         ...
 
 
-ChangesListener = Callable[[str, int], None]
-"""Called with a registration, and the position of its last change that is applied here. Neither blocks nor raises."""
+ChangesListener = Callable[[str], None]
+"""Called with a registration of which changes are applied here, or active rows were loaded. Neither blocks nor
+raises."""
 
 
 class Changes(Protocol):
     """Tells who follows a registration that it has changed."""
 
     def listen(self, listener: ChangesListener) -> Callable[[], None]:
-        """Call ``listener`` with every change that is applied here from now on. What is returned ends it."""
+        """Call ``listener`` from now on, always before anything is answered with what it is told of. What is returned
+        ends it."""
         ...
 
 

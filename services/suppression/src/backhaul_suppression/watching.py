@@ -135,7 +135,7 @@ class Watching:
             if not self._woken[registration]:
                 del self._woken[registration]
 
-    def _changed(self, registration: str, _position: int) -> None:
+    def _changed(self, registration: str) -> None:
         for woken in self._woken.get(registration, ()):
             woken.set()
 
