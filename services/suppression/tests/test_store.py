@@ -141,6 +141,23 @@ async def test_a_withdrawn_fact_leaves_no_row_and_tells_the_copies(rig: Rig) -> 
     assert list((await store.commit([replace(stop, id="c" * 32)])).changes) == []
 
 
+async def test_a_revision_that_says_the_same_changes_nothing_and_keeps_when_that_was_first_recorded(rig: Rig) -> None:
+    await two_tenants(rig)
+    store = rig.store()
+    stop = fact("a" * 32, 1000, recorded_at_us=2000)
+    first = await store.commit([stop])
+    again = replace(stop, revision=1, recorded_at_us=3000, note="read anew")
+    committed = await store.commit([again])
+    assert list(committed.changes) == []
+    assert committed.kept[stop.id] is again
+    assert committed.rows == first.rows
+    assert await rig.facts() == [replace(again, recorded_at_us=2000)]
+    later = replace(stop, revision=2, recorded_at_us=4000, effective_at_us=1500)
+    (change,) = (await store.commit([later])).changes
+    assert (change.row.since_us, change.row.recorded_at_us) == (1500, 4000)
+    await rig.check()
+
+
 async def test_facts_of_a_registration_that_is_gone_are_left_out(rig: Rig) -> None:
     await two_tenants(rig)
     store = rig.store()

@@ -152,8 +152,8 @@ class Fact:
 
     ``id`` is 32 hex digits: the event's id, or derived from a call. A higher ``revision`` replaces a lower one; one
     without ``targets`` says that nothing follows any more. Times are unix time in microseconds: ``effective_at_us``
-    when it happened at its source, ``recorded_at_us`` when it was first recorded here. Of two facts about one row the
-    later one counts, by ``order``.
+    when it happened at its source, ``recorded_at_us`` when what it says was first recorded here. Of two facts about one
+    row the later one counts, by ``order``.
     """
 
     id: str

@@ -96,9 +96,9 @@ COUNTED = (SUPPRESSIONS_COLLECTION, SUPPRESSION_FACTS_COLLECTION, SUPPRESSION_CH
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What became of facts. ``kept`` are the facts of the same ids as they are stored now: the very object where it was
-    stored by this commit. Facts of registrations that are gone are not among them. ``rows`` are those of all targets,
-    by id. ``seq`` is the last change that there is, of this commit or before it."""
+    """What became of facts. ``kept`` are the facts of the same ids as they are stored now: the very object that was
+    given where this commit stored it. Facts of registrations that are gone are not among them. ``rows`` are those of
+    all targets, by id. ``seq`` is the last change that there is, of this commit or before it."""
 
     changes: Sequence[Change] = ()
     rows: Mapping[str, Row] = field(default_factory=dict)
@@ -215,7 +215,8 @@ class _Transaction:
             for fact in facts
             if fact.id in stored and stored[fact.id].revision >= fact.revision
         }
-        facts = [fact for fact in facts if fact.id not in known]
+        new = [fact for fact in facts if fact.id not in known]
+        facts = [_as_recorded(fact, stored.get(fact.id)) for fact in new]
         rows = {fact.id: rows_of(fact) for fact in facts}
         replaced = {fact.id: rows_of(stored[fact.id]) for fact in facts if fact.id in stored}
 
@@ -242,7 +243,7 @@ class _Transaction:
         return Committed(
             changes,
             {row_id: standing.row for row_id, standing in plan.standings.items() if standing.row is not None},
-            {**known, **{fact.id: fact for fact in facts}},
+            {**known, **{fact.id: fact for fact in new}},
             numbers.seq,
         )
 
@@ -341,6 +342,18 @@ class _Transaction:
         reply = self._database.command(command, session=self._session)
         if reply.get("writeErrors"):
             raise BulkWriteError(dict(reply))
+
+
+def _as_recorded(fact: Fact, before: Fact | None) -> Fact:
+    """``fact``, which replaces its lower revision ``before``, if there is one. What only says the same once more was
+    recorded when that was: nothing follows from it anew."""
+    if before is None or _says(fact) != _says(before):
+        return fact
+    return replace(fact, recorded_at_us=before.recorded_at_us)
+
+
+def _says(fact: Fact) -> tuple[object, ...]:
+    return fact.address, fact.lifts, fact.targets, fact.effective_at_us
 
 
 def _ids(facts: Iterable[Fact]) -> list[str]:
