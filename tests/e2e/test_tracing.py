@@ -64,38 +64,55 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             message_id = new_message_id()
             post = tenant.sendgrid.batch(
                 tenant.address("SendGrid"),
-                [tenant.sendgrid.event(message_id, "processed"), tenant.sendgrid.event(message_id, "delivered")],
+                [tenant.sendgrid.event(message_id, word) for word in ("processed", "delivered", "unsubscribe")],
             ).with_header("traceparent", f"00-{trace_id}-{provider_span}-01")
             answer = await tenant.send(post)
             assert answer.status_code == 200
-            message = await tenant.message_with("sendgrid", message_id, 2)
+            message = await tenant.message_with("sendgrid", message_id, 3)
 
-            expected = {
-                "POST /api/postevents", "publish CALLBACKS", "normalizer.batch", "mongodb.commit", "events.publish",
-            }  # fmt: skip
-            spans = await collector.trace_with(trace_id, expected)
-            server, stored = spans["POST /api/postevents"], spans["publish CALLBACKS"]
-            batch, commit, publish = spans["normalizer.batch"], spans["mongodb.commit"], spans["events.publish"]
-            assert len(collector.trace(trace_id)) == len(expected)  # No span twice, and none without a place.
+            gateway, normalizer, suppression = (f"backhaul-{name}" for name in ("gateway", "normalizer", "suppression"))
+            spans = await collector.whole_trace(
+                trace_id,
+                {
+                    (gateway, "POST /api/postevents"),
+                    (gateway, "publish CALLBACKS"),
+                    (normalizer, "normalizer.batch"),
+                    (normalizer, "mongodb.commit"),
+                    (normalizer, "events.publish"),
+                    (suppression, "suppression.batch"),
+                    (suppression, "mongodb.commit"),
+                    (suppression, "suppression.barrier"),
+                },
+            )
+            server, stored = spans[gateway, "POST /api/postevents"], spans[gateway, "publish CALLBACKS"]
+            batch, commit = spans[normalizer, "normalizer.batch"], spans[normalizer, "mongodb.commit"]
+            publish = spans[normalizer, "events.publish"]
+            consumed, recorded = spans[suppression, "suppression.batch"], spans[suppression, "mongodb.commit"]
+            known = spans[suppression, "suppression.barrier"]
             # One tree: each under the one that caused it, and its root under the provider's own span.
-            assert {span.name: span.parent for span in spans.values()} == {
-                server.name: provider_span,
-                stored.name: server.span_id,
-                batch.name: server.span_id,
-                commit.name: batch.span_id,
-                publish.name: batch.span_id,
+            assert {key: span.parent for key, span in spans.items()} == {
+                (gateway, server.name): provider_span,
+                (gateway, stored.name): server.span_id,
+                (normalizer, batch.name): server.span_id,
+                (normalizer, commit.name): batch.span_id,
+                (normalizer, publish.name): batch.span_id,
+                (suppression, consumed.name): server.span_id,
+                (suppression, recorded.name): consumed.span_id,
+                (suppression, known.name): consumed.span_id,
             }
-            assert {span.service for span in (server, stored)} == {"backhaul-gateway"}
-            assert {span.service for span in (batch, commit, publish)} == {"backhaul-normalizer"}
-            assert (server.kind, stored.kind, batch.kind) == ("server", "producer", "consumer")
+            assert (server.kind, stored.kind, batch.kind, consumed.kind) == (
+                "server", "producer", "consumer", "consumer",
+            )  # fmt: skip
             assert server.started_ns <= stored.started_ns <= stored.ended_ns <= server.ended_ns
             assert batch.started_ns <= commit.started_ns <= commit.ended_ns <= publish.started_ns <= batch.ended_ns
+            assert publish.started_ns <= consumed.started_ns <= recorded.started_ns <= recorded.ended_ns
+            assert recorded.ended_ns <= known.started_ns <= known.ended_ns <= consumed.ended_ns
             assert server.attributes["backhaul.tenant"] == tenant.id
             assert server.attributes["http.response.status_code"] == "200"
 
             # Whoever consumes EVENTS goes on in the same trace.
             published = await _published(stack)
-            assert sum(len(held.events) for _, held in published) == 2
+            assert sum(len(held.events) for _, held in published) == 3
             for traceparent, held in published:
                 assert traceparent == f"00-{trace_id}-{publish.span_id}-01"
                 assert {event.traceparent.split("-")[1] for event in held.events} == {trace_id}
@@ -105,19 +122,24 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             assert (line["tenant"], line["channel"], line["status"]) == (tenant.id, "sendgrid", 200)
             assert line["callback_id"] == answer.headers["backhaul-callback-id"]
             line = await _line(stack.member("normalizer").log_path, "batch", trace_id)
-            assert (line["callbacks"], line["events"]) == (1, 2)
+            assert (line["callbacks"], line["events"]) == (1, 3)
+            line = await _line(stack.member("suppression").log_path, "batch", trace_id)
+            assert (line["tenants"], line["facts"], line["changes"]) == (1, 1, 1)
 
             # A read: one trace over the gateway and the gRPC server behind it.
-            trace_id, reader_span = _new_trace()
-            headers = {"X-Api-Key": tenant.api_key, "traceparent": f"00-{trace_id}-{reader_span}-01"}
-            assert (await town.http.get(f"{tenant.base_url}/v1/messages", headers=headers)).status_code == 200
-            rpc = "backhaul_proto.normalizer.v1.NormalizerService/ListMessages"
-            spans = await collector.trace_with(trace_id, {"GET /v1/messages", rpc})
-            assert spans["GET /v1/messages"].parent == reader_span
-            assert spans[rpc].parent == spans["GET /v1/messages"].span_id
-            assert spans[rpc].service == "backhaul-normalizer"
-            await _line(stack.member("gateway").log_path, "request", trace_id)
-            await _line(stack.member("normalizer").log_path, "rpc", trace_id)
+            for path, service, method in (
+                ("/v1/messages", normalizer, "backhaul_proto.normalizer.v1.NormalizerService/ListMessages"),
+                ("/v1/suppressions", suppression, "backhaul_proto.suppression.v1.SuppressionService/List"),
+            ):
+                trace_id, reader_span = _new_trace()
+                headers = {"X-Api-Key": tenant.api_key, "traceparent": f"00-{trace_id}-{reader_span}-01"}
+                assert (await town.http.get(tenant.base_url + path, headers=headers)).status_code == 200
+                request, rpc = (gateway, f"GET {path}"), (service, method)
+                spans = await collector.whole_trace(trace_id, {request, rpc})
+                assert (spans[request].parent, spans[rpc].parent) == (reader_span, spans[request].span_id)
+                await _line(stack.member("gateway").log_path, "request", trace_id)
+                line = await _line(stack.member(service.removeprefix("backhaul-")).log_path, "rpc", trace_id)
+                assert (line["method"], line["tenant"], line["outcome"]) == (f"/{method}", tenant.id, "ok")
 
 
 async def test_every_callback_keeps_its_own_trace_without_a_collector_too(town: Town, installation: Stack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -60,23 +61,25 @@ class Collector:
         """The spans of one trace that have arrived."""
         return [span for span in self.spans if span.trace_id == trace_id]
 
-    async def trace_with(self, trace_id: str, names: set[str], *, within_s: float = 15.0) -> dict[str, Span]:
-        """The spans of one trace by name, as soon as all of ``names`` are there. AssertionError names the missing."""
+    async def whole_trace(
+        self, trace_id: str, expected: set[tuple[str, str]], *, within_s: float = 15.0
+    ) -> dict[tuple[str, str], Span]:
+        """The spans of one trace by service and name, as soon as all that are ``expected`` are there. AssertionError
+        names the missing, those that are not expected, and those that are there twice."""
 
-        def complete() -> bool:
-            return names <= {span.name for span in self.trace(trace_id)}
+        def there() -> list[tuple[str, str]]:
+            return [(span.service, span.name) for span in self.trace(trace_id)]
 
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._exported:
-                await self._exported.wait_for(complete)
-        except TimeoutError:
-            there = sorted({f"{span.service}: {span.name}" for span in self.trace(trace_id)})
+                await self._exported.wait_for(lambda: expected <= set(there()))
+        if sorted(there()) != sorted(expected):
             others = sorted({f"{span.service}: {span.name}" for span in self.spans if span.trace_id != trace_id})
             raise AssertionError(
-                f"trace {trace_id} has no span {sorted(names - {span.name for span in self.trace(trace_id)})}; "
-                f"it has {there}; other traces have {others}"
-            ) from None
-        return {span.name: span for span in self.trace(trace_id)}
+                f"trace {trace_id} lacks {sorted(expected - set(there()))}; it has {sorted(there())}; "
+                f"other traces have {others}"
+            )
+        return {(span.service, span.name): span for span in self.trace(trace_id)}
 
 
 class _Servicer(trace_service_pb2_grpc.TraceServiceServicer):
