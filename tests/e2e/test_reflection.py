@@ -1,0 +1,194 @@
+"""Every method of every gRPC service, called by a client that knows nothing but the running server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import TYPE_CHECKING, Any
+
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
+from simulators.callers import suppression_of, tls_of
+from simulators.reflecting import ReflectingClient
+
+if TYPE_CHECKING:
+    from backhaul_local.stack import Stack
+    from simulators.callers import InternalService
+    from simulators.people import Tenant, Town
+
+Json = dict[str, Any]
+
+SUPPRESSION = "backhaul_proto.suppression.v1.SuppressionService"
+NORMALIZER = "backhaul_proto.normalizer.v1.NormalizerService"
+TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
+EVERY_SERVER = {TENANT_DATA, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+
+ANNA, BEN, CLEO = "+15005550201", "+15005550202", "+15005550203"
+
+
+async def test_every_method_of_suppression(town: Town, installation: Stack, crm: InternalService) -> None:
+    tenant = await town.platform.register()
+
+    def work() -> None:
+        with ReflectingClient(suppression_of(installation), tls_of(installation), crm.account.token) as client:
+            assert client.services() == {SUPPRESSION, *EVERY_SERVER}
+            called = _suppression(client, tenant.id)
+            assert called == client.methods(SUPPRESSION)
+            (health,) = client.call("grpc.health.v1.Health", "Check", {"service": SUPPRESSION})
+            assert health == {"status": "SERVING"}
+
+    await asyncio.to_thread(work)
+
+
+def _suppression(client: ReflectingClient, tenant_id: str) -> set[str]:
+    called = set()
+    of = {"tenant_id": tenant_id}
+
+    def all_of(method: str, *requests: Json, at_most: int = 100) -> list[Json]:
+        called.add(method)
+        return client.call(SUPPRESSION, method, *({**of, **one} for one in requests), at_most=at_most)
+
+    def one_of(method: str, **request: Any) -> Json:
+        (answer,) = all_of(method, request)
+        return answer
+
+    assert one_of("Check", address=ANNA) == {"verdict": "VERDICT_ALLOWED", "blocking": []}
+    added = one_of("Add", address=ANNA, kind="SUPPRESSION_KIND_STOP", source="SOURCE_WEB")
+    assert added["changed"]
+    row = added["suppression"]
+    assert (row["address"], row["kind"], row["active"]) == (ANNA, "SUPPRESSION_KIND_STOP", True)
+    one_of("Add", address=BEN, kind="SUPPRESSION_KIND_INVALID_ADDRESS")
+
+    checked = one_of("Check", address=ANNA, sending={"purpose": "PURPOSE_TRANSACTIONAL"})
+    assert checked["verdict"] == "VERDICT_SUPPRESSED"
+    assert [one["suppression_id"] for one in checked["blocking"]] == [row["id"]]
+    items = [{"address": ANNA, "correlation_id": "a"}, {"address": CLEO}, {"address": "nobody"}]
+    results = one_of("CheckBatch", items=items)["results"]
+    verdicts = ["VERDICT_SUPPRESSED", "VERDICT_ALLOWED", "VERDICT_INVALID"]
+    assert [(one["verdict"], one["correlation_id"]) for one in results] == list(
+        zip(verdicts, ["a", "", ""], strict=True)
+    )
+    assert results[2]["error"]["field"] == "address"
+    streamed = all_of("CheckStream", *({"items": [one]} for one in items))
+    assert [one["verdict"] for answer in streamed for one in answer["results"]] == verdicts
+
+    found = one_of("Get", address="+1 500 555 0201")
+    assert (found["address"], found["suppressions"]) == (ANNA, [row])
+    assert [change["suppression"] for change in found["history"]] == [row]
+    assert [one["address"] for one in one_of("List")["suppressions"]] == [BEN, ANNA]
+
+    list_ = f"address\n{CLEO}\n0151 1234567\n".encode()
+    imported = all_of(
+        "Import", {"format": "FILE_FORMAT_CSV"}, {"data": _as_bytes(list_[:9])}, {"data": _as_bytes(list_[9:])}
+    )[-1]
+    assert imported["done"]
+    assert (imported["lines"], imported["changed"], imported["refused"]) == ("2", "1", "1")
+    pieces = all_of("Export", {"format": "FILE_FORMAT_CSV"})
+    exported = b"".join(base64.b64decode(piece["data"]) for piece in pieces).decode().splitlines()
+    assert sorted(line.split(",")[0] for line in exported) == [ANNA, BEN, CLEO, "address"]
+
+    reactivated = one_of("Reactivate", address=BEN)["suppressions"]
+    assert [one["active"] for one in reactivated] == [False]
+    evidence = {"source": "SOURCE_WEB", "at_us": time.time_ns() // 1000, "reference": "form 1"}
+    lifted = one_of("Lift", address=ANNA, kind="SUPPRESSION_KIND_STOP", evidence=evidence)
+    assert (lifted["changed"], lifted["suppression"]["id"]) == (True, row["id"])
+    assert one_of("Check", address=ANNA)["verdict"] == "VERDICT_ALLOWED"
+
+    changes = [one["change"] for one in all_of("Watch", {"after_position": 0}, at_most=5)]
+    assert [int(one["position"]) for one in changes] == [1, 2, 3, 4, 5]
+    addresses = [ANNA, BEN, CLEO, BEN, ANNA]
+    standings = [True, True, True, False, False]
+    seen = [(one["suppression"]["address"], one["suppression"]["active"]) for one in changes]
+    assert seen == list(zip(addresses, standings, strict=True))
+    return called
+
+
+async def test_every_method_of_the_normalizer_and_of_a_tenant_s_data(town: Town, installation: Stack) -> None:
+    tenant = await town.platform.register()
+    sids, replies, letters = await _belongings(tenant)
+    token, target = installation.credentials.internal_token, f"127.0.0.1:{installation.port('normalizer', 'grpc')}"
+
+    def work() -> None:
+        with ReflectingClient(target, tls_of(installation), token) as client:
+            assert client.services() == {NORMALIZER, *EVERY_SERVER}
+            called = _normalizer(client, tenant, sids, replies, letters)
+            assert called == client.methods(NORMALIZER)
+            of = {"tenant_id": tenant.id, "registration": tenant.registration}
+            (usage,) = client.call(TENANT_DATA, "GetUsage", of)
+            kept = {row["kind"]: int(row["count"]) for row in usage["usage"]}
+            assert kept["messages"] == 3
+            # Of a registration that is not there any more nothing is left to delete.
+            gone = {**of, "registration": f"{tenant.id}.0"}
+            (purged,) = client.call(TENANT_DATA, "PurgeTenant", gone)
+            assert purged == {"deleted": "0"}
+            assert client.methods(TENANT_DATA) == {"GetUsage", "PurgeTenant"}
+
+    await asyncio.to_thread(work)
+
+
+async def _belongings(tenant: Tenant) -> tuple[str, list[str], list[str]]:
+    """A message that failed, two flagged replies and two dead letters."""
+    sid = new_sid()
+    failed = tenant.twilio.status(
+        tenant.address("Twilio", communicationId="spring"), sid, "failed", to=ANNA, ErrorCode="30003"
+    )
+    posts = [failed] + [
+        tenant.twilio.inbound(tenant.address("Twilio"), new_sid(), "please cancel my appointment", sender=BEN)
+        for _ in range(2)
+    ]
+    posts += [tenant.sendgrid.signed(tenant.address("SendGrid"), body) for body in (b"[broken", b"[broken too")]
+    for post in posts:
+        assert (await tenant.send(post)).status_code == 200
+    await tenant.message_with("twilio", sid, 1)
+
+    async def flagged() -> list[str] | None:
+        found = [row.id async for row in tenant.client.replies(flagged=True)]
+        return found if len(found) == 2 else None
+
+    async def dead() -> list[str] | None:
+        found = [letter.id for letter in await tenant.dead_letters()]
+        return found if len(found) == 2 else None
+
+    return sid, await until("two replies", flagged), await until("two dead letters", dead)
+
+
+def _normalizer(client: ReflectingClient, tenant: Tenant, sid: str, replies: list[str], letters: list[str]) -> set[str]:
+    called = set()
+
+    def one_of(method: str, **request: Any) -> Json:
+        called.add(method)
+        (answer,) = client.call(NORMALIZER, method, {"tenant_id": tenant.id, **request})
+        return answer
+
+    message = one_of("GetMessage", channel="twilio", message_id=sid)
+    assert message["message"]["error_code"] == "30003"
+    assert [event["message_id"] for event in message["timeline"]] == [sid]
+    assert [row["message_id"] for row in one_of("ListMessages", recipient=ANNA)["messages"]] == [sid]
+    assert len(one_of("ListEvents")["events"]) == 3
+    assert one_of("GetCommunication", communication_id="spring")["communication"]["id"] == "spring"
+    assert [row["error_code"] for row in one_of("CountErrors")["errors"]] == ["30003"]
+
+    assert {row["id"] for row in one_of("ListDeadLetters")["dead_letters"]} == set(letters)
+    assert one_of("GetDeadLetter", id=letters[0])["dead_letter"]["id"] == letters[0]
+    replayed = one_of("ReplayDeadLetter", id=letters[0])["dead_letter"]
+    assert (replayed["id"], replayed["state"]) == (letters[0], "DEAD_LETTER_STATE_REPLAYED")
+    discarded = one_of("DiscardDeadLetter", id=letters[1])["dead_letter"]
+    assert discarded["state"] == "DEAD_LETTER_STATE_DISCARDED"
+
+    assert {row["id"] for row in one_of("ListReplies", review="REVIEW_FLAGGED")["replies"]} == set(replies)
+    accepted = one_of("AcceptReply", id=replies[0])["reply"]
+    assert accepted["consent"]["action"] == "CONSENT_ACTION_OPT_OUT"
+    assert one_of("DismissReply", id=replies[1])["reply"]["review"] == "REVIEW_DISMISSED"
+
+    post = tenant.twilio.status(tenant.address("Twilio"), sid, "sent")
+    headers = "".join(f"{name}: {value}\r\n" for name, value in post.headers).encode()
+    callback = {"url": post.url, "method": "POST", "body": _as_bytes(post.body), "headers": _as_bytes(headers)}
+    (part,) = one_of("PreviewCallback", channel="twilio", callback=callback)["parts"]
+    assert part["event"]["message_id"] == sid
+    return called
+
+
+def _as_bytes(data: bytes) -> str:
+    """As JSON has what protobuf calls bytes."""
+    return base64.b64encode(data).decode()
