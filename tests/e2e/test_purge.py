@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from backhaul_client import ForbiddenError, NotFoundError
 from backhaul_common.names import notices_subject, streams_of
 from backhaul_local.stack import Stack
 from backhaul_testing import broker
@@ -14,9 +15,13 @@ from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 from faults.account import published_events
 from pymongo import AsyncMongoClient
+from simulators.callers import internal_service
 
 if TYPE_CHECKING:
+    from simulators.callers import InternalService
     from simulators.people import Tenant, Town
+
+ANNA = "+15005550401"
 
 pytestmark = pytest.mark.usefixtures("quick_deletions")
 
@@ -41,7 +46,7 @@ async def _stored(stack: Stack, tenant: Tenant) -> dict[str, int]:
 
 
 async def _fill(tenant: Tenant) -> tuple[str, str]:
-    """One message, communication and dead letter; the ids of the message and the communication."""
+    """One message, communication, dead letter and suppression; the ids of the message and the communication."""
     sid = new_sid()
     address = tenant.address("Twilio", communicationId="shared-name")
     for word in ("sent", "delivered"):
@@ -54,6 +59,7 @@ async def _fill(tenant: Tenant) -> tuple[str, str]:
         return bool(await tenant.dead_letters())
 
     await until("the dead letter", dead)
+    await tenant.client.suppress(ANNA, "manual")
     return sid, "shared-name"
 
 
@@ -75,6 +81,7 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     await _fill(neighbour)
     kinds = {
         "tenants", "events", "messages", "communications", "dead_letters", "CALLBACKS", "EVENTS", "NOTICES",
+        "suppressions", "suppression_facts", "suppression_changes", "suppression_counters",
     }  # fmt: skip
 
     async def everything_is_there() -> bool:
@@ -104,6 +111,7 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     assert (await heir.events(), await heir.messages(), await heir.dead_letters()) == ([], [], [])
     assert await heir.message("twilio", sid) is None
     assert await heir.communication(communication) is None
+    assert (await heir.client.check(ANNA)).allowed
     own_sid, _ = await _fill(heir)
     assert {row.message_id for row in await heir.events()} == {own_sid}
     assert (await tenant.send(late)).status_code == 401
@@ -126,6 +134,43 @@ async def test_a_tenant_that_comes_back_under_its_own_id_starts_empty(town: Town
     # The delivery that the purged registration knew of is forgotten.
     assert (message.state, message.event_count) == ("queued", 1)
     assert (await tenant.get("/v1/events")).status_code == 401
+
+
+async def test_who_was_suppressed_is_forgotten_with_the_tenant_and_by_nobody_else(
+    town: Town, installation: Stack, crm: InternalService
+) -> None:
+    tenant, neighbour = await town.platform.register(), await town.platform.register()
+    sid = new_sid()
+
+    async def stop(of: Tenant) -> None:
+        post = of.twilio.inbound(of.address("Twilio"), sid, "STOP", sender=ANNA)
+        assert (await of.send(post)).status_code == 200
+        await crm.told(of.id, ANNA, "stop")
+
+    await stop(tenant)
+    await stop(neighbour)
+    async with internal_service(installation, town.platform, tenant.id, neighbour.id) as bound:
+        watch = bound.client.watch(tenant.id, after=1)
+        ended = asyncio.create_task(anext(watch))
+        await town.platform.delete(tenant)
+        async with asyncio.timeout(20):
+            with pytest.raises((NotFoundError, ForbiddenError)):
+                await ended
+        again = await town.platform.register(tenant_id=tenant.id, queue_path=tenant.queue_path)
+        assert await crm.verdict(again.id, ANNA) == "allowed"
+        record = await again.client.suppression_record(ANNA)
+        assert (record.suppressions, record.history) == ((), ())
+        # Whom the deleted tenant let in is not let in by its successor.
+        with pytest.raises(ForbiddenError):
+            await bound.client.get(again.id, ANNA)
+        assert await bound.verdict(neighbour.id, ANNA) == "stop"
+    # The very same callback is another tenant's now, and its changes are counted from the first one.
+    await stop(again)
+    (change,) = (await again.client.suppression_changes(0)).changes
+    assert (change.position, change.fact.word) == (1, "STOP")
+    await town.platform.delete(again)
+    assert await _stored(installation, again) == {}
+    assert await crm.verdict(neighbour.id, ANNA) == "stop"
 
 
 async def test_what_a_tenant_reports_again_right_after_it_came_back_reaches_events(
