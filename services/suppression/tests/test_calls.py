@@ -10,7 +10,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_suppression.checks import MAX_CORRELATION_ID, MAX_ITEMS
-from backhaul_suppression.commands import MAX_NOTE
+from backhaul_suppression.validity import MAX_NOTE
 from backhaul_testing import make
 from service_rig import ANNA, BEN, NUMBER, Rig, now_us
 

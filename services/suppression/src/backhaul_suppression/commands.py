@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -29,15 +29,7 @@ from backhaul_suppression.model import (
 )
 from backhaul_suppression.ports import Facts, Reads, Recorded
 from backhaul_suppression.rules import LIFTING, Lifting, Rule, Who
-
-MAX_NOTE = 512
-MAX_REFERENCE = 512
-MAX_EVIDENCE_TEXT = 1000
-MAX_IDEMPOTENCY_KEY = 255
-MAX_AUTHOR = 128
-
-MAX_AHEAD_S = 60
-"""How far a caller's clock may be ahead: what happened later than now by less than this happened now."""
+from backhaul_suppression.validity import require_valid, wrong_with_evidence, wrong_with_texts, wrong_with_time
 
 REACTIVATED = (Kind.HARD_BOUNCE, Kind.INVALID_ADDRESS)
 """What ``Reactivate`` lifts."""
@@ -127,11 +119,11 @@ class Commands:
                 field="kind",
                 fix="Choose manual, or ask the operator.",
             )
-        _require_valid(
+        require_valid(
             [
-                *_wrong_with(add.said),
-                *_wrong_with_time("effective_at_us", add.effective_at_us, now_us),
-                *(_wrong_with_evidence(add.evidence, now_us, whole=False) if add.evidence is not None else ()),
+                *wrong_with_texts(add.said.note, add.said.idempotency_key),
+                *wrong_with_time("effective_at_us", add.effective_at_us, now_us),
+                *(wrong_with_evidence(add.evidence, now_us, whole=False) if add.evidence is not None else ()),
                 *(
                     [Violation("source", "Events are recorded by themselves.", "Name how the tenant heard of it.")]
                     if add.source is Source.EVENT
@@ -162,10 +154,10 @@ class Commands:
         caller may not lift it; CONFLICT where the key was used for something else."""
         now_us = self._now_us()
         key = RowKey(lift.said.address, lift.kind, lift.scope)
-        _require_valid(
+        require_valid(
             [
-                *_wrong_with(lift.said),
-                *(_wrong_with_evidence(lift.evidence, now_us, whole=True) if lift.evidence is not None else ()),
+                *wrong_with_texts(lift.said.note, lift.said.idempotency_key),
+                *(wrong_with_evidence(lift.evidence, now_us, whole=True) if lift.evidence is not None else ()),
             ]
         )
         who = Who.OPERATOR if by.operator else Who.TENANT
@@ -198,7 +190,7 @@ class Commands:
     async def reactivate(self, tenant: Tenant, by: By, said: Said) -> Sequence[Row]:
         """The rows that were lifted. NOT_FOUND where the address never had any that this lifts; CONFLICT as above."""
         now_us = self._now_us()
-        _require_valid(_wrong_with(said))
+        require_valid(wrong_with_texts(said.note, said.idempotency_key))
         rows = [row for row in await self._reads.rows_of(said.address) if row.key.kind in REACTIVATED]
         if not rows:
             raise _nothing_there()
@@ -320,50 +312,6 @@ def _same(existing: Fact, fact: Fact, asked_at_us: int | None = None) -> bool:
         recorded_at_us=fact.recorded_at_us,
         traceparent=fact.traceparent,
     )
-
-
-def _wrong_with(said: Said) -> Iterable[Violation]:
-    return [
-        *_too_long("note", said.note, MAX_NOTE),
-        *_too_long("idempotency_key", said.idempotency_key, MAX_IDEMPOTENCY_KEY),
-    ]
-
-
-def _wrong_with_evidence(evidence: Evidence, now_us: int, *, whole: bool) -> Iterable[Violation]:
-    """What proves a consent must be whole; what comes with an opt-out may be whatever there is."""
-    missing = [
-        Violation(f"evidence.{field}", "It is missing.", fix)
-        for field, value, fix in (
-            ("at_us", evidence.at_us, "Say when the person said it."),
-            ("reference", evidence.reference.strip(), "Say where the tenant finds it."),
-        )
-        if whole and not value
-    ]
-    return [
-        *missing,
-        *_wrong_with_time("evidence.at_us", evidence.at_us, now_us),
-        *_too_long("evidence.reference", evidence.reference, MAX_REFERENCE),
-        *_too_long("evidence.text", evidence.text, MAX_EVIDENCE_TEXT),
-    ]
-
-
-def _wrong_with_time(field: str, at_us: int, now_us: int) -> Iterable[Violation]:
-    if at_us < 0:
-        return [Violation(field, "It is before 1970.", "Pass unix time in microseconds.")]
-    if at_us > now_us + MAX_AHEAD_S * 1_000_000:
-        return [Violation(field, "It is in the future.", "Pass unix time in microseconds, of what has happened.")]
-    return []
-
-
-def _too_long(field: str, text: str, most: int) -> Iterable[Violation]:
-    return [Violation(field, f"It has more than {most} characters.", "Shorten it.")] if len(text) > most else []
-
-
-def _require_valid(violations: Iterable[Violation]) -> None:
-    wrong = list(violations)
-    if wrong:
-        message = f"{wrong[0].field}: {wrong[0].message}"
-        raise BackhaulError(Code.INVALID_ARGUMENT, message, violations=wrong)
 
 
 def _refused(rule: Rule, kind: Kind, evidence: Evidence | None) -> BackhaulError:

@@ -14,7 +14,7 @@ from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServic
 
 from backhaul_suppression.addresses import address_of
 from backhaul_suppression.checks import Checks
-from backhaul_suppression.commands import MAX_AUTHOR, Add, By, Commands, Lift, Outcome, Said
+from backhaul_suppression.commands import Add, By, Commands, Lift, Outcome, Said
 from backhaul_suppression.messages import (
     FAMILIES,
     KINDS,
@@ -30,6 +30,7 @@ from backhaul_suppression.messages import (
 from backhaul_suppression.ports import Reads, RowsQuery
 from backhaul_suppression.seeing import kinds_seen, require_seen
 from backhaul_suppression.tenancy import KnownTenants
+from backhaul_suppression.validity import MAX_AUTHOR
 
 _ACTORS = (pb.ACTOR_UNSPECIFIED, pb.ACTOR_TENANT, pb.ACTOR_OPERATOR)
 

@@ -11,7 +11,7 @@ from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import current_traceparent
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 
-from backhaul_suppression.commands import MAX_AHEAD_S, By
+from backhaul_suppression.commands import By
 from backhaul_suppression.files.exporting import Export
 from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import Import, Progress
@@ -20,6 +20,7 @@ from backhaul_suppression.messages import FAMILIES, KINDS, Values, active_of, sc
 from backhaul_suppression.model import Kind
 from backhaul_suppression.places import Places
 from backhaul_suppression.ports import RowsQuery
+from backhaul_suppression.validity import MAX_AHEAD_S
 
 MAX_PIECE_BYTES = 1 << 20
 

@@ -12,7 +12,6 @@ from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.ids import derived_id
 
 from backhaul_suppression.addresses import address_of, scope_id
-from backhaul_suppression.commands import MAX_AHEAD_S, MAX_NOTE, MAX_REFERENCE
 from backhaul_suppression.files import times
 from backhaul_suppression.files.line import STANDING, UNREADABLE, Line
 from backhaul_suppression.messages import MAX_SCOPE_ID
@@ -29,6 +28,7 @@ from backhaul_suppression.model import (
     Source,
     Target,
 )
+from backhaul_suppression.validity import MAX_AHEAD_S, MAX_NOTE, MAX_REFERENCE
 
 _UNREADABLE = re.compile(rf"[\x00-\x1f\x7f-\x9f{UNREADABLE}]")
 
