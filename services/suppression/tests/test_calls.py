@@ -269,6 +269,17 @@ async def test_a_refused_lift_names_its_rule(kind: Any, actor: Any, rule: str, s
     assert await service.first.verdict(ACME) != "allowed"
 
 
+async def test_a_refused_lift_of_a_block_says_what_lifts_one_of_its_scope(service: Rig) -> None:
+    stub, block = service.first.stub, pb.SUPPRESSION_KIND_PROVIDER_BLOCK
+    scopes = {NUMBER: pb.Scope(kind=pb.SCOPE_KIND_SENDER, id=NUMBER), "": pb.Scope(kind=pb.SCOPE_KIND_ALL)}
+    for sender, scope in scopes.items():
+        await stub.Add(adding(kind=block, scope=scope))
+        error = await refused(stub.Lift(lifting(kind=block, scope=scope)))
+        assert "START" in error.fix
+        # No delivery lifts what covers everything: of the other senders it proves nothing.
+        assert ("delivery" in error.fix) == bool(sender)
+
+
 async def test_what_is_legal_is_the_operators(service: Rig) -> None:
     stub = service.first.stub
     added = await stub.Add(adding(kind=LEGAL, actor=pb.ACTOR_OPERATOR))

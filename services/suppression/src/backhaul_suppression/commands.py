@@ -43,7 +43,7 @@ _WAY_OUT = {
     Kind.COMPLAINT: "Let the person opt in again where the provider can tell it.",
     Kind.HARD_BOUNCE: "Call Reactivate if the address works again.",
     Kind.INVALID_ADDRESS: "Call Reactivate if the address works again.",
-    Kind.PROVIDER_BLOCK: "Have the provider let messages through; the next delivery lifts it.",
+    Kind.PROVIDER_BLOCK: "Ask the person to answer START.",
     Kind.MANUAL: "Lift it for the tenant.",
     Kind.LEGAL: "Ask the operator.",
 }
@@ -179,7 +179,7 @@ class Commands:
             return self._outcome(await self._record(tenant, before), key)
         row = next((row for row in await self._reads.rows_of(lift.said.address) if row.key == key), None)
         if rule := rules.refusal(lift.kind, who, lift.evidence, row):
-            raise _refused(rule, lift.kind, lift.evidence)
+            raise _refused(rule, lift)
         if row is None:
             raise _nothing_there()
         recorded = await self._record(tenant, replace(fact, effective_at_us=_effective(lift, who, row, now_us)))
@@ -314,13 +314,16 @@ def _same(existing: Fact, fact: Fact, asked_at_us: int | None = None) -> bool:
     )
 
 
-def _refused(rule: Rule, kind: Kind, evidence: Evidence | None) -> BackhaulError:
+def _refused(rule: Rule, lift: Lift) -> BackhaulError:
     late = rule is rules.EVIDENCE_BEFORE
+    way_out = _WAY_OUT[lift.kind]
+    if lift.kind is Kind.PROVIDER_BLOCK and lift.scope != EVERYTHING:
+        way_out += " The next delivery from that sender or messaging service lifts it as well."
     return BackhaulError(
         Code.FAILED_PRECONDITION,
         f"{rule.name}: {rule.text}",
-        field="evidence.at_us" if late else "kind" if evidence is not None else "evidence",
-        fix="Pass evidence of a consent that is later than the suppression." if late else _WAY_OUT[kind],
+        field="evidence.at_us" if late else "kind" if lift.evidence is not None else "evidence",
+        fix="Pass evidence of a consent that is later than the suppression." if late else way_out,
     )
 
 

@@ -79,7 +79,8 @@ RULES: Final[Mapping[Kind, Rule]] = {
     ),
     Kind.PROVIDER_BLOCK: Rule(
         "provider_block_by_provider",
-        "A provider's block is lifted when the provider lets messages through again, or acts upon the person's START.",
+        "A provider's block is lifted when the provider acts upon the person's START; that of one sender or messaging "
+        "service also by a later delivery from it.",
     ),
     Kind.MANUAL: Rule(
         "manual_by_tenant", "What the tenant suppressed is lifted by Lift, of the tenant or the operator."
