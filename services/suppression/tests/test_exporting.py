@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 from backhaul_common.ids import derived_id
+from backhaul_common.tenants import SuppressionSettings
 from backhaul_suppression.files import times
 from backhaul_suppression.files.exporting import Export
 from backhaul_suppression.files.formats import FORMATS, FileFormat
@@ -39,15 +41,15 @@ def lines_of(content: bytes, file_format: FileFormat = FileFormat.CSV) -> list[l
     return sorted(sorted(line.values.items()) for line in [*reader.feed(content), *reader.end()])
 
 
-async def imported(rig: Rig, content: bytes, file_format: FileFormat, of: str) -> Progress:
+async def imported(rig: Rig, content: bytes, file_format: FileFormat, of: str, **defaults: Any) -> Progress:
     async def pieces() -> AsyncIterator[bytes]:
         for begin in range(0, len(content), 1_000):
             yield content[begin : begin + 1_000]
 
     lane = Lane(rig.store(), AtOnce())
     try:
-        defaults = Defaults(of, f"{of}.1", now_us(), operator=True)
-        return [told async for told in Import(lane).run(pieces(), file_format, defaults)][-1]
+        whose = Defaults(of, f"{of}.1", now_us(), operator=True, **defaults)
+        return [told async for told in Import(lane).run(pieces(), file_format, whose)][-1]
     finally:
         await lane.close()
 
@@ -92,6 +94,26 @@ async def test_an_import_of_an_export_makes_the_same_rows(rig: Rig, reads: Mongo
     again = await imported(rig, content, file_format, "acme")
     assert (again.changed, again.unchanged) == (0, active)
     assert await rig.changes() == changes
+    await rig.check()
+
+
+@pytest.mark.parametrize("whatsapp", ["apart", "phone"])
+async def test_a_list_without_times_comes_home_and_changes_nothing(
+    rig: Rig, reads: MongoReads, whatsapp: Literal["apart", "phone"]
+) -> None:
+    settings = SuppressionSettings(whatsapp=whatsapp)
+    numbers = [f"+1415555{number:04}" for number in range(40)]
+    addresses = [*numbers, *(f"whatsapp:{number}" for number in numbers[:20])]
+    content = "\n".join(["address", *addresses]).encode()
+    progress = await imported(rig, content, FileFormat.CSV, "acme", settings=settings)
+    assert (progress.lines, progress.refused) == (60, 0)
+    changes = await rig.changes()
+    assert len(changes) == {"apart": 60, "phone": 80}[whatsapp]
+    for _ in range(2):
+        home = await exported(reads, FileFormat.CSV)
+        progress = await imported(rig, home, FileFormat.CSV, "acme", settings=settings)
+        assert (progress.lines, progress.changed, progress.refused) == (len(changes), 0, 0)
+        assert await rig.changes() == changes
     await rig.check()
 
 

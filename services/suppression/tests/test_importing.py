@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.tenants import SuppressionSettings
 from backhaul_suppression.documents import rows_of as rows_of_fact
 from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import CHUNK_LINES, MAX_ERRORS_BYTES, MAX_HELD_S, Import, Progress
@@ -285,6 +287,24 @@ async def test_others_have_a_turn_while_a_long_list_is_read() -> None:
     task.cancel()
     # A line takes 5 µs at the very least.
     assert turns > 20_000 * 5e-6 / MAX_HELD_S / 2
+
+
+async def test_a_list_says_of_whatsapp_what_it_says_of_the_number_where_both_are_one() -> None:
+    facts = HeldFacts()
+    defaults = replace(ACME, settings=SuppressionSettings(whatsapp="phone"))
+    (told,) = await run(facts, [HEAD, numbers(2), b"whatsapp:+14155550001,stop,2026-01-31T12:00:00Z\n"], defaults)
+    # The last line says what the second has said already.
+    assert (told.lines, told.refused, len(facts.facts), len(facts.changes)) == (3, 0, 4, 4)
+    changes = list(facts.changes)
+    (told,) = await run(facts, [HEAD, numbers(2), b"whatsapp:+14155550000,stop,2026-01-31T12:00:00Z\n"], defaults)
+    assert counts(told) == (3, 0, 3, 0)
+    assert facts.changes == changes
+    assert {row.key.address.text for row in facts.rows.values()} == {
+        "+14155550000",
+        "+14155550001",
+        "whatsapp:+14155550000",
+        "whatsapp:+14155550001",
+    }
 
 
 @pytest.mark.slow

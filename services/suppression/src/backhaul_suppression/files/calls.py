@@ -84,6 +84,7 @@ class ImportCalls:
             operator=by.operator,
             author=by.author,
             traceparent=current_traceparent(),
+            settings=tenant.suppression,
         )
 
     async def _pieces(self, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]) -> AsyncIterator[bytes]:

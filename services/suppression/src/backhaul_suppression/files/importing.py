@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from backhaul_common.errors import BackhaulError, Code
 
 from backhaul_suppression.files.formats import FORMATS, FileFormat, Reader
 from backhaul_suppression.files.line import Line
-from backhaul_suppression.files.statements import Defaults, LineError, fact_of
+from backhaul_suppression.files.statements import Defaults, LineError, facts_of
 from backhaul_suppression.model import Fact, RowKey
 from backhaul_suppression.ports import Facts
 
@@ -39,11 +39,12 @@ class Progress:
 
 @dataclass(slots=True)
 class _Chunk:
-    """What was read and is not recorded yet."""
+    """What was read and is not recorded yet. ``own`` are the ids of facts about addresses that lines name."""
 
     lines: int = 0
     refused: int = 0
     facts: dict[str, Fact] = field(default_factory=dict)
+    own: set[str] = field(default_factory=set)
     errors: bytearray = field(default_factory=bytearray)
 
     @property
@@ -77,16 +78,13 @@ class Import:
         async for line in self._lines(reader, pieces):
             chunk.lines += 1
             try:
-                fact = fact_of(line, defaults)
+                self._take(chunk, facts_of(line, defaults))
             except LineError as exc:
                 chunk.refused += 1
                 if not headed:
                     chunk.errors += written.error_header(reader.columns)
                     headed = True
                 chunk.errors += written.error_line(reader.columns, line, exc.problem)
-            else:
-                if fact is not None:
-                    chunk.facts.setdefault(fact.id, fact)
             if chunk.full:
                 told = await self._recorded(chunk, told)
                 yield told
@@ -105,6 +103,12 @@ class Import:
         for line in reader.end():
             yield line
 
+    def _take(self, chunk: _Chunk, facts: Sequence[Fact]) -> None:
+        """Have ``chunk`` hold ``facts`` of a line, the first of which is the one of the address that it names."""
+        for fact in facts:
+            chunk.facts.setdefault(fact.id, fact)
+        chunk.own.update(fact.id for fact in facts[:1])
+
     async def _recorded(self, chunk: _Chunk, before: Progress, *, done: bool = False) -> Progress:
         changed = 0
         if chunk.facts:
@@ -115,7 +119,7 @@ class Import:
                 raise BackhaulError(Code.NOT_FOUND, "The tenant was deleted.", field="tenant_id")
             # A row that is there now but lifted is there because a later word overrules the line.
             active = {change.fact.id for change in recorded.changes if change.row.active}
-            changed = len(active & chunk.facts.keys())
+            changed = len(active & chunk.own)
         return Progress(
             before.lines + chunk.lines,
             before.changed + changed,

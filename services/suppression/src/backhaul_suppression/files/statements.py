@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.ids import derived_id
+from backhaul_common.tenants import SuppressionSettings
 
-from backhaul_suppression.addresses import address_of, scope_id
+from backhaul_suppression.addresses import address_of, scope_id, spellings
 from backhaul_suppression.files import times
 from backhaul_suppression.files.line import STANDING, UNREADABLE, Line
 from backhaul_suppression.messages import MAX_SCOPE_ID
 from backhaul_suppression.model import (
     EVERYTHING,
+    Address,
     Evidence,
     Fact,
     Family,
@@ -32,9 +34,10 @@ from backhaul_suppression.validity import MAX_AHEAD_S, MAX_NOTE, MAX_REFERENCE
 
 _UNREADABLE = re.compile(rf"[\x00-\x1f\x7f-\x9f{UNREADABLE}]")
 
-_LAST = "f" * 8
-"""Begins the ids of imported facts. Of two facts of one moment the lower id counts, and a list that says again when
-somebody said something must not take the place of what they said: an export that comes home changes nothing."""
+_LAST, _LAST_BUT_ONE = "ffffffff", "fffffffe"
+"""Begin the ids of imported facts, and of those whose lines tell no time. Of two facts of one moment the lower id
+counts, and a list that says again when somebody said something must not take the place of what they said, nor of what
+an earlier list did without a time: an export that comes home changes nothing."""
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -52,7 +55,7 @@ class Defaults:
     """Whose list it is, and what holds for lines that do not say it themselves.
 
     ``operator``: it is sent in the operator's name, who alone may suppress for legal reasons. ``effective_at_us`` 0 is
-    the time of the line's first import. ``now_us`` is now.
+    the time of the line's first import. ``now_us`` is now. ``settings`` are the tenant's.
     """
 
     tenant_id: str
@@ -65,6 +68,7 @@ class Defaults:
     operator: bool = False
     author: str = ""
     traceparent: str = ""
+    settings: SuppressionSettings = field(default_factory=SuppressionSettings)
 
 
 def fact_of(line: Line, defaults: Defaults) -> Fact | None:
@@ -95,14 +99,15 @@ def fact_of(line: Line, defaults: Defaults) -> Fact | None:
     source = _word(Source, "source", values) or Source.FILE
     reference = _text("reference", values, MAX_REFERENCE)
     note = _text("note", values, MAX_NOTE)
+    target = Target(kind, scope)
     if standing == "lifted":
         return None
     return Fact(
-        id=_LAST + derived_id("import", RowKey(address, kind, scope).id, str(at_us))[len(_LAST) :],
+        id=_id(address, target, at_us),
         tenant_id=defaults.tenant_id,
         address=address,
         lifts=False,
-        targets=(Target(kind, scope),),
+        targets=(target,),
         effective_at_us=at_us or defaults.now_us,
         recorded_at_us=defaults.now_us,
         origin=Origin.IMPORT,
@@ -112,6 +117,24 @@ def fact_of(line: Line, defaults: Defaults) -> Fact | None:
         note=note,
         traceparent=defaults.traceparent,
     )
+
+
+def facts_of(line: Line, defaults: Defaults) -> Sequence[Fact]:
+    """``fact_of``, and the same about every other address that the tenant's setting takes for the same one, each as the
+    line would be that names it: a list may name both. LineError."""
+    fact = fact_of(line, defaults)
+    if fact is None:
+        return ()
+    first, *others = spellings(fact.address, defaults.settings)
+    (target,) = fact.targets
+    at_us = fact.effective_at_us if fact.id.startswith(_LAST) else 0
+    return [fact, *(replace(fact, id=_id(other, target, at_us), address=other) for other in others if other != first)]
+
+
+def _id(address: Address, target: Target, at_us: int) -> str:
+    """The id of a line's fact; ``at_us`` 0 where it tells no time."""
+    begin = _LAST if at_us else _LAST_BUT_ONE
+    return begin + derived_id("import", RowKey(address, target.kind, target.scope).id, str(at_us))[len(begin) :]
 
 
 def _effective_at(values: Mapping[str, str], defaults: Defaults) -> int:
