@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from backhaul_suppression.fold import fold
-from backhaul_suppression.model import Change, Fact, Row, RowKey
+from backhaul_suppression.model import EVERYTHING, Address, Change, Fact, Row, RowKey, Target
 from backhaul_suppression.ports import Recorded
 
 
 class HeldFacts:
-    """A ``Facts``. Registrations in ``gone`` are; after ``dies_after`` calls it raises what a killed process would."""
+    """A ``Facts``, and a ``Narrow``.
+
+    Registrations in ``gone`` are; after ``dies_after`` calls it raises what a killed process would.
+    """
 
     def __init__(self) -> None:
         self.facts: dict[str, Fact] = {}
@@ -47,6 +50,11 @@ class HeldFacts:
     async def record(self, facts: Sequence[Fact]) -> Recorded:
         """See ``Facts``."""
         return await self.commit(facts)
+
+    def narrow(self, address: Address) -> Collection[Target]:
+        """See ``Narrow``."""
+        keys = [row.key for row in self.rows.values() if row.active and row.key.address == address]
+        return {Target(key.kind, key.scope) for key in keys if key.scope != EVERYTHING}
 
     def _take(self, key: RowKey, fact: Fact) -> None:
         about = self._about.setdefault(key.id, [])

@@ -9,6 +9,7 @@ import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
+from backhaul_suppression import room
 from backhaul_suppression.checks import MAX_CORRELATION_ID, MAX_ITEMS
 from backhaul_suppression.validity import MAX_NOTE
 from backhaul_testing import make
@@ -169,6 +170,31 @@ async def test_what_cannot_be_added_names_its_field(
     assert (error.code, error.field) == (code, field)
     assert error.fix
     assert await service.first.verdict(ACME) == "allowed"
+
+
+async def test_an_address_has_so_many_scopes_and_always_room_for_everything(
+    service: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_NARROW", 2)
+    stub = service.first.stub
+
+    def of_group(number: int, **fields: Any) -> pb.AddRequest:
+        return adding(scope=pb.Scope(kind=pb.SCOPE_KIND_GROUP, id=f"group {number}"), **fields)
+
+    for number in range(2):
+        await stub.Add(of_group(number, idempotency_key=str(number)))
+    error = await refused(stub.Add(of_group(2)))
+    assert (error.code, error.field) == (Code.FAILED_PRECONDITION, "scope")
+    assert "everything" in error.fix
+    # What is suppressed already may be said again, and of somebody else it is the first.
+    await stub.Add(of_group(0, idempotency_key="0"))
+    await stub.Add(of_group(1))
+    await stub.Add(of_group(2, address=BEN))
+    await stub.Add(of_group(2, tenant_id="globex"))
+    await stub.Add(adding())
+    assert await service.first.verdict(ACME) == "stop stop stop"
+    await stub.Lift(lifting(scope=pb.Scope(kind=pb.SCOPE_KIND_GROUP, id="group 0"), evidence=consent()))
+    await stub.Add(of_group(2))
 
 
 async def test_all_that_is_wrong_is_said_at_once(service: Rig) -> None:

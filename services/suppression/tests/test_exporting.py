@@ -19,6 +19,7 @@ from backhaul_suppression.model import Evidence, Family, Kind, Row, Scope, Scope
 from backhaul_suppression.ports import RowsQuery
 from backhaul_suppression.reads import MongoReads
 from backhaul_testing import make
+from held_facts import HeldFacts
 from store_rig import AtOnce, Rig, fact, now_us
 
 ACTIVE = RowsQuery()
@@ -49,7 +50,7 @@ async def imported(rig: Rig, content: bytes, file_format: FileFormat, of: str, *
     lane = Lane(rig.store(), AtOnce())
     try:
         whose = Defaults(of, f"{of}.1", now_us(), operator=True, **defaults)
-        return [told async for told in Import(lane).run(pieces(), file_format, whose)][-1]
+        return [told async for told in Import(lane, HeldFacts()).run(pieces(), file_format, whose)][-1]
     finally:
         await lane.close()
 

@@ -31,6 +31,7 @@ from backhaul_suppression.model import (
     Target,
 )
 from backhaul_suppression.ports import Recorded
+from backhaul_suppression.room import MAX_NARROW
 from held_facts import HeldFacts
 
 NOW_US = 1_800_000_000_000_000
@@ -49,7 +50,7 @@ async def run(
         for piece in pieces:
             yield piece
 
-    return [progress async for progress in Import(facts).run(sent(), file_format, defaults)]
+    return [progress async for progress in Import(facts, facts).run(sent(), file_format, defaults)]
 
 
 def rows_of(facts: HeldFacts) -> dict[str, Row]:
@@ -289,6 +290,27 @@ async def test_others_have_a_turn_while_a_long_list_is_read() -> None:
     assert turns > 20_000 * 5e-6 / MAX_HELD_S / 2
 
 
+def scoped(first: int, count: int, number: str = "+14155550000") -> bytes:
+    return b"".join(b"%s,stop,sender,+1650555%04d\n" % (number.encode(), one) for one in range(first, first + count))
+
+
+SCOPED = b"address,kind,scope_kind,scope\n"
+
+
+async def test_one_address_has_so_many_scopes_and_always_room_for_everything() -> None:
+    facts = HeldFacts()
+    everything = b"+14155550000,stop,all,\n"
+    (told,) = await run(
+        facts, [SCOPED, scoped(0, MAX_NARROW + 5), scoped(0, 1), everything, scoped(7, 1, "+14155550001")]
+    )
+    assert counts(told) == (MAX_NARROW + 8, MAX_NARROW + 2, 1, 5)
+    assert told.errors.count(b",scope,") == 5
+    assert b"Suppress it for everything" in told.errors
+    # Another list finds what the first has left.
+    (told,) = await run(facts, [SCOPED, scoped(MAX_NARROW - 1, 2), everything])
+    assert counts(told) == (3, 0, 2, 1)
+
+
 async def test_a_list_says_of_whatsapp_what_it_says_of_the_number_where_both_are_one() -> None:
     facts = HeldFacts()
     defaults = replace(ACME, settings=SuppressionSettings(whatsapp="phone"))
@@ -324,7 +346,7 @@ async def test_a_list_is_not_kept_while_it_is_read() -> None:
     tracemalloc.start()
     try:
         last = None
-        async for progress in Import(Forgetful()).run(sent(), FileFormat.CSV, ACME):
+        async for progress in Import(Forgetful(), HeldFacts()).run(sent(), FileFormat.CSV, ACME):
             last = progress
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -8,7 +8,7 @@ import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import Tenant
 from backhaul_suppression.entries import Entry, packed, packed_words, unpacked, without
-from backhaul_suppression.index import Index, Now
+from backhaul_suppression.index import MAX_COUNTED, MAX_TOLD, Index, Now
 from backhaul_suppression.lease import LEASE_S, Lease
 from backhaul_suppression.model import (
     EVERYTHING,
@@ -21,6 +21,7 @@ from backhaul_suppression.model import (
     Scope,
     ScopeKind,
     Sending,
+    Target,
 )
 from backhaul_suppression.table import MAX_WHOLE, PARTS, Table
 from hypothesis import given
@@ -103,6 +104,48 @@ def test_every_row_that_blocks_is_told_in_the_order_of_ids(index: Index) -> None
     rows = [(Kind.STOP, EVERYTHING), (Kind.COMPLAINT, EVERYTHING), (Kind.STOP, SHOP)]
     assert found == sorted(Blocked(RowKey(ANN, *row).id, *row, 5, EVENT) for row in rows)
     assert [row.kind for row in index.blocking(ANN, Sending(Purpose.TRANSACTIONAL, sender="+1"))] == [Kind.STOP]
+
+
+def shop(number: int) -> Scope:
+    return Scope(ScopeKind.SENDER, f"+1650555{number:04}")
+
+
+def test_of_many_rows_the_broadest_are_told(index: Index) -> None:
+    index.put(now(Kind.STOP, shop(number)) for number in range(MAX_TOLD + 5))
+    index.put([now(Kind.MANUAL), now(Kind.UNSUBSCRIBE)])
+    found = index.blocking(ANN, Sending())
+    assert len(found) == MAX_TOLD
+    assert {one.kind for one in found if one.scope == EVERYTHING} == {Kind.MANUAL, Kind.UNSUBSCRIBE}
+    assert list(found) == sorted(found)
+    (only,) = index.blocking(ANN, Sending(Purpose.TRANSACTIONAL, sender=""))
+    assert only.kind is Kind.MANUAL
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_who_is_suppressed_for_very_many_scopes_is_suppressed_for_everything(reverse: bool, index: Index) -> None:
+    rows = [now(Kind.UNSUBSCRIBE, shop(number)) for number in range(MAX_COUNTED)]
+    asked = Sending(Purpose.TRANSACTIONAL, sender="+14155550100")
+    index.put(rows)
+    assert not index.blocking(ANN, asked)
+    assert not index.has(ANN, {Kind.STOP})
+    # One more, in whatever order they are heard of.
+    index.put([now(row.kind, row.scope, active=False) for row in rows])
+    rows.append(now(Kind.UNSUBSCRIBE, SHOP))
+    index.put(reversed(rows) if reverse else rows)
+    assert len(index.blocking(ANN, asked)) == MAX_TOLD
+    assert len(index.blocking(ANN, Sending(Purpose.MARKETING, sender="+14155550100"))) == MAX_TOLD
+    assert index.has(ANN, {Kind.STOP})
+    assert not index.blocking(ANN._replace(text="+14155550101"), asked)
+    # Until some are lifted.
+    index.put([now(Kind.UNSUBSCRIBE, shop(3), active=False)])
+    assert not index.blocking(ANN, asked)
+
+
+def test_what_is_narrow_is_told_without_what_covers_everything(index: Index) -> None:
+    index.put([now(Kind.STOP, SHOP), now(Kind.STOP), now(Kind.MANUAL, SHOP)])
+    assert set(index.narrow(ANN)) == {Target(Kind.STOP, SHOP), Target(Kind.MANUAL, SHOP)}
+    assert not index.narrow(ANN._replace(text="+14155550101"))
+    assert not index.narrow(ANN._replace(registration="other.1"))
 
 
 def test_a_row_is_replaced_and_lifted_by_itself(index: Index) -> None:

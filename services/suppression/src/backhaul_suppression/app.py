@@ -104,9 +104,9 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
         servicer = SuppressionServicer(
             tenants,
             Checks(memory.index, metrics),
-            Commands(facts, reads, enforcement, _now_us),
+            Commands(facts, reads, memory.index, enforcement, _now_us),
             reads,
-            imports=ImportCalls(Import(facts), _now_us),
+            imports=ImportCalls(Import(facts, memory.index), _now_us),
             exports=ExportCalls(Export(reads)),
             watches=WatchCalls(Watching(reads, tenants, memory.follower)),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -27,7 +27,8 @@ from backhaul_suppression.model import (
     Source,
     Target,
 )
-from backhaul_suppression.ports import Facts, Reads, Recorded
+from backhaul_suppression.ports import Facts, Narrow, Reads, Recorded
+from backhaul_suppression.room import no_room
 from backhaul_suppression.rules import LIFTING, Lifting, Rule, Who
 from backhaul_suppression.validity import require_valid, wrong_with_evidence, wrong_with_texts, wrong_with_time
 
@@ -103,14 +104,18 @@ class Commands:
     ``now_us`` is unix time in microseconds.
     """
 
-    def __init__(self, facts: Facts, reads: Reads, enforcement: Enforcement, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, facts: Facts, reads: Reads, rows: Narrow, enforcement: Enforcement, now_us: Callable[[], int]
+    ) -> None:
         self._facts = facts
         self._reads = reads
+        self._rows = rows
         self._enforcement = enforcement
         self._now_us = now_us
 
     async def add(self, tenant: Tenant, by: By, add: Add) -> Outcome:
-        """INVALID_ARGUMENT; FORBIDDEN; CONFLICT where the key was used for something else."""
+        """INVALID_ARGUMENT; FORBIDDEN; FAILED_PRECONDITION where the address has too many narrow scopes already;
+        CONFLICT where the key was used for something else."""
         now_us = self._now_us()
         if add.kind is Kind.LEGAL and not by.operator:
             raise BackhaulError(
@@ -144,6 +149,8 @@ class Commands:
             evidence=add.evidence,
         )
         before = await self._before(tenant, add.said, fact, add.effective_at_us)
+        if before is None:
+            self._require_room(spread(fact, tenant.suppression))
         recorded = await self._record(tenant, before or fact)
         if (existing := recorded.existing.get(fact.id)) is not None and not _same(existing, fact, add.effective_at_us):
             raise _conflict()
@@ -235,6 +242,12 @@ class Commands:
         if before is not None and not _same(before, fact, asked_at_us):
             raise _conflict()
         return before
+
+    def _require_room(self, facts: Iterable[Fact]) -> None:
+        for fact in facts:
+            for target in fact.targets:
+                if wrong := no_room(self._rows.narrow(fact.address), target):
+                    raise BackhaulError(Code.FAILED_PRECONDITION, wrong.message, field=wrong.field, fix=wrong.fix)
 
     async def _record(self, tenant: Tenant, fact: Fact) -> Recorded:
         recorded = await self._facts.record(spread(fact, tenant.suppression))

@@ -77,6 +77,9 @@ def merged(value: bytes, later: bytes) -> bytes:
 
 def without(value: bytes, kind: Kind, scope: Scope) -> bytes:
     """``value`` without the row of this kind and scope, if it has one."""
+    if scope.kind is not ScopeKind.ALL and _text(scope.id) not in value:
+        # Of an address with many scopes most are put once, and taking all others apart each time would add up.
+        return value
     return b"".join(packed(entry) for entry in unpacked(value) if (entry.kind, entry.scope) != (kind, scope))
 
 

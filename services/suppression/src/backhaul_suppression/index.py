@@ -8,16 +8,26 @@ bytes of memory (docs/decisions/0023 compares layouts); and all of a tenant is d
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Sequence
-from typing import NamedTuple
+from heapq import nsmallest
+from itertools import islice
+from typing import Final, NamedTuple
 
 from backhaul_common.errors import unavailable
 from backhaul_common.tenants import Tenant
 
 from backhaul_suppression.entries import Entry, merged, packed, unpacked, without
 from backhaul_suppression.lease import Lease
-from backhaul_suppression.model import Address, Blocked, Family, Kind, RowKey, Scope, Sending
+from backhaul_suppression.model import EVERYTHING, Address, Blocked, Family, Kind, RowKey, Scope, Sending, Target
 from backhaul_suppression.rules import blocks
 from backhaul_suppression.table import Table
+
+MAX_COUNTED: Final = 500
+"""Active rows of one address that are looked at. An address that has more is suppressed for everything: a question
+about it must not cost more and more, and whoever is so much suppressed is not to be contacted by oversight. That
+follows from the rows alone, so it is the same on every copy, and over when enough of them are lifted."""
+
+MAX_TOLD: Final = 20
+"""Rows that an answer names: what covers everything before all else."""
 
 
 class Now(NamedTuple):
@@ -30,7 +40,7 @@ class Now(NamedTuple):
 
 
 class Index:
-    """A ``Lookup``. It is as new as what was put into it; the lease says whether that is good enough."""
+    """A ``Lookup``, and a ``Narrow``. It is as new as what was put into it; the lease says whether that will do."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
@@ -78,7 +88,19 @@ class Index:
         registration, family, text = address
         table = self._tables.get((registration, family))
         value = table.get(text) if table is not None else None
-        return value is not None and any(entry.kind in kinds for entry in unpacked(value))
+        if value is None:
+            return False
+        entries = unpacked(value)
+        # Whoever hears of one too many looks once in vain.
+        return any(entry.kind in kinds for entry in islice(entries, MAX_COUNTED)) or next(entries, None) is not None
+
+    def narrow(self, address: Address) -> Collection[Target]:
+        """See ``Narrow``."""
+        registration, family, text = address
+        table = self._tables.get((registration, family))
+        value = table.get(text) if table is not None else None
+        entries = islice(unpacked(value), MAX_COUNTED) if value is not None else ()
+        return {Target(kind, scope) for kind, scope, _, _ in entries if scope != EVERYTHING}
 
     def load(self, rows: Iterable[tuple[str, str, str, bytes]]) -> None:
         """``put`` for millions of active rows: registration, family, address, and the row as ``packed``."""
@@ -137,10 +159,22 @@ class Index:
 
 
 def _blocking(address: Address, value: bytes, sending: Sending) -> Sequence[Blocked]:
-    found = [
+    entries = unpacked(value)
+    looked_at = list(islice(entries, MAX_COUNTED))
+    if next(entries, None) is None:
+        found = [entry for entry in looked_at if blocks(entry.kind, entry.scope, sending)]
+    else:
+        # Those that may be asked for, if any, and in no case nothing.
+        found = [entry for entry in looked_at if blocks(entry.kind, EVERYTHING, sending)] or looked_at
+    if len(found) > MAX_TOLD:
+        found = nsmallest(MAX_TOLD, found, key=_broadest)
+    told = [
         Blocked(RowKey(address, kind, scope).id, kind, scope, since_us, event_id)
-        for kind, scope, since_us, event_id in unpacked(value)
-        if blocks(kind, scope, sending)
+        for kind, scope, since_us, event_id in found
     ]
-    found.sort()
-    return found
+    told.sort()
+    return told
+
+
+def _broadest(entry: Entry) -> tuple[bool, Scope, Kind]:
+    return entry.scope != EVERYTHING, entry.scope, entry.kind

@@ -21,6 +21,7 @@ from backhaul_suppression.model import (
     Row,
     Scope,
     Sending,
+    Target,
 )
 
 
@@ -96,11 +97,21 @@ class Lookup(Protocol):
         ...
 
     def blocking(self, address: Address, sending: Sending) -> Sequence[Blocked]:
-        """Every active row that says no to ``sending``, in the order of their ids. Calls ``fresh``: UNAVAILABLE."""
+        """Active rows that say no to ``sending``, in the order of their ids; empty only where none does. Of many the
+        broadest are told. An address with very many is suppressed for everything. Calls ``fresh``: UNAVAILABLE."""
         ...
 
     def has(self, address: Address, kinds: Collection[Kind]) -> bool:
-        """Whether the address has an active row of one of ``kinds``, as far as this copy knows: lease or not."""
+        """Whether the address has an active row of one of ``kinds``, or very many rows, as far as this copy knows:
+        lease or not."""
+        ...
+
+
+class Narrow(Protocol):
+    """The active rows, in memory, as far as they cover single senders, services and groups."""
+
+    def narrow(self, address: Address) -> Collection[Target]:
+        """What these rows of the address are about, as far as this copy knows; of very many only some."""
         ...
 
 

@@ -421,7 +421,9 @@ class CheckResponse(_message.Message):
     BLOCKING_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     @_builtins.property
-    def blocking(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blocking]: ...
+    def blocking(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blocking]:
+        """Of SUPPRESSED, one at least and 20 at most: what covers everything before all else."""
+
     def __init__(
         self,
         *,
@@ -500,7 +502,9 @@ class CheckResult(_message.Message):
     verdict: Global___Verdict.ValueType
     correlation_id: _builtins.str
     @_builtins.property
-    def blocking(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blocking]: ...
+    def blocking(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blocking]:
+        """As in CheckResponse."""
+
     @_builtins.property
     def error(self) -> Global___ItemError:
         """Of INVALID."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,8 +13,9 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_suppression.files.formats import FORMATS, FileFormat, Reader
 from backhaul_suppression.files.line import Line
 from backhaul_suppression.files.statements import Defaults, LineError, facts_of
-from backhaul_suppression.model import Fact, RowKey
-from backhaul_suppression.ports import Facts
+from backhaul_suppression.model import EVERYTHING, Address, Fact, RowKey, Target
+from backhaul_suppression.ports import Facts, Narrow
+from backhaul_suppression.room import no_room
 
 CHUNK_LINES = 2_000
 """So many lines become facts together, and are told of in one answer."""
@@ -45,6 +47,7 @@ class _Chunk:
     refused: int = 0
     facts: dict[str, Fact] = field(default_factory=dict)
     own: set[str] = field(default_factory=set)
+    narrow: dict[Address, set[Target]] = field(default_factory=lambda: defaultdict(set))
     errors: bytearray = field(default_factory=bytearray)
 
     @property
@@ -59,8 +62,9 @@ class Import:
     since a line is the same fact whenever it is sent.
     """
 
-    def __init__(self, facts: Facts, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, facts: Facts, rows: Narrow, clock: Callable[[], float] = time.monotonic) -> None:
         self._facts = facts
+        self._rows = rows
         self._clock = clock
 
     async def run(
@@ -104,7 +108,14 @@ class Import:
             yield line
 
     def _take(self, chunk: _Chunk, facts: Sequence[Fact]) -> None:
-        """Have ``chunk`` hold ``facts`` of a line, the first of which is the one of the address that it names."""
+        """Have ``chunk`` hold ``facts`` of a line, the first of which is the one of the address that it names.
+        LineError where an address has no room for it."""
+        narrow = [(one.address, target) for one in facts for target in one.targets if target.scope != EVERYTHING]
+        for address, target in narrow:
+            if wrong := no_room({*self._rows.narrow(address), *chunk.narrow[address]}, target):
+                raise LineError(wrong)
+        for address, target in narrow:
+            chunk.narrow[address].add(target)
         for fact in facts:
             chunk.facts.setdefault(fact.id, fact)
         chunk.own.update(fact.id for fact in facts[:1])
