@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest, PurgeTenantRequest
+from backhaul_suppression.changes import MongoChanges
 from backhaul_suppression.facts import fact_of
 from backhaul_suppression.feed import subjects
 from backhaul_testing import make
@@ -97,6 +99,37 @@ async def test_a_delivery_lifts_a_bounce_and_leaves_no_fact_where_nothing_is_to_
     await service.drained()
     facts = await service.database[SUPPRESSION_FACTS_COLLECTION].find({"registration": "acme.1"}).to_list(None)
     assert {fact["_id"] for fact in facts} == {bounce.id, delivered.id}
+
+
+async def test_a_delivery_lifts_although_it_waited_while_no_copy_knew_the_rows(
+    service: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = event(ACME, "failed", "undelivered", invalid_recipient=True, error_code="30005")
+    await service.publish(ACME, failed)
+    await service.drained()
+    assert await service.first.verdict(ACME) == "invalid_address"
+    service.first.stop.set()
+    await asyncio.wait({service.first.task})
+
+    # As with millions of rows: another copy begins, and is not through with them for a while.
+    loading, go_on = asyncio.Event(), asyncio.Event()
+    load = MongoChanges.load
+
+    async def slow(changes: MongoChanges, put: Any) -> int:
+        loading.set()
+        await go_on.wait()
+        return await load(changes, put)
+
+    monkeypatch.setattr(MongoChanges, "load", slow)
+    await service.publish(ACME, event(ACME, "after", "delivered"), reply(ACME, "stop", "STOP", recipient=BEN))
+    async with service.another() as copy:
+        await loading.wait()
+        with pytest.raises(AssertionError, match="backlog"):
+            await service.drained(within_s=1)  # Nothing says that it will not be: it is looked for as long as this.
+        go_on.set()
+        await service.drained()
+        assert await copy.verdict(ACME) == "allowed"
+        assert await copy.verdict(ACME, BEN) == "stop"
 
 
 async def test_tenants_have_nothing_in_common(service: Rig) -> None:

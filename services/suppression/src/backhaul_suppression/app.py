@@ -87,7 +87,8 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
             _now_us,
         )
         service.readiness.add("consumer", consumer.check)
-        service.run("consumer", consumer.run, after=service.prepared)
+        # Not before: see what the consumer does with deliveries while this copy may not answer.
+        service.run("consumer", consumer.run, after=memory.follower.loaded)
 
         normalizer = NormalizerServiceStub(service.channel(settings.suppression_normalizer_target))
         settling = Settling(

@@ -93,6 +93,7 @@ class Consumer:
     async def answers(self) -> None:
         """See ``Work``."""
         await self._store.ping()
+        self._rows.fresh()
 
     async def read(self, messages: Sequence[StreamMessage]) -> EventsRead:
         """See ``Work``."""
@@ -176,7 +177,8 @@ class Consumer:
             return ()
 
     def _facts_of(self, event: Event, settings: SuppressionSettings, now_us: int) -> Sequence[Fact]:
-        """The facts to record, none where ``event`` says nothing."""
+        """The facts to record, none where ``event`` says nothing. UNAVAILABLE of a delivery while this copy may not
+        answer."""
         fact = fact_of(event, settings, now_us)
         if fact is None:
             return ()
@@ -184,8 +186,11 @@ class Consumer:
         if not proves_delivery(fact):
             return facts
         # Most events are such, and hardly any has something to lift. A row that is not here yet is settled when it
-        # comes: by asking what was delivered since.
-        return [one for one in facts if self._rows.has(one.address, {target.kind for target in one.targets})]
+        # comes: by asking what was delivered since. But only a copy that may answer is waited for before that is asked:
+        # one that may not could miss the row, and nobody would look again.
+        kept = [one for one in facts if self._rows.has(one.address, {target.kind for target in one.targets})]
+        self._rows.fresh()
+        return kept
 
     async def _settings_of(self, event: Event) -> SuppressionSettings | None:
         """What its tenant's people mean, None where the event's registration is gone. UNAVAILABLE."""
