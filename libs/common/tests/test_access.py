@@ -502,7 +502,7 @@ async def test_each_caller_has_limits_of_its_own(plain: World) -> None:
     # Also where the answer would be no.
     assert (await refusal(stub, "Import", "globex")).code is Code.RATE_LIMITED
     # Checks are counted apart, by address.
-    await stub.Get(Ask(tenant_id="acme", number=2))
+    await stub.Get(Ask(tenant_id="acme", number=3))
     assert (await refusal(stub, "Get")).code is Code.RATE_LIMITED
     assert await first(other, "Import") == "service:other"
     assert await first(other, "Get") == "service:other"
@@ -515,12 +515,26 @@ async def test_each_caller_has_limits_of_its_own(plain: World) -> None:
         await first(plain.client(INTERNAL), "Get")
 
 
-async def test_a_batch_beyond_the_burst_is_paid_for_later(plain: World) -> None:
+@pytest.mark.parametrize("number", [5, 100])
+async def test_a_batch_of_the_burst_or_more_passes_and_is_paid_for_later(plain: World, number: int) -> None:
     limits = ServiceLimits(checks_per_second=0.01, checks_burst=5)
     stub = plain.client(await plain.account(limits=limits))
-    with pytest.raises(BackhaulError):
-        # The call itself is one: then less is left than the burst.
-        await stub.Get(Ask(tenant_id="acme", number=100))
+    await stub.Get(Ask(tenant_id="acme", number=number))
+    error = await refusal(stub, "Get")
+    assert error.code is Code.RATE_LIMITED
+    assert error.retry_after_s is not None
+    owed = number - 5 + 1
+    assert 100 * owed - 10 < error.retry_after_s <= 100 * owed
+
+
+async def test_a_batch_is_refused_as_a_whole_while_less_than_the_burst_is_left(plain: World) -> None:
+    stub = plain.client(await plain.account(limits=ServiceLimits(checks_per_second=0.01, checks_burst=5)))
+    await first(stub, "Get")
+    with pytest.raises(BackhaulError) as caught:
+        await stub.Get(Ask(tenant_id="acme", number=5))
+    assert caught.value.code is Code.RATE_LIMITED
+    # What was left but for the call itself is there.
+    await stub.Get(Ask(tenant_id="acme", number=3))
 
 
 async def test_a_stream_of_checks_waits_for_its_turn(plain: World) -> None:

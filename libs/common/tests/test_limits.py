@@ -27,6 +27,20 @@ def test_many_pass_at_once_and_are_paid_for() -> None:
     assert bucket.take() == 0
 
 
+def test_some_that_were_taken_before_the_others_are_counted_with_them() -> None:
+    bucket = TokenBucket(10, 5, clock := Clock())
+    assert bucket.take() == 0
+    assert bucket.take_many(5, taken=1) == 0
+    # Who waits as long as it says, and takes one before again, passes.
+    assert bucket.take() == 0.1
+    clock.now += 0.3
+    assert bucket.take() == 0
+    assert bucket.take_many(5, taken=1) == 0.3
+    clock.now += 0.3
+    assert bucket.take() == 0
+    assert bucket.take_many(5, taken=1) == 0
+
+
 def test_what_is_owed_stays_owed_when_the_limits_change() -> None:
     bucket = TokenBucket(10, 5, Clock())
     bucket.take_many(100)

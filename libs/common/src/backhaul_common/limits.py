@@ -28,16 +28,17 @@ class TokenBucket:
         self._tokens = tokens
         return (1.0 - tokens) / self._rate
 
-    def take_many(self, count: int) -> float:
+    def take_many(self, count: int, *, taken: int = 0) -> float:
         """The same of ``count`` at once. More than ``burst`` pass when nothing is spent, and those that follow wait
-        until all of them are paid for."""
+        until all of them are paid for. ``taken`` of them were taken a moment ago, and stay so where the rest may not
+        pass: who comes again takes as many anew before."""
         now = self._clock()
         tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
         self._updated = now
         self._tokens = tokens
         lacking = min(float(count), self._burst) - tokens
-        if lacking <= 0.0:
-            self._tokens = tokens - count
+        if lacking <= taken:
+            self._tokens = tokens + taken - count
             return 0.0
         return lacking / self._rate
 

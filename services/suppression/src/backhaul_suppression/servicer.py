@@ -96,7 +96,7 @@ class SuppressionServicer(SuppressionServiceServicer):
     async def CheckBatch(self, request: pb.CheckBatchRequest, context: Any) -> pb.CheckBatchResponse:
         """Whether up to MAX_ITEMS may."""
         _may_ask(request)
-        caller().take_checks(len(request.items) - 1)  # The call was counted as one.
+        caller().take_checks(len(request.items))
         response = pb.CheckBatchResponse()
         await self._checks.many(await self._tenants.require(request.tenant_id), request, response)
         return response

@@ -113,7 +113,7 @@ class Access:
         if caller.account is not None:
             self._require_verb(caller, method)
             if self._verbs[method] == "check":
-                caller.take_checks(1)
+                caller.take_check()
             else:
                 caller.take_request()
         return grant

@@ -66,16 +66,23 @@ class Caller:
         if self.account is not None and (wait_s := self._requests.take()):
             raise self._too_many("calls", self.account.limits.requests_per_second, wait_s)
 
-    def take_checks(self, count: int) -> None:
-        """Count ``count`` addresses that are checked. RATE_LIMITED, with the time to wait.
+    def take_check(self) -> None:
+        """Count one call that checks, as one address. RATE_LIMITED, with the time to wait."""
+        if self.account is not None and (wait_s := self._checks.take_many(1)):
+            raise self._too_many("checks", self.account.limits.checks_per_second, wait_s)
 
-        The call itself was counted as one. More at once than the burst pass when nothing is spent.
+    def take_checks(self, count: int) -> None:
+        """Count the ``count`` addresses of one call that checks, with the one as which it was counted. RATE_LIMITED,
+        with the time to wait.
+
+        More at once than the burst pass when nothing is spent.
         """
-        if self.account is not None and count > 0 and (wait_s := self._checks.take_many(count)):
+        if self.account is not None and count > 1 and (wait_s := self._checks.take_many(count, taken=1)):
             raise self._too_many("checks", self.account.limits.checks_per_second, wait_s)
 
     async def wait_for_checks(self, count: int) -> None:
-        """The same for streams, which go on when it is their turn: who sends more waits, since nothing more is read."""
+        """Count ``count`` addresses of a stream, which goes on when it is its turn: who sends more waits, since nothing
+        more is read."""
         while self.account is not None and count > 0 and (wait_s := self._checks.take_many(count)):  # noqa: ASYNC110  # a rate is time that passes
             await asyncio.sleep(wait_s)
 
