@@ -31,6 +31,20 @@ APART, PHONE = SuppressionSettings(), SuppressionSettings(whatsapp="phone")
         ("RCS:+1 415 555 0123", None, (Family.PHONE, "+14155550123")),
         ("tel:+1-415-555-0123", Family.VOICE, (Family.VOICE, "+14155550123")),
         ("sms:+14155550123", None, (Family.PHONE, "+14155550123")),
+        # A message goes to the number, whatever the extension.
+        ("+1 415 555 0123 x7", None, (Family.PHONE, "+14155550123")),
+        ("tel:+14155550123;ext=7", None, (Family.PHONE, "+14155550123")),
+        ("whatsapp:+14155550123;ext=7", None, (Family.PHONE, "whatsapp:+14155550123")),
+        # Mobile numbers that are written in two ways.
+        ("+5215512345678", None, (Family.PHONE, "+525512345678")),
+        ("whatsapp:+521 55 1234 5678", None, (Family.PHONE, "whatsapp:+525512345678")),
+        ("+5215512345678", Family.VOICE, (Family.VOICE, "+525512345678")),
+        ("+525512345678", None, (Family.PHONE, "+525512345678")),
+        ("+5491123456789", None, (Family.PHONE, "+541123456789")),
+        ("+54 11 15 2345 6789", None, (Family.PHONE, "+541123456789")),
+        ("whatsapp:+553187654321", None, (Family.PHONE, "whatsapp:+5531987654321")),
+        ("+5531987654321", None, (Family.PHONE, "+5531987654321")),
+        ("+553132654321", None, (Family.PHONE, "+553132654321")),
         # An address of its own.
         ("whatsapp:+14155550123", None, (Family.PHONE, "whatsapp:+14155550123")),
         ("WhatsApp:+1 415 555 0123", Family.PHONE, (Family.PHONE, "whatsapp:+14155550123")),
@@ -45,6 +59,7 @@ APART, PHONE = SuppressionSettings(), SuppressionSettings(whatsapp="phone")
         ("mailto:John@example.com", Family.EMAIL, (Family.EMAIL, "john@example.com")),
         ("jörg@bücher.example", None, (Family.EMAIL, "jörg@xn--bcher-kva.example")),
         ("a@[192.0.2.1]", None, (Family.EMAIL, "a@[192.0.2.1]")),
+        ('"john.doe"@example.com', None, (Family.EMAIL, "john.doe@example.com")),
         ('"a b"@example.com', Family.EMAIL, (Family.EMAIL, '"a b"@example.com')),
     ],
 )
@@ -73,6 +88,19 @@ def test_a_question_names_one_address(text: str, family: Family | None, expected
         ("+14155550123,+14155550124", None, "of no country"),
         ("whatsapp:+1415", None, "too short"),
         ("+14155550123;ext=", None, "of no country"),
+        ("whatsapp:+14155550123x", None, "of no country"),
+        ("whatsapp:+1 415 555 0123 home", None, "of no country"),
+        ("rcs:+14155550123 (Anna)", None, "of no country"),
+        ("whatsapp:tel:+14155550123", None, "behind the channel"),
+        ("sms:whatsapp:+14155550123", None, "behind the channel"),
+        ("whatsapp://send?phone=14155550123", None, "behind the channel"),
+        ("email:john@example.com", None, "behind the channel"),
+        ("Dr:John <john@example.com>", None, "behind the channel"),
+        ("mailto:john@example.com", Family.PHONE, "behind the channel"),
+        ("mailto:john%40example.com", None, "behind the channel"),
+        ("mailto:john%2Bnews@example.com", None, "part of a URI"),
+        ('"jo\\hn"@example.com', None, "no e-mail address"),
+        ("\uff4aohn@example.com", None, "look like others"),
         ("john@example.com", Family.PHONE, "none of this family"),
         ("john@example.com", Family.VOICE, "none of this family"),
         ("+14155550123", Family.EMAIL, "no e-mail address"),
@@ -136,6 +164,8 @@ _PIECES = st.lists(
 @example("tel:tel:+14155550123", Family.PHONE)
 @example("mailto:mailto:a@b.example", None)
 @example("+0", None)
+@example("whatsapp:+5531987654321;ext=1", Family.VOICE)
+@example('"+14155550123"@example.com', None)
 def test_any_text_is_an_address_or_an_error_and_both_sides_agree(text: str, family: Family | None) -> None:
     told = told_address(ACME, text, family)
     if (wrong := _wrong_with(text, family)) is not None:
@@ -181,6 +211,7 @@ def test_whatsapp_is_apart_unless_the_tenant_takes_it_for_the_number() -> None:
         ("12345", "12345"),
         ("ACME", "ACME"),
         ("News@Example.com", "news@example.com"),
+        ("whatsapp:+5215512345678", "whatsapp:+525512345678"),
         ("", ""),
         (" ", ""),
     ],

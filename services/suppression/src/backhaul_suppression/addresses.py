@@ -24,9 +24,20 @@ _SAME_AS_THE_NUMBER = frozenset({"rcs", "tel", "sms", "mms"})
 # Channels of people who have a number. What follows is one, or has letters, as WhatsApp's own ids of a person do.
 _OF_NUMBERS = _SAME_AS_THE_NUMBER | {"whatsapp"}
 _WHATSAPP = "whatsapp:"
+# Their addresses of people have an @, and are no mail addresses.
+_OF_HOSTS = frozenset({"sip", "sips"})
+# Mobile numbers that are written in two ways, both of which reach the person: with Mexico's former 1, with Argentina's
+# 9, which local numbers do not have, and without the ninth digit that Brazil gave to those that begin with 6 to 9.
+# WhatsApp tells the one where the other was written to. In none of these countries is another number written so.
+_WRITTEN_IN_TWO_WAYS = frozenset({"52", "54", "55"})
+_TWO_WAYS = re.compile(r"(?:(\+52)1(\d{10})|(\+54)9(\d{10})|(\+55\d\d)([6-9]\d{7}))(;ext=\d+)?", re.ASCII)
+_BRAZIL = "+55"
 # Control characters, marks without a width, halves of surrogate pairs.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs"})
-_LOCAL = re.compile(r'[^\s<>()\[\],;:\\"@]+|"[^"]*"')
+_ATOMS = r'[^\s<>()\[\],;:\\"@]+'
+_LOCAL = re.compile(rf'{_ATOMS}|"[^"\\]*"')
+# Quotes around what needs none say nothing (RFC 5321, 4.1.2).
+_NEEDLESS_QUOTES = re.compile(rf'"({_ATOMS})"(@[^@]+)')
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+|\[[0-9a-z.:]+\]")
 
@@ -37,7 +48,7 @@ def address_of(registration: str, text: str, family: Family | None = None) -> Ad
     Raises BackhaulError INVALID_ARGUMENT of the field ``address`` for what is no address of the family. Whatever may be
     one in two spellings is refused too: a number without its country is a different one in each.
     """
-    if family is not Family.EMAIL and is_settled(text):
+    if family is not Family.EMAIL and is_canonical(text):
         return Address(registration, family or Family.PHONE, text)
     if not text or text.isspace():
         raise _invalid("The address is missing.", "Send a number as E.164 (+14155550123), or an e-mail address.")
@@ -47,6 +58,8 @@ def address_of(registration: str, text: str, family: Family | None = None) -> Ad
     if _is_unreadable(told.text):
         raise _invalid("The address has characters that nobody sees.", "Send it without them.")
     if told.family is Family.EMAIL:
+        if "%" in text and _scheme(text) == "mailto":
+            raise _invalid("The address is written as a part of a URI.", "Send it as name@example.com.")
         _check_email(told.text)
     else:
         _check_number(told.text, told.family)
@@ -58,9 +71,18 @@ def told_address(registration: str, text: str, family: Family | None = None) -> 
     a provider knows by it must not be contacted there. Without a family everything but an e-mail address is PHONE."""
     if family is None:
         family = Family.EMAIL if "@" in text and _scheme(text) in ("", "mailto") else Family.PHONE
-    if family is not Family.EMAIL:
+    if family is Family.PHONE:
+        # Nobody writes to an extension: the message goes to the number.
+        return Address(registration, family, _EXTENSION.sub("", _number(text)))
+    if family is Family.VOICE:
         return Address(registration, family, _number(text))
-    return Address(registration, family, email(text.strip()[len("mailto:") :] if _scheme(text) == "mailto" else text))
+    return Address(registration, family, _mail(text.strip()[len("mailto:") :] if _scheme(text) == "mailto" else text))
+
+
+def is_canonical(text: str) -> bool:
+    """Whether ``text`` is a number in the form in which it is kept here, of either family of numbers: the quick way for
+    those who have many."""
+    return is_settled(text) and (text[1:3] not in _WRITTEN_IN_TWO_WAYS or _in_one_way(text) == text)
 
 
 def sender_of(text: str) -> str:
@@ -89,8 +111,27 @@ def spellings(address: Address, settings: SuppressionSettings) -> tuple[Address,
 
 def _number(text: str) -> str:
     kept = phone(text)
+    if kept.startswith("+"):
+        return _in_one_way(kept)
     channel, _, rest = kept.partition(":")
-    return rest if rest.startswith("+") and channel in _SAME_AS_THE_NUMBER else kept
+    if not rest.startswith("+"):
+        return kept
+    number = _in_one_way(rest)
+    return number if channel in _SAME_AS_THE_NUMBER else f"{channel}:{number}"
+
+
+def _in_one_way(number: str) -> str:
+    match = _TWO_WAYS.fullmatch(number)
+    if match is None:
+        return number
+    country, rest, *extension = (group for group in match.groups() if group is not None)
+    return "".join((country, "9" if country.startswith(_BRAZIL) else "", rest, *extension))
+
+
+def _mail(text: str) -> str:
+    kept = email(text)
+    match = _NEEDLESS_QUOTES.fullmatch(kept)
+    return match[1] + match[2] if match else kept
 
 
 def _is_unreadable(text: str) -> bool:
@@ -107,8 +148,9 @@ def _check_number(text: str, family: Family) -> None:
     rest = text[len(channel) + 1 :] if channel else text
     if is_international(_EXTENSION.sub("", rest)):
         return
-    if channel and family is Family.PHONE and (channel not in _OF_NUMBERS or any(map(str.isalpha, rest))):
-        # A person's id on a channel, which nobody but the channel can read.
+    is_id = channel not in _OF_NUMBERS or any(map(str.isalpha, rest))
+    if channel and family is Family.PHONE and not rest.startswith("+") and is_id:
+        _check_id(channel, rest)
         return
     if not channel and "@" in rest:
         raise _invalid("An e-mail address is none of this family.", "Leave the family out, or name EMAIL.")
@@ -120,10 +162,19 @@ def _check_number(text: str, family: Family) -> None:
     )
 
 
+def _check_id(channel: str, rest: str) -> None:
+    """A person's id on a channel, which nobody but the channel can read; but never another address behind a word."""
+    is_mail = channel == "mailto" or ("@" in rest and channel not in _OF_HOSTS)
+    if is_mail or rest.startswith("/") or _scheme(rest) in _OF_NUMBERS:
+        raise _invalid("Another address stands behind the channel.", "Send that address by itself.")
+
+
 def _check_email(text: str) -> None:
     local, at, domain = text.rpartition("@")
     if not at or not _LOCAL.fullmatch(local):
         raise _invalid("The address is no e-mail address.", "Send it as name@example.com, or name the right family.")
+    if not local.isascii() and unicodedata.normalize("NFKC", local) != local:
+        raise _invalid("The e-mail address has characters that look like others.", "Send it with usual letters.")
     if len(local.encode()) > MAX_LOCAL_BYTES or len(text.encode()) > MAX_EMAIL_BYTES:
         raise _invalid("The e-mail address is longer than RFC 5321 allows.", "Send one address.")
     if not _DOMAIN.fullmatch(domain):
