@@ -275,6 +275,22 @@ async def test_a_stop_is_lifted_with_evidence_that_is_later(service: Rig) -> Non
     assert await service.first.verdict(ACME) == "stop"
 
 
+async def test_a_consent_that_is_ahead_of_time_lifts_nothing_that_is_said_from_now_on(service: Rig) -> None:
+    stub = service.first.stub
+    await stub.Add(adding(effective_at_us=now_us() - 1_000_000))
+    ahead = consent(now_us() + 50_000_000)
+    lifted = await stub.Lift(lifting(evidence=ahead))
+    assert lifted.suppression.since_us <= now_us()
+    assert await service.first.verdict(ACME) == "allowed"
+    await stub.Add(adding())
+    assert await service.first.verdict(ACME) == "stop"
+    # Nor before it was said at all, or of what is lifted already.
+    await stub.Lift(lifting(evidence=ahead))
+    await stub.Lift(lifting(evidence=ahead))
+    await stub.Add(adding())
+    assert await service.first.verdict(ACME) == "stop"
+
+
 @pytest.mark.parametrize(
     ("kind", "actor", "rule"),
     [

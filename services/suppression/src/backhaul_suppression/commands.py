@@ -304,6 +304,8 @@ def _effective(lift: Lift, who: Who, row: Row, now_us: int) -> int:
     than what it lifts, as the clock of a provider or of another copy may be ahead of this one."""
     by_consent = LIFTING[lift.kind, who] is Lifting.WITH_EVIDENCE and lift.evidence is not None
     at_us = lift.evidence.at_us if by_consent and lift.evidence is not None else now_us
+    # Not later than now, however far the caller's clock is ahead: until then the person could say no in vain.
+    at_us = min(at_us, now_us)
     return max(at_us, row.since_us + 1) if row.active else at_us
 
 
