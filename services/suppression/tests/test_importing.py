@@ -329,6 +329,16 @@ async def test_a_list_says_of_whatsapp_what_it_says_of_the_number_where_both_are
     }
 
 
+@pytest.mark.parametrize("depth", [10, 700, 20_000])
+async def test_a_line_of_json_that_is_nested_is_refused_however_deep_and_others_are_taken(depth: int) -> None:
+    facts = HeldFacts()
+    nested = b'{"address":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}\n"
+    lines = nested + b'{"address":"+14155550123"}\n'
+    told = await run(facts, [lines], file_format=FileFormat.JSON_LINES)
+    assert counts(told[-1]) == (2, 1, 0, 1)
+    assert b"error_line" in told[-1].errors
+
+
 @pytest.mark.slow
 async def test_a_list_is_not_kept_while_it_is_read() -> None:
     row = _row()

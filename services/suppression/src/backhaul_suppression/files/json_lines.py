@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from backhaul_common.errors import Violation
 
@@ -57,9 +58,11 @@ def error_line(columns: Sequence[str], refused: Line, problem: Violation) -> byt
         ("error_fix", problem.fix),
     ]
     own = None if refused.problem in _NOT_TAKEN_APART else _object(refused.text)
-    if own is None:
-        return _members([*said, ("error_text", refused.text)])
-    return _members([*said, *((name, value) for name, value in own if name not in ERROR_COLUMNS)])
+    if own is not None:
+        # What is nested can be read deeper than it can be written.
+        with suppress(RecursionError):
+            return _members([*said, *((name, value) for name, value in own if name not in ERROR_COLUMNS)])
+    return _members([*said, ("error_text", refused.text)])
 
 
 def _members(pairs: Sequence[tuple[str, object]]) -> bytes:
