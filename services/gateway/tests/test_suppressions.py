@@ -179,7 +179,17 @@ async def test_what_does_not_fit_is_named(rig: Rig, subtests: pytest.Subtests) -
         with subtests.test(path=path, field=field):
             rig.gateway.problem(await rig.post(path, body), 422, field)
     for path in ("", "/lift", "/reactivate", "/check", "/check-batch"):
-        for content in (b"{", b"\xff", b'{"address": "\\ud800"}', b"[" * 50_000, b"[]", b"null", b'"x"'):
+        for content in (
+            b"{",
+            b"\xff",
+            b'{"address": "\\ud800"}',
+            b'{"address": "\xed\xa0\x80"}',
+            b'{"items": [{"address": "\xff"}]}',
+            b"[" * 50_000,
+            b"[]",
+            b"null",
+            b'"x"',
+        ):
             with subtests.test(path=path, content=content[:12]):
                 answer = await rig.gateway.client.post(
                     f"/v1/suppressions{path}",

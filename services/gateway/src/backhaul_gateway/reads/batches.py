@@ -40,7 +40,7 @@ def batch_of(body: bytes, tenant_id: str) -> Steps[pb.CheckBatchRequest]:
         items = msgspec.json.decode(parts.get("items", b"null"), type=list[_Item] | None)
     except msgspec.ValidationError as exc:
         raise _unfit(str(exc)) from None
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise HttpError(
             MALFORMED_BODY, "The body is not valid JSON.", field="body", fix="Send a JSON object."
         ) from None
