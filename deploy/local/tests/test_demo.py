@@ -105,10 +105,13 @@ async def test_the_lines_that_up_prints_work(stack_factory: StackFactory, tmp_pa
             "sh", "-c", lines, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         out, err = await shell.communicate()
-    channel, _, rest = out.decode().partition("\n")
-    _, _, message = rest.partition("\n")
+    # Twilio's answer stands before what became of each callback.
+    channel, message, check = out.decode().split("<Response/>\n")
     assert (shell.returncode, err) == (0, b"")
     assert key_file.read_text().startswith("X-Api-Key: bhk_")
     assert json.loads(channel)["provider"] == "twilio"
     read = json.loads(message)
     assert (read["state"], read["fulfilment_state"], read["communication_id"]) == ("delivered", "Delivered", "spring")
+    checked = json.loads(check)
+    assert checked["verdict"] == "suppressed"
+    assert [row["kind"] for row in checked["blocking"]] == ["stop"]

@@ -38,10 +38,13 @@ def start_up(data_dir: Path, tmp_path: Path) -> Iterator[StartUp]:
     """Starts `up` on free ports; what a failed test leaves is killed."""
     shims = {
         "backhaul_gateway": {"wanted": "STAND_IN_PORT", "given": "BACKHAUL_GATEWAY_PORT", "module": "stand_in_http"},
-        "backhaul_normalizer": {
-            "wanted": "STAND_IN_LISTEN",
-            "given": "BACKHAUL_NORMALIZER_GRPC_LISTEN",
-            "module": "stand_in_grpc",
+        **{
+            f"backhaul_{name}": {
+                "wanted": "STAND_IN_LISTEN",
+                "given": f"BACKHAUL_{name.upper()}_GRPC_LISTEN",
+                "module": "stand_in_grpc",
+            }
+            for name in ("normalizer", "suppression")
         },
     }
     for module, values in shims.items():
@@ -91,11 +94,17 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
     facts = json.loads(running_path(data_dir).read_text())
     gateway_url = facts["gateway_url"]
     assert f"gateway       {gateway_url} " in said
+    ports = facts["ports"]
+    for name in ("normalizer", "suppression"):
+        assert f"{name:<13} 127.0.0.1:{ports[name]['grpc']} " in said
+    assert f"certificates are in {data_dir}/tls" in said
+    # One column for all names, however long.
+    assert len({line.index("│") for line in said.splitlines() if "│" in line}) == 1
     assert str(admin_token_path(data_dir)) in said
     assert f"curl -sS '{gateway_url}/api/postevents?campaign=spring&channelLabel=Twilio'" in said
     if "stand-in speaks HTTP" not in said:  # The log is followed at its own pace.
         said += read_until(up, "stand-in speaks HTTP")
-    assert "gateway    │ stand-in speaks HTTP" in said
+    assert "gateway     │ stand-in speaks HTTP" in said
     assert "\x1b" not in said, "no colours outside of a terminal"
     env = httpx.get(f"{gateway_url}/env").json()
     token = admin_token_path(data_dir).read_text().strip()
@@ -123,7 +132,7 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
     assert f"{data_dir} is in use by process {up.pid}" in err
 
     children = psutil.Process(up.pid).children()
-    assert len(children) == 5
+    assert len(children) == 6
     (gateway,) = [child for child in children if "backhaul_gateway" in child.cmdline()]
     gateway.kill()
     read_until(up, "gateway died (signal SIGKILL); starting it again in 0.5 s")
@@ -140,7 +149,7 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
 
     again = start_up("--no-object-store", BACKHAUL_NATS_URL="nats://127.0.0.1:1", BACKHAUL_PASSED_ON="yes")
     said = read_until(again, "Ctrl-C stops everything.")
-    assert "Starting mongod, normalizer, gateway;" in said
+    assert "Starting mongod, normalizer, suppression, gateway;" in said
     env = httpx.get(f"{json.loads(running_path(data_dir).read_text())['gateway_url']}/env").json()
     assert env["BACKHAUL_GATEWAY_ADMIN_TOKEN"] == token, "kept between runs"
     assert (env["BACKHAUL_NATS_URL"], env["BACKHAUL_PASSED_ON"]) == ("nats://127.0.0.1:1", "yes")

@@ -151,7 +151,7 @@ def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:
         screen.say(f"\n✗ {wrong} of {len(checks)} checks are wrong, after {seconds:.1f} s.", "bold red")
         return 1
     screen.say(f"\n✓ All {len(checks)} checks hold, after {seconds:.1f} s.", "bold green")
-    screen.say("Next: `make up` runs the same stack until Ctrl-C, and prints three lines to paste.", "dim")
+    screen.say("Next: `make up` runs the same stack until Ctrl-C, and prints lines to paste.", "dim")
     return 0
 
 

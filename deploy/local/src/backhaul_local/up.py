@@ -14,7 +14,7 @@ from pathlib import Path
 
 from backhaul_local.console import Console, LogFollower
 from backhaul_local.errors import LocalStackError
-from backhaul_local.ports import ensure_free
+from backhaul_local.ports import LOOPBACK, ensure_free
 from backhaul_local.settings import UpSettings, read_settings
 from backhaul_local.stack import Stack, without_credentials
 from backhaul_local.state import admin_header_path, admin_token_path, load_credentials, running
@@ -23,14 +23,13 @@ from backhaul_local.supervisor import supervise
 
 async def main(argv: Sequence[str]) -> int:
     """Run until a signal asks to end; 0 after an orderly end, 1 when something was in the way of the start."""
-    console = Console()
     try:
         settings = read_settings(argv, os.environ)
         stack = Stack(settings.stack_config(load_credentials(settings.data_dir)))
         # Before the lock on the data: of two reasons, the port and its holder are the more helpful one.
         ensure_free(stack.claims())
         with running(settings.data_dir, _facts(stack)):
-            return await _run(stack, settings, console)
+            return await _run(stack, settings, Console(width=max(len(member.name) for member in stack.members)))
     except LocalStackError as error:
         print(error, file=sys.stderr)
         return 1
@@ -125,11 +124,13 @@ def _welcome(stack: Stack, settings: UpSettings, console: Console, seconds: floa
         f"Ready in {seconds:.1f} s.\n"
         f"  gateway       {stack.gateway_url}   (API documentation: {stack.gateway_url}/docs)\n"
         f"  admin token   {token_place}\n"
+        f"{_grpc(stack, settings)}"
         f"  NATS          {without_credentials(stack.nats_url)}\n"
         f"  MongoDB       {without_credentials(stack.mongo_uri)}\n"
         f"  S3            {store.endpoint if store else 'none'}\n"
         f"  logs          {_short(settings.data_dir / 'logs')}\n"
-        "Paste into another terminal, here, to register a tenant, open a Twilio channel, and follow a callback:"
+        "Paste into another terminal, here, to register a tenant, open a Twilio channel, follow a callback, "
+        "and have somebody write STOP:"
     )
     folder = settings.data_dir
     header = "@<(printf 'Authorization: Bearer %s' \"$BACKHAUL_GATEWAY_ADMIN_TOKEN\")"  # Of bash and zsh.
@@ -140,8 +141,19 @@ def _welcome(stack: Stack, settings: UpSettings, console: Console, seconds: floa
     console.say("Ctrl-C stops everything.")
 
 
+def _grpc(stack: Stack, settings: UpSettings) -> str:
+    """Lines that say where services can be called, and with what."""
+    tls = f"; certificates are in {_short(settings.data_dir / 'tls')}"
+    return "".join(
+        f"  {service.name:<13} {LOOPBACK}:{service.ports[port]}   (gRPC{tls if service.spec.grpc_tls else ''})\n"
+        for service in stack.services
+        if (port := service.spec.grpc_port) is not None
+    )
+
+
 def example(gateway_url: str, *, admin_header: str, key_file: str) -> list[str]:
-    """Three lines of shell: register a tenant, open a channel without verification, post a callback and read it.
+    """Four lines of shell: register a tenant, open a channel without verification, post a callback and read it, post a
+    STOP and ask whether the person may be contacted.
 
     The tenant and the message are new ones each time, because the data of earlier runs is kept. ``admin_header`` is the
     argument that makes curl read the admin token's header from a file, ``key_file`` where the tenant's key is put: what
@@ -160,13 +172,22 @@ def example(gateway_url: str, *, admin_header: str, key_file: str) -> list[str]:
         f"curl -sS -X PUT {gateway_url}/admin/v1/tenants/{tenant}/channels/Twilio {admin} "
         '-d \'{"provider": "twilio", "verification": "off"}\' -w "\\n"'
     )
-    follow = (
+    post = (
         f"curl -sS '{gateway_url}/api/postevents?campaign=spring&channelLabel=Twilio' -H {key_header} "
-        f"-d MessageSid={sid} -d MessageStatus=delivered -d AccountSid=AC{'0' * 32} "
-        "--data-urlencode From=+15005550006 --data-urlencode To=+15005550001 -w '\\n'; "
+        f"-d AccountSid=AC{'0' * 32} -w '\\n'"
+    )
+    follow = (
+        f"{post} -d MessageSid={sid} -d MessageStatus=delivered "
+        "--data-urlencode From=+15005550006 --data-urlencode To=+15005550001; "
         f"sleep 1; curl -sS {gateway_url}/v1/messages/Twilio/{sid} -H {key_header} | python3 -m json.tool"
     )
-    return [register, open_channel, follow]
+    stop = (
+        f"{post} -d MessageSid=SM{secrets.token_hex(16)} -d SmsStatus=received -d Body=STOP "
+        "--data-urlencode From=+15005550001 --data-urlencode To=+15005550006; "
+        f"sleep 1; curl -sS {gateway_url}/v1/suppressions/check -H {key_header} "
+        '-H "Content-Type: application/json" -d \'{"address": "+15005550001"}\' | python3 -m json.tool'
+    )
+    return [register, open_channel, follow, stop]
 
 
 def _short(path: Path) -> str:
