@@ -27,6 +27,13 @@ EVERY_SERVER = {TENANT_DATA, "grpc.health.v1.Health", "grpc.reflection.v1alpha.S
 ANNA, BEN, CLEO = "+15005550201", "+15005550202", "+15005550203"
 
 
+def test_no_service_is_left_out(installation: Stack) -> None:
+    """Whoever adds one adds its test here."""
+    assert {service.name for service in installation.services if "grpc" in service.ports} == {
+        "normalizer", "suppression",
+    }  # fmt: skip
+
+
 async def test_every_method_of_suppression(town: Town, installation: Stack, crm: InternalService) -> None:
     tenant = await town.platform.register()
 

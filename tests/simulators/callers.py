@@ -16,7 +16,7 @@ from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack
-    from simulators.people import PlatformTeam
+    from simulators.people import PlatformTeam, Tenant
 
 EVERYTHING = ("check", "read", "add", "lift", "import", "export", "watch")
 """All verbs."""
@@ -74,6 +74,15 @@ class InternalService:
             return await self.verdict(tenant_id, address, sending) == verdict
 
         await until(f"{address} is {verdict}", answered)
+
+    async def deals_with(self, tenant: Tenant, *message_ids: str) -> None:
+        """Return when suppression has dealt with these messages of Twilio, and with all that was posted before."""
+        for message_id in message_ids:
+            await tenant.event_of("twilio", message_id)
+        # It has when it has dealt with what came behind them.
+        somebody = f"+1500{secrets.randbelow(10_000_000):07}"
+        await tenant.receive(tenant.reply(somebody, "STOP"))
+        await self.told(tenant.id, somebody, "stop")
 
 
 def in_words(answer: Answer) -> str:

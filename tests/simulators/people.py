@@ -13,7 +13,7 @@ from backhaul_client import AsyncAdminClient, AsyncTenantClient, LimitsIn, NotFo
 from backhaul_client.models import Communication, DeadLetterSummary, Event, Message, MessageSummary
 from backhaul_testing.posts import Post, send
 from backhaul_testing.sendgrid import SendGridSimulator
-from backhaul_testing.twilio import TwilioSimulator
+from backhaul_testing.twilio import TwilioSimulator, new_sid
 from backhaul_testing.waiting import until
 
 Json = dict[str, Any]
@@ -51,6 +51,15 @@ class Tenant:
         """One try of one of the providers."""
         return await send(self.http, post)
 
+    async def receive(self, *posts: Post) -> None:
+        """Each is taken, in this order."""
+        for post in posts:
+            assert (await self.send(post)).status_code == 200
+
+    def reply(self, person: str, text: str, sid: str = "", **fields: str) -> Post:
+        """A text message that ``person`` writes to the tenant's number at Twilio."""
+        return self.twilio.inbound(self.address("Twilio"), sid or new_sid(), text, sender=person, **fields)
+
     async def get(self, path: str, **params: Any) -> httpx.Response:
         """GET with the API key, whatever is answered."""
         return await self.http.get(self.base_url + path, params=params, headers={"X-Api-Key": self.api_key})
@@ -69,6 +78,14 @@ class Tenant:
     async def events(self, **filters: Any) -> list[Event]:
         """All events, those that the client's filters let through."""
         return [event async for event in self.client.events(**filters)]
+
+    async def event_of(self, channel: str, message_id: str) -> Event:
+        """The first event of a message, as soon as it can be read."""
+
+        async def probe() -> Event | None:
+            return next(iter(await self.events(channel=channel, message_id=message_id)), None)
+
+        return await until(f"an event of {channel} message {message_id}", probe)
 
     async def messages(self, **filters: Any) -> list[MessageSummary]:
         """All messages, likewise."""
