@@ -165,3 +165,34 @@ async def test_while_the_normalizer_is_away_a_row_stays_to_be_settled(rig: Rig) 
     assert await settles.settle_some() == 1
     assert (await only_row(rig)).active
     assert await settles.settle_some() == 0
+
+
+async def test_while_the_normalizer_lets_nobody_in_a_row_stays_to_be_settled(rig: Rig) -> None:
+    heard = Heard(event("e", 11 * DAY_US))
+    settles = await settling(rig, heard)
+    await bounce(rig)
+    heard.failure = BackhaulError(Code.UNAUTHENTICATED, "another token")
+    with pytest.raises(BackhaulError):
+        await settles.settle_some()
+    heard.failure = None
+    assert await settles.settle_some() == 1
+    assert not (await only_row(rig)).active
+
+
+async def test_a_tenant_that_cannot_be_read_keeps_no_others_row_from_being_settled(rig: Rig) -> None:
+    class Newer(Directory):
+        async def reload(self, tenant_id: str) -> Tenant | None:
+            return Tenant.model_validate({"id": "globex", "status": "of a newer version"})
+
+    barrier = AtOnce()
+    lane = Lane(rig.store(), barrier)
+    directory = Newer(make.tenant("acme"))
+    await rig.register(make.tenant("acme"), make.tenant("globex"))
+    heard = Heard(event("e", 11 * DAY_US))
+    settles = Settling(MongoUnsettled(rig.database), heard, directory, lane, barrier, now_us)
+    await bounce(rig)
+    theirs = fact("b" * 32, 10 * DAY_US, of="globex", address=MAIL, family=Family.EMAIL, targets=[BOUNCED])
+    await rig.store().commit([theirs])
+    assert await settles.settle_some() == 2
+    rows = (await rig.rows()).values()
+    assert {row.key.address.registration: row.active for row in rows} == {"acme.1": False, "globex.1": True}

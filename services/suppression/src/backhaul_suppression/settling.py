@@ -19,6 +19,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
 from backhaul_common.outages import is_outage
 from backhaul_common.tenants import Tenant
+from pydantic import ValidationError
 
 from backhaul_suppression.facts import fact_of, spread
 from backhaul_suppression.model import Fact, Target
@@ -39,6 +40,9 @@ MAX_EVENTS = 1000
 """Events of one address that are looked at. A row stays as it is where none of the last so many lifts it."""
 
 _PAGE = 200
+
+_NOT_LET_IN = frozenset({Code.UNAUTHENTICATED, Code.FORBIDDEN})
+"""What the normalizer says where its internal token is another. Somebody will mend that, and it is asked then."""
 
 _CLOCKS_US = 86_400_000_000
 """How far the provider's clock may be from ours: by the one it happened, by the other it arrived."""
@@ -68,7 +72,8 @@ class Settling:
         self._log = get_logger(component="settling")
 
     async def run(self) -> None:
-        """Settle until cancelled. UNAVAILABLE when MongoDB or the normalizer is away: run it again."""
+        """Settle until cancelled. UNAVAILABLE when MongoDB or the normalizer is away, and UNAUTHENTICATED or FORBIDDEN
+        where the normalizer lets this service not in: run it again."""
         while True:
             if not await self.settle_some():
                 await asyncio.sleep(self._look_s)
@@ -95,17 +100,19 @@ class Settling:
 
     async def _found(self, row: UnsettledRow, at_once: asyncio.Semaphore) -> Sequence[Fact]:
         async with at_once:
-            tenant = await self._tenant(row)
-            if tenant is None:
-                return ()
             try:
-                return await self._lifting(row, tenant)
+                tenant = await self._tenant(row)
+                return await self._lifting(row, tenant) if tenant is not None else ()
             except BackhaulError as exc:
-                if is_outage(exc) and exc.code is not Code.DEADLINE_EXCEEDED:
+                if exc.code in _NOT_LET_IN or (is_outage(exc) and exc.code is not Code.DEADLINE_EXCEEDED):
                     raise
-                # It suppresses until something is delivered, or somebody reactivates the address.
-                self._log.warning("row_not_settled", tenant=tenant.id, suppression_id=row.id, error=str(exc))
-                return ()
+                error = str(exc)
+            except ValidationError as exc:
+                # A newer version may have written the tenant. One of these must not keep all others waiting.
+                error = f"the tenant is unreadable in {exc.error_count()} places"
+            # It suppresses until something is delivered, or somebody reactivates the address.
+            self._log.warning("row_not_settled", tenant=row.tenant_id, suppression_id=row.id, error=error)
+            return ()
 
     async def _tenant(self, row: UnsettledRow) -> Tenant | None:
         """Whose row it is; None where that registration is gone."""
