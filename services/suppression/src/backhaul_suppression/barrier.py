@@ -66,6 +66,7 @@ class SharedBarrier:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._moved = asyncio.Event()
         self._passed = 0
+        self._life = object()
         self._looking: asyncio.Task[None] | None = None
 
     def moved(self) -> None:
@@ -75,6 +76,7 @@ class SharedBarrier:
     def forget(self) -> None:
         """What had passed is no longer so: MongoDB was set back."""
         self._passed = 0
+        self._life = object()
 
     async def passed(self, seq: int) -> None:
         """See ``Barrier``."""
@@ -102,11 +104,12 @@ class SharedBarrier:
             _settle(self._waiting, unavailable("Suppression"))
 
     async def _together(self, waiting: list[tuple[int, asyncio.Future[None]]]) -> None:
-        seq = max(seq for seq, _ in waiting)
+        seq, life = max(seq for seq, _ in waiting), self._life
         failure: BaseException | None = unavailable("Suppression")
         try:
             await everybody(seq, self._copies, self._clock, self._pause)
-            self._passed = max(self._passed, seq)
+            if life is self._life:
+                self._passed = max(self._passed, seq)
             failure = None
         except BackhaulError as exc:
             failure = exc
