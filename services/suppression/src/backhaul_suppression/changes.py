@@ -17,7 +17,8 @@ from backhaul_common.names import (
     SUPPRESSIONS_COLLECTION,
 )
 
-from backhaul_suppression.copies import COUNTER, STEP_S
+from backhaul_suppression.copies import STEP_S
+from backhaul_suppression.documents import COUNTER
 from backhaul_suppression.entries import Entry, packed_words
 from backhaul_suppression.index import Now
 from backhaul_suppression.model import Address, Family, Kind, Scope, ScopeKind

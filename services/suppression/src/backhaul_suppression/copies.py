@@ -10,11 +10,10 @@ from backhaul_common.names import SUPPRESSION_COPIES_COLLECTION, SUPPRESSION_COU
 from pymongo import UpdateMany, UpdateOne
 from pymongo.read_concern import ReadConcern
 
+from backhaul_suppression.documents import COUNTER
+
 STEP_S = 2.0
 """How long a step may take: less than a lease, so that one that is lost is tried again before the lease runs out."""
-
-COUNTER = "all"
-"""The counter of all changes."""
 
 _BAR = "bar"
 """A document that every bar writes to. It is no copy's: it has no ``applied``."""

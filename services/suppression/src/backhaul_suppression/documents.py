@@ -28,6 +28,9 @@ from backhaul_suppression.model import (
 )
 from backhaul_suppression.standing import Standing
 
+COUNTER = "all"
+"""The document that counts the changes of all tenants. No registration is called so: each has a dot."""
+
 _FACT_TEXTS = ("event_id", "author", "channel", "message_id", "word", "note", "traceparent")
 _ROW_TEXTS = ("event_id", "author")
 

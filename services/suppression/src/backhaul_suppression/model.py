@@ -75,7 +75,7 @@ class ScopeKind(StrEnum):
 
 
 class Scope(NamedTuple):
-    """One scope. ``id`` is empty for ``ALL``, and canonical (``addresses.canonical``) for ``SENDER``."""
+    """One scope. ``id`` is empty for ``ALL``, and canonical (``addresses.scope_id``) for ``SENDER``."""
 
     kind: ScopeKind
     id: str = ""

@@ -76,9 +76,9 @@ class SuppressionServicer(SuppressionServiceServicer):
         commands: Commands,
         reads: Reads,
         *,
-        imports: Imports | None = None,
-        exports: Exports | None = None,
-        watches: Watches | None = None,
+        imports: Imports,
+        exports: Exports,
+        watches: Watches,
     ) -> None:
         self._tenants = tenants
         self._checks = checks
@@ -183,26 +183,25 @@ class SuppressionServicer(SuppressionServiceServicer):
 
     async def Import(self, request: AsyncIterator[pb.ImportRequest], context: Any) -> AsyncIterator[pb.ImportResponse]:
         """Takes over a list."""
-        imports = _served(self._imports)
         first = await anext(request)
         tenant = await self._tenants.require(first.tenant_id)
-        async with aclosing(imports.run(tenant, _by(first), _behind(first, request))) as answers:
+        async with aclosing(self._imports.run(tenant, _by(first), _behind(first, request))) as answers:
             async for answer in answers:
                 yield answer
 
     async def Export(self, request: pb.ExportRequest, context: Any) -> AsyncIterator[pb.ExportResponse]:
         """Writes a list."""
         require_seen(KINDS.value(request.kind, "kind"))
-        exports = _served(self._exports)
-        async with aclosing(exports.run(await self._tenants.require(request.tenant_id), request)) as pieces:
+        tenant = await self._tenants.require(request.tenant_id)
+        async with aclosing(self._exports.run(tenant, request)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchResponse]:
         """Changes as they happen."""
         _watches_what_it_sees(request)
-        watches = _served(self._watches)
-        async with aclosing(watches.run(await self._tenants.require(request.tenant_id), request)) as answers:
+        tenant = await self._tenants.require(request.tenant_id)
+        async with aclosing(self._watches.run(tenant, request)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -276,12 +275,6 @@ def _unknown(field: str, number: int, known: str) -> BackhaulError:
     return BackhaulError(
         Code.INVALID_ARGUMENT, f"{field} has no value {number}.", field=field, fix=f"Known are: {known}."
     )
-
-
-def _served(part: T | None) -> T:
-    if part is None:
-        raise BackhaulError(Code.UNAVAILABLE, "This copy does not serve the method.", fix="Ask another one.")
-    return part
 
 
 async def _behind(first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]) -> AsyncIterator[pb.ImportRequest]:

@@ -25,6 +25,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import BulkWriteError
 
 from backhaul_suppression.documents import (
+    COUNTER,
     change_document,
     fact_document,
     is_row,
@@ -36,9 +37,6 @@ from backhaul_suppression.documents import (
 )
 from backhaul_suppression.model import Change, Fact, Row, RowKey
 from backhaul_suppression.plan import Numbers, Plan
-
-ALL = "all"
-"""The document that counts the changes of all tenants. No registration is called so: each has a dot."""
 
 MAX_ROWS_APART = 32
 """Rows of one transaction of which each asks by an index for the three facts that decide about it. Of more rows all
@@ -177,7 +175,7 @@ class MongoSuppressions:
         async with mongo.operation():
             documents = await self._database[SUPPRESSIONS_COLLECTION].find(_among(wanted)).to_list(None)
             # Not before the rows: whatever they show is then waited for.
-            counter = await self._database[SUPPRESSION_COUNTERS_COLLECTION].find_one({"_id": ALL})
+            counter = await self._database[SUPPRESSION_COUNTERS_COLLECTION].find_one({"_id": COUNTER})
         rows = {document["_id"]: to_row(document) for document in documents if is_row(document)}
         return Committed(rows=rows, kept=known, seq=counter["seq"] if counter else 0)
 
@@ -188,7 +186,7 @@ def _wait_for_counter(database: mongo.ThreadDatabase) -> None:
     A transaction that finds it taken fails at once, and by pauses alone might hit upon a list's every time. A write
     that is no part of one waits in MongoDB.
     """
-    database[SUPPRESSION_COUNTERS_COLLECTION].update_one({"_id": ALL}, {"$inc": {"waited": 1}})
+    database[SUPPRESSION_COUNTERS_COLLECTION].update_one({"_id": COUNTER}, {"$inc": {"waited": 1}})
 
 
 class _TooMuchError(Exception):
@@ -250,7 +248,7 @@ class _Transaction:
     def _take_counter(self) -> int:
         """The last change that there is. Until this transaction has ended, no other takes it."""
         counter = self._database[SUPPRESSION_COUNTERS_COLLECTION].find_one_and_update(
-            {"_id": ALL},
+            {"_id": COUNTER},
             {"$inc": {"commits": 1}, "$setOnInsert": {"seq": 0}},
             upsert=True,
             return_document=True,
@@ -265,7 +263,7 @@ class _Transaction:
         return {document["_id"]: document["position"] for document in found}
 
     def _count(self, numbers: Numbers, registrations: Collection[str]) -> None:
-        updates: list[Document] = [{"q": {"_id": ALL}, "u": {"$set": {"seq": numbers.seq}}}]
+        updates: list[Document] = [{"q": {"_id": COUNTER}, "u": {"$set": {"seq": numbers.seq}}}]
         updates += [
             {
                 "q": {"_id": registration},
