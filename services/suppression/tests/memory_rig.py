@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backhaul_common import mongo
 from backhaul_common.lifecycle import cancel, keep_running
+from backhaul_common.metrics import Metrics
 from backhaul_common.names import (
     SUPPRESSION_CHANGES_COLLECTION,
     SUPPRESSION_COUNTERS_COLLECTION,
@@ -54,10 +55,16 @@ async def commit(database: mongo.Database, addresses: Sequence[Address], *, acti
     return await mongo.in_transaction(database, work)
 
 
+def shown(metrics: Metrics, name: str) -> float:
+    """The present value of what has no labels of ours."""
+    (line,) = (line for line in metrics.render().decode().splitlines() if line.startswith((name + "{", name + " ")))
+    return float(line.rpartition(" ")[2])
+
+
 @asynccontextmanager
-async def copy(database: mongo.Database, nats: Client) -> AsyncIterator[Memory]:
+async def copy(database: mongo.Database, nats: Client, metrics: Metrics | None = None) -> AsyncIterator[Memory]:
     """A copy that goes on until this is left, and says then that it is gone."""
-    memory = Memory(database, nats, clock())
+    memory = Memory(database, nats, clock(), metrics or Metrics("suppression"))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(memory.barrier.close)
         if nats.is_connected:

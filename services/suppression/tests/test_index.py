@@ -189,6 +189,35 @@ def test_nothing_is_answered_past_the_lease(index: Index, hand: Hand) -> None:
     assert index.has(ANN, {Kind.STOP})
 
 
+def test_a_lease_that_runs_out_is_told_once(hand: Hand) -> None:
+    told: list[float] = []
+    lease = Lease(hand, lambda: told.append(hand.now))
+    lease.look()
+    lease.extend(hand.now)
+    hand.now += LEASE_S - 0.001
+    lease.extend(hand.now)
+    hand.now += LEASE_S - 0.001
+    lease.look()
+    lease.end()
+    lease.look()
+    # None of it has run out: it was renewed in time, and given up.
+    assert not told
+    lease.extend(hand.now)
+    hand.now += LEASE_S
+    lease.look()
+    lease.look()
+    assert len(told) == 1
+    lease.extend(hand.now)
+    assert lease.held
+    hand.now += 2 * LEASE_S
+    lease.extend(hand.now)
+    assert lease.held
+    assert len(told) == 2
+    hand.now += LEASE_S
+    lease.end()
+    assert len(told) == 3
+
+
 def test_of_a_registration_that_is_gone_nothing_is_said_any_more(index: Index) -> None:
     index.tenant_changed("acme", tenant("acme.1"))
     index.put([now(Kind.STOP)])

@@ -151,11 +151,14 @@ SUPPRESSION_CHECKS = Metric(
 SUPPRESSIONS_ENFORCED = Metric(
     "backhaul_suppression_enforced",
     "{row}",
-    "Rows that began to suppress, by kind, when every copy knew.",
+    "Rows that began to suppress by events and single calls, by kind, when every copy knew.",
     ("tenant", "kind"),
 )
 SUPPRESSIONS_LIFTED = Metric(
-    "backhaul_suppression_lifted", "{row}", "Rows that were lifted, by kind, when every copy knew.", ("tenant", "kind")
+    "backhaul_suppression_lifted",
+    "{row}",
+    "Rows that were lifted by events and calls, by kind, when every copy knew.",
+    ("tenant", "kind"),
 )
 _DAY_S = 86_400.0
 SUPPRESSION_AGE_SECONDS = Metric(
@@ -178,6 +181,24 @@ SUPPRESSION_BATCH_RETRIES = Metric(
     "{batch}",
     "Batches of events that were put back, by what was away.",
     ("reason",),
+)
+SUPPRESSION_IMPORT_LINES = Metric(
+    "backhaul_suppression_import_lines",
+    "{line}",
+    "Lines of imported lists, by what became of them (outcome: changed, unchanged, refused).",
+    ("tenant", "outcome"),
+)
+SUPPRESSION_ADDRESSES = Metric(
+    "backhaul_suppression_addresses", "{address}", "Addresses with rows that suppress, in the memory of this copy."
+)
+SUPPRESSION_CHANGES_APPLIED = Metric(
+    "backhaul_suppression_changes_applied", "{change}", "Changes of rows that this copy took over, but for loading."
+)
+SUPPRESSION_LEASE_HELD = Metric(
+    "backhaul_suppression_lease_held", "1", "1 while this copy may answer from memory; else 0."
+)
+SUPPRESSION_LEASE_LAPSES = Metric(
+    "backhaul_suppression_lease_lapses", "{lapse}", "How often this copy's lease ran out before it was renewed."
 )
 
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

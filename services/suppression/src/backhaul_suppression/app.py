@@ -64,7 +64,7 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
         service.prepare("store", store.prepare)
         service.readiness.add("mongodb", store.ping)
 
-        memory = Memory(database, service.nats, clock())
+        memory = Memory(database, service.nats, clock(), metrics)
         memory.add_to(service)
         facts = Lane(store, memory.barrier)
         service.stack.push_async_callback(facts.close)
@@ -107,7 +107,7 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
             Checks(memory.index, metrics),
             Commands(facts, reads, memory.index, enforcement, _now_us),
             reads,
-            imports=ImportCalls(Import(facts, memory.index), _now_us),
+            imports=ImportCalls(Import(facts, memory.index), _now_us, metrics),
             exports=ExportCalls(Export(reads)),
             watches=WatchCalls(Watching(reads, tenants, memory.follower)),
         )

@@ -28,8 +28,11 @@ def clock() -> Clock:
 class Lease:
     """Whether this copy may answer. It has run out until ``extend`` is called."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, lapsed: Callable[[], None] = lambda: None) -> None:
+        """``lapsed`` is called once for each time that it has run out instead of being renewed or ended; it must not
+        block or raise."""
         self._clock = clock
+        self._lapsed = lapsed
         self._until = float("-inf")
 
     @property
@@ -48,10 +51,18 @@ class Lease:
                 retry_after_s=1.0,
             )
 
+    def look(self) -> None:
+        """See whether it has run out."""
+        if float("-inf") < self._until <= self._clock():
+            self._until = float("-inf")
+            self._lapsed()
+
     def extend(self, began: float) -> None:
         """It was renewed, by a request that was sent at ``began`` or later."""
+        self.look()
         self._until = max(self._until, began + LEASE_S)
 
     def end(self) -> None:
         """It is over now."""
+        self.look()
         self._until = float("-inf")

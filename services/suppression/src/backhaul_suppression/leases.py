@@ -148,6 +148,7 @@ class Renewing:
                     if not is_outage(exc):
                         raise
                     self._away.warning(repr(exc))
+                    self._lease.look()
                     await asyncio.sleep(next(waits))
                     continue
                 if self._away.times:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from backhaul_common import metrics as catalogue
 from backhaul_common import mongo
+from backhaul_common.metrics import Metrics
 from backhaul_common.service import Service
 from nats.aio.client import Client
 
@@ -19,15 +21,19 @@ from backhaul_suppression.signals import Signals
 class Memory:
     """``index`` is the ``Lookup``, ``barrier`` the ``Barrier``, ``follower`` the ``Changes``."""
 
-    def __init__(self, database: mongo.Database, nats: Client, clock: Clock) -> None:
+    def __init__(self, database: mongo.Database, nats: Client, clock: Clock, metrics: Metrics) -> None:
         self.signals = Signals(nats)
-        self.lease = Lease(clock)
+        self.lease = Lease(clock, metrics.counter(catalogue.SUPPRESSION_LEASE_LAPSES).add)
         self.index = Index(self.lease)
         self.follower = Follower(MongoChanges(database), self.index, applied=self._applied, set_back=self._was_set_back)
         copies = MongoCopies(database)
         self._holder = Holder(copies, self.lease, lambda: self.follower.applied, clock)
         self.renewing = Renewing(self._holder, self.lease, said=self.signals.applied)
         self.barrier = SharedBarrier(copies, clock, changed=self.signals.changed)
+        self._changes_applied = metrics.counter(catalogue.SUPPRESSION_CHANGES_APPLIED)
+        self._counted = -1
+        metrics.gauge(catalogue.SUPPRESSION_ADDRESSES, lambda: self.index.addresses)
+        metrics.gauge(catalogue.SUPPRESSION_LEASE_HELD, lambda: float(self.lease.held))
         self.signals.on_changed(self.follower.changed)
         self.signals.on_applied(self.barrier.moved)
 
@@ -42,8 +48,14 @@ class Memory:
         service.stack.push_async_callback(self.barrier.close)
 
     def _applied(self) -> None:
+        applied = self.follower.applied
+        # What was loaded is no change.
+        if self._counted >= 0:
+            self._changes_applied.add(amount=applied - self._counted)
+        self._counted = applied
         self.renewing.moved()
 
     def _was_set_back(self) -> None:
+        self._counted = -1
         self._holder.forget()
         self.barrier.forget()

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
+from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.metrics import Metrics
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import current_traceparent
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
@@ -36,9 +38,17 @@ _FORMATS = Values(pb.FileFormat.DESCRIPTOR, FileFormat)
 class ImportCalls:
     """Takes lists over."""
 
-    def __init__(self, imports: Import, now_us: Callable[[], int], *, max_silence_s: float = MAX_SILENCE_S) -> None:
+    def __init__(
+        self,
+        imports: Import,
+        now_us: Callable[[], int],
+        metrics: Metrics,
+        *,
+        max_silence_s: float = MAX_SILENCE_S,
+    ) -> None:
         self._imports = imports
         self._now_us = now_us
+        self._lines = metrics.counter(catalogue.SUPPRESSION_IMPORT_LINES)
         self._max_silence_s = max_silence_s
         self._places = Places("imports", of_tenant=MAX_IMPORTS_OF_TENANT, of_all=MAX_IMPORTS)
 
@@ -56,8 +66,15 @@ class ImportCalls:
         with self._places.taken(tenant.registration):
             running = self._imports.run(self._pieces(first, requests), file_format, defaults)
             async with aclosing(running) as told:
+                before = Progress(0, 0, 0, 0, b"")
                 async for progress in told:
+                    self._count(tenant.id, before, progress)
+                    before = progress
                     yield _progress_message(progress)
+
+    def _count(self, tenant_id: str, before: Progress, now: Progress) -> None:
+        for outcome in ("changed", "unchanged", "refused"):
+            self._lines.add(tenant_id, outcome, amount=getattr(now, outcome) - getattr(before, outcome))
 
     def _defaults(self, tenant: Tenant, by: By, first: pb.ImportRequest) -> Defaults:
         now_us = self._now_us()
