@@ -9,7 +9,7 @@ import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
-from backhaul_suppression import room
+from backhaul_suppression import reads, room
 from backhaul_suppression.checks import MAX_CORRELATION_ID, MAX_ITEMS
 from backhaul_suppression.validity import MAX_NOTE
 from backhaul_testing import make
@@ -395,3 +395,16 @@ async def test_lists_are_filtered_and_show_no_other_tenants_rows(service: Rig) -
     )
     assert [one.address for one in (*pages.suppressions, *rest.suppressions)] == [ANNA, BEN]
     assert not rest.next_page_token
+
+
+async def test_of_an_address_with_more_rows_than_are_answered_each_may_be_lifted(
+    service: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "MAX_ROWS_OF_ADDRESS", 1)
+    stub = service.first.stub
+    scopes = [pb.Scope(kind=pb.SCOPE_KIND_GROUP, id=str(number)) for number in range(3)]
+    for scope in scopes:
+        assert (await stub.Add(adding(kind=MANUAL, scope=scope))).suppression.author == "backhaul"
+    for scope in scopes:
+        assert (await stub.Lift(lifting(kind=MANUAL, scope=scope))).changed
+    assert await service.first.verdict(ACME) == "allowed"

@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import SUPPRESSION_CHANGES_COLLECTION, SUPPRESSIONS_COLLECTION
-from backhaul_suppression.model import EVERYTHING, Address, Change, Family, Kind, Origin, Row, Scope, ScopeKind, Target
+from backhaul_suppression.model import (
+    EVERYTHING,
+    Address,
+    Change,
+    Family,
+    Kind,
+    Origin,
+    Row,
+    RowKey,
+    Scope,
+    ScopeKind,
+    Target,
+)
 from backhaul_suppression.ports import RowsQuery
 from backhaul_suppression.reads import MongoReads
 from backhaul_testing import make
@@ -128,6 +140,8 @@ async def test_an_address_has_its_rows_and_its_history_the_latest_first(rig: Rig
     reads = MongoReads(rig.database)
     rows = await reads.rows_of(ANNAS)
     assert [(row.key.scope, row.active) for row in rows] == [(EVERYTHING, False), (GROUP, True)]
+    assert [await reads.row(row.key) for row in rows] == list(rows)
+    assert await reads.row(RowKey(ANNAS, Kind.MANUAL, EVERYTHING)) is None
     first, token = await reads.history_of(ANNAS, 2, "")
     second, end = await reads.history_of(ANNAS, 2, token)
     assert [change.seq for change in (*first, *second)] == [3, 2, 1]

@@ -52,7 +52,8 @@ _WAY_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """Who acts: ``author`` as facts name them ("key:…", "service:…", "operator"), and whether for the operator."""
+    """Who acts: ``author`` as facts name them ("key:…", "service:…", "operator", "backhaul"), and whether for the
+    operator."""
 
     author: str
     operator: bool = False
@@ -184,7 +185,7 @@ class Commands:
         if before is not None:
             # It must neither be refused now, nor lift what was said since.
             return self._outcome(await self._record(tenant, before), key)
-        row = next((row for row in await self._reads.rows_of(lift.said.address) if row.key == key), None)
+        row = await self._reads.row(key)
         if rule := rules.refusal(lift.kind, who, lift.evidence, row):
             raise _refused(rule, lift)
         if row is None:

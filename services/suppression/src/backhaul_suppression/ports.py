@@ -19,6 +19,7 @@ from backhaul_suppression.model import (
     Kind,
     Origin,
     Row,
+    RowKey,
     Scope,
     Sending,
     Target,
@@ -201,6 +202,10 @@ class Reads(Protocol):
 
     async def facts(self, registration: str, fact_ids: Collection[str]) -> Mapping[str, Fact]:
         """Those of the facts that there are, by id, in their highest revisions. To be asked for a page of them."""
+        ...
+
+    async def row(self, key: RowKey) -> Row | None:
+        """The row, lifted ones too, or None."""
         ...
 
     async def rows_of(self, address: Address) -> Sequence[Row]:

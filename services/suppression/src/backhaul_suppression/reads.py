@@ -17,7 +17,7 @@ from backhaul_common.names import (
 from pymongo import ASCENDING, DESCENDING
 
 from backhaul_suppression.documents import is_row, to_change, to_fact, to_row
-from backhaul_suppression.model import Address, Change, Fact, Family, Kind, Row
+from backhaul_suppression.model import Address, Change, Fact, Family, Kind, Row, RowKey
 from backhaul_suppression.ports import RowsQuery
 
 MAX_ROWS_OF_ADDRESS = 1000
@@ -52,6 +52,13 @@ class MongoReads:
         async with mongo.operation():
             documents = await self._database[SUPPRESSION_FACTS_COLLECTION].find(condition).to_list(None)
         return {document["_id"]: to_fact(document) for document in documents}
+
+    async def row(self, key: RowKey) -> Row | None:
+        """See ``Reads``."""
+        condition = {"_id": key.id, "registration": key.address.registration}
+        async with mongo.operation():
+            found = await self._database[SUPPRESSIONS_COLLECTION].find_one(condition)
+        return to_row(found) if found is not None and is_row(found) else None
 
     async def rows_of(self, address: Address) -> Sequence[Row]:
         """See ``Reads``. ``MAX_ROWS_OF_ADDRESS`` at most."""

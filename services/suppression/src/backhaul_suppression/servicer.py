@@ -34,8 +34,8 @@ from backhaul_suppression.validity import MAX_AUTHOR
 
 _ACTORS = (pb.ACTOR_UNSPECIFIED, pb.ACTOR_TENANT, pb.ACTOR_OPERATOR)
 
-_BACKHAUL = "service:backhaul"
-"""The author where one of Backhaul's own services names none."""
+_BACKHAUL = "backhaul"
+"""The author where one of Backhaul's own services names none. No service account is signed so."""
 
 T = TypeVar("T")
 

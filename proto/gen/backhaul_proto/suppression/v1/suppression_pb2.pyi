@@ -767,7 +767,7 @@ class Fact(_message.Message):
     source: Global___Source.ValueType
     event_id: _builtins.str
     author: _builtins.str
-    """"key:<id>" of a tenant's API key, "service:<id>" of an internal service, "operator"."""
+    """"key:<id>" of a tenant's API key, "service:<id>" of an internal service, "operator", "backhaul"."""
     channel: _builtins.str
     message_id: _builtins.str
     word: _builtins.str

@@ -65,8 +65,8 @@ class EvidenceOut(BaseModel):
 
 class FactOut(BaseModel):
     """What was said about an address: by an event, or by a call. Unless it ``lifts``, it suppresses. ``author`` is
-    ``key:…`` (a tenant's API key), ``service:…`` (an internal service) or ``operator``; null of an event. ``word`` is
-    the keyword, or the provider's code or status."""
+    ``key:…`` (a tenant's API key), ``service:…`` (an internal service), ``operator`` or ``backhaul``; null of an
+    event. ``word`` is the keyword, or the provider's code or status."""
 
     id: str
     lifts: bool
