@@ -99,7 +99,7 @@ class SuppressionServiceServicer:
     """
 
     def Check(self, request, context):
-        """Whether one address may be contacted, and every row that says no.
+        """Whether one address may be contacted, and which rows say no.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class SuppressionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SuppressionServiceAsyncStub: ...
     Check: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.CheckRequest, _suppression_pb2.CheckResponse]
-    """Whether one address may be contacted, and every row that says no."""
+    """Whether one address may be contacted, and which rows say no."""
     CheckBatch: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.CheckBatchRequest, _suppression_pb2.CheckBatchResponse]
     """The same for up to 10,000 addresses: results in their order. What is wrong with one is that one's result."""
     CheckStream: _grpc.StreamStreamMultiCallable[_suppression_pb2.CheckStreamRequest, _suppression_pb2.CheckStreamResponse]
@@ -70,7 +70,7 @@ class SuppressionServiceAsyncStub(SuppressionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Check: _aio.UnaryUnaryMultiCallable[_suppression_pb2.CheckRequest, _suppression_pb2.CheckResponse]  # type: ignore[assignment]
-    """Whether one address may be contacted, and every row that says no."""
+    """Whether one address may be contacted, and which rows say no."""
     CheckBatch: _aio.UnaryUnaryMultiCallable[_suppression_pb2.CheckBatchRequest, _suppression_pb2.CheckBatchResponse]  # type: ignore[assignment]
     """The same for up to 10,000 addresses: results in their order. What is wrong with one is that one's result."""
     CheckStream: _aio.StreamStreamMultiCallable[_suppression_pb2.CheckStreamRequest, _suppression_pb2.CheckStreamResponse]  # type: ignore[assignment]
@@ -107,7 +107,7 @@ class SuppressionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _suppression_pb2.CheckRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_suppression_pb2.CheckResponse, _abc.Awaitable[_suppression_pb2.CheckResponse]]:
-        """Whether one address may be contacted, and every row that says no."""
+        """Whether one address may be contacted, and which rows say no."""
 
     @_abc_1.abstractmethod
     def CheckBatch(

@@ -212,7 +212,7 @@ class SuppressionRoutes:
         return await self._written(REACTIVATED, answer)
 
     async def check(self, by: By, body: CheckIn) -> Response:
-        """Whether an address may be contacted, and every row that says no. 503 where nobody can tell for sure: take
+        """Whether an address may be contacted, and the rows that say no. 503 where nobody can tell for sure: take
         that for *no*."""
         with in_words_of_http():
             answer = await self._suppression.Check(body.request(by.tenant.id))
