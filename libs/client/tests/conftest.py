@@ -12,7 +12,7 @@ from backhaul_client.suppression import SuppressionClient
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from suppression_rig import STOPPED, TOKEN, StandIn, serving  # found by the line above
+from stand_in import STOPPED, TOKEN, StandIn, serving  # found by the line above
 
 
 @pytest.fixture

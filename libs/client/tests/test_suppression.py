@@ -40,7 +40,7 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from suppression_rig import FREE, SINCE_US, STOPPED, TOKEN, WRONG, StandIn, serving
+from stand_in import FREE, SINCE_US, STOPPED, TOKEN, WRONG, StandIn, serving
 
 AWAY = served.BackhaulError(served.Code.UNAVAILABLE, "The lease is over.", retry_after_s=5)
 MARKETING = Sending(purpose=Purpose.MARKETING, sender="+15005550006", group="")

@@ -22,7 +22,7 @@ from backhaul_client.suppression import (
     SuppressionUnavailableError,
     Verdict,
 )
-from suppression_rig import FREE, STOPPED, TOKEN, WRONG, StandIn, serving
+from stand_in import FREE, STOPPED, TOKEN, WRONG, StandIn, serving
 
 
 class _Served:

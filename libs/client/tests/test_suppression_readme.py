@@ -8,7 +8,7 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-from suppression_rig import TOKEN, StandIn
+from stand_in import TOKEN, StandIn
 
 README = Path(__file__).parents[1] / "README.md"
 

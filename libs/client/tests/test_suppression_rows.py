@@ -34,7 +34,7 @@ from backhaul_common import errors as served
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_testing.proxy import SilentProxy
-from suppression_rig import FREE, STOPPED, WRONG, StandIn, serving
+from stand_in import FREE, STOPPED, WRONG, StandIn, serving
 
 AWAY = served.BackhaulError(served.Code.UNAVAILABLE, "The lease is over.", retry_after_s=5)
 SAID_AT = datetime(2026, 11, 1, 12, 0, 0, 123456, UTC)

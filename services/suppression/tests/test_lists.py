@@ -37,6 +37,7 @@ def requests(pieces: Iterable[bytes], of: str = "acme", **first: Any) -> Iterabl
     yield pb.ImportRequest(tenant_id=of, format=pb.FILE_FORMAT_CSV, **first)
     for piece in pieces:
         yield pb.ImportRequest(data=piece)
+    yield pb.ImportRequest(last=True)
 
 
 async def imported(stub: Any, pieces: Iterable[bytes], of: str = "acme", **first: Any) -> list[pb.ImportResponse]:
@@ -122,6 +123,17 @@ async def test_imports_are_refused_that_make_no_sense(service: Rig) -> None:
         await refused(stub.Export(pb.ExportRequest(tenant_id="acme", format=pb.FILE_FORMAT_CSV, standing=9)))  # type: ignore[arg-type]  # a newer client's
     ).field == "standing"
     assert await exported(stub) == await exported(stub, "globex")
+
+
+async def test_a_file_that_was_cut_off_makes_no_number_of_half_a_number(service: Rig) -> None:
+    stub = service.first.stub
+    data = b"address\n+14155550101\n+141555501"
+    for last in (False, True):
+        first = pb.ImportRequest(tenant_id="acme", format=pb.FILE_FORMAT_CSV, data=data, last=last)
+        *_, told = [one async for one in stub.Import(iter([first]))]
+        # Told that it is all, it is a number like any other: some are as short.
+        assert counts(told) == ((2, 1, 1, 0, True) if last else (2, 1, 0, 1, True))
+        assert (b"the middle of the line" in told.errors) is not last
 
 
 async def test_the_operator_imports_for_legal_reasons(service: Rig) -> None:

@@ -176,6 +176,7 @@ class Lists(Base):
             async for piece in self._bytes_of(pieces):
                 for start in range(0, len(piece), MAX_PIECE_BYTES):
                     await call.write(pb.ImportRequest(data=piece[start : start + MAX_PIECE_BYTES]))
+            await call.write(pb.ImportRequest(last=True))
             await call.done_writing()
 
     async def _bytes_of(self, pieces: Pieces) -> AsyncGenerator[bytes, None]:

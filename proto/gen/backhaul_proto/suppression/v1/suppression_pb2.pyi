@@ -1209,6 +1209,7 @@ class ImportRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     format: Global___FileFormat.ValueType
     kind: Global___SuppressionKind.ValueType
@@ -1220,6 +1221,10 @@ class ImportRequest(_message.Message):
     """1 MiB at most."""
     actor: Global___Actor.ValueType
     author: _builtins.str
+    last: _builtins.bool
+    """The file ends with this piece, which may be empty. Without it the file may have been cut off, so a last line without a
+    line break is refused.
+    """
     @_builtins.property
     def scope(self) -> Global___Scope: ...
     def __init__(
@@ -1234,10 +1239,11 @@ class ImportRequest(_message.Message):
         data: _builtins.bytes = ...,
         actor: Global___Actor.ValueType = ...,
         author: _builtins.str = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "author", b"author", "data", b"data", "effective_at_us", b"effective_at_us", "family", b"family", "format", b"format", "kind", b"kind", "scope", b"scope", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "author", b"author", "data", b"data", "effective_at_us", b"effective_at_us", "family", b"family", "format", b"format", "kind", b"kind", "last", b"last", "scope", b"scope", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -174,6 +174,7 @@ class SuppressionFileRoutes:
             yield first
             async for piece in body.whole_lines():
                 yield pb.ImportRequest(data=piece)
+            yield pb.ImportRequest(last=True)
 
         done = False
         try:

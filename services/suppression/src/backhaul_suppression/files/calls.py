@@ -64,7 +64,8 @@ class ImportCalls:
         file_format = _format(first.format)
         defaults = self._defaults(tenant, by, first)
         with self._places.taken(tenant.registration):
-            running = self._imports.run(self._pieces(first, requests), file_format, defaults)
+            pieces = _Pieces(first, requests, self._max_silence_s)
+            running = self._imports.run(pieces.read(), file_format, defaults, whole=lambda: pieces.whole)
             async with aclosing(running) as told:
                 before = Progress(0, 0, 0, 0, b"")
                 async for progress in told:
@@ -104,12 +105,28 @@ class ImportCalls:
             settings=tenant.suppression,
         )
 
-    async def _pieces(self, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]) -> AsyncIterator[bytes]:
-        yield _data(first)
+
+class _Pieces:
+    """A file in pieces. ``whole`` tells whether its end was told of: to a server, a call that is given up looks like
+    one whose requests are over."""
+
+    def __init__(self, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest], max_silence_s: float) -> None:
+        self._first = first
+        self._others = others
+        self._max_silence_s = max_silence_s
+        self.whole = False
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """The pieces."""
+        request = self._first
         while True:
+            yield _data(request)
+            if request.last:
+                self.whole = True
+                return
             try:
                 async with asyncio.timeout(self._max_silence_s):
-                    request = await anext(others)
+                    request = await anext(self._others)
             except StopAsyncIteration:
                 return
             except TimeoutError as exc:
@@ -118,7 +135,6 @@ class ImportCalls:
                     f"Nothing came for {self._max_silence_s:g} s.",
                     fix="Send the file again: what is recorded stays so, and changes nothing a second time.",
                 ) from exc
-            yield _data(request)
 
 
 class ExportCalls:

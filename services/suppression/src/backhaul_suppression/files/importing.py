@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from backhaul_common.errors import BackhaulError, Code
 
 from backhaul_suppression.files.formats import FORMATS, FileFormat, Reader
-from backhaul_suppression.files.line import Line
+from backhaul_suppression.files.line import CUT_OFF, Line
 from backhaul_suppression.files.statements import Defaults, LineError, facts_of
 from backhaul_suppression.model import EVERYTHING, Address, Fact, RowKey, Target
 from backhaul_suppression.ports import Facts, Narrow
@@ -68,9 +68,15 @@ class Import:
         self._clock = clock
 
     async def run(
-        self, pieces: AsyncIterator[bytes], file_format: FileFormat, defaults: Defaults
+        self,
+        pieces: AsyncIterator[bytes],
+        file_format: FileFormat,
+        defaults: Defaults,
+        *,
+        whole: Callable[[], bool] = lambda: True,
     ) -> AsyncGenerator[Progress, None]:
-        """Read ``pieces`` to their end, and tell how far it is; the last time with ``done``.
+        """Read ``pieces`` to their end, and tell how far it is; the last time with ``done``. ``whole`` is asked then:
+        where it says no, the file may have been cut off, and half a number is another number.
 
         INVALID_ARGUMENT for a file without a header that is understood; NOT_FOUND when the tenant is deleted
         meanwhile; UNAVAILABLE. What a progress told of before is recorded.
@@ -79,7 +85,7 @@ class Import:
         reader = written.reader()
         told = Progress(0, 0, 0, 0, b"")
         chunk, headed = _Chunk(), False
-        async for line in self._lines(reader, pieces):
+        async for line in self._lines(reader, pieces, whole):
             chunk.lines += 1
             try:
                 self._take(chunk, facts_of(line, defaults))
@@ -96,7 +102,9 @@ class Import:
         told = await self._recorded(chunk, told, done=True)
         yield told
 
-    async def _lines(self, reader: Reader, pieces: AsyncIterator[bytes]) -> AsyncIterator[Line]:
+    async def _lines(
+        self, reader: Reader, pieces: AsyncIterator[bytes], whole: Callable[[], bool]
+    ) -> AsyncIterator[Line]:
         began = self._clock()
         async for piece in pieces:
             for line in reader.feed(piece):
@@ -105,7 +113,7 @@ class Import:
                     await asyncio.sleep(0)
                     began = self._clock()
         for line in reader.end():
-            yield line
+            yield line if whole() or line.problem else line._replace(values={}, problem=CUT_OFF)
 
     def _take(self, chunk: _Chunk, facts: Sequence[Fact]) -> None:
         """Have ``chunk`` hold ``facts`` of a line, the first of which is the one of the address that it names.

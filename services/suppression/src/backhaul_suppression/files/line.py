@@ -59,6 +59,10 @@ TOO_LONG = Violation(
     "Shorten the line, or look for a line break that is missing. Only its beginning is shown here.",
 )
 
+CUT_OFF = Violation(
+    "", "The file ends in the middle of the line.", "Send the file to its end, or with a line break behind the line."
+)
+
 NOT_UTF8 = Violation(
     "", "The line is not UTF-8.", f"Write it in UTF-8; {UNREADABLE} stands for what could not be read."
 )
