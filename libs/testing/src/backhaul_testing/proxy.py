@@ -14,6 +14,9 @@ _CHUNK_BYTES = 64 * 1024
 _KERNEL_BYTES = 64 * 1024
 """What the system may take in for a connection that is not read. Its default is several megabytes."""
 
+_TURNS_TO_CONNECT = 3
+"""Turns of the event loop from a connection's acceptance until it is known here, and can be closed."""
+
 
 class End(NamedTuple):
     """One end of what a proxy joins: the client's connection, or that to the server."""
@@ -63,6 +66,8 @@ class Proxy(ABC):
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._accepting.close()
+        for _ in range(_TURNS_TO_CONNECT):
+            await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
