@@ -21,7 +21,7 @@ ROOM_S = 2.0
 """What a busy machine may take for what takes milliseconds."""
 
 ADDED, LIFTED, STOPPED = "+15005550001", "+15005550002", "+15005550003"
-TURNS = 3
+TURNS = 2
 
 
 async def _timed(work: Awaitable[Any]) -> float:
