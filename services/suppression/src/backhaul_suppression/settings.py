@@ -16,7 +16,7 @@ class SuppressionSettings(MetricsPortSettings, CallersSettings):
         description="The normalizer's gRPC host:port: whether a bounced address was delivered to since.",
     )
     suppression_batch_bytes: int = Field(
-        512 << 10,
+        128 << 10,
         ge=1024,
         le=8 << 20,
         description="Bytes of events that are read together. Those of them that say something are one transaction.",
