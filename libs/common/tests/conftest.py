@@ -3,7 +3,54 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+from backhaul_common import mongo
+from backhaul_local.mongod import MongoServer
+from structlog.testing import capture_logs
 
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
+
+from access_rig import World
+from test_rpc_tls import Authority
+
+
+@pytest.fixture
+def accounts(mongo_server: MongoServer, mongo_database: str) -> Iterator[mongo.Collection]:
+    client = mongo.connect(mongo_server.uri)
+    yield mongo.database(client, mongo_database)["services"]
+    client.close()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+async def world(request: Any, accounts: mongo.Collection, tmp_path: Path) -> AsyncIterator[World]:
+    made = World(accounts, Authority(tmp_path, "authority") if request.param else None)
+    with capture_logs():
+        async with made.stack:
+            await made.directory.refresh()
+            await made.start()
+            yield made
+
+
+@pytest.fixture
+async def secured(accounts: mongo.Collection, tmp_path: Path) -> AsyncIterator[World]:
+    made = World(accounts, Authority(tmp_path, "authority"))
+    with capture_logs():
+        async with made.stack:
+            await made.directory.refresh()
+            await made.start()
+            yield made
+
+
+@pytest.fixture
+async def plain(accounts: mongo.Collection) -> AsyncIterator[World]:
+    made = World(accounts, None)
+    with capture_logs():
+        async with made.stack:
+            await made.directory.refresh()
+            await made.start()
+            yield made
