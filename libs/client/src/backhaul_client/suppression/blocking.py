@@ -126,7 +126,7 @@ class BlockingWatch:
 
 
 class BlockingSuppressionClient:
-    """``with BlockingSuppressionClient("suppression:50051", token=token) as suppression``. May be shared by threads.
+    """``with BlockingSuppressionClient("suppression:50052", token=token) as suppression``. May be shared by threads.
 
     Fork first, then make clients: neither they nor gRPC survive a fork. What was made before raises RuntimeError in the
     child, and so does making one there.

@@ -10,5 +10,5 @@ from backhaul_client.suppression.watching import Watching
 
 
 class SuppressionClient(Checks, Changes, Reads, Lists, Watching):
-    """``async with SuppressionClient("suppression:50051", token=token) as suppression``. It belongs to the event loop
+    """``async with SuppressionClient("suppression:50052", token=token) as suppression``. It belongs to the event loop
     in which it is made, and to the process."""
