@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from backhaul_common.accounts import ServiceAccount, ServiceToken
+from backhaul_common.accounts import ServiceAccount, ServiceLimits, ServiceToken
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import SERVICE_CHANGED_SUBJECT, SERVICES_COLLECTION
 from backhaul_common.secrets import new_credential
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest, PurgeTenantRequest
 from backhaul_suppression.app import VERBS
+from backhaul_suppression.checks import MAX_ITEMS
 from backhaul_testing.waiting import until
 from service_rig import ANNA, BEN, Rig
 
@@ -150,6 +151,13 @@ async def test_who_is_bound_to_a_purpose_asks_and_sees_for_that_alone(service: R
     assert await bound.code("Export", kind=STOP) is not Code.FORBIDDEN
     assert await bound.code("Watch", kinds=[STOP, UNSUBSCRIBE]) is Code.FORBIDDEN
     assert await bound.code("Watch") is not Code.FORBIDDEN
+
+
+async def test_what_is_too_much_for_one_request_is_refused_before_it_waits_for_its_turn(service: Rig) -> None:
+    slow = await account(service, limits=ServiceLimits(checks_per_second=0.01, checks_burst=10))
+    async with asyncio.timeout(20):
+        code = await slow.code("CheckStream", items=[pb.CheckItem(address=ANNA)] * (MAX_ITEMS + 1))
+    assert code is Code.INVALID_ARGUMENT
 
 
 async def test_a_revoked_service_is_refused(service: Rig) -> None:

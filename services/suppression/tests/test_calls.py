@@ -152,6 +152,7 @@ async def test_a_wrong_question_is_refused_and_never_allowed(
         ({"effective_at_us": -1}, Code.INVALID_ARGUMENT, "effective_at_us"),
         ({"effective_at_us": 1 << 62}, Code.INVALID_ARGUMENT, "effective_at_us"),
         ({"scope": pb.Scope(kind=pb.SCOPE_KIND_SENDER)}, Code.INVALID_ARGUMENT, "scope.id"),
+        ({"scope": pb.Scope(kind=pb.SCOPE_KIND_SENDER, id=" ")}, Code.INVALID_ARGUMENT, "scope.id"),
         ({"scope": pb.Scope(id="x")}, Code.INVALID_ARGUMENT, "scope.id"),
         ({"note": "n" * (MAX_NOTE + 1)}, Code.INVALID_ARGUMENT, "note"),
         ({"idempotency_key": "k" * 256}, Code.INVALID_ARGUMENT, "idempotency_key"),

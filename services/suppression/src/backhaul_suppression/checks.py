@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from itertools import islice
 from typing import Any, Protocol
 
@@ -54,6 +54,17 @@ class _Results(Protocol):
     def add(self, **fields: Any) -> pb.CheckResult: ...
 
 
+def require_few(items: Sized) -> None:
+    """INVALID_ARGUMENT where there are more than one request may have."""
+    if len(items) > MAX_ITEMS:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"One request has {MAX_ITEMS:,} items at most.",
+            field="items",
+            fix="Ask in several requests, or in a stream of them.",
+        )
+
+
 class Checks:
     """Answers questions about whether to send. Errors are BackhaulErrors: UNAVAILABLE whenever the answer could be old,
     INVALID_ARGUMENT where the question is wrong as a whole."""
@@ -81,13 +92,7 @@ class Checks:
     ) -> None:
         """Add to ``response`` the results about all items, in their order."""
         items = request.items
-        if len(items) > MAX_ITEMS:
-            raise BackhaulError(
-                Code.INVALID_ARGUMENT,
-                f"One request has {MAX_ITEMS:,} items at most.",
-                field="items",
-                fix="Ask in several requests, or in a stream of them.",
-            )
+        require_few(items)
         family, sending = FAMILIES.value(request.family, "family"), sending_of(request)
         counts = [0, 0, 0]
         iterator = iter(items)

@@ -122,7 +122,7 @@ def scope_of(scope: pb.Scope) -> Scope:
                 fix="Leave it out, or name the kind of scope.",
             )
         return EVERYTHING
-    if not scope.id:
+    if not scope.id.strip():
         raise BackhaulError(
             Code.INVALID_ARGUMENT, f"A scope of one {kind} needs its id.", field="scope.id", fix="Name it."
         )

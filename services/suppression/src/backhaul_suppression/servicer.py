@@ -13,7 +13,7 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceServicer
 
 from backhaul_suppression.addresses import address_of
-from backhaul_suppression.checks import Checks
+from backhaul_suppression.checks import Checks, require_few
 from backhaul_suppression.commands import Add, By, Commands, Lift, Outcome, Said
 from backhaul_suppression.messages import (
     FAMILIES,
@@ -109,6 +109,7 @@ class SuppressionServicer(SuppressionServiceServicer):
         async for one in request:
             tenant_id = tenant_id or one.tenant_id
             _may_ask(one)
+            require_few(one.items)  # Not after it was held for as long as so many take.
             await caller().wait_for_checks(len(one.items))
             response = pb.CheckStreamResponse()
             # Each time anew: a stream may outlive a tenant.
