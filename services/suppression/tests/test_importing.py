@@ -14,7 +14,7 @@ from backhaul_suppression.documents import rows_of as rows_of_fact
 from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import CHUNK_LINES, MAX_ERRORS_BYTES, MAX_HELD_S, Import, Progress
 from backhaul_suppression.files.line import Line
-from backhaul_suppression.files.statements import Defaults, LineError, fact_of
+from backhaul_suppression.files.statements import Defaults, LineError, fact_of, facts_of
 from backhaul_suppression.fold import fold
 from backhaul_suppression.model import (
     EVERYTHING,
@@ -327,6 +327,25 @@ async def test_a_list_says_of_whatsapp_what_it_says_of_the_number_where_both_are
         "whatsapp:+14155550000",
         "whatsapp:+14155550001",
     }
+
+
+def test_a_line_that_is_ahead_of_time_counts_from_now_on() -> None:
+    ahead = Line(1, {"address": "+14155550123", "kind": "stop", "effective_at": "2027-01-15T08:00:30Z"}, "")
+    fact = fact_of(ahead, ACME)
+    assert fact is not None
+    # Whoever says START meanwhile is heard.
+    assert fact.effective_at_us == NOW_US
+    late = fact_of(ahead, replace(ACME, now_us=NOW_US + 30_000_000))
+    assert late is not None
+    assert late.id == fact.id
+    others = [
+        facts_of(ahead, replace(ACME, now_us=at, settings=SuppressionSettings(whatsapp="phone")))[1].id
+        for at in (NOW_US, NOW_US + 30_000_000)
+    ]
+    assert others[0] == others[1]
+    by_default = fact_of(Line(1, {"address": "+14155550123"}, ""), replace(ACME, effective_at_us=NOW_US + 1))
+    assert by_default is not None
+    assert by_default.effective_at_us == NOW_US
 
 
 @pytest.mark.parametrize("depth", [10, 700, 20_000])

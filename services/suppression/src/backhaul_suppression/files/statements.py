@@ -100,6 +100,8 @@ def fact_of(line: Line, defaults: Defaults) -> Fact | None:
     reference = _text("reference", values, MAX_REFERENCE)
     note = _text("note", values, MAX_NOTE)
     target = Target(kind, scope)
+    # The clock of whoever wrote the list may be ahead. Until that time no START would be heard.
+    effective_at_us = min(at_us or defaults.now_us, defaults.now_us)
     if standing == "lifted":
         return None
     return Fact(
@@ -108,12 +110,12 @@ def fact_of(line: Line, defaults: Defaults) -> Fact | None:
         address=address,
         lifts=False,
         targets=(target,),
-        effective_at_us=at_us or defaults.now_us,
+        effective_at_us=effective_at_us,
         recorded_at_us=defaults.now_us,
         origin=Origin.IMPORT,
         source=source,
         author=defaults.author,
-        evidence=Evidence(source, at_us or defaults.now_us, reference) if reference else None,
+        evidence=Evidence(source, effective_at_us, reference) if reference else None,
         note=note,
         traceparent=defaults.traceparent,
     )
@@ -127,7 +129,7 @@ def facts_of(line: Line, defaults: Defaults) -> Sequence[Fact]:
         return ()
     first, *others = spellings(fact.address, defaults.settings)
     (target,) = fact.targets
-    at_us = fact.effective_at_us if fact.id.startswith(_LAST) else 0
+    at_us = _effective_at(line.values, defaults)
     return [fact, *(replace(fact, id=_id(other, target, at_us), address=other) for other in others if other != first)]
 
 
