@@ -121,6 +121,21 @@ async def test_a_wrong_secret_of_a_token_that_there_is_is_refused(world: World) 
     assert (await refusal(world.client(token[:-48] + "0" * 48))).code is Code.UNAUTHENTICATED
 
 
+async def test_nobodys_request_is_taken_apart(plain: World) -> None:
+    """What takes long to be taken apart must cost those who show a credential, and be theirs."""
+    token = await plain.account()
+    await first(plain.client(token), "Get")
+    async with grpc.aio.insecure_channel(plain.target) as channel:
+        get: Any = channel.unary_unary("/backhaul_test.v1.Service/Get")
+        for shown, code in (
+            ((), grpc.StatusCode.UNAUTHENTICATED),
+            ((("authorization", f"Bearer {token}"),), grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await get(b"\xff", metadata=shown)
+            assert caught.value.code() is code
+
+
 async def test_two_credentials_are_none(world: World) -> None:
     token = await world.account()
     other = await world.account("other")

@@ -10,6 +10,8 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_suppression import reads, room
+from backhaul_suppression.addresses import MAX_EMAIL_BYTES
+from backhaul_suppression.app import MAX_REQUEST_BYTES
 from backhaul_suppression.checks import MAX_CORRELATION_ID, MAX_ITEMS
 from backhaul_suppression.validity import MAX_NOTE
 from backhaul_testing import make
@@ -81,6 +83,12 @@ async def test_as_many_items_as_may_be_are_answered_and_more_are_refused(service
     assert (len(results), suppressed) == (MAX_ITEMS, [9999])
     error = await refused(stub.CheckBatch(pb.CheckBatchRequest(tenant_id="acme", items=[*items, items[0]])))
     assert (error.code, error.field) == (Code.INVALID_ARGUMENT, "items")
+    # As large as they may be: it fits; and many more of nothing do not.
+    longest = "a" * 64 + "@" + ".".join(["b" * 60] * 3 + ["example"])
+    items = [pb.CheckItem(address=longest[:MAX_EMAIL_BYTES], correlation_id="c" * MAX_CORRELATION_ID)] * MAX_ITEMS
+    assert len((await stub.CheckBatch(pb.CheckBatchRequest(tenant_id="acme", items=items))).results) == MAX_ITEMS
+    nothing = pb.CheckBatchRequest(tenant_id="acme", items=[pb.CheckItem()] * (MAX_REQUEST_BYTES // 2))
+    assert (await refused(stub.CheckBatch(nothing))).code is Code.TOO_LARGE
 
 
 async def test_a_correlation_id_that_is_too_long_is_that_items_error(service: Rig) -> None:

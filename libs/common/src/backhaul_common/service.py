@@ -25,6 +25,7 @@ from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.revisioned import Documents
 from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
+from backhaul_common.sizes import MAX_REQUEST_BYTES
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tracing import Tracing
 
@@ -186,6 +187,7 @@ class Service:
         without_tenant: Collection[str] = (),
         verbs: Mapping[str, Verb] | None = None,
         frequent: Collection[str] = (),
+        max_request_bytes: int = MAX_REQUEST_BYTES,
     ) -> rpc.Server:
         """Serve gRPC at once, on ``listen`` (host:port); see ``rpc.serve``.
 
@@ -216,6 +218,7 @@ class Service:
             access=access,
             calls=self._calls,
             frequent=frequent,
+            max_request_bytes=max_request_bytes,
         )
 
     def _follow_accounts(self) -> ServiceDirectory:

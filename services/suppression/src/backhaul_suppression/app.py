@@ -52,6 +52,9 @@ SERVICE = suppression_pb2.DESCRIPTOR.services_by_name["SuppressionService"].full
 VERBS: Mapping[str, Verb] = {f"{SERVICE}.{method}": verb for verb, methods in _METHODS.items() for method in methods}
 """What callers need for each method."""
 
+MAX_REQUEST_BYTES = 4 << 20
+"""Of a request: 10,000 of the longest mail addresses, each with the longest id. An import sends its file in pieces."""
+
 FREQUENT = [f"{SERVICE}.Check", f"{SERVICE}.CheckBatch"]
 """Methods that are called too often for a line of each call."""
 
@@ -118,6 +121,7 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
             {SERVICE: add, **tenantdata.registrations(data)},
             verbs=VERBS,
             frequent=FREQUENT,
+            max_request_bytes=MAX_REQUEST_BYTES,
         )
         await service.until(stop)
 

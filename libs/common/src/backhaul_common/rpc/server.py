@@ -47,6 +47,7 @@ async def serve(
     access: Access | None = None,
     calls: Counter | None = None,
     frequent: Collection[str] = (),
+    max_request_bytes: int = MAX_REQUEST_BYTES,
 ) -> Server:
     """Start serving on ``listen`` (host:port, port 0 picks one), closed by ``stack``.
 
@@ -58,7 +59,7 @@ async def serve(
     ``rpc.caller()`` who calls.
 
     ``calls`` counts them. ``frequent`` are full names of methods, as above: those whose calls have a line only
-    where they fail or are slow.
+    where they fail or are slow. Requests of more than ``max_request_bytes`` are refused.
     """
     tenants = TenantRule(services, without_tenant)
     if access is not None:
@@ -71,7 +72,7 @@ async def serve(
         interceptors=[edge],
         options=[
             ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            ("grpc.max_receive_message_length", max_request_bytes),
             *keepalive.of_server(),
         ],
     )
