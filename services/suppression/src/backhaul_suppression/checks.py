@@ -72,6 +72,7 @@ class Checks:
     def __init__(self, rows: Lookup, metrics: Metrics) -> None:
         self._rows = rows
         self._checks = metrics.counter(catalogue.SUPPRESSION_CHECKS)
+        self._turn = asyncio.Lock()
 
     def one(self, tenant: Tenant, request: pb.CheckRequest) -> pb.CheckResponse:
         """The answer about one address."""
@@ -96,11 +97,15 @@ class Checks:
         family, sending = FAMILIES.value(request.family, "family"), sending_of(request)
         counts = [0, 0, 0]
         iterator = iter(items)
-        while (done := sum(counts)) < len(items):
-            if done:
-                await asyncio.sleep(0)
-            self._slice(tenant.registration, islice(iterator, _TURN), family, sending, response.results, counts)
-            self._rows.fresh()  # Before giving way: see above.
+        more = bool(items)
+        while more:
+            # One batch has its turn at a time: others' calls wait for one of them, and not for all that there are.
+            async with self._turn:
+                self._slice(tenant.registration, islice(iterator, _TURN), family, sending, response.results, counts)
+                self._rows.fresh()  # Before giving way: see above.
+                more = sum(counts) < len(items)
+                if more:
+                    await asyncio.sleep(0)
         for verdict, count in zip(("allowed", "suppressed", "invalid"), counts, strict=True):
             if count:
                 self._checks.add(tenant.id, verdict, amount=count)
