@@ -184,7 +184,9 @@ def example(gateway_url: str, *, admin_header: str, key_file: str) -> list[str]:
     stop = (
         f"{post} -d MessageSid=SM{secrets.token_hex(16)} -d SmsStatus=received -d Body=STOP "
         "--data-urlencode From=+15005550001 --data-urlencode To=+15005550006; "
-        f"sleep 1; curl -sS {gateway_url}/v1/suppressions/check -H {key_header} "
+        # Answers when the tenant's first change is there.
+        f"curl -sS '{gateway_url}/v1/suppressions/changes?after=0&wait=10' -H {key_header} -o /dev/null; "
+        f"curl -sS {gateway_url}/v1/suppressions/check -H {key_header} "
         '-H "Content-Type: application/json" -d \'{"address": "+15005550001"}\' | python3 -m json.tool'
     )
     return [register, open_channel, follow, stop]
