@@ -28,6 +28,8 @@ def pair_of_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 services=two_copies(),
                 env=ENV,
                 with_object_store=False,
+                # Six processes at once, on a machine that may have other work.
+                start_timeout=90.0,
             )
         )
         try:
