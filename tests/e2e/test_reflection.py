@@ -179,7 +179,9 @@ def _normalizer(client: ReflectingClient, tenant: Tenant, sid: str, replies: lis
     assert {row["id"] for row in one_of("ListDeadLetters")["dead_letters"]} == set(letters)
     assert one_of("GetDeadLetter", id=letters[0])["dead_letter"]["id"] == letters[0]
     replayed = one_of("ReplayDeadLetter", id=letters[0])["dead_letter"]
-    assert (replayed["id"], replayed["state"]) == (letters[0], "DEAD_LETTER_STATE_REPLAYED")
+    assert replayed["id"] == letters[0]
+    # It is as broken as before, and may have been refused again by the time of the answer.
+    assert replayed["state"] in ("DEAD_LETTER_STATE_REPLAYED", "DEAD_LETTER_STATE_OPEN")
     discarded = one_of("DiscardDeadLetter", id=letters[1])["dead_letter"]
     assert discarded["state"] == "DEAD_LETTER_STATE_DISCARDED"
 
