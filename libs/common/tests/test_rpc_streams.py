@@ -405,6 +405,29 @@ async def test_a_stream_that_is_given_up_ends_on_the_server(running: Running, ho
         assert (await line_of(lines))["outcome"] == "cancelled"
 
 
+async def test_a_client_that_leaves_while_it_is_written_to_is_no_failure(running: Running) -> None:
+    written = 0
+
+    async def flood(request: Any) -> AsyncIterator[Any]:
+        nonlocal written
+        while True:
+            written += 1
+            yield Answer(text="x" * 100_000)
+
+    running.servicer.many = flood
+    with capture_logs() as lines:
+        answers = running.stub.Watch(Ask(tenant_id="acme"))
+        await anext(answers)
+        async with asyncio.timeout(5):
+            last = 0
+            while last != written:  # Until the server waits for whoever does not read.
+                last = written
+                await asyncio.sleep(0.1)
+        await answers.aclose()
+        assert (await line_of(lines))["outcome"] == "cancelled"
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == []
+
+
 async def test_a_server_that_stops_ends_quiet_streams_at_once_and_waits_for_the_others(running: Running) -> None:
     release, began = asyncio.Event(), asyncio.Event()
 

@@ -271,7 +271,11 @@ class Edge(grpc.aio.ServerInterceptor):
         async with aclosing(behaviour(request, context)) as answers:
             async for answer in answers:
                 patience.within(MAX_IDLE_S)
-                await context.write(answer)
+                try:
+                    await context.write(answer)
+                except grpc.aio.InternalError:
+                    # So gRPC tells of a client that has left meanwhile.
+                    raise asyncio.CancelledError from None
                 patience.for_ever()
                 call.sent += 1
         return None
