@@ -6,6 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 
 import grpc
 import pytest
@@ -30,6 +31,7 @@ from backhaul_client.suppression import (
     SuppressedError,
     SuppressionClient,
     SuppressionUnavailableError,
+    Tls,
     Verdict,
     wire,
 )
@@ -405,3 +407,24 @@ def test_a_status_without_details_means_what_it_can(
     from backhaul_client.suppression.errors import error_of
 
     assert type(error_of(Failed(status, text), "Check")) is kind
+
+
+async def test_who_comes_without_tls_is_told_of_it() -> None:
+    """Such a service reads no greeting that it knows, and closes the connection."""
+
+    async def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    async with server:
+        number = server.sockets[0].getsockname()[1]
+        async with SuppressionClient(f"127.0.0.1:{number}", token=TOKEN, retries=Retries(tries=1)) as suppression:
+            with pytest.raises(UnreachableError, match=r"pass tls=Tls"):
+                await suppression.get("acme", FREE)
+
+
+def test_the_files_of_tls_may_be_given_as_texts(tmp_path: Path) -> None:
+    for name in ("ca.pem", "own.pem", "own.key"):
+        (tmp_path / name).write_text("Read when a connection is made.")
+    own = Tls(ca_file=f"{tmp_path}/ca.pem", cert_file=f"{tmp_path}/own.pem", key_file=f"{tmp_path}/own.key")
+    assert isinstance(own.credentials(), grpc.ChannelCredentials)

@@ -333,12 +333,13 @@ def _same(existing: Fact, fact: Fact, asked_at_us: int | None = None) -> bool:
 def _refused(rule: Rule, lift: Lift) -> BackhaulError:
     late = rule is rules.EVIDENCE_BEFORE
     way_out = _WAY_OUT[lift.kind]
+    proves = LIFTING[lift.kind, Who.TENANT] is Lifting.WITH_EVIDENCE
     if lift.kind is Kind.PROVIDER_BLOCK and lift.scope != EVERYTHING:
         way_out += " The next delivery from that sender or messaging service lifts it as well."
     return BackhaulError(
         Code.FAILED_PRECONDITION,
         f"{rule.name}: {rule.text}",
-        field="evidence.at_us" if late else "kind" if lift.evidence is not None else "evidence",
+        field="evidence.at_us" if late else "evidence" if proves and lift.evidence is None else "kind",
         fix="Pass evidence of a consent that is later than the suppression." if late else way_out,
     )
 
@@ -348,7 +349,7 @@ def _nothing_there() -> BackhaulError:
         Code.NOT_FOUND,
         "The address has no such suppression.",
         field="address",
-        fix="Get shows all that there are of an address.",
+        fix="Look at what it has: by Get, or GET /v1/suppressions/address.",
     )
 
 

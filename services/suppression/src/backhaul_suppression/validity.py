@@ -17,6 +17,8 @@ MAX_AUTHOR = 128
 MAX_AHEAD_S = 60
 """How far a caller's clock may be ahead: what happened later than now by less than this happened now."""
 
+_WHEN = "Pass when it happened: RFC 3339 by REST, unix time in microseconds over gRPC."
+
 
 def wrong_with_texts(note: str, idempotency_key: str) -> Iterable[Violation]:
     """Of what every command has."""
@@ -47,9 +49,9 @@ def wrong_with_evidence(evidence: Evidence, now_us: int, *, whole: bool) -> Iter
 def wrong_with_time(field: str, at_us: int, now_us: int) -> Iterable[Violation]:
     """Of a time, in unix time in microseconds; 0 is none."""
     if at_us < 0:
-        return [Violation(field, "It is before 1970.", "Pass unix time in microseconds.")]
+        return [Violation(field, "It is before 1970.", _WHEN)]
     if at_us > now_us + MAX_AHEAD_S * 1_000_000:
-        return [Violation(field, "It is in the future.", "Pass unix time in microseconds, of what has happened.")]
+        return [Violation(field, "It is in the future.", _WHEN)]
     return []
 
 

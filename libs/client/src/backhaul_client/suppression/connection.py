@@ -45,9 +45,9 @@ _OPTIONS = [
 class Tls:
     """Files in PEM: ``ca_file`` proves the service; ``cert_file`` and ``key_file``, if given, this caller."""
 
-    ca_file: Path
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    ca_file: str | Path
+    cert_file: str | Path | None = None
+    key_file: str | Path | None = None
 
     def __post_init__(self) -> None:
         if (self.cert_file is None) is not (self.key_file is None):
@@ -56,9 +56,9 @@ class Tls:
     def credentials(self) -> grpc.ChannelCredentials:
         """As gRPC takes them. OSError for what cannot be read."""
         return grpc.ssl_channel_credentials(
-            root_certificates=self.ca_file.read_bytes(),
-            private_key=self.key_file.read_bytes() if self.key_file else None,
-            certificate_chain=self.cert_file.read_bytes() if self.cert_file else None,
+            root_certificates=Path(self.ca_file).read_bytes(),
+            private_key=Path(self.key_file).read_bytes() if self.key_file else None,
+            certificate_chain=Path(self.cert_file).read_bytes() if self.cert_file else None,
         )
 
 

@@ -50,6 +50,8 @@ _STATUSES = {
 """What each status has over HTTP, which is the ``status`` of a ``ProblemError`` here too."""
 
 _ENDED_WHILE_SENDING = "Internal error from Core"
+_CLOSED = "Socket closed"
+_PERHAPS_TLS = ". If it asks for TLS or a certificate, pass tls=Tls(…)."
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _WRONG = (
     InvalidArgumentError,
@@ -107,7 +109,8 @@ def error_of(failure: grpc.aio.AioRpcError, method: str, trace_id: str = "") -> 
         return TooLargeError(status=413, code="too_large", detail="The request or the answer is too large.")
     # The second is what gRPC says to whoever was sending when the call ended: the reason is lost.
     if status in _NO_ANSWER or text == _ENDED_WHILE_SENDING:
-        return UnreachableError(f"{method}: {status.name}: {text}")
+        way_out = _PERHAPS_TLS if text.endswith(_CLOSED) else ""
+        return UnreachableError(f"{method}: {status.name}: {text}{way_out}")
     if status not in _STATUSES:
         return UnexpectedAnswerError(f"{method}: {status.name}: {text}")
     number, code = _STATUSES[status]

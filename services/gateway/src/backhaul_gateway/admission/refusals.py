@@ -14,6 +14,7 @@ _FIXES = {
     "missing": "Add it.",
     "extra_forbidden": "Remove it, or check its spelling.",
     "model_type": 'Send it in braces, as {"name": …}.',
+    "model_attributes_type": 'Send it in braces, as {"name": …}; a body with Content-Type: application/json.',
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
     "timezone_aware": "Add the offset from UTC, as in 2026-11-01T00:00:00Z.",
@@ -25,6 +26,7 @@ _FIXES = {
 _MESSAGES = {
     "extra_forbidden": "There is no such field here.",
     "model_type": "Input should be an object.",
+    "model_attributes_type": "Input should be a JSON object.",
 }
 """What is said in place of pydantic's words, which are about its own parts."""
 

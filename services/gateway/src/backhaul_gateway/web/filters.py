@@ -49,7 +49,7 @@ def number_of(words: Words, word: str, field: str) -> Any:
     if number is None:
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
-            f"There is no {field} {word[:64]!r}.",
+            f"{word[:64]!r} is no value of {field}.",
             field=field,
             fix=f"Use one of: {', '.join(words.words).lower()}.",
         )
