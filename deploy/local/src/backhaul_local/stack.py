@@ -90,7 +90,8 @@ class StackConfig:
     base_env: Mapping[str, str] = field(default_factory=clean_environment)
     env: Mapping[str, str] = field(default_factory=dict)
     service_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    start_timeout: float = 30.0
+    start_timeout: float = 90.0
+    """Seconds. What ends while it starts is told at once: only what a busy machine delays waits for so long."""
 
 
 class Stack:
