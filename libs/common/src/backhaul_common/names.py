@@ -97,6 +97,11 @@ STORE_COLLECTIONS = frozenset({
     DEAD_LETTERS_COLLECTION,
     QUOTAS_COLLECTION,
     NORMALIZER_OUTBOX,
+    SUPPRESSIONS_COLLECTION,
+    SUPPRESSION_FACTS_COLLECTION,
+    SUPPRESSION_CHANGES_COLLECTION,
+    SUPPRESSION_COUNTERS_COLLECTION,
+    SUPPRESSION_COPIES_COLLECTION,
 })  # fmt: skip
 """All that Backhaul keeps in its database; a database with any of them has a format number."""
 

@@ -50,7 +50,8 @@ _STATUSES = {
 """What each status has over HTTP, which is the ``status`` of a ``ProblemError`` here too."""
 
 _ENDED_WHILE_SENDING = "Internal error from Core"
-_CLOSED = "Socket closed"
+_CLOSED = ("Socket closed", "Connection reset")
+"""What gRPC says where the other side hung up on a greeting that it does not know, or without having read it."""
 _PERHAPS_TLS = ". If it asks for TLS or a certificate, pass tls=Tls(…)."
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _WRONG = (
@@ -109,7 +110,7 @@ def error_of(failure: grpc.aio.AioRpcError, method: str, trace_id: str = "") -> 
         return TooLargeError(status=413, code="too_large", detail="The request or the answer is too large.")
     # The second is what gRPC says to whoever was sending when the call ended: the reason is lost.
     if status in _NO_ANSWER or text == _ENDED_WHILE_SENDING:
-        way_out = _PERHAPS_TLS if text.endswith(_CLOSED) else ""
+        way_out = _PERHAPS_TLS if any(closed in text for closed in _CLOSED) else ""
         return UnreachableError(f"{method}: {status.name}: {text}{way_out}")
     if status not in _STATUSES:
         return UnexpectedAnswerError(f"{method}: {status.name}: {text}")
