@@ -33,5 +33,6 @@ async def port(service: StandIn) -> AsyncIterator[int]:
 @pytest.fixture
 async def client(port: int) -> AsyncIterator[SuppressionClient]:
     """A client of it."""
-    async with SuppressionClient(f"127.0.0.1:{port}", token=TOKEN) as client:
+    # A busy machine may take longer than checks have by themselves.
+    async with SuppressionClient(f"127.0.0.1:{port}", token=TOKEN, check_timeout_s=10.0) as client:
         yield client

@@ -40,6 +40,7 @@ from backhaul_common import errors as served
 from backhaul_common.rpc.errors import DETAILS_KEY
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
+from backhaul_testing.proxy import End, Proxy
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from stand_in import FREE, SINCE_US, STOPPED, TOKEN, WRONG, StandIn, serving
@@ -412,15 +413,16 @@ def test_a_status_without_details_means_what_it_can(
 async def test_who_comes_without_tls_is_told_of_it() -> None:
     """Such a service reads no greeting that it knows, and closes the connection."""
 
-    async def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
+    class HangsUp(Proxy):
+        async def join(self, client: End) -> None:
+            """See Proxy."""
 
-    server = await asyncio.start_server(close, "127.0.0.1", 0)
-    async with server:
-        number = server.sockets[0].getsockname()[1]
-        async with SuppressionClient(f"127.0.0.1:{number}", token=TOKEN, retries=Retries(tries=1)) as suppression:
-            with pytest.raises(UnreachableError, match=r"pass tls=Tls"):
-                await suppression.get("acme", FREE)
+    async with (
+        HangsUp(0) as service,
+        SuppressionClient(f"127.0.0.1:{service.port}", token=TOKEN, retries=Retries(tries=1)) as suppression,
+    ):
+        with pytest.raises(UnreachableError, match=r"pass tls=Tls"):
+            await suppression.get("acme", FREE)
 
 
 def test_the_files_of_tls_may_be_given_as_texts(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class Rig:
                 try:
                     await copy.verdict(of, "+15005559999")
                 except BackhaulError as exc:
-                    if exc.code not in (Code.UNAVAILABLE, Code.NOT_FOUND):
+                    if exc.code not in (Code.UNAVAILABLE, Code.NOT_FOUND, Code.DEADLINE_EXCEEDED):
                         raise
                     return False
                 return True

@@ -18,6 +18,9 @@ from backhaul_common.errors import CATALOGUE, BackhaulError, Code, Violation
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "backhaul"
 
+_ENDED_WHILE_SENDING = "Internal error from Core"
+"""What grpc.aio puts in place of the status where a request of a stream meets a call that has ended."""
+
 MAX_TEXT_BYTES = 1000
 """UTF-8 bytes of a message that cross. gRPC drops the whole answer when its metadata exceeds 8 KB, and writes a message
 twice: once in the status, where a byte takes up to three, and once in the details."""
@@ -68,6 +71,8 @@ def from_rpc(error: grpc.aio.AioRpcError) -> BackhaulError:
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
         # gRPC's own limit on a message's size has the status of a rate limit, yet no later try can succeed.
         return BackhaulError(Code.TOO_LARGE, CATALOGUE[Code.TOO_LARGE].title)
+    if status is grpc.StatusCode.INTERNAL and (error.details() or "").startswith(_ENDED_WHILE_SENDING):
+        return BackhaulError(Code.UNAVAILABLE, "A service ended the call while more was sent to it.", fix="Try again.")
     if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return BackhaulError(Code.UNAVAILABLE, "A service is away.", fix="Try again later.", retry_after_s=5)
     for code, meaning in CATALOGUE.items():

@@ -33,6 +33,10 @@ MAX_IMPORT_BYTES = 1 << 30
 MAX_ERRORS_BYTES = 1 << 20
 """Of the refused lines that a single answer holds. Where more are refused, the list is wrong as a whole."""
 
+_REFUSED_S = 0.1
+"""How long a list waits for its first request to be refused. What is sent to a call that has ended takes the refusal's
+reason away."""
+
 _FORMATS = {
     "text/csv": pb.FILE_FORMAT_CSV,
     "application/x-ndjson": pb.FILE_FORMAT_JSON_LINES,
@@ -172,6 +176,7 @@ class SuppressionFileRoutes:
     async def _imported(self, first: pb.ImportRequest, body: Body) -> AsyncGenerator[pb.ImportResponse, None]:
         async def requests() -> AsyncIterator[pb.ImportRequest]:
             yield first
+            await asyncio.sleep(_REFUSED_S)
             async for piece in body.whole_lines():
                 yield pb.ImportRequest(data=piece)
             yield pb.ImportRequest(last=True)
