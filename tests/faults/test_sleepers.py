@@ -54,12 +54,15 @@ class Scene:
     proxy: HoldingProxy
 
     async def stored(self) -> dict[str, list[Any]]:
-        """All that MongoDB holds of any tenant, but for the tenants themselves."""
+        """All that MongoDB holds of any tenant, by whose registration is in it, but for the tenants themselves."""
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.stack.mongo_uri)
         async with client:
             database = client[self.stack.mongo_database]
             names = set(await database.list_collection_names()) - {"tenants", "meta"}
-            return {name: await database[name].find({}).sort("_id").to_list() for name in sorted(names)}
+            return {
+                name: await database[name].find({"registration": {"$exists": True}}).sort("_id").to_list()
+                for name in sorted(names)
+            }
 
     async def in_streams(self, tenant: Tenant) -> dict[str, set[str]]:
         """Whose registrations are under the tenant's queue path, by stream."""
@@ -150,7 +153,8 @@ def scene(own_stack: Callable[..., Any], mongo_server: MongoServer) -> Any:
                 ) as stack,
             ):
                 await stack.start_servers()
-                await stack.start_services(SLEEPER, "gateway")
+                # A tenant is gone only when suppression, too, has deleted what it keeps.
+                await stack.start_services(SLEEPER, "suppression", "gateway")
                 async with Town(stack.gateway_url, stack.admin_token) as town:
                     yield Scene(stack, town, proxy)
 
