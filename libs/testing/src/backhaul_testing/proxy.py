@@ -65,15 +65,18 @@ class Proxy(ABC):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._accepting.close()
+        # A connection whose server is closed between its acceptance and the next step fails in asyncio, and stays open.
+        asyncio.get_running_loop().remove_reader(self._listener)
         for _ in range(_TURNS_TO_CONNECT):
             await asyncio.sleep(0)
+        self._accepting.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
             writer.transport.abort()
-        await asyncio.sleep(0)  # The transports close in the loop's next turn.
+        # Until the loop has closed each: whichever test runs when an open one is collected would fail for it.
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
