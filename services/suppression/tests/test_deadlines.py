@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -56,3 +58,16 @@ def test_it_is_a_weekday_between_two_and_three_weeks_later(effective: datetime) 
     assert (due - at) % DAY_US == 0
     assert 12 <= (due - at) // DAY_US <= 20
     assert (date(1970, 1, 1) + timedelta(days=due // DAY_US)).weekday() < 5
+
+
+def test_the_first_deadline_loads_nothing() -> None:
+    """It is asked for within a transaction which holds what every copy's transactions need."""
+    program = (
+        "import sys\n"
+        "from backhaul_suppression.deadlines import due_by\n"
+        "before = set(sys.modules)\n"
+        "due_by(1_785_000_000_000_000)\n"
+        "print(len(before) > 100, sorted(set(sys.modules) - before))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.split("\n")[0] == "True []"

@@ -43,6 +43,11 @@ def _due_day(day: int) -> int:
 
 @lru_cache(maxsize=64)
 def _holidays(year: int) -> frozenset[date]:
-    """Those of one year, made when they are asked for: the library takes 50 ms to import, and as much for its first
-    year."""
+    """Those of one year."""
     return frozenset(holidays.country_holidays("US", years=year))
+
+
+# The library loads the calendars of all countries when it is asked for the first time, which takes a third of a second
+# and keeps other threads from running. Left to the first opt-out, it would happen within a transaction that all copies
+# wait for.
+_holidays(1970)
