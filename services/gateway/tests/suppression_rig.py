@@ -127,12 +127,16 @@ class FakeSuppression(suppression_pb2_grpc.SuppressionServiceServicer):
 
     async def Import(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         answers = iter(self.answers["Import"])
+        first = True
         try:
             async for piece in request:
                 await self.may_read.wait()
                 self.asked.append(piece)
                 await self._refuse(context)
                 self.read += piece.data
+                if first:
+                    yield pb.ImportResponse()
+                    first = False
                 # One answer a piece while there is more than the last one.
                 if piece.data and len(self.answers["Import"]) > 1 and (answer := next(answers, None)) is not None:
                     yield answer

@@ -74,6 +74,7 @@ async def test_a_list_is_passed_on_with_what_holds_for_its_lines(rig: Rig) -> No
         family=ADDRESS_FAMILY_PHONE,
         scope=pb.Scope(kind=pb.SCOPE_KIND_GROUP, id="news"),
         effective_at_us=1_793_491_200_000_000,
+        data=b"address\n",
         actor=pb.ACTOR_TENANT,
         author=rig.author,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from datetime import datetime
 from functools import partial
@@ -31,9 +31,6 @@ from backhaul_client.suppression.models import (
 
 MAX_PIECE_BYTES = 256 << 10
 """What is read from a file, and sent, at a time. The service takes 1 MiB."""
-
-_REFUSED_S = 0.1
-"""How long the first piece waits for a call to be refused, which nothing but its end tells."""
 
 Pieces: TypeAlias = Path | Iterable[bytes] | AsyncIterable[bytes]
 """A file, or its content in pieces that are cut anywhere."""
@@ -143,9 +140,20 @@ class Lists(Base):
         return size
 
     async def _import(self, first: pb.ImportRequest, pieces: Pieces) -> AsyncGenerator[pb.ImportResponse, None]:
+        async with aclosing(self._bytes_of(pieces)) as data:
+            # Before the call begins: the service waits for its first request.
+            first.data = await anext(data, b"")
+            async with aclosing(self._exchange(first, data)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def _exchange(
+        self, first: pb.ImportRequest, others: AsyncIterator[bytes]
+    ) -> AsyncGenerator[pb.ImportResponse, None]:
         headers = self._connection.headers()
         call = self._connection.pick().stub.Import(metadata=headers.pairs)
-        sending = asyncio.create_task(self._send(call, first, pieces), name="suppression-import")
+        answered = asyncio.Event()
+        sending = asyncio.create_task(self._send(call, first, others, answered), name="suppression-import")
         done = False
         try:
             await taken_up(call, "Import")
@@ -153,6 +161,7 @@ class Lists(Base):
                 answer = await _next_of(call, sending)
                 if answer is None:
                     raise UnexpectedAnswerError("Import: it ended before it was done.")
+                answered.set()
                 done = answer.done
                 yield answer
         except grpc.aio.AioRpcError as exc:
@@ -165,21 +174,27 @@ class Lists(Base):
             call.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
-    async def _send(self, call: Any, first: pb.ImportRequest, pieces: Pieces) -> None:
+    async def _send(
+        self, call: Any, first: pb.ImportRequest, others: AsyncIterator[bytes], answered: asyncio.Event
+    ) -> None:
         # How the call has ended is told by what reads from it.
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await call.write(first)
             # Writing to a call that was refused takes its reason away from whoever reads from it.
-            ended = asyncio.ensure_future(call.code())
-            await asyncio.wait({ended}, timeout=_REFUSED_S)
-            ended.cancel()
-            async for piece in self._bytes_of(pieces):
-                for start in range(0, len(piece), MAX_PIECE_BYTES):
-                    await call.write(pb.ImportRequest(data=piece[start : start + MAX_PIECE_BYTES]))
+            await answered.wait()
+            async for piece in others:
+                await call.write(pb.ImportRequest(data=piece))
             await call.write(pb.ImportRequest(last=True))
             await call.done_writing()
 
     async def _bytes_of(self, pieces: Pieces) -> AsyncGenerator[bytes, None]:
+        """``pieces``, of which none is larger than one request takes."""
+        async with aclosing(self._read(pieces)) as read:
+            async for piece in read:
+                for start in range(0, len(piece), MAX_PIECE_BYTES):
+                    yield piece[start : start + MAX_PIECE_BYTES]
+
+    async def _read(self, pieces: Pieces) -> AsyncGenerator[bytes, None]:
         if isinstance(pieces, Path):
             with await asyncio.to_thread(pieces.open, "rb") as file:
                 while piece := await asyncio.to_thread(file.read, MAX_PIECE_BYTES):

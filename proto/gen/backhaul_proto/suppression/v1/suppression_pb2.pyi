@@ -1251,7 +1251,9 @@ Global___ImportRequest: _TypeAlias = ImportRequest  # noqa: Y015
 
 @_typing.final
 class ImportResponse(_message.Message):
-    """How far it is. The last answer has done set."""
+    """How far it is. The first answer comes when the first request, with its data, was found in order. Wait for it before you
+    send more: a request that meets a call that was refused may hide the reason. The last answer has done set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -33,10 +33,6 @@ MAX_IMPORT_BYTES = 1 << 30
 MAX_ERRORS_BYTES = 1 << 20
 """Of the refused lines that a single answer holds. Where more are refused, the list is wrong as a whole."""
 
-_REFUSED_S = 0.1
-"""How long a list waits for its first request to be refused. What is sent to a call that has ended takes the refusal's
-reason away."""
-
 _FORMATS = {
     "text/csv": pb.FILE_FORMAT_CSV,
     "application/x-ndjson": pb.FILE_FORMAT_JSON_LINES,
@@ -174,10 +170,15 @@ class SuppressionFileRoutes:
                     yield answer.data
 
     async def _imported(self, first: pb.ImportRequest, body: Body) -> AsyncGenerator[pb.ImportResponse, None]:
+        lines = body.whole_lines()
+        first.data = await anext(lines, b"")
+        answered = asyncio.Event()
+
         async def requests() -> AsyncIterator[pb.ImportRequest]:
             yield first
-            await asyncio.sleep(_REFUSED_S)
-            async for piece in body.whole_lines():
+            # What is sent to a call that was refused takes the refusal's reason away.
+            await answered.wait()
+            async for piece in lines:
                 yield pb.ImportRequest(data=piece)
             yield pb.ImportRequest(last=True)
 
@@ -186,8 +187,11 @@ class SuppressionFileRoutes:
             with in_words_of_http():
                 async with answers_of(self._suppression.Import(requests())) as answers:
                     async for answer in answers:
+                        begins = not answered.is_set()
+                        answered.set()
                         done = answer.done
-                        yield answer
+                        if not begins or done or answer.lines:
+                            yield answer
         except (BackhaulError, asyncio.CancelledError) as exc:
             # gRPC cancels a call whose requests break off, and nothing else tells why.
             if body.failure is None:

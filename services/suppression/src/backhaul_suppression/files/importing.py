@@ -75,8 +75,9 @@ class Import:
         *,
         whole: Callable[[], bool] = lambda: True,
     ) -> AsyncGenerator[Progress, None]:
-        """Read ``pieces`` to their end, and tell how far it is; the last time with ``done``. ``whole`` is asked then:
-        where it says no, the file may have been cut off, and half a number is another number.
+        """Read ``pieces`` to their end, and tell how far it is: when the first piece was found in order, and then now
+        and again; the last time with ``done``. ``whole`` is asked then: where it says no, the file may have been cut
+        off, and half a number is another number.
 
         INVALID_ARGUMENT for a file without a header that is understood; NOT_FOUND when the tenant is deleted
         meanwhile; UNAVAILABLE. What a progress told of before is recorded.
@@ -86,6 +87,10 @@ class Import:
         told = Progress(0, 0, 0, 0, b"")
         chunk, headed = _Chunk(), False
         async for line in self._lines(reader, pieces, whole):
+            if line is None:
+                if not told.lines:
+                    yield told
+                continue
             chunk.lines += 1
             try:
                 self._take(chunk, facts_of(line, defaults))
@@ -104,14 +109,18 @@ class Import:
 
     async def _lines(
         self, reader: Reader, pieces: AsyncIterator[bytes], whole: Callable[[], bool]
-    ) -> AsyncIterator[Line]:
-        began = self._clock()
+    ) -> AsyncIterator[Line | None]:
+        """The lines of all pieces. None is where the first piece ends."""
+        began, first = self._clock(), True
         async for piece in pieces:
             for line in reader.feed(piece):
                 yield line
                 if self._clock() - began > MAX_HELD_S:
                     await asyncio.sleep(0)
                     began = self._clock()
+            if first:
+                yield None
+                first = False
         for line in reader.end():
             yield line if whole() or line.problem else line._replace(values={}, problem=CUT_OFF)
 
