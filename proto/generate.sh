@@ -13,5 +13,5 @@ PATH="$bin:$PATH" "$bin/python" -m grpc_tools.protoc -I . \
 find "$out" -name '*_pb2_grpc.py*' | while read -r file; do
   grep -q 'class .*Stub' "$file" || rm "$file"
 done
-find "$out" -type d -path '*backhaul_proto*' -exec touch {}/__init__.py \;
+find "$out" -type d -path '*backhaul_proto*' ! -name __pycache__ -exec touch {}/__init__.py \;
 touch "$out/backhaul_proto/py.typed"
