@@ -1,0 +1,1 @@
+"""Audit files: what channels reported, and proof that nobody has rewritten it."""
