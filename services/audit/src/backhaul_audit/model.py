@@ -105,8 +105,11 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
-    """A file that is whole and in its place. ``number`` is its place in its chain, from 1, in the order of sealing.
-    ``digest`` is the number of the digest that lists it, 0 before there is one; ``deleted_at_us`` 0 while it is there."""
+    """A file that is whole and in its place.
+
+    ``number`` is its place in its chain, from 1, in the order of sealing. ``digest`` is the number of the digest that
+    lists it, 0 before there is one; ``deleted_at_us`` is 0 while it is there.
+    """
 
     plan: Plan
     content: Content
