@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from backhaul_common.vocabulary import UNKNOWN, Words, pascal
+from enum import StrEnum
+
+import pytest
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.vocabulary import UNKNOWN, Values, Words, pascal
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileOptions
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
@@ -23,3 +27,19 @@ def test_what_says_nothing_has_no_word() -> None:
 def test_the_enums_own_name_is_no_part_of_a_word() -> None:
     assert Words(FieldDescriptorProto.Label.DESCRIPTOR).words == ("optional", "repeated", "required")
     assert Words(FieldDescriptorProto.Type.DESCRIPTOR).word(9) == "string"
+
+
+class _Serving(StrEnum):
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    SERVICE_UNKNOWN = "service_unknown"
+
+
+def test_an_enum_of_the_same_words() -> None:
+    values = Values(HealthCheckResponse.ServingStatus.DESCRIPTOR, _Serving)
+    assert (values.value(2, "status"), values.number(_Serving.NOT_SERVING)) == (_Serving.NOT_SERVING, 2)
+    assert values.value(0, "status") is None
+    with pytest.raises(BackhaulError, match="status has no value 9") as refused:
+        values.value(9, "status")
+    assert (refused.value.code, refused.value.field) == (Code.INVALID_ARGUMENT, "status")
+    assert "not_serving" in refused.value.fix

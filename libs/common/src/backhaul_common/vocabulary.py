@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
+
+from backhaul_common.errors import BackhaulError, Code
+
+E = TypeVar("E", bound=StrEnum)
 
 UNKNOWN = "unknown"
 """The word for a value that is newer than this program, or that says nothing."""
@@ -40,3 +45,31 @@ class Words:
     def number(self, word: str) -> Any:
         """The value of a word in any case, of the enum's own type; None where there is no such word."""
         return self._numbers.get(word.lower())
+
+
+class Values(Generic[E]):
+    """An enum of protobuf, and the model's enum of the same words."""
+
+    def __init__(self, descriptor: Any, enum: type[E]) -> None:
+        words = Words(descriptor)
+        self._by_number: Mapping[int, E] = {number: enum(word) for number, word in words.by_number.items()}
+        self._numbers: Mapping[E, Any] = {value: words.number(value) for value in enum}
+
+    def value(self, number: int, field: str) -> E | None:
+        """The value; None of 0, which says nothing. INVALID_ARGUMENT, of ``field``, for what is newer than this copy or
+        none at all."""
+        if not number:
+            return None
+        value = self._by_number.get(number)
+        if value is None:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT,
+                f"{field} has no value {number}.",
+                field=field,
+                fix=f"Known are: {', '.join(self._numbers)}.",
+            )
+        return value
+
+    def number(self, value: E) -> Any:
+        """Its number."""
+        return self._numbers[value]

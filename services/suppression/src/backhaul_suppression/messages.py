@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Literal
 
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.vocabulary import Words
+from backhaul_common.vocabulary import Values
 from backhaul_proto.event.v1.event_pb2 import AddressFamily
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 
@@ -29,39 +28,8 @@ from backhaul_suppression.model import (
     Source,
 )
 
-E = TypeVar("E", bound=StrEnum)
-
 MAX_SCOPE_ID = 256
 """Characters of a sender's, a messaging service's or a group's id."""
-
-
-class Values(Generic[E]):
-    """An enum of protobuf, and the model's enum of the same words."""
-
-    def __init__(self, descriptor: Any, enum: type[E]) -> None:
-        words = Words(descriptor)
-        self._by_number: Mapping[int, E] = {number: enum(word) for number, word in words.by_number.items()}
-        self._numbers: Mapping[E, Any] = {value: words.number(value) for value in enum}
-
-    def value(self, number: int, field: str) -> E | None:
-        """The value; None of 0, which says nothing. INVALID_ARGUMENT, of ``field``, for what is newer than this copy or
-        none at all."""
-        if not number:
-            return None
-        value = self._by_number.get(number)
-        if value is None:
-            raise BackhaulError(
-                Code.INVALID_ARGUMENT,
-                f"{field} has no value {number}.",
-                field=field,
-                fix=f"Known are: {', '.join(self._numbers)}.",
-            )
-        return value
-
-    def number(self, value: E) -> Any:
-        """Its number."""
-        return self._numbers[value]
-
 
 FAMILIES = Values(AddressFamily.DESCRIPTOR, Family)
 KINDS = Values(pb.SuppressionKind.DESCRIPTOR, Kind)

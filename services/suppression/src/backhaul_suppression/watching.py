@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.places import Places
 from backhaul_common.tenants import Tenant
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 
 from backhaul_suppression.messages import FAMILIES, KINDS, change_message
 from backhaul_suppression.model import Change, Family, Kind
-from backhaul_suppression.places import Places
 from backhaul_suppression.ports import Changes, Reads
 from backhaul_suppression.tenancy import KnownTenants
 

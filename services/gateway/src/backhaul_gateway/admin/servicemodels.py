@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from backhaul_common.accounts import ALL_TENANTS, Purpose, ServiceAccount, ServiceLimits, ServiceToken, Verb, is_uri
 from backhaul_common.names import TENANT_ID_PATTERN
@@ -46,7 +46,7 @@ Tenants = Annotated[
     Field(min_length=1, max_length=MAX_TENANTS_OF_A_SERVICE),
     AfterValidator(_all_or_some),
 ]
-Verbs = Annotated[list[Verb], Field(min_length=1, max_length=7), AfterValidator(_once)]
+Verbs = Annotated[list[Verb], Field(min_length=1, max_length=len(get_args(Verb))), AfterValidator(_once)]
 Purposes = Annotated[list[Purpose], Field(max_length=2), AfterValidator(_once)]
 Certificates = Annotated[
     list[Annotated[str, Field(max_length=255), AfterValidator(_certificate)]],

@@ -9,8 +9,10 @@ from contextlib import aclosing
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.metrics import Metrics
+from backhaul_common.places import Places
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import current_traceparent
+from backhaul_common.vocabulary import Values
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 
 from backhaul_suppression.commands import By
@@ -18,9 +20,8 @@ from backhaul_suppression.files.exporting import Export
 from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import Import, Progress
 from backhaul_suppression.files.statements import Defaults
-from backhaul_suppression.messages import FAMILIES, KINDS, Values, active_of, scope_of
+from backhaul_suppression.messages import FAMILIES, KINDS, active_of, scope_of
 from backhaul_suppression.model import Kind
-from backhaul_suppression.places import Places
 from backhaul_suppression.ports import RowsQuery
 from backhaul_suppression.validity import MAX_AHEAD_S
 
