@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from backhaul_common.tenants import Channel, Tenant
@@ -159,4 +160,87 @@ class States(Protocol):
 
     async def backlog(self) -> int:
         """How many messages of EVENTS lie behind what was read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that digests were signed with. ``public`` are its 32 bytes; ``id`` the first 16 hex digits of their
+    SHA-256."""
+
+    id: str
+    public: bytes
+    created_at_us: int
+
+
+class Keys(Protocol):
+    """The installation's keys. UNAVAILABLE while the store is away."""
+
+    async def all(self) -> Sequence[PublicKey]:
+        """Every key there ever was, the present one first; one is made where there is none yet."""
+        ...
+
+    async def rotate(self) -> PublicKey:
+        """Make a new one, which signs from now on."""
+        ...
+
+
+class Subject(StrEnum):
+    """What a finding is about."""
+
+    DIGEST = "digest"
+    FILE = "file"
+    SPAN = "span"
+
+
+class Finding(NamedTuple):
+    """What was found of one digest, file or span: see the contract. ``problem`` and ``detail`` are empty where it is
+    valid."""
+
+    chain: Chain
+    subject: Subject
+    name: str
+    problem: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyQuery:
+    """What is to be verified. ``span`` is unix time in microseconds, 0 open: digests that end after its beginning and
+    begin before its end. ``chain`` None stands for both. ``heads`` are hashes that somebody has kept."""
+
+    span: tuple[int, int] = (0, 0)
+    chain: Chain | None = None
+    heads: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How far it is: what was found since the last one, and how many of each were checked since the beginning.
+    ``found`` is from the beginning of the first digest to the end of the last one, 0 where there is none yet. The last
+    one is ``done``."""
+
+    findings: Sequence[Finding]
+    digests: int
+    valid_digests: int
+    files: int
+    valid_files: int
+    found: tuple[int, int] = (0, 0)
+    done: bool = False
+
+
+class Verification(Protocol):
+    """Checks a tenant's files and digests against the buckets."""
+
+    def run(self, tenant: Tenant, query: VerifyQuery) -> AsyncGenerator[Verified, None]:
+        """How far it is, at least every few seconds and some hundred findings. INVALID_ARGUMENT names ``heads``;
+        UNAVAILABLE where a bucket or the store is away: what cannot be read is not invalid."""
+        ...
+
+
+class Weaknesses(Protocol):
+    """What the probes of the buckets have found."""
+
+    def weaknesses(self, registration: str, destination: str) -> Sequence[str]:
+        """What the destination's bucket was seen not to hold to, in sentences."""
         ...
