@@ -479,6 +479,7 @@ async def test_without_need_no_secret_leaves_the_database(collection: mongo.Coll
                 provider="twilio",
                 secrets=("hunter2",),
                 pull_credentials="hunter2",
+                audit_credentials="hunter2",
                 settings={"n": 1},
                 updated_at=NOW,
             )
@@ -503,4 +504,5 @@ async def test_without_need_no_secret_leaves_the_database(collection: mongo.Coll
         await whole.refresh()
     channel = whole.tenants["acme"].channels["twilio"]
     assert (channel.secrets, channel.pull_credentials) == (("hunter2",), "hunter2")
+    assert channel.audit_credentials == "hunter2"
     assert whole.tenants["acme"].credentials == full.credentials

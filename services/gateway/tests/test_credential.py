@@ -245,6 +245,64 @@ async def test_credentials_that_do_not_fit_are_refused_by_field_and_not_repeated
     assert (await put(gateway, {"provider": "plain", "pull_credentials": {}})).status_code == 201
 
 
+BUCKET = {"endpoint": "https://s3.example.com", "bucket": "acme-audit"}
+KEYS = {"access_key": "first-access", "secret_key": "first-secret"}
+
+
+async def test_what_opens_a_channels_own_bucket_is_encrypted_and_never_shown(gateway: Running) -> None:
+    await gateway.tenant()
+    box = SecretBox(gateway.settings.encryption_keys())
+
+    def stored() -> str:
+        credentials = gateway.tenants.find_one({"_id": "acme"})["channels"]["plain"]["audit_credentials"]
+        return str(credentials)
+
+    own = {"audit": {"enabled": True, "bucket": BUCKET}}
+    made = await put(gateway, {"provider": "plain", "settings": own, "audit_credentials": KEYS})
+    assert (made.status_code, made.json()["has_audit_credentials"], made.json()["settings"]) == (201, True, own)
+    first = stored()
+    assert json.loads(box.decrypt(first)) == KEYS
+    # What is left out stays; what is given replaces it.
+    assert (await put(gateway, {"verification": "observe"})).json()["has_audit_credentials"]
+    assert stored() == first
+    second = {"access_key": "second-access", "secret_key": "second-secret"}
+    assert (await put(gateway, {"audit_credentials": second})).status_code == 200
+    assert json.loads(box.decrypt(stored())) == second
+    for shown in (made.text, (await gateway.client.get("/admin/v1/tenants/acme", headers=gateway.admin)).text):
+        assert "-secret" not in shown
+        assert "-access" not in shown
+    # They go with the bucket that they open.
+    by_role = {"audit": {"enabled": True, "bucket": {**BUCKET, "credentials": "instance_role"}}}
+    assert not (await put(gateway, {"settings": by_role})).json()["has_audit_credentials"]
+    assert stored() == ""
+
+
+async def test_a_bucket_and_what_opens_it_are_set_together(gateway: Running) -> None:
+    await gateway.tenant()
+    own = {"audit": {"enabled": True, "bucket": BUCKET}}
+    for body, field in (
+        ({"provider": "plain", "settings": own}, "audit_credentials"),
+        ({"provider": "plain", "settings": own, "audit_credentials": {}}, "audit_credentials"),
+        ({"provider": "plain", "audit_credentials": KEYS}, "audit_credentials"),
+        (
+            {"provider": "plain", "settings": own, "audit_credentials": {**KEYS, "secret_key": ""}},
+            "audit_credentials.secret_key",
+        ),
+        (
+            {"provider": "plain", "settings": own, "audit_credentials": {**KEYS, "token": "hidden"}},
+            "audit_credentials.token",
+        ),
+        ({"provider": "plain", "settings": {"audit": {"folder": "../globex"}}}, "settings.audit.folder"),
+        ({"provider": "plain", "settings": {"audit": {"bucket": {"bucket": "x"}}}}, "settings.audit.bucket.endpoint"),
+    ):
+        answer = await put(gateway, body)
+        gateway.problem(answer, 422, field)
+        assert "hidden" not in answer.text
+        assert "first-secret" not in answer.text
+    assert (await put(gateway, {"provider": "plain", "settings": own, "audit_credentials": KEYS})).status_code == 201
+    gateway.problem(await put(gateway, {"audit_credentials": {}}), 422, "audit_credentials")
+
+
 async def test_a_secret_of_several_parts_is_stored_as_others_are_and_proves(gateway: Running) -> None:
     tenant = await gateway.tenant()
     one, other = {"username": "ann", "password": "first-password"}, {"username": "ben", "password": "second-password"}

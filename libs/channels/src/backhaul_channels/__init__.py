@@ -30,12 +30,13 @@ from backhaul_channels.event import (
 )
 from backhaul_channels.registry import MalformedAdapterError, load_adapters
 from backhaul_channels.replies.settings import KeywordTemplate, LikelyStop, ReplySettings
-from backhaul_channels.settings import ChannelSettings, ConversationSettings, DeclaredParameter
+from backhaul_channels.settings import AuditFiles, ChannelSettings, ConversationSettings, DeclaredParameter
 
 __all__ = [
     "Adapter",
     "AddressFamily",
     "Answer",
+    "AuditFiles",
     "ChannelSettings",
     "Classification",
     "Confidence",

@@ -141,18 +141,20 @@ class _AdminCalls:
         provider: str | None = None,
         secrets: Sequence[str | Mapping[str, str]] | None = None,
         pull_credentials: Mapping[str, str] | None = None,
+        audit_credentials: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
         verification: Literal["enforce", "observe", "off"] | None = None,
         processing: Literal["on", "held"] | None = None,
     ) -> Call[Channel]:
         """Create a channel, or change what is given of it. ``secrets`` are all that are valid from now on; one of
         several parts, such as a name and a password, is a mapping. By ``pull_credentials`` the provider's API is asked;
-        none at all removes them. While ``processing`` is held, callbacks are stored and answered, and processed when it
-        is on again."""
+        ``audit_credentials`` open a bucket of the channel's own for audit files; none at all removes either. While
+        ``processing`` is held, callbacks are stored and answered, and processed when it is on again."""
         body = _given(
             provider=provider,
             secrets=secrets,
             pull_credentials=pull_credentials,
+            audit_credentials=audit_credentials,
             settings=settings,
             verification=verification,
             processing=processing,

@@ -433,6 +433,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     secret_count: int
     has_pull_credentials: bool
+    has_audit_credentials: bool
     settings: Mapping[str, Any]
     verification: str
     processing: str

@@ -22,7 +22,7 @@ def _where_object(value: str, then: dict[str, Any]) -> dict[str, Any]:
     return {"$cond": [{"$eq": [{"$type": value}, "object"]}, then, value]}
 
 
-_PUBLIC = [name for name in Channel.model_fields if name not in ("secrets", "pull_credentials")]
+_PUBLIC = [name for name in Channel.model_fields if name not in ("secrets", "pull_credentials", "audit_credentials")]
 """Named one by one, so that what a newer version adds to a channel stays behind as well: it may be a secret."""
 
 _WITHOUT_SECRETS: dict[str, Any] = {

@@ -53,7 +53,8 @@ class Channel(_Value):
     """A tenant's configured source. ``settings`` fit the provider's own model.
 
     ``secrets``, which verify callbacks, are encrypted one by one. ``pull_credentials``, by which the provider's API is
-    asked, are one encrypted JSON object, or empty. While ``processing`` is ``held``, callbacks are verified, stored and
+    asked, and ``audit_credentials``, which open a bucket of the channel's own, are one encrypted JSON object each, or
+    empty. While ``processing`` is ``held``, callbacks are verified, stored and
     answered, and wait to be processed; ``held_since`` tells people since when.
     """
 
@@ -62,6 +63,7 @@ class Channel(_Value):
     provider: str
     secrets: tuple[str, ...] = ()
     pull_credentials: str = ""
+    audit_credentials: str = ""
     settings: Mapping[str, Any] = {}
     verification: VerificationMode = "enforce"
     processing: Processing = "on"

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from backhaul_channels.adapter import Adapter, InvalidSecretError
-from backhaul_channels.settings import ChannelSettings
+from backhaul_channels.settings import AuditKeys, ChannelSettings
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.names import channel_key, check_label
 from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Processing, Tenant, VerificationMode
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
 from backhaul_gateway.admission.refusals import no_channel
@@ -37,6 +37,8 @@ class ChannelRequest:
     """All that are valid from now on."""
     pull_credentials: Mapping[str, str] | None = None
     """In plain text, by the provider's own model; none at all removes them."""
+    audit_credentials: Mapping[str, str] | None = None
+    """In plain text, of the channel's own bucket for audit files; none at all removes them."""
     settings: Mapping[str, Any] | None = None
     verification: VerificationMode | None = None
     processing: Processing | None = None
@@ -150,6 +152,8 @@ def merged(
         changes["secrets"] = tuple(encrypt(text) for text in _secret_texts(adapter, request.secrets, settings))
     if request.pull_credentials is not None:
         changes["pull_credentials"] = _pull_credentials(adapter, request.pull_credentials, encrypt)
+    present = kept.audit_credentials if kept is not None else ""
+    changes["audit_credentials"] = _audit_credentials(settings, request.audit_credentials, present, encrypt)
     if request.verification is not None:
         changes["verification"] = request.verification
     elif before is not None:
@@ -205,15 +209,40 @@ def _pull_credentials(adapter: Adapter[Any], given: Mapping[str, str], encrypt: 
         message = f"Nothing is ever asked of the provider {adapter.provider}, so it takes no pull_credentials."
         violation = Violation("pull_credentials", message, "Leave them out.")
         raise BackhaulError(Code.INVALID_ARGUMENT, "The provider has no API to ask.", violations=[violation])
-    model = adapter.puller.credentials_model
+    who = f"the provider {adapter.provider}"
+    return encrypt(_credentials(adapter.puller.credentials_model, given, "pull_credentials", who))
+
+
+def _audit_credentials(
+    settings: ChannelSettings, given: Mapping[str, str] | None, present: str, encrypt: Callable[[str], str]
+) -> str:
+    """As they are stored; empty where ``settings`` name no bucket that wants keys. INVALID_ARGUMENT names the fields
+    and repeats no value."""
+    if not settings.audit.wants_keys:
+        if given:
+            message = "The channel's settings name no bucket of its own that keys open."
+            fix = 'Leave them out, or name one in settings.audit.bucket with "credentials": "keys".'
+            violation = Violation("audit_credentials", message, fix)
+            raise BackhaulError(Code.INVALID_ARGUMENT, "There is nothing that they open.", violations=[violation])
+        return ""
+    if given:
+        return encrypt(_credentials(AuditKeys, given, "audit_credentials", "an S3 service"))
+    if given is None and present:
+        return present
+    fix = "Send access_key and secret_key beside the settings, or name other credentials in settings.audit.bucket."
+    violation = Violation("audit_credentials", "The channel's own bucket for audit files wants keys.", fix)
+    raise BackhaulError(Code.INVALID_ARGUMENT, "Nothing would open the bucket.", violations=[violation])
+
+
+def _credentials(model: type[BaseModel], given: Mapping[str, str], field: str, whom: str) -> str:
     try:
-        return encrypt(model.model_validate(given).model_dump_json())
+        return model.model_validate(given).model_dump_json()
     except ValidationError as exc:
         known = ", ".join(sorted(model.model_fields))
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
-            f"The credentials do not fit the provider {adapter.provider}; it wants: {known}.",
-            violations=violations(exc.errors(), model, given, "pull_credentials"),
+            f"The credentials do not fit {whom}; it wants: {known}.",
+            violations=violations(exc.errors(), model, given, field),
         ) from exc
 
 

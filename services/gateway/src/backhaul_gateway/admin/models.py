@@ -162,6 +162,12 @@ class ChannelIn(_Input):
         description="By what the provider's API is asked, apart from the secrets that verify callbacks; for providers "
         "that have one. Left out, the present ones stay; an empty object removes them.",
     )
+    audit_credentials: dict[str, SecretStr] | None = Field(
+        None,
+        max_length=16,
+        description="The access_key and secret_key of the channel's own bucket for audit files, where audit.bucket in "
+        "its settings says keys. Left out, the present ones stay; an empty object removes them.",
+    )
     settings: dict[str, Any] | None = Field(
         None,
         description="By the provider's own schema. Left out, the present ones stay; an empty object restores the "
@@ -182,9 +188,8 @@ class ChannelIn(_Input):
             label=label,
             provider=self.provider,
             secrets=None if self.secrets is None else [_plain(secret) for secret in self.secrets],
-            pull_credentials=None
-            if self.pull_credentials is None
-            else {name: value.get_secret_value() for name, value in self.pull_credentials.items()},
+            pull_credentials=None if self.pull_credentials is None else _texts(self.pull_credentials),
+            audit_credentials=None if self.audit_credentials is None else _texts(self.audit_credentials),
             settings=self.settings,
             verification=self.verification,
             processing=self.processing,
@@ -194,7 +199,11 @@ class ChannelIn(_Input):
 def _plain(secret: SecretStr | dict[str, SecretStr]) -> ChannelSecret:
     if isinstance(secret, SecretStr):
         return secret.get_secret_value()
-    return {name: part.get_secret_value() for name, part in secret.items()}
+    return _texts(secret)
+
+
+def _texts(parts: dict[str, SecretStr]) -> dict[str, str]:
+    return {name: part.get_secret_value() for name, part in parts.items()}
 
 
 class KeyOut(BaseModel):
@@ -249,6 +258,7 @@ class ChannelOut(BaseModel):
     provider: str
     secret_count: int
     has_pull_credentials: bool
+    has_audit_credentials: bool
     settings: dict[str, Any]
     verification: VerificationMode
     processing: Processing
@@ -273,6 +283,7 @@ class ChannelOut(BaseModel):
             token_url=addresses.token(channel, token),
             secret_count=len(channel.secrets),
             has_pull_credentials=bool(channel.pull_credentials),
+            has_audit_credentials=bool(channel.audit_credentials),
             settings=dict(channel.settings),
             verification=channel.verification,
             processing=channel.processing,

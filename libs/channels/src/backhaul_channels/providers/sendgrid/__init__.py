@@ -17,7 +17,7 @@ from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
 from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
 from backhaul_channels.providers.sendgrid.normalize import normalize_event
 from backhaul_channels.providers.sendgrid.verify import SIGNATURE_HEADER, SendGridVerifier
-from backhaul_channels.settings import ChannelSettings
+from backhaul_channels.settings import AuditFiles, ChannelSettings
 
 _OVERWRITTEN = "SendGrid has a field of that name, which replaces a custom argument in some of its events or in all."
 
@@ -41,8 +41,12 @@ class SendGridSettings(ChannelSettings):
     )
 
     save_email_events: bool = Field(
-        default=False, description="The audit service files this channel's events (RPI's SaveEmailEvents)."
+        default=False,
+        description="The audit service files this channel's events (RPI's SaveEmailEvents), as audit.enabled would.",
     )
+
+    def audit_files(self) -> AuditFiles | None:
+        return self.audit if self.save_email_events else super().audit_files()
 
     @field_validator("communication_keys")
     @classmethod
