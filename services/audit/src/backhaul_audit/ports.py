@@ -57,9 +57,8 @@ class Objects(Protocol):
         """The keys that begin with ``prefix`` and come behind ``after``, in the order of their bytes."""
         ...
 
-    async def link(self, key: str, valid_s: int) -> str:
-        """An address from which the object can be read for ``valid_s``, without credentials. Nothing is looked up but
-        the credentials where they are not keys, so there may be no such object."""
+    def link(self, key: str, valid_s: int) -> str:
+        """An address from which the object can be read for ``valid_s``."""
         ...
 
 
@@ -195,14 +194,19 @@ class Subject(StrEnum):
 
 
 class Finding(NamedTuple):
-    """What was found of one digest, file or span: see the contract. ``problem`` and ``detail`` are empty where it is
-    valid."""
+    """What was found of one digest, file or span: see the contract. ``problem`` is empty where it is valid, ``chain``
+    None for a hash that somebody kept and that no chain has."""
 
-    chain: Chain
+    chain: Chain | None
     subject: Subject
     name: str
     problem: str = ""
     detail: str = ""
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,154 @@
+"""Values to protobuf and back. What comes from outside is checked here for what the contract itself says."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.vocabulary import Values
+from backhaul_proto.audit.v1 import audit_pb2 as pb
+
+from backhaul_audit.model import Chain, Digest, FileFormat, SealedFile
+from backhaul_audit.ports import Finding, PublicKey, Subject, Verified, VerifyQuery
+
+CHAINS = Values(pb.Chain.DESCRIPTOR, Chain)
+_SUBJECTS = Values(pb.Subject.DESCRIPTOR, Subject)
+_FORMATS: Mapping[FileFormat, Any] = {
+    FileFormat.JSON_LINES: pb.FILE_FORMAT_JSON_LINES,
+    FileFormat.ARRAY: pb.FILE_FORMAT_ARRAY,
+}
+
+ALGORITHM = "Ed25519"
+
+MAX_HEADS = 100
+"""Hashes that are looked for at once."""
+
+_MAX_TIME_US = 1 << 62
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def chain_of(number: int) -> Chain:
+    """The chain. INVALID_ARGUMENT names ``chain`` where there is none."""
+    chain = CHAINS.value(number, "chain")
+    if chain is None:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT, "chain is missing.", field="chain", fix=f"Pass one of: {', '.join(Chain)}."
+        )
+    return chain
+
+
+def span_of(from_us: int, to_us: int) -> tuple[int, int]:
+    """A span of time, 0 for an open end. INVALID_ARGUMENT names the field that is none."""
+    for name, value in (("from_us", from_us), ("to_us", to_us)):
+        if not 0 <= value < _MAX_TIME_US:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT, f"{name} is no time.", field=name, fix="Pass unix time in microseconds."
+            )
+    return from_us, to_us
+
+
+def query_of(request: pb.VerifyRequest) -> VerifyQuery:
+    """What is to be verified. INVALID_ARGUMENT names the field."""
+    if len(request.heads) > MAX_HEADS:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"There are more than {MAX_HEADS} heads.",
+            field="heads",
+            fix="Pass the latest: each tells of all digests before it.",
+        )
+    for place, head in enumerate(request.heads):
+        if _HASH.fullmatch(head) is None:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT,
+                "A head is no hash of a digest.",
+                field=f"heads[{place}]",
+                fix="Pass 64 lower-case hex digits, as GetHead gives them.",
+            )
+    return VerifyQuery(
+        span=span_of(request.from_us, request.to_us),
+        chain=CHAINS.value(request.chain, "chain"),
+        heads=tuple(request.heads),
+    )
+
+
+def file_message(file: SealedFile) -> pb.AuditFile:
+    """The message of a file."""
+    plan, content = file.plan, file.content
+    return pb.AuditFile(
+        id=plan.id,
+        channel=plan.pile.channel,
+        chain=CHAINS.number(plan.pile.chain),
+        number=file.number,
+        bucket=plan.bucket,
+        key=plan.key,
+        format=_FORMATS[plan.shape.format],
+        gzip=plan.shape.gzip,
+        events=content.events,
+        bytes=content.bytes,
+        sha256=content.sha256,
+        inflated_bytes=content.inflated_bytes,
+        inflated_sha256=content.inflated_sha256,
+        first_position=plan.first,
+        last_position=plan.last,
+        first_at_us=content.first_at_us,
+        last_at_us=content.last_at_us,
+        sealed_at_us=file.sealed_at_us,
+        deleted_at_us=file.deleted_at_us,
+        digest=file.digest,
+    )
+
+
+def digest_message(digest: Digest) -> pb.Digest:
+    """The message of a digest."""
+    return pb.Digest(
+        chain=CHAINS.number(digest.of.chain),
+        number=digest.number,
+        from_us=digest.from_us,
+        to_us=digest.to_us,
+        bucket=digest.bucket,
+        key=digest.key,
+        hash=digest.hash,
+        key_id=digest.key_id,
+        signature=digest.signature,
+        files=digest.files,
+        deletions=digest.deletions,
+    )
+
+
+def key_message(key: PublicKey) -> pb.PublicKey:
+    """The message of a key."""
+    return pb.PublicKey(
+        key_id=key.id,
+        algorithm=ALGORITHM,
+        public_key=b64encode(key.public).decode("ascii"),
+        created_at_us=key.created_at_us,
+    )
+
+
+def verified_message(verified: Verified) -> pb.VerifyResponse:
+    """The message that tells how far a verification is."""
+    from_us, to_us = verified.found
+    return pb.VerifyResponse(
+        findings=map(_finding_message, verified.findings),
+        digests=verified.digests,
+        valid_digests=verified.valid_digests,
+        files=verified.files,
+        valid_files=verified.valid_files,
+        done=verified.done,
+        found_from_us=from_us,
+        found_to_us=to_us,
+    )
+
+
+def _finding_message(finding: Finding) -> pb.Finding:
+    return pb.Finding(
+        subject=_SUBJECTS.number(finding.subject),
+        name=finding.name,
+        valid=not finding.problem,
+        problem=finding.problem,
+        detail=finding.detail,
+        chain=CHAINS.number(finding.chain) if finding.chain else pb.CHAIN_UNSPECIFIED,
+    )

@@ -1,0 +1,255 @@
+"""What is valid is found to be, in any span of time; and of what is not, nothing is passed over."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from backhaul_audit import verify as command
+from backhaul_audit.digests.line import iso
+from backhaul_audit.model import Chain, ChainKey
+from backhaul_audit.verification.chain import Span
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from signed_world import ACME, HOUR_US, SCRIPT, START_US, World, day
+
+EVENTS = ChainKey(ACME, Chain.EVENTS)
+GLOBEX = "globex.0123456789abcdef"
+
+
+def test_a_day_is_valid(tmp_path: Path) -> None:
+    world = day()
+    summary = "7/7 digests valid, 5/5 files valid"
+    heads = [made[-1].hash for made in world.digests_made.values()] + [world.digests_made[EVENTS][2].hash]
+    assert world.by_service(heads) == (set(), summary)
+    assert world.by_command(tmp_path / "a", heads) == (set(), summary, 0)
+    assert world.by_script(tmp_path / "b", heads) == (set(), summary, 0)
+
+
+def test_a_file_that_may_be_gone_and_is_not_is_checked_all_the_same() -> None:
+    world = World()
+    file = world.file()
+    world.digest()
+    world.digest(file)
+    assert world.by_service() == (set(), "2/2 digests valid, 1/1 files valid")
+    world.objects[file.plan.key] += b"."
+    assert world.by_service()[0] == {("file", file.plan.key, "trailing_data")}
+
+
+def test_a_file_is_deleted_only_by_what_is_signed() -> None:
+    world = World()
+    file = world.file()
+    world.digest()
+    digest = world.digest(file)
+    del world.objects[file.plan.key]
+    world.objects[digest.key] = world.objects[digest.key].replace(b'"retention"', b'"revenge"')
+    assert world.by_service()[0] == {("digest", digest.key, "signature"), ("file", file.plan.key, "not_found")}
+
+
+def test_a_span_is_checked_alone() -> None:
+    world = day()
+    at = [START_US + hour * HOUR_US for hour in range(8)]
+    file = world.files[EVENTS][1]
+    world.objects[file.plan.key] = b""  # In the first hour.
+    _, tally = world.found(Span(at[1], at[3]))
+    assert (tally.digests, tally.valid_digests, tally.files, tally.valid_files) == (3, 3, 2, 2)
+    assert (tally.found_from_us, tally.found_to_us) == (at[0], at[3])  # The backfill's covers two hours.
+    findings, tally = world.found(Span(0, at[1]))
+    assert [one.problem for one in findings if not one.valid] == ["hash"]
+    assert (tally.digests, tally.files) == (2, 3)  # The file that was deleted later is known to be.
+    _, tally = world.found(Span(at[3] + 1, at[3] + 2))
+    assert (tally.digests, tally.found_from_us, tally.found_to_us) == (1, at[3], at[5])
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_what_is_missing_in_a_span_is_found_whatever_lies_behind_it(number: int) -> None:
+    world = day()
+    digests = world.digests_made[EVENTS]
+    del world.objects[digests[number - 1].key]
+    begin, end = digests[1].from_us, digests[3].to_us
+    findings, _ = world.found(Span(begin, end))
+    assert [(one.name, one.problem) for one in findings if not one.valid] == [
+        (f"backhaul/{digests[number - 1].key}", "not_found")
+    ]
+    findings, _ = world.found(Span(digests[5].from_us, 0))
+    assert [one for one in findings if not one.valid] == []
+
+
+def test_a_head_is_found_before_the_span_too() -> None:
+    world = day()
+    first = world.digests_made[EVENTS][0]
+    late = Span(first.to_us + 4 * HOUR_US, 0)
+    findings, _ = world.found(late, [first.hash.upper(), "0" * 64])
+    assert [(one.chain, one.name, one.problem) for one in findings if not one.valid] == [
+        (None, "0" * 64, "unknown_head")
+    ]
+
+
+def test_the_last_digest_that_was_recorded_must_be_there() -> None:
+    world = day()
+    last = world.digests_made[EVENTS][-1]
+    findings, _ = world.found(last={EVENTS: last})
+    assert [one for one in findings if not one.valid] == []
+    again = day()
+    other = again.digests_made[EVENTS][-1]
+    findings, _ = again.found(last={EVENTS: last})
+    assert [(one.name, one.problem) for one in findings if not one.valid] == [
+        (f"backhaul/{other.key}", "unknown_head"),
+    ]
+    del world.objects[last.key]
+    findings, _ = world.found(last={EVENTS: last})
+    assert [(one.name, one.problem) for one in findings if not one.valid] == [(f"backhaul/{last.key}", "not_found")]
+    findings, _ = world.found(Span(0, last.from_us), last={EVENTS: last})
+    assert [one for one in findings if not one.valid] == []
+
+
+def test_files_that_no_digest_lists_are_missed() -> None:
+    world = World()
+    world.file()
+    world.digest()
+    world.file()
+    world.waiting.clear()
+    world.file()
+    world.digest()
+    assert world.by_service()[0] == {("span", "", "gap")}
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("file"), st.booleans(), st.booleans(), st.integers(1, 5), st.sampled_from(Chain)),
+            st.tuples(st.just("digest"), st.integers(1, 30), st.sampled_from(Chain)),
+            st.tuples(st.just("rotate")),
+            st.tuples(st.just("delete")),
+        ),
+        max_size=25,
+    ),
+    st.data(),
+)
+def test_any_chain_is_valid_and_any_change_of_a_byte_is_found(steps: list[tuple], data: st.DataObject) -> None:  # type: ignore[type-arg]  # steps of several shapes
+    world = World()
+    for what, *how in steps:
+        if what == "file":
+            zipped, array, lines, chain = how
+            world.file(*(b'{"n":%d}' % number for number in range(lines)), zipped=zipped, array=array, chain=chain)
+        elif what == "digest":
+            world.digest(hours=how[0], chain=how[1])
+        elif what == "rotate":
+            world.rotate()
+        elif file := next((one for one in world.files.get(EVENTS, []) if one.plan.key in world.objects), None):
+            world.digest()  # It must be in one before it may go.
+            world.digest(file)
+            del world.objects[file.plan.key]
+    world.digest()
+    world.digest(chain=Chain.BACKFILL)
+    assert world.by_service() == (set(), world.by_service()[1])
+    head = world.digests_made[EVENTS][-1].hash
+
+    key = data.draw(st.sampled_from(sorted(world.objects)))
+    whole = world.objects[key]
+    at = data.draw(st.integers(0, len(whole) - 1))
+    changed = data.draw(st.integers(0, 255).filter(lambda byte: byte != whole[at]))
+    world.objects[key] = whole[:at] + bytes([changed]) + whole[at + 1 :]
+    assert {name for _, name, _ in world.by_service([head])[0]} >= {key}
+    del world.objects[key]
+    world.objects[key + "."] = whole
+    assert world.by_service([made[-1].hash for made in world.digests_made.values()])[0]
+
+
+# The command.
+
+
+def test_the_command_as_a_program_says_what_is_wrong(tmp_path: Path) -> None:
+    world = day()
+    file = world.files[EVENTS][1]
+    world.objects[file.plan.key] = b"{}\n"
+    keys = world.save(tmp_path)
+    offline = [sys.executable, "-m", "backhaul_audit.verify", "--offline", str(tmp_path / "copies")]
+    done = subprocess.run([*offline, "--keys", str(keys)], capture_output=True, text=True, check=False)  # noqa: S603  # ours
+    assert done.returncode == command.INVALID
+    detail = "It was changed: it has 5 fewer bytes than the 8 that were signed."
+    assert done.stdout.splitlines() == [
+        f"File\tbackhaul/{file.plan.key}\tINVALID: hash\t{detail}",
+        f"Asked for: the beginning to now; found: {iso(START_US)} to {iso(START_US + 7 * HOUR_US)}.",
+        "7/7 digests valid, 4/5 files valid",
+    ]
+    alone = [sys.executable, str(SCRIPT), str(tmp_path / "copies"), str(keys)]
+    done = subprocess.run(alone, capture_output=True, text=True, check=False)  # noqa: S603  # ours
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"File\t{file.plan.key}\tINVALID: hash",
+        "7/7 digests valid, 4/5 files valid",
+    ]
+
+
+def test_the_command_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = day()
+    keys = world.save(tmp_path)
+    arguments = ["--offline", str(tmp_path / "copies"), "--keys", str(keys)]
+    asked = ["--from", iso(START_US + HOUR_US), "--to", "2026-01-15T11:00:00+01:00", "--json"]
+    assert command.main([*arguments, *asked]) == command.VALID
+    *items, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [item["valid"] for item in items] == [True] * 4
+    assert {item["subject"] for item in items} == {"digest", "file"}
+    assert set(items[0]) == {"subject", "name", "chain", "valid", "problem", "detail"}
+    assert summary == {
+        "done": True,
+        "digests": 2,
+        "valid_digests": 2,
+        "files": 2,
+        "valid_files": 2,
+        "found_from": iso(START_US),
+        "found_to": iso(START_US + 2 * HOUR_US),
+        "valid": True,
+    }
+    assert command.main([*arguments, "--verbose"]) == command.VALID
+    assert len([line for line in capsys.readouterr().out.splitlines() if "\tvalid" in line]) == 12
+
+
+def test_the_command_checks_one_tenant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = day()
+    world.file(registration=GLOBEX)
+    bad = world.digest(registration=GLOBEX)
+    world.objects[bad.key] = b"{}"
+    arguments = ["--offline", str(tmp_path / "copies"), "--keys", str(world.save(tmp_path))]
+    assert command.main([*arguments, "--tenant", "acme"]) == command.VALID
+    assert command.main([*arguments, "--tenant", GLOBEX]) == command.INVALID
+    assert command.main(arguments) == command.INVALID
+    assert command.main([*arguments, "--tenant", "nobody"]) == command.NOT_CHECKED
+    assert "no digests found" in capsys.readouterr().out
+
+
+def test_copies_of_another_bucket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = day()
+    arguments = ["--offline", str(tmp_path / "copies"), "--keys", str(world.save(tmp_path))]
+    (tmp_path / "own").mkdir()
+    assert command.main([*arguments, "--bucket-root", f"backhaul={tmp_path / 'own'}"]) == command.INVALID
+    assert capsys.readouterr().out.splitlines()[-1] == "7/7 digests valid, 1/5 files valid"
+    (tmp_path / "copies" / "tenants").rename(tmp_path / "own" / "tenants")
+    assert command.main([*arguments, "--bucket-root", f"backhaul={tmp_path / 'own'}"]) == command.VALID
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"keys": [{"key_id": "x"}]}', '{"keys": [1]}', "\xff"])
+def test_a_key_file_that_is_none(tmp_path: Path, text: str) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(text, "latin-1")
+    assert command.main(["--offline", str(tmp_path), "--keys", str(keys)]) == command.NOT_CHECKED
+
+
+def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
+    for more in (["--from", "yesterday"], ["--bucket-root", "x"], []):
+        with pytest.raises(SystemExit) as ended:
+            command.main(["--offline", str(tmp_path), *more])
+        assert ended.value.code == command.NOT_CHECKED
+    assert command.main(["--offline", str(tmp_path), "--keys", str(tmp_path / "none")]) == command.NOT_CHECKED
+
+
+def test_names_cannot_speak_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = day()
+    world.objects[f"digests/{EVENTS.id}/\x1b[2J\nFile"] = b""
+    assert command.main(["--offline", str(tmp_path / "copies"), "--keys", str(world.save(tmp_path))]) == command.INVALID
+    assert "?[2J?File" in capsys.readouterr().out
