@@ -16,6 +16,7 @@ from backhaul_common.feed.formats import Place, place_of, stream_seq_of
 from backhaul_common.feed.parking import Parking
 from backhaul_common.feed.pull import PullConsumer
 from backhaul_common.lifecycle import cancel
+from backhaul_common.names import AGAIN_HEADER
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
 from nats.aio.client import Client
@@ -286,6 +287,18 @@ async def test_the_trace_survives_parking(feeding: Any) -> None:
 
         await until(parked)
         assert [one.traceparent for one in await fed.take(3)] == [trace.format(n, n) for n in range(1, 4)]
+
+
+async def test_what_may_have_been_published_before_says_so_parked_or_not(feeding: Any) -> None:
+    async with feeding(replace(SMALL, path_bytes=100)) as fed:
+        for n in range(4):
+            await fed.put("acme", bytes(90), **({AGAIN_HEADER: "1"} if n % 2 else {"traceparent": "none"}))
+
+        async def parked() -> bool:
+            return bool(fed.feed.parked == 3)
+
+        await until(parked)
+        assert [one.again for one in await fed.take(4)] == [False, True, False, True]
 
 
 async def test_a_feed_may_park_nothing_and_still_shares(feeding: Any) -> None:

@@ -16,6 +16,7 @@ from backhaul_common.errors import BackhaulError, unavailable
 from backhaul_common.feed import PositionReader, PullLimits, ReaderConfig, StreamMessage
 from backhaul_common.following import Follower
 from backhaul_common.lifecycle import cancel, keep_running
+from backhaul_common.names import AGAIN_HEADER
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
 from nats.aio.client import Client
@@ -122,6 +123,22 @@ async def test_it_begins_where_it_was_and_counts_each_once(following_of: Any) ->
         await it.put(5)
         await ledger.until(lambda: len(ledger.applied) == 55)
     assert ledger.applied == list(range(55))
+
+
+async def test_a_message_tells_whether_it_may_have_been_published_before(following_of: Any) -> None:
+    told: list[bool] = []
+
+    class Reading(Ledger):
+        async def apply(self, messages: Sequence[StreamMessage]) -> None:
+            told.extend(message.again for message in messages)
+            await super().apply(messages)
+
+    ledger = Reading()
+    async with following_of(ledger) as it:
+        for number, headers in enumerate((None, {AGAIN_HEADER: "1"}, {"Nats-Msg-Id": "x"})):
+            await it.own.jetstream().publish("parcels.acme.small", str(number).encode(), headers=headers)
+        await ledger.until(lambda: len(ledger.applied) == 3)
+    assert told == [False, True, False]
 
 
 async def test_whatever_is_lost_with_a_connection_is_read_again(following_of: Any, fresh_nats: NatsServer) -> None:

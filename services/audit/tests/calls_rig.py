@@ -119,7 +119,7 @@ class HeldObjects:
     def keys(self, prefix: str, after: str = "") -> AsyncIterator[str]:
         raise NotImplementedError
 
-    def link(self, key: str, valid_s: int) -> str:
+    async def link(self, key: str, valid_s: int) -> str:
         return f"https://s3.example.com/backhaul/{key}?X-Amz-Expires={valid_s}"
 
 

@@ -182,6 +182,7 @@ class Books:
         self.counts: dict[str, Counter[str]] = {}
         self.reply_counts: dict[str, Counter[str]] = {}
         self.published: dict[str, tuple[int, bytes]] = {}
+        self.sent: set[tuple[str, int]] = set()
 
     def known(self, event_ids: Collection[str]) -> Iterable[Document]:
         return [{**row, "size": len(row["payload"])} for row in self.events(event_ids)]
@@ -254,6 +255,8 @@ class Books:
         for _ in self.settling(made.touched, outgoing):
             pass
         if published:
+            repeated = [event for event in outgoing if (event.id, event.revision) in self.sent]
+            assert all(event.again for event in repeated)  # A consumer may ask of those alone whether it has them.
             self.publish(outgoing)
         return made
 
@@ -289,6 +292,7 @@ class Books:
 
     def publish(self, outgoing: Iterable[Outgoing]) -> None:
         for event in outgoing:
+            self.sent.add((event.id, event.revision))
             revision, _ = self.published.get(event.id, (-1, b""))
             # Of what two copies publish, the higher revision counts.
             if event.revision >= revision:

@@ -35,7 +35,7 @@ from backhaul_normalizer.unowned import Unowned
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1.event_pb2 import Event
-from backhaul_testing import make
+from backhaul_testing import make, streams
 from normalizer_rig import Rig, RigFactory
 from structlog.testing import capture_logs
 
@@ -49,11 +49,11 @@ class FailingPublisher:
         self._inner = inner
         self.refused = 0
 
-    async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
+    async def publish(self, events: Sequence[Outgoing], traceparent: str, *, again: bool = False) -> None:
         if not self.refused:
             self.refused = len(events)
             raise unavailable("JetStream")
-        await self._inner.publish(events, traceparent)
+        await self._inner.publish(events, traceparent, again=again)
 
 
 class FailingStore:
@@ -97,7 +97,11 @@ def consuming(rig_factory: RigFactory, mongo_server: Any) -> Any:
 
     @asynccontextmanager
     async def run(
-        rig: Rig, *, wrap_store: Wrap = lambda it: it, wrap_publisher: Wrap = lambda it: it
+        rig: Rig,
+        *,
+        wrap_store: Wrap = lambda it: it,
+        wrap_publisher: Wrap = lambda it: it,
+        ack_wait_s: float = 30.0,
     ) -> AsyncIterator[Any]:
         settings: NormalizerSettings = rig.settings
         async with AsyncExitStack() as stack:
@@ -125,6 +129,7 @@ def consuming(rig_factory: RigFactory, mongo_server: Any) -> Any:
                 NothingIsHeld(),
                 metrics,
                 Tracing("test", None),
+                ack_wait_s=ack_wait_s,
             )
             for work in (feed.run(), consumer.run()):
                 stack.push_async_callback(cancel, asyncio.create_task(work))
@@ -147,7 +152,45 @@ async def test_what_was_committed_but_not_published_is_published_when_it_is_deli
         assert publisher.refused >= 5
         stored = {row["_id"] for row in await rig.rows(EVENTS_COLLECTION)}
         assert len(stored) == 5
-        assert sorted(event.id for event in await rig.published()) == sorted(stored)
+        told = await streams.published_together(rig.nats)
+        assert sorted(event.id for _, events in told for event in events) == sorted(stored)
+        # Whoever refused them may have stored some of them.
+        assert all(again for again, _ in told)
+
+
+@pytest.mark.parametrize(("ack_wait_s", "late"), [(30.0, False), (0.0, True)])
+async def test_what_is_published_when_another_copy_may_have_been_first_says_so(
+    rig_factory: RigFactory, consuming: Any, ack_wait_s: float, late: bool
+) -> None:
+    async with rig_factory(copies=0) as rig:
+        acme = make.tenant("acme")
+        await rig.register(acme)
+        await rig.publish(acme, *(make.callback(acme, make.twilio(f"SM{n}", "sent")) for n in range(5)))
+        async with consuming(rig, ack_wait_s=ack_wait_s):
+            await rig.drained()
+        ((again, events),) = await streams.published_together(rig.nats)
+        assert (again, len(events)) == (late, 5)
+
+
+async def test_what_is_known_and_what_is_new_lie_in_messages_of_their_own(rig_factory: RigFactory) -> None:
+    def event(number: int, *, again: bool) -> Outgoing:
+        payload = Event(id=str(number), registration="acme.1").SerializeToString()
+        return Outgoing(str(number), 0, "path-acme", "twilio", "sent", payload, "acme.1", again=again)
+
+    async with rig_factory(copies=0) as rig:
+        await rig.register(make.tenant("acme"))
+        publisher = await rig.publisher()
+        await publisher.publish([event(number, again=number % 2 > 0) for number in range(5)], "")
+        await publisher.publish([event(number, again=False) for number in range(5, 8)], "")
+        await publisher.publish([event(number, again=False) for number in range(8, 10)], "", again=True)
+        assert [
+            (again, [one.id for one in events]) for again, events in await streams.published_together(rig.nats)
+        ] == [
+            (False, ["0", "2", "4"]),
+            (True, ["1", "3"]),
+            (False, ["5", "6", "7"]),
+            (True, ["8", "9"]),
+        ]
 
 
 async def test_an_event_that_was_moved_and_not_published_is_published_when_what_moved_it_comes_again(

@@ -38,6 +38,15 @@ def test_what_dies_between_commit_and_publish_is_published_in_the_end(events: li
     books.check_published()
 
 
+def test_what_is_published_for_the_first_time_does_not_pass_for_a_repetition() -> None:
+    books = Books()
+    plain, completing = told(seq=2), told(seq=3, recipient="a@example.com")
+    assert [event.again for event in books.commit([plain]).outgoing] == [False]
+    assert [event.again for event in books.commit([completing]).outgoing] == [False]
+    # Either comes again, and it is not known whether it was published.
+    assert [event.again for event in books.commit([plain, completing]).outgoing] == [True]
+
+
 def test_a_revision_that_several_messages_made_is_published_when_any_of_them_comes_again() -> None:
     books = Books()
     plain, completing = told(seq=2), told(seq=3, recipient="a@example.com")

@@ -77,7 +77,12 @@ class AuditBucket(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: _Url = Field(min_length=1, description="The URL of the S3 service, without a path.")
-    region: str = Field("", max_length=64, pattern=r"^[a-z0-9-]*$", description="Empty: the service is asked for it.")
+    region: str = Field(
+        "",
+        max_length=64,
+        pattern=r"^[a-z0-9-]*$",
+        description="Empty: what Amazon's endpoint names, and us-east-1 elsewhere.",
+    )
     bucket: str = Field(
         pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Its name. It must be there already."
     )

@@ -18,6 +18,9 @@ TENANT_CHANGED_SUBJECT = "backhaul.tenants.changed"
 SERVICE_CHANGED_SUBJECT = "backhaul.services.changed"
 """Core NATS; the payload is the id of the service account that was written or deleted."""
 
+AGAIN_HEADER = "Backhaul-Again"
+"""Stands, with 1, on a message of EVENTS whose events may have been published before."""
+
 NORMALIZER_CONSUMER = "normalizer"
 """The durable consumer on CALLBACKS; all copies of the normalizer share it."""
 

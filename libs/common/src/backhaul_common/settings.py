@@ -182,6 +182,16 @@ class ObjectStoreSettings(Settings):
     object_store_access_key: SecretStr = SecretStr("")
     object_store_secret_key: SecretStr = SecretStr("")
     object_store_bucket: str = Field("backhaul", min_length=1)
+    object_store_region: str = Field(
+        "",
+        pattern=r"^[a-z0-9-]{0,32}$",
+        description="The bucket's region; empty: what Amazon's endpoint names, and us-east-1 elsewhere.",
+    )
+    object_store_public_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^/@?#]+/?)?$",
+        description="The URL by which tenants reach the S3 service, for links; empty: as object_store_endpoint.",
+    )
 
     @model_validator(mode="after")
     def _object_store_is_whole(self) -> ObjectStoreSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backhaul_common.names import AGAIN_HEADER
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 from nats.aio.client import Client
 from nats.errors import TimeoutError as NatsTimeoutError
@@ -34,9 +35,14 @@ async def drained(client: Client, stream: str, consumer: str, *, within_s: float
 
 async def published(client: Client) -> list[Event]:
     """Every event on EVENTS, in order; one that was published again is there as often."""
+    return [event for _, events in await published_together(client) for event in events]
+
+
+async def published_together(client: Client) -> list[tuple[bool, list[Event]]]:
+    """Every message of EVENTS, in order: whether it says that its events may have been published before, and these."""
     js = client.jetstream()
     left = (await js.stream_info("EVENTS")).state.messages
-    found: list[Event] = []
+    found: list[tuple[bool, list[Event]]] = []
     subscription = await js.pull_subscribe(
         "events.>", stream="EVENTS", config=ConsumerConfig(ack_policy=AckPolicy.NONE)
     )
@@ -47,7 +53,10 @@ async def published(client: Client) -> list[Event]:
             except NatsTimeoutError:
                 raise AssertionError(f"EVENTS does not give its last {left} messages") from None
             left -= len(batch)
-            found += [event for message in batch for event in EventBatch.FromString(message.data).events]
+            found += [
+                (AGAIN_HEADER in (message.headers or {}), list(EventBatch.FromString(message.data).events))
+                for message in batch
+            ]
     finally:
         name = (await subscription.consumer_info()).name
         await subscription.unsubscribe()

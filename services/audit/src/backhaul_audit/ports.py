@@ -57,8 +57,9 @@ class Objects(Protocol):
         """The keys that begin with ``prefix`` and come behind ``after``, in the order of their bytes."""
         ...
 
-    def link(self, key: str, valid_s: int) -> str:
-        """An address from which the object can be read for ``valid_s``."""
+    async def link(self, key: str, valid_s: int) -> str:
+        """An address from which the object can be read for ``valid_s``, without credentials. Nothing is looked up but
+        the credentials where they are not keys, so there may be no such object."""
         ...
 
 

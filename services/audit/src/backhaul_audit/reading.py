@@ -62,7 +62,7 @@ class Reading:
                     fix="Have the bucket's owner restore it. A verification names every file that is missing.",
                 ) from exc
 
-    def link(self, registration: str, file: SealedFile, valid_s: int) -> tuple[str, int]:
+    async def link(self, registration: str, file: SealedFile, valid_s: int) -> tuple[str, int]:
         """An address that is good for ``valid_s`` seconds, and for how many it is. INVALID_ARGUMENT names ``valid_s``;
         FAILED_PRECONDITION as above."""
         _require_kept(file)
@@ -74,7 +74,8 @@ class Reading:
                 fix="Ask for less.",
             )
         seconds = valid_s or DEFAULT_LINK_S
-        return self._destinations.named(registration, file.plan.destination).link(file.plan.key, seconds), seconds
+        objects = self._destinations.named(registration, file.plan.destination)
+        return await objects.link(file.plan.key, seconds), seconds
 
 
 def _require_kept(file: SealedFile) -> None:

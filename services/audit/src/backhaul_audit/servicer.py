@@ -101,7 +101,7 @@ class AuditServicer(AuditServiceServicer):
         file = await self._reading.require(registration, request.file_id)
         # Taken before: the address ends no earlier than is said.
         now_us = self._now_us()
-        url, seconds = self._reading.link(registration, file, request.valid_s)
+        url, seconds = await self._reading.link(registration, file, request.valid_s)
         return pb.LinkFileResponse(url=url, expires_at_us=now_us + seconds * 1_000_000)
 
     async def ListDigests(self, request: pb.ListDigestsRequest, context: Any) -> pb.ListDigestsResponse:

@@ -74,7 +74,17 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             max_waiting=settings.normalizer_max_pending // 2,
         )
         service.run("holds", holds.run, after=service.prepared)
-        consumer = Consumer(feed, tenants, normalizer, letters, events, holds, metrics, service.tracing)
+        consumer = Consumer(
+            feed,
+            tenants,
+            normalizer,
+            letters,
+            events,
+            holds,
+            metrics,
+            service.tracing,
+            ack_wait_s=settings.normalizer_ack_wait_s,
+        )
         service.readiness.add("consumer", consumer.check)
         service.run("consumer", consumer.run, after=service.prepared)
 

@@ -180,7 +180,9 @@ def settle(
             answer = _answer(latest[one.ask], event_pb2.ANSWERED_BY_ADDRESSES)
         own = messages.get(one.fact.message, {}).get("communication_id", one.fact.communication_id)
         if not _settle(settled, one, answer, own, paths) and one.fact.id in publish:
-            settled.outgoing.append(outgoing(one.fact, one.fact.payload, one.row.get("communication_id", ""), paths))
+            known = outgoing(one.fact, one.fact.payload, one.row.get("communication_id", ""), paths)
+            known.again = True
+            settled.outgoing.append(known)
     return settled
 
 

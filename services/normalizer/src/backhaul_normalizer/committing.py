@@ -149,17 +149,21 @@ class _Committing:
             self._takes_others = True
 
 
-async def publish_all(publisher: Publisher, events: Sequence[Outgoing], traceparent: str) -> None:
-    """Publish all ``events``. One that is refused by itself is left out, and the log says so; it is in the store."""
+async def publish_all(
+    publisher: Publisher, events: Sequence[Outgoing], traceparent: str, *, again: bool = False
+) -> None:
+    """Publish all ``events``, ``again`` as in ``Publisher``. One that is refused by itself is left out, and the log
+    says so; it is in the store."""
     try:
-        await publisher.publish(events, traceparent)
+        await publisher.publish(events, traceparent, again=again)
     except Exception as exc:
         if disposition(exc) is Disposition.AWAY or not events:
             raise
         if len(events) > 1:
             middle = len(events) // 2
-            await publish_all(publisher, events[:middle], traceparent)
-            await publish_all(publisher, events[middle:], traceparent)
+            # Some of the messages may have been stored before one of them was refused.
+            await publish_all(publisher, events[:middle], traceparent, again=True)
+            await publish_all(publisher, events[middle:], traceparent, again=True)
         else:
             get_logger(component="consumer").error(
                 "event_not_published", path=events[0].path, event_id=events[0].id, exc_info=exc

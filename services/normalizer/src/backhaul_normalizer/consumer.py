@@ -20,11 +20,11 @@ from backhaul_common.turns import Turn
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.message import DecodeError
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from backhaul_normalizer.committing import commit_all, file_all, publish_all
 from backhaul_normalizer.merge import all_together
-from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Rejection
+from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import EventStore, Feed, Holding, Holds, Publisher, Tenants
 
@@ -81,8 +81,12 @@ class Consumer:
         holds: Holds,
         metrics: Metrics,
         tracing: Tracing,
+        *,
+        ack_wait_s: float,
     ) -> None:
         self._feed = feed
+        # What waits in the feed is renewed that often, and what was taken from it is not.
+        self._late_after_s = ack_wait_s / 2
         self._holds = holds
         self._tenants = tenants
         self._strangers: set[tuple[str, str]] = set()
@@ -204,7 +208,7 @@ class Consumer:
                 list(batch.facts.values()),
                 list(batch.rejections.values()),
                 partial(self._rejected, batch),
-                partial(publish_all, self._publisher, traceparent=traceparent_of(span)),
+                lambda events: self._publish(batch, events, span),
             )
         batch.readable_at = time.time()
         if batch.committed.gone:
@@ -214,12 +218,17 @@ class Consumer:
         """See ``Work``."""
         parent = traceparent_of(batch.span)
         with self._tracing.span("events.publish", parent=parent, kind=SpanKind.PRODUCER) as span:
-            await publish_all(self._publisher, batch.committed.outgoing, traceparent_of(span))
+            await self._publish(batch, batch.committed.outgoing, span)
         if batch.held and (left := await self._holds.set_aside(batch.held)):
             # Nothing else of the batch has to wait for room in CALLBACKS.
             positions = {message.stream_seq for message in left}
             batch.messages = [message for message in batch.messages if message.stream_seq not in positions]
             await self._feed.give_back(left, _FULL_PAUSE_S)
+
+    async def _publish(self, batch: CallbacksRead, events: Sequence[Outgoing], span: Span) -> None:
+        # Another copy may have been given the callbacks meanwhile, and have published their events first.
+        late = time.perf_counter() - batch.began > self._late_after_s
+        await publish_all(self._publisher, events, traceparent_of(span), again=late)
 
     async def dead_letter(self, message: StreamMessage, error: Exception) -> None:
         """See ``Work``: each of its callbacks is one, whole."""

@@ -167,7 +167,10 @@ class Fill(msgspec.Struct, gc=False):
 
 
 class Outgoing(msgspec.Struct, gc=False):
-    """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has, ``code`` its error's."""
+    """An event on its way to EVENTS. ``path`` is the queue path that ``registration`` has, ``code`` its error's.
+
+    ``again``: it was known as it is, so that it may have been published before.
+    """
 
     id: str
     revision: int
@@ -177,6 +180,7 @@ class Outgoing(msgspec.Struct, gc=False):
     payload: bytes
     registration: str
     code: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,7 +271,7 @@ class _Planner:
         for row in again:
             if row["_id"] in self._draft.changes:
                 continue  # Its next revision says all that this one does.
-            outgoing.append(_outgoing(stored_fact(row), paths, row.get("communication_id", "")))
+            outgoing.append(_outgoing(stored_fact(row), paths, row.get("communication_id", ""), again=True))
 
 
 def _brought_by(row: Document, fact: Fact) -> bool:
@@ -293,7 +293,7 @@ def _communication(fact: Fact, messages: dict[str, Document | None]) -> str:
     return message["communication_id"] if message is not None else fact.communication_id
 
 
-def _outgoing(fact: Fact, paths: dict[str, str], communication_id: str) -> Outgoing:
+def _outgoing(fact: Fact, paths: dict[str, str], communication_id: str, *, again: bool = False) -> Outgoing:
     payload = fact.payload
     if communication_id != fact.communication_id:
         # Protobuf reads the last of two values: what the event's message belongs to is added at the end.
@@ -308,4 +308,5 @@ def _outgoing(fact: Fact, paths: dict[str, str], communication_id: str) -> Outgo
         payload,
         origin.registration,
         fact.event.error_code,
+        again,
     )

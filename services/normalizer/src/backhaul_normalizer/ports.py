@@ -63,8 +63,9 @@ class EventStore(Protocol):
 class Publisher(Protocol):
     """Where normalised events go."""
 
-    async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
-        """Returns when all are stored; raises when any may not be."""
+    async def publish(self, events: Sequence[Outgoing], traceparent: str, *, again: bool = False) -> None:
+        """Returns when all are stored; raises when any may not be. ``again``: whatever the events say, all of them may
+        have been published before."""
         ...
 
 

@@ -7,7 +7,14 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 
 from backhaul_common.ids import derived_id
 from backhaul_common.jetstream import Publisher, headers_of, subjects, translated
-from backhaul_common.names import CALLBACKS_STREAM, CODED_KINDS, EVENTS_STREAM, callbacks_subject, events_of
+from backhaul_common.names import (
+    AGAIN_HEADER,
+    CALLBACKS_STREAM,
+    CODED_KINDS,
+    EVENTS_STREAM,
+    callbacks_subject,
+    events_of,
+)
 from backhaul_common.sizes import MAX_EVENT_BYTES, MAX_EVENTS_MESSAGE_BYTES
 from backhaul_common.wire import repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
@@ -23,6 +30,8 @@ _TIMEOUT_S = 5.0
 _ASKED_FOR_S = 1.0
 """How long MongoDB's answer is believed. Whoever marks a tenant waits longer before the tenant's events are purged."""
 
+_AGAIN = {AGAIN_HEADER: "1"}
+
 Owners = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
 """The registrations that have these queue paths now, by path. UNAVAILABLE."""
 
@@ -33,8 +42,8 @@ class JetStreamPublisher:
 
     The message id is made of the ids and revisions of its events, so that publishing the same again after a crash
     stores nothing twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event
-    by its id, and keep its highest revision.
-
+    by its id, and keep its highest revision. What may have been published before lies in messages of its own, which say
+    so in their header.
     """
 
     def __init__(self, publisher: Publisher, subjects: EventSubjects, owners: Owners) -> None:
@@ -42,8 +51,9 @@ class JetStreamPublisher:
         self._subjects = subjects
         self._owners = owners
 
-    async def publish(self, events: Sequence[Outgoing], traceparent: str) -> None:
-        """Returns when all ``events`` are stored. UNAVAILABLE when JetStream is away, slow or full, or MongoDB is away.
+    async def publish(self, events: Sequence[Outgoing], traceparent: str, *, again: bool = False) -> None:
+        """Returns when all ``events`` are stored; ``again`` as in the port. UNAVAILABLE when JetStream is away, slow or
+        full, or MongoDB is away.
 
         EVENTS has no fence, and this process may have slept since it committed. So it asks MongoDB once more whose
         queue paths they are, right before it writes; what is gone by then is left out.
@@ -51,11 +61,17 @@ class JetStreamPublisher:
         if not events:
             return
         now = asyncio.get_running_loop().time
-        groups = await self._grouped(events)
+        marked = events if again else [event for event in events if event.again]
+        plain = [] if again else [event for event in events if not event.again] if marked else events
+        groups = [
+            (path, subject, group, more)
+            for some, more in ((plain, {}), (marked, _AGAIN))
+            for (path, subject), group in (await self._grouped(some)).items()
+        ]
         paths = {event.path for event in events}
         asked_at, owners = now(), await self._owners(paths)
         async with self._publisher.together(_TIMEOUT_S) as send:
-            for (path, subject), group in groups.items():
+            for path, subject, group, more in groups:
                 for some in _messages(group):
                     if now() - asked_at > _ASKED_FOR_S:
                         asked_at, owners = now(), await self._owners(paths)
@@ -64,7 +80,7 @@ class JetStreamPublisher:
                         await send(
                             subject,
                             repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in own]),
-                            headers_of(EVENTS_STREAM, _message_id(own), traceparent),
+                            headers_of(EVENTS_STREAM, _message_id(own), traceparent) | more,
                         )
 
     async def _grouped(self, events: Sequence[Outgoing]) -> Mapping[tuple[str, str], Sequence[Outgoing]]:

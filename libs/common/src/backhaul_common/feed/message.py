@@ -12,11 +12,14 @@ class StreamMessage:
     """One message, delivered once or again.
 
     ``path`` is the queue path that is the second token of every subject, ``traceparent`` empty where it brought none.
+    ``again`` says that whoever published it may have published the same before, in a message of its own.
     """
 
-    __slots__ = ("_client", "data", "path", "reply", "stream_seq", "subject", "traceparent")
+    __slots__ = ("_client", "again", "data", "path", "reply", "stream_seq", "subject", "traceparent")
 
-    def __init__(self, client: Client, subject: str, reply: str, data: bytes, traceparent: str = "") -> None:
+    def __init__(
+        self, client: Client, subject: str, reply: str, data: bytes, traceparent: str = "", *, again: bool = False
+    ) -> None:
         self._client = client
         self.subject = subject
         self.path = subject.split(".", 2)[1]
@@ -24,6 +27,7 @@ class StreamMessage:
         self.stream_seq = formats.stream_seq_of(reply)
         self.data = data
         self.traceparent = traceparent
+        self.again = again
 
     @property
     def deliveries(self) -> int:

@@ -14,6 +14,7 @@ from backhaul_common.feed.buffers import FairBuffers
 from backhaul_common.feed.message import StreamMessage
 from backhaul_common.jetstream import AWAY
 from backhaul_common.logs import get_logger
+from backhaul_common.names import AGAIN_HEADER
 
 _PAUSE_S = 1.0
 _READ_TIMEOUT_S = 5.0
@@ -121,7 +122,10 @@ class Parking:
                 reply = self._buffers.parked_of(path).get(last)
                 if reply is not None:
                     subject, traceparent = headers["Nats-Subject"], headers.get("traceparent", "")
-                    self._buffers.unpark(StreamMessage(self._client, subject, reply, message.data, traceparent))
+                    again = AGAIN_HEADER in headers
+                    self._buffers.unpark(
+                        StreamMessage(self._client, subject, reply, message.data, traceparent, again=again)
+                    )
                     self._arrived.set()
         finally:
             await subscription.unsubscribe()

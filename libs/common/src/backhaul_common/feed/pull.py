@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,7 +18,10 @@ from backhaul_common.feed import formats
 from backhaul_common.feed.message import StreamMessage
 from backhaul_common.jetstream import AWAY, require_connected
 from backhaul_common.logs import get_logger
+from backhaul_common.names import AGAIN_HEADER
 from backhaul_common.outages import Repeated
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 PULL_EXPIRES_S = 30.0
 """How long the broker keeps a pull open. A pull that is not heard of for longer is taken for lost and made again."""
@@ -199,8 +202,17 @@ class PullConsumer:
             self._expected -= 1
             if not self._expected:
                 self._wake.set()
-        traceparent = message.headers.get("traceparent", "") if message.headers else ""
-        await self._receive(StreamMessage(self._client, message.subject, message.reply, message.data, traceparent))
+        headers = message.headers or _NO_HEADERS
+        await self._receive(
+            StreamMessage(
+                self._client,
+                message.subject,
+                message.reply,
+                message.data,
+                headers.get("traceparent", ""),
+                again=AGAIN_HEADER in headers,
+            )
+        )
 
     def _status(self, message: Msg) -> None:
         if message.subject[len(self._inbox) + 1 :] != str(self._pull):

@@ -1,0 +1,7 @@
+"""Object storage: one destination's bucket over the ``minio`` client, and which destination is whose."""
+
+from backhaul_audit.objects.bucket import Bucket
+from backhaul_audit.objects.destinations import Buckets
+from backhaul_audit.objects.place import Place
+
+__all__ = ["Bucket", "Buckets", "Place"]

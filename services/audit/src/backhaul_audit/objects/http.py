@@ -1,0 +1,133 @@
+"""How requests leave: the only place where HTTP is more than what the ``minio`` client makes of it.
+
+The client's public calls cannot ask for If-None-Match, but it takes the pool of connections that it sends by. The one
+here adds the condition where an object comes into being: to a PUT of a whole object, and to the completion of one that
+was sent in parts. The header is not among those that are signed, nor need it be.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from weakref import WeakSet
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+CONNECT_S = 2.0
+ANSWER_S = 10.0
+"""How long an answer may take, and more by what was sent: see ``SLOWEST_BYTES_S``."""
+SLOWEST_BYTES_S = 2 << 20
+STALL_S = 10.0
+"""How long nothing of a body may leave."""
+COMPLETE_S = 60.0
+"""How long a server may put parts together."""
+_BLOCK_BYTES = 1 << 17
+
+
+class NotS3(Exception):  # noqa: N818  # It is what was found there, as much as an error.
+    """An answer that is none of S3's: a proxy's, or that of a server of another kind. ``status`` is HTTP's."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Pool(urllib3.PoolManager):
+    """Connections to one server. Nothing is tried twice, and no redirect is followed: it would lead the request, and
+    what it shows, to wherever the answer says. With ``create`` nothing is replaced."""
+
+    def __init__(self, *, create: bool = False, connections: int = 8) -> None:
+        super().__init__(maxsize=connections, retries=False, blocksize=_BLOCK_BYTES)
+        self._create = create
+        self._open: WeakSet[HTTPConnection] = WeakSet()
+        opened = self._open
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                _connect(self, super().connect)
+                opened.add(self)
+
+        class Tls(HTTPSConnection):
+            def connect(self) -> None:
+                _connect(self, super().connect)
+                opened.add(self)
+
+        class PlainPool(urllib3.HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class TlsPool(urllib3.HTTPSConnectionPool):
+            ConnectionCls = Tls
+
+        self.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
+
+    def urlopen(  # type: ignore[override]  # As urllib3's own, whose base is overridden in the same way.
+        self, method: str, url: str, **kw: Any
+    ) -> urllib3.BaseHTTPResponse:
+        """See ``urllib3``. ``NotS3`` where the answer is none of S3's."""
+        query = parse_qs(urlsplit(url).query, keep_blank_values=True)
+        completes = method == "POST" and "uploadId" in query
+        if self._create and (completes or (method == "PUT" and "uploadId" not in query)):
+            kw["headers"]["If-None-Match"] = "*"
+        body = kw.get("body") or b""
+        if len(body) > _BLOCK_BYTES:
+            # By blocks, so that the time that it may take to send one does not depend on how large the whole is.
+            kw["body"] = BytesIO(body)
+        answer_s = COMPLETE_S if completes else ANSWER_S + len(body) / SLOWEST_BYTES_S
+        # What urllib3 calls the connect timeout is that of sending, too: see _connect.
+        kw["timeout"] = urllib3.Timeout(connect=STALL_S, read=answer_s)
+        response = super().urlopen(method, url, **{**kw, "redirect": False})
+        kind = response.headers.get("content-type", "")
+        if response.status >= 400 and method != "HEAD" and "application/xml" not in kind.split(";"):
+            response.close()
+            raise NotS3(response.status)
+        return response
+
+    def end(self) -> None:
+        """Close every connection, also those on which somebody waits for an answer: that fails at once."""
+        for connection in list(self._open):
+            if (sock := connection.sock) is not None:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        self.clear()
+
+
+class Pieces:
+    """What several pieces hold, for whoever reads: they are not put together as a whole."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = list(pieces)
+        self._piece = 0
+        self._offset = 0
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes; fewer at the end."""
+        parts: list[bytes | memoryview] = []
+        while size and self._piece < len(self._pieces):
+            piece = self._pieces[self._piece]
+            part: bytes | memoryview = piece
+            if self._offset or len(piece) > size:
+                part = memoryview(piece)[self._offset : self._offset + size]
+            parts.append(part)
+            size -= len(part)
+            self._offset += len(part)
+            if self._offset == len(piece):
+                self._piece, self._offset = self._piece + 1, 0
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            return parts[0]
+        return b"".join(parts)
+
+
+def _connect(connection: HTTPConnection, connect: Any) -> None:
+    whole = connection.timeout
+    connection.timeout = CONNECT_S
+    try:
+        connect()
+    finally:
+        connection.timeout = whole
+    if connection.sock is not None:
+        connection.sock.settimeout(whole)
