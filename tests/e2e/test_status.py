@@ -25,8 +25,9 @@ async def test_without_object_storage_the_state_is_error_and_callbacks_are_proce
     before = await tenant.client.channel_status("tWiLiO")
     assert (before.state, before.channel, before.provider) == ("Error", "Twilio", "twilio")
     parts = before.parts
-    working = (parts.queue, parts.store, parts.callbacks, parts.processing, parts.verification)
-    assert [part.state for part in working] == ["OK"] * 5
+    working = (parts.queue, parts.store, parts.callbacks, parts.processing, parts.audit, parts.verification)
+    assert [part.state for part in working] == ["OK"] * 6
+    assert not parts.audit.asked
     assert (parts.processing.mode, parts.processing.held_since, parts.processing.held_messages) == ("on", None, 0)
     assert (parts.object_storage.state, parts.object_storage.configured) == ("Error", False)
     assert parts.callbacks.last_seen_at is None

@@ -129,12 +129,14 @@ def test_unknown_references_and_ports_are_named(tmp_path: Path) -> None:
 
 def test_rows_of_the_real_services_fit_together(tmp_path: Path) -> None:
     stack = Stack(StackConfig(data_dir=tmp_path))
-    env = {name: stack.service(name).env for name in ("gateway", "normalizer", "suppression")}
+    env = {name: stack.service(name).env for name in ("gateway", "normalizer", "suppression", "audit")}
     normalizer = env["normalizer"]["BACKHAUL_NORMALIZER_GRPC_LISTEN"]
     suppression = env["suppression"]["BACKHAUL_SUPPRESSION_GRPC_LISTEN"]
     # A caller that is not told asks at the default port, where another stack may be.
     assert env["gateway"]["BACKHAUL_GATEWAY_NORMALIZER_TARGET"] == normalizer
     assert env["gateway"]["BACKHAUL_GATEWAY_SUPPRESSION_TARGET"] == suppression
+    audit = env["audit"]["BACKHAUL_AUDIT_GRPC_LISTEN"]
+    assert env["gateway"]["BACKHAUL_GATEWAY_AUDIT_TARGET"] == audit
     assert env["gateway"]["BACKHAUL_GATEWAY_TENANT_DATA_TARGETS"] == suppression
     assert env["suppression"]["BACKHAUL_SUPPRESSION_NORMALIZER_TARGET"] == normalizer
     assert env["gateway"]["BACKHAUL_GATEWAY_PUBLIC_BASE_URL"] == stack.gateway_url

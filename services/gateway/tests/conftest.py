@@ -55,6 +55,7 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch:
                 "secret_keys": Fernet.generate_key().decode(),
                 "gateway_normalizer_target": "127.0.0.1:9",
                 "gateway_suppression_target": "127.0.0.1:9",
+                "gateway_audit_target": "127.0.0.1:9",
                 "gateway_shutdown_grace_s": 2,
                 # One line a request would bury what a failed test has to say.
                 "log_level": "warning",

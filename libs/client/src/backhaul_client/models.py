@@ -302,6 +302,17 @@ class ProcessingPart(Part, frozen=True, kw_only=True):
     held_messages: int | None
 
 
+class AuditPart(Part, frozen=True, kw_only=True):
+    """The channel's audit files, where its settings ask for them (``asked``). ``waiting_since`` is when the first event
+    arrived that lies in no file yet; ``backlog`` are stored messages of all tenants that are still to be read;
+    ``weaknesses`` say what the bucket was seen not to hold to."""
+
+    asked: bool
+    waiting_since: datetime | None
+    backlog: int | None
+    weaknesses: tuple[str, ...]
+
+
 class VerificationPart(Part, frozen=True, kw_only=True):
     """``refused`` counts requests whose signature was bad, at this process of the gateway since it started."""
 
@@ -318,6 +329,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     object_storage: ObjectStoragePart
     callbacks: CallbacksPart
     processing: ProcessingPart
+    audit: AuditPart
     verification: VerificationPart
 
 

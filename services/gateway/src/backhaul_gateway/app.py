@@ -15,6 +15,7 @@ from backhaul_common.metrics import STORE_REACHABLE, TENANTS_DELETING
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
+from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
@@ -40,6 +41,7 @@ from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.ingest.tokens import TokenRoute
 from backhaul_gateway.ingest.watch import LogWatch, Reachable
+from backhaul_gateway.reads.auditstate import AuditStates
 from backhaul_gateway.reads.callers import Callers
 from backhaul_gateway.reads.normalizer import NormalizerRoutes
 from backhaul_gateway.reads.objectstore import BucketCheck
@@ -121,6 +123,7 @@ def build(
 
     normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
     suppression = SuppressionServiceStub(service.channel(settings.gateway_suppression_target))
+    audit = AuditServiceStub(service.channel(settings.gateway_audit_target))
 
     updates = TenantUpdates(store, broker)
     keepers = dict.fromkeys((settings.gateway_normalizer_target, *settings.gateway_tenant_data_targets))
@@ -166,7 +169,13 @@ def build(
         ],
         strangers=strangers,
         states=states,
-        status=ChannelStatus(streams=broker, check_store=ping, object_storage=BucketCheck(settings), states=states),
+        status=ChannelStatus(
+            streams=broker,
+            check_store=ping,
+            object_storage=BucketCheck(settings),
+            states=states,
+            audit=AuditStates(audit, providers),
+        ),
         version=version,
     )
     tokens = TokenRoute(

@@ -41,6 +41,7 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     )
     gateway_normalizer_target: str = Field("127.0.0.1:50051", description="The normalizer's gRPC host:port.")
     gateway_suppression_target: str = Field("127.0.0.1:50052", description="Suppression's gRPC host:port.")
+    gateway_audit_target: str = Field("127.0.0.1:50053", description="Audit's gRPC host:port.")
     gateway_tenant_data_targets: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Further services that keep tenants' data, as gRPC host:port, comma-separated. A tenant is gone "

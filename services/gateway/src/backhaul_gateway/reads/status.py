@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from backhaul_gateway.admission.state import TenantStates
 from backhaul_gateway.ports import ObjectStorage, TenantStreams
+from backhaul_gateway.reads.auditstate import AuditState, AuditStates
 
 _TIMEOUT_S = 2.5
 _NOT_REACHABLE = "not reachable"
@@ -59,6 +60,20 @@ class ProcessingPart(Part):
     held_messages: int | None
 
 
+class AuditPart(Part):
+    """The channel's audit files; ``asked`` says whether its settings ask for them, and nothing else is known where they
+    do not. In Error while something keeps them from being written, or the audit service does not answer.
+
+    ``waiting_since`` is when the first event arrived that lies in no file yet; ``backlog`` are the stored messages, of
+    all tenants, that the service has still to read; ``weaknesses`` say what the bucket was seen not to hold to.
+    """
+
+    asked: bool
+    waiting_since: datetime | None
+    backlog: int | None
+    weaknesses: tuple[str, ...]
+
+
 class VerificationPart(Part):
     """``refused`` counts requests that failed verification at this gateway process since it started."""
 
@@ -75,6 +90,7 @@ class Parts(BaseModel):
     object_storage: ObjectStoragePart
     callbacks: CallbacksPart
     processing: ProcessingPart
+    audit: AuditPart
     verification: VerificationPart
 
 
@@ -97,16 +113,19 @@ class ChannelStatus:
         check_store: Callable[[], Awaitable[None]],
         object_storage: ObjectStorage,
         states: TenantStates,
+        audit: AuditStates,
     ) -> None:
         self._streams = streams
         self._check_store = check_store
         self._object_storage = object_storage
         self._states = states
+        self._audit = audit
 
     async def of(self, tenant: Tenant, channel: Channel) -> StatusOut:
         """The channel's state now. Never raises."""
         last_seen: datetime | None = None
         held_messages: int | None = None
+        files = AuditState()
 
         async def ask_last() -> None:
             nonlocal last_seen
@@ -116,12 +135,13 @@ class ChannelStatus:
             nonlocal held_messages
             held_messages = await self._streams.held(tenant, channel.key)
 
-        queue, store, storage, callbacks, held = await asyncio.gather(
+        queue, store, storage, callbacks, held, audit = await asyncio.gather(
             _problem("queue", self._streams.check_room),
             _problem("store", self._check_store),
             _problem("object_storage", self._object_storage.check),
             _problem("callbacks", ask_last),
             _problem("processing", ask_held),
+            _problem("audit", lambda: self._audit.fill(files, tenant, channel)),
         )
         unverifiable = self._unverifiable(tenant, channel)
         parts = Parts(
@@ -138,6 +158,14 @@ class ChannelStatus:
                 held_since=channel.held_since,
                 held_messages=held_messages,
             ),
+            audit=AuditPart(
+                state=_state(audit),
+                detail=audit,
+                asked=files.asked,
+                waiting_since=files.waiting_since,
+                backlog=files.backlog,
+                weaknesses=files.weaknesses,
+            ),
             verification=VerificationPart(
                 state=_state(unverifiable),
                 detail=unverifiable,
@@ -152,6 +180,7 @@ class ChannelStatus:
             parts.object_storage,
             parts.callbacks,
             parts.processing,
+            parts.audit,
             parts.verification,
         )
         return StatusOut(

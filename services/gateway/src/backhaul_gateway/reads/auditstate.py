@@ -1,0 +1,59 @@
+"""How it stands with a channel's audit files, as the audit service says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from backhaul_channels.adapter import Adapter
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.tenants import Channel, Tenant
+from backhaul_proto.audit.v1 import audit_pb2 as pb
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
+    from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
+
+
+@dataclass(slots=True)
+class AuditState:
+    """What is known of a channel's files; of one that does not ask for any, nothing."""
+
+    asked: bool = False
+    waiting_since: datetime | None = None
+    backlog: int | None = None
+    weaknesses: tuple[str, ...] = ()
+
+
+class AuditStates:
+    """Asks audit, but not about channels that ask for no files: those do not depend on it."""
+
+    def __init__(self, audit: AuditServiceAsyncStub, adapters: Mapping[str, Adapter[Any]]) -> None:
+        self._audit = audit
+        self._adapters = adapters
+
+    async def fill(self, state: AuditState, tenant: Tenant, channel: Channel) -> None:
+        """Say in ``state`` what is known. UNAVAILABLE; FAILED_PRECONDITION says in words what keeps the files from
+        being written, with ``state`` filled in all the same."""
+        state.asked = self._asked(channel)
+        if not state.asked:
+            return
+        answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
+        state.backlog = answer.backlog
+        for one in answer.channels:
+            if one.channel == channel.key:
+                if one.waiting_since_us:
+                    state.waiting_since = datetime.fromtimestamp(one.waiting_since_us / 1e6, UTC)
+                state.weaknesses = tuple(one.weaknesses)
+                if one.problem:
+                    raise BackhaulError(Code.FAILED_PRECONDITION, one.problem)
+
+    def _asked(self, channel: Channel) -> bool:
+        adapter = self._adapters.get(channel.provider)
+        try:
+            return adapter is not None and adapter.settings_model.of_stored(channel.settings).audit_files() is not None
+        except ValidationError:
+            return False  # Such a channel takes no callbacks either.
