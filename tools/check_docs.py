@@ -124,7 +124,7 @@ def checks() -> set[str]:
 
 
 def questions() -> set[str]:
-    """The paths of what the normalizer is asked through the REST API, but for the one item of a list."""
+    """The paths of what services are asked through the REST API, but for the one item of a list."""
     return {
         "/v1" + re.sub(r"\{(?:\w+_)?id(?::path)?\}", "{id}", path)
         for source in ROOT.glob("services/gateway/src/*/reads/*.py")

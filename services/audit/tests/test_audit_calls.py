@@ -143,6 +143,11 @@ async def test_what_is_gone_says_why() -> None:
         return pb.GetFileRequest(tenant_id=tenant, file_id=sealed(number).plan.id)
 
     async with serving(world) as stub:
+        # What it was is known all the same.
+        about = pb.DescribeFileRequest(tenant_id="acme", file_id=sealed(2).plan.id)
+        assert (await stub.DescribeFile(about)).file.deleted_at_us == 1_700_000_000_000_000
+        about.tenant_id = "globex"
+        assert (await refused(stub.DescribeFile(about))).code is Code.NOT_FOUND
         error = await refused(stub.GetFile(get(1)))
         assert (error.code, "is not there any more" in error.message) == (Code.FAILED_PRECONDITION, True)
         error = await refused(stub.GetFile(get(2)))

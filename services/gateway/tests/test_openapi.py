@@ -14,6 +14,8 @@ from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
 
 ADDRESS = {"address": "+15005550001"}
+QUERIES = {"/v1/suppressions/address": {"address": "1"}, "/v1/audits/proof": {"event_id": "1"}}
+PART = re.compile(r"\{(\w+)\}")
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/channels/{label}/preview": {"body": ""},
     "/v1/suppressions": {**ADDRESS, "kind": "manual"},
@@ -75,11 +77,15 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
     target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         async with gateway_factory(
-            fresh_nats.uri, gateway_normalizer_target=target, gateway_suppression_target=target
+            fresh_nats.uri,
+            gateway_normalizer_target=target,
+            gateway_suppression_target=target,
+            gateway_audit_target=target,
         ) as gateway:
             tenant = await gateway.tenant()
             await gateway.channel(tenant.id, "label", provider="twilio")
             schema = (await gateway.client.get("/openapi.json")).json()
+            parts = {"tenant_id": tenant.id, "file_id": "0" * 32, "chain": "events", "number": "1"}
             asked = 0
             for path, operations in schema["paths"].items():
                 for method, operation in operations.items():
@@ -88,17 +94,17 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
                     asked += 1
                     answer = await gateway.client.request(
                         method.upper(),
-                        path.replace("{tenant_id}", tenant.id).replace("{", "").replace("}", ""),
+                        PART.sub(lambda part: parts.get(part[1], part[1]), path),
                         headers={
                             "X-Api-Key": tenant.api_key,
                             **gateway.admin,
                             "Content-Type": "text/csv" if path.endswith("/import") else "application/json",
                         },
-                        params={"address": "1"} if path.endswith("/address") else None,
+                        params=QUERIES.get(path),
                         content=json.dumps(BODIES.get(path, ADDRESS)) if "requestBody" in operation else None,
                     )
                     gateway.problem(answer, 504)
-            assert asked == 27
+            assert asked == 38
     finally:
         stopped.set()
         server.close()

@@ -11,7 +11,7 @@ SERVICE = audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 
 _METHODS: Mapping[Verb, tuple[str, ...]] = {
     # They show what people wrote and clicked.
-    "audit": ("ListFiles", "GetFile", "LinkFile", "Prove", "GetState"),
+    "audit": ("ListFiles", "DescribeFile", "GetFile", "LinkFile", "Prove", "GetState"),
     # They show hashes and counts: a witness needs no more.
     "verify": ("ListDigests", "GetDigest", "GetHead", "Verify"),
 }

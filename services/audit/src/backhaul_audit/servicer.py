@@ -85,6 +85,11 @@ class AuditServicer(AuditServiceServicer):
         files, token = await self._files.page(registration, query)
         return pb.ListFilesResponse(files=map(file_message, files), next_page_token=token)
 
+    async def DescribeFile(self, request: pb.DescribeFileRequest, context: Any) -> pb.DescribeFileResponse:
+        """What a file is."""
+        registration = await self._registration(request.tenant_id)
+        return pb.DescribeFileResponse(file=file_message(await self._reading.require(registration, request.file_id)))
+
     async def GetFile(self, request: pb.GetFileRequest, context: Any) -> AsyncIterator[pb.GetFileResponse]:
         """A file in pieces."""
         registration = await self._registration(request.tenant_id)

@@ -21,9 +21,10 @@ from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServic
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 
 from backhaul_gateway.admin.addresses import Addresses
+from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
 from backhaul_gateway.admin.channels import ChannelRegistry
 from backhaul_gateway.admin.removal import TenantRemoval
-from backhaul_gateway.admin.routes import admin_router, service_router
+from backhaul_gateway.admin.routes import admin_router, audit_key_router, service_router
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
 from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
@@ -41,6 +42,9 @@ from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.ingest.tokens import TokenRoute
 from backhaul_gateway.ingest.watch import LogWatch, Reachable
+from backhaul_gateway.reads.auditfiles import AuditFileRoutes
+from backhaul_gateway.reads.auditkeys import AuditKeyRoute
+from backhaul_gateway.reads.audits import AuditRoutes
 from backhaul_gateway.reads.auditstate import AuditStates
 from backhaul_gateway.reads.callers import Callers
 from backhaul_gateway.reads.normalizer import NormalizerRoutes
@@ -166,6 +170,8 @@ def build(
             previews,
             SuppressionRoutes(callers, suppression),
             SuppressionFileRoutes(suppression),
+            AuditFileRoutes(audit),
+            AuditRoutes(callers, audit),
         ],
         strangers=strangers,
         states=states,
@@ -192,8 +198,12 @@ def build(
         OperatorSuppressionRoutes(suppression, writer),
     )
     services = service_router(grants)
+    published = AuditKeyRoute(audit, writer, clock)
+    keys = audit_key_router(AuditKeyRoutes(audit, writer))
     edge = Edge(
-        application_of([reads, tokens.router(), admin, services], version, service.readiness, metrics),
+        application_of(
+            [reads, published.router(), tokens.router(), admin, services, keys], version, service.readiness, metrics
+        ),
         ingest=ingest,
         admin_token=settings.gateway_admin_token.get_secret_value(),
         admin_port=settings.gateway_admin_port,

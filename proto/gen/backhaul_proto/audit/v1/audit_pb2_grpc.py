@@ -40,6 +40,11 @@ class AuditServiceStub:
                 request_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ListFilesRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ListFilesResponse.FromString,
                 _registered_method=True)
+        self.DescribeFile = channel.unary_unary(
+                '/backhaul_proto.audit.v1.AuditService/DescribeFile',
+                request_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.DescribeFileRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.DescribeFileResponse.FromString,
+                _registered_method=True)
         self.GetFile = channel.unary_stream(
                 '/backhaul_proto.audit.v1.AuditService/GetFile',
                 request_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.GetFileRequest.SerializeToString,
@@ -98,6 +103,13 @@ class AuditServiceServicer:
 
     def ListFiles(self, request, context):
         """Files, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeFile(self, request, context):
+        """What one file is. NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +193,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ListFilesRequest.FromString,
                     response_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ListFilesResponse.SerializeToString,
             ),
+            'DescribeFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeFile,
+                    request_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.DescribeFileRequest.FromString,
+                    response_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.DescribeFileResponse.SerializeToString,
+            ),
             'GetFile': grpc.unary_stream_rpc_method_handler(
                     servicer.GetFile,
                     request_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.GetFileRequest.FromString,
@@ -260,6 +277,33 @@ class AuditService:
             '/backhaul_proto.audit.v1.AuditService/ListFiles',
             backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ListFilesRequest.SerializeToString,
             backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.audit.v1.AuditService/DescribeFile',
+            backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.DescribeFileRequest.SerializeToString,
+            backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.DescribeFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

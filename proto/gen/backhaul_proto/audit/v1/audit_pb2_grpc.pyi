@@ -35,6 +35,8 @@ class AuditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListFiles: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListFilesRequest, _audit_pb2.ListFilesResponse]
     """Files, the latest first."""
+    DescribeFile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.DescribeFileRequest, _audit_pb2.DescribeFileResponse]
+    """What one file is. NOT_FOUND."""
     GetFile: _grpc.UnaryStreamMultiCallable[_audit_pb2.GetFileRequest, _audit_pb2.GetFileResponse]
     """The bytes of one file as they are stored. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
     LinkFile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.LinkFileRequest, _audit_pb2.LinkFileResponse]
@@ -63,6 +65,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListFiles: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListFilesRequest, _audit_pb2.ListFilesResponse]  # type: ignore[assignment]
     """Files, the latest first."""
+    DescribeFile: _aio.UnaryUnaryMultiCallable[_audit_pb2.DescribeFileRequest, _audit_pb2.DescribeFileResponse]  # type: ignore[assignment]
+    """What one file is. NOT_FOUND."""
     GetFile: _aio.UnaryStreamMultiCallable[_audit_pb2.GetFileRequest, _audit_pb2.GetFileResponse]  # type: ignore[assignment]
     """The bytes of one file as they are stored. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
     LinkFile: _aio.UnaryUnaryMultiCallable[_audit_pb2.LinkFileRequest, _audit_pb2.LinkFileResponse]  # type: ignore[assignment]
@@ -94,6 +98,14 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListFilesResponse, _abc.Awaitable[_audit_pb2.ListFilesResponse]]:
         """Files, the latest first."""
+
+    @_abc_1.abstractmethod
+    def DescribeFile(
+        self,
+        request: _audit_pb2.DescribeFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.DescribeFileResponse, _abc.Awaitable[_audit_pb2.DescribeFileResponse]]:
+        """What one file is. NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetFile(

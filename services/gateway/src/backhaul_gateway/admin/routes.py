@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 
 from backhaul_gateway.admin.abandoned import refuse_abandoned
 from backhaul_gateway.admin.addresses import Addresses
+from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
 from backhaul_gateway.admin.channels import ChannelRegistry
 from backhaul_gateway.admin.models import (
     ChannelIn,
@@ -56,6 +57,13 @@ def service_router(registry: ServiceRegistry) -> APIRouter:
     """The routes about service accounts over the use cases."""
     router = _router("/admin/v1/services")
     ServiceRoutes(registry).add_to(router)
+    return router
+
+
+def audit_key_router(keys: AuditKeyRoutes) -> APIRouter:
+    """The routes about the keys of audit files."""
+    router = _router("/admin/v1/audit-keys")
+    keys.add_to(router)
     return router
 
 

@@ -1,0 +1,186 @@
+"""What is answered about audit files.
+
+The models are the documentation, and what is written: each twin fills one from audit's answer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from backhaul_common.vocabulary import Words
+from backhaul_proto.audit.v1 import audit_pb2 as pb
+from pydantic import BaseModel
+
+from backhaul_gateway.twins.twin import Of, Twin
+
+CHAINS = Words(pb.Chain.DESCRIPTOR)
+
+
+def _as_in_settings(name: str) -> str:
+    return "jsonl" if name == "JSON_LINES" else name.lower()
+
+
+_ENUMS = {pb.FileFormat.DESCRIPTOR.full_name: Words(pb.FileFormat.DESCRIPTOR, _as_in_settings)}
+
+
+class AuditFileOut(BaseModel):
+    """A file that is whole and in its place. ``number`` is its place in its ``chain``, from 1, in the order of sealing;
+    ``digest`` the number of the digest that lists it, 0 before there is one. ``sha256`` is of the file as it is stored,
+    ``inflated_sha256`` of what it holds; the same unless it is compressed. ``first_at`` and ``last_at`` are when its
+    events arrived; the positions are those of its messages in the stream of events. ``deleted_at`` is null while it is
+    kept."""
+
+    id: str
+    channel: str
+    chain: str
+    number: int
+    bucket: str
+    key: str
+    format: str
+    gzip: bool
+    events: int
+    bytes: int
+    sha256: str
+    inflated_bytes: int
+    inflated_sha256: str
+    first_position: int
+    last_position: int
+    first_at: str | None
+    last_at: str | None
+    sealed_at: str | None
+    deleted_at: str | None
+    digest: int
+
+
+class AuditFilePage(BaseModel):
+    """The latest first. ``next_cursor`` is null on the last page."""
+
+    files: list[AuditFileOut]
+    next_cursor: Annotated[str | None, Of("next_page_token")]
+
+
+class AuditLinkOut(BaseModel):
+    """An address from which the file can be fetched without a credential: whoever has it has the file."""
+
+    url: str
+    expires_at: str | None
+
+
+class AuditDigestOut(BaseModel):
+    """A digest: what was sealed from ``begins_at`` to ``ends_at``, signed, and chained to the digest before it.
+    ``hash`` is the SHA-256 of its signed line: keep it elsewhere, and nothing that came before can be changed
+    unnoticed."""
+
+    chain: str
+    number: int
+    begins_at: Annotated[str | None, Of("from_us")]
+    ends_at: Annotated[str | None, Of("to_us")]
+    bucket: str
+    key: str
+    hash: str
+    key_id: str
+    signature: str
+    files: int
+    deletions: int
+
+
+class AuditDigestPage(BaseModel):
+    """The latest first. ``next_cursor`` is null on the last page."""
+
+    digests: list[AuditDigestOut]
+    next_cursor: Annotated[str | None, Of("next_page_token")]
+
+
+class AuditHeadOut(BaseModel):
+    """The last digest of each chain that there is."""
+
+    heads: list[AuditDigestOut]
+
+
+class AuditProofOut(BaseModel):
+    """One revision of an event, in its file: at ``place``, from 1. ``digest`` lists the file; null until there is one,
+    an hour at most."""
+
+    revision: int
+    place: int
+    file: AuditFileOut
+    digest: AuditDigestOut | None
+
+
+class AuditProofsOut(BaseModel):
+    """Every revision that lies in a file, and the last digests of these chains: from the digest of a proof on, each
+    names the hash of the one before it."""
+
+    proofs: list[AuditProofOut]
+    heads: list[AuditDigestOut]
+
+
+class AuditKeyOut(BaseModel):
+    """A public key, 32 bytes in base64."""
+
+    key_id: str
+    algorithm: str
+    public_key: str
+    created_at: str | None
+
+
+class AuditKeysOut(BaseModel):
+    """All keys that digests were ever signed with, the present one first."""
+
+    keys: list[AuditKeyOut]
+
+
+class AuditFindingOut(BaseModel):
+    """What was found of a ``digest``, a ``file`` or a ``span``: ``valid``, or else what is wrong in one word and in a
+    sentence."""
+
+    chain: str
+    subject: str
+    name: str
+    valid: bool
+    problem: str | None
+    detail: str | None
+
+
+class AuditProgressOut(BaseModel):
+    """How far a verification is: a line of the answer with ``progress``. ``findings`` are those since the line before;
+    the numbers count from the beginning. The last line is ``done``. An answer without it was cut off, and says nothing
+    of what it did not come to."""
+
+    findings: list[AuditFindingOut]
+    digests: int
+    valid_digests: int
+    files: int
+    valid_files: int
+    found_from: str | None
+    found_to: str | None
+    done: bool
+
+
+class AuditVerifiedOut(BaseModel):
+    """What a verification has found. ``valid``: nothing was wrong, of digests, files, and the spans between them.
+    ``summary`` says it as people read it. ``invalid`` is what was wrong, 1,000 of it at most; ``invalid_complete`` says
+    whether that is all. ``found_from`` and ``found_to`` are the beginning of the first digest and the end of the last
+    one; null where there is none."""
+
+    valid: bool
+    summary: list[str]
+    digests: int
+    valid_digests: int
+    files: int
+    valid_files: int
+    found_from: str | None
+    found_to: str | None
+    invalid: list[AuditFindingOut]
+    invalid_complete: bool
+
+
+FILES: Twin[pb.ListFilesResponse] = Twin(AuditFilePage, pb.ListFilesResponse.DESCRIPTOR, _ENUMS)
+FILE: Twin[pb.AuditFile] = Twin(AuditFileOut, pb.AuditFile.DESCRIPTOR, _ENUMS)
+LINK: Twin[pb.LinkFileResponse] = Twin(AuditLinkOut, pb.LinkFileResponse.DESCRIPTOR)
+DIGESTS: Twin[pb.ListDigestsResponse] = Twin(AuditDigestPage, pb.ListDigestsResponse.DESCRIPTOR)
+HEAD: Twin[pb.GetHeadResponse] = Twin(AuditHeadOut, pb.GetHeadResponse.DESCRIPTOR)
+PROOFS: Twin[pb.ProveResponse] = Twin(AuditProofsOut, pb.ProveResponse.DESCRIPTOR, _ENUMS)
+PROGRESS: Twin[pb.VerifyResponse] = Twin(AuditProgressOut, pb.VerifyResponse.DESCRIPTOR)
+KEY: Twin[pb.PublicKey] = Twin(AuditKeyOut, pb.PublicKey.DESCRIPTOR)
+KEYS: Twin[pb.ListKeysResponse] = Twin(AuditKeysOut, pb.ListKeysResponse.DESCRIPTOR)
