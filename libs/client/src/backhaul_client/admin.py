@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
+from backhaul_client.auditmodels import AuditKey
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
 from backhaul_client.models import (
     Channel,
@@ -250,6 +251,11 @@ class _AdminCalls:
     def delete_service_token(self, service_id: str, token_id: str) -> Call[None]:
         """Revoke a token."""
         return Call(method="DELETE", path=path(*_SERVICES, service_id, "tokens", token_id), answer=nothing)
+
+    @call
+    def rotate_audit_key(self) -> Call[AuditKey]:
+        """Make a new key, which signs digests of audit files from now on. Old ones are published for ever."""
+        return Call(method="POST", path="/admin/v1/audit-keys/rotate", answer=of(AuditKey))
 
     @rows
     def suppressions(

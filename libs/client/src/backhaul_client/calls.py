@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import update_wrapper
@@ -36,7 +36,7 @@ class Call(Generic[T]):
     path: str
     answer: Callable[[bytes], T]
     method: str = "GET"
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     body: object | None = field(default=None, repr=False)
     content: Content | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -47,16 +47,25 @@ class Call(Generic[T]):
         """Whether it may be repeated, since it changes nothing, or nothing more."""
         return self.method == "GET" or self.repeatable
 
+    @property
+    def cursor(self) -> str:
+        """From which page on rows are asked for."""
+        return str(self.params.get("cursor", ""))
+
     def with_cursor(self, cursor: str) -> Self:
         """The same call for the page that ``cursor`` leads to."""
         return replace(self, params={**self.params, "cursor": cursor}) if cursor else self
 
     def read(self, response: httpx.Response) -> T:
         """The answer's value; ``UnexpectedAnswerError`` where it has another form."""
+        if not response.is_success:
+            raise UnexpectedAnswerError(f"{self.method} {self.path}: status {response.status_code}")
+        return self.value(response.content)
+
+    def value(self, body: bytes) -> T:
+        """What an answer's body says; ``UnexpectedAnswerError`` where it has another form."""
         try:
-            if not response.is_success:
-                raise ValueError(f"status {response.status_code}")  # noqa: TRY301  # told with the other reasons below
-            return self.answer(response.content)
+            return self.answer(body)
         except (ValueError, msgspec.MsgspecError) as exc:
             raise UnexpectedAnswerError(f"{self.method} {self.path}: {exc}") from exc
 
@@ -129,6 +138,45 @@ class pieces(Generic[P]):  # noqa: N801  # used as a decorator
             return client.pieces(self._build(client, *args, **kwargs))
 
         return update_wrapper(iterate, self._build)
+
+
+class lines(Generic[P, T]):  # noqa: N801  # used as a decorator
+    """``@lines`` on a method that returns a ``Call[T]``: a T for each line of the answer, as they come."""
+
+    def __init__(self, build: Callable[Concatenate[Any, P], Call[T]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    @overload
+    def __get__(self, client: Transport, owner: type) -> Callable[P, Iterator[T]]: ...
+    @overload
+    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, AsyncIterator[T]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+        if client is None:
+            return self
+
+        def iterate(*args: P.args, **kwargs: P.kwargs) -> Iterator[T] | AsyncIterator[T]:
+            return client.lines(self._build(client, *args, **kwargs))
+
+        return update_wrapper(iterate, self._build)
+
+
+class Lines(Generic[T]):
+    """Takes pieces of an answer apart into lines."""
+
+    def __init__(self, asked: Call[T]) -> None:
+        self._asked = asked
+        self._begun: list[bytes] = []
+
+    def of(self, piece: bytes) -> Iterator[T]:
+        """The lines that end in the next piece; ``UnexpectedAnswerError`` where one has another form."""
+        *whole, rest = piece.split(b"\n")
+        for line in whole:
+            yield self._asked.value(b"".join([*self._begun, line]))
+            self._begun.clear()
+        self._begun.append(rest)
 
 
 def of(kind: type[T]) -> Callable[[bytes], T]:

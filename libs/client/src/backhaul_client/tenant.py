@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from datetime import datetime
 
+from backhaul_client.audits import AuditCalls
 from backhaul_client.calls import Call, all_of, call, given, of, page_of, path, rows
 from backhaul_client.models import (
     Access,
@@ -213,9 +214,9 @@ class _TenantCalls:
         return Call(method="POST", path=path("v1", "dead-letters", dead_letter_id, "discard"), answer=of(DeadLetter))
 
 
-class TenantClient(_TenantCalls, SuppressionCalls, Transport):
+class TenantClient(_TenantCalls, SuppressionCalls, AuditCalls, Transport):
     """``with TenantClient("https://callbacks.example.com", api_key) as backhaul``. May be shared by threads."""
 
 
-class AsyncTenantClient(_TenantCalls, SuppressionCalls, AsyncTransport):
+class AsyncTenantClient(_TenantCalls, SuppressionCalls, AuditCalls, AsyncTransport):
     """``async with AsyncTenantClient("https://callbacks.example.com", api_key) as backhaul``."""

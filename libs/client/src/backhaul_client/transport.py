@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
 
-from backhaul_client.calls import Call
+from backhaul_client.calls import Call, Lines
 from backhaul_client.errors import UnreachableError, problem_of
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries, Tries
@@ -114,7 +115,7 @@ class Transport(_Shared):
                 return call.read(outcome)
             self._sleep(pause_s)
 
-    def pieces(self, call: Call[bytes]) -> Iterator[bytes]:
+    def pieces(self, call: Call[Any]) -> Iterator[bytes]:
         """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
         tries = self._tries(call)
         while True:
@@ -135,9 +136,15 @@ class Transport(_Shared):
         finally:
             outcome.close()
 
+    def lines(self, call: Call[T]) -> Iterator[T]:
+        """The answer line by line. Raises as ``pieces`` does."""
+        taken = Lines(call)
+        for piece in self.pieces(call):
+            yield from taken.of(piece)
+
     def rows(self, first: Call[Page[T]]) -> Rows[T]:
         """The rows of all pages, from the first one on."""
-        return Rows(lambda cursor: self.send(first.with_cursor(cursor)), first.params.get("cursor", ""))
+        return Rows(lambda cursor: self.send(first.with_cursor(cursor)), first.cursor)
 
 
 class AsyncTransport(_Shared):
@@ -185,7 +192,7 @@ class AsyncTransport(_Shared):
                 return call.read(outcome)
             await self._sleep(pause_s)
 
-    async def pieces(self, call: Call[bytes]) -> AsyncIterator[bytes]:
+    async def pieces(self, call: Call[Any]) -> AsyncGenerator[bytes, None]:
         """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
         tries = self._tries(call)
         while True:
@@ -207,10 +214,18 @@ class AsyncTransport(_Shared):
         finally:
             await outcome.aclose()
 
+    async def lines(self, call: Call[T]) -> AsyncIterator[T]:
+        """The answer line by line. Raises as ``pieces`` does."""
+        taken = Lines(call)
+        async with aclosing(self.pieces(call)) as pieces:
+            async for piece in pieces:
+                for line in taken.of(piece):
+                    yield line
+
     def rows(self, first: Call[Page[T]]) -> AsyncRows[T]:
         """The rows of all pages, from the first one on."""
-        return AsyncRows(lambda cursor: self.send(first.with_cursor(cursor)), first.params.get("cursor", ""))
+        return AsyncRows(lambda cursor: self.send(first.with_cursor(cursor)), first.cursor)
 
 
-def _cut(call: Call[bytes], cause: httpx.TransportError) -> UnreachableError:
+def _cut(call: Call[Any], cause: httpx.TransportError) -> UnreachableError:
     return UnreachableError(f"{call.method} {call.path}: the answer broke off: {type(cause).__name__}: {cause}")
