@@ -201,6 +201,43 @@ SUPPRESSION_LEASE_LAPSES = Metric(
     "backhaul_suppression_lease_lapses", "{lapse}", "How often this copy's lease ran out before it was renewed."
 )
 
+AUDIT_EVENTS_FILED = Metric(
+    "backhaul_audit_events", "{event}", "Events that lie in sealed audit files.", ("tenant", "channel")
+)
+AUDIT_EVENTS_REPEATED = Metric(
+    "backhaul_audit_events_repeated",
+    "{event}",
+    "Events that EVENTS held again, and that were left out since they lie in a file already.",
+    ("tenant", "channel"),
+)
+AUDIT_FILES_SEALED = Metric("backhaul_audit_files", "{file}", "Audit files that were sealed.", ("tenant", "channel"))
+AUDIT_FILES_LOST = Metric(
+    "backhaul_audit_files_lost",
+    "{file}",
+    "Audit files that cannot be made any more, since EVENTS no longer has their events.",
+    ("tenant", "channel"),
+)
+AUDIT_BYTES_STORED = Metric(
+    "backhaul_audit_bytes", "By", "Bytes of sealed audit files, as they are stored.", ("tenant", "channel")
+)
+AUDIT_UPLOADS_FAILED = Metric(
+    "backhaul_audit_uploads_failed", "{upload}", "Uploads of audit files that failed, by the reason.", ("reason",)
+)
+AUDIT_WAITING_SECONDS = Metric(
+    "backhaul_audit_waiting",
+    "s",
+    "For how long the oldest event waits that this copy has read and that lies in no sealed file.",
+)
+AUDIT_HELD_BYTES = Metric(
+    "backhaul_audit_held_bytes", "By", "What events take in this copy's memory that lie in no sealed file."
+)
+AUDIT_PILES_LAPSED = Metric(
+    "backhaul_audit_piles_lapsed",
+    "{channel}",
+    "Channels whose own bucket is away for longer than memory lasts: their events are read again when it is back.",
+)
+AUDIT_BACKLOG = Metric("backhaul_audit_backlog", "{message}", "Messages of EVENTS behind what this copy has read.")
+
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_SERIES = 1_000_000
 """Combinations of label values of one counter. Tenants and their channels bound them; beyond its own default of 2,000

@@ -84,6 +84,25 @@ SUPPRESSION_CHANGED_SUBJECT = "backhaul.suppression.changed"
 SUPPRESSION_APPLIED_SUBJECT = "backhaul.suppression.applied"
 """Core NATS: a copy of suppression has taken changes over."""
 
+AUDIT_POSITION_COLLECTION = "audit_position"
+"""How far EVENTS lies in sealed files, who is filing it, and how it stands with what is in none yet."""
+
+AUDIT_FILES_COLLECTION = "audit_files"
+"""Files: planned, sealed, and deleted."""
+
+AUDIT_CONTENTS_COLLECTION = "audit_contents"
+"""Which events lie in which file."""
+
+AUDIT_CHAINS_COLLECTION = "audit_chains"
+"""How far each chain of files is, and each of its piles."""
+
+AUDIT_DIGESTS_COLLECTION = "audit_digests"
+AUDIT_KEYS_COLLECTION = "audit_keys"
+AUDIT_AGAIN_COLLECTION = "audit_again"
+"""Events that EVENTS may hold twice, for an hour: see docs/decisions/0025."""
+
+AUDIT_OUTBOX = "audit_outbox"
+
 SERVICES_COLLECTION = "services"
 """Service accounts: who may call services over gRPC, and what for."""
 
@@ -105,6 +124,14 @@ STORE_COLLECTIONS = frozenset({
     SUPPRESSION_CHANGES_COLLECTION,
     SUPPRESSION_COUNTERS_COLLECTION,
     SUPPRESSION_COPIES_COLLECTION,
+    AUDIT_POSITION_COLLECTION,
+    AUDIT_FILES_COLLECTION,
+    AUDIT_CONTENTS_COLLECTION,
+    AUDIT_CHAINS_COLLECTION,
+    AUDIT_DIGESTS_COLLECTION,
+    AUDIT_KEYS_COLLECTION,
+    AUDIT_AGAIN_COLLECTION,
+    AUDIT_OUTBOX,
 })  # fmt: skip
 """All that Backhaul keeps in its database; a database with any of them has a format number."""
 

@@ -3,13 +3,72 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from functools import partial
+from uuid import uuid4
 
+from backhaul_channels import load_adapters
+from backhaul_common import mongo, tenantdata
+from backhaul_common.feed import PositionReader, ReaderConfig
+from backhaul_common.jetstream import translated
+from backhaul_common.names import EVENTS_STREAM
+from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 
+from backhaul_audit.asking import Asking
+from backhaul_audit.books import INDEXES, Books
+from backhaul_audit.filing import Filing
+from backhaul_audit.objects import Buckets, Place
+from backhaul_audit.piles import Limits
 from backhaul_audit.settings import AuditSettings
+from backhaul_audit.states import MongoStates
+from backhaul_audit.tenancy import AuditTenantData
 
 
 async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set."""
     async with Service("audit", settings, tenant_secrets=True) as service:
+        database, js = service.database, service.js
+        buckets = Buckets(Place.of(settings), service.tenants, SecretBox(settings.encryption_keys()))
+        service.stack.callback(buckets.close)
+        service.prepare("store", partial(mongo.make_indexes, database, INDEXES))
+        service.readiness.add("mongodb", partial(mongo.ping, service.mongo_client))
+
+        reader = PositionReader(service.nats, js, ReaderConfig(EVENTS_STREAM, service.name))
+        service.on_connected("reader", reader.reconnected)
+        service.readiness.add("reader", reader.check)
+        service.run("reader", reader.run, after=service.prepared)
+
+        async def first_position() -> int:
+            async with translated():
+                return (await js.stream_info(EVENTS_STREAM)).state.first_seq
+
+        asking = Asking(service.tenants, load_adapters(), buckets)
+        filing = Filing(
+            reader,
+            Books(database, _now_us),
+            MongoStates(database),
+            service.tenants,
+            asking,
+            buckets,
+            Limits(
+                file_bytes=settings.audit_max_file_bytes,
+                file_events=settings.audit_max_file_events,
+                file_age_s=settings.audit_max_file_age_s,
+                memory_bytes=settings.audit_memory_bytes,
+            ),
+            service.metrics,
+            service.tracing,
+            first_position=first_position,
+            new_id=lambda: uuid4().hex,
+            now_us=_now_us,
+        )
+        service.run("filing", filing.run, after=service.prepared)
+
+        data = AuditTenantData(database, service.store_format)
+        await service.serve(settings.audit_grpc_listen, tenantdata.registrations(data))
         await service.until(stop)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

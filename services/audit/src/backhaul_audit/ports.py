@@ -13,6 +13,18 @@ from backhaul_common.tenants import Channel, Tenant
 from backhaul_audit.model import Chain, ChainKey, Digest, SealedFile
 
 
+class Tenants(Protocol):
+    """Who is served."""
+
+    def get(self, tenant_id: str) -> Tenant | None:
+        """The tenant as it was last heard of, or None."""
+        ...
+
+    async def reload(self, tenant_id: str) -> Tenant | None:
+        """Read the tenant now. UNAVAILABLE while the tenants are away."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """What a bucket says of an object. ``metadata`` is what ``Objects.create`` was given, its names in lower case."""

@@ -72,6 +72,12 @@ def stream_seq_of(reply: str) -> int:
     return int(tokens[5 if len(tokens) < 11 else 7])
 
 
+def stored_at_us_of(reply: str) -> int:
+    """When a message that is acknowledged on ``reply`` was stored, by the broker's clock: unix time in microseconds."""
+    tokens = reply.split(".")
+    return int(tokens[7 if len(tokens) < 11 else 9]) // 1000
+
+
 def place_of(reply: str) -> Place:
     """All of it."""
     # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>; where there is a domain,

@@ -34,6 +34,11 @@ class StreamMessage:
         """How often it has been delivered, this time included."""
         return formats.place_of(self.reply).deliveries
 
+    @property
+    def stored_at_us(self) -> int:
+        """When the stream stored it, by the broker's clock: unix time in microseconds."""
+        return formats.stored_at_us_of(self.reply)
+
     async def ack(self) -> None:
         """It is done with. UNAVAILABLE when the broker cannot be told, as with the others."""
         await answer(self._client, self.reply, formats.ACK)

@@ -1,0 +1,111 @@
+"""Sealed files in MongoDB, the reading side. Every query starts with the registration, or with a chain's."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from backhaul_common import mongo, pages
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.names import AUDIT_CONTENTS_COLLECTION, AUDIT_FILES_COLLECTION
+from pymongo import ASCENDING, DESCENDING
+
+from backhaul_audit.books import holding
+from backhaul_audit.documents import SEALED, to_sealed
+from backhaul_audit.model import ChainKey, SealedFile
+from backhaul_audit.ports import FilesQuery, Held
+
+MAX_READ_S = 4.0
+"""A page ends on the server after this."""
+
+MAX_PROOF_S = 10.0
+"""For how long a tenant's files are looked through for an event: some 100 million events."""
+
+_CONTENTS_AT_ONCE = 8
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class MongoFiles:
+    """``Files``."""
+
+    def __init__(self, database: mongo.Database) -> None:
+        self._database = database
+
+    async def page(self, registration: str, query: FilesQuery) -> tuple[Sequence[SealedFile], str]:
+        """See ``Files``. DEADLINE_EXCEEDED after ``MAX_READ_S``."""
+        only: dict[str, Any] = {"state": SEALED}
+        if query.span[0]:
+            only["last_at_us"] = {"$gte": query.span[0]}
+        if query.span[1]:
+            only["first_at_us"] = {"$lt": query.span[1]}
+        asked = pages.Query(
+            AUDIT_FILES_COLLECTION,
+            "sealed_at_us",
+            registration,
+            filters={"channel": query.channel, "chain": query.chain and query.chain.value},
+            size=query.size,
+            token=query.token,
+            only=only,
+        )
+        try:
+            rows, token = await pages.page(self._database, asked, within_s=MAX_READ_S)
+        except pages.TooLongError as exc:
+            raise BackhaulError(
+                Code.DEADLINE_EXCEEDED,
+                f"Not enough was found within {MAX_READ_S:g} s: few files fit the filters, of many to look at.",
+                field="channel",
+                fix="Filter by a channel, which is indexed, or ask for fewer.",
+            ) from exc
+        return [to_sealed(row) for row in rows], token
+
+    async def get(self, registration: str, file_id: str) -> SealedFile | None:
+        """See ``Files``."""
+        query = {"_id": file_id, "registration": registration, "state": SEALED}
+        async with mongo.operation():
+            row = await self._database[AUDIT_FILES_COLLECTION].find_one(query)
+        return to_sealed(row) if row is not None else None
+
+    async def holding(self, registration: str, event_id: str) -> Sequence[Held]:
+        """See ``Files``. All the tenant's files are looked through, the latest first: DEADLINE_EXCEEDED after
+        ``MAX_PROOF_S``."""
+        if not _ID.fullmatch(event_id):
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT,
+                "An event's id is 32 lower-case hex digits.",
+                field="event_id",
+                fix="Pass the id of an event as it is listed.",
+            )
+        ends = time.monotonic() + MAX_PROOF_S
+        places: dict[str, Any] = {}
+        async with mongo.operation(MAX_PROOF_S):
+            cursor = self._database[AUDIT_CONTENTS_COLLECTION].find(
+                {"registration": registration},
+                {"ids": 1, "revisions": 1},
+                sort=[("last_at_us", DESCENDING)],
+                batch_size=_CONTENTS_AT_ONCE,
+            )
+            async for row in cursor:
+                if found := holding(row, event_id):
+                    places[row["_id"]] = found
+                if time.monotonic() > ends:
+                    raise BackhaulError(
+                        Code.DEADLINE_EXCEEDED,
+                        f"The tenant's files could not be looked through within {MAX_PROOF_S:g} s.",
+                        field="event_id",
+                        fix="Look the event up in the files of the day on which it arrived.",
+                    )
+            query = {"_id": {"$in": list(places)}, "registration": registration, "state": SEALED}
+            rows = await self._database[AUDIT_FILES_COLLECTION].find(query).to_list(None)
+        held = [
+            Held(to_sealed(row), event.revision, place) for row in rows for event, place in places[row["_id"]].items()
+        ]
+        return sorted(held, key=lambda one: one.revision)
+
+    async def since(self, of: ChainKey, number: int, most: int) -> Sequence[SealedFile]:
+        """See ``Files``."""
+        query = {"registration": of.registration, "chain": of.chain.value, "number": {"$gt": number}}
+        async with mongo.operation():
+            found = self._database[AUDIT_FILES_COLLECTION].find(query, sort=[("number", ASCENDING)], limit=most)
+            return [to_sealed(row) for row in await found.to_list(None)]

@@ -1,0 +1,417 @@
+"""Piles of events that become files: what is taken, when a file is closed, and how far all of it is safe.
+
+Nothing here waits, reads a clock, or knows a server. Positions are those of EVENTS, and are taken in order. Whatever is
+here can be lost: all behind ``floor`` is read again, and makes the same files.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import NamedTuple
+from uuid import UUID
+
+from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
+
+ID_BYTES = 16
+SLOT_US = 600_000_000
+"""Files are found by the ten minutes in which their events arrived."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """That a channel wants its events filed, and how. ``bucket`` is empty where none is set up for ``destination``."""
+
+    tenant_id: str
+    destination: str
+    bucket: str
+    shape: Shape
+
+
+class Way(NamedTuple):
+    """Where files go that are away together: the installation's bucket, or one channel's own."""
+
+    registration: str
+    destination: str
+
+
+def way_of(pile: PileKey, destination: str) -> Way:
+    """The way of a file of ``pile``."""
+    return Way(pile.registration if destination else "", destination)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one message brings for one pile, in its order. ``ids`` are 16 bytes each; ``arrivals`` unix time in us."""
+
+    pile: PileKey
+    position: int
+    lines: Sequence[bytes]
+    ids: bytes
+    revisions: Sequence[int]
+    arrivals: Sequence[int]
+    traceparent: str = ""
+
+
+@dataclass(slots=True)
+class Content:
+    """What lies in a file, in its order: pieces of lines without what stands between pieces."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
+    events: int = 0
+    ids: bytearray = field(default_factory=bytearray)
+    revisions: array[int] = field(default_factory=lambda: array("I"))
+    slots: set[int] = field(default_factory=set)
+    first_at_us: int = 0
+    last_at_us: int = 0
+    named_at_us: int = 0
+    traceparents: list[str] = field(default_factory=list)
+    _known: set[EventId] | None = None
+
+    def add(self, part: Part, separator: bytes) -> None:
+        """Put what ``part`` brings behind the rest."""
+        size = sum(map(len, part.lines)) + len(separator) * len(part.lines)
+        earliest, latest = min(part.arrivals), max(part.arrivals)
+        if not self.events:
+            self.named_at_us, self.first_at_us, self.last_at_us = part.arrivals[0], earliest, latest
+        self.first_at_us, self.last_at_us = min(self.first_at_us, earliest), max(self.last_at_us, latest)
+        self.slots.update({at_us // SLOT_US for at_us in part.arrivals})
+        self.pieces.append(separator.join(part.lines))
+        self.size += size
+        self.events += len(part.lines)
+        self.ids += part.ids
+        self.revisions.extend(part.revisions)
+        if part.traceparent:
+            self.traceparents.append(part.traceparent)
+        if self._known is not None:
+            self._known.update(events_of(part.ids, part.revisions))
+
+    def known(self) -> Collection[EventId]:
+        """Which events lie in it; worked out when it is first asked for."""
+        if self._known is None:
+            self._known = set(events_of(self.ids, self.revisions))
+        return self._known
+
+
+def events_of(ids: bytes | bytearray, revisions: Sequence[int]) -> Iterator[EventId]:
+    """The events of which ``ids`` and ``revisions`` are, ids in hex."""
+    text = ids.hex()
+    width = 2 * ID_BYTES
+    return (EventId(text[start : start + width], rev) for start, rev in zip(range(0, len(text), width), revisions))  # noqa: B905  # there is a revision for each id
+
+
+@dataclass(slots=True)
+class Closed:
+    """A file that is complete and not sealed yet. ``recorded`` is whether its plan is stored."""
+
+    plan: Plan
+    content: Content
+    recorded: bool
+    lost: bool = False
+    """EVENTS no longer has what it is of: ``content`` is empty."""
+
+    @property
+    def way(self) -> Way:
+        """Where it goes."""
+        return way_of(self.plan.pile, self.plan.destination)
+
+    @property
+    def bytes(self) -> int:
+        """What it is counted as in memory, compressed by now or not: whoever takes over needs as much."""
+        return self.content.size
+
+
+class Relief(Enum):
+    """What makes room."""
+
+    CLOSE = "close"
+    """Close this pile: it goes into a file early."""
+    LAPSE = "lapse"
+    """Drop this pile: it is read again when its bucket is back."""
+    WAIT = "wait"
+    """Take nothing more, until what is under way is sealed."""
+
+
+@dataclass(slots=True)
+class _Pile:
+    key: PileKey
+    done: int = 0
+    ask: Ask | None = None
+    content: Content = field(default_factory=Content)
+    opened_at: float = 0.0
+    first: int = 0
+    last: int = 0
+    closed: list[Closed] = field(default_factory=list)
+    planned: list[Plan] = field(default_factory=list)
+    """Plans that were recorded before, and are to be made again, the next first."""
+    lapsed_at: int = 0
+    """The first position that it lacks since it lapsed; 0 where it did not."""
+
+    def waits_from(self, without: Collection[Closed] = ()) -> int:
+        """The first position that is not sealed, 0 where none waits; ``without`` count as sealed."""
+        firsts = [one.plan.first for one in self.closed if not any(one is other for other in without)]
+        firsts += [plan.first for plan in self.planned[:1]]
+        if self.lapsed_at:
+            firsts.append(self.lapsed_at)
+        if self.content.events:
+            firsts.append(self.first)
+        return min(firsts, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a file is closed, and what all of them may take in memory: see ``AuditSettings``."""
+
+    file_bytes: int
+    file_events: int
+    file_age_s: float
+    memory_bytes: int
+
+
+class Piles:
+    """All piles of the copy that files. ``new_id`` makes a file's id, 32 hex digits."""
+
+    def __init__(self, limits: Limits, new_id: Callable[[], str]) -> None:
+        self._limits = limits
+        self._new_id = new_id
+        self._piles: dict[PileKey, _Pile] = {}
+        self._closed: list[Closed] = []
+        self.bytes = 0
+        """What all of them take in memory, files that are not sealed yet included."""
+
+    def known(self, pile: PileKey, done: int, planned: Sequence[Plan] = ()) -> None:
+        """To be told before anything is taken: up to ``done`` the pile is sealed, and ``planned`` are to be made."""
+        mine = self._pile(pile)
+        mine.done = done
+        mine.planned = sorted(planned, key=lambda plan: plan.first)
+
+    def wants(self, pile: PileKey, position: int) -> Plan | bool | None:
+        """Whether a message at ``position`` belongs into the pile: False where it has been decided already; the plan
+        that it is part of; None where it depends on whether the channel asks."""
+        mine = self._piles.get(pile)
+        if mine is None:
+            return None
+        if position <= mine.done or mine.lapsed_at or (mine.closed and position <= mine.closed[-1].plan.last):
+            return False
+        if mine.planned:
+            plan = mine.planned[0]
+            if position <= plan.last:
+                return plan if position >= plan.first else False
+        return None
+
+    def passed(self, position: int) -> None:
+        """Everything up to ``position`` was taken. Plans that end there, or before, are complete."""
+        for mine in list(self._piles.values()):
+            while mine.planned and mine.planned[0].last <= position:
+                self._close(mine)
+
+    def take(self, part: Part, ask: Ask, now: float) -> None:
+        """Put ``part`` on its pile. ``wants`` was asked, and lines are written as its plan, else ``ask``, says."""
+        mine = self._pile(part.pile)
+        if mine.planned and part.position > mine.planned[0].last:
+            self.passed(part.position - 1)
+        plan = mine.planned[0] if mine.planned else None
+        if plan is None:
+            if mine.content.events and mine.ask != ask:
+                self._close_if_it_can_be(mine)
+            mine.ask = ask
+            more = sum(map(len, part.lines)) + 2 * len(part.lines)
+            if mine.content.events and (
+                mine.content.size + more > self._limits.file_bytes
+                or mine.content.events + len(part.lines) > self._limits.file_events
+            ):
+                self._close_if_it_can_be(mine)
+        if not mine.content.events:
+            mine.first, mine.opened_at = part.position, now
+        before = mine.content.size
+        mine.content.add(part, separator_of(plan.shape if plan is not None else ask.shape))
+        mine.last = part.position
+        self.bytes += mine.content.size - before
+        if plan is not None:
+            if part.position == plan.last:
+                self._close(mine)
+        elif mine.content.size >= self._limits.file_bytes or mine.content.events >= self._limits.file_events:
+            self._close_if_it_can_be(mine)
+
+    def expire(self, now: float, asks: Callable[[PileKey], Ask | None]) -> None:
+        """Close what has been open for long enough, and what is no longer asked for as it was."""
+        for mine in list(self._piles.values()):
+            if not mine.content.events or mine.planned or mine.ask is None:
+                continue
+            ask = asks(mine.key)
+            if not mine.ask.bucket:
+                if ask is None:
+                    self._emptied(mine)  # There was never a place for it, and nobody wants it any more.
+                    continue
+                mine.ask = ask  # It could not be closed; perhaps it can be now.
+            if ask != mine.ask or now - mine.opened_at >= self._limits.file_age_s:
+                self._close_if_it_can_be(mine)
+
+    def closed(self) -> Sequence[Closed]:
+        """What was closed since this was asked last, in order."""
+        closed, self._closed = self._closed, []
+        return closed
+
+    def in_line(self, pile: PileKey) -> Sequence[Closed]:
+        """The files of the pile that are to be sealed, in order."""
+        mine = self._piles.get(pile)
+        return mine.closed if mine is not None else ()
+
+    def sealed(self, closed: Closed) -> None:
+        """``closed`` was the next of its pile, and is sealed, or given up for good."""
+        mine = self._piles.get(closed.plan.pile)
+        if mine is None:
+            return
+        mine.done = max(mine.done, closed.plan.last)
+        if any(one is closed for one in mine.closed):  # Not of a pile that lapsed meanwhile.
+            mine.closed = [one for one in mine.closed if one is not closed]
+            self.bytes -= closed.bytes
+
+    def forget(self, pile: PileKey) -> Sequence[Closed]:
+        """The tenant is gone: drop all of it. Returns what was closed."""
+        mine = self._piles.pop(pile, None)
+        if mine is None:
+            return ()
+        return self._emptied(mine)
+
+    def floor(self, read: int, without: Collection[Closed] = ()) -> int:
+        """Everything up to here is in sealed files, or belongs into none. ``read`` is the last position that was taken;
+        ``without`` are files that count as sealed."""
+        firsts = (mine.waits_from(without) for mine in self._piles.values())
+        return min([read, *(first - 1 for first in firsts if first)])
+
+    def holds(self, pile: PileKey) -> Iterator[Collection[EventId]]:
+        """What lies in the files of the pile that are not sealed."""
+        mine = self._piles.get(pile)
+        if mine is not None:
+            yield mine.content.known()
+            for one in mine.closed:
+                yield one.content.known()
+
+    def relief(self, blocked: Collection[Way]) -> tuple[Relief, PileKey | None] | None:
+        """What to do where more is held than may be, None where there is room. ``blocked`` are ways that are away."""
+        if self.bytes <= self._limits.memory_bytes:
+            return None
+        half = self._limits.memory_bytes // 2
+        stuck, closable, under_way = self._held(blocked)
+        if stuck and (stuck.total() > half or not (closable or under_way)):
+            return Relief.LAPSE, stuck.most_common(1)[0][0]
+        if closable and under_way < half:
+            return Relief.CLOSE, closable.most_common(1)[0][0]
+        if under_way or blocked or self._without_a_place():
+            return Relief.WAIT, None
+        return None  # All of it is to be made again, and reading on completes it.
+
+    def _held(self, blocked: Collection[Way]) -> tuple[Counter[PileKey], Counter[PileKey], int]:
+        """How many bytes wait for buckets of channels that are away, could be closed, and are under way."""
+        stuck, closable, under_way = Counter[PileKey](), Counter[PileKey](), 0
+        for mine in self._piles.values():
+            for one in mine.closed:
+                if one.way not in blocked:
+                    under_way += one.bytes
+                elif one.way.destination:
+                    stuck[mine.key] += one.bytes
+            to = mine.planned[0] if mine.planned else mine.ask
+            if to is None or not mine.content.events:
+                continue
+            away = not to.bucket or way_of(mine.key, to.destination) in blocked
+            if away and to.destination:
+                stuck[mine.key] += mine.content.size
+            elif not away and not mine.planned:
+                closable[mine.key] = mine.content.size
+        return stuck, closable, under_way
+
+    def _without_a_place(self) -> bool:
+        asks = (mine.ask for mine in self._piles.values() if mine.content.events)
+        return any(ask is not None and not ask.bucket for ask in asks)
+
+    def close(self, pile: PileKey) -> None:
+        """Close it now."""
+        self._close_if_it_can_be(self._piles[pile])
+
+    def lapse(self, pile: PileKey) -> Sequence[Closed]:
+        """Drop what the pile holds, and take nothing for it until everything is read again from ``floor``. Returns what
+        was closed: nothing more may be made of it."""
+        mine = self._piles[pile]
+        mine.lapsed_at = mine.waits_from()
+        mine.planned = []
+        return self._emptied(mine)
+
+    @property
+    def lapsed(self) -> Mapping[PileKey, Ask]:
+        """The piles that lapsed, with what was asked for them."""
+        return {one.key: one.ask for one in self._piles.values() if one.lapsed_at and one.ask is not None}
+
+    def waiting(self) -> Mapping[PileKey, int]:
+        """When the first event of each pile arrived that is not sealed, unix time in us. Lapsed piles are not told."""
+        waiting = {}
+        for key, mine in self._piles.items():
+            contents = [one.content for one in mine.closed] + ([mine.content] if mine.content.events else [])
+            if contents:
+                waiting[key] = min(content.first_at_us for content in contents)
+        return waiting
+
+    def all(self) -> Collection[PileKey]:
+        """All piles that something was taken for, or told of."""
+        return list(self._piles)
+
+    def missed(self, first_position: int) -> None:
+        """EVENTS has nothing before this position any more: plans that begin before cannot be made again."""
+        for mine in self._piles.values():
+            while mine.planned and mine.planned[0].first < first_position:
+                closed = Closed(mine.planned.pop(0), Content(), recorded=True, lost=True)
+                mine.closed.append(closed)
+                self._closed.append(closed)
+
+    def _pile(self, key: PileKey) -> _Pile:
+        mine = self._piles.get(key)
+        if mine is None:
+            mine = self._piles[key] = _Pile(key)
+        return mine
+
+    def _emptied(self, mine: _Pile) -> Sequence[Closed]:
+        closed, mine.closed = mine.closed, []
+        self._closed = [one for one in self._closed if one.plan.pile != mine.key]
+        self.bytes -= sum(one.bytes for one in closed) + mine.content.size
+        mine.content = Content()
+        return closed
+
+    def _close_if_it_can_be(self, mine: _Pile) -> None:
+        if mine.ask is not None and mine.ask.bucket:
+            self._close(mine)
+
+    def _close(self, mine: _Pile) -> None:
+        """Make a file of what lies on the pile: of the plan that it is to fulfil, or a new one."""
+        recorded = bool(mine.planned)
+        if mine.planned:
+            plan = mine.planned.pop(0)
+        elif mine.content.events and mine.ask is not None:
+            plan = new_plan(mine.key, mine.ask, mine.content.named_at_us, mine.first, mine.last, self._new_id())
+        else:
+            return
+        closed = Closed(plan, mine.content, recorded)
+        mine.content = Content()
+        mine.closed.append(closed)
+        self._closed.append(closed)
+
+
+def new_plan(pile: PileKey, ask: Ask, named_at_us: int, first: int, last: int, file_id: str) -> Plan:
+    """The plan of a file with what arrived first at ``named_at_us``, by which its key is made."""
+    at = _EPOCH + timedelta(microseconds=max(0, min(named_at_us, 253402300799_000000)))
+    name = f"AUDIT_{at:%Y%m%d%H%M%S}{at.microsecond // 1000:03d}_{UUID(file_id)}_Events.json"
+    folder = ask.shape.folder if pile.chain is Chain.EVENTS else f"{ask.shape.folder}/{pile.chain}"
+    place = "" if ask.shape.flat else f"channel={pile.channel}/dt={at:%Y-%m-%d}/"
+    key = f"tenants/{pile.registration}/{folder}/{place}{name}{'.gz' if ask.shape.gzip else ''}"
+    return Plan(file_id, pile, ask.tenant_id, ask.destination, ask.bucket, key, ask.shape, first, last)
+
+
+def separator_of(shape: Shape) -> bytes:
+    """What stands between two events."""
+    return b"\n" if shape.format is FileFormat.JSON_LINES else b",\n"

@@ -1,0 +1,71 @@
+"""A pile becomes the bytes of a file. For a thread: nearly all of it happens without Python's lock."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from isal import isal_zlib
+
+from backhaul_audit import piles
+from backhaul_audit.model import Content, FileFormat, Shape
+
+_LEVEL = 2
+"""Smaller files than zlib's fastest level makes, for a fifth of its time."""
+
+_GZIP_WINDOW = 31
+"""The largest window with a gzip header, which then has neither a name nor a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file: its bytes in pieces, and what is said of it."""
+
+    pieces: Sequence[bytes]
+    content: Content
+
+
+def shape(content: piles.Content, of: Shape) -> Made:
+    """The file of ``content``. The same content inflates to the same bytes; compressed they may differ by version."""
+    inflated = hashlib.sha256()
+    inflated_bytes = 0
+    pieces: list[bytes] = []
+    compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW) if of.gzip else None
+    for piece in _written(content, of):
+        inflated.update(piece)
+        inflated_bytes += len(piece)
+        stored_piece = compressor.compress(piece) if compressor is not None else piece
+        if stored_piece:
+            pieces.append(stored_piece)
+    stored = inflated
+    if compressor is not None:
+        pieces.append(compressor.flush())
+        stored = hashlib.sha256()
+        for piece in pieces:
+            stored.update(piece)
+    return Made(
+        pieces,
+        Content(
+            events=content.events,
+            bytes=sum(map(len, pieces)),
+            sha256=stored.hexdigest(),
+            inflated_bytes=inflated_bytes,
+            inflated_sha256=inflated.hexdigest(),
+            first_at_us=content.first_at_us,
+            last_at_us=content.last_at_us,
+        ),
+    )
+
+
+def _written(content: piles.Content, of: Shape) -> Iterator[bytes]:
+    separator = piles.separator_of(of)
+    array = of.format is FileFormat.ARRAY
+    if array:
+        yield b"[\n"
+    last = len(content.pieces) - 1
+    for index, piece in enumerate(content.pieces):
+        yield piece
+        if index < last:
+            yield separator
+    yield b"\n]\n" if array else b"\n"
