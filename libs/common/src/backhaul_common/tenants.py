@@ -85,6 +85,15 @@ class SuppressionSettings(_Value):
     whatsapp: Literal["apart", "phone"] = "apart"
 
 
+RetentionDays = Annotated[int, Field(ge=1, le=36_500)]
+
+
+class AuditRetention(_Value):
+    """For how many days a tenant's audit files are kept; None: for ever."""
+
+    retention_days: RetentionDays | None = None
+
+
 class Tenant(_Value):
     """A customer of the platform team. ``channels`` are by key; ``revision`` grows with every write.
 
@@ -106,6 +115,7 @@ class Tenant(_Value):
     deleting_since: datetime | None = None
     limits: Limits = Limits()
     suppression: SuppressionSettings = SuppressionSettings()
+    audit: AuditRetention = AuditRetention()
     credentials: tuple[Credential, ...] = ()
     channels: Mapping[str, Channel] = {}
     revision: int = 1

@@ -91,6 +91,21 @@ class SuppressionSettingsIn(_Input):
         return self.model_dump(exclude_none=True)
 
 
+class AuditRetentionIn(_Input):
+    """For how long audit files are kept: what is to change. What is left out, or null, stays."""
+
+    retention_days: int | None = Field(
+        None,
+        ge=0,
+        le=36_500,
+        description="Files are deleted when the digest that lists them is so many days old; 0 keeps them for ever.",
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The setting, as a tenant has it, if it is to change."""
+        return {} if self.retention_days is None else {"retention_days": self.retention_days or None}
+
+
 class TenantIn(_Input):
     """A new tenant."""
 
@@ -105,6 +120,7 @@ class TenantIn(_Input):
     )
     limits: LimitsIn = LimitsIn()
     suppression: SuppressionSettingsIn = SuppressionSettingsIn()
+    audit: AuditRetentionIn = AuditRetentionIn()
 
 
 class TenantPatch(_Input):
@@ -113,6 +129,7 @@ class TenantPatch(_Input):
     name: Name | None = None
     limits: LimitsIn = LimitsIn()
     suppression: SuppressionSettingsIn = SuppressionSettingsIn()
+    audit: AuditRetentionIn = AuditRetentionIn()
     status: Literal["active", "suspended"] | None = None
 
 
@@ -321,6 +338,12 @@ class SuppressionSettingsOut(BaseModel):
         return cls(**{name: getattr(settings, name) for name in cls.model_fields})
 
 
+class AuditRetentionOut(BaseModel):
+    """For how many days audit files are kept; null is for ever."""
+
+    retention_days: int | None
+
+
 class TenantOut(BaseModel):
     """A tenant without its secrets. ``registration`` is new each time that the id is registered; every event has it."""
 
@@ -332,6 +355,7 @@ class TenantOut(BaseModel):
     deleting_since: datetime | None
     limits: LimitsOut
     suppression: SuppressionSettingsOut
+    audit: AuditRetentionOut
     keys: list[KeyOut]
     channels: list[ChannelOut]
     revision: int
@@ -350,6 +374,7 @@ class TenantOut(BaseModel):
             deleting_since=tenant.deleting_since,
             limits=LimitsOut.of(tenant.limits),
             suppression=SuppressionSettingsOut.of(tenant.suppression),
+            audit=AuditRetentionOut(retention_days=tenant.audit.retention_days),
             keys=[KeyOut.of(credential) for credential in tenant.credentials],
             channels=[ChannelOut.of(tenant.channels[key], addresses) for key in sorted(tenant.channels)],
             revision=tenant.revision,

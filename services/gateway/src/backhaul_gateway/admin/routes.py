@@ -122,7 +122,7 @@ class TenantRoutes:
     async def create_tenant(self, body: TenantIn) -> NewTenantOut:
         """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
         tenant, api_key, ingest_token = await self._registry.create(
-            body.id, body.name, body.queue_path, body.limits.given(), body.suppression.given()
+            body.id, body.name, body.queue_path, body.limits.given(), body.suppression.given(), body.audit.given()
         )
         return NewTenantOut(**self._shown(tenant).model_dump(), api_key=api_key.text, ingest_token=ingest_token.text)
 
@@ -140,13 +140,14 @@ class TenantRoutes:
         return self._shown(await self._registry.get(tenant_id))
 
     async def change_tenant(self, tenant_id: str, body: TenantPatch) -> TenantOut:
-        """Change name, limits, suppression or status. Id and queue path cannot be changed."""
+        """Change name, limits, suppression, retention or status. Id and queue path cannot be changed."""
         return self._shown(
             await self._registry.change(
                 tenant_id,
                 name=body.name,
                 limits=body.limits.given(),
                 suppression=body.suppression.given(),
+                audit=body.audit.given(),
                 status=body.status,
             )
         )

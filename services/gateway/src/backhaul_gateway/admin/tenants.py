@@ -12,7 +12,7 @@ from backhaul_common.ids import new_registration
 from backhaul_common.names import check_queue_path, check_tenant_id
 from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.sizes import MAX_COUNTED
-from backhaul_common.tenants import Credential, Limits, SuppressionSettings, Tenant, TenantStatus
+from backhaul_common.tenants import AuditRetention, Credential, Limits, SuppressionSettings, Tenant, TenantStatus
 from pydantic import ValidationError
 
 from backhaul_gateway.admin.updates import TenantUpdates, in_milliseconds, refuse_deleting, unknown_tenant
@@ -47,6 +47,7 @@ class TenantRegistry:
         queue_path: str,
         limits: Mapping[str, Any],
         suppression: Mapping[str, Any],
+        audit: Mapping[str, Any],
     ) -> tuple[Tenant, IssuedCredential, IssuedCredential]:
         """The new tenant, its API key and its ingest token. CONFLICT names ``id`` or ``queue_path``."""
         now = self._updates.now()
@@ -58,6 +59,7 @@ class TenantRegistry:
             queue_path=check_queue_path(queue_path),
             limits=_limits(Limits(), limits),
             suppression=_suppression(SuppressionSettings(), suppression, now),
+            audit=AuditRetention(**audit),
             credentials=(api_key.credential, ingest_token.credential),
             created_at=now,
             updated_at=now,
@@ -81,6 +83,7 @@ class TenantRegistry:
         name: str | None,
         limits: Mapping[str, Any],
         suppression: Mapping[str, Any],
+        audit: Mapping[str, Any],
         status: Literal["active", "suspended"] | None,
     ) -> Tenant:
         """Change what is given. What is None stays as it is, and so does a limit or a setting that is missing."""
@@ -90,6 +93,7 @@ class TenantRegistry:
             update: dict[str, Any] = {
                 "limits": _limits(tenant.limits, limits),
                 "suppression": _suppression(tenant.suppression, suppression, now),
+                "audit": tenant.audit.model_copy(update=audit),
             }
             if name is not None:
                 update["name"] = name
