@@ -61,3 +61,20 @@ async def filing(
         rig.stop_all()
         await connection.close()
         client.close()
+
+
+@pytest.fixture
+async def digesting(mongo_server: Any, mongo_database: str, s3_server: ObjectStoreServer) -> AsyncIterator[Any]:
+    """An installation that makes digests: a ``digests_rig.Rig``."""
+    from buckets_rig import bucket_at, folder
+    from digests_rig import Rig as DigestsRig
+
+    client = mongo.connect(mongo_server.uri)
+    database = mongo.database(client, mongo_database)
+    await StoreFormat(database).ensure()
+    with bucket_at(s3_server) as bucket:
+        rig = DigestsRig(database, bucket, folder())
+        await rig.prepare()
+        yield rig
+        rig.metrics.close()
+    client.close()

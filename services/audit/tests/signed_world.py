@@ -52,7 +52,7 @@ Found = set[tuple[str, str, str]]
 
 
 def sealed(
-    number: int, lines: Sequence[bytes], *, of: ChainKey, zipped: bool, array: bool = False
+    number: int, lines: Sequence[bytes], *, of: ChainKey, zipped: bool, array: bool = False, bucket: str = BUCKET
 ) -> tuple[SealedFile, bytes]:
     """A file with these lines, and its bytes."""
     plain = b"".join(line + b"\n" for line in lines)
@@ -67,7 +67,7 @@ def sealed(
         pile=PileKey(of.registration, "sendgrid", of.chain),
         tenant_id="acme",
         destination="",
-        bucket=BUCKET,
+        bucket=bucket,
         key=key,
         shape=Shape("events", FileFormat.ARRAY if array else FileFormat.JSON_LINES, gzip=zipped),
         first=number * 10,
@@ -220,10 +220,15 @@ class World:
     def by_script(self, root: Path, heads: Sequence[str] = ()) -> tuple[Found, str, int]:
         """The same by the program that knows nothing of Backhaul."""
         keys = self.save(root)
-        arguments = [str(SCRIPT), str(root / "copies"), str(keys), *(f"--head={head}" for head in heads)]
-        with contextlib.redirect_stdout(io.StringIO()) as out, patch("sys.argv", arguments):
-            code = script().main()
-        return *_read(out.getvalue()), code
+        return run_script(root / "copies", keys, heads)
+
+
+def run_script(copies: Path, keys: Path, heads: Sequence[str]) -> tuple[Found, str, int]:
+    """What the program that knows nothing of Backhaul finds of copies."""
+    arguments = [str(SCRIPT), str(copies), str(keys), *(f"--head={head}" for head in heads)]
+    with contextlib.redirect_stdout(io.StringIO()) as out, patch("sys.argv", arguments):
+        code = script().main()
+    return *_read(out.getvalue()), code
 
 
 def script() -> Any:

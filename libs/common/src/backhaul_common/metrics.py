@@ -237,6 +237,17 @@ AUDIT_PILES_LAPSED = Metric(
     "Channels whose own bucket is away for longer than memory lasts: their events are read again when it is back.",
 )
 AUDIT_BACKLOG = Metric("backhaul_audit_backlog", "{message}", "Messages of EVENTS behind what this copy has read.")
+AUDIT_DIGESTS_SIGNED = Metric(
+    "backhaul_audit_digests", "{digest}", "Digests that this copy has signed.", ("tenant", "chain")
+)
+AUDIT_DIGESTS_WAITING = Metric(
+    "backhaul_audit_digests_waiting",
+    "{digest}",
+    "Digests that are signed, and not yet in the bucket: a hundred stands for more.",
+)
+AUDIT_FILES_DELETED = Metric(
+    "backhaul_audit_files_deleted", "{file}", "Audit files deleted since their time is over.", ("tenant",)
+)
 
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_SERIES = 1_000_000

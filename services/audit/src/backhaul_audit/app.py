@@ -10,13 +10,20 @@ from uuid import uuid4
 from backhaul_channels import load_adapters
 from backhaul_common import mongo, tenantdata
 from backhaul_common.feed import PositionReader, ReaderConfig
-from backhaul_common.jetstream import translated
-from backhaul_common.names import EVENTS_STREAM
+from backhaul_common.fence import owners
+from backhaul_common.jetstream import Publisher, translated
+from backhaul_common.names import AUDIT_OUTBOX, EVENTS_STREAM
+from backhaul_common.outbox import Outbox
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import INDEXES, Books
+from backhaul_audit.digests import keys, retention, store
+from backhaul_audit.digests.keys import MongoKeys
+from backhaul_audit.digests.making import DigestMaker
+from backhaul_audit.digests.retention import Retention
+from backhaul_audit.digests.store import MongoDigests
 from backhaul_audit.filing import Filing
 from backhaul_audit.objects import Buckets, Place
 from backhaul_audit.piles import Limits
@@ -29,9 +36,12 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set."""
     async with Service("audit", settings, tenant_secrets=True) as service:
         database, js = service.database, service.js
-        buckets = Buckets(Place.of(settings), service.tenants, SecretBox(settings.encryption_keys()))
+        box = SecretBox(settings.encryption_keys())
+        buckets = Buckets(Place.of(settings), service.tenants, box)
         service.stack.callback(buckets.close)
         service.prepare("store", partial(mongo.make_indexes, database, INDEXES))
+        for indexes in (keys.INDEXES, store.INDEXES, retention.INDEXES):
+            service.prepare("digests", partial(mongo.make_indexes, database, indexes))
         service.readiness.add("mongodb", partial(mongo.ping, service.mongo_client))
 
         reader = PositionReader(service.nats, js, ReaderConfig(EVENTS_STREAM, service.name))
@@ -64,6 +74,26 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             now_us=_now_us,
         )
         service.run("filing", filing.run, after=service.prepared)
+
+        publisher = Publisher()
+        service.on_connected("publisher", partial(publisher.attach, service.nats))
+        outbox = Outbox(database, AUDIT_OUTBOX, publisher, partial(owners, database))
+        service.run("outbox", outbox.run, after=service.prepared)
+        digests = DigestMaker(
+            database,
+            MongoDigests(database, _now_us),
+            MongoKeys(database, box, _now_us),
+            buckets,
+            service.tenants,
+            lambda tenant: bool(asking.destinations(tenant)),
+            outbox,
+            service.metrics,
+            _now_us,
+            every_s=settings.audit_digest_every_s,
+        )
+        service.run("digests", digests.run, after=service.prepared)
+        old = Retention(database, buckets, service.tenants, service.metrics, _now_us)
+        service.run("retention", old.run, after=service.prepared)
 
         data = AuditTenantData(database, service.store_format)
         await service.serve(settings.audit_grpc_listen, tenantdata.registrations(data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -190,7 +190,7 @@ async def verify(
     heads: Collection[str],
     tally: Tally,
     last: Mapping[ChainKey, Digest] = MappingProxyType({}),
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding, None]:
     """All that is found of ``chains`` in a span of time; ``tally`` counts it.
 
     ``heads`` are hashes of digests that somebody has kept: each must be there, whatever the span. ``last`` are digests

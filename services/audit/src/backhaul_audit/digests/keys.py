@@ -1,0 +1,91 @@
+"""The installation's keys in MongoDB. Private halves are encrypted; public ones are kept for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from backhaul_common import mongo
+from backhaul_common.documents import Document
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.names import AUDIT_KEYS_COLLECTION
+from backhaul_common.secrets import SecretBox
+from pymongo import DESCENDING, IndexModel
+from pymongo.errors import DuplicateKeyError
+
+from backhaul_audit.digests.signing import SigningKey
+from backhaul_audit.ports import PublicKey
+
+INDEXES: Mapping[str, Sequence[IndexModel]] = {
+    # Of copies that make a key at once one does.
+    AUDIT_KEYS_COLLECTION: [IndexModel([("number", DESCENDING)], unique=True)]
+}
+
+
+class MongoKeys:
+    """``Keys``, and the private half of the present one."""
+
+    def __init__(self, database: mongo.Database, box: SecretBox, now_us: Callable[[], int]) -> None:
+        self._rows = database[AUDIT_KEYS_COLLECTION]
+        self._box = box
+        self._now_us = now_us
+
+    async def all(self) -> Sequence[PublicKey]:
+        """See ``Keys``."""
+        await self._present()
+        async with mongo.operation():
+            rows = await self._rows.find({}, {"private": 0}, sort=[("number", DESCENDING)]).to_list(None)
+        return [_public(row) for row in rows]
+
+    async def rotate(self) -> PublicKey:
+        """See ``Keys``."""
+        while True:
+            async with mongo.operation():
+                last = await self._rows.find_one({}, {"number": 1}, sort=[("number", DESCENDING)])
+            if made := await self._make(last["number"] + 1 if last else 1):
+                return _public(made)
+
+    async def present(self) -> SigningKey:
+        """What signs now. FAILED_PRECONDITION where it cannot be decrypted."""
+        row = await self._present()
+        try:
+            return SigningKey.from_text(self._box.decrypt(row["private"]))
+        except ValueError as exc:
+            raise BackhaulError(
+                Code.FAILED_PRECONDITION,
+                f"The key {row['_id']} that digests are signed with cannot be decrypted.",
+                fix="Give BACKHAUL_SECRET_KEYS back the key that it was encrypted with, or rotate the signing key.",
+            ) from exc
+
+    async def public(self, key_id: str) -> bytes | None:
+        """See ``verification.ports.PublicKeys``."""
+        async with mongo.operation():
+            row = await self._rows.find_one({"_id": key_id}, {"public": 1})
+        return bytes(row["public"]) if row is not None else None
+
+    async def _present(self) -> Document:
+        while True:
+            async with mongo.operation():
+                row: Document | None = await self._rows.find_one({}, sort=[("number", DESCENDING)])
+            if row := row or await self._make(1):
+                return row
+
+    async def _make(self, number: int) -> Document | None:
+        """Store a new key; None where another copy was first."""
+        key = SigningKey.new()
+        row: Document = {
+            "_id": key.id,
+            "number": number,
+            "public": key.public,
+            "private": self._box.encrypt(key.to_text()),
+            "created_at_us": self._now_us(),
+        }
+        try:
+            async with mongo.operation():
+                await self._rows.insert_one(row)
+        except DuplicateKeyError:
+            return None
+        return row
+
+
+def _public(row: Document) -> PublicKey:
+    return PublicKey(row["_id"], bytes(row["public"]), row["created_at_us"])

@@ -1,0 +1,168 @@
+"""Deleting files whose time is over, so that what is left can still be verified.
+
+A file is condemned first, which the next digest says; only when that digest is in its place is the object deleted. So
+nobody ever finds a file missing of which no digest says that it may be. A lock that holds an object delays this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from backhaul_common import mongo
+from backhaul_common.directory import TenantDirectory
+from backhaul_common.documents import Document
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.logs import get_logger
+from backhaul_common.metrics import AUDIT_FILES_DELETED, Metrics
+from backhaul_common.names import AUDIT_CHAINS_COLLECTION, AUDIT_DIGESTS_COLLECTION, AUDIT_FILES_COLLECTION
+from backhaul_common.tenants import Tenant
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from backhaul_audit.digests.store import MAX_FILES
+from backhaul_audit.documents import SEALED
+from backhaul_audit.model import Chain, ChainKey
+from backhaul_audit.ports import Destinations
+
+EVERY_S = 600.0
+"""How often it is looked for files whose time is over."""
+
+MAX_DELETED = 1000
+"""Files of one chain that are deleted at a time, before it is another chain's turn."""
+
+_DAY_US = 86_400_000_000
+
+INDEXES = {
+    AUDIT_FILES_COLLECTION: [
+        IndexModel(
+            [("registration", ASCENDING), ("chain", ASCENDING), ("announced", ASCENDING)],
+            partialFilterExpression={"deleted_at_us": 0, "announced": {"$gt": 0}},
+            name="to_delete",
+        )
+    ]
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """How many files of a tenant should be gone and are held by locks, and until when the last of them is."""
+
+    files: int
+    until_us: int
+
+
+class Retention:
+    """What any copy does, again and again; several may at once."""
+
+    def __init__(
+        self,
+        database: mongo.Database,
+        destinations: Destinations,
+        tenants: TenantDirectory,
+        metrics: Metrics,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._files = database[AUDIT_FILES_COLLECTION]
+        self._chains = database[AUDIT_CHAINS_COLLECTION]
+        self._digests = database[AUDIT_DIGESTS_COLLECTION]
+        self._destinations = destinations
+        self._tenants = tenants
+        self._now_us = now_us
+        self._deleted = metrics.counter(AUDIT_FILES_DELETED)
+        self._log = get_logger(component="retention")
+
+    async def run(self) -> None:
+        """Until cancelled. UNAVAILABLE when MongoDB is away."""
+        while True:
+            await self.look()
+            await asyncio.sleep(EVERY_S)
+
+    async def look(self) -> None:
+        """Condemn what is too old, and delete what is condemned and announced."""
+        for tenant in list(self._tenants.tenants.values()):
+            if tenant.status == "deleting":
+                continue
+            for chain in Chain:
+                of = ChainKey(tenant.registration, chain)
+                if tenant.audit.retention_days is not None:
+                    await self._condemn(of, tenant.audit.retention_days)
+                await self._delete(of, tenant)
+
+    async def locked(self, registration: str) -> Locked | None:
+        """What locks hold, if anything."""
+        query = {"registration": registration, "announced": {"$gt": 0}, "deleted_at_us": 0}
+        held = {**query, "locked_until_us": {"$gt": self._now_us()}}
+        async with mongo.operation():
+            last = await self._files.find_one(held, {"locked_until_us": 1}, sort=[("locked_until_us", DESCENDING)])
+            if last is None:
+                return None
+            return Locked(await self._files.count_documents(held), last["locked_until_us"])
+
+    async def _condemn(self, of: ChainKey, days: int) -> None:
+        now_us = self._now_us()
+        query: Document = {"registration": of.registration, "chain": of.chain.value}
+        async with mongo.operation():
+            before = {**query, "to_us": {"$lt": now_us - days * _DAY_US}, "uploaded": True}
+            digest = await self._digests.find_one(before, {"number": 1}, sort=[("number", DESCENDING)])
+            chain = await self._chains.find_one({"_id": of.id}, {"condemned": 1})
+        if digest is None or chain is None:
+            return
+        while True:
+            listed = {"$gt": 0, "$lte": digest["number"]}
+            old = {**query, "state": SEALED, "number": {"$gt": chain.get("condemned", 0)}, "digest": listed}
+            async with mongo.operation():
+                found = self._files.find(old, {"number": 1}, sort=[("number", ASCENDING)], limit=MAX_FILES)
+                rows = await found.to_list(None)
+            if not rows:
+                return
+            last = rows[-1]["number"]
+            condemned = {**query, "number": {"$gte": rows[0]["number"], "$lte": last}, "condemned_at_us": None}
+            async with mongo.operation():
+                await self._files.update_many(condemned, {"$set": {"condemned_at_us": now_us, "announced": 0}})
+                # Behind the files: if this copy dies in between, another finds them condemned, and goes on.
+                await self._chains.update_one({"_id": of.id}, {"$max": {"condemned": last}})
+            chain = {"condemned": last}
+
+    async def _delete(self, of: ChainKey, tenant: Tenant) -> None:
+        query: Document = {"registration": of.registration, "chain": of.chain.value}
+        async with mongo.operation():
+            in_place = await self._digests.find_one(
+                {**query, "uploaded": True}, {"number": 1}, sort=[("number", DESCENDING)]
+            )
+        if in_place is None:
+            return
+        now_us = self._now_us()
+        ready = {
+            **query,
+            "deleted_at_us": 0,
+            "announced": {"$gt": 0, "$lte": in_place["number"]},
+            "locked_until_us": {"$not": {"$gt": now_us}},
+        }
+        async with mongo.operation():
+            rows = await self._files.find(ready, {"key": 1, "destination": 1}, limit=MAX_DELETED).to_list(None)
+        deleted, locked, until = 0, 0, 0
+        for row in rows:
+            try:
+                until_at = await self._destinations.named(of.registration, row["destination"]).delete(row["key"])
+            except BackhaulError as exc:
+                if exc.code not in (Code.UNAVAILABLE, Code.FAILED_PRECONDITION):
+                    raise
+                self._log.warning("retention_waits", tenant=tenant.id, chain=of.chain, problem=str(exc))
+                break
+            if until_at is None:
+                change = {"deleted_at_us": self._now_us()}
+                deleted += 1
+            else:
+                until = round(until_at.timestamp() * 1_000_000)
+                change = {"locked_until_us": until}
+                locked += 1
+            async with mongo.operation():
+                await self._files.update_one({"_id": row["_id"]}, {"$set": change})
+        if deleted or locked:
+            self._deleted.add(tenant.id, amount=deleted)
+            until_text = datetime.fromtimestamp(until / 1e6, UTC).isoformat() if until else ""
+            self._log.info(
+                "files_deleted", tenant=tenant.id, chain=of.chain, deleted=deleted, locked=locked, until=until_text
+            )
