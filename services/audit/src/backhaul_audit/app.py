@@ -25,7 +25,7 @@ from backhaul_audit.digests.making import DigestMaker
 from backhaul_audit.digests.retention import Retention
 from backhaul_audit.digests.store import MongoDigests
 from backhaul_audit.filing import Filing
-from backhaul_audit.objects import Buckets, Place
+from backhaul_audit.objects import Buckets, Place, Probes
 from backhaul_audit.piles import Limits
 from backhaul_audit.settings import AuditSettings
 from backhaul_audit.states import MongoStates
@@ -39,6 +39,8 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         box = SecretBox(settings.encryption_keys())
         buckets = Buckets(Place.of(settings), service.tenants, box)
         service.stack.callback(buckets.close)
+        probes = Probes(buckets, service.tenants)
+        service.run("probes", probes.run, after=service.prepared)
         service.prepare("store", partial(mongo.make_indexes, database, INDEXES))
         for indexes in (keys.INDEXES, store.INDEXES, retention.INDEXES):
             service.prepare("digests", partial(mongo.make_indexes, database, indexes))

@@ -19,9 +19,10 @@ from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.outages import Repeated
 from minio import Minio
 from minio.error import S3Error
+from minio.helpers import check_bucket_name
 
 from backhaul_audit.objects.credentials import provider
-from backhaul_audit.objects.failures import FAILURES, code_of, failure
+from backhaul_audit.objects.failures import FAILURES, code_of, failure, unfit
 from backhaul_audit.objects.http import NotS3, Pieces, Pool
 from backhaul_audit.objects.place import Place
 from backhaul_audit.ports import ObjectInfo
@@ -42,8 +43,10 @@ _META = "x-amz-meta-"
 _LOCKED = frozenset({"AccessDenied", "ObjectLocked", "InvalidRequest", "MethodNotAllowed", "OperationAborted"})
 _NO_LOCK = frozenset(
     {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest", "NotImplemented"}
-    | {"NoSuchKey", "NoSuchVersion", "MethodNotAllowed", "NoSuchRetention", "AccessDenied"}
+    | {"NoSuchKey", "NoSuchVersion", "MethodNotAllowed", "NoSuchRetention", "NoSuchObjectLegalHold", "AccessDenied"}
 )
+_COLLISIONS = frozenset({"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload"})
+"""Two came at once, or what came first ended the upload of these parts."""
 _NO_VERSIONS = frozenset({"NotImplemented", "MethodNotAllowed", "AccessDenied"})
 _TYPES = {".json": "application/json", ".jsonl": "application/x-ndjson", ".gz": "application/gzip"}
 
@@ -55,11 +58,8 @@ class Bucket:
     def __init__(self, place: Place) -> None:
         """FAILED_PRECONDITION in words, where ``place`` cannot be one. Nothing is connected to here."""
         self.place = place
-        self.problem = ""
-        """What kept the last call from succeeding, in words."""
-        self._trouble = Repeated("object_storage", bucket=place.bucket)
-        self._writing = ThreadPoolExecutor(MAX_WRITING, "objects-write")
-        self._reading = ThreadPoolExecutor(MAX_READING, "objects-read")
+        self._writing = _Threads(MAX_WRITING, "write", place)
+        self._reading = _Threads(MAX_READING, "read", place)
         self._pools = (Pool(connections=MAX_READING), Pool(create=True, connections=MAX_WRITING))
         try:
             credentials = provider(place, self._pools[0])
@@ -71,35 +71,46 @@ class Bucket:
                     (place.public_endpoint or place.endpoint, self._pools[0]),
                 )
             )
-        except ValueError as exc:
-            raise failure(exc, place) from None
+            check_bucket_name(place.bucket)
+        except ValueError:
+            raise unfit(place) from None
 
     @property
     def bucket(self) -> str:
         """See ``Objects``."""
         return self.place.bucket
 
+    @property
+    def problem(self) -> str:
+        """What keeps objects from being created, or else from being read, in words; as the last call of each found."""
+        return self._writing.problem or self._reading.problem
+
+    async def trial(self, work: Callable[[Minio, Minio], T]) -> T:
+        """What ``work`` returns, of the client and of the one that replaces nothing: for the probe, which does what
+        ``Objects`` has no call for. It may take its time, in a thread of those that do not file."""
+        return await self._reading.done(lambda: work(self._minio, self._creating))
+
     def close(self) -> None:
         """Let go of everything; who waits for an answer gets UNAVAILABLE."""
         for threads in (self._writing, self._reading):
-            threads.shutdown(wait=False)
+            threads.close()
         for pool in self._pools:
             pool.end()
 
     async def create(self, key: str, data: bytes | Sequence[bytes], metadata: Mapping[str, str]) -> bool:
         """See ``Objects``. Whoever is cancelled meanwhile does not know whether it will be stored."""
         work = partial(self._create, _checked(key), data, {_META + name: text for name, text in metadata.items()})
-        return await self._done(self._writing, work)
+        return await self._writing.done(work)
 
     async def stat(self, key: str) -> ObjectInfo | None:
         """See ``Objects``."""
-        return await self._done(self._reading, partial(self._stat, _checked(key)))
+        return await self._reading.done(partial(self._stat, _checked(key)))
 
     async def read(self, key: str, *, chunk: int = 1 << 20) -> AsyncGenerator[bytes, None]:
         """See ``Objects``."""
-        opened = await self._done(self._reading, partial(self._open, _checked(key)))
+        opened = await self._reading.done(partial(self._open, _checked(key)))
         try:
-            while piece := await self._done(self._reading, partial(opened.next, chunk)):
+            while piece := await self._reading.done(partial(opened.next, chunk)):
                 yield piece
         finally:
             opened.leave(self._reading)
@@ -109,7 +120,7 @@ class Bucket:
 
         In a bucket that keeps versions every version is deleted.
         """
-        return await self._done(self._reading, partial(self._delete, _checked(key)))
+        return await self._reading.done(partial(self._delete, _checked(key)))
 
     async def keys(self, prefix: str, after: str = "") -> AsyncGenerator[str, None]:
         """See ``Objects``."""
@@ -118,7 +129,7 @@ class Bucket:
         def page() -> list[str]:
             return [found.object_name for found in islice(listing, PAGE_KEYS)]
 
-        while keys := await self._done(self._reading, page):
+        while keys := await self._reading.done(page):
             for key in keys:
                 yield key
 
@@ -126,26 +137,7 @@ class Bucket:
         """See ``Objects``."""
         expires = timedelta(seconds=min(max(valid_s, 1), MAX_LINK_S))
         link = partial(self._public.presigned_get_object, self.bucket, _checked(key), expires=expires)
-        return await self._done(self._reading, link)
-
-    async def _done(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        context = contextvars.copy_context()
-        try:
-            future = threads.submit(context.run, work)
-        except RuntimeError:
-            # It was closed.
-            raise unavailable("Object storage") from None
-        try:
-            result = await asyncio.wrap_future(future)
-        except FAILURES as exc:
-            error = failure(exc, self.place)
-            if error.code in (Code.UNAVAILABLE, Code.FAILED_PRECONDITION):
-                self.problem = " ".join(filter(None, (error.message, error.fix)))
-                self._trouble.warning(code_of(exc), problem=self.problem)
-            raise error from None
-        self.problem = ""
-        self._trouble.over()
-        return result
+        return await self._reading.done(link)
 
     def _create(self, key: str, data: bytes | Sequence[bytes], metadata: dict[str, Any]) -> bool:
         body: Any = BytesIO(data) if isinstance(data, bytes) else Pieces(data)
@@ -165,8 +157,7 @@ class Bucket:
         except S3Error as exc:
             if exc.response.status == 412:
                 return False
-            # Two came at once, or what came first ended the upload of these parts.
-            if exc.response.status != 409 and exc.code != "NoSuchUpload":
+            if exc.code not in _COLLISIONS:
                 raise
         else:
             # A completion that failed late says so in an answer that began well. The client looks for no error there.
@@ -249,19 +240,53 @@ class Bucket:
         return None
 
     def _locked_until(self, key: str, version: str | None) -> datetime | None:
-        try:
-            retention = self._minio.get_object_retention(self.bucket, key, version_id=version)
-            if retention is not None and retention.retain_until_date > datetime.now(UTC):
-                return _aware(retention.retain_until_date)
-            held = self._minio.is_object_legal_hold_enabled(self.bucket, key, version_id=version)
-        except S3Error as exc:
-            if exc.code not in _NO_LOCK:
-                raise
-            return None
-        if held:
-            message = "A legal hold keeps the object."
+        retention = _unless_none(lambda: self._minio.get_object_retention(self.bucket, key, version_id=version))
+        if retention is not None and _aware(retention.retain_until_date) > datetime.now(UTC):
+            return _aware(retention.retain_until_date)
+        if _unless_none(lambda: self._minio.is_object_legal_hold_enabled(self.bucket, key, version_id=version)):
+            message = "A legal hold keeps an object that should be deleted."
             raise BackhaulError(Code.FAILED_PRECONDITION, message, fix="Whoever placed it has to lift it.")
         return None
+
+
+class _Threads:
+    """Some threads for one kind of calls, and what is wrong with those. They end with whoever has this."""
+
+    def __init__(self, most: int, name: str, place: Place) -> None:
+        self.problem = ""
+        self._place = place
+        self._pool = ThreadPoolExecutor(most, f"objects-{name}")
+        self._trouble = Repeated("object_storage", bucket=place.bucket, calls=name)
+
+    async def done(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, done in a thread; what it raises, in words."""
+        try:
+            future = self._pool.submit(contextvars.copy_context().run, work)
+        except RuntimeError:
+            # It was closed.
+            raise unavailable("Object storage") from None
+        try:
+            result = await asyncio.wrap_future(future)
+        except FAILURES as exc:
+            error = failure(exc, self._place)
+            if error.code in (Code.UNAVAILABLE, Code.FAILED_PRECONDITION):
+                self.problem = " ".join(filter(None, (error.message, error.fix)))
+                self._trouble.warning(code_of(exc), problem=self.problem)
+            raise error from None
+        self.problem = ""
+        self._trouble.over()
+        return result
+
+    def after(self, work: Callable[[], None]) -> None:
+        """Do ``work`` some time, and at once where this was closed."""
+        try:
+            self._pool.submit(work)
+        except RuntimeError:
+            work()
+
+    def close(self) -> None:
+        """Take no more calls."""
+        self._pool.shutdown(wait=False)
 
 
 class _Opened:
@@ -276,13 +301,9 @@ class _Opened:
             # As it is stored: urllib3 would inflate what says of itself that it is compressed.
             return self._response.read(size, decode_content=False)
 
-    def leave(self, threads: ThreadPoolExecutor) -> None:
+    def leave(self, threads: _Threads) -> None:
         """Close it, off the event loop: whoever was cancelled may have left a thread that still reads."""
-        try:
-            threads.submit(self._close)
-        except RuntimeError:
-            # The bucket was closed, and its connections with it.
-            self._response.close()
+        threads.after(self._close)
 
     def _close(self) -> None:
         with self._lock:
@@ -292,6 +313,8 @@ class _Opened:
 
 def _client(place: Place, endpoint: str, credentials: Any, pool: Pool) -> Minio:
     url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or url.path not in ("", "/"):
+        raise ValueError("no URL of a server")
     return Minio(
         url.netloc,
         secure=url.scheme == "https",
@@ -312,6 +335,15 @@ def _checked(key: str) -> str:
 
 def _gone(exc: Exception) -> bool:
     return isinstance(exc, S3Error) and exc.response.status == 404 and exc.code != "NoSuchBucket"
+
+
+def _unless_none(ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except S3Error as exc:
+        if exc.code in _NO_LOCK:
+            return None
+        raise
 
 
 def _aware(time: datetime) -> datetime:

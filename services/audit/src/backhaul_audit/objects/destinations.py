@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from backhaul_channels.settings import AuditBucket, AuditKeys, ChannelSettings
@@ -20,6 +21,9 @@ OWN = ""
 """The name of the installation's bucket among the destinations."""
 
 
+_NOT_SET_UP = ("No object storage is set up.", "Set BACKHAUL_OBJECT_STORE_ENDPOINT, and what belongs to it.")
+
+
 class _Kept(NamedTuple):
     """A channel as it was when it was last looked at, what it says of a bucket of its own, and that bucket."""
 
@@ -32,7 +36,13 @@ class Buckets:
     """``Destinations``. A channel's bucket is made when it is first asked for, and anew when its settings change."""
 
     def __init__(self, installation: Place | None, tenants: TenantDirectory, box: SecretBox) -> None:
-        self._installation = Bucket(installation) if installation is not None else None
+        self._installation: Bucket | None = None
+        self._missing = _NOT_SET_UP
+        if installation is not None:
+            try:
+                self._installation = Bucket(installation)
+            except BackhaulError as exc:
+                self._missing = (exc.message, exc.fix)
         self._box = box
         self._tenants: dict[str, Tenant] = {}
         self._kept: dict[tuple[str, str], _Kept] = {}
@@ -59,6 +69,19 @@ class Buckets:
             raise BackhaulError(Code.FAILED_PRECONDITION, message, fix="Give it back the one that its files lie in.")
         return bucket
 
+    def everywhere(self) -> Mapping[tuple[str, str], Bucket]:
+        """Every bucket that there is now, by registration and destination; the installation's has neither."""
+        found: dict[tuple[str, str], Bucket] = {}
+        if self._installation is not None:
+            found["", OWN] = self._installation
+        for tenant in self._tenants.values():
+            for channel in tenant.channels.values() if tenant.status != "deleting" else ():
+                # What cannot be one is said by whoever needs it.
+                with suppress(BackhaulError):
+                    if (bucket := self._own(tenant, channel)) is not None:
+                        found[tenant.registration, channel.key] = bucket
+        return found
+
     def problem(self, registration: str, destination: str) -> str:
         """What people must mend, or wait for, before files get there; empty while nothing is known to be wrong."""
         try:
@@ -68,10 +91,8 @@ class Buckets:
 
     def _required(self) -> Bucket:
         if self._installation is None:
-            message = "No object storage is set up."
-            raise BackhaulError(
-                Code.FAILED_PRECONDITION, message, fix="Set BACKHAUL_OBJECT_STORE_ENDPOINT and the rest."
-            )
+            message, fix = self._missing
+            raise BackhaulError(Code.FAILED_PRECONDITION, message, fix=fix)
         return self._installation
 
     def _own(self, tenant: Tenant, channel: Channel) -> Bucket | None:

@@ -109,12 +109,12 @@ _KINDS: tuple[tuple[type[Exception], _Sentence], ...] = (
     (http.ReadTimeoutError, _SLOW),
     (http.ConnectTimeoutError, _NOBODY),
     (http.NewConnectionError, _NOBODY),
-    (http.LocationValueError, _NO_PLACE),
     (http.HTTPError, _BROKE),
     (OSError, _BROKE),
     (MinioException, _NOT_S3),
     (ParseError, _NOT_S3),
-    (ValueError, _NO_PLACE),
+    # The client stumbles over some answers.
+    (ValueError, _NOT_S3),
 )
 
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -127,14 +127,12 @@ def failure(exc: Exception, place: Place) -> BackhaulError:
     people must mend something. A ``BackhaulError`` is its own."""
     if isinstance(exc, BackhaulError):
         return exc
-    sentence, more = _sentence(exc)
-    words = {"bucket": repr(place.bucket), "host": place.endpoint.partition("://")[2].rstrip("/"), "more": more}
-    return BackhaulError(
-        Code.UNAVAILABLE if sentence.away else Code.FAILED_PRECONDITION,
-        sentence.message.format_map(words),
-        fix=sentence.fix,
-        retry_after_s=RETRY_AFTER_S if sentence.away else None,
-    )
+    return _worded(*_sentence(exc), place)
+
+
+def unfit(place: Place) -> BackhaulError:
+    """The error of a place that the client refuses by its form."""
+    return _worded(_NO_PLACE, "", place)
 
 
 def code_of(exc: Exception) -> str:
@@ -142,6 +140,16 @@ def code_of(exc: Exception) -> str:
     if isinstance(exc, S3Error):
         return exc.code if exc.code and _WORD.fullmatch(exc.code) else "S3Error"
     return f"http_{exc.status}" if isinstance(exc, NotS3) else type(exc).__name__
+
+
+def _worded(sentence: _Sentence, more: str, place: Place) -> BackhaulError:
+    words = {"bucket": repr(place.bucket), "host": place.endpoint.partition("://")[2].rstrip("/"), "more": more}
+    return BackhaulError(
+        Code.UNAVAILABLE if sentence.away else Code.FAILED_PRECONDITION,
+        sentence.message.format_map(words),
+        fix=sentence.fix,
+        retry_after_s=RETRY_AFTER_S if sentence.away else None,
+    )
 
 
 def _sentence(exc: Exception) -> tuple[_Sentence, str]:
