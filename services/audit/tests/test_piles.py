@@ -1,0 +1,260 @@
+"""Piles: whatever order of steps and crashes, each event lies in exactly one file. A world in memory stands for the
+database and the bucket; what is real in it is what decides."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
+from backhaul_audit.piles import Ask, Closed, Limits, Part, Piles, Relief, Way, events_of, new_plan, way_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+_SHAPE = Shape("events")
+_PILES = [
+    PileKey("acme.1", "twilio", Chain.EVENTS),
+    PileKey("acme.1", "twilio", Chain.BACKFILL),
+    PileKey("globex.1", "sendgrid", Chain.EVENTS),
+]
+_LIMITS = Limits(file_bytes=400, file_events=5, file_age_s=10, memory_bytes=2000)
+
+
+def ask_of(pile: PileKey, *, own: bool = False, bucket: str = "bucket", shape: Shape = _SHAPE) -> Ask:
+    return Ask(pile.registration.partition(".")[0], pile.channel if own else "", bucket, shape)
+
+
+def part(pile: PileKey, position: int, events: int = 1, size: int = 10) -> Part:
+    ids = b"".join((position * 1000 + number).to_bytes(16) for number in range(events))
+    return Part(pile, position, [b"x" * size] * events, ids, array("I", [0] * events), [position * 1_000_000] * events)
+
+
+@dataclass
+class World:
+    """What outlives a crash, and one copy."""
+
+    messages: list[tuple[PileKey, int]]
+    own: bool = False
+    ids: int = 0
+    floor: int = 0
+    done: Counter[PileKey] = field(default_factory=Counter)
+    plans: dict[str, Plan] = field(default_factory=dict)
+    objects: dict[str, list[EventId]] = field(default_factory=dict)
+    files: dict[PileKey, list[list[EventId]]] = field(default_factory=dict)
+    now: float = 0
+    read: int = 0
+    recorded: list[Closed] = field(default_factory=list)
+    uploaded: list[Closed] = field(default_factory=list)
+    piles: Piles = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.crash()
+
+    def new_id(self) -> str:
+        self.ids += 1
+        return f"{self.ids:032x}"
+
+    def crash(self) -> None:
+        self.piles = Piles(_LIMITS, self.new_id)
+        planned: dict[PileKey, list[Plan]] = {}
+        for plan in self.plans.values():
+            planned.setdefault(plan.pile, []).append(plan)
+        for pile in _PILES:
+            self.piles.known(pile, self.done[pile], planned.get(pile, ()))
+        self.read = self.floor
+        self.recorded, self.uploaded = [], []
+
+    def take(self) -> None:
+        if self.read >= len(self.messages):
+            return
+        position = self.read + 1
+        pile, events = self.messages[position - 1]
+        wants = self.piles.wants(pile, position)
+        if wants is not False:
+            ask = ask_of(pile, own=self.own)
+            if isinstance(wants, Plan):
+                ask = Ask(wants.tenant_id, wants.destination, wants.bucket, wants.shape)
+            self.piles.take(part(pile, position, events), ask, self.now)
+        self.read = position
+        self.piles.passed(position)
+
+    def age(self) -> None:
+        self.now += 20
+        self.piles.expire(self.now, lambda pile: ask_of(pile, own=self.own))
+
+    def record(self) -> None:
+        for closed in self.piles.closed():
+            if not closed.recorded:
+                self.plans[closed.plan.id] = closed.plan
+                closed.recorded = True
+            self.recorded.append(closed)
+
+    def upload(self, index: int) -> None:
+        if not self.recorded:
+            return
+        closed = self.recorded.pop(index % len(self.recorded))
+        events = list(events_of(closed.content.ids, closed.content.revisions))
+        assert self.objects.setdefault(closed.plan.key, events) == events, "made again, it is another file"
+        self.uploaded.append(closed)
+
+    def upload_and_die(self, index: int) -> None:
+        self.upload(index)
+        self.crash()
+
+    def seal(self) -> None:
+        for pile in _PILES:
+            line = self.piles.in_line(pile)
+            if line and any(line[0] is one for one in self.uploaded):
+                closed = line[0]
+                floor = self.piles.floor(self.read, without=[closed])
+                assert floor >= self.floor
+                self.floor = floor
+                self.files.setdefault(pile, []).append(self.objects[closed.plan.key])
+                self.done[pile] = closed.plan.last
+                del self.plans[closed.plan.id]
+                self.piles.sealed(closed)
+                self.uploaded = [one for one in self.uploaded if one is not closed]
+
+    def relieve(self) -> None:
+        if self.piles.bytes:
+            self.piles.close(next(iter(self.piles.waiting())))
+
+    def lapse(self) -> None:
+        waiting = list(self.piles.waiting())
+        if waiting:
+            closed = self.piles.lapse(waiting[0])
+            self.recorded = [one for one in self.recorded if not any(one is other for other in closed)]
+            self.uploaded = [one for one in self.uploaded if not any(one is other for other in closed)]
+
+    def finish(self) -> None:
+        self.crash()
+        while self.read < len(self.messages):
+            self.take()
+        self.age()
+        for _ in range(len(self.messages) + 1):
+            self.record()
+            while self.recorded:
+                self.upload(0)
+            self.seal()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(_PILES), st.integers(1, 4)), min_size=1, max_size=25),
+    st.lists(
+        st.sampled_from(["take", "take", "take", "age", "record", "upload", "die", "seal", "crash", "relieve", "lapse"]),
+        max_size=60,
+    ),
+)
+def test_each_event_lies_in_exactly_one_file(messages: list[tuple[PileKey, int]], steps: list[str]) -> None:
+    world = World(messages)
+    for number, step in enumerate(steps):
+        match step:
+            case "upload":
+                world.upload(number)
+            case "die":
+                world.upload_and_die(number)
+            case _:
+                getattr(world, step)()
+    world.finish()
+    found = Counter(event for files in world.files.values() for file in files for event in file)
+    wanted = Counter(
+        event
+        for position, (pile, events) in enumerate(messages, 1)
+        for event in events_of(part(pile, position, events).ids, [0] * events)
+    )
+    assert found == wanted
+    assert world.floor == len(messages)
+    assert not world.plans
+    assert world.piles.bytes == 0
+
+
+def test_files_are_closed_at_their_limits() -> None:
+    piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)
+    pile = _PILES[0]
+    ask = ask_of(pile)
+    for position in range(1, 4):
+        piles.take(part(pile, position, 2), ask, 0)
+    (closed,) = piles.closed()  # A message is not divided: two of them are four events, and three would be six.
+    assert (closed.plan.first, closed.plan.last, closed.content.events) == (1, 2, 4)
+    piles.take(part(pile, 4, 1, size=500), ask, 0)
+    assert [one.content.events for one in piles.closed()] == [2, 1]
+    piles.take(part(pile, 5), ask, 100)
+    piles.expire(109, ask_of)
+    assert not piles.closed()
+    piles.expire(110, ask_of)
+    assert [one.plan.first for one in piles.closed()] == [5]
+    piles.take(part(pile, 6), ask, 200)
+    piles.take(part(pile, 7), ask_of(pile, shape=Shape("elsewhere")), 200)
+    assert [one.plan.shape.folder for one in piles.closed()] == ["events"]
+    piles.expire(200, lambda _: None)
+    assert [one.plan.shape.folder for one in piles.closed()] == ["elsewhere"]
+
+
+def test_what_has_no_place_waits_until_it_has_or_nobody_wants_it() -> None:
+    piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)
+    pile, other = _PILES[0], _PILES[2]
+    for position, one in enumerate((pile, other), 1):
+        piles.take(part(one, position, 9), ask_of(one, bucket=""), 0)
+    assert not piles.closed()
+    assert piles.floor(2) == 0
+    piles.expire(99, lambda one: ask_of(one) if one == pile else None)
+    assert [one.plan.bucket for one in piles.closed()] == ["bucket"]
+    assert set(piles.waiting()) == {pile}
+
+
+def test_room_is_made_by_closing_the_largest_then_waiting() -> None:
+    piles = Piles(Limits(10_000, 1000, 10, 1000), iter(f"{number:032x}" for number in range(99)).__next__)
+    small, large = _PILES[0], _PILES[2]
+    piles.take(part(small, 1, 1, 100), ask_of(small), 0)
+    piles.take(part(large, 2, 1, 950), ask_of(large), 0)
+    assert piles.relief(()) == (Relief.CLOSE, large)
+    piles.close(large)
+    assert piles.relief(()) == (Relief.WAIT, None)
+    (closed,) = piles.closed()
+    piles.sealed(closed)
+    assert piles.relief(()) is None
+    assert piles.bytes == 101
+
+
+def test_a_bucket_of_its_own_that_is_away_lapses_and_the_installations_makes_all_wait() -> None:
+    piles = Piles(Limits(10_000, 1000, 10, 1000), iter(f"{number:032x}" for number in range(99)).__next__)
+    theirs, ours = _PILES[0], _PILES[2]
+    piles.take(part(theirs, 1, 1, 700), ask_of(theirs, own=True), 0)
+    piles.take(part(ours, 2, 1, 700), ask_of(ours), 0)
+    blocked = {way_of(theirs, theirs.channel)}
+    assert piles.relief(blocked) == (Relief.LAPSE, theirs)
+    assert not piles.lapse(theirs)
+    assert piles.relief(blocked) is None
+    assert piles.wants(theirs, 3) is False
+    assert piles.floor(3) == 0
+    assert set(piles.lapsed) == {theirs}
+    piles.take(part(ours, 4, 1, 700), ask_of(ours), 0)
+    assert piles.relief({*blocked, Way("", "")}) == (Relief.WAIT, None)
+
+
+@pytest.mark.parametrize(
+    ("chain", "shape", "key"),
+    [
+        (
+            Chain.EVENTS,
+            Shape("out/mails"),
+            "tenants/acme.1/out/mails/channel=twilio/dt=2023-11-14/AUDIT_20231114221320123_"
+            "00112233-4455-6677-8899-aabbccddeeff_Events.json",
+        ),
+        (
+            Chain.BACKFILL,
+            Shape("events", FileFormat.ARRAY, gzip=True, flat=True),
+            "tenants/acme.1/events/backfill/AUDIT_20231114221320123_00112233-4455-6677-8899-aabbccddeeff_Events.json.gz",
+        ),
+    ],
+)
+def test_keys(chain: Chain, shape: Shape, key: str) -> None:
+    pile = PileKey("acme.1", "twilio", chain)
+    file_id = "00112233445566778899aabbccddeeff"
+    plan = new_plan(pile, ask_of(pile, shape=shape), 1_700_000_000_123_456, 1, 2, file_id)
+    assert plan.key == key
+    assert new_plan(pile, ask_of(pile, shape=shape), 2**62, 1, 2, file_id).key
+    assert new_plan(pile, ask_of(pile, shape=shape), -5, 1, 2, file_id).key
