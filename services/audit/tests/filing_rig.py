@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import os
@@ -99,18 +98,32 @@ class Rig:
 
     def start(self, **settings: Any) -> subprocess.Popen[bytes]:
         """One more copy of the service, as a process."""
+        return self._run(["-m", "backhaul_audit"], settings)
+
+    def start_until(self, step: str) -> subprocess.Popen[bytes]:
+        """One that does not get beyond a step: see ``filing_program``."""
+        return self._run([str(Path(__file__).with_name("filing_program.py")), step], {})
+
+    def _run(self, program: Sequence[str], settings: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self.environment}
         environment |= {f"BACKHAUL_{name.upper()}": str(value) for name, value in settings.items()}
         with (self.logs / f"audit-{len(self.copies)}.log").open("wb") as log:
-            copy = subprocess.Popen(
-                [sys.executable, "-m", "backhaul_audit"], env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+            copy = subprocess.Popen([sys.executable, *program], env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603  # the service itself
         self.copies.append(copy)
         return copy
 
     def kill(self, copy: subprocess.Popen[bytes]) -> None:
         copy.send_signal(signal.SIGKILL)
         copy.wait()
+
+    async def died(self, copy: subprocess.Popen[bytes], *, within_s: float = 60) -> None:
+        """Return when the copy has died by itself."""
+
+        async def dead() -> bool:
+            return copy.poll() is not None
+
+        await until("the end of a copy", dead, within_s=within_s, pause_s=0.05)
+        assert copy.returncode == -signal.SIGKILL
 
     def stop_all(self) -> None:
         for copy in self.copies:
@@ -177,8 +190,3 @@ class Rig:
             stored = {one.object_name for one in self.s3.list_objects(self.bucket, prefix="tenants/", recursive=True)}
             assert stored == {file.plan.key for file in files}
         return files
-
-
-async def pause(seconds: float) -> None:
-    """Time under load, at the end of which a test kills something. Nothing is awaited by it."""
-    await asyncio.sleep(seconds)

@@ -144,7 +144,9 @@ class World:
 @given(
     st.lists(st.tuples(st.sampled_from(_PILES), st.integers(1, 4)), min_size=1, max_size=25),
     st.lists(
-        st.sampled_from(["take", "take", "take", "age", "record", "upload", "die", "seal", "crash", "relieve", "lapse"]),
+        st.sampled_from(
+            ["take", "take", "take", "age", "record", "upload", "die", "seal", "crash", "relieve", "lapse"]
+        ),
         max_size=60,
     ),
 )
@@ -241,8 +243,10 @@ def test_a_bucket_of_its_own_that_is_away_lapses_and_the_installations_makes_all
         (
             Chain.EVENTS,
             Shape("out/mails"),
-            "tenants/acme.1/out/mails/channel=twilio/dt=2023-11-14/AUDIT_20231114221320123_"
-            "00112233-4455-6677-8899-aabbccddeeff_Events.json",
+            (
+                "tenants/acme.1/out/mails/channel=twilio/dt=2023-11-14/AUDIT_20231114221320123_"
+                "00112233-4455-6677-8899-aabbccddeeff_Events.json"
+            ),
         ),
         (
             Chain.BACKFILL,

@@ -1,0 +1,50 @@
+"""The service, which dies or dawdles at one step of a file's life: ``python filing_program.py STEP``.
+
+Of ``before_…`` and ``after_…`` the step is what the process does not, or just, get done. It dies as by kill -9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from backhaul_audit import app
+from backhaul_audit.books import Books
+from backhaul_audit.objects import Bucket
+from backhaul_audit.settings import AuditSettings
+from backhaul_common.service import main
+
+STEPS = {"record": (Books, "record"), "upload": (Bucket, "create"), "seal": (Books, "seal"), "move": (Books, "move")}
+DAWDLE_S = 3.0
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(step: str) -> None:
+    """Have the step end the process, or take its time."""
+    when, _, name = step.partition("_")
+    owner, method = STEPS[name]
+    real: Callable[..., Awaitable[Any]] = getattr(owner, method)
+
+    async def armed(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            die()
+        if when == "slow":
+            await asyncio.sleep(DAWDLE_S)
+        result = await real(*args, **kwargs)
+        if when == "after":
+            die()
+        return result
+
+    setattr(owner, method, armed)
+
+
+if __name__ == "__main__":
+    arm(sys.argv[1])
+    main(AuditSettings, app.run)
