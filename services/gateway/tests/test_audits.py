@@ -244,8 +244,9 @@ async def test_a_verification_as_one_answer(rig: AuditRig, monkeypatch: pytest.M
 
 
 async def test_a_verification_line_by_line(rig: AuditRig) -> None:
+    kept = pb.Finding(subject=pb.SUBJECT_DIGEST, name="ab" * 32, problem="unknown_head", detail="No digest has it.")
     rig.audit.answers["Verify"] = [
-        pb.VerifyResponse(findings=[finding(1)], files=1, valid_files=1),
+        pb.VerifyResponse(findings=[finding(1), kept], files=1, valid_files=1),
         pb.VerifyResponse(files=1, valid_files=1, done=True),
     ]
     answer = await rig.get("/verify", progress="true")
@@ -259,7 +260,15 @@ async def test_a_verification_line_by_line(rig: AuditRig) -> None:
             "valid": True,
             "problem": None,
             "detail": None,
-        }
+        },
+        {
+            "chain": None,
+            "subject": "digest",
+            "name": "ab" * 32,
+            "valid": False,
+            "problem": "unknown_head",
+            "detail": "No digest has it.",
+        },
     ]
     assert (first["done"], last["done"], last["files"]) == (False, True, 1)
     rig.audit.answers["Verify"] = rig.audit.answers["Verify"][:1]

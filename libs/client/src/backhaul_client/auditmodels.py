@@ -83,9 +83,9 @@ class AuditProofs(msgspec.Struct, frozen=True, kw_only=True):
 
 class AuditFinding(msgspec.Struct, frozen=True, kw_only=True):
     """What was found of a digest, a file or a span: ``valid``, or else ``problem`` in one word and ``detail`` in a
-    sentence."""
+    sentence. ``chain`` is None of a hash that was kept and that no chain has."""
 
-    chain: str
+    chain: str | None
     subject: str
     name: str
     valid: bool

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 MAX_LINK_S = 604_800
 
+MAX_PROOF_S = 15.0
+"""For how long an answer is waited for: audit looks through all files of a tenant, and gives up before."""
+
 FileId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="The file's id: the digits of its GUID.")]
 LINES = "application/x-ndjson"
 
@@ -141,5 +144,6 @@ class AuditRoutes:
 
     async def prove(self, by: By, event_id: _EventId) -> Response:
         """In which files an event lies, where in them, and which digests sign them."""
-        answer = await self._audit.Prove(pb.ProveRequest(tenant_id=by.tenant.id, event_id=event_id))
+        asked = pb.ProveRequest(tenant_id=by.tenant.id, event_id=event_id)
+        answer = await self._audit.Prove(asked, timeout=MAX_PROOF_S)
         return await self._written(PROOFS, answer)

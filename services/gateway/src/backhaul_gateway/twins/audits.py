@@ -132,9 +132,9 @@ class AuditKeysOut(BaseModel):
 
 class AuditFindingOut(BaseModel):
     """What was found of a ``digest``, a ``file`` or a ``span``: ``valid``, or else what is wrong in one word and in a
-    sentence."""
+    sentence. ``chain`` is null of a hash that was kept and that no chain has."""
 
-    chain: str
+    chain: str | None
     subject: str
     name: str
     valid: bool
