@@ -16,20 +16,27 @@ from backhaul_common.names import AUDIT_OUTBOX, EVENTS_STREAM
 from backhaul_common.outbox import Outbox
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
+from backhaul_proto.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 
+from backhaul_audit.access import SERVICE, VERBS, WITHOUT_TENANT
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import INDEXES, Books
 from backhaul_audit.digests import keys, retention, store
 from backhaul_audit.digests.keys import MongoKeys
+from backhaul_audit.digests.line import to_object
 from backhaul_audit.digests.making import DigestMaker
 from backhaul_audit.digests.retention import Retention
 from backhaul_audit.digests.store import MongoDigests
+from backhaul_audit.files import MongoFiles
 from backhaul_audit.filing import Filing
 from backhaul_audit.objects import Buckets, Place, Probes
 from backhaul_audit.piles import Limits
+from backhaul_audit.reading import Reading
+from backhaul_audit.servicer import AuditServicer
 from backhaul_audit.settings import AuditSettings
 from backhaul_audit.states import MongoStates
 from backhaul_audit.tenancy import AuditTenantData
+from backhaul_audit.verification.online import BucketVerification
 
 
 async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
@@ -59,7 +66,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         filing = Filing(
             reader,
             Books(database, _now_us),
-            MongoStates(database),
+            states := MongoStates(database),
             service.tenants,
             asking,
             buckets,
@@ -83,8 +90,8 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         service.run("outbox", outbox.run, after=service.prepared)
         digests = DigestMaker(
             database,
-            MongoDigests(database, _now_us),
-            MongoKeys(database, box, _now_us),
+            records := MongoDigests(database, _now_us),
+            signing := MongoKeys(database, box, _now_us),
             buckets,
             service.tenants,
             lambda tenant: bool(asking.destinations(tenant)),
@@ -97,8 +104,28 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         old = Retention(database, buckets, service.tenants, service.metrics, _now_us)
         service.run("retention", old.run, after=service.prepared)
 
+        files = MongoFiles(database)
+        servicer = AuditServicer(
+            service.tenants,
+            files,
+            records,
+            Reading(files, buckets),
+            keys=signing,
+            verification=BucketVerification(buckets, records, signing),
+            states=states,
+            weaknesses=probes,
+            asking=asking.destinations,
+            stored=lambda digest: to_object(digest.line, digest.key_id, digest.signature),
+            now_us=_now_us,
+        )
         data = AuditTenantData(database, service.store_format)
-        await service.serve(settings.audit_grpc_listen, tenantdata.registrations(data))
+        add = partial(add_AuditServiceServicer_to_server, servicer)
+        await service.serve(
+            settings.audit_grpc_listen,
+            {SERVICE: add, **tenantdata.registrations(data)},
+            without_tenant=WITHOUT_TENANT,
+            verbs=VERBS,
+        )
         await service.until(stop)
 
 
