@@ -34,6 +34,8 @@ PART_BYTES = 16 << 20
 MAX_WRITING = 4
 MAX_READING = 8
 """Threads for what is filed, and for all else: neither who reads nor another bucket that hangs keeps it from filing."""
+MAX_KEPT = 32
+"""Connections that are kept for the next reading. An object that is being read has one, also between two pieces."""
 MAX_KEY_BYTES = 1024
 MAX_LINK_S = 7 * 86_400
 """How long a link may be valid: what S3 allows."""
@@ -60,7 +62,7 @@ class Bucket:
         self.place = place
         self._writing = _Threads(MAX_WRITING, "write", place)
         self._reading = _Threads(MAX_READING, "read", place)
-        self._pools = (Pool(connections=MAX_READING), Pool(create=True, connections=MAX_WRITING))
+        self._pools = (Pool(connections=MAX_KEPT), Pool(create=True, connections=MAX_WRITING))
         try:
             credentials = provider(place, self._pools[0])
             self._minio, self._creating, self._public = (
