@@ -120,7 +120,7 @@ class Turn:
             group.create_task(self._come_back(way), name="come_back")
 
     async def _come_back(self, way: Way) -> None:
-        await self.uploads.back(way, f"tenants/{way.registration}/")
+        await self.uploads.back(way, f"tenants/{way.registration}/nothing")
         raise ReadAgainError
 
     async def _tick(self) -> None:
