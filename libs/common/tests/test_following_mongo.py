@@ -72,6 +72,15 @@ async def test_results_and_position_are_stored_together_or_not_at_all(database: 
     assert (await total(database), await stored(database), sums.told) == (3, 3, [3])
 
 
+async def test_what_is_stored_at_once_follows_one_another_and_never_goes_back(database: mongo.Database) -> None:
+    sums = Sums(database)
+    await sums.position()
+    await asyncio.gather(*(sums.apply(messages(position)) for position in (1, 3, 2)))
+    assert (await total(database), await stored(database)) == (6, 3)
+    await sums.apply(messages(4))
+    assert await stored(database) == 4
+
+
 @asynccontextmanager
 async def waiting(copy: Sums) -> AsyncIterator[asyncio.Task[int]]:
     """``copy`` asks for the position while another one is at it."""

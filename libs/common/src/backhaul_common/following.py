@@ -111,8 +111,7 @@ class MongoProgress(ABC, Generic[R]):
         await self._commit(message.stream_seq, lambda _, __: None)
 
     async def _commit(self, after: int, work: Callable[[mongo.ThreadDatabase, mongo.Session], T]) -> T:
-        query = {"_id": self._stream, "position": self._position, "owner": self._owner}
-        update = {"$set": {"position": after}, "$currentDate": {"seen_at": True}}
+        """Do ``work`` and move the position to ``after``, or leave it where it is if it is further."""
 
         def transaction(database: mongo.ThreadDatabase, session: mongo.Session) -> T:
             if not database[self._collection].update_one(query, update, session=session).matched_count:
@@ -120,8 +119,12 @@ class MongoProgress(ABC, Generic[R]):
             return work(database, session)
 
         async with self._writing, mongo.translated():
+            # Not before: whoever waited here finds the position where the commit before has left it.
+            query = {"_id": self._stream, "position": self._position, "owner": self._owner}
+            position = max(after, self._position)
+            update = {"$set": {"position": position}, "$currentDate": {"seen_at": True}}
             result = await mongo.in_transaction(self._database, transaction)
-        self._moved(after)
+            self._moved(position)
         return result
 
     async def _take(self) -> dict[str, Any]:

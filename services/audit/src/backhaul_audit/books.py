@@ -233,10 +233,6 @@ class Books(MongoProgress[None]):
                 found.update(one for one in wanted if one in holding(row, one.id))
         return found
 
-    async def _commit(self, after: int, work: Callable[[mongo.ThreadDatabase, mongo.Session], T]) -> T:
-        # A plan of before may be sealed behind one that was begun later.
-        return await super()._commit(max(after, self._position), work)
-
 
 def holding(row: Mapping[str, Any], event_id: str) -> Mapping[EventId, int]:
     """Each revision of the event in a document of ``audit_contents``, with its place in the file, from 1."""
