@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backhaul_local.mongod import MongoServer
     from backhaul_local.pytest_plugin import StackFactory
     from backhaul_local.stack import Stack
+    from simulators.archive import Archive
     from simulators.callers import InternalService
     from simulators.people import PlatformTeam, Town
 
@@ -71,6 +72,52 @@ async def town(installation: Stack) -> AsyncIterator[Town]:
         assert installation.credentials.internal_token not in text, (
             f"{service.name} logged what services show each other"
         )
+
+
+@pytest.fixture(scope="session")
+def storing_installation(mongo_server: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Likewise, with object storage and an audit service that closes files and signs digests at once."""
+    from backhaul_local.stack import Stack, StackConfig
+    from simulators.archive import QUICK
+
+    with tempfile.TemporaryDirectory(prefix="backhaul-audits-", ignore_cleanup_errors=True) as folder:
+        stack = Stack(
+            StackConfig(
+                data_dir=Path(folder),
+                log_dir=tmp_path_factory.mktemp("storing"),
+                mongo_uri=mongo_server.uri,
+                mongo_database="audits",
+                service_env={"audit": QUICK},
+                log_level=LOG_LEVEL,
+            )
+        )
+        try:
+            for member in stack.members:
+                member.launch()
+            for member in stack.members:
+                member.wait_ready_blocking()
+            yield stack
+        finally:
+            for member in reversed(stack.members):
+                member.stop_blocking()
+
+
+@pytest.fixture
+async def storing_town(storing_installation: Stack) -> AsyncIterator[Town]:
+    """The people around it."""
+    from simulators.people import Town
+
+    async with Town(storing_installation.gateway_url, storing_installation.admin_token) as people:
+        yield people
+
+
+@pytest.fixture
+def archive(storing_installation: Stack) -> Archive:
+    """Its bucket."""
+    from simulators.archive import Archive
+
+    assert storing_installation.object_store is not None
+    return Archive(storing_installation.object_store)
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
+from simulators.archive import ask_for_files, filed, in_digests
 from simulators.callers import suppression_of, tls_of
 from simulators.reflecting import ReflectingClient
 
 if TYPE_CHECKING:
+    from backhaul_client.auditmodels import AuditFile
     from backhaul_local.stack import Stack
     from simulators.callers import InternalService
     from simulators.people import Tenant, Town
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 SUPPRESSION = "backhaul_proto.suppression.v1.SuppressionService"
+AUDIT = "backhaul_proto.audit.v1.AuditService"
 NORMALIZER = "backhaul_proto.normalizer.v1.NormalizerService"
 TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
 EVERY_SERVER = {TENANT_DATA, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
@@ -30,7 +33,7 @@ ANNA, BEN, CLEO = "+15005550201", "+15005550202", "+15005550203"
 def test_no_service_is_left_out(installation: Stack) -> None:
     """Whoever adds one adds its test here."""
     assert {service.name for service in installation.services if "grpc" in service.ports} == {
-        "normalizer", "suppression",
+        "audit", "normalizer", "suppression",
     }  # fmt: skip
 
 
@@ -109,6 +112,68 @@ def _suppression(client: ReflectingClient, tenant_id: str) -> set[str]:
     seen = [(one["suppression"]["address"], one["suppression"]["active"]) for one in changes]
     assert seen == list(zip(addresses, standings, strict=True))
     return called
+
+
+async def test_every_method_of_audit(storing_town: Town, storing_installation: Stack) -> None:
+    tenant = await storing_town.platform.register()
+    await ask_for_files(storing_town.platform, tenant, "Twilio")
+    sid = new_sid()
+    await tenant.receive(tenant.twilio.status(tenant.address("Twilio"), sid, "sent"))
+    event = await tenant.event_of("twilio", sid)
+    (file,) = await in_digests(tenant, await filed(tenant, 1))
+    target = f"127.0.0.1:{storing_installation.port('audit', 'grpc')}"
+    token = storing_installation.credentials.internal_token
+
+    def work() -> None:
+        with ReflectingClient(target, tls_of(storing_installation), token) as client:
+            assert client.services() == {AUDIT, *EVERY_SERVER}
+            called = _audit(client, tenant.id, event.id, file)
+            assert called == client.methods(AUDIT)
+
+    await asyncio.to_thread(work)
+
+
+def _audit(client: ReflectingClient, tenant_id: str, event_id: str, file: AuditFile) -> set[str]:
+    called = set()
+
+    def all_of(method: str, **request: Any) -> list[Json]:
+        called.add(method)
+        return client.call(AUDIT, method, {"tenant_id": tenant_id, **request})
+
+    def one_of(method: str, **request: Any) -> Json:
+        (answer,) = all_of(method, **request)
+        return answer
+
+    (listed,) = one_of("ListFiles", channel="Twilio", chain="CHAIN_EVENTS")["files"]
+    assert (listed["id"], listed["key"], listed["events"]) == (file.id, file.key, "1")
+    assert one_of("DescribeFile", file_id=file.id)["file"] == listed
+    pieces = all_of("GetFile", file_id=file.id)
+    content = b"".join(base64.b64decode(piece["data"]) for piece in pieces)
+    assert (pieces[0]["file"], str(len(content))) == (listed, listed["bytes"])
+    assert file.name in one_of("LinkFile", file_id=file.id, valid_s=60)["url"]
+
+    (proof,) = one_of("Prove", event_id=event_id)["proofs"]
+    assert (proof["revision"], proof["place"], proof["file"]) == ("0", "1", listed)
+    digest = proof["digest"]
+    assert digest in one_of("ListDigests", chain="CHAIN_EVENTS")["digests"]
+    stored = one_of("GetDigest", chain="CHAIN_EVENTS", number=digest["number"])
+    assert stored["digest"] == digest
+    assert file.key.encode() in base64.b64decode(stored["data"])
+    (head,) = one_of("GetHead")["heads"]
+    assert int(head["number"]) >= int(digest["number"])
+
+    keys = client.call(AUDIT, "ListKeys", {})[0]["keys"]
+    assert digest["key_id"] in [one["key_id"] for one in keys]
+    rotated = client.call(AUDIT, "RotateKey", {})[0]["key"]
+    assert client.call(AUDIT, "ListKeys", {})[0]["keys"] == [rotated, *keys]
+    # What the old ones signed stays signed.
+    last = all_of("Verify", heads=[digest["hash"]])[-1]
+    assert (last["done"], last["files"], last["valid_files"]) == (True, "1", "1")
+    assert last["digests"] == last["valid_digests"] != "0"
+
+    (state,) = one_of("GetState")["channels"]
+    assert (state["channel"], state["problem"], state["waiting_since_us"]) == ("twilio", "", "0")
+    return {*called, "ListKeys", "RotateKey"}
 
 
 async def test_every_method_of_the_normalizer_and_of_a_tenant_s_data(town: Town, installation: Stack) -> None:

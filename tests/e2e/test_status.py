@@ -53,6 +53,27 @@ async def test_without_object_storage_the_state_is_error_and_callbacks_are_proce
     assert unknown.status_code == 404
 
 
+async def test_without_object_storage_a_channel_says_that_its_files_wait(town: Town) -> None:
+    tenant = await town.platform.register()
+    settings = {"audit": {"enabled": True}}
+    await town.platform.client.put_channel(tenant.id, "Twilio", settings=settings)
+    sid = new_sid()
+    assert (await tenant.send(tenant.twilio.status(tenant.address("Twilio"), sid, "sent"))).status_code == 200
+    # It is processed all the same.
+    await tenant.message_with("twilio", sid, 1)
+
+    async def told() -> bool:
+        audit = (await tenant.client.channel_status("Twilio")).parts.audit
+        return audit.state == "Error"
+
+    await until("what keeps the files from being written", told)
+    audit = (await tenant.client.channel_status("Twilio")).parts.audit
+    assert audit.asked
+    assert "object storage" in str(audit.detail).lower()
+    assert (await tenant.client.channel_status("SendGrid")).parts.audit.state == "OK"
+    await town.platform.client.put_channel(tenant.id, "Twilio", settings={})
+
+
 async def test_a_held_channel_says_so_and_since_when_and_that_is_no_error(town: Town) -> None:
     tenant = await town.platform.register()
     set_at = (await town.platform.client.put_channel(tenant.id, "Twilio", processing="held")).held_since

@@ -13,6 +13,7 @@ from backhaul_testing import broker
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
+from simulators.archive import QUICK, ask_for_files
 from simulators.collector import Collector
 from simulators.people import Town
 
@@ -56,10 +57,15 @@ async def _published(stack: Stack) -> list[tuple[str, EventBatch]]:
 
 
 async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., Any]) -> None:
+    env = {"audit": QUICK}
     async with Collector() as collector:
         telemetry = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        async with own_stack(env=telemetry) as stack, Town(stack.gateway_url, stack.admin_token) as town:
+        async with (
+            own_stack(env=telemetry, service_env=env, with_object_store=True) as stack,
+            Town(stack.gateway_url, stack.admin_token) as town,
+        ):
             tenant = await town.platform.register()
+            await ask_for_files(town.platform, tenant, "SendGrid")
             trace_id, provider_span = _new_trace()
             message_id = new_message_id()
             post = tenant.sendgrid.batch(
@@ -70,7 +76,8 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             assert answer.status_code == 200
             message = await tenant.message_with("sendgrid", message_id, 3)
 
-            gateway, normalizer, suppression = (f"backhaul-{name}" for name in ("gateway", "normalizer", "suppression"))
+            names = ("gateway", "normalizer", "suppression", "audit")
+            gateway, normalizer, suppression, audit = (f"backhaul-{name}" for name in names)
             spans = await collector.whole_trace(
                 trace_id,
                 {
@@ -82,6 +89,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
                     (suppression, "suppression.batch"),
                     (suppression, "mongodb.commit"),
                     (suppression, "suppression.barrier"),
+                    (audit, "audit.file"),
                 },
             )
             server, stored = spans[gateway, "POST /api/postevents"], spans[gateway, "publish CALLBACKS"]
@@ -89,6 +97,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             publish = spans[normalizer, "events.publish"]
             consumed, recorded = spans[suppression, "suppression.batch"], spans[suppression, "mongodb.commit"]
             known = spans[suppression, "suppression.barrier"]
+            filed = spans[audit, "audit.file"]
             # One tree: each under the one that caused it, and its root under the provider's own span.
             assert {key: span.parent for key, span in spans.items()} == {
                 (gateway, server.name): provider_span,
@@ -99,6 +108,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
                 (suppression, consumed.name): server.span_id,
                 (suppression, recorded.name): consumed.span_id,
                 (suppression, known.name): consumed.span_id,
+                (audit, filed.name): server.span_id,
             }
             assert (server.kind, stored.kind, batch.kind, consumed.kind) == (
                 "server", "producer", "consumer", "consumer",
@@ -107,6 +117,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             assert batch.started_ns <= commit.started_ns <= commit.ended_ns <= publish.started_ns <= batch.ended_ns
             assert publish.started_ns <= consumed.started_ns <= recorded.started_ns <= recorded.ended_ns
             assert recorded.ended_ns <= known.started_ns <= known.ended_ns <= consumed.ended_ns
+            assert publish.started_ns <= filed.started_ns <= filed.ended_ns
             assert server.attributes["backhaul.tenant"] == tenant.id
             assert server.attributes["http.response.status_code"] == "200"
 
@@ -130,6 +141,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             for path, service, method in (
                 ("/v1/messages", normalizer, "backhaul_proto.normalizer.v1.NormalizerService/ListMessages"),
                 ("/v1/suppressions", suppression, "backhaul_proto.suppression.v1.SuppressionService/List"),
+                ("/v1/audits", audit, "backhaul_proto.audit.v1.AuditService/ListFiles"),
             ):
                 trace_id, reader_span = _new_trace()
                 headers = {"X-Api-Key": tenant.api_key, "traceparent": f"00-{trace_id}-{reader_span}-01"}
