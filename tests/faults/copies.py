@@ -64,11 +64,16 @@ class Pair:
 
     async def mend(self) -> None:
         """Have everything run again, whatever a test left."""
-        for member in self.stack.members:
-            if member.running:
-                member.resume()
-            else:
-                await member.start()
+        await mend(self.stack)
+
+
+async def mend(stack: Stack) -> None:
+    """Have everything run again, whatever a test left."""
+    for member in stack.members:
+        if member.running:
+            member.resume()
+        else:
+            await member.start()
 
 
 def two_copies() -> tuple[ServiceSpec, ...]:

@@ -40,9 +40,9 @@ async def _says_that_it_waits(service: Service) -> bool:
 @pytest.mark.parametrize(
     "order",
     [
-        ("normalizer", "gateway", "mongod", "nats"),
-        ("gateway", "nats", "normalizer", "mongod"),
-        ("mongod", "normalizer", "gateway", "nats"),
+        ("audit", "normalizer", "gateway", "mongod", "nats"),
+        ("gateway", "nats", "normalizer", "audit", "mongod"),
+        ("mongod", "audit", "normalizer", "gateway", "nats"),
     ],
     ids="-".join,
 )
