@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from backhaul_client import AsyncAdminClient
 from backhaul_local.demo import show, telling_lines, verdict
+from backhaul_local.demo_audit import ENV, Audited
 from backhaul_local.demo_channels import FLAGGED
 from backhaul_local.demo_checks import Check, check_all
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked
@@ -22,7 +23,7 @@ from backhaul_local.pytest_plugin import StackFactory
 from msgspec.structs import replace as changed
 from rich.console import Console
 
-Seen = tuple[Delivered, OtherChannels, Asked, Refused, Loaded]
+Seen = tuple[Delivered, OtherChannels, Asked, Refused, Audited, Loaded]
 
 
 class Remembering(Story):
@@ -44,17 +45,27 @@ class Remembering(Story):
         self.refused = await super().try_to_cheat(*accounts)
         return self.refused
 
+    async def read_the_files(self, *accounts: Any) -> Audited:
+        self.audited = await super().read_the_files(*accounts)
+        return self.audited
+
     async def load(self, *accounts: Any) -> Loaded:
         self.loaded = await super().load(*accounts)
         return self.loaded
 
 
 async def _tell(stack_factory: StackFactory) -> Seen:
-    async with stack_factory() as stack, httpx.AsyncClient(trust_env=False) as http:
-        story = Remembering(stack.gateway_url, http, AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http))
+    env = {"audit": ENV}
+    async with (
+        stack_factory(with_object_store=True, service_env=env) as stack,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+        platform = AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http)
+        assert stack.object_store is not None
+        story = Remembering(stack.gateway_url, http, platform, stack.object_store)
         checks = await show(story, Screen(Console(file=StringIO())))
     assert [check for check in checks if not check.holds] == []
-    return story.delivered, story.others, story.asked, story.refused, story.loaded
+    return story.delivered, story.others, story.asked, story.refused, story.audited, story.loaded
 
 
 def _wrong(seen: Seen) -> list[str]:
@@ -63,16 +74,16 @@ def _wrong(seen: Seen) -> list[str]:
 
 def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     """Every figure that could be wrong, with the check that must say so."""
-    delivered, others, asked, refused, loaded = seen
+    delivered, others, asked, refused, audited, loaded = seen
 
     def of_delivered(**fields: Any) -> Seen:
-        return replace(delivered, **fields), others, asked, refused, loaded
+        return replace(delivered, **fields), others, asked, refused, audited, loaded
 
     def of_others(**fields: Any) -> Seen:
-        return delivered, replace(others, **fields), asked, refused, loaded
+        return delivered, replace(others, **fields), asked, refused, audited, loaded
 
     def of_asked(**fields: Any) -> Seen:
-        return delivered, others, replace(asked, **fields), refused, loaded
+        return delivered, others, replace(asked, **fields), refused, audited, loaded
 
     def of_message(number: int, **fields: Any) -> Seen:
         messages = list(delivered.messages)
@@ -124,23 +135,44 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
         }.items():
             spoiled = (
                 of_delivered(communication=wrong),
-                (delivered, others, asked, refused, replace(loaded, communication=wrong)),
+                (delivered, others, asked, refused, audited, replace(loaded, communication=wrong)),
             )
             yield f"{name}: {figure}", spoiled[name == "burst"]
 
     for number, attempt in enumerate(refused.attempts):
         let_in = list(refused.attempts)
         let_in[number] = replace(attempt, got="200")
-        yield attempt.what, (delivered, others, asked, replace(refused, attempts=let_in), loaded)
+        yield attempt.what, (delivered, others, asked, replace(refused, attempts=let_in), audited, loaded)
     for name, traces in {
         "refused signatures counted": replace(refused, counted={**refused.counted, "Globex Twilio": 0}),
         "tenants afterwards": replace(refused, tenants=[*refused.tenants, "initech"]),
         "Globex's messages afterwards": replace(refused, globex_messages=1),
         "spring-sale afterwards": replace(refused, communication=changed(delivered.communication, messages=9)),
     }.items():
-        yield name, (delivered, others, asked, traces, loaded)
-    yield "burst: answers", (delivered, others, asked, refused, replace(loaded, statuses=[*loaded.statuses[1:], 503]))
-    yield "callbacks one by one, read back", (delivered, others, asked, refused, replace(loaded, probes_delivered=19))
+        yield name, (delivered, others, asked, traces, audited, loaded)
+    yield from (
+        (name, (delivered, others, asked, refused, replace(audited, **fields), loaded))
+        for name, fields in _spoiled_files(audited)
+    )
+    yield (
+        "burst: answers",
+        (delivered, others, asked, refused, audited, replace(loaded, statuses=[*loaded.statuses[1:], 503])),
+    )
+    yield (
+        "callbacks one by one, read back",
+        (delivered, others, asked, refused, audited, replace(loaded, probes_delivered=19)),
+    )
+
+
+def _spoiled_files(audited: Audited) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of audit files."""
+    yield "mail events in audit files", {"events": 10}
+    yield "lines of a file are SendGrid's own", {"lines": [*audited.lines, audited.lines[0]] * 8}
+    yield "verified", {"sound": audited.changed}
+    yield "… after a line was changed in the bucket", {"changed": audited.sound}
+    yield "… what is named", {"changed": audited.sound}
+    yield "… after it was put back", {"restored": audited.changed}
+    yield "audit files that Globex sees", {"elsewhere": 1}
 
 
 def _spoiled_answers(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -177,12 +209,12 @@ def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
         proven.add(name)
     assert proven == {check.name for check in check_all(*seen)}
     # What is not there is wrong, and no crash.
-    delivered, others, asked, refused, loaded = seen
+    delivered, others, asked, refused, audited, loaded = seen
     gone = replace(delivered, messages=[(due, None) for due, _ in delivered.messages], communication=None)
     screen = Screen(Console(file=StringIO()))
     screen.messages(gone, "Twilio")
     screen.communication(gone.communication)
-    assert "Twilio …8abca9 ends" in _wrong((gone, others, asked, refused, replace(loaded, communication=None)))
+    assert "Twilio …8abca9 ends" in _wrong((gone, others, asked, refused, audited, replace(loaded, communication=None)))
 
 
 def test_a_wrong_figure_is_shown_and_makes_the_exit_code_1() -> None:

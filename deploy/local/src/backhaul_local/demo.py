@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 from backhaul_client import AsyncAdminClient, BackhaulError
 
+from backhaul_local.demo_audit import ENV
 from backhaul_local.demo_checks import Check, check_all
 from backhaul_local.demo_screen import Screen
 from backhaul_local.demo_script import COMMUNICATION
@@ -55,7 +56,7 @@ async def main() -> int:
 
 async def _run(data: Path, logs: Path, screen: Screen, settled: Callable[[], None]) -> int:
     # The log's level is said here, because telling_lines depends on it.
-    stack = Stack(StackConfig(data_dir=data, log_dir=logs, log_level="info"))
+    stack = Stack(StackConfig(data_dir=data, log_dir=logs, log_level="info", service_env={"audit": ENV}))
     try:
         return await _tell(stack, screen)
     except (DemoError, BackhaulError, httpx.HTTPError) as error:
@@ -77,7 +78,8 @@ async def _tell(stack: Stack, screen: Screen) -> int:
     # No web proxy is a way to this machine.
     async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
         platform = AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http)
-        checks = await show(Story(stack.gateway_url, http, platform), screen)
+        assert stack.object_store is not None  # noqa: S101  # narrows the type; a stack is started with one
+        checks = await show(Story(stack.gateway_url, http, platform, stack.object_store), screen)
     code = verdict(checks, screen, time.monotonic() - began)
     if code:
         _explain(stack, screen)
@@ -132,6 +134,13 @@ async def show(story: Story, screen: Screen) -> list[Check]:
     )
     screen.refused(refused)
 
+    audited = await story.read_the_files(acme, globex)
+    screen.section(
+        "Acme's mails as files, and proof that nobody has rewritten them",
+        "SendGrid's own events, a line each, in Acme's folder of a bucket. Each file stands in a signed digest.",
+    )
+    screen.files(audited)
+
     loaded = await story.load(globex)
     screen.section(
         "Throughput and latency seen",
@@ -139,7 +148,7 @@ async def show(story: Story, screen: Screen) -> list[Check]:
         "sender.",
     )
     screen.load(loaded)
-    return check_all(delivered, others, asked, refused, loaded)
+    return check_all(delivered, others, asked, refused, audited, loaded)
 
 
 def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:

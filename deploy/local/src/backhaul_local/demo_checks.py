@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from backhaul_client.models import Communication, DeadLetterSummary, Event, Message
 from backhaul_client.suppressionmodels import Blocking
 
+from backhaul_local.demo_audit import MAIL_EVENTS, Audited, Verified, named, word_of
 from backhaul_local.demo_channels import FLAGGED, OTHER_COMMUNICATION
 from backhaul_local.demo_consent import MAX_WAIT_S, PURPOSES, RULE, UNDECIDED, Asked, told
 from backhaul_local.demo_script import (
@@ -23,6 +25,7 @@ from backhaul_local.demo_script import (
     PROBES,
     Due,
     outcome,
+    sendgrid_batch,
 )
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
 
@@ -43,7 +46,12 @@ class Check:
 
 
 def check_all(
-    delivered: Delivered, others: OtherChannels, asked: Asked, refused: Refused, loaded: Loaded
+    delivered: Delivered,
+    others: OtherChannels,
+    asked: Asked,
+    refused: Refused,
+    audited: Audited,
+    loaded: Loaded,
 ) -> list[Check]:
     """Every check of the demo."""
     return [
@@ -51,6 +59,7 @@ def check_all(
         *_other_channels(others),
         *_asked(asked),
         *_refused(delivered, refused),
+        *_audited(audited),
         *_loaded(loaded),
     ]
 
@@ -147,6 +156,30 @@ def _refused(delivered: Delivered, seen: Refused) -> list[Check]:
         Check("Globex's messages afterwards", "0", str(seen.globex_messages)),
         Check(f"{COMMUNICATION} afterwards", "unchanged", after),
     ]
+
+
+def _audited(seen: Audited) -> list[Check]:
+    """The files hold what SendGrid posted, and what is changed in one is found and named."""
+    sent = Counter(event["event"] for event in json.loads(sendgrid_batch()))
+    told = Counter(map(word_of, seen.lines))
+    count = len(seen.files)
+    all_valid = f"{count}/{count} files valid"
+    names = [file.name for file in seen.files[:1]]
+    due = ", ".join(f"{name}: hash" for name in names)
+    return [
+        Check("mail events in audit files", str(MAIL_EVENTS), str(seen.events)),
+        Check("lines of a file are SendGrid's own", "yes", "yes" if told and told <= sent else "no"),
+        Check("verified", all_valid, _valid(seen.sound)),
+        Check("… after a line was changed in the bucket", f"{count - 1}/{count} files valid", _valid(seen.changed)),
+        Check("… what is named", due, ", ".join(map(named, seen.changed.invalid))),
+        Check("… after it was put back", all_valid, _valid(seen.restored)),
+        Check("audit files that Globex sees", "0", str(seen.elsewhere)),
+    ]
+
+
+def _valid(seen: Verified) -> str:
+    """What is said of the files; of digests there is one more every now and then."""
+    return ", ".join(line.rpartition(", ")[2] for line in seen.summary) or NOTHING
 
 
 def _loaded(seen: Loaded) -> list[Check]:

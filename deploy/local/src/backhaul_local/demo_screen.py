@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from backhaul_local.demo_asking import Account
+from backhaul_local.demo_audit import CHANGED, Audited, named
 from backhaul_local.demo_checks import NOTHING, Check, counts, ends
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked, told
 from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
 
 _WIDTH_OF_A_FILE = 130
+_LINE = 110
 _LONG = 24  # What holds and is longer is not said twice.
 _STATE_STYLES = {"Delivered": "green", "Sent": "cyan", "Queued": "cyan"}
 
@@ -112,6 +114,30 @@ class Screen:
         rows = [(one.what, Text(one.got[:3], style="bold yellow"), one.why) for one in seen.attempts]
         self._table(("what was tried", "answer", "why, in the answer's own words"), rows)
 
+    def files(self, seen: Audited) -> None:
+        """One file with its lines, and what is said of all of them while one is changed."""
+        for file in seen.files[:1]:
+            self.say(file.key)
+            rows = [(str(number), line.decode()) for number, line in enumerate(seen.lines, 1)]
+            self._table(("line", "as SendGrid sent it"), [(number, _shortened(line)) for number, line in rows])
+        steps = (
+            ("as they were sealed", seen.sound),
+            (f"somebody with the bucket's keys writes {CHANGED[1].decode()} for {CHANGED[0].decode()}", seen.changed),
+            ("they put the line back", seen.restored),
+        )
+        self._console.print()
+        self._table(
+            ("what happens", "verification says", "what is wrong"),
+            [
+                (
+                    what,
+                    Text(", ".join(said.summary), style="yellow" if said.invalid else "green"),
+                    "; ".join(f"{named(one)}. {one.detail}" for one in said.invalid),
+                )
+                for what, said in steps
+            ],
+        )
+
     def load(self, seen: Loaded) -> None:
         burst = f"callbacks: {BURST_MESSAGES} messages, queued, sent and delivered, and {BURST_DUPLICATES} duplicates"
         per_second = f"{len(seen.statuses) / seen.seconds:,.0f} a second"
@@ -166,6 +192,10 @@ def _remark(event: Event) -> str:
         return f"{event.error_code}  {event.error_text}"
     action = event.consent.action.replace("_", " ") if event.consent else ""
     return f"“{event.text}”" + (f"  understood as {action}" if action else "") if event.text else ""
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LINE else f"{line[:_LINE]} …"
 
 
 def _ms(seconds: float) -> str:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -19,6 +20,7 @@ from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.wire import Connection, encoded
 
 from backhaul_local.demo_asking import Account, Attempt, if_there, poll, refused
+from backhaul_local.demo_audit import SETTINGS, Audited, audit
 from backhaul_local.demo_channels import OTHER_COMMUNICATION, ChannelStory, channel_stories
 from backhaul_local.demo_consent import Asked, ask
 from backhaul_local.demo_script import (
@@ -35,6 +37,7 @@ from backhaul_local.demo_script import (
     sendgrid_batch,
 )
 from backhaul_local.errors import LocalStackError
+from backhaul_local.stack import ObjectStoreAccess
 
 _ANSWER_TIMEOUT_S = 30.0
 
@@ -96,17 +99,21 @@ class Loaded:
 class Story:
     """The steps, to be taken in the order in which they are written."""
 
-    def __init__(self, base_url: str, http: httpx.AsyncClient, platform: AsyncAdminClient) -> None:
+    def __init__(
+        self, base_url: str, http: httpx.AsyncClient, platform: AsyncAdminClient, bucket: ObjectStoreAccess
+    ) -> None:
+        """``bucket`` is where audit files lie."""
         self._base_url = base_url
         self._http = http
         self._platform = platform
+        self._bucket = bucket
 
     async def set_up(self) -> tuple[Account, Account]:
         """Acme and Globex; each has a Twilio channel with an auth token of its own, Acme a SendGrid channel too, which
-        asks for a signature and an access token."""
+        asks for a signature and an access token, and has its events filed."""
         acme, globex = await asyncio.gather(self._account("Acme"), self._account("Globex"))
         await self._open(acme, "Twilio", acme.twilio.auth_token)
-        await self._open(acme, "SendGrid", acme.sendgrid.public_key, acme.oauth.secret)
+        await self._open(acme, "SendGrid", acme.sendgrid.public_key, acme.oauth.secret, settings=SETTINGS)
         await self._open(globex, "Twilio", globex.twilio.auth_token)
         return acme, globex
 
@@ -222,6 +229,10 @@ class Story:
             communication=await if_there(acme.client.communication(COMMUNICATION)),
         )
 
+    async def read_the_files(self, acme: Account, globex: Account) -> Audited:
+        """Acme's mails once more, as files; one of them is changed in the bucket, and put back."""
+        return await audit(self._bucket, acme, globex)
+
     async def load(self, globex: Account) -> Loaded:
         """A burst at Globex: shuffled, with duplicates; then callbacks one by one, each read back."""
         address = self._address("communicationId=burst", globex)
@@ -308,9 +319,17 @@ class Story:
             oauth=OAuthClient(),
         )
 
-    async def _open(self, account: Account, label: str, *secrets: str | Mapping[str, str]) -> None:
+    async def _open(
+        self,
+        account: Account,
+        label: str,
+        *secrets: str | Mapping[str, str],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """A channel that refuses everything that ``secrets`` do not prove authentic."""
-        await self._platform.put_channel(account.tenant.id, label, secrets=secrets, verification="enforce")
+        await self._platform.put_channel(
+            account.tenant.id, label, secrets=secrets, settings=settings, verification="enforce"
+        )
 
     async def _refusal(self, what: str, due: str, post: Post) -> Attempt:
         answer = await send(self._http, post)

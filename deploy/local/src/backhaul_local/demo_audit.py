@@ -1,0 +1,131 @@
+"""A channel's audit files: what stands in one, and what is found where somebody changes it in the bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from backhaul_client.auditmodels import AuditFile, AuditFinding
+from minio import Minio
+
+from backhaul_local.demo_asking import Account, poll
+from backhaul_local.stack import ObjectStoreAccess
+
+SETTINGS: Final[Mapping[str, Any]] = {"save_email_events": True, "audit": {"folder": "events/email"}}
+"""Of Acme's SendGrid channel: its events are filed, in this folder."""
+
+ENV: Final[Mapping[str, str]] = {"BACKHAUL_AUDIT_MAX_FILE_AGE_S": "1", "BACKHAUL_AUDIT_DIGEST_EVERY_S": "2"}
+"""Nobody waits five minutes for a file, and an hour for a digest, to see a demo."""
+
+CHANGED = b"delivered", b"not_there"
+"""What is changed in the bucket, and into what: as many letters."""
+
+MAIL_EVENTS = 11
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What a verification said: how much is valid, and what is wrong of which object."""
+
+    summary: Sequence[str]
+    invalid: Sequence[AuditFinding]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """Acme's mails in files. ``lines`` are those of the first file; ``events`` lie in all of them. ``sound``,
+    ``changed`` and ``restored`` are what a verification said before somebody changed a line of it in the bucket, then,
+    and when the line was put back. ``elsewhere`` are the files that Globex sees."""
+
+    files: Sequence[AuditFile]
+    events: int
+    lines: Sequence[bytes]
+    sound: Verified
+    changed: Verified
+    restored: Verified
+    elsewhere: int
+
+
+async def audit(bucket: ObjectStoreAccess, acme: Account, globex: Account) -> Audited:
+    """Wait for the files and their digest, read one, and change it behind Backhaul's back."""
+
+    async def listed() -> list[AuditFile]:
+        return [file async for file in acme.client.audit_files()]
+
+    def signed(files: list[AuditFile]) -> bool:
+        return sum(file.events for file in files) >= MAIL_EVENTS and all(file.digest for file in files)
+
+    async def content_of(file: AuditFile) -> bytes:
+        return b"".join([piece async for piece in acme.client.audit_content(file.id)])
+
+    files = await poll(listed, signed)
+    if not files:
+        nothing = Verified(summary=(), invalid=())
+        return Audited(files=(), events=0, lines=(), sound=nothing, changed=nothing, restored=nothing, elsewhere=0)
+    # Of several files the one with the line that will be changed.
+    contents = [(file, await content_of(file)) for file in files]
+    file, content = next((one for one in contents if CHANGED[0] in one[1]), contents[0])
+    sound = await _verified(acme)
+    owner = _Owner(bucket, file.key)
+    await owner.put(content.replace(*CHANGED))
+    try:
+        changed = await _verified(acme)
+    finally:
+        await owner.put(content)
+    return Audited(
+        files=[file, *(one for one in files if one is not file)],
+        events=sum(one.events for one in files),
+        lines=content.splitlines(),
+        sound=sound,
+        changed=changed,
+        restored=await _verified(acme),
+        elsewhere=len([one async for one in globex.client.audit_files()]),
+    )
+
+
+async def _verified(acme: Account) -> Verified:
+    told = [one async for one in acme.client.verify_audits()]
+    invalid = [finding for one in told for finding in one.findings if not finding.valid]
+    return Verified(
+        summary=[
+            f"{one.valid_digests}/{one.digests} digests valid, {one.valid_files}/{one.files} files valid"
+            for one in told
+            if one.done
+        ],
+        invalid=invalid,
+    )
+
+
+def named(finding: AuditFinding) -> str:
+    """What is wrong of what, in words as short as they can be."""
+    return f"{finding.name.rpartition('/')[2]}: {finding.problem}"
+
+
+def word_of(line: bytes) -> str:
+    """What SendGrid calls the event of a line."""
+    return str(json.loads(line)["event"])
+
+
+class _Owner:
+    """Whoever has the bucket's keys, and puts into it what they like."""
+
+    def __init__(self, bucket: ObjectStoreAccess, key: str) -> None:
+        endpoint = urlsplit(bucket.endpoint)
+        self._client = Minio(
+            endpoint.netloc,
+            access_key=bucket.access_key,
+            secret_key=bucket.secret_key,
+            secure=endpoint.scheme == "https",
+            region="us-east-1",
+        )
+        self._bucket = bucket.bucket
+        self._key = key
+
+    async def put(self, data: bytes) -> None:
+        """Put ``data`` where the file lies, whatever is there."""
+        await asyncio.to_thread(self._client.put_object, self._bucket, self._key, BytesIO(data), len(data))
