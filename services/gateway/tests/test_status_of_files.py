@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
-from backhaul_common.rpc import keepalive
+from audit_rig import auditing
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.audit.v1 import audit_pb2 as pb
-from backhaul_proto.audit.v1 import audit_pb2_grpc
 from gateway_rig import GatewayFactory, Running
 
 NOTHING: dict[str, Any] = {
@@ -21,32 +17,6 @@ NOTHING: dict[str, Any] = {
     "backlog": None,
     "weaknesses": [],
 }
-
-
-class FakeAudit(audit_pb2_grpc.AuditServiceServicer):
-    """Says what it is told to."""
-
-    def __init__(self) -> None:
-        self.answer = pb.GetStateResponse()
-        self.asked: list[str] = []
-
-    async def GetState(self, request: Any, context: Any) -> pb.GetStateResponse:  # noqa: N802  # gRPC's name
-        self.asked.append(request.tenant_id)
-        return self.answer
-
-
-@asynccontextmanager
-async def auditing(factory: GatewayFactory, nats_url: str) -> AsyncIterator[tuple[Running, FakeAudit]]:
-    audit = FakeAudit()  # type: ignore[abstract]  # grpc answers the other calls with UNIMPLEMENTED
-    server = grpc.aio.server(options=keepalive.of_server())
-    audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with factory(nats_url, gateway_audit_target=f"127.0.0.1:{port}") as gateway:
-            yield gateway, audit
-    finally:
-        await server.stop(0)
 
 
 async def part(gateway: Running, api_key: str) -> dict[str, Any]:
@@ -62,8 +32,8 @@ async def part(gateway: Running, api_key: str) -> dict[str, Any]:
 async def test_what_audit_says_of_a_channels_files_is_told(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer
 ) -> None:
-    async with auditing(gateway_factory, fresh_nats.uri) as (gateway, audit):
-        tenant = await gateway.tenant()
+    async with auditing(gateway_factory, fresh_nats.uri) as rig:
+        gateway, audit, tenant = rig.gateway, rig.audit, rig.tenant
         await gateway.channel()
         # It is not asked about a channel that asks for nothing.
         assert (await part(gateway, tenant.api_key), audit.asked) == (NOTHING, [])
@@ -72,17 +42,17 @@ async def test_what_audit_says_of_a_channels_files_is_told(
         weakness = "The bucket takes an object where there is one."
         here = pb.ChannelState(channel="twilio", waiting_since_us=1_790_000_000_000_000, weaknesses=[weakness])
         elsewhere = pb.ChannelState(channel="sendgrid", problem="not this one")
-        audit.answer = pb.GetStateResponse(channels=[elsewhere, here], backlog=7)
+        audit.answers["GetState"] = pb.GetStateResponse(channels=[elsewhere, here], backlog=7)
         told = NOTHING | {
             "asked": True,
             "waiting_since": "2026-09-21T14:13:20Z",
             "backlog": 7,
             "weaknesses": [weakness],
         }
-        assert (await part(gateway, tenant.api_key), audit.asked) == (told, ["acme"])
+        assert (await part(gateway, tenant.api_key), audit.asked) == (told, [pb.GetStateRequest(tenant_id="acme")])
 
         here.problem = "The bucket acme-audit does not exist: make it."
-        audit.answer = pb.GetStateResponse(channels=[elsewhere, here], backlog=7)
+        audit.answers["GetState"] = pb.GetStateResponse(channels=[elsewhere, here], backlog=7)
         assert await part(gateway, tenant.api_key) == told | {"state": "Error", "detail": here.problem}
 
 
