@@ -286,9 +286,7 @@ class _BatchLines:
 @asynccontextmanager
 async def installation(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Installation]:
     """A stack in ``folder`` with everything running; nothing runs afterwards. ``say`` is told what is being done."""
-    config = StackConfig(
-        data_dir=folder, services=(*default_services(), *EMPTY_ROUTES), with_object_store=False, mongo_cache_gb=1.0
-    )
+    config = StackConfig(data_dir=folder, services=(*default_services(), *EMPTY_ROUTES), mongo_cache_gb=1.0)
     async with Stack(config) as stack:
         mongo: AsyncMongoClient[Document] = AsyncMongoClient(stack.mongo_uri)
         async with mongo:

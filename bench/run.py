@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import auditing
 import growth
 import ingest
 import latency
@@ -50,6 +51,9 @@ def scenarios(site: Installation, report: Report, *, quick: bool) -> dict[str, S
         "optout_visible_ms": lambda: suppressing.measure_visible(
             site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
         ),
+        "audit_events_per_core_s": lambda: auditing.measure(
+            site, report, rounds=3, events=50_000 if quick else 150_000
+        ),
         "resident_mb": lambda: latency.measure_memory(site, report),
         "growth": lambda: growth.measure(site, report, rounds=3, quick=quick),
     }
@@ -74,7 +78,7 @@ async def measure(report: Report, only: Sequence[str], console: Console, *, quic
                 mongo_version=(await site.mongo.server_info())["version"],
             )
             # What consumes EVENTS is measured by itself, and would share the machine with what comes before it.
-            await site.stop("suppression")
+            await site.stop("suppression", "audit")
             for scenario, run in scenarios(site, report, quick=quick).items():
                 if only and not any(wanted.startswith(scenario) or scenario.startswith(wanted) for wanted in only):
                     continue

@@ -26,21 +26,26 @@ class Made:
     content: Content
 
 
+def compressor() -> isal_zlib.Compress:
+    """What makes gzip of a file's bytes."""
+    return isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
+
+
 def shape(content: piles.Content, of: Shape) -> Made:
     """The file of ``content``. The same content inflates to the same bytes; compressed they may differ by version."""
     inflated = hashlib.sha256()
     inflated_bytes = 0
     pieces: list[bytes] = []
-    compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW) if of.gzip else None
+    compress = compressor() if of.gzip else None
     for piece in _written(content, of):
         inflated.update(piece)
         inflated_bytes += len(piece)
-        stored_piece = compressor.compress(piece) if compressor is not None else piece
+        stored_piece = compress.compress(piece) if compress is not None else piece
         if stored_piece:
             pieces.append(stored_piece)
     stored = inflated
-    if compressor is not None:
-        pieces.append(compressor.flush())
+    if compress is not None:
+        pieces.append(compress.flush())
         stored = hashlib.sha256()
         for piece in pieces:
             stored.update(piece)
