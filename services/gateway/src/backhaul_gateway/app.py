@@ -199,7 +199,7 @@ def build(
     )
     services = service_router(grants)
     published = AuditKeyRoute(audit, writer, clock)
-    keys = audit_key_router(AuditKeyRoutes(audit, writer))
+    keys = audit_key_router(AuditKeyRoutes(audit, writer, published.outdated))
     edge = Edge(
         application_of(
             [reads, published.router(), tokens.router(), admin, services, keys], version, service.readiness, metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from backhaul_proto.audit.v1 import audit_pb2 as pb
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 class AuditKeyRoutes:
     """The platform team's side of keys."""
 
-    def __init__(self, audit: AuditServiceAsyncStub, writer: Writer) -> None:
+    def __init__(self, audit: AuditServiceAsyncStub, writer: Writer, made: Callable[[], None]) -> None:
+        """``made`` is called when there is a new key."""
         self._audit = audit
+        self._made = made
         self._written = writer.written
 
     def add_to(self, router: APIRouter) -> None:
@@ -37,4 +40,6 @@ class AuditKeyRoutes:
     async def rotate(self) -> Response:
         """Make a new key, which signs digests from now on. The old ones are published for ever. Where no answer comes,
         ask again: one key too many does no harm."""
-        return await self._written(KEY, (await self._audit.RotateKey(pb.RotateKeyRequest())).key, 201)
+        answer = await self._audit.RotateKey(pb.RotateKeyRequest())
+        self._made()
+        return await self._written(KEY, answer.key, 201)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 PATH = "/.well-known/backhaul-audit-keys"
 
-KEPT_S = 60.0
-"""For how long keys are answered from memory: anybody may ask, as often as they like."""
+KEPT_S = 10.0
+"""For how long keys are answered from memory: anybody may ask, as often as they like. So long, at most, a new one that
+was made elsewhere is not told of."""
 
 REFUSED_S = 1.0
 """For how long audit is not asked again that did not answer."""
@@ -53,12 +54,17 @@ class AuditKeyRoute:
         )
         return router
 
+    def outdated(self) -> None:
+        """There is a key that was not told of yet."""
+        self._asking = None
+        self._ask_at = 0.0
+
     async def keys(self) -> Response:
         """Every public key that digests of audit files were ever signed with. Asks for no credential."""
-        if self._clock() >= self._ask_at:
-            # Those who come meanwhile share one question.
-            if self._asking is None:
-                self._asking = asyncio.create_task(self._ask(), name="audit_keys")
+        if self._asking is None and self._clock() >= self._ask_at:
+            self._asking = asyncio.create_task(self._ask(), name="audit_keys")
+        # Those who come meanwhile share one question.
+        if self._asking is not None:
             await asyncio.shield(self._asking)
         if self._body is None:
             assert self._error is not None  # noqa: S101  # audit was asked, and has answered or not
@@ -67,12 +73,17 @@ class AuditKeyRoute:
         return Response(self._body, headers=headers, media_type="application/json")
 
     async def _ask(self) -> None:
+        asking = asyncio.current_task()
+        kept_s = KEPT_S
         try:
             answer = await self._audit.ListKeys(pb.ListKeysRequest())
-            self._body = await self._writer.run(KEYS.json(answer))
-            self._ask_at = self._clock() + KEPT_S
+            body = await self._writer.run(KEYS.json(answer))
+            # What was asked before a key was made may lack it, and come after what was asked then.
+            if self._asking is asking or self._body is None:
+                self._body = body
         except BackhaulError as exc:
-            self._error = exc
-            self._ask_at = self._clock() + REFUSED_S
+            self._error, kept_s = exc, REFUSED_S
         finally:
-            self._asking = None
+            if self._asking is asking:
+                self._asking = None
+                self._ask_at = self._clock() + kept_s
