@@ -6,16 +6,18 @@ Servers are started again by the thread of the session: they end with the thread
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
 from backhaul_audit.documents import ABANDONED
 from backhaul_audit.states import MongoStates
+from backhaul_audit.tenancy import AuditTenantData
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import AUDIT_FILES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
-from backhaul_common.tenants import Tenant
+from backhaul_common.tenants import Channel, Tenant
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
@@ -155,25 +157,42 @@ async def test_what_the_normalizer_repeats_is_left_out(filing: Rig) -> None:
     await filing.check([*events, *new, *late, *last, *end])
 
 
+class Objects:
+    """``Destinations`` whose one bucket remembers what was to be deleted from it."""
+
+    def __init__(self) -> None:
+        self.deleted: list[str] = []
+
+    def named(self, registration: str, destination: str) -> Any:
+        return self
+
+    def of(self, tenant: Tenant, channel: Channel) -> Any:
+        return self
+
+    async def delete(self, key: str) -> datetime | None:
+        self.deleted.append(key)
+        return None
+
+
 async def test_a_tenant_that_goes_takes_what_was_being_made_with_it(filing: Rig, s3_server: ObjectStoreServer) -> None:
     """While its files cannot be uploaded: nothing more is made of them, and its documents can be deleted."""
-    from backhaul_audit.tenancy import AuditTenantData
-
     acme, globex = asking("acme"), asking("globex")
     await filing.register(acme, globex)
     filing.start()
     s3_server.kill_blocking()
     files = filing.database[AUDIT_FILES_COLLECTION]
-    data = AuditTenantData(filing.database, StoreFormat(filing.database))
+    objects = Objects()
+    data = AuditTenantData(filing.database, StoreFormat(filing.database), objects)
     try:
         await filing.publish(acme, event(acme, "one"))
+        await filing.publish(acme, event(acme, "one-more", channel="twilio"))
         ours = [event(globex, "two")]
         await filing.publish(globex, *ours)
 
         async def recorded() -> bool:
-            return await files.count_documents({"state": "recorded"}) == 2
+            return await files.count_documents({"state": "recorded"}) == 3
 
-        await until("two plans", recorded, within_s=60)
+        await until("three plans", recorded, within_s=60)
         going = acme.model_copy(update={"status": "deleting", "revision": 2})
         await filing.register(going)
         with pytest.raises(BackhaulError) as raised:
@@ -185,6 +204,7 @@ async def test_a_tenant_that_goes_takes_what_was_being_made_with_it(filing: Rig,
 
         await until("the end of its plan", given_up, within_s=60)
         await data.purge(acme.id, acme.registration)
+        assert [key.startswith("tenants/acme.1/") for key in objects.deleted] == [True, True]
         assert await files.find_one({"registration": acme.registration}) is None
         await filing.database[TENANTS_COLLECTION].delete_one({"_id": acme.id})
     finally:

@@ -118,7 +118,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             stored=lambda digest: to_object(digest.line, digest.key_id, digest.signature),
             now_us=_now_us,
         )
-        data = AuditTenantData(database, service.store_format)
+        data = AuditTenantData(database, service.store_format, buckets)
         add = partial(add_AuditServiceServicer_to_server, servicer)
         await service.serve(
             settings.audit_grpc_listen,
