@@ -7,7 +7,7 @@ from collections import Counter
 import grpc
 import pytest
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code, Violation, unavailable
-from backhaul_common.rpc.errors import DETAILS_KEY, MAX_TEXT_BYTES, from_rpc, to_details
+from backhaul_common.rpc.errors import DETAILS_KEY, MAX_TEXT_BYTES, from_rpc, name_of, to_details
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
@@ -77,6 +77,15 @@ def test_a_cancelled_call_may_be_tried_again() -> None:
     found = from_rpc(rpc_error(grpc.StatusCode.CANCELLED, "shutting down"))
     assert found.code is Code.UNAVAILABLE
     assert found.retry_after_s is not None
+
+
+def test_what_is_away_is_named_by_its_contract() -> None:
+    method = "/backhaul_proto.suppression.v1.SuppressionService/Check"
+    found = from_rpc(rpc_error(grpc.StatusCode.UNAVAILABLE, "failed to connect to 10.0.0.1"), name_of(method))
+    assert found.message == "Suppression is away."
+    slow = from_rpc(rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"), name_of(method))
+    assert slow.message == "Suppression did not answer in time."
+    assert name_of("nonsense") == "A service"
 
 
 def _foreign_details(domain: str, **metadata: str) -> bytes:

@@ -73,10 +73,13 @@ class FakeSuppression(suppression_pb2_grpc.SuppressionServiceServicer):
         """What has come of a list."""
         self.may_read = asyncio.Event()
         self.may_read.set()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def _answer(self, name: str, request: Any, context: Any) -> Any:
         self.asked.append(request)
         await self._refuse(context)
+        await self.may_answer.wait()
         return self.answers[name]
 
     async def _refuse(self, context: Any) -> None:

@@ -21,7 +21,7 @@ from grpc.aio import Metadata
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import HEADER
-from backhaul_common.rpc.errors import from_rpc
+from backhaul_common.rpc.errors import from_rpc, name_of
 from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_ANSWER_BYTES
 from backhaul_common.tracing import current_traceparent
@@ -53,28 +53,28 @@ class Channel(grpc.aio.Channel):
 
     def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, one answer."""
-        begin = self._inner.unary_unary(method, *args, **options)
+        begin, service = self._inner.unary_unary(method, *args, **options), name_of(method)
 
         async def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
             limit_s = DEADLINE_S if timeout is None else timeout
             try:
                 return await begin(request, timeout=limit_s, metadata=self._completed(metadata))
             except grpc.aio.AioRpcError as exc:
-                raise from_rpc(exc) from exc
+                raise from_rpc(exc, service) from exc
 
         return call
 
     def stream_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, one answer."""
-        begin = self._inner.stream_unary(method, *args, **options)
+        begin, service = self._inner.stream_unary(method, *args, **options), name_of(method)
 
         async def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
             running = begin(requests, timeout=timeout, metadata=self._completed(metadata))
             try:
-                await _taken_up(running)
+                await _taken_up(running, service)
                 return await running
             except grpc.aio.AioRpcError as exc:
-                raise from_rpc(exc) from exc
+                raise from_rpc(exc, service) from exc
             finally:
                 running.cancel()
 
@@ -82,15 +82,15 @@ class Channel(grpc.aio.Channel):
 
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, many answers."""
-        return self._iterated(self._inner.unary_stream(method, *args, **options))
+        return self._iterated(self._inner.unary_stream(method, *args, **options), name_of(method))
 
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, many answers."""
-        return self._iterated(self._inner.stream_stream(method, *args, **options))
+        return self._iterated(self._inner.stream_stream(method, *args, **options), name_of(method))
 
-    def _iterated(self, begin: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    def _iterated(self, begin: Callable[..., Any], service: str) -> Callable[..., AsyncIterator[Any]]:
         def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(begin(request, timeout=timeout, metadata=self._completed(metadata)))
+            return _answers(begin(request, timeout=timeout, metadata=self._completed(metadata)), service)
 
         return call
 
@@ -159,21 +159,21 @@ def connect(target: str, settings: GrpcSettings) -> Channel:
     return Channel(grpc.aio.insecure_channel(target, options=options), token)
 
 
-async def _answers(running: Any) -> AsyncIterator[Any]:
+async def _answers(running: Any, service: str) -> AsyncIterator[Any]:
     try:
-        await _taken_up(running)
+        await _taken_up(running, service)
         async for answer in running:
             yield answer
     except grpc.aio.AioRpcError as exc:
-        raise from_rpc(exc) from exc
+        raise from_rpc(exc, service) from exc
     finally:
         running.cancel()
 
 
-async def _taken_up(running: Any) -> None:
+async def _taken_up(running: Any, service: str) -> None:
     """Returns when the server has begun with the call, or the call has ended."""
     try:
         async with asyncio.timeout(DEADLINE_S):
             await running.initial_metadata()
     except TimeoutError:
-        raise BackhaulError(Code.DEADLINE_EXCEEDED, "The service did not take the call up in time.") from None
+        raise BackhaulError(Code.DEADLINE_EXCEEDED, f"{service} did not take the call up in time.") from None

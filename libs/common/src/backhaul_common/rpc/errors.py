@@ -60,25 +60,36 @@ def to_details(error: BackhaulError) -> bytes:
     return serialised
 
 
-def from_rpc(error: grpc.aio.AioRpcError) -> BackhaulError:
-    """The error that the server raised, or, where it did not come so far, what its status means."""
+def from_rpc(error: grpc.aio.AioRpcError, service: str = "A service") -> BackhaulError:
+    """The error that the server raised, or, where it did not come so far, what its status means of ``service``, as
+    ``name_of`` has it."""
     for key, value in _pairs(error.trailing_metadata()):
         if key == DETAILS_KEY and isinstance(value, bytes):
             found = _from_details(value)
             if found is not None:
                 return found
-    status = error.code()
-    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+    return _of_status(error.code(), error.details() or "", service)
+
+
+def _of_status(status: grpc.StatusCode, details: str, service: str) -> BackhaulError:
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         # gRPC's own limit on a message's size has the status of a rate limit, yet no later try can succeed.
         return BackhaulError(Code.TOO_LARGE, CATALOGUE[Code.TOO_LARGE].title)
-    if status is grpc.StatusCode.INTERNAL and (error.details() or "").startswith(_ENDED_WHILE_SENDING):
-        return BackhaulError(Code.UNAVAILABLE, "A service ended the call while more was sent to it.", fix="Try again.")
+    if status is grpc.StatusCode.INTERNAL and details.startswith(_ENDED_WHILE_SENDING):
+        return BackhaulError(Code.UNAVAILABLE, f"{service} ended the call while more was sent to it.", fix="Try again.")
     if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return BackhaulError(Code.UNAVAILABLE, "A service is away.", fix="Try again later.", retry_after_s=5)
+        return BackhaulError(Code.UNAVAILABLE, f"{service} is away.", fix="Try again later.", retry_after_s=5)
+    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return BackhaulError(Code.DEADLINE_EXCEEDED, f"{service} did not answer in time.", fix="Try again later.")
     for code, meaning in CATALOGUE.items():
         if meaning.grpc_status is status and code is not Code.INTERNAL:
-            return BackhaulError(code, error.details() or meaning.title)
+            return BackhaulError(code, details or meaning.title)
     return BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title)
+
+
+def name_of(method: str) -> str:
+    """What an error calls the service of a method: ``Suppression`` of ``/….SuppressionService/Check``."""
+    return method.rpartition("/")[0].rpartition(".")[2].removesuffix("Service") or "A service"
 
 
 def shortened(text: str, limit: int = MAX_TEXT_BYTES) -> str:

@@ -8,6 +8,7 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Response
 
 from backhaul_gateway.twins.suppressioncalls import (
+    SAY_AGAIN,
     IdempotencyKey,
     OperatorAddIn,
     OperatorLiftIn,
@@ -80,12 +81,12 @@ class OperatorSuppressionRoutes:
     async def add(self, tenant_id: str, body: OperatorAddIn, idempotency_key: IdempotencyKey = "") -> Response:
         """Suppress an address, for legal reasons unless the kind says otherwise. 201 where it changed something, 200
         where the address was suppressed so already."""
-        with in_words_of_http():
+        with in_words_of_http(unanswered=SAY_AGAIN):
             answer = await self._suppression.Add(body.request(tenant_id, idempotency_key, pb.ACTOR_OPERATOR, _AUTHOR))
         return await self._written(ADDED, answer, 201 if answer.changed else 200)
 
     async def lift(self, tenant_id: str, body: OperatorLiftIn, idempotency_key: IdempotencyKey = "") -> Response:
         """Lift what the operator may lift: ``legal`` and ``manual``. 409 names the rule of any other kind."""
-        with in_words_of_http():
+        with in_words_of_http(unanswered=SAY_AGAIN):
             answer = await self._suppression.Lift(body.request(tenant_id, idempotency_key, pb.ACTOR_OPERATOR, _AUTHOR))
         return await self._written(LIFTED, answer)

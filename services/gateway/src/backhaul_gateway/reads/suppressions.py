@@ -14,6 +14,8 @@ from backhaul_gateway.reads.callers import By, Callers, KeyId
 from backhaul_gateway.reads.changes import MAX_WAIT_S, ChangesOut, changes_json, page_of
 from backhaul_gateway.reads.streaming import answers_of, unless_gone
 from backhaul_gateway.twins.suppressioncalls import (
+    DO_NOT_SEND,
+    SAY_AGAIN,
     AddIn,
     CheckIn,
     IdempotencyKey,
@@ -189,7 +191,7 @@ class SuppressionRoutes:
     async def add(self, by: By, key_id: KeyId, body: AddIn, idempotency_key: IdempotencyKey = "") -> Response:
         """Record that a person must not be contacted, whoever said so and wherever. No check that begins after the
         answer overlooks it. 201 where it changed something, 200 where the address was suppressed so already."""
-        with in_words_of_http():
+        with in_words_of_http(unanswered=SAY_AGAIN):
             answer = await self._suppression.Add(
                 body.request(by.tenant.id, idempotency_key, pb.ACTOR_TENANT, author_of(key_id))
             )
@@ -197,7 +199,7 @@ class SuppressionRoutes:
 
     async def lift(self, by: By, key_id: KeyId, body: LiftIn, idempotency_key: IdempotencyKey = "") -> Response:
         """Lift what you may lift. 409 names the rule where you may not, and 404 says that nothing is there."""
-        with in_words_of_http():
+        with in_words_of_http(unanswered=SAY_AGAIN):
             answer = await self._suppression.Lift(
                 body.request(by.tenant.id, idempotency_key, pb.ACTOR_TENANT, author_of(key_id))
             )
@@ -207,14 +209,14 @@ class SuppressionRoutes:
         self, by: By, key_id: KeyId, body: ReactivateIn, idempotency_key: IdempotencyKey = ""
     ) -> Response:
         """Say that an address works again: lifts ``hard_bounce`` and ``invalid_address``, and nothing else."""
-        with in_words_of_http():
+        with in_words_of_http(unanswered=SAY_AGAIN):
             answer = await self._suppression.Reactivate(body.request(by.tenant.id, idempotency_key, author_of(key_id)))
         return await self._written(REACTIVATED, answer)
 
     async def check(self, by: By, body: CheckIn) -> Response:
         """Whether an address may be contacted, and the rows that say no. 503 where nobody can tell for sure: take
         that for *no*."""
-        with in_words_of_http():
+        with in_words_of_http(unanswered=DO_NOT_SEND):
             answer = await self._suppression.Check(body.request(by.tenant.id))
         return await self._written(CHECKED, answer)
 
@@ -222,7 +224,7 @@ class SuppressionRoutes:
         """The same of up to 10,000 addresses, in their order. What is wrong with one of them is told in its result."""
         with self._bodies.room(request, by, MAX_BATCH_BYTES):
             batch = await self._run(batch_of(await body_of(request), by.tenant.id))
-            with in_words_of_http():
+            with in_words_of_http(unanswered=DO_NOT_SEND):
                 answer = await self._suppression.CheckBatch(batch)
             return await self._written(BATCH_CHECKED, answer)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from backhaul_common.errors import BackhaulError, Violation
+from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.vocabulary import Words
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import Header
@@ -235,13 +235,22 @@ class CheckBatchIn(_SendingIn):
         return pb.CheckBatchRequest(tenant_id=tenant_id, family=_family_of(self.family), sending=self._sending())
 
 
+DO_NOT_SEND = "Nothing was answered. Do not send; ask again later."
+"""What it means that a question got no answer."""
+
+SAY_AGAIN = "It may have been recorded, or not. Send it again later, under the same Idempotency-Key if it had one."
+"""What it means that a statement got no answer."""
+
+
 @contextmanager
-def in_words_of_http(*, query: bool = False) -> Iterator[None]:
+def in_words_of_http(*, query: bool = False, unanswered: str = "") -> Iterator[None]:
     """Around a call of suppression: what it refuses is named as the request has it, and not as the contract does; as
-    its ``query`` has it, or its body."""
+    its ``query`` has it, or its body. ``unanswered`` tells the caller what it means that nobody can answer."""
     try:
         yield
     except BackhaulError as exc:
+        if unanswered and exc.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
+            raise BackhaulError(exc.code, exc.message, fix=unanswered, retry_after_s=exc.retry_after_s) from exc
         names = {**_RENAMED, **_IN_QUERIES} if query else _RENAMED
         renamed = [
             Violation(names.get(one.field, one.field), _worded(one.message), _worded(one.fix)) for one in exc.violations
