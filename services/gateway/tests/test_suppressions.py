@@ -203,6 +203,25 @@ async def test_what_does_not_fit_is_named(rig: Rig, subtests: pytest.Subtests) -
     assert rig.suppression.asked == []
 
 
+async def test_who_tells_of_something_has_not_heard_of_it_by_an_event(rig: Rig) -> None:
+    """Events are recorded by themselves, and suppression takes them for no caller's source."""
+    taken = ["web", "agent", "email", "voice", "letter", "api", "file"]
+    evidence = {"source": "Event", "at": "2026-11-01T00:00:00Z", "reference": "form 1"}
+    said: dict[str, Any] = {"address": NUMBER, "kind": "stop"}
+    refused = [
+        ("", {**said, "source": "event"}, "source"),
+        ("", {**said, "evidence": evidence}, "evidence.source"),
+        ("/lift", {**said, "evidence": evidence}, "evidence.source"),
+    ]
+    for path, body, field in refused:
+        problem = rig.gateway.problem(await rig.post(path, body), 422, field)
+        assert f"one of: {', '.join(taken)}." in problem["errors"][0]["message"]
+    assert rig.suppression.asked == []
+    schemas = (await rig.gateway.client.get("/openapi.json")).json()["components"]["schemas"]
+    assert schemas["AddIn"]["properties"]["source"]["enum"] == taken
+    assert schemas["EvidenceIn"]["properties"]["source"]["enum"] == taken
+
+
 async def test_a_check_says_what_it_knows_of_the_message(rig: Rig) -> None:
     blocking = pb.Blocking(
         suppression_id="1" * 32,
