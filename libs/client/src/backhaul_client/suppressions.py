@@ -84,7 +84,8 @@ class SuppressionCalls:
         cursor: str = "",
     ) -> Call[Page[Suppression]]:
         """Who is suppressed, the latest change first; with ``standing`` (``lifted``, ``any``) those who were. ``from_``
-        and ``to`` bound when it was recorded."""
+        and ``to`` bound when it was recorded. A row that changes between two pages may be on none of them: for the
+        whole take ``export_suppressions``, and ``suppression_changes`` to keep up with it."""
         params = given(
             family=family,
             kind=kind,
