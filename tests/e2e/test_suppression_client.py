@@ -35,6 +35,7 @@ from backhaul_client.suppression import (
 )
 from backhaul_local.certificates import authority_path, certificate_path, key_path
 from backhaul_testing.waiting import until
+from simulators.callers import InternalService
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack
@@ -65,6 +66,7 @@ async def caller(town: Town, installation: Stack) -> AsyncIterator[Caller]:
     )
     target, tls = _place(installation)
     async with SuppressionClient(target, token=made.token, tls=tls) as suppression:
+        await InternalService(made, suppression).known()
         yield Caller(target, made.token, tls, tenant, suppression)
 
 
@@ -154,6 +156,7 @@ async def test_a_caller_may_what_it_was_given_and_nothing_else(caller: Caller, t
         f"asks-{other.id}", name="It asks", tenants=[other.id], verbs=["check"]
     )
     async with SuppressionClient(caller.target, token=made.token, tls=caller.tls) as asking:
+        await InternalService(made, asking).known()
         assert (await asking.check(other.id, ANNA)).allowed
         with pytest.raises(ForbiddenError):
             await asking.add(other.id, ANNA, Kind.STOP)

@@ -31,13 +31,16 @@ async def test_the_commands_of_the_page_do_what_it_says(town: Town, installation
         "KEY": "@key-header",
         "ADMIN": "@admin-header",
         "JSON": "Content-Type: application/json",
+        "TMPDIR": str(tmp_path),
     }
+    before = sorted(os.listdir(tmp_path))
     bash = await asyncio.create_subprocess_exec(
         "bash", "-eu", "-c", script, cwd=tmp_path, env=environ, stdout=PIPE, stderr=PIPE
     )
     async with asyncio.timeout(60):
         out, err = await bash.communicate()
     assert (bash.returncode, err.decode()) == (0, "")
+    assert sorted(os.listdir(tmp_path)) == before  # Whoever tries the page keeps nothing of it in the checkout.
     answers = re.findall(rf"(.*?)\n{MARK}(\d+)\n", out.decode(), re.DOTALL)
     statuses = [int(status) for _, status in answers]
     assert statuses == [200, 200, 201, 200, 200, 409, 200, 200, 200, 200, 200, 200, 201, 200, 200], out.decode()

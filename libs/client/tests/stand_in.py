@@ -251,9 +251,10 @@ async def abort(context: Any, error: BackhaulError) -> None:
 
 
 @asynccontextmanager
-async def serving(service: StandIn, listen: str = "127.0.0.1:0") -> AsyncIterator[int]:
-    """The port of a server with ``service``."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 2000)])
+async def serving(service: StandIn, listen: str = "127.0.0.1:0", *, ping_s: float = 2.0) -> AsyncIterator[int]:
+    """The port of a server with ``service``, which takes a ping of a connection every ``ping_s``."""
+    pings = ("grpc.http2.min_ping_interval_without_data_ms", round(ping_s * 1000))
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), pings])
     add_SuppressionServiceServicer_to_server(service, server)
     port = server.add_insecure_port(listen)
     await server.start()

@@ -28,6 +28,7 @@ from backhaul_client.suppression import (
     SuppressionUnavailableError,
     Verdict,
     Watch,
+    connection,
 )
 from backhaul_client.suppression.lists import Pieces
 from backhaul_common import errors as served
@@ -40,6 +41,8 @@ AWAY = served.BackhaulError(served.Code.UNAVAILABLE, "The lease is over.", retry
 SAID_AT = datetime(2026, 11, 1, 12, 0, 0, 123456, UTC)
 SAID_AT_US = 1_793_534_400_123_456
 CONSENT = Evidence(source=Source.WEB, at=SAID_AT, reference="form 12")
+QUICKLY = 0.1
+"""How much sooner than in earnest a connection that says nothing is given up here."""
 
 
 # Changes of rows.
@@ -313,9 +316,14 @@ async def test_a_watch_from_now_on_misses_nothing_once_it_has_begun(
 
 
 @pytest.mark.slow
-async def test_a_watch_over_broken_connections_has_each_change_once(service: StandIn, port: int) -> None:
+async def test_a_watch_over_broken_connections_has_each_change_once(
+    service: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cut in the middle, refused by a server that is stopping, and without a word."""
+    monkeypatch.setattr(connection, "INTERVAL_S", connection.INTERVAL_S * QUICKLY)
+    monkeypatch.setattr(connection, "PATIENCE_S", connection.PATIENCE_S * QUICKLY)
     async with (
+        serving(service, ping_s=connection.INTERVAL_S / 2) as port,
         SilentProxy(port) as proxy,
         SuppressionClient(f"127.0.0.1:{port}") as writer,
         SuppressionClient(f"127.0.0.1:{proxy.port}") as client,

@@ -90,7 +90,7 @@ def following_of(fresh_nats: NatsServer) -> Any:
                 assert reader is not None
                 await reader.reconnected()
 
-            own = await broker.connect(fresh_nats.uri)
+            own = await broker.connect(fresh_nats.uri, reconnect_time_wait=0.05)
             follows = await broker.connect(fresh_nats.uri, reconnected_cb=reconnected, reconnect_time_wait=0.05)
             for connection in (own, follows):
                 stack.push_async_callback(connection.close)

@@ -136,11 +136,14 @@ class Moving(TenantDocuments):
         super().__init__(collection)
 
 
-async def test_while_the_database_is_away_the_last_known_tenants_stay(collection: mongo.Collection) -> None:
+async def test_while_the_database_is_away_the_last_known_tenants_stay(
+    collection: mongo.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = TenantDirectory(documents := Moving(collection))
     await store(collection, tenant())
     await directory.refresh()
-    away = mongo.connect("mongodb://127.0.0.1:9/?replicaSet=rs0", timeout_ms=100)
+    away = mongo.connect("mongodb://127.0.0.1:9/?replicaSet=rs0")
+    monkeypatch.setattr(mongo, "OPERATION_S", 0.3)  # It is this that ends the search for a server.
     documents.move(mongo.database(away, "x")["tenants"])
     for attempt in (directory.refresh(), directory.reload("acme")):
         with pytest.raises(BackhaulError) as caught:

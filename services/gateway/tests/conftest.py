@@ -28,6 +28,7 @@ from pymongo import MongoClient
 sys.path.insert(0, str(Path(__file__).parent))
 
 from gateway_rig import ADMIN_TOKEN, GatewayFactory, Running  # found by the line above
+from suppression_rig import Rig, suppressing
 
 
 @pytest.fixture
@@ -98,3 +99,10 @@ async def gateway(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> As
 @pytest.fixture
 def unique() -> str:
     return secrets.token_hex(4)
+
+
+@pytest.fixture
+async def rig(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> AsyncIterator[Rig]:
+    """A gateway over a suppression service of the test's own."""
+    async with suppressing(gateway_factory, fresh_nats.uri) as found:
+        yield found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -156,7 +157,8 @@ class Running:
             await client.close()
 
     async def raw(self, data: bytes, *, half_close: bool = False) -> bytes:
-        """Write bytes to the port and read until the server hangs up or, having answered, is silent for a while."""
+        """Write bytes to the port and read one answer: as long as it says that it is, or else until the server hangs up
+        or, having answered, is silent for a while."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         answer = b""
         try:
@@ -165,7 +167,7 @@ class Running:
             if half_close:
                 writer.write_eof()
             async with asyncio.timeout(20) as patience:
-                while chunk := await reader.read(65536):
+                while not _whole(answer) and (chunk := await reader.read(65536)):
                     answer += chunk
                     patience.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
         except (TimeoutError, ConnectionError):
@@ -173,6 +175,13 @@ class Running:
         finally:
             writer.close()
         return answer
+
+
+def _whole(answer: bytes) -> bool:
+    """Whether it says how long it is, and is all there."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length: *(\d+)\r?$", head)
+    return bool(end and length and len(body) >= int(length[1]))
 
 
 GatewayFactory = Callable[..., AbstractAsyncContextManager[Running]]

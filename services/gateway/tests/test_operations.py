@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from backhaul_common import mongo
 from backhaul_common.names import TENANT_CHANGED_SUBJECT
 from backhaul_common.secrets import new_credential
 from backhaul_local.nats_server import NatsServer
@@ -287,9 +288,11 @@ async def test_started_while_nats_is_away(gateway_factory: GatewayFactory, fresh
         assert (await gateway.post(tenant)).status_code == 200
 
 
-async def test_started_while_mongodb_is_away(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
-    uri = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200"
-    async with gateway_factory(fresh_nats.uri, wait=False, mongo_uri=uri) as gateway:
+async def test_started_while_mongodb_is_away(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo, "OPERATION_S", 0.3)
+    async with gateway_factory(fresh_nats.uri, wait=False, mongo_uri="mongodb://127.0.0.1:9/") as gateway:
         ready = await gateway.client.get("/readyz")
         assert ready.status_code == 503
         # What is missing are the tenants, for which callbacks could not be taken; not the database as such.

@@ -21,12 +21,6 @@ IMPORT = "/v1/suppressions/import"
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
 
 
-@pytest.fixture
-async def rig(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> AsyncIterator[Rig]:
-    async with suppressing(gateway_factory, fresh_nats.uri) as found:
-        yield found
-
-
 def so_far(lines: int, *, errors: bytes = b"", done: bool = False) -> pb.ImportResponse:
     return pb.ImportResponse(lines=lines, changed=1, unchanged=2, refused=3, errors=errors, done=done)
 

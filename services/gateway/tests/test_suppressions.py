@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code, Violation
-from backhaul_common.rpc import client
 from backhaul_gateway.reads import batches
 from backhaul_gateway.twins.turns import finished
-from backhaul_local.nats_server import NatsServer
 from backhaul_proto.event.v1.event_pb2 import ADDRESS_FAMILY_EMAIL, ADDRESS_FAMILY_PHONE, ADDRESS_FAMILY_UNSPECIFIED
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
-from gateway_rig import GatewayFactory
-from suppression_rig import ROW, SHOWN, Rig, change, suppressing
+from suppression_rig import ROW, SHOWN, Rig, change
 
 NUMBER = "+15005550001"
-
-
-@pytest.fixture
-async def rig(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> AsyncIterator[Rig]:
-    async with suppressing(gateway_factory, fresh_nats.uri) as found:
-        yield found
 
 
 async def test_an_opt_out_from_anywhere_is_added_by_the_key_that_was_shown(rig: Rig) -> None:
@@ -203,6 +192,25 @@ async def test_what_does_not_fit_is_named(rig: Rig, subtests: pytest.Subtests) -
     assert rig.suppression.asked == []
 
 
+async def test_who_tells_of_something_has_not_heard_of_it_by_an_event(rig: Rig) -> None:
+    """Events are recorded by themselves, and suppression takes them for no caller's source."""
+    taken = ["web", "agent", "email", "voice", "letter", "api", "file"]
+    evidence = {"source": "Event", "at": "2026-11-01T00:00:00Z", "reference": "form 1"}
+    said: dict[str, Any] = {"address": NUMBER, "kind": "stop"}
+    refused = [
+        ("", {**said, "source": "event"}, "source"),
+        ("", {**said, "evidence": evidence}, "evidence.source"),
+        ("/lift", {**said, "evidence": evidence}, "evidence.source"),
+    ]
+    for path, body, field in refused:
+        problem = rig.gateway.problem(await rig.post(path, body), 422, field)
+        assert f"one of: {', '.join(taken)}." in problem["errors"][0]["message"]
+    assert rig.suppression.asked == []
+    schemas = (await rig.gateway.client.get("/openapi.json")).json()["components"]["schemas"]
+    assert schemas["AddIn"]["properties"]["source"]["enum"] == taken
+    assert schemas["EvidenceIn"]["properties"]["source"]["enum"] == taken
+
+
 async def test_a_check_says_what_it_knows_of_the_message(rig: Rig) -> None:
     blocking = pb.Blocking(
         suppression_id="1" * 32,
@@ -335,170 +343,7 @@ async def test_all_of_an_address_with_its_plus_as_it_is_or_escaped(rig: Rig, sen
     rig.gateway.problem(await rig.get("/address"), 422, "address")
 
 
-def position(number: int) -> pb.WatchResponse:
-    return pb.WatchResponse(position=number)
-
-
-def told(number: int) -> pb.WatchResponse:
-    return pb.WatchResponse(position=number, change=change(number))
-
-
-async def test_changes_come_a_page_at_a_time(rig: Rig) -> None:
-    rig.suppression.answers["Watch"] = [told(3), told(4), told(5)]
-    answer = (await rig.get("/changes", after=2, limit=2, kinds="stop, manual", family="phone")).json()
-    assert ([one["position"] for one in answer["changes"]], answer["next_position"]) == ([3, 4], 4)
-    assert answer["changes"][0]["suppression"] == SHOWN
-    assert rig.suppression.asked == [
-        pb.WatchRequest(
-            tenant_id="acme",
-            after_position=2,
-            family=ADDRESS_FAMILY_PHONE,
-            kinds=[pb.SUPPRESSION_KIND_STOP, pb.SUPPRESSION_KIND_MANUAL],
-        )
-    ]
-    await rig.suppression.ended.wait()
-    # Fewer than a page: what comes together, and no wait for more.
-    answer = (await rig.get("/changes", after=2, wait=30)).json()
-    assert ([one["position"] for one in answer["changes"]], answer["next_position"]) == ([3, 4, 5], 5)
-
-
-async def test_without_a_position_changes_begin_now(rig: Rig) -> None:
-    rig.suppression.answers["Watch"] = [position(41)]
-    assert (await rig.get("/changes")).json() == {"changes": [], "next_position": 41}
-    assert not rig.suppression.asked[0].HasField("after_position")
-
-
-async def test_where_nothing_changes_the_wait_ends_and_what_was_passed_over_counts(rig: Rig) -> None:
-    rig.suppression.answers["Watch"] = [position(9)]
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    assert (await rig.get("/changes", after=2, wait=0.3)).json() == {"changes": [], "next_position": 9}
-    assert 0.3 <= loop.time() - began < 10
-    rig.gateway.problem(await rig.get("/changes", wait=31), 422, "wait")
-    rig.gateway.problem(await rig.get("/changes", after=-1), 422, "after")
-    rig.gateway.problem(await rig.get("/changes", kinds="stop,nothing"), 422, "kinds")
-
-
-async def test_who_hangs_up_while_waiting_takes_no_read_any_more(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer
-) -> None:
-    async with suppressing(gateway_factory, fresh_nats.uri) as rig:
-        rig.suppression.answers["Watch"] = [position(1)]
-        rig.suppression.answers["Check"] = pb.CheckResponse(verdict=pb.VERDICT_ALLOWED)
-        only = {"limits": {"concurrent_reads": 1}}
-        await rig.gateway.client.patch("/admin/v1/tenants/acme", headers=rig.gateway.admin, json=only)
-        waiting = asyncio.create_task(rig.get("/changes", wait=30))
-        await rig.suppression.hangs.wait()
-        assert (await rig.post("/check", {"address": NUMBER})).status_code == 429
-        waiting.cancel()
-        await rig.suppression.ended.wait()
-
-        async with asyncio.timeout(10):
-            # The call has ended; the read ends some turns of the gateway's loop later.
-            while (await rig.post("/check", {"address": NUMBER})).status_code == 429:
-                await asyncio.sleep(0.01)
-
-
-QUESTIONS: list[tuple[str, Any]] = [
-    ("/check", {"address": NUMBER}),
-    ("/check-batch", {"items": [{"address": NUMBER}]}),
-]
-STATEMENTS: list[tuple[str, Any]] = [
-    ("", {"address": NUMBER, "kind": "stop"}),
-    ("/lift", {"address": NUMBER, "kind": "manual"}),
-    ("/reactivate", {"address": NUMBER}),
-]
-READS = ("", "/address?address=1", "/changes", "/export")
-
-
-async def test_nobody_is_told_that_they_may_while_suppression_cannot_tell(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "DEADLINE_S", 1.0)
-    async with suppressing(gateway_factory, fresh_nats.uri) as rig:
-        rig.suppression.refusal = BackhaulError(
-            Code.UNAVAILABLE, "This copy cannot vouch for what it holds.", fix="Ask again.", retry_after_s=2
-        )
-        for path, body in (*QUESTIONS, *STATEMENTS):
-            answer = await rig.post(path, body)
-            rig.gateway.problem(answer, 503)
-            assert answer.headers["retry-after"] == "2"
-            assert "allowed" not in answer.text
-        rig.suppression.answers["Watch"] = []
-        rig.gateway.problem(await rig.get("/changes", wait=1), 503)
-
-
-async def test_where_suppression_is_away_its_callers_hear_what_that_means_for_them(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer
-) -> None:
-    async with gateway_factory(fresh_nats.uri, gateway_suppression_target="127.0.0.1:9") as gateway:
-        acme = await gateway.tenant("alone")
-        key: dict[str, Any] = {"X-Api-Key": acme.api_key}
-        operator = "/admin/v1/tenants/alone/suppressions"
-        sent: list[tuple[str, Any, str, dict[str, Any]]] = [
-            *((f"/v1/suppressions{path}", body, "Do not send", key) for path, body in QUESTIONS),
-            *((f"/v1/suppressions{path}", body, "Idempotency-Key", key) for path, body in STATEMENTS),
-            *((path, {"address": NUMBER}, "Idempotency-Key", gateway.admin) for path in (operator, f"{operator}/lift")),
-        ]
-        for path, body, means, headers in sent:
-            answer = await gateway.client.post(path, json=body, headers=headers)
-            problem = gateway.problem(answer, 503)
-            assert problem["detail"] == "Suppression is away."
-            assert means in problem["errors"][0]["fix"]
-            assert int(answer.headers["retry-after"]) >= 1
-        for path in READS:
-            answer = await gateway.client.get(f"/v1/suppressions{path}", headers=key)
-            assert gateway.problem(answer, 503)["detail"] == "Suppression is away."
-
-
-async def test_a_question_that_is_not_answered_in_time_is_no_yes_either(
-    gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "DEADLINE_S", 0.2)
-    async with suppressing(gateway_factory, fresh_nats.uri) as rig:
-        rig.suppression.may_answer.clear()
-        for path, body in QUESTIONS:
-            problem = rig.gateway.problem(await rig.post(path, body), 504)
-            assert problem["detail"] == "Suppression did not answer in time."
-            assert "Do not send" in problem["errors"][0]["fix"]
-
-
 def test_a_large_batch_is_taken_apart_in_turns() -> None:
     body = json.dumps({"items": [{"address": NUMBER}] * 10_000}).encode()
     assert len(list(batches.batch_of(body, "acme"))) >= 100
     assert len(finished(batches.batch_of(body, "acme")).items) == 10_000
-
-
-async def test_the_operator_acts_by_the_admin_token_alone(rig: Rig) -> None:
-    path = "/admin/v1/tenants/acme/suppressions"
-    rig.suppression.answers = {
-        "Add": pb.AddResponse(suppression=ROW, changed=True),
-        "Lift": pb.LiftResponse(suppression=ROW, changed=True),
-        "List": pb.ListResponse(suppressions=[ROW]),
-    }
-    http, admin = rig.gateway.client, rig.gateway.admin
-    added = await http.post(path, json={"address": NUMBER}, headers={**admin, "Idempotency-Key": "order"})
-    assert (added.status_code, added.json()) == (201, {"suppression": SHOWN, "changed": True})
-    lifted = await http.post(f"{path}/lift", json={"address": NUMBER, "kind": "manual"}, headers=admin)
-    assert (lifted.status_code, lifted.json()["changed"]) == (200, True)
-    assert (await http.get(path, params={"limit": 3}, headers=admin)).json()["suppressions"] == [SHOWN]
-    everything = pb.Scope(kind=pb.SCOPE_KIND_ALL)
-    operator: dict[str, Any] = {"tenant_id": "acme", "actor": pb.ACTOR_OPERATOR, "author": "operator"}
-    assert rig.suppression.asked == [
-        pb.AddRequest(
-            address=NUMBER,
-            kind=pb.SUPPRESSION_KIND_LEGAL,
-            scope=everything,
-            source=pb.SOURCE_API,
-            idempotency_key="order",
-            **operator,
-        ),
-        pb.LiftRequest(address=NUMBER, kind=pb.SUPPRESSION_KIND_MANUAL, scope=everything, **operator),
-        pb.ListRequest(tenant_id="acme", kind=pb.SUPPRESSION_KIND_LEGAL, page_size=3),
-    ]
-    # A tenant's key opens none of it.
-    for method, sent in (("GET", path), ("POST", path), ("POST", f"{path}/lift")):
-        answer = await http.request(method, sent, json={"address": NUMBER}, headers=rig.headers)
-        rig.gateway.problem(answer, 401)
-    rig.suppression.refusal = BackhaulError(Code.NOT_FOUND, "No such tenant.", field="tenant_id", fix="Check the id.")
-    rig.gateway.problem(await http.get(path.replace("acme", "nobody"), headers=admin), 404, "tenant_id")

@@ -27,6 +27,7 @@ from backhaul_testing import make
 from backhaul_testing.proxy import SilentProxy
 from backhaul_testing.waiting import until
 from service_rig import ANNA, BEN, Rig, RigFactory, event, now_us, reply
+from structlog.testing import capture_logs
 
 EVENT_WORDS = Words(event_pb2.EventKind.DESCRIPTOR).by_number
 ACME, GLOBEX = make.tenant("acme"), make.tenant("globex")
@@ -78,6 +79,28 @@ async def test_what_is_broken_or_says_nothing_keeps_nobodys_opt_out_away(service
     await service.nats.jetstream().publish(subject, EventBatch(events=[newer, stop]).SerializeToString())
     await service.drained()
     assert await service.first.verdict(ACME) == "stop"
+
+
+async def test_a_tenant_that_cannot_be_read_is_one_line_however_many_events_it_has(service_factory: RigFactory) -> None:
+    async with service_factory(log_level="info") as service:
+        initech = make.tenant("initech")
+        tenants = service.database[TENANTS_COLLECTION]
+        await tenants.insert_one({**initech.to_document(), "status": "as of a newer version"})
+        stops = [reply(initech, str(number), "STOP", recipient=f"+1500555{number:04}") for number in range(5)]
+        with capture_logs() as lines:
+            await service.publish(initech, *stops)
+            await service.drained()
+        # Its people are heard all the same.
+        assert await service.database[SUPPRESSION_FACTS_COLLECTION].count_documents({"tenant": "initech"}) == len(stops)
+        (line,) = (line for line in lines if line["event"] == "tenant_unreadable")
+        assert (line["tenant"], line["log_level"], line["component"]) == ("initech", "error", "consumer")
+        # As soon as it can be read, the next time is another one.
+        await service.register(initech)
+        await service.answering(initech)
+        with capture_logs() as lines:
+            await service.publish(initech, reply(initech, "after", "STOP"))
+            await service.drained()
+        assert [line["times"] for line in lines if line["event"] == "tenant_unreadable_over"] == [len(stops)]
 
 
 async def test_a_delivery_lifts_a_bounce_and_leaves_no_fact_where_nothing_is_to_lift(service: Rig) -> None:

@@ -189,6 +189,29 @@ def test_nothing_is_answered_past_the_lease(index: Index, hand: Hand) -> None:
     assert index.has(ANN, {Kind.STOP})
 
 
+def test_who_loads_says_so_and_not_that_it_has_lost_touch(hand: Hand) -> None:
+    lease = Lease(hand)
+
+    def said() -> str:
+        with pytest.raises(BackhaulError) as caught:
+            Index(lease).fresh()
+        assert (caught.value.code, caught.value.fix[:12]) == (Code.UNAVAILABLE, "Do not send.")
+        return caught.value.message
+
+    assert "loading" in said()
+    lease.extend(hand.now)
+    hand.now += LEASE_S
+    assert "lost touch" in said()
+    lease.end()
+    assert "lost touch" in said()
+    # What was applied is not so any more: all rows are loaded anew.
+    lease.restart()
+    assert "loading" in said()
+    lease.extend(hand.now)
+    lease.end()
+    assert "lost touch" in said()
+
+
 def test_a_lease_that_runs_out_is_told_once(hand: Hand) -> None:
     told: list[float] = []
     lease = Lease(hand, lambda: told.append(hand.now))

@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
+from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import TENANT_CHANGED_SUBJECT, TENANTS_COLLECTION
 from backhaul_common.rpc import connect
@@ -323,6 +325,7 @@ async def test_a_watch_ends_as_unavailable_when_mongodb_is_away(
     service: Rig, mongo_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_S", 0.1)
+    monkeypatch.setattr(mongo, "connect", partial(mongo.connect, timeout_ms=1000, silence_ms=1000))
     async with SilentProxy(mongo_server.port) as proxy:
         through = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
         async with service.another(mongo_uri=SecretStr(through)) as watched:

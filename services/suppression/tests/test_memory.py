@@ -239,6 +239,14 @@ async def test_when_mongodb_is_set_back_all_is_loaded_anew(database: mongo.Datab
         await one.barrier.passed(await commit(database, [ANN]))
         await one.barrier.passed(await commit(database, [BOB]))
         assert says(one) == [True, True]
+        meanwhile: list[str] = []
+
+        def refused(_: str) -> None:
+            with pytest.raises(BackhaulError) as caught:
+                one.index.fresh()
+            meanwhile.append(caught.value.message)
+
+        one.follower.listen(refused)
         await database[SUPPRESSIONS_COLLECTION].delete_one({"address": BOB.text})
         await database[SUPPRESSION_COUNTERS_COLLECTION].update_one({}, {"$set": {"seq": 1}})
         await database[SUPPRESSION_CHANGES_COLLECTION].delete_one({"_id": 2})
@@ -247,6 +255,7 @@ async def test_when_mongodb_is_set_back_all_is_loaded_anew(database: mongo.Datab
             return one.lease.held and one.follower.applied == 1
 
         await until("it may answer again", anew)
+        assert ["loading" in message for message in meanwhile] == [True]
         assert says(one) == [True, False]
         await one.barrier.passed(await commit(database, [BOB]))
         assert says(one) == [True, True]

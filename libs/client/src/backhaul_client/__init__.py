@@ -22,7 +22,7 @@ from backhaul_client.errors import (
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries
 from backhaul_client.suppressionmodels import CheckItem
-from backhaul_client.suppressions import EvidenceIn
+from backhaul_client.suppressions import ConsentedIn, EvidenceIn, LiftedIn, SuppressedIn
 from backhaul_client.tenant import AsyncTenantClient, TenantClient
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "BackhaulError",
     "CheckItem",
     "ConflictError",
+    "ConsentedIn",
     "DeadlineExceededError",
     "EvidenceIn",
     "FailedPreconditionError",
@@ -40,6 +41,7 @@ __all__ = [
     "ForbiddenError",
     "InternalError",
     "InvalidArgumentError",
+    "LiftedIn",
     "LimitsIn",
     "NotFoundError",
     "Page",
@@ -48,6 +50,7 @@ __all__ = [
     "Retries",
     "Rows",
     "ServiceLimitsIn",
+    "SuppressedIn",
     "SuppressionIn",
     "TenantClient",
     "TooLargeError",

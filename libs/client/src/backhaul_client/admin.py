@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 from backhaul_client.auditmodels import AuditKey
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
@@ -19,7 +19,7 @@ from backhaul_client.models import (
 )
 from backhaul_client.paging import Page
 from backhaul_client.suppressionmodels import Suppression, SuppressionOutcome
-from backhaul_client.suppressions import EvidenceIn, changing, scope_of
+from backhaul_client.suppressions import LiftedIn, SuppressedIn, changing_row
 from backhaul_client.transport import AsyncTransport, Transport
 
 
@@ -268,59 +268,17 @@ class _AdminCalls:
 
     @call
     def suppress(
-        self,
-        tenant_id: str,
-        address: str,
-        *,
-        kind: str = "",
-        family: str = "",
-        scope_kind: str = "",
-        scope_id: str = "",
-        source: str = "",
-        effective_at: datetime | None = None,
-        evidence: EvidenceIn | None = None,
-        note: str = "",
-        idempotency_key: str = "",
+        self, tenant_id: str, address: str, *, kind: str = "", **said: Unpack[SuppressedIn]
     ) -> Call[SuppressionOutcome]:
         """Suppress an address for the operator, for legal reasons unless ``kind`` says otherwise."""
-        return changing(
-            path(*_TENANTS, tenant_id, "suppressions"),
-            idempotency_key,
-            SuppressionOutcome,
-            address=address,
-            kind=kind,
-            family=family,
-            scope=scope_of(scope_kind, scope_id),
-            source=source,
-            effective_at=effective_at,
-            evidence=evidence,
-            note=note,
-        )
+        return changing_row(path(*_TENANTS, tenant_id, "suppressions"), address, kind, **said)
 
     @call
     def lift_suppression(
-        self,
-        tenant_id: str,
-        address: str,
-        *,
-        kind: str = "",
-        family: str = "",
-        scope_kind: str = "",
-        scope_id: str = "",
-        note: str = "",
-        idempotency_key: str = "",
+        self, tenant_id: str, address: str, *, kind: str = "", **said: Unpack[LiftedIn]
     ) -> Call[SuppressionOutcome]:
         """Lift what only the operator lifts, and what is ``manual``."""
-        return changing(
-            path(*_TENANTS, tenant_id, "suppressions", "lift"),
-            idempotency_key,
-            SuppressionOutcome,
-            address=address,
-            kind=kind,
-            family=family,
-            scope=scope_of(scope_kind, scope_id),
-            note=note,
-        )
+        return changing_row(path(*_TENANTS, tenant_id, "suppressions", "lift"), address, kind, **said)
 
 
 _TENANTS = ("admin", "v1", "tenants")

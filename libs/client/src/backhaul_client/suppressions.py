@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 from backhaul_client.calls import Call, Content, call, given, of, page_of, pieces, rows
@@ -41,6 +41,30 @@ class EvidenceIn(TypedDict, total=False):
     text: str
 
 
+class LiftedIn(TypedDict, total=False):
+    """What may be said where a suppression is lifted. Without ``scope_kind`` it is the one of everything."""
+
+    family: str
+    scope_kind: str
+    scope_id: str
+    note: str
+    idempotency_key: str
+
+
+class ConsentedIn(LiftedIn, total=False):
+    """The same of a tenant, who proves by ``evidence`` that the person consents."""
+
+    evidence: EvidenceIn | None
+
+
+class SuppressedIn(ConsentedIn, total=False):
+    """What may be said where an address is suppressed: besides, by which way it was heard of, and when it happened;
+    left out, now."""
+
+    source: str
+    effective_at: datetime | None
+
+
 class SuppressionCalls:
     """The calls, once for both clients."""
 
@@ -60,7 +84,8 @@ class SuppressionCalls:
         cursor: str = "",
     ) -> Call[Page[Suppression]]:
         """Who is suppressed, the latest change first; with ``standing`` (``lifted``, ``any``) those who were. ``from_``
-        and ``to`` bound when it was recorded."""
+        and ``to`` bound when it was recorded. A row that changes between two pages may be on none of them: for the
+        whole take ``export_suppressions``, and ``suppression_changes`` to keep up with it."""
         params = given(
             family=family,
             kind=kind,
@@ -99,68 +124,22 @@ class SuppressionCalls:
         return Call(path=f"{_ROOT}/changes", params=params, answer=of(SuppressionChanges))
 
     @call
-    def suppress(
-        self,
-        address: str,
-        kind: str,
-        *,
-        family: str = "",
-        scope_kind: str = "",
-        scope_id: str = "",
-        source: str = "",
-        effective_at: datetime | None = None,
-        evidence: EvidenceIn | None = None,
-        note: str = "",
-        idempotency_key: str = "",
-    ) -> Call[SuppressionOutcome]:
+    def suppress(self, address: str, kind: str, **said: Unpack[SuppressedIn]) -> Call[SuppressionOutcome]:
         """Record that a person must not be contacted, whoever said so and wherever. It may be repeated under one key;
         without one, it has one of its own."""
-        return changing(
-            _ROOT,
-            idempotency_key,
-            SuppressionOutcome,
-            address=address,
-            kind=kind,
-            family=family,
-            scope=scope_of(scope_kind, scope_id),
-            source=source,
-            effective_at=effective_at,
-            evidence=evidence,
-            note=note,
-        )
+        return changing_row(_ROOT, address, kind, **said)
 
     @call
-    def lift_suppression(
-        self,
-        address: str,
-        kind: str,
-        *,
-        family: str = "",
-        scope_kind: str = "",
-        scope_id: str = "",
-        evidence: EvidenceIn | None = None,
-        note: str = "",
-        idempotency_key: str = "",
-    ) -> Call[SuppressionOutcome]:
+    def lift_suppression(self, address: str, kind: str, **said: Unpack[ConsentedIn]) -> Call[SuppressionOutcome]:
         """Lift what the tenant may lift; ``FailedPreconditionError`` names the rule where it may not."""
-        return changing(
-            f"{_ROOT}/lift",
-            idempotency_key,
-            SuppressionOutcome,
-            address=address,
-            kind=kind,
-            family=family,
-            scope=scope_of(scope_kind, scope_id),
-            evidence=evidence,
-            note=note,
-        )
+        return changing_row(f"{_ROOT}/lift", address, kind, **said)
 
     @call
     def reactivate(
         self, address: str, *, family: str = "", note: str = "", idempotency_key: str = ""
     ) -> Call[Reactivated]:
         """Say that an address works again."""
-        return changing(f"{_ROOT}/reactivate", idempotency_key, Reactivated, address=address, family=family, note=note)
+        return _changing(f"{_ROOT}/reactivate", idempotency_key, Reactivated, address=address, family=family, note=note)
 
     @call
     def check(
@@ -245,7 +224,14 @@ class SuppressionCalls:
         return Call(path=f"{_ROOT}/export", params=params, answer=bytes)
 
 
-def changing(path: str, key: str, answer: type[T], **fields: object) -> Call[T]:
+def changing_row(path: str, address: str, kind: str, **said: Unpack[SuppressedIn]) -> Call[SuppressionOutcome]:
+    """The call that suppresses an address, or lifts that, for a tenant or the operator."""
+    scope = given(kind=said.pop("scope_kind", ""), id=said.pop("scope_id", ""))
+    key = said.pop("idempotency_key", "")
+    return _changing(path, key, SuppressionOutcome, address=address, kind=kind, scope=scope, **said)
+
+
+def _changing(path: str, key: str, answer: type[T], **fields: object) -> Call[T]:
     """A call that says something of an address. It is carried out once, however often it is sent."""
     return Call(
         method="POST",
@@ -255,11 +241,6 @@ def changing(path: str, key: str, answer: type[T], **fields: object) -> Call[T]:
         answer=of(answer),
         repeatable=True,
     )
-
-
-def scope_of(kind: str, scope_id: str) -> dict[str, str]:
-    """A scope as it is sent; empty where nothing is said."""
-    return given(kind=kind, id=scope_id)
 
 
 def _given(**fields: object) -> dict[str, object]:

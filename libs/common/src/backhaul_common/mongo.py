@@ -71,19 +71,31 @@ _TRANSIENT_CODES = frozenset({
 _TRANSIENT_LABELS = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
 
 
-def connect(uri: str, *, timeout_ms: int = 5000) -> Client:
-    """A client that finds its servers when first used. Writes wait for the majority, and are retried once."""
+def connect(uri: str, *, timeout_ms: int = 5000, silence_ms: int = 10_000) -> Client:
+    """A client that finds its servers when first used. Writes wait for the majority, and are retried once.
+
+    It looks for a server for ``timeout_ms``; what has no bound of its own is given up after ``silence_ms`` without a
+    word, which is longer than the longest read may take on the server.
+    """
     return AsyncIOMotorClient(
         uri,
         serverSelectionTimeoutMS=timeout_ms,
         connectTimeoutMS=timeout_ms,
-        # Of what has no bound of its own. Longer than the longest read may take on the server.
-        socketTimeoutMS=10_000,
+        socketTimeoutMS=silence_ms,
         retryWrites=True,
         retryReads=True,
         appname="backhaul",
         tz_aware=True,
     )
+
+
+async def close(client: Client) -> None:
+    """Close ``client``, which tells the server that its sessions are over, as far as that is there to hear it.
+
+    The driver waits for the answer. Meanwhile the event loop has other things to end.
+    """
+    with pymongo.timeout(PING_S):
+        await asyncio.to_thread(client.close)
 
 
 def database(client: Client, name: str) -> Database:

@@ -111,7 +111,7 @@ class Service:
             if isinstance(settings, MetricsPortSettings) and settings.metrics_port:
                 await serve_metrics(closing, self.metrics, host=settings.metrics_host, port=settings.metrics_port)
             self.mongo_client = mongo.connect(settings.mongo_uri.get_secret_value())
-            closing.callback(self.mongo_client.close)
+            closing.push_async_callback(mongo.close, self.mongo_client)
             self.database = mongo.database(self.mongo_client, settings.mongo_database)
             self.store_format = StoreFormat(self.database)
             self.tenants = TenantDirectory(

@@ -135,6 +135,7 @@ class Commands:
                     if add.source is Source.EVENT
                     else ()
                 ),
+                *([wrong] if (wrong := rules.wrong_with_scope(add.kind, add.scope)) is not None else ()),
             ]
         )
         fact = _fact(

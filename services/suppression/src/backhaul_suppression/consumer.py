@@ -12,7 +12,7 @@ from backhaul_common.batches import Batch, Batches
 from backhaul_common.feed import StreamMessage
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Metrics
-from backhaul_common.outages import is_outage
+from backhaul_common.outages import Repeated, is_outage
 from backhaul_common.tenants import SuppressionSettings
 from backhaul_common.tracing import Tracing, traceparent_of
 from backhaul_common.turns import Turn
@@ -27,6 +27,9 @@ from backhaul_suppression.ports import Barrier, Facts, Feed, Lookup, Recorded, S
 
 MAX_STRANGERS = 4096
 """Registrations of which it is remembered that they are gone."""
+
+MAX_UNREADABLE = 4096
+"""Tenants of which it is remembered that it was said that they cannot be read."""
 
 _WIDEST = SuppressionSettings()
 """What is meant where it cannot be known: a STOP covers everything."""
@@ -76,6 +79,7 @@ class Consumer:
         self._tracing = tracing
         self._now_us = now_us
         self._gone: set[str] = set()
+        self._unreadable: dict[str, Repeated] = {}
         self._log = get_logger(component="consumer")
         self._events = metrics.counter(catalogue.SUPPRESSION_EVENTS)
         self._seconds = metrics.histogram(catalogue.SUPPRESSION_BATCH_SECONDS)
@@ -197,6 +201,8 @@ class Consumer:
         registration = event.registration
         tenant = self._tenants.get(event.tenant_id)
         if tenant is not None and tenant.registration == registration:
+            if self._unreadable:
+                self._is_readable(event.tenant_id)
             return tenant.suppression
         if registration in self._gone:
             return None
@@ -205,8 +211,9 @@ class Consumer:
         except ValidationError as exc:
             # A newer version may have written the tenant, and an opt-out must hold all the same. The commit judges
             # whether the registration lives.
-            self._log.error("tenant_unreadable", tenant=event.tenant_id, errors=exc.error_count())
+            self._unreadable_of(event.tenant_id).error(f"unreadable in {exc.error_count()} places")
             return _WIDEST
+        self._is_readable(event.tenant_id)
         if tenant is not None and tenant.registration == registration:
             return tenant.suppression
         # A registration that is gone never comes back, so its events need not be looked up one by one.
@@ -214,3 +221,15 @@ class Consumer:
             self._gone.clear()
         self._gone.add(registration)
         return None
+
+    def _unreadable_of(self, tenant_id: str) -> Repeated:
+        # Such a tenant may have thousands of events a second.
+        if tenant_id not in self._unreadable:
+            if len(self._unreadable) >= MAX_UNREADABLE:
+                self._unreadable.clear()
+            self._unreadable[tenant_id] = Repeated("tenant_unreadable", component="consumer", tenant=tenant_id)
+        return self._unreadable[tenant_id]
+
+    def _is_readable(self, tenant_id: str) -> None:
+        if (unreadable := self._unreadable.pop(tenant_id, None)) is not None:
+            unreadable.over()

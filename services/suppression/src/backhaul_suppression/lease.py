@@ -26,7 +26,8 @@ def clock() -> Clock:
 
 
 class Lease:
-    """Whether this copy may answer. It has run out until ``extend`` is called."""
+    """Whether this copy may answer. It has run out until ``extend`` is called: until the first time, and after
+    ``restart``, this copy is loading."""
 
     def __init__(self, clock: Clock, lapsed: Callable[[], None] = lambda: None) -> None:
         """``lapsed`` is called once for each time that it has run out instead of being renewed or ended; it must not
@@ -34,6 +35,7 @@ class Lease:
         self._clock = clock
         self._lapsed = lapsed
         self._until = float("-inf")
+        self._begun = False
 
     @property
     def held(self) -> bool:
@@ -46,7 +48,9 @@ class Lease:
         if self._clock() >= self._until:
             raise BackhaulError(
                 Code.UNAVAILABLE,
-                "Whether this is still so cannot be said: this copy has lost touch with the others.",
+                "Whether this is still so cannot be said: this copy has lost touch with the others."
+                if self._begun
+                else "Nothing can be said yet: this copy is still loading who is suppressed.",
                 fix="Do not send. Try again later.",
                 retry_after_s=1.0,
             )
@@ -60,9 +64,15 @@ class Lease:
     def extend(self, began: float) -> None:
         """It was renewed, by a request that was sent at ``began`` or later."""
         self.look()
+        self._begun = True
         self._until = max(self._until, began + LEASE_S)
 
     def end(self) -> None:
         """It is over now."""
         self.look()
         self._until = float("-inf")
+
+    def restart(self) -> None:
+        """It is over now, and all that answers rest on is loaded anew before the next one."""
+        self.end()
+        self._begun = False

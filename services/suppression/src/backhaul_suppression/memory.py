@@ -57,5 +57,6 @@ class Memory:
 
     def _was_set_back(self) -> None:
         self._counted = -1
+        self.lease.restart()
         self._holder.forget()
         self.barrier.forget()

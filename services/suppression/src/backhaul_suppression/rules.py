@@ -7,6 +7,8 @@ from enum import StrEnum
 from itertools import product
 from typing import Final, NamedTuple
 
+from backhaul_common.errors import Violation
+
 from backhaul_suppression.model import Evidence, Kind, Purpose, Row, Scope, ScopeKind, Sending
 
 _ANY = frozenset(Purpose)
@@ -115,6 +117,27 @@ _MAY: Final[Mapping[tuple[Kind, Who], Lifting]] = {
 
 LIFTING: Final[Mapping[tuple[Kind, Who], Lifting]] = {pair: _MAY.get(pair, Lifting.NO) for pair in product(Kind, Who)}
 """Whether each may lift each kind: total. Nobody lifts what is not said here that they may."""
+
+
+_COVERS: Final[Mapping[Kind, frozenset[ScopeKind]]] = {
+    Kind.COMPLAINT: frozenset({ScopeKind.ALL}),
+    Kind.PROVIDER_BLOCK: frozenset({ScopeKind.ALL, ScopeKind.SENDER, ScopeKind.MESSAGING_SERVICE}),
+}
+"""What those kinds cover that events alone lift: no provider blocks a group, and nobody complains of one sender alone.
+Whoever said so would suppress for ever."""
+
+
+def wrong_with_scope(kind: Kind, scope: Scope) -> Violation | None:
+    """Why no call and no list may suppress for ``kind`` in this scope: nobody could lift it. None where they may."""
+    covers = _COVERS.get(kind)
+    if covers is None or scope.kind in covers:
+        return None
+    fits = " or ".join(one for one in ScopeKind if one in covers)
+    return Violation(
+        "scope.kind",
+        f"No event ever lifts a {kind} of one {scope.kind.replace('_', ' ')}, and nobody else may.",
+        f"Name the scope {fits}, or another kind: manual is the tenant's to lift.",
+    )
 
 
 def refusal(kind: Kind, who: Who, evidence: Evidence | None = None, row: Row | None = None) -> Rule | None:

@@ -24,14 +24,15 @@ MAX_ANSWER_BYTES = 32 << 20
 _FIRST_PAUSE_S = 0.02
 _MAX_PAUSE_S = 1.0
 _TAKEN_UP_S = 5.0
+
+INTERVAL_S, PATIENCE_S = 4.0, 3.0
+"""A connection over which nothing was heard for so long is asked whether it is alive, and how long the answer may take:
+one that died without a word is noticed within seven seconds, also by a watch that hears nothing."""
+
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # A connection that died without a word is noticed within seven seconds, also by a watch that hears nothing.
-    ("grpc.keepalive_time_ms", 4000),
-    ("grpc.keepalive_timeout_ms", 3000),
-    ("grpc.http2.ping_timeout_ms", 3000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # Internal services are never reached through a web proxy, whatever the environment names.
@@ -126,11 +127,17 @@ class Connection:
         self._next = 0
 
     def _channels(self, credentials: grpc.ChannelCredentials | None) -> Iterator[grpc.aio.Channel]:
+        options = [
+            *_OPTIONS,
+            ("grpc.keepalive_time_ms", round(INTERVAL_S * 1000)),
+            ("grpc.keepalive_timeout_ms", round(PATIENCE_S * 1000)),
+            ("grpc.http2.ping_timeout_ms", round(PATIENCE_S * 1000)),
+        ]
         for target in self.targets:
             if credentials is None:
-                yield grpc.aio.insecure_channel(target, options=_OPTIONS)
+                yield grpc.aio.insecure_channel(target, options=options)
             else:
-                yield grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+                yield grpc.aio.secure_channel(target, credentials, options=options)
 
     async def close(self) -> None:
         """End every call, and the connections."""

@@ -62,7 +62,8 @@ class Reads(Base):
         timeout_s: float = CALL_S,
     ) -> AsyncRows[Suppression]:
         """Rows, the latest change first. ``from_`` and ``to`` bound when they were recorded. ``timeout_s`` is each
-        page's."""
+        page's. One that changes between two pages may be on none of them: ``export`` is for the whole, and ``watch``
+        for keeping up with it."""
         request = pb.ListRequest(
             tenant_id=tenant_id,
             family=wire.number(Family, family),

@@ -870,7 +870,11 @@ class AddRequest(_message.Message):
     author: _builtins.str
     """Who acts, if the caller acts for others: "key:…". Ignored of callers that only act for themselves."""
     @_builtins.property
-    def scope(self) -> Global___Scope: ...
+    def scope(self) -> Global___Scope:
+        """PROVIDER_BLOCK covers everything, a sender or a messaging service, and COMPLAINT everything. Nobody could lift another
+        one, so it is INVALID_ARGUMENT.
+        """
+
     @_builtins.property
     def evidence(self) -> Global___Evidence: ...
     def __init__(

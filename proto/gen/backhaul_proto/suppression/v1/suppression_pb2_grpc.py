@@ -149,7 +149,8 @@ class SuppressionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Rows, the latest change first.
+        """Rows, the latest change first. One that changes between two pages moves to the front, where it is not looked for any
+        more: pages are for looking, Export is for the whole, and Watch for keeping up with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,9 @@ class SuppressionServiceStub:
     Get: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.GetRequest, _suppression_pb2.GetResponse]
     """All rows of one address, lifted ones too, with the latest of their history."""
     List: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.ListRequest, _suppression_pb2.ListResponse]
-    """Rows, the latest change first."""
+    """Rows, the latest change first. One that changes between two pages moves to the front, where it is not looked for any
+    more: pages are for looking, Export is for the whole, and Watch for keeping up with it.
+    """
     Import: _grpc.StreamStreamMultiCallable[_suppression_pb2.ImportRequest, _suppression_pb2.ImportResponse]
     """Takes over a list, as a file in pieces. Answers tell how far it is, and carry the lines that were refused. The same
     file again changes nothing.
@@ -86,7 +88,9 @@ class SuppressionServiceAsyncStub(SuppressionServiceStub):
     Get: _aio.UnaryUnaryMultiCallable[_suppression_pb2.GetRequest, _suppression_pb2.GetResponse]  # type: ignore[assignment]
     """All rows of one address, lifted ones too, with the latest of their history."""
     List: _aio.UnaryUnaryMultiCallable[_suppression_pb2.ListRequest, _suppression_pb2.ListResponse]  # type: ignore[assignment]
-    """Rows, the latest change first."""
+    """Rows, the latest change first. One that changes between two pages moves to the front, where it is not looked for any
+    more: pages are for looking, Export is for the whole, and Watch for keeping up with it.
+    """
     Import: _aio.StreamStreamMultiCallable[_suppression_pb2.ImportRequest, _suppression_pb2.ImportResponse]  # type: ignore[assignment]
     """Takes over a list, as a file in pieces. Answers tell how far it is, and carry the lines that were refused. The same
     file again changes nothing.
@@ -165,7 +169,9 @@ class SuppressionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _suppression_pb2.ListRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_suppression_pb2.ListResponse, _abc.Awaitable[_suppression_pb2.ListResponse]]:
-        """Rows, the latest change first."""
+        """Rows, the latest change first. One that changes between two pages moves to the front, where it is not looked for any
+        more: pages are for looking, Export is for the whole, and Watch for keeping up with it.
+        """
 
     @_abc_1.abstractmethod
     def Import(

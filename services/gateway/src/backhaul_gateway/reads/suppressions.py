@@ -111,7 +111,11 @@ class SuppressionRoutes:
         cursor: Cursor = "",
     ) -> Response:
         """Who is suppressed, the latest change first; with ``standing`` those who were. ``from`` and ``to`` bound when
-        it was recorded."""
+        it was recorded.
+
+        A row that changes between two pages may be on none of them. The whole is ``/export``; ``/changes`` keeps up
+        with it.
+        """
         request = pb.ListRequest(
             tenant_id=by.tenant.id,
             family=number_of(FAMILIES, family, "family"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 from backhaul_common.errors import BackhaulError, Code, Violation
-from backhaul_common.vocabulary import Words
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import Header
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
@@ -36,25 +35,28 @@ MAX_REFERENCE = 512
 MAX_SAID = 1000
 
 
-def _one_of(words: Words) -> Any:
+def _one_of(words: Sequence[str]) -> Any:
     def known(word: str) -> str:
-        if words.number(word) is None:
-            raise ValueError(f"Input should be one of: {', '.join(words.words)}.")
+        if word.lower() not in words:
+            raise ValueError(f"Input should be one of: {', '.join(words)}.")
         return word
 
     return AfterValidator(known)
 
 
-def _shown(words: Words) -> Any:
-    return Field(max_length=64, json_schema_extra={"enum": list(words.words)})
+def _shown(words: Sequence[str]) -> Any:
+    return Field(max_length=64, json_schema_extra={"enum": list(words)})
 
+
+_CALLERS_SOURCES = tuple(word for number, word in SOURCES.by_number.items() if number != pb.SOURCE_EVENT)
+"""Events are recorded by themselves: no caller has heard of something by one."""
 
 _Address = Annotated[Text, Field(max_length=MAX_ADDRESS, examples=["+15005550001"])]
-_Family = Annotated[str, _shown(FAMILIES), _one_of(FAMILIES)]
-_Kind = Annotated[str, _shown(KINDS), _one_of(KINDS)]
-_Purpose = Annotated[str, _shown(PURPOSES), _one_of(PURPOSES)]
-_Scope = Annotated[str, _shown(SCOPES), _one_of(SCOPES)]
-_Source = Annotated[str, _shown(SOURCES), _one_of(SOURCES)]
+_Family = Annotated[str, _shown(FAMILIES.words), _one_of(FAMILIES.words)]
+_Kind = Annotated[str, _shown(KINDS.words), _one_of(KINDS.words)]
+_Purpose = Annotated[str, _shown(PURPOSES.words), _one_of(PURPOSES.words)]
+_Scope = Annotated[str, _shown(SCOPES.words), _one_of(SCOPES.words)]
+_Source = Annotated[str, _shown(_CALLERS_SOURCES), _one_of(_CALLERS_SOURCES)]
 _Id = Annotated[Text, Field(max_length=MAX_ID)]
 _Note = Annotated[Text, Field(max_length=MAX_NOTE)]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError, Code
@@ -19,6 +20,7 @@ from backhaul_suppression.commands import By
 from backhaul_suppression.files.exporting import Export
 from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import Import, Progress
+from backhaul_suppression.files.pace import MAX_SILENCE_S, Pace
 from backhaul_suppression.files.statements import Defaults
 from backhaul_suppression.messages import FAMILIES, KINDS, active_of, scope_of
 from backhaul_suppression.model import Kind
@@ -29,9 +31,6 @@ MAX_PIECE_BYTES = 1 << 20
 
 MAX_IMPORTS_OF_TENANT, MAX_IMPORTS = 2, 16
 MAX_EXPORTS_OF_TENANT, MAX_EXPORTS = 2, 16
-
-MAX_SILENCE_S = 60.0
-"""An import of which nothing comes for so long is ended: it keeps a place from others."""
 
 _FORMATS = Values(pb.FileFormat.DESCRIPTOR, FileFormat)
 
@@ -46,11 +45,12 @@ class ImportCalls:
         metrics: Metrics,
         *,
         max_silence_s: float = MAX_SILENCE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._imports = imports
         self._now_us = now_us
         self._lines = metrics.counter(catalogue.SUPPRESSION_IMPORT_LINES)
-        self._max_silence_s = max_silence_s
+        self._pace = partial(Pace, clock, max_silence_s)
         self._places = Places("imports", of_tenant=MAX_IMPORTS_OF_TENANT, of_all=MAX_IMPORTS)
 
     async def run(
@@ -59,20 +59,24 @@ class ImportCalls:
         """How far it is. ``requests`` begin with the one that says what it is.
 
         See ``Import.run``; beside that INVALID_ARGUMENT names a field of the first request, RATE_LIMITED where there
-        are too many already, DEADLINE_EXCEEDED where nothing came for too long.
+        are too many already, DEADLINE_EXCEEDED where the caller is slower than ``Pace`` bears.
         """
         first = await anext(requests)
         file_format = _format(first.format)
         defaults = self._defaults(tenant, by, first)
         with self._places.taken(tenant.registration):
-            pieces = _Pieces(first, requests, self._max_silence_s)
+            pace = self._pace()
+            pieces = _Pieces(first, requests, pace)
             running = self._imports.run(pieces.read(), file_format, defaults, whole=lambda: pieces.whole)
             async with aclosing(running) as told:
                 before = Progress(0, 0, 0, 0, b"")
                 async for progress in told:
                     self._count(tenant.id, before, progress)
                     before = progress
-                    yield _progress_message(progress)
+                    answer = _progress_message(progress)
+                    with pace.waiting():
+                        yield answer
+                    pace.moved(len(answer.errors))
 
     def _count(self, tenant_id: str, before: Progress, now: Progress) -> None:
         for outcome in ("changed", "unchanged", "refused"):
@@ -111,14 +115,14 @@ class _Pieces:
     """A file in pieces. ``whole`` tells whether its end was told of: to a server, a call that is given up looks like
     one whose requests are over."""
 
-    def __init__(self, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest], max_silence_s: float) -> None:
+    def __init__(self, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest], pace: Pace) -> None:
         self._first = first
         self._others = others
-        self._max_silence_s = max_silence_s
+        self._pace = pace
         self.whole = False
 
     async def read(self) -> AsyncIterator[bytes]:
-        """The pieces."""
+        """The pieces. DEADLINE_EXCEEDED."""
         request = self._first
         while True:
             yield _data(request)
@@ -126,16 +130,10 @@ class _Pieces:
                 self.whole = True
                 return
             try:
-                async with asyncio.timeout(self._max_silence_s):
-                    request = await anext(self._others)
+                request = await self._pace.bounded(self._others.__anext__)
             except StopAsyncIteration:
                 return
-            except TimeoutError as exc:
-                raise BackhaulError(
-                    Code.DEADLINE_EXCEEDED,
-                    f"Nothing came for {self._max_silence_s:g} s.",
-                    fix="Send the file again: what is recorded stays so, and changes nothing a second time.",
-                ) from exc
+            self._pace.moved(len(request.data))
 
 
 class ExportCalls:

@@ -30,6 +30,7 @@ from backhaul_suppression.model import (
     Source,
     Target,
 )
+from backhaul_suppression.rules import wrong_with_scope
 from backhaul_suppression.validity import MAX_AHEAD_S, MAX_NOTE, MAX_REFERENCE
 
 _UNREADABLE = re.compile(rf"[\x00-\x1f\x7f-\x9f{UNREADABLE}]")
@@ -95,6 +96,8 @@ def fact_of(line: Line, defaults: Defaults) -> Fact | None:
     if kind is Kind.LEGAL and not defaults.operator:
         raise _wrong("kind", "Only the operator suppresses for legal reasons.", "Write manual.")
     scope = _scope(values, defaults.scope)
+    if (wrong := wrong_with_scope(kind, scope)) is not None:
+        raise _wrong("scope_kind", wrong.message, wrong.fix)
     at_us = _effective_at(values, defaults)
     source = _word(Source, "source", values) or Source.FILE
     reference = _text("reference", values, MAX_REFERENCE)
