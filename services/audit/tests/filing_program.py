@@ -33,6 +33,8 @@ def arm(step: str) -> None:
     real: Callable[..., Awaitable[Any]] = getattr(owner, method)
 
     async def armed(*args: Any, **kwargs: Any) -> Any:
+        if name == "upload" and not args[1].startswith("tenants/"):
+            return await real(*args, **kwargs)  # A probe of the bucket, or a digest.
         if when == "before":
             die()
         if when == "slow":

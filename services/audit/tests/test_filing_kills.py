@@ -107,3 +107,27 @@ async def test_an_owner_that_sleeps_over_its_lease_changes_nothing_when_it_goes_
     row = await filing.database[AUDIT_POSITION_COLLECTION].find_one({"_id": "EVENTS"})
     assert row is not None
     assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("step", ["after_upload", "before_upload"])
+async def test_what_events_no_longer_has_is_sealed_as_it_lies_there_or_said_to_be_lost(filing: Rig, step: str) -> None:
+    """And what comes later is filed all the same."""
+    acme = asking("acme", gzip=True)
+    await filing.register(acme)
+    events = [event(acme, f"old-{one}") for one in range(30)]
+    await filing.publish(acme, *events)
+    await filing.died(filing.start_until(step))
+    await filing.nats.jetstream().purge_stream("EVENTS")
+    later = [event(acme, f"later-{one}") for one in range(10)]
+    await filing.publish(acme, *later)
+    filing.start()
+    if step == "after_upload":
+        first, second = await filing.sealed(40)
+        assert (first.content.events, first.number, second.number) == (30, 1, 2)
+        assert len(filing.lines_of(first)) == 30
+    else:
+        await filing.sealed(10)
+        await filing.check(later)
+        lost = await filing.database[AUDIT_FILES_COLLECTION].find_one({"state": "lost"})
+        assert lost is not None
+        assert lost["reason"] == "EVENTS no longer has its events"
