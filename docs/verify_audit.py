@@ -100,7 +100,7 @@ def check_file(root, file, deleted):
 
 def check_chain(root, top, keys, heads, tell):
     """Goes from a chain's last digest to its first, and tells of each digest and file what is wrong with it."""
-    deleted, unusable, after = set(), {}, None
+    deleted, unusable, after, first_file = set(), {}, None, None
     for path in sorted((path for path in top.rglob("*") if path.is_file()), reverse=True):
         key = path.relative_to(root).as_posix()
         digest, problem = check_digest(root, path, keys)
@@ -112,17 +112,24 @@ def check_chain(root, top, keys, heads, tell):
             continue
         # Files may be gone of which this digest, or one after theirs, says so.
         deleted |= {deletion["number"] for deletion in digest["deletions"]}
-        check_before(after, digest, unusable, tell)
+        if not check_before(after, digest, unusable, tell):
+            first_file = None
         for file in digest["files"]:
             tell("File", file["object"], check_file(root, file, deleted))
-        after = digest
+        # Files are numbered as they are sealed, over all digests of a chain.
+        numbers = [file["number"] for file in digest["files"]] + ([first_file] if first_file else [])
+        first_file, after = numbers[0] if numbers else None, digest
+        if numbers != list(range(first_file or 0, (first_file or 0) + len(numbers))):
+            tell("Span", f"files {numbers[0]} to {numbers[-1]}", "gap")
+        if digest["digestNumber"] == 1 and first_file not in (None, 1):
+            tell("Span", f"files 1 to {first_file - 1}", "gap")
     check_before(after, None, unusable, tell)
 
 
 def check_before(digest, before, unusable, tell):
-    """Whether `before` is the digest that `digest` was signed after, and whether one is missing between them."""
+    """Tells of `digest`, and whether one is missing between it and `before`, the one that is there before it."""
     if digest is None:
-        return
+        return True
     number, known = digest["digestNumber"], before["digestNumber"] if before else 0
     claim = [digest[f"previousDigest{name}"] for name in ("Object", "HashValue", "Signature")]
     fact = [before[name] for name in ("digestObject", "hash", "signature")] if before else [None] * 3
@@ -132,8 +139,10 @@ def check_before(digest, before, unusable, tell):
             tell("Digest", claim[0], "not_found")
         if number - 2 - known > len({other for other in unusable.values() if known < other < number - 1}):
             tell("Span", f"digests {known + 1} to {number - 2}", "gap")
-    elif before and before["digestEndTime"] != digest["digestStartTime"]:
+        return False
+    if before and before["digestEndTime"] != digest["digestStartTime"]:
         tell("Span", f"{before['digestEndTime']} to {digest['digestStartTime']}", "gap")
+    return True
 
 
 def main():

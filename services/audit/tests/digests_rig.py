@@ -15,6 +15,7 @@ from backhaul_audit.documents import plan_document, sealing
 from backhaul_audit.model import Chain, ChainKey, SealedFile
 from backhaul_audit.objects import Bucket
 from backhaul_audit.ports import Finding, Verified, VerifyQuery
+from backhaul_audit.tenancy import AuditTenantData
 from backhaul_audit.verification.online import BucketVerification
 from backhaul_common import mongo
 from backhaul_common.metrics import Metrics
@@ -26,6 +27,7 @@ from backhaul_common.names import (
     TENANTS_COLLECTION,
 )
 from backhaul_common.secrets import SecretBox
+from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import AuditRetention, Tenant
 from backhaul_proto.notice.v1.notice_pb2 import Notice
 from backhaul_testing import make
@@ -124,6 +126,9 @@ class Rig:
             self.metrics,
             self.clock,
         )
+
+    def tenant_data(self, destinations: Any = None) -> AuditTenantData:
+        return AuditTenantData(self.database, StoreFormat(self.database), destinations or self.destinations)
 
     async def hour(self, hours: int = 1) -> None:
         """So many hours pass, and digests are made at the end."""

@@ -223,6 +223,14 @@ def wrong_inflated_hash(scene: Scene) -> Found:
     return {("file", file.plan.key, "inflated_hash")}
 
 
+def file_that_was_never_listed(scene: Scene) -> Found:
+    # Only whoever has the key can do it: files are numbered over all digests of a chain.
+    scene.world.file(b'{"g":7}')
+    scene.world.file(b'{"h":8}')
+    scene.world.digest(files=scene.world.files[EVENTS][-1:])
+    return {("span", "", "gap")}
+
+
 def event_added(scene: Scene) -> Found:
     scene.edit(scene.file(2).plan.key, lambda data: data + data)
     return scene.found(2, "hash")
@@ -263,6 +271,7 @@ TABLE: list[Tampering] = [
     wrong_key_in_the_key_file,
     wrong_count,
     wrong_inflated_hash,
+    file_that_was_never_listed,
     event_added,
     event_removed,
 ]

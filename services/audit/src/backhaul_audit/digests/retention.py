@@ -81,14 +81,17 @@ class Retention:
 
     async def look(self) -> None:
         """Condemn what is too old, and delete what is condemned and announced."""
-        for tenant in list(self._tenants.tenants.values()):
-            if tenant.status == "deleting":
+        tenants = {tenant.registration: tenant for tenant in self._tenants.tenants.values()}
+        async with mongo.operation():
+            rows = await self._chains.find({"digest": {"$gt": 0}}, {"registration": 1, "chain": 1}).to_list(None)
+        for row in rows:
+            tenant = tenants.get(row["registration"])
+            if tenant is None or tenant.status == "deleting":
                 continue
-            for chain in Chain:
-                of = ChainKey(tenant.registration, chain)
-                if tenant.audit.retention_days is not None:
-                    await self._condemn(of, tenant.audit.retention_days)
-                await self._delete(of, tenant)
+            of = ChainKey(tenant.registration, Chain(row["chain"]))
+            if tenant.audit.retention_days is not None:
+                await self._condemn(of, tenant.audit.retention_days)
+            await self._delete(of, tenant)
 
     async def locked(self, registration: str) -> Locked | None:
         """What locks hold, if anything."""
