@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from simulators.people import Town
 
 SIGNING_KEY, PASSWORD = "a-signing-key-of-a-webhook", "a-password-of-a-webhook"
+BUCKET_KEY = "a-secret-key-of-a-bucket"
 SCRIPT = "<script>alert(1)</script>\r\nSet-Cookie: a=b"
 
 
@@ -25,12 +26,16 @@ async def test_no_secret_is_logged_stored_or_answered(town: Town, installation: 
     password = {"username": "ann", "password": PASSWORD}
     await put(tenant.id, "SendGrid", secrets=[tenant.sendgrid.public_key, client.secret])
     await put(tenant.id, "Hook", provider="generic", settings={"proof": signed}, secrets=[SIGNING_KEY, password])
+    away = {"endpoint": "http://127.0.0.1:9", "bucket": "acme-audit"}
+    bucket_keys = {"access_key": "an-access-key", "secret_key": BUCKET_KEY}
+    filed = {"audit": {"enabled": True, "bucket": away}}
+    await put(tenant.id, "SendGrid", settings=filed, audit_credentials=bucket_keys)
     google = RbmSimulator(tenant.address("RBM"))
     await put(tenant.id, "RBM", provider="google_rbm", secrets=[google.client_token], verification="observe")
 
     address = f"{tenant.base_url}/in/{tenant.ingest_token}/oauth/token"
     token = await client.token(tenant.http, address)
-    secrets = [client.client_secret, token, SIGNING_KEY, PASSWORD, google.client_token]
+    secrets = [client.client_secret, token, SIGNING_KEY, PASSWORD, google.client_token, BUCKET_KEY]
     everything = " ".join(secrets)
     answers: list[str] = []
 
@@ -65,6 +70,7 @@ async def test_no_secret_is_logged_stored_or_answered(town: Town, installation: 
         {"secrets": [{"client_id": "a b", "client_secret": client.client_secret}]},
         {"secrets": [{"client_id": "ab", "secret": client.client_secret}, everything]},
         {"settings": {"proof": {"type": everything}}},
+        {"audit_credentials": {"access_key": "a", "secret_key": BUCKET_KEY, "other": everything}},
     ]
     answers += [(await town.platform.call("PUT", f"/{tenant.id}/channels/SendGrid", body)).text for body in bodies]
     headers = {"X-Api-Key": tenant.api_key}
@@ -79,6 +85,8 @@ async def test_no_secret_is_logged_stored_or_answered(town: Town, installation: 
     answers += [json.dumps(await tenant.read(f"/v1/dead-letters/{one.id}")) for one in await tenant.dead_letters()]
     # Who looks for what it reads in its log would find it there.
     answers.append(json.dumps(await tenant.read("/v1/suppressions")))
+    answers.append(json.dumps(await tenant.read("/v1/audits")))
+    answers.append(json.dumps(await tenant.read("/api/status", channelLabel="SendGrid")))
     logs = {service.name: service.log_path.read_text("utf-8", "replace") for service in installation.services}
     assert all(tenant.id in text for text in logs.values()), "they log nothing of the tenant"
     for secret in secrets:

@@ -43,6 +43,12 @@ class SuppressionIn(TypedDict, total=False):
     whatsapp: Literal["apart", "phone"]
 
 
+class AuditRetentionIn(TypedDict, total=False):
+    """For how many days audit files are kept, what is left out stays; 0 is for ever."""
+
+    retention_days: int
+
+
 class ServiceLimitsIn(TypedDict, total=False):
     """The limits of a service to set; those that are left out stay."""
 
@@ -68,9 +74,12 @@ class _AdminCalls:
         queue_path: str,
         limits: LimitsIn | None = None,
         suppression: SuppressionIn | None = None,
+        audit: AuditRetentionIn | None = None,
     ) -> Call[NewTenant]:
         """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
-        body = _given(id=tenant_id, name=name, queue_path=queue_path, limits=limits, suppression=suppression)
+        body = _given(
+            id=tenant_id, name=name, queue_path=queue_path, limits=limits, suppression=suppression, audit=audit
+        )
         return Call(method="POST", path=path(*_TENANTS), body=body, answer=of(NewTenant))
 
     @rows
@@ -94,9 +103,10 @@ class _AdminCalls:
         status: Literal["active", "suspended"] | None = None,
         limits: LimitsIn | None = None,
         suppression: SuppressionIn | None = None,
+        audit: AuditRetentionIn | None = None,
     ) -> Call[Tenant]:
         """Change what is given."""
-        body = _given(name=name, status=status, limits=limits, suppression=suppression)
+        body = _given(name=name, status=status, limits=limits, suppression=suppression, audit=audit)
         return Call(method="PATCH", path=path(*_TENANTS, tenant_id), body=body, answer=of(Tenant))
 
     @call

@@ -362,6 +362,12 @@ class SuppressionSettings(msgspec.Struct, frozen=True, kw_only=True):
     whatsapp: str
 
 
+class AuditRetention(msgspec.Struct, frozen=True, kw_only=True):
+    """For how many days a tenant's audit files are kept; None is for ever."""
+
+    retention_days: int | None
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A credential without its text. ``kind`` is ``api`` or ``ingest``."""
 
@@ -466,6 +472,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     deleting_since: datetime | None
     limits: Limits
     suppression: SuppressionSettings
+    audit: AuditRetention
     keys: tuple[Key, ...]
     channels: tuple[Channel, ...]
     revision: int
