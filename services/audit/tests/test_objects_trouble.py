@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from backhaul_audit.objects import Bucket, Place
@@ -41,6 +42,8 @@ async def refusal(bucket: Bucket) -> BackhaulError:
         await bucket.create("x", b"1", {})
     assert bucket.problem == f"{refused.value.message} {refused.value.fix}"
     assert refused.value.__cause__ is None
+    # Tenants are shown it.
+    assert urlsplit(bucket.place.endpoint).netloc not in bucket.problem
     return refused.value
 
 
@@ -189,8 +192,8 @@ async def test_one_that_is_cancelled_stays_cancelled(s3_server: ObjectStoreServe
 @pytest.mark.parametrize(
     ("endpoint", "message"),
     [
-        ("http://127.0.0.1:9", "Nothing answers at 127.0.0.1:9, where object storage should be."),
-        ("http://nobody.invalid", "The name of object storage, nobody.invalid, is not known."),
+        ("http://127.0.0.1:9", "Nothing answers where object storage should be."),
+        ("http://nobody.invalid", "The name of object storage's host is not known."),
     ],
 )
 async def test_nobody_there(endpoint: str, message: str) -> None:

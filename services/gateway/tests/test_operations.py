@@ -76,6 +76,10 @@ async def test_status_with_object_storage(
         body = (await gateway.client.get(path, headers=headers)).json()
         assert body["parts"]["object_storage"]["state"] == "Error"
         assert "missing" in body["parts"]["object_storage"]["detail"]
+    wrong = {**settings, "object_store_secret_key": "wrong"}
+    async with gateway_factory(fresh_nats.uri, **wrong, object_store_bucket=config.bucket) as gateway:
+        body = (await gateway.client.get(path, headers=headers)).json()
+        assert body["parts"]["object_storage"]["detail"].startswith("the credentials are wrong, or may not do anything")
 
 
 async def test_a_tenant_is_not_told_where_parts_are(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_common.objectstore import signing_region
 from backhaul_common.outages import Repeated
 from minio import Minio
 from minio.error import S3Error
@@ -258,7 +259,7 @@ class _Threads:
         self.problem = ""
         self._place = place
         self._pool = ThreadPoolExecutor(most, f"objects-{name}")
-        self._trouble = Repeated("object_storage", bucket=place.bucket, calls=name)
+        self._trouble = Repeated("object_storage", endpoint=place.endpoint, bucket=place.bucket, calls=name)
 
     async def done(self, work: Callable[[], T]) -> T:
         """What ``work`` returns, done in a thread; what it raises, in words."""
@@ -321,7 +322,7 @@ def _client(place: Place, endpoint: str, credentials: Any, pool: Pool) -> Minio:
         url.netloc,
         secure=url.scheme == "https",
         # Named, so that no request asks where the bucket lies.
-        region=place.signing_region or None,
+        region=signing_region(place.endpoint, place.region) or None,
         credentials=credentials,
         http_client=pool,
     )

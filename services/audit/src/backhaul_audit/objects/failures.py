@@ -1,7 +1,8 @@
 """What goes wrong with object storage, in words: what it is, and what to do about it.
 
-Nothing of a library's own text is passed on. It may name addresses, keys or tokens, and helps nobody who has not read
-the library. The log has the server's own code.
+Tenants are shown these sentences, so no host is named, and nothing of a library's own text is passed on: it may name
+addresses, keys or tokens, and helps nobody who has not read the library. The log has the endpoint and the server's
+code.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FAILURES = (BackhaulError, MinioException, NotS3, http.HTTPError, OSError, Value
 
 
 class _Sentence(NamedTuple):
-    """``message`` and ``fix`` may name ``{bucket}``, ``{host}`` and ``{more}``. What is ``away`` may come back."""
+    """``message`` and ``fix`` may name ``{bucket}`` and ``{more}``. What is ``away`` may come back."""
 
     message: str
     fix: str
@@ -53,23 +54,25 @@ _UNABLE = _Sentence("This object storage does not know what was asked of it.", "
 _OTHER = _Sentence("Object storage refuses this ({more}).", "Its own log says why.")
 
 _TOO_LARGE = _Sentence("A proxy before object storage refuses objects of this size.", "Raise its limit.")
-_SHUT = _Sentence("Something before object storage at {host} refuses the request.", "Look at the proxy there.")
-_PROXY_AWAY = _Sentence("What stands before object storage at {host} says that it is away.", _AGAIN, away=True)
-_NOT_S3 = _Sentence("What answers at {host} is not S3.", "Correct the endpoint, and whether it is http or https.")
+_SHUT = _Sentence("Something before object storage refuses the request.", "Look at the proxy there.")
+_PROXY_AWAY = _Sentence("What stands before object storage says that it is away.", _AGAIN, away=True)
+_NOT_S3 = _Sentence("What answers at the endpoint is not S3.", "Correct the endpoint, and whether it is http or https.")
 
-_PLAIN = _Sentence("{host} does not speak TLS.", "Begin the endpoint with http://, or have it speak TLS.")
-_ANOTHER_HOST = _Sentence("The certificate at {host} is another host's.", "Correct the endpoint, or the certificate.")
-_EXPIRED = _Sentence("The certificate at {host} has expired.", "Renew it.")
+_PLAIN = _Sentence("The endpoint does not speak TLS.", "Begin it with http://, or have it speak TLS.")
+_ANOTHER_HOST = _Sentence(
+    "The certificate at the endpoint is another host's.", "Correct the endpoint, or the certificate."
+)
+_EXPIRED = _Sentence("The certificate at the endpoint has expired.", "Renew it.")
 _UNTRUSTED = _Sentence(
-    "Nobody whom this machine trusts vouches for the certificate at {host}.",
+    "Nobody whom this machine trusts vouches for the certificate at the endpoint.",
     "Let the service trust its authority: SSL_CERT_FILE names a file of certificates.",
 )
-_NO_TLS = _Sentence("No secure connection to {host} came about.", _AGAIN, away=True)
+_NO_TLS = _Sentence("No secure connection to object storage came about.", _AGAIN, away=True)
 
-_NO_NAME = _Sentence("The name of object storage, {host}, is not known.", "Correct the endpoint, or DNS.", away=True)
-_NOBODY = _Sentence("Nothing answers at {host}, where object storage should be.", "Look whether it runs.", away=True)
-_SLOW = _Sentence("Object storage at {host} is too slow, or hangs.", "Look whether it is overloaded.", away=True)
-_BROKE = _Sentence("The connection to object storage at {host} broke.", _AGAIN, away=True)
+_NO_NAME = _Sentence("The name of object storage's host is not known.", "Correct the endpoint, or DNS.", away=True)
+_NOBODY = _Sentence("Nothing answers where object storage should be.", "Look whether it runs.", away=True)
+_SLOW = _Sentence("Object storage is too slow, or hangs.", "Look whether it is overloaded.", away=True)
+_BROKE = _Sentence("The connection to object storage broke.", _AGAIN, away=True)
 _NO_PLACE = _Sentence("The endpoint, the region or the bucket's name is not one that S3 can have.", "Correct it.")
 
 _CODES: Mapping[str, _Sentence] = {
@@ -143,7 +146,7 @@ def code_of(exc: Exception) -> str:
 
 
 def _worded(sentence: _Sentence, more: str, place: Place) -> BackhaulError:
-    words = {"bucket": repr(place.bucket), "host": place.endpoint.partition("://")[2].rstrip("/"), "more": more}
+    words = {"bucket": repr(place.bucket), "more": more}
     return BackhaulError(
         Code.UNAVAILABLE if sentence.away else Code.FAILED_PRECONDITION,
         sentence.message.format_map(words),

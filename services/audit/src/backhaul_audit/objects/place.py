@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit
 
 from backhaul_common.settings import ObjectStoreSettings
 
 Credentials = Literal["keys", "web_identity", "instance_role"]
-
-_AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
-_REGION_ELSEWHERE = "us-east-1"
-"""What S3 servers that are not Amazon's call their region, unless they were told another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +21,6 @@ class Place:
     credentials: Credentials = "keys"
     access_key: str = field(default="", repr=False)
     secret_key: str = field(default="", repr=False)
-
-    @property
-    def signing_region(self) -> str:
-        """The region that requests are signed for; empty where Amazon's host names it itself."""
-        host = urlsplit(self.endpoint).hostname or ""
-        return self.region or ("" if host.endswith(_AMAZON) else _REGION_ELSEWHERE)
 
     @classmethod
     def of(cls, settings: ObjectStoreSettings) -> Place | None:

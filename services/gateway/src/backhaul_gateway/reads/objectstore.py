@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.objectstore import signing_region
 from backhaul_common.settings import ObjectStoreSettings
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class BucketCheck:
                 secret_key=settings.object_store_secret_key.get_secret_value(),
                 secure=endpoint.scheme == "https",
                 # Named, so that no bucket lookup precedes the check.
-                region="us-east-1",
+                region=signing_region(settings.object_store_endpoint, settings.object_store_region) or None,
                 http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=2), retries=False),
             )
 
@@ -40,5 +41,15 @@ class BucketCheck:
         """See ``ObjectStorage``."""
         if self._client is None:
             raise BackhaulError(Code.FAILED_PRECONDITION, "not configured")
-        if not await asyncio.to_thread(self._client.bucket_exists, self._bucket):
+        from minio.error import S3Error
+
+        try:
+            exists = await asyncio.to_thread(self._client.bucket_exists, self._bucket)
+        except S3Error as exc:
+            if exc.response.status != 403:
+                raise
+            # The answer to this question has no body, so it does not say whether the keys are wrong or may too little.
+            message = f"the credentials are wrong, or may not do anything in the bucket {self._bucket!r}"
+            raise BackhaulError(Code.FAILED_PRECONDITION, message) from None
+        if not exists:
             raise BackhaulError(Code.FAILED_PRECONDITION, f"the bucket {self._bucket!r} does not exist")
