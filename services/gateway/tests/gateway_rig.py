@@ -156,9 +156,9 @@ class Running:
         finally:
             await client.close()
 
-    async def raw(self, data: bytes, *, half_close: bool = False) -> bytes:
-        """Write bytes to the port and read one answer: as long as it says that it is, or else until the server hangs up
-        or, having answered, is silent for a while."""
+    async def raw(self, data: bytes, *, half_close: bool = False, one: bool = False) -> bytes:
+        """Write bytes to the port and read until the server hangs up or, having answered, is silent for a while; with
+        ``one`` no further than one answer that says how long it is, which misses what should not follow."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         answer = b""
         try:
@@ -167,7 +167,7 @@ class Running:
             if half_close:
                 writer.write_eof()
             async with asyncio.timeout(20) as patience:
-                while not _whole(answer) and (chunk := await reader.read(65536)):
+                while not (one and _whole(answer)) and (chunk := await reader.read(65536)):
                     answer += chunk
                     patience.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
         except (TimeoutError, ConnectionError):

@@ -21,7 +21,7 @@ INGEST = "/api/postevents?channelLabel=Twilio"
 async def _status(gateway: Running, target: str, *fields: str, method: str = "GET") -> int:
     """Of a request whose path is sent exactly as it stands here, which clients do not do."""
     head = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: x", *fields, "Content-Length: 0", "", ""])
-    return int((await gateway.raw(head.encode()))[9:12])
+    return int((await gateway.raw(head.encode(), one=True))[9:12])
 
 
 ESCAPED = [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from backhaul_common import rpc
 from backhaul_common.secrets import new_credential
+from backhaul_gateway.reads import audits
 from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
 
@@ -67,6 +68,7 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rpc.client, "DEADLINE_S", 0.1)
+    monkeypatch.setattr(audits, "MAX_PROOF_S", 0.1)
     stopped = asyncio.Event()
 
     async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

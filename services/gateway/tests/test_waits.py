@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from alone import AUTHORIZED, HEAD, started, until
+from alone import AUTHORIZED, HEAD, started
+from backhaul_testing import waiting
 
 pytestmark = pytest.mark.slow
 
@@ -96,8 +97,12 @@ async def test_answers_that_are_not_read_are_given_up(tmp_path: Path) -> None:
             while got < times * size:
                 got += len(await asyncio.get_running_loop().sock_recv(slow.sock, 32768))
                 await asyncio.sleep(0.05)  # the slowness
-        await until(lambda: len(psutil.Process(process.pid).net_connections("tcp")) <= 3, 20)
-        assert await process.ended("read") == 4
+
+        async def given_up() -> bool:
+            return await process.ended("read") == 4
+
+        await waiting.until("the end of all four", given_up, within_s=20)
+        assert len(psutil.Process(process.pid).net_connections("tcp")) <= 3
 
 
 async def test_a_busy_connection_is_kept(tmp_path: Path) -> None:
