@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import nats.errors
 import pytest
@@ -22,6 +24,7 @@ pytest_plugins = ["backhaul_local.pytest_plugin"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything is collected."""
+    _require_own_names(config.rootpath)
     # Everything that tests call is on this machine, where a web proxy is no way to.
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
@@ -34,6 +37,21 @@ def pytest_configure(config: pytest.Config) -> None:
     # For properties whose failures are rare among the examples.
     settings.register_profile("thorough", usual, max_examples=20 if checking else 500)
     settings.load_profile("backhaul")
+
+
+def _require_own_names(root: Path) -> None:
+    """Every folder of tests is on the one path of modules: of two helpers of one name, a test would get either."""
+    folders = (folder for part in ("libs", "services", "deploy", "tests") for folder in (root / part).rglob("tests"))
+    names = Counter(
+        path.name for path in {file for folder in (root / "tests", *folders) for file in folder.rglob("*.py")}
+    )
+    twice = [
+        name for name, count in names.items() if count > 1 and not name.startswith(("test_", "conftest.", "__init__."))
+    ]
+    if twice:
+        raise pytest.UsageError(
+            f"Helpers of tests need names of their own: there are several {', '.join(sorted(twice))}."
+        )
 
 
 @pytest.fixture(autouse=True)
