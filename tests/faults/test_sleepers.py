@@ -153,8 +153,8 @@ def scene(own_stack: Callable[..., Any], mongo_server: MongoServer) -> Any:
                 ) as stack,
             ):
                 await stack.start_servers()
-                # A tenant is gone only when suppression, too, has deleted what it keeps.
-                await stack.start_services(SLEEPER, "suppression", "gateway")
+                # A tenant is gone only when suppression and audit, too, have deleted what they keep.
+                await stack.start_services(SLEEPER, "suppression", "audit", "gateway")
                 async with Town(stack.gateway_url, stack.admin_token) as town:
                     yield Scene(stack, town, proxy)
 
