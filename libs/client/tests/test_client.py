@@ -281,6 +281,7 @@ def platform() -> Iterator[tuple[AdminClient, Gateway]]:
         "deleting_since": None,
         "limits": dict.fromkeys((*limits, "a_newer_limit"), 1),
         "suppression": {"revocation_scope": "all", "topic_since": None, "whatsapp": "apart", "newer": 1},
+        "audit": {"retention_days": None, "newer": 1},
         "keys": [],
         "channels": [],
         "revision": 1,

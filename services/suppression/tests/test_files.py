@@ -13,7 +13,7 @@ from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_suppression.files import times
 from backhaul_suppression.files.formats import FORMATS, FileFormat
 from backhaul_suppression.files.line import COLUMNS, MAX_COLUMNS, MAX_LINE_BYTES, Line
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 CSV, JSON_LINES = FileFormat.CSV, FileFormat.JSON_LINES
@@ -53,6 +53,7 @@ _CUTS = st.lists(st.integers(0, 1 << 16), max_size=6)
 
 
 @FORMAT
+@example([{"address": " "}], [])
 @given(_LISTS, _CUTS)
 def test_what_is_written_is_read_the_same(file_format: FileFormat, rows: list[dict[str, str]], cuts: list[int]) -> None:
     rows = [{"address": "+15005550006", **row} for row in rows]

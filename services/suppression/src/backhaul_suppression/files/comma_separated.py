@@ -103,7 +103,10 @@ class CommaSeparated:
         except UnicodeDecodeError:
             yield from self._refused(cut, NOT_UTF8)
             return
-        yield from self._fields(cut.number, text.split(",", MAX_COLUMNS), text)
+        fields = text.split(",", MAX_COLUMNS)
+        # A blank that stands in quotes was meant, and its line is not passed over.
+        if any(field.strip() for field in fields):
+            yield from self._fields(cut.number, fields, text)
 
     def _complete(self, record: _Record) -> Iterator[Line]:
         first = record.cuts[0]
@@ -116,7 +119,7 @@ class CommaSeparated:
         yield from self._fields(first.number, fields, shown(raw))
 
     def _fields(self, number: int, fields: Sequence[str], text: str) -> Iterator[Line]:
-        if not any(field.strip() for field in fields):
+        if not any(fields):
             return
         if not self._columns:
             self._columns = _columns(fields)
