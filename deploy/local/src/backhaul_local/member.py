@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +17,8 @@ from backhaul_local.process import Child, describe_exit, tail
 
 # Foreign programs give no event when they are ready, so readiness is asked for, this many seconds apart.
 _PROBE_INTERVAL = 0.03
+
+_FREEZE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,15 @@ class Member(ABC):
         self.start_blocking()
 
     def pause(self) -> None:
-        """Freeze the process (SIGSTOP): its connections stay open and nothing answers."""
-        self._require_child().send(signal.SIGSTOP)
+        """Freeze the process (SIGSTOP): its connections stay open and nothing answers from the return on."""
+        child = self._require_child()
+        child.send(signal.SIGSTOP)
+        ends = time.monotonic() + _FREEZE_S
+        # A thread that runs on another core may do something more before the signal gets to it.
+        while os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None:
+            if child.returncode is not None or time.monotonic() > ends:
+                raise LocalStackError(f"{self.name} could not be frozen.")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self._require_child().send(signal.SIGCONT)
