@@ -154,7 +154,7 @@ class World:
     async def waiting(self, registration: str) -> Sequence[Waiting]:
         return self.waits
 
-    async def backlog(self) -> int:
+    async def read_to_us(self) -> int:
         return 7
 
     def weaknesses(self, registration: str, destination: str) -> Sequence[str]:

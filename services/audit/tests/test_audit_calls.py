@@ -302,7 +302,7 @@ async def test_how_it_stands_with_each_channel_that_asks() -> None:
                 weaknesses=["twilio locks nothing."],
             ),
         ],
-        backlog=7,
+        read_to_us=7,
     )
 
 

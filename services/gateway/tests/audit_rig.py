@@ -158,6 +158,13 @@ class FakeAudit(audit_pb2_grpc.AuditServiceServicer):
         async for answer in self._stream("Verify", request, context):
             yield answer
 
+    async def Recount(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        async for answer in self._stream("Recount", request, context):
+            yield answer
+
+    async def ErasePerson(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        return await self._answer("ErasePerson", request, context)
+
     async def GetState(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         return await self._answer("GetState", request, context)
 

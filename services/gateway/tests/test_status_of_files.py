@@ -14,7 +14,7 @@ NOTHING: dict[str, Any] = {
     "detail": None,
     "asked": False,
     "waiting_since": None,
-    "backlog": None,
+    "read_to": None,
     "weaknesses": [],
 }
 
@@ -42,17 +42,17 @@ async def test_what_audit_says_of_a_channels_files_is_told(
         weakness = "The bucket takes an object where there is one."
         here = pb.ChannelState(channel="twilio", waiting_since_us=1_790_000_000_000_000, weaknesses=[weakness])
         elsewhere = pb.ChannelState(channel="sendgrid", problem="not this one")
-        audit.answers["GetState"] = pb.GetStateResponse(channels=[elsewhere, here], backlog=7)
+        audit.answers["GetState"] = pb.GetStateResponse(channels=[elsewhere, here], read_to_us=1_700_000_000_000_000)
         told = NOTHING | {
             "asked": True,
             "waiting_since": "2026-09-21T14:13:20Z",
-            "backlog": 7,
+            "read_to": "2023-11-14T22:13:20Z",
             "weaknesses": [weakness],
         }
         assert (await part(gateway, tenant.api_key), audit.asked) == (told, [pb.GetStateRequest(tenant_id="acme")])
 
         here.problem = "The bucket acme-audit does not exist: make it."
-        audit.answers["GetState"] = pb.GetStateResponse(channels=[elsewhere, here], backlog=7)
+        audit.answers["GetState"] = pb.GetStateResponse(channels=[elsewhere, here], read_to_us=1_700_000_000_000_000)
         assert await part(gateway, tenant.api_key) == told | {"state": "Error", "detail": here.problem}
 
 

@@ -110,6 +110,10 @@ class AuditFiles(BaseModel):
     with_event: bool = Field(
         default=False, description='Each is {"event": the normalised event, "raw": what the provider sent}.'
     )
+    encrypt_people: bool = Field(
+        default=False,
+        description="What is personal is encrypted in the files under a key per person, which erasure destroys.",
+    )
     layout: Literal["partitioned", "flat"] = Field(
         "partitioned",
         description="With partitioned, files lie in folders by channel and day, as query engines like it.",

@@ -100,6 +100,7 @@ class Filing:
             self._counts,
             self._tracing,
             self._new_id,
+            self._now_us,
             position=position,
         )
         self._reader.seek(position)

@@ -171,8 +171,8 @@ class States(Protocol):
         """Of each channel that has something waiting or wrong."""
         ...
 
-    async def backlog(self) -> int:
-        """How many messages of EVENTS lie behind what was read."""
+    async def read_to_us(self) -> int:
+        """When the last message of EVENTS was stored that was read, unix time in us; 0 before the first."""
         ...
 
 

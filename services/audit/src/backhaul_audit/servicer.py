@@ -184,7 +184,17 @@ class AuditServicer(AuditServiceServicer):
                     weaknesses=self._weaknesses.weaknesses(tenant.registration, destination),
                 )
             )
-        return pb.GetStateResponse(channels=channels, backlog=await self._states.backlog())
+        return pb.GetStateResponse(channels=channels, read_to_us=await self._states.read_to_us())
+
+    async def Recount(self, request: pb.RecountRequest, context: Any) -> AsyncIterator[pb.RecountResponse]:
+        """What a communication counts, and what of it lies in files."""
+        answers: Sequence[pb.RecountResponse] = ()
+        for answer in answers:
+            yield answer
+
+    async def ErasePerson(self, request: pb.ErasePersonRequest, context: Any) -> pb.ErasePersonResponse:
+        """Destroy the key of a person."""
+        raise NotImplementedError
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
         """All public keys."""

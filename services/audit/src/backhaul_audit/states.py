@@ -27,13 +27,13 @@ class MongoStates:
             row = await self._collection.find_one({"_id": _PREFIX + registration})
         return [Waiting(**one) for one in row["channels"]] if row is not None else []
 
-    async def backlog(self) -> int:
+    async def read_to_us(self) -> int:
         """See ``States``."""
         async with mongo.operation():
             row = await self._collection.find_one({"_id": EVENTS_STREAM})
-        return int(row.get("backlog", 0)) if row is not None else 0
+        return int(row.get("read_to_us", 0)) if row is not None else 0
 
-    async def tell(self, waiting: Mapping[str, Sequence[Waiting]], backlog: int) -> None:
+    async def tell(self, waiting: Mapping[str, Sequence[Waiting]], read_to_us: int) -> None:
         """This is how it stands now, by registration; of those that are not named there is nothing to tell. Only what
         has changed since the last time is written. UNAVAILABLE."""
         rows = {
@@ -53,7 +53,7 @@ class MongoStates:
             for registration, row in rows.items()
             if self._told.get(registration) != row
         ]
-        changes.append(UpdateOne({"_id": EVENTS_STREAM}, {"$set": {"backlog": backlog}}))
+        changes.append(UpdateOne({"_id": EVENTS_STREAM}, {"$set": {"read_to_us": read_to_us}}))
         async with mongo.operation():
             await self._collection.bulk_write(changes, ordered=False)
         self._told = {registration: row for registration, row in rows.items() if row["channels"]}

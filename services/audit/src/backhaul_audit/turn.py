@@ -45,6 +45,7 @@ class Turn:
         counts: Counts,
         tracing: Tracing,
         new_id: Callable[[], str],
+        now_us: Callable[[], int],
         *,
         position: int,
     ) -> None:
@@ -52,6 +53,7 @@ class Turn:
         self._reader = reader
         self._books = books
         self._states = states
+        self._now_us = now_us
         self._asking = asking
         self._read = position
         self._stored_at_us = 0
@@ -148,7 +150,9 @@ class Turn:
             await self._books.move(floor)
         if self._stored_at_us:
             await self._books.forget_again(self._stored_at_us - 2 * AGAIN_US)
-        await self._states.tell(self._waiting(), self._reader.pending)
+        # Where nothing lies behind what was read, everything that was published until now was read.
+        read_to_us = self._stored_at_us if self._reader.pending else self._now_us()
+        await self._states.tell(self._waiting(), read_to_us)
 
     def _waiting(self) -> dict[str, Sequence[Waiting]]:
         problems, since = self.uploads.problems, self.piles.waiting()

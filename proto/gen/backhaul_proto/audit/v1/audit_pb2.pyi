@@ -3,6 +3,7 @@
 isort:skip_file
 Audit files: what channels reported, as files that analysts can read, and proof that nobody has rewritten them."""
 
+from backhaul_proto.event.v1 import event_pb2 as _event_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -109,6 +110,7 @@ class AuditFile(_message.Message):
     SEALED_AT_US_FIELD_NUMBER: _builtins.int
     DELETED_AT_US_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits: the GUID of its name."""
     channel: _builtins.str
@@ -137,6 +139,8 @@ class AuditFile(_message.Message):
     """When it was deleted, since the tenant keeps files for so long; 0 while it is there."""
     digest: _builtins.int
     """The number of the digest that lists it; 0 before there is one."""
+    encrypted: _builtins.bool
+    """What is personal is encrypted in it, under a key per person."""
     def __init__(
         self,
         *,
@@ -160,10 +164,11 @@ class AuditFile(_message.Message):
         sealed_at_us: _builtins.int = ...,
         deleted_at_us: _builtins.int = ...,
         digest: _builtins.int = ...,
+        encrypted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "bytes", b"bytes", "chain", b"chain", "channel", b"channel", "deleted_at_us", b"deleted_at_us", "digest", b"digest", "events", b"events", "first_at_us", b"first_at_us", "first_position", b"first_position", "format", b"format", "gzip", b"gzip", "id", b"id", "inflated_bytes", b"inflated_bytes", "inflated_sha256", b"inflated_sha256", "key", b"key", "last_at_us", b"last_at_us", "last_position", b"last_position", "number", b"number", "sealed_at_us", b"sealed_at_us", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "bytes", b"bytes", "chain", b"chain", "channel", b"channel", "deleted_at_us", b"deleted_at_us", "digest", b"digest", "encrypted", b"encrypted", "events", b"events", "first_at_us", b"first_at_us", "first_position", b"first_position", "format", b"format", "gzip", b"gzip", "id", b"id", "inflated_bytes", b"inflated_bytes", "inflated_sha256", b"inflated_sha256", "key", b"key", "last_at_us", b"last_at_us", "last_position", b"last_position", "number", b"number", "sealed_at_us", b"sealed_at_us", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,17 +285,23 @@ class GetFileRequest(_message.Message):
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     FILE_ID_FIELD_NUMBER: _builtins.int
+    DECRYPTED_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     file_id: _builtins.str
+    decrypted: _builtins.bool
+    """Inflated, and each line as if it had never been encrypted. Of whoever is erased the line stays as it is stored, its
+    "encrypted" null.
+    """
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         file_id: _builtins.str = ...,
+        decrypted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "file_id", b"file_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -767,6 +778,174 @@ class VerifyResponse(_message.Message):
 Global___VerifyResponse: _TypeAlias = VerifyResponse  # noqa: Y015
 
 @_typing.final
+class RecountRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    COMMUNICATION_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    communication_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        communication_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["communication_id", b"communication_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecountRequest: _TypeAlias = RecountRequest  # noqa: Y015
+
+@_typing.final
+class KindRecount(_message.Message):
+    """One kind of event of a communication."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
+    AUDITED_FIELD_NUMBER: _builtins.int
+    kind: _event_pb2.EventKind.ValueType
+    counted: _builtins.int
+    """What the communication counts."""
+    listed: _builtins.int
+    """Its events as they are listed, without those that repeat another one."""
+    audited: _builtins.int
+    """Of those, how many lie in files, in the revision that is listed."""
+    def __init__(
+        self,
+        *,
+        kind: _event_pb2.EventKind.ValueType = ...,
+        counted: _builtins.int = ...,
+        listed: _builtins.int = ...,
+        audited: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audited", b"audited", "counted", b"counted", "kind", b"kind", "listed", b"listed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KindRecount: _TypeAlias = KindRecount  # noqa: Y015
+
+@_typing.final
+class RecountResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    NOT_ASKED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    MISSING_EVENT_IDS_FIELD_NUMBER: _builtins.int
+    CHANNELS_NOT_ASKED_FIELD_NUMBER: _builtins.int
+    MOVING_FIELD_NUMBER: _builtins.int
+    EQUAL_FIELD_NUMBER: _builtins.int
+    events: _builtins.int
+    """How many events were looked at so far."""
+    done: _builtins.bool
+    """With the last answer only, as is all below: the kinds of which there is any, by number."""
+    not_asked: _builtins.int
+    """Listed events that lie in no file: of channels that ask for no files, too young to be in one, and of neither."""
+    waiting: _builtins.int
+    missing: _builtins.int
+    moving: _builtins.bool
+    """Counts moved while they were compared, every time that it was tried: ask again when less arrives."""
+    equal: _builtins.bool
+    """What is counted is what is listed, for each kind, and nothing is missing."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindRecount]: ...
+    @_builtins.property
+    def missing_event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first 100 of the latter."""
+
+    @_builtins.property
+    def channels_not_asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The channels of the first."""
+
+    def __init__(
+        self,
+        *,
+        events: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        kinds: _abc.Iterable[Global___KindRecount] | None = ...,
+        not_asked: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        missing: _builtins.int = ...,
+        missing_event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        channels_not_asked: _abc.Iterable[_builtins.str] | None = ...,
+        moving: _builtins.bool = ...,
+        equal: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels_not_asked", b"channels_not_asked", "done", b"done", "equal", b"equal", "events", b"events", "kinds", b"kinds", "missing", b"missing", "missing_event_ids", b"missing_event_ids", "moving", b"moving", "not_asked", b"not_asked", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecountResponse: _TypeAlias = RecountResponse  # noqa: Y015
+
+@_typing.final
+class ErasePersonRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    address: _builtins.str
+    """As events have it (recipient), in any usual spelling."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErasePersonRequest: _TypeAlias = ErasePersonRequest  # noqa: Y015
+
+@_typing.final
+class ErasePersonResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTROYED_FIELD_NUMBER: _builtins.int
+    ERASED_BEFORE_US_FIELD_NUMBER: _builtins.int
+    PLAIN_CHANNELS_FIELD_NUMBER: _builtins.int
+    destroyed: _builtins.bool
+    """There was a key, which is destroyed by now. False where nothing of them was ever encrypted, or it was done before."""
+    erased_before_us: _builtins.int
+    """The personal part of what arrived before is not filed any more either. Unix time in microseconds; some seconds after
+    the call, since the copy that files knows of it by then.
+    """
+    @_builtins.property
+    def plain_channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Channels that have files in which what is personal is not encrypted. It stays in them until they are deleted."""
+
+    def __init__(
+        self,
+        *,
+        destroyed: _builtins.bool = ...,
+        erased_before_us: _builtins.int = ...,
+        plain_channels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destroyed", b"destroyed", "erased_before_us", b"erased_before_us", "plain_channels", b"plain_channels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErasePersonResponse: _TypeAlias = ErasePersonResponse  # noqa: Y015
+
+@_typing.final
 class GetStateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -795,11 +974,18 @@ class ChannelState(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     WAITING_SINCE_US_FIELD_NUMBER: _builtins.int
     WEAKNESSES_FIELD_NUMBER: _builtins.int
+    LOCKED_FILES_FIELD_NUMBER: _builtins.int
+    LOCKED_UNTIL_US_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     problem: _builtins.str
     """Empty while nothing is wrong, in words otherwise."""
     waiting_since_us: _builtins.int
     """When the first event that waits to be sealed in a file arrived; 0 where none waits."""
+    locked_files: _builtins.int
+    """What is over its time and not deleted, since locks hold it: how many files, and until when the last of them. 0 where
+    there is none.
+    """
+    locked_until_us: _builtins.int
     @_builtins.property
     def weaknesses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the bucket was seen not to hold to, in sentences."""
@@ -811,10 +997,12 @@ class ChannelState(_message.Message):
         problem: _builtins.str = ...,
         waiting_since_us: _builtins.int = ...,
         weaknesses: _abc.Iterable[_builtins.str] | None = ...,
+        locked_files: _builtins.int = ...,
+        locked_until_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "problem", b"problem", "waiting_since_us", b"waiting_since_us", "weaknesses", b"weaknesses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "locked_files", b"locked_files", "locked_until_us", b"locked_until_us", "problem", b"problem", "waiting_since_us", b"waiting_since_us", "weaknesses", b"weaknesses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -825,9 +1013,9 @@ class GetStateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANNELS_FIELD_NUMBER: _builtins.int
-    BACKLOG_FIELD_NUMBER: _builtins.int
-    backlog: _builtins.int
-    """How many messages of EVENTS lie behind what was read, of all tenants."""
+    READ_TO_US_FIELD_NUMBER: _builtins.int
+    read_to_us: _builtins.int
+    """All events that were published before are in files, or in the hands of the copy that makes them. 0 before the first."""
     @_builtins.property
     def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelState]:
         """Of the channels that ask for audit files."""
@@ -836,11 +1024,11 @@ class GetStateResponse(_message.Message):
         self,
         *,
         channels: _abc.Iterable[Global___ChannelState] | None = ...,
-        backlog: _builtins.int = ...,
+        read_to_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog", b"backlog", "channels", b"channels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "read_to_us", b"read_to_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

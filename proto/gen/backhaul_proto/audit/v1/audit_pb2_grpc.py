@@ -80,6 +80,16 @@ class AuditServiceStub:
                 request_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.VerifyRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.VerifyResponse.FromString,
                 _registered_method=True)
+        self.Recount = channel.unary_stream(
+                '/backhaul_proto.audit.v1.AuditService/Recount',
+                request_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.RecountRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.RecountResponse.FromString,
+                _registered_method=True)
+        self.ErasePerson = channel.unary_unary(
+                '/backhaul_proto.audit.v1.AuditService/ErasePerson',
+                request_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ErasePersonRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ErasePersonResponse.FromString,
+                _registered_method=True)
         self.GetState = channel.unary_unary(
                 '/backhaul_proto.audit.v1.AuditService/GetState',
                 request_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.GetStateRequest.SerializeToString,
@@ -116,7 +126,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFile(self, request, context):
-        """The bytes of one file as they are stored. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone.
+        """The bytes of one file as they are stored, or decrypted. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,8 +174,24 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recount(self, request, context):
+        """Compares what a communication counts with its events that lie in files: how far it is, and last the result.
+        NOT_FOUND where no event has named it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ErasePerson(self, request, context):
+        """Destroys the key of a person: what is personal of them in encrypted files can be read by nobody from then on. May be
+        repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetState(self, request, context):
-        """What keeps each channel's files from being written, and how much waits.
+        """What keeps each channel's files from being written, and since when events wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,6 +258,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.Verify,
                     request_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.VerifyRequest.FromString,
                     response_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.VerifyResponse.SerializeToString,
+            ),
+            'Recount': grpc.unary_stream_rpc_method_handler(
+                    servicer.Recount,
+                    request_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.RecountRequest.FromString,
+                    response_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.RecountResponse.SerializeToString,
+            ),
+            'ErasePerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ErasePerson,
+                    request_deserializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ErasePersonRequest.FromString,
+                    response_serializer=backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ErasePersonResponse.SerializeToString,
             ),
             'GetState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetState,
@@ -493,6 +529,60 @@ class AuditService:
             '/backhaul_proto.audit.v1.AuditService/Verify',
             backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.VerifyRequest.SerializeToString,
             backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.VerifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/backhaul_proto.audit.v1.AuditService/Recount',
+            backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.RecountRequest.SerializeToString,
+            backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.RecountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ErasePerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.audit.v1.AuditService/ErasePerson',
+            backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ErasePersonRequest.SerializeToString,
+            backhaul__proto_dot_audit_dot_v1_dot_audit__pb2.ErasePersonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,7 @@ class AuditServiceStub:
     DescribeFile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.DescribeFileRequest, _audit_pb2.DescribeFileResponse]
     """What one file is. NOT_FOUND."""
     GetFile: _grpc.UnaryStreamMultiCallable[_audit_pb2.GetFileRequest, _audit_pb2.GetFileResponse]
-    """The bytes of one file as they are stored. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
+    """The bytes of one file as they are stored, or decrypted. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
     LinkFile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.LinkFileRequest, _audit_pb2.LinkFileResponse]
     """An address from which the file can be fetched without a credential, for a while."""
     ListDigests: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListDigestsRequest, _audit_pb2.ListDigestsResponse]
@@ -51,8 +51,16 @@ class AuditServiceStub:
     """In which files an event lies, and by which digests they are signed. NOT_FOUND where it lies in none."""
     Verify: _grpc.UnaryStreamMultiCallable[_audit_pb2.VerifyRequest, _audit_pb2.VerifyResponse]
     """Checks everything of a span of time against the bucket: how far it is and what was found, and last the summary."""
+    Recount: _grpc.UnaryStreamMultiCallable[_audit_pb2.RecountRequest, _audit_pb2.RecountResponse]
+    """Compares what a communication counts with its events that lie in files: how far it is, and last the result.
+    NOT_FOUND where no event has named it.
+    """
+    ErasePerson: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ErasePersonRequest, _audit_pb2.ErasePersonResponse]
+    """Destroys the key of a person: what is personal of them in encrypted files can be read by nobody from then on. May be
+    repeated.
+    """
     GetState: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetStateRequest, _audit_pb2.GetStateResponse]
-    """What keeps each channel's files from being written, and how much waits."""
+    """What keeps each channel's files from being written, and since when events wait."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListKeysRequest, _audit_pb2.ListKeysResponse]
     """All public keys that digests were ever signed with, the present one first."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_audit_pb2.RotateKeyRequest, _audit_pb2.RotateKeyResponse]
@@ -68,7 +76,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     DescribeFile: _aio.UnaryUnaryMultiCallable[_audit_pb2.DescribeFileRequest, _audit_pb2.DescribeFileResponse]  # type: ignore[assignment]
     """What one file is. NOT_FOUND."""
     GetFile: _aio.UnaryStreamMultiCallable[_audit_pb2.GetFileRequest, _audit_pb2.GetFileResponse]  # type: ignore[assignment]
-    """The bytes of one file as they are stored. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
+    """The bytes of one file as they are stored, or decrypted. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
     LinkFile: _aio.UnaryUnaryMultiCallable[_audit_pb2.LinkFileRequest, _audit_pb2.LinkFileResponse]  # type: ignore[assignment]
     """An address from which the file can be fetched without a credential, for a while."""
     ListDigests: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListDigestsRequest, _audit_pb2.ListDigestsResponse]  # type: ignore[assignment]
@@ -81,8 +89,16 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """In which files an event lies, and by which digests they are signed. NOT_FOUND where it lies in none."""
     Verify: _aio.UnaryStreamMultiCallable[_audit_pb2.VerifyRequest, _audit_pb2.VerifyResponse]  # type: ignore[assignment]
     """Checks everything of a span of time against the bucket: how far it is and what was found, and last the summary."""
+    Recount: _aio.UnaryStreamMultiCallable[_audit_pb2.RecountRequest, _audit_pb2.RecountResponse]  # type: ignore[assignment]
+    """Compares what a communication counts with its events that lie in files: how far it is, and last the result.
+    NOT_FOUND where no event has named it.
+    """
+    ErasePerson: _aio.UnaryUnaryMultiCallable[_audit_pb2.ErasePersonRequest, _audit_pb2.ErasePersonResponse]  # type: ignore[assignment]
+    """Destroys the key of a person: what is personal of them in encrypted files can be read by nobody from then on. May be
+    repeated.
+    """
     GetState: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetStateRequest, _audit_pb2.GetStateResponse]  # type: ignore[assignment]
-    """What keeps each channel's files from being written, and how much waits."""
+    """What keeps each channel's files from being written, and since when events wait."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListKeysRequest, _audit_pb2.ListKeysResponse]  # type: ignore[assignment]
     """All public keys that digests were ever signed with, the present one first."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_audit_pb2.RotateKeyRequest, _audit_pb2.RotateKeyResponse]  # type: ignore[assignment]
@@ -113,7 +129,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.GetFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_pb2.GetFileResponse], _abc.AsyncIterator[_audit_pb2.GetFileResponse]]:
-        """The bytes of one file as they are stored. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
+        """The bytes of one file as they are stored, or decrypted. NOT_FOUND; FAILED_PRECONDITION where the object itself is gone."""
 
     @_abc_1.abstractmethod
     def LinkFile(
@@ -164,12 +180,32 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks everything of a span of time against the bucket: how far it is and what was found, and last the summary."""
 
     @_abc_1.abstractmethod
+    def Recount(
+        self,
+        request: _audit_pb2.RecountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.RecountResponse], _abc.AsyncIterator[_audit_pb2.RecountResponse]]:
+        """Compares what a communication counts with its events that lie in files: how far it is, and last the result.
+        NOT_FOUND where no event has named it.
+        """
+
+    @_abc_1.abstractmethod
+    def ErasePerson(
+        self,
+        request: _audit_pb2.ErasePersonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ErasePersonResponse, _abc.Awaitable[_audit_pb2.ErasePersonResponse]]:
+        """Destroys the key of a person: what is personal of them in encrypted files can be read by nobody from then on. May be
+        repeated.
+        """
+
+    @_abc_1.abstractmethod
     def GetState(
         self,
         request: _audit_pb2.GetStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetStateResponse, _abc.Awaitable[_audit_pb2.GetStateResponse]]:
-        """What keeps each channel's files from being written, and how much waits."""
+        """What keeps each channel's files from being written, and since when events wait."""
 
     @_abc_1.abstractmethod
     def ListKeys(

@@ -24,7 +24,7 @@ class AuditState:
 
     asked: bool = False
     waiting_since: datetime | None = None
-    backlog: int | None = None
+    read_to: datetime | None = None
     weaknesses: tuple[str, ...] = ()
 
 
@@ -42,7 +42,8 @@ class AuditStates:
         if not state.asked:
             return
         answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
-        state.backlog = answer.backlog
+        if answer.read_to_us:
+            state.read_to = datetime.fromtimestamp(answer.read_to_us / 1e6, UTC)
         for one in answer.channels:
             if one.channel == channel.key:
                 if one.waiting_since_us:

@@ -64,13 +64,14 @@ class AuditPart(Part):
     """The channel's audit files; ``asked`` says whether its settings ask for them, and nothing else is known where they
     do not. In Error while something keeps them from being written, or the audit service does not answer.
 
-    ``waiting_since`` is when the first event arrived that lies in no file yet; ``backlog`` are the stored messages, of
-    all tenants, that the service has still to read; ``weaknesses`` say what the bucket was seen not to hold to.
+    ``waiting_since`` is when the first event arrived that lies in no file yet; whatever
+    was published before ``read_to`` has been read by the service; ``weaknesses`` say what the bucket was seen not to
+    hold to.
     """
 
     asked: bool
     waiting_since: datetime | None
-    backlog: int | None
+    read_to: datetime | None
     weaknesses: tuple[str, ...]
 
 
@@ -163,7 +164,7 @@ class ChannelStatus:
                 detail=audit,
                 asked=files.asked,
                 waiting_since=files.waiting_since,
-                backlog=files.backlog,
+                read_to=files.read_to,
                 weaknesses=files.weaknesses,
             ),
             verification=VerificationPart(
