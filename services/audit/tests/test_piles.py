@@ -8,8 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
+from backhaul_audit.contents import Part, events_of
 from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
-from backhaul_audit.piles import Ask, Closed, Limits, Part, Piles, Relief, Way, events_of, new_plan, way_of
+from backhaul_audit.piles import Limits, Piles, Relief
+from backhaul_audit.plans import Ask, Closed, Way, new_plan, way_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from backhaul_common.tenants import Channel, Tenant
 from pydantic import ValidationError
 
 from backhaul_audit.model import FileFormat, PileKey, Shape
-from backhaul_audit.piles import Ask
+from backhaul_audit.plans import Ask
 from backhaul_audit.ports import Destinations, Tenants
 
 MAX_STRANGERS = 10_000

@@ -6,126 +6,14 @@ here can be lost: all behind ``floor`` is read again, and makes the same files.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import NamedTuple
-from uuid import UUID
 
-from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
-
-ID_BYTES = 16
-SLOT_US = 600_000_000
-"""Files are found by the ten minutes in which their events arrived."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """That a channel wants its events filed, and how. ``bucket`` is empty where none is set up for ``destination``."""
-
-    tenant_id: str
-    destination: str
-    bucket: str
-    shape: Shape
-
-
-class Way(NamedTuple):
-    """Where files go that are away together: the installation's bucket, or one channel's own."""
-
-    registration: str
-    destination: str
-
-
-def way_of(pile: PileKey, destination: str) -> Way:
-    """The way of a file of ``pile``."""
-    return Way(pile.registration if destination else "", destination)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one message brings for one pile, in its order. ``ids`` are 16 bytes each; ``arrivals`` unix time in us."""
-
-    pile: PileKey
-    position: int
-    lines: Sequence[bytes]
-    ids: bytes
-    revisions: Sequence[int]
-    arrivals: Sequence[int]
-    traceparent: str = ""
-
-
-@dataclass(slots=True)
-class Content:
-    """What lies in a file, in its order: pieces of lines without what stands between pieces."""
-
-    pieces: list[bytes] = field(default_factory=list)
-    size: int = 0
-    events: int = 0
-    ids: bytearray = field(default_factory=bytearray)
-    revisions: array[int] = field(default_factory=lambda: array("I"))
-    slots: set[int] = field(default_factory=set)
-    first_at_us: int = 0
-    last_at_us: int = 0
-    named_at_us: int = 0
-    traceparents: list[str] = field(default_factory=list)
-    _known: set[EventId] | None = None
-
-    def add(self, part: Part, separator: bytes) -> None:
-        """Put what ``part`` brings behind the rest."""
-        size = sum(map(len, part.lines)) + len(separator) * len(part.lines)
-        earliest, latest = min(part.arrivals), max(part.arrivals)
-        if not self.events:
-            self.named_at_us, self.first_at_us, self.last_at_us = part.arrivals[0], earliest, latest
-        self.first_at_us, self.last_at_us = min(self.first_at_us, earliest), max(self.last_at_us, latest)
-        self.slots.update({at_us // SLOT_US for at_us in part.arrivals})
-        self.pieces.append(separator.join(part.lines))
-        self.size += size
-        self.events += len(part.lines)
-        self.ids += part.ids
-        self.revisions.extend(part.revisions)
-        if part.traceparent:
-            self.traceparents.append(part.traceparent)
-        if self._known is not None:
-            self._known.update(events_of(part.ids, part.revisions))
-
-    def known(self) -> Collection[EventId]:
-        """Which events lie in it; worked out when it is first asked for."""
-        if self._known is None:
-            self._known = set(events_of(self.ids, self.revisions))
-        return self._known
-
-
-def events_of(ids: bytes | bytearray, revisions: Sequence[int]) -> Iterator[EventId]:
-    """The events of which ``ids`` and ``revisions`` are, ids in hex."""
-    text = ids.hex()
-    width = 2 * ID_BYTES
-    return (EventId(text[start : start + width], rev) for start, rev in zip(range(0, len(text), width), revisions))  # noqa: B905  # there is a revision for each id
-
-
-@dataclass(slots=True)
-class Closed:
-    """A file that is complete and not sealed yet. ``recorded`` is whether its plan is stored."""
-
-    plan: Plan
-    content: Content
-    recorded: bool
-    lost: bool = False
-    """EVENTS no longer has what it is of: ``content`` is empty."""
-
-    @property
-    def way(self) -> Way:
-        """Where it goes."""
-        return way_of(self.plan.pile, self.plan.destination)
-
-    @property
-    def bytes(self) -> int:
-        """What it is counted as in memory, compressed by now or not: whoever takes over needs as much."""
-        return self.content.size
+from backhaul_audit.contents import Content, Part
+from backhaul_audit.model import EventId, PileKey, Plan
+from backhaul_audit.plans import Ask, Closed, Way, new_plan, separator_of, way_of
 
 
 class Relief(Enum):
@@ -400,18 +288,3 @@ class Piles:
         mine.content = Content()
         mine.closed.append(closed)
         self._closed.append(closed)
-
-
-def new_plan(pile: PileKey, ask: Ask, named_at_us: int, first: int, last: int, file_id: str) -> Plan:
-    """The plan of a file with what arrived first at ``named_at_us``, by which its key is made."""
-    at = _EPOCH + timedelta(microseconds=max(0, min(named_at_us, 253402300799_000000)))
-    name = f"AUDIT_{at:%Y%m%d%H%M%S}{at.microsecond // 1000:03d}_{UUID(file_id)}_Events.json"
-    folder = ask.shape.folder if pile.chain is Chain.EVENTS else f"{ask.shape.folder}/{pile.chain}"
-    place = "" if ask.shape.flat else f"channel={pile.channel}/dt={at:%Y-%m-%d}/"
-    key = f"tenants/{pile.registration}/{folder}/{place}{name}{'.gz' if ask.shape.gzip else ''}"
-    return Plan(file_id, pile, ask.tenant_id, ask.destination, ask.bucket, key, ask.shape, first, last)
-
-
-def separator_of(shape: Shape) -> bytes:
-    """What stands between two events."""
-    return b"\n" if shape.format is FileFormat.JSON_LINES else b",\n"

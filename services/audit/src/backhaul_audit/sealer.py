@@ -13,7 +13,8 @@ from backhaul_audit.asking import Asking
 from backhaul_audit.books import Books, Sealing
 from backhaul_audit.counts import Counts
 from backhaul_audit.model import Content, Plan
-from backhaul_audit.piles import Ask, Closed, Piles, new_plan
+from backhaul_audit.piles import Piles
+from backhaul_audit.plans import Ask, Closed, new_plan
 from backhaul_audit.shaping import Made, shape
 from backhaul_audit.uploading import ElsewhereError, HomelessError, Uploads
 

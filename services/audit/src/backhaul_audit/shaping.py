@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
-from backhaul_audit import piles
+from backhaul_audit import contents
 from backhaul_audit.model import Content, FileFormat, Shape
+from backhaul_audit.plans import separator_of
 
 _LEVEL = 2
 """Smaller files than zlib's fastest level makes, for a fifth of its time."""
@@ -31,7 +32,7 @@ def compressor() -> isal_zlib.Compress:
     return isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
 
 
-def shape(content: piles.Content, of: Shape) -> Made:
+def shape(content: contents.Content, of: Shape) -> Made:
     """The file of ``content``. The same content inflates to the same bytes; compressed they may differ by version."""
     inflated = hashlib.sha256()
     inflated_bytes = 0
@@ -63,8 +64,8 @@ def shape(content: piles.Content, of: Shape) -> Made:
     )
 
 
-def _written(content: piles.Content, of: Shape) -> Iterator[bytes]:
-    separator = piles.separator_of(of)
+def _written(content: contents.Content, of: Shape) -> Iterator[bytes]:
+    separator = separator_of(of)
     array = of.format is FileFormat.ARRAY
     if array:
         yield b"[\n"

@@ -16,10 +16,12 @@ from google.protobuf.message import DecodeError
 
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import AGAIN_US
+from backhaul_audit.contents import SLOT_US, Part, events_of
 from backhaul_audit.counts import Counts
 from backhaul_audit.lines import Lines
 from backhaul_audit.model import Chain, EventId, PileKey, Plan
-from backhaul_audit.piles import SLOT_US, Ask, Part, Piles, events_of
+from backhaul_audit.piles import Piles
+from backhaul_audit.plans import Ask
 
 _LATER = frozenset({SOURCE_BACKFILL, SOURCE_REPLAY})
 _MAX_REVISION = (1 << 32) - 1

@@ -16,7 +16,8 @@ from backhaul_audit.asking import Asking
 from backhaul_audit.books import AGAIN_US, Books, Opened
 from backhaul_audit.counts import Counts
 from backhaul_audit.model import PileKey
-from backhaul_audit.piles import Piles, Relief, Way, way_of
+from backhaul_audit.piles import Piles, Relief
+from backhaul_audit.plans import Way, way_of
 from backhaul_audit.ports import Destinations, Waiting
 from backhaul_audit.sealer import ReadAgainError, Sealer
 from backhaul_audit.states import MongoStates

@@ -18,7 +18,7 @@ from backhaul_common.pauses import pauses
 from backhaul_audit.asking import Asking
 from backhaul_audit.counts import Counts
 from backhaul_audit.model import Content, FileFormat, Plan
-from backhaul_audit.piles import Way, way_of
+from backhaul_audit.plans import Way, way_of
 from backhaul_audit.ports import Destinations, Objects
 from backhaul_audit.shaping import Made
 

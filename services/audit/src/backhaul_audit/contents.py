@@ -1,0 +1,74 @@
+"""What goes into a file, in its order, and by which events of it are found again."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from backhaul_audit.model import EventId, PileKey
+
+ID_BYTES = 16
+SLOT_US = 600_000_000
+"""Files are found by the ten minutes in which their events arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one message brings for one pile, in its order. ``ids`` are 16 bytes each; ``arrivals`` unix time in us."""
+
+    pile: PileKey
+    position: int
+    lines: Sequence[bytes]
+    ids: bytes
+    revisions: Sequence[int]
+    arrivals: Sequence[int]
+    traceparent: str = ""
+
+
+@dataclass(slots=True)
+class Content:
+    """What lies in a file, in its order: pieces of lines without what stands between pieces."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
+    events: int = 0
+    ids: bytearray = field(default_factory=bytearray)
+    revisions: array[int] = field(default_factory=lambda: array("I"))
+    slots: set[int] = field(default_factory=set)
+    first_at_us: int = 0
+    last_at_us: int = 0
+    named_at_us: int = 0
+    traceparents: list[str] = field(default_factory=list)
+    _known: set[EventId] | None = None
+
+    def add(self, part: Part, separator: bytes) -> None:
+        """Put what ``part`` brings behind the rest."""
+        size = sum(map(len, part.lines)) + len(separator) * len(part.lines)
+        earliest, latest = min(part.arrivals), max(part.arrivals)
+        if not self.events:
+            self.named_at_us, self.first_at_us, self.last_at_us = part.arrivals[0], earliest, latest
+        self.first_at_us, self.last_at_us = min(self.first_at_us, earliest), max(self.last_at_us, latest)
+        self.slots.update({at_us // SLOT_US for at_us in part.arrivals})
+        self.pieces.append(separator.join(part.lines))
+        self.size += size
+        self.events += len(part.lines)
+        self.ids += part.ids
+        self.revisions.extend(part.revisions)
+        if part.traceparent:
+            self.traceparents.append(part.traceparent)
+        if self._known is not None:
+            self._known.update(events_of(part.ids, part.revisions))
+
+    def known(self) -> Collection[EventId]:
+        """Which events lie in it; worked out when it is first asked for."""
+        if self._known is None:
+            self._known = set(events_of(self.ids, self.revisions))
+        return self._known
+
+
+def events_of(ids: bytes | bytearray, revisions: Sequence[int]) -> Iterator[EventId]:
+    """The events of which ``ids`` and ``revisions`` are, ids in hex."""
+    text = ids.hex()
+    width = 2 * ID_BYTES
+    return (EventId(text[start : start + width], rev) for start, rev in zip(range(0, len(text), width), revisions))  # noqa: B905  # there is a revision for each id
