@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from backhaul_channels.addresses import email, is_international, is_settled, phone
+from backhaul_channels.addresses import email, is_international
+from backhaul_channels.people import SAME_AS_THE_NUMBER, is_canonical, mailbox, number, scheme_of, without_extension
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import SuppressionSettings
 
@@ -17,27 +18,15 @@ MAX_EMAIL_BYTES = 254
 MAX_ADDRESS = 512
 
 _FIELD = "address"
-_EXTENSION = re.compile(r";ext=[0-9]{1,8}\Z")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):(?=\S)")
-# These reach whoever has the number, and Twilio holds opt-outs from them for one.
-_SAME_AS_THE_NUMBER = frozenset({"rcs", "tel", "sms", "mms"})
 # Channels of people who have a number. What follows is one, or has letters, as WhatsApp's own ids of a person do.
-_OF_NUMBERS = _SAME_AS_THE_NUMBER | {"whatsapp"}
+_OF_NUMBERS = SAME_AS_THE_NUMBER | {"whatsapp"}
 _WHATSAPP = "whatsapp:"
 # Their addresses of people have an @, and are no mail addresses.
 _OF_HOSTS = frozenset({"sip", "sips"})
-# Mobile numbers that are written in two ways, both of which reach the person: with Mexico's former 1, with Argentina's
-# 9, which local numbers do not have, and without the ninth digit that Brazil gave to those that begin with 6 to 9.
-# WhatsApp tells the one where the other was written to. In none of these countries is another number written so.
-_WRITTEN_IN_TWO_WAYS = frozenset({"52", "54", "55"})
-_TWO_WAYS = re.compile(r"(?:(\+52)1(\d{10})|(\+54)9(\d{10})|(\+55\d\d)([6-9]\d{7}))(;ext=\d+)?", re.ASCII)
-_BRAZIL = "+55"
 # Control characters, marks without a width, halves of surrogate pairs.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs"})
 _ATOMS = r'[^\s<>()\[\],;:\\"@]+'
 _LOCAL = re.compile(rf'{_ATOMS}|"[^"\\]*"')
-# Quotes around what needs none say nothing (RFC 5321, 4.1.2).
-_NEEDLESS_QUOTES = re.compile(rf'"({_ATOMS})"(@[^@]+)')
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+|\[[0-9a-z.:]+\]")
 
@@ -58,7 +47,7 @@ def address_of(registration: str, text: str, family: Family | None = None) -> Ad
     if _is_unreadable(told.text):
         raise _invalid("The address has characters that nobody sees.", "Send it without them.")
     if told.family is Family.EMAIL:
-        if "%" in text and _scheme(text) == "mailto":
+        if "%" in text and scheme_of(text) == "mailto":
             raise _invalid("The address is written as a part of a URI.", "Send it as name@example.com.")
         _check_email(told.text)
     else:
@@ -70,24 +59,18 @@ def told_address(registration: str, text: str, family: Family | None = None) -> 
     """The address of which an event tells. Never raises: what is none of the family is kept as it is, as a person whom
     a provider knows by it must not be contacted there. Without a family everything but an e-mail address is PHONE."""
     if family is None:
-        family = Family.EMAIL if "@" in text and _scheme(text) in ("", "mailto") else Family.PHONE
+        family = Family.EMAIL if "@" in text and scheme_of(text) in ("", "mailto") else Family.PHONE
     if family is Family.PHONE:
         # Nobody writes to an extension: the message goes to the number.
-        return Address(registration, family, _EXTENSION.sub("", _number(text)))
+        return Address(registration, family, without_extension(number(text)))
     if family is Family.VOICE:
-        return Address(registration, family, _number(text))
-    return Address(registration, family, _mail(text.strip()[len("mailto:") :] if _scheme(text) == "mailto" else text))
-
-
-def is_canonical(text: str) -> bool:
-    """Whether ``text`` is a number in the form in which it is kept here, of either family of numbers: the quick way for
-    those who have many."""
-    return is_settled(text) and (text[1:3] not in _WRITTEN_IN_TWO_WAYS or _in_one_way(text) == text)
+        return Address(registration, family, number(text))
+    return Address(registration, family, mailbox(text))
 
 
 def sender_of(text: str) -> str:
     """A sender's id as scopes and ``Sending`` have it; empty where ``text`` names none. Never raises."""
-    return email(text) if "@" in text else _number(text)
+    return email(text) if "@" in text else number(text)
 
 
 def scope_id(kind: ScopeKind, text: str) -> str:
@@ -109,44 +92,14 @@ def spellings(address: Address, settings: SuppressionSettings) -> tuple[Address,
     return (address,)
 
 
-def _number(text: str) -> str:
-    kept = phone(text)
-    if kept.startswith("+"):
-        return _in_one_way(kept)
-    channel, _, rest = kept.partition(":")
-    if not rest.startswith("+"):
-        return kept
-    number = _in_one_way(rest)
-    return number if channel in _SAME_AS_THE_NUMBER else f"{channel}:{number}"
-
-
-def _in_one_way(number: str) -> str:
-    match = _TWO_WAYS.fullmatch(number)
-    if match is None:
-        return number
-    country, rest, *extension = (group for group in match.groups() if group is not None)
-    return "".join((country, "9" if country.startswith(_BRAZIL) else "", rest, *extension))
-
-
-def _mail(text: str) -> str:
-    kept = email(text)
-    match = _NEEDLESS_QUOTES.fullmatch(kept)
-    return match[1] + match[2] if match else kept
-
-
 def _is_unreadable(text: str) -> bool:
     return not text.isprintable() and any(unicodedata.category(character) in _UNSEEN for character in text)
 
 
-def _scheme(text: str) -> str:
-    match = _SCHEME.match(text.strip()) if ":" in text else None
-    return match[1].lower() if match else ""
-
-
 def _check_number(text: str, family: Family) -> None:
-    channel = _scheme(text)
+    channel = scheme_of(text)
     rest = text[len(channel) + 1 :] if channel else text
-    if is_international(_EXTENSION.sub("", rest)):
+    if is_international(without_extension(rest)):
         return
     is_id = channel not in _OF_NUMBERS or any(map(str.isalpha, rest))
     if channel and family is Family.PHONE and not rest.startswith("+") and is_id:
@@ -165,7 +118,7 @@ def _check_number(text: str, family: Family) -> None:
 def _check_id(channel: str, rest: str) -> None:
     """A person's id on a channel, which nobody but the channel can read; but never another address behind a word."""
     is_mail = channel == "mailto" or ("@" in rest and channel not in _OF_HOSTS)
-    if is_mail or rest.startswith("/") or _scheme(rest) in _OF_NUMBERS:
+    if is_mail or rest.startswith("/") or scheme_of(rest) in _OF_NUMBERS:
         raise _invalid("Another address stands behind the channel.", "Send that address by itself.")
 
 

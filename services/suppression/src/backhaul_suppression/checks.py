@@ -16,13 +16,14 @@ from collections.abc import Iterable, Sized
 from itertools import islice
 from typing import Any, Protocol
 
+from backhaul_channels.people import is_canonical
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.metrics import Metrics
 from backhaul_common.tenants import Tenant
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 
-from backhaul_suppression.addresses import address_of, is_canonical
+from backhaul_suppression.addresses import address_of
 from backhaul_suppression.messages import FAMILIES, blocking_message, sending_of
 from backhaul_suppression.model import Address, Family, Sending
 from backhaul_suppression.ports import Lookup
