@@ -111,3 +111,13 @@ def test_what_cannot_be_a_credential(text: str) -> None:
 @given(st.text())
 def test_no_text_breaks_the_parser(text: str) -> None:
     assert parse_credential(text) is None
+
+
+def test_what_an_older_key_encrypted_is_renewed_once() -> None:
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    token = SecretBox([old]).encrypt("s3cret")
+    renewed = SecretBox([new, old]).renewed(token)
+    assert SecretBox([new]).decrypt(renewed) == "s3cret"
+    assert SecretBox([new, old]).renewed(renewed) == renewed
+    with pytest.raises(ValueError, match="no key"):
+        SecretBox([new]).renewed(token)

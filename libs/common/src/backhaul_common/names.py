@@ -101,6 +101,9 @@ AUDIT_KEYS_COLLECTION = "audit_keys"
 AUDIT_AGAIN_COLLECTION = "audit_again"
 """Events that EVENTS may hold twice, for an hour: see docs/decisions/0025."""
 
+AUDIT_PEOPLE_COLLECTION = "audit_people"
+"""Keys of people, with which what is personal is encrypted in files."""
+
 AUDIT_OUTBOX = "audit_outbox"
 
 SERVICES_COLLECTION = "services"
@@ -131,6 +134,7 @@ STORE_COLLECTIONS = frozenset({
     AUDIT_DIGESTS_COLLECTION,
     AUDIT_KEYS_COLLECTION,
     AUDIT_AGAIN_COLLECTION,
+    AUDIT_PEOPLE_COLLECTION,
     AUDIT_OUTBOX,
 })  # fmt: skip
 """All that Backhaul keeps in its database; a database with any of them has a format number."""

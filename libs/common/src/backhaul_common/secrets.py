@@ -33,7 +33,8 @@ class SecretBox:
         """``keys``: Fernet keys (32 bytes, URL-safe base64), newest first. Raises ValueError when one is not."""
         if not keys:
             raise ValueError("at least one key is needed")
-        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        fernets = [Fernet(key) for key in keys]
+        self._first, self._fernet = fernets[0], MultiFernet(fernets)
 
     def encrypt(self, plain: str) -> str:
         """An opaque text that only this ring decrypts."""
@@ -45,6 +46,15 @@ class SecretBox:
             return self._fernet.decrypt(token.encode("ascii")).decode()
         except InvalidToken as exc:
             raise ValueError("no key of the ring decrypts this secret: was a key removed too early?") from exc
+
+    def renewed(self, token: str) -> str:
+        """``token`` where the first key decrypts it, otherwise the same text encrypted with that. Raises ValueError
+        when no key of the ring fits."""
+        try:
+            self._first.decrypt(token.encode("ascii"))
+        except InvalidToken:
+            return self.encrypt(self.decrypt(token))
+        return token
 
 
 def new_credential(kind: AnyKind) -> tuple[str, str, str]:

@@ -18,6 +18,7 @@ from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 
+from backhaul_audit import people
 from backhaul_audit.access import SERVICE, VERBS, WITHOUT_TENANT
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import INDEXES, Books
@@ -30,6 +31,7 @@ from backhaul_audit.digests.store import MongoDigests
 from backhaul_audit.files import MongoFiles
 from backhaul_audit.filing import Filing
 from backhaul_audit.objects import Buckets, Place, Probes
+from backhaul_audit.peoplesecrets import MongoSecrets
 from backhaul_audit.piles import Limits
 from backhaul_audit.reading import Reading
 from backhaul_audit.servicer import AuditServicer
@@ -49,8 +51,10 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         probes = Probes(buckets, service.tenants)
         service.run("probes", probes.run, after=service.prepared)
         service.prepare("store", partial(mongo.make_indexes, database, INDEXES))
-        for indexes in (keys.INDEXES, store.INDEXES, retention.INDEXES):
+        for indexes in (keys.INDEXES, store.INDEXES, retention.INDEXES, people.INDEXES):
             service.prepare("digests", partial(mongo.make_indexes, database, indexes))
+        secrets = MongoSecrets(database, box, _now_us)
+        service.prepare("people_secrets", secrets.renew)
         service.readiness.add("mongodb", partial(mongo.ping, service.mongo_client))
 
         reader = PositionReader(service.nats, js, ReaderConfig(EVENTS_STREAM, service.name))

@@ -100,5 +100,6 @@ class Asking:
                 gzip=files.gzip,
                 with_event=files.with_event,
                 flat=files.layout == "flat",
+                encrypted=files.encrypt_people,
             ),
         )

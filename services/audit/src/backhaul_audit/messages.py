@@ -86,6 +86,7 @@ def file_message(file: SealedFile) -> pb.AuditFile:
         key=plan.key,
         format=_FORMATS[plan.shape.format],
         gzip=plan.shape.gzip,
+        encrypted=plan.shape.encrypted,
         events=content.events,
         bytes=content.bytes,
         sha256=content.sha256,

@@ -60,6 +60,8 @@ class Shape:
     gzip: bool = False
     with_event: bool = False
     flat: bool = False
+    encrypted: bool = False
+    """What is personal is encrypted, under a key per person."""
 
 
 class EventId(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -195,6 +195,31 @@ class Keys(Protocol):
 
     async def rotate(self) -> PublicKey:
         """Make a new one, which signs from now on."""
+        ...
+
+
+class Erased(NamedTuple):
+    """What an erasure did. ``destroyed``: there was a key. ``before_us``: what arrived before is not filed any more
+    either but for its public fields, unix time in microseconds."""
+
+    destroyed: bool
+    before_us: int
+
+
+class People(Protocol):
+    """Keys of people, each of one registration. UNAVAILABLE while the store is away."""
+
+    async def by_id(self, registration: str, key_ids: Collection[str]) -> Mapping[str, bytes]:
+        """Those keys of the registration that are there, 64 bytes each, by their ids, as lines name them. One look-up:
+        ask for those of many lines at once. A key that is missing was destroyed, or never was the registration's.
+        FAILED_PRECONDITION where keys cannot be decrypted."""
+        ...
+
+    async def erase(self, registration: str, address: str) -> Erased:
+        """Destroy the key of whoever has the address, in any spelling. It may be done again, for what came since.
+
+        INVALID_ARGUMENT names ``address`` where it names nobody; NOT_FOUND where the tenant is gone.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from backhaul_common.names import AUDIT_DIGESTS_COLLECTION, AUDIT_FILES_COLLECTI
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenantdata import MongoTenantData
 
+from backhaul_audit import people
 from backhaul_audit.books import INDEXES
 from backhaul_audit.digests import store
 from backhaul_audit.documents import ABANDONED, RECORDED, SEALED
@@ -34,7 +35,7 @@ class AuditTenantData:
     def __init__(self, database: mongo.Database, store_format: StoreFormat, destinations: Destinations) -> None:
         self._database = database
         self._destinations = destinations
-        collections = dict.fromkeys((*INDEXES, *store.INDEXES))
+        collections = dict.fromkeys((*INDEXES, *store.INDEXES, *people.INDEXES))
         self._documents = MongoTenantData(database, store_format, collections=collections, counted=COUNTED)
         self._log = get_logger(component="tenancy")
 
