@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backhaul_common import mongo
 from backhaul_local.mongod import MongoServer
+from backhaul_local.nats_server import NatsServer
 from structlog.testing import capture_logs
 
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from access_rig import World
+from feed_rig import feeding_from
 from test_rpc_tls import Authority
 
 
@@ -54,3 +57,9 @@ async def plain(accounts: mongo.Collection) -> AsyncIterator[World]:
             await made.directory.refresh()
             await made.start()
             yield made
+
+
+@pytest.fixture
+def feeding(fresh_nats: NatsServer) -> Any:
+    """``async with feeding(config) as fed``; the same broker each time."""
+    return partial(feeding_from, fresh_nats)
