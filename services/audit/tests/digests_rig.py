@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from backhaul_audit.digests import keys, retention, store
@@ -181,6 +182,26 @@ class Rig:
             if told.done:
                 return findings, told
         raise AssertionError("It did not come to an end.")
+
+
+class Locking:
+    """A bucket whose objects are locked until a time."""
+
+    def __init__(self, bucket: Any, rig: Rig, until_us: int) -> None:
+        self._bucket = bucket
+        self._rig = rig
+        self._until_us = until_us
+        self.asked = 0
+
+    def keys(self, prefix: str) -> Any:
+        return self._bucket.keys(prefix)
+
+    async def delete(self, key: str) -> datetime | None:
+        self.asked += 1
+        if self._rig.now_us < self._until_us:
+            return datetime.fromtimestamp(self._until_us / 1e6, UTC)
+        done: datetime | None = await self._bucket.delete(key)
+        return done
 
 
 async def together(*work: Any) -> list[Any]:

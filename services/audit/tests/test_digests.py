@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from backhaul_audit import books
 from backhaul_audit.digests import store
-from backhaul_audit.digests.keys import MongoKeys
 from backhaul_audit.digests.line import to_object
-from backhaul_audit.digests.signing import SigningKey, key_id
 from backhaul_audit.digests.store import Due
 from backhaul_audit.model import Chain, ChainKey
 from backhaul_audit.ports import VerifyQuery
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import AUDIT_FILES_COLLECTION, AUDIT_KEYS_COLLECTION, TENANTS_COLLECTION
-from backhaul_common.secrets import SecretBox
-from cryptography.fernet import Fernet
-from digests_rig import BOX_KEYS, DAY_US, Here, Rig, together
+from digests_rig import Here, Rig, together
 from signed_world import HOUR_US, START_US
 
 
@@ -248,170 +241,6 @@ async def test_heads_that_are_none_are_refused(digesting: Rig) -> None:
         assert refused.value.field == "heads"
 
 
-# Keys.
-
-
-async def test_one_key_is_made_by_whoever_is_first(digesting: Rig) -> None:
-    found = await together(*(digesting.keys.present() for _ in range(8)))
-    assert len({key.id for key in found}) == 1
-    (public,) = await digesting.keys.all()
-    assert (public.id, public.public) == (found[0].id, found[0].public)
-    assert public.id == key_id(public.public)
-    row = await digesting.database[AUDIT_KEYS_COLLECTION].find_one({})
-    assert row is not None
-    private = found[0].private.private_bytes_raw()
-    assert private not in json.dumps(row, default=repr).encode()
-    assert found[0].to_text() not in json.dumps(row, default=repr)
-    assert SigningKey.from_text(SecretBox(BOX_KEYS).decrypt(row["private"])).id == public.id
-
-
-async def test_rotation_keeps_every_key_and_what_it_signed(digesting: Rig) -> None:
-    acme = await digesting.register("acme")
-    await digesting.seal(acme)
-    await digesting.hour()
-    first = (await digesting.keys.all())[0]
-    rotated = await together(*(digesting.keys.rotate() for _ in range(4)))
-    assert len({one.id for one in rotated}) == 4
-    await digesting.hour()
-    kept = await digesting.keys.all()
-    assert len(kept) == 5
-    assert kept[-1] == first
-    rows = await digesting.rows(acme)
-    assert [row["key_id"] for row in rows] == [first.id, kept[0].id]
-    assert (await digesting.verified(acme))[0] == []
-
-
-async def test_a_key_that_cannot_be_decrypted_is_said_and_waited_for(digesting: Rig) -> None:
-    await digesting.keys.present()
-    acme = await digesting.register("acme")
-    digesting.now_us += HOUR_US
-    right = digesting.keys
-    digesting.keys = MongoKeys(digesting.database, SecretBox([Fernet.generate_key().decode()]), digesting.clock)
-    with pytest.raises(BackhaulError, match="cannot be decrypted"):
-        await digesting.keys.present()
-    assert not await digesting.maker().make_due()
-    assert await digesting.rows(acme) == []
-    digesting.keys = right
-    assert await digesting.maker().make_due()
-    assert len(await digesting.rows(acme)) == 1
-
-
-# Retention.
-
-
-async def days(digesting: Rig, count: int) -> None:
-    """So many days pass, with a digest each."""
-    for _ in range(count):
-        await digesting.hour(24)
-
-
-async def is_there(digesting: Rig, key: str) -> bool:
-    return await digesting.bucket.stat(key) is not None
-
-
-async def test_files_go_when_their_time_is_over_and_digests_say_so_before(digesting: Rig) -> None:
-    acme, globex = await digesting.register("acme"), await digesting.register("globex")
-    await digesting.keep_for(acme, 30)
-    old, others = await digesting.seal(acme), await digesting.seal(globex)
-    late = await digesting.seal(acme, chain=Chain.BACKFILL)
-    await digesting.hour()
-    await days(digesting, 29)
-    new = await digesting.seal(acme)
-    retention = digesting.retention()
-    await retention.look()
-    await days(digesting, 2)
-    assert await is_there(digesting, old.plan.key)
-
-    await retention.look()
-    await retention.look()
-    # Condemned, and no digest says so yet.
-    assert await is_there(digesting, old.plan.key)
-    assert (await digesting.verified(acme))[0] == []
-    await digesting.hour()
-    assert await is_there(digesting, old.plan.key)
-    await retention.look()
-    for gone in (old, late):
-        assert not await is_there(digesting, gone.plan.key)
-    for kept in (others, new):
-        assert await is_there(digesting, kept.plan.key)
-    findings, told = await digesting.verified(acme)
-    assert findings == []
-    assert told.files == 3
-    row = await digesting.database[AUDIT_FILES_COLLECTION].find_one({"key": old.plan.key})
-    assert row is not None
-    assert row["deleted_at_us"] == digesting.now_us
-    said = json.loads((await digesting.rows(acme))[-1]["line"])["deletions"]
-    assert [(one["number"], one["object"], one["reason"]) for one in said] == [(1, old.plan.key, "retention")]
-    await digesting.hour()
-    await retention.look()
-    assert [row["deletions"] for row in await digesting.rows(acme)][-2:] == [1, 0]
-    # What is left is checked as before.
-    assert await digesting.bucket.delete(new.plan.key) is None
-    assert [one.problem for one in (await digesting.verified(acme))[0]] == ["not_found"]
-
-
-async def test_a_copy_that_dies_in_between_has_deleted_nothing_twice_and_nothing_in_secret(digesting: Rig) -> None:
-    acme = await digesting.register("acme")
-    await digesting.keep_for(acme, 1)
-    file = await digesting.seal(acme)
-    await digesting.hour()
-    await days(digesting, 2)
-    await digesting.retention().look()
-    await digesting.hour()
-    # It deleted the object, and died before it could write that down.
-    assert await digesting.bucket.delete(file.plan.key) is None
-    assert (await digesting.verified(acme))[0] == []
-    await together(*(digesting.retention().look() for _ in range(3)))
-    row = await digesting.database[AUDIT_FILES_COLLECTION].find_one({"key": file.plan.key})
-    assert row is not None
-    assert row["deleted_at_us"] == digesting.now_us
-
-
-class Locking:
-    """A bucket whose objects are locked until a time."""
-
-    def __init__(self, bucket: Any, rig: Rig, until_us: int) -> None:
-        self._bucket = bucket
-        self._rig = rig
-        self._until_us = until_us
-        self.asked = 0
-
-    def keys(self, prefix: str) -> Any:
-        return self._bucket.keys(prefix)
-
-    async def delete(self, key: str) -> datetime | None:
-        self.asked += 1
-        if self._rig.now_us < self._until_us:
-            return datetime.fromtimestamp(self._until_us / 1e6, UTC)
-        done: datetime | None = await self._bucket.delete(key)
-        return done
-
-
-async def test_what_a_lock_holds_goes_when_the_lock_is_over(digesting: Rig) -> None:
-    acme = await digesting.register("acme")
-    await digesting.keep_for(acme, 1)
-    file = await digesting.seal(acme)
-    await digesting.hour()
-    await days(digesting, 2)
-    await digesting.retention().look()
-    await digesting.hour()
-    until_us = digesting.now_us + DAY_US
-    locking = Locking(digesting.bucket, digesting, until_us)
-    retention = digesting.retention(Here(locking))
-    await retention.look()
-    await retention.look()
-    assert locking.asked == 1
-    locked = await retention.locked(acme.registration)
-    assert locked is not None
-    assert (locked.files, locked.until_us) == (1, until_us)
-    assert await is_there(digesting, file.plan.key)
-    await digesting.hour(25)
-    await retention.look()
-    assert not await is_there(digesting, file.plan.key)
-    assert await retention.locked(acme.registration) is None
-    assert (await digesting.verified(acme))[0] == []
-
-
 async def test_a_chain_that_is_gone_meanwhile_is_no_ones(digesting: Rig) -> None:
     acme = await digesting.register("acme")
     nobody = ChainKey("nobody.1", Chain.EVENTS)
@@ -421,50 +250,3 @@ async def test_a_chain_that_is_gone_meanwhile_is_no_ones(digesting: Rig) -> None
     await digesting.digests.begin(nobody, "nobody")
     assert await digesting.digests.begun() == set()
     assert await digesting.rows(acme) == []
-
-
-# The end of a tenant.
-
-
-async def test_a_tenants_end_takes_its_objects_and_documents_and_nobody_elses(digesting: Rig) -> None:
-    acme, globex = await digesting.register("acme"), await digesting.register("globex")
-    for tenant in (acme, globex):
-        for _ in range(20):
-            await digesting.seal(tenant)
-    await digesting.hour()
-    data = digesting.tenant_data()
-    assert (await data.usage(acme.registration))[AUDIT_FILES_COLLECTION] == 20
-    with pytest.raises(BackhaulError, match="lives"):
-        await data.purge("acme", acme.registration)
-    assert (await digesting.verified(acme))[0] == []
-
-    await digesting.database[TENANTS_COLLECTION].update_one({"_id": "acme"}, {"$set": {"status": "deleting"}})
-    # Documents of files, the digest, the chain and a notice.
-    assert await data.purge("acme", acme.registration) == 23
-    assert await data.purge("acme", acme.registration) == 0
-    assert [key async for key in digesting.bucket.keys(f"tenants/{acme.registration}/")] == []
-    assert [key async for key in digesting.bucket.keys(f"digests/{acme.registration}/")] == []
-    for name in (*books.INDEXES, *store.INDEXES):
-        assert await digesting.database[name].count_documents({"registration": acme.registration}) == 0
-    findings, told = await digesting.verified(globex)
-    assert findings == []
-    assert (told.digests, told.files) == (1, 20)
-
-
-async def test_a_tenants_end_waits_for_locks_and_says_until_when(digesting: Rig) -> None:
-    acme = await digesting.register("acme")
-    await digesting.seal(acme)
-    await digesting.hour()
-    await digesting.database[TENANTS_COLLECTION].update_one({"_id": "acme"}, {"$set": {"status": "deleting"}})
-    locking = Locking(digesting.bucket, digesting, digesting.now_us + DAY_US)
-    until = datetime.fromtimestamp((digesting.now_us + DAY_US) / 1e6, UTC)
-    with pytest.raises(BackhaulError, match=re.escape(until.isoformat(timespec="seconds"))) as refused:
-        await digesting.tenant_data(Here(locking)).purge("acme", acme.registration)
-    assert refused.value.code is Code.FAILED_PRECONDITION
-    assert len(await digesting.rows(acme)) == 1
-    digesting.now_us += DAY_US
-    assert await digesting.tenant_data(Here(locking)).purge("acme", acme.registration) == 4
-
-
-async def test_a_tenant_without_objects_ends_where_no_bucket_is_set_up(digesting: Rig) -> None:
-    assert await digesting.tenant_data(Here(None)).purge("acme", "acme.1") == 0

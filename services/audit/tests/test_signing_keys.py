@@ -1,0 +1,60 @@
+"""The installation's keys: made once, rotated, and encrypted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from backhaul_audit.digests.keys import MongoKeys
+from backhaul_audit.digests.signing import SigningKey, key_id
+from backhaul_common.errors import BackhaulError
+from backhaul_common.names import AUDIT_KEYS_COLLECTION
+from backhaul_common.secrets import SecretBox
+from cryptography.fernet import Fernet
+from digests_rig import BOX_KEYS, Rig, together
+from signed_world import HOUR_US
+
+
+async def test_one_key_is_made_by_whoever_is_first(digesting: Rig) -> None:
+    found = await together(*(digesting.keys.present() for _ in range(8)))
+    assert len({key.id for key in found}) == 1
+    (public,) = await digesting.keys.all()
+    assert (public.id, public.public) == (found[0].id, found[0].public)
+    assert public.id == key_id(public.public)
+    row = await digesting.database[AUDIT_KEYS_COLLECTION].find_one({})
+    assert row is not None
+    private = found[0].private.private_bytes_raw()
+    assert private not in json.dumps(row, default=repr).encode()
+    assert found[0].to_text() not in json.dumps(row, default=repr)
+    assert SigningKey.from_text(SecretBox(BOX_KEYS).decrypt(row["private"])).id == public.id
+
+
+async def test_rotation_keeps_every_key_and_what_it_signed(digesting: Rig) -> None:
+    acme = await digesting.register("acme")
+    await digesting.seal(acme)
+    await digesting.hour()
+    first = (await digesting.keys.all())[0]
+    rotated = await together(*(digesting.keys.rotate() for _ in range(4)))
+    assert len({one.id for one in rotated}) == 4
+    await digesting.hour()
+    kept = await digesting.keys.all()
+    assert len(kept) == 5
+    assert kept[-1] == first
+    rows = await digesting.rows(acme)
+    assert [row["key_id"] for row in rows] == [first.id, kept[0].id]
+    assert (await digesting.verified(acme))[0] == []
+
+
+async def test_a_key_that_cannot_be_decrypted_is_said_and_waited_for(digesting: Rig) -> None:
+    await digesting.keys.present()
+    acme = await digesting.register("acme")
+    digesting.now_us += HOUR_US
+    right = digesting.keys
+    digesting.keys = MongoKeys(digesting.database, SecretBox([Fernet.generate_key().decode()]), digesting.clock)
+    with pytest.raises(BackhaulError, match="cannot be decrypted"):
+        await digesting.keys.present()
+    assert not await digesting.maker().make_due()
+    assert await digesting.rows(acme) == []
+    digesting.keys = right
+    assert await digesting.maker().make_due()
+    assert len(await digesting.rows(acme)) == 1
