@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from backhaul_audit.access import SERVICE, WITHOUT_TENANT
+from backhaul_audit.lateness import Lateness
 from backhaul_audit.model import (
     Chain,
     ChainKey,
@@ -23,6 +24,7 @@ from backhaul_audit.model import (
 from backhaul_audit.ports import (
     FilesQuery,
     Held,
+    Locked,
     ObjectInfo,
     PublicKey,
     Verified,
@@ -31,6 +33,7 @@ from backhaul_audit.ports import (
 )
 from backhaul_audit.reading import Reading
 from backhaul_audit.servicer import AuditServicer
+from backhaul_audit.standing import Standing
 from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lifecycle import Readiness
@@ -136,6 +139,9 @@ class World:
         self.verified: list[Verified] = []
         self.error: BackhaulError | None = None
         self.waits: list[Waiting] = []
+        self.read_us = NOW_US - 7
+        self.keeps_s = 100.0
+        self.unusable: dict[str, str] = {}
         self.public = [PublicKey("1" * 16, b"\1" * 32, NOW_US)]
 
     async def require(self, tenant_id: str) -> Tenant:
@@ -150,12 +156,18 @@ class World:
     def named(self, registration: str, destination: str) -> HeldObjects:
         return self.objects
 
-    # States, Weaknesses, Keys, Verification
+    # States, Locks, Probed, Keys, Verification
     async def waiting(self, registration: str) -> Sequence[Waiting]:
         return self.waits
 
     async def read_to_us(self) -> int:
-        return 7
+        return self.read_us
+
+    async def locked(self, registration: str) -> Mapping[str, Locked]:
+        return {"sendgrid": Locked(3, NOW_US + 9)}
+
+    def problem(self, registration: str, destination: str) -> str:
+        return self.unusable.get(destination, "")
 
     def weaknesses(self, registration: str, destination: str) -> Sequence[str]:
         return [f"{destination or 'the bucket'} locks nothing."]
@@ -230,9 +242,14 @@ def servicer_of(world: World) -> AuditServicer:
         Reading(files, world),
         keys=world,
         verification=world,
-        states=world,
-        weaknesses=world,
-        asking=lambda _: {"sendgrid": "", "twilio": "twilio"},
+        standing=Standing(
+            world,
+            world,
+            world,
+            lambda _: {"sendgrid": "", "twilio": "twilio"},
+            Lateness.of(world.keeps_s),
+            lambda: NOW_US,
+        ),
         stored=lambda digest: digest.line + b"\n{}\n",
         now_us=lambda: NOW_US,
     )

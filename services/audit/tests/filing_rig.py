@@ -112,6 +112,10 @@ class Rig:
         self.copies.append(copy)
         return copy
 
+    def log(self) -> str:
+        """What the copy that was started first has said."""
+        return (self.logs / "audit-0.log").read_text()
+
     def kill(self, copy: subprocess.Popen[bytes]) -> None:
         copy.send_signal(signal.SIGKILL)
         copy.wait()

@@ -286,24 +286,64 @@ async def test_a_tenant_verifies_once_at_a_time(monkeypatch: pytest.MonkeyPatch)
         await other.aclose()
 
 
+async def state_of(world: World) -> dict[str, pb.ChannelState]:
+    async with serving(world) as stub:
+        answer = await stub.GetState(pb.GetStateRequest(tenant_id="acme"))
+    assert answer.read_to_us == world.read_us
+    return {one.channel: one for one in answer.channels}
+
+
 async def test_how_it_stands_with_each_channel_that_asks() -> None:
     world = World()
     # A channel that asks no more has nothing to say.
     world.waits = [Waiting("twilio", "The bucket refuses the credentials.", 5), Waiting("rcs", "", 1)]
-    async with serving(world) as stub:
-        answer = await stub.GetState(pb.GetStateRequest(tenant_id="acme"))
-    assert answer == pb.GetStateResponse(
-        channels=[
-            pb.ChannelState(channel="sendgrid", weaknesses=["the bucket locks nothing."]),
-            pb.ChannelState(
-                channel="twilio",
-                problem="The bucket refuses the credentials.",
-                waiting_since_us=5,
-                weaknesses=["twilio locks nothing."],
-            ),
-        ],
-        read_to_us=7,
+    assert await state_of(world) == {
+        "sendgrid": pb.ChannelState(
+            channel="sendgrid", weaknesses=["the bucket locks nothing."], locked_files=3, locked_until_us=NOW_US + 9
+        ),
+        "twilio": pb.ChannelState(
+            channel="twilio",
+            problem="The bucket refuses the credentials.",
+            waiting_since_us=5,
+            weaknesses=["twilio locks nothing."],
+        ),
+    }
+
+
+async def test_a_bucket_that_was_found_unusable_is_said_before_anything_waits_for_it() -> None:
+    world = World()
+    world.unusable = {"twilio": "The bucket does not exist."}
+    assert {name: one.problem for name, one in (await state_of(world)).items()} == {
+        "sendgrid": "",
+        "twilio": "The bucket does not exist.",
+    }
+    # Who files has tried it last.
+    world.waits = [Waiting("twilio", "It is full.", 5)]
+    assert (await state_of(world))["twilio"].problem == "It is full."
+
+
+async def test_what_waits_for_half_of_what_events_keeps_is_said_with_its_end() -> None:
+    world = World()
+    second = 1_000_000
+    # By when EVENTS took it: a replay brings what arrived long before.
+    world.waits = [
+        Waiting("twilio", "It is full.", 5, NOW_US - 51 * second),
+        Waiting("sendgrid", "", 5, NOW_US - second),
+    ]
+    assert {name: one.problem for name, one in (await state_of(world)).items()} == {
+        "sendgrid": "",
+        "twilio": "It is full. Events wait since 2027-01-15T07:59:09Z. From 2027-01-15T08:00:49Z on they are lost, "
+        "one by one.",
+    }
+    world.waits[0] = Waiting("twilio", "", 5, NOW_US - 49 * second)
+    assert {one.problem for one in (await state_of(world)).values()} == {""}
+    # Nobody reads.
+    world.read_us = NOW_US - 51 * second
+    unread = (
+        "Events that came after 2027-01-15T07:59:09Z have not been read. From 2027-01-15T08:00:49Z on they are lost, "
+        "one by one."
     )
+    assert {one.problem for one in (await state_of(world)).values()} == {unread}
 
 
 async def test_keys_are_those_of_the_installation() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backhaul_audit.objects import Buckets, Place
+from backhaul_audit.objects import Buckets, Place, Probes
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.secrets import SecretBox
 from backhaul_local.object_store import ObjectStoreServer
@@ -98,7 +98,7 @@ def test_what_is_gone_is_not_found(buckets: Buckets, tenants: Tenants) -> None:
         buckets.named("acme.1", "own")
     gc.collect()
     assert bucket() is None
-    assert "no bucket of its own" in buckets.problem("acme.1", "own")
+    assert "no bucket of its own" in Probes(buckets, tenants).problem("acme.1", "own")
     tenants.put("acme", life=2, channel=None)
     with pytest.raises(BackhaulError):
         buckets.named("acme.2", "own")
@@ -114,7 +114,7 @@ def test_credentials_that_cannot_be_read(buckets: Buckets, tenants: Tenants) -> 
         with pytest.raises(BackhaulError, match="no audit_credentials that can be read") as refused:
             buckets.of(acme, acme.channels["own"])
         assert refused.value.code is Code.FAILED_PRECONDITION
-        assert "audit_credentials" in buckets.problem("acme.1", "own")
+        assert "Set them again." in Probes(buckets, tenants).problem("acme.1", "own")
         assert set(buckets.everywhere()) == {("", "")}
     # Keyless ones need none.
     acme = tenants.put("acme", channel={**OWN, "credentials": "web_identity"}, keys="")
@@ -127,7 +127,7 @@ def test_nothing_is_set_up(tenants: Tenants) -> None:
     with pytest.raises(BackhaulError, match="No object storage is set up") as refused:
         buckets.of(acme, acme.channels["own"])
     assert refused.value.code is Code.FAILED_PRECONDITION
-    assert "BACKHAUL_OBJECT_STORE_ENDPOINT" in buckets.problem("acme.1", "")
+    assert "BACKHAUL_OBJECT_STORE_ENDPOINT" in Probes(buckets, tenants).problem("acme.1", "")
     assert buckets.everywhere() == {}
     # A channel may have one all the same.
     acme = tenants.put("acme", channel=OWN)
@@ -137,7 +137,7 @@ def test_nothing_is_set_up(tenants: Tenants) -> None:
 
 def test_an_installation_with_a_name_that_cannot_be_starts(tenants: Tenants) -> None:
     buckets = Buckets(Place("http://127.0.0.1:9", "no bucket"), tenants, SecretBox([KEY]))
-    assert "not one that S3 can have" in buckets.problem("acme.1", "")
+    assert "not one that S3 can have" in Probes(buckets, tenants).problem("acme.1", "")
     with pytest.raises(BackhaulError):
         buckets.named("acme.1", "")
 

@@ -6,6 +6,7 @@ Servers are started again by the thread of the session: they end with the thread
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from typing import Any
 
@@ -211,3 +212,23 @@ async def test_a_tenant_that_goes_takes_what_was_being_made_with_it(filing: Rig,
         s3_server.start_blocking()
     await filing.sealed(1)
     await filing.check(ours)
+
+
+async def test_it_is_said_before_what_waits_is_lost(filing: Rig, s3_server: ObjectStoreServer) -> None:
+    """When half of the time has passed for which EVENTS keeps it, and no more when it is filed."""
+    nowhere = with_own_bucket(asking("acme"), "http://127.0.0.1:1", filing.bucket, s3_server)
+    await filing.register(nowhere)
+    filing.start(stream_max_age_s=20)
+    one = event(nowhere, "one", channel="twilio")
+    await filing.publish(nowhere, one)
+
+    async def said(name: str) -> bool:
+        lines = [json.loads(line) for line in filing.log().splitlines() if name in line]
+        return [line["event"] for line in lines[:1]] == [name]
+
+    await until("a warning", lambda: said("events_wait_too_long"), within_s=60)
+    (states,) = await MongoStates(filing.database).waiting(nowhere.registration)
+    assert 10 < time.time() - states.stored_us / 1e6
+    await filing.register(with_own_bucket(nowhere, s3_server.uri, filing.bucket, s3_server))
+    await until("its end", lambda: said("events_wait_too_long_over"), within_s=60)
+    await filing.check([one])

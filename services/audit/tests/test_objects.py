@@ -95,7 +95,6 @@ async def test_what_is_not_there(bucket: Bucket, folder: str) -> None:
     with pytest.raises(BackhaulError) as refused:
         await whole(bucket, f"{folder}/x")
     assert refused.value.code is Code.NOT_FOUND
-    assert bucket.problem == ""
 
 
 async def test_an_object_is_read_in_pieces_as_it_is_stored(bucket: Bucket, folder: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from backhaul_audit.contents import Part, events_of
 from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
-from backhaul_audit.piles import Limits, Piles, Relief
+from backhaul_audit.piles import Limits, Piles, Relief, Since
 from backhaul_audit.plans import Ask, Closed, Way, new_plan, way_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +30,8 @@ def ask_of(pile: PileKey, *, own: bool = False, bucket: str = "bucket", shape: S
 
 def part(pile: PileKey, position: int, events: int = 1, size: int = 10) -> Part:
     ids = b"".join((position * 1000 + number).to_bytes(16) for number in range(events))
-    return Part(pile, position, [b"x" * size] * events, ids, array("I", [0] * events), [position * 1_000_000] * events)
+    arrivals, stored_us = [position * 1_000_000] * events, position * 1_000_000 + 5
+    return Part(pile, position, [b"x" * size] * events, ids, array("I", [0] * events), arrivals, stored_us)
 
 
 @dataclass
@@ -235,6 +236,8 @@ def test_a_bucket_of_its_own_that_is_away_lapses_and_the_installations_makes_all
     assert piles.wants(theirs, 3) is False
     assert piles.floor(3) == 0
     assert set(piles.lapsed) == {theirs}
+    # What it dropped waits all the same.
+    assert piles.waiting() == {theirs: Since(1_000_000, 1_000_005), ours: Since(2_000_000, 2_000_005)}
     piles.take(part(ours, 4, 1, 700), ask_of(ours), 0)
     assert piles.relief({*blocked, Way("", "")}) == (Relief.WAIT, None)
 

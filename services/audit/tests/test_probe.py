@@ -95,7 +95,6 @@ async def test_a_lock_says_until_when(s3_server: ObjectStoreServer, locked: Buck
     assert until is not None
     assert timedelta(hours=23) < until - datetime.now(UTC) < timedelta(hours=25)
     assert await locked.stat("a/x") is not None
-    assert locked.problem == ""
 
 
 async def test_a_legal_hold_has_no_end(s3_server: ObjectStoreServer, locked: Bucket) -> None:
@@ -155,14 +154,14 @@ async def test_it_is_tried_again_when_it_answers_and_then_every_hour() -> None:
         probes = Probes(buckets, tenants, clock=lambda: now)
         wait_s = await probes.step()
         assert 3 < wait_s < 8
-        assert buckets.problem("acme.1", "") == "Object storage is overloaded, or starting. It is tried again."
+        assert probes.problem("acme.1", "") == "Object storage is overloaded, or starting. It is tried again."
         now += wait_s
         assert 7 < await probes.step() < 13
         server.lies.answer = None
         now += 20
         assert await probes.step() == 3600
         assert probes.weaknesses("acme.1", "") == (words.NO_LOCK,)
-        assert buckets.problem("acme.1", "") == ""
+        assert probes.problem("acme.1", "") == ""
         # What it lies about from now on is found an hour later.
         server.lies.replaces = True
         asked = len(server.requests)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from backhaul_audit.model import Chain
+from backhaul_audit.ports import Locked
 from backhaul_common.names import AUDIT_FILES_COLLECTION
 from digests_rig import DAY_US, Here, Locking, Rig, together
 
@@ -91,12 +92,11 @@ async def test_what_a_lock_holds_goes_when_the_lock_is_over(digesting: Rig) -> N
     await retention.look()
     await retention.look()
     assert locking.asked == 1
-    locked = await retention.locked(acme.registration)
-    assert locked is not None
-    assert (locked.files, locked.until_us) == (1, until_us)
+    assert await retention.locked(acme.registration) == {file.plan.pile.channel: Locked(1, until_us)}
+    assert await retention.locked("globex.1") == {}
     assert await is_there(digesting, file.plan.key)
     await digesting.hour(25)
     await retention.look()
     assert not await is_there(digesting, file.plan.key)
-    assert await retention.locked(acme.registration) is None
+    assert await retention.locked(acme.registration) == {}
     assert (await digesting.verified(acme))[0] == []

@@ -16,6 +16,8 @@ NOTHING: dict[str, Any] = {
     "waiting_since": None,
     "read_to": None,
     "weaknesses": [],
+    "locked_files": 0,
+    "locked_until": None,
 }
 
 
@@ -40,7 +42,13 @@ async def test_what_audit_says_of_a_channels_files_is_told(
 
         await gateway.channel(settings={"audit": {"enabled": True}})
         weakness = "The bucket takes an object where there is one."
-        here = pb.ChannelState(channel="twilio", waiting_since_us=1_790_000_000_000_000, weaknesses=[weakness])
+        here = pb.ChannelState(
+            channel="twilio",
+            waiting_since_us=1_790_000_000_000_000,
+            weaknesses=[weakness],
+            locked_files=2,
+            locked_until_us=1_800_000_000_000_000,
+        )
         elsewhere = pb.ChannelState(channel="sendgrid", problem="not this one")
         audit.answers["GetState"] = pb.GetStateResponse(channels=[elsewhere, here], read_to_us=1_700_000_000_000_000)
         told = NOTHING | {
@@ -48,6 +56,8 @@ async def test_what_audit_says_of_a_channels_files_is_told(
             "waiting_since": "2026-09-21T14:13:20Z",
             "read_to": "2023-11-14T22:13:20Z",
             "weaknesses": [weakness],
+            "locked_files": 2,
+            "locked_until": "2027-01-15T08:00:00Z",
         }
         assert (await part(gateway, tenant.api_key), audit.asked) == (told, [pb.GetStateRequest(tenant_id="acme")])
 

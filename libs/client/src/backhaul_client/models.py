@@ -304,13 +304,16 @@ class ProcessingPart(Part, frozen=True, kw_only=True):
 
 class AuditPart(Part, frozen=True, kw_only=True):
     """The channel's audit files, where its settings ask for them (``asked``). ``waiting_since`` is when the first event
-    arrived that lies in no file yet; ``backlog`` are stored messages of all tenants that are still to be read;
-    ``weaknesses`` say what the bucket was seen not to hold to."""
+    arrived that lies in no file yet; what was published before ``read_to`` lies in files, or will at once;
+    ``weaknesses`` say what the bucket was seen not to hold to; ``locked_files`` are over their time and held by locks,
+    the last one until ``locked_until``."""
 
     asked: bool
     waiting_since: datetime | None
-    backlog: int | None
+    read_to: datetime | None
     weaknesses: tuple[str, ...]
+    locked_files: int
+    locked_until: datetime | None
 
 
 class VerificationPart(Part, frozen=True, kw_only=True):

@@ -226,7 +226,7 @@ AUDIT_UPLOADS_FAILED = Metric(
 AUDIT_WAITING_SECONDS = Metric(
     "backhaul_audit_waiting",
     "s",
-    "For how long the oldest event waits that this copy has read and that lies in no sealed file.",
+    "For how long the oldest message of EVENTS waits that this copy has read and of which no sealed file is.",
 )
 AUDIT_HELD_BYTES = Metric(
     "backhaul_audit_held_bytes", "By", "What events take in this copy's memory that lie in no sealed file."

@@ -30,12 +30,14 @@ from backhaul_audit.digests.retention import Retention
 from backhaul_audit.digests.store import MongoDigests
 from backhaul_audit.files import MongoFiles
 from backhaul_audit.filing import Filing
+from backhaul_audit.lateness import Lateness
 from backhaul_audit.objects import Buckets, Place, Probes
 from backhaul_audit.peoplesecrets import MongoSecrets
 from backhaul_audit.piles import Limits
 from backhaul_audit.reading import Reading
 from backhaul_audit.servicer import AuditServicer
 from backhaul_audit.settings import AuditSettings
+from backhaul_audit.standing import Standing
 from backhaul_audit.states import MongoStates
 from backhaul_audit.tenancy import AuditTenantData
 from backhaul_audit.verification.online import BucketVerification
@@ -66,6 +68,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             async with translated():
                 return (await js.stream_info(EVENTS_STREAM)).state.first_seq
 
+        lateness = Lateness.of(settings.stream_max_age_s)
         asking = Asking(service.tenants, load_adapters(), buckets)
         filing = Filing(
             reader,
@@ -82,6 +85,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             ),
             service.metrics,
             service.tracing,
+            lateness=lateness,
             first_position=first_position,
             new_id=lambda: uuid4().hex,
             now_us=_now_us,
@@ -116,9 +120,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             Reading(files, buckets),
             keys=signing,
             verification=BucketVerification(buckets, records, signing),
-            states=states,
-            weaknesses=probes,
-            asking=asking.destinations,
+            standing=Standing(states, old, probes, asking.destinations, lateness, _now_us),
             stored=lambda digest: to_object(digest.line, digest.key_id, digest.signature),
             now_us=_now_us,
         )

@@ -23,6 +23,8 @@ class Part:
     ids: bytes
     revisions: Sequence[int]
     arrivals: Sequence[int]
+    stored_at_us: int = 0
+    """When EVENTS took the message."""
     traceparent: str = ""
 
 
@@ -39,6 +41,8 @@ class Content:
     first_at_us: int = 0
     last_at_us: int = 0
     named_at_us: int = 0
+    stored_at_us: int = 0
+    """When EVENTS took the first message of it: a replay brings what arrived long before."""
     traceparents: list[str] = field(default_factory=list)
     _known: set[EventId] | None = None
 
@@ -48,6 +52,7 @@ class Content:
         earliest, latest = min(part.arrivals), max(part.arrivals)
         if not self.events:
             self.named_at_us, self.first_at_us, self.last_at_us = part.arrivals[0], earliest, latest
+            self.stored_at_us = part.stored_at_us
         self.first_at_us, self.last_at_us = min(self.first_at_us, earliest), max(self.last_at_us, latest)
         self.slots.update({at_us // SLOT_US for at_us in part.arrivals})
         self.pieces.append(separator.join(part.lines))

@@ -16,6 +16,7 @@ from backhaul_common.tracing import Tracing
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import Books
 from backhaul_audit.counts import Counts
+from backhaul_audit.lateness import Lateness
 from backhaul_audit.piles import Limits, Piles
 from backhaul_audit.ports import Destinations
 from backhaul_audit.sealer import ReadAgainError
@@ -41,6 +42,7 @@ class Filing:
         metrics: Metrics,
         tracing: Tracing,
         *,
+        lateness: Lateness,
         first_position: Callable[[], Awaitable[int]],
         new_id: Callable[[], str],
         now_us: Callable[[], int],
@@ -55,6 +57,7 @@ class Filing:
         self._limits = limits
         self._counts = Counts(metrics)
         self._tracing = tracing
+        self._lateness = lateness
         self._first_position = first_position
         self._new_id = new_id
         self._now_us = now_us
@@ -101,6 +104,7 @@ class Filing:
             self._tracing,
             self._new_id,
             self._now_us,
+            lateness=self._lateness,
             position=position,
         )
         self._reader.seek(position)
@@ -112,7 +116,7 @@ class Filing:
 
     def _waiting_s(self) -> float:
         turn = self._turn
-        waiting = list(turn.piles.waiting().values()) if turn is not None else []
+        waiting = [since.stored_us for since in turn.piles.waiting().values()] if turn is not None else []
         return max(0.0, (self._now_us() - min(waiting)) / 1e6) if waiting else 0.0
 
 

@@ -13,6 +13,7 @@ from backhaul_proto.audit.v1 import audit_pb2 as pb
 
 from backhaul_audit.model import Chain, Digest, FileFormat, SealedFile
 from backhaul_audit.ports import Finding, PublicKey, Subject, Verified, VerifyQuery
+from backhaul_audit.standing import ChannelStanding
 
 CHAINS = Values(pb.Chain.DESCRIPTOR, Chain)
 _SUBJECTS = Values(pb.Subject.DESCRIPTOR, Subject)
@@ -126,6 +127,18 @@ def key_message(key: PublicKey) -> pb.PublicKey:
         algorithm=ALGORITHM,
         public_key=b64encode(key.public).decode("ascii"),
         created_at_us=key.created_at_us,
+    )
+
+
+def state_message(standing: ChannelStanding) -> pb.ChannelState:
+    """The message of how it stands with a channel."""
+    return pb.ChannelState(
+        channel=standing.channel,
+        problem=standing.problem,
+        waiting_since_us=standing.waiting_since_us,
+        weaknesses=standing.weaknesses,
+        locked_files=standing.locked.files,
+        locked_until_us=standing.locked.until_us,
     )
 
 

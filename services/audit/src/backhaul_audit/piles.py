@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from backhaul_audit.contents import Content, Part
 from backhaul_audit.model import EventId, PileKey, Plan
@@ -27,6 +28,14 @@ class Relief(Enum):
     """Take nothing more, until what is under way is sealed."""
 
 
+class Since(NamedTuple):
+    """Since when a pile waits: when the first of its events arrived, and when EVENTS took the first of its messages.
+    Unix time in microseconds."""
+
+    arrived_us: int
+    stored_us: int
+
+
 @dataclass(slots=True)
 class _Pile:
     key: PileKey
@@ -41,6 +50,17 @@ class _Pile:
     """Plans that were recorded before, and are to be made again, the next first."""
     lapsed_at: int = 0
     """The first position that it lacks since it lapsed; 0 where it did not."""
+    lapsed_since: Since | None = None
+    """Since when what it lacks had been waiting."""
+
+    def since(self) -> Since | None:
+        """Since when it waits, None where it does not."""
+        contents = [one.content for one in self.closed if one.content.events]
+        if self.content.events:
+            contents.append(self.content)
+        if not contents:
+            return self.lapsed_since
+        return Since(min(one.first_at_us for one in contents), min(one.stored_at_us for one in contents))
 
     def waits_from(self, without: Collection[Closed] = ()) -> int:
         """The first position that is not sealed, 0 where none waits; ``without`` count as sealed."""
@@ -228,7 +248,7 @@ class Piles:
         """Drop what the pile holds, and take nothing for it until everything is read again from ``floor``. Returns what
         was closed: nothing more may be made of it."""
         mine = self._piles[pile]
-        mine.lapsed_at = mine.waits_from()
+        mine.lapsed_at, mine.lapsed_since = mine.waits_from(), mine.since()
         mine.planned = []
         return self._emptied(mine)
 
@@ -237,14 +257,9 @@ class Piles:
         """The piles that lapsed, with what was asked for them."""
         return {one.key: one.ask for one in self._piles.values() if one.lapsed_at and one.ask is not None}
 
-    def waiting(self) -> Mapping[PileKey, int]:
-        """When the first event of each pile arrived that is not sealed, unix time in us. Lapsed piles are not told."""
-        waiting = {}
-        for key, mine in self._piles.items():
-            contents = [one.content for one in mine.closed] + ([mine.content] if mine.content.events else [])
-            if contents:
-                waiting[key] = min(content.first_at_us for content in contents)
-        return waiting
+    def waiting(self) -> Mapping[PileKey, Since]:
+        """Since when each pile waits that has something which is not sealed."""
+        return {key: since for key, mine in self._piles.items() if (since := mine.since()) is not None}
 
     def all(self) -> Collection[PileKey]:
         """All piles that something was taken for, or told of."""

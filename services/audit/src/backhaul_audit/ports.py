@@ -157,11 +157,13 @@ class Digests(Protocol):
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """What of a channel lies in no sealed file yet. ``problem`` is empty while nothing is wrong, in words otherwise;
-    ``since_us`` is when its first waiting event arrived, 0 where none waits."""
+    ``since_us`` is when its first waiting event arrived, ``stored_us`` when EVENTS took the first that waits, both 0
+    where none waits."""
 
     channel: str
     problem: str
     since_us: int
+    stored_us: int = 0
 
 
 class States(Protocol):
@@ -281,8 +283,29 @@ class Verification(Protocol):
         ...
 
 
-class Weaknesses(Protocol):
-    """What the probes of the buckets have found."""
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """How many files of a channel should be gone and are held by locks, and until when the last of them is: unix time
+    in microseconds, 0 where there is none."""
+
+    files: int
+    until_us: int
+
+
+class Locks(Protocol):
+    """What locks hold. UNAVAILABLE while the store is away."""
+
+    async def locked(self, registration: str) -> Mapping[str, Locked]:
+        """By channel, where there is any."""
+        ...
+
+
+class Probed(Protocol):
+    """What the probes of the buckets have found, as far as this copy has tried them."""
+
+    def problem(self, registration: str, destination: str) -> str:
+        """Why nothing can be stored in the destination's bucket, in words; empty while nothing is known to be wrong."""
+        ...
 
     def weaknesses(self, registration: str, destination: str) -> Sequence[str]:
         """What the destination's bucket was seen not to hold to, in sentences."""

@@ -21,11 +21,13 @@ from backhaul_audit.messages import (
     key_message,
     query_of,
     span_of,
+    state_message,
     verified_message,
 )
 from backhaul_audit.model import ChainKey, Digest
-from backhaul_audit.ports import Digests, Files, FilesQuery, Keys, States, Verification, Weaknesses
+from backhaul_audit.ports import Digests, Files, FilesQuery, Keys, Verification
 from backhaul_audit.reading import Reading
+from backhaul_audit.standing import Standing
 
 MAX_VERIFICATIONS_OF_TENANT, MAX_VERIFICATIONS = 1, 4
 """Each reads and hashes everything of a span of time."""
@@ -51,23 +53,18 @@ class AuditServicer(AuditServiceServicer):
         *,
         keys: Keys,
         verification: Verification,
-        states: States,
-        weaknesses: Weaknesses,
-        asking: Callable[[Tenant], Mapping[str, str]],
+        standing: Standing,
         stored: Callable[[Digest], bytes],
         now_us: Callable[[], int],
     ) -> None:
-        """``asking`` are a tenant's channels that ask for audit files, with the destination of each; ``stored`` is a
-        digest's object."""
+        """``stored`` is a digest's object."""
         self._tenants = tenants
         self._files = files
         self._digests = digests
         self._reading = reading
         self._keys = keys
         self._verification = verification
-        self._states = states
-        self._weaknesses = weaknesses
-        self._asking = asking
+        self._standing = standing
         self._stored = stored
         self._now_us = now_us
         self._verifying = Places("verifications", of_tenant=MAX_VERIFICATIONS_OF_TENANT, of_all=MAX_VERIFICATIONS)
@@ -171,20 +168,8 @@ class AuditServicer(AuditServiceServicer):
 
     async def GetState(self, request: pb.GetStateRequest, context: Any) -> pb.GetStateResponse:
         """How it stands with the files of each channel that asks for them."""
-        tenant = await self._tenants.require(request.tenant_id)
-        waiting = {state.channel: state for state in await self._states.waiting(tenant.registration)}
-        channels = []
-        for channel, destination in sorted(self._asking(tenant).items()):
-            state = waiting.get(channel)
-            channels.append(
-                pb.ChannelState(
-                    channel=channel,
-                    problem=state.problem if state is not None else "",
-                    waiting_since_us=state.since_us if state is not None else 0,
-                    weaknesses=self._weaknesses.weaknesses(tenant.registration, destination),
-                )
-            )
-        return pb.GetStateResponse(channels=channels, read_to_us=await self._states.read_to_us())
+        channels, read_to_us = await self._standing.of(await self._tenants.require(request.tenant_id))
+        return pb.GetStateResponse(channels=map(state_message, channels), read_to_us=read_to_us)
 
     async def Recount(self, request: pb.RecountRequest, context: Any) -> AsyncIterator[pb.RecountResponse]:
         """What a communication counts, and what of it lies in files."""

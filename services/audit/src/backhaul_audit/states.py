@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
@@ -25,7 +26,8 @@ class MongoStates:
         """See ``States``."""
         async with mongo.operation():
             row = await self._collection.find_one({"_id": _PREFIX + registration})
-        return [Waiting(**one) for one in row["channels"]] if row is not None else []
+        channels = row["channels"] if row is not None else ()
+        return [Waiting(one["channel"], one["problem"], one["since_us"], one.get("stored_us", 0)) for one in channels]
 
     async def read_to_us(self) -> int:
         """See ``States``."""
@@ -40,9 +42,7 @@ class MongoStates:
             registration: {
                 "_id": _PREFIX + registration,
                 "registration": registration,
-                "channels": [
-                    {"channel": one.channel, "problem": one.problem, "since_us": one.since_us} for one in channels
-                ],
+                "channels": [asdict(one) for one in channels],
             }
             for registration, channels in waiting.items()
         }

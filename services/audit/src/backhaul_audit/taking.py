@@ -116,6 +116,7 @@ class Taking:
                 ids=columns.ids,
                 revisions=columns.revisions,
                 arrivals=[event.received_at_us for event in columns.events],
+                stored_at_us=message.stored_at_us,
                 traceparent=columns.events[0].traceparent if self._traced else "",
             ),
             ask,

@@ -15,8 +15,9 @@ from backhaul_common.tracing import Tracing
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import AGAIN_US, Books, Opened
 from backhaul_audit.counts import Counts
+from backhaul_audit.lateness import Lateness
 from backhaul_audit.model import PileKey
-from backhaul_audit.piles import Piles, Relief
+from backhaul_audit.piles import Piles, Relief, Since
 from backhaul_audit.plans import Way, way_of
 from backhaul_audit.ports import Destinations, Waiting
 from backhaul_audit.sealer import ReadAgainError, Sealer
@@ -29,6 +30,8 @@ _TICK_S = 0.25
 
 _MOVE_S = 5.0
 """How often the position moves where nothing is sealed, and how often it is told how it stands."""
+
+_HALF = "half of the time has passed for which EVENTS keeps it"
 
 
 class Turn:
@@ -48,6 +51,7 @@ class Turn:
         new_id: Callable[[], str],
         now_us: Callable[[], int],
         *,
+        lateness: Lateness,
         position: int,
     ) -> None:
         self.piles = piles
@@ -56,6 +60,7 @@ class Turn:
         self._states = states
         self._now_us = now_us
         self._asking = asking
+        self._lateness = lateness
         self._read = position
         self._stored_at_us = 0
         self._room = asyncio.Event()
@@ -74,6 +79,7 @@ class Turn:
         )
         self._taking = Taking(piles, asking, books, opened.again, counts, traced=tracing.enabled)
         self._waits = Repeated("filing_waits_for_room", component="turn")
+        self._late = Repeated("events_wait_too_long", component="turn")
         self._log = get_logger(component="turn")
 
     async def run(self) -> None:
@@ -154,6 +160,23 @@ class Turn:
         # Where nothing lies behind what was read, everything that was published until now was read.
         read_to_us = self._stored_at_us if self._reader.pending else self._now_us()
         await self._states.tell(self._waiting(), read_to_us)
+        self._tell_late(read_to_us)
+
+    def _tell_late(self, read_to_us: int) -> None:
+        now_us = self._now_us()
+        late = {
+            pile: since.stored_us
+            for pile, since in self.piles.waiting().items()
+            if self._lateness.is_late(since.stored_us, now_us)
+        }
+        if late:
+            pile = min(late, key=lambda one: late[one])
+            said = self._lateness.waiting(late[pile], now_us)
+            self._late.error(_HALF, detail=said, registration=pile.registration, channel=pile.channel, piles=len(late))
+        elif unread := self._lateness.unread(read_to_us, now_us):
+            self._late.error(_HALF, detail=unread)
+        else:
+            self._late.over()
 
     def _waiting(self) -> dict[str, Sequence[Waiting]]:
         problems, since = self.uploads.problems, self.piles.waiting()
@@ -163,8 +186,15 @@ class Turn:
             problem = problems.get(way_of(pile, ask.destination), "") if ask is not None else ""
             if ask is not None and not ask.bucket:
                 problem = "Object storage is not configured."
+            waits = [since[pile]] if pile in since else []
             before = told[pile.registration].get(pile.channel)
-            times = [at for at in (since.get(pile, 0), before.since_us if before is not None else 0) if at]
-            if problem or times:
-                told[pile.registration][pile.channel] = Waiting(pile.channel, problem, min(times, default=0))
+            if before is not None and before.since_us:
+                waits.append(Since(before.since_us, before.stored_us))
+            if problem or waits:
+                told[pile.registration][pile.channel] = Waiting(
+                    pile.channel,
+                    problem,
+                    min((one.arrived_us for one in waits), default=0),
+                    min((one.stored_us for one in waits), default=0),
+                )
         return {registration: list(channels.values()) for registration, channels in told.items() if channels}

@@ -7,8 +7,7 @@ nobody ever finds a file missing of which no digest says that it may be. A lock 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from backhaul_common import mongo
@@ -24,7 +23,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from backhaul_audit.digests.store import MAX_FILES
 from backhaul_audit.documents import SEALED
 from backhaul_audit.model import Chain, ChainKey
-from backhaul_audit.ports import Destinations
+from backhaul_audit.ports import Destinations, Locked
 
 EVERY_S = 600.0
 """How often it is looked for files whose time is over."""
@@ -40,17 +39,20 @@ INDEXES = {
             [("registration", ASCENDING), ("chain", ASCENDING), ("announced", ASCENDING)],
             partialFilterExpression={"deleted_at_us": 0, "announced": {"$gt": 0}},
             name="to_delete",
-        )
+        ),
+        IndexModel(
+            # All that is asked of it, so that no document is read.
+            [
+                ("registration", ASCENDING),
+                ("deleted_at_us", ASCENDING),
+                ("locked_until_us", ASCENDING),
+                ("channel", ASCENDING),
+            ],
+            partialFilterExpression={"deleted_at_us": 0, "locked_until_us": {"$gt": 0}},
+            name="locked",
+        ),
     ]
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """How many files of a tenant should be gone and are held by locks, and until when the last of them is."""
-
-    files: int
-    until_us: int
 
 
 class Retention:
@@ -93,15 +95,13 @@ class Retention:
                 await self._condemn(of, tenant.audit.retention_days)
             await self._delete(of, tenant)
 
-    async def locked(self, registration: str) -> Locked | None:
-        """What locks hold, if anything."""
-        query = {"registration": registration, "announced": {"$gt": 0}, "deleted_at_us": 0}
-        held = {**query, "locked_until_us": {"$gt": self._now_us()}}
+    async def locked(self, registration: str) -> Mapping[str, Locked]:
+        """See ``Locks``: as it was when this or another copy last tried to delete them."""
+        held = {"registration": registration, "deleted_at_us": 0, "locked_until_us": {"$gt": self._now_us()}}
+        by_channel = {"_id": "$channel", "files": {"$sum": 1}, "until_us": {"$max": "$locked_until_us"}}
         async with mongo.operation():
-            last = await self._files.find_one(held, {"locked_until_us": 1}, sort=[("locked_until_us", DESCENDING)])
-            if last is None:
-                return None
-            return Locked(await self._files.count_documents(held), last["locked_until_us"])
+            rows = await self._files.aggregate([{"$match": held}, {"$group": by_channel}]).to_list(None)
+        return {row["_id"]: Locked(row["files"], row["until_us"]) for row in rows}
 
     async def _condemn(self, of: ChainKey, days: int) -> None:
         now_us = self._now_us()

@@ -23,7 +23,7 @@ from minio.error import S3Error
 from minio.helpers import check_bucket_name
 
 from backhaul_audit.objects.credentials import provider
-from backhaul_audit.objects.failures import FAILURES, code_of, failure, unfit
+from backhaul_audit.objects.failures import FAILURES, code_of, failure, in_words, unfit
 from backhaul_audit.objects.http import NotS3, Pieces, Pool
 from backhaul_audit.objects.place import Place
 from backhaul_audit.ports import ObjectInfo
@@ -82,11 +82,6 @@ class Bucket:
     def bucket(self) -> str:
         """See ``Objects``."""
         return self.place.bucket
-
-    @property
-    def problem(self) -> str:
-        """What keeps objects from being created, or else from being read, in words; as the last call of each found."""
-        return self._writing.problem or self._reading.problem
 
     async def trial(self, work: Callable[[Minio, Minio], T]) -> T:
         """What ``work`` returns, of the client and of the one that replaces nothing: for the probe, which does what
@@ -253,10 +248,9 @@ class Bucket:
 
 
 class _Threads:
-    """Some threads for one kind of calls, and what is wrong with those. They end with whoever has this."""
+    """Some threads for one kind of calls. They end with whoever has this."""
 
     def __init__(self, most: int, name: str, place: Place) -> None:
-        self.problem = ""
         self._place = place
         self._pool = ThreadPoolExecutor(most, f"objects-{name}")
         self._trouble = Repeated("object_storage", endpoint=place.endpoint, bucket=place.bucket, calls=name)
@@ -273,10 +267,8 @@ class _Threads:
         except FAILURES as exc:
             error = failure(exc, self._place)
             if error.code in (Code.UNAVAILABLE, Code.FAILED_PRECONDITION):
-                self.problem = " ".join(filter(None, (error.message, error.fix)))
-                self._trouble.warning(code_of(exc), problem=self.problem)
+                self._trouble.warning(code_of(exc), problem=in_words(error))
             raise error from None
-        self.problem = ""
         self._trouble.over()
         return result
 

@@ -82,13 +82,6 @@ class Buckets:
                         found[tenant.registration, channel.key] = bucket
         return found
 
-    def problem(self, registration: str, destination: str) -> str:
-        """What people must mend, or wait for, before files get there; empty while nothing is known to be wrong."""
-        try:
-            return self.named(registration, destination).problem
-        except BackhaulError as exc:
-            return " ".join(filter(None, (exc.message, exc.fix)))
-
     def _required(self) -> Bucket:
         if self._installation is None:
             message, fix = self._missing

@@ -138,6 +138,11 @@ def unfit(place: Place) -> BackhaulError:
     return _worded(_NO_PLACE, "", place)
 
 
+def in_words(error: BackhaulError) -> str:
+    """What is wrong, and what to do about it."""
+    return " ".join(filter(None, (error.message, error.fix)))
+
+
 def code_of(exc: Exception) -> str:
     """What the log says of it: the server's word, if it is one, or the kind of failure."""
     if isinstance(exc, S3Error):

@@ -15,6 +15,7 @@ from backhaul_common.pauses import pauses
 
 from backhaul_audit.objects.bucket import Bucket
 from backhaul_audit.objects.destinations import OWN, Buckets
+from backhaul_audit.objects.failures import in_words
 from backhaul_audit.objects.trial import HOLD_S, PREFIX, cleared, tried
 
 EVERY_S = 3600.0
@@ -33,13 +34,14 @@ class _Probed:
     bucket: Bucket
     due: float
     clear: float = float("inf")
+    problem: str = ""
     weaknesses: tuple[str, ...] = ()
     left: int = 0
     failed: Iterator[float] = field(default_factory=lambda: pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S))
 
 
 class Probes:
-    """``Weaknesses``. Every copy asks for itself, as each answers for all."""
+    """``Probed``. Every copy asks for itself, as each answers for all."""
 
     def __init__(
         self,
@@ -57,9 +59,19 @@ class Probes:
         self._log = get_logger(component="bucket_probe")
         tenants.listen(lambda _id, _tenant: self._changed.set())
 
+    def problem(self, registration: str, destination: str) -> str:
+        """See ``Probed``. Only what a trial found: that another call failed may be over by now, and this is tried again
+        until it is."""
+        try:
+            self._buckets.named(registration, destination)
+        except BackhaulError as exc:
+            return in_words(exc)
+        probed = self._probed.get(_key(registration, destination))
+        return probed.problem if probed is not None else ""
+
     def weaknesses(self, registration: str, destination: str) -> Sequence[str]:
-        """See ``Weaknesses``. Empty before the bucket was tried."""
-        probed = self._probed.get(("", OWN) if destination == OWN else (registration, destination))
+        """See ``Probed``. Empty before the bucket was tried."""
+        probed = self._probed.get(_key(registration, destination))
         if probed is None:
             return ()
         if not probed.left:
@@ -102,15 +114,19 @@ class Probes:
                 probed.clear = float("inf")
                 return
             outcome = await bucket.trial(lambda plain, creating: tried(plain, creating, bucket.bucket))
-        except BackhaulError:
-            # It is away, or refuses this: the bucket's own ``problem`` says so, and its log.
+        except BackhaulError as exc:
+            probed.problem = in_words(exc)
             probed.due = self._clock() + next(probed.failed)
             probed.clear = float("inf")
             return
         before = probed.weaknesses
-        probed.weaknesses, probed.left = tuple(outcome.weaknesses), 0
+        probed.problem, probed.weaknesses, probed.left = "", tuple(outcome.weaknesses), 0
         probed.failed = pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         probed.due = self._clock() + self._every_s
         probed.clear = self._clock() + _CLEAR_AFTER_S if outcome.left else float("inf")
         if probed.weaknesses != before:
             self._log.warning("bucket_weaknesses", bucket=bucket.bucket, weaknesses=list(probed.weaknesses))
+
+
+def _key(registration: str, destination: str) -> tuple[str, str]:
+    return ("", OWN) if destination == OWN else (registration, destination)

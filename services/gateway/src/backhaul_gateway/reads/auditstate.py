@@ -26,6 +26,8 @@ class AuditState:
     waiting_since: datetime | None = None
     read_to: datetime | None = None
     weaknesses: tuple[str, ...] = ()
+    locked_files: int = 0
+    locked_until: datetime | None = None
 
 
 class AuditStates:
@@ -49,6 +51,9 @@ class AuditStates:
                 if one.waiting_since_us:
                     state.waiting_since = datetime.fromtimestamp(one.waiting_since_us / 1e6, UTC)
                 state.weaknesses = tuple(one.weaknesses)
+                state.locked_files = one.locked_files
+                if one.locked_until_us:
+                    state.locked_until = datetime.fromtimestamp(one.locked_until_us / 1e6, UTC)
                 if one.problem:
                     raise BackhaulError(Code.FAILED_PRECONDITION, one.problem)
 

@@ -62,17 +62,21 @@ class ProcessingPart(Part):
 
 class AuditPart(Part):
     """The channel's audit files; ``asked`` says whether its settings ask for them, and nothing else is known where they
-    do not. In Error while something keeps them from being written, or the audit service does not answer.
+    do not. In Error while something keeps them from being written, when half of the time has passed after which what
+    waits is lost, or while the audit service does not answer.
 
-    ``waiting_since`` is when the first event arrived that lies in no file yet; whatever
-    was published before ``read_to`` has been read by the service; ``weaknesses`` say what the bucket was seen not to
-    hold to.
+    ``waiting_since`` is when the first event arrived that lies in no file yet; what was published before ``read_to``
+    lies in files, or has been read by the copy that makes them (null before the first, and while a copy takes over);
+    ``weaknesses`` say what the bucket was seen not to hold to. ``locked_files`` are over their time and still there,
+    since locks hold them, the last one until ``locked_until``.
     """
 
     asked: bool
     waiting_since: datetime | None
     read_to: datetime | None
     weaknesses: tuple[str, ...]
+    locked_files: int
+    locked_until: datetime | None
 
 
 class VerificationPart(Part):
@@ -166,6 +170,8 @@ class ChannelStatus:
                 waiting_since=files.waiting_since,
                 read_to=files.read_to,
                 weaknesses=files.weaknesses,
+                locked_files=files.locked_files,
+                locked_until=files.locked_until,
             ),
             verification=VerificationPart(
                 state=_state(unverifiable),
