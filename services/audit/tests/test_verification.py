@@ -107,6 +107,30 @@ def test_the_last_digest_that_was_recorded_must_be_there() -> None:
     assert [one for one in findings if not one.valid] == []
 
 
+def test_an_end_that_was_taken_away_is_missed_in_a_span_that_is_over() -> None:
+    """The last digest lies behind the span, and is gone with those of the span itself."""
+    world = day()
+    digests = world.digests_made[EVENTS]
+    last = digests[-1]
+    span = Span(digests[1].from_us, last.from_us)
+    for digest in digests[3:]:
+        del world.objects[digest.key]
+    findings, _ = world.found(span, last={EVENTS: last})
+    assert [(one.subject, one.name, one.problem) for one in findings if not one.valid] == [
+        ("digest", f"backhaul/{digests[-2].key}", "not_found"),
+        ("span", f"{iso(digests[2].to_us)} to {iso(last.from_us)}", "gap"),
+    ]
+    for digest in digests[:3]:
+        del world.objects[digest.key]
+    findings, _ = world.found(span, last={EVENTS: last})
+    assert [one.problem for one in findings if one.chain is Chain.EVENTS] == ["not_found", "gap"]
+    # Of a span that ended before nothing is missing.
+    again = day()
+    del again.objects[last.key]
+    findings, _ = again.found(Span(0, digests[2].to_us), last={EVENTS: again.digests_made[EVENTS][-1]})
+    assert [one for one in findings if not one.valid] == []
+
+
 def test_files_that_no_digest_lists_are_missed(tmp_path: Path) -> None:
     world = World()
     world.file()

@@ -77,8 +77,10 @@ class ChainWalk:
     async def findings(self, last: Digest | None = None) -> AsyncIterator[Finding]:
         """All that is found. ``last`` is a digest that must be there, since whoever keeps the chain knows of it."""
         keys = sorted([key async for key in self._stored.digests(chain_prefix(self._of))])
-        if last is not None and last.key not in keys and self._span.has(last.from_us, last.to_us):
-            place = Place("", last.bucket, last.key)
+        # Where it is not, all between it and the last one that is there was taken away with it.
+        absent = DigestLine.model_validate_json(last.line) if last is not None and last.key not in keys else None
+        if absent is not None and self._span.has(absent.from_us, absent.to_us):
+            place = Place("", absent.digest_bucket, absent.digest_object)
             yield self._finding(place, Problem.NOT_FOUND, "It is the last one of its chain, and it is not there.")
         after: Seen | None = None
         begun = False
@@ -98,10 +100,17 @@ class ChainWalk:
             if after is not None:
                 async for finding in self._settled(after, seen):
                     yield finding
+            elif absent is not None:
+                for finding in self._missing(absent, seen.said):
+                    yield finding
+                absent = None
             begun = not self._span.ends_in(seen.said.to_us)
             after = None if begun else seen
         if after is not None:
             async for finding in self._settled(after, None):
+                yield finding
+        elif absent is not None:
+            for finding in self._missing(absent, None):
                 yield finding
         while keys and self._unknown:
             await self._look(keys.pop(), None)
