@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import pytest
 from backhaul_audit import verify as command
@@ -48,6 +50,41 @@ def test_a_file_is_deleted_only_by_what_is_signed() -> None:
     del world.objects[file.plan.key]
     world.objects[digest.key] = world.objects[digest.key].replace(b'"retention"', b'"revenge"')
     assert world.by_service()[0] == {("digest", digest.key, "signature"), ("file", file.plan.key, "not_found")}
+
+
+def test_what_is_deleted_while_it_is_verified_is_no_loss() -> None:
+    """The digest that says so was signed, and the file deleted, when the digests had been listed."""
+    world = World()
+    file, other = world.file(), world.file()
+    world.digest()
+    listed = world.digests
+    calls = []
+
+    async def digests(prefix: str) -> AsyncIterator[str]:
+        calls.append(prefix)
+        async for key in listed(prefix):
+            yield key
+        if len(calls) == 1:
+            world.digest(file)
+            del world.objects[file.plan.key], world.objects[other.plan.key]
+
+    with patch.object(world, "digests", digests):
+        findings, tally = world.found()
+    assert [(one.name, one.problem) for one in findings if not one.valid] == [
+        (f"backhaul/{other.plan.key}", "not_found")
+    ]
+    assert (tally.files, tally.valid_files) == (2, 1)
+    assert len(calls) == 2
+
+
+def test_many_that_are_missing_are_told_of_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backhaul_audit.verification.chain.MAX_MISSING", 2)
+    world = World()
+    files = [world.file() for _ in range(5)]
+    world.digest()
+    for file in files:
+        del world.objects[file.plan.key]
+    assert world.by_service()[0] == {("file", file.plan.key, "not_found") for file in files}
 
 
 def test_a_span_is_checked_alone() -> None:

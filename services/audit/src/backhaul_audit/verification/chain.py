@@ -10,9 +10,12 @@ from backhaul_audit.digests.line import DigestLine, chain_prefix, iso, named
 from backhaul_audit.model import ChainKey, Digest
 from backhaul_audit.ports import Finding, Subject
 from backhaul_audit.verification.digest import Seen, look
-from backhaul_audit.verification.files import check_file
+from backhaul_audit.verification.files import DELETED, check_file
 from backhaul_audit.verification.findings import Problem, Tally
 from backhaul_audit.verification.ports import Place, PublicKeys, Stored
+
+MAX_MISSING = 1000
+"""Files that are not there and of which it is told together, about: see ``ChainWalk``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class ChainWalk:
     """Checks one chain. It goes backwards, so that it knows of a file's deletion before it comes to the file, and of
     each digest what the one after it says.
 
-    Digests after the span are read for what they say of deletions, and the one before it for the link to it.
+    Digests after the span are read for what they say of deletions, and the one before it for the link to it. So are
+    those that are signed meanwhile, before a file is said to be missing: reading everything takes longer than an hour.
     """
 
     def __init__(
@@ -69,6 +73,10 @@ class ChainWalk:
         self._unknown = unknown
         self._tally = tally
         self._deleted = _Numbers()
+        self._newest = ""
+        """The last digest that was listed."""
+        self._not_there: list[tuple[int, Finding]] = []
+        """Files by their numbers, of which it is not told yet."""
         self._invalid: dict[str, int] = {}
         """Objects that are no valid digests, and the numbers in their names."""
         self._next_file = 0
@@ -76,7 +84,7 @@ class ChainWalk:
 
     async def findings(self, last: Digest | None = None) -> AsyncIterator[Finding]:
         """All that is found. ``last`` is a digest that must be there, since whoever keeps the chain knows of it."""
-        keys = sorted([key async for key in self._stored.digests(chain_prefix(self._of))])
+        keys = await self._list()
         # Where it is not, all between it and the last one that is there was taken away with it.
         absent = DigestLine.model_validate_json(last.line) if last is not None and last.key not in keys else None
         if absent is not None and self._span.has(absent.from_us, absent.to_us):
@@ -112,8 +120,16 @@ class ChainWalk:
         elif absent is not None:
             for finding in self._missing(absent, None):
                 yield finding
+        async for finding in self._missed():
+            yield finding
         while keys and self._unknown:
             await self._look(keys.pop(), None)
+
+    async def _list(self) -> list[str]:
+        """The keys of the digests that came behind what was listed before."""
+        keys = sorted([key async for key in self._stored.digests(chain_prefix(self._of)) if key > self._newest])
+        self._newest = keys[-1] if keys else self._newest
+        return keys
 
     async def _look(self, key: str, last: Digest | None) -> Seen:
         seen = await look(self._stored, self._keys, self._of, key)
@@ -133,11 +149,29 @@ class ChainWalk:
             self._tally.cover(said.from_us, said.to_us)
             yield self._linked(seen, said, before)
             for entry in said.files:
-                yield await check_file(self._stored, self._of.chain, entry, deleted=entry.number in self._deleted)
+                finding = await check_file(self._stored, self._of.chain, entry, deleted=entry.number in self._deleted)
+                if finding.problem == Problem.NOT_FOUND:
+                    self._not_there.append((entry.number, finding))
+                else:
+                    yield finding
+            if len(self._not_there) >= MAX_MISSING:
+                async for finding in self._missed():
+                    yield finding
             for finding in self._files_missing(said):
                 yield finding
         for finding in self._missing(said, said_before):
             yield finding
+
+    async def _missed(self) -> AsyncIterator[Finding]:
+        """Tell of files that are not there, if nothing that was signed since says that they may be gone."""
+        if self._not_there:
+            for key in await self._list():
+                seen = await self._look(key, None)
+                for entry in seen.said.deletions if seen.said else ():
+                    self._deleted.add(entry.number)
+        for number, finding in self._not_there:
+            yield finding._replace(problem="", detail=DELETED) if number in self._deleted else finding
+        self._not_there.clear()
 
     def _linked(self, seen: Seen, said: DigestLine, before: Seen | None) -> Finding:
         claim = (

@@ -15,6 +15,8 @@ from backhaul_audit.ports import Finding, Subject
 from backhaul_audit.verification.findings import Problem
 from backhaul_audit.verification.ports import Place, Stored
 
+DELETED = "It was deleted, as a digest says."
+
 _PIECE = 1 << 20
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -99,7 +101,7 @@ async def check_file(stored: Stored, chain: Chain, entry: FileEntry, *, deleted:
         if exc.code not in (Code.NOT_FOUND, Code.FAILED_PRECONDITION):
             raise
         if deleted:
-            return found(detail="It was deleted, as a digest says.")
+            return found(detail=DELETED)
         return found(Problem.NOT_FOUND, "It is not there." if exc.code is Code.NOT_FOUND else str(exc))
     return found(*_judgement(measure, entry))
 
