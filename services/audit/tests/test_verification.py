@@ -322,6 +322,14 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
     assert command.main(["--offline", str(tmp_path), "--keys", str(tmp_path / "none")]) == command.NOT_CHECKED
 
 
+def test_what_is_not_signed_is_not_believed_where_it_lies(tmp_path: Path) -> None:
+    """Copies do not tell of which bucket they are, and whoever changed a digest could name any."""
+    world = day()
+    digest = world.digests_made[EVENTS][1]
+    world.objects[digest.key] = world.objects[digest.key].replace(b'"digestBucket":"backhaul"', b'"digestBucket":"others"')
+    assert world.by_command(tmp_path)[0] == {("digest", digest.key, "signature")}
+
+
 def test_names_cannot_speak_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = day()
     world.objects[f"digests/{EVENTS.id}/\x1b[2J\nFile"] = b""

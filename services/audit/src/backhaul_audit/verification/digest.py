@@ -49,10 +49,10 @@ async def look(stored: Stored, keys: PublicKeys, of: ChainKey, key: str) -> Seen
     if isinstance(read, str):
         return _invalid(place, of, Problem.INVALID_FORMAT, read)
     line, said, signed_by, signature = read
-    # Copies may not know which bucket they are of; the digest does.
-    place = Place("", stored.bucket or said.digest_bucket, key)
+    # Copies may not know which bucket they are of; the digest does, once it is known to be what was signed.
+    signed_place = Place("", stored.bucket or said.digest_bucket, key)
     line_hash = hashlib.sha256(line).hexdigest()
-    if (said.registration, said.chain, said.digest_bucket, said.digest_object) != (*of, place.bucket, key):
+    if (said.registration, said.chain, said.digest_bucket, said.digest_object) != (*of, signed_place.bucket, key):
         problem, detail = Problem.MOVED, f"It belongs at {said.digest_bucket}/{said.digest_object}."
     elif named(key) != (said.to_us // 1_000_000 * 1_000_000, said.digest_number):
         problem, detail = Problem.INVALID_FORMAT, "Its name is not that of its end and its number."
@@ -61,7 +61,7 @@ async def look(stored: Stored, keys: PublicKeys, of: ChainKey, key: str) -> Seen
     elif not is_signed(public, said.signed_text(line), signature):
         problem, detail = Problem.SIGNATURE, "It is not what was signed."
     else:
-        return Seen(Finding(of.chain, Subject.DIGEST, place.name), place, line_hash, signature, said)
+        return Seen(Finding(of.chain, Subject.DIGEST, signed_place.name), signed_place, line_hash, signature, said)
     return _invalid(place, of, problem, detail, line_hash)
 
 
