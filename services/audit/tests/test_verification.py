@@ -116,6 +116,17 @@ def test_what_is_missing_in_a_span_is_found_whatever_lies_behind_it(number: int)
     assert [one for one in findings if not one.valid] == []
 
 
+def test_no_name_ends_the_search_before_the_span_is_over() -> None:
+    """An object that calls itself older than the span, among those of it."""
+    world = World()
+    digests = [world.digest(hours=24) for _ in range(4)]
+    early = digests[2].key.replace("DIGEST_2026", "DIGEST_2020")
+    world.objects[early] = b""
+    findings, tally = world.found(Span(digests[1].from_us, 0))
+    assert [(one.name, one.problem) for one in findings if not one.valid] == [(f"backhaul/{early}", "invalid_format")]
+    assert tally.valid_digests == 3
+
+
 def test_a_head_is_found_before_the_span_too() -> None:
     world = day()
     first = world.digests_made[EVENTS][0]

@@ -25,7 +25,7 @@ ALGORITHM: Final = "Ed25519"
 HASH_ALGORITHM: Final = "SHA-256"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAME = re.compile(r".*/DIGEST_(\d{8}T\d{6}Z)_(\d{8,19})\.jsonl")
+_NAME = re.compile(r".*/(\d{4})/(\d\d)/(\d\d)/DIGEST_(\1\2\3T\d{6}Z)_(\d{8,19})\.jsonl")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
@@ -142,14 +142,17 @@ def key_of(of: ChainKey, number: int, to_us: int) -> str:
 
 
 def named(key: str) -> tuple[int, int] | None:
-    """When the digest with this ``key`` ends, to the second below, and its number; None where no digest is so named."""
+    """When the digest with this ``key`` ends, to the second below, and its number; None where no digest is so named.
+
+    Keys that have an answer are in the order of their ends.
+    """
     if (match := _NAME.fullmatch(key)) is None:
         return None
     try:
-        end = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        end = datetime.strptime(match[4], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         return None
-    return (end - _EPOCH) // timedelta(microseconds=1), int(match[2])
+    return (end - _EPOCH) // timedelta(microseconds=1), int(match[5])
 
 
 def file_entry(file: SealedFile) -> FileEntry:
