@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from unittest.mock import patch
 
 import pytest
 from backhaul_audit import verify as command
-from backhaul_audit.digests.line import iso
+from backhaul_audit.digests.line import file_entry, iso
 from backhaul_audit.model import Chain, ChainKey
 from backhaul_audit.verification.chain import Span
+from backhaul_audit.verification.files import check_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from signed_world import ACME, HOUR_US, SCRIPT, START_US, World, day
@@ -50,6 +52,26 @@ def test_a_file_is_deleted_only_by_what_is_signed() -> None:
     del world.objects[file.plan.key]
     world.objects[digest.key] = world.objects[digest.key].replace(b'"retention"', b'"revenge"')
     assert world.by_service()[0] == {("digest", digest.key, "signature"), ("file", file.plan.key, "not_found")}
+
+
+async def test_a_file_that_inflates_to_much_keeps_nobody_waiting() -> None:
+    """A megabyte as it is stored can be many more inflated: what else the process does goes on meanwhile."""
+    world = World()
+    file = world.file(b"0" * (16 << 20))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    waiting = asyncio.create_task(others())
+    finding = await check_file(world, Chain.EVENTS, file_entry(file), deleted=False)
+    waiting.cancel()
+    assert finding.valid
+    # Pieces of the stored file are fewer: each of a megabyte, inflated, lets the others have their turn.
+    assert turns > 16
 
 
 def test_what_is_deleted_while_it_is_verified_is_no_loss() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import zlib
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class _Sum:
 
 
 class _Measure:
-    """What a file is, of its pieces as they come. What it inflates to is looked at no further than was signed."""
+    """What a file is, of its pieces as they come. What it inflates to is looked at no further than was signed. It blocks,
+    nearly all of it without Python's lock, and each call for some milliseconds at most."""
 
     def __init__(self, entry: FileEntry) -> None:
         self._entry = entry
@@ -54,15 +56,18 @@ class _Measure:
         """It is longer than what was signed: nothing that follows matters."""
         return self.stored.size > self._entry.bytes
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes) -> bytes:
+        """Take the next piece of the file. What is returned is to be inflated."""
         self.stored.add(piece)
-        if not self._entry.gzip:
-            self.breaks += piece.count(b"\n")
-        while piece and (inflating := self._inflating) is not None:
-            piece = self._inflate(inflating, piece)
+        if self._entry.gzip:
+            return piece
+        self.breaks += piece.count(b"\n")
+        return b""
 
-    def _inflate(self, inflating: zlib._Decompress, piece: bytes) -> bytes:
+    def inflate(self, piece: bytes) -> bytes:
         """Inflate some of ``piece``; what is left of it."""
+        if (inflating := self._inflating) is None:
+            return b""
         if inflating.eof:
             self.trailing = True
             return b""
@@ -94,7 +99,9 @@ async def check_file(stored: Stored, chain: Chain, entry: FileEntry, *, deleted:
     measure = _Measure(entry)
     try:
         async for piece in stored.read(place):
-            measure.add(piece)
+            rest = await asyncio.to_thread(measure.add, piece)
+            while rest:
+                rest = await asyncio.to_thread(measure.inflate, rest)
             if measure.enough:
                 break
     except BackhaulError as exc:
