@@ -359,7 +359,9 @@ def test_what_is_not_signed_is_not_believed_where_it_lies(tmp_path: Path) -> Non
     """Copies do not tell of which bucket they are, and whoever changed a digest could name any."""
     world = day()
     digest = world.digests_made[EVENTS][1]
-    world.objects[digest.key] = world.objects[digest.key].replace(b'"digestBucket":"backhaul"', b'"digestBucket":"others"')
+    world.objects[digest.key] = world.objects[digest.key].replace(
+        b'"digestBucket":"backhaul"', b'"digestBucket":"others"'
+    )
     assert world.by_command(tmp_path)[0] == {("digest", digest.key, "signature")}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -95,35 +95,40 @@ class ChainWalk:
         while keys and not begun:
             seen = await self._look(keys.pop(), last)
             if seen.said is None:
-                # All that is known of it is its name.
-                end_us, number = named(seen.place.key) or (0, 0)
-                self._invalid[seen.place.key] = number
-                begun = number > 0 and not self._span.ends_in(end_us + 999_999)
-                before = named(keys[-1]) if keys else None
-                if not begun and (not number or self._span.begins_in(before[0] if before else 0)):
+                told, begun = self._unusable(seen, keys)
+                if told:
                     yield seen.finding
                 continue
-            for entry in seen.said.deletions:
-                self._deleted.add(entry.number)
-            if after is not None:
-                async for finding in self._settled(after, seen):
-                    yield finding
-            elif absent is not None:
-                for finding in self._missing(absent, seen.said):
-                    yield finding
-                absent = None
+            async for finding in self._between(after or absent, seen):
+                yield finding
             begun = not self._span.ends_in(seen.said.to_us)
-            after = None if begun else seen
-        if after is not None:
-            async for finding in self._settled(after, None):
-                yield finding
-        elif absent is not None:
-            for finding in self._missing(absent, None):
-                yield finding
+            after, absent = None if begun else seen, None
+        async for finding in self._between(after or absent, None):
+            yield finding
         async for finding in self._missed():
             yield finding
         while keys and self._unknown:
             await self._look(keys.pop(), None)
+
+    def _unusable(self, seen: Seen, keys: Sequence[str]) -> tuple[bool, bool]:
+        """Of what is no valid digest: whether it is told of, and whether the span begins behind it. ``keys`` are those
+        before it."""
+        # All that is known of it is its name.
+        end_us, number = named(seen.place.key) or (0, 0)
+        self._invalid[seen.place.key] = number
+        if number > 0 and not self._span.ends_in(end_us + 999_999):
+            return False, True
+        before = named(keys[-1]) if keys else None
+        return not number or self._span.begins_in(before[0] if before else 0), False
+
+    async def _between(self, after: Seen | DigestLine | None, before: Seen | None) -> AsyncIterator[Finding]:
+        """What is found of ``after``, and between it and ``before``; nothing of the line of one that is not there."""
+        if isinstance(after, Seen):
+            async for finding in self._settled(after, before):
+                yield finding
+        elif after is not None:
+            for finding in self._missing(after, before.said if before else None):
+                yield finding
 
     async def _list(self) -> list[str]:
         """The keys of the digests that came behind what was listed before."""
@@ -137,6 +142,8 @@ class ChainWalk:
         if last is not None and seen.said is not None and key == last.key and seen.hash != last.hash:
             detail = f"It is signed, and not the digest that was recorded: that one's hash is {last.hash}."
             return replace(seen, finding=self._finding(seen.place, Problem.UNKNOWN_HEAD, detail), said=None)
+        for entry in seen.said.deletions if seen.said else ():
+            self._deleted.add(entry.number)
         return seen
 
     async def _settled(self, seen: Seen, before: Seen | None) -> AsyncIterator[Finding]:
@@ -166,9 +173,7 @@ class ChainWalk:
         """Tell of files that are not there, if nothing that was signed since says that they may be gone."""
         if self._not_there:
             for key in await self._list():
-                seen = await self._look(key, None)
-                for entry in seen.said.deletions if seen.said else ():
-                    self._deleted.add(entry.number)
+                await self._look(key, None)
         for number, finding in self._not_there:
             yield finding._replace(problem="", detail=DELETED) if number in self._deleted else finding
         self._not_there.clear()

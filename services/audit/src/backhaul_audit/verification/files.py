@@ -40,8 +40,9 @@ class _Sum:
 
 
 class _Measure:
-    """What a file is, of its pieces as they come. What it inflates to is looked at no further than was signed. It blocks,
-    nearly all of it without Python's lock, and each call for some milliseconds at most."""
+    """What a file is, of its pieces as they come. What it inflates to is looked at no further than was signed.
+
+    Calls block, nearly all the time without Python's lock, and each for some milliseconds at most."""
 
     def __init__(self, entry: FileEntry) -> None:
         self._entry = entry
