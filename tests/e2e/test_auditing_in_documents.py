@@ -9,6 +9,7 @@ import os
 import re
 from asyncio.subprocess import PIPE
 from base64 import b64encode
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ async def test_the_commands_of_the_page_do_what_it_says(
         out, err = await bash.communicate()
     assert (bash.returncode, err.decode()) == (0, "")
     answers = re.findall(rf"(.*?)\n{MARK}(\d+)\n", out.decode(), re.DOTALL)
-    assert [int(status) for _, status in answers] == [*[200] * 11, 201, 200, 200], out.decode()
+    assert [int(status) for _, status in answers] == [*[200] * 13, 201, 200, 200], out.decode()
     bodies = [body for body, _ in answers]
     channel, status, listed, described = map(json.loads, bodies[:4])
     assert channel["settings"]["audit"]["enabled"]
@@ -66,19 +67,25 @@ async def test_the_commands_of_the_page_do_what_it_says(
     content: bytes = bodies[4].encode()
     assert {json.loads(line)["MessageSid"] for line in content.splitlines()} == {"SM0001"}
     assert hashlib.sha256(content).hexdigest() == described["sha256"]
-    link, proof, heads, digests = map(json.loads, bodies[5:9])
-    digest = [json.loads(line) for line in bodies[9].splitlines()]
-    keys = {key["key_id"] for key in json.loads(bodies[10])["keys"]}
+    link, proof = map(json.loads, bodies[5:7])
+    # Nothing of this channel is encrypted.
+    assert (bodies[7].encode(), described["encrypted"]) == (content, False)
+    erasure = json.loads(bodies[8])
+    assert (erasure["destroyed"], erasure["plain_channels"]) == (False, ["twilio"])
+    assert datetime.fromisoformat(erasure["erased_before"]) > datetime.now(UTC)
+    heads, digests = map(json.loads, bodies[9:11])
+    digest = [json.loads(line) for line in bodies[11].splitlines()]
+    keys = {key["key_id"] for key in json.loads(bodies[12])["keys"]}
     assert (await storing_town.http.get(link["url"])).content == content
     assert proof["proofs"][0]["digest"]["chain"] == "events"
     assert heads["heads"][0]["number"] >= digests["digests"][-1]["number"]
     assert (digest[0]["digestNumber"], digest[1]["algorithm"]) == (1, "Ed25519")
     assert digest[1]["keyId"] in keys
-    assert json.loads(bodies[11])["key_id"] not in keys
-    found: dict[str, Any] = json.loads(bodies[12])
+    assert json.loads(bodies[13])["key_id"] not in keys
+    found: dict[str, Any] = json.loads(bodies[14])
     assert (found["valid"], found["invalid"]) == (True, [])
     assert [re.sub(r"\d+", "n", line) for line in found["summary"]] == ["n/n digests valid", "n/n files valid"]
-    assert json.loads(bodies[13].splitlines()[-1])["done"]
+    assert json.loads(bodies[15].splitlines()[-1])["done"]
 
     answer = await tenant.get(f"/v1/audits/{files[0].id}/content")
     assert answer.headers["Repr-Digest"] == f"sha-256=:{b64encode(hashlib.sha256(content).digest()).decode()}:"

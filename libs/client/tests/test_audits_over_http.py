@@ -41,6 +41,7 @@ FILE: dict[str, Any] = {
     "sealed_at": "2026-11-01T00:00:02Z",
     "deleted_at": None,
     "digest": 0,
+    "encrypted": True,
 }
 DIGEST: dict[str, Any] = {
     "chain": "events",
@@ -110,6 +111,7 @@ def test_files_come_page_by_page_and_one_by_its_id() -> None:
     files = list(backhaul.audit_files(channel="sendgrid", from_=datetime(2026, 11, 1, tzinfo=UTC), page_size=1))
     assert [file.name for file in files] == ["AUDIT_1_Events.json"] * 2
     assert backhaul.audit_file("5b" * 16) == files[0]
+    assert files[0].encrypted
     link = backhaul.link_audit_file("5b" * 16, valid_s=60)
     assert (link.url, "secret" in repr(link)) == ("https://s3/secret", False)
     query = "channel=sendgrid&from=2026-11-01T00%3A00%3A00%2B00%3A00&limit=1"
@@ -138,6 +140,29 @@ def test_content_comes_in_pieces_and_says_where_it_broke_off() -> None:
         list(backhaul.audit_content("1"))
     with pytest.raises(NotFoundError):
         list(backhaul.audit_content("1"))
+
+
+def test_a_file_is_asked_for_decrypted_and_a_person_is_erased() -> None:
+    erasure = {"destroyed": True, "erased_before": "2026-11-01T00:00:30Z", "plain_channels": ["sendgrid"]}
+    gateway = Gateway(
+        httpx.Response(200, content=b"{}\n"),
+        httpx.Response(503, json={"code": "unavailable", "detail": "Audit is away."}),
+        httpx.Response(200, json=erasure),
+    )
+    backhaul = client(gateway)
+    assert list(backhaul.audit_content("1", decrypted=True)) == [b"{}\n"]
+    # It is asked again, since it may be repeated.
+    erased = backhaul.erase_person("+15005550010")
+    assert (erased.destroyed, erased.plain_channels) == (True, ("sendgrid",))
+    assert erased.erased_before == datetime(2026, 11, 1, 0, 0, 30, tzinfo=UTC)
+    assert gateway.asked == ["/v1/audits/1/content?decrypted=true", *["/v1/audits/erasures"] * 2]
+    assert gateway.requests[2].method == "POST"
+    assert json.loads(gateway.requests[2].content) == {"address": "+15005550010"}
+
+
+def test_a_file_of_an_older_gateway_is_not_encrypted() -> None:
+    older = {name: value for name, value in FILE.items() if name != "encrypted"}
+    assert not client(Gateway(httpx.Response(200, json=older))).audit_file("1").encrypted
 
 
 def test_digests_heads_proofs_and_keys() -> None:
@@ -182,11 +207,15 @@ def test_a_verification_is_told_line_by_line() -> None:
 
 async def test_the_asynchronous_client_does_the_same() -> None:
     told = b"".join(json.dumps(part).encode() + b"\n" for part in (PROGRESS, {**PROGRESS, "done": True}))
-    gateway = Gateway(httpx.Response(200, content=told), httpx.Response(200, content=b"ab"))
+    erasure: dict[str, Any] = {"destroyed": False, "erased_before": None, "plain_channels": []}
+    gateway = Gateway(
+        httpx.Response(200, content=told), httpx.Response(200, content=b"ab"), httpx.Response(200, json=erasure)
+    )
     http = httpx.AsyncClient(transport=httpx.MockTransport(gateway.answer))
     async with AsyncTenantClient("https://x.test", KEY, http=http) as backhaul:
         assert [one.done async for one in backhaul.verify_audits()] == [False, True]
-        assert b"".join([piece async for piece in backhaul.audit_content("1")]) == b"ab"
+        assert b"".join([piece async for piece in backhaul.audit_content("1", decrypted=True)]) == b"ab"
+        assert (await backhaul.erase_person("a@example.com")).plain_channels == ()
     await http.aclose()
 
 

@@ -38,6 +38,7 @@ FILE = pb.AuditFile(
     last_at_us=1_700_000_001_000_000,
     sealed_at_us=1_700_000_002_000_000,
     digest=2,
+    encrypted=True,
 )
 FILE_SHOWN = {
     "id": FILE_ID,
@@ -60,6 +61,7 @@ FILE_SHOWN = {
     "sealed_at": "2023-11-14T22:13:22.000000Z",
     "deleted_at": None,
     "digest": 2,
+    "encrypted": True,
 }
 DIGEST = pb.Digest(
     chain=pb.CHAIN_EVENTS,

@@ -102,12 +102,17 @@ async def test_one_file_and_a_link_to_it(rig: AuditRig) -> None:
     rig.gateway.problem(await rig.get(f"/{FILE_ID}"), 404, "file_id")
 
 
+WHOLE = b'{"n":1}\n' * 5 + b"{}"
+"""So many bytes as the file has."""
+
+
 async def test_content_comes_as_it_is_stored(rig: AuditRig) -> None:
-    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=FILE, data=b'{"a":'), pb.GetFileResponse(data=b"1}\n")]
+    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=FILE, data=WHOLE[:5]), pb.GetFileResponse(data=WHOLE[5:])]
     answer = await rig.get(CONTENT)
-    assert (answer.status_code, answer.content) == (200, b'{"a":1}\n')
+    assert (answer.status_code, answer.content) == (200, WHOLE)
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.headers["content-disposition"] == f'attachment; filename="{NAME}"'
+    assert (answer.headers["content-length"], "transfer-encoding" in answer.headers) == ("42", False)
     assert answer.headers["repr-digest"] == f"sha-256=:{b64encode(bytes.fromhex('ab' * 32)).decode()}:"
     assert (answer.headers["accept-ranges"], answer.headers["cache-control"]) == ("none", "no-store")
     assert rig.audit.asked == [pb.GetFileRequest(tenant_id="acme", file_id=FILE_ID)]
@@ -117,7 +122,7 @@ async def test_a_compressed_file_stays_compressed(rig: AuditRig) -> None:
     stored = gzip.compress(b'{"a":1}\n', mtime=0)
     file = pb.AuditFile()
     file.CopyFrom(FILE)
-    file.gzip = True
+    file.gzip, file.bytes = True, len(stored)
     rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=file, data=stored)]
     answer = await rig.gateway.client.get(f"/v1/audits{CONTENT}", headers={**rig.headers, "Accept-Encoding": "gzip"})
     # httpx would have inflated what comes with a Content-Encoding.
@@ -125,17 +130,52 @@ async def test_a_compressed_file_stays_compressed(rig: AuditRig) -> None:
     assert "content-encoding" not in answer.headers
     assert answer.headers["content-type"] == "application/gzip"
     file.gzip, file.format = False, pb.FILE_FORMAT_ARRAY
-    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=file, data=b"[]")]
+    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=file, data=stored)]
     assert (await rig.get(CONTENT)).headers["content-type"] == "application/json"
 
 
-async def test_content_that_breaks_off_does_not_look_whole(rig: AuditRig) -> None:
-    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=FILE, data=b'{"a":')]
-    rig.audit.breaks = AWAY
+async def test_content_comes_decrypted_where_it_is_asked_for(rig: AuditRig) -> None:
+    file = pb.AuditFile()
+    file.CopyFrom(FILE)
+    file.gzip, file.key = True, f"{FILE.key}.gz"
+    # Longer than what is stored, and nobody has signed it.
+    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=file, data=WHOLE), pb.GetFileResponse(data=b"{}\n")]
+    answer = await rig.get(CONTENT, decrypted="true")
+    assert answer.content == WHOLE + b"{}\n"
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{NAME}"'
+    assert not {"repr-digest", "content-length", "content-encoding"} & set(answer.headers)
+    assert rig.audit.asked == [pb.GetFileRequest(tenant_id="acme", file_id=FILE_ID, decrypted=True)]
+    file.format = pb.FILE_FORMAT_ARRAY
+    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=file, data=b"[\n{}\n]\n")]
+    assert (await rig.get(CONTENT, decrypted="true")).headers["content-type"] == "application/json"
+    rig.gateway.problem(await rig.get(CONTENT, decrypted="perhaps"), 422, "decrypted")
+    # What does not decrypt at once is a problem, and later it is cut off.
+    rig.audit.refusal = BackhaulError(Code.FAILED_PRECONDITION, "Line 1 does not decrypt.", fix="Restore it.")
+    rig.gateway.problem(await rig.get(CONTENT, decrypted="true"), 409)
+    rig.audit.refusal, rig.audit.breaks = None, rig.audit.refusal
+    with pytest.raises(httpx.RemoteProtocolError):
+        await rig.get(CONTENT, decrypted="true")
+
+
+@pytest.mark.parametrize(
+    "pieces", [[WHOLE[:-1]], [WHOLE[:5], WHOLE[5:] + b"x"], [WHOLE[:5]]], ids=["shorter", "longer", "broken off"]
+)
+async def test_content_that_is_not_whole_does_not_look_so(rig: AuditRig, pieces: list[bytes]) -> None:
+    rig.audit.answers["GetFile"] = [
+        pb.GetFileResponse(file=FILE, data=pieces[0]),
+        *(pb.GetFileResponse(data=piece) for piece in pieces[1:]),
+    ]
+    if len(pieces[0]) == 5 and len(pieces) == 1:
+        rig.audit.breaks = AWAY
     with pytest.raises(httpx.RemoteProtocolError):
         await rig.get(CONTENT)
-    rig.audit.breaks = None
-    # What fails before the first byte is a problem, as of any route.
+    # The next answer comes all the same.
+    rig.audit.answers["GetFile"], rig.audit.breaks = [pb.GetFileResponse(file=FILE, data=WHOLE)], None
+    assert (await rig.get(CONTENT)).content == WHOLE
+
+
+async def test_content_that_fails_before_its_first_byte_is_a_problem(rig: AuditRig) -> None:
     for refusal, status in (
         (AWAY, 503),
         (BackhaulError(Code.FAILED_PRECONDITION, "The file was deleted.", fix="Another."), 409),
@@ -143,6 +183,36 @@ async def test_content_that_breaks_off_does_not_look_whole(rig: AuditRig) -> Non
     ):
         rig.audit.refusal = refusal
         rig.gateway.problem(await rig.get(CONTENT), status)
+    rig.audit.refusal = None
+    rig.audit.answers["GetFile"] = [pb.GetFileResponse(file=FILE, data=WHOLE + b"x")]
+    assert "42 bytes" in rig.gateway.problem(await rig.get(CONTENT), 409)["detail"]
+
+
+async def test_a_person_is_erased(rig: AuditRig) -> None:
+    rig.audit.answers["ErasePerson"] = pb.ErasePersonResponse(
+        destroyed=True, erased_before_us=1_700_000_000_000_000, plain_channels=["sendgrid"]
+    )
+
+    async def erase(body: Any, headers: Any = None) -> httpx.Response:
+        asked = rig.gateway.client.post("/v1/audits/erasures", json=body, headers=headers or rig.headers)
+        answer: httpx.Response = await asked
+        return answer
+
+    answer = await erase({"address": "+15005550010"})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"destroyed": True, "erased_before": "2023-11-14T22:13:20.000000Z", "plain_channels": ["sendgrid"]},
+    )
+    assert rig.audit.asked == [pb.ErasePersonRequest(tenant_id="acme", address="+15005550010")]
+    for wrong in ({}, {"address": ""}, {"address": "1" * 513}, {"address": "\x00"}):
+        rig.gateway.problem(await erase(wrong), 422, "address")
+    rig.gateway.problem(await erase({"address": "1", "why": "asked for"}), 422, "why")
+    rig.gateway.problem(await erase({"address": "1"}, {"X-Api-Key": "none"}), 401)
+    # Nothing of it is a matter of the address's path, which logs show.
+    rig.gateway.problem(await rig.gateway.client.get("/v1/audits/erasures", headers=rig.headers), 422, "file_id")
+    assert len(rig.audit.asked) == 1
+    rig.audit.refusal = BackhaulError(Code.INVALID_ARGUMENT, "It is missing.", field="address", fix="Send one.")
+    rig.gateway.problem(await erase({"address": " "}), 422, "address")
 
 
 async def test_nobody_reads_on_for_a_client_that_is_gone(rig: AuditRig) -> None:

@@ -22,6 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/suppressions": {**ADDRESS, "kind": "manual"},
     "/v1/suppressions/lift": {**ADDRESS, "kind": "manual"},
     "/v1/suppressions/check-batch": {"items": [ADDRESS]},
+    "/v1/audits/erasures": ADDRESS,
 }
 """Bodies that the routes take, where an address is none."""
 
@@ -106,7 +107,7 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
                         content=json.dumps(BODIES.get(path, ADDRESS)) if "requestBody" in operation else None,
                     )
                     gateway.problem(answer, 504)
-            assert asked == 38
+            assert asked == 39
     finally:
         stopped.set()
         server.close()

@@ -10,7 +10,8 @@ import msgspec
 class AuditFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that is whole and in its place. ``number`` is its place in its chain; ``digest`` the number of the digest
     that lists it, 0 before there is one. ``sha256`` is of the file as it is stored, ``inflated_sha256`` of what it
-    holds. ``deleted_at`` is None while it is kept."""
+    holds. ``deleted_at`` is None while it is kept. In an ``encrypted`` file what is personal is read by asking for it
+    decrypted, and not of whoever is erased."""
 
     id: str
     channel: str
@@ -32,6 +33,7 @@ class AuditFile(msgspec.Struct, frozen=True, kw_only=True):
     sealed_at: datetime | None
     deleted_at: datetime | None
     digest: int
+    encrypted: bool = False
 
     @property
     def name(self) -> str:
@@ -47,6 +49,16 @@ class AuditLink(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"AuditLink(expires_at={self.expires_at!r})"
+
+
+class AuditErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """What an erasure did. ``destroyed`` is false where nothing of the person was ever encrypted, or it was done
+    before. Of whatever arrived before ``erased_before`` nothing personal is filed any more. ``plain_channels`` have
+    files that are not encrypted, in which it stays until they are deleted."""
+
+    destroyed: bool
+    erased_before: datetime | None
+    plain_channels: tuple[str, ...]
 
 
 class AuditDigest(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from backhaul_client.auditmodels import (
     AuditDigest,
+    AuditErasure,
     AuditFile,
     AuditKey,
     AuditLink,
@@ -45,9 +46,23 @@ class AuditCalls:
         return Call(path=path("v1", "audits", file_id), answer=of(AuditFile))
 
     @pieces
-    def audit_content(self, file_id: str) -> Call[bytes]:
-        """The file as it is stored, piece by piece: a compressed one is still compressed."""
-        return Call(path=path("v1", "audits", file_id, "content"), answer=bytes)
+    def audit_content(self, file_id: str, *, decrypted: bool = False) -> Call[bytes]:
+        """The file as it is stored, piece by piece: a compressed one is still compressed. ``decrypted`` is what it
+        holds: inflated, and each line as if it had never been encrypted, but for those of people who are erased."""
+        params = given(decrypted=decrypted or None)
+        return Call(path=path("v1", "audits", file_id, "content"), params=params, answer=bytes)
+
+    @call
+    def erase_person(self, address: str) -> Call[AuditErasure]:
+        """Destroy the key of a person: what encrypted files hold of them, nobody can read from then on. ``address`` is
+        a number or an e-mail address in any usual spelling, or whatever else events name as the recipient."""
+        return Call(
+            method="POST",
+            path=f"{_ROOT}/erasures",
+            body={"address": address},
+            answer=of(AuditErasure),
+            repeatable=True,
+        )
 
     @call
     def link_audit_file(self, file_id: str, *, valid_s: int = 900) -> Call[AuditLink]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from backhaul_common.tenants import AtOnce, Burst, Rate
 
-Verb = Literal["check", "read", "add", "lift", "import", "export", "watch", "audit", "verify"]
+Verb = Literal["check", "read", "add", "lift", "import", "export", "watch", "audit", "verify", "erase"]
 """What a caller may do. Each method that others than Backhaul's own services may call needs one of them."""
 
 Purpose = Literal["marketing", "transactional"]

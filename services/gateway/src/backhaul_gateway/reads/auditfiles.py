@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-from backhaul_common.errors import unavailable
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
@@ -40,7 +40,7 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
         "content": dict.fromkeys((LINES, _ARRAY, _GZIP), _A_FILE),
         "headers": {
             "Repr-Digest": {
-                "description": "The SHA-256 under which the file was sealed (RFC 9530).",
+                "description": "The SHA-256 under which the file was sealed (RFC 9530). Not where it is decrypted.",
                 "schema": {"type": "string"},
             }
         },
@@ -74,16 +74,31 @@ class AuditFileRoutes:
         get("/audits/verify", self.verify, responses=_verified())
         get("/audits/{file_id}/content", self.get_content, responses={**_CONTENT, **problems(404, 409)})
 
-    async def get_content(self, request: Request, by: By, file_id: FileId) -> Response:
+    async def get_content(
+        self,
+        request: Request,
+        by: By,
+        file_id: FileId,
+        decrypted: Annotated[bool, Query(description="Inflated, and each line as if it had never been encrypted.")] = (
+            False
+        ),
+    ) -> Response:
         """The file, byte by byte as it is stored and signed: a compressed one comes as a ``.gz`` file that nothing on
-        the way inflates. It comes as a whole; an answer that ends in the middle of a chunk was cut off. Large files
-        come faster, and in parts, from the address that ``link`` gives."""
-        pieces = self._read(pb.GetFileRequest(tenant_id=by.tenant.id, file_id=file_id))
+        the way inflates. It comes as a whole, of the length that was sealed; an answer that ends before was cut off.
+        Large files come faster, and in parts, from the address that ``link`` gives.
+
+        With ``decrypted`` it is what the file holds, inflated, and with people's lines readable. Of whoever is erased a
+        line stays as it is stored, its ``encrypted`` null. What was changed since it was sealed is cut off.
+        """
+        pieces = self._read(pb.GetFileRequest(tenant_id=by.tenant.id, file_id=file_id, decrypted=decrypted))
         first = await anext(pieces, None)
         if first is None:
             raise unavailable("Audit")
-        media_type, headers = _headers_of(first.file)
-        return await begun(_data(first, pieces), media_type, headers, watched=request)
+        media_type, headers = _headers_of(first.file, decrypted)
+        data = _data(first, pieces)
+        if not decrypted:
+            data = _of_length(first.file.bytes, data)
+        return await begun(data, media_type, headers, watched=request)
 
     async def verify(
         self,
@@ -130,16 +145,38 @@ class AuditFileRoutes:
             raise unavailable("Audit")
 
 
-def _headers_of(file: pb.AuditFile) -> tuple[str, dict[str, str]]:
+def _headers_of(file: pb.AuditFile, decrypted: bool) -> tuple[str, dict[str, str]]:
     """The media type, and the headers beside it. No Content-Encoding: it would make clients inflate what is signed as
-    it is stored."""
+    it is stored. Nobody knows the length of a file that is decrypted, nor has anybody signed it."""
     plain = _ARRAY if file.format == pb.FILE_FORMAT_ARRAY else LINES
     name = file.key.rpartition("/")[2]
+    headers = {"accept-ranges": "none"}
+    if decrypted:
+        return plain, {**headers, "content-disposition": f'attachment; filename="{name.removesuffix(".gz")}"'}
     return _GZIP if file.gzip else plain, {
+        **headers,
         "content-disposition": f'attachment; filename="{name}"',
+        "content-length": str(file.bytes),
         "repr-digest": f"sha-256=:{b64encode(bytes.fromhex(file.sha256)).decode('ascii')}:",
-        "accept-ranges": "none",
     }
+
+
+async def _of_length(length: int, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """``pieces`` while they may be ``length`` bytes together. FAILED_PRECONDITION where they are not: the object was
+    changed since, and no answer may look whole."""
+    left = length
+    async with aclosing(pieces):
+        async for piece in pieces:
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+    if left:
+        raise BackhaulError(
+            Code.FAILED_PRECONDITION,
+            f"The file was changed since it was sealed: it no longer has {length} bytes.",
+            fix="Have the bucket's owner restore it. What is there now comes from the address that link gives.",
+        )
 
 
 async def _data(

@@ -13,12 +13,15 @@ from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.twins.audits import (
     CHAINS,
     DIGESTS,
+    ERASURE,
     FILE,
     FILES,
     HEAD,
     LINK,
     PROOFS,
     AuditDigestPage,
+    AuditErasureIn,
+    AuditErasureOut,
     AuditFileOut,
     AuditFilePage,
     AuditHeadOut,
@@ -68,13 +71,9 @@ class AuditRoutes:
         one = "/audits/digests/{chain}/{number}"
         get(one, self.get_digest, response_class=Response, responses={**_DIGEST, **problems(404)})
         get("/audits/{file_id}", self.get_file, response_model=AuditFileOut, responses=problems(404))
-        router.add_api_route(
-            "/audits/{file_id}/link",
-            self.link_file,
-            methods=["POST"],
-            response_model=AuditLinkOut,
-            responses=problems(404, 409),
-        )
+        post = partial(router.add_api_route, methods=["POST"])
+        post("/audits/{file_id}/link", self.link_file, response_model=AuditLinkOut, responses=problems(404, 409))
+        post("/audits/erasures", self.erase_person, response_model=AuditErasureOut, responses=problems(400))
 
     async def list_files(
         self,
@@ -147,3 +146,9 @@ class AuditRoutes:
         asked = pb.ProveRequest(tenant_id=by.tenant.id, event_id=event_id)
         answer = await self._audit.Prove(asked, timeout=MAX_PROOF_S)
         return await self._written(PROOFS, answer)
+
+    async def erase_person(self, by: By, body: AuditErasureIn) -> Response:
+        """Destroy the key of a person: what encrypted files hold of them, nobody can read from then on. It cannot be
+        taken back. The files stay as they are signed, and so does what other people's lines say. May be repeated."""
+        asked = pb.ErasePersonRequest(tenant_id=by.tenant.id, address=body.address)
+        return await self._written(ERASURE, await self._audit.ErasePerson(asked))

@@ -1,4 +1,4 @@
-"""What is answered about audit files.
+"""What is asked and answered about audit files.
 
 The models are the documentation, and what is written: each twin fills one from audit's answer.
 """
@@ -9,10 +9,12 @@ from typing import Annotated
 
 from backhaul_common.vocabulary import Words
 from backhaul_proto.audit.v1 import audit_pb2 as pb
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from backhaul_gateway.twins.twin import Of, Twin
+from backhaul_gateway.web.filters import Text
 
+MAX_ADDRESS = 512
 CHAINS = Words(pb.Chain.DESCRIPTOR)
 
 
@@ -28,7 +30,7 @@ class AuditFileOut(BaseModel):
     ``digest`` the number of the digest that lists it, 0 before there is one. ``sha256`` is of the file as it is stored,
     ``inflated_sha256`` of what it holds; the same unless it is compressed. ``first_at`` and ``last_at`` are when its
     events arrived; the positions are those of its messages in the stream of events. ``deleted_at`` is null while it is
-    kept."""
+    kept. In an ``encrypted`` file what is personal is readable by way of Backhaul alone, and not of who is erased."""
 
     id: str
     channel: str
@@ -50,6 +52,7 @@ class AuditFileOut(BaseModel):
     sealed_at: str | None
     deleted_at: str | None
     digest: int
+    encrypted: bool
 
 
 class AuditFilePage(BaseModel):
@@ -64,6 +67,25 @@ class AuditLinkOut(BaseModel):
 
     url: str
     expires_at: str | None
+
+
+class AuditErasureIn(BaseModel):
+    """Who is to be erased: a number or an e-mail address, in any usual spelling, or whatever else events name as the
+    recipient."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: Annotated[Text, Field(min_length=1, max_length=MAX_ADDRESS, examples=["+15005550001"])]
+
+
+class AuditErasureOut(BaseModel):
+    """What an erasure did. ``destroyed`` is whether there was a key; false where nothing of them was ever encrypted, or
+    it was done before. Of whatever arrived before ``erased_before`` nothing personal is filed any more.
+    ``plain_channels`` have files that are not encrypted, in which it stays until they are deleted."""
+
+    destroyed: bool
+    erased_before: str | None
+    plain_channels: list[str]
 
 
 class AuditDigestOut(BaseModel):
@@ -177,6 +199,7 @@ class AuditVerifiedOut(BaseModel):
 
 FILES: Twin[pb.ListFilesResponse] = Twin(AuditFilePage, pb.ListFilesResponse.DESCRIPTOR, _ENUMS)
 FILE: Twin[pb.AuditFile] = Twin(AuditFileOut, pb.AuditFile.DESCRIPTOR, _ENUMS)
+ERASURE: Twin[pb.ErasePersonResponse] = Twin(AuditErasureOut, pb.ErasePersonResponse.DESCRIPTOR)
 LINK: Twin[pb.LinkFileResponse] = Twin(AuditLinkOut, pb.LinkFileResponse.DESCRIPTOR)
 DIGESTS: Twin[pb.ListDigestsResponse] = Twin(AuditDigestPage, pb.ListDigestsResponse.DESCRIPTOR)
 HEAD: Twin[pb.GetHeadResponse] = Twin(AuditHeadOut, pb.GetHeadResponse.DESCRIPTOR)
