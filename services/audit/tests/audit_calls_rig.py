@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from backhaul_audit.access import SERVICE, WITHOUT_TENANT
+from backhaul_audit.decrypting import Decrypting
 from backhaul_audit.lateness import Lateness
 from backhaul_audit.model import (
     Chain,
@@ -22,6 +23,7 @@ from backhaul_audit.model import (
     Shape,
 )
 from backhaul_audit.ports import (
+    Erased,
     FilesQuery,
     Held,
     Locked,
@@ -142,6 +144,10 @@ class World:
         self.read_us = NOW_US - 7
         self.keeps_s = 100.0
         self.unusable: dict[str, str] = {}
+        self.people: dict[tuple[str, str], bytes] = {}
+        """Keys by registration and id."""
+        self.looked_up: list[set[str]] = []
+        self.erased: list[tuple[str, str]] = []
         self.public = [PublicKey("1" * 16, b"\1" * 32, NOW_US)]
 
     async def require(self, tenant_id: str) -> Tenant:
@@ -179,6 +185,18 @@ class World:
         self.public.insert(0, PublicKey("2" * 16, b"\2" * 32, NOW_US))
         return self.public[0]
 
+    # People
+    async def by_id(self, registration: str, key_ids: Collection[str]) -> Mapping[str, bytes]:
+        self.looked_up.append(set(key_ids))
+        found = {key_id: self.people.get((registration, key_id)) for key_id in key_ids}
+        return {key_id: key for key_id, key in found.items() if key is not None}
+
+    async def erase(self, registration: str, address: str) -> Erased:
+        if not address.strip():
+            raise BackhaulError(Code.INVALID_ARGUMENT, "The address is missing.", field="address", fix="Send one.")
+        self.erased.append((registration, address))
+        return Erased(destroyed=len(self.erased) == 1, before_us=NOW_US)
+
     async def run(self, tenant: Tenant, query: VerifyQuery) -> AsyncGenerator[Verified, None]:
         self.queries.append((tenant.registration, query))
         for verified in self.verified:
@@ -210,6 +228,13 @@ class HeldFiles:
     async def holding(self, registration: str, event_id: str) -> Sequence[Held]:
         return [held for held in self._world.held if held.file.plan.pile.registration == registration]
 
+    async def plain_channels(self, registration: str) -> Sequence[str]:
+        return [
+            file.plan.pile.channel
+            for file in self._world.files
+            if file.plan.pile.registration == registration and not file.plan.shape.encrypted
+        ]
+
     async def since(self, of: ChainKey, number: int, most: int) -> Sequence[SealedFile]:
         raise NotImplementedError
 
@@ -239,7 +264,8 @@ def servicer_of(world: World) -> AuditServicer:
         world,
         files,
         HeldDigests(world),
-        Reading(files, world),
+        Reading(files, world, Decrypting(world)),
+        people=world,
         keys=world,
         verification=world,
         standing=Standing(

@@ -356,3 +356,25 @@ async def test_keys_are_those_of_the_installation() -> None:
             created_at_us=NOW_US,
         )
         assert [key.key_id for key in (await stub.ListKeys(pb.ListKeysRequest())).keys] == ["2" * 16, "1" * 16]
+
+
+async def test_a_person_is_erased_by_an_address() -> None:
+    world = World()
+    encrypted = sealed(2)
+    shape = replace(encrypted.plan.shape, encrypted=True)
+    pile = replace(encrypted.plan, pile=encrypted.plan.pile._replace(channel="twilio"), shape=shape)
+    world.files.append(replace(encrypted, plan=pile))
+    async with serving(world) as stub:
+        request = pb.ErasePersonRequest(tenant_id="acme", address="+15005550010")
+        answer = await stub.ErasePerson(request)
+        assert answer == pb.ErasePersonResponse(destroyed=True, erased_before_us=NOW_US, plain_channels=["sendgrid"])
+        assert not (await stub.ErasePerson(request)).destroyed
+        assert world.erased == [(ACME.registration, "+15005550010")] * 2
+        request.tenant_id = "globex"
+        assert not (await stub.ErasePerson(request)).plain_channels
+        assert world.erased[2:] == [(GLOBEX.registration, "+15005550010")]
+        for wrong in ("", " ", "1" * 513):
+            request.address = wrong
+            error = await refused(stub.ErasePerson(request))
+            assert (error.code, error.field) == (Code.INVALID_ARGUMENT, "address")
+        assert len(world.erased) == 3

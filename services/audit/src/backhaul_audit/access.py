@@ -14,6 +14,8 @@ _METHODS: Mapping[Verb, tuple[str, ...]] = {
     "audit": ("ListFiles", "DescribeFile", "GetFile", "LinkFile", "Prove", "GetState"),
     # They show hashes and counts: a witness needs no more.
     "verify": ("ListDigests", "GetDigest", "GetHead", "Verify"),
+    # It destroys what nobody can bring back, and shows nothing: whoever reads files need not have it.
+    "erase": ("ErasePerson",),
 }
 
 VERBS: Mapping[str, Verb] = {f"{SERVICE}.{method}": verb for verb, methods in _METHODS.items() for method in methods}

@@ -46,6 +46,11 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
             partialFilterExpression={"number": {"$exists": True}},
         ),
         IndexModel("state", partialFilterExpression={"state": RECORDED}),
+        # Which channels have files in which what is personal can be read.
+        IndexModel(
+            [("registration", ASCENDING), ("encrypted", ASCENDING), ("channel", ASCENDING)],
+            partialFilterExpression={"deleted_at_us": 0},
+        ),
     ],
     AUDIT_CONTENTS_COLLECTION: [
         IndexModel([("registration", ASCENDING), ("last_at_us", DESCENDING)]),

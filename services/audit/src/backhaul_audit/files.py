@@ -103,6 +103,21 @@ class MongoFiles:
         ]
         return sorted(held, key=lambda one: one.revision)
 
+    async def plain_channels(self, registration: str) -> Sequence[str]:
+        """See ``Files``. One look at an index for each."""
+        found: set[str] = set()
+        async with mongo.operation():
+            # Files of before there was encryption say nothing of it.
+            for encrypted in (False, None):
+                query = {"registration": registration, "encrypted": encrypted, "deleted_at_us": 0}
+                after = ""
+                while row := await self._database[AUDIT_FILES_COLLECTION].find_one(
+                    {**query, "channel": {"$gt": after}}, {"channel": 1}, sort=[("channel", ASCENDING)]
+                ):
+                    after = row["channel"]
+                    found.add(after)
+        return sorted(found)
+
     async def since(self, of: ChainKey, number: int, most: int) -> Sequence[SealedFile]:
         """See ``Files``."""
         query = {"registration": of.registration, "chain": of.chain.value, "number": {"$gt": number}}

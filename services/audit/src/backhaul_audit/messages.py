@@ -27,6 +27,9 @@ ALGORITHM = "Ed25519"
 MAX_HEADS = 100
 """Hashes that are looked for at once."""
 
+MAX_ADDRESS = 512
+"""Characters."""
+
 _MAX_TIME_US = 1 << 62
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -49,6 +52,18 @@ def span_of(from_us: int, to_us: int) -> tuple[int, int]:
                 Code.INVALID_ARGUMENT, f"{name} is no time.", field=name, fix="Pass unix time in microseconds."
             )
     return from_us, to_us
+
+
+def address_of(text: str) -> str:
+    """An address, as long as any may be. INVALID_ARGUMENT names ``address``."""
+    if len(text) > MAX_ADDRESS:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"The address is longer than {MAX_ADDRESS} characters.",
+            field="address",
+            fix="Send one address.",
+        )
+    return text
 
 
 def query_of(request: pb.VerifyRequest) -> VerifyQuery:

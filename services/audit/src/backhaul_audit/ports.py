@@ -129,6 +129,10 @@ class Files(Protocol):
         """Every revision of the event that lies in a file, by revision. INVALID_ARGUMENT where it is no event's id."""
         ...
 
+    async def plain_channels(self, registration: str) -> Sequence[str]:
+        """The channels that have a file which is not encrypted, and not deleted, by name."""
+        ...
+
     async def since(self, of: ChainKey, number: int, most: int) -> Sequence[SealedFile]:
         """The first ``most`` files of the chain after ``number``, by number."""
         ...

@@ -1,4 +1,4 @@
-"""Files as their readers get them: their bytes, and addresses to fetch them from."""
+"""Files as their readers get them: their bytes, what is in them, and addresses to fetch them from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import cast
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.places import Places
 
+from backhaul_audit.decrypting import Decrypting
 from backhaul_audit.model import SealedFile
 from backhaul_audit.ports import Destinations, Files
 
@@ -25,9 +26,10 @@ DEFAULT_LINK_S, MAX_LINK_S = 900, 604_800
 class Reading:
     """Reads sealed files."""
 
-    def __init__(self, files: Files, destinations: Destinations) -> None:
+    def __init__(self, files: Files, destinations: Destinations, decrypting: Decrypting) -> None:
         self._files = files
         self._destinations = destinations
+        self._decrypting = decrypting
         self._places = Places("files that are being read", of_tenant=MAX_READS_OF_TENANT, of_all=MAX_READS)
 
     async def require(self, registration: str, file_id: str) -> SealedFile:
@@ -61,6 +63,15 @@ class Reading:
                     f"{file.plan.bucket}/{file.plan.key} is not there any more, and Backhaul did not delete it.",
                     fix="Have the bucket's owner restore it. A verification names every file that is missing.",
                 ) from exc
+
+    async def content_of(self, registration: str, file: SealedFile) -> AsyncGenerator[bytes, None]:
+        """What is in the file, inflated and decrypted, in pieces. Fails as above, and as ``Decrypting.content_of``."""
+        async with (
+            aclosing(self.bytes_of(registration, file)) as stored,
+            aclosing(self._decrypting.content_of(file, stored)) as pieces,
+        ):
+            async for piece in pieces:
+                yield piece
 
     async def link(self, registration: str, file: SealedFile, valid_s: int) -> tuple[str, int]:
         """An address that is good for ``valid_s`` seconds, and for how many it is. INVALID_ARGUMENT names ``valid_s``;

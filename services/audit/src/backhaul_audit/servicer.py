@@ -15,6 +15,7 @@ from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceServicer
 
 from backhaul_audit.messages import (
     CHAINS,
+    address_of,
     chain_of,
     digest_message,
     file_message,
@@ -25,7 +26,7 @@ from backhaul_audit.messages import (
     verified_message,
 )
 from backhaul_audit.model import ChainKey, Digest
-from backhaul_audit.ports import Digests, Files, FilesQuery, Keys, Verification
+from backhaul_audit.ports import Digests, Files, FilesQuery, Keys, People, Verification
 from backhaul_audit.reading import Reading
 from backhaul_audit.standing import Standing
 
@@ -51,6 +52,7 @@ class AuditServicer(AuditServiceServicer):
         digests: Digests,
         reading: Reading,
         *,
+        people: People,
         keys: Keys,
         verification: Verification,
         standing: Standing,
@@ -62,6 +64,7 @@ class AuditServicer(AuditServiceServicer):
         self._files = files
         self._digests = digests
         self._reading = reading
+        self._people = people
         self._keys = keys
         self._verification = verification
         self._standing = standing
@@ -92,7 +95,8 @@ class AuditServicer(AuditServiceServicer):
         registration = await self._registration(request.tenant_id)
         file = await self._reading.require(registration, request.file_id)
         about: pb.AuditFile | None = file_message(file)
-        async with aclosing(self._reading.bytes_of(registration, file)) as pieces:
+        read = self._reading.content_of if request.decrypted else self._reading.bytes_of
+        async with aclosing(read(registration, file)) as pieces:
             async for piece in pieces:
                 yield pb.GetFileResponse(file=about, data=piece)
                 about = None
@@ -179,7 +183,14 @@ class AuditServicer(AuditServiceServicer):
 
     async def ErasePerson(self, request: pb.ErasePersonRequest, context: Any) -> pb.ErasePersonResponse:
         """Destroy the key of a person."""
-        raise NotImplementedError
+        registration = await self._registration(request.tenant_id)
+        address = address_of(request.address)
+        # Read before: whoever gets no answer may ask again, and nothing is left to fail behind what is done once.
+        plain = await self._files.plain_channels(registration)
+        erased = await self._people.erase(registration, address)
+        return pb.ErasePersonResponse(
+            destroyed=erased.destroyed, erased_before_us=erased.before_us, plain_channels=plain
+        )
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Any) -> pb.ListKeysResponse:
         """All public keys."""
