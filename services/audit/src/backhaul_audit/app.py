@@ -22,6 +22,7 @@ from backhaul_audit import people
 from backhaul_audit.access import SERVICE, VERBS, WITHOUT_TENANT
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import INDEXES, Books
+from backhaul_audit.decrypting import Decrypting
 from backhaul_audit.digests import keys, retention, store
 from backhaul_audit.digests.keys import MongoKeys
 from backhaul_audit.digests.line import to_object
@@ -32,6 +33,7 @@ from backhaul_audit.files import MongoFiles
 from backhaul_audit.filing import Filing
 from backhaul_audit.lateness import Lateness
 from backhaul_audit.objects import Buckets, Place, Probes
+from backhaul_audit.people import MongoPeople
 from backhaul_audit.peoplesecrets import MongoSecrets
 from backhaul_audit.piles import Limits
 from backhaul_audit.reading import Reading
@@ -112,12 +114,13 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         old = Retention(database, buckets, service.tenants, service.metrics, _now_us)
         service.run("retention", old.run, after=service.prepared)
 
-        files = MongoFiles(database)
+        files, persons = MongoFiles(database), MongoPeople(database, secrets, _now_us)
         servicer = AuditServicer(
             service.tenants,
             files,
             records,
-            Reading(files, buckets),
+            Reading(files, buckets, Decrypting(persons)),
+            people=persons,
             keys=signing,
             verification=BucketVerification(buckets, records, signing),
             standing=Standing(states, old, probes, asking.destinations, lateness, _now_us),
