@@ -139,6 +139,7 @@ def test_rows_of_the_real_services_fit_together(tmp_path: Path) -> None:
     assert env["gateway"]["BACKHAUL_GATEWAY_AUDIT_TARGET"] == audit
     assert env["gateway"]["BACKHAUL_GATEWAY_TENANT_DATA_TARGETS"] == f"{suppression},{audit}"
     assert env["suppression"]["BACKHAUL_SUPPRESSION_NORMALIZER_TARGET"] == normalizer
+    assert env["audit"]["BACKHAUL_AUDIT_NORMALIZER_TARGET"] == normalizer
     assert env["gateway"]["BACKHAUL_GATEWAY_PUBLIC_BASE_URL"] == stack.gateway_url
 
 

@@ -125,6 +125,44 @@ async def test_it_begins_where_it_was_and_counts_each_once(following_of: Any) ->
     assert ledger.applied == list(range(55))
 
 
+async def test_whether_anything_lies_behind_a_position(following_of: Any) -> None:
+    """Also what was sent and waits in memory does, and nothing does that was deleted."""
+    held = asyncio.Event()
+
+    class Holding(Ledger):
+        async def apply(self, messages: Sequence[StreamMessage]) -> None:
+            await super().apply(messages)
+            if len(self.applied) >= 3:
+                held.set()
+                await asyncio.Event().wait()
+
+    ledger = Holding()
+    async with following_of(ledger, batch_bytes=1) as it:
+        assert await it.reader.is_behind(0)  # Nobody has asked the broker for anything yet.
+        await it.put(2)
+        await ledger.until(lambda: len(ledger.applied) == 2)
+        assert not await it.reader.is_behind(2)
+        await it.put(3)
+        await held.wait()
+
+        async def all_sent() -> bool:
+            return it.reader.pending == 0
+
+        await until(all_sent)
+        assert [await it.reader.is_behind(position) for position in (3, 4, 5)] == [True, True, False]
+    later = Holding()
+    later.at = 5
+    async with following_of(later) as it:
+        it.sent = 5
+        await it.put(1)
+        await it.own.jetstream().delete_msg(STREAM, 6)
+
+        async def nothing_behind() -> bool:
+            return not await it.reader.is_behind(5)
+
+        await until(nothing_behind)
+
+
 async def test_a_message_tells_whether_it_may_have_been_published_before(following_of: Any) -> None:
     told: list[bool] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -34,6 +35,7 @@ from backhaul_audit.ports import (
     Waiting,
 )
 from backhaul_audit.reading import Reading
+from backhaul_audit.recounting.ports import Recounted
 from backhaul_audit.servicer import AuditServicer
 from backhaul_audit.standing import Standing
 from backhaul_common import rpc
@@ -148,6 +150,7 @@ class World:
         """Keys by registration and id."""
         self.looked_up: list[set[str]] = []
         self.erased: list[tuple[str, str]] = []
+        self.recounts = HeldRecounts()
         self.public = [PublicKey("1" * 16, b"\1" * 32, NOW_US)]
 
     async def require(self, tenant_id: str) -> Tenant:
@@ -258,6 +261,23 @@ class HeldDigests:
         return [of for of in self._world.chained if of.registration == registration]
 
 
+class HeldRecounts:
+    """Answers of a recount, the last of which waits for ``goes_on``."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.told: list[Recounted] = []
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def run(self, tenant: Tenant, communication_id: str) -> AsyncGenerator[Recounted, None]:
+        self.asked.append((tenant.registration, communication_id))
+        for recounted in self.told:
+            if recounted.done:
+                await self.goes_on.wait()
+            yield recounted
+
+
 def servicer_of(world: World) -> AuditServicer:
     files = HeldFiles(world)
     return AuditServicer(
@@ -268,6 +288,7 @@ def servicer_of(world: World) -> AuditServicer:
         people=world,
         keys=world,
         verification=world,
+        recounts=world.recounts,
         standing=Standing(
             world,
             world,

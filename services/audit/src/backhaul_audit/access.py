@@ -13,7 +13,7 @@ _METHODS: Mapping[Verb, tuple[str, ...]] = {
     # They show what people wrote and clicked.
     "audit": ("ListFiles", "DescribeFile", "GetFile", "LinkFile", "Prove", "GetState"),
     # They show hashes and counts: a witness needs no more.
-    "verify": ("ListDigests", "GetDigest", "GetHead", "Verify"),
+    "verify": ("ListDigests", "GetDigest", "GetHead", "Verify", "Recount"),
     # It destroys what nobody can bring back, and shows nothing: whoever reads files need not have it.
     "erase": ("ErasePerson",),
 }

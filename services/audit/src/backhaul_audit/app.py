@@ -17,6 +17,7 @@ from backhaul_common.outbox import Outbox
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 
 from backhaul_audit import people
 from backhaul_audit.access import SERVICE, VERBS, WITHOUT_TENANT
@@ -37,6 +38,9 @@ from backhaul_audit.people import MongoPeople
 from backhaul_audit.peoplesecrets import MongoSecrets
 from backhaul_audit.piles import Limits
 from backhaul_audit.reading import Reading
+from backhaul_audit.recounting.communications import GrpcCommunications
+from backhaul_audit.recounting.lookups import MongoContents
+from backhaul_audit.recounting.recount import Recounting
 from backhaul_audit.servicer import AuditServicer
 from backhaul_audit.settings import AuditSettings
 from backhaul_audit.standing import Standing
@@ -123,6 +127,13 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             people=persons,
             keys=signing,
             verification=BucketVerification(buckets, records, signing),
+            recounts=Recounting(
+                GrpcCommunications(NormalizerServiceStub(service.channel(settings.audit_normalizer_target))),
+                MongoContents(database),
+                states,
+                asking.destinations,
+                _now_us,
+            ),
             standing=Standing(states, old, probes, asking.destinations, lateness, _now_us),
             stored=lambda digest: to_object(digest.line, digest.key_id, digest.signature),
             now_us=_now_us,

@@ -13,6 +13,7 @@ from backhaul_proto.audit.v1 import audit_pb2 as pb
 
 from backhaul_audit.model import Chain, Digest, FileFormat, SealedFile
 from backhaul_audit.ports import Finding, PublicKey, Subject, Verified, VerifyQuery
+from backhaul_audit.recounting.ports import Recounted
 from backhaul_audit.standing import ChannelStanding
 
 CHAINS = Values(pb.Chain.DESCRIPTOR, Chain)
@@ -29,6 +30,9 @@ MAX_HEADS = 100
 
 MAX_ADDRESS = 512
 """Characters."""
+
+MAX_COMMUNICATION_ID = 512
+"""Characters of a communication's id: the normalizer takes what is longer for no identifier."""
 
 _MAX_TIME_US = 1 << 62
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -88,6 +92,18 @@ def query_of(request: pb.VerifyRequest) -> VerifyQuery:
         chain=CHAINS.value(request.chain, "chain"),
         heads=tuple(request.heads),
     )
+
+
+def communication_of(request: pb.RecountRequest) -> str:
+    """Which communication is to be recounted. INVALID_ARGUMENT where it can be none."""
+    if not 0 < len(request.communication_id) <= MAX_COMMUNICATION_ID:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"A communication's id has 1 to {MAX_COMMUNICATION_ID} characters.",
+            field="communication_id",
+            fix="Pass the id as events have it.",
+        )
+    return request.communication_id
 
 
 def file_message(file: SealedFile) -> pb.AuditFile:
@@ -169,6 +185,25 @@ def verified_message(verified: Verified) -> pb.VerifyResponse:
         done=verified.done,
         found_from_us=from_us,
         found_to_us=to_us,
+    )
+
+
+def recounted_message(recounted: Recounted) -> pb.RecountResponse:
+    """The message that tells how far a recount is, and last what was found."""
+    return pb.RecountResponse(
+        events=recounted.events,
+        done=recounted.done,
+        kinds=[
+            pb.KindRecount(kind=one.kind, counted=one.counted, listed=one.listed, audited=one.audited)  # type: ignore[arg-type]  # a number of the enum, from the normalizer
+            for one in recounted.kinds
+        ],
+        not_asked=recounted.not_asked,
+        waiting=recounted.waiting,
+        missing=recounted.missing,
+        missing_event_ids=recounted.missing_ids,
+        channels_not_asked=recounted.channels_not_asked,
+        moving=recounted.moving,
+        equal=recounted.equal,
     )
 
 

@@ -17,10 +17,12 @@ from backhaul_audit.messages import (
     CHAINS,
     address_of,
     chain_of,
+    communication_of,
     digest_message,
     file_message,
     key_message,
     query_of,
+    recounted_message,
     span_of,
     state_message,
     verified_message,
@@ -28,10 +30,14 @@ from backhaul_audit.messages import (
 from backhaul_audit.model import ChainKey, Digest
 from backhaul_audit.ports import Digests, Files, FilesQuery, Keys, People, Verification
 from backhaul_audit.reading import Reading
+from backhaul_audit.recounting.ports import Recounts
 from backhaul_audit.standing import Standing
 
 MAX_VERIFICATIONS_OF_TENANT, MAX_VERIFICATIONS = 1, 4
 """Each reads and hashes everything of a span of time."""
+
+MAX_RECOUNTS_OF_TENANT, MAX_RECOUNTS = 1, 4
+"""Each lists all events of a communication, and looks for them in files."""
 
 
 class Tenants(Protocol):
@@ -55,6 +61,7 @@ class AuditServicer(AuditServiceServicer):
         people: People,
         keys: Keys,
         verification: Verification,
+        recounts: Recounts,
         standing: Standing,
         stored: Callable[[Digest], bytes],
         now_us: Callable[[], int],
@@ -67,10 +74,12 @@ class AuditServicer(AuditServiceServicer):
         self._people = people
         self._keys = keys
         self._verification = verification
+        self._recounts = recounts
         self._standing = standing
         self._stored = stored
         self._now_us = now_us
         self._verifying = Places("verifications", of_tenant=MAX_VERIFICATIONS_OF_TENANT, of_all=MAX_VERIFICATIONS)
+        self._recounting = Places("recounts", of_tenant=MAX_RECOUNTS_OF_TENANT, of_all=MAX_RECOUNTS)
 
     async def ListFiles(self, request: pb.ListFilesRequest, context: Any) -> pb.ListFilesResponse:
         """Files, the latest first."""
@@ -177,9 +186,12 @@ class AuditServicer(AuditServiceServicer):
 
     async def Recount(self, request: pb.RecountRequest, context: Any) -> AsyncIterator[pb.RecountResponse]:
         """What a communication counts, and what of it lies in files."""
-        answers: Sequence[pb.RecountResponse] = ()
-        for answer in answers:
-            yield answer
+        tenant = await self._tenants.require(request.tenant_id)
+        communication_id = communication_of(request)
+        with self._recounting.taken(tenant.registration):
+            async with aclosing(self._recounts.run(tenant, communication_id)) as told:
+                async for recounted in told:
+                    yield recounted_message(recounted)
 
     async def ErasePerson(self, request: pb.ErasePersonRequest, context: Any) -> pb.ErasePersonResponse:
         """Destroy the key of a person."""

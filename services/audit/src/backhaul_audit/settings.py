@@ -25,3 +25,6 @@ class AuditSettings(MetricsPortSettings, CallersSettings, ObjectStoreSettings, S
     audit_digest_every_s: float = Field(
         3600.0, ge=1, le=86_400, description="How often a digest of each tenant's new files is signed."
     )
+    audit_normalizer_target: str = Field(
+        "127.0.0.1:50051", description="The normalizer's gRPC host:port: what communications count, for a recount."
+    )

@@ -157,8 +157,10 @@ class Turn:
             await self._books.move(floor)
         if self._stored_at_us:
             await self._books.forget_again(self._stored_at_us - 2 * AGAIN_US)
-        # Where nothing lies behind what was read, everything that was published until now was read.
-        read_to_us = self._stored_at_us if self._reader.pending else self._now_us()
+        # Before it is asked: where nothing lies behind what was taken, all that was published by now was.
+        now_us = self._now_us()
+        behind = await self._reader.is_behind(self._read)
+        read_to_us = self._stored_at_us if behind else now_us
         await self._states.tell(self._waiting(), read_to_us)
         self._tell_late(read_to_us)
 

@@ -27,6 +27,9 @@ from backhaul_common.logs import get_logger
 FORGOTTEN_AFTER_S = 60.0
 """When the broker forgets a consumer that nobody asks; far longer than a pull takes to be made again."""
 
+ASKED_S = 1.0
+"""How long the broker may take to say whether there is more."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReaderConfig:
@@ -104,6 +107,21 @@ class PositionReader:
         await self._pull.check()
         if not self._consumer:
             raise ConnectionError(f"the stream {self._config.stream} is not there yet")
+
+    async def is_behind(self, position: int) -> bool:
+        """Whether anything lies in the stream behind ``position``; also where the broker does not say that nothing
+        does. What is published while it is asked may be left out."""
+        name = self._consumer
+        if not name:
+            return True
+        try:
+            async with asyncio.timeout(ASKED_S):
+                info = await self._js.consumer_info(self._config.stream, name)
+        except AWAY:
+            return True
+        # It may have been sent, and lie on its way or here.
+        sent = info.delivered.stream_seq if info.delivered is not None else 0
+        return info.num_pending != 0 or sent > position
 
     async def next_batch(self) -> list[StreamMessage]:
         """The next messages, of about ``batch_bytes``; waits for the first. One that is larger comes alone."""
