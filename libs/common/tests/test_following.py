@@ -158,7 +158,8 @@ async def test_whether_anything_lies_behind_a_position(following_of: Any) -> Non
         await it.own.jetstream().delete_msg(STREAM, 6)
 
         async def nothing_behind() -> bool:
-            return not await it.reader.is_behind(5)
+            behind: bool = await it.reader.is_behind(5)
+            return not behind
 
         await until(nothing_behind)
 
