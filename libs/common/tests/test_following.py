@@ -146,7 +146,7 @@ async def test_whether_anything_lies_behind_a_position(following_of: Any) -> Non
         await held.wait()
 
         async def all_sent() -> bool:
-            return it.reader.pending == 0
+            return bool(it.reader.pending == 0)
 
         await until(all_sent)
         assert [await it.reader.is_behind(position) for position in (3, 4, 5)] == [True, True, False]
