@@ -119,6 +119,32 @@ class AuditVerification(msgspec.Struct, frozen=True, kw_only=True):
     done: bool
 
 
+class AuditKindRecount(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one kind of event: what the communication counts, how many of its events there are, and how many of those lie
+    in files."""
+
+    kind: str
+    counted: int
+    listed: int
+    audited: int
+
+
+class AuditRecount(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a recount is: ``events`` were looked at. All else is of the last one, which is ``done``. ``equal``: of
+    each kind as many are listed as are counted, and none is missing in files."""
+
+    equal: bool
+    events: int
+    kinds: tuple[AuditKindRecount, ...]
+    not_asked: int
+    channels_not_asked: tuple[str, ...]
+    waiting: int
+    missing: int
+    missing_event_ids: tuple[str, ...]
+    moving: bool
+    done: bool
+
+
 class AuditKey(msgspec.Struct, frozen=True, kw_only=True):
     """A public key, 32 bytes in base64."""
 

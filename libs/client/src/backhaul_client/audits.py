@@ -12,6 +12,7 @@ from backhaul_client.auditmodels import (
     AuditKey,
     AuditLink,
     AuditProofs,
+    AuditRecount,
     AuditVerification,
 )
 from backhaul_client.calls import Call, all_of, call, given, lines, of, page_of, path, pieces, rows
@@ -113,6 +114,13 @@ class AuditCalls:
         if heads:
             params["head"] = tuple(heads)
         return Call(path=f"{_ROOT}/verify", params=params, answer=of(AuditVerification))
+
+    @lines
+    def recount_communication(self, communication_id: str) -> Call[AuditRecount]:
+        """Compare what a communication counts with its events, and these with what lies in files: how far it is, and
+        last the result, which is ``done``."""
+        params = given(communication_id=communication_id, progress=True)
+        return Call(path=f"{_ROOT}/recount", params=params, answer=of(AuditRecount))
 
     @call
     def audit_keys(self) -> Call[tuple[AuditKey, ...]]:

@@ -44,6 +44,7 @@ from backhaul_gateway.ingest.tokens import TokenRoute
 from backhaul_gateway.ingest.watch import LogWatch, Reachable
 from backhaul_gateway.reads.auditfiles import AuditFileRoutes
 from backhaul_gateway.reads.auditkeys import AuditKeyRoute
+from backhaul_gateway.reads.auditrecount import AuditRecountRoutes
 from backhaul_gateway.reads.audits import AuditRoutes
 from backhaul_gateway.reads.auditstate import AuditStates
 from backhaul_gateway.reads.callers import Callers
@@ -171,6 +172,7 @@ def build(
             SuppressionRoutes(callers, suppression),
             SuppressionFileRoutes(suppression),
             AuditFileRoutes(audit),
+            AuditRecountRoutes(audit),
             AuditRoutes(callers, audit),
         ],
         strangers=strangers,

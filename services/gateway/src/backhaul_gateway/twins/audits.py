@@ -197,6 +197,37 @@ class AuditVerifiedOut(BaseModel):
     invalid_complete: bool
 
 
+class AuditKindRecountOut(BaseModel):
+    """Of one kind of event: what the communication counts (``counted``), how many of its events there are (``listed``),
+    and how many of those lie in files (``audited``). Replies (``inbound``) are counted as replies: those that answer
+    its messages."""
+
+    kind: str
+    counted: int
+    listed: int
+    audited: int
+
+
+class AuditRecountOut(BaseModel):
+    """What a recount has found. ``equal``: of each kind as many are listed as are counted, and none is missing in the
+    files. Events that lie in none are of channels that ask for no files (``not_asked``), of which
+    ``channels_not_asked`` are the names; too young (``waiting``); or neither (``missing``), of which
+    ``missing_event_ids`` are the first hundred. ``moving``: counts changed while they were compared, each time that it
+    was tried. ``events`` were looked at. With ``progress`` the lines before the last have nothing but that, and are not
+    ``done``; an answer without a last line was cut off."""
+
+    equal: bool
+    events: int
+    kinds: list[AuditKindRecountOut]
+    not_asked: int
+    channels_not_asked: list[str]
+    waiting: int
+    missing: int
+    missing_event_ids: list[str]
+    moving: bool
+    done: bool
+
+
 FILES: Twin[pb.ListFilesResponse] = Twin(AuditFilePage, pb.ListFilesResponse.DESCRIPTOR, _ENUMS)
 FILE: Twin[pb.AuditFile] = Twin(AuditFileOut, pb.AuditFile.DESCRIPTOR, _ENUMS)
 ERASURE: Twin[pb.ErasePersonResponse] = Twin(AuditErasureOut, pb.ErasePersonResponse.DESCRIPTOR)
@@ -205,5 +236,6 @@ DIGESTS: Twin[pb.ListDigestsResponse] = Twin(AuditDigestPage, pb.ListDigestsResp
 HEAD: Twin[pb.GetHeadResponse] = Twin(AuditHeadOut, pb.GetHeadResponse.DESCRIPTOR)
 PROOFS: Twin[pb.ProveResponse] = Twin(AuditProofsOut, pb.ProveResponse.DESCRIPTOR, _ENUMS)
 PROGRESS: Twin[pb.VerifyResponse] = Twin(AuditProgressOut, pb.VerifyResponse.DESCRIPTOR)
+RECOUNT: Twin[pb.RecountResponse] = Twin(AuditRecountOut, pb.RecountResponse.DESCRIPTOR)
 KEY: Twin[pb.PublicKey] = Twin(AuditKeyOut, pb.PublicKey.DESCRIPTOR)
 KEYS: Twin[pb.ListKeysResponse] = Twin(AuditKeysOut, pb.ListKeysResponse.DESCRIPTOR)
