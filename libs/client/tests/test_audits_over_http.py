@@ -66,6 +66,18 @@ PROGRESS: dict[str, Any] = {
     "found_to": None,
     "done": False,
 }
+RECOUNT: dict[str, Any] = {
+    "equal": False,
+    "events": 0,
+    "kinds": [],
+    "not_asked": 0,
+    "channels_not_asked": [],
+    "waiting": 0,
+    "missing": 0,
+    "missing_event_ids": [],
+    "moving": False,
+    "done": False,
+}
 
 
 class Gateway:
@@ -205,15 +217,30 @@ def test_a_verification_is_told_line_by_line() -> None:
         list(client(Gateway(httpx.Response(200, content=b"<html>\n"))).verify_audits())
 
 
+def test_a_recount_is_told_line_by_line() -> None:
+    kind = {"kind": "delivered", "counted": 3, "listed": 3, "audited": 2}
+    found = {"kinds": [kind], "waiting": 1, "channels_not_asked": ["twilio"], "missing_event_ids": ["ab" * 16]}
+    gateway = Gateway(shown(RECOUNT, {**RECOUNT, **found, "equal": True, "events": 3, "done": True}))
+    told = list(client(gateway).recount_communication("spring & more"))
+    assert [(one.done, one.events) for one in told] == [(False, 0), (True, 3)]
+    assert (told[1].equal, told[1].kinds[0].audited, told[1].missing_event_ids) == (True, 2, ("ab" * 16,))
+    assert gateway.asked == ["/v1/audits/recount?communication_id=spring+%26+more&progress=true"]
+
+
 async def test_the_asynchronous_client_does_the_same() -> None:
+    lines = (json.dumps(part).encode() + b"\n" for part in (RECOUNT, {**RECOUNT, "done": True}))
     told = b"".join(json.dumps(part).encode() + b"\n" for part in (PROGRESS, {**PROGRESS, "done": True}))
     erasure: dict[str, Any] = {"destroyed": False, "erased_before": None, "plain_channels": []}
     gateway = Gateway(
-        httpx.Response(200, content=told), httpx.Response(200, content=b"ab"), httpx.Response(200, json=erasure)
+        httpx.Response(200, content=told),
+        httpx.Response(200, content=b"".join(lines)),
+        httpx.Response(200, content=b"ab"),
+        httpx.Response(200, json=erasure),
     )
     http = httpx.AsyncClient(transport=httpx.MockTransport(gateway.answer))
     async with AsyncTenantClient("https://x.test", KEY, http=http) as backhaul:
         assert [one.done async for one in backhaul.verify_audits()] == [False, True]
+        assert [one.done async for one in backhaul.recount_communication("spring")] == [False, True]
         assert b"".join([piece async for piece in backhaul.audit_content("1", decrypted=True)]) == b"ab"
         assert (await backhaul.erase_person("a@example.com")).plain_channels == ()
     await http.aclose()

@@ -88,6 +88,6 @@ async def _lines(answers: AsyncGenerator[pb.RecountResponse, None]) -> AsyncGene
 async def _last(answers: AsyncGenerator[pb.RecountResponse, None]) -> Response:
     last = pb.RecountResponse()
     async with aclosing(answers):
-        async for last in answers:
-            pass
+        async for answer in answers:
+            last = answer
     return Response(finished(RECOUNT.json(last)), media_type="application/json")
