@@ -16,7 +16,7 @@ MAX_DOUBTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FilingState:
     """How it stands with a tenant's files.
 
     ``asking`` are the channels that ask for some. Of each channel in ``since_us`` something waits, and its first event
@@ -51,22 +51,22 @@ class Tally:
     _missing_ids: list[str] = field(default_factory=list)
     _channels_not_asked: set[str] = field(default_factory=set)
 
-    def add(self, events: Sequence[Listed], filed: Collection[EventId], standing: Standing) -> None:
+    def add(self, events: Sequence[Listed], filed: Collection[EventId], state: FilingState) -> None:
         """Count ``events``, of which ``filed`` lie in files. Each may be counted once."""
         self.events += len(events)
         for one in events:
             self.listed[one.kind] += 1
-            if self._has_a_place(one, filed, standing):
+            if self._has_a_place(one, filed, state):
                 continue
             if len(self.doubts) < MAX_DOUBTS:
                 self.doubts.append(one)
             else:
                 self._missing += 1
 
-    def settle(self, filed: Collection[EventId], standing: Standing) -> None:
+    def settle(self, filed: Collection[EventId], state: FilingState) -> None:
         """Decide about the doubts, by what is found of them now."""
         for one in self.doubts:
-            if not self._has_a_place(one, filed, standing):
+            if not self._has_a_place(one, filed, state):
                 self._missing += 1
                 if len(self._missing_ids) < MAX_MISSING_IDS:
                     self._missing_ids.append(one.event.id)
@@ -87,13 +87,13 @@ class Tally:
             moving=moving,
         )
 
-    def _has_a_place(self, one: Listed, filed: Collection[EventId], standing: Standing) -> bool:
+    def _has_a_place(self, one: Listed, filed: Collection[EventId], state: FilingState) -> bool:
         if one.event in filed:
             self._audited[one.kind] += 1
-        elif one.channel not in standing.asking:
+        elif one.channel not in state.asking:
             self._not_asked += 1
             self._channels_not_asked.add(one.channel)
-        elif standing.waits(one):
+        elif state.waits(one):
             self._waiting += 1
         else:
             return False

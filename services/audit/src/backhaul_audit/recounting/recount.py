@@ -11,7 +11,7 @@ from backhaul_common.lifecycle import cancel
 from backhaul_common.tenants import Tenant
 
 from backhaul_audit.ports import States
-from backhaul_audit.recounting.comparing import Standing, Tally
+from backhaul_audit.recounting.comparing import FilingState, Tally
 from backhaul_audit.recounting.ports import Communications, Contents, Listed, Recounted
 
 TOLD_S = 0.4
@@ -102,8 +102,8 @@ class Recounting:
             listed, token = await self._communications.page(tenant, communication_id, token)
             some += listed
             if len(some) >= LOOKED_UP or (some and not token):
-                standing = await self._standing(tenant, await self._states.read_to_us())
-                tally.add(some, await self._contents.filed(tenant.registration, some), standing)
+                state = await self._state(tenant, await self._states.read_to_us())
+                tally.add(some, await self._contents.filed(tenant.registration, some), state)
                 some = []
             if not token:
                 return
@@ -121,12 +121,12 @@ class Recounting:
         while (read_to_us := await self._states.read_to_us()) < listed_us + PUBLISHED_US and self._now_us() < ends_us:
             await self._sleep(_LOOK_S)
         caught_up = read_to_us >= listed_us + PUBLISHED_US
-        standing = await self._standing(tenant, read_to_us if caught_up else 0)
-        tally.settle(await self._contents.filed(tenant.registration, tally.doubts), standing)
+        state = await self._state(tenant, read_to_us if caught_up else 0)
+        tally.settle(await self._contents.filed(tenant.registration, tally.doubts), state)
 
-    async def _standing(self, tenant: Tenant, read_to_us: int) -> Standing:
+    async def _state(self, tenant: Tenant, read_to_us: int) -> FilingState:
         waiting = await self._states.waiting(tenant.registration)
-        return Standing(
+        return FilingState(
             asking=self._asking(tenant).keys(),
             since_us={one.channel: one.since_us for one in waiting},
             troubled={one.channel for one in waiting if one.problem},
