@@ -58,3 +58,27 @@ async def test_a_key_that_cannot_be_decrypted_is_said_and_waited_for(digesting: 
     digesting.keys = right
     assert await digesting.maker().make_due()
     assert len(await digesting.rows(acme)) == 1
+
+
+async def test_keys_follow_the_ring_so_that_an_old_key_can_leave_it(digesting: Rig) -> None:
+    acme = await digesting.register("acme")
+    await digesting.hour()
+    await digesting.keys.rotate()
+    before = await digesting.keys.present()
+    newer = Fernet.generate_key().decode()
+    both = MongoKeys(digesting.database, SecretBox([newer, *BOX_KEYS]), digesting.clock)
+    stored = [row async for row in digesting.database[AUDIT_KEYS_COLLECTION].find({})]
+    await together(*(both.renew() for _ in range(3)))
+    renewed = [row async for row in digesting.database[AUDIT_KEYS_COLLECTION].find({})]
+    assert [row.pop("private") for row in stored] != [row.pop("private") for row in renewed]
+    assert stored == renewed
+
+    digesting.keys = MongoKeys(digesting.database, SecretBox([newer]), digesting.clock)
+    assert (await digesting.keys.present()).id == before.id
+    await digesting.hour()
+    assert (await digesting.verified(acme))[0] == []
+    # Nothing is written where the ring is as it was, nor by a ring that fits none.
+    unchanged = await digesting.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None)
+    for ring in ([newer], [Fernet.generate_key().decode()]):
+        await MongoKeys(digesting.database, SecretBox(ring), digesting.clock).renew()
+        assert await digesting.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None) == unchanged

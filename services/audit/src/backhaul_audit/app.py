@@ -61,6 +61,8 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         service.prepare("store", partial(mongo.make_indexes, database, INDEXES))
         for indexes in (keys.INDEXES, store.INDEXES, retention.INDEXES, people.INDEXES):
             service.prepare("digests", partial(mongo.make_indexes, database, indexes))
+        signing = MongoKeys(database, box, _now_us)
+        service.prepare("signing_keys", signing.renew)
         secrets = MongoSecrets(database, box, _now_us)
         service.prepare("people_secrets", secrets.renew)
         service.readiness.add("mongodb", partial(mongo.ping, service.mongo_client))
@@ -105,7 +107,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         digests = DigestMaker(
             database,
             records := MongoDigests(database, _now_us),
-            signing := MongoKeys(database, box, _now_us),
+            signing,
             buckets,
             service.tenants,
             lambda tenant: bool(asking.destinations(tenant)),

@@ -62,6 +62,20 @@ class MongoKeys:
             row = await self._rows.find_one({"_id": key_id}, {"public": 1})
         return bytes(row["public"]) if row is not None else None
 
+    async def renew(self) -> None:
+        """Have every private half encrypted with the ring's first key, so that the others may leave the ring. One that
+        no key of it decrypts stays as it is: ``present`` says so where it is needed. UNAVAILABLE."""
+        async with mongo.operation():
+            rows = await self._rows.find({}, {"private": 1}).to_list(None)
+        for row in rows:
+            try:
+                private = self._box.renewed(row["private"])
+            except ValueError:
+                continue
+            if private != row["private"]:
+                async with mongo.operation():
+                    await self._rows.update_one(row, {"$set": {"private": private}})
+
     async def _present(self) -> Document:
         while True:
             async with mongo.operation():
