@@ -27,6 +27,7 @@ from backhaul_audit.ports import (
     Erased,
     FilesQuery,
     Held,
+    Holding,
     Locked,
     ObjectInfo,
     PublicKey,
@@ -137,6 +138,7 @@ class World:
         self.tenants = {"acme": ACME, "globex": GLOBEX}
         self.files: list[SealedFile] = [sealed()]
         self.held: list[Held] = []
+        self.unknown = 0
         self.chained: dict[ChainKey, list[Digest]] = {EVENTS: [signed(1), signed(2)]}
         self.objects = HeldObjects()
         self.queries: list[Any] = []
@@ -228,8 +230,9 @@ class HeldFiles:
             None,
         )
 
-    async def holding(self, registration: str, event_id: str) -> Sequence[Held]:
-        return [held for held in self._world.held if held.file.plan.pile.registration == registration]
+    async def holding(self, registration: str, event_id: str) -> Holding:
+        held = [held for held in self._world.held if held.file.plan.pile.registration == registration]
+        return Holding(held, self._world.unknown)
 
     async def plain_channels(self, registration: str) -> Sequence[str]:
         return [

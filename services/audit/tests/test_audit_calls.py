@@ -286,6 +286,17 @@ async def test_a_tenant_verifies_once_at_a_time(monkeypatch: pytest.MonkeyPatch)
         await other.aclose()
 
 
+async def test_an_event_that_is_not_found_may_lie_where_nobody_knows() -> None:
+    world = World()
+    async with serving(world) as stub:
+        nowhere = await refused(stub.Prove(pb.ProveRequest(tenant_id="acme", event_id="0" * 32)))
+        world.unknown = 2
+        unknown = await refused(stub.Prove(pb.ProveRequest(tenant_id="acme", event_id="0" * 32)))
+    assert (nowhere.code, unknown.code) == (Code.NOT_FOUND, Code.NOT_FOUND)
+    assert "2 files" in unknown.fix
+    assert "of which it is not known" not in nowhere.fix
+
+
 async def state_of(world: World) -> dict[str, pb.ChannelState]:
     async with serving(world) as stub:
         answer = await stub.GetState(pb.GetStateRequest(tenant_id="acme"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from typing import Any
 
 import pytest
+from backhaul_audit.files import MongoFiles
+from backhaul_audit.ports import Held, Holding
 from backhaul_common.names import AUDIT_FILES_COLLECTION, AUDIT_POSITION_COLLECTION
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_testing.waiting import until
@@ -107,6 +110,33 @@ async def test_an_owner_that_sleeps_over_its_lease_changes_nothing_when_it_goes_
     row = await filing.database[AUDIT_POSITION_COLLECTION].find_one({"_id": "EVENTS"})
     assert row is not None
     assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("shape", [{"with_event": True, "format": "array"}, {"with_event": True, "gzip": True}, {}])
+async def test_what_events_no_longer_has_is_found_by_its_ids_where_the_file_names_them(
+    filing: Rig, shape: dict[str, Any]
+) -> None:
+    acme = asking("acme", **shape)
+    await filing.register(acme)
+    names = [f"old-{one}" for one in range(30)]
+    events = [event(acme, name, revision=index % 3) for index, name in enumerate(names)]
+    await filing.publish(acme, *events)
+    await filing.died(filing.start_until("after_upload"))
+    await filing.nats.jetstream().purge_stream("EVENTS")
+    filing.start()
+    (file,) = await filing.sealed(30)
+    files = MongoFiles(filing.database)
+    for place, one in enumerate(events, 1):
+        holding = await files.holding(acme.registration, one.id)
+        if shape:
+            assert holding == Holding([Held(file, one.revision, place)], 0)
+        else:
+            assert holding == Holding([], 1)
+    # Published again under the mark, they are known to lie there.
+    await filing.publish(acme, *events, again=True)
+    await filing.publish(acme, event(acme, "new"))
+    if shape:
+        assert sum(one.content.events for one in await filing.sealed(31)) == 31
 
 
 @pytest.mark.parametrize("step", ["after_upload", "before_upload"])

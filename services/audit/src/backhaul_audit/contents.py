@@ -6,6 +6,8 @@ from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from backhaul_common.ids import derived_id
+
 from backhaul_audit.model import EventId, PileKey
 
 ID_BYTES = 16
@@ -70,6 +72,16 @@ class Content:
         if self._known is None:
             self._known = set(events_of(self.ids, self.revisions))
         return self._known
+
+
+def id_bytes(text: str) -> bytes:
+    """The 16 bytes of an event's id. Nothing that Backhaul publishes has another id than 32 hex digits; what has is
+    filed all the same, under an id that follows from its own."""
+    try:
+        found = bytes.fromhex(text) if len(text) == 2 * ID_BYTES else b""
+    except ValueError:
+        found = b""
+    return found if len(found) == ID_BYTES else bytes.fromhex(derived_id("foreign", text))
 
 
 def events_of(ids: bytes | bytearray, revisions: Sequence[int]) -> Iterator[EventId]:

@@ -15,7 +15,7 @@ from pymongo import ASCENDING, DESCENDING
 from backhaul_audit.books import holding
 from backhaul_audit.documents import SEALED, to_sealed
 from backhaul_audit.model import ChainKey, SealedFile
-from backhaul_audit.ports import FilesQuery, Held
+from backhaul_audit.ports import FilesQuery, Held, Holding
 
 MAX_READ_S = 4.0
 """A page ends on the server after this."""
@@ -67,7 +67,7 @@ class MongoFiles:
             row = await self._database[AUDIT_FILES_COLLECTION].find_one(query)
         return to_sealed(row) if row is not None else None
 
-    async def holding(self, registration: str, event_id: str) -> Sequence[Held]:
+    async def holding(self, registration: str, event_id: str) -> Holding:
         """See ``Files``. All the tenant's files are looked through, the latest first: DEADLINE_EXCEEDED after
         ``MAX_PROOF_S``."""
         if not _ID.fullmatch(event_id):
@@ -79,6 +79,7 @@ class MongoFiles:
             )
         ends = time.monotonic() + MAX_PROOF_S
         places: dict[str, Any] = {}
+        unknown = 0
         async with mongo.operation(MAX_PROOF_S):
             cursor = self._database[AUDIT_CONTENTS_COLLECTION].find(
                 {"registration": registration},
@@ -89,6 +90,7 @@ class MongoFiles:
             async for row in cursor:
                 if found := holding(row, event_id):
                     places[row["_id"]] = found
+                unknown += not row["ids"]
                 if time.monotonic() > ends:
                     raise BackhaulError(
                         Code.DEADLINE_EXCEEDED,
@@ -101,7 +103,7 @@ class MongoFiles:
         held = [
             Held(to_sealed(row), event.revision, place) for row in rows for event, place in places[row["_id"]].items()
         ]
-        return sorted(held, key=lambda one: one.revision)
+        return Holding(sorted(held, key=lambda one: one.revision), unknown)
 
     async def plain_channels(self, registration: str) -> Sequence[str]:
         """See ``Files``. One look at an index for each."""

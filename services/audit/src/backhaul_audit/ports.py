@@ -88,6 +88,15 @@ class Destinations(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Where an event lies. Of ``unknown`` files of the tenant nobody knows which events lie in them: they were found in
+    the bucket when EVENTS no longer had what they are of, and their lines do not name it."""
+
+    held: Sequence[Held]
+    unknown: int
+
+
 class Held(NamedTuple):
     """One revision of an event in its file. ``place`` is the event's in the file, from 1."""
 
@@ -125,8 +134,9 @@ class Files(Protocol):
         """One file, whether its object is deleted or not."""
         ...
 
-    async def holding(self, registration: str, event_id: str) -> Sequence[Held]:
-        """Every revision of the event that lies in a file, by revision. INVALID_ARGUMENT where it is no event's id."""
+    async def holding(self, registration: str, event_id: str) -> Holding:
+        """Every revision of the event that is known to lie in a file, by revision. INVALID_ARGUMENT where it is no
+        event's id."""
         ...
 
     async def plain_channels(self, registration: str) -> Sequence[str]:

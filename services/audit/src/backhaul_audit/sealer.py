@@ -183,13 +183,17 @@ class Sealer:
     async def _rescue(self, closed: Closed) -> Content | None:
         """EVENTS no longer has what the file is of: it is there already, or will never be."""
         try:
-            content = await self._uploads.look(closed.plan)
+            found = await self._uploads.look(closed.plan)
         except (ElsewhereError, HomelessError) as exc:
             self._log.warning("file_not_found", key=closed.plan.key, error=str(exc))
-            content = None
-        if content is None:
+            found = None
+        if found is None:
             await self._lose(closed, "EVENTS no longer has its events", done=False)
             raise ReadAgainError  # What EVENTS has left of them is filed anew.
+        content, inside = found
+        if inside is not None:
+            closed.content = inside
+        self._log.info("file_rescued", key=closed.plan.key, events=content.events, known=inside is not None)
         return content
 
     async def _lose(self, closed: Closed, reason: str, *, done: bool) -> None:

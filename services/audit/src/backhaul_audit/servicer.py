@@ -146,14 +146,18 @@ class AuditServicer(AuditServiceServicer):
     async def Prove(self, request: pb.ProveRequest, context: Any) -> pb.ProveResponse:
         """In which files an event lies."""
         registration = await self._registration(request.tenant_id)
-        found = await self._files.holding(registration, request.event_id)
+        holding = await self._files.holding(registration, request.event_id)
+        found = holding.held
         if not found:
             raise BackhaulError(
                 Code.NOT_FOUND,
-                "The event lies in no file.",
+                "The event lies in no file of which it is known what lies in it."
+                if holding.unknown
+                else "The event lies in no file.",
                 field="event_id",
                 fix="Check the id, and whether its channel asked for audit files when it arrived. What has just "
-                "arrived lies in a file some minutes later.",
+                "arrived lies in a file some minutes later."
+                + (f" Or look into the {holding.unknown} files of which it is not known." if holding.unknown else ""),
             )
         proofs = []
         for held in found:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backhaul_common.feed import StreamMessage
-from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_BACKFILL, SOURCE_REPLAY
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
@@ -16,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import AGAIN_US
-from backhaul_audit.contents import SLOT_US, Part, events_of
+from backhaul_audit.contents import SLOT_US, Part, events_of, id_bytes
 from backhaul_audit.counts import Counts
 from backhaul_audit.lines import Lines
 from backhaul_audit.model import Chain, EventId, PileKey, Plan
@@ -179,14 +178,6 @@ def _columns(events: Sequence[Event]) -> _Columns:
     except ValueError:
         joined = b""
     if len(joined) != 16 * len(ids) or any(len(one) != 32 for one in ids):
-        # Nothing that Backhaul publishes has such an id. It is filed all the same.
-        joined = bytes.fromhex("".join(one if _is_id(one) else derived_id("foreign", one) for one in ids))
+        joined = b"".join(map(id_bytes, ids))
     revisions = array("I", [min(max(event.revision, 0), _MAX_REVISION) for event in events])
     return _Columns(list(events), joined, revisions)
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return len(text) == 32 and len(bytes.fromhex(text)) == 16
-    except ValueError:
-        return False

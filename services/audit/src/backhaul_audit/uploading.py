@@ -15,8 +15,10 @@ from backhaul_common.logs import get_logger
 from backhaul_common.outages import Repeated
 from backhaul_common.pauses import pauses
 
+from backhaul_audit import contents
 from backhaul_audit.asking import Asking
 from backhaul_audit.counts import Counts
+from backhaul_audit.inside import Inside
 from backhaul_audit.model import Content, FileFormat, Plan
 from backhaul_audit.plans import Way, way_of
 from backhaul_audit.ports import Destinations, Objects
@@ -100,9 +102,10 @@ class Uploads:
         """
         return await self._through(plan, lambda objects: _put(objects, plan, made))
 
-    async def look(self, plan: Plan) -> Content | None:
-        """What lies in the file's place and is this file, whole; None where nothing is. Raises as ``put`` does."""
-        return await self._through(plan, lambda objects: _look(objects, plan))
+    async def look(self, plan: Plan) -> tuple[Content, contents.Content | None] | None:
+        """What lies in the file's place and is this file, whole, and which events lie in it as far as that can be read
+        from it; None where nothing is. Raises as ``put`` does."""
+        return await self._through(plan, lambda objects: _look_inside(objects, plan))
 
     async def back(self, way: Way, key: str) -> None:
         """Returns when the bucket answers again. ``key`` is asked for: whether there is anything does not count."""
@@ -197,7 +200,13 @@ async def _put(objects: Objects, plan: Plan, made: Made) -> Content:
     return there
 
 
-async def _look(objects: Objects, plan: Plan) -> Content | None:
+async def _look_inside(objects: Objects, plan: Plan) -> tuple[Content, contents.Content | None] | None:
+    inside = Inside(plan.shape)
+    content = await _look(objects, plan, inside)
+    return (content, inside.content(content.events)) if content is not None else None
+
+
+async def _look(objects: Objects, plan: Plan, inside: Inside | None = None) -> Content | None:
     info = await objects.stat(plan.key)
     if info is None:
         return None
@@ -210,7 +219,7 @@ async def _look(objects: Objects, plan: Plan) -> Content | None:
     except (KeyError, ValueError) as exc:
         raise ElsewhereError(f"{plan.key} is there, and is no file of Backhaul's") from exc
     try:
-        read = await _read(objects, plan)
+        read = await _read(objects, plan, inside)
     except BackhaulError as exc:
         if exc.code is Code.NOT_FOUND:
             return None
@@ -231,8 +240,9 @@ class _Read:
     inflated_sha256: str
 
 
-async def _read(objects: Objects, plan: Plan) -> _Read | None:
-    """What is in the file's place, None where it is no whole file. Events are counted by their line breaks."""
+async def _read(objects: Objects, plan: Plan, inside: Inside | None) -> _Read | None:
+    """What is in the file's place, None where it is no whole file. Events are counted by their line breaks; ``inside``
+    looks which they are."""
     stored, inflated = hashlib.sha256(), hashlib.sha256()
     size = inflated_size = breaks = 0
     gunzip = zlib.decompressobj(_GZIP) if plan.shape.gzip else None
@@ -254,6 +264,8 @@ async def _read(objects: Objects, plan: Plan) -> _Read | None:
             inflated.update(out)
             inflated_size += len(out)
             breaks += out.count(b"\n")
+            if inside is not None:
+                inside.add(out)
             await asyncio.sleep(0)
     if gunzip is not None and (not gunzip.eof or gunzip.unused_data):
         return None
