@@ -32,6 +32,7 @@ from backhaul_audit.digests.retention import Retention
 from backhaul_audit.digests.store import MongoDigests
 from backhaul_audit.files import MongoFiles
 from backhaul_audit.filing import Filing
+from backhaul_audit.keyring import Keyring
 from backhaul_audit.lateness import Lateness
 from backhaul_audit.objects import Buckets, Place, Probes
 from backhaul_audit.people import MongoPeople
@@ -65,6 +66,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         service.prepare("signing_keys", signing.renew)
         secrets = MongoSecrets(database, box, _now_us)
         service.prepare("people_secrets", secrets.renew)
+        persons = MongoPeople(database, secrets, _now_us)
         service.readiness.add("mongodb", partial(mongo.ping, service.mongo_client))
 
         reader = PositionReader(service.nats, js, ReaderConfig(EVENTS_STREAM, service.name))
@@ -85,6 +87,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             service.tenants,
             asking,
             buckets,
+            Keyring(persons, secrets),
             Limits(
                 file_bytes=settings.audit_max_file_bytes,
                 file_events=settings.audit_max_file_events,
@@ -120,7 +123,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         old = Retention(database, buckets, service.tenants, service.metrics, _now_us)
         service.run("retention", old.run, after=service.prepared)
 
-        files, persons = MongoFiles(database), MongoPeople(database, secrets, _now_us)
+        files = MongoFiles(database)
         servicer = AuditServicer(
             service.tenants,
             files,

@@ -16,7 +16,10 @@ from backhaul_common.tracing import Tracing
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import Books
 from backhaul_audit.counts import Counts
+from backhaul_audit.encrypting import EncryptedLines
+from backhaul_audit.keyring import Keyring
 from backhaul_audit.lateness import Lateness
+from backhaul_audit.lines import Lines
 from backhaul_audit.piles import Limits, Piles
 from backhaul_audit.ports import Destinations
 from backhaul_audit.sealer import ReadAgainError
@@ -38,6 +41,7 @@ class Filing:
         tenants: TenantDirectory,
         asking: Asking,
         destinations: Destinations,
+        keyring: Keyring,
         limits: Limits,
         metrics: Metrics,
         tracing: Tracing,
@@ -54,6 +58,8 @@ class Filing:
         self._tenants = tenants
         self._asking = asking
         self._destinations = destinations
+        self._lines = Lines()
+        self._encrypted = EncryptedLines(self._lines, keyring)
         self._limits = limits
         self._counts = Counts(metrics)
         self._tracing = tracing
@@ -101,6 +107,8 @@ class Filing:
             piles,
             opened,
             self._counts,
+            self._lines,
+            self._encrypted,
             self._tracing,
             self._new_id,
             self._now_us,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,7 +39,7 @@ class Lines:
     """Writes lines. With ``with_event`` the normalised event stands beside the provider's own."""
 
     def __init__(self) -> None:
-        self._normalised = _writer(Event.DESCRIPTOR)
+        self._normalised = writer_of(Event.DESCRIPTOR)
 
     def of(self, events: Iterable[Event], *, with_event: bool) -> list[bytes]:
         """A line each, without the line break."""
@@ -93,12 +93,14 @@ def _other(raw: bytes) -> bytes:
         return _encode({BASE64: base64.b64encode(raw).decode("ascii")})
 
 
-def _writer(descriptor: Descriptor) -> Callable[[Any], Mapping[str, Any]]:
-    """What makes an object of a message: snake_case, words of enums, RFC 3339 times, null where nothing is known."""
+def writer_of(descriptor: Descriptor, chosen: Collection[str] | None = None) -> Callable[[Any], Mapping[str, Any]]:
+    """What makes an object of a message: snake_case, words of enums, RFC 3339 times, null where nothing is known.
+
+    All that is part of what happened, or the fields that are ``chosen``."""
     fields = [
         (field.name.removesuffix("_us"), field.name, _converter(field), field.has_presence)
         for field in descriptor.fields
-        if field.name not in _LEFT_OUT
+        if (field.name not in _LEFT_OUT if chosen is None else field.name in chosen)
     ]
 
     def write(message: Message) -> Mapping[str, Any]:
@@ -119,7 +121,7 @@ def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
 
 def _converter_of_one(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.message_type is not None:
-        return _writer(field.message_type)
+        return writer_of(field.message_type)
     if field.enum_type is not None:
         return _wording(field.enum_type)
     return _time if field.name.endswith("_us") else lambda value: value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,13 +18,17 @@ from backhaul_audit.asking import Asking
 from backhaul_audit.books import AGAIN_US
 from backhaul_audit.contents import SLOT_US, Part, events_of, id_bytes
 from backhaul_audit.counts import Counts
+from backhaul_audit.encrypting import EncryptedLines
 from backhaul_audit.lines import Lines
-from backhaul_audit.model import Chain, EventId, PileKey, Plan
+from backhaul_audit.model import Chain, EventId, PileKey, Plan, Shape
 from backhaul_audit.piles import Piles
 from backhaul_audit.plans import Ask
 
 _LATER = frozenset({SOURCE_BACKFILL, SOURCE_REPLAY})
 _MAX_REVISION = (1 << 32) - 1
+
+MAX_EXPECTED = 10_000
+"""Channels that encrypt of which it is known before their messages are read."""
 
 
 class Sealed(Protocol):
@@ -55,6 +60,8 @@ class Taking:
         sealed: Sealed,
         again: dict[PileKey, dict[EventId, int]],
         counts: Counts,
+        lines: Lines,
+        encrypted: EncryptedLines,
         *,
         traced: bool,
     ) -> None:
@@ -63,9 +70,26 @@ class Taking:
         self._sealed = sealed
         self._again = again
         self._traced = traced
-        self._lines = Lines()
+        self._lines = lines
+        self._encrypted = encrypted
+        self._encrypting: dict[tuple[str, ...], None] = {}
         self._repeated = counts.repeated
         self._log = get_logger(component="taking")
+
+    async def expect(self, messages: Sequence[StreamMessage]) -> None:
+        """These will be taken next: have the keys of their people here, if their channels want them, by one look-up for
+        all. UNAVAILABLE; FAILED_PRECONDITION where keys cannot be decrypted."""
+        if not self._encrypting:
+            return
+        batches = []
+        for message in messages:
+            if _source(message) in self._encrypting:
+                with suppress(DecodeError):  # ``take`` says so.
+                    events = EventBatch.FromString(message.data).events
+                    if events:
+                        batches.append((events[0].registration, events))
+        if len(batches) > 1:
+            await self._encrypted.expect(batches)
 
     async def take(self, message: StreamMessage, now: float) -> None:
         """Put what ``message`` brings on its piles. UNAVAILABLE; nothing of it is taken then."""
@@ -111,7 +135,7 @@ class Taking:
             Part(
                 pile=pile,
                 position=position,
-                lines=self._lines.of(columns.events, with_event=ask.shape.with_event),
+                lines=await self._lines_of(message, pile, ask.shape, columns.events),
                 ids=columns.ids,
                 revisions=columns.revisions,
                 arrivals=[event.received_at_us for event in columns.events],
@@ -120,6 +144,18 @@ class Taking:
             ),
             ask,
         )
+
+    async def _lines_of(
+        self, message: StreamMessage, pile: PileKey, shape: Shape, events: Sequence[Event]
+    ) -> Sequence[bytes]:
+        if not shape.encrypted:
+            if self._encrypting:
+                self._encrypting.pop(_source(message), None)
+            return self._lines.of(events, with_event=shape.with_event)
+        if len(self._encrypting) >= MAX_EXPECTED:
+            self._encrypting.clear()
+        self._encrypting[_source(message)] = None
+        return await self._encrypted.of(pile.registration, events, with_event=shape.with_event)
 
     async def _new(self, message: StreamMessage, pile: PileKey, columns: _Columns) -> _Columns:
         """Without those that lie in a file, or will."""
@@ -158,6 +194,11 @@ class Taking:
             return columns
         self._repeated.add(pile.registration.rpartition(".")[0], pile.channel, amount=len(events) - len(kept))
         return _columns([columns.events[index] for index in kept])
+
+
+def _source(message: StreamMessage) -> tuple[str, ...]:
+    """Queue path and channel, as the subject has them."""
+    return tuple(message.subject.split(".", 3)[1:3])
 
 
 def _by_chain(events: Sequence[Event]) -> Iterable[tuple[Chain, Sequence[Event]]]:

@@ -15,7 +15,9 @@ from backhaul_common.tracing import Tracing
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import AGAIN_US, Books, Opened
 from backhaul_audit.counts import Counts
+from backhaul_audit.encrypting import EncryptedLines
 from backhaul_audit.lateness import Lateness
+from backhaul_audit.lines import Lines
 from backhaul_audit.model import PileKey
 from backhaul_audit.piles import Piles, Relief, Since
 from backhaul_audit.plans import Way, way_of
@@ -47,6 +49,8 @@ class Turn:
         piles: Piles,
         opened: Opened,
         counts: Counts,
+        lines: Lines,
+        encrypted: EncryptedLines,
         tracing: Tracing,
         new_id: Callable[[], str],
         now_us: Callable[[], int],
@@ -77,7 +81,7 @@ class Turn:
             read=lambda: self._read,
             changed=self._room.set,
         )
-        self._taking = Taking(piles, asking, books, opened.again, counts, traced=tracing.enabled)
+        self._taking = Taking(piles, asking, books, opened.again, counts, lines, encrypted, traced=tracing.enabled)
         self._waits = Repeated("filing_waits_for_room", component="turn")
         self._late = Repeated("events_wait_too_long", component="turn")
         self._log = get_logger(component="turn")
@@ -95,6 +99,7 @@ class Turn:
     async def _read_on(self, group: asyncio.TaskGroup) -> None:
         while True:
             messages = await self._reader.next_batch()
+            await self._taking.expect(messages)
             now = time.monotonic()
             for message in messages:
                 await self._taking.take(message, now)
