@@ -94,6 +94,7 @@ class Filing:
 
     async def _begin(self, position: int) -> Turn:
         opened = await self._books.load()
+        await self._states.begin()
         piles = Piles(self._limits, self._new_id)
         for pile in opened.done.keys() | opened.planned.keys():
             piles.known(pile, opened.done.get(pile, 0), opened.planned.get(pile, ()))

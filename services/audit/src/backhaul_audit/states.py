@@ -35,6 +35,14 @@ class MongoStates:
             row = await self._collection.find_one({"_id": EVENTS_STREAM})
         return int(row.get("read_to_us", 0)) if row is not None else 0
 
+    async def begin(self) -> None:
+        """To be called by the copy that makes the files, before it tells anything: what another one said before it, and
+        is over, would stand for ever otherwise. UNAVAILABLE."""
+        query = {"registration": {"$exists": True}, "channels": {"$ne": []}}
+        async with mongo.operation():
+            rows = await self._collection.find(query).to_list(None)
+        self._told = {row["registration"]: row for row in rows}
+
     async def tell(self, waiting: Mapping[str, Sequence[Waiting]], read_to_us: int) -> None:
         """This is how it stands now, by registration; of those that are not named there is nothing to tell. Only what
         has changed since the last time is written. UNAVAILABLE."""
