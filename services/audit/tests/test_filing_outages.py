@@ -23,6 +23,7 @@ from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
 from backhaul_proto.event.v1.event_pb2 import Event
+from backhaul_testing import make
 from backhaul_testing.waiting import until
 from filing_rig import KEY, Rig, asking, event
 
@@ -125,6 +126,22 @@ async def test_a_bucket_of_a_channels_own_keeps_nobody_elses_files_waiting(
     await filing.register(with_own_bucket(nowhere, s3_server.uri, filing.bucket, s3_server))
     await filing.sealed(len(ours) + len(theirs), within_s=120)
     await filing.check([*ours, *theirs])
+
+
+async def test_what_nobody_wants_any_more_makes_room(filing: Rig, s3_server: ObjectStoreServer) -> None:
+    """An installation without object storage: what has no place fills memory, until its channel stops asking."""
+    acme, globex = asking("acme"), with_own_bucket(asking("globex"), s3_server.uri, filing.bucket, s3_server)
+    await filing.register(acme, globex)
+    filing.start(object_store_endpoint="", audit_memory_bytes=16 << 20)
+    text = "x" * 100_000
+    for number in range(40):
+        await filing.publish(acme, *(event(acme, f"{number}-{one}", raw=text.encode()) for one in range(5)))
+    assert await problem_of(filing, acme, "sendgrid")
+    ours = [event(globex, "waits", channel="twilio")]
+    await filing.publish(globex, *ours)
+    await filing.register(make.tenant(acme.id, twilio={}, sendgrid={}).model_copy(update={"revision": 2}))
+    await filing.sealed(1, within_s=30)
+    await filing.check(ours)
 
 
 async def test_what_the_normalizer_repeats_is_left_out(filing: Rig) -> None:

@@ -144,6 +144,7 @@ class Turn:
             now = time.monotonic()
             self.piles.expire(now, self._asking.now)
             self._sealer.look()
+            self._room.set()  # What has no place may have got one, or have been given up.
             if now - looked_at >= _MOVE_S:
                 looked_at = now
                 await self._look_after()
