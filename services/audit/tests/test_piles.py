@@ -12,6 +12,7 @@ from backhaul_audit.contents import Part, events_of
 from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
 from backhaul_audit.piles import Limits, Piles, Relief, Since
 from backhaul_audit.plans import Ask, Closed, Way, new_plan, way_of
+from backhaul_audit.shaping import shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -208,6 +209,25 @@ def test_what_has_no_place_waits_until_it_has_or_nobody_wants_it() -> None:
     piles.expire(99, lambda one: ask_of(one) if one == pile else None)
     assert [one.plan.bucket for one in piles.closed()] == ["bucket"]
     assert set(piles.waiting()) == {pile}
+
+
+def test_a_file_has_the_shape_with_which_it_was_begun_also_where_it_had_no_place() -> None:
+    """Its channel asks for another one before it has a place: what was written is not of that shape."""
+    array_ = Shape("events", FileFormat.ARRAY)
+    for how in ("expire", "take"):
+        piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)
+        pile = _PILES[0]
+        piles.take(part(pile, 1, 3), ask_of(pile, bucket=""), 0)
+        piles.take(part(pile, 2, 3), ask_of(pile, bucket="", shape=array_), 0)
+        if how == "expire":
+            piles.expire(1, lambda one: ask_of(one, shape=array_))
+        else:
+            piles.take(part(pile, 3), ask_of(pile, shape=array_), 1)
+        (closed,) = piles.closed()
+        assert (closed.plan.bucket, closed.plan.shape) == ("bucket", _SHAPE), how
+        made = b"".join(shape(closed.content, closed.plan.shape).pieces)
+        assert made.count(b"\n") == closed.content.events == 6
+        assert b"," not in made
 
 
 def test_room_is_made_by_closing_the_largest_then_waiting() -> None:

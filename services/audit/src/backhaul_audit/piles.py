@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -127,9 +127,7 @@ class Piles:
             self.passed(part.position - 1)
         plan = mine.planned[0] if mine.planned else None
         if plan is None:
-            if mine.content.events and mine.ask != ask:
-                self._close_if_it_can_be(mine)
-            mine.ask = ask
+            self._ask(mine, ask)
             more = sum(map(len, part.lines)) + 2 * len(part.lines)
             if mine.content.events and (
                 mine.content.size + more > self._limits.file_bytes
@@ -139,7 +137,7 @@ class Piles:
         if not mine.content.events:
             mine.first, mine.opened_at = part.position, now
         before = mine.content.size
-        mine.content.add(part, separator_of(plan.shape if plan is not None else ask.shape))
+        mine.content.add(part, separator_of((plan or mine.ask or ask).shape))
         mine.last = part.position
         self.bytes += mine.content.size - before
         if plan is not None:
@@ -154,12 +152,12 @@ class Piles:
             if not mine.content.events or mine.planned or mine.ask is None:
                 continue
             ask = asks(mine.key)
-            if not mine.ask.bucket:
-                if ask is None:
-                    self._emptied(mine)  # There was never a place for it, and nobody wants it any more.
-                    continue
-                mine.ask = ask  # It could not be closed; perhaps it can be now.
-            if ask != mine.ask or now - mine.opened_at >= self._limits.file_age_s:
+            if ask is not None:
+                self._ask(mine, ask)
+            elif not mine.ask.bucket:
+                self._emptied(mine)  # There was never a place for it, and nobody wants it any more.
+                continue
+            if ask is None or now - mine.opened_at >= self._limits.file_age_s:
                 self._close_if_it_can_be(mine)
 
     def closed(self) -> Sequence[Closed]:
@@ -285,6 +283,17 @@ class Piles:
         self.bytes -= sum(one.bytes for one in closed) + mine.content.size
         mine.content = Content()
         return closed
+
+    def _ask(self, mine: _Pile, ask: Ask) -> None:
+        """``ask`` holds from now on: what is there and was asked for otherwise is closed."""
+        if mine.content.events and mine.ask is not None and mine.ask != ask:
+            if not mine.ask.bucket:
+                # It could not be closed; perhaps it can be now. What is written is of the shape that it had.
+                mine.ask = replace(ask, shape=mine.ask.shape)
+            if mine.ask != ask:
+                self._close_if_it_can_be(mine)
+        if not mine.content.events:
+            mine.ask = ask
 
     def _close_if_it_can_be(self, mine: _Pile) -> None:
         if mine.ask is not None and mine.ask.bucket:
