@@ -128,6 +128,22 @@ async def test_a_copy_that_is_not_heard_of_is_succeeded_and_stores_nothing_more(
     assert (await total(database), one.told, other.told) == (6, [], [6])
 
 
+async def test_a_copy_that_was_succeeded_hears_of_it_though_it_stores_nothing(
+    database: mongo.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "OWNED_S", 1.0)
+    monkeypatch.setattr(following, "_RENEW_S", 2.0)  # As one that slept.
+    one, other = Sums(database), Sums(database)
+    await one.position()
+    keeping = asyncio.create_task(one.keep())
+    async with waiting(other) as position:
+        assert await asyncio.wait_for(position, 15) == 0
+    with pytest.raises(BackhaulError) as refused:
+        await asyncio.wait_for(keeping, 15)
+    assert refused.value.code is Code.UNAVAILABLE
+    await other.apply(messages(1, 2, 3))  # Its end takes nothing from the one that goes on.
+
+
 async def test_a_copy_that_is_idle_is_heard_of(database: mongo.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "OWNED_S", 2.0)
     monkeypatch.setattr(following, "_RENEW_S", 0.2)

@@ -33,7 +33,8 @@ class Progress(Protocol):
     async def keep(self) -> None:
         """Have the other copies wait in ``position`` until this is cancelled, and let one of them go on then.
 
-        It begins when ``position`` has returned. What is stored must not depend on it: see ``apply``.
+        It begins when ``position`` has returned. What is stored must not depend on it: see ``apply``. UNAVAILABLE where
+        it was heard that another copy has gone on.
         """
         ...
 
@@ -98,7 +99,8 @@ class MongoProgress(ABC, Generic[R]):
         try:
             while True:
                 await asyncio.sleep(_RENEW_S)
-                await self._as_owner({"$currentDate": {"seen_at": True}})
+                if not await self._as_owner({"$currentDate": {"seen_at": True}}):
+                    raise unavailable("The position")
         finally:
             await self._as_owner({"$unset": {"owner": ""}})
 
@@ -142,10 +144,13 @@ class MongoProgress(ABC, Generic[R]):
             )
         return row
 
-    async def _as_owner(self, update: dict[str, Any]) -> None:
+    async def _as_owner(self, update: dict[str, Any]) -> bool:
+        """Change the position's document. False: another copy owns it."""
+        query = {"_id": self._stream, "owner": self._owner}
         with suppress(BackhaulError):  # What MongoDB does not hear of is made up for by time.
             async with self._writing, mongo.operation():
-                await self._database[self._collection].update_one({"_id": self._stream, "owner": self._owner}, update)
+                return bool((await self._database[self._collection].update_one(query, update)).matched_count)
+        return True
 
     def _moved(self, position: int) -> None:
         self._position = position
