@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from backhaul_audit.contents import Part, events_of
@@ -260,6 +260,23 @@ def test_a_bucket_of_its_own_that_is_away_lapses_and_the_installations_makes_all
     assert piles.waiting() == {theirs: Since(1_000_000, 1_000_005), ours: Since(2_000_000, 2_000_005)}
     piles.take(part(ours, 4, 1, 700), ask_of(ours), 0)
     assert piles.relief({*blocked, Way("", "")}) == (Relief.WAIT, None)
+
+
+def test_what_is_read_again_was_stored_no_earlier_than_is_said() -> None:
+    """What was brought twice is remembered for as long as a message of then can be read again."""
+    piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)
+    first, second = _PILES[0], _PILES[2]
+    assert piles.stored_from(7) == 7
+    for position, pile in enumerate((first, second), 1):
+        piles.take(replace(part(pile, position), stored_at_us=position * 10), ask_of(pile, own=True), 0)
+    assert piles.stored_from(70) == 10
+    piles.close(first)
+    assert piles.stored_from(70) == 10
+    (closed,) = piles.closed()
+    piles.sealed(closed)
+    assert piles.stored_from(70) == 20
+    piles.lapse(second)
+    assert piles.stored_from(70) == 20
 
 
 @pytest.mark.parametrize(

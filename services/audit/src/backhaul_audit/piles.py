@@ -259,6 +259,11 @@ class Piles:
         """Since when each pile waits that has something which is not sealed."""
         return {key: since for key, mine in self._piles.items() if (since := mine.since()) is not None}
 
+    def stored_from(self, read_us: int) -> int:
+        """When EVENTS took the first message that may have to be read again; ``read_us`` is when it took the last that
+        was taken here."""
+        return min([read_us, *(since.stored_us for since in self.waiting().values())])
+
     def all(self) -> Collection[PileKey]:
         """All piles that something was taken for, or told of."""
         return list(self._piles)

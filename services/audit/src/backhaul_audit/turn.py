@@ -162,7 +162,8 @@ class Turn:
         if floor > self._books.floor:
             await self._books.move(floor)
         if self._stored_at_us:
-            await self._books.forget_again(self._stored_at_us - 2 * AGAIN_US)
+            # Not by what was read last: what waits for a bucket is read again, however much later.
+            await self._books.forget_again(self.piles.stored_from(self._stored_at_us) - 2 * AGAIN_US)
         # Before it is asked: where nothing lies behind what was taken, all that was published by now was.
         now_us = self._now_us()
         behind = await self._reader.is_behind(self._read)
