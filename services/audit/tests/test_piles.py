@@ -3,12 +3,13 @@ database and the bucket; what is real in it is what decides."""
 
 from __future__ import annotations
 
+import tracemalloc
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import pytest
-from backhaul_audit.contents import Part, events_of
+from backhaul_audit.contents import EVENT_BYTES, MAX_LINKS, MESSAGE_BYTES, Content, Part, events_of
 from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
 from backhaul_audit.piles import Limits, Piles, Relief, Since
 from backhaul_audit.plans import Ask, Closed, Way, new_plan, way_of
@@ -241,7 +242,29 @@ def test_room_is_made_by_closing_the_largest_then_waiting() -> None:
     (closed,) = piles.closed()
     piles.sealed(closed)
     assert piles.relief(()) is None
-    assert piles.bytes == 101
+    assert piles.bytes == 101 + MESSAGE_BYTES + EVENT_BYTES
+
+
+def test_small_events_are_counted_as_what_they_take() -> None:
+    """Of a hostile sender each is two bytes, and takes many times as much in memory."""
+    piles = Piles(Limits(1 << 20, 100_000, 10, 900_000), iter(f"{number:032x}" for number in range(99)).__next__)
+    pile = _PILES[0]
+    tracemalloc.start()
+    try:
+        for position in range(1, 5001):
+            piles.take(part(pile, position, size=2), ask_of(pile), 0)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1.2 * piles.bytes
+    assert piles.relief(()) == (Relief.CLOSE, pile)
+
+
+def test_so_many_traces_are_kept_as_a_span_names() -> None:
+    content = Content()
+    for position in range(1, 200):
+        content.add(replace(part(_PILES[0], position), traceparent=f"00-{position:032x}-{position:016x}-01"), b"\n")
+    assert len(content.traceparents) == MAX_LINKS
 
 
 def test_a_bucket_of_its_own_that_is_away_lapses_and_the_installations_makes_all_wait() -> None:

@@ -14,6 +14,12 @@ ID_BYTES = 16
 SLOT_US = 600_000_000
 """Files are found by the ten minutes in which their events arrived."""
 
+MAX_LINKS = 64
+"""Traces of its messages that are kept of a file, for its span to name."""
+
+MESSAGE_BYTES, EVENT_BYTES = 160, 32
+"""What a message and an event take in memory beside its line, about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -36,6 +42,8 @@ class Content:
 
     pieces: list[bytes] = field(default_factory=list)
     size: int = 0
+    held: int = 0
+    """What all of it takes in memory: of small events much more than their lines."""
     events: int = 0
     ids: bytearray = field(default_factory=bytearray)
     revisions: array[int] = field(default_factory=lambda: array("I"))
@@ -59,10 +67,11 @@ class Content:
         self.slots.update({at_us // SLOT_US for at_us in part.arrivals})
         self.pieces.append(separator.join(part.lines))
         self.size += size
+        self.held += size + MESSAGE_BYTES + EVENT_BYTES * len(part.lines)
         self.events += len(part.lines)
         self.ids += part.ids
         self.revisions.extend(part.revisions)
-        if part.traceparent:
+        if part.traceparent and len(self.traceparents) < MAX_LINKS:
             self.traceparents.append(part.traceparent)
         if self._known is not None:
             self._known.update(events_of(part.ids, part.revisions))

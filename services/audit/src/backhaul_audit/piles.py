@@ -136,10 +136,10 @@ class Piles:
                 self._close_if_it_can_be(mine)
         if not mine.content.events:
             mine.first, mine.opened_at = part.position, now
-        before = mine.content.size
+        before = mine.content.held
         mine.content.add(part, separator_of((plan or mine.ask or ask).shape))
         mine.last = part.position
-        self.bytes += mine.content.size - before
+        self.bytes += mine.content.held - before
         if plan is not None:
             if part.position == plan.last:
                 self._close(mine)
@@ -229,9 +229,9 @@ class Piles:
                 continue
             away = not to.bucket or way_of(mine.key, to.destination) in blocked
             if away and to.destination:
-                stuck[mine.key] += mine.content.size
+                stuck[mine.key] += mine.content.held
             elif not away and not mine.planned:
-                closable[mine.key] = mine.content.size
+                closable[mine.key] = mine.content.held
         return stuck, closable, under_way
 
     def _without_a_place(self) -> bool:
@@ -285,7 +285,7 @@ class Piles:
     def _emptied(self, mine: _Pile) -> Sequence[Closed]:
         closed, mine.closed = mine.closed, []
         self._closed = [one for one in self._closed if one.plan.pile != mine.key]
-        self.bytes -= sum(one.bytes for one in closed) + mine.content.size
+        self.bytes -= sum(one.bytes for one in closed) + mine.content.held
         mine.content = Content()
         return closed
 

@@ -53,7 +53,7 @@ class Closed:
     @property
     def bytes(self) -> int:
         """What it is counted as in memory, compressed by now or not: whoever takes over needs as much."""
-        return self.content.size
+        return self.content.held
 
 
 def new_plan(pile: PileKey, ask: Ask, named_at_us: int, first: int, last: int, file_id: str) -> Plan:

@@ -24,9 +24,6 @@ SEALED_AT_ONCE = 32
 MAX_SEALED_IDS = 8 << 20
 """Bytes of events' ids that one transaction stores, about: a file's are 1 MB by default."""
 
-MAX_LINKS = 64
-"""Traces of its events that a file's span names."""
-
 _SHAPED_AT_ONCE = 2
 
 
@@ -147,7 +144,7 @@ class Sealer:
     async def _put(self, closed: Closed, made: Made) -> Content | None:
         while True:
             plan = closed.plan
-            links = closed.content.traceparents[:MAX_LINKS]
+            links = closed.content.traceparents
             try:
                 with self._tracing.span(
                     "audit.file",
