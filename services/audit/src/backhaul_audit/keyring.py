@@ -61,13 +61,26 @@ _NOBODY = Held(0.0)
 class Keyring:
     """Keys by events."""
 
-    def __init__(self, store: Store, secrets: SecretsOf, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        secrets: SecretsOf,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_kept: int = MAX_KEPT,
+    ) -> None:
         self._store = store
         self._secrets = secrets
         self._clock = clock
+        self._max_kept = max_kept
         self._held: dict[Name, Held] = {}
         """The one that was asked for first comes first."""
         self._names: dict[tuple[str, str], Name] = {}
+
+    @property
+    def kept(self) -> int:
+        """How many keys are in memory."""
+        return len(self._held)
 
     async def learn(self, batches: Iterable[tuple[str, Sequence[Event]]]) -> None:
         """Ask for the keys of all these at once: each are events of one registration. Raises as ``of`` does."""
@@ -130,7 +143,7 @@ class Keyring:
     def _keep(self, held: Mapping[Name, Held]) -> None:
         for name, one in held.items():
             self._held.pop(name, None)
-            if len(self._held) >= MAX_KEPT:
+            if len(self._held) >= self._max_kept:
                 del self._held[next(iter(self._held))]
             self._held[name] = one
 
