@@ -69,7 +69,7 @@ def check_digest(root, path, keys):
         Ed25519PublicKey.from_public_bytes(public).verify(signature, text.encode())
     except InvalidSignature:
         return digest, "signature"
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None, "invalid_format"
     return digest, ""
 

@@ -195,6 +195,11 @@ def no_json(scene: Scene) -> Found:
     return scene.found_digest(2, "invalid_format")
 
 
+def json_without_end(scene: Scene) -> Found:
+    scene.edit(scene.digest(2).key, lambda data: b"[" * 200_000 + data)
+    return scene.found_digest(2, "invalid_format")
+
+
 def something_else_among_the_digests(scene: Scene) -> Found:
     scene.world.objects[f"digests/{EVENTS.id}/2026/readme.txt"] = b"hello\n"
     return {("digest", f"digests/{EVENTS.id}/2026/readme.txt", "invalid_format")}
@@ -267,6 +272,7 @@ TABLE: list[Tampering] = [
     no_signature,
     two_signatures,
     no_json,
+    json_without_end,
     something_else_among_the_digests,
     wrong_key_in_the_key_file,
     wrong_count,

@@ -132,7 +132,7 @@ class ChainWalk:
 
     async def _list(self) -> list[str]:
         """The keys of the digests that came behind what was listed before."""
-        keys = sorted([key async for key in self._stored.digests(chain_prefix(self._of)) if key > self._newest])
+        keys = sorted({key async for key in self._stored.digests(chain_prefix(self._of)) if key > self._newest})
         self._newest = keys[-1] if keys else self._newest
         return keys
 
