@@ -23,6 +23,9 @@ MAX_READ_S = 4.0
 MAX_PROOF_S = 10.0
 """For how long a tenant's files are looked through for an event: some 100 million events."""
 
+CLOCKS_US = 3_600_000_000
+"""How far clocks of copies may differ: events arrive by one's, and files are sealed by another's."""
+
 _CONTENTS_AT_ONCE = 8
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -48,6 +51,8 @@ class MongoFiles:
             size=query.size,
             token=query.token,
             only=only,
+            # No file is older than its events, so none before need be looked at.
+            span=(max(1, query.span[0] - CLOCKS_US), 0) if query.span[0] else (0, 0),
         )
         try:
             rows, token = await pages.page(self._database, asked, within_s=MAX_READ_S)
