@@ -167,6 +167,9 @@ class World:
     def named(self, registration: str, destination: str) -> HeldObjects:
         return self.objects
 
+    def lying(self, registration: str, destination: str, bucket: str) -> HeldObjects:
+        return self.objects
+
     # States, Locks, Probed, Keys, Verification
     async def waiting(self, registration: str) -> Sequence[Waiting]:
         return self.waits

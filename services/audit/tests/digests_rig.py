@@ -67,6 +67,9 @@ class Here:
     def named(self, registration: str, destination: str) -> Any:
         return self.bucket
 
+    def lying(self, registration: str, destination: str, bucket: str) -> Any:
+        return self.bucket if self.bucket.bucket == bucket else self.bucket.beside(bucket)
+
 
 @dataclass
 class Rig:
@@ -189,6 +192,7 @@ class Locking:
 
     def __init__(self, bucket: Any, rig: Rig, until_us: int) -> None:
         self._bucket = bucket
+        self.bucket = bucket.bucket
         self._rig = rig
         self._until_us = until_us
         self.asked = 0

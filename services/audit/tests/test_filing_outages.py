@@ -184,6 +184,9 @@ class Objects:
     def named(self, registration: str, destination: str) -> Any:
         return self
 
+    def lying(self, registration: str, destination: str, bucket: str) -> Any:
+        return self
+
     def of(self, tenant: Tenant, channel: Channel) -> Any:
         return self
 

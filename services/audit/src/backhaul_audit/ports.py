@@ -87,6 +87,12 @@ class Destinations(Protocol):
         """The bucket of a file that is planned or sealed. FAILED_PRECONDITION where it is not set up any more."""
         ...
 
+    def lying(self, registration: str, destination: str, bucket: str) -> Objects:
+        """Where an object was put: as above, or, where the destination has another bucket by now, the one that is
+        called ``bucket``, at the same endpoint and with the same credentials. What is deleted there is gone too where
+        there is no such bucket any more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:

@@ -48,7 +48,7 @@ class Reading:
         """The file as it is stored, in pieces. FAILED_PRECONDITION where its object is gone; RATE_LIMITED where too
         many files are being read; UNAVAILABLE, also in the middle."""
         _require_kept(file)
-        objects = self._destinations.named(registration, file.plan.destination)
+        objects = self._destinations.lying(registration, file.plan.destination, file.plan.bucket)
         with self._places.taken(registration):
             reading = objects.read(file.plan.key, chunk=PIECE_BYTES)
             try:
@@ -85,7 +85,7 @@ class Reading:
                 fix="Ask for less.",
             )
         seconds = valid_s or DEFAULT_LINK_S
-        objects = self._destinations.named(registration, file.plan.destination)
+        objects = self._destinations.lying(registration, file.plan.destination, file.plan.bucket)
         return await objects.link(file.plan.key, seconds), seconds
 
 

@@ -85,7 +85,7 @@ class AuditTenantData:
         """What ``query`` finds, until it finds nothing more."""
         while True:
             async with mongo.operation():
-                found = self._database[collection].find(query, {"key": 1, "destination": 1}, limit=_PAGE)
+                found = self._database[collection].find(query, {"key": 1, "destination": 1, "bucket": 1}, limit=_PAGE)
                 rows = await found.to_list(None)
             if not rows:
                 return
@@ -96,7 +96,7 @@ class AuditTenantData:
         destination = row.get("destination", "")  # Digests lie in the installation's bucket.
         until: datetime | None = None
         try:
-            until = await self._destinations.named(registration, destination).delete(row["key"])
+            until = await self._destinations.lying(registration, destination, row["bucket"]).delete(row["key"])
         except BackhaulError as exc:
             if exc.code is not Code.FAILED_PRECONDITION or not destination:
                 raise

@@ -7,6 +7,7 @@ nobody ever finds a file missing of which no digest says that it may be. A lock 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
@@ -30,6 +31,10 @@ EVERY_S = 600.0
 
 MAX_DELETED = 1000
 """Files of one chain that are deleted at a time, before it is another chain's turn."""
+
+MAX_REFUSED = 5
+"""Deletions that a bucket may refuse before it is left alone until the next time. A legal hold is of one file; what is
+wrong with a bucket is so for all."""
 
 _DAY_US = 86_400_000_000
 
@@ -144,16 +149,22 @@ class Retention:
             "locked_until_us": {"$not": {"$gt": now_us}},
         }
         async with mongo.operation():
-            rows = await self._files.find(ready, {"key": 1, "destination": 1}, limit=MAX_DELETED).to_list(None)
+            fields = {"key": 1, "destination": 1, "bucket": 1}
+            rows = await self._files.find(ready, fields, limit=MAX_DELETED).to_list(None)
         deleted, locked, until = 0, 0, 0
+        refused = Counter[tuple[str, str]]()
         for row in rows:
+            lies_in = row["destination"], row["bucket"]
+            if refused[lies_in] >= MAX_REFUSED:
+                continue
             try:
-                until_at = await self._destinations.named(of.registration, row["destination"]).delete(row["key"])
+                until_at = await self._destinations.lying(of.registration, *lies_in).delete(row["key"])
             except BackhaulError as exc:
                 if exc.code not in (Code.UNAVAILABLE, Code.FAILED_PRECONDITION):
                     raise
+                refused[lies_in] += 1
                 self._log.warning("retention_waits", tenant=tenant.id, chain=of.chain, problem=str(exc))
-                break
+                continue
             if until_at is None:
                 change = {"deleted_at_us": self._now_us()}
                 deleted += 1

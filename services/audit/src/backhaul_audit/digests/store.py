@@ -93,6 +93,13 @@ class MongoDigests:
         """The last one that is in its place."""
         return await self._last({"registration": of.registration, "chain": of.chain.value, "uploaded": True})
 
+    async def buckets(self, registration: str) -> Sequence[str]:
+        """Every bucket that a digest was signed for."""
+        async with mongo.operation():
+            return sorted(
+                await self._database[AUDIT_DIGESTS_COLLECTION].distinct("bucket", {"registration": registration})
+            )
+
     async def chains(self, registration: str) -> Sequence[ChainKey]:
         """See ``Digests``."""
         query = {"registration": registration, "digest": {"$gt": 0}}

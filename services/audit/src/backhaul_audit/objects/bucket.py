@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import BytesIO
@@ -61,6 +63,7 @@ class Bucket:
     def __init__(self, place: Place) -> None:
         """FAILED_PRECONDITION in words, where ``place`` cannot be one. Nothing is connected to here."""
         self.place = place
+        self._former = False
         self._writing = _Threads(MAX_WRITING, "write", place)
         self._reading = _Threads(MAX_READING, "read", place)
         self._pools = (Pool(connections=MAX_KEPT), Pool(create=True, connections=MAX_WRITING))
@@ -83,10 +86,22 @@ class Bucket:
         """See ``Objects``."""
         return self.place.bucket
 
+    def beside(self, name: str) -> Bucket:
+        """The bucket of that name, where files were put before this one was set in its place. It has this one's
+        threads and connections, and ends with it. FAILED_PRECONDITION where no bucket can be called so."""
+        other = copy(self)
+        other.place = replace(self.place, bucket=name)
+        other._former = True  # of this class
+        try:
+            check_bucket_name(name)
+        except ValueError:
+            raise unfit(other.place) from None
+        return other
+
     async def trial(self, work: Callable[[Minio, Minio], T]) -> T:
         """What ``work`` returns, of the client and of the one that replaces nothing: for the probe, which does what
         ``Objects`` has no call for. It may take its time, in a thread of those that do not file."""
-        return await self._reading.done(lambda: work(self._minio, self._creating))
+        return await self._reading.done(lambda: work(self._minio, self._creating), self.place)
 
     def close(self) -> None:
         """Let go of everything; who waits for an answer gets UNAVAILABLE."""
@@ -98,17 +113,17 @@ class Bucket:
     async def create(self, key: str, data: bytes | Sequence[bytes], metadata: Mapping[str, str]) -> bool:
         """See ``Objects``. Whoever is cancelled meanwhile does not know whether it will be stored."""
         work = partial(self._create, _checked(key), data, {_META + name: text for name, text in metadata.items()})
-        return await self._writing.done(work)
+        return await self._writing.done(work, self.place)
 
     async def stat(self, key: str) -> ObjectInfo | None:
         """See ``Objects``."""
-        return await self._reading.done(partial(self._stat, _checked(key)))
+        return await self._reading.done(partial(self._stat, _checked(key)), self.place)
 
     async def read(self, key: str, *, chunk: int = 1 << 20) -> AsyncGenerator[bytes, None]:
         """See ``Objects``."""
-        opened = await self._reading.done(partial(self._open, _checked(key)))
+        opened = await self._reading.done(partial(self._open, _checked(key)), self.place)
         try:
-            while piece := await self._reading.done(partial(opened.next, chunk)):
+            while piece := await self._reading.done(partial(opened.next, chunk), self.place):
                 yield piece
         finally:
             opened.leave(self._reading)
@@ -118,7 +133,7 @@ class Bucket:
 
         In a bucket that keeps versions every version is deleted.
         """
-        return await self._reading.done(partial(self._delete, _checked(key)))
+        return await self._reading.done(partial(self._delete, _checked(key)), self.place)
 
     async def keys(self, prefix: str, after: str = "") -> AsyncGenerator[str, None]:
         """See ``Objects``."""
@@ -127,7 +142,7 @@ class Bucket:
         def page() -> list[str]:
             return [found.object_name for found in islice(listing, PAGE_KEYS)]
 
-        while keys := await self._reading.done(page):
+        while keys := await self._reading.done(page, self.place):
             for key in keys:
                 yield key
 
@@ -135,7 +150,7 @@ class Bucket:
         """See ``Objects``."""
         expires = timedelta(seconds=min(max(valid_s, 1), MAX_LINK_S))
         link = partial(self._public.presigned_get_object, self.bucket, _checked(key), expires=expires)
-        return await self._reading.done(link)
+        return await self._reading.done(link, self.place)
 
     def _create(self, key: str, data: bytes | Sequence[bytes], metadata: dict[str, Any]) -> bool:
         body: Any = BytesIO(data) if isinstance(data, bytes) else Pieces(data)
@@ -192,6 +207,8 @@ class Bucket:
             raise
 
     def _delete(self, key: str) -> datetime | None:
+        if self._former and not self._minio.bucket_exists(self.bucket):
+            return None
         locked: datetime | None = None
         for version in self._versions(key):
             until = self._delete_version(key, version)
@@ -251,12 +268,11 @@ class _Threads:
     """Some threads for one kind of calls. They end with whoever has this."""
 
     def __init__(self, most: int, name: str, place: Place) -> None:
-        self._place = place
         self._pool = ThreadPoolExecutor(most, f"objects-{name}")
         self._trouble = Repeated("object_storage", endpoint=place.endpoint, bucket=place.bucket, calls=name)
 
-    async def done(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns, done in a thread; what it raises, in words."""
+    async def done(self, work: Callable[[], T], place: Place) -> T:
+        """What ``work`` returns, done in a thread; what it raises, in words about ``place``."""
         try:
             future = self._pool.submit(contextvars.copy_context().run, work)
         except RuntimeError:
@@ -265,7 +281,7 @@ class _Threads:
         try:
             result = await asyncio.wrap_future(future)
         except FAILURES as exc:
-            error = failure(exc, self._place)
+            error = failure(exc, place)
             if error.code in (Code.UNAVAILABLE, Code.FAILED_PRECONDITION):
                 self._trouble.warning(code_of(exc), problem=in_words(error))
             raise error from None

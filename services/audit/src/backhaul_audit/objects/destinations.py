@@ -69,6 +69,11 @@ class Buckets:
             raise BackhaulError(Code.FAILED_PRECONDITION, message, fix="Give it back the one that its files lie in.")
         return bucket
 
+    def lying(self, registration: str, destination: str, bucket: str) -> Bucket:
+        """See ``Destinations``."""
+        present = self.named(registration, destination)
+        return present if present.bucket == bucket else present.beside(bucket)
+
     def everywhere(self) -> Mapping[tuple[str, str], Bucket]:
         """Every bucket that there is now, by registration and destination; the installation's has neither."""
         found: dict[tuple[str, str], Bucket] = {}

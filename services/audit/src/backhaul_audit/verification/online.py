@@ -11,6 +11,7 @@ from typing import Protocol
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lifecycle import cancel
+from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Tenant
 
 from backhaul_audit.model import Chain, ChainKey, Digest
@@ -38,37 +39,51 @@ class InPlace(Protocol):
         """The last digest that is in its place."""
         ...
 
+    async def buckets(self, registration: str) -> Sequence[str]:
+        """Every bucket that a digest was signed for."""
+        ...
+
 
 class BucketCopies:
-    """A ``Stored`` of a tenant's objects where they lie."""
+    """A ``Stored`` of a tenant's objects where they lie: digests in the installation's bucket, or in one that it had
+    before. Where there are several, a digest's own word counts for which it belongs into."""
 
-    def __init__(self, destinations: Destinations, registration: str) -> None:
-        """FAILED_PRECONDITION where the installation has no bucket."""
+    def __init__(self, destinations: Destinations, registration: str, buckets: Sequence[str]) -> None:
+        """``buckets`` are those that digests were signed for. FAILED_PRECONDITION where the installation has none."""
         self._destinations = destinations
         self._registration = registration
         self._installation = destinations.named(registration, "")
+        others = (name for name in buckets if name != self._installation.bucket)
+        self._former = [destinations.lying(registration, "", name) for name in others]
+        self._where: dict[str, Objects] = {}
+        self._log = get_logger(component="verification")
 
     @property
     def bucket(self) -> str:
         """See ``Stored``."""
-        return self._installation.bucket
+        return "" if self._former else self._installation.bucket
 
-    def digests(self, prefix: str) -> AsyncIterator[str]:
+    async def digests(self, prefix: str) -> AsyncIterator[str]:
         """See ``Stored``."""
-        return self._installation.keys(prefix)
+        for objects in (self._installation, *self._former):
+            try:
+                async for key in objects.keys(prefix):
+                    # What somebody has copied is as good.
+                    if self._where.setdefault(key, objects) is objects:
+                        yield key
+            except BackhaulError as exc:
+                if objects is self._installation or exc.code is not Code.FAILED_PRECONDITION:
+                    raise
+                self._log.warning("former_bucket_unreadable", bucket=objects.bucket, error=str(exc))
 
     async def read(self, place: Place) -> AsyncIterator[bytes]:
         """See ``Stored``."""
-        async for piece in self._objects(place).read(place.key):
+        if place.bucket:
+            objects = self._destinations.lying(self._registration, place.destination, place.bucket)
+        else:
+            objects = self._where.get(place.key, self._installation)
+        async for piece in objects.read(place.key):
             yield piece
-
-    def _objects(self, place: Place) -> Objects:
-        objects = self._destinations.named(self._registration, place.destination)
-        if objects.bucket != place.bucket:
-            raise BackhaulError(
-                Code.FAILED_PRECONDITION, f"It was put into the bucket {place.bucket}, which is not used any more."
-            )
-        return objects
 
 
 class BucketVerification:
@@ -82,7 +97,8 @@ class BucketVerification:
     async def run(self, tenant: Tenant, query: VerifyQuery) -> AsyncGenerator[Verified, None]:
         """See ``Verification``. FAILED_PRECONDITION where the installation has no bucket."""
         _check(query.heads)
-        stored = BucketCopies(self._destinations, tenant.registration)
+        buckets = await self._digests.buckets(tenant.registration)
+        stored = BucketCopies(self._destinations, tenant.registration, buckets)
         chains = [ChainKey(tenant.registration, chain) for chain in Chain if query.chain in (None, chain)]
         last = {of: digest for of in chains if (digest := await self._digests.uploaded(of)) is not None}
         tally, findings = Tally(), list[Finding]()
