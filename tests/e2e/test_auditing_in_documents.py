@@ -32,7 +32,8 @@ async def test_the_commands_of_the_page_do_what_it_says(
     tenant = await storing_town.platform.register()
     await ask_for_files(storing_town.platform, tenant, "Twilio")
     # The page's own example, but for what Twilio sends besides.
-    posts = [tenant.twilio.status(tenant.address("Twilio"), "SM0001", word) for word in ("sent", "delivered")]
+    address = tenant.address("Twilio", communicationId="spring")
+    posts = [tenant.twilio.status(address, "SM0001", word) for word in ("sent", "delivered")]
     await tenant.receive(*posts)
     files = await in_digests(tenant, await filed(tenant, 2))
     event = (await tenant.events())[0].id
@@ -49,6 +50,7 @@ async def test_the_commands_of_the_page_do_what_it_says(
         "JSON": "Content-Type: application/json",
         "FILE": files[0].id,
         "EVENT": event,
+        "COMMUNICATION": "spring",
     }
     bash = await asyncio.create_subprocess_exec(
         "bash", "-eu", "-c", script, cwd=tmp_path, env=environ, stdout=PIPE, stderr=PIPE
@@ -57,7 +59,7 @@ async def test_the_commands_of_the_page_do_what_it_says(
         out, err = await bash.communicate()
     assert (bash.returncode, err.decode()) == (0, "")
     answers = re.findall(rf"(.*?)\n{MARK}(\d+)\n", out.decode(), re.DOTALL)
-    assert [int(status) for _, status in answers] == [*[200] * 13, 201, 200, 200], out.decode()
+    assert [int(status) for _, status in answers] == [*[200] * 13, 201, 200, 200, 200], out.decode()
     bodies = [body for body, _ in answers]
     channel, status, listed, described = map(json.loads, bodies[:4])
     assert channel["settings"]["audit"]["enabled"]
@@ -86,6 +88,9 @@ async def test_the_commands_of_the_page_do_what_it_says(
     assert (found["valid"], found["invalid"]) == (True, [])
     assert [re.sub(r"\d+", "n", line) for line in found["summary"]] == ["n/n digests valid", "n/n files valid"]
     assert json.loads(bodies[15].splitlines()[-1])["done"]
+    recount = json.loads(bodies[16])
+    kinds = [{"kind": kind, "counted": 1, "listed": 1, "audited": 1} for kind in ("sent", "delivered")]
+    assert (recount["equal"], recount["kinds"], recount["waiting"]) == (True, kinds, 0)
 
     answer = await tenant.get(f"/v1/audits/{files[0].id}/content")
     assert answer.headers["Repr-Digest"] == f"sha-256=:{b64encode(hashlib.sha256(content).digest()).decode()}:"

@@ -93,7 +93,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         f"/v1/audits{path}"
         for path in (
             "", "/head", "/proof", "/verify", "/digests", "/digests/{chain}/{number}", "/{file_id}", "/{file_id}/link",
-            "/{file_id}/content", "/erasures",
+            "/{file_id}/content", "/erasures", "/recount",
         )
     }  # fmt: skip
     # A route that is added later must be added here as well.

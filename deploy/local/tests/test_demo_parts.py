@@ -172,6 +172,10 @@ def _spoiled_files(audited: Audited) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "… after a line was changed in the bucket", {"changed": audited.sound}
     yield "… what is named", {"changed": audited.sound}
     yield "… after it was put back", {"restored": audited.changed}
+    assert audited.recount is not None
+    for wrong in ({"equal": False}, {"events": 1}, {"channels_not_asked": ()}, {"missing": 1}):
+        yield "spring-sale recounted", {"recount": changed(audited.recount, **wrong)}
+    yield "spring-sale recounted", {"recount": None}
     yield "audit files that Globex sees", {"elsewhere": 1}
 
 

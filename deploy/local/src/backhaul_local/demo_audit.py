@@ -10,10 +10,11 @@ from io import BytesIO
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from backhaul_client.auditmodels import AuditFile, AuditFinding
+from backhaul_client.auditmodels import AuditFile, AuditFinding, AuditRecount
 from minio import Minio
 
 from backhaul_local.demo_asking import Account, poll
+from backhaul_local.demo_script import COMMUNICATION
 from backhaul_local.stack import ObjectStoreAccess
 
 SETTINGS: Final[Mapping[str, Any]] = {"save_email_events": True, "audit": {"folder": "events/email"}}
@@ -40,7 +41,8 @@ class Verified:
 class Audited:
     """Acme's mails in files. ``lines`` are those of the first file; ``events`` lie in all of them. ``sound``,
     ``changed`` and ``restored`` are what a verification said before somebody changed a line of it in the bucket, then,
-    and when the line was put back. ``elsewhere`` are the files that Globex sees."""
+    and when the line was put back. ``recount`` compares what the communication counts with its events, and those with
+    what lies in files. ``elsewhere`` are the files that Globex sees."""
 
     files: Sequence[AuditFile]
     events: int
@@ -48,6 +50,7 @@ class Audited:
     sound: Verified
     changed: Verified
     restored: Verified
+    recount: AuditRecount | None
     elsewhere: int
 
 
@@ -66,7 +69,9 @@ async def audit(bucket: ObjectStoreAccess, acme: Account, globex: Account) -> Au
     files = await poll(listed, signed)
     if not files:
         nothing = Verified(summary=(), invalid=())
-        return Audited(files=(), events=0, lines=(), sound=nothing, changed=nothing, restored=nothing, elsewhere=0)
+        return Audited(
+            files=(), events=0, lines=(), sound=nothing, changed=nothing, restored=nothing, recount=None, elsewhere=0
+        )
     # Of several files the one with the line that will be changed.
     contents = [(file, await content_of(file)) for file in files]
     file, content = next((one for one in contents if CHANGED[0] in one[1]), contents[0])
@@ -84,6 +89,7 @@ async def audit(bucket: ObjectStoreAccess, acme: Account, globex: Account) -> Au
         sound=sound,
         changed=changed,
         restored=await _verified(acme),
+        recount=[one async for one in acme.client.recount_communication(COMMUNICATION)][-1],
         elsewhere=len([one async for one in globex.client.audit_files()]),
     )
 
@@ -104,6 +110,22 @@ async def _verified(acme: Account) -> Verified:
 def named(finding: AuditFinding) -> str:
     """What is wrong of what, in words as short as they can be."""
     return f"{finding.name.rpartition('/')[2]}: {finding.problem}"
+
+
+def recounted(seen: AuditRecount | None) -> str:
+    """What a recount says, in one line."""
+    if seen is None:
+        return "nothing"
+    filed = sum(kind.audited for kind in seen.kinds)
+    said = [
+        "equal" if seen.equal else "not equal",
+        f"{seen.events} events",
+        f"{filed} in files",
+        f"not asked: {' '.join(seen.channels_not_asked)}",
+    ]
+    if seen.waiting or seen.missing:
+        said.append(f"{seen.waiting} waiting, {seen.missing} missing")
+    return ", ".join(said)
 
 
 def word_of(line: bytes) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from backhaul_client.models import Communication, DeadLetterSummary, Event, Message
 from backhaul_client.suppressionmodels import Blocking
 
-from backhaul_local.demo_audit import MAIL_EVENTS, Audited, Verified, named, word_of
+from backhaul_local.demo_audit import MAIL_EVENTS, Audited, Verified, named, recounted, word_of
 from backhaul_local.demo_channels import FLAGGED, OTHER_COMMUNICATION
 from backhaul_local.demo_consent import MAX_WAIT_S, PURPOSES, RULE, UNDECIDED, Asked, told
 from backhaul_local.demo_script import (
@@ -173,6 +173,11 @@ def _audited(seen: Audited) -> list[Check]:
         Check("… after a line was changed in the bucket", f"{count - 1}/{count} files valid", _valid(seen.changed)),
         Check("… what is named", due, ", ".join(map(named, seen.changed.invalid))),
         Check("… after it was put back", all_valid, _valid(seen.restored)),
+        Check(
+            f"{COMMUNICATION} recounted",
+            f"equal, {EVENTS.total()} events, {MAIL_EVENTS} in files, not asked: twilio",
+            recounted(seen.recount),
+        ),
         Check("audit files that Globex sees", "0", str(seen.elsewhere)),
     ]
 

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from backhaul_local.demo_asking import Account
-from backhaul_local.demo_audit import CHANGED, Audited, named
+from backhaul_local.demo_audit import CHANGED, Audited, named, recounted
 from backhaul_local.demo_checks import NOTHING, Check, counts, ends
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked, told
-from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES
+from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES, COMMUNICATION
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
 
 _WIDTH_OF_A_FILE = 130
@@ -137,6 +137,8 @@ class Screen:
                 for what, said in steps
             ],
         )
+        self._console.print()
+        self.say(f"{COMMUNICATION}, its counts beside its events and its files: {recounted(seen.recount)}")
 
     def load(self, seen: Loaded) -> None:
         burst = f"callbacks: {BURST_MESSAGES} messages, queued, sent and delivered, and {BURST_DUPLICATES} duplicates"
