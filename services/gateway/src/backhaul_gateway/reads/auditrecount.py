@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from backhaul_common.errors import unavailable
@@ -44,13 +45,8 @@ class AuditRecountRoutes:
 
     def add_to(self, router: APIRouter) -> None:
         """Add the route."""
-        router.add_api_route(
-            "/audits/recount",
-            self.recount,
-            methods=["GET"],
-            response_class=Response,
-            responses={**_recounted(), **problems(404)},
-        )
+        get = partial(router.add_api_route, methods=["GET"], response_class=Response)
+        get("/audits/recount", self.recount, responses={**_recounted(), **problems(404)})
 
     async def recount(
         self,
