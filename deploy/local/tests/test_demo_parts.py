@@ -17,13 +17,14 @@ from backhaul_local.demo_audit import ENV, Audited
 from backhaul_local.demo_channels import FLAGGED
 from backhaul_local.demo_checks import Check, check_all
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked
+from backhaul_local.demo_people import Erased
 from backhaul_local.demo_screen import Screen
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused, Story
 from backhaul_local.pytest_plugin import StackFactory
 from msgspec.structs import replace as changed
 from rich.console import Console
 
-Seen = tuple[Delivered, OtherChannels, Asked, Refused, Audited, Loaded]
+Seen = tuple[Delivered, OtherChannels, Asked, Refused, Audited, Erased, Loaded]
 
 
 class Remembering(Story):
@@ -49,6 +50,10 @@ class Remembering(Story):
         self.audited = await super().read_the_files(*accounts)
         return self.audited
 
+    async def erase_a_person(self, *accounts: Any) -> Erased:
+        self.erased = await super().erase_a_person(*accounts)
+        return self.erased
+
     async def load(self, *accounts: Any) -> Loaded:
         self.loaded = await super().load(*accounts)
         return self.loaded
@@ -65,7 +70,7 @@ async def _tell(stack_factory: StackFactory) -> Seen:
         story = Remembering(stack.gateway_url, http, platform, stack.object_store)
         checks = await show(story, Screen(Console(file=StringIO())))
     assert [check for check in checks if not check.holds] == []
-    return story.delivered, story.others, story.asked, story.refused, story.audited, story.loaded
+    return story.delivered, story.others, story.asked, story.refused, story.audited, story.erased, story.loaded
 
 
 def _wrong(seen: Seen) -> list[str]:
@@ -74,16 +79,16 @@ def _wrong(seen: Seen) -> list[str]:
 
 def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     """Every figure that could be wrong, with the check that must say so."""
-    delivered, others, asked, refused, audited, loaded = seen
+    delivered, others, asked, refused, audited, erased, loaded = seen
 
     def of_delivered(**fields: Any) -> Seen:
-        return replace(delivered, **fields), others, asked, refused, audited, loaded
+        return replace(delivered, **fields), others, asked, refused, audited, erased, loaded
 
     def of_others(**fields: Any) -> Seen:
-        return delivered, replace(others, **fields), asked, refused, audited, loaded
+        return delivered, replace(others, **fields), asked, refused, audited, erased, loaded
 
     def of_asked(**fields: Any) -> Seen:
-        return delivered, others, replace(asked, **fields), refused, audited, loaded
+        return delivered, others, replace(asked, **fields), refused, audited, erased, loaded
 
     def of_message(number: int, **fields: Any) -> Seen:
         messages = list(delivered.messages)
@@ -135,32 +140,36 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
         }.items():
             spoiled = (
                 of_delivered(communication=wrong),
-                (delivered, others, asked, refused, audited, replace(loaded, communication=wrong)),
+                (delivered, others, asked, refused, audited, erased, replace(loaded, communication=wrong)),
             )
             yield f"{name}: {figure}", spoiled[name == "burst"]
 
     for number, attempt in enumerate(refused.attempts):
         let_in = list(refused.attempts)
         let_in[number] = replace(attempt, got="200")
-        yield attempt.what, (delivered, others, asked, replace(refused, attempts=let_in), audited, loaded)
+        yield attempt.what, (delivered, others, asked, replace(refused, attempts=let_in), audited, erased, loaded)
     for name, traces in {
         "refused signatures counted": replace(refused, counted={**refused.counted, "Globex Twilio": 0}),
         "tenants afterwards": replace(refused, tenants=[*refused.tenants, "initech"]),
         "Globex's messages afterwards": replace(refused, globex_messages=1),
         "spring-sale afterwards": replace(refused, communication=changed(delivered.communication, messages=9)),
     }.items():
-        yield name, (delivered, others, asked, traces, audited, loaded)
+        yield name, (delivered, others, asked, traces, audited, erased, loaded)
     yield from (
-        (name, (delivered, others, asked, refused, replace(audited, **fields), loaded))
+        (name, (delivered, others, asked, refused, replace(audited, **fields), erased, loaded))
         for name, fields in _spoiled_files(audited)
+    )
+    yield from (
+        (name, (delivered, others, asked, refused, audited, replace(erased, **fields), loaded))
+        for name, fields in _spoiled_erasure(erased)
     )
     yield (
         "burst: answers",
-        (delivered, others, asked, refused, audited, replace(loaded, statuses=[*loaded.statuses[1:], 503])),
+        (delivered, others, asked, refused, audited, erased, replace(loaded, statuses=[*loaded.statuses[1:], 503])),
     )
     yield (
         "callbacks one by one, read back",
-        (delivered, others, asked, refused, audited, replace(loaded, probes_delivered=19)),
+        (delivered, others, asked, refused, audited, erased, replace(loaded, probes_delivered=19)),
     )
 
 
@@ -177,6 +186,19 @@ def _spoiled_files(audited: Audited) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "spring-sale recounted", {"recount": changed(audited.recount, **wrong)}
     yield "spring-sale recounted", {"recount": None}
     yield "audit files that Globex sees", {"elsewhere": 1}
+
+
+def _spoiled_erasure(erased: Erased) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of who is erased."""
+    yield "people's events in encrypted files", {"stored": erased.stored[1:]}
+    yield "… lines of Ada and Ben in the bucket", {"stored": erased.before}
+    yield "… decrypted", {"before": erased.stored}
+    yield "Ada's key", {"erasure": changed(erased.erasure, destroyed=False)}
+    yield "… channels in which she can be read still", {"erasure": changed(erased.erasure, plain_channels=())}
+    yield "… lines of Ada and Ben, decrypted", {"after": erased.before}
+    yield "… lines that say only that there was something", {"after": erased.before}
+    yield "… the files in the bucket", {"unchanged": False}
+    yield "… verified afterwards", {"files": erased.files + 1}
 
 
 def _spoiled_answers(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -213,12 +235,14 @@ def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
         proven.add(name)
     assert proven == {check.name for check in check_all(*seen)}
     # What is not there is wrong, and no crash.
-    delivered, others, asked, refused, audited, loaded = seen
+    delivered, others, asked, refused, audited, erased, loaded = seen
     gone = replace(delivered, messages=[(due, None) for due, _ in delivered.messages], communication=None)
     screen = Screen(Console(file=StringIO()))
     screen.messages(gone, "Twilio")
     screen.communication(gone.communication)
-    assert "Twilio …8abca9 ends" in _wrong((gone, others, asked, refused, audited, replace(loaded, communication=None)))
+    assert "Twilio …8abca9 ends" in _wrong(
+        (gone, others, asked, refused, audited, erased, replace(loaded, communication=None))
+    )
 
 
 def test_a_wrong_figure_is_shown_and_makes_the_exit_code_1() -> None:

@@ -141,6 +141,13 @@ async def show(story: Story, screen: Screen) -> list[Check]:
     )
     screen.files(audited)
 
+    erased = await story.erase_a_person(acme)
+    screen.section(
+        "People in files, and one who wants to be forgotten",
+        "What is personal is encrypted under a key per person. The key is destroyed; signed files stay as they are.",
+    )
+    screen.people(erased)
+
     loaded = await story.load(globex)
     screen.section(
         "Throughput and latency seen",
@@ -148,7 +155,7 @@ async def show(story: Story, screen: Screen) -> list[Check]:
         "sender.",
     )
     screen.load(loaded)
-    return check_all(delivered, others, asked, refused, audited, loaded)
+    return check_all(delivered, others, asked, refused, audited, erased, loaded)
 
 
 def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:

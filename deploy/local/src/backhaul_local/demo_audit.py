@@ -75,11 +75,11 @@ async def audit(bucket: ObjectStoreAccess, acme: Account, globex: Account) -> Au
     # Of several files the one with the line that will be changed.
     contents = [(file, await content_of(file)) for file in files]
     file, content = next((one for one in contents if CHANGED[0] in one[1]), contents[0])
-    sound = await _verified(acme)
-    owner = _Owner(bucket, file.key)
+    sound = await verified(acme)
+    owner = Owner(bucket, file.key)
     await owner.put(content.replace(*CHANGED))
     try:
-        changed = await _verified(acme)
+        changed = await verified(acme)
     finally:
         await owner.put(content)
     return Audited(
@@ -88,13 +88,14 @@ async def audit(bucket: ObjectStoreAccess, acme: Account, globex: Account) -> Au
         lines=content.splitlines(),
         sound=sound,
         changed=changed,
-        restored=await _verified(acme),
+        restored=await verified(acme),
         recount=[one async for one in acme.client.recount_communication(COMMUNICATION)][-1],
         elsewhere=len([one async for one in globex.client.audit_files()]),
     )
 
 
-async def _verified(acme: Account) -> Verified:
+async def verified(acme: Account) -> Verified:
+    """What a verification of all of Acme's files says."""
     told = [one async for one in acme.client.verify_audits()]
     invalid = [finding for one in told for finding in one.findings if not finding.valid]
     return Verified(
@@ -133,8 +134,8 @@ def word_of(line: bytes) -> str:
     return str(json.loads(line)["event"])
 
 
-class _Owner:
-    """Whoever has the bucket's keys, and puts into it what they like."""
+class Owner:
+    """Whoever has the bucket's keys: they read what lies under a key, and put there what they like."""
 
     def __init__(self, bucket: ObjectStoreAccess, key: str) -> None:
         endpoint = urlsplit(bucket.endpoint)
@@ -148,6 +149,19 @@ class _Owner:
         self._bucket = bucket.bucket
         self._key = key
 
+    async def get(self) -> bytes:
+        """What lies there."""
+        return await asyncio.to_thread(self._get)
+
     async def put(self, data: bytes) -> None:
         """Put ``data`` where the file lies, whatever is there."""
         await asyncio.to_thread(self._client.put_object, self._bucket, self._key, BytesIO(data), len(data))
+
+    def _get(self) -> bytes:
+        answer = self._client.get_object(self._bucket, self._key)
+        try:
+            data: bytes = answer.read()
+            return data
+        finally:
+            answer.close()
+            answer.release_conn()

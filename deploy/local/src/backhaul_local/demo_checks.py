@@ -13,6 +13,7 @@ from backhaul_client.suppressionmodels import Blocking
 from backhaul_local.demo_audit import MAIL_EVENTS, Audited, Verified, named, recounted, word_of
 from backhaul_local.demo_channels import FLAGGED, OTHER_COMMUNICATION
 from backhaul_local.demo_consent import MAX_WAIT_S, PURPOSES, RULE, UNDECIDED, Asked, told
+from backhaul_local.demo_people import ADA, BEN, PEOPLE_EVENTS, STATUSES, Erased, about
 from backhaul_local.demo_script import (
     BURST_DUPLICATES,
     BURST_MESSAGES,
@@ -51,6 +52,7 @@ def check_all(
     asked: Asked,
     refused: Refused,
     audited: Audited,
+    erased: Erased,
     loaded: Loaded,
 ) -> list[Check]:
     """Every check of the demo."""
@@ -60,6 +62,7 @@ def check_all(
         *_asked(asked),
         *_refused(delivered, refused),
         *_audited(audited),
+        *_erased(erased),
         *_loaded(loaded),
     ]
 
@@ -180,6 +183,28 @@ def _audited(seen: Audited) -> list[Check]:
         ),
         Check("audit files that Globex sees", "0", str(seen.elsewhere)),
     ]
+
+
+def _erased(seen: Erased) -> list[Check]:
+    """Nobody reads people's lines in the bucket; of who is erased nobody reads them anywhere, of others as before."""
+    each = len(STATUSES)
+    plain = ", ".join(seen.erasure.plain_channels)
+    gone = sum(json.loads(line).get("encrypted", "") is None for line in seen.after)
+    return [
+        Check("people's events in encrypted files", str(PEOPLE_EVENTS), str(len(seen.stored))),
+        Check("… lines of Ada and Ben in the bucket", "0, 0", _about(seen.stored)),
+        Check("… decrypted", f"{each}, {each}", _about(seen.before)),
+        Check("Ada's key", "destroyed", "destroyed" if seen.erasure.destroyed else "was not there"),
+        Check("… channels in which she can be read still", "sendgrid", plain or NOTHING),
+        Check("… lines of Ada and Ben, decrypted", f"0, {each}", _about(seen.after)),
+        Check("… lines that say only that there was something", str(each), str(gone)),
+        Check("… the files in the bucket", "unchanged", "unchanged" if seen.unchanged else "changed"),
+        Check("… verified afterwards", f"{seen.files}/{seen.files} files valid", _valid(seen.sound)),
+    ]
+
+
+def _about(lines: Sequence[bytes]) -> str:
+    return f"{about(lines, ADA)}, {about(lines, BEN)}"
 
 
 def _valid(seen: Verified) -> str:

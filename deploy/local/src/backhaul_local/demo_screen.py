@@ -17,6 +17,7 @@ from backhaul_local.demo_asking import Account
 from backhaul_local.demo_audit import CHANGED, Audited, named, recounted
 from backhaul_local.demo_checks import NOTHING, Check, counts, ends
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked, told
+from backhaul_local.demo_people import ADA, BEN, Erased, about
 from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES, COMMUNICATION
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
 
@@ -139,6 +140,19 @@ class Screen:
         )
         self._console.print()
         self.say(f"{COMMUNICATION}, its counts beside its events and its files: {recounted(seen.recount)}")
+
+    def people(self, seen: Erased) -> None:
+        """One line in the bucket and decrypted, and whose lines can be read when."""
+        rows = [("in the bucket", line) for line in seen.stored[:1]] + [("decrypted", line) for line in seen.before[:1]]
+        self._table(("a line", ""), [(what, _shortened(line.decode())) for what, line in rows])
+        self._console.print()
+        steps = (("as they lie in the bucket", seen.stored), ("decrypted", seen.before), ("Ada is erased", seen.after))
+        self._table(
+            ("lines", "that tell of Ada", "that tell of Ben"),
+            [(what, str(about(lines, ADA)), str(about(lines, BEN))) for what, lines in steps],
+        )
+        plain = ", ".join(seen.erasure.plain_channels) or NOTHING
+        self.say(f"still to be read: {plain}, whose files are not encrypted; verified: {', '.join(seen.sound.summary)}")
 
     def load(self, seen: Loaded) -> None:
         burst = f"callbacks: {BURST_MESSAGES} messages, queued, sent and delivered, and {BURST_DUPLICATES} duplicates"

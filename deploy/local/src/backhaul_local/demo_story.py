@@ -23,6 +23,7 @@ from backhaul_local.demo_asking import Account, Attempt, if_there, poll, refused
 from backhaul_local.demo_audit import SETTINGS, Audited, audit
 from backhaul_local.demo_channels import OTHER_COMMUNICATION, ChannelStory, channel_stories
 from backhaul_local.demo_consent import Asked, ask
+from backhaul_local.demo_people import LABEL, Erased, erase
 from backhaul_local.demo_script import (
     BURST_CONNECTIONS,
     BURST_DUPLICATES,
@@ -232,6 +233,10 @@ class Story:
     async def read_the_files(self, acme: Account, globex: Account) -> Audited:
         """Acme's mails once more, as files; one of them is changed in the bucket, and put back."""
         return await audit(self._bucket, acme, globex)
+
+    async def erase_a_person(self, acme: Account) -> Erased:
+        """A channel whose files are encrypted per person, read, and read again when one person is erased."""
+        return await erase(self._http, self._address("", acme, channel=LABEL), self._platform, self._bucket, acme)
 
     async def load(self, globex: Account) -> Loaded:
         """A burst at Globex: shuffled, with duplicates; then callbacks one by one, each read back."""
