@@ -170,6 +170,23 @@ async def test_a_file_that_was_changed_is_noticed_at_its_end() -> None:
     assert "It cannot be inflated." in await refused(world, file, b"none" + stored)
 
 
+async def test_no_answer_looks_whole_that_is_not() -> None:
+    lines = [line(number, ANN, b'{"text":"%b"}' % (b"x" * 1000)) for number in range(1000)]
+    file, _ = filed(written(lines))
+    other = written([*lines[1:], lines[0]])
+    found: list[bytes] = []
+
+    async def collect() -> None:
+        opened = Decrypting(peopled(ANN)).content_of(file, pieces_of(other, PART_BYTES))
+        while True:
+            found.append(await anext(opened))
+
+    with pytest.raises(BackhaulError, match="something else"):
+        await collect()
+    # It began, and its end is held back.
+    assert PART_BYTES < sum(map(len, found)) < 1000 * (1000 + len('{"text":""}\n'))
+
+
 async def test_memory_is_bounded_whatever_a_file_inflates_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decrypting, "MAX_LINE_BYTES", 4 * PART_BYTES)
     file, _ = filed(written([line(1, ANN, b"{}")]))

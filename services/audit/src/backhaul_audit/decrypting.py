@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -42,15 +43,30 @@ class Decrypting:
     def __init__(self, people: People) -> None:
         self._people = people
 
-    async def content_of(self, file: SealedFile, pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-        """What is in a file that is stored as ``pieces``, in pieces of ``PART_BYTES`` at most. Whoever is erased has a
-        line as it is stored, but that its ``encrypted`` is null.
+    async def content_of(self, file: SealedFile, stored: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        """What is in a file that comes as it is ``stored``, in pieces of ``PART_BYTES`` at most. Of whoever is erased a
+        line is as it is stored, but that its ``encrypted`` is null.
 
-        FAILED_PRECONDITION where it is not what was sealed. That shows in the middle where a line does not decrypt, and
-        otherwise at the end. UNAVAILABLE while the keys are away.
+        FAILED_PRECONDITION where it is not what was sealed: before the first piece where all of it fits into one,
+        otherwise in the middle where a line does not decrypt, or else before the last one. UNAVAILABLE while the keys
+        are away.
         """
-        content, lines = _Content(file), _Lines(file)
-        async for piece in pieces:
+        content = _Content(file)
+        held = b""
+        async with aclosing(self._pieces(file, content, stored)) as pieces:
+            async for piece in pieces:
+                if held:
+                    yield held
+                held = piece
+        # The last piece is held back until it is known to be that: no answer looks whole that is not.
+        content.require_whole()
+        yield held
+
+    async def _pieces(
+        self, file: SealedFile, content: _Content, stored: AsyncIterable[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        lines = _Lines(file)
+        async for piece in stored:
             for part in content.parts(piece):
                 if not file.plan.shape.encrypted:
                     yield part
@@ -61,7 +77,6 @@ class Decrypting:
                     opened = await asyncio.to_thread(_opened, batch, keys)
                     for start in range(0, len(opened), PART_BYTES):
                         yield opened[start : start + PART_BYTES]
-        content.require_whole()
 
     async def _keys(self, file: SealedFile, batch: Sequence[_Line]) -> Mapping[str, bytes]:
         people = {line.person for line in batch if line.person is not None}
