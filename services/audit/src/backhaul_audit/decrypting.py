@@ -8,7 +8,7 @@ import zlib
 from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import msgspec
@@ -16,6 +16,7 @@ from backhaul_common.errors import BackhaulError, Code
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
+from backhaul_audit.lines import associated
 from backhaul_audit.model import FileFormat, SealedFile
 from backhaul_audit.ports import People
 
@@ -137,9 +138,9 @@ class _Line:
     number: int
     text: bytes
     between: bytes
-    event: tuple[bytes, bytes] = (b"", b"")
     person: str | None = None
     encrypted: str | None = None
+    bound_to: list[bytes | bytearray | memoryview] = field(default_factory=list)
 
 
 class _Lines:
@@ -176,10 +177,10 @@ class _Lines:
                 text, between = text[:-1], b",\n"
         try:
             read = _read(text)
-            event = read.event.id.encode(), str(read.event.revision).encode()
+            bound_to = associated(read.event.id, read.event.revision)
         except (ValueError, RecursionError):
             raise changed(self._file, f"Line {self._number} {_NO_LINE}.") from None
-        return _Line(self._file, self._number, text, between, event, read.person, read.encrypted)
+        return _Line(self._file, self._number, text, between, read.person, read.encrypted, bound_to)
 
 
 class _Event(msgspec.Struct):
@@ -209,7 +210,7 @@ def _plain(line: _Line, ciphers: Mapping[str, AESSIV]) -> bytes:
         before, _, _ = line.text.rpartition(_ENCRYPTED)
         return b"%b%bnull}" % (before, _ENCRYPTED)
     try:
-        return cipher.decrypt(b64decode(line.encrypted, validate=True), [*line.event])
+        return cipher.decrypt(b64decode(line.encrypted, validate=True), line.bound_to)
     except (ValueError, InvalidTag):
         raise changed(line.file, f"Line {line.number} does not decrypt.") from None
 

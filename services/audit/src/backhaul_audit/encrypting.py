@@ -14,7 +14,7 @@ import msgspec
 from backhaul_proto.event.v1.event_pb2 import Event
 
 from backhaul_audit.keyring import Keyring
-from backhaul_audit.lines import Lines, writer_of
+from backhaul_audit.lines import Lines, associated, writer_of
 
 PUBLIC: Final = (
     "id",
@@ -67,7 +67,7 @@ class EncryptedLines:
             if held.cipher is None or event.received_at_us < held.erased_before_us:
                 lines.append(b'{"event":%b,"person":null,"encrypted":null}' % public)
                 continue
-            encrypted = b64encode(held.cipher.encrypt(line, _associated(event.id, event.revision)))
+            encrypted = b64encode(held.cipher.encrypt(line, associated(event.id, event.revision)))
             lines.append(
                 b'{"event":%b,"person":"%b","encrypted":"%b"}' % (public, held.key_id.encode("ascii"), encrypted)
             )
@@ -79,10 +79,6 @@ class EncryptedLines:
             if (text := fields[name]) and _may_tell(text, event.recipient):
                 fields[name] = None
         return fields
-
-
-def _associated(event_id: str, revision: int) -> list[bytes | bytearray | memoryview]:
-    return [event_id.encode(), str(revision).encode("ascii")]
 
 
 def _may_tell(text: str, recipient: str) -> bool:

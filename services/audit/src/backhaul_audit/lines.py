@@ -70,6 +70,11 @@ def provided(raw: bytes) -> bytes:
     return _other(raw)
 
 
+def associated(event_id: str, revision: int) -> list[bytes | bytearray | memoryview]:
+    """What an encrypted line is bound to: it is no other event's, and no other revision's."""
+    return [event_id.encode(), str(revision).encode("ascii")]
+
+
 def _form(raw: bytes) -> bytes:
     fields: dict[str, Any] = {}
     for name_bytes, value_bytes in parse_raw(raw):
