@@ -116,6 +116,7 @@ async def test_no_files_of_one_tenant_are_anothers(
     paths: list[tuple[str, Json]] = [
         (f"/v1/audits/{theirs[0].id}", {}),
         (f"/v1/audits/{theirs[0].id}/content", {}),
+        (f"/v1/audits/{theirs[0].id}/content", {"decrypted": "true"}),
         ("/v1/audits/proof", {"event_id": event}),
     ]
     for path, asked in paths:

@@ -171,6 +171,8 @@ def _audit(client: ReflectingClient, tenant_id: str, event_id: str, file: AuditF
     assert (last["done"], last["files"], last["valid_files"]) == (True, "1", "1")
     assert last["digests"] == last["valid_digests"] != "0"
 
+    erased = one_of("ErasePerson", address="+15005550010")
+    assert (erased["destroyed"], erased["plain_channels"]) == (False, ["twilio"])
     (state,) = one_of("GetState")["channels"]
     assert (state["channel"], state["problem"], state["waiting_since_us"]) == ("twilio", "", "0")
     return {*called, "ListKeys", "RotateKey"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 SUPPRESSION = "backhaul_proto.suppression.v1.SuppressionService"
 NORMALIZER = "backhaul_proto.normalizer.v1.NormalizerService"
 TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
+AUDIT = "backhaul_proto.audit.v1.AuditService"
+AUDIT_VERBS = {
+    "audit": {"ListFiles", "DescribeFile", "GetFile", "LinkFile", "Prove", "GetState"},
+    "verify": {"ListDigests", "GetDigest", "GetHead", "Verify", "Recount"},
+    "erase": {"ErasePerson"},
+}
+OF_NO_TENANT = ("ListKeys", "RotateKey")
 ANNA, BEN = "+15005550301", "+15005550302"
 
 DENIED, UNAUTHENTICATED = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
@@ -29,15 +37,18 @@ Json = dict[str, Any]
 Refusal = tuple[grpc.StatusCode, str]
 
 
-async def _refusals(target: str, stack: Stack, token: str, service: str, tenant_id: str) -> dict[str, Refusal | None]:
-    """What each method of ``service`` answers to whoever shows ``token`` and asks about a tenant; None: anything."""
+async def _refusals(
+    target: str, stack: Stack, token: str, service: str, tenant_id: str, *, but: Collection[str] = ()
+) -> dict[str, Refusal | None]:
+    """What each method of ``service`` answers to whoever shows ``token`` and asks about a tenant; None: anything. Those
+    of ``but`` are of no tenant's."""
 
     def work() -> dict[str, Refusal | None]:
         found: dict[str, Refusal | None] = {}
         with ReflectingClient(target, tls_of(stack), token) as client:
             for method in client.methods(service):
                 try:
-                    client.call(service, method, {"tenant_id": tenant_id}, at_most=1)
+                    client.call(service, method, {} if method in but else {"tenant_id": tenant_id}, at_most=1)
                 except grpc.RpcError as exc:
                     found[method] = exc.code(), exc.details() or ""
                 else:
@@ -104,6 +115,37 @@ async def test_a_token_that_may_check_changes_and_reads_nothing(town: Town, inst
         with pytest.raises(ForbiddenError, match="lacks the verb 'lift'"):
             await service.client.lift(tenant.id, ANNA, Kind.MANUAL)
     assert await _kept(tenant) == ([ANNA], 1)
+
+
+@pytest.mark.parametrize("verb", AUDIT_VERBS)
+async def test_each_verb_of_audit_opens_its_own_methods(
+    storing_town: Town, storing_installation: Stack, verb: str
+) -> None:
+    tenant, other = await storing_town.platform.register(), await storing_town.platform.register()
+    platform = storing_town.platform.client
+    account = await platform.create_service(
+        f"{verb}-{tenant.id}", name="The auditors", tenants=[tenant.id], verbs=[verb]
+    )
+
+    async def refusals(tenant_id: str) -> dict[str, Refusal | None] | None:
+        """None before audit has heard of the account."""
+        found = await _refusals(
+            f"127.0.0.1:{storing_installation.port('audit', 'grpc')}",
+            storing_installation,
+            account.token,
+            AUDIT,
+            tenant_id,
+            but=OF_NO_TENANT,
+        )
+        return None if UNAUTHENTICATED in {refusal[0] for refusal in found.values() if refusal} else found
+
+    found = await until("audit knows the account", partial(refusals, tenant.id))
+    denied = {method for method, refusal in found.items() if refusal is not None and refusal[0] is DENIED}
+    assert found.keys() - denied == AUDIT_VERBS[verb]
+    theirs = await refusals(other.id)
+    assert theirs is not None
+    assert {refusal and refusal[0] for refusal in theirs.values()} == {DENIED}
+    await platform.delete_service(account.id)
 
 
 @pytest.mark.parametrize("credential", ["nothing", "api key", "ingest token", "admin token", "somebody's token"])
