@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError
@@ -16,11 +17,15 @@ from backhaul_common.pauses import pauses
 from backhaul_audit.objects.bucket import Bucket
 from backhaul_audit.objects.destinations import OWN, Buckets
 from backhaul_audit.objects.failures import in_words
+from backhaul_audit.objects.leftovers import end_uploads
 from backhaul_audit.objects.trial import HOLD_S, PREFIX, cleared, tried
 
 EVERY_S = 3600.0
 MAX_AT_ONCE = 4
 """Buckets that are tried at the same time."""
+
+MAX_UPLOAD_S = 86_400.0
+"""No upload takes so long: whoever began it was killed."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 600.0
 _CLEAR_AFTER_S = HOLD_S + 5.0
@@ -32,6 +37,8 @@ class _Probed:
     the clock of ``Probes``."""
 
     bucket: Bucket
+    registration: str
+    """Empty for the installation's."""
     due: float
     clear: float = float("inf")
     problem: str = ""
@@ -93,7 +100,9 @@ class Probes:
         now = self._clock()
         everywhere = self._buckets.everywhere()
         self._probed = {
-            key: probed if (probed := self._probed.get(key)) and probed.bucket is bucket else _Probed(bucket, now)
+            key: probed
+            if (probed := self._probed.get(key)) and probed.bucket is bucket
+            else _Probed(bucket, key[0], now)
             for key, bucket in everywhere.items()
         }
         turns = asyncio.Semaphore(MAX_AT_ONCE)
@@ -114,6 +123,7 @@ class Probes:
                 probed.clear = float("inf")
                 return
             outcome = await bucket.trial(lambda plain, creating: tried(plain, creating, bucket.bucket))
+            await self._end_uploads(probed)
         except BackhaulError as exc:
             probed.problem = in_words(exc)
             probed.due = self._clock() + next(probed.failed)
@@ -126,6 +136,13 @@ class Probes:
         probed.clear = self._clock() + _CLEAR_AFTER_S if outcome.left else float("inf")
         if probed.weaknesses != before:
             self._log.warning("bucket_weaknesses", bucket=bucket.bucket, weaknesses=list(probed.weaknesses))
+
+    async def _end_uploads(self, probed: _Probed) -> None:
+        name, before = probed.bucket.bucket, datetime.now(UTC) - timedelta(seconds=MAX_UPLOAD_S)
+        own = (f"tenants/{probed.registration}/",) if probed.registration else ("tenants/", "digests/")
+        ended = await probed.bucket.trial(lambda plain, _: end_uploads(plain, name, (*own, PREFIX), before))
+        if ended:
+            self._log.info("uploads_ended", bucket=name, uploads=ended)
 
 
 def _key(registration: str, destination: str) -> tuple[str, str]:
