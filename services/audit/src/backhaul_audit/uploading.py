@@ -19,6 +19,7 @@ from backhaul_audit import contents
 from backhaul_audit.asking import Asking
 from backhaul_audit.counts import Counts
 from backhaul_audit.inside import Inside
+from backhaul_audit.late import Late
 from backhaul_audit.model import Content, FileFormat, Plan
 from backhaul_audit.plans import Way, way_of
 from backhaul_audit.ports import Destinations, Objects
@@ -72,6 +73,7 @@ class Uploads:
         self._asking = asking
         self._changed = changed
         self._states: dict[Way, _State] = {}
+        self._late = Late(asking.gone)
         self._failed = counts.failed
         self._log = get_logger(component="uploads")
 
@@ -100,7 +102,7 @@ class Uploads:
 
         ElsewhereError where it never can; HomelessError where its channel has no bucket of its own any more.
         """
-        return await self._through(plan, lambda objects: _put(objects, plan, made))
+        return await self._through(plan, lambda objects: _put(objects, plan, made, self._late))
 
     async def look(self, plan: Plan) -> tuple[Content, contents.Content | None] | None:
         """What lies in the file's place and is this file, whole, and which events lie in it as far as that can be read
@@ -181,7 +183,7 @@ class Uploads:
         self._changed()
 
 
-async def _put(objects: Objects, plan: Plan, made: Made) -> Content:
+async def _put(objects: Objects, plan: Plan, made: Made, late: Late) -> Content:
     said = {
         _FILE: plan.id,
         _EVENTS: str(made.content.events),
@@ -189,7 +191,7 @@ async def _put(objects: Objects, plan: Plan, made: Made) -> Content:
         _FIRST: str(made.content.first_at_us),
         _LAST: str(made.content.last_at_us),
     }
-    if await objects.create(plan.key, made.pieces, said):
+    if await late.created(objects, plan, objects.create(plan.key, made.pieces, said)):
         return made.content
     # Somebody was faster: this copy in a try of which it has not heard the end, or another that was asleep since.
     there = await _look(objects, plan)
