@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 from backhaul_common.feed import StreamMessage
@@ -161,9 +162,8 @@ class Taking:
         """Without those that lie in a file, or will."""
         at_us = message.stored_at_us
         remembered = self._again.get(pile, {})
-        for event, since_us in list(remembered.items()):
-            if since_us >= at_us - AGAIN_US:
-                break
+        # The oldest come first, and most messages find none that is old enough.
+        for event in [event for event, _ in takewhile(lambda one: one[1] < at_us - AGAIN_US, remembered.items())]:
             del remembered[event]
         events = list(events_of(columns.ids, columns.revisions))
         asked = set(events) if message.again else remembered.keys() & set(events)
