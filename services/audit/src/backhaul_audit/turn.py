@@ -67,6 +67,7 @@ class Turn:
         self._lateness = lateness
         self._read = position
         self._stored_at_us = 0
+        self._read_to_us = 0
         self._room = asyncio.Event()
         self._lapsing: set[Way] = set()
         self.uploads = Uploads(destinations, asking, counts, self._room.set)
@@ -164,12 +165,13 @@ class Turn:
         if self._stored_at_us:
             # Not by what was read last: what waits for a bucket is read again, however much later.
             await self._books.forget_again(self.piles.stored_from(self._stored_at_us) - 2 * AGAIN_US)
-        # Before it is asked: where nothing lies behind what was taken, all that was published by now was.
+        # Before it is asked: where nothing lies behind what was taken, all that was published by now was. While the broker
+        # does not say so, what was known stands.
         now_us = self._now_us()
         behind = await self._reader.is_behind(self._read)
-        read_to_us = self._stored_at_us if behind else now_us
-        await self._states.tell(self._waiting(), read_to_us)
-        self._tell_late(read_to_us)
+        self._read_to_us = max(self._read_to_us, self._stored_at_us) if behind else now_us
+        await self._states.tell(self._waiting(), self._read_to_us)
+        self._tell_late(self._read_to_us)
 
     def _tell_late(self, read_to_us: int) -> None:
         now_us = self._now_us()
