@@ -165,8 +165,8 @@ class Turn:
         if self._stored_at_us:
             # Not by what was read last: what waits for a bucket is read again, however much later.
             await self._books.forget_again(self.piles.stored_from(self._stored_at_us) - 2 * AGAIN_US)
-        # Before it is asked: where nothing lies behind what was taken, all that was published by now was. While the broker
-        # does not say so, what was known stands.
+        # Before it is asked: where nothing lies behind what was taken, all that was published by now was. While the
+        # broker does not say so, what was known stands.
         now_us = self._now_us()
         behind = await self._reader.is_behind(self._read)
         self._read_to_us = max(self._read_to_us, self._stored_at_us) if behind else now_us
