@@ -6,9 +6,10 @@ import json
 
 import pytest
 from backhaul_audit.digests.keys import MongoKeys
+from backhaul_audit.digests.line import DigestLine, to_object
 from backhaul_audit.digests.signing import SigningKey, key_id
 from backhaul_common.errors import BackhaulError
-from backhaul_common.names import AUDIT_KEYS_COLLECTION
+from backhaul_common.names import AUDIT_DIGESTS_COLLECTION, AUDIT_KEYS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from cryptography.fernet import Fernet
 from digests_rig import BOX_KEYS, Rig, together
@@ -82,3 +83,32 @@ async def test_keys_follow_the_ring_so_that_an_old_key_can_leave_it(digesting: R
     for ring in ([newer], [Fernet.generate_key().decode()]):
         await MongoKeys(digesting.database, SecretBox(ring), digesting.clock).renew()
         assert await digesting.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None) == unchanged
+
+
+@pytest.mark.parametrize("private", ["none of the ring's", "another key's"])
+async def test_a_past_that_is_signed_anew_with_a_key_put_into_the_database_is_found(
+    digesting: Rig, private: str
+) -> None:
+    acme = await digesting.register("acme")
+    await digesting.seal(acme)
+    await digesting.hour()
+    (row,) = await digesting.rows(acme)
+    (genuine,) = await digesting.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None)
+    forging = SigningKey.new()
+    boxed = (
+        genuine["private"] if private == "another key's" else SecretBox([Fernet.generate_key().decode()]).encrypt("")
+    )
+    # Whoever can write to bucket and database puts there whatever they like, but cannot encrypt with the ring's keys.
+    forged_row = {"_id": forging.id, "number": 0, "public": forging.public, "private": boxed, "created_at_us": 1}
+    await digesting.database[AUDIT_KEYS_COLLECTION].insert_one(forged_row)
+    said = DigestLine.model_validate_json(row["line"])
+    forged = forging.sign(said.model_copy(update={"digest_public_key_id": forging.id, "files": []}))
+    await digesting.bucket.delete(row["key"])
+    assert await digesting.bucket.create(row["key"], to_object(forged.line, forged.key_id, forged.signature), {})
+    change = {name: getattr(forged, name) for name in ("line", "hash", "key_id", "signature", "files")}
+    await digesting.database[AUDIT_DIGESTS_COLLECTION].update_one({"_id": row["_id"]}, {"$set": change})
+
+    findings, summary = await digesting.verified(acme)
+    assert [one.problem for one in findings] == ["key_not_found"]
+    assert (summary.digests, summary.valid_digests) == (1, 0)
+    assert [key.id for key in await digesting.keys.all()] == [genuine["_id"]]

@@ -1,4 +1,8 @@
-"""The installation's keys in MongoDB. Private halves are encrypted; public ones are kept for ever."""
+"""The installation's keys in MongoDB. Private halves are encrypted; public ones are kept for ever.
+
+A key counts only where the ring (``BACKHAUL_SECRET_KEYS``) opens its private half: whoever can write to the database
+and nothing more cannot add one of their own and sign another past with it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.logs import get_logger
 from backhaul_common.names import AUDIT_KEYS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from pymongo import DESCENDING, IndexModel
@@ -28,13 +33,15 @@ class MongoKeys:
         self._rows = database[AUDIT_KEYS_COLLECTION]
         self._box = box
         self._now_us = now_us
+        self._foreign: set[str] = set()
+        self._log = get_logger(component="signing_keys")
 
     async def all(self) -> Sequence[PublicKey]:
         """See ``Keys``."""
         await self._present()
         async with mongo.operation():
-            rows = await self._rows.find({}, {"private": 0}, sort=[("number", DESCENDING)]).to_list(None)
-        return [_public(row) for row in rows]
+            rows = await self._rows.find({}, sort=[("number", DESCENDING)]).to_list(None)
+        return [_public(row) for row in rows if self._opened(row) is not None]
 
     async def rotate(self) -> PublicKey:
         """See ``Keys``."""
@@ -47,20 +54,19 @@ class MongoKeys:
     async def present(self) -> SigningKey:
         """What signs now. FAILED_PRECONDITION where it cannot be decrypted."""
         row = await self._present()
-        try:
-            return SigningKey.from_text(self._box.decrypt(row["private"]))
-        except ValueError as exc:
+        if (key := self._opened(row)) is None:
             raise BackhaulError(
                 Code.FAILED_PRECONDITION,
                 f"The key {row['_id']} that digests are signed with cannot be decrypted.",
                 fix="Give BACKHAUL_SECRET_KEYS back the key that it was encrypted with, or rotate the signing key.",
-            ) from exc
+            )
+        return key
 
     async def public(self, key_id: str) -> bytes | None:
         """See ``verification.ports.PublicKeys``."""
         async with mongo.operation():
-            row = await self._rows.find_one({"_id": key_id}, {"public": 1})
-        return bytes(row["public"]) if row is not None else None
+            row = await self._rows.find_one({"_id": key_id})
+        return bytes(row["public"]) if row is not None and self._opened(row) is not None else None
 
     async def renew(self) -> None:
         """Have every private half encrypted with the ring's first key, so that the others may leave the ring. One that
@@ -75,6 +81,19 @@ class MongoKeys:
             if private != row["private"]:
                 async with mongo.operation():
                     await self._rows.update_one(row, {"$set": {"private": private}})
+
+    def _opened(self, row: Document) -> SigningKey | None:
+        """The key of a document; None where it is not this installation's."""
+        try:
+            key = SigningKey.from_text(self._box.decrypt(row["private"]))
+        except ValueError:
+            key = None
+        if key is not None and (key.id, key.public) == (row["_id"], bytes(row["public"])):
+            return key
+        if row["_id"] not in self._foreign:
+            self._foreign.add(row["_id"])
+            self._log.error("signing_key_not_ours", key_id=row["_id"])
+        return None
 
     async def _present(self) -> Document:
         while True:
