@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from backhaul_audit.shaping import compressor
 from backhaul_client import AsyncAdminClient
 from backhaul_common.ids import derived_id
-from backhaul_common.names import AUDIT_FILES_COLLECTION, events_subject
+from backhaul_common.names import AUDIT_FILES_COLLECTION, channel_key, events_subject
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import EventBatch
@@ -27,7 +27,7 @@ EVENTS_A_MESSAGE = 250
 """As the normalizer puts them together when it is busy."""
 
 _TENANT = "auditing"
-_CHANNEL = "SendGrid"
+_CHANNEL, _ENCRYPTED = "SendGrid", "Encrypted"
 _IN_FLIGHT = 16
 _PATIENCE_S = 60.0
 _LOOK_S = 0.05
@@ -49,6 +49,7 @@ class _Round:
     per_second: float
     floors: _Floors
     resident_mb: float
+    bytes: int
 
 
 async def measure(site: Installation, report: Report, *, rounds: int, events: int) -> None:
@@ -57,19 +58,23 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
     await site.ensure("gateway")
     await site.register(_TENANT)
     async with AsyncAdminClient(site.stack.gateway_url, site.stack.admin_token) as platform:
-        channel = {**site.traffic.channels[_CHANNEL], "settings": {"audit": {"enabled": True, "gzip": True}}}
-        await platform.put_channel(_TENANT, _CHANNEL, **channel)
+        for label in (_CHANNEL, _ENCRYPTED):
+            audit = {"enabled": True, "gzip": True, "encrypt_people": label == _ENCRYPTED}
+            await platform.put_channel(
+                _TENANT, label, **{**site.traffic.channels[_CHANNEL], "settings": {"audit": audit}}
+            )
     registration = await site.registration(_TENANT)
     # A round's last file is closed by its age.
     site.stack.service("audit").env["BACKHAUL_AUDIT_MAX_FILE_AGE_S"] = "1"
     await site.ensure("audit")
     # What a process does for the first time is not what it costs.
-    await _round(site, _messages(site, registration, 5 * EVENTS_A_MESSAGE))
-    measured = []
+    for label in (_CHANNEL, _ENCRYPTED):
+        await _round(site, label, _messages(site, registration, label, 5 * EVENTS_A_MESSAGE))
+    measured, encrypted = [], []
     for round_ in range(rounds):
-        messages = _messages(site, registration, events)
         site.say(f"audit, round {round_ + 1} of {rounds}")
-        measured.append(await _round(site, messages))
+        measured.append(await _round(site, _CHANNEL, _messages(site, registration, _CHANNEL, events)))
+        encrypted.append(await _round(site, _ENCRYPTED, _messages(site, registration, _ENCRYPTED, events)))
     await site.stop("audit")
     note = f"of about 1 KB, {EVENTS_A_MESSAGE} a message; gzip, SHA-256, PUT; CPU of audit"
     report.add(
@@ -80,16 +85,22 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
     report.add("audit_vs_floor", vs_zlib, "ratio of CPU", aim="≥ 0.5", note=f"{loop} Python's gzip")
     vs_isal = [one.per_core / one.floors.isal for one in measured]
     report.add("audit_vs_isal_floor", vs_isal, "ratio of CPU", note=f"{loop} the faster gzip that audit has")
+    ratio = [one.per_core / plain.per_core for one, plain in zip(encrypted, measured, strict=True)]
+    report.add(
+        "audit_encrypted_vs_plain", ratio, "ratio of CPU", note="encrypt_people; each third event a new person's"
+    )
+    larger = [one.bytes / plain.bytes for one, plain in zip(encrypted, measured, strict=True)]
+    report.add("audit_encrypted_bytes", larger, "ratio", note="as stored, over files that are not encrypted")
     report.add("audit_events_s", [one.per_second for one in measured], "events/s", note="by the clock")
     report.add("audit_resident_mb", [one.resident_mb for one in measured], "MB", note="after each round")
 
 
-async def _round(site: Installation, messages: Sequence[bytes]) -> _Round:
+async def _round(site: Installation, label: str, messages: Sequence[bytes]) -> _Round:
     files = site.database[AUDIT_FILES_COLLECTION]
     earlier = [row["_id"] async for row in files.find({}, {"_id": 1})]
     count = len(messages) * EVENTS_A_MESSAGE
     before = site.meter.read()
-    subject = events_subject(_TENANT, "sendgrid", "delivered", "")
+    subject = events_subject(_TENANT, channel_key(label), "delivered", "")
     for at in range(0, len(messages), _IN_FLIGHT):
         await asyncio.gather(*(site.js.publish(subject, one) for one in messages[at : at + _IN_FLIGHT]))
     async with asyncio.timeout(_PATIENCE_S):
@@ -106,7 +117,8 @@ async def _round(site: Installation, messages: Sequence[bytes]) -> _Round:
     used = after.since(before)["audit"]
     keys = [row["key"] for row in rows]
     floor = await asyncio.to_thread(_floor, site, keys, count)
-    return _Round(count / used, count / (after.at - before.at), floor, site.meter.resident_mb()["audit"])
+    stored = sum(row["bytes"] for row in rows)
+    return _Round(count / used, count / (after.at - before.at), floor, site.meter.resident_mb()["audit"], stored)
 
 
 def _floor(site: Installation, keys: Sequence[str], count: int) -> _Floors:
@@ -138,7 +150,7 @@ def _floor(site: Installation, keys: Sequence[str], count: int) -> _Floors:
     return _Floors(*floors)
 
 
-def _messages(site: Installation, registration: str, events: int) -> list[bytes]:
+def _messages(site: Installation, registration: str, label: str, events: int) -> list[bytes]:
     """Messages of EVENTS, as the normalizer makes them of a SendGrid webhook."""
     made = []
     now_us = time.time_ns() // 1000
@@ -150,7 +162,7 @@ def _messages(site: Installation, registration: str, events: int) -> list[bytes]
                 id=derived_id(registration, str(one["sg_event_id"])),
                 tenant_id=_TENANT,
                 registration=registration,
-                channel="sendgrid",
+                channel=channel_key(label),
                 provider="sendgrid",
                 kind=event_pb2.EVENT_KIND_DELIVERED,
                 provider_status="delivered",

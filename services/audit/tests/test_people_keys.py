@@ -141,6 +141,27 @@ async def test_a_tenant_that_goes_gets_nothing_any_more(people: Rig) -> None:
     assert await people.database[AUDIT_PEOPLE_COLLECTION].count_documents({"registration": acme}) == 2
 
 
+async def test_a_database_that_was_set_back_gets_no_key_that_nobody_could_read(people: Rig) -> None:
+    """What a running copy remembers is of a time that never was."""
+    acme = await people.register("acme")
+    copy = people.copy()
+    rows = people.database[AUDIT_PEOPLE_COLLECTION]
+    for _ in range(2):
+        await copy.key(acme, ADA)
+        await rows.delete_many({})
+        with pytest.raises(BackhaulError) as caught:
+            await copy.people.make([await copy.name(acme, ADA)])
+        assert caught.value.code is Code.UNAVAILABLE
+        assert await people.rows() == []
+        key = await copy.key(acme, ADA)
+        assert await people.copy().people.by_id(acme, [key.key_id]) == {key.key_id: key.key}
+    await rows.delete_many({})
+    with pytest.raises(BackhaulError) as caught:
+        await copy.people.erase(acme, ADA)
+    assert caught.value.code is Code.UNAVAILABLE
+    assert not (await copy.people.erase(acme, ADA)).destroyed
+
+
 async def test_another_ring_of_keys_asks_for_one_document_a_tenant(people: Rig) -> None:
     """The old key may go as soon as a copy has begun with the new one in front."""
     acme = await people.register("acme")

@@ -75,7 +75,7 @@ class Keyring:
         self._max_kept = max_kept
         self._held: dict[Name, Held] = {}
         """The one that was asked for first comes first."""
-        self._names: dict[tuple[str, str], Name] = {}
+        self._names: dict[tuple[str, int, str], Name] = {}
 
     @property
     def kept(self) -> int:
@@ -130,13 +130,14 @@ class Keyring:
         names = []
         for event in events:
             address = event.recipient
-            name = self._names.get((registration, address))
+            key = registration, secrets.made_at_us, address
+            name = self._names.get(key)
             if name is None:
                 name = secrets.name(address)
                 if len(address) <= _MAX_REMEMBERED:
                     if len(self._names) >= MAX_NAMES:
                         del self._names[next(iter(self._names))]
-                    self._names[registration, address] = name
+                    self._names[key] = name
             names.append(name)
         return names
 

@@ -69,6 +69,7 @@ class MongoPeople:
             nonlocal before_us
             if registration not in lives_of(database, session, {registration}):
                 raise _gone()
+            self._secrets.require(database, session, [secrets])
             before_us = self._now_us() + GRACE_US
             later = {"$max": ["$erased_before_us", before_us]}
             change: list[Document] = [
@@ -110,6 +111,7 @@ class MongoPeople:
     ) -> Mapping[Name, Person]:
         lives = lives_of(database, session, {name.registration for name in names})
         names = [name for name in names if name.registration in lives]
+        self._secrets.require(database, session, [secrets[one] for one in {name.registration for name in names}])
         rows = database[AUDIT_PEOPLE_COLLECTION]
         known = {row["_id"]: row for row in rows.find({"_id": {"$in": [one.id for one in names]}}, session=session)}
         made: dict[Name, Person] = {}

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hmac
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from backhaul_channels.people import person
 from backhaul_common import mongo
 from backhaul_common.documents import Document
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.fence import living
 from backhaul_common.logs import get_logger
 from backhaul_common.names import AUDIT_PEOPLE_COLLECTION
@@ -65,6 +65,7 @@ class Secrets:
     registration: str
     pepper: bytes = field(repr=False)
     wrapping: AESSIV
+    made_at_us: int
 
     def name(self, address: str) -> Name:
         """Whoever has the address, in any spelling; of an empty one nobody."""
@@ -115,7 +116,7 @@ class MongoSecrets:
             raise unreadable(registration) from exc
         if len(self._opened) >= MAX_SECRETS:
             del self._opened[next(iter(self._opened))]
-        opened = Secrets(registration, both[:_PEPPER_BYTES], AESSIV(both[_PEPPER_BYTES:]))
+        opened = Secrets(registration, both[:_PEPPER_BYTES], AESSIV(both[_PEPPER_BYTES:]), row["made_at_us"])
         self._opened[registration] = opened
         return opened
 
@@ -145,6 +146,17 @@ class MongoSecrets:
         async with mongo.translated():
             row = await mongo.in_transaction(self._database, work)
         return self._open(row) if row is not None else None
+
+    def require(self, database: mongo.ThreadDatabase, session: mongo.Session, some: Iterable[Secrets]) -> None:
+        """To be asked in a transaction that stores what these make: UNAVAILABLE where they are not what is stored any
+        more, since MongoDB was set back. They are read anew then, and no key is stored that nobody could read."""
+        made = {_ID + one.registration: one.made_at_us for one in some}
+        rows = database[AUDIT_PEOPLE_COLLECTION].find({"_id": {"$in": list(made)}}, {"made_at_us": 1}, session=session)
+        stored = {row["_id"]: row["made_at_us"] for row in rows}
+        if stored != made:
+            for id_ in made:
+                self._opened.pop(id_.removeprefix(_ID), None)
+            raise unavailable("What keys of people are encrypted with")
 
     async def renew(self) -> None:
         """Encrypt all of them with the newest key of the ring, so that older ones can be taken out. UNAVAILABLE."""
