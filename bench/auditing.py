@@ -61,7 +61,9 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
         for label in (_CHANNEL, _ENCRYPTED):
             audit = {"enabled": True, "gzip": True, "encrypt_people": label == _ENCRYPTED}
             await platform.put_channel(
-                _TENANT, label, **{**site.traffic.channels[_CHANNEL], "settings": {"audit": audit}}
+                _TENANT,
+                label,
+                **{**site.traffic.channels[_CHANNEL], "provider": "sendgrid", "settings": {"audit": audit}},
             )
     registration = await site.registration(_TENANT)
     # A round's last file is closed by its age.

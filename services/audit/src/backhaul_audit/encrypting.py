@@ -8,41 +8,40 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
 
 import msgspec
+from backhaul_proto.callback.v1 import callback_pb2
+from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Event
 
 from backhaul_audit.keyring import Keyring
-from backhaul_audit.lines import Lines, associated, writer_of
-
-PUBLIC: Final = (
-    "id",
-    "revision",
-    "kind",
-    "channel",
-    "provider",
-    "provider_status",
-    "error_code",
-    "error_class",
-    "occurred_at_us",
-    "received_at_us",
-    "source",
-    "communication_id",
-    "by_machine",
-)
-"""Fields of an event that are no person's, and stand in clear."""
-
-_TEXTS = ("provider_status", "error_code", "communication_id")
-"""Those of them that others choose."""
+from backhaul_audit.lines import Lines, associated, time_of, wording
 
 MAX_TEXT = 128
-"""Characters of such a text that stands in clear."""
+"""Characters of a text that a provider or a tenant chose, and that stands in clear."""
 
 _MIN_TELLING = 5
 """Characters of an address that cannot stand in a text by chance."""
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Public(msgspec.Struct):
+    """What is no person's, and stands in clear: fields of the normalised event, as ``Lines`` writes them."""
+
+    id: str
+    revision: int
+    kind: str | None
+    channel: str
+    provider: str
+    provider_status: str | None
+    error_code: str | None
+    error_class: str | None
+    occurred_at: str | None
+    received_at: str | None
+    source: str | None
+    communication_id: str | None
+    by_machine: bool
 
 
 class EncryptedLines:
@@ -51,7 +50,9 @@ class EncryptedLines:
     def __init__(self, lines: Lines, keyring: Keyring) -> None:
         self._lines = lines
         self._keyring = keyring
-        self._public = writer_of(Event.DESCRIPTOR, PUBLIC)
+        self._kind = wording(event_pb2.EventKind.DESCRIPTOR)
+        self._error_class = wording(event_pb2.ErrorClass.DESCRIPTOR)
+        self._source = wording(callback_pb2.Source.DESCRIPTOR)
 
     async def expect(self, batches: Iterable[tuple[str, Sequence[Event]]]) -> None:
         """Ask for the keys of all these at once: each are events of one registration. Raises as ``of`` does."""
@@ -73,17 +74,29 @@ class EncryptedLines:
             )
         return lines
 
-    def _in_clear(self, event: Event) -> dict[str, Any]:
-        fields = dict(self._public(event))
-        for name in _TEXTS:
-            if (text := fields[name]) and _may_tell(text, event.recipient):
-                fields[name] = None
-        return fields
+    def _in_clear(self, event: Event) -> Public:
+        told = event.recipient.rpartition(":")[2].strip().lstrip("+").casefold()
+        return Public(
+            event.id,
+            event.revision,
+            self._kind(event.kind),
+            event.channel,
+            event.provider,
+            _telling_nobody(event.provider_status, told),
+            _telling_nobody(event.error_code, told),
+            self._error_class(event.error_class),
+            time_of(event.occurred_at_us),
+            time_of(event.received_at_us),
+            self._source(event.source),
+            _telling_nobody(event.communication_id, told),
+            event.by_machine,
+        )
 
 
-def _may_tell(text: str, recipient: str) -> bool:
-    """Whether a text that a provider or a tenant chose could name the person."""
-    if len(text) > MAX_TEXT or "@" in text:
-        return True
-    bare = recipient.rpartition(":")[2].strip().lstrip("+")
-    return len(bare) >= _MIN_TELLING and bare.casefold() in text.casefold()
+def _telling_nobody(text: str, address: str) -> str | None:
+    """A text that a provider or a tenant chose; None where it could name whoever has the ``address``, or anybody."""
+    if not text:
+        return text
+    if len(text) > MAX_TEXT or "@" in text or (len(address) >= _MIN_TELLING and address in text.casefold()):
+        return None
+    return text

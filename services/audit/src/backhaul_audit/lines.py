@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ class Lines:
     """Writes lines. With ``with_event`` the normalised event stands beside the provider's own."""
 
     def __init__(self) -> None:
-        self._normalised = writer_of(Event.DESCRIPTOR)
+        self._normalised = _writer(Event.DESCRIPTOR)
 
     def of(self, events: Iterable[Event], *, with_event: bool) -> list[bytes]:
         """A line each, without the line break."""
@@ -98,14 +99,12 @@ def _other(raw: bytes) -> bytes:
         return _encode({BASE64: base64.b64encode(raw).decode("ascii")})
 
 
-def writer_of(descriptor: Descriptor, chosen: Collection[str] | None = None) -> Callable[[Any], Mapping[str, Any]]:
-    """What makes an object of a message: snake_case, words of enums, RFC 3339 times, null where nothing is known.
-
-    All that is part of what happened, or the fields that are ``chosen``."""
+def _writer(descriptor: Descriptor) -> Callable[[Any], Mapping[str, Any]]:
+    """What makes an object of a message: snake_case, words of enums, RFC 3339 times, null where nothing is known."""
     fields = [
         (field.name.removesuffix("_us"), field.name, _converter(field), field.has_presence)
         for field in descriptor.fields
-        if (field.name not in _LEFT_OUT if chosen is None else field.name in chosen)
+        if field.name not in _LEFT_OUT
     ]
 
     def write(message: Message) -> Mapping[str, Any]:
@@ -126,22 +125,30 @@ def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
 
 def _converter_of_one(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.message_type is not None:
-        return writer_of(field.message_type)
+        return _writer(field.message_type)
     if field.enum_type is not None:
-        return _wording(field.enum_type)
-    return _time if field.name.endswith("_us") else lambda value: value
+        return wording(field.enum_type)
+    return time_of if field.name.endswith("_us") else lambda value: value
 
 
-def _wording(enum: EnumDescriptor) -> Callable[[int], str | None]:
+def wording(enum: EnumDescriptor) -> Callable[[int], str | None]:
+    """What makes a word of a value's number; None of 0."""
     words = Words(enum)
     return lambda number: words.word(number) if number else None
 
 
-def _time(at_us: int) -> str | None:
+def time_of(at_us: int) -> str | None:
     """RFC 3339 with microseconds; null where no time is known, or none that a calendar has."""
     if not at_us:
         return None
+    seconds, microseconds = divmod(at_us, 1_000_000)
     try:
-        return f"{(_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec='microseconds')}Z"
+        return f"{_second(seconds)}.{microseconds:06d}Z"
     except OverflowError:
         return None
+
+
+@lru_cache(maxsize=1024)
+def _second(at_s: int) -> str:
+    """Events of one file arrived in few of them."""
+    return (_EPOCH + timedelta(seconds=at_s)).isoformat(timespec="seconds")
