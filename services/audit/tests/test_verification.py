@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -32,6 +33,17 @@ def test_a_day_is_valid(tmp_path: Path) -> None:
     assert world.by_service(heads) == (set(), summary)
     assert world.by_command(tmp_path / "a", heads) == (set(), summary, 0)
     assert world.by_script(tmp_path / "b", heads) == (set(), summary, 0)
+
+
+@pytest.mark.parametrize("at_us", [-(1 << 63), -1, (1 << 63) - 1])
+def test_no_time_of_arrival_keeps_a_digest_from_being_signed(at_us: int, tmp_path: Path) -> None:
+    """An event says when it arrived, and whoever can publish can say anything."""
+    world = World()
+    file = world.file()
+    content = replace(file.content, first_at_us=at_us, last_at_us=at_us)
+    world.digest(files=[replace(file, content=content)])
+    assert world.by_service() == (set(), "1/1 digests valid, 1/1 files valid")
+    assert world.by_script(tmp_path)[2] == command.VALID
 
 
 def test_a_file_that_may_be_gone_and_is_not_is_checked_all_the_same() -> None:

@@ -25,6 +25,8 @@ ALGORITHM: Final = "Ed25519"
 HASH_ALGORITHM: Final = "SHA-256"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_US = 253_402_300_799_999_999
+"""The end of the year 9999."""
 _NAME = re.compile(r".*/(\d{4})/(\d\d)/(\d\d)/DIGEST_(\1\2\3T\d{6}Z)_(\d{8,19})\.jsonl")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -111,8 +113,8 @@ class DigestLine(_Part):
 
 
 def iso(us: int) -> str:
-    """Unix time in microseconds as ``2026-01-15T09:00:00.000000Z``."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """Unix time in microseconds as ``2026-01-15T09:00:00.000000Z``; the nearest where a calendar has none such."""
+    return (_EPOCH + timedelta(microseconds=max(0, min(us, _LAST_US)))).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def us(text: str) -> int:
