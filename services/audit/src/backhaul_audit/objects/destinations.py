@@ -129,7 +129,8 @@ class Buckets:
         )
 
     def _by_registration(self, registration: str) -> Tenant | None:
-        return next((tenant for tenant in self._tenants.values() if tenant.registration == registration), None)
+        tenant = self._tenants.get(registration.rpartition(".")[0])
+        return tenant if tenant is not None and tenant.registration == registration else None
 
     def _changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         before = self._tenants.pop(tenant_id, None)
