@@ -112,7 +112,7 @@ async def test_an_owner_that_sleeps_over_its_lease_changes_nothing_when_it_goes_
     assert sleeper.poll() is None
 
 
-@pytest.mark.parametrize("shape", [{"with_event": True, "format": "array"}, {"with_event": True, "gzip": True}, {}])
+@pytest.mark.parametrize("shape", [{"with_event": True, "format": "array"}, {"encrypt_people": True, "gzip": True}, {}])
 async def test_what_events_no_longer_has_is_found_by_its_ids_where_the_file_names_them(
     filing: Rig, shape: dict[str, Any]
 ) -> None:
