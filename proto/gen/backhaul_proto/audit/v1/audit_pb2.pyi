@@ -811,7 +811,7 @@ class KindRecount(_message.Message):
     AUDITED_FIELD_NUMBER: _builtins.int
     kind: _event_pb2.EventKind.ValueType
     counted: _builtins.int
-    """What the communication counts."""
+    """What the communication counts. Of INBOUND its replies, which are listed with what they answer."""
     listed: _builtins.int
     """Its events as they are listed, without those that repeat another one."""
     audited: _builtins.int
@@ -847,7 +847,7 @@ class RecountResponse(_message.Message):
     MOVING_FIELD_NUMBER: _builtins.int
     EQUAL_FIELD_NUMBER: _builtins.int
     events: _builtins.int
-    """How many events were looked at so far."""
+    """How many events were looked at so far. Where counts have moved it begins anew."""
     done: _builtins.bool
     """With the last answer only, as is all below: the kinds of which there is any, by number."""
     not_asked: _builtins.int

@@ -51,8 +51,13 @@ class GrpcCommunications:
         listed = []
         for event in answer.events:
             if event.registration != tenant.registration:
-                # The id was given to somebody else, which one of the two services has not heard yet.
-                raise unavailable("The tenant")
+                # One of the two services has not heard of it yet.
+                raise BackhaulError(
+                    Code.UNAVAILABLE,
+                    "The tenant's id was given to another one meanwhile.",
+                    fix="Ask again in some seconds.",
+                    retry_after_s=5,
+                )
             if not event.duplicate_of:
                 key = EventId(event.id, event.revision)
                 listed.append(Listed(key, event.kind, event.channel, event.received_at_us))
