@@ -118,7 +118,7 @@ async def test_every_method_of_audit(storing_town: Town, storing_installation: S
     tenant = await storing_town.platform.register()
     await ask_for_files(storing_town.platform, tenant, "Twilio")
     sid = new_sid()
-    await tenant.receive(tenant.twilio.status(tenant.address("Twilio"), sid, "sent"))
+    await tenant.receive(tenant.twilio.status(tenant.address("Twilio", communicationId="spring"), sid, "sent"))
     event = await tenant.event_of("twilio", sid)
     (file,) = await in_digests(tenant, await filed(tenant, 1))
     target = f"127.0.0.1:{storing_installation.port('audit', 'grpc')}"
@@ -170,6 +170,10 @@ def _audit(client: ReflectingClient, tenant_id: str, event_id: str, file: AuditF
     last = all_of("Verify", heads=[digest["hash"]])[-1]
     assert (last["done"], last["files"], last["valid_files"]) == (True, "1", "1")
     assert last["digests"] == last["valid_digests"] != "0"
+
+    recount = all_of("Recount", communication_id="spring")[-1]
+    kinds = [{"kind": "EVENT_KIND_SENT", "counted": "1", "listed": "1", "audited": "1"}]
+    assert (recount["done"], recount["equal"], recount["kinds"]) == (True, True, kinds)
 
     erased = one_of("ErasePerson", address="+15005550010")
     assert (erased["destroyed"], erased["plain_channels"]) == (False, ["twilio"])
