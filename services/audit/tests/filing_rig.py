@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from backhaul_common.names import (
     TENANTS_COLLECTION,
     events_subject,
 )
-from backhaul_common.tenants import Tenant
+from backhaul_common.tenants import Channel, Tenant
 from backhaul_common.vocabulary import Words
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
@@ -194,3 +195,23 @@ class Rig:
             stored = {one.object_name for one in self.s3.list_objects(self.bucket, prefix="tenants/", recursive=True)}
             assert stored == {file.plan.key for file in files}
         return files
+
+
+class Objects:
+    """``Destinations`` whose one bucket remembers what was to be deleted from it."""
+
+    def __init__(self) -> None:
+        self.deleted: list[str] = []
+
+    def named(self, registration: str, destination: str) -> Any:
+        return self
+
+    def lying(self, registration: str, destination: str, bucket: str) -> Any:
+        return self
+
+    def of(self, tenant: Tenant, channel: Channel) -> Any:
+        return self
+
+    async def delete(self, key: str) -> datetime | None:
+        self.deleted.append(key)
+        return None

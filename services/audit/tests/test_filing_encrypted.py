@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
+import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -19,10 +21,9 @@ from backhaul_local.mongod import MongoServer
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_testing.waiting import until
-from filing_rig import Rig, asking, event
+from filing_rig import Objects, Rig, asking, event
 from people_rig import Copy
 from people_rig import Rig as People
-from test_filing_outages import Objects
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -256,3 +257,51 @@ async def test_a_channel_that_begins_to_encrypt_leaves_what_it_has_as_it_is(fili
     assert not files[0].plan.shape.encrypted
     for file in files:
         assert {"encrypted" in line for line in filing.lines_of(file)} == {file.plan.shape.encrypted}
+
+
+async def test_copies_are_killed_at_random_while_people_are_erased(filing: Rig) -> None:
+    """Each event lies in one file, and can be read if, and only if, it arrived after its person's last erasure."""
+    acme = asking("acme", gzip=True, encrypt_people=True)
+    await filing.register(acme)
+    chance = random.Random(11)  # noqa: S311  # a test's order, no secret
+    people = [f"person-{number}@example.com" for number in range(6)]
+    settings = {"audit_max_file_age_s": 0.4, "audit_max_file_events": 50}
+    copies = [filing.start(**settings), filing.start(**settings)]
+    of, events, erased_before = keys(filing).people, list[Event](), dict[str, int]()
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        while not stop.is_set():
+            at = len(events)
+            some = [
+                event(acme, f"{at}-{one}", recipient=chance.choice(people)) for one in range(chance.randrange(1, 20))
+            ]
+            await filing.publish(acme, *some)
+            events.extend(some)
+            await asyncio.sleep(0.02)
+
+    loading = asyncio.create_task(load())
+    try:
+        await filing.sealed(100)
+        for _ in range(3):
+            for person in chance.sample(people[:4], 2):
+                erased_before[person] = (await of.erase(acme.registration, person)).before_us
+                await asyncio.sleep(chance.uniform(0.1, 0.8))
+            copy = chance.choice(copies)
+            filing.kill(copy)
+            copies[copies.index(copy)] = filing.start(**settings)
+            before = sum(one.content.events for one in await filing.files())
+            await filing.sealed(before + 50)
+
+        async def over() -> bool:
+            return events[-1].received_at_us > max(erased_before.values()) + 1_000_000
+
+        await until("something that arrived later", over, within_s=60)
+    finally:
+        stop.set()
+        await loading
+    await filing.sealed(len(events), within_s=90)
+    assert (await lines(filing)).keys() == {one.id for one in events}
+    readable = {line["id"] for line in await read(filing) if "name" in line}
+    assert readable == {one.id for one in events if one.received_at_us >= erased_before.get(one.recipient, 0)}
+    assert len(readable) < len(events)

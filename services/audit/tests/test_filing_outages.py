@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -18,14 +17,14 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import AUDIT_FILES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
-from backhaul_common.tenants import Channel, Tenant
+from backhaul_common.tenants import Tenant
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.object_store import ObjectStoreServer
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_testing import make
 from backhaul_testing.waiting import until
-from filing_rig import KEY, Rig, asking, event
+from filing_rig import KEY, Objects, Rig, asking, event
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -173,26 +172,6 @@ async def test_what_the_normalizer_repeats_is_left_out(filing: Rig) -> None:
     await filing.publish(acme, *end)
     await filing.sealed(34)
     await filing.check([*events, *new, *late, *last, *end])
-
-
-class Objects:
-    """``Destinations`` whose one bucket remembers what was to be deleted from it."""
-
-    def __init__(self) -> None:
-        self.deleted: list[str] = []
-
-    def named(self, registration: str, destination: str) -> Any:
-        return self
-
-    def lying(self, registration: str, destination: str, bucket: str) -> Any:
-        return self
-
-    def of(self, tenant: Tenant, channel: Channel) -> Any:
-        return self
-
-    async def delete(self, key: str) -> datetime | None:
-        self.deleted.append(key)
-        return None
 
 
 async def test_a_tenant_that_goes_takes_what_was_being_made_with_it(filing: Rig, s3_server: ObjectStoreServer) -> None:
