@@ -20,6 +20,8 @@ from backhaul_audit.model import FileFormat, SealedFile, Shape
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from hypothesis import given
+from hypothesis import strategies as st
 
 ANN, BOB, GONE = "a" * 16, "b" * 16, "c" * 16
 KEYS = {ANN: b"\1" * 64, BOB: b"\2" * 64, GONE: b"\3" * 64}
@@ -168,6 +170,27 @@ async def test_a_file_that_was_changed_is_noticed_at_its_end() -> None:
     assert "It holds less." in await refused(world, file, stored[:-1])
     assert "It holds less." in await refused(world, file, b"")
     assert "It cannot be inflated." in await refused(world, file, b"none" + stored)
+
+
+@given(st.data(), st.booleans(), st.sampled_from(FileFormat))
+async def test_whatever_is_changed_nothing_else_is_given_as_whole(
+    data: st.DataObject, packed: bool, file_format: FileFormat
+) -> None:
+    lines = [line(1, ANN, b'{"text":"hello"}'), line(2, GONE, b"{}"), unnamed(3), line(4, ANN, b"{}")]
+    file, stored = filed(written(lines, file_format), Shape("events", file_format, packed, encrypted=True))
+    world = peopled(ANN)
+    whole = await read(world, file, stored)
+    place = data.draw(st.integers(0, len(stored) - 1))
+    length = data.draw(st.integers(0, 40))
+    with_it = data.draw(st.binary(max_size=40))
+    other = stored[:place] + with_it + stored[place + length :]
+    found: bytes | Code
+    try:
+        found = await read(world, file, other, data.draw(st.integers(1, 100)))
+    except BackhaulError as exc:
+        found = exc.code
+    # A header of gzip holds what nobody needs.
+    assert found in (whole, Code.FAILED_PRECONDITION)
 
 
 async def test_no_answer_looks_whole_that_is_not() -> None:
