@@ -6,14 +6,17 @@ import asyncio
 import time
 from array import array
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backhaul_client import UnreachableError
+from backhaul_client import FailedPreconditionError, UnreachableError
 from backhaul_common.ids import derived_id
 from backhaul_proto.event.v1 import event_pb2
+from backhaul_testing.sendgrid import new_message_id
+from backhaul_testing.waiting import until
 from pymongo import AsyncMongoClient
-from simulators.archive import ask_for_files, verified
+from simulators.archive import ask_for_files, files_of, verified
 from simulators.recounting import counts_of, recounted, recounted_until, spring
 
 if TYPE_CHECKING:
@@ -107,6 +110,40 @@ async def _broken_one_by_one(tenant: Tenant, database: Any, counted: Json) -> No
     count = {"$inc": {"events.delivered": -2}}
     await database["communications"].update_one({**of, "communication_id": "spring"}, count)
     assert (await recounted(tenant)).equal
+
+
+async def test_what_replays_bring_lies_in_files_of_its_own_chain_and_counts(storing_town: Town) -> None:
+    """Of one mail a callback brings one event, and a replay another one later: two files, one in each chain."""
+    platform = storing_town.platform
+    tenant = await platform.register()
+    audit = {"audit": {"enabled": True}}
+    # The channel takes the message's id from an argument that is too long to be one.
+    settings = {**audit, "message_id_from": ["own_id", "sg_message_id"]}
+    await platform.client.put_channel(tenant.id, "SendGrid", settings=settings)
+    mail = new_message_id()
+    address = tenant.address("SendGrid", communicationId="spring")
+    told: dict[str, Json] = {"processed": {}, "delivered": {"own_id": "x" * 600}}
+    for word, more in told.items():
+        await tenant.receive(tenant.sendgrid.batch(address, [tenant.sendgrid.event(mail, word, **more)]))
+
+    async def refused() -> str | None:
+        return next((letter.id for letter in await tenant.dead_letters()), None)
+
+    letter = await until("the dead letter", refused)
+    first = await recounted_until(tenant, "the first file", lambda one: one.equal and not one.waiting)
+    assert counts_of(first)[2] == {"queued": 1}
+    await platform.client.put_channel(tenant.id, "SendGrid", settings={**audit, "message_id_from": ["sg_message_id"]})
+
+    # The normalizer hears of the change by a message of its own: replay until it has.
+    async def replayed() -> bool:
+        with suppress(FailedPreconditionError):
+            await tenant.client.replay_dead_letter(letter)
+        return (await tenant.message_with("sendgrid", mail, 1)).event_count == 2
+
+    await until("the replayed event", replayed, pause_s=0.2)
+    found = await recounted_until(tenant, "both files", lambda one: one.equal and not one.waiting and one.events == 2)
+    assert counts_of(found) == ({"queued": 1, "delivered": 1},) * 3
+    assert sorted(file.chain for file in await files_of(tenant)) == ["backfill", "events"]
 
 
 async def test_without_the_normalizer_nothing_is_recounted_and_all_else_goes_on(
