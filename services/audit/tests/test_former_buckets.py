@@ -12,6 +12,7 @@ from backhaul_common.tenants import Tenant
 from backhaul_local.object_store import ObjectStoreServer
 from buckets_rig import bucket_at, client_at, folder
 from digests_rig import Here, Rig
+from signed_world import HOUR_US
 
 
 @pytest.fixture
@@ -63,6 +64,21 @@ async def test_what_was_put_into_it_is_checked_there(digesting: Rig, former: Buc
     assert (second, "invalid_format") in [(one.name, one.problem) for one in findings]
     assert await former.delete(first) is None
     assert "gap" in [one.problem for one in (await digesting.verified(acme))[0]]
+
+
+async def test_a_digest_is_put_where_it_was_signed_to_lie(
+    digesting: Rig, former: Bucket, s3_server: ObjectStoreServer
+) -> None:
+    acme = acme_of(digesting)
+    digesting.now_us += HOUR_US
+    assert await digesting.maker().make_due()
+    use(digesting, former)
+    assert await digesting.maker().upload()
+    key = (await digesting.rows(acme))[-1]["key"]
+    assert key not in await keys(former)
+    findings, told = await digesting.verified(acme)
+    assert findings == []
+    assert told.digests == 4
 
 
 async def test_digests_that_were_copied_are_as_good(digesting: Rig, former: Bucket) -> None:

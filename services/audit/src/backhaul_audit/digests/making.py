@@ -138,13 +138,8 @@ class DigestMaker:
         if not await fence.lives(self._database, digest.tenant_id, digest.of.registration):
             await self._digests.forget(digest)
             return
-        objects = self._destinations.named(digest.of.registration, INSTALLATION)
-        if objects.bucket != digest.bucket:
-            raise BackhaulError(
-                Code.FAILED_PRECONDITION,
-                f"A digest is signed for the bucket {digest.bucket}, and the installation's is {objects.bucket} now.",
-                fix="Set BACKHAUL_OBJECT_STORE_BUCKET back until it is there.",
-            )
+        # Where it was signed to lie, though the installation may have another bucket by now.
+        objects = self._destinations.lying(digest.of.registration, INSTALLATION, digest.bucket)
         data = to_object(digest.line, digest.key_id, digest.signature)
         if not await objects.create(digest.key, data, {"digest-hash": digest.hash}):
             # This copy before it died, or another one; or somebody who wanted the place.
