@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from base64 import b64decode
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from backhaul_audit.books import Books
+from backhaul_audit.counts import Counts
 from backhaul_audit.encrypting import MAX_TEXT, EncryptedLines
 from backhaul_audit.keyring import KEPT_S, Keyring
 from backhaul_audit.lines import Lines
+from backhaul_audit.model import Shape
 from backhaul_audit.people import MongoPeople
 from backhaul_audit.peoplesecrets import Name, Person
+from backhaul_audit.piles import Limits, Piles
+from backhaul_audit.plans import Ask
+from backhaul_audit.taking import Taking
 from backhaul_common import mongo
-from backhaul_common.names import AUDIT_PEOPLE_COLLECTION
+from backhaul_common.metrics import Metrics
+from backhaul_common.names import AUDIT_PEOPLE_COLLECTION, events_subject
 from backhaul_common.store_format import StoreFormat
 from backhaul_proto.event.v1 import event_pb2
-from backhaul_proto.event.v1.event_pb2 import Event
+from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
-from people_rig import Copy, Rig
+from people_rig import Copy, Rig, now_us
+
+if TYPE_CHECKING:
+    from backhaul_audit.asking import Asking
 
 ADA = "ada@example.com"
 AT_US = 1_700_000_000_000_000
@@ -77,6 +89,16 @@ async def opened(of: Filer, registration: str, event: Event, line: Any) -> bytes
     (key,) = (await of.copy.people.by_id(registration, [line["person"]])).values()
     about = [event.id.encode(), str(event.revision).encode()]
     return AESSIV(key).decrypt(b64decode(line["encrypted"], validate=True), about)
+
+
+@dataclass
+class Asks:
+    """What channels ask for, by their keys."""
+
+    asks: dict[str, Ask]
+
+    async def of(self, tenant_id: str, registration: str, channel: str) -> Ask | None:
+        return self.asks.get(channel)
 
 
 @pytest.fixture
@@ -276,3 +298,43 @@ async def test_a_tenant_that_is_gone_has_no_people(people: Rig) -> None:
     kept, new = await of.of(acme, told(ADA), told("bob@example.com"))
     assert kept == known
     assert new["person"] is None
+
+
+async def test_keys_are_expected_of_channels_that_encrypt_and_of_no_others(people: Rig) -> None:
+    """One look-up for all messages of a batch, and none for a channel that does not want it, or not any more."""
+    acme = await people.register("acme")
+    of = filer(people)
+    wanted = {"a": True, "b": True, "plain": False}
+    asks = {channel: Ask("acme", "", "bucket", Shape("events", encrypted=one)) for channel, one in wanted.items()}
+    limits = Limits(file_bytes=1 << 20, file_events=1000, file_age_s=60, memory_bytes=1 << 30)
+    piles = Piles(limits, lambda: "1" * 32)
+    books = Books(people.database, now_us)
+    metrics = Metrics("audit")
+    taking = Taking(piles, cast("Asking", Asks(asks)), books, {}, Counts(metrics), Lines(), of.lines, traced=False)
+    positions = itertools.count(1)
+
+    def message(channel: str, *recipients: str) -> Any:
+        of_acme = {"channel": channel, "registration": acme, "tenant_id": "acme"}
+        batch = EventBatch(events=[told(one, number, **of_acme) for number, one in enumerate(recipients)])
+        subject = events_subject("acme", channel, "sent")
+        return SimpleNamespace(
+            subject=subject, data=batch.SerializeToString(), stream_seq=next(positions), stored_at_us=0, again=False
+        )
+
+    async def take(*messages: Any) -> None:
+        await taking.expect(messages)
+        for one in messages:
+            await taking.take(one, 0.0)
+
+    await take(message("plain", ADA), message("plain", ADA))
+    assert of.store.found == []
+    await take(message("a", "1@example.com"), message("b", "2@example.com"))
+    assert of.store.found == [1, 1]
+    await take(message("a", "3@example.com"), message("b", "4@example.com"), message("plain", "5@example.com"))
+    assert of.store.found == [1, 1, 2]
+    del asks["a"], asks["b"]
+    await take(message("a", "6@example.com"), message("b", "7@example.com"))
+    made = len(await people.rows())
+    await take(message("a", "8@example.com"), message("b", "9@example.com"))
+    assert len(await people.rows()) == made
+    metrics.close()

@@ -125,6 +125,7 @@ class Taking:
         else:
             asked = await self._asking.of(tenant_id, pile.registration, pile.channel)
             if asked is None:
+                self._encrypting.pop(_source(message), None)
                 return None
             ask = asked
         columns = _columns(events)
