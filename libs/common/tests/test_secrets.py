@@ -32,6 +32,19 @@ def test_equal_secrets_do_not_look_equal() -> None:
     assert BOX.encrypt("same") != BOX.encrypt("same")
 
 
+def test_what_was_encrypted_for_one_purpose_is_nothing_for_another() -> None:
+    other = Fernet.generate_key().decode()
+    for token, boxes in (
+        (BOX.encrypt("x"), [BOX.of("a"), BOX.of("b")]),
+        (BOX.of("a").encrypt("x"), [BOX, BOX.of("b"), SecretBox([other]).of("a")]),
+    ):
+        for box in boxes:
+            with pytest.raises(ValueError, match="no key of the ring"):
+                box.decrypt(token)
+    # It follows the ring.
+    assert SecretBox([other, KEY]).of("a").decrypt(BOX.of("a").encrypt("x")) == "x"
+
+
 def test_keys_rotate() -> None:
     new = Fernet.generate_key().decode()
     both = SecretBox([new, KEY])

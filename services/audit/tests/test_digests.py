@@ -13,7 +13,12 @@ from backhaul_audit.digests.store import Due
 from backhaul_audit.model import Chain, ChainKey
 from backhaul_audit.ports import VerifyQuery
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.names import AUDIT_FILES_COLLECTION, AUDIT_KEYS_COLLECTION, TENANTS_COLLECTION
+from backhaul_common.names import (
+    AUDIT_DIGESTS_COLLECTION,
+    AUDIT_FILES_COLLECTION,
+    AUDIT_KEYS_COLLECTION,
+    TENANTS_COLLECTION,
+)
 from digests_rig import Here, Rig, together
 from signed_world import HOUR_US, START_US
 
@@ -98,7 +103,7 @@ async def test_copies_at_once_make_one_digest(digesting: Rig) -> None:
     assert await digesting.database[AUDIT_KEYS_COLLECTION].count_documents({}) == 1
 
 
-class DiedError(Exception):
+class DiedError(BaseException):
     """A process ends here."""
 
 
@@ -250,3 +255,13 @@ async def test_a_chain_that_is_gone_meanwhile_is_no_ones(digesting: Rig) -> None
     await digesting.digests.begin(nobody, "nobody")
     assert await digesting.digests.begun() == set()
     assert await digesting.rows(acme) == []
+
+
+async def test_a_chain_of_which_no_digest_can_be_made_holds_up_no_other(digesting: Rig) -> None:
+    acme, zeta = await digesting.register("acme"), await digesting.register("zeta")
+    await digesting.hour()
+    broken = {"registration": acme.registration}
+    await digesting.database[AUDIT_DIGESTS_COLLECTION].update_one(broken, {"$unset": {"hash": True}})
+    digesting.now_us += HOUR_US
+    assert not await digesting.maker().make_due()
+    assert (len(await digesting.rows(acme)), len(await digesting.rows(zeta))) == (1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from backhaul_audit.digests.keys import MongoKeys
+from backhaul_audit.digests.keys import PURPOSE, MongoKeys
 from backhaul_audit.digests.line import DigestLine, to_object
 from backhaul_audit.digests.signing import SigningKey, key_id
 from backhaul_common.errors import BackhaulError
@@ -27,7 +27,7 @@ async def test_one_key_is_made_by_whoever_is_first(digesting: Rig) -> None:
     private = found[0].private.private_bytes_raw()
     assert private not in json.dumps(row, default=repr).encode()
     assert found[0].to_text() not in json.dumps(row, default=repr)
-    assert SigningKey.from_text(SecretBox(BOX_KEYS).decrypt(row["private"])).id == public.id
+    assert SigningKey.from_text(SecretBox(BOX_KEYS).of(PURPOSE).decrypt(row["private"])).id == public.id
 
 
 async def test_rotation_keeps_every_key_and_what_it_signed(digesting: Rig) -> None:
@@ -85,7 +85,7 @@ async def test_keys_follow_the_ring_so_that_an_old_key_can_leave_it(digesting: R
         assert await digesting.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None) == unchanged
 
 
-@pytest.mark.parametrize("private", ["none of the ring's", "another key's"])
+@pytest.mark.parametrize("private", ["none of the ring's", "another key's", "a channel's secret"])
 async def test_a_past_that_is_signed_anew_with_a_key_put_into_the_database_is_found(
     digesting: Rig, private: str
 ) -> None:
@@ -95,9 +95,12 @@ async def test_a_past_that_is_signed_anew_with_a_key_put_into_the_database_is_fo
     (row,) = await digesting.rows(acme)
     (genuine,) = await digesting.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None)
     forging = SigningKey.new()
-    boxed = (
-        genuine["private"] if private == "another key's" else SecretBox([Fernet.generate_key().decode()]).encrypt("")
-    )
+    boxed = {
+        "none of the ring's": SecretBox([Fernet.generate_key().decode()]).encrypt(forging.to_text()),
+        "another key's": genuine["private"],
+        # Whoever may set up a channel chooses the text of its secret, and finds it encrypted in the database.
+        "a channel's secret": SecretBox(BOX_KEYS).encrypt(forging.to_text()),
+    }[private]
     # Whoever can write to bucket and database puts there whatever they like, but cannot encrypt with the ring's keys.
     forged_row = {"_id": forging.id, "number": 0, "public": forging.public, "private": boxed, "created_at_us": 1}
     await digesting.database[AUDIT_KEYS_COLLECTION].insert_one(forged_row)

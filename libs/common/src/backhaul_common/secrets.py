@@ -6,6 +6,7 @@ Credentials are random and long, so one SHA-256 is hash enough: there is no dict
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import os
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 CredentialKind = Literal["api", "ingest"]
 """What a tenant presents."""
@@ -34,7 +37,14 @@ class SecretBox:
         if not keys:
             raise ValueError("at least one key is needed")
         fernets = [Fernet(key) for key in keys]
+        self._keys = [base64.urlsafe_b64decode(key) for key in keys]
         self._first, self._fernet = fernets[0], MultiFernet(fernets)
+
+    def of(self, purpose: str) -> SecretBox:
+        """A ring of its own, derived from this one (HKDF-SHA256): what any other ring has encrypted it does not decrypt.
+        For what must not be taken for a secret whose text somebody else chose."""
+        derived = [HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key) for key in self._keys]
+        return SecretBox([base64.urlsafe_b64encode(key).decode("ascii") for key in derived])
 
     def encrypt(self, plain: str) -> str:
         """An opaque text that only this ring decrypts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,10 @@ from backhaul_audit.ports import Destinations, Tenants
 
 MAX_STRANGERS = 10_000
 
+MISSED_S = 5.0
+"""For how long a channel that its tenant was seen not to have is not looked for again: it was removed, and what is left
+of it must not cost a reading each."""
+
 
 class Asking:
     """Worked out once for each revision of a tenant."""
@@ -27,6 +32,7 @@ class Asking:
         self._destinations = destinations
         self._worked_out: dict[str, tuple[str, int, dict[str, Ask | None]]] = {}
         self._gone: set[str] = set()
+        self._missed: dict[tuple[str, str], float] = {}
         self._log = get_logger(component="asking")
 
     def now(self, pile: PileKey) -> Ask | None:
@@ -49,7 +55,7 @@ class Asking:
         """What the channel asks for, read now where this copy has not heard of it. UNAVAILABLE."""
         tenant = self._tenants.get(tenant_id)
         if tenant is None or tenant.registration != registration or channel not in tenant.channels:
-            if registration in self._gone:
+            if registration in self._gone or self._missed.get((registration, channel), 0.0) > time.monotonic():
                 return None
             try:
                 tenant = await self._tenants.reload(tenant_id)
@@ -63,6 +69,10 @@ class Asking:
                     self._gone.clear()
                 self._gone.add(registration)
                 return None
+            if channel not in tenant.channels:
+                if len(self._missed) >= MAX_STRANGERS:
+                    self._missed.clear()
+                self._missed[registration, channel] = time.monotonic() + MISSED_S
         return self._asks(tenant).get(channel)
 
     def _asks(self, tenant: Tenant) -> Mapping[str, Ask | None]:

@@ -28,6 +28,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 KEY_BYTES = 64
 """AES-SIV with two keys of 256 bits (RFC 5297)."""
 
+PURPOSE = "audit people"
+"""What the ring's keys are derived for."""
+
 MAX_SECRETS = 1000
 """Registrations whose secrets are kept in memory."""
 
@@ -94,7 +97,7 @@ class MongoSecrets:
     def __init__(self, database: mongo.Database, box: SecretBox, now_us: Callable[[], int]) -> None:
         self._database = database
         self._rows = database[AUDIT_PEOPLE_COLLECTION]
-        self._box = box
+        self._box = box.of(PURPOSE)
         self._now_us = now_us
         self._opened: dict[str, Secrets] = {}
         self._log = get_logger(component="people")

@@ -20,6 +20,9 @@ from pymongo.errors import DuplicateKeyError
 from backhaul_audit.digests.signing import SigningKey
 from backhaul_audit.ports import PublicKey
 
+PURPOSE = "audit signing keys"
+"""What the ring's keys are derived for. A tenant chooses the text of a channel's secret, which could be a private key."""
+
 INDEXES: Mapping[str, Sequence[IndexModel]] = {
     # Of copies that make a key at once one does.
     AUDIT_KEYS_COLLECTION: [IndexModel([("number", DESCENDING)], unique=True)]
@@ -31,7 +34,7 @@ class MongoKeys:
 
     def __init__(self, database: mongo.Database, box: SecretBox, now_us: Callable[[], int]) -> None:
         self._rows = database[AUDIT_KEYS_COLLECTION]
-        self._box = box
+        self._box = box.of(PURPOSE)
         self._now_us = now_us
         self._foreign: set[str] = set()
         self._log = get_logger(component="signing_keys")

@@ -204,7 +204,8 @@ async def _summary(answers: AsyncGenerator[pb.VerifyResponse, None]) -> Response
             complete = complete and len(wrong) <= room
     found = orjson.loads(finished(PROGRESS.json(invalid)))["findings"]
     body = {
-        "valid": not found,
+        # Nothing that was found wrong where nothing was found at all says nothing.
+        "valid": not found and last.digests > 0,
         "summary": [
             f"{last.valid_digests}/{last.digests} digests valid",
             f"{last.valid_files}/{last.files} files valid",

@@ -180,10 +180,10 @@ class AuditProgressOut(BaseModel):
 
 
 class AuditVerifiedOut(BaseModel):
-    """What a verification has found. ``valid``: nothing was wrong, of digests, files, and the spans between them.
-    ``summary`` says it as people read it. ``invalid`` is what was wrong, 1,000 of it at most; ``invalid_complete`` says
-    whether that is all. ``found_from`` and ``found_to`` are the beginning of the first digest and the end of the last
-    one; null where there is none."""
+    """What a verification has found. ``valid``: there is a digest, and nothing was wrong, of digests, files, and the
+    spans between them. ``summary`` says it as people read it. ``invalid`` is what was wrong, 1,000 of it at most;
+    ``invalid_complete`` says whether that is all. ``found_from`` and ``found_to`` are the beginning of the first digest
+    and the end of the last one; null where there is none."""
 
     valid: bool
     summary: list[str]
