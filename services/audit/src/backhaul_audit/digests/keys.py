@@ -21,7 +21,8 @@ from backhaul_audit.digests.signing import SigningKey
 from backhaul_audit.ports import PublicKey
 
 PURPOSE = "audit signing keys"
-"""What the ring's keys are derived for. A tenant chooses the text of a channel's secret, which could be a private key."""
+"""What the ring's keys are derived for. The text of a channel's secret is anybody's choice, and could be a private
+key."""
 
 INDEXES: Mapping[str, Sequence[IndexModel]] = {
     # Of copies that make a key at once one does.

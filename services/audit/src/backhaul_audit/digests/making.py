@@ -168,8 +168,7 @@ class DigestMaker:
                         self._refused.add(str(exc))
                         self._log.warning("digest_waits", problem=str(exc))
                     return False
-                except Exception as exc:
-                    # Whatever is wrong with one chain, the others are signed.
+                except Exception as exc:  # noqa: BLE001  # whatever is wrong with one chain, the others are signed
                     self._log.error("digest_not_made", exc_info=exc)
                     return False
             return True
