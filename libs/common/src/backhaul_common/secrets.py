@@ -41,8 +41,8 @@ class SecretBox:
         self._first, self._fernet = fernets[0], MultiFernet(fernets)
 
     def of(self, purpose: str) -> SecretBox:
-        """A ring of its own, derived from this one (HKDF-SHA256), which decrypts nothing that another has encrypted. For
-        what must not be taken for a secret whose text somebody else chose."""
+        """A ring of its own, derived from this one (HKDF-SHA256), which decrypts nothing that another has encrypted:
+        for what must not be taken for a secret whose text somebody else chose."""
         derived = [HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key) for key in self._keys]
         return SecretBox([base64.urlsafe_b64encode(key).decode("ascii") for key in derived])
 
