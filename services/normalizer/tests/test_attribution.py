@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 from backhaul_channels import (
     Classification,
     Confidence,
@@ -194,6 +195,7 @@ def correspondence() -> st.SearchStrategy[Fact]:
     )
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(st.lists(st.one_of(correspondence(), facts()), max_size=10), st.data())
 def test_two_copies_that_are_at_it_together_attribute_as_one_does(events: list[Fact], data: st.DataObject) -> None:
@@ -243,6 +245,7 @@ def flagged(seq: int, *, text: str = "cancel it?", **more: Any) -> Fact:
     return reply("f", 20, seq=seq, text=text, **{"classification": LIKELY, "review": Review.FLAGGED, **more})
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(
     st.permutations(
