@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -126,6 +127,17 @@ def test_a_reference_by_a_further_name_leads_to_the_message_that_has_it() -> Non
     story = [reply("1", 5, refers_to="A1"), sent("M1", 10, aliases=["A1"], query=SPRING)]
     expected = {"R1": ("M1", ANSWERED_BY_REFERENCE, "spring")}
     assert answers(*story) == answers(*reversed(story)) == answers(story) == expected
+
+
+def test_a_further_name_leads_a_reply_as_soon_as_somebody_told_it_who_is_trusted_as_well() -> None:
+    story = [
+        sent("M1", 10, aliases=["A1"], verification=VERIFICATION_OBSERVED_INVALID),
+        reply("1", 20, refers_to="A1"),
+        told(key="delivered M1", kind=EventKind.DELIVERED, name="M1", at=11, aliases=["A1"]),
+    ]
+    expected = {"R1": ("M1", ANSWERED_BY_REFERENCE, "")}
+    for commits in permutations(story):
+        assert answers(*commits) == answers(list(commits)) == expected
 
 
 def test_a_reply_that_the_provider_files_under_the_message_answers_it() -> None:
