@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Of `make check`, by --hypothesis-profile: enough to find what is wrong in general.
     settings.register_profile("check", usual, max_examples=20)
     checking = config.getoption("--hypothesis-profile") == "check"
-    # For properties whose failures are rare among the examples.
+    # For properties whose failures are rare among the examples. They take longer than other tests may.
     settings.register_profile("thorough", usual, max_examples=20 if checking else 500)
     settings.load_profile("backhaul")
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs the tests that need no server on each supported Python that this machine has besides that of .venv: all of
 # libs/channels, and those of libs/common and the services that ask for no server's fixture (pytest -m "not servers").
+# What is tried with examples is tried with few: which there are does not depend on the Python, and `make test` has many.
 # Each gets a virtual environment of its own in .tools, filled from requirements.lock with its hashes.
 set -eu
 cd "$(dirname "$0")/.."
@@ -27,6 +28,6 @@ for version in 3.11 3.12 3.13; do
     cp requirements.lock "$folder/requirements.lock"
   fi
   echo "Python $("$folder/bin/python" -V | cut -d ' ' -f 2):"
-  "$folder/bin/python" -m pytest -q -n logical --maxprocesses 4 -m "not servers" libs services || failed=1
+  "$folder/bin/python" -m pytest -q -n logical --maxprocesses 4 --hypothesis-profile check -m "not servers" libs services || failed=1
 done
 exit "$failed"

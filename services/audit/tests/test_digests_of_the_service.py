@@ -27,10 +27,12 @@ async def all_signed(filing: Rig, files: int) -> list[dict[str, Any]]:
 
 
 async def copied(filing: Rig, root: Path) -> Path:
-    """Copies of the whole bucket, and the file of keys beside them."""
-    for one in filing.s3.list_objects(filing.bucket, recursive=True):
-        assert one.object_name is not None
-        filing.s3.fget_object(filing.bucket, one.object_name, str(root / "copies" / one.object_name))
+    """Copies of all files and digests, and the file of keys beside them."""
+    # Not of the whole bucket: what the probes write there is deleted while others look.
+    for prefix in ("tenants/", "digests/"):
+        for one in filing.s3.list_objects(filing.bucket, prefix=prefix, recursive=True):
+            assert one.object_name is not None
+            filing.s3.fget_object(filing.bucket, one.object_name, str(root / "copies" / one.object_name))
     keys = await filing.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None)
     said = [{"key_id": row["_id"], "public_key": base64.b64encode(row["public"]).decode()} for row in keys]
     (root / "keys.json").write_text(json.dumps({"keys": said}))

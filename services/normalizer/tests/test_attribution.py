@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from typing import Any
 
+import pytest
 from backhaul_channels import (
     Classification,
     Confidence,
@@ -127,6 +129,17 @@ def test_a_reference_by_a_further_name_leads_to_the_message_that_has_it() -> Non
     assert answers(*story) == answers(*reversed(story)) == answers(story) == expected
 
 
+def test_a_further_name_leads_a_reply_as_soon_as_somebody_told_it_who_is_trusted_as_well() -> None:
+    story = [
+        sent("M1", 10, aliases=["A1"], verification=VERIFICATION_OBSERVED_INVALID),
+        reply("1", 20, refers_to="A1"),
+        told(key="delivered M1", kind=EventKind.DELIVERED, name="M1", at=11, aliases=["A1"]),
+    ]
+    expected = {"R1": ("M1", ANSWERED_BY_REFERENCE, "")}
+    for commits in permutations(story):
+        assert answers(*commits) == answers(list(commits)) == expected
+
+
 def test_a_reply_that_the_provider_files_under_the_message_answers_it() -> None:
     story = [reply("1", 30, name="M1", provisional=None), sent("M1", 10, query=SPRING), sent("M2", 20, query=SUMMER)]
     expected = {"M1": ("M1", ANSWERED_BY_REFERENCE, "spring")}
@@ -194,6 +207,7 @@ def correspondence() -> st.SearchStrategy[Fact]:
     )
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(st.lists(st.one_of(correspondence(), facts()), max_size=10), st.data())
 def test_two_copies_that_are_at_it_together_attribute_as_one_does(events: list[Fact], data: st.DataObject) -> None:
@@ -243,6 +257,7 @@ def flagged(seq: int, *, text: str = "cancel it?", **more: Any) -> Fact:
     return reply("f", 20, seq=seq, text=text, **{"classification": LIKELY, "review": Review.FLAGGED, **more})
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(
     st.permutations(

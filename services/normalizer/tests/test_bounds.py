@@ -232,6 +232,7 @@ def test_a_single_event_is_never_too_much() -> None:
     assert books.message("M1")["event_count"] == MAX_ANEW
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=12), st.data())
 def test_counts_stay_exact_and_everything_is_published_beyond_every_bound(

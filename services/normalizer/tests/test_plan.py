@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise, permutations
 
+import pytest
 from backhaul_normalizer.model import Fact
 from books import Books, facts, told
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ def batches(events: Sequence[Fact], cuts: Sequence[int]) -> list[Sequence[Fact]]
     return [events[start:end] for start, end in pairwise(edges)]
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=10), st.data())
 def test_order_duplicates_and_batching_do_not_matter(events: list[Fact], data: st.DataObject) -> None:
@@ -50,6 +52,7 @@ def test_what_is_published_last_is_what_is_stored(events: list[Fact], data: st.D
     books.check_published()
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=10))
 def test_what_nobody_verified_changes_nothing_that_somebody_did(events: list[Fact]) -> None:

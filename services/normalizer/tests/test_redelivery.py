@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from normalizer_rig import RigFactory
 
 
+@pytest.mark.timeout(400)
 @settings.get_profile("thorough")
 @given(st.lists(facts(), max_size=10), st.data())
 def test_what_dies_between_commit_and_publish_is_published_in_the_end(events: list[Fact], data: st.DataObject) -> None:

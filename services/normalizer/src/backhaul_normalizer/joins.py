@@ -108,11 +108,9 @@ class Joins:
         return new, [row for key, row in self._written.items() if self._rows.get(key) is not None]
 
     def led_elsewhere(self) -> dict[str, str]:
-        """The names that lead elsewhere than they did, each with its registration."""
+        """The names that lead elsewhere than they did, or others than they did, each with its registration."""
         return {
-            key: row["registration"]
-            for key, row in self._written.items()
-            if row["message"] != (before["message"] if (before := self._rows.get(key)) is not None else "")
+            key: row["registration"] for key, row in self._written.items() if _led(row) != _led(self._rows.get(key))
         }
 
     def steps(self, key: str, trust: int) -> list[Target]:
@@ -143,3 +141,8 @@ class Joins:
             # Grows, so that the document is written even where nothing else changes: two copies must meet here.
             "writes": before["writes"] + 1 if before is not None else 1,
         }
+
+
+def _led(row: Document | None) -> tuple[str, int]:
+    """Where a join leads, and up to which trust: a name that is trusted better now leads events that it did not."""
+    return (row["message"], row["trust"]) if row is not None else ("", LEAST_TRUST)
