@@ -203,6 +203,23 @@ async def test_what_was_published_late_waits_until_it_has_been_read() -> None:
         assert (result.waiting, result.missing, result.kinds[0].audited) == expected
 
 
+@pytest.mark.parametrize(
+    ("state", "waits"),
+    [
+        (Waiting("twilio", "No such bucket.", 0), True),
+        (Waiting("sendgrid", "No such bucket.", 0), False),
+        (Waiting("twilio", "", NOW_US - HOUR_US), True),
+        (Waiting("twilio", "", NOW_US - HOUR_US + 1), False),
+        (Waiting("sendgrid", "", NOW_US - HOUR_US), False),
+        (Waiting("twilio", "", 0), False),
+    ],
+)
+async def test_what_its_own_channel_has_waiting_is_not_missing(state: Waiting, waits: bool) -> None:
+    result = await result_of(World(some(2, filed=(), received_at_us=NOW_US - HOUR_US), waits=[state]))
+    assert (result.waiting, result.missing) == ((2, 0) if waits else (0, 2))
+    assert result.equal is waits
+
+
 async def test_many_that_are_missing_take_no_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "MAX_DOUBTS", 150)
     world = World(some(400, filed=()), page=50)
