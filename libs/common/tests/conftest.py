@@ -29,6 +29,14 @@ def accounts(mongo_server: MongoServer, mongo_database: str) -> Iterator[mongo.C
     client.close()
 
 
+@pytest.fixture
+def collection(mongo_server: MongoServer, mongo_database: str) -> Iterator[mongo.Collection]:
+    """The tenants' documents, of which there are none yet."""
+    client = mongo.connect(mongo_server.uri)
+    yield mongo.database(client, mongo_database)["tenants"]
+    client.close()
+
+
 @pytest.fixture(params=[False, True], ids=["plain", "tls"])
 async def world(request: Any, accounts: mongo.Collection, tmp_path: Path) -> AsyncIterator[World]:
     made = World(accounts, Authority(tmp_path, "authority") if request.param else None)
