@@ -38,7 +38,7 @@ check: format lint ## The inner loop: formats, lints, and runs the quick tests w
 test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
 ifeq ($(strip $(ARGS)),)
 	@# Whole stacks are timed and broken one after another, and mostly wait. What has servers of its own runs beside them.
-	$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-parts test-stacks
+	$(MAKE) --no-print-directory -j 2 test-parts test-stacks
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
