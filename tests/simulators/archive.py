@@ -121,12 +121,15 @@ async def filed(tenant: Tenant, events: int, *, within_s: float = 30.0) -> list[
 
 
 async def in_digests(tenant: Tenant, files: Sequence[AuditFile], *, within_s: float = 30.0) -> list[AuditFile]:
-    """The same files, as soon as each is in a digest."""
+    """The same files, as soon as each is in a digest that is in its place."""
     ids = {file.id for file in files}
 
     async def probe() -> list[AuditFile] | None:
         found = [file for file in await files_of(tenant) if file.id in ids]
-        return found if len(found) == len(ids) and all(file.digest for file in found) else None
+        if len(found) < len(ids) or not all(file.digest for file in found):
+            return None
+        # A digest is recorded before it is uploaded: only what is in the bucket can be verified.
+        return found if (await verified(tenant)).files >= len(ids) else None
 
     return await until(f"{len(ids)} files in digests", probe, within_s=within_s)
 
