@@ -25,6 +25,7 @@ from backhaul_testing import broker
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from consumer_rig import consuming_with
 from normalizer_rig import Rig, RigFactory
 
 
@@ -83,3 +84,9 @@ async def rig(rig_factory: RigFactory) -> AsyncIterator[Rig]:
     """A running normalizer with its defaults."""
     async with rig_factory() as running:
         yield running
+
+
+@pytest.fixture
+def consuming() -> Any:
+    """``async with consuming(rig, wrap_store=…, wrap_publisher=…)``: a consumer with a part exchanged."""
+    return consuming_with
