@@ -97,7 +97,8 @@ async def test_one_file_and_a_link_to_it(rig: AuditRig) -> None:
     for wrong in (0, 604_801):
         refused = await rig.gateway.client.post(link, params={"valid_s": wrong}, headers=rig.headers)
         rig.gateway.problem(refused, 422, "valid_s")
-    rig.gateway.problem(await rig.get("/nothing"), 422, "file_id")
+    problem = rig.gateway.problem(await rig.get("/nothing"), 422, "file_id")
+    assert problem["errors"][0]["fix"] == "Pass the id of a file, 32 lower-case hex digits, as files are listed."
     rig.audit.refusal = BackhaulError(Code.NOT_FOUND, "There is no such file.", field="file_id", fix="Another.")
     rig.gateway.problem(await rig.get(f"/{FILE_ID}"), 404, "file_id")
 
@@ -281,6 +282,8 @@ async def test_a_verification_as_one_answer(rig: AuditRig, monkeypatch: pytest.M
         ),
     ]
     head = "ab" * 32
+    refused = rig.gateway.problem(await rig.get("/verify", head=[head, "0f3a"]), 422, "head[1]")
+    assert refused["errors"][0]["fix"] == "Pass the hash of a digest whole: 64 lower-case hex digits."
     params = {"from": "2026-11-01T00:00:00Z", "chain": "events", "head": [head, head]}
     answer = await rig.get("/verify", **params)
     wrong: dict[str, Any] = {

@@ -20,8 +20,10 @@ _FIXES = {
     "timezone_aware": "Add the offset from UTC, as in 2026-11-01T00:00:00Z.",
     "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
     "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
+    "file_id string_pattern_mismatch": "Pass the id of a file, 32 lower-case hex digits, as files are listed.",
+    "head string_pattern_mismatch": "Pass the hash of a digest whole: 64 lower-case hex digits.",
 }
-"""How to mend what pydantic refuses, by the kind of error, or by the field and the kind."""
+"""How to mend what pydantic refuses, by the kind of error, or by the kind and the field, without a place in a list."""
 
 _MESSAGES = {
     "extra_forbidden": "There is no such field here.",
@@ -67,5 +69,5 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Viola
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     # What goes is pydantic's own words before those of a check of ours.
     message = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
-    fix = _FIXES.get(kind) or _FIXES.get(f"{field} {kind}") or "Change it to what the message asks for."
-    return Violation(field, message, fix)
+    known = _FIXES.get(kind) or _FIXES.get(f"{field.partition('[')[0]} {kind}")
+    return Violation(field, message, known or "Change it to what the message asks for.")
