@@ -5,7 +5,7 @@
 
 DIR holds the bucket's objects as files under their keys. KEYS is the answer of `/.well-known/backhaul-audit-keys`. A
 HASH is that of a digest which you have kept, from a notice `audit.digest` or from `/v1/audits/head`. Prints what is
-invalid, and how much is valid. Ends with 0 where all is valid, 1 where anything is not, 2 where there is no digest.
+invalid, and how much is valid. Ends with 0 where all is valid, 1 where anything is not, 2 where nothing can be checked.
 
 It reads as the description of the format. A digest is an object under `digests/<registration>/<chain>/` of two lines:
 
@@ -151,6 +151,15 @@ def main():
     parser.add_argument("keys", type=Path, metavar="KEYS")
     parser.add_argument("--head", action="append", default=[], metavar="HASH")
     asked = parser.parse_args()
+    for head in asked.head:
+        if not re.fullmatch("[0-9a-f]{64}", head):
+            parser.error(f"a head is 64 hex digits: {head!r} is not the whole of one")
+    if not asked.head and not (asked.root / "digests").is_dir():
+        parser.error(f"{asked.root} has no folder digests: name the one that has it")
+    try:
+        keys, heads = read_keys(asked.keys), set(asked.head)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        parser.error(f"{asked.keys} does not hold public keys: {error!r}")
     checked, valid = {"Digest": 0, "File": 0, "Span": 0}, {"Digest": 0, "File": 0, "Span": 0}
 
     def tell(what, name, problem):
@@ -159,7 +168,6 @@ def main():
         if problem:
             print(f"{what}\t{name if str(name).isprintable() else ascii(name)}\tINVALID: {problem}")
 
-    keys, heads = read_keys(asked.keys), set(asked.head)
     for chain in sorted(asked.root.glob("digests/*/*")):
         check_chain(asked.root, chain, keys, heads, tell)
     for head in sorted(heads):

@@ -353,18 +353,42 @@ def test_copies_of_another_bucket(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"keys": [{"key_id": "x"}]}', '{"keys": [1]}', "\xff"])
-def test_a_key_file_that_is_none(tmp_path: Path, text: str) -> None:
+def test_a_key_file_that_is_none(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     keys = tmp_path / "keys.json"
     keys.write_text(text, "latin-1")
     assert command.main(["--offline", str(tmp_path), "--keys", str(keys)]) == command.NOT_CHECKED
+    assert capsys.readouterr().err == f"{keys} does not hold keys as /.well-known/backhaul-audit-keys answers them.\n"
 
 
 def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
-    for more in (["--from", "yesterday"], ["--bucket-root", "x"], []):
+    for more in (["--from", "yesterday"], ["--bucket-root", "x"], ["--head", "0f3a"], []):
         with pytest.raises(SystemExit) as ended:
             command.main(["--offline", str(tmp_path), *more])
         assert ended.value.code == command.NOT_CHECKED
     assert command.main(["--offline", str(tmp_path), "--keys", str(tmp_path / "none")]) == command.NOT_CHECKED
+
+
+@pytest.mark.parametrize(
+    ("folder", "keys", "more", "said"),
+    [
+        ("copies", "keys.json", ["--head", "0f3a"], "a head is 64 hex digits: '0f3a' is not the whole of one"),
+        ("copies/digests", "keys.json", [], "copies/digests has no folder digests"),
+        ("copies", "none.json", [], "none.json"),
+        ("copies", "copies", [], "copies"),
+    ],
+)
+def test_a_slip_of_who_verifies_is_not_taken_for_an_attack(
+    tmp_path: Path, folder: str, keys: str, more: list[str], said: str
+) -> None:
+    """Neither a finding nor a traceback: one line that says what to give instead."""
+    day().save(tmp_path)
+    given = str(tmp_path / folder), str(tmp_path / keys)
+    own = [sys.executable, "-m", "backhaul_audit.verify", "--offline", given[0], "--keys", given[1], *more]
+    for one in (own, [sys.executable, str(SCRIPT), *given, *more]):
+        done = subprocess.run(one, capture_output=True, text=True, check=False)  # noqa: S603  # ours
+        assert (done.returncode, done.stdout) == (command.NOT_CHECKED, "")
+        assert said in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
 
 
 def test_what_is_not_signed_is_not_believed_where_it_lies(tmp_path: Path) -> None:

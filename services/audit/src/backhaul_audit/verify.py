@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from backhaul_audit.digests.line import PREFIX
 from backhaul_audit.verification import words
 from backhaul_audit.verification.chain import Span, verify
 from backhaul_audit.verification.copies import Copies, KeyFile
@@ -30,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keys = KeyFile.read(asked.keys)
     except (OSError, ValueError) as exc:
         print(exc, file=sys.stderr)
+        return NOT_CHECKED
+    # Who has kept a head is told by it that all digests were taken away.
+    if not asked.head and not (asked.offline / PREFIX).is_dir():
+        print(f"{asked.offline} has no folder {PREFIX.rstrip('/')}: name the one that has it.", file=sys.stderr)
         return NOT_CHECKED
     return asyncio.run(_check(asked, Copies(asked.offline, dict(asked.bucket_root)), keys))
 
@@ -70,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--head",
+        type=_head,
         action="append",
         default=[],
         metavar="HASH",
@@ -88,6 +95,12 @@ def _bucket_root(text: str) -> tuple[str, Path]:
     if not (bucket and equals and folder):
         raise argparse.ArgumentTypeError("must be BUCKET=DIR")
     return bucket, Path(folder)
+
+
+def _head(text: str) -> str:
+    if re.fullmatch(r"[0-9a-fA-F]{64}", text) is None:
+        raise argparse.ArgumentTypeError(f"a head is 64 hex digits: {text!r} is not the whole of one")
+    return text.lower()
 
 
 def _time_us(text: str) -> int:

@@ -69,8 +69,8 @@ class KeyFile:
     def read(cls, path: Path) -> KeyFile:
         """Of a file. A key that is not the one of its id is left out: nothing that it signed is valid. ValueError where
         the file is no such answer; OSError."""
-        said = json.loads(path.read_text("utf-8"))
         try:
+            said = json.loads(path.read_text("utf-8"))
             keys = {str(one["key_id"]): base64.b64decode(one["public_key"], validate=True) for one in said["keys"]}
         except (KeyError, TypeError, ValueError) as exc:
             raise ValueError(f"{path} does not hold keys as /.well-known/backhaul-audit-keys answers them.") from exc
