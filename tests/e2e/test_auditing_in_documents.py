@@ -59,7 +59,7 @@ async def test_the_commands_of_the_page_do_what_it_says(
         out, err = await bash.communicate()
     assert (bash.returncode, err.decode()) == (0, "")
     answers = re.findall(rf"(.*?)\n{MARK}(\d+)\n", out.decode(), re.DOTALL)
-    assert [int(status) for _, status in answers] == [*[200] * 13, 201, 200, 200, 200], out.decode()
+    assert [int(status) for _, status in answers] == [*[200] * 14, 201, 200, 200, 200], out.decode()
     bodies = [body for body, _ in answers]
     channel, status, listed, described = map(json.loads, bodies[:4])
     assert channel["settings"]["audit"]["enabled"]
@@ -70,25 +70,26 @@ async def test_the_commands_of_the_page_do_what_it_says(
     assert {json.loads(line)["MessageSid"] for line in content.splitlines()} == {"SM0001"}
     assert hashlib.sha256(content).hexdigest() == described["sha256"]
     link, proof = map(json.loads, bodies[5:7])
-    # Nothing of this channel is encrypted.
-    assert (bodies[7].encode(), described["encrypted"]) == (content, False)
-    erasure = json.loads(bodies[8])
+    assert json.loads(bodies[7])["settings"]["audit"] == {"enabled": True, "encrypt_people": True}
+    # What was filed before stays as it is.
+    assert (bodies[8].encode(), described["encrypted"]) == (content, False)
+    erasure = json.loads(bodies[9])
     assert (erasure["destroyed"], erasure["plain_channels"]) == (False, ["twilio"])
     assert datetime.fromisoformat(erasure["erased_before"]) > datetime.now(UTC)
-    heads, digests = map(json.loads, bodies[9:11])
-    digest = [json.loads(line) for line in bodies[11].splitlines()]
-    keys = {key["key_id"] for key in json.loads(bodies[12])["keys"]}
+    heads, digests = map(json.loads, bodies[10:12])
+    digest = [json.loads(line) for line in bodies[12].splitlines()]
+    keys = {key["key_id"] for key in json.loads(bodies[13])["keys"]}
     assert (await storing_town.http.get(link["url"])).content == content
     assert proof["proofs"][0]["digest"]["chain"] == "events"
     assert heads["heads"][0]["number"] >= digests["digests"][-1]["number"]
     assert (digest[0]["digestNumber"], digest[1]["algorithm"]) == (1, "Ed25519")
     assert digest[1]["keyId"] in keys
-    assert json.loads(bodies[13])["key_id"] not in keys
-    found: dict[str, Any] = json.loads(bodies[14])
+    assert json.loads(bodies[14])["key_id"] not in keys
+    found: dict[str, Any] = json.loads(bodies[15])
     assert (found["valid"], found["invalid"]) == (True, [])
     assert [re.sub(r"\d+", "n", line) for line in found["summary"]] == ["n/n digests valid", "n/n files valid"]
-    assert json.loads(bodies[15].splitlines()[-1])["done"]
-    recount = json.loads(bodies[16])
+    assert json.loads(bodies[16].splitlines()[-1])["done"]
+    recount = json.loads(bodies[17])
     kinds = [{"kind": kind, "counted": 1, "listed": 1, "audited": 1} for kind in ("sent", "delivered")]
     assert (recount["equal"], recount["kinds"], recount["waiting"]) == (True, kinds, 0)
 
