@@ -134,7 +134,7 @@ class AuditServicer(AuditServiceServicer):
                 Code.NOT_FOUND,
                 "There is no such digest.",
                 field="number",
-                fix="Digests are numbered from 1 without gaps, to the one that GetHead names.",
+                fix="Digests are numbered from 1 without gaps, to that of the head of its chain.",
             )
         return pb.GetDigestResponse(digest=digest_message(digest), data=self._stored(digest))
 
