@@ -200,6 +200,26 @@ def test_files_are_closed_at_their_limits() -> None:
     assert [one.plan.shape.folder for one in piles.closed()] == ["elsewhere"]
 
 
+def test_no_file_is_closed_for_its_age_while_its_bucket_is_away() -> None:
+    """Nothing could be made of it, and a week of small files would have to be uploaded one by one."""
+    piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)
+    theirs, ours = _PILES[0], _PILES[2]
+    piles.take(part(theirs, 1), ask_of(theirs, own=True), 0)
+    piles.take(part(ours, 2), ask_of(ours), 0)
+    away = way_of(theirs, theirs.channel)
+    asks = {theirs: ask_of(theirs, own=True), ours: ask_of(ours)}
+    piles.expire(20, asks.get, {away})
+    assert [one.plan.pile for one in piles.closed()] == [ours]
+    piles.take(part(theirs, 3), asks[theirs], 30)
+    piles.expire(50, asks.get, {away})
+    assert not piles.closed()
+    # At its limits it is closed all the same, and by its age once the bucket is back.
+    piles.take(part(theirs, 4, 4), asks[theirs], 60)
+    assert [(one.plan.first, one.plan.last) for one in piles.closed()] == [(1, 3)]
+    piles.expire(70, asks.get)
+    assert [(one.plan.first, one.plan.last) for one in piles.closed()] == [(4, 4)]
+
+
 def test_what_has_no_place_waits_until_it_has_or_nobody_wants_it() -> None:
     piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)
     pile, other = _PILES[0], _PILES[2]

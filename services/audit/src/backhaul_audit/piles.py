@@ -146,8 +146,11 @@ class Piles:
         elif mine.content.size >= self._limits.file_bytes or mine.content.events >= self._limits.file_events:
             self._close_if_it_can_be(mine)
 
-    def expire(self, now: float, asks: Callable[[PileKey], Ask | None]) -> None:
-        """Close what has been open for long enough, and what is no longer asked for as it was."""
+    def expire(self, now: float, asks: Callable[[PileKey], Ask | None], blocked: Collection[Way] = ()) -> None:
+        """Close what has been open for long enough, and what is no longer asked for as it was.
+
+        What goes by a ``blocked`` way stays open: hours would otherwise leave a small file of every few minutes.
+        """
         for mine in list(self._piles.values()):
             if not mine.content.events or mine.planned or mine.ask is None:
                 continue
@@ -157,7 +160,8 @@ class Piles:
             elif not mine.ask.bucket:
                 self._emptied(mine)  # There was never a place for it, and nobody wants it any more.
                 continue
-            if ask is None or now - mine.opened_at >= self._limits.file_age_s:
+            old = now - mine.opened_at >= self._limits.file_age_s
+            if ask is None or (old and way_of(mine.key, mine.ask.destination) not in blocked):
                 self._close_if_it_can_be(mine)
 
     def closed(self) -> Sequence[Closed]:

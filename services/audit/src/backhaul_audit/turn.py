@@ -143,7 +143,7 @@ class Turn:
         while True:
             await asyncio.sleep(_TICK_S)
             now = time.monotonic()
-            self.piles.expire(now, self._asking.now)
+            self.piles.expire(now, self._asking.now, self.uploads.blocked)
             self._sealer.look()
             self._room.set()  # What has no place may have got one, or have been given up.
             if now - looked_at >= _MOVE_S:
