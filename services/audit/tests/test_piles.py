@@ -280,6 +280,17 @@ def test_small_events_are_counted_as_what_they_take() -> None:
     assert piles.relief(()) == (Relief.CLOSE, pile)
 
 
+def test_files_of_one_event_are_counted_as_what_they_take() -> None:
+    """Of many channels with few events nothing else takes memory, and what waits for a bucket must not fill it."""
+    piles = Piles(Limits(1 << 20, 1, 10, 1_000_000), iter(f"{number:032x}" for number in range(999)).__next__)
+    for position in range(1, 201):
+        piles.take(part(_PILES[0], position), ask_of(_PILES[0]), 0)
+    assert piles.relief({Way("", "")}) == (Relief.WAIT, None)
+    for closed in piles.closed():
+        piles.sealed(closed)
+    assert (piles.bytes, piles.relief(())) == (0, None)
+
+
 def test_so_many_traces_are_kept_as_a_span_names() -> None:
     content = Content()
     for position in range(1, 200):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from backhaul_audit.contents import Content, Part
 from backhaul_audit.model import EventId, PileKey, Plan
-from backhaul_audit.plans import Ask, Closed, Way, new_plan, separator_of, way_of
+from backhaul_audit.plans import FILE_BYTES, Ask, Closed, Way, new_plan, separator_of, way_of
 
 
 class Relief(Enum):
@@ -276,9 +276,7 @@ class Piles:
         """EVENTS has nothing before this position any more: plans that begin before cannot be made again."""
         for mine in self._piles.values():
             while mine.planned and mine.planned[0].first < first_position:
-                closed = Closed(mine.planned.pop(0), Content(), recorded=True, lost=True)
-                mine.closed.append(closed)
-                self._closed.append(closed)
+                self._line_up(mine, Closed(mine.planned.pop(0), Content(), recorded=True, lost=True))
 
     def _pile(self, key: PileKey) -> _Pile:
         mine = self._piles.get(key)
@@ -319,5 +317,9 @@ class Piles:
             return
         closed = Closed(plan, mine.content, recorded)
         mine.content = Content()
+        self._line_up(mine, closed)
+
+    def _line_up(self, mine: _Pile, closed: Closed) -> None:
         mine.closed.append(closed)
         self._closed.append(closed)
+        self.bytes += FILE_BYTES
