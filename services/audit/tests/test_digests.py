@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from backhaul_audit.digests import store
@@ -12,7 +12,7 @@ from backhaul_audit.digests.line import to_object
 from backhaul_audit.digests.store import Due
 from backhaul_audit.model import Chain, ChainKey
 from backhaul_audit.ports import VerifyQuery
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.names import (
     AUDIT_DIGESTS_COLLECTION,
     AUDIT_FILES_COLLECTION,
@@ -21,6 +21,7 @@ from backhaul_common.names import (
 )
 from digests_rig import Here, Rig, together
 from signed_world import HOUR_US, START_US
+from structlog.testing import capture_logs
 
 
 async def test_each_hour_has_a_digest_though_nothing_happened(digesting: Rig) -> None:
@@ -244,6 +245,21 @@ async def test_heads_that_are_none_are_refused(digesting: Rig) -> None:
         with pytest.raises(BackhaulError) as refused:
             await digesting.verified(acme, VerifyQuery(heads=heads))
         assert refused.value.field == "heads"
+
+
+async def test_a_bucket_that_is_away_ends_a_verification_with_one_word_about_it(
+    digesting: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_prefix: str) -> NoReturn:
+        raise unavailable("The bucket")
+
+    acme = await digesting.register("acme")
+    await digesting.hour()
+    monkeypatch.setattr(digesting.bucket, "keys", away)
+    with capture_logs() as lines, pytest.raises(BackhaulError) as refused:
+        await digesting.verified(acme)
+    # The caller is told. The log has no failure at a stop, which there was not.
+    assert (refused.value.code, lines) == (Code.UNAVAILABLE, [])
 
 
 async def test_a_chain_that_is_gone_meanwhile_is_no_ones(digesting: Rig) -> None:

@@ -110,7 +110,9 @@ class BucketVerification:
                     step = step or asyncio.ensure_future(anext(found, None))
                     done, _ = await asyncio.wait({step}, timeout=TOLD_S)
                     if done:
-                        finding, step = step.result(), None
+                        # Out of hand first: if it failed, the caller is told, and nothing is left to be cancelled.
+                        ended, step = step, None
+                        finding = ended.result()
                         if finding is None:
                             break
                         findings.append(finding)
