@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from asyncio.subprocess import PIPE
 from base64 import b64encode
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from simulators.people import Town
 
 PAGE = (Path(__file__).parents[2] / "docs" / "auditing.md").read_text()
+CLIENT = (Path(__file__).parents[2] / "libs" / "client" / "README.md").read_text()
 MARK = "<status>"
 
 
@@ -96,6 +98,30 @@ async def test_the_commands_of_the_page_do_what_it_says(
     answer = await tenant.get(f"/v1/audits/{files[0].id}/content")
     assert answer.headers["Repr-Digest"] == f"sha-256=:{b64encode(hashlib.sha256(content).digest()).decode()}:"
     await _the_query_of_the_page_counts(archive, tenant.registration, described["first_at"][:10], tmp_path)
+
+
+async def test_the_clients_program_does_what_it_says(
+    storing_town: Town, storing_installation: Stack, tmp_path: Path
+) -> None:
+    tenant = await storing_town.platform.register()
+    await ask_for_files(storing_town.platform, tenant, "Twilio", encrypt_people=True)
+    address = tenant.address("Twilio", communicationId="spring-sale")
+    await tenant.receive(*(tenant.twilio.status(address, "SM0001", word) for word in ("sent", "delivered")))
+    files = await in_digests(tenant, await filed(tenant, 2))
+    (program,) = (one for one in re.findall(r"```python\n(.*?)```", CLIENT, re.DOTALL) if "audit" in one)
+    environ = {"BACKHAUL_URL": storing_installation.gateway_url, "BACKHAUL_API_KEY": tenant.api_key}
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, cwd=tmp_path, env=environ, stdout=PIPE, stderr=PIPE
+    )
+    async with asyncio.timeout(60):
+        out, err = await running.communicate()
+    assert (running.returncode, err.decode()) == (0, "")
+    *listed, verified, recounted = out.decode().splitlines()
+    assert set(listed) == {f"{file.events} events in {file.key.rpartition('/')[2]}" for file in files}
+    assert verified == f"{len(files)} of {len(files)} files are what was signed"
+    assert recounted == "counts are those of the files: True ()"
+    lines = [line for file in files for line in (tmp_path / f"{file.id}.jsonl").read_text().splitlines()]
+    assert {json.loads(line)["MessageStatus"] for line in lines} == {"sent", "delivered"}
 
 
 async def _the_query_of_the_page_counts(archive: Archive, registration: str, day: str, folder: Path) -> None:

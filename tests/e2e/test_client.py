@@ -88,9 +88,11 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
         return bool(await person.dead_letters())
 
     await until("the dead letter", dead)
-    # Those of suppression have another service, and a test of their own.
+    # Those of suppression and of audit files have other services, and tests of their own.
     programs = [
-        one for one in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "suppression" not in one
+        one
+        for one in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+        if not ("suppression" in one or "audit" in one)
     ]
     environ = {
         "BACKHAUL_URL": installation.gateway_url,
