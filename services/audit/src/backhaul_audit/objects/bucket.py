@@ -200,7 +200,7 @@ class Bucket:
 
     def _open(self, key: str) -> _Opened:
         try:
-            return _Opened(self._minio.get_object(self.bucket, key))
+            return _Opened(self._minio.get_object(self.bucket, key), self._pools[0])
         except S3Error as exc:
             if exc.code in ("NoSuchKey", "NoSuchVersion"):
                 raise BackhaulError(Code.NOT_FOUND, "There is no such object.") from None
@@ -303,14 +303,14 @@ class _Threads:
 class _Opened:
     """An object that is being read, by one thread after another."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, pool: Pool) -> None:
         self._response = response
+        self._pool = pool
         self._lock = Lock()
 
     def next(self, size: int) -> bytes:
         with self._lock:
-            # As it is stored: urllib3 would inflate what says of itself that it is compressed.
-            return self._response.read(size, decode_content=False)
+            return self._pool.read(self._response, size)
 
     def leave(self, threads: _Threads) -> None:
         """Close it, off the event loop: whoever was cancelled may have left a thread that still reads."""

@@ -8,12 +8,13 @@ was sent in parts. The header is not among those that are signed, nor need it be
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
+from threading import Lock, Timer, local
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -26,6 +27,8 @@ STALL_S = 10.0
 """How long nothing of a body may leave."""
 COMPLETE_S = 60.0
 """How long a server may put parts together."""
+MAX_ANSWER_BYTES = 16 << 20
+"""Of an answer that is read as a whole: a page of a listing has some hundred kilobytes."""
 _BLOCK_BYTES = 1 << 17
 
 
@@ -37,6 +40,49 @@ class NotS3(Exception):  # noqa: N818  # It is what was found there, as much as 
         self.status = status
 
 
+class _Deadline:
+    """Ends what goes on over a connection when its time is over. A server that gives, or takes, a byte now and then
+    never makes a socket wait for long, and would keep whoever waits for the whole."""
+
+    def __init__(self, over: socket.socket | None) -> None:
+        self.socket = over
+        self.connection: HTTPConnection | None = None
+        self.over = False
+        self._lock = Lock()
+        self._left = False
+
+    def end(self) -> None:
+        """Time is over."""
+        with self._lock:
+            if not self._left:
+                self.over = True
+                _shut(self.socket or (self.connection.sock if self.connection is not None else None))
+
+    def leave(self) -> None:
+        """Whoever waited does not any more: the connection is another's."""
+        with self._lock:
+            self._left = True
+
+
+@contextmanager
+def within(seconds: float, over: socket.socket | None = None) -> Iterator[_Deadline]:
+    """What is done ``over`` a socket in this time. ``ReadTimeoutError`` where it takes longer."""
+    deadline = _Deadline(over)
+    timer = Timer(seconds, deadline.end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield deadline
+    except (urllib3.exceptions.HTTPError, OSError, ValueError):
+        if not deadline.over:
+            raise
+    finally:
+        timer.cancel()
+        deadline.leave()
+    if deadline.over:
+        raise urllib3.exceptions.ReadTimeoutError(None, None, "It took too long as a whole.")  # type: ignore[arg-type]  # It only keeps them.
+
+
 class Pool(urllib3.PoolManager):
     """Connections to one server. Nothing is tried twice, and no redirect is followed: it would lead the request, and
     what it shows, to wherever the answer says. With ``create`` nothing is replaced."""
@@ -45,17 +91,29 @@ class Pool(urllib3.PoolManager):
         super().__init__(maxsize=connections, retries=False, blocksize=_BLOCK_BYTES)
         self._create = create
         self._open: WeakSet[HTTPConnection] = WeakSet()
-        opened = self._open
+        self._asking = local()
+        self._streams: WeakKeyDictionary[urllib3.BaseHTTPResponse, socket.socket | None] = WeakKeyDictionary()
+        opened, asking = self._open, self._asking
 
         class Plain(HTTPConnection):
             def connect(self) -> None:
                 _connect(self, super().connect)
                 opened.add(self)
 
+            def request(self, *args: Any, **kw: Any) -> None:
+                asking.deadline.connection = self
+                super().request(*args, **kw)
+                asking.deadline.socket = self.sock  # The connection lets go of it where an answer has no length.
+
         class Tls(HTTPSConnection):
             def connect(self) -> None:
                 _connect(self, super().connect)
                 opened.add(self)
+
+            def request(self, *args: Any, **kw: Any) -> None:
+                asking.deadline.connection = self
+                super().request(*args, **kw)
+                asking.deadline.socket = self.sock  # The connection lets go of it where an answer has no length.
 
         class PlainPool(urllib3.HTTPConnectionPool):
             ConnectionCls = Plain
@@ -68,7 +126,7 @@ class Pool(urllib3.PoolManager):
     def urlopen(  # type: ignore[override]  # As urllib3's own, whose base is overridden in the same way.
         self, method: str, url: str, **kw: Any
     ) -> urllib3.BaseHTTPResponse:
-        """See ``urllib3``. ``NotS3`` where the answer is none of S3's."""
+        """See ``urllib3``. ``NotS3`` where the answer is none of S3's, or longer than any that is read as a whole."""
         query = parse_qs(urlsplit(url).query, keep_blank_values=True)
         completes = method == "POST" and "uploadId" in query
         if self._create and (completes or (method == "PUT" and "uploadId" not in query)):
@@ -80,19 +138,30 @@ class Pool(urllib3.PoolManager):
         answer_s = COMPLETE_S if completes else ANSWER_S + len(body) / SLOWEST_BYTES_S
         # What urllib3 calls the connect timeout is that of sending, too: see _connect.
         kw["timeout"] = urllib3.Timeout(connect=STALL_S, read=answer_s)
-        response = super().urlopen(method, url, **{**kw, "redirect": False})
-        kind = response.headers.get("content-type", "")
-        if response.status >= 400 and method != "HEAD" and "application/xml" not in kind.split(";"):
-            response.close()
-            raise NotS3(response.status)
-        return response
+        streams = not kw.pop("preload_content", True)
+        # As much for the request to leave as for the answer to come.
+        with within(STALL_S + answer_s + len(body) / SLOWEST_BYTES_S) as deadline:
+            self._asking.deadline = deadline
+            response = super().urlopen(method, url, **{**kw, "redirect": False, "preload_content": False})
+            kind = response.headers.get("content-type", "")
+            if response.status >= 400 and method != "HEAD" and "application/xml" not in kind.split(";"):
+                response.close()
+                raise NotS3(response.status)
+            if not streams or response.status >= 300:
+                return _whole(response)
+            self._streams[response] = deadline.socket
+            return response
+
+    def read(self, response: urllib3.BaseHTTPResponse, size: int) -> bytes:
+        """The next ``size`` bytes of an object, as it is stored: urllib3 would inflate what says of itself that it is
+        compressed. ``ReadTimeoutError`` where they come too slowly."""
+        with within(ANSWER_S + size / SLOWEST_BYTES_S, self._streams.get(response)):
+            return response.read(size, decode_content=False)
 
     def end(self) -> None:
         """Close every connection, also those on which somebody waits for an answer: that fails at once."""
         for connection in list(self._open):
-            if (sock := connection.sock) is not None:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            _shut(connection.sock)
         self.clear()
 
 
@@ -120,6 +189,30 @@ class Pieces:
         if len(parts) == 1 and isinstance(parts[0], bytes):
             return parts[0]
         return b"".join(parts)
+
+
+def _whole(response: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
+    """The answer with all of its body, as it came: urllib3 would inflate what says of itself that it is compressed."""
+    data = response.read(MAX_ANSWER_BYTES, decode_content=False)
+    # Also where it has ended: only who reads beyond the end of an answer without a length lets go of it.
+    if response.read(1, decode_content=False):
+        response.close()
+        raise NotS3(response.status)
+    response.release_conn()
+    return urllib3.HTTPResponse(
+        BytesIO(data),
+        headers=response.headers,
+        status=response.status,
+        version=response.version,
+        reason=response.reason,
+        decode_content=False,
+    )
+
+
+def _shut(sock: socket.socket | None) -> None:
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _connect(connection: HTTPConnection, connect: Any) -> None:
