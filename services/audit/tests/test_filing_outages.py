@@ -26,6 +26,7 @@ from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_testing import make
 from backhaul_testing.waiting import until
 from filing_rig import KEY, Objects, Rig, asking, event
+from lying_s3 import BUCKET, Answer, LyingS3, error
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -232,3 +233,65 @@ async def test_it_is_said_before_what_waits_is_lost(filing: Rig, s3_server: Obje
     await filing.register(with_own_bucket(nowhere, s3_server.uri, filing.bucket, s3_server))
     await until("its end", lambda: said("events_wait_too_long_over"), within_s=60)
     await filing.check([one])
+
+
+class Refusing(LyingS3):
+    """Answers whoever asks, and takes no object: as a bucket that is full, or whose credentials may only read."""
+
+    def handle(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if method in ("PUT", "POST"):
+            self.requests.append((method, path, headers))
+            return error(403, "AccessDenied")
+        return super().handle(method, path, headers, body)
+
+
+async def test_a_bucket_that_only_answers_has_not_all_be_read_again_and_again(
+    filing: Rig, s3_server: ObjectStoreServer
+) -> None:
+    """Files of others are closed by their age, which each reading would begin anew."""
+    acme, globex = asking("acme"), asking("globex")
+    with Refusing().serving() as endpoint:
+        theirs = with_own_bucket(acme, endpoint, BUCKET, s3_server)
+        await filing.register(theirs, globex)
+        filing.start(audit_memory_bytes=16 << 20, audit_max_file_age_s=8)
+        text = "x" * 100_000
+        for number in range(250):
+            raw = json.dumps({"text": text, "number": number}).encode()
+            await filing.publish(theirs, event(theirs, f"large-{number}", channel="twilio", raw=raw))
+        ours = [event(globex, f"{number}") for number in range(5)]
+        await filing.publish(globex, *ours)
+        files = await filing.sealed(len(ours), within_s=40)
+        assert {file.plan.tenant_id for file in files} == {"globex"}
+        assert 1 <= filing.log().count("events_read_again") <= 2
+
+
+class Elsewhere(LyingS3):
+    """Says of every file that it is there already, and is another."""
+
+    def handle(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        self.requests.append((method, path, headers))
+        if method == "PUT" and path.startswith(f"/{BUCKET}/tenants/"):
+            return error(412, "PreconditionFailed")
+        if method == "HEAD" and path.startswith(f"/{BUCKET}/tenants/"):
+            return 200, {"Content-Length": "0", "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}, b""
+        return super().handle(method, path, headers, body)
+
+
+async def test_a_bucket_that_has_everything_already_is_left_alone(filing: Rig, s3_server: ObjectStoreServer) -> None:
+    acme = asking("acme")
+    server = Elsewhere()
+    with server.serving() as endpoint:
+        theirs = with_own_bucket(acme, endpoint, BUCKET, s3_server)
+        await filing.register(theirs)
+        filing.start()
+        await filing.publish(theirs, event(theirs, "one", channel="twilio"))
+
+        async def told() -> bool:
+            return "takes no file" in await problem_of(filing, theirs, "twilio")
+
+        await until("what is wrong is said", told, within_s=60)
+        tried = [path for method, path, _ in server.requests if method == "PUT" and "/tenants/" in path]
+        rows = await filing.database[AUDIT_FILES_COLLECTION].count_documents({"tenant_id": "acme"})
+        # Each try makes a document that says what became of it.
+        assert len(tried) <= 6
+        assert rows <= 7

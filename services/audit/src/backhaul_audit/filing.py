@@ -22,6 +22,7 @@ from backhaul_audit.lateness import Lateness
 from backhaul_audit.lines import Lines
 from backhaul_audit.piles import Limits, Piles
 from backhaul_audit.ports import Destinations
+from backhaul_audit.returns import Returns
 from backhaul_audit.sealer import ReadAgainError
 from backhaul_audit.states import MongoStates
 from backhaul_audit.turn import Turn
@@ -64,6 +65,7 @@ class Filing:
         self._counts = Counts(metrics)
         self._tracing = tracing
         self._lateness = lateness
+        self._returns = Returns()
         self._first_position = first_position
         self._new_id = new_id
         self._now_us = now_us
@@ -114,6 +116,7 @@ class Filing:
             self._new_id,
             self._now_us,
             lateness=self._lateness,
+            returns=self._returns,
             position=position,
         )
         self._reader.seek(position)

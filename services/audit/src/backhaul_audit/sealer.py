@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from backhaul_common.logs import get_logger
+from backhaul_common.pauses import pauses
 from backhaul_common.tracing import Tracing
 
 from backhaul_audit.asking import Asking
@@ -16,7 +17,7 @@ from backhaul_audit.model import Content, Plan
 from backhaul_audit.piles import Piles
 from backhaul_audit.plans import Ask, Closed, new_plan
 from backhaul_audit.shaping import Made, shape
-from backhaul_audit.uploading import ElsewhereError, HomelessError, Uploads
+from backhaul_audit.uploading import OWN_LONGEST_PAUSE_S, ElsewhereError, HomelessError, Uploads
 
 SEALED_AT_ONCE = 32
 """Files that one transaction seals."""
@@ -142,6 +143,8 @@ class Sealer:
             self._in_place.set()
 
     async def _put(self, closed: Closed, made: Made) -> Content | None:
+        waits = pauses(1.0, OWN_LONGEST_PAUSE_S)
+        tries = 0
         while True:
             plan = closed.plan
             links = closed.content.traceparents
@@ -154,8 +157,10 @@ class Sealer:
                 ):
                     return await self._uploads.put(plan, made)
             except ElsewhereError as exc:
-                ask = Ask(plan.tenant_id, plan.destination, self._uploads.bucket_of(plan), plan.shape)
                 reason = str(exc)
+                if tries:
+                    await self._uploads.refused(plan, reason, next(waits))
+                ask = Ask(plan.tenant_id, plan.destination, self._uploads.bucket_of(plan), plan.shape)
             except HomelessError as exc:
                 now = self._asking.now(plan.pile)
                 reason = str(exc)
@@ -176,6 +181,7 @@ class Sealer:
                 self._forget([plan])
                 return None
             closed.plan = other
+            tries += 1
 
     async def _rescue(self, closed: Closed) -> Content | None:
         """EVENTS no longer has what the file is of: it is there already, or will never be."""

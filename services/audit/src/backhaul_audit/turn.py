@@ -22,6 +22,7 @@ from backhaul_audit.model import PileKey
 from backhaul_audit.piles import Piles, Relief, Since
 from backhaul_audit.plans import Way, way_of
 from backhaul_audit.ports import Destinations, Waiting
+from backhaul_audit.returns import Returns
 from backhaul_audit.sealer import ReadAgainError, Sealer
 from backhaul_audit.states import MongoStates
 from backhaul_audit.taking import Taking
@@ -56,6 +57,7 @@ class Turn:
         now_us: Callable[[], int],
         *,
         lateness: Lateness,
+        returns: Returns,
         position: int,
     ) -> None:
         self.piles = piles
@@ -65,6 +67,7 @@ class Turn:
         self._now_us = now_us
         self._asking = asking
         self._lateness = lateness
+        self._returns = returns
         self._read = position
         self._stored_at_us = 0
         self._read_to_us = 0
@@ -135,6 +138,7 @@ class Turn:
             group.create_task(self._come_back(way), name="come_back")
 
     async def _come_back(self, way: Way) -> None:
+        await asyncio.sleep(self._returns.pause_s(way.registration))
         await self.uploads.back(way, f"tenants/{way.registration}/nothing")
         raise ReadAgainError
 

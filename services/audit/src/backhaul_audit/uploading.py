@@ -123,6 +123,18 @@ class Uploads:
                 self._opened(state)
                 return
 
+    async def refused(self, plan: Plan, reason: str, seconds: float) -> None:
+        """The plan was made anew since it could not lie in its place, and this one cannot either. Returns after a
+        pause, in which nothing is brought there: a bucket that refuses everything so keeps nobody busy."""
+        state = self._state(way_of(plan.pile, plan.destination))
+        fix = "Look whether it takes objects, and gives them back as they were stored."
+        message = f"The bucket {plan.bucket!r} takes no file: {reason}."
+        try:
+            self._close(state, BackhaulError(Code.FAILED_PRECONDITION, message, fix=fix))
+            await _pause(state, seconds)
+        finally:
+            self._opened(state)
+
     async def _through(self, plan: Plan, attempt: Callable[[Objects], Awaitable[T]]) -> T:
         state = self._state(way_of(plan.pile, plan.destination))
         waits = pauses(0.5, OWN_LONGEST_PAUSE_S if plan.destination else LONGEST_PAUSE_S)
