@@ -128,6 +128,24 @@ async def test_a_byte_now_and_then_keeps_nobody(
     assert time.monotonic() - began < 12
 
 
+def one_more_page(hostile: Hostile, connection: socket.socket) -> None:
+    page = (
+        b'<?xml version="1.0"?><ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        b"<Name>theirs</Name><IsTruncated>true</IsTruncated><NextKeyMarker>x</NextKeyMarker>"
+        b"<NextVersionIdMarker>x</NextVersionIdMarker></ListVersionsResult>"
+    )
+    while not hostile.over.is_set() and connection.recv(65536):
+        hostile.send(connection, LISTED + b"Content-Length: %d\r\n\r\n" % len(page) + page)
+
+
+async def test_a_listing_without_an_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CALL_S", 0.5)
+    hostile = Hostile(one_more_page)
+    told = await refusal(hostile, lambda bucket: bucket.delete("x"))
+    assert (told.code, told.message) == (Code.UNAVAILABLE, "Object storage is too slow, or hangs.")
+    assert hostile.sent > 1000
+
+
 async def test_an_object_that_drips_keeps_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "ANSWER_S", 0.5)
 

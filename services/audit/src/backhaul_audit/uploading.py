@@ -31,6 +31,9 @@ AT_ONCE = 4
 LONGEST_PAUSE_S, OWN_LONGEST_PAUSE_S = 15.0, 600.0
 """How long a bucket that is away is left alone: the installation's, and a channel's own."""
 
+MAX_LOOKED_AT = 1 << 30
+"""Bytes of what lies in a file's place, and of what it inflates to. No file has as many."""
+
 _PIECE = 1 << 20
 _GZIP = 31
 
@@ -263,6 +266,8 @@ async def _read(objects: Objects, plan: Plan, inside: Inside | None) -> _Read | 
     async for piece in objects.read(plan.key, chunk=_PIECE):
         stored.update(piece)
         size += len(piece)
+        if size > MAX_LOOKED_AT:
+            return None
         rest = piece
         while rest:
             if gunzip is None:
@@ -271,12 +276,14 @@ async def _read(objects: Objects, plan: Plan, inside: Inside | None) -> _Read | 
                 return None
             else:
                 try:
-                    out = gunzip.decompress(rest, _PIECE)
+                    out = await asyncio.to_thread(gunzip.decompress, rest, _PIECE)
                 except zlib.error:
                     return None
                 rest = gunzip.unconsumed_tail
             inflated.update(out)
             inflated_size += len(out)
+            if inflated_size > MAX_LOOKED_AT:
+                return None
             breaks += out.count(b"\n")
             if inside is not None:
                 inside.add(out)

@@ -26,7 +26,7 @@ from minio.helpers import check_bucket_name
 
 from backhaul_audit.objects.credentials import provider
 from backhaul_audit.objects.failures import FAILURES, code_of, failure, in_words, unfit
-from backhaul_audit.objects.http import NotS3, Pieces, Pool
+from backhaul_audit.objects.http import NotS3, Pieces, Pool, one_call
 from backhaul_audit.objects.place import Place
 from backhaul_audit.ports import ObjectInfo
 
@@ -43,6 +43,8 @@ MAX_KEY_BYTES = 1024
 MAX_LINK_S = 7 * 86_400
 """How long a link may be valid: what S3 allows."""
 PAGE_KEYS = 1000
+MAX_VERSIONS = 100_000
+"""How many are looked at of what begins with one key: more would be somebody's invention."""
 
 _META = "x-amz-meta-"
 _LOCKED = frozenset({"AccessDenied", "ObjectLocked", "InvalidRequest", "MethodNotAllowed", "OperationAborted"})
@@ -221,7 +223,7 @@ class Bucket:
         listing = self._minio.list_objects(self.bucket, prefix=key, recursive=True, include_version=True)
         try:
             # Each page lists what is deleted behind what is not, so all that begins with the key is gone through.
-            found = [entry.version_id for entry in listing if entry.object_name == key]
+            found = [entry.version_id for entry in islice(listing, MAX_VERSIONS) if entry.object_name == key]
         except (S3Error, NotS3) as exc:
             if isinstance(exc, S3Error) and exc.code not in _NO_VERSIONS:
                 raise
@@ -274,7 +276,7 @@ class _Threads:
     async def done(self, work: Callable[[], T], place: Place) -> T:
         """What ``work`` returns, done in a thread; what it raises, in words about ``place``."""
         try:
-            future = self._pool.submit(contextvars.copy_context().run, work)
+            future = self._pool.submit(contextvars.copy_context().run, _as_one, work)
         except RuntimeError:
             # It was closed.
             raise unavailable("Object storage") from None
@@ -298,6 +300,11 @@ class _Threads:
     def close(self) -> None:
         """Take no more calls."""
         self._pool.shutdown(wait=False)
+
+
+def _as_one(work: Callable[[], T]) -> T:
+    with one_call():
+        return work()
 
 
 class _Opened:

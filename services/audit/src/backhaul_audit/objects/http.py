@@ -8,6 +8,7 @@ was sent in parts. The header is not among those that are signed, nor need it be
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -27,6 +28,8 @@ STALL_S = 10.0
 """How long nothing of a body may leave."""
 COMPLETE_S = 60.0
 """How long a server may put parts together."""
+MAX_CALL_S = 600.0
+"""How long one call of the client may go on asking: for the largest file, or for page after page of a listing."""
 MAX_ANSWER_BYTES = 16 << 20
 """Of an answer that is read as a whole: a page of a listing has some hundred kilobytes."""
 _BLOCK_BYTES = 1 << 17
@@ -80,7 +83,21 @@ def within(seconds: float, over: socket.socket | None = None) -> Iterator[_Deadl
         timer.cancel()
         deadline.leave()
     if deadline.over:
-        raise urllib3.exceptions.ReadTimeoutError(None, None, "It took too long as a whole.")  # type: ignore[arg-type]  # It only keeps them.
+        raise too_long()
+
+
+_calls = local()
+
+
+@contextmanager
+def one_call() -> Iterator[None]:
+    """What this thread asks in here is one call: ``ReadTimeoutError`` where it goes on for longer than ``MAX_CALL_S``.
+    A listing of which there is always one more page ends so."""
+    _calls.ends = time.monotonic() + MAX_CALL_S
+    try:
+        yield
+    finally:
+        del _calls.ends
 
 
 class Pool(urllib3.PoolManager):
@@ -127,6 +144,8 @@ class Pool(urllib3.PoolManager):
         self, method: str, url: str, **kw: Any
     ) -> urllib3.BaseHTTPResponse:
         """See ``urllib3``. ``NotS3`` where the answer is none of S3's, or longer than any that is read as a whole."""
+        if time.monotonic() > getattr(_calls, "ends", float("inf")):
+            raise too_long()
         query = parse_qs(urlsplit(url).query, keep_blank_values=True)
         completes = method == "POST" and "uploadId" in query
         if self._create and (completes or (method == "PUT" and "uploadId" not in query)):
@@ -189,6 +208,11 @@ class Pieces:
         if len(parts) == 1 and isinstance(parts[0], bytes):
             return parts[0]
         return b"".join(parts)
+
+
+def too_long() -> urllib3.exceptions.ReadTimeoutError:
+    """The error for what never waits for long, and takes too long as a whole."""
+    return urllib3.exceptions.ReadTimeoutError(None, None, "It took too long as a whole.")  # type: ignore[arg-type]  # It only keeps them.
 
 
 def _whole(response: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:

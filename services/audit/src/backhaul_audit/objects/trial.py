@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from itertools import islice
 
 from minio import Minio
 from minio.commonconfig import GOVERNANCE
@@ -27,6 +28,8 @@ HOLD_S = 60
 """How long the lock holds that is tried out. Servers' clocks may differ by some seconds."""
 ABANDONED_S = 900
 """What is older was left by a trial that did not come to its end."""
+MAX_LISTED = 10_000
+"""How much is looked at of what is said to lie there: a trial writes a handful."""
 _PART_BYTES = 5 << 20
 """The least that S3 takes for a part which is not the last."""
 
@@ -134,7 +137,8 @@ class Trial:
             self._weak(REPLACES_AT_ONCE)
 
     def _listing(self) -> None:
-        listed = {found.object_name for found in self._plain.list_objects(self._bucket, self._folder, recursive=True)}
+        listing = self._plain.list_objects(self._bucket, self._folder, recursive=True)
+        listed = {found.object_name for found in islice(listing, MAX_LISTED)}
         if not self._written <= listed:
             self._weak(LISTS_LATE)
 
@@ -186,7 +190,8 @@ class Trial:
         """Key, version and time of every version of every object under ``prefix``."""
         for versions in (True, False):
             try:
-                for found in self._plain.list_objects(self._bucket, prefix, recursive=True, include_version=versions):
+                listing = self._plain.list_objects(self._bucket, prefix, recursive=True, include_version=versions)
+                for found in islice(listing, MAX_LISTED):
                     version = found.version_id if found.version_id != "null" else None
                     yield str(found.object_name), version or None, found.last_modified
             except (S3Error, NotS3) as exc:
