@@ -17,7 +17,7 @@ from backhaul_audit.model import Content, Plan
 from backhaul_audit.piles import Piles
 from backhaul_audit.plans import Ask, Closed, new_plan
 from backhaul_audit.shaping import Made, shape
-from backhaul_audit.uploading import OWN_LONGEST_PAUSE_S, ElsewhereError, HomelessError, Uploads
+from backhaul_audit.uploading import LONGEST_PAUSE_S, OWN_LONGEST_PAUSE_S, ElsewhereError, HomelessError, Uploads
 
 SEALED_AT_ONCE = 32
 """Files that one transaction seals."""
@@ -143,7 +143,7 @@ class Sealer:
             self._in_place.set()
 
     async def _put(self, closed: Closed, made: Made) -> Content | None:
-        waits = pauses(1.0, OWN_LONGEST_PAUSE_S)
+        waits = pauses(1.0, OWN_LONGEST_PAUSE_S if closed.plan.destination else LONGEST_PAUSE_S)
         tries = 0
         while True:
             plan = closed.plan
