@@ -88,3 +88,10 @@ def test_what_a_newer_version_wrote_besides_is_ignored() -> None:
     keys = AuditKeys.of_stored({"access_key": "a", "secret_key": "hidden", "newer": 1})
     assert keys.secret_key == "hidden"
     assert "hidden" not in repr(keys)
+
+
+@pytest.mark.parametrize("access_key", ["a\r\nX-Amz-Acl: public-read", "a b", "a\n", "\x00", "é", ""])
+def test_an_access_key_that_no_header_can_hold_is_refused(access_key: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        AuditKeys(access_key=access_key, secret_key="hidden")
+    assert "X-Amz" not in str(refused.value)

@@ -62,7 +62,8 @@ class AuditKeys(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    access_key: str = Field(min_length=1, max_length=256, repr=False)
+    # It goes into a header.
+    access_key: str = Field(min_length=1, max_length=256, pattern=r"^[!-~]+$", repr=False)
     secret_key: str = Field(min_length=1, max_length=1024, repr=False)
 
     @classmethod
