@@ -101,9 +101,9 @@ class Rig:
         """One more copy of the service, as a process."""
         return self._run(["-m", "backhaul_audit"], settings)
 
-    def start_until(self, step: str) -> subprocess.Popen[bytes]:
+    def start_until(self, step: str, **settings: Any) -> subprocess.Popen[bytes]:
         """One that does not get beyond a step: see ``filing_program``."""
-        return self._run([str(Path(__file__).with_name("filing_program.py")), step], {})
+        return self._run([str(Path(__file__).with_name("filing_program.py")), step], settings)
 
     def _run(self, program: Sequence[str], settings: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self.environment}
@@ -113,9 +113,9 @@ class Rig:
         self.copies.append(copy)
         return copy
 
-    def log(self) -> str:
-        """What the copy that was started first has said."""
-        return (self.logs / "audit-0.log").read_text()
+    def log(self, copy: int = 0) -> str:
+        """What the copy that was started first has said, or another one by its number."""
+        return (self.logs / f"audit-{copy}.log").read_text()
 
     def kill(self, copy: subprocess.Popen[bytes]) -> None:
         copy.send_signal(signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 from typing import Any
@@ -161,3 +162,22 @@ async def test_what_events_no_longer_has_is_sealed_as_it_lies_there_or_said_to_b
         lost = await filing.database[AUDIT_FILES_COLLECTION].find_one({"state": "lost"})
         assert lost is not None
         assert lost["reason"] == "EVENTS no longer has its events"
+
+
+async def test_of_many_lost_files_each_is_said_to_be(filing: Rig) -> None:
+    """Whoever looks after an installation learns of them by the log alone."""
+    acme = asking("acme")
+    await filing.register(acme)
+    for number in range(20):
+        await filing.publish(acme, event(acme, f"old-{number}"))
+    await filing.died(filing.start_until("before_upload", audit_max_file_events=1))
+    await filing.nats.jetstream().purge_stream("EVENTS")
+    later = [event(acme, "later")]
+    await filing.publish(acme, *later)
+    filing.start()
+    await filing.sealed(1)
+    await filing.check(later)
+    lost = await filing.database[AUDIT_FILES_COLLECTION].find({"state": "lost"}).to_list(None)
+    said = [line for line in map(json.loads, filing.log(1).splitlines()) if line["event"] == "file_lost"]
+    assert len(lost) > 1
+    assert sorted(one["key"] for one in said) == sorted(one["key"] for one in lost)

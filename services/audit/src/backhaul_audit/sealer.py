@@ -62,6 +62,8 @@ class Sealer:
         self._more = asyncio.Event()
         self._in_place = asyncio.Event()
         self._shaping = asyncio.Semaphore(_SHAPED_AT_ONCE)
+        self._losing = 0
+        self._all_lost = asyncio.Event()
         self._uploaded: dict[int, Sealing] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._events = counts.events
@@ -191,7 +193,16 @@ class Sealer:
             self._log.warning("file_not_found", key=closed.plan.key, error=str(exc))
             found = None
         if found is None:
-            await self._lose(closed, "EVENTS no longer has its events", done=False)
+            self._losing += 1
+            self._all_lost.clear()
+            try:
+                await self._lose(closed, "EVENTS no longer has its events", done=False)
+            finally:
+                self._losing -= 1
+                if not self._losing:
+                    self._all_lost.set()
+            # Others that are stored as lost by now would never be told of.
+            await self._all_lost.wait()
             raise ReadAgainError  # What EVENTS has left of them is filed anew.
         content, inside = found
         if inside is not None:
