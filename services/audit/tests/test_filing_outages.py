@@ -295,3 +295,48 @@ async def test_a_bucket_that_has_everything_already_is_left_alone(filing: Rig, s
         # Each try makes a document that says what became of it.
         assert len(tried) <= 6
         assert rows <= 7
+
+
+class Partial(LyingS3):
+    """Takes no object whose key begins with ``refused``: a policy of the bucket says so."""
+
+    refused = ""
+
+    def handle(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if self.refused and method in ("PUT", "POST") and path.startswith(f"/{BUCKET}/{self.refused}"):
+            return error(403, "AccessDenied")
+        return super().handle(method, path, headers, body)
+
+
+async def test_what_the_bucket_of_all_refuses_of_one_tenant_stops_nobody_else(filing: Rig) -> None:
+    """Not even when what is refused is more than memory may hold. Once it is taken, all of it is filed."""
+    acme, globex = asking("acme"), asking("globex")
+    await filing.register(acme, globex)
+    server = Partial()
+    server.refused = f"tenants/{acme.registration}/"
+    with server.serving() as endpoint:
+        filing.start(object_store_endpoint=endpoint, object_store_bucket=BUCKET, audit_memory_bytes=16 << 20)
+        # It comes first, and alone: as far as anybody knows, the bucket is away.
+        theirs = [event(acme, "first")]
+        await filing.publish(acme, *theirs)
+        assert await problem_of(filing, acme, "sendgrid")
+        ours = [event(globex, f"first-{one}") for one in range(5)]
+        await filing.publish(globex, *ours)
+        await filing.sealed(len(ours), within_s=60)
+        text = "x" * 100_000
+        for number in range(0, 250, 5):
+            large = [
+                event(acme, f"large-{one}", raw=json.dumps({"text": text, "number": one}).encode())
+                for one in range(number, number + 5)
+            ]
+            await filing.publish(acme, *large)
+            theirs += large
+            ours += [event(globex, f"{number}-{one}") for one in range(5)]
+            await filing.publish(globex, *ours[-5:])
+        files = await filing.sealed(len(ours), within_s=90)
+        assert {file.plan.tenant_id for file in files} == {"globex"}
+        assert await problem_of(filing, acme, "sendgrid")
+        server.refused = ""
+        files = await filing.sealed(len(ours) + len(theirs), within_s=120)
+        assert sum(file.content.events for file in files) == len(ours) + len(theirs)
+        assert {one.key for one in server.objects if one.key.startswith("tenants/")} == {one.plan.key for one in files}

@@ -316,6 +316,44 @@ def test_a_bucket_of_its_own_that_is_away_lapses_and_the_installations_makes_all
     assert piles.relief({*blocked, Way("", "")}) == (Relief.WAIT, None)
 
 
+def test_of_a_bucket_that_refuses_what_waits_one_more_file_shows_whether_it_refuses_all() -> None:
+    piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)
+    refused, ours = _PILES[0], _PILES[2]
+    other = PileKey("initech.1", "twilio", Chain.EVENTS)
+    asks = {pile: ask_of(pile) for pile in (refused, ours, other)}
+    piles.take(part(refused, 1), asks[refused], 0)
+    piles.expire(20, asks.get)
+    assert [one.plan.pile for one in piles.closed()] == [refused]
+    for position, pile in enumerate(asks, 2):
+        piles.take(part(pile, position), asks[pile], 20)
+    blocked, refusing = {Way("", "")}, {Way("", ""): {"acme.1"}}
+    piles.expire(40, asks.get, blocked, (), {})
+    assert not piles.closed()
+    piles.expire(40, asks.get, blocked, (), refusing)
+    assert [one.plan.pile for one in piles.closed()] == [ours]
+    piles.expire(40, asks.get, blocked, (), refusing)
+    assert not piles.closed()
+    # That one was refused as well.
+    piles.expire(40, asks.get, blocked, (), {Way("", ""): {"acme.1", "globex.1"}})
+    assert [one.plan.pile for one in piles.closed()] == [other]
+    # Where the bucket takes others' files, what it refuses stays open.
+    piles.expire(40, asks.get, (), {refused})
+    assert not piles.closed()
+
+
+def test_what_the_bucket_of_all_refuses_of_one_pile_lapses() -> None:
+    piles = Piles(Limits(10_000, 1000, 10, 1000), iter(f"{number:032x}" for number in range(99)).__next__)
+    refused, ours = _PILES[0], _PILES[2]
+    piles.take(part(refused, 1, 1, 700), ask_of(refused), 0)
+    piles.close(refused)
+    piles.take(part(ours, 2, 1, 300), ask_of(ours), 0)
+    assert piles.relief(()) == (Relief.WAIT, None)
+    assert piles.relief((), {refused}) == (Relief.LAPSE, refused)
+    assert [one.plan.pile for one in piles.lapse(refused)] == [refused]
+    assert piles.relief(()) is None
+    assert (piles.floor(2), set(piles.lapsed)) == (0, {refused})
+
+
 def test_what_is_read_again_was_stored_no_earlier_than_is_said() -> None:
     """What was brought twice is remembered for as long as a message of then can be read again."""
     piles = Piles(_LIMITS, iter(f"{number:032x}" for number in range(99)).__next__)

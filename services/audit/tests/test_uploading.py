@@ -14,9 +14,11 @@ from backhaul_audit import uploading
 from backhaul_audit.asking import Asking
 from backhaul_audit.counts import Counts
 from backhaul_audit.model import Chain, Content, PileKey, Plan, Shape
+from backhaul_audit.plans import Way
 from backhaul_audit.ports import Destinations, ObjectInfo
 from backhaul_audit.shaping import Made
 from backhaul_audit.uploading import ElsewhereError, Uploads
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.metrics import Metrics
 from backhaul_testing.waiting import until
 
@@ -121,4 +123,131 @@ async def test_a_file_without_an_end_is_another_file(gzip: bool, monkeypatch: py
         with pytest.raises(ElsewhereError):
             await uploads.put(plan, MADE)
     assert endless.pieces <= 17
+    metrics.close()
+
+
+@dataclass
+class Choosy:
+    """``Objects``, and ``Destinations`` that have no other: refuses what begins with one of ``refused``."""
+
+    refused: set[str]
+    bucket: str = "bucket"
+    there: list[str] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)
+    away: bool = False
+
+    def named(self, registration: str, destination: str) -> Choosy:
+        return self
+
+    async def create(self, key: str, data: bytes | Sequence[bytes], metadata: Mapping[str, str]) -> bool:
+        self.tried.append(key)
+        if self.away or any(key.startswith(prefix) for prefix in self.refused):
+            raise BackhaulError(Code.FAILED_PRECONDITION, f"Nobody may write {key}.", fix="Grant it.")
+        self.there.append(key)
+        return True
+
+    async def stat(self, key: str) -> ObjectInfo | None:
+        if self.away:
+            raise BackhaulError(Code.UNAVAILABLE, "Object storage is away.")
+        return None
+
+
+def plan_of(registration: str, name: str) -> Plan:
+    pile = PileKey(registration, name, Chain.EVENTS)
+    return replace(PLAN, pile=pile, key=f"tenants/{registration}/{name}")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploading, "_FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(uploading, "LONGEST_PAUSE_S", 0.05)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_the_bucket_of_all_refuses_of_one_tenant_keeps_no_other_waiting() -> None:
+    metrics = Metrics("test")
+    choosy = Choosy({"tenants/acme.1/"})
+    uploads = Uploads(
+        cast("Destinations", cast("Any", choosy)), cast("Asking", Known(False)), Counts(metrics), lambda: None
+    )
+    mine = plan_of("acme.1", "sms")
+    putting = asyncio.create_task(uploads.put(mine, MADE))
+
+    async def refused() -> bool:
+        return bool(uploads.refusing)
+
+    await until("the refusal", refused)
+    # As long as nobody else had anything to bring there, it may be away.
+    assert (list(uploads.blocked), dict(uploads.refusing)) == ([Way("", "")], {Way("", ""): {"acme.1"}})
+    async with asyncio.timeout(10):
+        for number in range(50):
+            await uploads.put(plan_of("globex.1", f"sms{number}"), MADE)
+
+        async def aside() -> bool:
+            # It is found to be refused alone when it fails behind one that got through.
+            await uploads.put(plan_of("globex.1", "more"), MADE)
+            return mine.pile in uploads.aside
+
+        await until("it is set aside", aside)
+        assert (list(uploads.blocked), dict(uploads.problems)) == ([], {})
+        assert uploads.aside == {mine.pile: f"Nobody may write {mine.key}. Grant it."}
+        before = len(choosy.there)
+        for number in range(50):
+            await uploads.put(plan_of("globex.1", f"then{number}"), MADE)
+        assert (len(choosy.there), list(uploads.blocked)) == (before + 50, [])
+        choosy.refused.clear()
+        await putting
+    assert (uploads.aside, choosy.there[-1]) == ({}, mine.key)
+    metrics.close()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_bucket_that_takes_nothing_is_away_for_all_and_tried_by_one_at_a_time(answers: bool) -> None:
+    metrics = Metrics("test")
+    choosy = Choosy({"tenants/"}, away=not answers)
+    uploads = Uploads(
+        cast("Destinations", cast("Any", choosy)), cast("Asking", Known(False)), Counts(metrics), lambda: None
+    )
+    plans = [plan_of(f"t{number}.1", "sms") for number in range(40)]
+    putting = [asyncio.create_task(uploads.put(plan, MADE)) for plan in plans]
+
+    async def tried() -> bool:
+        return len(choosy.tried) >= 2 * len(plans)
+
+    began = asyncio.get_running_loop().time()
+    await until("each has tried twice", tried)
+    # After the first ones, which began while it was open, each has paused before its turn.
+    assert asyncio.get_running_loop().time() - began > 0.03 * (len(plans) - uploading.AT_ONCE)
+    assert list(uploads.blocked) == [Way("", "")]
+    assert uploads.aside == {}
+    assert set(choosy.tried) == {plan.key for plan in plans}, "each has its turn"
+    choosy.refused.clear()
+    choosy.away = False
+    async with asyncio.timeout(10):
+        await asyncio.gather(*putting)
+    assert (list(uploads.blocked), dict(uploads.problems)) == ([], {})
+    metrics.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_is_given_up_while_a_bucket_is_away_leaves_it_to_be_tried_by_the_next() -> None:
+    metrics = Metrics("test")
+    choosy = Choosy({"tenants/"})
+    uploads = Uploads(
+        cast("Destinations", cast("Any", choosy)), cast("Asking", Known(False)), Counts(metrics), lambda: None
+    )
+    putting = [asyncio.create_task(uploads.put(plan_of("acme.1", name), MADE)) for name in "ab"]
+
+    async def blocked() -> bool:
+        return bool(uploads.blocked)
+
+    await until("the way is closed", blocked)
+    for one in putting:
+        one.cancel()
+    await asyncio.gather(*putting, return_exceptions=True)
+    assert (list(uploads.blocked), dict(uploads.problems)) == ([], {})
+    choosy.refused.clear()
+    async with asyncio.timeout(10):
+        await uploads.put(plan_of("acme.1", "c"), MADE)
     metrics.close()

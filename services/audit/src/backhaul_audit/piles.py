@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from backhaul_audit.contents import Content, Part
@@ -146,10 +147,19 @@ class Piles:
         elif mine.content.size >= self._limits.file_bytes or mine.content.events >= self._limits.file_events:
             self._close_if_it_can_be(mine)
 
-    def expire(self, now: float, asks: Callable[[PileKey], Ask | None], blocked: Collection[Way] = ()) -> None:
+    def expire(
+        self,
+        now: float,
+        asks: Callable[[PileKey], Ask | None],
+        blocked: Collection[Way] = (),
+        aside: Collection[PileKey] = (),
+        refusing: Mapping[Way, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         """Close what has been open for long enough, and what is no longer asked for as it was.
 
-        What goes by a ``blocked`` way stays open: hours would otherwise leave a small file of every few minutes.
+        What goes by a ``blocked`` way, or is one of ``aside``, stays open: hours would otherwise leave a small file of
+        every few minutes. Of a way that is ``refusing`` some registrations' files, one more file of another is closed
+        where all that waits was refused, so that it is seen whether it refuses those alone.
         """
         for mine in list(self._piles.values()):
             if not mine.content.events or mine.planned or mine.ask is None:
@@ -161,8 +171,18 @@ class Piles:
                 self._emptied(mine)  # There was never a place for it, and nobody wants it any more.
                 continue
             old = now - mine.opened_at >= self._limits.file_age_s
-            if ask is None or (old and way_of(mine.key, mine.ask.destination) not in blocked):
+            way = way_of(mine.key, mine.ask.destination)
+            waits = mine.key in aside or (way in blocked and not self._may_try(mine.key, way, refusing))
+            if ask is None or (old and not waits):
                 self._close_if_it_can_be(mine)
+
+    def _may_try(self, pile: PileKey, way: Way, refusing: Mapping[Way, Collection[str]]) -> bool:
+        refused = refusing.get(way, ())
+        if not refused or pile.registration in refused:
+            return False
+        return all(
+            mine.key.registration in refused for mine in self._piles.values() for one in mine.closed if one.way == way
+        )
 
     def closed(self) -> Sequence[Closed]:
         """What was closed since this was asked last, in order."""
@@ -205,12 +225,13 @@ class Piles:
             for one in mine.closed:
                 yield one.content.known()
 
-    def relief(self, blocked: Collection[Way]) -> tuple[Relief, PileKey | None] | None:
-        """What to do where more is held than may be, None where there is room. ``blocked`` are ways that are away."""
+    def relief(self, blocked: Collection[Way], aside: Collection[PileKey] = ()) -> tuple[Relief, PileKey | None] | None:
+        """What to do where more is held than may be, None where there is room. ``blocked`` are ways that are away, and
+        of ``aside`` the bucket takes nothing, though it takes others'."""
         if self.bytes <= self._limits.memory_bytes:
             return None
         half = self._limits.memory_bytes // 2
-        stuck, closable, under_way = self._held(blocked)
+        stuck, closable, under_way = self._held(blocked, aside)
         if stuck and (stuck.total() > half or not (closable or under_way)):
             return Relief.LAPSE, stuck.most_common(1)[0][0]
         if closable and under_way < half:
@@ -219,20 +240,23 @@ class Piles:
             return Relief.WAIT, None
         return None  # All of it is to be made again, and reading on completes it.
 
-    def _held(self, blocked: Collection[Way]) -> tuple[Counter[PileKey], Counter[PileKey], int]:
-        """How many bytes wait for buckets of channels that are away, could be closed, and are under way."""
+    def _held(
+        self, blocked: Collection[Way], aside: Collection[PileKey]
+    ) -> tuple[Counter[PileKey], Counter[PileKey], int]:
+        """How many bytes wait for buckets that are away or refuse them, and only them; could be closed; and are under
+        way."""
         stuck, closable, under_way = Counter[PileKey](), Counter[PileKey](), 0
         for mine in self._piles.values():
             for one in mine.closed:
-                if one.way not in blocked:
-                    under_way += one.bytes
-                elif one.way.destination:
+                if mine.key in aside or (one.way in blocked and one.way.destination):
                     stuck[mine.key] += one.bytes
+                elif one.way not in blocked:
+                    under_way += one.bytes
             to = mine.planned[0] if mine.planned else mine.ask
             if to is None or not mine.content.events:
                 continue
             away = not to.bucket or way_of(mine.key, to.destination) in blocked
-            if away and to.destination:
+            if mine.key in aside or (away and to.destination):
                 stuck[mine.key] += mine.content.held
             elif not away and not mine.planned:
                 closable[mine.key] = mine.content.held

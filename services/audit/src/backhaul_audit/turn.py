@@ -115,7 +115,7 @@ class Turn:
 
     async def _make_room(self, group: asyncio.TaskGroup) -> None:
         """Returns when there is room for more."""
-        while (relief := self.piles.relief(self.uploads.blocked)) is not None:
+        while (relief := self.piles.relief(self.uploads.blocked, self.uploads.aside)) is not None:
             self._room.clear()
             match relief:
                 case Relief.CLOSE, PileKey() as pile:
@@ -129,10 +129,12 @@ class Turn:
         self._waits.over()
 
     def _lapse(self, group: asyncio.TaskGroup, pile: PileKey) -> None:
+        refused = pile in self.uploads.aside
         closed = self.piles.lapse(pile)
         self._sealer.drop(closed)
         self._log.error("pile_lapsed", registration=pile.registration, channel=pile.channel, files=len(closed))
-        way = Way(pile.registration, pile.channel)
+        # What the bucket of all refuses is tried again when it is read again.
+        way = Way(pile.registration, "" if refused else pile.channel)
         if way not in self._lapsing:
             self._lapsing.add(way)
             group.create_task(self._come_back(way), name="come_back")
@@ -147,7 +149,7 @@ class Turn:
         while True:
             await asyncio.sleep(_TICK_S)
             now = time.monotonic()
-            self.piles.expire(now, self._asking.now, self.uploads.blocked)
+            self.piles.expire(now, self._asking.now, self.uploads.blocked, self.uploads.aside, self.uploads.refusing)
             self._sealer.look()
             self._room.set()  # What has no place may have got one, or have been given up.
             if now - looked_at >= _MOVE_S:
@@ -199,6 +201,7 @@ class Turn:
         for pile in self.piles.all():
             ask = self._asking.now(pile)
             problem = problems.get(way_of(pile, ask.destination), "") if ask is not None else ""
+            problem = self.uploads.aside.get(pile, problem)
             if ask is not None and not ask.bucket:
                 problem = "Object storage is not configured."
             waits = [since[pile]] if pile in since else []

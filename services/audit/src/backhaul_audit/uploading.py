@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -20,7 +20,7 @@ from backhaul_audit.asking import Asking
 from backhaul_audit.counts import Counts
 from backhaul_audit.inside import Inside
 from backhaul_audit.late import Late
-from backhaul_audit.model import Content, FileFormat, Plan
+from backhaul_audit.model import Content, FileFormat, PileKey, Plan
 from backhaul_audit.plans import Way, way_of
 from backhaul_audit.ports import Destinations, Objects
 from backhaul_audit.shaping import Made
@@ -28,7 +28,7 @@ from backhaul_audit.shaping import Made
 AT_ONCE = 4
 """Uploads at once to one bucket."""
 
-LONGEST_PAUSE_S, OWN_LONGEST_PAUSE_S = 15.0, 600.0
+_FIRST_PAUSE_S, LONGEST_PAUSE_S, OWN_LONGEST_PAUSE_S = 0.5, 15.0, 600.0
 """How long a bucket that is away is left alone: the installation's, and a channel's own."""
 
 MAX_LOOKED_AT = 1 << 30
@@ -46,6 +46,9 @@ _FILE, _EVENTS, _SHA256, _FIRST, _LAST = (
 )
 """Names of what an object says of itself."""
 
+_NOTHING = "backhaul-probe/nothing"
+"""What is asked for to see whether a bucket answers at all."""
+
 T = TypeVar("T")
 
 
@@ -59,13 +62,23 @@ class HomelessError(Exception):
 
 @dataclass(slots=True)
 class _State:
-    """One way. ``problem`` says in words what is wrong, and is empty while nothing is."""
+    """One way. ``problem`` says in words what is wrong, and is empty while nothing is.
 
-    free: asyncio.Semaphore
+    ``users`` have something to bring there. ``through`` counts what got through. ``refused`` are whose files did not
+    since the last one that did, if the bucket answers at all.
+    """
+
+    longest_pause_s: float
     away: Repeated
+    waits: Iterator[float]
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     problem: str = ""
+    users: int = 0
+    through: int = 0
+    refused: frozenset[str] = frozenset()
 
 
 class Uploads:
@@ -76,6 +89,7 @@ class Uploads:
         self._asking = asking
         self._changed = changed
         self._states: dict[Way, _State] = {}
+        self._aside: dict[PileKey, str] = {}
         self._late = Late(asking.gone)
         self._failed = counts.failed
         self._log = get_logger(component="uploads")
@@ -83,12 +97,22 @@ class Uploads:
     @property
     def blocked(self) -> Collection[Way]:
         """The ways that are away."""
-        return {way for way, state in self._states.items() if state.problem}
+        return {way for way, state in self._states.items() if not state.open.is_set()}
 
     @property
     def problems(self) -> Mapping[Way, str]:
         """What is wrong with each of them."""
         return {way: state.problem for way, state in self._states.items() if state.problem}
+
+    @property
+    def refusing(self) -> Mapping[Way, Collection[str]]:
+        """Of the ways that are away, those whose bucket answers: with the registrations that it refused so far."""
+        return {way: state.refused for way, state in self._states.items() if not state.open.is_set() and state.refused}
+
+    @property
+    def aside(self) -> Mapping[PileKey, str]:
+        """What keeps the files of these piles out of a bucket that takes others', in words."""
+        return self._aside
 
     def bucket_of(self, plan: Plan) -> str:
         """The name of the bucket that the plan's destination is now; of a plan that raised ElsewhereError."""
@@ -132,36 +156,68 @@ class Uploads:
         state = self._state(way_of(plan.pile, plan.destination))
         fix = "Look whether it takes objects, and gives them back as they were stored."
         message = f"The bucket {plan.bucket!r} takes no file: {reason}."
-        try:
-            self._close(state, BackhaulError(Code.FAILED_PRECONDITION, message, fix=fix))
-            await _pause(state, seconds)
-        finally:
-            self._opened(state)
+        async with state.turn:
+            try:
+                self._close(state, BackhaulError(Code.FAILED_PRECONDITION, message, fix=fix))
+                await _pause(state, seconds)
+            finally:
+                self._opened(state)
 
     async def _through(self, plan: Plan, attempt: Callable[[Objects], Awaitable[T]]) -> T:
         state = self._state(way_of(plan.pile, plan.destination))
-        waits = pauses(0.5, OWN_LONGEST_PAUSE_S if plan.destination else LONGEST_PAUSE_S)
-        trying = False
+        waits = pauses(_FIRST_PAUSE_S, state.longest_pause_s)
+        failed_at = -1
+        state.users += 1
         try:
             while True:
-                if not trying:
-                    await state.open.wait()
-                async with state.free:
-                    if not trying and not state.open.is_set():
+                # While it is open, some at once; while it is not, one after another finds out whether it is back.
+                opened = state.open.is_set()
+                async with state.free if opened else state.turn:
+                    if not opened and not state.open.is_set():
+                        await _pause(state, next(state.waits))
+                    if opened != state.open.is_set():
                         continue
                     try:
                         result = await attempt(self._objects(plan))
                     except BackhaulError as exc:
-                        # The first that fails tries again, and the others wait until it has got through.
-                        trying = trying or state.open.is_set()
-                        self._close(state, exc)
+                        others, failed_at = 0 <= failed_at < state.through, state.through
+                        if others and not plan.destination:
+                            # The bucket of all takes others' files. It is not closed to them for what this one lacks.
+                            self._set_aside(plan, exc)
+                        else:
+                            self._close(state, exc)
+                            answers = await self._answers(plan)
+                            state.refused = state.refused | {plan.pile.registration} if answers else frozenset()
                     else:
+                        state.through += 1
+                        if state.problem:
+                            self._opened(state)
                         return result
-                if trying:
+                if plan.pile in self._aside:
                     await _pause(state, next(waits))
         finally:
-            if trying:
-                self._opened(state)  # Also where it was given up: the next one tries.
+            state.users -= 1
+            if self._aside.pop(plan.pile, None) is not None:
+                self._changed()
+            if not state.users and not state.open.is_set():
+                self._opened(state)  # It was given up: the next one tries.
+
+    async def _answers(self, plan: Plan) -> bool:
+        """Whether the bucket of all answers to what has nothing to do with ``plan``."""
+        if plan.destination:
+            return False
+        try:
+            await self._objects(plan).stat(_NOTHING)
+        except BackhaulError:
+            return False
+        return True
+
+    def _set_aside(self, plan: Plan, error: BackhaulError) -> None:
+        self._failed.add(error.code.value)
+        if plan.pile not in self._aside:
+            self._log.error("file_refused", registration=plan.pile.registration, key=plan.key, problem=str(error))
+        self._aside[plan.pile] = said(error)
+        self._changed()
 
     def _objects(self, plan: Plan) -> Objects:
         try:
@@ -180,22 +236,30 @@ class Uploads:
         state = self._states.get(way)
         if state is None:
             away = Repeated("bucket_away", component="uploads", registration=way.registration, channel=way.destination)
-            state = self._states[way] = _State(asyncio.Semaphore(AT_ONCE), away)
+            longest_s = OWN_LONGEST_PAUSE_S if way.destination else LONGEST_PAUSE_S
+            state = self._states[way] = _State(longest_s, away, pauses(_FIRST_PAUSE_S, longest_s))
             state.open.set()
         return state
 
     def _close(self, state: _State, error: BackhaulError) -> None:
         self._failed.add(error.code.value)
         state.away.warning(str(error))
-        state.problem = error.message if not error.fix else f"{error.message} {error.fix}"
+        state.problem = said(error)
         state.open.clear()
         self._changed()
 
     def _opened(self, state: _State) -> None:
-        state.problem = ""
+        state.problem, state.refused = "", frozenset()
+        state.waits = pauses(_FIRST_PAUSE_S, state.longest_pause_s)
         state.away.over()
         state.open.set()
+        state.woken.set()  # Whoever pauses before the next try need not.
         self._changed()
+
+
+def said(error: BackhaulError) -> str:
+    """What is wrong, and what to do about it."""
+    return error.message if not error.fix else f"{error.message} {error.fix}"
 
 
 async def _put(objects: Objects, plan: Plan, made: Made, late: Late) -> Content:
