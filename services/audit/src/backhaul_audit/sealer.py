@@ -19,6 +19,9 @@ from backhaul_audit.plans import Ask, Closed, new_plan
 from backhaul_audit.shaping import Made, shape
 from backhaul_audit.uploading import LONGEST_PAUSE_S, OWN_LONGEST_PAUSE_S, ElsewhereError, HomelessError, Uploads
 
+RECORDED_AT_ONCE = 1000
+"""Plans in one transaction: the files of all channels may come of age at the same moment."""
+
 SEALED_AT_ONCE = 32
 """Files that one transaction seals."""
 
@@ -90,14 +93,18 @@ class Sealer:
             await self._more.wait()
             self._more.clear()
             fresh = self._piles.closed()
-            plans = [one.plan for one in fresh if not one.recorded]
-            if plans:
-                self._forget(await self._books.record(plans, self._piles.floor(self._read())))
-            for one in fresh:
-                if any(one is kept for kept in self._piles.in_line(one.plan.pile)):
-                    one.recorded = True
-                    task = group.create_task(self._make(one), name=f"file_{one.plan.id}")
-                    self._tasks[id(one)] = task
+            for start in range(0, len(fresh), RECORDED_AT_ONCE):
+                await self._record(group, fresh[start : start + RECORDED_AT_ONCE])
+
+    async def _record(self, group: asyncio.TaskGroup, fresh: Sequence[Closed]) -> None:
+        plans = [one.plan for one in fresh if not one.recorded]
+        if plans:
+            self._forget(await self._books.record(plans, self._piles.floor(self._read())))
+        for one in fresh:
+            if any(one is kept for kept in self._piles.in_line(one.plan.pile)):
+                one.recorded = True
+                task = group.create_task(self._make(one), name=f"file_{one.plan.id}")
+                self._tasks[id(one)] = task
 
     async def seal(self) -> None:
         """Seal what is in its place, until cancelled."""
