@@ -10,7 +10,7 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(sort $(wildcard proto/pyproject.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo check test test-parts test-stacks test-pythons fuzz lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons fuzz lint format proto lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,17 +37,12 @@ check: format lint ## The inner loop: formats, lints, and runs the quick tests w
 
 test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
 ifeq ($(strip $(ARGS)),)
-	@# Whole stacks are timed and broken one after another, and mostly wait. What has servers of its own runs beside them.
-	$(MAKE) --no-print-directory -j 2 test-parts test-stacks
+	@# Side by side where each test has servers of its own; one after another where whole stacks are timed and broken.
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 libs services
+	$(BIN)/python -m pytest deploy/local tests
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
-
-test-parts: $(STAMP)
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 libs services
-
-test-stacks: $(STAMP)
-	$(BIN)/python -m pytest deploy/local tests
 
 test-pythons: $(STAMP) ## Run the tests that need no server on every other supported Python that this machine has
 	sh tools/test_pythons.sh

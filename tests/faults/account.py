@@ -104,7 +104,8 @@ async def _check_events(tenant: Tenant, load: Load) -> dict[Key, Event]:
         stored[key] = row
     own = {key: fact for key, fact in load.attempted.items() if key[0] == tenant.id}
     lost = {key for key in load.answered if key[0] == tenant.id} - stored.keys()
-    assert not lost, f"answered 200 and lost: {len(lost)} of {len(own)}, such as {sorted(lost)[:5]}"
+    letters = len(await tenant.dead_letters()) if lost else 0
+    assert not lost, f"answered 200 and lost: {len(lost)} of {len(own)}, such as {sorted(lost)[:5]}; {letters} dead"
     invented = stored.keys() - own.keys()
     assert not invented, f"stored and never sent: {sorted(invented)[:5]}"
     for key, row in stored.items():
