@@ -84,7 +84,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, events: in
     )
     loop = "over a loop that compresses, hashes and puts the same bytes with the same client, with"
     vs_zlib = [one.per_core / one.floors.zlib for one in measured]
-    report.add("audit_vs_floor", vs_zlib, "ratio of CPU", aim="≥ 0.5", note=f"{loop} Python's gzip")
+    report.add("audit_vs_floor", vs_zlib, "ratio of CPU", aim="≥ 0.5", note=f"{loop} gzip of level 6")
     vs_isal = [one.per_core / one.floors.isal for one in measured]
     report.add("audit_vs_isal_floor", vs_isal, "ratio of CPU", note=f"{loop} the faster gzip that audit has")
     ratio = [one.per_core / plain.per_core for one, plain in zip(encrypted, measured, strict=True)]
@@ -124,7 +124,7 @@ async def _round(site: Installation, label: str, messages: Sequence[bytes]) -> _
 
 
 def _floor(site: Installation, keys: Sequence[str], count: int) -> _Floors:
-    """A loop that makes the same objects of the same bytes, with audit's compression and with Python's."""
+    """A loop that makes the same objects of the same bytes, with audit's compression and with the usual one."""
     store = site.stack.object_store
     assert store is not None
     client = Minio(
@@ -140,8 +140,12 @@ def _floor(site: Installation, keys: Sequence[str], count: int) -> _Floors:
         compress = compressor()
         return compress.compress(content) + compress.flush()
 
+    def usual(content: bytes) -> bytes:
+        # Level 6 is what gzip has where nobody names one; Python's own default of 9 would flatter.
+        return gzip.compress(content, compresslevel=6)
+
     floors = []
-    for compressed in (own, gzip.compress):
+    for compressed in (own, usual):
         began = time.process_time()
         for n, content in enumerate(contents):
             stored = compressed(content)
