@@ -30,11 +30,10 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
 )
 from backhaul_normalizer.attribution import Ask, Touched, settle
-from backhaul_normalizer.facts import communication_key, fact, origin, stored_fact
+from backhaul_normalizer.facts import MAY_LACK, communication_key, fact, origin, stored_fact
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import Fact, Outgoing
 from backhaul_normalizer.plan import Plan, plan
-from backhaul_normalizer.store import MAY_LACK
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
 from backhaul_proto.event.v1.event_pb2 import Event
 from hypothesis import strategies as st
@@ -184,8 +183,8 @@ class Books:
         self.published: dict[str, tuple[int, bytes]] = {}
         self.sent: set[tuple[str, int]] = set()
 
-    def known(self, event_ids: Collection[str]) -> Iterable[Document]:
-        return [{**row, "size": len(row["payload"])} for row in self.events(event_ids)]
+    def known(self, facts: Collection[Fact]) -> Iterable[Document]:
+        return [{**row, "size": len(row["payload"])} for row in self.events([fact.id for fact in facts])]
 
     def events(self, event_ids: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.event_rows[key]) for key in event_ids if key in self.event_rows]

@@ -39,8 +39,8 @@ class CountingBooks(Books):
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
         return self._count(super().events_of(messages))
 
-    def known(self, event_ids: Collection[str]) -> Iterable[Document]:
-        return [{**row, "size": len(row["payload"])} for row in super().events(event_ids)]
+    def known(self, facts: Collection[Fact]) -> Iterable[Document]:
+        return [{**row, "size": len(row["payload"])} for row in super().events([fact.id for fact in facts])]
 
     def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
         rows = [row for row in super().events_of(messages) if row.get("alias")]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from backhaul_normalizer import settling
-from backhaul_normalizer import store as store_module
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import MongoEventStore
+from backhaul_normalizer.stored import Stored
 from backhaul_testing import make
 from books import Books, batch_of, correspondence, stored_books, story
 from normalizer_rig import RigFactory
@@ -44,8 +44,6 @@ async def test_two_copies_that_race_for_halves_of_messages_miss_nothing(rig_fact
     assert found.reply_totals() == found.recount_replies()
 
 
-READS = ("known", "events", "events_of", "provisional", "moved_by", "messages", "joins")
-REPLY_READS = ("replies", "messages", "joins", "latest")
 _pause: ContextVar[Pause | None] = ContextVar("pause", default=None)
 
 
@@ -67,10 +65,7 @@ class Pause:
 @pytest.fixture
 def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transactions stop where their task's ``Pause`` wants it."""
-    for reader, name in (
-        *((store_module._Transaction, name) for name in READS),
-        *((settling.ReplyTransaction, name) for name in REPLY_READS),
-    ):
+    for reader, name in ((Stored, "_find"), (settling.ReplyTransaction, "latest")):
         read = getattr(reader, name)
 
         def paused(transaction: Any, *args: Any, read: Any = read) -> Any:

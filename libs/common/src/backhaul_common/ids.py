@@ -28,3 +28,8 @@ def derived_id(*parts: str) -> str:
     """
     # A lone surrogate cannot be encoded strictly; an identifier must exist for every text that a provider can send.
     return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def is_derived_id(text: str) -> bool:
+    """Whether ``text`` may be one: whoever asks for something by its id may say anything."""
+    return len(text) == 32 and not set(text).difference("0123456789abcdef")

@@ -58,6 +58,11 @@ MAX_CODE = 32
 
 TENANTS_COLLECTION = "tenants"
 EVENTS_COLLECTION = "events"
+"""Buckets of events."""
+
+ENTRIES_COLLECTION = "event_entries"
+"""What is stored of an event besides its place in a bucket, where more than its message leads to it."""
+
 MESSAGES_COLLECTION = "messages"
 JOINS_COLLECTION = "joins"
 COMMUNICATIONS_COLLECTION = "communications"
@@ -116,6 +121,7 @@ STORE_COLLECTIONS = frozenset({
     TENANTS_COLLECTION,
     SERVICES_COLLECTION,
     EVENTS_COLLECTION,
+    ENTRIES_COLLECTION,
     MESSAGES_COLLECTION,
     JOINS_COLLECTION,
     COMMUNICATIONS_COLLECTION,

@@ -20,7 +20,7 @@ from backhaul_common.documents import Document
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import communication_key, message_key, pair_key, stored_fact
+from backhaul_normalizer.facts import address_of, communication_key, message_key, pair_key, stored_fact
 from backhaul_normalizer.joins import Joins, StoredJoins, Target
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 
@@ -199,7 +199,7 @@ def outgoing(fact: Fact, payload: bytes, communication_id: str, paths: Mapping[s
 
 def _reply(row: Document) -> _Reply:
     fact = stored_fact(row)
-    pair = pair_key(fact.origin.registration, row.get("address", ""), fact.event.sender)
+    pair = pair_key(fact.origin.registration, address_of(fact.event.recipient), fact.event.sender)
     at_us = fact.occurred_at_us
     return _Reply(fact, row, ask=Ask(pair, at_us - fact.window_us, at_us) if pair else None)
 

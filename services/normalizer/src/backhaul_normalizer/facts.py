@@ -44,6 +44,21 @@ MAX_KEY = 512
 MAX_REFERENCES = 16
 """References of one message, and of an event that duplicates complete. Providers give two or three; the least stand."""
 
+MAY_LACK = (
+    "message",
+    "alias",
+    "once",
+    "duplicate_of",
+    "address",
+    "communication_id",
+    "error_code",
+    "by_machine",
+    "review",
+    "waits_for",
+    "window_us",
+)
+"""Fields that an event's row has only where they are not empty."""
+
 _MAX_REMEMBERED = 512
 
 
@@ -246,9 +261,13 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
     for one that no stream takes."""
     once = event.kind in origin.once and event.message_id != ""
     where = origin.registration, origin.channel, origin.provider
-    # What happens to a message once is known by that, whatever key it came under.
+    name = event.message_id
+    # What happens to a message once is known by that, whatever key it came under. How long the name is parts it from
+    # the key: neither is free of line breaks.
     event_id = (
-        derived_id("once", *where, KIND_NAMES[event.kind], event.message_id) if once else derived_id(*where, event.key)
+        derived_id("once", *where, KIND_NAMES[event.kind], name)
+        if once
+        else derived_id(*where, str(len(name)), name + event.key)
     )
     communication_id = _joined(event, origin.parameters, settings.communication_keys)
     own = _told(event_id, part, event, communication_id)
@@ -312,6 +331,8 @@ def event_document(fact: Fact, communication_id: str) -> Document:
         document["communication_id"] = communication_id
     if event.error_code:
         document["error_code"] = event.error_code
+    if event.by_machine:
+        document["by_machine"] = True
     if event.sequence is not None:
         document["sequence"] = event.sequence
     if event.kind is EventKind.INBOUND:

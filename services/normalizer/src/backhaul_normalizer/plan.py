@@ -83,7 +83,7 @@ class _Planner:
         Whoever took a callback first may have died between commit and publish. Then the very message that brought the
         event, or its present revision, is delivered again.
         """
-        rows = {row["_id"]: row for row in self._draft.snapshot.known([fact.id for fact in self._draft.facts])}
+        rows = {row["_id"]: row for row in self._draft.snapshot.known(self._draft.facts)}
         if not rows:
             self._draft.new = {fact.id: fact for fact in self._draft.facts}
             return []

@@ -17,7 +17,8 @@ from backhaul_common import mongo, outbox
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.fence import Living, living
-from backhaul_common.names import EVENTS_COLLECTION, EVENTS_STREAM, NORMALIZER_OUTBOX, events_subject, queue_path_key
+from backhaul_common.ids import is_derived_id
+from backhaul_common.names import EVENTS_STREAM, NORMALIZER_OUTBOX, events_subject, queue_path_key
 from backhaul_common.tenants import Tenant
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 
@@ -75,13 +76,13 @@ def _decide(
     path = queue_path_key(tenant.queue_path)
     if living(database, session, {tenant.id}).get(tenant.id) != Living(tenant.registration, path):
         raise no_reply()
-    # What duplicates another event is in no list, and counts for nothing.
-    only = {"kind": "inbound", "duplicate_of": {"$exists": False}}
-    query = {"_id": event_id, "registration": tenant.registration, **only}
-    row: Document | None = database[EVENTS_COLLECTION].find_one(query, session=session)
-    if row is None:
+    stored = ReplyTransaction(database, session)
+    row = next(iter(stored.replies([event_id])), None) if is_derived_id(event_id) else None
+    if row is None or row["registration"] != tenant.registration or row["kind"] != "inbound":
         raise no_reply()
     fact = stored_fact(row)
+    if fact.duplicate_of:
+        raise no_reply()  # What duplicates another event is in no list, and counts for nothing.
     if fact.event.review is review:
         return row
     if fact.event.review is Review.NONE:
@@ -102,7 +103,7 @@ def _decide(
     settled = Settled({event_id: {"payload": after.payload, "review": review.value}})
     communication_id = row.get("communication_id", "")
     settled.count(after, row, communication_id)
-    ReplyTransaction(database, session).write(settled)
+    stored.write(settled)
     outbox.write(database, session, NORMALIZER_OUTBOX, [_entry(after, path, communication_id, traceparent)])
     return row | settled.updates[event_id]
 

@@ -18,11 +18,14 @@ from backhaul_common.disposition import Disposition, disposition
 from backhaul_common.documents import Document
 from backhaul_common.fence import living
 from backhaul_common.logs import get_logger
-from backhaul_common.names import COMMUNICATIONS_COLLECTION, EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
-from pymongo.errors import BulkWriteError
+from backhaul_common.names import COMMUNICATIONS_COLLECTION, ENTRIES_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
 
 from backhaul_normalizer.attribution import Ask, Settled, Touched, settle
+from backhaul_normalizer.buckets import communication_mark
+from backhaul_normalizer.messages import message_of
 from backhaul_normalizer.model import Outgoing
+from backhaul_normalizer.stored import Stored
+from backhaul_normalizer.writing import BucketUpdates, Commands
 
 MAX_WAITING = 128
 """Replies that are settled anew because of one message that changed, or of one name: those that were written first, of
@@ -95,7 +98,7 @@ class Settling:
             touched = await self._of_those_with_replies(touched)
             if not touched.names and not touched.sent:
                 return {}
-            cursor = self._database[EVENTS_COLLECTION].find(waiting_query(touched), _WAITING)
+            cursor = self._database[ENTRIES_COLLECTION].find(waiting_query(touched), _WAITING)
             rows = await cursor.limit(MAX_FOUND + 1).to_list(None)
             if not rows:
                 return {}
@@ -112,7 +115,8 @@ class Settling:
             if len(some) > MAX_WAITING:
                 self._log.warning("replies_not_settled", beyond=MAX_WAITING)
             for row in some[:MAX_WAITING]:
-                found[row["_id"]] = found.get(row["_id"], False) or key in touched.delivered_again
+                event_id = row["_id"].hex()
+                found[event_id] = found.get(event_id, False) or key in touched.delivered_again
         return found
 
     async def _of_those_with_replies(self, touched: Touched) -> Touched:
@@ -121,7 +125,7 @@ class Settling:
         if not strange:
             return touched
         query = {"registration": {"$in": list(strange)}, "kind": "inbound"}
-        found = await self._database[EVENTS_COLLECTION].distinct("registration", query)
+        found = await self._database[ENTRIES_COLLECTION].distinct("registration", query)
         without = strange.difference(found)
         touched = touched.of(set(touched.registrations.values()) - without) if without else touched
         if len(self._with_replies) + len(found) > MAX_REMEMBERED:
@@ -140,7 +144,7 @@ class Settling:
             query: Document = {"kind": "inbound", "waits_for": key}
             if key in touched.sent:
                 query["occurred_at_us"] = {"$gte": touched.sent[key]}
-            cursor = self._database[EVENTS_COLLECTION].find(query, _WAITING)
+            cursor = self._database[ENTRIES_COLLECTION].find(query, _WAITING)
             order = [("occurred_at_us", 1), ("_id", 1)]
             waiting[key] = await cursor.sort(order).limit(min(MAX_WAITING + 1, left)).to_list(None)
             left -= len(waiting[key])
@@ -179,24 +183,25 @@ class ReplyTransaction:
     def __init__(self, database: mongo.ThreadDatabase, session: mongo.Session) -> None:
         self._database = database
         self._session = session
+        self._stored = Stored(database, session)
 
     def replies(self, event_ids: Collection[str]) -> Iterable[Document]:
-        return self._find(EVENTS_COLLECTION, {"_id": {"$in": list(event_ids)}})
+        return self._stored.with_entries(event_ids)
 
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
-        return self._find(MESSAGES_COLLECTION, {"_id": {"$in": list(keys)}}) if keys else []
+        return self._stored.messages(keys)
 
     def joins(self, keys: Collection[str]) -> Iterable[Document]:
-        return self._find(JOINS_COLLECTION, {"_id": {"$in": list(keys)}}) if keys else []
+        return self._stored.joins(keys)
 
     def latest(self, asks: Collection[Ask]) -> Mapping[Ask, Document]:
         if not asks:
             return {}
         query: Document = {
-            "pair": {"$in": list({ask.pair for ask in asks})},
+            "pair": {"$in": [bytes.fromhex(pair) for pair in {ask.pair for ask in asks}]},
             "first_at_us": {"$gte": min(ask.since_us for ask in asks), "$lte": max(ask.until_us for ask in asks)},
         }
-        rows = self._cursor(MESSAGES_COLLECTION, query, _CANDIDATE).limit(MAX_CANDIDATES + 1).to_list()
+        rows = [message_of(row) for row in self._candidates(query).limit(MAX_CANDIDATES + 1)]
         if len(rows) > MAX_CANDIDATES:
             return {ask: row for ask in asks if (row := self._latest(ask)) is not None}
         by_pair: dict[str, list[tuple[int, str, Document]]] = defaultdict(list)
@@ -214,36 +219,33 @@ class ReplyTransaction:
 
     def write(self, settled: Settled) -> None:
         """Write what is settled."""
-        updates = []
+        commands, updates, entries = Commands(self._database, self._session), BucketUpdates(), []
         for event_id, changes in settled.updates.items():
+            ref = self._stored.places[bytes.fromhex(event_id)].ref
             kept = {name: value for name, value in changes.items() if value is not None}
             gone = {name: "" for name, value in changes.items() if value is None}
+            if "payload" in kept:
+                updates.set(ref, kept.pop("payload"), "payload")
+            if "communication_id" in changes:
+                updates.set(ref, changes["communication_id"] or "", "communication_id")
+                updates.mark(ref, communication_mark(changes["communication_id"] or ""))
             update = {**({"$set": kept} if kept else {}), **({"$unset": gone} if gone else {})}
-            updates.append({"q": {"_id": event_id}, "u": update})
-        self._update(EVENTS_COLLECTION, updates)
+            if update:
+                entries.append({"q": {"_id": ref.id}, "u": update})
+        commands.update(EVENTS_COLLECTION, updates.entries())
+        commands.update(ENTRIES_COLLECTION, entries)
         counts = [
             # Whoever named the communication has made its document.
             {"q": {"_id": key}, "u": {"$inc": {f"replies.{name}": change for name, change in some.items() if change}}}
             for key, some in settled.counts.items()
             if any(some.values())
         ]
-        self._update(COMMUNICATIONS_COLLECTION, counts)
+        commands.update(COMMUNICATIONS_COLLECTION, counts)
 
     def _latest(self, ask: Ask) -> Document | None:
-        query = {"pair": ask.pair, "first_at_us": {"$gte": ask.since_us, "$lte": ask.until_us}}
-        rows = self._cursor(MESSAGES_COLLECTION, query, _CANDIDATE)
-        return next(iter(rows.sort([("first_at_us", -1), ("_id", -1)]).limit(1)), None)
+        query = {"pair": bytes.fromhex(ask.pair), "first_at_us": {"$gte": ask.since_us, "$lte": ask.until_us}}
+        rows = self._candidates(query).sort([("first_at_us", -1), ("_id", -1)]).limit(1)
+        return next(map(message_of, rows), None)
 
-    def _find(self, collection: str, query: Document) -> list[Document]:
-        return self._cursor(collection, query).to_list()
-
-    def _cursor(self, collection: str, query: Document, projection: Document | None = None) -> mongo.ThreadCursor:
-        return self._database[collection].find(query, projection, session=self._session)
-
-    def _update(self, collection: str, updates: Sequence[Document]) -> None:
-        if not updates:
-            return
-        command = {"update": collection, "updates": updates, "ordered": False}
-        reply = self._database.command(command, session=self._session)
-        if reply.get("writeErrors"):
-            raise BulkWriteError(dict(reply))
+    def _candidates(self, query: Document) -> mongo.ThreadCursor:
+        return self._database[MESSAGES_COLLECTION].find(query, _CANDIDATE, session=self._session)

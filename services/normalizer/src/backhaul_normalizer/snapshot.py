@@ -7,6 +7,8 @@ from typing import Protocol
 
 from backhaul_common.documents import Document
 
+from backhaul_normalizer.model import Fact
+
 MAX_EVENTS, MAX_BYTES = 4096, 8 << 20
 """Stored events and further names, and bytes of events, that one plan of several events reads or changes. The driver
 sends 16 MB at once."""
@@ -43,13 +45,13 @@ class Allowance:
 class Snapshot(Protocol):
     """What is stored, as it is at one moment."""
 
-    def known(self, event_ids: Collection[str]) -> Iterable[Document]:
-        """Of the stored events among ``event_ids``: ``_id``, ``stream_seq``, ``revised_seqs``, ``digest``,
+    def known(self, facts: Collection[Fact]) -> Iterable[Document]:
+        """Of those of ``facts`` that are stored: ``_id``, ``stream_seq``, ``revised_seqs``, ``digest``,
         ``occurred_at_us``, and as ``size`` the bytes of the payload."""
         ...
 
     def events(self, event_ids: Collection[str]) -> Iterable[Document]:
-        """The stored events among ``event_ids``, whole."""
+        """These events, which ``known`` found, whole."""
         ...
 
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:

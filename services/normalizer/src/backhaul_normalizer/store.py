@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from backhaul_common.fence import Living, living
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
+    ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
@@ -21,13 +22,15 @@ from backhaul_common.names import (
     QUOTAS_COLLECTION,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_normalizer.reached import Telling
 from backhaul_normalizer.settling import Settling
+from backhaul_normalizer.stored import Stored
+from backhaul_normalizer.writing import Commands, Writing
 
 
 def _newest_first(time_field: str, *leading: str, only: Document | None = None) -> IndexModel:
@@ -51,15 +54,18 @@ _REPLIES = {"kind": "inbound"}
 
 INDEXES = {
     EVENTS_COLLECTION: [
-        _newest_first("received_at_us"),
-        IndexModel(
-            [("message", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression={"message": {"$gt": ""}}
-        ),
-        IndexModel([("message", ASCENDING), ("alias", ASCENDING)], partialFilterExpression={"alias": {"$gt": ""}}),
-        IndexModel([("moved_by", ASCENDING)], partialFilterExpression={"moved_by": {"$gt": ""}}),
-        _partial("received_at_us", "address"),
-        _partial("received_at_us", "communication_id"),
+        _newest_first("at_us", "marks"),
+        IndexModel([("moved_by", ASCENDING)], partialFilterExpression={"moved_by": {"$exists": True}}),
+    ],
+    ENTRIES_COLLECTION: [
+        IndexModel([("registration", ASCENDING)]),
         _partial("received_at_us", "error_code", "channel", "duplicate_of"),
+        # Those that are alone.
+        _partial("received_at_us", "address"),
+        IndexModel(
+            [("message", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression={"message": {"$gt": b""}}
+        ),
+        IndexModel([("message", ASCENDING), ("alias", ASCENDING)], partialFilterExpression={"alias": {"$gt": b""}}),
         # Replies: what each waits for, and the lists of them.
         IndexModel([("waits_for", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression=_REPLIES),
         _newest_first("received_at_us", "kind", only=_REPLIES),
@@ -74,7 +80,7 @@ INDEXES = {
         _partial("created_at_us", "references"),
         IndexModel(
             [("pair", ASCENDING), ("first_at_us", DESCENDING), ("_id", DESCENDING)],
-            partialFilterExpression={"pair": {"$gt": ""}},
+            partialFilterExpression={"pair": {"$gt": b""}},
         ),
     ],
     JOINS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
@@ -90,27 +96,6 @@ INDEXES = {
 
 COUNTED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
 """What people ask about. Whatever else is stored belongs to one of these, and is not there without it."""
-
-_KNOWN = {
-    "stream_seq": 1,
-    "revised_seqs": 1,
-    "digest": 1,
-    "occurred_at_us": 1,
-    "size": {"$binarySize": "$payload"},
-}
-MAY_LACK = (
-    "message",
-    "alias",
-    "once",
-    "duplicate_of",
-    "address",
-    "communication_id",
-    "error_code",
-    "review",
-    "waits_for",
-    "window_us",
-)
-"""Fields that an event has only where they are not empty."""
 
 
 class MongoEventStore:
@@ -133,7 +118,7 @@ class MongoEventStore:
         """See ``EventStore``. What was written is taken back."""
 
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> None:
-            _Transaction(database, session).insert(DEAD_LETTERS_COLLECTION, [{"_id": f"probe {uuid4()}"}])
+            Commands(database, session).insert(DEAD_LETTERS_COLLECTION, [{"_id": f"probe {uuid4()}"}])
             raise _TakesWrites
 
         with suppress(_TakesWrites):
@@ -154,7 +139,7 @@ class MongoEventStore:
         """
 
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Touched]:
-            return _Transaction(database, session).commit(facts, rejections, fills)
+            return _commit(database, session, facts, rejections, fills)
 
         async with mongo.translated():
             committed, touched = await mongo.in_transaction(self._database, work)
@@ -166,132 +151,36 @@ class _TakesWrites(Exception):  # noqa: N818  # no error: it ends a transaction 
     """A transaction came to its end and is to be taken back."""
 
 
-class _Transaction:
-    """One batch on its way into the store. A ``Snapshot``, as its transaction sees it."""
-
-    def __init__(self, database: mongo.ThreadDatabase, session: mongo.Session) -> None:
-        self._database = database
-        self._session = session
-
-    def commit(
-        self, facts: Sequence[Fact], rejections: Sequence[Rejection], fills: Sequence[Fill]
-    ) -> tuple[Committed, Touched]:
-        """See ``MongoEventStore.commit``; and what replies are to be settled for."""
-        owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
-        owners |= {(one.tenant, one.registration, one.path) for one in rejections}
-        owners |= {fill.owner for fill in fills}
-        present = living(self._database, self._session, {tenant for tenant, _, _ in owners})
-        gone = {owner for owner in owners if present.get(owner[0]) != Living(owner[1], owner[2])}
-        if gone:
-            facts = [
-                fact for fact in facts if (fact.origin.tenant, fact.origin.registration, fact.origin.path) not in gone
-            ]
-            rejections = [one for one in rejections if (one.tenant, one.registration, one.path) not in gone]
-        planned = plan(self, facts) if facts else Plan()
-        self._apply(planned)
-        telling = Telling(self._database, self._session, [fill for fill in fills if fill.owner not in gone])
-        self._update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
-        telling.tell()
-        committed = Committed(
-            planned.new,
-            planned.known,
-            len(planned.revisions),
-            planned.outgoing,
-            frozenset(registration for _, registration, _ in gone),
-        )
-        return committed, planned.touched
-
-    def known(self, event_ids: Collection[str]) -> Iterable[Document]:
-        return self._find(EVENTS_COLLECTION, "_id", event_ids, _KNOWN)
-
-    def events(self, event_ids: Collection[str]) -> Iterable[Document]:
-        return self._find(EVENTS_COLLECTION, "_id", event_ids)
-
-    def events_of(self, messages: Collection[str]) -> Iterable[Document]:
-        # Not as a list: the reader stops where they are more than it may have.
-        return self._cursor(EVENTS_COLLECTION, {"message": {"$in": list(messages)}})
-
-    def of_kinds(self, messages: Collection[str], kinds: Collection[str]) -> Iterable[Document]:
-        query = {"message": {"$in": list(messages)}, "kind": {"$in": list(kinds)}}
-        return self._cursor(EVENTS_COLLECTION, query)
-
-    def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
-        query = {"message": {"$in": list(messages)}, "alias": {"$gt": ""}}
-        return self._cursor(EVENTS_COLLECTION, query).limit(most)
-
-    def moved_by(self, event_ids: Collection[str]) -> Iterable[Document]:
-        return self._cursor(EVENTS_COLLECTION, {"moved_by": {"$in": list(event_ids)}})
-
-    def messages(self, keys: Collection[str]) -> Iterable[Document]:
-        return self._find(MESSAGES_COLLECTION, "_id", keys)
-
-    def joins(self, keys: Collection[str]) -> Iterable[Document]:
-        return self._find(JOINS_COLLECTION, "_id", keys)
-
-    def _apply(self, planned: Plan) -> None:
-        # Before single events are moved: those that are moved have their communication from where they go. Replies have
-        # it from what they answer, and get it when they are settled.
-        self._update(
-            EVENTS_COLLECTION,
-            [
-                {
-                    "q": {"message": key, "kind": {"$ne": "inbound"}},
-                    "u": {"$set": {"communication_id": communication_id}},
-                    "multi": True,
-                }
-                for key, communication_id in planned.communications_of.items()
-            ],
-        )
-        self._update(
-            EVENTS_COLLECTION,
-            [
-                {"q": {"_id": event_id}, "u": _revision_update(document)}
-                for event_id, document in planned.revisions.items()
-            ],
-        )
-        self.insert(EVENTS_COLLECTION, planned.events)
-        for collection, inserted, replaced in (
-            (MESSAGES_COLLECTION, planned.new_messages, planned.messages),
-            (JOINS_COLLECTION, planned.new_joins, planned.joins),
-        ):
-            self.insert(collection, inserted)
-            self._update(collection, [{"q": {"_id": document["_id"]}, "u": document} for document in replaced])
-        if planned.gone_messages:
-            gone = {"q": {"_id": {"$in": planned.gone_messages}}, "limit": 0}
-            self._write({"delete": MESSAGES_COLLECTION, "deletes": [gone]})
-        self._update(COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in planned.communications])
-
-    def _update(self, collection: str, updates: Sequence[Document]) -> None:
-        """Apply the entries of an update command."""
-        if updates:
-            self._write({"update": collection, "updates": updates, "ordered": False})
-
-    def _find(
-        self, collection: str, name: str, values: Collection[str], projection: Document | None = None
-    ) -> list[Document]:
-        if not values:
-            return []
-        return self._cursor(collection, {name: {"$in": list(values)}}, projection).to_list()
-
-    def _cursor(self, collection: str, query: Document, projection: Document | None = None) -> mongo.ThreadCursor:
-        return self._database[collection].find(query, projection, session=self._session)
-
-    def insert(self, collection: str, documents: Sequence[Document]) -> None:
-        """Insert ``documents``."""
-        if documents:
-            self._write({"insert": collection, "documents": documents, "ordered": False})
-
-    def _write(self, command: Document) -> None:
-        # The bare command spares the driver's object for every operation, a third of what a batch costs here.
-        reply = self._database.command(command, session=self._session)
-        if reply.get("writeErrors"):
-            raise BulkWriteError(dict(reply))
-
-
-def _revision_update(document: Document) -> Document:
-    update = {"$set": document}
-    lacking = [name for name in MAY_LACK if name not in document]
-    return {**update, "$unset": dict.fromkeys(lacking, "")} if lacking else update
+def _commit(
+    database: mongo.ThreadDatabase,
+    session: mongo.Session,
+    facts: Sequence[Fact],
+    rejections: Sequence[Rejection],
+    fills: Sequence[Fill],
+) -> tuple[Committed, Touched]:
+    """See ``MongoEventStore.commit``; and what replies are to be settled for."""
+    owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
+    owners |= {(one.tenant, one.registration, one.path) for one in rejections}
+    owners |= {fill.owner for fill in fills}
+    present = living(database, session, {tenant for tenant, _, _ in owners})
+    gone = {owner for owner in owners if present.get(owner[0]) != Living(owner[1], owner[2])}
+    if gone:
+        facts = [fact for fact in facts if (fact.origin.tenant, fact.origin.registration, fact.origin.path) not in gone]
+        rejections = [one for one in rejections if (one.tenant, one.registration, one.path) not in gone]
+    stored, commands = Stored(database, session), Commands(database, session)
+    planned = plan(stored, facts) if facts else Plan()
+    Writing(stored, commands, planned).write()
+    telling = Telling(database, session, [fill for fill in fills if fill.owner not in gone])
+    commands.update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
+    telling.tell()
+    committed = Committed(
+        planned.new,
+        planned.known,
+        len(planned.revisions),
+        planned.outgoing,
+        frozenset(registration for _, registration, _ in gone),
+    )
+    return committed, planned.touched
 
 
 def _rejection_update(one: Rejection) -> Document:

@@ -1,0 +1,66 @@
+"""Entries: what is stored of an event besides its place in a bucket, where it must be found by more than its message.
+
+Replies have one, and events with an error code: both are searched by what is their own. So have events without a
+message, and those of a message that has more than ``refs.MAX_REFS``: nothing else leads to them, and they are *alone*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backhaul_common.documents import Document
+
+from backhaul_normalizer.refs import Ref, pack, unpack
+
+_REPLY = ("waits_for", "window_us", "review", "communication_id")
+_SETTLED = ("answers", "answered_before", "counted")
+"""What replies have when they are settled."""
+
+_MAY_LACK = (*_REPLY, "error_code", "duplicate_of", "alone", "message", "alias", "address")
+
+
+def needed(row: Document, *, alone: bool) -> bool:
+    """Whether an event has an entry."""
+    return alone or row["kind"] == "inbound" or "error_code" in row
+
+
+def entry(row: Document, ref: Ref, channel: str, *, alone: bool) -> Document:
+    """The entry of an event. ``row`` is as ``facts.event_document`` makes it."""
+    made: Document = {
+        "_id": ref.id,
+        "registration": row["registration"],
+        "channel": channel,
+        "kind": row["kind"],
+        "received_at_us": ref.received_at_us,
+        "occurred_at_us": ref.occurred_at_us,
+        "ref": pack([ref]),
+    }
+    names = ["error_code", "duplicate_of"]
+    if row["kind"] == "inbound":
+        names += _REPLY
+    if alone:
+        made["alone"] = True
+        names.append("address")
+        for name in ("message", "alias"):
+            if row.get(name):
+                made[name] = bytes.fromhex(row[name])
+    made.update((name, row[name]) for name in names if row.get(name))
+    return made
+
+
+def update(made: Document) -> Document:
+    """The update command's entry that brings an entry, which may be missing, to what ``made`` says; what replies have
+    of their settling stays."""
+    lacking = {name: "" for name in _MAY_LACK if name not in made}
+    kept = {name: value for name, value in made.items() if name != "_id"}
+    return {"q": {"_id": made["_id"]}, "u": {"$set": kept, "$unset": lacking}, "upsert": True}
+
+
+def ref_in(stored: Mapping[str, bytes]) -> Ref:
+    """The reference in a stored entry."""
+    return next(unpack(stored["ref"]))
+
+
+def told(stored: Document) -> Document:
+    """What an event's row has of its entry."""
+    return {name: stored[name] for name in (*_REPLY, *_SETTLED) if name in stored}
