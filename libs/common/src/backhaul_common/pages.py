@@ -37,6 +37,7 @@ class Query:
     ``time_field`` is in microseconds, and set once. ``span`` bounds it, from inclusive to exclusive; 0 leaves an end
     open. Of ``filters``, those with an empty value do not filter. ``only`` is a further condition. ``size`` is 1 to
     MAX_ROWS, 0 is DEFAULT_ROWS. ``token`` is that of the page before, or empty. ``without`` is a field to leave out.
+    ``binary_ids`` says that ids are bytes, and not text.
     """
 
     collection: str
@@ -48,6 +49,7 @@ class Query:
     token: str = ""
     without: str = ""
     only: Document = field(default_factory=dict)
+    binary_ids: bool = False
 
     @property
     def filtered_by(self) -> Sequence[str]:
@@ -65,11 +67,16 @@ class Query:
             conditions.append({self.time_field: {"$gte": self.span[0]}})
         if self.span[1]:
             conditions.append({self.time_field: {"$lt": self.span[1]}})
-        if self.token:
-            at_us, last_id = _parse_token(self.token)
+        if (before := self.before()) is not None:
+            at_us, text = before
+            last_id = bytes_in(text) if self.binary_ids else text
             conditions.append({self.time_field: {"$lte": at_us}})
             conditions.append({"$or": [{self.time_field: {"$lt": at_us}}, {"_id": {"$lt": last_id}}]})
         return {"$and": conditions}
+
+    def before(self) -> tuple[int, str] | None:
+        """The position of the page before; None where this is the first. INVALID_ARGUMENT names ``page_token``."""
+        return position_in(self.token) if self.token else None
 
     def rows(self) -> int:
         """How many rows are asked for. INVALID_ARGUMENT names ``page_size``."""
@@ -94,7 +101,10 @@ async def page(database: mongo.Database, query: Query, *, within_s: float) -> tu
         without=query.without,
         within_s=within_s,
     )
-    return rows, _token(rows[-1][query.time_field], rows[-1]["_id"]) if more else ""
+    if not more:
+        return rows, ""
+    last_id = rows[-1]["_id"]
+    return rows, token_of(rows[-1][query.time_field], last_id.hex() if query.binary_ids else last_id)
 
 
 async def first(
@@ -136,11 +146,13 @@ async def first(
     return rows, False
 
 
-def _token(at_us: int, row_id: str) -> str:
+def token_of(at_us: int, row_id: str) -> str:
+    """The token of the page that begins behind a row of that time and id."""
     return base64.urlsafe_b64encode(f"{at_us}:{row_id}".encode()).decode("ascii")
 
 
-def _parse_token(token: str) -> tuple[int, str]:
+def position_in(token: str) -> tuple[int, str]:
+    """The time and the id in a token. INVALID_ARGUMENT names ``page_token`` where it is none of ours."""
     try:
         at_us, _, row_id = (
             base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode().partition(":")
@@ -150,10 +162,22 @@ def _parse_token(token: str) -> tuple[int, str]:
         position = -1, ""
     # MongoDB's integers have 64 bits; a larger number cannot come from a page of ours.
     if not 0 <= position[0] < 1 << 62 or not position[1]:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT,
-            "The page token is not one that an earlier page gave.",
-            field="page_token",
-            fix="Pass next_page_token of the page before, unchanged, or none to begin.",
-        )
+        raise _no_token()
     return position
+
+
+def bytes_in(text: str) -> bytes:
+    """An id that is written in hex in a token. INVALID_ARGUMENT names ``page_token`` where it is none."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError as exc:
+        raise _no_token() from exc
+
+
+def _no_token() -> BackhaulError:
+    return BackhaulError(
+        Code.INVALID_ARGUMENT,
+        "The page token is not one that an earlier page gave.",
+        field="page_token",
+        fix="Pass next_page_token of the page before, unchanged, or none to begin.",
+    )

@@ -38,9 +38,10 @@ def entry(row: Document, ref: Ref, channel: str, *, alone: bool) -> Document:
     names = ["error_code", "duplicate_of"]
     if row["kind"] == "inbound":
         names += _REPLY
+    if alone or row["kind"] == "inbound":
+        names.append("address")
     if alone:
         made["alone"] = True
-        names.append("address")
         for name in ("message", "alias"):
             if row.get(name):
                 made[name] = bytes.fromhex(row[name])

@@ -3,7 +3,8 @@ never moves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
+    ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
@@ -21,23 +23,21 @@ from backhaul_common.names import (
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
+from backhaul_normalizer.entries import ref_in
+from backhaul_normalizer.eventlists import Asked, EventLists, rows_of
 from backhaul_normalizer.facts import communication_key, message_key
 from backhaul_normalizer.joins import MAX_STEPS
+from backhaul_normalizer.messages import join_of, message_of
 from backhaul_normalizer.scans import Scans
-from backhaul_normalizer.timeline import in_order
+from backhaul_normalizer.timelines import MAX_READ_S, Timelines
 
-MAX_TIMELINE = 1000
 MAX_ERROR_COUNTS = 1000
 """Channels and codes that are told apart in one answer."""
 
 _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""
 
-MAX_READ_S = 4.0
-"""A read ends on the server after this, a little before whoever called gives up. Filters without an index look at every
-row of the tenant's."""
-
-_INDEXED = frozenset({"address", "communication_id", "error_code", "message", "references", "review", "_id"})
+_INDEXED = frozenset({"address", "communication_id", "error_code", "kind", "message", "references", "review", "_id"})
 """Filters each of which has an index of its own."""
 
 
@@ -47,6 +47,8 @@ class MongoReads:
     def __init__(self, database: mongo.Database) -> None:
         self._database = database
         self._scans = Scans()
+        self._lists = EventLists(database)
+        self._timelines = Timelines(database)
 
     async def message(
         self, registration: str, channel: str, message_id: str
@@ -56,21 +58,12 @@ class MongoReads:
         ``message_id`` may also be a further name of it, or a reference that no other message of the channel has:
         FAILED_PRECONDITION if others have it too. MAX_TIMELINE events at most, and PAGE_BYTES of them.
         """
-        message = await self._named(registration, channel_key(channel), message_id)
-        if message is None:
-            return None
-        try:
-            events, more = await pages.first(
-                self._database,
-                EVENTS_COLLECTION,
-                {"message": message["_id"], "registration": registration, **_COUNTS},
-                [("occurred_at_us", ASCENDING)],
-                MAX_TIMELINE,
-                within_s=MAX_READ_S,
-            )
-        except pages.TooLongError as exc:
-            raise _too_long() from exc
-        return message, in_order(events), more
+        channel = channel_key(channel)
+        async with mongo.operation():
+            found = await self._timelines.read(registration, message_key(registration, channel, message_id))
+            if found is None and (named := await self._named(registration, channel, message_id)) is not None:
+                found = await self._timelines.read(registration, named["_id"])
+        return found
 
     async def one_message(self, registration: str, channel: str, message_id: str) -> str:
         """The key of the message that ``message`` finds; if there is none, the key that it would have."""
@@ -81,7 +74,7 @@ class MongoReads:
         """A filter of messages: those that ``message_id`` names in any of ``channels``, or else those that have it as a
         reference."""
         named = await self._by_name(registration, channels, message_id)
-        return {"_id": {"$in": [row["_id"] for row in named]}} if named else {"references": message_id}
+        return {"_id": {"$in": [bytes.fromhex(row["_id"]) for row in named]}} if named else {"references": message_id}
 
     async def _named(self, registration: str, channel: str, message_id: str) -> Document | None:
         named = await self._by_name(registration, [channel], message_id)
@@ -89,7 +82,7 @@ class MongoReads:
             return named[0]
         query = {"registration": registration, "references": message_id, "channel": channel}
         async with mongo.operation():
-            referred = await self._database[MESSAGES_COLLECTION].find(query, limit=2).to_list(2)
+            referred = [message_of(row) async for row in self._database[MESSAGES_COLLECTION].find(query, limit=2)]
         if len(referred) > 1:
             raise BackhaulError(
                 Code.FAILED_PRECONDITION,
@@ -105,14 +98,14 @@ class MongoReads:
         found: list[Document] = []
         async with mongo.operation():
             for _ in range(MAX_STEPS + 1):
-                query = {"_id": {"$in": list(keys)}, "registration": registration}
-                rows = await self._database[MESSAGES_COLLECTION].find(query).to_list(None)
+                query = {"_id": {"$in": list(map(bytes.fromhex, keys))}, "registration": registration}
+                rows = [message_of(row) async for row in self._database[MESSAGES_COLLECTION].find(query)]
                 found += rows
                 keys.difference_update(row["_id"] for row in rows)
                 if not keys:
                     break
-                query = {"_id": {"$in": list(keys)}, "registration": registration}
-                joins = await self._database[JOINS_COLLECTION].find(query).to_list(None)
+                query = {"_id": {"$in": list(map(bytes.fromhex, keys))}, "registration": registration}
+                joins = [join_of(row) async for row in self._database[JOINS_COLLECTION].find(query)]
                 keys = {row["message"] for row in joins if row["message"]}
         return found
 
@@ -120,15 +113,26 @@ class MongoReads:
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of messages, newest first, and the token of the next page (empty on the last)."""
-        query = pages.Query(MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token)
-        return await self._page(query)
+        query = pages.Query(
+            MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token, binary_ids=True
+        )
+        rows, following = await self._page(query)
+        return [message_of(row) for row in rows], following
 
     async def events(
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
         """A page of events, newest arrival first, and the token of the next page (empty on the last)."""
-        query = pages.Query(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token, only=_COUNTS)
-        return await self._page(query)
+        query = pages.Query(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token)
+        before = query.before()
+        position = (before[0], pages.bytes_in(before[1])) if before is not None else None
+        asked = Asked(registration, **filters, span=span, before=position)
+        try:
+            async with self._turn(query) as left_s:
+                rows, more = await self._lists.page(asked, query.rows(), within_s=left_s)
+        except (pages.TooLongError, TimeoutError) as exc:
+            raise _too_long() from exc
+        return rows, pages.token_of(rows[-1]["received_at_us"], rows[-1]["_id"]) if more else ""
 
     async def errors(self, registration: str, channel: str, code: str, span: tuple[int, int]) -> list[Document]:
         """How often each error code was reported, by channel, the most frequent first: ``channel``, ``error_code``,
@@ -165,7 +169,7 @@ class MongoReads:
 
     async def _aggregated(self, pipeline: list[Document], within_s: float) -> list[Document]:
         """Rows of events; pages.TooLongError after ``within_s``."""
-        cursor = self._database[EVENTS_COLLECTION].aggregate(
+        cursor = self._database[ENTRIES_COLLECTION].aggregate(
             pipeline, maxTimeMS=max(1, round(within_s * 1000)), batchSize=MAX_ERROR_COUNTS
         )
         async with mongo.translated():
@@ -180,8 +184,14 @@ class MongoReads:
     ) -> tuple[list[Document], str]:
         """A page of inbound messages, newest arrival first, and the token of the next page (empty on the last)."""
         only = {"kind": "inbound", **_COUNTS}
-        query = pages.Query(EVENTS_COLLECTION, "received_at_us", registration, filters, span, size, token, only=only)
-        return await self._page(query)
+        query = pages.Query(
+            ENTRIES_COLLECTION, "received_at_us", registration, filters, span, size, token, only=only, binary_ids=True
+        )
+        found, following = await self._page(query)
+        refs = [ref_in(one) for one in found]
+        async with mongo.operation():
+            events = await self._lists.events(refs, MAX_READ_S)
+        return list(rows_of(events, refs)), following
 
     async def dead_letters(
         self, registration: str, filters: Mapping[str, Any], size: int, token: str
@@ -233,14 +243,21 @@ class MongoReads:
         return found
 
     async def _page(self, query: pages.Query) -> tuple[list[Document], str]:
-        names = query.filtered_by
         try:
-            if not names or (len(names) == 1 and names[0] in _INDEXED):
-                return await pages.page(self._database, query, within_s=MAX_READ_S)
-            async with self._scans.turn(query.registration, MAX_READ_S) as left_s:
+            async with self._turn(query) as left_s:
                 return await pages.page(self._database, query, within_s=left_s)
         except (pages.TooLongError, TimeoutError) as exc:
             raise _too_long() from exc
+
+    @asynccontextmanager
+    async def _turn(self, query: pages.Query) -> AsyncIterator[float]:
+        """Wait for a turn where the filters may have to look at many rows; gives the seconds that are left."""
+        names = query.filtered_by
+        if not names or (len(names) == 1 and names[0] in _INDEXED):
+            yield MAX_READ_S
+            return
+        async with self._scans.turn(query.registration, MAX_READ_S) as left_s:
+            yield left_s
 
 
 def _too_long() -> BackhaulError:

@@ -60,7 +60,7 @@ INDEXES = {
     ENTRIES_COLLECTION: [
         IndexModel([("registration", ASCENDING)]),
         _partial("received_at_us", "error_code", "channel", "duplicate_of"),
-        # Those that are alone.
+        # Replies, and those that are alone.
         _partial("received_at_us", "address"),
         IndexModel(
             [("message", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression={"message": {"$gt": b""}}
