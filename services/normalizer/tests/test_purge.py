@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Iterable
 
 import pytest
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.names import EVENTS_COLLECTION
 from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenantdata import MongoTenantData
-from backhaul_normalizer.store import COUNTED, INDEXES
+from backhaul_normalizer.store import COUNTED, INDEXES, SEVERAL
 from normalizer_rig import Rig, RigFactory
 
 
@@ -20,6 +22,7 @@ def tenant_data(rig: Rig, *, purge_s: float = 15.0, slice_documents: int = 2000)
         StoreFormat(rig.database),
         collections=INDEXES,
         counted=COUNTED,
+        several=SEVERAL,
         purge_s=purge_s,
         slice_documents=slice_documents,
     )
@@ -27,7 +30,9 @@ def tenant_data(rig: Rig, *, purge_s: float = 15.0, slice_documents: int = 2000)
 
 async def fill(rig: Rig, registration: str, names: Iterable[str], number: int) -> None:
     for name in names:
-        documents = [{"_id": f"{registration} {n}", "registration": registration} for n in range(number)]
+        # Where a document holds several, each has one that is left of two.
+        held: Document = {SEVERAL[name]: [None, {"id": b""}]} if name in SEVERAL else {}
+        documents = [{"_id": f"{registration} {n}", "registration": registration, **held} for n in range(number)]
         await rig.database[name].insert_many(documents)
 
 
@@ -46,7 +51,8 @@ async def test_a_purge_takes_one_registration_out_of_every_collection(rig_factor
         assert await data.purge("acme", "acme.1") == 3 * len(INDEXES)
         assert set((await data.usage("acme.1")).values()) == {0}
         for name in INDEXES:
-            assert sorted(row["registration"] for row in await rig.rows(name)) == sorted(3 * others), name
+            rows = await rig.database[name].find().to_list(None)
+            assert sorted(row["registration"] for row in rows) == sorted(3 * others), name
         # Once more, as a gateway does that was interrupted.
         assert await data.purge("acme", "acme.1") == 0
 
@@ -91,7 +97,21 @@ async def test_a_purge_that_is_cancelled_leaves_no_more_than_one_deletion_behind
 
 async def test_usage_counts_no_further_than_the_contract_says(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0) as rig:
-        await fill(rig, "acme.1", COUNTED[:1], MAX_COUNTED + 1)
-        await fill(rig, "acme.1", COUNTED[1:], 2)
+        await fill(rig, "acme.1", COUNTED[:2], MAX_COUNTED + 1)
+        await fill(rig, "acme.1", COUNTED[2:], 2)
         usage = await tenant_data(rig).usage("acme.1")
-        assert usage == {**dict.fromkeys(COUNTED, 2), COUNTED[0]: MAX_COUNTED}
+        assert usage == {**dict.fromkeys(COUNTED, 2), **dict.fromkeys(COUNTED[:2], MAX_COUNTED)}
+
+
+async def test_usage_counts_each_of_those_that_one_document_holds(rig_factory: RigFactory) -> None:
+    async with rig_factory(copies=0) as rig:
+        held = [{"id": b""}, None, {"id": b""}, {"id": b""}]
+        buckets = [{"_id": f"{n}", "registration": "acme.1", "events": held} for n in range(400)]
+        await rig.database[EVENTS_COLLECTION].insert_many(buckets)
+        await fill(rig, "globex.1", COUNTED, 5)
+        data = tenant_data(rig)
+        assert (await data.usage("acme.1"))["events"] == 3 * 400
+        await rig.database[EVENTS_COLLECTION].update_many(
+            {"registration": "acme.1"}, {"$set": {"events": 32 * [{"id": b""}]}}
+        )
+        assert (await data.usage("acme.1"))["events"] == MAX_COUNTED < 32 * 400

@@ -30,7 +30,7 @@ from backhaul_normalizer.reviews import MongoReviews
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
 from backhaul_normalizer.settings import NormalizerSettings
-from backhaul_normalizer.store import COUNTED, INDEXES, MongoEventStore
+from backhaul_normalizer.store import COUNTED, INDEXES, SEVERAL, MongoEventStore
 from backhaul_normalizer.subjects import EventSubjects
 from backhaul_normalizer.unowned import Unowned
 
@@ -91,7 +91,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         reviews = MongoReviews(database, outbox.written)
         use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher), adapters, reviews)
         servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer))
-        data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED)
+        data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED, several=SEVERAL)
         add = partial(add_NormalizerServiceServicer_to_server, servicer)
         await service.serve(settings.normalizer_grpc_listen, {SERVICE: add, **tenantdata.registrations(data)})
         await service.until(stop)

@@ -97,6 +97,9 @@ INDEXES = {
 COUNTED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
 """What people ask about. Whatever else is stored belongs to one of these, and is not there without it."""
 
+SEVERAL = {EVENTS_COLLECTION: "events"}
+"""Collections whose documents each hold several of what is counted, and the lists that these are in."""
+
 
 class MongoEventStore:
     """The writing side."""

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from backhaul_common import fence, mongo
+from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.store_format import StoreFormat
@@ -19,6 +20,11 @@ a call may take."""
 SLICE = 2000
 """How many documents are deleted at once. A purge that is cancelled leaves no more than one such deletion behind it:
 motor's calls run to their end in their threads, and deletions of millions would pile up there."""
+
+_NONE: Mapping[str, str] = {}
+
+_AT_ONCE = 100
+"""Documents that are looked at before it is seen whether they are enough."""
 
 
 class TenantData(Protocol):
@@ -40,8 +46,9 @@ class MongoTenantData:
     """A ``TenantData`` of documents that carry a ``registration``, by which their collections have an index.
 
     ``collections`` are all of the service's that hold tenants' documents; ``counted`` are those of them that people
-    ask about, and stand for whatever belongs to them in the others. A purge is one pass: it is asked for when nothing
-    can be stored of the registration any more.
+    ask about, and stand for whatever belongs to them in the others. Documents of ``several`` each hold several of what
+    is counted: in the list of that name, where null is none. A purge is one pass: it is asked for when nothing can be
+    stored of the registration any more.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class MongoTenantData:
         *,
         collections: Collection[str],
         counted: Collection[str],
+        several: Mapping[str, str] = _NONE,
         purge_s: float = PURGE_S,
         slice_documents: int = SLICE,
     ) -> None:
@@ -58,18 +66,39 @@ class MongoTenantData:
         self._format = store_format
         self._collections = tuple(collections)
         self._counted = tuple(counted)
+        self._several = several
         self._purge_s = purge_s
         self._slice = slice_documents
 
     async def usage(self, registration: str) -> Mapping[str, int]:
         """See ``TenantData``. Kinds are names of collections."""
         await self._format.ensure()
-        query = {"registration": registration}
         async with mongo.operation():
-            numbers = await asyncio.gather(
-                *(self._database[name].count_documents(query, limit=MAX_COUNTED) for name in self._counted)
-            )
+            numbers = await asyncio.gather(*(self._count(name, registration) for name in self._counted))
         return dict(zip(self._counted, numbers, strict=True))
+
+    async def _count(self, name: str, registration: str) -> int:
+        query = {"registration": registration}
+        if name not in self._several:
+            return await self._database[name].count_documents(query, limit=MAX_COUNTED)
+        present = {"$filter": {"input": f"${self._several[name]}", "as": "one", "cond": {"$ne": ["$$one", None]}}}
+        pipeline: list[Document] = [
+            {"$match": query},
+            {"$limit": MAX_COUNTED},
+            {"$project": {"_id": 0, "number": {"$size": present}}},
+        ]
+        documents = total = 0
+        cursor = self._database[name].aggregate(pipeline, batchSize=_AT_ONCE)
+        try:
+            async for row in cursor:
+                documents += 1
+                total += row["number"]
+                # Beyond so many documents nothing is looked at: there may be more in those.
+                if total >= MAX_COUNTED or documents == MAX_COUNTED:
+                    return MAX_COUNTED
+        finally:
+            await cursor.close()
+        return total
 
     async def purge(self, tenant_id: str, registration: str) -> int:
         """See ``TenantData``. What was deleted when it fails stays deleted, and the same call again goes on."""
