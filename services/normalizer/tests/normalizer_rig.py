@@ -15,6 +15,7 @@ from backhaul_common.documents import Document
 from backhaul_common.fence import owners
 from backhaul_common.names import (
     CALLBACKS_STREAM,
+    EVENTS_COLLECTION,
     NORMALIZER_CONSUMER,
     TENANT_CHANGED_SUBJECT,
     TENANTS_COLLECTION,
@@ -93,6 +94,16 @@ class Rig:
     async def published(self) -> list[Event]:
         """Every event on EVENTS, in order."""
         return await streams.published(self.nats)
+
+    async def events_of(self, registration: str) -> int:
+        """How many events are stored of a registration."""
+        present = {"$filter": {"input": "$events", "as": "one", "cond": {"$ne": ["$$one", None]}}}
+        pipeline: list[Document] = [
+            {"$match": {"registration": registration}},
+            {"$group": {"_id": None, "events": {"$sum": {"$size": present}}}},
+        ]
+        found = await self.database[EVENTS_COLLECTION].aggregate(pipeline).to_list(None)
+        return int(found[0]["events"]) if found else 0
 
     async def rows(self, collection: str, **query: Any) -> list[Document]:
         """The rows that a collection's documents stand for: those that have these values."""

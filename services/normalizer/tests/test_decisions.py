@@ -8,12 +8,15 @@ import json
 import time
 from typing import Any
 
+import books
 import pytest
 from backhaul_channels import Classification, Confidence, ConsentAction, EventKind, Review
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.names import EVENTS_COLLECTION, NORMALIZER_OUTBOX
+from backhaul_common.names import NORMALIZER_OUTBOX
 from backhaul_common.tenants import Tenant
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.reviews import MongoReviews
+from backhaul_normalizer.snapshot import MAX_ANEW
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.callback.v1.callback_pb2 import Callback
@@ -21,7 +24,7 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_testing import make
-from books import stored_books, told
+from books import batch_of, stored_books, told
 from normalizer_rig import Rig, RigFactory
 from reply_rig import PERSON, SHOP, counts, held, inbound, post, replies, within
 
@@ -39,8 +42,8 @@ async def agree(rig: Rig) -> None:
         return published and {event_id: known.get(event_id) for event_id in stored} == stored
 
     assert await within(same)
-    books = await stored_books(rig)
-    assert books.reply_totals() == books.recount_replies()
+    kept = await stored_books(rig)
+    assert kept.reply_totals() == kept.recount_replies()
 
 
 def callback(of: Tenant, what: str, between_us: int) -> Callback:
@@ -184,37 +187,48 @@ async def test_pages_skip_nothing_while_what_they_list_is_decided_about(rig: Rig
     await agree(rig)
 
 
-async def decidable(rig: Rig) -> tuple[Tenant, str]:
-    """A tenant, and the id of its one flagged reply, whose own callback names a communication."""
+def flagged(name: str = "R1", **more: Any) -> Fact:
+    """A reply that is to be decided about, whose own callback names a communication."""
+    said = Classification(Confidence.LIKELY, ConsentAction.OPT_OUT, "CANCEL")
+    between: dict[str, Any] = {"recipient": PERSON, "sender": SHOP, "classification": said, "review": Review.FLAGGED}
+    return told(key="f", kind=EventKind.INBOUND, name=name, at=20, query="communicationId=spring", **between, **more)
+
+
+async def stored(rig: Rig, *facts: Fact) -> Tenant:
+    """A tenant of whom these are stored."""
     acme = make.tenant("acme").model_copy(update={"queue_path": "acme"})
     await rig.register(acme)
     store = MongoEventStore(rig.client, rig.database)
     await store.prepare()
-    said = Classification(Confidence.LIKELY, ConsentAction.OPT_OUT, "CANCEL")
-    more: dict[str, Any] = {"recipient": PERSON, "sender": SHOP, "classification": said, "review": Review.FLAGGED}
-    fact = told(key="f", kind=EventKind.INBOUND, name="R1", at=20, query="communicationId=spring", **more)
-    await store.commit([fact], [])
-    return acme, fact.id
+    await store.commit(batch_of(facts), [])
+    return acme
 
 
-async def test_a_duplicate_of_another_event_is_not_decided_about(rig_factory: RigFactory) -> None:
+async def test_a_duplicate_of_another_event_is_not_decided_about(
+    rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(books, "ONCE", frozenset({EventKind.INBOUND}))
+    own, further = flagged("M1", aliases=["A1"]), flagged("A1")
     async with rig_factory(copies=0) as rig:
-        acme, event_id = await decidable(rig)
-        await rig.database[EVENTS_COLLECTION].update_one({"_id": event_id}, {"$set": {"duplicate_of": "0" * 32}})
+        acme = await stored(rig, own, further)
+        reviews = MongoReviews(rig.database, lambda: None)
         with pytest.raises(BackhaulError) as refused:
-            await MongoReviews(rig.database, lambda: None).decide(acme, event_id, Review.ACCEPTED, "")
+            await reviews.decide(acme, further.id, Review.ACCEPTED, "")
         assert refused.value.code is Code.NOT_FOUND
         assert await rig.rows(NORMALIZER_OUTBOX) == []
+        assert (await reviews.decide(acme, own.id, Review.ACCEPTED, ""))["_id"] == own.id
 
 
 async def test_a_decision_is_published_with_the_communication_that_the_reply_is_stored_with(
     rig_factory: RigFactory,
 ) -> None:
     """Also with none, though its own callback named one: a message of very many events keeps what it has."""
+    many = [told(key=str(number), kind=EventKind.OPENED, name="R1", at=1) for number in range(MAX_ANEW + 1)]
     async with rig_factory(copies=0) as rig:
-        acme, event_id = await decidable(rig)
-        await rig.database[EVENTS_COLLECTION].update_one({"_id": event_id}, {"$unset": {"communication_id": ""}})
-        await MongoReviews(rig.database, lambda: None).decide(acme, event_id, Review.ACCEPTED, "")
+        acme = await stored(rig, *many)
+        reply = flagged()
+        await MongoEventStore(rig.client, rig.database).commit([reply], [])
+        await MongoReviews(rig.database, lambda: None).decide(acme, reply.id, Review.ACCEPTED, "")
         (row,) = await rig.rows(NORMALIZER_OUTBOX)
         (event,) = EventBatch.FromString(row["payload"]).events
         assert event.communication_id == ""

@@ -9,8 +9,11 @@ import pytest
 from backhaul_channels import Adapter, ErrorClass, ErrorMeaning, EventKind
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.names import EVENTS_COLLECTION
+from backhaul_common.ids import derived_id
+from backhaul_common.names import ENTRIES_COLLECTION
 from backhaul_normalizer import reads
+from backhaul_normalizer.entries import entry
+from backhaul_normalizer.refs import Mark, Ref
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1 import event_pb2
@@ -22,19 +25,16 @@ from normalizer_rig import Rig, RigFactory
 HOUR_US = 3_600_000_000
 
 
-def row(number: int, code: str, *, of: str = "acme.1", channel: str = "twilio", at: int = 0, **more: Any) -> Document:
-    return {
-        "_id": f"{of}-{number}",
-        "registration": of,
-        "channel": channel,
-        "received_at_us": at or 1_000 + number,
-        "error_code": code,
-        **more,
-    }
+def failed(number: int, code: str, *, of: str = "acme.1", channel: str = "twilio", at: int = 0) -> Document:
+    """The entry of an event with an error code."""
+    at_us = at or 1_000 + number
+    ref = Ref(bytes.fromhex(derived_id(of, str(number))), bytes(12), 0, 0, Mark.ENTRY, bytes(8), 0, at_us, at_us, 1)
+    row = {"registration": of, "kind": "failed", "error_code": code}
+    return entry(row, ref, channel, alone=False)
 
 
-async def insert(rig: Rig, rows: Iterable[Document]) -> None:
-    await rig.database[EVENTS_COLLECTION].insert_many(list(rows))
+async def insert(rig: Rig, entries: Iterable[Document]) -> None:
+    await rig.database[ENTRIES_COLLECTION].insert_many(list(entries))
 
 
 async def counted(rig: Rig, **asked: Any) -> list[tuple[str, str, int, int]]:
@@ -47,9 +47,9 @@ async def test_each_event_counts_once_for_its_channel_and_code(rig: Rig) -> None
     await rig.register(acme, globex)
     for tenant in (acme, globex):
         for number in range(3):
-            failed = make.callback(tenant, make.twilio(f"SM{number}", "failed", ErrorCode="30006"))
+            callback = make.callback(tenant, make.twilio(f"SM{number}", "failed", ErrorCode="30006"))
             # Told twice, it has happened once.
-            await rig.publish(tenant, failed, failed)
+            await rig.publish(tenant, callback, callback)
     await rig.publish(acme, make.callback(acme, make.twilio("SM9", "undelivered", ErrorCode="30003")))
     await rig.publish(acme, make.callback(acme, make.twilio("SM8", "delivered")))
     await rig.drained()
@@ -63,17 +63,23 @@ async def test_each_event_counts_once_for_its_channel_and_code(rig: Rig) -> None
 
 
 async def test_what_only_tells_another_event_once_more_is_not_counted(rig: Rig) -> None:
-    await rig.register(make.tenant("acme"))
-    await insert(rig, [row(1, "511", channel="sendgrid"), row(2, "511", channel="sendgrid", duplicate_of="acme.1-1")])
+    await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
+    bounced: dict[str, Any] = {"kind": EventKind.BOUNCED, "error_code": "511"}
+    facts = [told(key="1", name="M1", aliases=["A1"], arrived=1_001, **bounced)]
+    # Under another name of the message it happened once more, later.
+    facts.append(told(key="2", name="A1", arrived=1_002, **bounced))
+    await MongoEventStore(rig.client, rig.database).commit(batch_of(facts), [])
+    entries = await rig.rows(ENTRIES_COLLECTION)
+    assert [one.get("duplicate_of") for one in entries if one["_id"].hex() == facts[1].id] == [facts[0].id]
     assert await counted(rig) == [("sendgrid", "511", 1, 1_001)]
 
 
 async def test_channels_codes_and_spans_part_what_is_counted(rig: Rig) -> None:
     await rig.register(make.tenant("acme"))
-    await insert(rig, [row(n, "30006", at=n * HOUR_US) for n in range(1, 6)])
-    await insert(rig, [row(n, "30006", channel="rcs", at=n * HOUR_US) for n in range(11, 13)])
-    await insert(rig, [row(n, "30003", at=n * HOUR_US) for n in range(21, 24)])
-    await insert(rig, [row(n, "30006", of="globex.1") for n in range(31, 40)])
+    await insert(rig, [failed(n, "30006", at=n * HOUR_US) for n in range(1, 6)])
+    await insert(rig, [failed(n, "30006", channel="rcs", at=n * HOUR_US) for n in range(11, 13)])
+    await insert(rig, [failed(n, "30003", at=n * HOUR_US) for n in range(21, 24)])
+    await insert(rig, [failed(n, "30006", of="globex.1") for n in range(31, 40)])
     by_hour = [("twilio", "30006", 5, 5), ("twilio", "30003", 3, 23), ("rcs", "30006", 2, 12)]
     assert await counted(rig) == [(channel, code, count, last * HOUR_US) for channel, code, count, last in by_hour]
     assert await counted(rig, channel="RCS") == [("rcs", "30006", 2, 12 * HOUR_US)]
@@ -88,7 +94,7 @@ async def test_channels_codes_and_spans_part_what_is_counted(rig: Rig) -> None:
 async def test_the_most_frequent_thousand_are_told(rig: Rig) -> None:
     await rig.register(make.tenant("acme"))
     many = reads.MAX_ERROR_COUNTS + 5
-    await insert(rig, [row(n, f"{n % many:04}") for n in range(2 * many - 5)])
+    await insert(rig, [failed(n, f"{n % many:04}") for n in range(2 * many - 5)])
     found = await counted(rig)
     assert len(found) == reads.MAX_ERROR_COUNTS
     assert all(count == 2 for _, _, count, _ in found)
@@ -117,7 +123,7 @@ async def test_counting_reads_no_document(rig_factory: RigFactory, monkeypatch: 
         ):  # fmt: skip
             found = await store_reads.errors("acme.1", channel, code, span)
             total = sum(one["count"] for one in found)
-            command = {"aggregate": EVENTS_COLLECTION, "pipeline": asked.pop(), "cursor": {}}
+            command = {"aggregate": ENTRIES_COLLECTION, "pipeline": asked.pop(), "cursor": {}}
             plan = await rig.database.command({"explain": command, "verbosity": "executionStats"})
             done = (plan["stages"][0]["$cursor"] if "stages" in plan else plan)["executionStats"]
             assert done["totalDocsExamined"] == 0, plan
@@ -128,7 +134,7 @@ async def test_counting_reads_no_document(rig_factory: RigFactory, monkeypatch: 
 
 async def test_too_many_to_count_name_the_span_and_what_to_do(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.register(make.tenant("acme"))
-    await insert(rig, [row(n, str(n), at=HOUR_US + n) for n in range(30_000)])
+    await insert(rig, [failed(n, str(n), at=HOUR_US + n) for n in range(30_000)])
     monkeypatch.setattr(reads, "MAX_READ_S", 0.002)
     with pytest.raises(BackhaulError, match=r"from 1970-01-01T01:00:00Z to now") as slow:
         await reads.MongoReads(rig.database).errors("acme.1", "", "", (HOUR_US, 0))

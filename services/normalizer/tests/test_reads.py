@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 import pytest
+from backhaul_channels import EventKind
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
     CALLBACKS_STREAM,
     DEAD_LETTERS_COLLECTION,
     EVENTS_COLLECTION,
-    MESSAGES_COLLECTION,
     NORMALIZER_CONSUMER,
 )
 from backhaul_common.sizes import PAGE_BYTES
-from backhaul_normalizer import reads
-from backhaul_normalizer.facts import message_key
+from backhaul_normalizer import buckets, reads
 from backhaul_normalizer.model import Rejection
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.callback.v1.callback_pb2 import Callback
@@ -25,6 +25,7 @@ from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.tenantdata.v1 import tenantdata_pb2
 from backhaul_testing import make
+from books import told
 from google.protobuf import message_factory
 from normalizer_rig import Rig, RigFactory
 
@@ -99,26 +100,21 @@ async def bytes_read(rig: Rig) -> int:
     return int((await rig.database.command("serverStatus"))["network"]["bytesOut"])
 
 
+async def store_for_acme(rig: Rig) -> MongoEventStore:
+    await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
+    return MongoEventStore(rig.client, rig.database)
+
+
 async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large(rig: Rig) -> None:
-    await rig.register(make.tenant("acme"))
-    count, size = 40, 900_000  # 36 MB, more than gRPC carries.
-    key = message_key("acme.1", "twilio", "SM1")
-    for n in range(count):
-        row: dict[str, Any] = {
-            "_id": f"e{n:02}",
-            "registration": "acme.1",
-            "channel": "twilio",
-            "kind": "sent",
-            "message": key,
-        }
-        row |= {"received_at_us": n // 3, "occurred_at_us": n, "stream_seq": n}
-        payload = Event(id=row["_id"], raw=bytes(size)).SerializeToString()
-        await rig.database[EVENTS_COLLECTION].insert_one({**row, "payload": payload})
-    message: dict[str, Any] = {"channel": "twilio", "message_id": "SM1", "provider": "twilio"}
-    message |= {"state": "sent", "fulfilment": "Sent"}
-    message |= dict.fromkeys(("recipient", "sender", "communication_id", "error_code", "error_text"), "")
-    message |= {"event_count": count, "created_at_us": 0, "last_event_at_us": count, "kinds": {"sent": count}}
-    await rig.database[MESSAGES_COLLECTION].insert_one({"_id": key, "registration": "acme.1", **message})
+    store = await store_for_acme(rig)
+    count, size = 90, 400_000  # 36 MB, more than gRPC carries.
+    facts = [
+        told(key=str(n), kind=EventKind.OPENED, name="M1", at=n, arrived=100 + n // 3, text="x" * size)
+        for n in range(count)
+    ]
+    for start in range(0, count, 10):
+        await store.commit(facts[start : start + 10], [])
+    newest = sorted(facts, key=lambda one: (one.origin.received_at_us, one.id), reverse=True)
 
     seen: list[str] = []
     token, before = "", await bytes_read(rig)
@@ -132,23 +128,23 @@ async def test_pages_and_timelines_of_large_events_end_before_they_are_too_large
         if not token:
             break
         assert len(page.events) == PAGE_BYTES // size
-    assert seen == sorted((f"e{n:02}" for n in range(count)), reverse=True)
+    assert seen == [one.id for one in newest]
 
-    found = await rig.stub.GetMessage(pb.GetMessageRequest(tenant_id="acme", channel="twilio", message_id="SM1"))
-    assert [event.id for event in found.timeline] == [f"e{n:02}" for n in range(PAGE_BYTES // size)]
+    found = await rig.stub.GetMessage(pb.GetMessageRequest(tenant_id="acme", channel="sendgrid", message_id="M1"))
+    assert [event.id for event in found.timeline] == [one.id for one in facts[: PAGE_BYTES // size]]
     assert found.truncated
 
 
 async def test_a_row_that_is_larger_than_a_page_is_a_page_of_its_own(rig: Rig) -> None:
-    await rig.register(make.tenant("acme"))
-    for n in range(3):
-        payload = Event(id=f"e{n}", raw=bytes(PAGE_BYTES + 1)).SerializeToString()
-        row = {"_id": f"e{n}", "registration": "acme.1", "received_at_us": n, "payload": payload}
-        await rig.database[EVENTS_COLLECTION].insert_one(row)
+    """An event of such a size is not taken any more."""
+    store = await store_for_acme(rig)
+    facts = [told(key=str(n), kind=EventKind.OPENED, arrived=100 + n) for n in range(3)]
+    larger = Event(raw=bytes(PAGE_BYTES)).SerializeToString()
+    await store.commit([msgspec.structs.replace(one, payload=one.payload + larger) for one in facts], [])
     token = ""
-    for n in (2, 1, 0):
+    for fact in reversed(facts):
         page = await rig.stub.ListEvents(pb.ListEventsRequest(tenant_id="acme", page_token=token))
-        assert [event.id for event in page.events] == [f"e{n}"]
+        assert [event.id for event in page.events] == [fact.id]
         token = page.next_page_token
     assert not token
 
@@ -306,7 +302,9 @@ async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Rig) 
     assert await rig.usage("acme") == {"events": 3, "messages": 3, "communications": 1, "dead_letters": 0}
 
     await rig.register(acme.model_copy(update={"status": "deleting"}))
-    assert (await rig.data.PurgeTenant(purge)).deleted == 3 + 3 + 1
+    held = await rig.database[EVENTS_COLLECTION].count_documents({"registration": "acme.1"})
+    assert (await rig.data.PurgeTenant(purge)).deleted == held + 3 + 1
+    assert await rig.events_of("acme.1") == 0
     assert (await rig.data.PurgeTenant(purge)).deleted == 0
     # Somebody else has the id by now, and keeps what is theirs.
     await rig.register(acme.model_copy(update={"registration": "acme.2"}))
@@ -321,17 +319,37 @@ async def test_a_filter_without_an_index_ends_on_the_server(rig: Rig, monkeypatc
     monkeypatch.setattr(reads, "MAX_READ_S", 0.15)
     # A row that takes 100 ms to look at stands for a thousand that take 0.1.
     slow = {"$where": "function() { sleep(100); return false; /* a scan of the test's own */ }"}
-    for asked in (reads.MongoReads(rig.database).messages, reads.MongoReads(rig.database).events):
-        began = time.monotonic()
-        with pytest.raises(BackhaulError) as caught:
-            await asked(acme.registration, slow, (0, 0), 50, "")
-        assert time.monotonic() - began < 1.5
-        assert caught.value.code is Code.DEADLINE_EXCEEDED
-        assert caught.value.field == "from"
-        assert "Narrow the span" in caught.value.fix
+    began = time.monotonic()
+    with pytest.raises(BackhaulError) as caught:
+        await reads.MongoReads(rig.database).messages(acme.registration, slow, (0, 0), 50, "")
+    assert time.monotonic() - began < 1.5
+    assert_too_long(caught.value)
     running = await rig.client.admin.command({"currentOp": 1, "op": "query"})
     assert not [one for one in running["inprog"] if "of the test's own" in str(one)]
     # Through the service, with its usual bound, the same rows are found.
     monkeypatch.undo()
     page = await rig.stub.ListMessages(pb.ListMessagesRequest(tenant_id="acme", state=event_pb2.EVENT_KIND_READ))
     assert not page.messages
+
+
+async def test_a_walk_through_buckets_of_which_none_fits_ends_on_the_server(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.register(make.tenant("acme"))
+    marks = [buckets.ALL, buckets.kind_mark("sent"), buckets.channel_mark("twilio")]
+    bucket = {"registration": "acme.1", "at_us": 1, "first_us": 1, "marks": marks, "events": []}
+    await rig.database[EVENTS_COLLECTION].insert_many(
+        [{**bucket, "_id": buckets.new_bucket_id()} for _ in range(30_000)]
+    )
+    both = {"kind": "sent", "channel": "sendgrid"}
+    monkeypatch.setattr(reads, "MAX_READ_S", 0.002)
+    with pytest.raises(BackhaulError) as caught:
+        await reads.MongoReads(rig.database).events("acme.1", both, (0, 0), 50, "")
+    assert_too_long(caught.value)
+    monkeypatch.undo()
+    assert await reads.MongoReads(rig.database).events("acme.1", both, (0, 0), 50, "") == ([], "")
+
+
+def assert_too_long(error: BackhaulError) -> None:
+    assert (error.code, error.field) == (Code.DEADLINE_EXCEEDED, "from")
+    assert "Narrow the span" in error.fix
