@@ -30,7 +30,7 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
 )
 from backhaul_normalizer.attribution import Ask, Touched, settle
-from backhaul_normalizer.facts import MAY_LACK, communication_key, fact, origin, stored_fact
+from backhaul_normalizer.facts import MAY_LACK, communication_key, event_document, fact, origin, stored_fact
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import Fact, Outgoing
 from backhaul_normalizer.plan import Plan, plan
@@ -38,6 +38,9 @@ from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALI
 from backhaul_proto.event.v1.event_pb2 import Event
 from hypothesis import strategies as st
 from normalizer_rig import Rig
+
+_FIXED = ("received_at_us", "stream_seq")
+"""What no revision changes."""
 
 _OF_THE_WAY = ("created_at_us", "version", "aliases")
 """When a message was first heard of, how often it was written, and which joins need not be looked up again."""
@@ -268,11 +271,14 @@ class Books:
             for row in self.event_rows.values():
                 if row.get("message") == key and row["kind"] != "inbound":
                     row["communication_id"] = communication_id
-        for event_id, document in made.revisions.items():
+        for event_id, revision in made.revisions.items():
             kept = {name: value for name, value in self.event_rows[event_id].items() if name not in MAY_LACK}
+            document = event_document(revision.fact, revision.communication_id) | {"revised_seqs": revision.seqs}
+            document |= {"moved_by": revision.moved_by} if revision.moved_by else {}
+            assert all(document[name] == kept[name] for name in ("registration", "channel", *_FIXED))
             self.event_rows[event_id] = kept | document
         for rows, new, changed in (
-            (self.event_rows, made.events, []),
+            (self.event_rows, [event_document(*one) for one in made.events], []),
             (self.message_rows, made.new_messages, made.messages),
             (self.join_rows, made.new_joins, made.joins),
         ):

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from secrets import randbits
 
 from backhaul_channels import EventKind
 from backhaul_common.documents import Document
-from backhaul_proto.event.v1 import event_pb2
 
+from backhaul_normalizer.facts import KIND_TO_PROTO
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.refs import Mark, Ref
 
 MAX_EVENTS, MAX_BYTES = 32, 512 << 10
@@ -33,8 +34,7 @@ MongoDB takes as one document."""
 ALL = "*"
 """The mark that every bucket has."""
 
-_NUMBERS: Mapping[str, int] = {kind.value: event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind}
-_NAMES: Mapping[int, str] = {number: name for name, number in _NUMBERS.items()}
+_NAMES: Mapping[int, str] = {number: kind.value for kind, number in KIND_TO_PROTO.items()}
 
 _ID = struct.Struct(">QI")
 _serials = count(randbits(32))
@@ -66,15 +66,20 @@ def kind_name(number: int) -> str:
     return _NAMES.get(number, EventKind.UNKNOWN.value)
 
 
-def element(row: Document) -> Document:
-    """An event as it stands in its bucket. ``row`` is as ``facts.event_document`` makes it, or a later revision."""
-    stored: Document = {"id": bytes.fromhex(row["_id"]), "payload": row["payload"]}
-    for name in ("message", "alias", "moved_by"):
-        if row.get(name):
-            stored[name] = bytes.fromhex(row[name])
-    for name in ("communication_id", "revised_seqs"):
-        if row.get(name):
-            stored[name] = row[name]
+def element(fact: Fact, communication_id: str, *, seqs: Sequence[int] = (), moved_by: str = "") -> Document:
+    """An event as it stands in its bucket. ``communication_id`` is that of its message; ``seqs`` and ``moved_by`` are
+    those of its latest revision that has any."""
+    stored: Document = {"id": bytes.fromhex(fact.id), "payload": fact.payload}
+    if fact.message:
+        stored["message"] = bytes.fromhex(fact.message)
+    if communication_id:
+        stored["communication_id"] = communication_id
+    if fact.alias:
+        stored["alias"] = bytes.fromhex(fact.alias)
+    if seqs:
+        stored["revised_seqs"] = seqs
+    if moved_by:
+        stored["moved_by"] = bytes.fromhex(moved_by)
     return stored
 
 
@@ -101,33 +106,37 @@ def row_of(ref: Ref, stored: Document, registration: str) -> Document:
     return row
 
 
-def ref_of(row: Document, bucket: bytes, slot: int) -> Ref:
-    """The reference of an event in its place. Of ``row``, ``by_machine`` and ``entry`` need not be there."""
+def ref_of(fact: Fact, bucket: bytes, slot: int, *, revised: bool = False) -> Ref:
+    """The reference of an event in its place."""
     marks = 0
-    for mark, name in _MARKS:
-        if row.get(name):
-            marks |= mark
+    if fact.once:
+        marks |= _ONCE
+    if fact.alias:
+        marks |= _PROVISIONAL
+    if fact.duplicate_of:
+        marks |= _DUPLICATE
+    if fact.event.by_machine:
+        marks |= _BY_MACHINE
+    if revised:
+        marks |= _REVISED
+    origin = fact.origin
     return Ref(
-        bytes.fromhex(row["_id"]),
+        bytes.fromhex(fact.id),
         bucket,
         slot,
-        _NUMBERS[row["kind"]],
+        KIND_TO_PROTO[fact.event.kind],
         marks,
-        row["digest"],
-        len(row["payload"]),
-        row["occurred_at_us"],
-        row["received_at_us"],
-        row["stream_seq"],
+        fact.digest,
+        len(fact.payload),
+        fact.occurred_at_us,
+        origin.received_at_us,
+        origin.stream_seq,
     )
 
 
-_MARKS = (
-    (Mark.PROVISIONAL, "alias"),
-    (Mark.ONCE, "once"),
-    (Mark.DUPLICATE, "duplicate_of"),
-    (Mark.REVISED, "revised_seqs"),
-    (Mark.BY_MACHINE, "by_machine"),
-)
+# An enumeration's own arithmetic costs more than all else here.
+_ONCE, _PROVISIONAL, _DUPLICATE = Mark.ONCE.value, Mark.PROVISIONAL.value, Mark.DUPLICATE.value
+_BY_MACHINE, _REVISED = Mark.BY_MACHINE.value, Mark.REVISED.value
 
 
 def asked(refs: Iterable[Ref]) -> tuple[Document, Document]:
@@ -138,51 +147,71 @@ def asked(refs: Iterable[Ref]) -> tuple[Document, Document]:
     return {"_id": {"$in": list({ref.bucket for ref in refs})}}, {"registration": 1, "events": only}
 
 
+class _Bucket:
+    """One that is being filled. ``differing`` has kind, channel and communication of its events, each once."""
+
+    __slots__ = ("differing", "events", "first_us", "id", "last_us", "moved_by", "registration", "size")
+
+    def __init__(self, registration: str, at_us: int) -> None:
+        self.id = new_bucket_id()
+        self.registration = registration
+        self.first_us = self.last_us = at_us
+        self.size = 0
+        self.differing: set[tuple[EventKind, str, str]] = set()
+        self.moved_by: set[bytes] = set()
+        self.events: list[Document] = []
+
+    def takes(self, at_us: int, size: int) -> bool:
+        """Whether one more event, which arrived then, fits in."""
+        return (
+            len(self.events) < MAX_EVENTS
+            and self.size + size <= MAX_BYTES
+            and self.last_us - MAX_SPAN_US <= at_us <= self.first_us + MAX_SPAN_US
+        )
+
+    def document(self) -> Document:
+        """The bucket as it is to be stored."""
+        marks = {ALL}
+        for kind, channel, communication_id in self.differing:
+            marks |= {kind_mark(kind.value), channel_mark(channel)}
+            if communication_id:
+                marks.add(communication_mark(communication_id))
+        document: Document = {
+            "_id": self.id,
+            "registration": self.registration,
+            "at_us": self.last_us,
+            "marks": sorted(marks),
+            "events": self.events,
+        }
+        return {**document, "moved_by": sorted(self.moved_by)} if self.moved_by else document
+
+
 class Filling:
     """New buckets, as they are being filled."""
 
     def __init__(self) -> None:
-        self.buckets: list[Document] = []
-        self._open: dict[str, tuple[Document, int, int]] = {}
+        self._buckets: list[_Bucket] = []
+        self._open: dict[str, _Bucket] = {}
 
-    def add(self, row: Document) -> Ref:
-        """Put the event into a bucket of its registration; where it is now."""
-        registration, at_us, size = row["registration"], row["received_at_us"], len(row["payload"])
-        bucket, total, first_us = self._open.get(registration, (None, 0, 0))
-        if (
-            bucket is None
-            or len(bucket["events"]) == MAX_EVENTS
-            or total + size > MAX_BYTES
-            or not bucket["at_us"] - MAX_SPAN_US <= at_us <= first_us + MAX_SPAN_US
-        ):
-            bucket = {
-                "_id": new_bucket_id(),
-                "registration": registration,
-                "at_us": at_us,
-                "marks": {ALL},
-                "events": [],
-            }
-            self.buckets.append(bucket)
-            total, first_us = 0, at_us
-        self._open[registration] = bucket, total + size, min(first_us, at_us)
-        bucket["at_us"] = max(bucket["at_us"], at_us)
-        bucket["marks"].update(marks_of(row))
-        if row.get("moved_by"):
-            bucket.setdefault("moved_by", set()).add(bytes.fromhex(row["moved_by"]))
-        bucket["events"].append(element(row))
-        return ref_of(row, bucket["_id"], len(bucket["events"]) - 1)
+    def add(self, fact: Fact, communication_id: str, *, seqs: Sequence[int] = (), moved_by: str = "") -> Ref:
+        """See ``element``; where the event is now."""
+        origin, size = fact.origin, len(fact.payload)
+        registration, at_us = origin.registration, origin.received_at_us
+        bucket = self._open.get(registration)
+        if bucket is None or not bucket.takes(at_us, size):
+            bucket = self._open[registration] = _Bucket(registration, at_us)
+            self._buckets.append(bucket)
+        elif at_us > bucket.last_us:
+            bucket.last_us = at_us
+        elif at_us < bucket.first_us:
+            bucket.first_us = at_us
+        bucket.size += size
+        bucket.differing.add((fact.event.kind, origin.channel, communication_id))
+        if moved_by:
+            bucket.moved_by.add(bytes.fromhex(moved_by))
+        bucket.events.append(element(fact, communication_id, seqs=seqs, moved_by=moved_by))
+        return ref_of(fact, bucket.id, len(bucket.events) - 1, revised=bool(seqs))
 
-    def documents(self) -> Iterable[Document]:
+    def documents(self) -> list[Document]:
         """The buckets as they are to be stored."""
-        return [
-            {name: sorted(value) if isinstance(value, set) else value for name, value in bucket.items()}
-            for bucket in self.buckets
-        ]
-
-
-def marks_of(row: Document) -> list[str]:
-    """The marks that an event gives to its bucket."""
-    marks = [kind_mark(row["kind"]), channel_mark(row["channel"])]
-    if row.get("communication_id"):
-        marks.append(communication_mark(row["communication_id"]))
-    return marks
+        return [bucket.document() for bucket in self._buckets]

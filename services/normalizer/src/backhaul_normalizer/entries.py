@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from backhaul_channels import EventKind
 from backhaul_common.documents import Document
 
+from backhaul_normalizer.facts import event_document
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.refs import Ref, pack, unpack
 
 _REPLY = ("waits_for", "window_us", "review", "communication_id")
@@ -19,33 +22,34 @@ _SETTLED = ("answers", "answered_before", "counted")
 _MAY_LACK = (*_REPLY, "error_code", "duplicate_of", "alone", "message", "alias", "address")
 
 
-def needed(row: Document, *, alone: bool) -> bool:
+def needed(fact: Fact, *, alone: bool) -> bool:
     """Whether an event has an entry."""
-    return alone or row["kind"] == "inbound" or "error_code" in row
+    return alone or fact.event.kind is EventKind.INBOUND or fact.event.error_code != ""
 
 
-def entry(row: Document, ref: Ref, channel: str, *, alone: bool) -> Document:
-    """The entry of an event. ``row`` is as ``facts.event_document`` makes it."""
+def entry(fact: Fact, communication_id: str, ref: Ref, *, alone: bool) -> Document:
+    """The entry of an event."""
+    row = event_document(fact, communication_id)
     made: Document = {
         "_id": ref.id,
         "registration": row["registration"],
-        "channel": channel,
+        "channel": row["channel"],
         "kind": row["kind"],
         "received_at_us": ref.received_at_us,
         "occurred_at_us": ref.occurred_at_us,
         "ref": pack([ref]),
     }
     names = ["error_code", "duplicate_of"]
-    if row["kind"] == "inbound":
+    if fact.event.kind is EventKind.INBOUND:
         names += _REPLY
-    if alone or row["kind"] == "inbound":
+    if alone or fact.event.kind is EventKind.INBOUND:
         names.append("address")
     if alone:
         made["alone"] = True
         for name in ("message", "alias"):
-            if row.get(name):
+            if name in row:
                 made[name] = bytes.fromhex(row[name])
-    made.update((name, row[name]) for name in names if row.get(name))
+    made.update((name, row[name]) for name in names if name in row)
     return made
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from backhaul_channels import EventKind
 from backhaul_common.documents import Document
@@ -17,7 +18,7 @@ from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.draft import Change, Draft
-from backhaul_normalizer.facts import event_document, message_key, stored_fact
+from backhaul_normalizer.facts import message_key, stored_fact
 from backhaul_normalizer.fold import JOINED, CommunicationDelta, Deltas, folded, new_message, refolded, shifted
 from backhaul_normalizer.merge import merge, revised
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
@@ -26,19 +27,29 @@ from backhaul_normalizer.once import OnceOnly
 from backhaul_normalizer.snapshot import MAX_ANEW, MAX_ANEW_BYTES, Snapshot
 
 
+class Revision(NamedTuple):
+    """A stored event as it is now; ``seqs`` and ``moved_by`` as in ``Change``."""
+
+    fact: Fact
+    communication_id: str
+    seqs: list[int]
+    moved_by: str
+
+
 @dataclass(slots=True)
 class Plan:
     """What is to be written, and what is to be published once it is.
 
-    ``events`` are inserted; ``revisions`` are stored events with what is set in them; ``communications_of`` is the new
-    communication of messages whose stored events must name it; ``messages`` and ``joins`` are whole documents.
+    ``events`` are new, each with its communication; ``revisions`` are stored events as they are now, by id;
+    ``communications_of`` is the new communication of messages whose stored events must name it; ``messages`` and
+    ``joins`` are whole documents.
     ``touched`` is what replies may depend on: they are settled when all of it is committed.
     """
 
     new: list[Fact] = field(default_factory=list)
     known: list[Fact] = field(default_factory=list)
-    events: list[Document] = field(default_factory=list)
-    revisions: dict[str, Document] = field(default_factory=dict)
+    events: list[tuple[Fact, str]] = field(default_factory=list)
+    revisions: dict[str, Revision] = field(default_factory=dict)
     communications_of: dict[str, str] = field(default_factory=dict)
     new_messages: list[Document] = field(default_factory=list)
     messages: list[Document] = field(default_factory=list)
@@ -208,16 +219,12 @@ class _Planner:
                 made.communications_of[key] = message["communication_id"]
         for fact in self._draft.new.values():
             (made.known if fact.duplicate_of else made.new).append(fact)
-            made.events.append(event_document(fact, _communication(fact, after)))
+            made.events.append((fact, _communication(fact, after)))
             if not fact.message:
                 deltas.add_event(fact, +1)
         for event_id, change in self._draft.changes.items():
-            document = event_document(change.after, _communication(change.after, after))
-            for fixed in ("_id", "registration", "channel", "received_at_us", "stream_seq"):
-                del document[fixed]
-            made.revisions[event_id] = {**document, "revised_seqs": change.seqs}
-            if change.moved_by:
-                made.revisions[event_id]["moved_by"] = change.moved_by
+            communication_id = _communication(change.after, after)
+            made.revisions[event_id] = Revision(change.after, communication_id, change.seqs, change.moved_by)
             if not change.before.message:
                 deltas.add_event(change.before, -1)
             if not change.after.message:

@@ -58,15 +58,18 @@ class Stored:
             steps = {key: [step.key for step in joins.steps(key, LEAST_TRUST)] for key in named}
             keys.update(key for some in steps.values() for key in some)
         self._load(keys)
+        spilled = {key for key in keys if self._spilled(key)}
         alone = [
-            fact.id
+            bytes.fromhex(fact.id)
             for fact in facts
-            if not fact.message or any(self._spilled(key) for key in steps.get(fact.message, (fact.message,)))
+            if not fact.message or (spilled and not spilled.isdisjoint(steps.get(fact.message, (fact.message,))))
         ]
-        self._load_entries({"_id": {"$in": [bytes.fromhex(event_id) for event_id in alone]}} if alone else None)
+        self._load_entries({"_id": {"$in": alone}} if alone else None)
+        if not self.places:
+            return []
         found = [place for fact in facts if (place := self.places.get(bytes.fromhex(fact.id))) is not None]
-        revised = {place.ref.id for place in found if place.ref.marks & Mark.REVISED}
-        whole = {row["_id"]: row for row in self._whole([one for one in found if one.ref.id in revised])}
+        revised = [place for place in found if place.ref.marks & Mark.REVISED]
+        whole = {row["_id"]: row for row in self._whole(revised)}
         return [_known(place.ref, whole.get(place.ref.id.hex())) for place in found]
 
     def events(self, event_ids: Collection[str]) -> Iterable[Document]:

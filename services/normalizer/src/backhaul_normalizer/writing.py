@@ -14,14 +14,14 @@ from backhaul_common.names import (
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
 )
-from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_INBOUND, Event
+from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_INBOUND
 from pymongo.errors import BulkWriteError
 
 from backhaul_normalizer import entries
 from backhaul_normalizer.buckets import MAX_GROWN_BYTES, Filling, communication_mark, element, kind_mark, ref_of
-from backhaul_normalizer.facts import MAY_LACK
 from backhaul_normalizer.messages import stored_join, stored_message
-from backhaul_normalizer.plan import Plan
+from backhaul_normalizer.model import Fact
+from backhaul_normalizer.plan import Plan, Revision
 from backhaul_normalizer.refs import MAX_REFS, Mark, Ref, pack, unpack
 from backhaul_normalizer.stored import Stored
 
@@ -117,11 +117,11 @@ class Writing:
         # they answer, and get it when they are settled.
         for key, communication_id in planned.communications_of.items():
             self._name(key, communication_id)
-        for event_id, document in planned.revisions.items():
-            self._revise(event_id, document)
-        for row in planned.events:
-            self._add(row)
-        self._commands.insert(EVENTS_COLLECTION, list(self._filling.documents()))
+        for event_id, revision in planned.revisions.items():
+            self._revise(event_id, revision)
+        for fact, communication_id in planned.events:
+            self._add(fact, communication_id)
+        self._commands.insert(EVENTS_COLLECTION, self._filling.documents())
         self._commands.update(EVENTS_COLLECTION, self._updates.entries())
         self._commands.insert(ENTRIES_COLLECTION, self._new_entries)
         self._commands.update(ENTRIES_COLLECTION, self._entries)
@@ -145,52 +145,52 @@ class Writing:
             if communication_id:
                 self._updates.mark(ref, communication_mark(communication_id))
 
-    def _revise(self, event_id: str, document: Document) -> None:
-        before = self._stored.rows[event_id]
+    def _revise(self, event_id: str, revision: Revision) -> None:
+        fact, communication_id = revision.fact, revision.communication_id
         place = self._stored.places[bytes.fromhex(event_id)]
         ref = place.ref
-        row = {name: value for name, value in before.items() if name not in MAY_LACK} | document
-        owner = bytes.fromhex(row["message"]) if "message" in row else None
+        moved_by = revision.moved_by or self._stored.rows[event_id].get("moved_by", "")
         if place.owner is not None:
             del self._refs_of(place.owner)[ref.id]
-        if len(row["payload"]) > MAX_GROWN_BYTES and len(row["payload"]) > ref.size:
+        if len(fact.payload) > MAX_GROWN_BYTES and len(fact.payload) > ref.size:
             self._updates.set(ref, None)
-            after = self._filling.add({**row, "channel": _channel(row)})
+            after = self._filling.add(fact, communication_id, seqs=revision.seqs, moved_by=moved_by)
         else:
-            self._updates.set(ref, element(row))
-            self._updates.mark(ref, kind_mark(row["kind"]))
-            if row.get("communication_id"):
-                self._updates.mark(ref, communication_mark(row["communication_id"]))
-            after = ref_of(row, ref.bucket, ref.slot)
-            if row.get("moved_by"):
-                self._updates.moved_by(after, bytes.fromhex(row["moved_by"]))
-        alone = not self._refer(owner, after)
-        if ref.marks & Mark.ENTRY or place.owner is None or entries.needed(row, alone=alone):
-            after = self._with_entry(owner, after, alone=alone)
-            self._entries.append(entries.update(entries.entry(row, after, _channel(row), alone=alone)))
+            self._updates.set(ref, element(fact, communication_id, seqs=revision.seqs, moved_by=moved_by))
+            self._updates.mark(ref, kind_mark(fact.event.kind.value))
+            if communication_id:
+                self._updates.mark(ref, communication_mark(communication_id))
+            if moved_by:
+                self._updates.moved_by(ref, bytes.fromhex(moved_by))
+            after = ref_of(fact, ref.bucket, ref.slot, revised=bool(revision.seqs))
+        owner, alone = self._refer(fact.message, after)
+        if ref.marks & Mark.ENTRY or place.owner is None or entries.needed(fact, alone=alone):
+            after = self._with_entry(owner, after)
+            self._entries.append(entries.update(entries.entry(fact, communication_id, after, alone=alone)))
 
-    def _add(self, row: Document) -> None:
-        owner = bytes.fromhex(row["message"]) if "message" in row else None
-        ref = self._filling.add(row)
-        alone = not self._refer(owner, ref)
-        if entries.needed(row, alone=alone):
-            ref = self._with_entry(owner, ref, alone=alone)
-            self._new_entries.append(entries.entry(row, ref, row["channel"], alone=alone))
+    def _add(self, fact: Fact, communication_id: str) -> None:
+        ref = self._filling.add(fact, communication_id)
+        owner, alone = self._refer(fact.message, ref)
+        if entries.needed(fact, alone=alone):
+            ref = self._with_entry(owner, ref)
+            self._new_entries.append(entries.entry(fact, communication_id, ref, alone=alone))
 
-    def _refer(self, owner: bytes | None, ref: Ref) -> bool:
-        """Have its message refer to an event; false where it has none, or one that refers to as many as it may."""
-        if owner is None:
-            return False
+    def _refer(self, message: str, ref: Ref) -> tuple[bytes | None, bool]:
+        """Have its message refer to an event. Which one does; and whether none does: there is none, or it refers to as
+        many as it may."""
+        if not message:
+            return None, True
+        owner = bytes.fromhex(message)
         refs = self._refs_of(owner)
         if len(refs) >= MAX_REFS:
             self._spilled.add(owner)
-            return False
+            return None, True
         refs[ref.id] = ref
-        return True
+        return owner, False
 
-    def _with_entry(self, owner: bytes | None, ref: Ref, *, alone: bool) -> Ref:
+    def _with_entry(self, owner: bytes | None, ref: Ref) -> Ref:
         marked = ref._replace(marks=ref.marks | Mark.ENTRY)
-        if owner is not None and not alone:
+        if owner is not None:
             self._refs_of(owner)[ref.id] = marked
         return marked
 
@@ -219,7 +219,3 @@ class Writing:
         changed = {name: value for name, value in after.items() if before.get(name) != value}
         gone = {name: "" for name in before if name not in after}
         return {"q": {"_id": after["_id"]}, "u": {"$set": changed, **({"$unset": gone} if gone else {})}}
-
-
-def _channel(row: Document) -> str:
-    return Event.FromString(row["payload"]).channel
