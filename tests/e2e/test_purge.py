@@ -46,11 +46,14 @@ async def _stored(stack: Stack, tenant: Tenant) -> dict[str, int]:
 
 
 async def _fill(tenant: Tenant) -> tuple[str, str]:
-    """One message, communication, dead letter and suppression; the ids of the message and the communication."""
+    """Two messages, one of which failed, a communication, dead letter and suppression; the ids of the other message and
+    the communication."""
     sid = new_sid()
     address = tenant.address("Twilio", communicationId="shared-name")
     for word in ("sent", "delivered"):
         assert (await tenant.send(tenant.twilio.status(address, sid, word))).status_code == 200
+    failed = tenant.twilio.status(address, new_sid(), "failed", ErrorCode="30006")
+    assert (await tenant.send(failed)).status_code == 200
     broken = tenant.sendgrid.signed(tenant.address("SendGrid"), b"[}")
     assert (await tenant.send(broken)).status_code == 200
     await tenant.message_with("twilio", sid, 2)
@@ -80,7 +83,8 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     sid, communication = await _fill(tenant)
     await _fill(neighbour)
     kinds = {
-        "tenants", "events", "messages", "communications", "dead_letters", "CALLBACKS", "EVENTS", "NOTICES",
+        "tenants", "events", "event_entries", "messages", "communications", "dead_letters",
+        "CALLBACKS", "EVENTS", "NOTICES",
         "suppressions", "suppression_facts", "suppression_changes", "suppression_counters",
     }  # fmt: skip
 
@@ -113,7 +117,7 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     assert await heir.communication(communication) is None
     assert (await heir.client.check(ANNA)).allowed
     own_sid, _ = await _fill(heir)
-    assert {row.message_id for row in await heir.events()} == {own_sid}
+    assert len({row.message_id for row in await heir.events()} - {own_sid}) == 1
     assert (await tenant.send(late)).status_code == 401
     assert await _stored(installation, neighbour) == of_the_neighbour
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from backhaul_testing import broker
 from backhaul_testing.posts import send
+from backhaul_testing.stored import stored_events
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 from faults.account import published_events, settle
@@ -119,7 +120,7 @@ async def test_the_normalizer_dies_between_commit_and_publish(own_stack: StackOn
 async def _stored_ids(stack: Stack) -> set[str]:
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(stack.mongo_uri)
     async with client:
-        return {row["_id"] async for row in client[stack.mongo_database]["events"].find({}, {"_id": 1})}
+        return {event.id for event in await stored_events(client[stack.mongo_database])}
 
 
 @pytest.mark.parametrize(("victim", "kills"), [("gateway", 1), ("nats", 2)])

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from backhaul_local.mongod import MongoServer
 from backhaul_local.service import default_services, service_spec
+from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_SENT
+from backhaul_testing.stored import stored_events
 from backhaul_testing.twilio import new_sid
 from faults.account import drained, published_events
 from faults.holding import HoldingProxy
@@ -71,7 +73,7 @@ async def test_a_batch_that_waits_for_a_silent_connection_is_done_in_seconds(
             client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(stack.mongo_uri)
             async with client:
                 database = client[stack.mongo_database]
-                stored = [row["_id"] async for row in database["events"].find({"kind": "sent"})]
+                stored = [event.id for event in await stored_events(database) if event.kind == EVENT_KIND_SENT]
                 assert await database["dead_letters"].count_documents({}) == 1
             assert len(stored) == len(sids)
             assert set(stored) <= (await published_events(stack))[tenant.id].keys()

@@ -13,12 +13,13 @@ from backhaul_common.mongo import Database, operation
 from backhaul_common.names import META_COLLECTION, STORE_COLLECTIONS
 from backhaul_common.pauses import pauses
 
-STORE_FORMAT = 5
+STORE_FORMAT = 6
 """Grows with every change of what is stored that the version before could not read, or would damage.
 
 1 had no number. In 2 a tenant has a registration, and what is stored of a tenant names it. In 3 the trust
 of whoever told a message's further name has one more grade. In 4 events that happen to a message once have ids of
 their message and kind. In 5 a message says when it was sent and between which two, by which replies find it.
+In 6 events lie in buckets, and messages refer to them.
 """
 
 _ID = "format"
