@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from backhaul_common.names import EVENTS_COLLECTION, SUPPRESSION_COUNTERS_COLLECTION, SUPPRESSIONS_COLLECTION
-from backhaul_local.ports import choose_ports
+from backhaul_common.names import SUPPRESSION_COUNTERS_COLLECTION, SUPPRESSIONS_COLLECTION
 from backhaul_local.service import Service
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_suppression.documents import row_document
@@ -19,10 +18,12 @@ from backhaul_suppression.model import EVERYTHING, Address, Family, Kind, Origin
 from backhaul_suppression.standing import Standing
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.wire import Connection, encoded
+from copies import another
 from generators import LoadError, RawSockets, write_for
 from grpc_health.v1 import health_pb2
 from installation import Installation
 from latency import sustained
+from normalized import Normalized
 from redis_server import Redis, redis
 from report import Report
 
@@ -43,7 +44,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 
 async def measure(site: Installation, report: Report, *, rounds: int, seconds: float, rows: int) -> None:
     """``suppression_checks_per_s`` and what belongs to it, over ``rows`` suppressed addresses."""
-    await site.stop("suppression", "normalizer", "plain_route", "bare_route")
+    await site.stop("suppression", "normalizer")
     await site.ensure("gateway")
     await site.register(_TENANT)
     await _fill(site, await site.registration(_TENANT), rows)
@@ -139,12 +140,12 @@ async def _one_by_one(site: Installation, report: Report, callers: Callers, *, r
 async def measure_visible(site: Installation, report: Report, *, rounds: int, seconds: float, at_most: int) -> None:
     """``optout_visible_ms_p99``: from the 200 of a STOP to the first "suppressed" on a copy, at half of the maximum."""
     await site.ensure("gateway")
-    await site.stop("normalizer", "suppression", "plain_route", "bare_route")
+    await site.stop("normalizer", "suppression")
     key = await site.register(f"{_TENANT}-stops")
     await site.forget()
     await site.ensure("normalizer", "suppression")
-    most = await sustained(site, key, at_most)
-    async with _copy(site) as copy, _channel(copy) as channel:
+    most = (await sustained(site, key, at_most)).per_second
+    async with another(site, "suppression") as copy, _channel(copy) as channel:
         callers = Callers(channel, site)
         # What the maximum left behind is not part of half of it, and comes before this one.
         await _stop(site, key, callers.to(_CHECK), _number(0, area=304))
@@ -162,7 +163,7 @@ async def _visible_round(
     site: Installation, key: str, check: Ask, rate: float, seconds: float, round_: int
 ) -> list[float]:
     load = write_for(site.folder / "background.requests", site.traffic.twilio(int(rate * seconds)), key)
-    before = await site.database[EVENTS_COLLECTION].estimated_document_count()
+    normalized = Normalized(site.stack.service("normalizer"))
     stops = int(seconds / _STOP_EVERY_S)
     async with asyncio.timeout(seconds + 2 * _PATIENCE_S), asyncio.TaskGroup() as group:
         background = group.create_task(RawSockets().paced(load, site.gateway_port, seconds, rate))
@@ -173,7 +174,7 @@ async def _visible_round(
             probes.append(group.create_task(_stop(site, key, check, _number(round_ * stops + n, area=303))))
     if background.result().answered < rate * seconds * 0.95:
         raise LoadError("The load did not keep its pace.")
-    await site.until_committed(before + background.result().answered + stops)
+    await normalized.until(background.result().answered + stops)
     return [probe.result() for probe in probes]
 
 
@@ -255,27 +256,6 @@ def _row(registration: str, n: int, now: int) -> Row:
 
 def _number(n: int, area: int = 201) -> str:
     return f"+1{area}{2_000_000 + n:07d}"
-
-
-@asynccontextmanager
-async def _copy(site: Installation) -> AsyncIterator[Service]:
-    """Another copy of suppression."""
-    first = site.stack.service("suppression")
-    ports = dict(zip(first.ports, choose_ports(len(first.ports)), strict=True))
-    numbers = {str(first.ports[name]): str(port) for name, port in ports.items()}
-    env = {name: _with_ports(value, numbers) if name.endswith(("_LISTEN", "_PORT")) else value
-           for name, value in first.env.items()}  # fmt: skip
-    copy = Service(first.spec, ports=ports, env=env, log_path=Path(site.folder / "suppression-copy.log"))
-    await copy.start()
-    try:
-        yield copy
-    finally:
-        await copy.stop()
-
-
-def _with_ports(value: str, numbers: dict[str, str]) -> str:
-    host, colon, port = value.rpartition(":")
-    return f"{host}{colon}{numbers.get(port, port)}"
 
 
 @asynccontextmanager
