@@ -109,8 +109,8 @@ async def _check_events(stack: Stack, tenant: Tenant, load: Load) -> dict[Key, E
         found = await whereabouts(stack, load, lost)
         letters = await tenant.dead_letters()
         raise AssertionError(
-            f"answered 200 and lost: {len(lost)} of {len(own)}, such as {sorted(lost)[:5]}; {len(letters)} dead letters\n"
-            f"{found}"
+            f"answered 200 and lost: {len(lost)} of {len(own)}, such as {sorted(lost)[:5]}\n"
+            f"Dead letters: {len(letters)}\n{found}"
         )
     invented = stored.keys() - own.keys()
     assert not invented, f"stored and never sent: {sorted(invented)[:5]}"

@@ -11,15 +11,19 @@ from backhaul_testing import broker
 from nats.js.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backhaul_local.stack import Stack
     from nats.aio.client import Client
     from simulators.load import Key, Load
 
 
 async def whereabouts(stack: Stack, load: Load, lost: Collection[Key]) -> str:
-    """In which messages of CALLBACKS ``lost`` lie, when they were answered, and where the normalizer's consumer is.
+    """In which messages of CALLBACKS ``lost`` lie, when they were answered, where the normalizer's consumer is, and how
+    often the services connected to NATS again.
 
-    What lies nowhere was answered without being stored; what lies behind the consumer was stored and passed over.
+    What lies nowhere was answered without being stored: by another server, where there are more reconnections than
+    restarts. What lies before the consumer's position was stored, and passed over.
     """
     connection = await broker.connect(stack.nats_url)
     try:
@@ -30,15 +34,16 @@ async def whereabouts(stack: Stack, load: Load, lost: Collection[Key]) -> str:
         await connection.close()
     nowhere = [key for key in lost if key not in places]
     stored = Counter(place for found in places.values() for place in found)
+    by_message = ", ".join(f"{count} in {place}" for place, count in sorted(stored.items()))
+    reconnections = ", ".join(f"{service.name} {_reconnections(service.log_path)}" for service in stack.services)
     return "\n".join(
-        [
-            f"In no message of CALLBACKS: {len(nowhere)} of {len(lost)}, answered at {_times(load, nowhere)}",
-            f"In CALLBACKS: {len(places)}, in the messages (with how many of them) {dict(sorted(stored.items()))}, "
-            f"answered at {_times(load, places)}",
-            f"CALLBACKS has {state.messages} messages, {state.first_seq} to {state.last_seq}, deleted {state.num_deleted}",
-            f"The consumer: delivered {consumer.delivered}, ack floor {consumer.ack_floor}, to be acknowledged "
-            f"{consumer.num_ack_pending}, to be delivered {consumer.num_pending}, again {consumer.num_redelivered}",
-        ]
+        (
+            f"In no message of CALLBACKS: {len(nowhere)}, answered at {_times(load, nowhere)}",
+            f"In messages of CALLBACKS: {len(places)} ({by_message}), answered at {_times(load, places)}",
+            f"CALLBACKS: {state.messages} messages, {state.first_seq} to {state.last_seq}",
+            f"The consumer: {consumer.delivered}, {consumer.ack_floor}, unacknowledged {consumer.num_ack_pending}",
+            f"Reconnections to NATS: {reconnections}",
+        )
     )
 
 
@@ -54,9 +59,14 @@ async def _places(connection: Client, lost: Collection[Key]) -> dict[Key, list[i
         for callback in CallbackBatch.FromString(message.data or b"").callbacks:
             body = callback.body.decode("utf-8", "replace")
             for key in lost:
-                if all(word in body for word in (key[2].split(":") if key[1] == "twilio" else [key[2]])):
+                _, channel, name = key
+                if all(word in body for word in (name.split(":") if channel == "twilio" else [name])):
                     places.setdefault(key, []).append(seq)
     return places
+
+
+def _reconnections(log: Path) -> int:
+    return log.read_text("utf-8", "replace").count("nats_reconnected")
 
 
 def _times(load: Load, keys: Collection[Key]) -> str:
