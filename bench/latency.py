@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from urllib.parse import parse_qs
@@ -49,15 +50,29 @@ async def measure(site: Installation, report: Report, *, rounds: int, seconds: f
     report.cost("end to end", "callbacks", [one.per_1000 for one in loads])
     site.say(f"end to end, {rounds} rounds at {most / 2:.0f} callbacks/s")
     measured = [await _round(site, key, most / 2, seconds) for _ in range(rounds)]
+    readable, answered, published, reads = (
+        [[getattr(took, part) for took in one.probes] for one in measured]
+        for part in ("readable_ms", "answered_ms", "published_ms", "read_ms")
+    )
     note = (
         f"at {most / 2:.0f} callbacks/s, a probe every {_PROBE_EVERY_S * 1000:.0f} ms; readable: GET /v1/messages/… "
         "says so, asked when the event is published"
     )
-    p50, p99 = ([_percentile(one, percent) for one in measured] for percent in (50, 99))
+    p50, p99 = ([percentile(one, percent) for one in readable] for percent in (50, 99))
     report.add("end_to_end_ms_p50", p50, "ms", note=note)
     report.add("end_to_end_ms_p99", p99, "ms", aim="≤ 120")
     tail = [slow / usual for slow, usual in zip(p99, p50, strict=True)]
     report.add("end_to_end_p99_vs_p50", tail, "ratio", aim="≤ 3")
+    # What it is made of, so that a tail can be found.
+    for name, times, what in (
+        ("answered", answered, "until the POST is answered"),
+        ("published", published, "from there until EVENTS is given the event"),
+        ("read", reads, "of the GET that showed it"),
+        ("batch", [one.batches_ms for one in measured], "of a batch of the normalizer, until its acknowledgements"),
+    ):
+        for percent in (50, 99):
+            runs = [percentile(one, percent) for one in times]
+            report.add(f"end_to_end_{name}_ms_p{percent}", runs, "ms", note=what)
 
 
 async def measure_memory(site: Installation, report: Report) -> None:
@@ -91,8 +106,26 @@ async def sustained(site: Installation, key: str, count: int) -> Sustained:
     return Sustained(count / (after.at - before.at), site.meter.read().per_1000(before, count))
 
 
-async def _round(site: Installation, key: str, rate: float, seconds: float) -> list[float]:
-    """Milliseconds that each probe of one round took."""
+@dataclass(frozen=True)
+class _Took:
+    """Milliseconds of one probe: until its POST was answered, from there until its event was published, of the GET that
+    showed it, and of all together."""
+
+    answered_ms: float
+    published_ms: float
+    read_ms: float
+    readable_ms: float
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Its probes, and how long the normalizer's batches took meanwhile."""
+
+    probes: list[_Took]
+    batches_ms: list[float]
+
+
+async def _round(site: Installation, key: str, rate: float, seconds: float) -> _Round:
     load = write_for(site.folder / "background.requests", site.traffic.twilio(int(rate * seconds)), key)
     normalized = Normalized(site.stack.service("normalizer"))
     probes = _Probes(site, key, int(seconds / _PROBE_EVERY_S))
@@ -103,7 +136,7 @@ async def _round(site: Installation, key: str, rate: float, seconds: float) -> l
     if loaded.answered < rate * seconds * 0.95:
         raise LoadError(f"The load did not keep its pace: {loaded.answered} of {rate * seconds:.0f} callbacks.")
     await normalized.until(loaded.answered + len(took))
-    return took
+    return _Round(took, normalized.batches_ms)
 
 
 class _Probes:
@@ -120,8 +153,8 @@ class _Probes:
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self._wanted: dict[str, asyncio.Event] = {}
 
-    async def run(self) -> list[float]:
-        """Milliseconds of each."""
+    async def run(self) -> list[_Took]:
+        """All, once each is readable."""
         connections = [await Connection.open("127.0.0.1", self._site.gateway_port) for _ in range(16)]
         for connection in connections:
             self._connections.put_nowait(connection)
@@ -141,22 +174,26 @@ class _Probes:
             for connection in connections:
                 connection.close()
 
-    async def _probe(self, request: bytes) -> float:
+    async def _probe(self, request: bytes) -> _Took:
         began = time.perf_counter()
         sid = parse_qs(request.rpartition(b"\r\n\r\n")[2].decode())["MessageSid"][0]
         published = self._wanted[sid] = asyncio.Event()
         answer = await self._ask(request)
         if answer.status != 200:
             raise LoadError(f"A probe was answered with {answer.status}: {answer.body!r}")
+        answered = time.perf_counter()
         async with asyncio.timeout(_PATIENCE_S):
             await published.wait()
             while True:
+                asked = time.perf_counter()
                 answer = await self._ask(
                     f"GET /v1/messages/{_CHANNEL}/{sid} HTTP/1.1\r\nHost: {self._site.host}\r\n"
                     f"X-Api-Key: {self._key}\r\n\r\n".encode()
                 )
                 if answer.status == 200 and json.loads(answer.body)["state"] == "queued":
-                    return (time.perf_counter() - began) * 1000
+                    now = time.perf_counter()
+                    times = answered - began, asked - answered, now - asked, now - began
+                    return _Took(*(seconds * 1000 for seconds in times))
                 if answer.status != 404:
                     raise LoadError(f"The message of a probe is {answer.status}: {answer.body!r}")
 
@@ -173,5 +210,6 @@ class _Probes:
             self._connections.put_nowait(connection)
 
 
-def _percentile(values: list[float], percent: int) -> float:
+def percentile(values: Sequence[float], percent: int) -> float:
+    """That which ``percent`` per cent of ``values`` do not exceed."""
     return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]

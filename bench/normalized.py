@@ -74,7 +74,12 @@ class Normalized:
     @property
     def batches(self) -> int:
         """Batches that brought any, as of the last look."""
-        return sum(log.batches for log in self._logs)
+        return len(self.batches_ms)
+
+    @property
+    def batches_ms(self) -> list[float]:
+        """How long each of these took."""
+        return [ms for log in self._logs for ms in log.batches_ms]
 
     def events(self) -> int:
         """All so far."""
@@ -100,7 +105,7 @@ class _BatchLines:
 
     def __init__(self, path: Path) -> None:
         self.events = 0
-        self.batches = 0
+        self.batches_ms: list[float] = []
         self._path = path
         # Opened late: a log that has grown large is moved away when the process starts.
         self._file: BinaryIO | None = None
@@ -121,6 +126,7 @@ class _BatchLines:
     def _count(self, lines: Sequence[bytes]) -> None:
         for line in lines:
             if b'"event":"batch"' in line.replace(b": ", b":"):
-                events = json.loads(line)["events"]
-                self.events += events
-                self.batches += events > 0
+                batch = json.loads(line)
+                self.events += batch["events"]
+                if batch["events"]:
+                    self.batches_ms.append(batch["duration_ms"])

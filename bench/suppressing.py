@@ -22,7 +22,7 @@ from copies import another
 from generators import LoadError, RawSockets, write_for
 from grpc_health.v1 import health_pb2
 from installation import Installation
-from latency import sustained
+from latency import percentile, sustained
 from normalized import Normalized
 from redis_server import Redis, redis
 from report import Report
@@ -133,7 +133,7 @@ async def _one_by_one(site: Installation, report: Report, callers: Callers, *, r
         rate = await _rate(check, requests, _ONE_BY_ONE, seconds)
         ratios.append(rate / await _rate(floor, [empty], _ONE_BY_ONE, seconds))
     report.add("check_vs_grpc_floor", ratios, "ratio", aim="≥ 0.6", note="over an empty call of the same server")
-    p99 = [_percentile(await _paced(check, requests, _SINGLE_RATE, seconds), 99) for _ in range(rounds)]
+    p99 = [percentile(await _paced(check, requests, _SINGLE_RATE, seconds), 99) for _ in range(rounds)]
     report.add("suppression_check_p99_ms", p99, "ms", aim="≤ 5", note=f"at {_SINGLE_RATE} a second, by their schedule")
 
 
@@ -154,8 +154,8 @@ async def measure_visible(site: Installation, report: Report, *, rounds: int, se
             site.say(f"STOP to suppressed at {most / 2:.0f} callbacks/s, round {round_ + 1} of {rounds}")
             runs.append(await _visible_round(site, key, callers.to(_CHECK), most / 2, seconds, round_))
     note = f"on another copy, at {most / 2:.0f} callbacks/s; asked every {_ASK_EVERY_S * 1000:.0f} ms"
-    report.add("optout_visible_ms_p50", [_percentile(one, 50) for one in runs], "ms", note=note)
-    report.add("optout_visible_ms_p99", [_percentile(one, 99) for one in runs], "ms", aim="≤ 1000")
+    report.add("optout_visible_ms_p50", [percentile(one, 50) for one in runs], "ms", note=note)
+    report.add("optout_visible_ms_p99", [percentile(one, 99) for one in runs], "ms", aim="≤ 1000")
     await site.stop("suppression")
 
 
@@ -271,7 +271,3 @@ def _credentials(service: Service) -> grpc.ChannelCredentials:
         Path(service.env[f"BACKHAUL_GRPC_TLS_{name}_FILE"]).read_bytes() for name in ("CA", "KEY", "CERT")
     )
     return grpc.ssl_channel_credentials(authority, key, certificate)
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]
