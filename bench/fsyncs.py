@@ -114,10 +114,13 @@ def _listener() -> int:
     program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY)]
     code = array.array("B", b"".join(struct.pack("HBBI", *one) for one in program))
     head = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), code.buffer_info()[0]))
-    libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.syscall.restype = ctypes.c_long
+    # Whoever gives up every chance of more rights may filter its own calls.
+    libc.prctl(_NO_NEW_PRIVS, *(ctypes.c_ulong(one) for one in (1, 0, 0, 0)))
     # Older kernels do not know the second flag: an fsync that a signal interrupts may then be counted twice.
     for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):
-        listener = int(libc.syscall(seccomp, _SET_MODE_FILTER, flags, head))
+        numbers = (ctypes.c_long(one) for one in (seccomp, _SET_MODE_FILTER, flags))
+        listener = int(libc.syscall(*numbers, head))
         if listener >= 0:
             return listener
     raise OSError(ctypes.get_errno(), "The kernel takes no filter with a listener")
