@@ -25,10 +25,10 @@ from backhaul_common.names import (
     queue_path_key,
 )
 from backhaul_common.secrets import new_credential
-from backhaul_local.service import ServiceSpec, default_services
+from backhaul_local.service import default_services
 from backhaul_local.stack import Stack, StackConfig
 from backhaul_testing import broker
-from empty_route import BARE, KEY_VARIABLE, PLAIN, SIGNED
+from empty_route import KEY_VARIABLE, SIGNED
 from generators import LoadError
 from meter import Meter
 from nats.aio.client import Client as NatsClient
@@ -38,6 +38,7 @@ from normalized import Drained, Normalized
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
+from routes import EMPTY_ROUTES
 from traffic import Traffic
 
 Document = dict[str, Any]
@@ -49,20 +50,6 @@ PROCESSED = (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
 )
-EMPTY_ROUTES = [
-    ServiceSpec(
-        name=f"{kind}_route",
-        module="empty_route",
-        ports={"http": port},
-        env={
-            "BENCH_EMPTY_ROUTE": kind,
-            "BENCH_EMPTY_ROUTE_PORT": "{http}",
-            "PYTHONPATH": str(Path(__file__).parent).replace("{", "{{"),
-        },
-        http_port="http",
-    )
-    for kind, port in ((PLAIN, 8098), (BARE, 8099), (SIGNED, 8097))
-]
 _LIMITS: LimitsIn = {
     "requests_per_second": 1_000_000,
     "burst": 10_000_000,

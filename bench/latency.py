@@ -49,26 +49,30 @@ async def measure(site: Installation, report: Report, *, rounds: int, seconds: f
     )
     report.cost("end to end", "callbacks", [one.per_1000 for one in loads])
     site.say(f"end to end, {rounds} rounds at {most / 2:.0f} callbacks/s")
-    measured = [await _round(site, key, most / 2, seconds) for _ in range(rounds)]
-    readable, answered, published, reads = (
-        [[getattr(took, part) for took in one.probes] for one in measured]
-        for part in ("readable_ms", "answered_ms", "published_ms", "read_ms")
-    )
+    _report(report, [await _round(site, key, most / 2, seconds) for _ in range(rounds)], most / 2)
+
+
+def _report(report: Report, measured: Sequence[_Round], rate: float) -> None:
     note = (
-        f"at {most / 2:.0f} callbacks/s, a probe every {_PROBE_EVERY_S * 1000:.0f} ms; readable: GET /v1/messages/… "
+        f"at {rate:.0f} callbacks/s, a probe every {_PROBE_EVERY_S * 1000:.0f} ms; readable: GET /v1/messages/… "
         "says so, asked when the event is published"
     )
+    readable = [[probe.readable_ms for probe in one.probes] for one in measured]
     p50, p99 = ([percentile(one, percent) for one in readable] for percent in (50, 99))
     report.add("end_to_end_ms_p50", p50, "ms", note=note)
     report.add("end_to_end_ms_p99", p99, "ms", aim="≤ 120")
     tail = [slow / usual for slow, usual in zip(p99, p50, strict=True)]
     report.add("end_to_end_p99_vs_p50", tail, "ratio", aim="≤ 3")
     # What it is made of, so that a tail can be found.
+    answered = [[probe.answered_ms for probe in one.probes] for one in measured]
+    published = [[probe.published_ms for probe in one.probes] for one in measured]
+    reads = [[probe.read_ms for probe in one.probes] for one in measured]
+    batches = [one.batches_ms for one in measured]
     for name, times, what in (
         ("answered", answered, "until the POST is answered"),
         ("published", published, "from there until EVENTS is given the event"),
         ("read", reads, "of the GET that showed it"),
-        ("batch", [one.batches_ms for one in measured], "of a batch of the normalizer, until its acknowledgements"),
+        ("batch", batches, "of a batch of the normalizer, until its acknowledgements"),
     ):
         for percent in (50, 99):
             runs = [percentile(one, percent) for one in times]

@@ -18,14 +18,16 @@ import hot
 import ingest
 import latency
 import normalizing
+import optouts
 import storage
 import suppressing
 import tenants
 from backhaul_local.errors import LocalStackError
 from generators import LoadError, best_generator
-from installation import EMPTY_ROUTES, Installation, installation
+from installation import Installation, installation
 from report import Report, machine_facts
 from rich.console import Console
+from routes import EMPTY_ROUTES
 
 _LATEST = Path(__file__).with_name("latest.json")
 _LIMIT_S = 1200
@@ -81,7 +83,7 @@ def scenarios(site: Installation, report: Report, *, quick: bool) -> list[Scenar
         ),
         Scenario(
             ["optout_visible_"],
-            lambda: suppressing.measure_visible(
+            lambda: optouts.measure(
                 site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
             ),
         ),
