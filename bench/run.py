@@ -147,7 +147,10 @@ def main() -> int:
     try:
         asyncio.run(measure(report, arguments.only, console, quick=arguments.quick))
     except (LoadError, LocalStackError, TimeoutError) as exc:
-        console.print(f"[bold red]The run failed, its figures mean nothing:[/] {str(exc) or type(exc).__name__}")
+        console.print(f"[bold red]The run failed, and nothing was written:[/] {str(exc) or type(exc).__name__}")
+        if report.figures:
+            console.print("What had been measured before, which may have failed for the same reason:")
+            report.show(console)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("Interrupted: nothing was written.")
