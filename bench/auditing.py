@@ -54,7 +54,7 @@ class _Round:
 
 async def measure(site: Installation, report: Report, *, rounds: int, events: int) -> None:
     """``audit_events_per_core_s`` and ``audit_vs_floor``: ``events`` events a round, which wait in EVENTS."""
-    await site.stop("normalizer", "suppression", "plain_route", "bare_route")
+    await site.stop("normalizer", "suppression")
     await site.ensure("gateway")
     await site.register(_TENANT)
     async with AsyncAdminClient(site.stack.gateway_url, site.stack.admin_token) as platform:

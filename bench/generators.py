@@ -85,17 +85,18 @@ class RawSockets:
         """See Generator."""
         return await self._run(file, port, "--seconds", str(seconds))
 
-    async def once(self, file: Path, port: int) -> Loaded:
+    async def once(self, file: Path, port: int, *, connections: int = CONNECTIONS) -> Loaded:
         """Send every request exactly once, as fast as answers come."""
-        return await self._run(file, port, "--once")
+        return await self._run(file, port, "--once", connections=connections)
 
     async def paced(self, file: Path, port: int, seconds: float, rate: float) -> Loaded:
         """Send each request at most once, ``rate`` a second, whatever the answers take."""
         return await self._run(file, port, "--once", "--seconds", str(seconds), "--rate", str(rate))
 
-    async def _run(self, file: Path, port: int, *options: str) -> Loaded:
+    async def _run(self, file: Path, port: int, *options: str, connections: int = CONNECTIONS) -> Loaded:
         output = await _output(
-            sys.executable, str(_HERE / "rawload.py"), str(file), str(port), "--connections", str(CONNECTIONS), *options
+            *(sys.executable, str(_HERE / "rawload.py"), str(file), str(port)),
+            *("--connections", str(connections), *options),
         )
         result = json.loads(output)
         answered = result["statuses"].pop("200", 0)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
 from backhaul_client import AsyncAdminClient, LimitsIn
@@ -27,18 +25,20 @@ from backhaul_common.names import (
     queue_path_key,
 )
 from backhaul_common.secrets import new_credential
-from backhaul_local.service import Service, ServiceSpec, default_services
+from backhaul_local.service import default_services
 from backhaul_local.stack import Stack, StackConfig
 from backhaul_testing import broker
-from empty_route import BARE, PLAIN
+from empty_route import KEY_VARIABLE, SIGNED
 from generators import LoadError
-from meter import Meter, Reading
+from meter import Meter
 from nats.aio.client import Client as NatsClient
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
+from normalized import Drained, Normalized
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
+from routes import EMPTY_ROUTES
 from traffic import Traffic
 
 Document = dict[str, Any]
@@ -50,20 +50,6 @@ PROCESSED = (
     COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
 )
-EMPTY_ROUTES = [
-    ServiceSpec(
-        name=f"{kind}_route",
-        module="empty_route",
-        ports={"http": port},
-        env={
-            "BENCH_EMPTY_ROUTE": kind,
-            "BENCH_EMPTY_ROUTE_PORT": "{http}",
-            "PYTHONPATH": str(Path(__file__).parent).replace("{", "{{"),
-        },
-        http_port="http",
-    )
-    for kind, port in ((PLAIN, 8098), (BARE, 8099))
-]
 _LIMITS: LimitsIn = {
     "requests_per_second": 1_000_000,
     "burst": 10_000_000,
@@ -75,30 +61,6 @@ _IN_FLIGHT = 64
 _PATIENCE_S = 90.0
 
 
-@dataclass(frozen=True)
-class Drained:
-    """A backlog that was normalised: ``events`` between two readings, the first event's commit and the last ack."""
-
-    events: int
-    before: Reading
-    after: Reading
-
-    @property
-    def per_1000(self) -> dict[str, float]:
-        """CPU seconds of each process per 1,000 events."""
-        return self.after.per_1000(self.before, self.events)
-
-    @property
-    def per_core_s(self) -> float:
-        """Events per CPU second of the normalizer."""
-        return 1000 / self.per_1000["normalizer"]
-
-    @property
-    def per_second(self) -> float:
-        """Events per second of the clock."""
-        return self.events / (self.after.at - self.before.at)
-
-
 class Installation:
     """Everything that the scenarios need of the stack."""
 
@@ -108,6 +70,7 @@ class Installation:
         folder: Path,
         mongo: AsyncMongoClient[Document],
         client: NatsClient,
+        traffic: Traffic,
         say: Callable[[str], None],
     ) -> None:
         self.stack = stack
@@ -120,8 +83,9 @@ class Installation:
         self.gateway_port = stack.port("gateway", "http")
         self.plain_route_port = stack.port("plain_route", "http")
         self.bare_route_port = stack.port("bare_route", "http")
+        self.signed_route_port = stack.port("signed_route", "http")
         self.host = stack.gateway_url.removeprefix("http://")
-        self.traffic = Traffic(stack.gateway_url)
+        self.traffic = traffic
 
     @property
     def database(self) -> AsyncDatabase[Document]:
@@ -176,6 +140,11 @@ class Installation:
             if not self.stack.service(name).running:
                 await self.stack.service(name).start()
 
+    async def until_ready(self, *services: str) -> None:
+        """Return when the services, which run, are ready again."""
+        for name in services:
+            await self.stack.service(name).wait_ready()
+
     async def stored(self, tenant: str) -> int:
         """Callbacks of ``tenant`` that the gateway answered with 200 since it started."""
         async with httpx.AsyncClient() as client:
@@ -200,12 +169,12 @@ class Installation:
                 )
             )
 
-    async def forget(self, database: str | None = None, *, empty: bool = True) -> None:
+    async def forget(self, *, empty: bool = True) -> None:
         """Make all callbacks look new: nothing processed (unless ``empty`` is false), nothing published,
         no position kept. The normalizer must not run; it makes everything anew when it starts."""
         if empty:
             for collection in PROCESSED:
-                await self.mongo[database or self.stack.mongo_database].drop_collection(collection)
+                await self.database.drop_collection(collection)
         # Deleted, not purged: a purged stream still knows the message ids of the last two minutes.
         await _if_found(self.js.delete_stream, EVENTS_STREAM)
         await _if_found(self.js.delete_consumer, CALLBACKS_STREAM, NORMALIZER_CONSUMER)
@@ -214,87 +183,64 @@ class Installation:
         """Empty CALLBACKS."""
         await self.js.purge_stream(CALLBACKS_STREAM)
 
-    async def drain(self, expected: int, database: str | None = None) -> Drained:
+    async def drain(self, expected: int, *, checkpoint: bool = False) -> Drained:
         """Start the normalizer and let it process the backlog, which must be ``expected`` new events, to its end.
 
-        The clock starts when the first batch is done, so that starting the process does not count. What is done is
-        read from the normalizer's log, where a batch has its line once it is acknowledged: asking the servers for it
-        would cost them more than what is measured.
+        The clock starts when the first batch is done, so that starting the process does not count. With ``checkpoint``
+        MongoDB then writes to its data files what has changed, as it does once a minute, and that counts too.
         """
-        events = self.mongo[database or self.stack.mongo_database][EVENTS_COLLECTION]
-        at_first = await events.estimated_document_count()
         service = self.stack.service("normalizer")
-        batches = _BatchLines(service.log_path)
+        normalized = Normalized(service)
         service.launch()
-        first = await self._until(batches.events, 1, service, 0.002)
+        first = await normalized.until(1, look_s=0.002)
         before = self.meter.read()
-        count = await self._until(batches.events, expected, service, 0.01)
+        count = await normalized.until(expected)
         after = self.meter.read()
+        if count != expected:
+            raise LoadError(f"{expected} new events were expected, {count} were reported.")
+        written = await self.checkpoint() if checkpoint else {}
         await service.wait_ready()
-        stored = await events.estimated_document_count() - at_first
-        if not stored == count == expected:
-            raise LoadError(f"{expected} new events were expected; {count} were reported, {stored} are stored.")
-        return Drained(count - first, before, after)
+        return Drained(count - first, before, after, normalized.batches, count, written)
 
-    async def until_committed(self, count: int) -> None:
-        """Return when the store holds ``count`` events."""
-        events, service = self.database[EVENTS_COLLECTION], self.stack.service("normalizer")
-        await self._until(events.estimated_document_count, count, service, 0.01)
+    async def checkpoint(self) -> dict[str, float]:
+        """Have MongoDB write to its data files what waits to be written; CPU seconds that this took mongod."""
+        before = self.meter.read()
+        await self.mongo.admin.command("fsync")
+        return {"mongod": self.meter.read().since(before)["mongod"]}
 
     async def until_consumer(self) -> None:
         """Return when the normalizer has made its consumer."""
 
-        async def present() -> int:
-            return (await self.js.stream_info(CALLBACKS_STREAM)).state.consumer_count
-
-        await self._until(present, 1, self.stack.service("normalizer"), 0.05)
-
-    async def _until(self, read: Callable[[], Awaitable[int]], least: int, service: Service, interval_s: float) -> int:
-        # Neither the store nor the broker tells an outsider of this as an event, so they are asked, this often.
+        service = self.stack.service("normalizer")
+        # The broker does not tell an outsider of this as an event, so it is asked, this often.
         async with asyncio.timeout(_PATIENCE_S):
-            while (value := await read()) < least:
+            while not (await self.js.stream_info(CALLBACKS_STREAM)).state.consumer_count:
                 if not service.running:
                     raise LoadError(f"{service.name} has ended:\n{service.log_tail()}")
-                await asyncio.sleep(interval_s)
-        return value
-
-
-class _BatchLines:
-    """The normalizer's log from now on: how many new events its batches had."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # Opened late: a log that has grown large is moved away when the process starts.
-        self._file: BinaryIO | None = None
-        self._skip = path.stat().st_size if path.exists() else 0
-        self._unfinished = b""
-        self._events = 0
-
-    async def events(self) -> int:
-        """All so far."""
-        if self._file is None:
-            self._file = self._path.open("rb")
-            if self._path.stat().st_size >= self._skip:
-                self._file.seek(self._skip)
-        *lines, self._unfinished = (self._unfinished + self._file.read()).split(b"\n")
-        for line in lines:
-            if b'"event":"batch"' in line.replace(b": ", b":"):
-                self._events += json.loads(line)["events"]
-        return self._events
+                await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
 async def installation(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Installation]:
     """A stack in ``folder`` with everything running; nothing runs afterwards. ``say`` is told what is being done."""
     config = StackConfig(data_dir=folder, services=(*default_services(), *EMPTY_ROUTES), mongo_cache_gb=1.0)
-    async with Stack(config) as stack:
+    stack = Stack(config)
+    traffic = Traffic(stack.gateway_url)
+    stack.service(f"{SIGNED}_route").env[KEY_VARIABLE] = traffic.sendgrid_key
+    async with stack:
         mongo: AsyncMongoClient[Document] = AsyncMongoClient(stack.mongo_uri)
         async with mongo:
-            client = await broker.connect(stack.nats_url, name="bench")
+            client = await broker.connect(stack.nats_url, name="bench", error_cb=_told)
             try:
-                yield Installation(stack, folder, mongo, client, say)
+                yield Installation(stack, folder, mongo, client, traffic, say)
             finally:
                 await client.close()
+
+
+async def _told(error: Exception) -> None:
+    # nats-py prints a traceback otherwise. What is asked of a connection that has ended fails by itself, and that it
+    # ends is no failure where the bench restarts the server.
+    del error
 
 
 async def _if_found(delete: Callable[..., Awaitable[object]], *names: str) -> None:

@@ -17,7 +17,17 @@ from rich.console import Console
 from rich.table import Table
 
 _COMPARISONS = {"≥": operator.ge, "≤": operator.le}
-PROCESSES = ("gateway", "nats", "mongod", "normalizer", "suppression", "plain_route", "bare_route", "load")
+PROCESSES = (
+    "gateway",
+    "nats",
+    "mongod",
+    "normalizer",
+    "suppression",
+    "plain_route",
+    "bare_route",
+    "signed_route",
+    "load",
+)
 
 
 @dataclass(frozen=True)
@@ -94,10 +104,11 @@ class Report:
         costs = Table(title="CPU seconds of each process per 1,000")
         costs.add_column("while measuring")
         costs.add_column("of")
-        for process in PROCESSES:
+        processes = [name for name in PROCESSES if any(name in cost.seconds for cost in self.costs)]
+        for process in processes:
             costs.add_column(process.replace("_", " "), justify="right")
         for cost in self.costs:
-            cells = [f"{cost.seconds[name]:.4f}" if name in cost.seconds else "" for name in PROCESSES]
+            cells = [f"{cost.seconds[name]:.4f}" if name in cost.seconds else "" for name in processes]
             costs.add_row(cost.of, cost.unit, *cells)
         console.print(costs)
         console.print(", ".join(f"{name}: {value}" for name, value in self.machine.items()))

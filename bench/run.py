@@ -10,57 +10,104 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import auditing
-import growth
+import hot
 import ingest
 import latency
 import normalizing
+import optouts
+import storage
 import suppressing
+import tenants
 from backhaul_local.errors import LocalStackError
 from generators import LoadError, best_generator
 from installation import Installation, installation
 from report import Report, machine_facts
 from rich.console import Console
+from routes import EMPTY_ROUTES
 
 _LATEST = Path(__file__).with_name("latest.json")
-_LIMIT_S = 600
-"""Whatever hangs ends here. A run takes less than five minutes."""
-
-Scenario = Callable[[], Awaitable[None]]
+_LIMIT_S = 1200
+"""Whatever hangs ends here. A run takes less than twelve minutes."""
 
 
-def scenarios(site: Installation, report: Report, *, quick: bool) -> dict[str, Scenario]:
-    """What can be measured, by the name of its first figure, in its order."""
+@dataclass(frozen=True)
+class Scenario:
+    """What is measured together: ``figures`` begin as these do."""
+
+    figures: Sequence[str]
+    run: Callable[[], Awaitable[None]]
+
+    def wanted(self, only: Sequence[str]) -> bool:
+        """Whether one of ``only`` is one of the figures, or the beginning of one; all are where there is none."""
+        return not only or any(
+            name.startswith(figure) or figure.startswith(name) for name in only for figure in self.figures
+        )
+
+
+def scenarios(site: Installation, report: Report, *, quick: bool) -> list[Scenario]:
+    """What can be measured, in its order."""
     generator = best_generator()
     rounds, seconds = (3, 1.0) if quick else (3, 3.0)
-    events = 20_000 if quick else 45_000
-    return {
-        "ingest_vs_empty_route": lambda: ingest.measure_twilio(site, report, generator, rounds=rounds, seconds=seconds),
-        "ingest_sendgrid_events_per_core_s": lambda: ingest.measure_sendgrid(
-            site, report, generator, rounds=3, seconds=seconds
+    return [
+        Scenario(
+            ["ingest_vs_", "ingest_cpu_vs_", "ingest_twilio_"],
+            lambda: ingest.measure_twilio(site, report, generator, rounds=rounds, seconds=seconds),
         ),
-        "normalize_events_per_core_s": lambda: normalizing.measure(site, report, rounds=3, events=events),
-        "end_to_end_ms": lambda: latency.measure(
-            site, report, rounds=3, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
+        Scenario(
+            ["sendgrid_vs_floor", "ingest_sendgrid_"],
+            lambda: ingest.measure_sendgrid(site, report, generator, rounds=rounds, seconds=seconds),
         ),
-        "suppression_checks_per_s": lambda: suppressing.measure(
-            site, report, rounds=rounds, seconds=seconds, rows=100_000 if quick else 1_000_000
+        Scenario(
+            ["normalizer_vs_codecs", "normalizer_codecs_us", "normalize_"],
+            lambda: normalizing.measure(site, report, rounds=rounds, events=20_000 if quick else 45_000),
         ),
-        "optout_visible_ms": lambda: suppressing.measure_visible(
-            site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
+        Scenario(
+            ["two_copies_cost"],
+            lambda: hot.measure(site, report, rounds=rounds, events=6_000 if quick else 12_000),
         ),
-        "audit_events_per_core_s": lambda: auditing.measure(
-            site, report, rounds=3, events=50_000 if quick else 150_000
+        Scenario(
+            ["end_to_end_", "pipeline_cpu_us"],
+            lambda: latency.measure(
+                site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
+            ),
         ),
-        "resident_mb": lambda: latency.measure_memory(site, report),
-        "growth": lambda: growth.measure(site, report, rounds=3, quick=quick),
-    }
+        Scenario(
+            ["suppression_", "check_vs_"],
+            lambda: suppressing.measure(
+                site, report, rounds=rounds, seconds=seconds, rows=100_000 if quick else 1_000_000
+            ),
+        ),
+        Scenario(
+            ["optout_visible_"],
+            lambda: optouts.measure(
+                site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
+            ),
+        ),
+        Scenario(
+            ["audit_"],
+            lambda: auditing.measure(site, report, rounds=rounds, events=50_000 if quick else 150_000),
+        ),
+        Scenario(["resident_mb"], lambda: latency.measure_memory(site, report)),
+        Scenario(
+            ["growth_store", "mongod_vs_floor", "mongod_floor_us", "read_"],
+            lambda: storage.measure(
+                site, report, rounds=rounds, stored=100_000 if quick else 1_000_000, events=15_000 if quick else 20_000
+            ),
+        ),
+        # Last: it removes every other tenant.
+        Scenario(
+            ["growth_tenants", "fsyncs_per_"],
+            lambda: tenants.measure(site, report, rounds=rounds, callbacks=4_500 if quick else 6_000),
+        ),
+    ]
 
 
 async def measure(report: Report, only: Sequence[str], console: Console, *, quick: bool) -> None:
-    """Run the scenarios whose names begin as one of ``only`` does, or all."""
+    """Run the scenarios of the figures that begin as one of ``only`` does, or all."""
     began = time.monotonic()
     task = asyncio.current_task()
     assert task is not None
@@ -77,13 +124,12 @@ async def measure(report: Report, only: Sequence[str], console: Console, *, quic
                 nats_version=str(site.nats.connected_server_version).strip("<>"),
                 mongo_version=(await site.mongo.server_info())["version"],
             )
-            # What consumes EVENTS is measured by itself, and would share the machine with what comes before it.
-            await site.stop("suppression", "audit")
-            for scenario, run in scenarios(site, report, quick=quick).items():
-                if only and not any(wanted.startswith(scenario) or scenario.startswith(wanted) for wanted in only):
-                    continue
-                say(scenario)
-                await run()
+            # What is measured by itself would share the machine with what comes before it.
+            await site.stop("suppression", "audit", *(route.name for route in EMPTY_ROUTES))
+            for scenario in scenarios(site, report, quick=quick):
+                if scenario.wanted(only):
+                    say(", ".join(f"{figure}…" for figure in scenario.figures))
+                    await scenario.run()
             say("stopping")
 
 
@@ -101,7 +147,10 @@ def main() -> int:
     try:
         asyncio.run(measure(report, arguments.only, console, quick=arguments.quick))
     except (LoadError, LocalStackError, TimeoutError) as exc:
-        console.print(f"[bold red]The run failed, its figures mean nothing:[/] {str(exc) or type(exc).__name__}")
+        console.print(f"[bold red]The run failed, and nothing was written:[/] {str(exc) or type(exc).__name__}")
+        if report.figures:
+            console.print("What had been measured before, which may have failed for the same reason:")
+            report.show(console)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("Interrupted: nothing was written.")

@@ -1,4 +1,4 @@
-"""Suppression: questions by the thousand and one by one, and how soon a STOP is known to another copy."""
+"""Suppression: questions by the thousand, and one by one."""
 
 from __future__ import annotations
 
@@ -10,32 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from backhaul_common.names import EVENTS_COLLECTION, SUPPRESSION_COUNTERS_COLLECTION, SUPPRESSIONS_COLLECTION
-from backhaul_local.ports import choose_ports
+from backhaul_common.names import SUPPRESSION_COUNTERS_COLLECTION, SUPPRESSIONS_COLLECTION
 from backhaul_local.service import Service
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_suppression.documents import row_document
 from backhaul_suppression.model import EVERYTHING, Address, Family, Kind, Origin, Row, RowKey, Source
 from backhaul_suppression.standing import Standing
-from backhaul_testing.twilio import new_sid
-from backhaul_testing.wire import Connection, encoded
-from generators import LoadError, RawSockets, write_for
+from generators import LoadError
 from grpc_health.v1 import health_pb2
 from installation import Installation
-from latency import sustained
+from latency import percentile
 from redis_server import Redis, redis
 from report import Report
 
 BATCH = 1000
 _TENANT = "suppressing"
 _SERVICE = "/backhaul_proto.suppression.v1.SuppressionService"
-_CHECK, _CHECK_BATCH = f"{_SERVICE}/Check", f"{_SERVICE}/CheckBatch"
+CHECK, _CHECK_BATCH = f"{_SERVICE}/Check", f"{_SERVICE}/CheckBatch"
 _EMPTY = "/grpc.health.v1.Health/Check"
 _IN_FLIGHT = 4
 _ONE_BY_ONE = 8
 _SINGLE_RATE = 1000
-_STOP_EVERY_S = 0.1
-_ASK_EVERY_S = 0.005
 _PATIENCE_S = 20.0
 
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -43,7 +38,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 
 async def measure(site: Installation, report: Report, *, rounds: int, seconds: float, rows: int) -> None:
     """``suppression_checks_per_s`` and what belongs to it, over ``rows`` suppressed addresses."""
-    await site.stop("suppression", "normalizer", "plain_route", "bare_route")
+    await site.stop("suppression", "normalizer")
     await site.ensure("gateway")
     await site.register(_TENANT)
     await _fill(site, await site.registration(_TENANT), rows)
@@ -52,7 +47,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, seconds: f
     report.add("suppression_start_s", [time.perf_counter() - began], "s", note=f"until it answers, {rows:,} rows")
     report.add("suppression_resident_mb", [site.meter.resident_mb()["suppression"]], "MB", note="after that")
     async with AsyncExitStack() as stack:
-        callers = Callers(await stack.enter_async_context(_channel(site.stack.service("suppression"))), site)
+        callers = Callers(await stack.enter_async_context(channel_to(site.stack.service("suppression"))), site)
         store = await stack.enter_async_context(redis(site.folder))
         await _batches(site, report, callers, store, rounds=rounds, seconds=seconds, rows=rows)
         await _one_by_one(site, report, callers, rounds=rounds, seconds=seconds)
@@ -83,7 +78,7 @@ async def _batches(
 ) -> None:
     """Ours and the other in turn, each for ``seconds``."""
     # One in ten is suppressed: the answer says all that is known about it.
-    numbers = [[_number(batch * BATCH + n if n % 10 == 0 else rows + batch * BATCH + n) for n in range(BATCH)]
+    numbers = [[number(batch * BATCH + n if n % 10 == 0 else rows + batch * BATCH + n) for n in range(BATCH)]
                for batch in range(64)]  # fmt: skip
     requests = [
         pb.CheckBatchRequest(tenant_id=_TENANT, items=[pb.CheckItem(address=one) for one in batch]).SerializeToString()
@@ -102,7 +97,7 @@ async def _batches(
 
     ours, theirs, costs = [], [], []
     if store is not None:
-        await store.fill(_number(n) for n in range(rows))
+        await store.fill(number(n) for n in range(rows))
     for round_ in range(rounds):
         site.say(f"batches of {BATCH}, round {round_ + 1} of {rounds}")
         before = site.meter.read()
@@ -123,74 +118,17 @@ async def _batches(
 
 
 async def _one_by_one(site: Installation, report: Report, callers: Callers, *, rounds: int, seconds: float) -> None:
-    requests = [pb.CheckRequest(tenant_id=_TENANT, address=_number(n * 7)).SerializeToString() for n in range(1000)]
+    requests = [pb.CheckRequest(tenant_id=_TENANT, address=number(n * 7)).SerializeToString() for n in range(1000)]
     empty = health_pb2.HealthCheckRequest().SerializeToString()
-    check, floor = callers.to(_CHECK), callers.to(_EMPTY)
+    check, floor = callers.to(CHECK), callers.to(_EMPTY)
     ratios = []
     for round_ in range(rounds):
         site.say(f"one by one, round {round_ + 1} of {rounds}")
         rate = await _rate(check, requests, _ONE_BY_ONE, seconds)
         ratios.append(rate / await _rate(floor, [empty], _ONE_BY_ONE, seconds))
     report.add("check_vs_grpc_floor", ratios, "ratio", aim="≥ 0.6", note="over an empty call of the same server")
-    p99 = [_percentile(await _paced(check, requests, _SINGLE_RATE, seconds), 99) for _ in range(rounds)]
+    p99 = [percentile(await _paced(check, requests, _SINGLE_RATE, seconds), 99) for _ in range(rounds)]
     report.add("suppression_check_p99_ms", p99, "ms", aim="≤ 5", note=f"at {_SINGLE_RATE} a second, by their schedule")
-
-
-async def measure_visible(site: Installation, report: Report, *, rounds: int, seconds: float, at_most: int) -> None:
-    """``optout_visible_ms_p99``: from the 200 of a STOP to the first "suppressed" on a copy, at half of the maximum."""
-    await site.ensure("gateway")
-    await site.stop("normalizer", "suppression", "plain_route", "bare_route")
-    key = await site.register(f"{_TENANT}-stops")
-    await site.forget()
-    await site.ensure("normalizer", "suppression")
-    most = await sustained(site, key, at_most)
-    async with _copy(site) as copy, _channel(copy) as channel:
-        callers = Callers(channel, site)
-        # What the maximum left behind is not part of half of it, and comes before this one.
-        await _stop(site, key, callers.to(_CHECK), _number(0, area=304))
-        runs = []
-        for round_ in range(rounds):
-            site.say(f"STOP to suppressed at {most / 2:.0f} callbacks/s, round {round_ + 1} of {rounds}")
-            runs.append(await _visible_round(site, key, callers.to(_CHECK), most / 2, seconds, round_))
-    note = f"on another copy, at {most / 2:.0f} callbacks/s; asked every {_ASK_EVERY_S * 1000:.0f} ms"
-    report.add("optout_visible_ms_p50", [_percentile(one, 50) for one in runs], "ms", note=note)
-    report.add("optout_visible_ms_p99", [_percentile(one, 99) for one in runs], "ms", aim="≤ 1000")
-    await site.stop("suppression")
-
-
-async def _visible_round(
-    site: Installation, key: str, check: Ask, rate: float, seconds: float, round_: int
-) -> list[float]:
-    load = write_for(site.folder / "background.requests", site.traffic.twilio(int(rate * seconds)), key)
-    before = await site.database[EVENTS_COLLECTION].estimated_document_count()
-    stops = int(seconds / _STOP_EVERY_S)
-    async with asyncio.timeout(seconds + 2 * _PATIENCE_S), asyncio.TaskGroup() as group:
-        background = group.create_task(RawSockets().paced(load, site.gateway_port, seconds, rate))
-        began = time.perf_counter()
-        probes = []
-        for n in range(stops):
-            await asyncio.sleep(began + n * _STOP_EVERY_S - time.perf_counter())
-            probes.append(group.create_task(_stop(site, key, check, _number(round_ * stops + n, area=303))))
-    if background.result().answered < rate * seconds * 0.95:
-        raise LoadError("The load did not keep its pace.")
-    await site.until_committed(before + background.result().answered + stops)
-    return [probe.result() for probe in probes]
-
-
-async def _stop(site: Installation, key: str, check: Ask, person: str) -> float:
-    post = site.traffic.stop(new_sid(), person).with_header("X-Api-Key", key)
-    connection = await Connection.open("127.0.0.1", site.gateway_port)
-    try:
-        answer = await connection.ask(encoded(post))
-    finally:
-        connection.close()
-    began = time.perf_counter()
-    if answer.status != 200:
-        raise LoadError(f"A STOP was answered with {answer.status}: {answer.body!r}")
-    request = pb.CheckRequest(tenant_id=f"{_TENANT}-stops", address=person).SerializeToString()
-    while pb.CheckResponse.FromString(await check(request)).verdict != pb.VERDICT_SUPPRESSED:  # noqa: ASYNC110  # another process tells no event
-        await asyncio.sleep(_ASK_EVERY_S)
-    return (time.perf_counter() - began) * 1000
 
 
 async def _rate(ask: Callable[[Any], Awaitable[Any]], requests: Sequence[Any], under_way: int, seconds: float) -> float:
@@ -246,40 +184,21 @@ async def _fill(site: Installation, registration: str, rows: int) -> None:
 
 
 def _row(registration: str, n: int, now: int) -> Row:
-    key = RowKey(Address(registration, Family.PHONE, _number(n)), Kind.STOP, EVERYTHING)
+    key = RowKey(Address(registration, Family.PHONE, number(n)), Kind.STOP, EVERYTHING)
     event = f"{n:032x}"
     return Row(
         key, True, now, event, now, Origin.RECIPIENT, Source.EVENT, event_id=event, due_by_us=now, position=n + 1
     )
 
 
-def _number(n: int, area: int = 201) -> str:
+def number(n: int, area: int = 201) -> str:
+    """The telephone number of person ``n``; other areas are other people."""
     return f"+1{area}{2_000_000 + n:07d}"
 
 
 @asynccontextmanager
-async def _copy(site: Installation) -> AsyncIterator[Service]:
-    """Another copy of suppression."""
-    first = site.stack.service("suppression")
-    ports = dict(zip(first.ports, choose_ports(len(first.ports)), strict=True))
-    numbers = {str(first.ports[name]): str(port) for name, port in ports.items()}
-    env = {name: _with_ports(value, numbers) if name.endswith(("_LISTEN", "_PORT")) else value
-           for name, value in first.env.items()}  # fmt: skip
-    copy = Service(first.spec, ports=ports, env=env, log_path=Path(site.folder / "suppression-copy.log"))
-    await copy.start()
-    try:
-        yield copy
-    finally:
-        await copy.stop()
-
-
-def _with_ports(value: str, numbers: dict[str, str]) -> str:
-    host, colon, port = value.rpartition(":")
-    return f"{host}{colon}{numbers.get(port, port)}"
-
-
-@asynccontextmanager
-async def _channel(service: Service) -> AsyncIterator[grpc.aio.Channel]:
+async def channel_to(service: Service) -> AsyncIterator[grpc.aio.Channel]:
+    """A connection to a copy of suppression, as a service of Backhaul has one."""
     credentials = _credentials(service)
     options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 16 << 20)]
     async with grpc.aio.secure_channel(f"127.0.0.1:{service.ports['grpc']}", credentials, options=options) as channel:
@@ -291,7 +210,3 @@ def _credentials(service: Service) -> grpc.ChannelCredentials:
         Path(service.env[f"BACKHAUL_GRPC_TLS_{name}_FILE"]).read_bytes() for name in ("CA", "KEY", "CERT")
     )
     return grpc.ssl_channel_credentials(authority, key, certificate)
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    return sorted(values)[min(len(values) - 1, len(values) * percent // 100)]

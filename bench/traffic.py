@@ -54,6 +54,11 @@ class Traffic:
         }
         """What a channel needs to take these callbacks, by its label."""
 
+    @property
+    def sendgrid_key(self) -> str:
+        """The public key by which SendGrid's posts are verified, as SendGrid shows it."""
+        return self._sendgrid.public_key
+
     def stop(self, sid: str, person: str) -> Post:
         """The callback of a reply that says STOP."""
         address = f"{self._base_url}/api/postevents?channelLabel=Twilio"

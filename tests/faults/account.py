@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from backhaul_client.models import Event
 from backhaul_local.stack import Stack
 from backhaul_testing import broker, streams
+from faults.whereabouts import whereabouts
 from simulators.load import Key, Load
 from simulators.people import CREDENTIAL, Tenant
 
@@ -60,7 +61,7 @@ async def settle(stack: Stack, load: Load, *tenants: Tenant) -> Figures:
     published = await published_events(stack)
     events = messages = uncertain = 0
     for tenant in tenants:
-        stored = await _check_events(tenant, load)
+        stored = await _check_events(stack, tenant, load)
         messages += await _check_messages(tenant, load, set(stored))
         await _check_communications(tenant, load, set(stored))
         missing = {row.id for row in stored.values()} - published[tenant.id].keys()
@@ -96,7 +97,7 @@ def _key(tenant: Tenant, row: Event) -> Key:
     return tenant.id, "twilio", f"{row.message_id}:{row.provider_status}"
 
 
-async def _check_events(tenant: Tenant, load: Load) -> dict[Key, Event]:
+async def _check_events(stack: Stack, tenant: Tenant, load: Load) -> dict[Key, Event]:
     stored: dict[Key, Event] = {}
     for row in await tenant.events(page_size=500):
         key = _key(tenant, row)
@@ -104,8 +105,13 @@ async def _check_events(tenant: Tenant, load: Load) -> dict[Key, Event]:
         stored[key] = row
     own = {key: fact for key, fact in load.attempted.items() if key[0] == tenant.id}
     lost = {key for key in load.answered if key[0] == tenant.id} - stored.keys()
-    letters = len(await tenant.dead_letters()) if lost else 0
-    assert not lost, f"answered 200 and lost: {len(lost)} of {len(own)}, such as {sorted(lost)[:5]}; {letters} dead"
+    if lost:
+        found = await whereabouts(stack, load, lost)
+        letters = await tenant.dead_letters()
+        raise AssertionError(
+            f"answered 200 and lost: {len(lost)} of {len(own)}, such as {sorted(lost)[:5]}\n"
+            f"Dead letters: {len(letters)}\n{found}"
+        )
     invented = stored.keys() - own.keys()
     assert not invented, f"stored and never sent: {sorted(invented)[:5]}"
     for key, row in stored.items():

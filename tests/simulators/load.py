@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from backhaul_testing.posts import ACCEPTED, Post, Sending
@@ -60,7 +61,7 @@ class Load:
     """``async with Load(tenants) as load``: callbacks flow inside, and every retry is done with outside.
 
     ``attempted`` holds every event that was sent at least once, ``answered`` the keys of those whose callback was
-    answered 200.
+    answered 200, with when that first was.
     """
 
     def __init__(self, tenants: Sequence[Tenant], *, seed: int = 1) -> None:
@@ -71,7 +72,7 @@ class Load:
         self._progress = asyncio.Condition()
         self._workers: list[asyncio.Task[None]] = []
         self.attempted: dict[Key, Fact] = {}
-        self.answered: set[Key] = set()
+        self.answered: dict[Key, datetime] = {}
         self.accepted_posts = 0
         self.repeated_posts = 0
         self.failures: Counter[int | str] = Counter()
@@ -93,7 +94,7 @@ class Load:
         """Put a status callback on record that a test has sent itself, and that was answered 200."""
         fact = Fact((tenant.id, "twilio", f"{sid}:{word}"), sid, word, communication)
         self.attempted[fact.key] = fact
-        self.answered.add(fact.key)
+        self.answered.setdefault(fact.key, datetime.now(UTC))
 
     async def more(self, posts: int, *, within_s: float = 30.0) -> None:
         """Return when ``posts`` more posts than now have been answered 200."""
@@ -131,7 +132,9 @@ class Load:
         sending = await self._deliver(wire, job)
         if sending.accepted:
             known = len(self.answered)
-            self.answered.update(fact.key for fact in job.facts)
+            now = datetime.now(UTC)
+            for fact in job.facts:
+                self.answered.setdefault(fact.key, now)
             self.repeated_posts += len(self.answered) == known
         async with self._progress:
             self.accepted_posts += sending.accepted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,7 +17,7 @@ from backhaul_local.errors import LocalStackError, PortInUseError, StartError
 from backhaul_local.mongod import MongoConfig, MongoServer
 from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
-from backhaul_local.ports import is_free
+from backhaul_local.ports import Band, choose_ports, is_free
 from backhaul_testing import broker
 from minio import Minio
 from nats.js.api import StreamConfig
@@ -121,6 +122,26 @@ def test_object_store_keeps_what_it_acknowledged(s3: ObjectStoreServer) -> None:
     assert s3.stop_blocking()
     assert all(is_free(claim.port) for claim in s3.claims())
     assert list(s3.config.data_dir.rglob("*.sock")) == []
+
+
+def test_nobody_else_is_given_the_port_of_a_server_that_was_killed(fresh_nats: NatsServer) -> None:
+    others = set(Band.NATS.value) - {fresh_nats.port}
+    fresh_nats.kill_blocking()
+    assert is_free(fresh_nats.port)
+    with pytest.raises(LocalStackError, match="No 1 free ports"):
+        choose_ports(1, Band.NATS, avoid=others)
+    fresh_nats.start_blocking()
+
+
+def test_a_port_may_be_chosen_again_when_its_server_is_given_up(data_dir: Path) -> None:
+    server = NatsServer(NatsConfig(data_dir=data_dir / "nats"))
+    server.start_blocking()
+    port = server.port
+    server.kill_blocking()
+    others = set(Band.NATS.value) - {port}
+    del server
+    gc.collect()
+    assert choose_ports(1, Band.NATS, avoid=others) == [port]
 
 
 def sockets_of(s3: ObjectStoreServer) -> list[Path]:

@@ -15,13 +15,12 @@ from backhaul_common.accounts import ServiceAccount, ServiceToken
 from backhaul_common.directory import ServiceDirectory
 from backhaul_common.errors import BackhaulError
 from backhaul_common.ids import new_registration
-from backhaul_common.lifecycle import Readiness
 from backhaul_common.revisioned import Documents
 from backhaul_common.secrets import new_credential
 from backhaul_common.settings import CommonSettings
-from backhaul_common.tracing import Tracing
 from pydantic import SecretStr
 from rpc_service import SERVICE, Answer, Ask, Stub, handlers
+from serving_rig import served
 from test_rpc_tls import Authority
 
 INTERNAL = "internal-token-0123456789abcdefghij"
@@ -89,14 +88,11 @@ class World:
 
     async def start(self) -> None:
         server_settings = self.authority.issue("server") if self.authority else CommonSettings()
-        server = await rpc.serve(
+        server = await served(
             self.stack,
-            server_settings,
-            Tracing("test", None),
-            Readiness(),
-            listen="127.0.0.1:0",
-            services=[SERVICE],
+            SERVICE,
             register=partial(handlers, servicer=self.servicer),
+            settings=server_settings,
             without_tenant=[f"{SERVICE}.Keys"],
             access=rpc.Access(["older-" + INTERNAL, INTERNAL], self.directory, VERBS, now=self.time),
         )

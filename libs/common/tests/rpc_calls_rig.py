@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,13 +12,11 @@ import pytest
 from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError
 from backhaul_common.lifecycle import Readiness
-from backhaul_common.settings import CommonSettings
-from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc as pb_grpc
+from serving_rig import SETTINGS, served
 
 SERVICE = "backhaul_proto.normalizer.v1.NormalizerService"
-SETTINGS = CommonSettings()
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -71,18 +70,23 @@ async def calling() -> AsyncIterator[Running]:
     """A server, and a client that is connected to it."""
     servicer, readiness = Servicer(), Readiness()
     async with AsyncExitStack() as stack:
-        server = await rpc.serve(
-            stack,
-            SETTINGS,
-            Tracing("test", None),
-            readiness,
-            listen="127.0.0.1:0",
-            services=[SERVICE],
-            register=servicer.register,
-        )
+        server = await served(stack, SERVICE, register=servicer.register, readiness=readiness)
         channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
         stack.push_async_callback(channel.close)
         yield Running(servicer, server, readiness, channel)
+
+
+class Held:
+    """A behaviour that answers when ``release`` is set; ``began`` is set when it is asked."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def __call__(self, request: Any, context: Any) -> Any:
+        self.began.set()
+        await self.release.wait()
+        return pb.GetMessageResponse()
 
 
 def raising(error: BaseException) -> Behaviour:

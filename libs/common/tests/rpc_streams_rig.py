@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from backhaul_common import rpc
-from backhaul_common.lifecycle import Readiness
-from backhaul_common.settings import CommonSettings
-from backhaul_common.tracing import Tracing
 from rpc_service import SERVICE, Answer, Ask, Stub, handlers
+from serving_rig import SETTINGS, served
 from structlog.testing import capture_logs
-
-SETTINGS = CommonSettings()
 
 
 class Servicer:
@@ -79,6 +76,13 @@ class Running:
         return [answer.number async for answer in self.stub.Watch(Ask(tenant_id="acme", number=number), **options)]
 
 
+async def served_streams(stack: AsyncExitStack, servicer: object) -> rpc.Server:
+    """A server of ``servicer``, which ends with ``stack``."""
+    return await served(
+        stack, SERVICE, register=partial(handlers, servicer=servicer), without_tenant=[f"{SERVICE}.Keys"]
+    )
+
+
 @asynccontextmanager
 async def streaming() -> AsyncIterator[Running]:
     """A server, and a client that is connected to it."""
@@ -86,16 +90,7 @@ async def streaming() -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         closing = await stack.enter_async_context(AsyncExitStack())
         with capture_logs():
-            server = await rpc.serve(
-                closing,
-                SETTINGS,
-                Tracing("test", None),
-                Readiness(),
-                listen="127.0.0.1:0",
-                services=[SERVICE],
-                register=lambda server: handlers(server, servicer),
-                without_tenant=[f"{SERVICE}.Keys"],
-            )
+            server = await served_streams(closing, servicer)
             channel = rpc.Channels(stack, SETTINGS).to(f"127.0.0.1:{server.port}")
             yield Running(servicer, server.port, channel, closing)
 

@@ -12,13 +12,12 @@ import pytest
 from access_rig import EVERYTHING, INTERNAL, METHODS, VERBS, World, asks, first, refusal
 from backhaul_common import mongo, rpc
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.lifecycle import Readiness
 from backhaul_common.settings import CallersSettings, CommonSettings
-from backhaul_common.tracing import Tracing
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr, ValidationError
 from rpc_service import SERVICE, Answer, Ask, Stub
+from serving_rig import served
 from structlog.testing import capture_logs
 
 
@@ -276,14 +275,9 @@ async def test_the_line_of_a_call_names_its_caller(plain: World) -> None:
 async def test_a_method_that_is_not_served_needs_no_verb() -> None:
     async with AsyncExitStack() as stack:
         with pytest.raises(ValueError, match="Gett"):
-            await rpc.serve(
+            await served(
                 stack,
-                CommonSettings(),
-                Tracing("test", None),
-                Readiness(),
-                listen="127.0.0.1:0",
-                services=[SERVICE],
-                register=lambda _: None,
+                SERVICE,
                 without_tenant=[f"{SERVICE}.Keys"],
                 access=rpc.Access([INTERNAL], None, {f"{SERVICE}.Gett": "check"}),
             )

@@ -14,7 +14,7 @@ from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import OutboundBufferLimitError
-from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, PersistMode, StorageType, StreamConfig
 from nats.js.errors import APIError
 from structlog.testing import capture_logs
 
@@ -192,6 +192,21 @@ async def test_a_stream_that_would_drop_is_put_right_and_the_operators_settings_
     assert config.discard == DiscardPolicy.NEW
     assert config.subjects == ["callbacks.>"]
     assert config.max_msg_size == 2 << 20
+    assert config.allow_atomic
+    await client.close()
+
+
+async def test_a_stream_that_acknowledges_before_it_writes_is_brought_in_line_but_takes_no_batches(
+    fresh_nats: NatsServer,
+) -> None:
+    """The server has one or the other; which, the operator chose."""
+    client = await broker.connect(fresh_nats.uri)
+    js = client.jetstream()
+    await js.add_stream(StreamConfig(name=EVENTS_STREAM, subjects=["old.>"], persist_mode=PersistMode.ASYNC))
+    await jetstream.ensure_streams(js, settings_of(fresh_nats))
+    config = (await js.stream_info(EVENTS_STREAM)).config
+    assert (config.subjects, config.persist_mode) == (["events.>"], PersistMode.ASYNC)
+    assert not config.allow_atomic
     await client.close()
 
 

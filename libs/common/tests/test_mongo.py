@@ -233,6 +233,25 @@ async def test_a_transaction_over_a_silent_connection_ends_and_leaves_no_lock(
         client.close()
 
 
+@pytest.mark.slow
+async def test_a_transaction_that_outlives_the_servers_patience_may_be_tried_again(
+    mongo_server: MongoServer, client: mongo.Client, mongo_database: str
+) -> None:
+    database = mongo.database(client, mongo_database)
+    await database["things"].insert_one({"_id": "x"})
+
+    def work(plain: mongo.ThreadDatabase, session: mongo.Session) -> None:
+        plain["things"].update_one({"_id": "x"}, {"$set": {"n": 1}}, session=session)
+        # The server looks now and then for transactions that are too old, and ends what runs in them.
+        list(plain["things"].find({"$where": "sleep(5000) || true"}, session=session))
+
+    with mongo_server.transactions_live(1), pytest.raises(OperationFailure) as caught:
+        await mongo.in_transaction(database, work)
+    assert not caught.value.has_error_label("TransientTransactionError")
+    assert mongo.is_transient(caught.value)
+    assert await database["things"].find_one({"_id": "x"}) == {"_id": "x"}
+
+
 @pytest.mark.parametrize("what", ["a ping", "owners", "one tenant", "all tenants"])
 async def test_nothing_waits_long_for_a_silent_connection(
     mongo_server: MongoServer, monkeypatch: pytest.MonkeyPatch, mongo_database: str, what: str

@@ -39,7 +39,7 @@ async def publisher(client: Client) -> Publisher:
 async def put(publisher: Publisher, *payloads: bytes, stream: str = "S", timeout_s: float = 5) -> None:
     async with publisher.together(timeout_s) as send:
         for payload in payloads:
-            await send("s.x", payload, headers_of(stream, payload[:20].hex(), "00-trace"))
+            await send([("s.x", payload, headers_of(stream, payload[:20].hex(), "00-trace"))])
 
 
 async def held(js: JetStreamContext) -> int:

@@ -14,7 +14,8 @@ from backhaul_common.lifecycle import Readiness
 from backhaul_common.metrics import GRPC_CALLS, Counter
 from backhaul_common.tracing import Tracing, current_traceparent
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
-from rpc_calls_rig import SERVICE, SETTINGS, Running, Servicer, calling
+from rpc_calls_rig import SERVICE, Running, Servicer, calling
+from serving_rig import SETTINGS, served
 from structlog.testing import capture_logs
 
 
@@ -33,16 +34,8 @@ async def test_a_frequent_method_is_counted_and_has_a_line_where_it_fails_or_is_
         raise BackhaulError(Code.NOT_FOUND, "There is none.")
 
     async with AsyncExitStack() as stack:
-        server = await rpc.serve(
-            stack,
-            SETTINGS,
-            Tracing("test", None),
-            Readiness(),
-            listen="127.0.0.1:0",
-            services=[SERVICE],
-            register=servicer.register,
-            calls=calls,
-            frequent=[f"{SERVICE}.GetMessage"],
+        server = await served(
+            stack, SERVICE, register=servicer.register, calls=calls, frequent=[f"{SERVICE}.GetMessage"]
         )
         channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
         stack.push_async_callback(channel.close)

@@ -13,7 +13,8 @@ from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc as pb_grpc
-from rpc_calls_rig import SERVICE, SETTINGS, Running, calling, raising
+from rpc_calls_rig import SERVICE, Running, calling, raising
+from serving_rig import SETTINGS
 from structlog.testing import capture_logs
 
 

@@ -11,12 +11,12 @@ import grpc
 import pytest
 from backhaul_common import rpc
 from backhaul_common.lifecycle import Readiness
-from backhaul_common.tracing import Tracing
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc as pb_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from rpc_calls_rig import SERVICE, SETTINGS, Running, Servicer, awaited, calling
+from rpc_calls_rig import SERVICE, Held, Running, Servicer, awaited, calling
+from serving_rig import SETTINGS, served
 from structlog.testing import capture_logs
 
 
@@ -29,16 +29,7 @@ async def running() -> AsyncIterator[Running]:
 async def test_only_what_is_served_is_frequent() -> None:
     with pytest.raises(ValueError, match="called often, and not served"):
         async with AsyncExitStack() as stack:
-            await rpc.serve(
-                stack,
-                SETTINGS,
-                Tracing("test", None),
-                Readiness(),
-                listen="127.0.0.1:0",
-                services=[SERVICE],
-                register=Servicer().register,
-                frequent=[f"{SERVICE}.GetNothing"],
-            )
+            await served(stack, SERVICE, register=Servicer().register, frequent=[f"{SERVICE}.GetNothing"])
 
 
 async def _health(running: Running, service: str, wanted: int) -> None:
@@ -79,15 +70,7 @@ async def test_health_is_never_good_before_readiness_was_asked() -> None:
 
     readiness.add("mongo", hangs)
     async with AsyncExitStack() as stack:
-        server = await rpc.serve(
-            stack,
-            SETTINGS,
-            Tracing("test", None),
-            readiness,
-            listen="127.0.0.1:0",
-            services=[],
-            register=lambda _: None,
-        )
+        server = await served(stack, readiness=readiness)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -95,25 +78,10 @@ async def test_health_is_never_good_before_readiness_was_asked() -> None:
 
 async def test_health_is_the_first_to_know_of_a_stop() -> None:
     servicer = Servicer()
-    began, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(request: Any, context: Any) -> Any:
-        began.set()
-        await release.wait()
-        return pb.GetMessageResponse()
-
-    servicer.behaviour = slow
+    servicer.behaviour = held = Held()
     stack = AsyncExitStack()
     with capture_logs():
-        server = await rpc.serve(
-            stack,
-            SETTINGS,
-            Tracing("test", None),
-            Readiness(),
-            listen="127.0.0.1:0",
-            services=[SERVICE],
-            register=servicer.register,
-        )
+        server = await served(stack, SERVICE, register=servicer.register)
         channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
         stub: Any = pb_grpc.NormalizerServiceStub(channel)
@@ -121,12 +89,12 @@ async def test_health_is_the_first_to_know_of_a_stop() -> None:
             while (await anext(watch)).status != health_pb2.HealthCheckResponse.SERVING:
                 pass
             call = asyncio.ensure_future(awaited(stub.GetMessage(pb.GetMessageRequest(tenant_id="acme"))))
-            await began.wait()
+            await held.began.wait()
             closing = asyncio.create_task(stack.aclose())
             assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
             # It was said while the server still had work.
             assert not call.done()
-            release.set()
+            held.release.set()
             assert await call == pb.GetMessageResponse()
             await watch.aclose()
             await closing
@@ -152,42 +120,19 @@ async def test_reflection_lists_the_services(running: Running) -> None:
 async def test_a_taken_port_is_refused(running: Running) -> None:
     async with AsyncExitStack() as stack:
         with pytest.raises(RuntimeError, match=str(running.server.port)):
-            await rpc.serve(
-                stack,
-                SETTINGS,
-                Tracing("test", None),
-                Readiness(),
-                listen=running.target,
-                services=[],
-                register=lambda _: None,
-            )
+            await served(stack, listen=running.target)
 
 
 async def test_the_end_waits_for_calls_in_flight() -> None:
     servicer = Servicer()
-    began, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(request: Any, context: Any) -> Any:
-        began.set()
-        await release.wait()
-        return pb.GetMessageResponse()
-
-    servicer.behaviour = slow
+    servicer.behaviour = held = Held()
     stack = AsyncExitStack()
     with capture_logs():
-        server = await rpc.serve(
-            stack,
-            SETTINGS,
-            Tracing("test", None),
-            Readiness(),
-            listen="127.0.0.1:0",
-            services=[SERVICE],
-            register=servicer.register,
-        )
+        server = await served(stack, SERVICE, register=servicer.register)
         channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
         stub: Any = pb_grpc.NormalizerServiceStub(channel)
         call = asyncio.ensure_future(awaited(stub.GetMessage(pb.GetMessageRequest(tenant_id="acme"))))
-        await began.wait()
+        await held.began.wait()
         closing = asyncio.create_task(stack.aclose())
         async with asyncio.timeout(3):
             with suppress(ConnectionError):
@@ -195,7 +140,7 @@ async def test_the_end_waits_for_calls_in_flight() -> None:
                     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
                     writer.close()
                     await asyncio.sleep(0.01)
-        release.set()
+        held.release.set()
         async with asyncio.timeout(3):
             assert await call == pb.GetMessageResponse()
             await closing

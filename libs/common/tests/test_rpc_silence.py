@@ -11,16 +11,13 @@ import grpc
 import pytest
 from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.lifecycle import Readiness
 from backhaul_common.rpc import keepalive
-from backhaul_common.settings import CommonSettings
-from backhaul_common.tracing import Tracing
 from backhaul_testing.proxy import SilentProxy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from serving_rig import SETTINGS, served
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = CommonSettings()
 QUICKLY = 0.1
 """How much sooner than in earnest everything happens here."""
 
@@ -43,15 +40,7 @@ async def line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
     monkeypatch.setattr(keepalive, "INTERVAL_S", keepalive.INTERVAL_S * QUICKLY)
     monkeypatch.setattr(keepalive, "PATIENCE_S", keepalive.PATIENCE_S * QUICKLY)
     async with AsyncExitStack() as stack:
-        server = await rpc.serve(
-            stack,
-            SETTINGS,
-            Tracing("test", None),
-            Readiness(),
-            listen="127.0.0.1:0",
-            services=[],
-            register=lambda _: None,
-        )
+        server = await served(stack)
         proxy = await stack.enter_async_context(SilentProxy(server.port))
         channel = rpc.connect(f"127.0.0.1:{proxy.port}", SETTINGS)
         stack.push_async_callback(channel.close)

@@ -13,7 +13,8 @@ from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.tracing import Tracing, current_traceparent
 from rpc_service import SERVICE, Answer, Ask
-from rpc_streams_rig import SETTINGS, Running, asks, line_of, streaming
+from rpc_streams_rig import Running, asks, line_of, streaming
+from serving_rig import SETTINGS
 from structlog.testing import capture_logs
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.lifecycle import Readiness
 from backhaul_common.rpc import keepalive
-from backhaul_common.tracing import Tracing
 from backhaul_testing.proxy import SilentProxy
-from rpc_service import SERVICE, Answer, Ask, Stub, handlers
-from rpc_streams_rig import SETTINGS, Running, Servicer, line_of, streaming
+from rpc_service import Answer, Ask, Stub
+from rpc_streams_rig import Running, Servicer, line_of, served_streams, streaming
+from serving_rig import SETTINGS
 from structlog.testing import capture_logs
 
 
@@ -114,11 +113,8 @@ _SERVER = """
 import asyncio, sys
 from contextlib import AsyncExitStack
 sys.path.insert(0, {folder!r})
-from backhaul_common import rpc
-from backhaul_common.lifecycle import Readiness
-from backhaul_common.settings import CommonSettings
-from backhaul_common.tracing import Tracing
-from rpc_service import SERVICE, Answer, handlers
+from rpc_service import Answer
+from rpc_streams_rig import served_streams
 
 class Servicer:
     async def do_watch(self, request, context):
@@ -127,9 +123,7 @@ class Servicer:
 
 async def main():
     async with AsyncExitStack() as stack:
-        server = await rpc.serve(stack, CommonSettings(), Tracing("test", None), Readiness(), listen="127.0.0.1:0",
-            services=[SERVICE], register=lambda server: handlers(server, Servicer()),
-            without_tenant=[SERVICE + ".Keys"])
+        server = await served_streams(stack, Servicer())
         print(server.port, file=sys.stderr, flush=True)
         await asyncio.Event().wait()
 
@@ -172,16 +166,7 @@ async def test_a_connection_that_goes_silent_ends_a_stream_on_both_sides(monkeyp
     servicer.many = quiet
     async with AsyncExitStack() as stack:
         with capture_logs():
-            server = await rpc.serve(
-                stack,
-                SETTINGS,
-                Tracing("test", None),
-                Readiness(),
-                listen="127.0.0.1:0",
-                services=[SERVICE],
-                register=lambda server: handlers(server, servicer),
-                without_tenant=[f"{SERVICE}.Keys"],
-            )
+            server = await served_streams(stack, servicer)
             proxy = await stack.enter_async_context(SilentProxy(server.port))
             answers = Stub(rpc.Channels(stack, SETTINGS).to(f"127.0.0.1:{proxy.port}")).Watch(Ask(tenant_id="acme"))
             await anext(answers)

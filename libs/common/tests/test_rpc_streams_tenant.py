@@ -7,12 +7,10 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.lifecycle import Readiness
-from backhaul_common.tracing import Tracing
 from rpc_service import SERVICE, Answer, Ask
-from rpc_streams_rig import SETTINGS, Running, asks, streaming
+from rpc_streams_rig import Running, asks, streaming
+from serving_rig import served
 
 
 @pytest.fixture
@@ -57,13 +55,4 @@ async def test_an_empty_stream_names_no_tenant(running: Running) -> None:
 async def test_what_names_no_tenant_is_declared(without: Sequence[str]) -> None:
     async with AsyncExitStack() as stack:
         with pytest.raises(ValueError, match=r"Keys takes no tenant_id|not served: .*Kyes"):
-            await rpc.serve(
-                stack,
-                SETTINGS,
-                Tracing("test", None),
-                Readiness(),
-                listen="127.0.0.1:0",
-                services=[SERVICE],
-                register=lambda _: None,
-                without_tenant=without,
-            )
+            await served(stack, SERVICE, without_tenant=without)

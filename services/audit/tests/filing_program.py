@@ -20,6 +20,8 @@ from backhaul_common.service import main
 
 STEPS = {"record": (Books, "record"), "upload": (Bucket, "create"), "seal": (Books, "seal"), "move": (Books, "move")}
 DAWDLE_S = 3.0
+DAWDLED = "the step that took its time is over"
+"""A line of its log, however the step ended."""
 
 
 def die() -> None:
@@ -39,7 +41,12 @@ def arm(step: str) -> None:
             die()
         if when == "slow":
             await asyncio.sleep(DAWDLE_S)
-        result = await real(*args, **kwargs)
+        try:
+            result = await real(*args, **kwargs)
+        finally:
+            if when == "slow":
+                sys.stdout.write(f"{DAWDLED}\n")
+                sys.stdout.flush()
         if when == "after":
             die()
         return result

@@ -130,6 +130,14 @@ class Rig:
         await until("the end of a copy", dead, within_s=within_s, pause_s=0.05)
         assert copy.returncode == -signal.SIGKILL
 
+    async def said(self, line: str, *, copy: int = 0, within_s: float = 60) -> None:
+        """Return when the copy has said ``line``."""
+
+        async def there() -> bool:
+            return line in self.log(copy).splitlines()
+
+        await until(f"a copy to say {line!r}", there, within_s=within_s, pause_s=0.05)
+
     def stop_all(self) -> None:
         for copy in self.copies:
             if copy.poll() is None:

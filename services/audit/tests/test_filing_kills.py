@@ -14,6 +14,7 @@ from backhaul_audit.ports import Held, Holding
 from backhaul_common.names import AUDIT_FILES_COLLECTION, AUDIT_POSITION_COLLECTION
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_testing.waiting import until
+from filing_program import DAWDLED
 from filing_rig import Rig, asking, event
 
 pytestmark = pytest.mark.slow
@@ -101,11 +102,11 @@ async def test_an_owner_that_sleeps_over_its_lease_changes_nothing_when_it_goes_
     finally:
         sleeper.send_signal(signal.SIGCONT)
     (file,) = await filing.check(events)
-    # It has uploaded by then, and learnt that it owns nothing any more.
+    await filing.said(DAWDLED)
+    # While this is filed by the other copy, it learns that it owns nothing any more.
     later = [event(acme, f"later-{one}") for one in range(50)]
     await filing.publish(acme, *later)
     await filing.sealed(100)
-    await asyncio.sleep(4)  # The sleeper's upload takes three seconds, and has no event that tells of its end.
     files = await filing.check([*events, *later])
     assert files[0] == file
     row = await filing.database[AUDIT_POSITION_COLLECTION].find_one({"_id": "EVENTS"})

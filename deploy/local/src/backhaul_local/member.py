@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backhaul_local.errors import LocalStackError, StartError
-from backhaul_local.ports import PortClaim, ensure_free
+from backhaul_local.ports import Hold, PortClaim, ensure_free
 from backhaul_local.process import Child, describe_exit, tail
 
 # Foreign programs give no event when they are ready, so readiness is asked for, this many seconds apart.
@@ -43,6 +44,7 @@ class Member(ABC):
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._child: Child | None = None
+        self._hold: Hold | None = None
 
     @abstractmethod
     def claims(self) -> Sequence[PortClaim]:
@@ -76,7 +78,12 @@ class Member(ABC):
         """Start the process without waiting for anything; raises `PortInUseError` when a port is taken."""
         if self.running:
             raise LocalStackError(f"{self.name} is already running as process {self.pid}.")
-        ensure_free(self.claims())
+        claims = self.claims()
+        ensure_free(claims)
+        if self._hold is None:
+            # For as long as this member may be started again.
+            self._hold = Hold(claim.port for claim in claims)
+            weakref.finalize(self, self._hold.release)
         command = self.command()
         self._child = Child(command.argv, env=command.env, cwd=command.cwd, log_path=self.log_path)
 

@@ -38,6 +38,41 @@ class PortClaim:
     remedy: str = ""
 
 
+class Hold:
+    """Keeps every session on this machine from choosing ``ports``, also while nothing listens on them.
+
+    The clients of a server that was killed look for it on its port. Another session's server that had chosen it
+    meanwhile would take what they send, acknowledge it, and forget it with its test. A port is held by its namesake of
+    UDP, which no server here uses, and which the system gives back with the process. What somebody else holds already
+    stays theirs.
+    """
+
+    def __init__(self, ports: Iterable[int]) -> None:
+        self._sockets: list[socket.socket] = []
+        for port in ports:
+            namesake = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                namesake.bind((LOOPBACK, port))
+            except OSError:
+                namesake.close()
+            else:
+                self._sockets.append(namesake)
+
+    def release(self) -> None:
+        """They may be chosen again."""
+        while self._sockets:
+            self._sockets.pop().close()
+
+
+def _is_held(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return True
+        return False
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -53,7 +88,7 @@ def is_free(port: int) -> bool:
 def choose_ports(
     count: int, band: Band = Band.SERVICES, *, companion_offset: int = 0, avoid: Collection[int] = ()
 ) -> list[int]:
-    """Return ``count`` different free ports; with an offset, port + offset is free too for each of them.
+    """Return ``count`` different ports that are free and that nobody holds; with an offset, port + offset is so too.
 
     None of them, nor of those at the offset, is in ``avoid``: ports that are spoken for and not listened on yet.
     """
@@ -64,7 +99,7 @@ def choose_ports(
         if len(chosen) == count:
             break
         wanted = {port, port + companion_offset}
-        if wanted.isdisjoint(avoid) and all(map(is_free, wanted)):
+        if wanted.isdisjoint(avoid) and all(is_free(one) and not _is_held(one) for one in wanted):
             chosen.append(port)
     if len(chosen) < count:
         raise LocalStackError(f"No {count} free ports between {band.value.start} and {band.value.stop} on {LOOPBACK}.")

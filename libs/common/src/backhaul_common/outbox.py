@@ -141,7 +141,7 @@ class Outbox:
                         asked_at, owners = now(), await self._owners(paths)
                     if owners.get(row["path"]) == row["registration"]:
                         headers = headers_of(row["stream"], row["_id"], row["traceparent"])
-                        await send(row["subject"], row["payload"], headers)
+                        await send([(row["subject"], row["payload"], headers)])
         except Exception as exc:
             if is_outage(exc):
                 raise

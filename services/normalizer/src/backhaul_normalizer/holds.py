@@ -268,8 +268,7 @@ class HeldCallbacks:
 
     async def _store(self, moves: Sequence[_Move]) -> None:
         async with self._publisher.together(_TIMEOUT_S) as send:
-            for one in moves:
-                await send(one.subject, one.data, one.headers)
+            await send([(one.subject, one.data, one.headers) for one in moves])
 
 
 def _known_by(position: int, message: StreamMessage) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from backhaul_common.ids import derived_id
-from backhaul_common.jetstream import Publisher, headers_of, subjects, translated
+from backhaul_common.jetstream import Publisher, Written, headers_of, parts, subjects, translated
 from backhaul_common.names import (
     AGAIN_HEADER,
     CALLBACKS_STREAM,
@@ -43,7 +44,7 @@ class JetStreamPublisher:
     The message id is made of the ids and revisions of its events, so that publishing the same again after a crash
     stores nothing twice while JetStream remembers. Grouped otherwise, they are published twice: consumers know an event
     by its id, and keep its highest revision. What may have been published before lies in messages of its own, which say
-    so in their header.
+    so in their header. Where there are many messages, they go as batches.
     """
 
     def __init__(self, publisher: Publisher, subjects: EventSubjects, owners: Owners) -> None:
@@ -63,25 +64,19 @@ class JetStreamPublisher:
         now = asyncio.get_running_loop().time
         marked = events if again else [event for event in events if event.again]
         plain = [] if again else [event for event in events if not event.again] if marked else events
-        groups = [
-            (path, subject, group, more)
+        messages = [
+            _Message(path, subject, part, more)
             for some, more in ((plain, {}), (marked, _AGAIN))
             for (path, subject), group in (await self._grouped(some)).items()
+            for part in _messages(group)
         ]
         paths = {event.path for event in events}
         asked_at, owners = now(), await self._owners(paths)
         async with self._publisher.together(_TIMEOUT_S) as send:
-            for path, subject, group, more in groups:
-                for some in _messages(group):
-                    if now() - asked_at > _ASKED_FOR_S:
-                        asked_at, owners = now(), await self._owners(paths)
-                    own = [event for event in some if event.registration == owners.get(path)]
-                    if own:
-                        await send(
-                            subject,
-                            repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in own]),
-                            headers_of(EVENTS_STREAM, _message_id(own), traceparent) | more,
-                        )
+            for part in parts(messages, _Message.weight):
+                if now() - asked_at > _ASKED_FOR_S:
+                    asked_at, owners = now(), await self._owners(paths)
+                await send([written for one in part if (written := one.written(owners, traceparent))])
 
     async def _grouped(self, events: Sequence[Outgoing]) -> Mapping[tuple[str, str], Sequence[Outgoing]]:
         """``events`` by queue path and subject."""
@@ -95,6 +90,31 @@ class JetStreamPublisher:
         return groups
 
 
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """Events that share a message of EVENTS."""
+
+    path: str
+    subject: str
+    events: Sequence[Outgoing]
+    headers: dict[str, str]
+
+    def weight(self) -> int:
+        """The bytes of its events."""
+        return sum(len(event.payload) for event in self.events)
+
+    def written(self, owners: Mapping[str, str], traceparent: str) -> Written | None:
+        """It, without what is not its queue path's owner's any more; None where nothing is left."""
+        own = [event for event in self.events if event.registration == owners.get(self.path)]
+        if not own:
+            return None
+        return (
+            self.subject,
+            repeated(EventBatch.EVENTS_FIELD_NUMBER, [event.payload for event in own]),
+            headers_of(EVENTS_STREAM, _message_id(own), traceparent) | self.headers,
+        )
+
+
 class JetStreamCallbacks:
     """Callbacks that go through once more."""
 
@@ -104,11 +124,9 @@ class JetStreamCallbacks:
     async def publish(self, queue_path: str, callback: Callback, message_id: str) -> None:
         """Store ``callback`` alone in a message of CALLBACKS. UNAVAILABLE when JetStream is away, slow or full."""
         async with self._publisher.together(_TIMEOUT_S) as send:
-            await send(
-                callbacks_subject(queue_path, callback.channel),
-                CallbackBatch(callbacks=[callback]).SerializeToString(),
-                headers_of(CALLBACKS_STREAM, message_id, callback.traceparent),
-            )
+            subject = callbacks_subject(queue_path, callback.channel)
+            headers = headers_of(CALLBACKS_STREAM, message_id, callback.traceparent)
+            await send([(subject, CallbackBatch(callbacks=[callback]).SerializeToString(), headers)])
 
 
 async def subjects_under(js: JetStreamContext, path: str) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """nats-py's client, mended where it waits without end for a connection that is dead, or gives one up for good.
 
-Everything here overrides private methods of nats-py 2.16; the lock file pins it, and the tests go through each of them.
+What is here overrides private methods of nats-py 2.16, or calls them; the lock file pins it, and the tests go through
+each of them.
 """
 
 from __future__ import annotations
@@ -157,6 +158,24 @@ async def connect(
         else:
             break
     return connecting
+
+
+async def write_at_once(client: Client, published: bytes, messages: int) -> None:
+    """Send ``published``, the bytes that publish that many ``messages``, over one connection or not at all.
+
+    Raises as ``Client.publish``, which makes bytes of one message at a time, and looks at each.
+    """
+    if client.is_closed:
+        raise nats.errors.ConnectionClosedError
+    if client.is_draining_pubs:
+        raise nats.errors.ConnectionDrainingError
+    if not client.is_connected and len(published) + client.pending_data_size > client._max_pending_size:
+        raise nats.errors.OutboundBufferLimitError
+    client.stats["out_msgs"] += messages
+    client.stats["out_bytes"] += len(published)
+    await client._send_command(published)
+    if client._flush_queue is not None and client._flush_queue.empty():
+        await client._flush_pending()
 
 
 def require_connected(client: Client) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
 
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, NOTICES_STREAM
@@ -24,6 +24,7 @@ _KEPT_IN_LINE = (
     "num_replicas",
     "duplicate_window",
     "allow_direct",
+    "allow_atomic",
 )
 
 
@@ -42,6 +43,7 @@ def stream_configs(settings: StreamSettings) -> list[StreamConfig]:
             num_replicas=settings.stream_replicas,
             duplicate_window=min(DUPLICATE_WINDOW_S, settings.stream_max_age_s),
             allow_direct=True,
+            allow_atomic=True,
         )
         for name, description in (
             (CALLBACKS_STREAM, "Requests of providers, verbatim: callbacks.<queue path>.<channel>"),
@@ -62,6 +64,9 @@ async def ensure_streams(js: JetStreamContext, settings: StreamSettings) -> None
             continue
         # What an operator set besides (placement, compression) stays as it is; storage and retention cannot change.
         wanted = present.evolve(**{name: getattr(config, name) for name in _KEPT_IN_LINE})
+        if present.persist_mode == PersistMode.ASYNC:
+            # The server refuses both together. Where it takes no batches, messages are published singly.
+            wanted.allow_atomic = present.allow_atomic
         if wanted != present:
             await js.update_stream(wanted)
 
