@@ -13,7 +13,7 @@ from backhaul_client import AsyncAdminClient, LimitsIn
 from backhaul_common.ids import new_registration
 from backhaul_common.names import (
     CALLBACKS_STREAM,
-    COMMUNICATIONS_COLLECTION,
+    COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     EVENTS_COLLECTION,
     EVENTS_STREAM,
@@ -47,7 +47,7 @@ PROCESSED = (
     EVENTS_COLLECTION,
     MESSAGES_COLLECTION,
     JOINS_COLLECTION,
-    COMMUNICATIONS_COLLECTION,
+    COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
 )
 _LIMITS: LimitsIn = {

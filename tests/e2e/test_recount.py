@@ -102,13 +102,13 @@ async def _broken_one_by_one(tenant: Tenant, database: Any, counted: Json) -> No
     await database["events"].insert_one(lost)
 
     # A count is another: what is listed is not what is counted.
-    count = {"$inc": {"events.delivered": 2}}
-    await database["communications"].update_one({**of, "communication_id": "spring"}, count)
+    counts = await database["counts"].find_one({**of, "communication_id": "spring"})
+    field = f"hours.{min(counts['hours'])}.events.delivered"
+    await database["counts"].update_one({"_id": counts["_id"]}, {"$inc": {field: 2}})
     found = await recounted(tenant)
     assert (found.equal, found.missing) == (False, 0)
     assert counts_of(found)[:2] == ({**counted, "delivered": counted["delivered"] + 2}, counted)
-    count = {"$inc": {"events.delivered": -2}}
-    await database["communications"].update_one({**of, "communication_id": "spring"}, count)
+    await database["counts"].update_one({"_id": counts["_id"]}, {"$inc": {field: -2}})
     assert (await recounted(tenant)).equal
 
 
@@ -246,13 +246,15 @@ async def _many(database: Any, tenant: Tenant) -> None:
                 "revisions": bytes(4 * len(some)),
             }
         )
-    await database["communications"].insert_one(
+    day, hour = divmod(first_us // 3_600_000_000, 24)
+    await database["counts"].insert_one(
         {
-            "_id": derived_id(tenant.registration, "many"),
+            "_id": bytes.fromhex(derived_id(tenant.registration, "many")) + bytes(12),
             "registration": tenant.registration,
             "communication_id": "many",
-            "messages": 1,
-            "events": {"delivered": MANY},
+            "channel": "twilio",
+            "day": day,
+            "hours": {str(hour): {"messages": 1, "events": {"delivered": MANY}}},
             "created_at_us": first_us,
             "last_event_at_us": first_us,
         }

@@ -211,7 +211,7 @@ async def test_a_deletion_that_is_refused_changes_nothing(
     assert gateway.tenants.find_one({}) == before
 
     async def usage(_: ServicesData, __: Tenant) -> Mapping[str, int]:
-        return {"events": MAX_COUNTED, "messages": 3, "communications": 0, "dead_letters": 1}
+        return {"events": MAX_COUNTED, "messages": 3, "counts": 0, "dead_letters": 1}
 
     monkeypatch.setattr(ServicesData, "usage", usage)
     detail = gateway.problem(await delete(gateway), 409, "purge")["detail"]

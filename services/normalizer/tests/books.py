@@ -24,15 +24,17 @@ from backhaul_channels import (
 )
 from backhaul_common.documents import Document
 from backhaul_common.names import (
-    COMMUNICATIONS_COLLECTION,
+    COUNTS_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
 )
 from backhaul_normalizer.attribution import Ask, Touched, settle
-from backhaul_normalizer.facts import MAY_LACK, communication_key, event_document, fact, origin, stored_fact
+from backhaul_normalizer.counts import MAX_SHARDS, Counted, Day, count_id
+from backhaul_normalizer.facts import MAY_LACK, event_document, fact, origin, stored_fact
+from backhaul_normalizer.hours import HOUR_US, hour_of
 from backhaul_normalizer.merge import all_together
-from backhaul_normalizer.model import Fact, Outgoing
+from backhaul_normalizer.model import DAY_US, Fact, Outgoing
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
 from backhaul_proto.event.v1.event_pb2 import Event
@@ -98,6 +100,10 @@ KINDS = [
     EventKind.INBOUND,
     EventKind.UNKNOWN,
 ]
+ARRIVED_US = 1000 * DAY_US
+TIMES = [None, 1, ARRIVED_US - HOUR_US, ARRIVED_US - HOUR_US + 1, ARRIVED_US - 2 * DAY_US, ARRIVED_US + 2 * DAY_US]
+"""When events happened by their provider's word, that of the second and of the last not to be believed."""
+
 OPT_OUT = Consent(ConsentBy.KEYWORD, ConsentAction.OPT_OUT, "STOP")
 OPT_OUT_BY_PROVIDER = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_OUT)
 OPT_IN_OF_A_GROUP = Consent(ConsentBy.PROVIDER, ConsentAction.OPT_IN, "", ConsentScope.GROUP, "7")
@@ -149,8 +155,8 @@ def facts() -> st.SearchStrategy[Fact]:
         said=one_of(SAID),
         reply=one_of([None, Reply("M2"), Reply("", "yes", "Yes"), Reply("S1", "no")]),
         recipient_family=one_of([AddressFamily.UNKNOWN, AddressFamily.EMAIL]),
-        at=one_of([None, 1, 2, 3]),
-        arrived=st.integers(100, 103),
+        at=one_of(TIMES),
+        arrived=st.integers(ARRIVED_US, ARRIVED_US + 3),
         verification=one_of([VERIFICATION_VERIFIED, VERIFICATION_VERIFIED, VERIFICATION_OBSERVED_INVALID]),
         seq=st.integers(1, 3),
         recipient=one_of(["", "a@example.com", "A@Example.com", "b@example.com"]),
@@ -174,6 +180,10 @@ def batch_of(facts: Iterable[Fact]) -> list[Fact]:
     return [all_together(some) for some in found.values()]
 
 
+Totals = dict[Day, dict[str, int]]
+"""Counts by the fields of a day's documents."""
+
+
 class Books:
     """A ``Snapshot`` of itself, that applies plans as the store does."""
 
@@ -181,8 +191,8 @@ class Books:
         self.event_rows: dict[str, Document] = {}
         self.message_rows: dict[str, Document] = {}
         self.join_rows: dict[str, Document] = {}
-        self.counts: dict[str, Counter[str]] = {}
-        self.reply_counts: dict[str, Counter[str]] = {}
+        self.counts: dict[Day, Counter[str]] = {}
+        self.reply_counts: dict[Day, Counter[str]] = {}
         self.published: dict[str, tuple[int, bytes]] = {}
         self.sent: set[tuple[str, int]] = set()
 
@@ -203,6 +213,14 @@ class Books:
 
     def moved_by(self, event_ids: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(row) for row in self.event_rows.values() if row.get("moved_by") in event_ids]
+
+    def counted(self, messages: Collection[str]) -> Mapping[str, Iterable[Counted]]:
+        found: dict[str, list[Counted]] = {key: [] for key in messages}
+        for row in self.events_of(messages):
+            times = row["occurred_at_us"], row["received_at_us"]
+            one = Counted(row["_id"], row["kind"], *times, row.get("by_machine", False), "duplicate_of" in row)
+            found[row["message"]].append(one)
+        return found
 
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.message_rows[key]) for key in keys if key in self.message_rows]
@@ -245,8 +263,8 @@ class Books:
             for event_id, changes in settled.updates.items():
                 row = self.event_rows[event_id] | changes
                 self.event_rows[event_id] = {name: value for name, value in row.items() if value is not None}
-            for key, counts in settled.counts.items():
-                self.reply_counts.setdefault(key, Counter()).update(counts)
+            for day, counts in settled.counts.changed().items():
+                self.reply_counts.setdefault(day, Counter()).update(counts)
             outgoing += settled.outgoing
             event_ids, publish = set(settled.updates), set()
 
@@ -290,8 +308,8 @@ class Books:
                 rows[document["_id"]] = document
         for key in made.gone_messages:
             del self.message_rows[key]
-        for delta in made.communications:
-            self.counts.setdefault(delta.communication_id, Counter()).update(delta.changes())
+        for day, counts in made.counts.changed().items():
+            self.counts.setdefault(day, Counter()).update(counts)
         self.check_once()
         return made
 
@@ -345,58 +363,87 @@ class Books:
             "replies": self.reply_totals(),
         }
 
-    def reply_totals(self) -> dict[str, dict[str, int]]:
-        """The counts of replies without zeros, by the keys of communications."""
-        totals = {key: {name: n for name, n in row.items() if n} for key, row in self.reply_counts.items()}
-        return {key: row for key, row in totals.items() if row}
+    def totals(self) -> Totals:
+        """The counts without zeros: a day that a message only passed through has none."""
+        return _without_zeros(self.counts)
 
-    def recount_replies(self) -> dict[str, dict[str, int]]:
-        """The same, worked out anew from the replies."""
-        rows: dict[str, Counter[str]] = {}
+    def reply_totals(self) -> Totals:
+        """The same of replies."""
+        return _without_zeros(self.reply_counts)
+
+    def of_communication(self, communication_id: str) -> Counter[str]:
+        """The counts of a communication, whatever the channel, the day and the hour."""
+        found: Counter[str] = Counter()
+        for day, counts in self.counts.items():
+            if day.communication_id == communication_id:
+                for field, number in counts.items():
+                    found[field.split(".", 2)[2]] += number
+        return found
+
+    def recount_replies(self) -> Totals:
+        """The counts, worked out anew from the replies."""
+        rows: dict[Day, Counter[str]] = {}
         for row in self.event_rows.values():
             communication_id = row.get("communication_id", "")
             if row["kind"] == "inbound" and communication_id and not row.get("duplicate_of"):
-                rows.setdefault(communication_key("acme.1", communication_id), Counter()).update(reply_classes(row))
-        return {key: dict(row) for key, row in rows.items()}
+                day = Day(row["registration"], communication_id, stored_fact(row).origin.channel, _hour(row) // 24)
+                rows.setdefault(day, Counter()).update(f"replies.{name}" for name in reply_classes(row))
+        return _without_zeros(rows)
 
-    def totals(self) -> dict[str, dict[str, int]]:
-        """The counts without zeros: a communication that a message only passed through has none."""
-        totals = {key: {name: n for name, n in row.items() if n} for key, row in self.counts.items()}
-        return {key: row for key, row in totals.items() if row}
+    def recount(self) -> Totals:
+        """The counts, worked out anew from the messages and the events."""
+        rows: dict[Day, Counter[str]] = {}
 
-    def recount(self) -> dict[str, dict[str, int]]:
-        """The counts, worked out anew from the messages and the events that belong to none."""
-        rows: dict[str, Counter[str]] = {}
-        for message in self.message_rows.values():
-            if message["communication_id"]:
-                row = rows.setdefault(message["communication_id"], Counter())
-                row["messages"] += 1
-                if message["fulfilment"]:
-                    row[f"fulfilment.{message['fulfilment']}"] += 1
-        people: dict[tuple[str, str, str], int] = {}
+        def add(row: Document, communication_id: str, channel: str, hour: int, name: str) -> None:
+            day = Day(row["registration"], communication_id, channel, hour // 24)
+            rows.setdefault(day, Counter())[f"hours.{hour % 24}.{name}"] += 1
+
+        people = set()
         for event in self.event_rows.values():
-            communication_id = event.get("communication_id", "")
             if event.get("duplicate_of"):
                 continue
-            message = event.get("message", "")
-            if event["kind"] == "inbound":
-                # It is stored with that of the message that it answers, and counted there as a reply. As an event it
-                # counts for its own message's.
-                own = self.message_rows[message]["communication_id"] if message else None
-                communication_id = stored_fact(event).communication_id if own is None else own
-            if not communication_id:
-                continue
-            row = rows.setdefault(communication_id, Counter())
-            row[f"events.{event['kind']}"] += 1
+            fact = stored_fact(event)
+            message = self.message_rows.get(event.get("message", ""))
+            # A reply is stored with the communication of the message that it answers, and counted there as a reply. As
+            # an event it counts for its own message's.
+            communication_id = message["communication_id"] if message is not None else fact.communication_id
+            where = communication_id, fact.origin.channel, _hour(event)
+            add(event, *where, f"events.{event['kind']}")
             if event["kind"] not in ("opened", "clicked"):
                 continue
-            if stored_fact(event).event.by_machine:
-                row[f"by_machine.{event['kind']}"] += 1
-            elif message:
-                people[communication_id, message, event["kind"]] = 1
-        for communication_id, _, kind in people:
-            rows[communication_id][f"unique.{kind}"] += 1
-        return {key: dict(row) for key, row in rows.items()}
+            if fact.event.by_machine:
+                add(event, *where, f"by_machine.{event['kind']}")
+            elif message is not None:
+                people.add((message["_id"], event["kind"]))
+        for message in self.message_rows.values():
+            where = message["communication_id"], message["channel"], message["hour"]
+            add(message, *where, "messages")
+            if message["fulfilment"]:
+                add(message, *where, f"fulfilment.{message['fulfilment']}")
+            for kind in ("opened", "clicked"):
+                if (message["_id"], kind) in people:
+                    add(message, *where, f"unique.{kind}")
+        return _without_zeros(rows)
+
+    def check_hours(self) -> None:
+        """Every message counts in the hour in which it was sent, or else of the first that was told of it."""
+        hours: dict[str, list[tuple[bool, int]]] = {}
+        for row in self.event_rows.values():
+            if row.get("message"):
+                outbound = row["kind"] not in ("unknown", "inbound", "subscribed", "unsubscribed")
+                hours.setdefault(row["message"], []).append((not outbound, _hour(row)))
+        assert {key: row["hour"] for key, row in self.message_rows.items()} == {
+            key: min(some)[1] for key, some in hours.items()
+        }
+
+
+def _hour(event: Document) -> int:
+    return hour_of(event["occurred_at_us"], event["received_at_us"])
+
+
+def _without_zeros(rows: Mapping[Day, Mapping[str, int]]) -> Totals:
+    totals = {day: {name: n for name, n in row.items() if n} for day, row in rows.items()}
+    return {day: row for day, row in totals.items() if row}
 
 
 def _told(row: Document) -> dict[str, Any]:
@@ -456,17 +503,18 @@ async def stored_books(rig: Rig) -> Books:
         (books.join_rows, JOINS_COLLECTION),
     ):
         rows.update({row["_id"]: row for row in await rig.rows(collection)})
-    for row in await rig.rows(COMMUNICATIONS_COLLECTION):
-        counts = Counter({"messages": row["messages"]})
-        for name in ("fulfilment", "events", "by_machine", "unique"):
-            counts.update({f"{name}.{key}": count for key, count in row.get(name, {}).items()})
-        books.counts[row["communication_id"]] = counts
-        replies = row.get("replies", {})
-        templates = {f"templates.{name}": count for name, count in replies.get("templates", {}).items()}
-        books.reply_counts[row["_id"]] = Counter(
-            {name: count for name, count in replies.items() if name != "templates"} | templates
-        )
+    for row in await rig.rows(COUNTS_COLLECTION):
+        day = Day(row["registration"], row["communication_id"], row["channel"], row["day"])
+        assert row["_id"] in {count_id(day, shard) for shard in range(MAX_SHARDS)}
+        books.counts.setdefault(day, Counter()).update(_dotted("hours", row.get("hours", {})))
+        books.reply_counts.setdefault(day, Counter()).update(_dotted("replies", row.get("replies", {})))
     return books
+
+
+def _dotted(name: str, value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {field: n for key, within in value.items() for field, n in _dotted(f"{name}.{key}", within).items()}
 
 
 def story(number: int) -> list[Fact]:

@@ -7,7 +7,13 @@ from typing import Any
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
-from backhaul_common.names import ENTRIES_COLLECTION, EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_common.names import (
+    COUNTS_COLLECTION,
+    ENTRIES_COLLECTION,
+    EVENTS_COLLECTION,
+    JOINS_COLLECTION,
+    MESSAGES_COLLECTION,
+)
 from backhaul_normalizer import buckets, entries
 from backhaul_normalizer.facts import address_of
 from backhaul_normalizer.messages import join_of, message_of
@@ -78,6 +84,25 @@ async def _places(database: mongo.Database) -> dict[bytes, Ref]:
             assert (places[ref.id].bucket, places[ref.id].slot) == (ref.bucket, ref.slot)
     assert set(times.values()) <= {1}
     return places
+
+
+async def communications(database: mongo.Database) -> list[Document]:
+    """The communications, each with the sums of its counts; what belongs to none is not among them."""
+    found: dict[tuple[str, str], Document] = {}
+    async for one in database[COUNTS_COLLECTION].find({"communication_id": {"$gt": ""}}):
+        names = {name: one[name] for name in ("registration", "communication_id")}
+        sums = found.setdefault(tuple(names.values()), {**names, "messages": 0, "events": {}, "fulfilment": {}})
+        for part in (*one.get("hours", {}).values(), {"replies": one.get("replies", {})}):
+            _add(sums, part)
+    return list(found.values())
+
+
+def _add(sums: Document, part: Document) -> None:
+    for name, value in part.items():
+        if isinstance(value, dict):
+            _add(sums.setdefault(name, {}), value)
+        else:
+            sums[name] = sums.get(name, 0) + value
 
 
 def fits(row: Document, query: dict[str, Any]) -> bool:

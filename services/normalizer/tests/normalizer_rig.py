@@ -31,7 +31,7 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest
 from backhaul_testing import streams
-from layout import fits, rows_of
+from layout import communications, fits, rows_of
 from nats.aio.client import Client as NatsClient
 
 if TYPE_CHECKING:
@@ -108,6 +108,10 @@ class Rig:
     async def rows(self, collection: str, **query: Any) -> list[Document]:
         """The rows that a collection's documents stand for: those that have these values."""
         return [row for row in await rows_of(self.database, collection) if fits(row, query)]
+
+    async def communications(self, **query: Any) -> list[Document]:
+        """The sums of the counts of each communication that has these values."""
+        return [row for row in await communications(self.database) if fits(row, query)]
 
 
 RigFactory = Callable[..., AbstractAsyncContextManager[Rig]]

@@ -286,10 +286,10 @@ async def test_what_a_reply_means_is_kept_whole_and_a_duplicate_changes_nothing(
 async def test_a_duplicate_that_tells_nothing_new_changes_nothing(rig: Rig, post: Any) -> None:
     body = make.twilio("SM1", "delivered", Timestamp="2026-03-01T12:00:00Z")
     await post(body, channel="twilio", query="communicationId=spring")
-    before = await rig.rows(MESSAGES_COLLECTION), await rig.rows("events"), await rig.rows("communications")
+    before = await rig.rows(MESSAGES_COLLECTION), await rig.rows("events"), await rig.rows("counts")
     # A retry, and the same status by a way that knows no time.
     await post(body, make.twilio("SM1", "delivered"), body, channel="twilio", query="communicationId=spring")
-    assert (await rig.rows(MESSAGES_COLLECTION), await rig.rows("events"), await rig.rows("communications")) == before
+    assert (await rig.rows(MESSAGES_COLLECTION), await rig.rows("events"), await rig.rows("counts")) == before
     assert len(await rig.published()) == 1
 
 

@@ -23,7 +23,7 @@ from backhaul_normalizer.model import DAY_US, Fact
 from backhaul_normalizer.reviews import decided
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_CREDENTIAL, VERIFICATION_OBSERVED_INVALID
 from backhaul_proto.event.v1.event_pb2 import ANSWERED_BY_ADDRESSES, ANSWERED_BY_REFERENCE, Event
-from books import Books, answered_by, batch_of, facts, one_of, told
+from books import ARRIVED_US, Books, answered_by, batch_of, facts, one_of, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_plan import batches
@@ -198,12 +198,12 @@ def correspondence() -> st.SearchStrategy[Fact]:
         name=one_of(["M1", "M2", "M3", "A1", "S1"]),
         aliases=one_of([[], ["A1"], ["S1"]]),
         query=one_of(["", SPRING, SUMMER]),
-        at=one_of([1, 2, 3, 4, 5, None]),
+        at=one_of([ARRIVED_US - 5, ARRIVED_US - 4, ARRIVED_US - 3, ARRIVED_US - 2, ARRIVED_US - 1, None]),
         recipient=one_of([PERSON, PERSON, PERSON, "+4915100000000", ""]),
         sender=one_of([SHOP, SHOP, SHOP, ""]),
         reply=one_of([None, None, Reply("M2"), Reply("A1"), Reply("S1")]),
         seq=st.integers(1, 4),
-        arrived=st.integers(100, 102),
+        arrived=st.integers(ARRIVED_US, ARRIVED_US + 2),
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from backhaul_common.names import (
-    COMMUNICATIONS_COLLECTION,
     EVENTS_COLLECTION,
     MESSAGES_COLLECTION,
     TENANTS_COLLECTION,
@@ -59,7 +58,7 @@ async def test_a_duplicate_tells_what_the_first_did_not(rig_factory: RigFactory,
             )
             await rig.drained()
         assert [row["communication_id"] for row in await rig.rows(MESSAGES_COLLECTION)] == ["spring"] * 2
-        (communication,) = await rig.rows(COMMUNICATIONS_COLLECTION)
+        (communication,) = await rig.communications()
         assert communication["messages"] == 2
         assert communication["fulfilment"] == {"Sent": 2}
         assert communication["events"] == {"sent": 2}
@@ -80,7 +79,7 @@ async def test_two_copies_share_the_work_and_count_once(rig_factory: RigFactory)
                     ),
                 )
         await rig.drained(timeout_s=60)
-        (row,) = await rig.rows("communications")
+        (row,) = await rig.communications()
         assert row["messages"] == 200
         assert {name: count for name, count in row["fulfilment"].items() if count} == {"Delivered": 200}
         assert row["events"] == {"queued": 200, "sent": 200, "delivered": 200}

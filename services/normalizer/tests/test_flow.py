@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
-    COMMUNICATIONS_COLLECTION,
     EVENTS_COLLECTION,
     MESSAGES_COLLECTION,
     TENANT_CHANGED_SUBJECT,
@@ -34,7 +33,7 @@ async def test_a_message_comes_together_out_of_order_and_duplicated(rig: Rig) ->
     assert sorted(event.provider_status for event in found.timeline) == ["delivered", "queued", "sent"]
     assert [(v.name, v.value) for v in found.timeline[0].vars] == [("communicationId", "c-1")]
 
-    (communication,) = await rig.rows(COMMUNICATIONS_COLLECTION)
+    (communication,) = await rig.communications()
     assert communication["messages"] == 1
     assert {k: v for k, v in communication["fulfilment"].items() if v} == {"Delivered": 1}
     assert communication["events"] == {"delivered": 1, "queued": 1, "sent": 1}

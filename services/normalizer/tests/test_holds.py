@@ -14,7 +14,6 @@ from backhaul_common.fence import owners
 from backhaul_common.metrics import Metrics
 from backhaul_common.names import (
     CALLBACKS_STREAM,
-    COMMUNICATIONS_COLLECTION,
     EVENTS_COLLECTION,
     EVENTS_STREAM,
     MESSAGES_COLLECTION,
@@ -78,14 +77,14 @@ async def done(rig: Rig, *of: Tenant) -> None:
 async def books(rig: Rig, of: Tenant) -> tuple[list[Row], list[Row], list[Row]]:
     """What is kept of a tenant, without what tells one tenant and one arrival from another."""
 
-    async def rows(collection: str, *names: str) -> list[Row]:
-        found = await rig.rows(collection, registration=of.registration)
+    def told(found: list[Row], *names: str) -> list[Row]:
         return sorted(({name: _without_zeros(row.get(name)) for name in names} for row in found), key=repr)
 
+    own: dict[str, Any] = {"registration": of.registration}
     return (
-        await rows(EVENTS_COLLECTION, "kind", "address", "communication_id"),
-        await rows(MESSAGES_COLLECTION, "message_id", "state", "fulfilment", "kinds"),
-        await rows(COMMUNICATIONS_COLLECTION, "communication_id", "events", "fulfilment", "messages"),
+        told(await rig.rows(EVENTS_COLLECTION, **own), "kind", "address", "communication_id"),
+        told(await rig.rows(MESSAGES_COLLECTION, **own), "message_id", "state", "fulfilment", "kinds"),
+        told(await rig.communications(**own), "communication_id", "events", "fulfilment", "messages"),
     )
 
 

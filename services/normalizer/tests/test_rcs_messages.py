@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import permutations
 
-from backhaul_common.names import COMMUNICATIONS_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_common.names import EVENTS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_testing import make
 from backhaul_testing.rcs import RcsMessage
 from normalizer_rig import Rig
@@ -37,7 +37,7 @@ async def test_a_message_by_rcs_and_then_by_sms_is_the_same_in_every_order(rig: 
     assert len([row for row in messages if row["state"] == "inbound"]) == ORDERS
     assert len(messages) == 2 * ORDERS
     assert len(await rig.rows(EVENTS_COLLECTION)) == 5 * ORDERS
-    for communication in await rig.rows(COMMUNICATIONS_COLLECTION):
+    for communication in await rig.communications():
         # The reply is no message of the campaign's.
         assert (communication["communication_id"], communication["messages"]) == ("spring", 1)
         assert {state: count for state, count in communication["fulfilment"].items() if count} == {"Delivered": 1}

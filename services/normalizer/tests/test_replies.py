@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from backhaul_channels import Classification, Confidence, Consent, ConsentAction, ConsentBy, EventKind, Review
 from backhaul_common.errors import BackhaulError, Code, unavailable
-from backhaul_common.names import COMMUNICATIONS_COLLECTION, EVENTS_COLLECTION, NORMALIZER_OUTBOX
+from backhaul_common.names import EVENTS_COLLECTION, NORMALIZER_OUTBOX
 from backhaul_common.outbox import MAX_PAYLOAD_BYTES
 from backhaul_common.tenants import Tenant
 from backhaul_normalizer import attribution, settling
@@ -195,7 +195,7 @@ async def test_decisions_and_callbacks_that_race_lose_neither(rig_factory: RigFa
         assert (row["review"], event.review) == ("accepted", Review.ACCEPTED)
         assert event.consent == Consent(ConsentBy.TENANT, ConsentAction.OPT_OUT, "CANCEL")
         assert event.text == "cancel it? please"
-        (communication,) = await rig.rows(COMMUNICATIONS_COLLECTION)
+        (communication,) = await rig.communications()
         assert {name: n for name, n in communication["replies"].items() if n} == {"all": 1, "stop": 1}
         # Each decision that was made has its row in the outbox, with what was true then.
         published = [Event.FromString(_only(row["payload"])) for row in await rig.rows(NORMALIZER_OUTBOX)]
@@ -319,14 +319,14 @@ async def test_very_many_replies_to_one_message_cost_a_bounded_part_of_each_comm
             # Each once, and once more to see that nothing changed meanwhile. What was written before costs nothing.
             assert max(settled) <= MAX_AT_ONCE
             assert sum(settled) == 2 * len(some)
-        (spring,) = await rig.rows(COMMUNICATIONS_COLLECTION)
+        (spring,) = await rig.communications()
         assert spring["replies"]["all"] == many
         late = told(key="l", kind=EventKind.SENT, name="M2", at=5, query="communicationId=summer", **between)
         settled.clear()
         committed = await store.commit([late], [])
         assert sum(settled) == 2 * MAX_WAITING
         assert len(committed.outgoing) == 1 + MAX_WAITING
-        found = {row["communication_id"]: row["replies"]["all"] for row in await rig.rows(COMMUNICATIONS_COLLECTION)}
+        found = {row["communication_id"]: row["replies"]["all"] for row in await rig.communications()}
         assert found == {"spring": many - MAX_WAITING, "summer": MAX_WAITING}
         moved = await rig.rows(EVENTS_COLLECTION, communication_id="summer", kind="inbound")
         assert max(row["occurred_at_us"] for row in moved) == 10 + MAX_WAITING - 1
@@ -357,7 +357,7 @@ async def test_more_replies_than_are_read_at_once_are_found_one_name_after_anoth
         assert sorted(row["occurred_at_us"] for row in rows) == sorted([10, 11, 12] * 4)
         answered = {Event.FromString(row["payload"]).answered.message_id for row in rows}
         assert answered == {"M02", "M12", "M22", "M32"}
-        (communication,) = await rig.rows(COMMUNICATIONS_COLLECTION)
+        (communication,) = await rig.communications()
         assert communication["replies"]["all"] == 12
 
 

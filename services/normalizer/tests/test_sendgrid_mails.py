@@ -6,7 +6,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from backhaul_common.names import COMMUNICATIONS_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_common.names import EVENTS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_testing import make
 from normalizer_rig import Rig
 
@@ -47,7 +47,7 @@ async def test_an_asynchronous_bounce_is_of_the_mail_that_was_delivered(rig: Rig
         (tenant.registration, named, "bounced") for tenant in tenants
     )
     assert {row["event_count"] for row in messages} == {3}
-    communications = await rig.rows(COMMUNICATIONS_COLLECTION)
+    communications = await rig.communications()
     assert len(communications) == len(tenants)
     for communication in communications:
         assert communication["messages"] == 1

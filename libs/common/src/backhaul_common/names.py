@@ -65,7 +65,9 @@ ENTRIES_COLLECTION = "event_entries"
 
 MESSAGES_COLLECTION = "messages"
 JOINS_COLLECTION = "joins"
-COMMUNICATIONS_COLLECTION = "communications"
+COUNTS_COLLECTION = "counts"
+"""How many events, messages and replies there were, by communication, channel and day."""
+
 DEAD_LETTERS_COLLECTION = "dead_letters"
 QUOTAS_COLLECTION = "quotas"
 """Which of a tenant's quotas are reached, so that it is said once."""
@@ -124,7 +126,7 @@ STORE_COLLECTIONS = frozenset({
     ENTRIES_COLLECTION,
     MESSAGES_COLLECTION,
     JOINS_COLLECTION,
-    COMMUNICATIONS_COLLECTION,
+    COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     QUOTAS_COLLECTION,
     NORMALIZER_OUTBOX,

@@ -20,7 +20,9 @@ from backhaul_common.documents import Document
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import address_of, communication_key, message_key, pair_key, stored_fact
+from backhaul_normalizer.counts import Counts, Day
+from backhaul_normalizer.facts import address_of, message_key, pair_key, stored_fact
+from backhaul_normalizer.hours import DAY_HOURS, hour_of
 from backhaul_normalizer.joins import Joins, StoredJoins, Target
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 
@@ -111,10 +113,10 @@ class StoredReplies(StoredJoins, Protocol):
 @dataclass(slots=True)
 class Settled:
     """What is to be written: ``updates`` is what is set in events, and None what is taken out of them; ``counts`` is by
-    how much the replies of communications change, by the keys of both. ``outgoing`` is to be published then."""
+    how much the replies of communications change. ``outgoing`` is to be published then."""
 
     updates: dict[str, Document] = field(default_factory=dict)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
     outgoing: list[Outgoing] = field(default_factory=list)
 
     def count(self, fact: Fact, row: Document, communication_id: str) -> None:
@@ -123,18 +125,15 @@ class Settled:
         before: Document | None = row.get("counted")
         after: Document | None = None
         if communication_id and not fact.duplicate_of:
-            after = {
-                "communication": communication_key(fact.origin.registration, communication_id),
-                "as": _classes(fact),
-            }
+            day = hour_of(fact.occurred_at_us, fact.origin.received_at_us) // DAY_HOURS
+            after = {"communication_id": communication_id, "day": day, "as": _classes(fact)}
         if before == after:
             return
         self.updates.setdefault(fact.id, {})["counted"] = after
         for counted, sign in ((before, -1), (after, +1)):
             if counted is not None:
-                counts = self.counts.setdefault(counted["communication"], {})
-                for name in counted["as"]:
-                    counts[name] = counts.get(name, 0) + sign
+                where = fact.origin.registration, counted["communication_id"], fact.origin.channel
+                self.counts.reply(Day(*where, counted["day"]), counted["as"], sign)
 
 
 @dataclass(slots=True)

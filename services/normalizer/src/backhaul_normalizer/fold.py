@@ -1,8 +1,7 @@
-"""Events into message states and communication counts: pure, and the same for every order of arrival.
+"""Events into message states: pure, and the same for every order of arrival.
 
 Every field of a message but ``created_at_us``, which only says when it was first heard of, is a maximum, a minimum, a
-union or a sum over its distinct events, so folding commutes. The counts of a communication are sums over its messages;
-each fold says by how much they change.
+union or a sum over its distinct events, so folding commutes.
 """
 
 from __future__ import annotations
@@ -13,9 +12,11 @@ from typing import Any
 from backhaul_channels import EventKind, NormalizedEvent
 from backhaul_common.documents import Document
 
-from backhaul_normalizer.facts import MAX_REFERENCES, address_of, communication_key, is_default, pair_key
+from backhaul_normalizer.counts import UNIQUE
+from backhaul_normalizer.facts import MAX_REFERENCES, address_of, is_default, pair_key
+from backhaul_normalizer.hours import hour_of
 from backhaul_normalizer.model import KIND_NAMES, Fact
-from backhaul_normalizer.states import FULFILMENT_STATES, OUTBOUND, RANK, fulfilment_of, next_state, place_of
+from backhaul_normalizer.states import OUTBOUND, RANK, fulfilment_of, next_state, place_of
 
 _KINDS = {kind.value: kind for kind in EventKind}
 JOINED = ("communication_at_us", "communication_place", "communication_id")
@@ -30,134 +31,13 @@ _MEANING = ("error_class", "error_url")
 _NO_ERROR: tuple[bool | str, ...] = (False, "", "", "", "")
 _FEW = ("by_machine", "duplicates")
 """Counts by kind that few messages have: openings and clicks of machines; events that count as another one."""
-_NOT_ALWAYS = (*_FEW, *_MEANING, "references", "first_at_us", "pair")
+_NOT_ALWAYS = (*_FEW, *_MEANING, "references", "first_at_us", "pair", "hour")
 """Fields that a message has only where something was told of them. ``first_at_us`` is when it was sent: the earliest
-that happened to it; ``pair`` is between which two."""
-_UNIQUE = (EventKind.OPENED.value, EventKind.CLICKED.value)
-"""Kinds that a person or a machine brings about, and of which a communication counts the messages that have any."""
-
+that happened to it; ``pair`` is between which two. ``hour`` is in which it counts: the earliest of what happened to it,
+or, as long as it was not sent, of all that was told of it."""
 
 _NEVER_US = 1 << 63
 """Later than everything."""
-
-_FIELDS = {
-    (group, name): f"{group}.{name}"
-    for group, names in (
-        ("fulfilment", FULFILMENT_STATES),
-        ("events", _KINDS),
-        ("by_machine", _KINDS),
-        ("unique", _UNIQUE),
-    )
-    for name in names
-}
-"""The fields of a communication's document, by the groups that they stand in."""
-
-
-class CommunicationDelta:
-    """By how much the counts of one communication change."""
-
-    __slots__ = ("_counts", "_last_before_us", "communication_id", "first_us", "last_us", "registration")
-
-    def __init__(self, registration: str, communication_id: str) -> None:
-        self.registration = registration
-        self.communication_id = communication_id
-        self._counts: dict[str, int] = {}
-        self.first_us = 0
-        self.last_us = 0
-        self._last_before_us = 0
-
-    def add_message(self, message: Document, sign: int) -> None:
-        """Count ``message`` with all its events in (+1) or out (-1)."""
-        counts = self._counts
-        counts["messages"] = counts.get("messages", 0) + sign
-        fulfilment = message["fulfilment"]
-        if fulfilment:
-            self._count("fulfilment", fulfilment, sign)
-        kinds = message["kinds"]
-        for kind, count in kinds.items():
-            self._count("events", kind, sign * count)
-        if not kinds.keys().isdisjoint(_UNIQUE):
-            for kind, count in message.get("by_machine", {}).items():
-                self._count("by_machine", kind, sign * count)
-            for kind, count in unique_of(message).items():
-                self._count("unique", kind, sign * count)
-        self._seen(message["created_at_us"], message["last_event_at_us"], sign)
-
-    def add_event(self, fact: Fact, sign: int) -> None:
-        """Count in or out an event that belongs to no message."""
-        kind = KIND_NAMES[fact.event.kind]
-        self._count("events", kind, sign)
-        if fact.event.by_machine and kind in _UNIQUE:
-            self._count("by_machine", kind, sign)
-        self._seen(fact.origin.received_at_us, fact.occurred_at_us, sign)
-
-    def changes(self) -> dict[str, int]:
-        """What changes by how much, by the dotted names of the fields."""
-        return {name: change for name, change in self._counts.items() if change}
-
-    @property
-    def matters(self) -> bool:
-        """Whether the stored communication may change by it."""
-        return bool(self.changes()) or self.last_us > self._last_before_us
-
-    def to_update(self) -> Document:
-        """The update command's entry that applies it; creates the document where it is missing."""
-        return {
-            "q": {"_id": communication_key(self.registration, self.communication_id)},
-            "u": {
-                # A document that is created here has this field whatever else changes.
-                "$inc": {"messages": 0, **self.changes()},
-                "$min": {"created_at_us": self.first_us},
-                "$max": {"last_event_at_us": self.last_us},
-                "$setOnInsert": {"registration": self.registration, "communication_id": self.communication_id},
-            },
-            "upsert": True,
-        }
-
-    def _count(self, group: str, name: str, change: int) -> None:
-        field = _FIELDS[group, name]
-        self._counts[field] = self._counts.get(field, 0) + change
-
-    def _seen(self, first_us: int, last_us: int, sign: int) -> None:
-        self.first_us = min(self.first_us or first_us, first_us)
-        self.last_us = max(self.last_us, last_us)
-        if sign < 0:
-            self._last_before_us = max(self._last_before_us, last_us)
-
-
-class Deltas:
-    """The changes of all communications that a batch touches."""
-
-    def __init__(self) -> None:
-        self._deltas: dict[tuple[str, str], CommunicationDelta] = {}
-
-    def move_message(self, before: Document | None, after: Document | None) -> None:
-        """Count a message out of where it was, and in where it is now. The whole message moves, with all its events."""
-        for message, sign in ((before, -1), (after, +1)):
-            if message is not None and message["communication_id"]:
-                self._of(message["registration"], message["communication_id"]).add_message(message, sign)
-
-    def add_event(self, fact: Fact, sign: int) -> None:
-        """Count an event that belongs to no message in (+1) or out (-1)."""
-        if fact.communication_id:
-            self._of(fact.origin.registration, fact.communication_id).add_event(fact, sign)
-
-    def changed(self) -> list[CommunicationDelta]:
-        """Those of which something changes."""
-        return [delta for delta in self._deltas.values() if delta.matters]
-
-    def _of(self, registration: str, communication_id: str) -> CommunicationDelta:
-        delta = self._deltas.get((registration, communication_id))
-        if delta is None:
-            delta = CommunicationDelta(registration, communication_id)
-            self._deltas[registration, communication_id] = delta
-        return delta
-
-
-def unique_of(message: Document) -> dict[str, int]:
-    """1 for opened and for clicked if a person did it at least once."""
-    kinds, by_machine = message["kinds"], message.get("by_machine", {})
-    return {kind: 1 for kind in _UNIQUE if kinds.get(kind, 0) > by_machine.get(kind, 0)}
 
 
 def new_message(fact: Fact) -> Document:
@@ -208,7 +88,7 @@ def shifted(message: Document, gone: Sequence[Fact], come: Sequence[Fact]) -> Do
         name = KIND_NAMES[fact.event.kind]
         after["event_count"] -= 1
         after["duplicates" if fact.duplicate_of else "kinds"][name] -= 1
-        if fact.event.by_machine and name in _UNIQUE:
+        if fact.event.by_machine and name in UNIQUE:
             after["by_machine"][name] -= 1
     after["kinds"] = {name: count for name, count in after["kinds"].items() if count}
     for counts in _FEW:
@@ -263,11 +143,17 @@ def _learn(message: Document, fact: Fact) -> None:
         known = message.get("references", [])
         if not set(event.references).issubset(known):
             message["references"] = sorted({*known, *event.references})[:MAX_REFERENCES]
-    if event.kind in OUTBOUND and fact.occurred_at_us < message.get("first_at_us", _NEVER_US):
+    outbound, sent = event.kind in OUTBOUND, "first_at_us" in message
+    hour = hour_of(fact.occurred_at_us, fact.origin.received_at_us)
+    if outbound and not sent:
+        message["hour"] = hour
+    elif outbound or not sent:
+        message["hour"] = min(hour, message.get("hour", hour))
+    if outbound and fact.occurred_at_us < message.get("first_at_us", _NEVER_US):
         message["first_at_us"] = fact.occurred_at_us
     counts = message.setdefault("duplicates", {}) if fact.duplicate_of else message["kinds"]
     counts[name] = counts.get(name, 0) + 1
-    if event.by_machine and name in _UNIQUE:
+    if event.by_machine and name in UNIQUE:
         by_machine = message.setdefault("by_machine", {})
         by_machine[name] = by_machine.get(name, 0) + 1
     message["event_count"] += 1

@@ -17,9 +17,10 @@ from backhaul_common.documents import Document
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.attribution import Touched
+from backhaul_normalizer.counts import Counts
 from backhaul_normalizer.draft import Change, Draft
 from backhaul_normalizer.facts import message_key, stored_fact
-from backhaul_normalizer.fold import JOINED, CommunicationDelta, Deltas, folded, new_message, refolded, shifted
+from backhaul_normalizer.fold import JOINED, folded, new_message, refolded, shifted
 from backhaul_normalizer.merge import merge, revised
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 from backhaul_normalizer.naming import Naming
@@ -56,7 +57,7 @@ class Plan:
     gone_messages: list[str] = field(default_factory=list)
     new_joins: list[Document] = field(default_factory=list)
     joins: list[Document] = field(default_factory=list)
-    communications: Sequence[CommunicationDelta] = ()
+    counts: Counts = field(default_factory=Counts)
     outgoing: list[Outgoing] = field(default_factory=list)
     touched: Touched = field(default_factory=Touched)
 
@@ -204,10 +205,10 @@ class _Planner:
 
     def _write(self, after: dict[str, Document | None]) -> None:
         made = self._plan
-        deltas = Deltas()
+        moved: list[str] = []
         for key, message in after.items():
             before = self._draft.before.get(key)
-            deltas.move_message(before, message)
+            made.counts.message(before, message)
             if message is None:
                 if before is not None:
                     made.gone_messages.append(key)
@@ -217,19 +218,19 @@ class _Planner:
             (made.new_messages if before is None else made.messages).append(message)
             if before is not None and before["communication_id"] != message["communication_id"]:
                 made.communications_of[key] = message["communication_id"]
+                moved.append(key)
         for fact in self._draft.new.values():
             (made.known if fact.duplicate_of else made.new).append(fact)
             made.events.append((fact, _communication(fact, after)))
-            if not fact.message:
-                deltas.add_event(fact, +1)
+            made.counts.fact(fact, _belongs_to(fact, after), +1)
         for event_id, change in self._draft.changes.items():
             communication_id = _communication(change.after, after)
             made.revisions[event_id] = Revision(change.after, communication_id, change.seqs, change.moved_by)
-            if not change.before.message:
-                deltas.add_event(change.before, -1)
-            if not change.after.message:
-                deltas.add_event(change.after, +1)
-        made.communications = deltas.changed()
+            made.counts.fact(change.before, _belongs_to(change.before, self._draft.before), -1)
+            made.counts.fact(change.after, _belongs_to(change.after, after), +1)
+        for key, events in self._draft.snapshot.counted(moved).items() if moved else ():
+            others = [one for one in events if one.id not in self._draft.changes]
+            made.counts.moved(self._draft.before[key], after[key] or {}, others)
 
     def _touch(
         self, again: Sequence[Document], after: dict[str, Document | None], led_elsewhere: dict[str, str]
@@ -291,11 +292,16 @@ def _first(facts: Sequence[Fact]) -> Fact:
     return facts[0] if len(facts) == 1 else min(facts, key=lambda fact: (fact.origin.received_at_us, fact.id))
 
 
-def _communication(fact: Fact, messages: dict[str, Document | None]) -> str:
-    """The communication that an event counts for: that of its message, or its own where it has none. A reply that is
-    stored keeps the one that it has until it is settled."""
+def _communication(fact: Fact, messages: Mapping[str, Document | None]) -> str:
+    """The communication that an event is stored with: the one that it belongs to; but a reply that is stored keeps the
+    one that it has until it is settled."""
     if fact.event.kind is EventKind.INBOUND and fact.stored_communication_id is not None:
         return fact.stored_communication_id
+    return _belongs_to(fact, messages)
+
+
+def _belongs_to(fact: Fact, messages: Mapping[str, Document | None]) -> str:
+    """The communication that an event counts in: that of its message, or its own where it has none."""
     message = messages.get(fact.message) if fact.message else None
     return message["communication_id"] if message is not None else fact.communication_id
 

@@ -12,7 +12,6 @@ from backhaul_common import mongo, pages
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
-    COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
@@ -23,9 +22,10 @@ from backhaul_common.names import (
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
+from backhaul_normalizer import stats
 from backhaul_normalizer.entries import ref_in
 from backhaul_normalizer.eventlists import Asked, EventLists, rows_of
-from backhaul_normalizer.facts import communication_key, message_key
+from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.messages import join_of, message_of
 from backhaul_normalizer.scans import Scans
@@ -210,14 +210,10 @@ class MongoReads:
 
     async def communication(self, registration: str, communication_id: str) -> Document | None:
         """The counts of a communication; None if nothing belongs to it."""
-        async with mongo.operation():
-            found: Document | None = await self._database[COMMUNICATIONS_COLLECTION].find_one(
-                {"_id": communication_key(registration, communication_id), "registration": registration}
-            )
-        # A message that moved to another communication leaves zeros behind, or nothing if both came in one batch.
-        if found is None or not (found["messages"] or any(found.get("events", {}).values())):
-            return None
-        return found
+        try:
+            return await stats.communication(self._database, registration, communication_id, MAX_READ_S)
+        except pages.TooLongError as exc:
+            raise _too_many_days() from exc
 
     async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
         """A dead letter; None if unknown."""
@@ -267,6 +263,15 @@ def _too_long() -> BackhaulError:
         field="from",
         fix="Narrow the span with from and to, or filter by recipient, communication, error_code, or message_id with "
         "its channel, which are indexed.",
+    )
+
+
+def _too_many_days() -> BackhaulError:
+    return BackhaulError(
+        Code.DEADLINE_EXCEEDED,
+        f"It has so many days that they cannot be summed up within {MAX_READ_S:g} s.",
+        field="communication_id",
+        fix="Ask for its statistics, span by span.",
     )
 
 

@@ -18,7 +18,7 @@ from backhaul_proto.event.v1.event_pb2 import ErrorClass, Event, EventKind
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
-from backhaul_normalizer.fold import unique_of
+from backhaul_normalizer.counts import unique_of
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.preview import Previews, Read
 from backhaul_normalizer.reads import MongoReads

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from backhaul_common import mongo
@@ -18,10 +18,11 @@ from backhaul_common.disposition import Disposition, disposition
 from backhaul_common.documents import Document
 from backhaul_common.fence import living
 from backhaul_common.logs import get_logger
-from backhaul_common.names import COMMUNICATIONS_COLLECTION, ENTRIES_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_common.names import COUNTS_COLLECTION, ENTRIES_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
 
 from backhaul_normalizer.attribution import Ask, Settled, Touched, settle
 from backhaul_normalizer.buckets import communication_mark
+from backhaul_normalizer.counts import Shards
 from backhaul_normalizer.messages import message_of
 from backhaul_normalizer.model import Outgoing
 from backhaul_normalizer.stored import Stored
@@ -50,8 +51,9 @@ _CANDIDATE = {"pair": 1, "first_at_us": 1, "channel": 1, "message_id": 1, "commu
 class Settling:
     """Settles replies, until nothing about them changes any more."""
 
-    def __init__(self, database: mongo.Database) -> None:
+    def __init__(self, database: mongo.Database, shards: Shards) -> None:
         self._database = database
+        self._shards = shards
         self._with_replies: set[str] = set()
         self._log = get_logger(component="settling")
 
@@ -76,7 +78,8 @@ class Settling:
         while event_ids:
             some = event_ids
             try:
-                settled = await mongo.in_transaction(self._database, partial(_settled, some, tenants, publish))
+                work = partial(_settled, some, tenants, publish, self._shards.of_transaction())
+                settled = await mongo.in_transaction(self._database, work)
             except Exception as exc:
                 if disposition(exc) is Disposition.AWAY or mongo.is_transient(exc):
                     raise
@@ -167,13 +170,14 @@ def _settled(
     event_ids: Collection[str],
     tenants: Collection[str],
     publish: Collection[str],
+    shard: Callable[[], int],
     database: mongo.ThreadDatabase,
     session: mongo.Session,
 ) -> Settled:
     paths = {one.registration: one.path for one in living(database, session, tenants).values()}
     stored = ReplyTransaction(database, session)
     settled = settle(stored, event_ids, paths, publish)
-    stored.write(settled)
+    stored.write(settled, shard())
     return settled
 
 
@@ -217,8 +221,9 @@ class ReplyTransaction:
                 found[ask] = some[at - 1][2]
         return found
 
-    def write(self, settled: Settled) -> None:
-        """Write what is settled."""
+    def write(self, settled: Settled, shard: int = 0) -> None:
+        """Write what is settled. ``shard`` is where it is counted; what a person decides is rare, and needs none of its
+        own."""
         commands, updates, entries = Commands(self._database, self._session), BucketUpdates(), []
         for event_id, changes in settled.updates.items():
             ref = self._stored.places[bytes.fromhex(event_id)].ref
@@ -234,13 +239,7 @@ class ReplyTransaction:
                 entries.append({"q": {"_id": ref.id}, "u": update})
         commands.update(EVENTS_COLLECTION, updates.entries())
         commands.update(ENTRIES_COLLECTION, entries)
-        counts = [
-            # Whoever named the communication has made its document.
-            {"q": {"_id": key}, "u": {"$inc": {f"replies.{name}": change for name, change in some.items() if change}}}
-            for key, some in settled.counts.items()
-            if any(some.values())
-        ]
-        commands.update(COMMUNICATIONS_COLLECTION, counts)
+        commands.update(COUNTS_COLLECTION, settled.counts.updates(shard))
 
     def _latest(self, ask: Ask) -> Document | None:
         query = {"pair": bytes.fromhex(ask.pair), "first_at_us": {"$gte": ask.since_us, "$lte": ask.until_us}}

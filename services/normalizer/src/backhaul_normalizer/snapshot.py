@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from backhaul_common.documents import Document
 
+from backhaul_normalizer.counts import Counted
 from backhaul_normalizer.model import Fact
 
 MAX_EVENTS, MAX_BYTES = 4096, 8 << 20
@@ -68,6 +69,10 @@ class Snapshot(Protocol):
 
     def moved_by(self, event_ids: Collection[str]) -> Iterable[Document]:
         """The events that were moved last because of one of these, whole."""
+        ...
+
+    def counted(self, messages: Collection[str]) -> Mapping[str, Iterable[Counted]]:
+        """All events of the messages with these keys, as they are counted."""
         ...
 
     def messages(self, keys: Collection[str]) -> Iterable[Document]:

@@ -12,7 +12,7 @@ from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.fence import Living, living
 from backhaul_common.names import (
-    COMMUNICATIONS_COLLECTION,
+    COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
@@ -25,6 +25,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import PyMongoError
 
 from backhaul_normalizer.attribution import Touched
+from backhaul_normalizer.counts import Shards
 from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_normalizer.reached import Telling
@@ -84,7 +85,7 @@ INDEXES = {
         ),
     ],
     JOINS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
-    COMMUNICATIONS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
+    COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING), ("day", ASCENDING)])],
     DEAD_LETTERS_COLLECTION: [
         _newest_first("first_seen_at_us"),
         IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
@@ -94,7 +95,7 @@ INDEXES = {
 }
 """By collection: all that hold tenants' documents."""
 
-COUNTED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COMMUNICATIONS_COLLECTION, DEAD_LETTERS_COLLECTION)
+COUNTED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COUNTS_COLLECTION, DEAD_LETTERS_COLLECTION)
 """What people ask about. Whatever else is stored belongs to one of these, and is not there without it."""
 
 SEVERAL = {EVENTS_COLLECTION: "events"}
@@ -107,7 +108,8 @@ class MongoEventStore:
     def __init__(self, client: mongo.Client, database: mongo.Database) -> None:
         self._client = client
         self._database = database
-        self._settling = Settling(database)
+        self._shards = Shards()
+        self._settling = Settling(database, self._shards)
 
     async def prepare(self) -> None:
         """Create collections and indexes where they are missing. UNAVAILABLE when MongoDB is away."""
@@ -141,8 +143,10 @@ class MongoEventStore:
         quotas of the registrations of ``rejections``; see ``reached``.
         """
 
+        shard = self._shards.of_transaction()
+
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Touched]:
-            return _commit(database, session, facts, rejections, fills)
+            return _commit(database, session, facts, rejections, fills, shard())
 
         async with mongo.translated():
             committed, touched = await mongo.in_transaction(self._database, work)
@@ -160,8 +164,9 @@ def _commit(
     facts: Sequence[Fact],
     rejections: Sequence[Rejection],
     fills: Sequence[Fill],
+    shard: int,
 ) -> tuple[Committed, Touched]:
-    """See ``MongoEventStore.commit``; and what replies are to be settled for."""
+    """See ``MongoEventStore.commit``; and what replies are to be settled for. ``shard`` is where events are counted."""
     owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
     owners |= {(one.tenant, one.registration, one.path) for one in rejections}
     owners |= {fill.owner for fill in fills}
@@ -172,7 +177,7 @@ def _commit(
         rejections = [one for one in rejections if (one.tenant, one.registration, one.path) not in gone]
     stored, commands = Stored(database, session), Commands(database, session)
     planned = plan(stored, facts) if facts else Plan()
-    Writing(stored, commands, planned).write()
+    Writing(stored, commands, planned, shard).write()
     telling = Telling(database, session, [fill for fill in fills if fill.owner not in gone])
     commands.update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
     telling.tell()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from backhaul_common.documents import Document
 from backhaul_common.names import ENTRIES_COLLECTION, EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
 
 from backhaul_normalizer import buckets, entries
+from backhaul_normalizer.counts import Counted
 from backhaul_normalizer.joins import LEAST_TRUST, Joins
 from backhaul_normalizer.messages import join_of, message_of
 from backhaul_normalizer.model import Fact
@@ -94,6 +95,9 @@ class Stored:
         strange = [one["id"] for one in moved if one["id"] not in self.places]
         self._load_entries({"_id": {"$in": strange}} if strange else None)
         return self._whole([self.places[one["id"]] for one in moved])
+
+    def counted(self, messages: Collection[str]) -> Mapping[str, Iterable[Counted]]:
+        return {key: [_counted(place.ref) for place in self.places_of(key)] for key in messages}
 
     def messages(self, keys: Collection[str]) -> Iterable[Document]:
         self._load(keys)
@@ -181,6 +185,17 @@ class Stored:
         self, collection: str, query: Document, projection: Document | None = None, limit: int = 0
     ) -> mongo.ThreadCursor:
         return self._database[collection].find(query, projection, session=self._session, limit=limit)
+
+
+def _counted(ref: Ref) -> Counted:
+    return Counted(
+        ref.id.hex(),
+        buckets.kind_name(ref.kind),
+        ref.occurred_at_us,
+        ref.received_at_us,
+        bool(ref.marks & Mark.BY_MACHINE),
+        bool(ref.marks & Mark.DUPLICATE),
+    )
 
 
 def _known(ref: Ref, row: Document | None) -> Document:

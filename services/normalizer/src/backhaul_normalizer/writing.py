@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.names import (
-    COMMUNICATIONS_COLLECTION,
+    COUNTS_COLLECTION,
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
@@ -97,12 +97,14 @@ class BucketUpdates:
 
 
 class Writing:
-    """Writes one plan. What it changes was read by ``stored``, in the same transaction."""
+    """Writes one plan. What it changes was read by ``stored``, in the same transaction. ``shard`` is where it is
+    counted."""
 
-    def __init__(self, stored: Stored, commands: Commands, planned: Plan) -> None:
+    def __init__(self, stored: Stored, commands: Commands, planned: Plan, shard: int) -> None:
         self._stored = stored
         self._commands = commands
         self._planned = planned
+        self._shard = shard
         self._filling = Filling()
         self._updates = BucketUpdates()
         self._refs: dict[bytes, dict[bytes, Ref]] = {}
@@ -133,7 +135,7 @@ class Writing:
             JOINS_COLLECTION,
             [{"q": {"_id": join["_id"]}, "u": join} for join in map(stored_join, planned.joins)],
         )
-        self._commands.update(COMMUNICATIONS_COLLECTION, [delta.to_update() for delta in planned.communications])
+        self._commands.update(COUNTS_COLLECTION, planned.counts.updates(self._shard))
 
     def _name(self, message: str, communication_id: str) -> None:
         """Have the events of a message named by their communication; but for those that change otherwise."""
