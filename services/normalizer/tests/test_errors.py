@@ -12,8 +12,8 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import derived_id
 from backhaul_common.names import ENTRIES_COLLECTION
 from backhaul_normalizer import reads
+from backhaul_normalizer.buckets import ref_of
 from backhaul_normalizer.entries import entry
-from backhaul_normalizer.refs import Mark, Ref
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1 import event_pb2
@@ -28,9 +28,10 @@ HOUR_US = 3_600_000_000
 def failed(number: int, code: str, *, of: str = "acme.1", channel: str = "twilio", at: int = 0) -> Document:
     """The entry of an event with an error code."""
     at_us = at or 1_000 + number
-    ref = Ref(bytes.fromhex(derived_id(of, str(number))), bytes(12), 0, 0, Mark.ENTRY, bytes(8), 0, at_us, at_us, 1)
-    row = {"registration": of, "kind": "failed", "error_code": code}
-    return entry(row, ref, channel, alone=False)
+    fact = told(key=str(number), kind=EventKind.FAILED, error_code=code, channel=channel, arrived=at_us)
+    fact.origin.registration = of
+    ref = ref_of(fact, bytes(12), 0)._replace(id=bytes.fromhex(derived_id(of, str(number))))
+    return entry(fact, "", ref, alone=False)
 
 
 async def insert(rig: Rig, entries: Iterable[Document]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from backhaul_proto.event.v1.event_pb2 import Event
-from pymongo.asynchronous.database import AsyncDatabase
 
 
-async def stored_events(database: AsyncDatabase[dict[str, Any]]) -> list[Event]:
-    """All events in MongoDB, of all tenants."""
+async def stored_events(database: Any) -> list[Event]:
+    """All events in MongoDB, of all tenants. ``database`` is one of pymongo's asynchronous client."""
     return [
         Event.FromString(one["payload"])
         async for bucket in database["events"].find({}, {"events.payload": 1})
