@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from backhaul_common.ids import derived_id
 from backhaul_common.names import EVENTS_COLLECTION, MESSAGES_COLLECTION, META_COLLECTION, TENANTS_COLLECTION
+from backhaul_normalizer.facts import message_key
+from backhaul_normalizer.refs import Ref, pack, unpack
 from installation import PROCESSED, Document, Installation
 from pymongo import IndexModel, WriteConcern
 
@@ -21,23 +23,52 @@ def copied(stored: Mapping[str, Sequence[Document]], n: int) -> dict[str, list[D
 
     This alone knows how the normalizer lays out what it stores.
     """
-    keys, messages = {}, []
-    for message in stored[MESSAGES_COLLECTION]:
-        message_id = copied_id(message["message_id"], n)
-        key = derived_id(message["registration"], message["channel"], message_id)
-        keys[message["_id"]] = key
-        created_at_us = message["created_at_us"] - n * _DAY_US
-        messages.append({**message, "_id": key, "message_id": message_id, "created_at_us": created_at_us})
-    events = [
+    keys = {
+        message["_id"]: message_key(message["registration"], message["channel"], copied_id(message["message_id"], n))
+        for message in stored[MESSAGES_COLLECTION]
+    }
+    messages = [
         {
-            **event,
-            "_id": derived_id(event["_id"], str(n)),
-            "message": keys[event["message"]],
-            "received_at_us": event["received_at_us"] - n * _DAY_US,
+            **message,
+            "_id": bytes.fromhex(keys[message["_id"]]),
+            "message_id": copied_id(message["message_id"], n),
+            "created_at_us": message["created_at_us"] - n * _DAY_US,
+            "refs": pack(_earlier(ref, n) for ref in unpack(message["refs"])),
+            "buckets": [_bucket_id(one, n) for one in message["buckets"]],
         }
-        for event in stored[EVENTS_COLLECTION]
+        for message in stored[MESSAGES_COLLECTION]
     ]
-    return {MESSAGES_COLLECTION: messages, EVENTS_COLLECTION: events}
+    buckets = [
+        {
+            **bucket,
+            "_id": _bucket_id(bucket["_id"], n),
+            "at_us": bucket["at_us"] - n * _DAY_US,
+            "first_us": bucket["first_us"] - n * _DAY_US,
+            "events": [
+                {**event, "id": _event_id(event["id"], n), "message": bytes.fromhex(keys[event["message"]])}
+                for event in bucket["events"]
+            ],
+        }
+        for bucket in stored[EVENTS_COLLECTION]
+    ]
+    return {MESSAGES_COLLECTION: messages, EVENTS_COLLECTION: buckets}
+
+
+def _earlier(ref: Ref, n: int) -> Ref:
+    return ref._replace(
+        id=_event_id(ref.id, n),
+        bucket=_bucket_id(ref.bucket, n),
+        received_at_us=ref.received_at_us - n * _DAY_US,
+    )
+
+
+def _event_id(event_id: bytes, n: int) -> bytes:
+    return bytes.fromhex(derived_id(event_id.hex(), str(n)))
+
+
+def _bucket_id(bucket: bytes, n: int) -> bytes:
+    # It begins with the time at which it was written, so that copies lie where their originals would.
+    return (int.from_bytes(bucket[:8], "big") - n * _DAY_US).to_bytes(8, "big") + bucket[8:]
 
 
 def copied_id(message_id: str, n: int) -> str:
