@@ -59,7 +59,8 @@ async def event_rows(database: mongo.Database) -> list[Document]:
             assert {buckets.kind_mark(row["kind"]), buckets.channel_mark(event.channel)} <= set(bucket["marks"])
             if row.get("communication_id"):
                 assert buckets.communication_mark(row["communication_id"]) in bucket["marks"]
-            assert bucket["at_us"] - buckets.MAX_SPAN_US <= event.received_at_us <= bucket["at_us"]
+            assert bucket["at_us"] - buckets.MAX_SPAN_US <= bucket["first_us"]
+            assert bucket["first_us"] <= event.received_at_us <= bucket["at_us"]
             assert (row["kind"], ref.received_at_us) == (buckets.kind_name(event.kind), event.received_at_us)
             rows.append(row | entries.told(entry))
     assert not places  # Whatever is referred to is there.

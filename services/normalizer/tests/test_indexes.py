@@ -1,108 +1,169 @@
-"""Whatever is looked up has an index that answers it."""
+"""Whatever is looked up has an index that answers it: MongoDB itself says how much it looked at."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from backhaul_channels import EventKind, Review
+from backhaul_common import pages
 from backhaul_common.documents import Document
-from backhaul_common.names import EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
-from backhaul_normalizer.attribution import Touched
-from backhaul_normalizer.facts import message_key, pair_key
-from backhaul_normalizer.settling import waiting_query
+from backhaul_common.names import ENTRIES_COLLECTION, EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_normalizer.facts import message_key
+from backhaul_normalizer.model import Fact
+from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.refs import MAX_REFS
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
 from books import batch_of, told
-from normalizer_rig import RigFactory
+from normalizer_rig import Rig, RigFactory
+
+KEPT = {EVENTS_COLLECTION, ENTRIES_COLLECTION, MESSAGES_COLLECTION, JOINS_COLLECTION}
+BETWEEN: dict[str, Any] = {"sender": "shop@example.com"}
+
+
+def opened(number: int, name: str, **more: Any) -> Fact:
+    return told(
+        key=str(number),
+        kind=EventKind.OPENED,
+        name=name,
+        recipient=f"a{number % 100}@example.com",
+        references=[f"r{number % 100}"],
+        query=f"communicationId=c{number % 50}",
+        arrived=1000 * number + 1000,
+        **{"error_code": str(number % 40), **BETWEEN, **more},
+    )
+
+
+def wrote(number: int, **more: Any) -> Fact:
+    return told(
+        key=f"r{number}",
+        kind=EventKind.INBOUND,
+        name=f"R{number % 200}",
+        provisional=False,
+        recipient=f"a{number % 100}@example.com",
+        review=Review.NONE if number % 50 else Review.FLAGGED,
+        query=f"communicationId=c{number % 50}",
+        arrived=1000 * number + 1000,
+        **BETWEEN,
+        **more,
+    )
+
+
+STORED = [
+    *(opened(number, f"M{number % 200}", aliases=[f"A{number % 200}"]) for number in range(2000)),
+    *(wrote(number) for number in range(500)),
+    # Of a message that has more than it refers to.
+    *(opened(number, "M777", error_code="") for number in range(2000, 2000 + MAX_REFS + 80)),
+    *(told(key=f"n{number}", kind=EventKind.OPENED, name="", arrived=1000 * number) for number in range(1, 300)),
+    # What uses a further name moves to its message.
+    *(
+        told(key=f"u{number}", kind=EventKind.OPENED, name=f"A{number}", arrived=1000 * number + 1000)
+        for number in range(200)
+    ),
+]
+
+TOKEN = pages.token_of(900_000, "8" * 32)
+Read = Callable[[MongoReads], Awaitable[Any]]
+
+
+def listed(method: str, most: int = 50, **filters: Any) -> tuple[Read, int]:
+    """A second page, and how many documents may be looked at for it."""
+    return lambda reads: getattr(reads, method)("acme.1", filters, (0, 0), 50, TOKEN), most + 10
+
 
 KEY = message_key("acme.1", "sendgrid", "M5")
-REPLY = message_key("acme.1", "sendgrid", "R5")
-PAIR = pair_key("acme.1", "a5@example.com", "shop@example.com")
-EVENTS = [("received_at_us", -1), ("_id", -1)]
-MESSAGES = [("created_at_us", -1), ("_id", -1)]
-
-
-def listed(collection: str, order: list[tuple[str, int]], **filters: Any) -> tuple[str, Document, Any, int]:
-    """A second page, as ``MongoReads`` asks for it."""
-    name = order[0][0]
-    past = [{name: {"$lte": 900}}, {"$or": [{name: {"$lt": 900}}, {"_id": {"$lt": "8"}}]}]
-    return collection, {"$and": [{"registration": "acme.1", **filters}, *past]}, order, 51
-
-
-LOOKUPS = [
-    listed(EVENTS_COLLECTION, EVENTS),
-    listed(EVENTS_COLLECTION, EVENTS, address="a5@example.com"),
-    listed(EVENTS_COLLECTION, EVENTS, communication_id="c5"),
-    listed(EVENTS_COLLECTION, EVENTS, error_code="5"),
-    listed(EVENTS_COLLECTION, EVENTS, message=KEY),
-    listed(EVENTS_COLLECTION, EVENTS, message=KEY, kind="opened", channel="sendgrid"),
-    listed(MESSAGES_COLLECTION, MESSAGES),
-    listed(MESSAGES_COLLECTION, MESSAGES, address="a5@example.com"),
-    listed(MESSAGES_COLLECTION, MESSAGES, communication_id="c5"),
-    listed(MESSAGES_COLLECTION, MESSAGES, error_code="5"),
-    listed(MESSAGES_COLLECTION, MESSAGES, references="r5"),
-    listed(MESSAGES_COLLECTION, MESSAGES, _id={"$in": [KEY]}),
-    (MESSAGES_COLLECTION, {"registration": "acme.1", "references": "r5", "channel": "sendgrid"}, [], 2),
-    (EVENTS_COLLECTION, {"message": KEY, "registration": "acme.1"}, [("occurred_at_us", 1)], 1001),
-    (EVENTS_COLLECTION, {"message": {"$in": [KEY, "x"]}}, [], 0),
-    (EVENTS_COLLECTION, {"message": {"$in": [KEY, "x"]}, "alias": {"$gt": ""}}, [], 65),
-    (EVENTS_COLLECTION, {"moved_by": {"$in": [KEY, "x"]}}, [], 0),
-    listed(EVENTS_COLLECTION, EVENTS, kind="inbound"),
-    listed(EVENTS_COLLECTION, EVENTS, kind="inbound", communication_id="c5"),
-    listed(EVENTS_COLLECTION, EVENTS, kind="inbound", review="flagged"),
-    (EVENTS_COLLECTION, waiting_query(Touched(names={KEY, REPLY, "x"}, sent={PAIR: 1500, "y": 1900})), [], 0),
-    (EVENTS_COLLECTION, waiting_query(Touched(names={REPLY, "x"})), [], 0),
-    (EVENTS_COLLECTION, waiting_query(Touched(sent={PAIR: 1500})), [], 0),
-    (EVENTS_COLLECTION, {"kind": "inbound", "waits_for": REPLY}, [("occurred_at_us", 1), ("_id", 1)], 129),
-    (MESSAGES_COLLECTION, {"pair": {"$in": [PAIR, "x"]}, "first_at_us": {"$gte": 1, "$lte": 1500}}, [], 4097),
-    (
-        MESSAGES_COLLECTION,
-        {"pair": PAIR, "first_at_us": {"$gte": 1, "$lte": 1500}},
-        [("first_at_us", -1), ("_id", -1)],
-        1,
-    ),
-    (JOINS_COLLECTION, {"_id": {"$in": [KEY, "x"]}, "registration": "acme.1"}, [], 0),
+READS = [
+    listed("messages"),
+    listed("messages", address="a5@example.com"),
+    listed("messages", communication_id="c5"),
+    listed("messages", error_code="5"),
+    listed("messages", references="r5"),
+    listed("messages", _id={"$in": [bytes.fromhex(KEY)]}),
+    # Two or three buckets hold a page.
+    listed("events", 6),
+    listed("events", 6, kind="opened"),
+    listed("events", 6, channel="sendgrid"),
+    # All in a bucket that has one are looked at, and each is in a bucket of its own here.
+    listed("events", 60, communication_id="c5"),
+    listed("events", 150, error_code="5"),
+    # Their messages, what these refer to, and what is alone.
+    listed("events", 60, address="a5@example.com"),
+    listed("events", 20, message=KEY),
+    listed("events", 20, message=KEY, kind="opened", channel="sendgrid"),
+    listed("replies", 100),
+    listed("replies", 20, communication_id="c5"),
+    listed("replies", 20, review="flagged"),
+    (lambda reads: reads.message("acme.1", "sendgrid", "M5"), 20),
+    (lambda reads: reads.message("acme.1", "sendgrid", "A5"), 20),
+    (lambda reads: reads.message("acme.1", "sendgrid", "M777"), 80 + 20),
 ]
 
 
-async def test_every_lookup_reads_about_as_many_documents_as_it_finds(rig_factory: RigFactory) -> None:
-    facts = [
-        told(
-            key=str(number),
-            kind=EventKind.OPENED,
-            name=f"M{number % 200}",
-            aliases=[f"A{number % 200}"],
-            recipient=f"a{number % 100}@example.com",
-            sender="shop@example.com",
-            references=[f"r{number % 100}"],
-            error_code=str(number % 40),
-            query=f"communicationId=c{number % 50}",
-            arrived=number + 1,
-        )
-        for number in range(2000)
-    ]
-    facts += [
-        told(
-            key=f"r{number}",
-            kind=EventKind.INBOUND,
-            name=f"R{number % 200}",
-            provisional=False,
-            recipient=f"a{number % 100}@example.com",
-            sender="shop@example.com",
-            review=Review.NONE if number % 50 else Review.FLAGGED,
-            query=f"communicationId=c{number % 50}",
-            arrived=number + 1,
-        )
-        for number in range(500)
-    ]
+@asynccontextmanager
+async def looked_at(rig: Rig) -> AsyncIterator[list[Document]]:
+    """All that MongoDB does in the block, as its profiler tells it."""
+    done: list[Document] = []
+    await rig.database.command({"profile": 2})
+    try:
+        yield done
+    finally:
+        await rig.database.command({"profile": 0})
+    kept = {"$in": [f"{rig.database.name}.{name}" for name in KEPT]}
+    done += await rig.database["system.profile"].find({"ns": kept}).to_list(None)
+    await rig.database["system.profile"].drop()
+
+
+async def stored(rig: Rig) -> MongoEventStore:
+    await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
+    store = MongoEventStore(rig.client, rig.database)
+    await store.prepare()
+    for start in range(0, len(STORED), 500):
+        await store.commit(batch_of(STORED[start : start + 500]), [])
+    return store
+
+
+async def test_every_read_looks_at_about_as_much_as_it_finds(rig_factory: RigFactory) -> None:
     async with rig_factory(copies=0) as rig:
-        await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
-        store = MongoEventStore(rig.client, rig.database)
-        await store.prepare()
-        await store.commit(batch_of(facts), [])
-        for collection, query, order, limit in LOOKUPS:
-            command: Document = {"find": collection, "filter": query, "sort": dict(order), "limit": limit}
-            plan = await rig.database.command({"explain": command, "verbosity": "executionStats"})
-            done = plan["executionStats"]
-            # Of a message of ten events all are looked at, whichever page is asked for.
-            assert done["totalDocsExamined"] <= done["nReturned"] + 10, (query, plan["queryPlanner"]["winningPlan"])
+        await stored(rig)
+        reads = MongoReads(rig.database)
+        for number, (read, most) in enumerate(READS):
+            async with looked_at(rig) as done:
+                await read(reads)
+            assert done, number
+            examined = sum(one.get("docsExamined", 0) for one in done)
+            assert examined <= most, (number, [_short(one) for one in done])
+
+
+WRITES: list[list[Fact]] = [
+    [opened(2001, "M500")],
+    # What is known, of messages of a few events and of very many.
+    [opened(5, "M5", aliases=["A5"]), opened(2005, "M777", error_code=""), opened(2190, "M777", error_code="")],
+    # What completes a known one.
+    [opened(5, "M5", aliases=["A5"], by_machine=True)],
+    [told(key="n7", kind=EventKind.OPENED, name="", arrived=7000, by_machine=True)],
+    # Was told before its message's first name; and the same again, for whoever died before it could publish.
+    [told(key="x", kind=EventKind.OPENED, name="A900", seq=7)],
+    [opened(0, "M900", aliases=["A900"], seq=8)],
+    [opened(0, "M900", aliases=["A900"], seq=8)],
+    # What replies answer.
+    [told(key="s", kind=EventKind.SENT, name="M901", at=3, recipient="a5@example.com", **BETWEEN)],
+    [wrote(7, text="and more")],
+]
+
+
+async def test_every_commit_looks_at_about_as_much_as_it_needs(rig_factory: RigFactory) -> None:
+    async with rig_factory(copies=0) as rig:
+        store = await stored(rig)
+        for facts in WRITES:
+            async with looked_at(rig) as done:
+                await store.commit(batch_of(facts), [])
+            assert done
+            for one in done:
+                found = max(one.get("nreturned", 0), one.get("nMatched", 0), one.get("ninserted", 0))
+                assert one.get("docsExamined", 0) <= found + 10, _short(one)
+
+
+def _short(one: Document) -> Document:
+    return {name: one.get(name) for name in ("ns", "command", "planSummary", "docsExamined", "nreturned", "nMatched")}

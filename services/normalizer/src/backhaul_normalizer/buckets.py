@@ -23,9 +23,9 @@ from backhaul_normalizer.refs import Mark, Ref
 MAX_EVENTS, MAX_BYTES = 32, 512 << 10
 """Events of a bucket, and bytes of their payloads as they come in."""
 
-MAX_SPAN_US = 60_000_000
-"""How long after the first event of a bucket its last one may have arrived: a list that is read from some time on need
-look at no bucket that is much later."""
+MAX_SPAN_US = 5_000_000
+"""How long after the first event of a bucket its last one may have arrived. A list that is read from some time on looks
+at the index of all buckets that end within so long after it, and at those of them that began before."""
 
 MAX_GROWN_BYTES = 128 << 10
 """Up to this a payload that becomes larger stays where it is. All of a bucket's events together stay far below what
@@ -180,6 +180,7 @@ class _Bucket:
             "_id": self.id,
             "registration": self.registration,
             "at_us": self.last_us,
+            "first_us": self.first_us,
             "marks": sorted(marks),
             "events": self.events,
         }

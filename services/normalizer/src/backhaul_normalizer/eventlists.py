@@ -122,6 +122,7 @@ class EventLists:
         bounds = {"$gte": asked.span[0]} if asked.span[0] else {}
         if asked.until_us:
             bounds["$lte"] = asked.until_us + buckets.MAX_SPAN_US
+            query["first_us"] = {"$lte": asked.until_us}
         if bounds:
             query["at_us"] = bounds
         cursor = self._database[EVENTS_COLLECTION].find(

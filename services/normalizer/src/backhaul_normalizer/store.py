@@ -55,7 +55,7 @@ _REPLIES = {"kind": "inbound"}
 
 INDEXES = {
     EVENTS_COLLECTION: [
-        _newest_first("at_us", "marks"),
+        IndexModel([*_newest_first("at_us", "marks").document["key"].items(), ("first_us", ASCENDING)]),
         IndexModel([("moved_by", ASCENDING)], partialFilterExpression={"moved_by": {"$exists": True}}),
     ],
     ENTRIES_COLLECTION: [
