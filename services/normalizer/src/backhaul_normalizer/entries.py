@@ -42,7 +42,8 @@ def entry(fact: Fact, communication_id: str, ref: Ref, *, alone: bool) -> Docume
     names = ["error_code", "duplicate_of"]
     if fact.event.kind is EventKind.INBOUND:
         names += _REPLY
-    if alone or fact.event.kind is EventKind.INBOUND:
+    if not fact.message or fact.event.kind is EventKind.INBOUND:
+        # What has a message is found by the recipient of that.
         names.append("address")
     if alone:
         made["alone"] = True

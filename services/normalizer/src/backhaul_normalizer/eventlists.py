@@ -7,9 +7,10 @@ events that are found.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from backhaul_common import mongo, pages
@@ -21,6 +22,7 @@ from pymongo import DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer import buckets
+from backhaul_normalizer.asked import Asked
 from backhaul_normalizer.entries import ref_in
 from backhaul_normalizer.refs import Mark, Ref, unpack
 
@@ -34,55 +36,8 @@ _BUCKETS, _BUCKETS_FILTERED = 3, 16
 """Buckets that the server sends at a time: a default page is in two or three, unless few of their events fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question for a page of events of one registration; what is empty does not filter.
-
-    ``message`` is the key of a message. ``span`` is that of the arrivals, from inclusive to exclusive; 0 leaves an end
-    open. ``before`` is the position of the page before: time and id.
-    """
-
-    registration: str
-    channel: str = ""
-    kind: str = ""
-    address: str = ""
-    communication_id: str = ""
-    error_code: str = ""
-    message: str = ""
-    span: tuple[int, int] = (0, 0)
-    before: tuple[int, bytes] | None = None
-
-    def fits(self, event: Event, communication_id: str) -> bool:
-        """Whether it is one of the events that the page may have."""
-        return (
-            not event.duplicate_of
-            and (not self.channel or event.channel == self.channel)
-            and (not self.kind or buckets.kind_name(event.kind) == self.kind)
-            and (not self.communication_id or communication_id == self.communication_id)
-            and (not self.error_code or event.error_code == self.error_code)
-        )
-
-    def within(self, received_at_us: int, event_id: bytes) -> bool:
-        """Whether an event that arrived then is in the span, and behind the page before."""
-        return (
-            self.span[0] <= received_at_us
-            and (not self.span[1] or received_at_us < self.span[1])
-            and (self.before is None or (received_at_us, event_id) < self.before)
-        )
-
-    @property
-    def until_us(self) -> int:
-        """The latest arrival that the page may have; 0 where there is none."""
-        ends = [end for end in (self.span[1] - 1, self.before[0] if self.before else -1) if end >= 0]
-        return min(ends, default=0)
-
-    @property
-    def marks(self) -> list[str]:
-        """The marks of buckets that may have such events; that which fewest have comes first."""
-        marks = [buckets.communication_mark(self.communication_id)] if self.communication_id else []
-        marks += [buckets.kind_mark(self.kind)] if self.kind else []
-        marks += [buckets.channel_mark(self.channel)] if self.channel else []
-        return marks or [buckets.ALL]
+class TooManyError(pages.TooLongError):
+    """More than MAX_FOUND events would have to be sorted."""
 
 
 class EventLists:
@@ -93,28 +48,30 @@ class EventLists:
 
     async def page(self, asked: Asked, size: int, *, within_s: float) -> tuple[list[Document], bool]:
         """Events as the servicer takes them, fewer than ``size`` where they would have more than PAGE_BYTES; and
-        whether there are more. pages.TooLongError after ``within_s``; UNAVAILABLE."""
+        whether there are more. pages.TooLongError after ``within_s``; TooManyError; UNAVAILABLE."""
         rows: list[Document] = []
         total = 0
+        patience = _Patience(within_s)
         async with mongo.translated():
             try:
-                async for row in self._rows(asked, within_s):
-                    total += len(row["payload"])
-                    if len(rows) == size or (rows and total > PAGE_BYTES):
-                        return rows, True
-                    rows.append(row)
+                async with aclosing(self._rows(asked, patience)) as found:
+                    async for row in found:
+                        total += len(row["payload"])
+                        if len(rows) == size or (rows and total > PAGE_BYTES):
+                            return rows, True
+                        rows.append(row)
             except ExecutionTimeout as exc:
                 raise pages.TooLongError from exc
         return rows, False
 
-    def _rows(self, asked: Asked, within_s: float) -> AsyncIterator[Document]:
+    def _rows(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
         if asked.message or asked.address:
-            return self._of_messages(asked, within_s)
+            return self._of_messages(asked, patience)
         if asked.error_code:
-            return self._of_code(asked, within_s)
-        return self._walk(asked, within_s)
+            return self._of_code(asked, patience)
+        return self._walk(asked, patience)
 
-    async def _walk(self, asked: Asked, within_s: float) -> AsyncIterator[Document]:
+    async def _walk(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
         """Through the buckets. What is in one may have arrived before all that is in the next, or among it."""
         query: Document = {"registration": asked.registration, "marks": asked.marks[0]}
         if asked.marks[1:]:
@@ -130,11 +87,12 @@ class EventLists:
             {"at_us": 1, "events": 1},
             sort=[("at_us", DESCENDING), ("_id", DESCENDING)],
             batch_size=_BUCKETS if asked.marks == [buckets.ALL] else _BUCKETS_FILTERED,
-            max_time_ms=_milliseconds(within_s),
+            max_time_ms=patience.left_ms(),
         )
         waiting: list[tuple[int, bytes, Document]] = []
         try:
             async for bucket in cursor:
+                patience.left_ms()
                 while waiting and -waiting[0][0] > bucket["at_us"]:
                     yield heapq.heappop(waiting)[2]
                 for one in filter(None, bucket["events"]):
@@ -147,8 +105,10 @@ class EventLists:
         finally:
             await cursor.close()
 
-    async def _of_code(self, asked: Asked, within_s: float) -> AsyncIterator[Document]:
+    async def _of_code(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
         query: Document = {"registration": asked.registration, "error_code": asked.error_code}
+        query |= {"duplicate_of": {"$exists": False}}
+        query |= {name: value for name, value in (("channel", asked.channel), ("kind", asked.kind)) if value}
         bounds = {"$gte": asked.span[0]} if asked.span[0] else {}
         if asked.until_us:
             bounds["$lte"] = asked.until_us
@@ -159,48 +119,60 @@ class EventLists:
             {"ref": 1},
             sort=[("received_at_us", DESCENDING), ("_id", DESCENDING)],
             batch_size=2 * _AT_ONCE,
-            max_time_ms=_milliseconds(within_s),
+            max_time_ms=patience.left_ms(),
         )
         some: list[Ref] = []
         try:
             async for one in cursor:
                 some.append(ref_in(one))
                 if len(some) == _AT_ONCE:
-                    async for row in self._fitting(asked, some, within_s):
+                    async for row in self._fitting(asked, some, patience):
                         yield row
                     some = []
-            async for row in self._fitting(asked, some, within_s):
+            async for row in self._fitting(asked, some, patience):
                 yield row
         finally:
             await cursor.close()
 
-    async def _of_messages(self, asked: Asked, within_s: float) -> AsyncIterator[Document]:
-        """Of one message, or of all to one recipient: what these refer to, and what is alone."""
-        found = [ref async for ref in self._found(asked, within_s)]
+    async def _of_messages(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
+        """Of one message, or of all to one recipient; and what was sent to the recipient and is of no message."""
+        found: list[Ref] = []
+        async for ref in self._found(asked, patience):
+            if self._may_fit(asked, ref):
+                if len(found) == MAX_FOUND:
+                    raise TooManyError
+                found.append(ref)
         found.sort(key=lambda ref: (ref.received_at_us, ref.id), reverse=True)
         for start in range(0, len(found), _AT_ONCE):
-            async for row in self._fitting(asked, found[start : start + _AT_ONCE], within_s):
+            async for row in self._fitting(asked, found[start : start + _AT_ONCE], patience):
                 yield row
 
-    async def _found(self, asked: Asked, within_s: float) -> AsyncIterator[Ref]:
-        key = bytes.fromhex(asked.message)
-        messages: Document = {"registration": asked.registration}
-        messages |= {"_id": key} if asked.message else {"address": asked.address}
-        alone: Document = {"registration": asked.registration, "alone": True}
-        alone |= {"message": key} if asked.message else {"address": asked.address}
-        queries = [(MESSAGES_COLLECTION, messages, "refs"), (ENTRIES_COLLECTION, alone, "ref")]
-        count = 0
-        for collection, query, packed in queries:
-            cursor = self._database[collection].find(query, {packed: 1}, max_time_ms=_milliseconds(within_s))
+    async def _found(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Ref, None]:
+        own: Document = {"registration": asked.registration}
+        messages = own | ({"_id": bytes.fromhex(asked.message)} if asked.message else {})
+        messages |= {"address": asked.address} if asked.address else {}
+        async for message in self._documents(MESSAGES_COLLECTION, messages, {"refs": 1, "spilled": 1}, patience):
+            for ref in unpack(message["refs"]):
+                yield ref
+            if message.get("spilled"):
+                query = {"message": message["_id"]}
+                async for one in self._documents(ENTRIES_COLLECTION, query, {"ref": 1}, patience):
+                    yield ref_in(one)
+        if not asked.message:
+            query = own | {"address": asked.address, "alone": True, "message": {"$exists": False}}
+            async for one in self._documents(ENTRIES_COLLECTION, query, {"ref": 1}, patience):
+                yield ref_in(one)
+
+    async def _documents(
+        self, collection: str, query: Document, projection: Document, patience: _Patience
+    ) -> AsyncGenerator[Document, None]:
+        cursor = self._database[collection].find(query, projection, max_time_ms=patience.left_ms())
+        try:
             async for document in cursor:
-                for ref in unpack(document[packed]):
-                    if not self._may_fit(asked, ref):
-                        continue
-                    count += 1
-                    if count > MAX_FOUND:
-                        await cursor.close()
-                        raise pages.TooLongError
-                    yield ref
+                patience.left_ms()
+                yield document
+        finally:
+            await cursor.close()
 
     @staticmethod
     def _may_fit(asked: Asked, ref: Ref) -> bool:
@@ -210,9 +182,9 @@ class EventLists:
             and asked.within(ref.received_at_us, ref.id)
         )
 
-    async def _fitting(self, asked: Asked, refs: Sequence[Ref], within_s: float) -> AsyncIterator[Document]:
+    async def _fitting(self, asked: Asked, refs: Sequence[Ref], patience: _Patience) -> AsyncGenerator[Document, None]:
         """Those events at these references that fit, in this order."""
-        found = await self.events(refs, within_s) if refs else {}
+        found = await self.events(refs, patience.left_ms() / 1000) if refs else {}
         for ref in refs:
             one = found.get(ref.id)
             if one is None or not asked.within(ref.received_at_us, ref.id):
@@ -223,7 +195,7 @@ class EventLists:
 
     async def events(self, refs: Sequence[Ref], within_s: float) -> Mapping[bytes, Document]:
         """The events at these references as they stand in their buckets, by id; those that are there."""
-        cursor = self._database[EVENTS_COLLECTION].find(*buckets.asked(refs), max_time_ms=_milliseconds(within_s))
+        cursor = self._database[EVENTS_COLLECTION].find(*buckets.asked(refs), max_time_ms=round(within_s * 1000))
         return {one["id"]: one async for bucket in cursor for one in bucket["events"]}
 
 
@@ -252,5 +224,16 @@ def _descending(event_id: bytes) -> bytes:
     return bytes(255 - byte for byte in event_id)
 
 
-def _milliseconds(within_s: float) -> int:
-    return max(1, round(within_s * 1000))
+class _Patience:
+    """The time that a page may take, whatever number of questions it takes."""
+
+    def __init__(self, within_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ends = self._loop.time() + within_s
+
+    def left_ms(self) -> int:
+        """What is left of it, at least 1. pages.TooLongError when nothing is."""
+        left_s = self._ends - self._loop.time()
+        if left_s <= 0:
+            raise pages.TooLongError
+        return max(1, round(left_s * 1000))

@@ -23,8 +23,9 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer import stats
+from backhaul_normalizer.asked import Asked
 from backhaul_normalizer.entries import ref_in
-from backhaul_normalizer.eventlists import Asked, EventLists, rows_of
+from backhaul_normalizer.eventlists import MAX_FOUND, EventLists, TooManyError, rows_of
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.messages import join_of, message_of
@@ -130,6 +131,8 @@ class MongoReads:
         try:
             async with self._turn(query) as left_s:
                 rows, more = await self._lists.page(asked, query.rows(), within_s=left_s)
+        except TooManyError as exc:
+            raise _too_many_to_sort() from exc
         except (pages.TooLongError, TimeoutError) as exc:
             raise _too_long() from exc
         return rows, pages.token_of(rows[-1]["received_at_us"], rows[-1]["_id"]) if more else ""
@@ -272,6 +275,15 @@ def _too_many_days() -> BackhaulError:
         f"It has so many days that they cannot be summed up within {MAX_READ_S:g} s.",
         field="communication_id",
         fix="Ask for its statistics, span by span.",
+    )
+
+
+def _too_many_to_sort() -> BackhaulError:
+    return BackhaulError(
+        Code.DEADLINE_EXCEEDED,
+        f"More than {MAX_FOUND} events of this recipient or message would have to be sorted.",
+        field="from",
+        fix="Narrow the span with from and to.",
     )
 
 
