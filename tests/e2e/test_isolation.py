@@ -81,6 +81,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         "/v1/dead-letters": [{"channel": "sendgrid"}, {}],
         "/v1/replies": [{"flagged": "true"}, {"communication": theirs["communication"]}, {}],
     }  # fmt: skip
+    sums = "/v1/stats"
     counts = {"/v1/errors": [{"error_code": "30003"}, {"channel": "twilio"}, {}]}
     suppressed = {
         f"/v1/suppressions{path}"
@@ -98,7 +99,9 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
     }  # fmt: skip
     # A route that is added later must be added here as well.
     document = (await town.http.get(f"{mallory.base_url}/openapi.json")).json()
-    known = {path.replace(":path", "") for path in (*paths, *changes, *lists, *counts, *suppressed, *audits, previews)}
+    known = {
+        path.replace(":path", "") for path in (*paths, *changes, *lists, *counts, *suppressed, *audits, previews, sums)
+    }
     assert {path for path in document["paths"] if path.startswith("/v1")} == known
 
     hidden = [
@@ -134,6 +137,12 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
             for tenant in (mallory, victim):
                 (count,) = (await tenant.read(path, **filters))[path[4:]]
                 assert (count["error_code"], count["count"]) == ("30003", 1), (path, filters)
+    groups = {"group_by": "communication,channel"}
+    counted = {row["communication_id"] for row in (await victim.read(sums, **groups))["rows"]}
+    assert counted - {None} == {theirs["communication"]}
+    shown = json.dumps(await mallory.read(sums, **groups))
+    assert not [text for text in hidden if text in shown]
+    assert (await mallory.read(sums, communication=theirs["communication"]))["rows"] == []
     # A preview is of an own channel, and judged by its own secrets, whoever's address it names.
     await town.platform.client.put_channel(victim.id, "Theirs", provider="twilio", secrets=["theirs"])
     with pytest.raises(NotFoundError):

@@ -246,6 +246,10 @@ def _normalizer(client: ReflectingClient, tenant: Tenant, sid: str, replies: lis
     assert len(one_of("ListEvents")["events"]) == 3
     assert one_of("GetCommunication", communication_id="spring")["communication"]["id"] == "spring"
     assert [row["error_code"] for row in one_of("CountErrors")["errors"]] == ["30003"]
+    hour_us = 3_600_000_000
+    to_us = (time.time_ns() // 1000 // hour_us + 1) * hour_us
+    (row,) = one_of("GetStats", from_us=to_us - 24 * hour_us, to_us=to_us, communication_id="spring")["rows"]
+    assert int(row["events"]) == int(row["messages"]) == 1
 
     assert {row["id"] for row in one_of("ListDeadLetters")["dead_letters"]} == set(letters)
     assert one_of("GetDeadLetter", id=letters[0])["dead_letter"]["id"] == letters[0]

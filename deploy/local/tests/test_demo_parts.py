@@ -127,6 +127,7 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     yield "autumn: replies", of_others(communication=None)
     yield "a callback that was only looked at", of_others(previewed=["nothing"])
     yield "errors by code and class", of_others(errors={**others.errors, "rcs 404 (channel)": 2})
+    yield "statistics: messages by channel", of_others(counted={**others.counted, "rcs": 9})
 
     yield from ((name, of_asked(**fields)) for name, fields in _spoiled_answers(asked))
 

@@ -376,6 +376,24 @@ def test_a_preview_sends_bytes_as_they_are_and_texts_as_texts(tenant_call: Calla
     assert json.loads(second.content) == {"body_base64": "/w=="}
 
 
+def test_statistics_are_rows_of_hours(tenant_call: Callable[..., Any]) -> None:
+    row = {
+        "start": "2026-11-22T11:00:00.000000Z", "channel": "twilio", "kind": None, "fulfilment_state": None,
+        "communication_id": None, "events": 3, "events_by_machine": 1, "messages": 2, "unique_opened": 1,
+        "unique_clicked": 0,
+    }  # fmt: skip
+    gateway = Gateway(httpx.Response(200, json={"rows": [row], "truncated": False}))
+    span = {"from_": datetime(2026, 11, 1, tzinfo=UTC), "to": datetime(2026, 11, 30, tzinfo=UTC)}
+    found = tenant_call(gateway, "stats", group_by=("channel", "kind"), communication="spring", **span)
+    assert (found.truncated, found.rows[0].start.hour, found.rows[0].channel, found.rows[0].kind) == (
+        False, 11, "twilio", None,
+    )  # fmt: skip
+    assert dict(gateway.requests[0].url.params) == {
+        "per": "hour", "group_by": "channel,kind", "communication": "spring",
+        "from": "2026-11-01T00:00:00+00:00", "to": "2026-11-30T00:00:00+00:00",
+    }  # fmt: skip
+
+
 def test_errors_are_counts_with_their_meaning(tenant_call: Callable[..., Any]) -> None:
     count = {
         "channel": "twilio", "provider": "twilio", "error_code": "30006", "count": 3, "text": "A landline.",

@@ -20,6 +20,7 @@ from backhaul_gateway.web.parameters import with_plus
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.event.v1.event_pb2 import (
     ERROR_CLASS_HARD,
+    EVENT_KIND_DELIVERED,
     REVIEW_ACCEPTED,
     REVIEW_DISMISSED,
     REVIEW_FLAGGED,
@@ -54,6 +55,14 @@ class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
         known = pb.ErrorCount(channel="twilio", provider="twilio", error_code="30006", count=3, text="A landline.")
         known.last_received_at_us, known.error_class, known.url = 1, ERROR_CLASS_HARD, "https://example.com/30006"
         return pb.CountErrorsResponse(errors=[known, pb.ErrorCount(channel="gone", error_code="1", count=1)])
+
+    async def GetStats(self, request: Any, context: Any) -> pb.GetStatsResponse:  # noqa: N802  # gRPC's name
+        self.asked.append(request)
+        whole = pb.StatsRow(start_us=3_600_000_000, events=3, events_by_machine=1, messages=2, unique_opened=1)
+        state = pb.StatsRow(start_us=7_200_000_000, fulfilment_state=pb.FULFILMENT_STATE_INVALID_NUMBER, messages=4)
+        state.channel, state.communication_id = "twilio", "spring"
+        kind = pb.StatsRow(start_us=7_200_000_000, kind=EVENT_KIND_DELIVERED, events=5)
+        return pb.GetStatsResponse(rows=[whole, state, kind], truncated=True)
 
     async def ListMessages(self, request: Any, context: Any) -> pb.ListMessagesResponse:  # noqa: N802  # gRPC's name
         self.asked.append(request)
@@ -155,6 +164,50 @@ async def test_errors_are_counted_over_a_day_unless_a_span_is_given(
         assert await asked(**which, to=last) == (last_us - day_us, last_us)
         assert await asked(**which, **{"from": first}) == (first_us, 0)
         assert await asked(**which, **{"from": first}, to=last) == (first_us, last_us)
+
+
+async def test_statistics_are_of_the_last_hours_or_days_unless_a_span_is_given(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    async with reading(gateway_factory, fresh_nats.uri) as (gateway, normalizer):
+        acme = await gateway.tenant()
+
+        async def asked(**params: str) -> Any:
+            answer = await gateway.client.get("/v1/stats", params=params, headers=headers(acme))
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+            assert found["truncated"]
+            whole, state, kind = found["rows"]
+            assert whole == {
+                "start": "1970-01-01T01:00:00.000000Z", "channel": None, "kind": None, "fulfilment_state": None,
+                "communication_id": None, "events": 3, "events_by_machine": 1, "messages": 2, "unique_opened": 1,
+                "unique_clicked": 0,
+            }  # fmt: skip
+            names = ("channel", "communication_id", "kind", "fulfilment_state")
+            assert [state[name] for name in names] == ["twilio", "spring", None, "InvalidNumber"]
+            assert [kind[name] for name in names] == [None, None, "delivered", None]
+            return normalizer.asked[-1]
+
+        hour_us, first_us, last_us = 3_600_000_000, 1_793_491_200_000_000, 1_794_182_400_000_000
+        first, last = "2026-11-01T00:00:00Z", "2026-11-09T00:00:00Z"
+        before_us = time.time_ns() // 1000
+        request = await asked()
+        assert (request.tenant_id, request.per, list(request.group_by)) == ("acme", pb.STATS_PER_HOUR, [])
+        assert request.to_us % hour_us == 0
+        assert before_us < request.to_us <= time.time_ns() // 1000 + hour_us
+        assert request.from_us == request.to_us - 24 * hour_us
+        request = await asked(per="day", to=last)
+        assert (request.per, request.from_us, request.to_us) == (pb.STATS_PER_DAY, last_us - 720 * hour_us, last_us)
+        span = {"from": first, "to": last}
+        which = {"channel": "Outbound Delivery", "communication": "spring", "group_by": "kind, channel,kind"}
+        request = await asked(**which, **span)
+        assert (request.from_us, request.to_us) == (first_us, last_us)
+        assert (request.channel, request.communication_id) == ("outbound-delivery", "spring")
+        assert list(request.group_by) == [pb.STATS_GROUP_KIND, pb.STATS_GROUP_CHANNEL]
+        for params, field in (({"group_by": "kind,weather"}, "group_by"), ({"per": "week"}, "per")):
+            answer = await gateway.client.get("/v1/stats", params=params, headers=headers(acme))
+            assert answer.status_code == 422, answer.text
+            assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
 async def test_only_so_many_reads_are_answered_at_once(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:

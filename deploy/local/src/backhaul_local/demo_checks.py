@@ -99,7 +99,15 @@ def _other_channels(seen: OtherChannels) -> list[Check]:
         Check(f"{OTHER_COMMUNICATION}: replies", "all 1, stop 1", _reply_counts(seen.communication)),
         Check("a callback that was only looked at", "clicked", ", ".join(seen.previewed)),
         Check("errors by code and class", ERRORS, counts(seen.errors)),
+        Check("statistics: messages by channel", counts(_by_channel(seen)), counts(seen.counted)),
     ]
+
+
+def _by_channel(seen: OtherChannels) -> Counter[str]:
+    """The messages of ``OTHER_COMMUNICATION`` by their channels; each reply is one, too."""
+    found = [message for _, message in seen.messages if message is not None]
+    sent = Counter(message.channel for message in found if message.communication_id == OTHER_COMMUNICATION)
+    return sent + Counter(reply.channel for reply in seen.replies)
 
 
 def _asked(seen: Asked) -> list[Check]:

@@ -79,6 +79,7 @@ class Screen:
             rows.append((story.label, story.due.story, story.proof, steps, Text(ends(message), style=style)))
         self._table(("channel", "what was sent", "a callback is authentic by", "timeline", "ends"), rows)
         self.say(f"errors: {counts(seen.errors)}")
+        self.say(f"statistics: messages by channel: {counts(seen.counted)}")
         for reply in seen.replies:
             told = f"“{reply.text}” is likely an opt-out: flagged, and {reply.review} by Acme"
             about = f"; it answers {reply.answered.channel} {reply.answered.message_id}" if reply.answered else ""

@@ -62,7 +62,8 @@ class Delivered:
 class OtherChannels:
     """What became of the stories of all other providers. ``messages`` pairs each story with what the API has;
     ``replies`` are those over RCS, ``communication`` counts what the stories belong to, ``previewed`` is what a
-    callback would have become, and ``errors`` counts each code by channel."""
+    callback would have become, ``errors`` counts each code by channel, and ``counted`` is how many of the messages the
+    statistics count, by channel."""
 
     statuses: Sequence[int]
     messages: Sequence[tuple[ChannelStory, Message | None]]
@@ -70,6 +71,7 @@ class OtherChannels:
     communication: Communication | None
     previewed: Sequence[str]
     errors: Mapping[str, int]
+    counted: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +170,8 @@ class Story:
                 await acme.client.accept_reply(reply.id)
             replies = [reply async for reply in acme.client.replies(channel="RCS")]
             counts = await acme.client.errors()
+            of: dict[str, Any] = {"per": "day", "communication": OTHER_COMMUNICATION}
+            statistics = await acme.client.stats(group_by=("channel",), **of)
             return OtherChannels(
                 statuses=[answer.status_code for answer in answers],
                 messages=list(zip(stories, found, strict=True)),
@@ -175,6 +179,7 @@ class Story:
                 communication=await if_there(acme.client.communication(OTHER_COMMUNICATION)),
                 previewed=[part.event.kind if part.event else "nothing" for part in preview.parts],
                 errors={_error(one): one.count for one in counts},
+                counted={str(row.channel): row.messages for row in statistics.rows},
             )
 
         def complete(seen: OtherChannels) -> bool:

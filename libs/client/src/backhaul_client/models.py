@@ -197,6 +197,29 @@ class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None
 
 
+class StatsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted in the hour, or on the day of UTC, that begins at ``start``. What was not grouped by is None; so
+    is the communication of what belongs to none. Rows by kind count events, rows by fulfilment state messages."""
+
+    start: datetime
+    channel: str | None
+    kind: str | None
+    fulfilment_state: str | None
+    communication_id: str | None
+    events: int
+    events_by_machine: int
+    messages: int
+    unique_opened: int
+    unique_clicked: int
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """By time, then by group; ``truncated``: there are more."""
+
+    rows: tuple[StatsRow, ...]
+    truncated: bool
+
+
 class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What could not be read, and why. ``state`` is ``open``, ``replayed`` or ``discarded``."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from backhaul_client.audits import AuditCalls
 from backhaul_client.calls import Call, all_of, call, given, of, page_of, path, rows
@@ -19,6 +20,7 @@ from backhaul_client.models import (
     Message,
     MessageSummary,
     Preview,
+    Stats,
 )
 from backhaul_client.paging import Page
 from backhaul_client.suppressions import SuppressionCalls
@@ -147,6 +149,30 @@ class _TenantCalls:
         ``to`` bound the arrival; without ``from_`` it is the day before ``to``, without ``to`` until now."""
         params = given(channel=channel, error_code=error_code, from_=from_, to=to)
         return Call(path="/v1/errors", params=params, answer=all_of("errors", ErrorCount))
+
+    @call
+    def stats(
+        self,
+        *,
+        per: Literal["hour", "day"] = "hour",
+        group_by: Sequence[Literal["channel", "kind", "fulfilment_state", "communication"]] = (),
+        channel: str = "",
+        communication: str = "",
+        from_: datetime | None = None,
+        to: datetime | None = None,
+    ) -> Call[Stats]:
+        """How many events and messages there were, by UTC. ``from_`` and ``to`` are full hours, 31 days apart at most,
+        or 800 by the day; without ``to`` until the end of this hour, without ``from_`` a day before, or 30 by the
+        day."""
+        params = given(
+            per=per,
+            group_by=",".join(group_by),
+            channel=channel,
+            communication=communication,
+            from_=from_,
+            to=to,
+        )
+        return Call(path="/v1/stats", params=params, answer=of(Stats))
 
     @rows
     def replies(

@@ -52,6 +52,7 @@ from backhaul_gateway.reads.normalizer import NormalizerRoutes
 from backhaul_gateway.reads.objectstore import BucketCheck
 from backhaul_gateway.reads.preview import PreviewRoutes
 from backhaul_gateway.reads.routes import tenant_router
+from backhaul_gateway.reads.stats import StatsRoutes
 from backhaul_gateway.reads.status import ChannelStatus
 from backhaul_gateway.reads.suppressionfiles import SuppressionFileRoutes
 from backhaul_gateway.reads.suppressions import SuppressionRoutes
@@ -168,6 +169,7 @@ def build(
         callers,
         [
             NormalizerRoutes(callers, admission, normalizer),
+            StatsRoutes(callers, normalizer),
             previews,
             SuppressionRoutes(callers, suppression),
             SuppressionFileRoutes(suppression),

@@ -218,6 +218,15 @@ class MongoReads:
         except pages.TooLongError as exc:
             raise _too_many_days() from exc
 
+    async def stats(self, question: stats.Question) -> tuple[list[stats.Row], bool]:
+        """The statistics that are asked for, and whether there are more. DEADLINE_EXCEEDED where they are too many to
+        be summed up within MAX_READ_S."""
+        try:
+            async with self._scans.turn(question.registration, MAX_READ_S) as left_s:
+                return await stats.rows(self._database, question, left_s)
+        except (pages.TooLongError, TimeoutError) as exc:
+            raise _too_many_counts() from exc
+
     async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
         """A dead letter; None if unknown."""
         async with mongo.operation():
@@ -284,6 +293,15 @@ def _too_many_to_sort() -> BackhaulError:
         f"More than {MAX_FOUND} events of this recipient or message would have to be sorted.",
         field="from",
         fix="Narrow the span with from and to.",
+    )
+
+
+def _too_many_counts() -> BackhaulError:
+    return BackhaulError(
+        Code.DEADLINE_EXCEEDED,
+        f"The span holds more than can be summed up within {MAX_READ_S:g} s.",
+        field="from",
+        fix="Narrow the span with from and to, ask for one communication, or group by less.",
     )
 
 

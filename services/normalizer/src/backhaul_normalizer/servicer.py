@@ -18,7 +18,9 @@ from backhaul_proto.event.v1.event_pb2 import ErrorClass, Event, EventKind
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
+from backhaul_normalizer import stats
 from backhaul_normalizer.counts import unique_of
+from backhaul_normalizer.hours import HOUR_US
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.preview import Previews, Read
 from backhaul_normalizer.reads import MongoReads
@@ -30,6 +32,12 @@ _ERROR_CLASSES = Words(ErrorClass.DESCRIPTOR)
 _FULFILMENT = Words(pb.FulfilmentState.DESCRIPTOR, pascal)
 _REVIEWS = Words(event_pb2.Review.DESCRIPTOR)
 _DEAD_LETTER = Words(pb.DeadLetterState.DESCRIPTOR)
+_GROUPS = {
+    pb.STATS_GROUP_CHANNEL: "channel",
+    pb.STATS_GROUP_COMMUNICATION: "communication_id",
+    pb.STATS_GROUP_KIND: "kind",
+    pb.STATS_GROUP_FULFILMENT_STATE: "fulfilment",
+}
 
 
 class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
@@ -190,6 +198,20 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
             counts.append(count)
         return pb.CountErrorsResponse(errors=counts)
 
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        """How many events and messages there were, hour by hour or day by day."""
+        by_day = request.per == pb.STATS_PER_DAY
+        question = stats.Question(
+            await self._registration(request),
+            stats.hours_of((request.from_us, request.to_us), by_day=by_day),
+            by_day,
+            frozenset(_GROUPS[one] for one in request.group_by if one in _GROUPS),
+            channel_key(request.channel),
+            request.communication_id,
+        )
+        rows, more = await self._reads.stats(question)
+        return pb.GetStatsResponse(rows=[_stats_row(row) for row in rows], truncated=more)
+
     async def PreviewCallback(self, request: pb.PreviewCallbackRequest, context: Any) -> pb.PreviewCallbackResponse:
         """What a callback would become."""
         parts, more = await self._previews.of(request.tenant_id, request.channel, request.callback)
@@ -257,6 +279,21 @@ def _engagement(kinds: Mapping[str, int], by_machine: Mapping[str, int], unique:
         clicked=kinds.get(clicked, 0) - by_machine.get(clicked, 0),
         clicked_by_machine=by_machine.get(clicked, 0),
         unique_clicked=unique.get(clicked, 0),
+    )
+
+
+def _stats_row(row: stats.Row) -> pb.StatsRow:
+    return pb.StatsRow(
+        start_us=row.hour * HOUR_US,
+        channel=row.channel,
+        kind=_KINDS.number(row.kind),
+        fulfilment_state=_FULFILMENT.number(row.fulfilment),
+        communication_id=row.communication_id,
+        events=row.counts.get("events", 0),
+        events_by_machine=row.counts.get("by_machine", 0),
+        messages=row.counts.get("messages", 0),
+        unique_opened=row.counts.get("unique_opened", 0),
+        unique_clicked=row.counts.get("unique_clicked", 0),
     )
 
 

@@ -70,6 +70,48 @@ DEAD_LETTER_STATE_REPLAYED: DeadLetterState.ValueType  # 2
 DEAD_LETTER_STATE_DISCARDED: DeadLetterState.ValueType  # 3
 Global___DeadLetterState: _TypeAlias = DeadLetterState  # noqa: Y015
 
+class _StatsPer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatsPerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatsPer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATS_PER_UNSPECIFIED: _StatsPer.ValueType  # 0
+    """By the hour."""
+    STATS_PER_HOUR: _StatsPer.ValueType  # 1
+    STATS_PER_DAY: _StatsPer.ValueType  # 2
+
+class StatsPer(_StatsPer, metaclass=_StatsPerEnumTypeWrapper):
+    """What a row of statistics is about, in time."""
+
+STATS_PER_UNSPECIFIED: StatsPer.ValueType  # 0
+"""By the hour."""
+STATS_PER_HOUR: StatsPer.ValueType  # 1
+STATS_PER_DAY: StatsPer.ValueType  # 2
+Global___StatsPer: _TypeAlias = StatsPer  # noqa: Y015
+
+class _StatsGroup:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatsGroupEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatsGroup.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATS_GROUP_UNSPECIFIED: _StatsGroup.ValueType  # 0
+    STATS_GROUP_CHANNEL: _StatsGroup.ValueType  # 1
+    STATS_GROUP_KIND: _StatsGroup.ValueType  # 2
+    STATS_GROUP_FULFILMENT_STATE: _StatsGroup.ValueType  # 3
+    STATS_GROUP_COMMUNICATION: _StatsGroup.ValueType  # 4
+
+class StatsGroup(_StatsGroup, metaclass=_StatsGroupEnumTypeWrapper):
+    """What rows of statistics are told apart by, beside their time."""
+
+STATS_GROUP_UNSPECIFIED: StatsGroup.ValueType  # 0
+STATS_GROUP_CHANNEL: StatsGroup.ValueType  # 1
+STATS_GROUP_KIND: StatsGroup.ValueType  # 2
+STATS_GROUP_FULFILMENT_STATE: StatsGroup.ValueType  # 3
+STATS_GROUP_COMMUNICATION: StatsGroup.ValueType  # 4
+Global___StatsGroup: _TypeAlias = StatsGroup  # noqa: Y015
+
 @_typing.final
 class Engagement(_message.Message):
     """Openings and clicks. A message's unique counts are 0 or 1, a communication's are its messages with any."""
@@ -1164,3 +1206,126 @@ class ErrorCount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ErrorCount: _TypeAlias = ErrorCount  # noqa: Y015
+
+@_typing.final
+class GetStatsRequest(_message.Message):
+    """Empty fields do not filter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    FROM_US_FIELD_NUMBER: _builtins.int
+    TO_US_FIELD_NUMBER: _builtins.int
+    PER_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    COMMUNICATION_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    from_us: _builtins.int
+    """From inclusive, to exclusive, both at the full hour. At most 31 days by the hour, and 800 by the day."""
+    to_us: _builtins.int
+    per: Global___StatsPer.ValueType
+    channel: _builtins.str
+    communication_id: _builtins.str
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___StatsGroup.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        from_us: _builtins.int = ...,
+        to_us: _builtins.int = ...,
+        per: Global___StatsPer.ValueType = ...,
+        group_by: _abc.Iterable[Global___StatsGroup.ValueType] | None = ...,
+        channel: _builtins.str = ...,
+        communication_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "from_us", b"from_us", "group_by", b"group_by", "per", b"per", "tenant_id", b"tenant_id", "to_us", b"to_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
+
+@_typing.final
+class GetStatsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """There are more than these 10,000: ask for a shorter span, or for fewer groups."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatsRow]:
+        """By time, then by what they are grouped by. Where nothing was counted there is no row."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___StatsRow] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class StatsRow(_message.Message):
+    """What was counted in an hour or on a day. An event counts in the hour in which it happened; if its time is more than 400
+    days before its arrival, or one behind it, in the hour of that. A message counts in the hour in which it was sent, as far
+    as is known. Rows by kind count events, rows by fulfilment state messages; whoever asks for both gets both.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_US_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FULFILMENT_STATE_FIELD_NUMBER: _builtins.int
+    COMMUNICATION_ID_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    EVENTS_BY_MACHINE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    UNIQUE_OPENED_FIELD_NUMBER: _builtins.int
+    UNIQUE_CLICKED_FIELD_NUMBER: _builtins.int
+    start_us: _builtins.int
+    """When the hour or the day begins."""
+    channel: _builtins.str
+    kind: _event_pb2.EventKind.ValueType
+    fulfilment_state: Global___FulfilmentState.ValueType
+    communication_id: _builtins.str
+    """Empty where they belong to none, too."""
+    events: _builtins.int
+    """Those by machines among them."""
+    events_by_machine: _builtins.int
+    """Openings and clicks that no person made."""
+    messages: _builtins.int
+    unique_opened: _builtins.int
+    """Messages, in their own hour, that a person opened, or clicked, at any time. In rows by kind they stand at that kind."""
+    unique_clicked: _builtins.int
+    def __init__(
+        self,
+        *,
+        start_us: _builtins.int = ...,
+        channel: _builtins.str = ...,
+        kind: _event_pb2.EventKind.ValueType = ...,
+        fulfilment_state: Global___FulfilmentState.ValueType = ...,
+        communication_id: _builtins.str = ...,
+        events: _builtins.int = ...,
+        events_by_machine: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        unique_opened: _builtins.int = ...,
+        unique_clicked: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "events", b"events", "events_by_machine", b"events_by_machine", "fulfilment_state", b"fulfilment_state", "kind", b"kind", "messages", b"messages", "start_us", b"start_us", "unique_clicked", b"unique_clicked", "unique_opened", b"unique_opened"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatsRow: _TypeAlias = StatsRow  # noqa: Y015

@@ -100,6 +100,11 @@ class NormalizerServiceStub:
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsResponse.FromString,
                 _registered_method=True)
+        self.GetStats = channel.unary_unary(
+                '/backhaul_proto.normalizer.v1.NormalizerService/GetStats',
+                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetStatsRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetStatsResponse.FromString,
+                _registered_method=True)
 
 
 class NormalizerServiceServicer:
@@ -199,6 +204,14 @@ class NormalizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStats(self, request, context):
+        """How many events and messages there were, hour by hour or day by day, by UTC. INVALID_ARGUMENT where the span is not of
+        whole hours, or too long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NormalizerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -266,6 +279,11 @@ def add_NormalizerServiceServicer_to_server(servicer, server):
                     servicer.CountErrors,
                     request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.FromString,
                     response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsResponse.SerializeToString,
+            ),
+            'GetStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStats,
+                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetStatsRequest.FromString,
+                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -620,6 +638,33 @@ class NormalizerService:
             '/backhaul_proto.normalizer.v1.NormalizerService/CountErrors',
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsRequest.SerializeToString,
             backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.CountErrorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.normalizer.v1.NormalizerService/GetStats',
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetStatsRequest.SerializeToString,
+            backhaul__proto_dot_normalizer_dot_v1_dot_normalizer__pb2.GetStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

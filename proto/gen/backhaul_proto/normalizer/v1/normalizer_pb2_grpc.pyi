@@ -63,6 +63,10 @@ class NormalizerServiceStub:
     """Takes a flagged reply for no opt-out. FAILED_PRECONDITION where it was never flagged, or is accepted already."""
     CountErrors: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]
     """How often each error code was reported, by channel, the most frequent first."""
+    GetStats: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.GetStatsRequest, _normalizer_pb2.GetStatsResponse]
+    """How many events and messages there were, hour by hour or day by day, by UTC. INVALID_ARGUMENT where the span is not of
+    whole hours, or too long.
+    """
 
 @_typing.type_check_only
 class NormalizerServiceAsyncStub(NormalizerServiceStub):
@@ -99,6 +103,10 @@ class NormalizerServiceAsyncStub(NormalizerServiceStub):
     """Takes a flagged reply for no opt-out. FAILED_PRECONDITION where it was never flagged, or is accepted already."""
     CountErrors: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.CountErrorsRequest, _normalizer_pb2.CountErrorsResponse]  # type: ignore[assignment]
     """How often each error code was reported, by channel, the most frequent first."""
+    GetStats: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.GetStatsRequest, _normalizer_pb2.GetStatsResponse]  # type: ignore[assignment]
+    """How many events and messages there were, hour by hour or day by day, by UTC. INVALID_ARGUMENT where the span is not of
+    whole hours, or too long.
+    """
 
 class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every request names its tenant, and no answer holds a row of another."""
@@ -210,5 +218,15 @@ class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_normalizer_pb2.CountErrorsResponse, _abc.Awaitable[_normalizer_pb2.CountErrorsResponse]]:
         """How often each error code was reported, by channel, the most frequent first."""
+
+    @_abc_1.abstractmethod
+    def GetStats(
+        self,
+        request: _normalizer_pb2.GetStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_normalizer_pb2.GetStatsResponse, _abc.Awaitable[_normalizer_pb2.GetStatsResponse]]:
+        """How many events and messages there were, hour by hour or day by day, by UTC. INVALID_ARGUMENT where the span is not of
+        whole hours, or too long.
+        """
 
 def add_NormalizerServiceServicer_to_server(servicer: NormalizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
