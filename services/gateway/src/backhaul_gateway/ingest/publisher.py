@@ -32,7 +32,7 @@ from backhaul_gateway.ingest.lanes import Lane, Waiter
 IN_FLIGHT = 2
 """Of a lane's messages one is stored while the next one gathers, and a second hides the way to the server and back."""
 
-MAX_SINGLES = 8
+MAX_SINGLES = 16
 """Messages in flight that were sent singly, of all lanes together. The server stores one after the other; what it does
 not need yet gathers meanwhile, until it is worth a batch."""
 
@@ -170,8 +170,8 @@ class GroupCommitPublisher:
             lane = self._lanes[subject] = Lane(subject)
         waiter = Waiter(callback_id, encoded, traceparent, now + self._timeout_s, self._loop.create_future())
         lane.waiting.append(waiter)
-        self._goes_on(lane)
-        if self._ready:
+        if lane.in_flight < IN_FLIGHT and lane not in self._ready:
+            self._ready[lane] = None
             self._pump_soon()
         if self._look is None:
             self._look = self._loop.call_at(waiter.deadline, self._look_for_late)
@@ -207,7 +207,7 @@ class GroupCommitPublisher:
         return now - self._away_since < RECONNECT_GRACE_S
 
     def _goes_on(self, lane: Lane) -> None:
-        """``lane`` has one more callback, or one message in flight more or less."""
+        """``lane`` has one message in flight more or less."""
         if lane.waiting:
             if lane.in_flight < IN_FLIGHT:
                 self._ready[lane] = None
