@@ -34,10 +34,8 @@ IN_FLIGHT = 2
 
 MAX_SINGLES = 16
 """Messages in flight that were sent singly, of all lanes together. The server stores one after the other; what it does
-not need yet gathers meanwhile, until it is worth a batch."""
-
-MAX_BATCHES = 2
-"""Batches in flight, as of a lane's messages."""
+not need yet gathers meanwhile, until it is worth a batch. While a batch is in flight nothing else goes, and what gathers
+goes next; right after one, as many singly as of one lane: those who were answered are likely to say more."""
 
 COUNTED_S = 0.25
 """How long something in flight keeps others waiting. Later it is late, or never answered, which may be its tenant's lot
@@ -119,6 +117,7 @@ class GroupCommitPublisher:
         # Those that count, from the oldest: how many are single messages, and how many are of many lanes.
         self._flights: dict[_Flight, None] = {}
         self._singles = self._batches = 0
+        self._most_singles = MAX_SINGLES
         self._pumping = False
         self._waking: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -229,17 +228,18 @@ class GroupCommitPublisher:
         self._pumping = False
         client = self._publisher.client
         while self._ready and client is not None and client.is_connected:
-            if len(self._ready) >= MIN_MESSAGES and self._batches < MAX_BATCHES:
+            if not self._batches and len(self._ready) >= MIN_MESSAGES:
                 messages = self._next(MAX_MESSAGES)
-            elif self._singles < MAX_SINGLES:
+            elif not self._batches and self._singles < self._most_singles:
                 messages = self._next(1)
-            elif (counted_until := next(iter(self._flights)).began + COUNTED_S) <= self._loop.time():
-                self._land(next(iter(self._flights)))
-                continue
             else:
-                if self._waking is None:
-                    self._waking = self._loop.call_at(counted_until, self._wake)
-                return
+                oldest = next(iter(self._flights))
+                if oldest.began + COUNTED_S > self._loop.time():
+                    if self._waking is None:
+                        self._waking = self._loop.call_at(oldest.began + COUNTED_S, self._wake)
+                    return
+                self._land(oldest)
+                continue
             if messages:
                 await self._send(messages)
 
@@ -281,8 +281,10 @@ class GroupCommitPublisher:
             del self._flights[flight]
             if flight.many:
                 self._batches -= 1
+                self._most_singles = IN_FLIGHT
             else:
                 self._singles -= 1
+                self._most_singles = MAX_SINGLES
 
     async def _send(self, messages: Sequence[_Message]) -> None:
         try:
