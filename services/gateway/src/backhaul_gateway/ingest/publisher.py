@@ -35,7 +35,8 @@ IN_FLIGHT = 2
 MAX_SINGLES = 16
 """Messages in flight that were sent singly, of all lanes together. The server stores one after the other; what it does
 not need yet gathers meanwhile, until it is worth a batch. While a batch is in flight nothing else goes, and what gathers
-goes next; right after one, as many singly as of one lane: those who were answered are likely to say more."""
+goes next. Right after it there are few, and one more for each that is stored: whoever was answered is likely to say
+more, and it is worth another batch."""
 
 COUNTED_S = 0.25
 """How long something in flight keeps others waiting. Later it is late, or never answered, which may be its tenant's lot
@@ -284,7 +285,7 @@ class GroupCommitPublisher:
                 self._most_singles = IN_FLIGHT
             else:
                 self._singles -= 1
-                self._most_singles = MAX_SINGLES
+                self._most_singles = min(MAX_SINGLES, self._most_singles + 1)
 
     async def _send(self, messages: Sequence[_Message]) -> None:
         try:
