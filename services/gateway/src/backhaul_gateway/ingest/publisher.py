@@ -34,9 +34,9 @@ IN_FLIGHT = 2
 
 MAX_SINGLES = 16
 """Messages in flight that were sent singly, of all lanes together. The server stores one after the other; what it does
-not need yet gathers meanwhile, until it is worth a batch. While a batch is in flight nothing else goes, and what gathers
-goes next. Right after it there are few, and one more for each that is stored: whoever was answered is likely to say
-more, and it is worth another batch."""
+not need yet gathers meanwhile, until it is worth a batch. While a batch is in flight nothing else goes, and what
+gathers goes next. Right after it there are few, and one more for each that is stored: whoever was answered is likely to
+say more, and it is worth another batch."""
 
 COUNTED_S = 0.25
 """How long something in flight keeps others waiting. Later it is late, or never answered, which may be its tenant's lot
