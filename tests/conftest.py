@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -31,28 +30,16 @@ DEAD_TRANSACTION_S = 3
 @pytest.fixture(scope="session")
 def installation(mongo_server: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One installation for all tests that break nothing in it. They keep apart by registering tenants of their own."""
-    from backhaul_local.stack import Stack, StackConfig
+    from kept_stacks import kept
 
-    with tempfile.TemporaryDirectory(prefix="backhaul-e2e-", ignore_cleanup_errors=True) as folder:
-        stack = Stack(
-            StackConfig(
-                data_dir=Path(folder),
-                log_dir=tmp_path_factory.mktemp("installation"),
-                mongo_uri=mongo_server.uri,
-                mongo_database="e2e",
-                with_object_store=False,
-                log_level=LOG_LEVEL,
-            )
-        )
-        try:
-            for member in stack.members:
-                member.launch()
-            for member in stack.members:
-                member.wait_ready_blocking()
-            yield stack
-        finally:
-            for member in reversed(stack.members):
-                member.stop_blocking()
+    with kept(
+        tmp_path_factory.mktemp("installation"),
+        mongo_uri=mongo_server.uri,
+        mongo_database="e2e",
+        with_object_store=False,
+        log_level=LOG_LEVEL,
+    ) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -77,29 +64,17 @@ async def town(installation: Stack) -> AsyncIterator[Town]:
 @pytest.fixture(scope="session")
 def storing_installation(mongo_server: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Likewise, with object storage and an audit service that closes files and signs digests at once."""
-    from backhaul_local.stack import Stack, StackConfig
+    from kept_stacks import kept
     from simulators.archive import QUICK
 
-    with tempfile.TemporaryDirectory(prefix="backhaul-audits-", ignore_cleanup_errors=True) as folder:
-        stack = Stack(
-            StackConfig(
-                data_dir=Path(folder),
-                log_dir=tmp_path_factory.mktemp("storing"),
-                mongo_uri=mongo_server.uri,
-                mongo_database="audits",
-                service_env={"audit": QUICK},
-                log_level=LOG_LEVEL,
-            )
-        )
-        try:
-            for member in stack.members:
-                member.launch()
-            for member in stack.members:
-                member.wait_ready_blocking()
-            yield stack
-        finally:
-            for member in reversed(stack.members):
-                member.stop_blocking()
+    with kept(
+        tmp_path_factory.mktemp("storing"),
+        mongo_uri=mongo_server.uri,
+        mongo_database="audits",
+        service_env={"audit": QUICK},
+        log_level=LOG_LEVEL,
+    ) as stack:
+        yield stack
 
 
 @pytest.fixture

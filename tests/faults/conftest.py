@@ -1,13 +1,14 @@
-"""Stacks with two copies of a service. Starting one takes longer than most of what is tried on it."""
+"""Stacks that tests break one after another, some of them with two copies of a service."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+DEAD_TRANSACTION_S = 3
+"""See ``own_stack``."""
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack
@@ -18,30 +19,11 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def pair_of_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """It runs, with a mongod of its own."""
-    from backhaul_local.stack import Stack, StackConfig
     from faults.copies import ENV, two_copies
+    from kept_stacks import kept
 
-    with tempfile.TemporaryDirectory(prefix="backhaul-pair-", ignore_cleanup_errors=True) as folder:
-        stack = Stack(
-            StackConfig(
-                data_dir=Path(folder),
-                log_dir=tmp_path_factory.mktemp("pair"),
-                services=two_copies(),
-                env=ENV,
-                with_object_store=False,
-                # Six processes at once, on a machine that may have other work.
-                start_timeout=90.0,
-            )
-        )
-        try:
-            for member in stack.members:
-                member.launch()
-            for member in stack.members:
-                member.wait_ready_blocking()
-            yield stack
-        finally:
-            for member in reversed(stack.members):
-                member.stop_blocking()
+    with kept(tmp_path_factory.mktemp("pair"), services=two_copies(), env=ENV, with_object_store=False) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -65,29 +47,11 @@ async def pair(pair_of_copies: Stack) -> AsyncIterator[Pair]:
 @pytest.fixture(scope="session")
 def two_that_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """It runs, with two copies of audit, and with a mongod and an object storage of its own."""
-    from backhaul_local.stack import Stack, StackConfig
     from faults.filed import ENV, two_copies
+    from kept_stacks import kept
 
-    with tempfile.TemporaryDirectory(prefix="backhaul-filing-", ignore_cleanup_errors=True) as folder:
-        stack = Stack(
-            StackConfig(
-                data_dir=Path(folder),
-                log_dir=tmp_path_factory.mktemp("filing"),
-                services=two_copies(),
-                env=ENV,
-                # Eight processes at once, on a machine that may have other work.
-                start_timeout=90.0,
-            )
-        )
-        try:
-            for member in stack.members:
-                member.launch()
-            for member in stack.members:
-                member.wait_ready_blocking()
-            yield stack
-        finally:
-            for member in reversed(stack.members):
-                member.stop_blocking()
+    with kept(tmp_path_factory.mktemp("filing"), services=two_copies(), env=ENV) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -102,3 +66,29 @@ async def filing(two_that_file: Stack) -> AsyncIterator[Filing]:
             yield Filing(two_that_file, town)
         finally:
             await mend(two_that_file)
+
+
+@pytest.fixture(scope="session")
+def one_of_each(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """It runs, with a mongod of its own, and gives soon to another what a dead normalizer had in hand."""
+    from kept_stacks import kept
+
+    env = {"normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}}
+    with kept(
+        tmp_path_factory.mktemp("one-of-each"), service_env=env, with_object_store=False, log_level="info"
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def breakable(one_of_each: Stack) -> AsyncIterator[Stack]:
+    """One copy of each service, to be broken. Everything is ready, and runs again afterwards, as above."""
+    from faults.copies import mend
+
+    assert one_of_each.mongo is not None
+    await mend(one_of_each)
+    for member in one_of_each.members:
+        await member.wait_ready()
+    with one_of_each.mongo.transactions_live(DEAD_TRANSACTION_S):
+        yield one_of_each
+        await mend(one_of_each)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from backhaul_testing.waiting import until
@@ -16,10 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.faults
 
-StackOnSharedMongo = Callable[..., Any]
-
 CHANNELS = ("Twilio", "SendGrid")
-SERVICE_ENV = {"normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}}
 
 
 async def _set(town: Town, tenant: Tenant, processing: Literal["on", "held"]) -> None:
@@ -40,12 +36,10 @@ async def _killed(stack: Stack) -> None:
 
 
 async def test_the_normalizer_is_killed_while_channels_are_held_and_while_they_resume(
-    own_stack: StackOnSharedMongo,
+    breakable: Stack,
 ) -> None:
-    async with (
-        own_stack(service_env=SERVICE_ENV) as stack,
-        Town(stack.gateway_url, stack.admin_token) as town,
-    ):
+    stack = breakable
+    async with Town(stack.gateway_url, stack.admin_token) as town:
         held, other = await town.platform.register(), await town.platform.register()
         await _set(town, held, "held")
         async with Load((held, other)) as load:

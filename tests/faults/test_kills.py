@@ -20,7 +20,6 @@ from simulators.load import Load
 from simulators.people import Tenant, Town
 
 if TYPE_CHECKING:
-    from backhaul_local.pytest_plugin import StackFactory
     from backhaul_local.stack import Stack
 
 pytestmark = pytest.mark.faults
@@ -56,11 +55,9 @@ async def _consumer(stack: Stack) -> ConsumerInfo:
         await connection.close()
 
 
-async def test_the_normalizer_is_killed_with_callbacks_in_hand(own_stack: StackOnSharedMongo) -> None:
-    async with (
-        own_stack(service_env=SERVICE_ENV) as stack,
-        Town(stack.gateway_url, stack.admin_token) as town,
-    ):
+async def test_the_normalizer_is_killed_with_callbacks_in_hand(breakable: Stack) -> None:
+    stack = breakable
+    async with Town(stack.gateway_url, stack.admin_token) as town:
         tenants = await _two(town)
         in_hand = 0
         async with Load(tenants) as load:
@@ -84,11 +81,9 @@ async def test_the_normalizer_is_killed_with_callbacks_in_hand(own_stack: StackO
         assert not load.failures
 
 
-async def test_the_normalizer_dies_between_commit_and_publish(own_stack: StackOnSharedMongo) -> None:
-    async with (
-        own_stack(service_env=SERVICE_ENV) as stack,
-        Town(stack.gateway_url, stack.admin_token) as town,
-    ):
+async def test_the_normalizer_dies_between_commit_and_publish(breakable: Stack) -> None:
+    stack = breakable
+    async with Town(stack.gateway_url, stack.admin_token) as town:
         tenants = await _two(town)
         async with Load(tenants) as load:
             await load.more(BEFORE)
@@ -124,11 +119,9 @@ async def _stored_ids(stack: Stack) -> set[str]:
 
 
 @pytest.mark.parametrize(("victim", "kills"), [("gateway", 1), ("nats", 2)])
-async def test_the_gateway_or_nats_is_killed(own_stack: StackOnSharedMongo, victim: str, kills: int) -> None:
-    async with (
-        own_stack(service_env=SERVICE_ENV) as stack,
-        Town(stack.gateway_url, stack.admin_token) as town,
-    ):
+async def test_the_gateway_or_nats_is_killed(breakable: Stack, victim: str, kills: int) -> None:
+    stack = breakable
+    async with Town(stack.gateway_url, stack.admin_token) as town:
         tenants = await _two(town)
         others = [member for member in stack.members if member.name != victim]
         pids = [member.pid for member in others]
@@ -147,11 +140,9 @@ async def test_the_gateway_or_nats_is_killed(own_stack: StackOnSharedMongo, vict
         assert [member.pid for member in others if member.running] == pids
 
 
-async def test_mongod_is_killed(stack_factory: StackFactory) -> None:
-    async with (
-        stack_factory(service_env=SERVICE_ENV, log_level="info") as stack,
-        Town(stack.gateway_url, stack.admin_token) as town,
-    ):
+async def test_mongod_is_killed(breakable: Stack) -> None:
+    stack = breakable
+    async with Town(stack.gateway_url, stack.admin_token) as town:
         tenants = await _two(town)
         async with Load(tenants) as load:
             await load.more(BEFORE)

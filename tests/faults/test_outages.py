@@ -6,9 +6,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -115,11 +114,9 @@ async def _all_stored(tenant: Tenant, sids: set[str]) -> None:
 
 
 @pytest.mark.parametrize(("how", "outage_s"), [("paused", OUTAGE_S), ("killed", LONG_OUTAGE_S)])
-async def test_nats_is_away_for_a_while(own_stack: Callable[..., Any], how: str, outage_s: float) -> None:
-    async with (
-        own_stack(service_env={"normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}}) as stack,
-        Town(stack.gateway_url, stack.admin_token) as town,
-    ):
+async def test_nats_is_away_for_a_while(breakable: Stack, how: str, outage_s: float) -> None:
+    stack = breakable
+    async with Town(stack.gateway_url, stack.admin_token) as town:
         tenant = await town.platform.register()
         nats_server = stack.member("nats")
         services = [service.pid for service in stack.services]

@@ -6,12 +6,10 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 
 import grpc
 import pytest
 from backhaul_client import (
-    BackhaulError,
     ForbiddenError,
     InvalidArgumentError,
     ProblemError,
@@ -31,16 +29,13 @@ from backhaul_client.suppression import (
     SuppressedError,
     SuppressionClient,
     SuppressionUnavailableError,
-    Tls,
     Verdict,
     wire,
 )
 from backhaul_client.suppression.checks import MAX_CHUNK_BYTES, MAX_ITEMS, chunks
 from backhaul_common import errors as served
-from backhaul_common.rpc.errors import DETAILS_KEY
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
-from backhaul_testing.proxy import End, Proxy
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from stand_in import FREE, SINCE_US, STOPPED, TOKEN, WRONG, StandIn, serving
@@ -360,73 +355,3 @@ async def test_what_cannot_be_an_address_of_it_is_refused(client: SuppressionCli
         with pytest.raises(ValueError, match="target"):
             SuppressionClient(targets)
     assert TOKEN not in repr(client)
-
-
-# Errors.
-
-
-class Failed(grpc.aio.AioRpcError):
-    """What gRPC raises."""
-
-    def __init__(self, status: grpc.StatusCode, text: str = "", details: bytes = b"") -> None:
-        trailing = grpc.aio.Metadata((DETAILS_KEY, details)) if details else grpc.aio.Metadata()
-        super().__init__(status, grpc.aio.Metadata(), trailing, details=text)
-
-
-@pytest.mark.parametrize("code", served.Code)
-def test_each_code_of_the_service_is_an_error_of_this_library(code: served.Code) -> None:
-    from backhaul_client.suppression.errors import error_of
-    from backhaul_common.rpc.errors import to_details
-
-    violations = [served.Violation("a", "Wrong.", "Mend."), served.Violation("b", "Wrong too.")]
-    sent = served.BackhaulError(code, "Words.", violations=violations, retry_after_s=1.5)
-    error = error_of(Failed(sent.meaning.grpc_status, "Words.", to_details(sent)), "Check")
-    assert isinstance(error, ProblemError)
-    assert type(error) is ProblemError.codes[code.value]
-    assert (error.status, error.code, error.detail) == (sent.meaning.http_status, code.value, "Words.")
-    assert [(one.field, one.message, one.fix) for one in error.errors] == [
-        ("a", "Wrong.", "Mend."),
-        ("b", "Wrong too.", ""),
-    ]
-    assert error.retry_after_s == 1.5
-    if sent.meaning.grpc_status not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        assert type(error_of(Failed(sent.meaning.grpc_status, "Words.", b"\xff"), "Check")) is type(error)
-
-
-@pytest.mark.parametrize(
-    ("status", "text", "kind"),
-    [
-        (grpc.StatusCode.UNIMPLEMENTED, "", UnexpectedAnswerError),
-        (grpc.StatusCode.UNKNOWN, "", UnexpectedAnswerError),
-        (grpc.StatusCode.CANCELLED, "", UnreachableError),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", TooLargeError),
-    ],
-)
-def test_a_status_without_details_means_what_it_can(
-    status: grpc.StatusCode, text: str, kind: type[BackhaulError]
-) -> None:
-    from backhaul_client.suppression.errors import error_of
-
-    assert type(error_of(Failed(status, text), "Check")) is kind
-
-
-async def test_who_comes_without_tls_is_told_of_it() -> None:
-    """Such a service reads no greeting that it knows, and closes the connection."""
-
-    class HangsUp(Proxy):
-        async def join(self, client: End) -> None:
-            """See Proxy."""
-
-    async with (
-        HangsUp(0) as service,
-        SuppressionClient(f"127.0.0.1:{service.port}", token=TOKEN, retries=Retries(tries=1)) as suppression,
-    ):
-        with pytest.raises(UnreachableError, match=r"pass tls=Tls"):
-            await suppression.get("acme", FREE)
-
-
-def test_the_files_of_tls_may_be_given_as_texts(tmp_path: Path) -> None:
-    for name in ("ca.pem", "own.pem", "own.key"):
-        (tmp_path / name).write_text("Read when a connection is made.")
-    own = Tls(ca_file=f"{tmp_path}/ca.pem", cert_file=f"{tmp_path}/own.pem", key_file=f"{tmp_path}/own.key")
-    assert isinstance(own.credentials(), grpc.ChannelCredentials)

@@ -258,9 +258,16 @@ async def test_what_is_given_up_is_told_nothing_and_not_sent_any_more(
     publisher.forget(messages[5])
     # A batch of which nobody waits for anything leaves nothing behind.
     fresh_nats.pause()
-    await publisher.send_all(messages)
-    for message in messages:
+    more = [_Told(number, told, now + 10) for number in range(100, 140)]
+    await publisher.send_all(more)
+    for message in more:
         publisher.forget(message)
+    assert not publisher._in_flight
+    # What is done is not sent, as where a whole list is sent again and some of it is answered meanwhile.
+    sent = client.stats["out_msgs"]
+    await publisher.send_all([*messages, *more])
+    await publisher.send(messages[0])
+    assert client.stats["out_msgs"] == sent
     assert not publisher._in_flight
     fresh_nats.resume()
 

@@ -185,3 +185,10 @@ def _whole(answer: bytes) -> bool:
 
 
 GatewayFactory = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+async def outcomes(gateway: Running) -> dict[str, int]:
+    """How many requests were counted under each outcome."""
+    text = (await gateway.client.get("/metrics")).text
+    found = re.findall(r'^backhaul_gateway_callbacks_total\{.*outcome="(\w+)".*\} ([0-9.]+)$', text, re.MULTILINE)
+    return {outcome: int(float(count)) for outcome, count in found}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from backhaul_gateway.ingest.publisher import MAX_CALLBACKS, MAX_MESSAGE_BYTES
+from backhaul_gateway.ingest.lanes import MAX_CALLBACKS, MAX_MESSAGE_BYTES
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
 from gateway_rig import GatewayFactory, Running

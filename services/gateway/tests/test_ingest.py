@@ -17,7 +17,7 @@ from backhaul_proto.callback.v1.callback_pb2 import (
     VERIFICATION_OFF,
     VERIFICATION_VERIFIED,
 )
-from gateway_rig import GatewayFactory, Running
+from gateway_rig import GatewayFactory, Running, outcomes
 
 
 async def test_a_callback_is_stored_verbatim(gateway: Running) -> None:
@@ -194,72 +194,6 @@ async def test_the_verified_url_is_the_configured_one(gateway_factory: GatewayFa
         assert callback.url == base + path
 
 
-async def test_authentic_but_unreadable_bodies_are_stored(gateway: Running) -> None:
-    tenant = await gateway.tenant()
-    await gateway.channel(verification="off")
-    bodies = [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"a":NaN}', b"a=1&" * 10_000, b"%zz=%"]
-    for body in bodies:
-        answer = await gateway.client.post(
-            "/api/postevents?channelLabel=Twilio", content=body, headers={"X-Api-Key": tenant.api_key}
-        )
-        assert answer.status_code == 200
-    assert [callback.body for batch in await gateway.stored() for callback in batch] == bodies
-
-
-async def test_body_limit(gateway: Running) -> None:
-    tenant = await gateway.tenant(limits={"max_body_bytes": 2048})
-    await gateway.channel(verification="off")
-    headers = {"X-Api-Key": tenant.api_key}
-    path = "/api/postevents?channelLabel=Twilio"
-    assert (await gateway.client.post(path, content=b"x" * 2048, headers=headers)).status_code == 200
-    gateway.problem(await gateway.client.post(path, content=b"x" * 2049, headers=headers), 413, "body")
-
-    async def chunks() -> Any:
-        for _ in range(100):
-            yield b"x" * 1000
-
-    gateway.problem(await gateway.client.post(path, content=chunks(), headers=headers), 413, "body")
-    # The announcement alone is enough: not a byte of the body has to be sent.
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\nContent-Length: 99999999999999\r\n\r\n"
-    assert b" 413 " in await gateway.raw(head.encode())
-    assert len(await gateway.stored()) == 1
-
-
-async def test_the_default_limit_admits_sendgrids_largest_post(gateway: Running) -> None:
-    tenant = await gateway.tenant()
-    await gateway.channel(verification="off")
-    answer = await gateway.client.post(
-        "/api/postevents?channelLabel=Twilio", content=b"x" * 768 * 1024, headers={"X-Api-Key": tenant.api_key}
-    )
-    assert answer.status_code == 200
-
-
-async def test_truncated_bodies_are_not_stored(gateway: Running) -> None:
-    tenant = await gateway.tenant()
-    await gateway.channel(verification="off")
-    head = f"POST /api/postevents?channelLabel=Twilio HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n"
-    await gateway.raw(f"{head}Content-Length: 100\r\n\r\nhalf".encode(), half_close=True)
-    await gateway.raw(f"{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhalf!\r\n".encode(), half_close=True)
-    assert b" 400 " in await gateway.raw(f"{head}Content-Length: nonsense\r\n\r\n".encode())
-    whole = await gateway.raw(f"{head}Content-Length: 4\r\n\r\nhalf".encode())
-    assert b" 200 " in whole
-    assert [callback.body for batch in await gateway.stored() for callback in batch] == [b"half"]
-
-
-async def test_a_body_that_does_not_come(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
-    async with gateway_factory(fresh_nats.uri, gateway_body_timeout_s=0.1) as gateway:
-        tenant = await gateway.tenant()
-        await gateway.channel(verification="off")
-        head = f"POST /api/postevents?channelLabel=Twilio HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n"
-        answer = await gateway.raw(f"{head}Content-Length: 100\r\n\r\nhalf".encode())
-        assert b" 408 " in answer
-        assert b'"code":"request_timeout"' in answer
-        assert b"connection: close" in answer.lower()
-        assert await gateway.stored() == []
-        outcomes = await _outcomes(gateway)
-        assert outcomes == {"body_timeout": 1}
-
-
 async def test_every_request_is_counted_under_one_outcome(gateway: Running) -> None:
     tenant = await gateway.tenant()
     await gateway.channel()
@@ -273,7 +207,7 @@ async def test_every_request_is_counted_under_one_outcome(gateway: Running) -> N
     wrong_method = await gateway.client.get("/api/postevents?channelLabel=Twilio")
     assert gateway.problem(wrong_method, 405)["code"] == "method_not_allowed"
     assert wrong_method.headers["allow"] == "POST"
-    assert await _outcomes(gateway) == {
+    assert await outcomes(gateway) == {
         "stored": 1,
         "stored_unverified": 1,
         "signature_invalid": 1,
@@ -281,13 +215,6 @@ async def test_every_request_is_counted_under_one_outcome(gateway: Running) -> N
         "not_found": 1,
         "method_not_allowed": 1,
     }
-
-
-async def _outcomes(gateway: Running) -> dict[str, int]:
-    """How many requests were counted under each outcome."""
-    text = (await gateway.client.get("/metrics")).text
-    found = re.findall(r'^backhaul_gateway_callbacks_total\{.*outcome="(\w+)".*\} ([0-9.]+)$', text, re.MULTILINE)
-    return {outcome: int(float(count)) for outcome, count in found}
 
 
 async def test_rate_limit(gateway: Running) -> None:

@@ -43,10 +43,11 @@ Send: TypeAlias = Callable[[Sequence[Written]], Awaitable[None]]
 class Message(ABC):
     """A message on its way into a stream. ``sent_ns`` is the time of its last publish.
 
-    At ``until``, in the loop's time, nobody waits for it any more: from then on it is not sent again by itself.
+    At ``until``, in the loop's time, nobody waits for it any more: from then on it is not sent again by itself. When it
+    is ``done``, answered or forgotten, it is not sent at all.
     """
 
-    __slots__ = ("batch", "headers", "payload", "sent_ns", "subject", "token", "until")
+    __slots__ = ("batch", "done", "headers", "payload", "sent_ns", "subject", "token", "until")
 
     def __init__(self, subject: str, payload: bytes, headers: dict[str, str], until: float = inf) -> None:
         self.subject = subject
@@ -56,6 +57,7 @@ class Message(ABC):
         self.token = ""
         self.sent_ns = 0
         self.batch: _Batch | None = None
+        self.done = False
 
     @abstractmethod
     async def answered(self, refusal: NotStoredError | MessageRefusedError | None) -> None:
@@ -104,6 +106,8 @@ class Publisher:
         flight from then on, and may be sent again, until it is answered or forgotten. While no server responds it is
         sent again by itself.
         """
+        if message.done:
+            return  # While others were being sent.
         self._leave(message)
         if not message.token:
             message.token = self._new_token()
@@ -123,11 +127,12 @@ class Publisher:
         """
         failures: list[Exception] = []
         for part in parts(messages, weight):
+            waited = [message for message in part if not message.done]  # Some may be told while others are sent.
             try:
-                if len(part) > 1 and asyncio.get_running_loop().time() >= self._singly_until:
-                    await self._send_batch(part)
+                if len(waited) > 1 and asyncio.get_running_loop().time() >= self._singly_until:
+                    await self._send_batch(waited)
                     continue
-                for message in part:
+                for message in waited:
                     await self.send(message)
             except AWAY as exc:
                 failures.append(exc)
@@ -136,6 +141,7 @@ class Publisher:
 
     def forget(self, message: Message) -> None:
         """Nobody waits for ``message`` any more. It may be stored all the same."""
+        message.done = True
         self._in_flight.pop(message.token, None)
         self._leave(message)
 
@@ -208,6 +214,7 @@ class Publisher:
         if isinstance(message, _Batch):
             await self._on_batch(message, answer.data)
         else:
+            message.done = True
             await message.answered(refusal(answer.data))
 
     async def _on_batch(self, batch: _Batch, data: bytes) -> None:
@@ -215,7 +222,7 @@ class Publisher:
             case Refused.NO:
                 for message in list(batch.members):
                     if message.batch is batch:  # Or it was given up while another one was told.
-                        message.batch = None
+                        message.done, message.batch = True, None
                         del batch.members[message]
                         await message.answered(None)
                 return

@@ -2,19 +2,21 @@
 
 No timer delays anything: an idle lane publishes at once, a busy one publishes what has gathered as soon as JetStream
 acknowledges. One acknowledgement (and one fsync on the server) then stands for many callbacks, and the more there is
-to do, the more each carries. docs/decisions tells the measurements.
+to do, the more each carries. Where many lanes wait, their next messages share a batch in the same way: each stays a
+message of its tenant's, and there are few fsyncs for all of them. docs/decisions tells the measurements.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TypeAlias
 
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.jetstream import AWAY, Message, Publisher, headers_of
+from backhaul_common.jetstream.batching import MAX_BATCH_BYTES, MAX_MESSAGES, MIN_MESSAGES
 from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, Metrics
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.outages import Repeated
@@ -25,13 +27,20 @@ from backhaul_proto.callback.v1.callback_pb2 import CallbackBatch
 from nats.aio.client import Client
 from opentelemetry.trace import SpanKind
 
-MAX_CALLBACKS = 256
-MAX_MESSAGE_BYTES = 512 * 1024
-"""Large bodies share messages too: sixteen SendGrid posts in one took a third less CPU here, and two thirds less in the
-server, than one message each, because every message costs an fsync. A larger body is a message of its own."""
+from backhaul_gateway.ingest.lanes import Lane, Waiter
 
 IN_FLIGHT = 2
-"""One is stored while the next one gathers, and a second hides the way to the server and back."""
+"""Of a lane's messages one is stored while the next one gathers, and a second hides the way to the server and back."""
+
+MAX_SINGLES = 16
+"""Messages in flight that were sent singly, of all lanes together. The server stores one after the other; what it does
+not need yet gathers meanwhile, until it is worth a batch. While a batch is in flight nothing else goes, and what
+gathers goes next. Right after it there are few, and one more for each that is stored: whoever was answered is likely to
+say more, and it is worth another batch."""
+
+COUNTED_S = 0.25
+"""How long something in flight keeps others waiting. Later it is late, or never answered, which may be its tenant's lot
+alone."""
 
 RECONNECT_GRACE_S = 1.0
 """A shorter interruption is waited out within the callback's own deadline, a longer one is answered at once."""
@@ -43,66 +52,45 @@ _HEADER_BYTES = 180
 """What the headers of a stored message take, about."""
 _LEAST_LEFT_S = 0.05
 """What has less time left is refused instead of published: its acknowledgement would come too late."""
-
-_T = TypeVar("_T")
-
-
-class _Waiter:
-    """One callback and who waits for it."""
-
-    __slots__ = ("callback_id", "deadline", "encoded", "future", "traceparent")
-
-    def __init__(
-        self,
-        callback_id: str,
-        encoded: bytes,
-        traceparent: str,
-        deadline: float,
-        future: asyncio.Future[None],
-    ) -> None:
-        self.callback_id = callback_id
-        self.encoded = encoded
-        self.traceparent = traceparent
-        self.deadline = deadline
-        self.future = future
+_LOOK_S = 0.01
+"""The least time between two looks for what is late."""
 
 
-class _Lane:
-    """The callbacks of one tenant and channel."""
+class _Flight:
+    """What was sent at once: one message, or the next ones of many lanes. ``began`` is in the loop's time."""
 
-    __slots__ = ("in_flight", "scheduled", "subject", "waiting")
+    __slots__ = ("began", "left", "many")
 
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        self.waiting: deque[_Waiter] = deque()
-        self.in_flight = 0
-        self.scheduled = False
-        """A task is about to pump."""
+    def __init__(self, messages: int, began: float, *, many: bool) -> None:
+        self.left = messages
+        self.began = began
+        self.many = many
 
 
-_Answered: TypeAlias = "Callable[[_Message, Exception | None], Awaitable[None]]"
+_Answered: TypeAlias = "Callable[[_Message, Exception | None], None]"
 
 
 class _Message(Message):
     """One message that JetStream has not acknowledged."""
 
-    __slots__ = ("_on_answer", "lane", "timer", "waiters")
+    __slots__ = ("_on_answer", "flight", "lane", "waiters")
 
-    def __init__(self, lane: _Lane, waiters: list[_Waiter], on_answer: _Answered) -> None:
+    def __init__(self, lane: Lane, waiters: list[Waiter], on_answer: _Answered) -> None:
         first = waiters[0]
         super().__init__(
             lane.subject,
             repeated(CallbackBatch.CALLBACKS_FIELD_NUMBER, [waiter.encoded for waiter in waiters]),
             # Random for each callback, so what the id suppresses is only this gateway's own repetition of a publish.
             headers_of(CALLBACKS_STREAM, first.callback_id, first.traceparent),
+            first.deadline,
         )
         self.lane = lane
         self.waiters = waiters
+        self.flight: _Flight
         self._on_answer = on_answer
-        self.timer: asyncio.TimerHandle | None = None
 
     async def answered(self, refusal: Exception | None) -> None:
-        await self._on_answer(self, refusal)
+        self._on_answer(self, refusal)
 
 
 class GroupCommitPublisher:
@@ -123,8 +111,17 @@ class GroupCommitPublisher:
         self._publish_callbacks = metrics.histogram(PUBLISH_CALLBACKS)
         self._loop = asyncio.get_running_loop()
         self._publisher = Publisher()
-        self._lanes: dict[str, _Lane] = {}
-        self._messages: set[_Message] = set()
+        self._lanes: dict[str, Lane] = {}
+        # Those that have something to publish and may, in the order in which they came.
+        self._ready: dict[Lane, None] = {}
+        self._messages: dict[_Message, None] = {}
+        # Those that count, from the oldest: how many are single messages, and how many are of many lanes.
+        self._flights: dict[_Flight, None] = {}
+        self._singles = self._batches = 0
+        self._most_singles = MAX_SINGLES
+        self._pumping = False
+        self._waking: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._away_since: float | None = None
         # Each is one line a minute, however many callbacks a second it concerns: providers are answered one by one.
@@ -149,10 +146,8 @@ class GroupCommitPublisher:
         """
         await self._publisher.attach(client)
         self._away_since = None
-        for message in list(self._messages):
-            await self._send(message)
-        for lane in list(self._lanes.values()):
-            await self._pump(lane)
+        await self._send(list(self._messages))
+        self._pump_soon()
 
     async def publish(self, subject: str, callback_id: str, encoded: bytes, traceparent: str) -> None:
         """Return when JetStream has stored the callback. UNAVAILABLE, within the timeout, when it has not.
@@ -172,14 +167,14 @@ class GroupCommitPublisher:
             )
         lane = self._lanes.get(subject)
         if lane is None:
-            lane = self._lanes[subject] = _Lane(subject)
-        waiter = _Waiter(callback_id, encoded, traceparent, now + self._timeout_s, self._loop.create_future())
+            lane = self._lanes[subject] = Lane(subject)
+        waiter = Waiter(callback_id, encoded, traceparent, now + self._timeout_s, self._loop.create_future())
         lane.waiting.append(waiter)
-        if not lane.scheduled:
-            # Not at once but in the loop's next turn: the requests that came with the same look at the sockets have
-            # then arrived too, and share the message. Waiting costs nobody anything.
-            lane.scheduled = True
-            self._background(self._pump, lane)
+        if lane.in_flight < IN_FLIGHT and lane not in self._ready:
+            self._ready[lane] = None
+            self._pump_soon()
+        if self._look is None:
+            self._look = self._loop.call_at(waiter.deadline, self._look_for_late)
         await waiter.future
 
     @property
@@ -211,39 +206,98 @@ class GroupCommitPublisher:
             self._away_since = now
         return now - self._away_since < RECONNECT_GRACE_S
 
-    async def _pump(self, lane: _Lane) -> None:
-        """Publish whatever may be published now, and see to it that what remains is refused when its time is up."""
-        lane.scheduled = False
-        waiting = lane.waiting
-        client = self._publisher.client
-        while waiting and client is not None and client.is_connected:
-            if lane.in_flight >= IN_FLIGHT:
-                return  # The end of one that is in flight pumps again, and none is in flight for ever.
-            if waiting[0].deadline <= self._loop.time() + _LEAST_LEFT_S:
-                _settle(waiting.popleft(), unavailable("The callback log"))
-                continue
-            waiters = _gather(waiting)
-            message = _Message(lane, waiters, self._on_answer)
-            message.timer = self._loop.call_at(waiters[0].deadline, self._timed_out, message)
-            self._messages.add(message)
-            lane.in_flight += 1
-            await self._send(message)
-        if waiting:
-            self._loop.call_at(waiting[0].deadline, self._expire, lane)
+    def _goes_on(self, lane: Lane) -> None:
+        """``lane`` has one message in flight more or less."""
+        if lane.waiting:
+            if lane.in_flight < IN_FLIGHT:
+                self._ready[lane] = None
         elif not lane.in_flight and self._lanes.get(lane.subject) is lane:
             # A thousand tenants must not leave a thousand idle lanes.
             del self._lanes[lane.subject]
 
-    async def _send(self, message: _Message) -> None:
-        if message not in self._messages:
-            return
-        try:
-            await self._publisher.send(message)
-        except AWAY as exc:
-            # It stays in flight: either the connection comes back and resume() sends it, or its deadline ends it.
-            self._not_sent.warning(repr(exc), subject=message.subject)
+    def _pump_soon(self) -> None:
+        # Not at once but in the loop's next turn: the requests that came with the same look at the sockets have then
+        # arrived too, and share the message, or the batch. Waiting costs nobody anything.
+        if not self._pumping:
+            self._pumping = True
+            task = self._loop.create_task(self._pump())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _on_answer(self, message: _Message, refusal: Exception | None) -> None:
+    async def _pump(self) -> None:
+        """Publish whatever may be published now. The end of what is in flight pumps again, and none is for ever."""
+        self._pumping = False
+        client = self._publisher.client
+        while self._ready and client is not None and client.is_connected:
+            if not self._batches and len(self._ready) >= MIN_MESSAGES:
+                messages = self._next(MAX_MESSAGES)
+            elif not self._batches and self._singles < self._most_singles:
+                messages = self._next(1)
+            else:
+                oldest = next(iter(self._flights))
+                if oldest.began + COUNTED_S > self._loop.time():
+                    if self._waking is None:
+                        self._waking = self._loop.call_at(oldest.began + COUNTED_S, self._wake)
+                    return
+                self._land(oldest)
+                continue
+            if messages:
+                await self._send(messages)
+
+    def _wake(self) -> None:
+        self._waking = None
+        self._pump_soon()
+
+    def _next(self, count: int) -> list[_Message]:
+        """The next message of as many lanes as that, or fewer, and where one batch has no room for them; in flight."""
+        messages: list[_Message] = []
+        size = 0
+        now = self._loop.time()
+        for lane in list(islice(self._ready, count)):
+            if size >= MAX_BATCH_BYTES:
+                break
+            del self._ready[lane]
+            lane.refuse(now + _LEAST_LEFT_S, unavailable("The callback log"))
+            if lane.waiting:
+                message = _Message(lane, lane.gather(), self._on_answer)
+                size += len(message.payload)
+                messages.append(message)
+                lane.in_flight += 1
+            self._goes_on(lane)
+        if messages:
+            flight = _Flight(len(messages), now, many=count > 1)
+            for message in messages:
+                message.flight = flight
+                self._messages[message] = None
+            self._flights[flight] = None
+            if flight.many:
+                self._batches += 1
+            else:
+                self._singles += 1
+        return messages
+
+    def _land(self, flight: _Flight) -> None:
+        """Keep nobody waiting for ``flight`` any more."""
+        if flight in self._flights:
+            del self._flights[flight]
+            if flight.many:
+                self._batches -= 1
+                self._most_singles = IN_FLIGHT
+            else:
+                self._singles -= 1
+                self._most_singles = min(MAX_SINGLES, self._most_singles + 1)
+
+    async def _send(self, messages: Sequence[_Message]) -> None:
+        try:
+            if len(messages) == 1:
+                await self._publisher.send(messages[0])
+            else:
+                await self._publisher.send_all(messages)
+        except AWAY as exc:
+            # It stays in flight: either the connection comes back and connected() sends it, or its deadline ends it.
+            self._not_sent.warning(repr(exc), subject=messages[0].subject)
+
+    def _on_answer(self, message: _Message, refusal: Exception | None) -> None:
         self._finish(message, unavailable("The callback log") if refusal else None)
         if refusal:
             self._refused.error(str(refusal), subject=message.subject)
@@ -254,36 +308,39 @@ class GroupCommitPublisher:
             self._on_stored(message.subject, len(message.payload) + _HEADER_BYTES)
             self._publish_seconds.record((time.time_ns() - message.sent_ns) / 1e9)
             self._publish_callbacks.record(len(message.waiters))
-        await self._pump(message.lane)
 
-    def _timed_out(self, message: _Message) -> None:
-        self._late.warning("no acknowledgement in time", subject=message.subject, callbacks=len(message.waiters))
-        self._finish(message, unavailable("The callback log"))
-        self._background(self._pump, message.lane)
-
-    def _expire(self, lane: _Lane) -> None:
-        """Refuse those whose time is up before they could be published: nothing of theirs is stored."""
-        while lane.waiting and lane.waiting[0].deadline <= self._loop.time() + _LEAST_LEFT_S:
-            _settle(lane.waiting.popleft(), unavailable("The callback log"))
-        self._background(self._pump, lane)
+    def _look_for_late(self) -> None:
+        """Give up what is not acknowledged in time, and refuse what could not even be published."""
+        now = self._loop.time()
+        for message in [message for message in self._messages if message.until <= now]:
+            self._late.warning("no acknowledgement in time", subject=message.subject, callbacks=len(message.waiters))
+            self._finish(message, unavailable("The callback log"))
+        ends = [message.until for message in self._messages]
+        for lane in list(self._lanes.values()):
+            lane.refuse(now + _LEAST_LEFT_S, unavailable("The callback log"))
+            if lane.waiting:
+                ends.append(lane.waiting[0].deadline)
+            else:
+                self._goes_on(lane)
+        # Whoever comes later has a later deadline, so nobody's is before the earliest of now.
+        self._look = self._loop.call_at(max(min(ends), now + _LOOK_S), self._look_for_late) if ends else None
 
     def _finish(self, message: _Message, error: BackhaulError | None) -> None:
-        self._messages.remove(message)
+        del self._messages[message]
         self._publisher.forget(message)
-        if message.timer is not None:
-            message.timer.cancel()
-        message.lane.in_flight -= 1
+        message.flight.left -= 1
+        if not message.flight.left:
+            self._land(message.flight)
         if error is not None:
             self.failed_at = self._loop.time()
         if self._tracing.enabled:
             self._trace(message, error)
         for waiter in message.waiters:
-            _settle(waiter, error)
-
-    def _background(self, work: Callable[[_T], Coroutine[None, None, None]], subject: _T) -> None:
-        task = self._loop.create_task(work(subject))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            waiter.settle(error)
+        message.lane.in_flight -= 1
+        self._goes_on(message.lane)
+        if self._ready:
+            self._pump_soon()
 
     def _trace(self, message: _Message, error: BackhaulError | None) -> None:
         """One span for the message, under its first request; the others are linked to it."""
@@ -301,25 +358,3 @@ class GroupCommitPublisher:
             links=[waiter.traceparent for waiter in message.waiters[1:]],
             start_time_ns=message.sent_ns,
         ).end()
-
-
-def _gather(waiting: deque[_Waiter]) -> list[_Waiter]:
-    """Take as many callbacks from the queue's head as one message may hold; at least one."""
-    waiters = [waiting.popleft()]
-    size = len(waiters[0].encoded)
-    while waiting and len(waiters) < MAX_CALLBACKS:
-        following = len(waiting[0].encoded)
-        if size + following > MAX_MESSAGE_BYTES:
-            break
-        size += following
-        waiters.append(waiting.popleft())
-    return waiters
-
-
-def _settle(waiter: _Waiter, error: BackhaulError | None) -> None:
-    if waiter.future.done():
-        return  # The server is stopping and has cancelled the request.
-    if error is None:
-        waiter.future.set_result(None)
-    else:
-        waiter.future.set_exception(error)
