@@ -62,13 +62,14 @@ def told(
     signed: bool = True,
     provisional: bool | None = None,
     channel: str = "sendgrid",
+    tenant: str = "acme",
     **more: Any,
 ) -> Fact:
     """An event as a callback tells it. Names with A are further ones of those with M, names with S of both."""
     callback = Callback(
         id=f"c{seq}",
-        tenant_id="acme",
-        registration="acme.1",
+        tenant_id=tenant,
+        registration=f"{tenant}.1",
         channel=channel,
         provider="sendgrid",
         url=f"https://x.example.com/api/postevents?{query}",
@@ -85,7 +86,7 @@ def told(
         occurred_at_us=at,
         **more,
     )
-    common = origin(callback, seq, "acme", frozenset(), url_is_signed=signed, once=ONCE)
+    common = origin(callback, seq, tenant, frozenset(), url_is_signed=signed, once=ONCE)
     return fact(common, f"{key}{name}".encode(), event, ChannelSettings())
 
 
@@ -195,9 +196,26 @@ class Books:
         self.reply_counts: dict[Day, Counter[str]] = {}
         self.published: dict[str, tuple[int, bytes]] = {}
         self.sent: set[tuple[str, int]] = set()
+        self.expired_rows: dict[str, Document] = {}
+        """Those of which their messages still know, as they were last."""
+        self.forgotten_rows: dict[str, Document] = {}
+        """Those that no message knew of."""
+
+    def expire(self, event_ids: Iterable[str]) -> None:
+        """Have these events be gone, as buckets go."""
+        for event_id in event_ids:
+            row = self.event_rows.pop(event_id)
+            (self.expired_rows if row.get("message") else self.forgotten_rows)[event_id] = row
+
+    def ever(self) -> Iterable[Document]:
+        """All events that were stored."""
+        return [*self.event_rows.values(), *self.expired_rows.values(), *self.forgotten_rows.values()]
 
     def known(self, facts: Collection[Fact]) -> Iterable[Document]:
-        return [{**row, "size": len(row["payload"])} for row in self.events([fact.id for fact in facts])]
+        ids = [fact.id for fact in facts]
+        # What changed an event last was told by its bucket.
+        expired = [{**self.expired_rows[key], "revised_seqs": ()} for key in ids if key in self.expired_rows]
+        return [{**row, "size": len(row["payload"])} for row in [*self.events(ids), *expired]]
 
     def events(self, event_ids: Collection[str]) -> Iterable[Document]:
         return [copy.deepcopy(self.event_rows[key]) for key in event_ids if key in self.event_rows]
@@ -206,7 +224,12 @@ class Books:
         return [copy.deepcopy(row) for row in self.event_rows.values() if row.get("message") in messages]
 
     def of_kinds(self, messages: Collection[str], kinds: Collection[str]) -> Iterable[Document]:
-        return [row for row in self.events_of(messages) if row["kind"] in kinds]
+        expired = [
+            {"_id": row["_id"], "message": row["message"], "kind": row["kind"], "expired": True}
+            for row in self.expired_rows.values()
+            if row["message"] in messages and row["kind"] in kinds and row.get("once") and not row.get("duplicate_of")
+        ]
+        return [*(row for row in self.events_of(messages) if row["kind"] in kinds), *expired]
 
     def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
         return [row for row in self.events_of(messages) if row.get("alias")][:most]
@@ -216,7 +239,8 @@ class Books:
 
     def counted(self, messages: Collection[str]) -> Mapping[str, Iterable[Counted]]:
         found: dict[str, list[Counted]] = {key: [] for key in messages}
-        for row in self.events_of(messages):
+        expired = [row for row in self.expired_rows.values() if row["message"] in messages]
+        for row in [*self.events_of(messages), *expired]:
             times = row["occurred_at_us"], row["received_at_us"]
             one = Counted(row["_id"], row["kind"], *times, row.get("by_machine", False), "duplicate_of" in row)
             found[row["message"]].append(one)
@@ -302,6 +326,7 @@ class Books:
         ):
             for document in new:
                 assert document["_id"] not in rows
+                assert document["_id"] not in self.expired_rows
                 rows[document["_id"]] = document
             for document in changed:
                 assert document["_id"] in rows
@@ -323,17 +348,23 @@ class Books:
 
     def check_once(self) -> None:
         """Of what happens to a message once, one event counts, and all others are its duplicates."""
-        slots: dict[tuple[str, str], list[str]] = {}
         for row in self.event_rows.values():
+            if (of := row.get("duplicate_of")) in self.event_rows:
+                assert self.event_rows[of]["message"] == row["message"]
+            else:
+                assert of is None or of in self.expired_rows
+        slots: dict[tuple[str, str], list[str]] = {}
+        for row in [*self.event_rows.values(), *self.expired_rows.values()]:
             if row.get("once"):
                 slots.setdefault((row["message"], row["kind"]), []).append(row.get("duplicate_of", ""))
             else:
                 assert "duplicate_of" not in row
         for (message, kind), duplicates in slots.items():
             others = [of for of in duplicates if of]
-            assert len(others) == len(duplicates) - 1
-            assert all(self.event_rows[of]["message"] == message for of in others)
-            assert self.message_rows[message]["kinds"][kind] == 1
+            # Where the one that counts moves on, one that has expired cannot take its place.
+            fewest = 0 if self.expired_rows else 1
+            assert fewest <= len(duplicates) - len(others) <= 1
+            assert self.message_rows[message]["kinds"].get(kind, 0) == len(duplicates) - len(others)
 
     def check_published(self) -> None:
         """The latest revision of every event was published as it is stored.
@@ -383,7 +414,7 @@ class Books:
     def recount_replies(self) -> Totals:
         """The counts, worked out anew from the replies."""
         rows: dict[Day, Counter[str]] = {}
-        for row in self.event_rows.values():
+        for row in self.ever():
             communication_id = row.get("communication_id", "")
             if row["kind"] == "inbound" and communication_id and not row.get("duplicate_of"):
                 day = Day(row["registration"], communication_id, stored_fact(row).origin.channel, _hour(row) // 24)
@@ -399,7 +430,7 @@ class Books:
             rows.setdefault(day, Counter())[f"hours.{hour % 24}.{name}"] += 1
 
         people = set()
-        for event in self.event_rows.values():
+        for event in self.ever():
             if event.get("duplicate_of"):
                 continue
             fact = stored_fact(event)

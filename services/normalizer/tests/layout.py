@@ -13,6 +13,7 @@ from backhaul_common.names import (
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
+    RETENTION_COLLECTION,
 )
 from backhaul_normalizer import buckets, entries
 from backhaul_normalizer.facts import address_of
@@ -63,7 +64,10 @@ async def event_rows(database: mongo.Database) -> list[Document]:
             assert bucket["first_us"] <= event.received_at_us <= bucket["at_us"]
             assert (row["kind"], ref.received_at_us) == (buckets.kind_name(event.kind), event.received_at_us)
             rows.append(row | entries.told(entry))
-    assert not places  # Whatever is referred to is there.
+    # Whatever is referred to is there, unless its whole bucket has expired.
+    buckets_left = {bucket["_id"] async for bucket in database[EVENTS_COLLECTION].find({}, {"_id": 1})}
+    assert not {ref.bucket for ref in places.values()} & buckets_left
+    assert not places or await database[RETENTION_COLLECTION].find_one() is not None
     return rows
 
 

@@ -171,7 +171,7 @@ async def timeline(reads: MongoReads, name: str) -> Any:
         found = await reads.message("acme.1", "sendgrid", name)
     except BackhaulError as exc:
         return exc.code
-    return (found[0], shown(found[1]), found[2]) if found is not None else None
+    return (found.message, shown(found.events), found.more) if found is not None else None
 
 
 def timeline_in(books: BookReads, name: str) -> Any:

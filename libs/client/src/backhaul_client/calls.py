@@ -186,6 +186,7 @@ def of(kind: type[T]) -> Callable[[bytes], T]:
 
 class _Paged(msgspec.Struct):
     next_cursor: str | None = None
+    retained_since: datetime | None = None
 
 
 def page_of(name: str, kind: type[T]) -> Callable[[bytes], Page[T]]:
@@ -196,7 +197,8 @@ def page_of(name: str, kind: type[T]) -> Callable[[bytes], Page[T]]:
         if name not in parts:
             raise ValueError(f"there is no {name}")
         found: tuple[T, ...] = decoded(parts[name], tuple[kind, ...])  # type: ignore[valid-type]  # known when it runs
-        return Page(found, decoded(body, _Paged).next_cursor or "")
+        paged = decoded(body, _Paged)
+        return Page(found, paged.next_cursor or "", paged.retained_since)
 
     return read
 

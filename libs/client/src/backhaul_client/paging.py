@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -11,10 +12,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page. ``next_cursor`` leads to the next one; empty on the last page."""
+    """One page. ``next_cursor`` leads to the next one; empty on the last page. Of events that arrived before
+    ``retained_since`` some may be kept no longer; None where nothing expires."""
 
     rows: tuple[T, ...]
     next_cursor: str
+    retained_since: datetime | None = None
 
 
 class Rows(Generic[T]):

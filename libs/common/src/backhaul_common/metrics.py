@@ -110,6 +110,12 @@ PARTS_IGNORED = Metric(
     "Parts of callbacks that tell nothing worth an event, such as that a person is typing, by the adapter's reason.",
     ("tenant", "channel", "reason"),
 )
+EXPIRED = Metric(
+    "backhaul_normalizer_expired",
+    "{document}",
+    "What a tenant's retention has ended (what: events, messages, addresses).",
+    ("tenant", "what"),
+)
 BATCH_SECONDS = Metric(
     "backhaul_normalizer_batch_duration", "s", "One batch: from decoding to the last acknowledgement."
 )

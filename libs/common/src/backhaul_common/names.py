@@ -72,6 +72,9 @@ DEAD_LETTERS_COLLECTION = "dead_letters"
 QUOTAS_COLLECTION = "quotas"
 """Which of a tenant's quotas are reached, so that it is said once."""
 
+RETENTION_COLLECTION = "retention"
+"""How far the end of what tenants keep has come."""
+
 NORMALIZER_OUTBOX = "normalizer_outbox"
 """What the normalizer has still to publish beside events. Every service with an outbox has a collection of its own."""
 
@@ -129,6 +132,7 @@ STORE_COLLECTIONS = frozenset({
     COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     QUOTAS_COLLECTION,
+    RETENTION_COLLECTION,
     NORMALIZER_OUTBOX,
     SUPPRESSIONS_COLLECTION,
     SUPPRESSION_FACTS_COLLECTION,

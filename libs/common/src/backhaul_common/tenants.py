@@ -94,6 +94,23 @@ class AuditRetention(_Value):
     retention_days: RetentionDays | None = None
 
 
+class Retention(_Value):
+    """For how many days the normalizer keeps what it has of a tenant; None: for ever.
+
+    Events go by their arrival; messages when nothing was told of them for so long, and not before their events; their
+    addresses by the arrival of what first named them.
+    """
+
+    event_retention_days: RetentionDays | None = None
+    message_retention_days: RetentionDays | None = None
+    address_retention_days: RetentionDays | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether anything is kept for less than ever."""
+        return any(getattr(self, name) is not None for name in Retention.model_fields)
+
+
 class Tenant(_Value):
     """A customer of the platform team. ``channels`` are by key; ``revision`` grows with every write.
 
@@ -116,6 +133,7 @@ class Tenant(_Value):
     limits: Limits = Limits()
     suppression: SuppressionSettings = SuppressionSettings()
     audit: AuditRetention = AuditRetention()
+    retention: Retention = Retention()
     credentials: tuple[Credential, ...] = ()
     channels: Mapping[str, Channel] = {}
     revision: int = 1

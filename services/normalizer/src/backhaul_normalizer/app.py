@@ -26,6 +26,8 @@ from backhaul_normalizer.preview import Previews
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room, subjects_under
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.retained import Retained
+from backhaul_normalizer.retention import Retention, now_us
 from backhaul_normalizer.reviews import MongoReviews
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
@@ -90,7 +92,10 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
 
         reviews = MongoReviews(database, outbox.written)
         use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher), adapters, reviews)
-        servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer))
+        retained = Retained(database, now_us)
+        retention = Retention(database, tenants, retained, metrics, now_us)
+        service.run("retention", retention.run, after=service.prepared)
+        servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer), retained)
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED, several=SEVERAL)
         add = partial(add_NormalizerServiceServicer_to_server, servicer)
         await service.serve(settings.normalizer_grpc_listen, {SERVICE: add, **tenantdata.registrations(data)})

@@ -46,6 +46,11 @@ def new_bucket_id() -> bytes:
     return _ID.pack(time.time_ns() // 1000, next(_serials) & 0xFFFFFFFF)
 
 
+def id_at(at_us: int) -> bytes:
+    """Less than the ids of all buckets that are made from then on, and greater than those of all before."""
+    return _ID.pack(at_us, 0)
+
+
 def kind_mark(kind: str) -> str:
     """The mark of buckets with an event of that kind."""
     return f"kind:{kind}"

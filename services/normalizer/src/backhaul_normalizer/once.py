@@ -39,6 +39,8 @@ class OnceOnly:
         self._members: dict[Slot, dict[str, Fact]] = {}
         self._causes: dict[Slot, _Cause] = {}
         self._left: dict[Slot, int] = {}
+        self._expired: dict[Slot, str] = {}
+        """The events that count and of which nothing is left but that."""
 
     def settle(self) -> None:
         """Mark those that duplicate a better one, and take the mark from those that do so no more."""
@@ -54,9 +56,10 @@ class OnceOnly:
                 self._enter(change.after, cause)
         self._load_others()
         for slot, members in self._members.items():
-            best = min(members.values(), key=_place)
+            # One that has expired goes on counting: nobody can make it a duplicate any more.
+            best = self._expired.get(slot) or min(members.values(), key=_place).id
             for fact in members.values():
-                duplicate_of = best.id if fact is not best else ""
+                duplicate_of = best if fact.id != best else ""
                 if fact.duplicate_of != duplicate_of:
                     self._mark(fact, duplicate_of, self._causes[slot])
 
@@ -75,6 +78,9 @@ class OnceOnly:
         self._draft.allowance.take(sum(self._draft.before[key]["event_count"] for key in messages), 0)
         for row in self._draft.snapshot.of_kinds(messages, kinds):
             slot = Slot(row["message"], row["kind"])
+            if row.get("expired"):
+                self._expired[slot] = row["_id"]
+                continue
             self._draft.allowance.take(0, len(row["payload"]))
             if slot in crowded and row["_id"] not in self._draft.changes:
                 self._members.setdefault(slot, {})[row["_id"]] = stored_fact(row)

@@ -116,13 +116,16 @@ class _Planner:
         self._draft.allowance.take(len(needed), sum(rows[event_id]["size"] for event_id in needed))
         whole = {row["_id"]: row for row in self._draft.snapshot.events(needed)} if needed else {}
         for event_id, told in differing.items():
+            if event_id not in whole:
+                continue  # It has expired, and cannot be completed any more.
             kept = stored_fact(whole[event_id])
             merged = merge(kept, told)
             if merged is not kept:
                 later = revised(merged, revision=kept.revision + 1)
                 self._draft.changes[event_id] = Change(kept, later, sorted(told.positions()))
         moved = self._moved_by_known(rows)
-        return [*(whole[event_id] for event_id in again), *(row for row in moved if row["_id"] not in again)]
+        present = [whole[event_id] for event_id in again if event_id in whole]
+        return [*present, *(row for row in moved if row["_id"] not in again)]
 
     def _moved_by_known(self, rows: dict[str, Document]) -> list[Document]:
         """The events that the very messages of this batch moved, or made another's duplicates, when they were delivered
@@ -186,7 +189,8 @@ class _Planner:
                 found.pop(key, None)
             elif row["_id"] not in self._draft.changes:
                 found[key].append(stored_fact(row))
-        return found
+        # Where some have expired, those that are left do not say all that the message has.
+        return {key: some for key, some in found.items() if len(some) == counts[key]}
 
     def _name(self, after: dict[str, Document | None]) -> None:
         """Note the further names of messages, and keep each in its communication that has too many events to move."""

@@ -30,7 +30,7 @@ from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.messages import join_of, message_of
 from backhaul_normalizer.scans import Scans
-from backhaul_normalizer.timelines import MAX_READ_S, Timelines
+from backhaul_normalizer.timelines import MAX_READ_S, Timeline, Timelines
 
 MAX_ERROR_COUNTS = 1000
 """Channels and codes that are told apart in one answer."""
@@ -51,10 +51,8 @@ class MongoReads:
         self._lists = EventLists(database)
         self._timelines = Timelines(database)
 
-    async def message(
-        self, registration: str, channel: str, message_id: str
-    ) -> tuple[Document, list[Document], bool] | None:
-        """A message, its events in the order in which they happened, and whether there are more; None if unknown.
+    async def message(self, registration: str, channel: str, message_id: str) -> Timeline | None:
+        """A message with its events; None if unknown.
 
         ``message_id`` may also be a further name of it, or a reference that no other message of the channel has:
         FAILED_PRECONDITION if others have it too. MAX_TIMELINE events at most, and PAGE_BYTES of them.

@@ -24,6 +24,7 @@ from backhaul_normalizer.hours import HOUR_US
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.preview import Previews, Read
 from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.retained import Retained
 from backhaul_normalizer.service import NormalizerUseCases, no_dead_letter
 from backhaul_normalizer.states import FULFILMENT_STATES
 
@@ -48,10 +49,12 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         use_cases: NormalizerUseCases,
         reads: MongoReads,
         previews: Previews,
+        retained: Retained,
     ) -> None:
         self._use_cases = use_cases
         self._reads = reads
         self._previews = previews
+        self._retained = retained
 
     async def _registration(self, request: _OfTenant) -> str:
         return (await self._use_cases.tenant(request.tenant_id)).registration
@@ -66,9 +69,11 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                 field="message_id",
                 fix="Check the channel and the id. What a provider just posted is readable a moment later.",
             )
-        message, events, more = found
         return pb.GetMessageResponse(
-            message=_message(message), timeline=[_event(row) for row in events], truncated=more
+            message=_message(found.message),
+            timeline=[_event(row) for row in found.events],
+            truncated=found.more,
+            expired_events=found.expired,
         )
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Any) -> pb.ListMessagesResponse:
@@ -97,7 +102,8 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
         """Events, newest arrival first."""
-        registration = await self._registration(request)
+        tenant = await self._use_cases.tenant(request.tenant_id)
+        registration = tenant.registration
         filters = {
             "channel": channel_key(request.channel),
             "kind": _KINDS.by_number.get(request.kind, ""),
@@ -119,7 +125,11 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         rows, token = await self._reads.events(
             registration, filters, (request.from_us, request.to_us), request.page_size, request.page_token
         )
-        return pb.ListEventsResponse(events=[_event(row) for row in rows], next_page_token=token)
+        return pb.ListEventsResponse(
+            events=[_event(row) for row in rows],
+            next_page_token=token,
+            retained_since_us=self._retained.since_us(tenant),
+        )
 
     async def GetCommunication(self, request: pb.GetCommunicationRequest, context: Any) -> pb.GetCommunicationResponse:
         """Counts of one communication."""
@@ -196,7 +206,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                 count.text, count.url = meaning.text, meaning.url
                 count.error_class = _ERROR_CLASSES.number(meaning.error_class) or ErrorClass.ERROR_CLASS_UNSPECIFIED
             counts.append(count)
-        return pb.CountErrorsResponse(errors=counts)
+        return pb.CountErrorsResponse(errors=counts, retained_since_us=self._retained.since_us(tenant))
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         """How many events and messages there were, hour by hour or day by day."""

@@ -52,15 +52,16 @@ class Snapshot(Protocol):
         ...
 
     def events(self, event_ids: Collection[str]) -> Iterable[Document]:
-        """These events, which ``known`` found, whole."""
+        """These events, which ``known`` found, whole; but for those that have expired."""
         ...
 
     def events_of(self, messages: Collection[str]) -> Iterable[Document]:
-        """All events of the messages with these keys, whole."""
+        """All events of the messages with these keys, whole; but for those that have expired."""
         ...
 
     def of_kinds(self, messages: Collection[str], kinds: Collection[str]) -> Iterable[Document]:
-        """The events of any of these kinds of the messages with these keys, whole."""
+        """The events of any of these kinds of the messages with these keys, whole. Of one that has expired, counts, and
+        is of a kind that happens once: ``_id``, ``message``, ``kind`` and ``expired``."""
         ...
 
     def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:

@@ -20,6 +20,7 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     NORMALIZER_OUTBOX,
     QUOTAS_COLLECTION,
+    RETENTION_COLLECTION,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import PyMongoError
@@ -91,6 +92,7 @@ INDEXES = {
         IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
     ],
     QUOTAS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
+    RETENTION_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     NORMALIZER_OUTBOX: outbox.INDEXES,
 }
 """By collection: all that hold tenants' documents."""

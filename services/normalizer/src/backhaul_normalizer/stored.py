@@ -80,7 +80,23 @@ class Stored:
         return self._of(messages, lambda _: True, {})
 
     def of_kinds(self, messages: Collection[str], kinds: Collection[str]) -> Iterable[Document]:
-        return self._of(messages, lambda ref: buckets.kind_name(ref.kind) in kinds, {"kind": {"$in": list(kinds)}})
+        def wanted(ref: Ref) -> bool:
+            return buckets.kind_name(ref.kind) in kinds
+
+        there = set()
+        for row in self._of(messages, wanted, {"kind": {"$in": list(kinds)}}):
+            there.add(row["_id"])
+            yield row
+        for key in messages:
+            raw = self.raw[bytes.fromhex(key)]
+            for ref in unpack(raw["refs"]) if raw is not None else ():
+                if (
+                    wanted(ref)
+                    and ref.marks & Mark.ONCE
+                    and not ref.marks & Mark.DUPLICATE
+                    and ref.id.hex() not in there
+                ):
+                    yield {"_id": ref.id.hex(), "message": key, "kind": buckets.kind_name(ref.kind), "expired": True}
 
     def provisional(self, messages: Collection[str], most: int) -> Iterable[Document]:
         found = self._of(messages, lambda ref: bool(ref.marks & Mark.PROVISIONAL), {"alias": {"$gt": b""}}, most)
@@ -94,7 +110,8 @@ class Stored:
         self._load({one["message"].hex() for one in moved if "message" in one})
         strange = [one["id"] for one in moved if one["id"] not in self.places]
         self._load_entries({"_id": {"$in": strange}} if strange else None)
-        return self._whole([self.places[one["id"]] for one in moved])
+        # The message of one that is about to expire may be gone already.
+        return self._whole([self.places[one["id"]] for one in moved if one["id"] in self.places])
 
     def counted(self, messages: Collection[str]) -> Mapping[str, Iterable[Counted]]:
         return {key: [_counted(place.ref) for place in self.places_of(key)] for key in messages}

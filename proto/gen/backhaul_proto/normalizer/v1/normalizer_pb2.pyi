@@ -260,8 +260,11 @@ class GetMessageResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    EXPIRED_EVENTS_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """The timeline was cut, at 1,000 events or 4 MiB."""
+    expired_events: _builtins.int
+    """Events that the message counts and that are kept no longer."""
     @_builtins.property
     def message(self) -> Global___Message: ...
     @_builtins.property
@@ -274,10 +277,11 @@ class GetMessageResponse(_message.Message):
         message: Global___Message | None = ...,
         timeline: _abc.Iterable[_event_pb2.Event] | None = ...,
         truncated: _builtins.bool = ...,
+        expired_events: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "timeline", b"timeline", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expired_events", b"expired_events", "message", b"message", "timeline", b"timeline", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -424,7 +428,10 @@ class ListEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RETAINED_SINCE_US_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    retained_since_us: _builtins.int
+    """Of what arrived before, some may be kept no longer; 0 where nothing expires."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]: ...
     def __init__(
@@ -432,10 +439,11 @@ class ListEventsResponse(_message.Message):
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         next_page_token: _builtins.str = ...,
+        retained_since_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "retained_since_us", b"retained_since_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1148,6 +1156,9 @@ class CountErrorsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ERRORS_FIELD_NUMBER: _builtins.int
+    RETAINED_SINCE_US_FIELD_NUMBER: _builtins.int
+    retained_since_us: _builtins.int
+    """Of what arrived before, some may be kept no longer, and is not counted; 0 where nothing expires."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErrorCount]:
         """1,000 at most."""
@@ -1156,10 +1167,11 @@ class CountErrorsResponse(_message.Message):
         self,
         *,
         errors: _abc.Iterable[Global___ErrorCount] | None = ...,
+        retained_since_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "retained_since_us", b"retained_since_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,11 +158,13 @@ class MessageSummary(BaseModel):
 
 
 class MessageOut(MessageSummary):
-    """With its timeline, in the order of happening; ``vars`` are those of all its events."""
+    """With its timeline, in the order of happening; ``vars`` are those of all its events there. ``expired_events`` are
+    counted in the message, and kept no longer."""
 
     vars: list[NameValue]
     timeline: list[EventOut]
     timeline_truncated: Annotated[bool, Of("truncated")]
+    expired_events: int
 
 
 class MessagePage(BaseModel):
@@ -173,10 +175,12 @@ class MessagePage(BaseModel):
 
 
 class EventPage(BaseModel):
-    """Newest arrival first. ``next_cursor`` is null on the last page."""
+    """Newest arrival first. ``next_cursor`` is null on the last page. Of what arrived before ``retained_since`` some
+    may be kept no longer; null where nothing expires."""
 
     events: list[EventOut]
     next_cursor: Annotated[str | None, Of("next_page_token")]
+    retained_since: str | None
 
 
 class ReplyCountsOut(BaseModel):
@@ -229,9 +233,11 @@ class ErrorCountOut(BaseModel):
 
 
 class ErrorCountsOut(BaseModel):
-    """The most frequent first, 1,000 at most."""
+    """The most frequent first, 1,000 at most. Of what arrived before ``retained_since`` some may be kept no longer, and
+    is not counted; null where nothing expires."""
 
     errors: list[ErrorCountOut]
+    retained_since: str | None
 
 
 class DeadLetterSummary(BaseModel):
