@@ -18,9 +18,10 @@ from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import choose_ports
 from backhaul_normalizer import app
 from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
-from backhaul_testing import broker
+from backhaul_testing import broker, make
 
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -84,6 +85,15 @@ async def rig(rig_factory: RigFactory) -> AsyncIterator[Rig]:
     """A running normalizer with its defaults."""
     async with rig_factory() as running:
         yield running
+
+
+@pytest.fixture
+async def town(rig_factory: RigFactory) -> AsyncIterator[Rig]:
+    """A store that no normalizer writes but the test, and the tenants acme and globex, as ``told`` knows them."""
+    async with rig_factory(copies=0) as rig:
+        await rig.register(*(make.tenant(of).model_copy(update={"queue_path": of}) for of in ("acme", "globex")))
+        await MongoEventStore(rig.client, rig.database).prepare()
+        yield rig
 
 
 @pytest.fixture

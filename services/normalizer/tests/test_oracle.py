@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,11 @@ from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Fact, Outgoing
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.store import INDEXES, MongoEventStore
-from backhaul_testing import make
 from bookreads import BookReads, Span, flat, shown
 from books import Books, batch_of, facts, stored_books
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from normalizer_rig import Rig, RigFactory
+from normalizer_rig import Rig
 
 one_of = st.sampled_from
 MESSAGES: dict[str, list[Any]] = {
@@ -93,15 +92,6 @@ def bounds() -> st.SearchStrategy[Bounds]:
         one_of([0, 150, 1 << 17]),
         one_of([0, 1, 900]),
     )
-
-
-@pytest.fixture
-async def town(rig_factory: RigFactory) -> AsyncIterator[Rig]:
-    """An empty store, and one tenant."""
-    async with rig_factory(copies=0) as rig:
-        await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
-        await MongoEventStore(rig.client, rig.database).prepare()
-        yield rig
 
 
 @pytest.mark.timeout(400)

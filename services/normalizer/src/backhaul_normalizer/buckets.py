@@ -31,6 +31,10 @@ MAX_GROWN_BYTES = 128 << 10
 """Up to this a payload that becomes larger stays where it is. All of a bucket's events together stay far below what
 MongoDB takes as one document."""
 
+MAX_MARKS = 128
+"""Marks of a bucket, and events that moved any of its. Those that are in it need some eighty at most, but a message's
+communication may change with each callback about it."""
+
 ALL = "*"
 """The mark that every bucket has."""
 
@@ -38,6 +42,31 @@ _NAMES: Mapping[int, str] = {number: kind.value for kind, number in KIND_TO_PROT
 
 _ID = struct.Struct(">QI")
 _serials = count(randbits(32))
+
+_COMMUNICATION = "communication:"
+
+
+def _of_events(field: str, least: object, value: object) -> Document:
+    """``value`` of each event that has ``field``, as an expression of the server's."""
+    having = {"$filter": {"input": "$events", "as": "one", "cond": {"$gt": [f"$$one.{field}", least]}}}
+    return {"$map": {"input": having, "as": "one", "in": value}}
+
+
+OVERGROWN: Document = {"$or": [{f"{field}.{MAX_MARKS}": {"$exists": True}} for field in ("marks", "moved_by")]}
+"""The query for a bucket that has more of either than it may."""
+
+_LASTING = {"$ne": [{"$substrCP": ["$$mark", 0, len(_COMMUNICATION)]}, _COMMUNICATION]}
+_NAMED = _of_events("communication_id", "", {"$concat": [_COMMUNICATION, "$$one.communication_id"]})
+
+PRUNING: list[Document] = [
+    {
+        "$set": {
+            "marks": {"$setUnion": [{"$filter": {"input": "$marks", "as": "mark", "cond": _LASTING}}, _NAMED]},
+            "moved_by": {"$setUnion": [_of_events("moved_by", None, "$$one.moved_by")]},
+        }
+    }
+]
+"""The update that leaves a bucket what its events need now."""
 
 
 def new_bucket_id() -> bytes:
@@ -63,7 +92,7 @@ def channel_mark(channel: str) -> str:
 
 def communication_mark(communication_id: str) -> str:
     """The mark of buckets with an event that is, or was, of that communication."""
-    return f"communication:{communication_id}"
+    return f"{_COMMUNICATION}{communication_id}"
 
 
 def kind_name(number: int) -> str:

@@ -233,11 +233,13 @@ class ReplyTransaction:
                 updates.set(ref, kept.pop("payload"), "payload")
             if "communication_id" in changes:
                 updates.set(ref, changes["communication_id"] or "", "communication_id")
-                updates.mark(ref, communication_mark(changes["communication_id"] or ""))
+                if changes["communication_id"]:
+                    updates.mark(ref, communication_mark(changes["communication_id"]))
             update = {**({"$set": kept} if kept else {}), **({"$unset": gone} if gone else {})}
             if update:
                 entries.append({"q": {"_id": ref.id}, "u": update})
         commands.update(EVENTS_COLLECTION, updates.entries())
+        commands.update(EVENTS_COLLECTION, updates.pruning())
         commands.update(ENTRIES_COLLECTION, entries)
         commands.update(COUNTS_COLLECTION, settled.counts.updates(shard))
 

@@ -18,7 +18,16 @@ from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_INBOUND
 from pymongo.errors import BulkWriteError
 
 from backhaul_normalizer import entries
-from backhaul_normalizer.buckets import MAX_GROWN_BYTES, Filling, communication_mark, element, kind_mark, ref_of
+from backhaul_normalizer.buckets import (
+    MAX_GROWN_BYTES,
+    OVERGROWN,
+    PRUNING,
+    Filling,
+    communication_mark,
+    element,
+    kind_mark,
+    ref_of,
+)
 from backhaul_normalizer.messages import stored_join, stored_message
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.plan import Plan, Revision
@@ -79,6 +88,11 @@ class BucketUpdates:
         """The entries of an update command."""
         return [{"q": {"_id": bucket}, "u": self._update(bucket)} for bucket in self._buckets()]
 
+    def pruning(self) -> list[Document]:
+        """The entries of an update command that comes after it: no bucket has more marks than its events may need,
+        whatever they were before, and how often they were moved."""
+        return [{"q": {"_id": bucket, **OVERGROWN}, "u": PRUNING} for bucket in {**self._marks, **self._moved_by}]
+
     def _buckets(self) -> Iterable[bytes]:
         return {**self._set, **self._marks, **self._moved_by}
 
@@ -125,6 +139,7 @@ class Writing:
             self._add(fact, communication_id)
         self._commands.insert(EVENTS_COLLECTION, self._filling.documents())
         self._commands.update(EVENTS_COLLECTION, self._updates.entries())
+        self._commands.update(EVENTS_COLLECTION, self._updates.pruning())
         self._commands.insert(ENTRIES_COLLECTION, self._new_entries)
         self._commands.update(ENTRIES_COLLECTION, self._entries)
         self._commands.insert(MESSAGES_COLLECTION, [self._message(one) for one in planned.new_messages])
@@ -151,7 +166,8 @@ class Writing:
         fact, communication_id = revision.fact, revision.communication_id
         place = self._stored.places[bytes.fromhex(event_id)]
         ref = place.ref
-        moved_by = revision.moved_by or self._stored.rows[event_id].get("moved_by", "")
+        before = self._stored.rows[event_id]
+        moved_by = revision.moved_by or before.get("moved_by", "")
         if place.owner is not None:
             del self._refs_of(place.owner)[ref.id]
         if len(fact.payload) > MAX_GROWN_BYTES and len(fact.payload) > ref.size:
@@ -159,12 +175,13 @@ class Writing:
             after = self._filling.add(fact, communication_id, seqs=revision.seqs, moved_by=moved_by)
         else:
             self._updates.set(ref, element(fact, communication_id, seqs=revision.seqs, moved_by=moved_by))
-            self._updates.mark(ref, kind_mark(fact.event.kind.value))
-            if communication_id:
-                self._updates.mark(ref, communication_mark(communication_id))
-            if moved_by:
-                self._updates.moved_by(ref, bytes.fromhex(moved_by))
             after = ref_of(fact, ref.bucket, ref.slot, revised=bool(revision.seqs))
+            if after.kind != ref.kind:
+                self._updates.mark(ref, kind_mark(fact.event.kind.value))
+            if communication_id and communication_id != before.get("communication_id"):
+                self._updates.mark(ref, communication_mark(communication_id))
+            if revision.moved_by:
+                self._updates.moved_by(ref, bytes.fromhex(revision.moved_by))
         owner, alone = self._refer(fact.message, after)
         if ref.marks & Mark.ENTRY or place.owner is None or entries.needed(fact, alone=alone):
             after = self._with_entry(owner, after)
