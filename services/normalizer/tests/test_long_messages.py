@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from backhaul_channels import EventKind
-from backhaul_common.documents import Document
-from backhaul_common.names import ENTRIES_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_common.names import EVENTS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_normalizer.facts import message_key
-from backhaul_normalizer.model import Committed, Fact
-from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.model import Fact
 from backhaul_normalizer.refs import MAX_REFS
-from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
-from books import Books, batch_of, stored_books, told
+from books import Books, told
+from layoutreads import agree, all_of, alone, commit, newest, timeline
 from normalizer_rig import Rig
 
 MANY = 300
@@ -24,43 +21,6 @@ KEY = message_key("acme.1", "sendgrid", "M1")
 def opened(number: int, name: str = "M1", **more: Any) -> Fact:
     values = {"kind": EventKind.OPENED, "at": 1000 + number, "arrived": 5000 + number, **more}
     return told(key=f"o{number}", name=name, **values)
-
-
-async def commit(rig: Rig, *facts: Fact) -> Committed:
-    return await MongoEventStore(rig.client, rig.database).commit(batch_of(facts), [])
-
-
-async def all_of(rig: Rig, **filters: Any) -> list[str]:
-    """Ids of all events of a list, in pages."""
-    found: list[str] = []
-    token = ""
-    while True:
-        rows, token = await MongoReads(rig.database).events("acme.1", filters, (0, 0), 70, token)
-        found += [row["_id"] for row in rows]
-        if not token:
-            return found
-
-
-async def timeline(rig: Rig, name: str = "M1") -> tuple[list[str], bool]:
-    found = await MongoReads(rig.database).message("acme.1", "sendgrid", name)
-    assert found is not None
-    return [row["_id"] for row in found[1]], found[2]
-
-
-async def alone(rig: Rig) -> list[Document]:
-    return await rig.database[ENTRIES_COLLECTION].find({"alone": True}).to_list(None)
-
-
-def newest(facts: Sequence[Fact]) -> list[str]:
-    order = sorted(facts, key=lambda one: (one.origin.received_at_us, one.id), reverse=True)
-    return [one.id for one in order]
-
-
-async def agree(rig: Rig, books: Books) -> None:
-    """Also by what each part of the layout says of the others, which is looked at as it is read."""
-    kept = await stored_books(rig)
-    assert kept.state() == books.state()
-    assert kept.totals() == kept.recount()
 
 
 async def test_a_message_of_three_hundred_events_has_all_of_them_in_every_list(town: Rig) -> None:
