@@ -37,7 +37,11 @@ _BUCKETS, _BUCKETS_FILTERED = 3, 16
 
 
 class TooManyError(pages.TooLongError):
-    """More than MAX_FOUND events would have to be sorted."""
+    """More than ``most`` events would have to be sorted."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
 
 
 class EventLists:
@@ -140,7 +144,7 @@ class EventLists:
         async for ref in self._found(asked, patience):
             if self._may_fit(asked, ref):
                 if len(found) == MAX_FOUND:
-                    raise TooManyError
+                    raise TooManyError(MAX_FOUND)
                 found.append(ref)
         found.sort(key=lambda ref: (ref.received_at_us, ref.id), reverse=True)
         for start in range(0, len(found), _AT_ONCE):

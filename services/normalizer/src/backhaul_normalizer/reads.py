@@ -25,7 +25,7 @@ from pymongo.errors import ExecutionTimeout
 from backhaul_normalizer import stats
 from backhaul_normalizer.asked import Asked
 from backhaul_normalizer.entries import ref_in
-from backhaul_normalizer.eventlists import MAX_FOUND, EventLists, TooManyError, rows_of
+from backhaul_normalizer.eventlists import EventLists, TooManyError, rows_of
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.messages import join_of, message_of
@@ -130,7 +130,7 @@ class MongoReads:
             async with self._turn(query) as left_s:
                 rows, more = await self._lists.page(asked, query.rows(), within_s=left_s)
         except TooManyError as exc:
-            raise _too_many_to_sort() from exc
+            raise _too_many_to_sort(exc.most) from exc
         except (pages.TooLongError, TimeoutError) as exc:
             raise _too_long() from exc
         return rows, pages.token_of(rows[-1]["received_at_us"], rows[-1]["_id"]) if more else ""
@@ -285,10 +285,10 @@ def _too_many_days() -> BackhaulError:
     )
 
 
-def _too_many_to_sort() -> BackhaulError:
+def _too_many_to_sort(most: int) -> BackhaulError:
     return BackhaulError(
         Code.DEADLINE_EXCEEDED,
-        f"More than {MAX_FOUND} events of this recipient or message would have to be sorted.",
+        f"More than {most} events of this recipient or message would have to be sorted.",
         field="from",
         fix="Narrow the span with from and to.",
     )
