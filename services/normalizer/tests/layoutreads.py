@@ -32,7 +32,7 @@ async def all_of(rig: Rig, *, of: str = "acme", size: int = 70, **filters: Any) 
 async def timeline(rig: Rig, name: str = "M1") -> tuple[list[str], bool]:
     found = await MongoReads(rig.database).message("acme.1", "sendgrid", name)
     assert found is not None
-    return [row["_id"] for row in found[1]], found[2]
+    return [row["_id"] for row in found.events], found.more
 
 
 async def alone(rig: Rig) -> list[Document]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
 
 
-@dataclass
+@dataclass(repr=False)
 class Rig:
     """A running normalizer and what a test needs around it."""
 

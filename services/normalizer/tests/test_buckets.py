@@ -20,6 +20,8 @@ from bson import encode
 from layoutreads import agree, all_of, commit, newest, timeline
 from normalizer_rig import Rig
 
+NOTHING: dict[str, Any] = {}
+
 
 def opened(number: int, **more: Any) -> Fact:
     values = {"kind": EventKind.OPENED, "name": f"M{number}", "arrived": 100 + number, **more}
@@ -43,7 +45,7 @@ async def test_a_payload_that_outgrows_its_bucket_keeps_its_place_in_every_list(
     held = [[slot is not None for slot in bucket["events"]] for bucket in await buckets_of(town)]
     assert held == [[*4 * [True], False, *5 * [True]], [False], [True]]
     key = message_key("acme.1", "sendgrid", "M4")
-    for filters in ({}, {"communication_id": "c"}, {"kind": "opened"}, {"error_code": "1"}):
+    for filters in (NOTHING, {"communication_id": "c"}, {"kind": "opened"}, {"error_code": "1"}):
         assert await all_of(town, size=3, **filters) == newest(facts), filters
     assert await all_of(town, message=key) == [facts[4].id]
     assert await timeline(town, "M4") == ([facts[4].id], False)
@@ -119,7 +121,7 @@ async def test_names_that_are_told_anew_again_and_again_do_not_grow_a_bucket(tow
 
 async def test_two_tenants_with_the_same_ids_have_nothing_of_each_other(town: Rig) -> None:
     mine = [opened(number, recipient="a@example.com", error_code="1") for number in range(40)]
-    theirs = [opened(number, recipient="a@example.com", error_code="1", of="globex") for number in range(20)]
+    theirs = [opened(number, recipient="a@example.com", error_code="1", tenant="globex") for number in range(20)]
     both = [fact for pair in zip(mine, theirs, strict=False) for fact in pair]
     await commit(town, *both)
     await commit(town, *mine)
@@ -127,7 +129,7 @@ async def test_two_tenants_with_the_same_ids_have_nothing_of_each_other(town: Ri
     for bucket in await buckets_of(town):
         ids = {one["id"].hex() for one in bucket["events"]}
         assert ids <= {fact.id for fact in (mine if bucket["registration"] == "acme.1" else theirs)}
-    for filters in ({}, {"address": "a@example.com"}, {"error_code": "1"}, {"kind": "opened"}):
+    for filters in (NOTHING, {"address": "a@example.com"}, {"error_code": "1"}, {"kind": "opened"}):
         assert await all_of(town, **filters) == newest(mine), filters
         assert await all_of(town, of="globex", **filters) == newest(theirs), filters
     other = message_key("globex.1", "sendgrid", "M1")

@@ -48,12 +48,12 @@ EVENTS: dict[str, list[Any]] = {
 }
 
 
-@dataclass
 class Batch:
     """What a copy commits at once, and whether it dies before it publishes."""
 
-    facts: list[Fact]
-    dies: bool
+    def __init__(self, facts: list[Fact], *, dies: bool) -> None:
+        self.facts = facts
+        self.dies = dies
 
     def __repr__(self) -> str:
         told = [f"{one.event.kind.value} of {one.event.message_id or 'none'}" for one in self.facts]

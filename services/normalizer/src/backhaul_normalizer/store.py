@@ -65,7 +65,8 @@ INDEXES = {
         # Replies, and those that are alone.
         _partial("received_at_us", "address"),
         IndexModel(
-            [("message", ASCENDING), ("occurred_at_us", ASCENDING)], partialFilterExpression={"message": {"$gt": b""}}
+            [("message", ASCENDING), ("occurred_at_us", ASCENDING), ("_id", ASCENDING)],
+            partialFilterExpression={"message": {"$gt": b""}},
         ),
         IndexModel([("message", ASCENDING), ("alias", ASCENDING)], partialFilterExpression={"alias": {"$gt": b""}}),
         # Replies: what each waits for, and the lists of them.

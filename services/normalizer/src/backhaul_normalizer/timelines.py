@@ -89,7 +89,9 @@ class Timelines:
         kept_count = len(refs)
         if message.get("spilled"):
             query = {"message": message["_id"], "duplicate_of": {"$exists": False}}
-            cursor = self._database[ENTRIES_COLLECTION].find(query, {"ref": 1}, sort=[("occurred_at_us", 1)])
+            cursor = self._database[ENTRIES_COLLECTION].find(
+                query, {"ref": 1}, sort=[("occurred_at_us", 1), ("_id", 1)]
+            )
             alone = [ref_in(one) async for one in cursor.limit(MAX_TIMELINE + 1)]
             refs += alone
             kept_count += (
