@@ -12,7 +12,7 @@ import pytest
 from backhaul_channels import EventKind
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.vocabulary import Words, pascal
-from backhaul_normalizer import stats
+from backhaul_normalizer import stats, writing
 from backhaul_normalizer.counts import MAX_SHARDS, Day
 from backhaul_normalizer.hours import DAY_HOURS, HOUR_US
 from backhaul_normalizer.model import DAY_US, Fact
@@ -260,3 +260,31 @@ async def test_a_communication_has_no_more_documents_than_shards(rig_factory: Ri
         (spring,) = await rig.communications()
         assert (spring["messages"], spring["events"]) == (60, {"delivered": 60})
         assert await rig.database["counts"].count_documents({}) <= MAX_SHARDS
+
+
+async def test_a_message_takes_all_its_events_to_another_communication(
+    rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those as well that it has no reference of; and each in its own hour."""
+    monkeypatch.setattr(writing, "MAX_REFS", 3)
+    facts = [
+        told(
+            key=str(n), kind=EventKind.OPENED, at=NOW_US - n * HOUR_US, arrived=NOW_US, by_machine=n % 2 == 0, seq=n + 1
+        )
+        for n in range(8)
+    ]
+    # Happened first, so it says where the message belongs.
+    naming = told(
+        key="q", kind=EventKind.QUEUED, at=NOW_US - 30 * HOUR_US, arrived=NOW_US, query="communicationId=spring", seq=9
+    )
+    async with rig_factory(copies=0) as rig:
+        await rig.register(make.tenant("acme").model_copy(update={"queue_path": "acme"}))
+        store = MongoEventStore(rig.client, rig.database)
+        await store.prepare()
+        await store.commit(facts, [])
+        assert {day.communication_id for day in (await stored_books(rig)).totals()} == {""}
+        await store.commit([naming], [])
+        found = await stored_books(rig)
+    assert {day.communication_id for day in found.totals()} == {"spring"}
+    assert found.totals() == found.recount()
+    found.check_hours()
