@@ -120,8 +120,9 @@ SAID: list[Said] = [
 one_of = st.sampled_from
 
 
-def facts() -> st.SearchStrategy[Fact]:
-    """Events of a few messages, whose callbacks disagree about everything that they can disagree about."""
+def facts(*further: str) -> st.SearchStrategy[Fact]:
+    """Events of a few messages, whose callbacks disagree about everything that they can disagree about. A few are of
+    the channels ``further``."""
 
     def build(
         number: int, name: str, aliases: list[str], communication: str, default: str, said: Said, **more: Any
@@ -147,6 +148,7 @@ def facts() -> st.SearchStrategy[Fact]:
 
     return st.builds(
         build,
+        channel=one_of([*3 * ["sendgrid"], *further]),
         number=st.integers(0, 9),
         name=one_of(["", "M1", "M1", "M2", "A1", "A1", "S1", "S1"]),
         aliases=one_of([[], ["S1"], ["A1"], ["A1", "S1"]]),

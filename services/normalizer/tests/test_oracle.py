@@ -62,7 +62,7 @@ class Batch:
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[Batch]:
-    some = draw(st.lists(st.tuples(st.lists(facts(), min_size=1, max_size=6), st.booleans()), max_size=6))
+    some = draw(st.lists(st.tuples(st.lists(facts("twilio"), min_size=1, max_size=6), st.booleans()), max_size=6))
     return [Batch(told, dies=dies) for told, dies in some]
 
 
@@ -136,8 +136,9 @@ async def ask(reads: MongoReads, books: BookReads, chance: random.Random) -> Non
             found = await pages_of(reads, method, filters, span, size)
             expected = getattr(books, method)(filters, span)
             assert (found if method == "messages" else shown(found)) == expected, (method, filters, span, size)
-    for name in ("M1", "M2", "A1", "S1", "x", "y", "nothing"):
-        assert await timeline(reads, name) == timeline_in(books, name), name
+    names = ("M1", "M2", "A1", "S1", "x", "y", "nothing")
+    for channel, name in itertools.product(("sendgrid", "twilio"), names):
+        assert await timeline(reads, channel, name) == timeline_in(books, channel, name), (channel, name)
     for communication_id in ("a", "b", "0", "z"):
         document = await reads.communication("acme.1", communication_id)
         assert (flat(document) if document is not None else None) == books.communication(communication_id)
@@ -156,16 +157,16 @@ async def pages_of(reads: MongoReads, method: str, filters: Document, span: Span
             return found
 
 
-async def timeline(reads: MongoReads, name: str) -> Any:
+async def timeline(reads: MongoReads, channel: str, name: str) -> Any:
     try:
-        found = await reads.message("acme.1", "sendgrid", name)
+        found = await reads.message("acme.1", channel, name)
     except BackhaulError as exc:
         return exc.code
     return (found.message, shown(found.events), found.more) if found is not None else None
 
 
-def timeline_in(books: BookReads, name: str) -> Any:
+def timeline_in(books: BookReads, channel: str, name: str) -> Any:
     try:
-        return books.message("sendgrid", name)
+        return books.message(channel, name)
     except LookupError:
         return Code.FAILED_PRECONDITION
