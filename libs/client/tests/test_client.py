@@ -282,6 +282,7 @@ def platform() -> Iterator[tuple[AdminClient, Gateway]]:
         "limits": dict.fromkeys((*limits, "a_newer_limit"), 1),
         "suppression": {"revocation_scope": "all", "topic_since": None, "whatsapp": "apart", "newer": 1},
         "audit": {"retention_days": None, "newer": 1},
+        "retention": {"event_retention_days": 30, "newer": 1},
         "keys": [],
         "channels": [],
         "revision": 1,

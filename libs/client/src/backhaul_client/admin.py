@@ -49,6 +49,14 @@ class AuditRetentionIn(TypedDict, total=False):
     retention_days: int
 
 
+class RetentionIn(TypedDict, total=False):
+    """For how many days events, messages and their addresses are kept, what is left out stays; 0 is for ever."""
+
+    event_retention_days: int
+    message_retention_days: int
+    address_retention_days: int
+
+
 class ServiceLimitsIn(TypedDict, total=False):
     """The limits of a service to set; those that are left out stay."""
 
@@ -75,10 +83,17 @@ class _AdminCalls:
         limits: LimitsIn | None = None,
         suppression: SuppressionIn | None = None,
         audit: AuditRetentionIn | None = None,
+        retention: RetentionIn | None = None,
     ) -> Call[NewTenant]:
         """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
         body = _given(
-            id=tenant_id, name=name, queue_path=queue_path, limits=limits, suppression=suppression, audit=audit
+            id=tenant_id,
+            name=name,
+            queue_path=queue_path,
+            limits=limits,
+            suppression=suppression,
+            audit=audit,
+            retention=retention,
         )
         return Call(method="POST", path=path(*_TENANTS), body=body, answer=of(NewTenant))
 
@@ -104,9 +119,12 @@ class _AdminCalls:
         limits: LimitsIn | None = None,
         suppression: SuppressionIn | None = None,
         audit: AuditRetentionIn | None = None,
+        retention: RetentionIn | None = None,
     ) -> Call[Tenant]:
         """Change what is given."""
-        body = _given(name=name, status=status, limits=limits, suppression=suppression, audit=audit)
+        body = _given(
+            name=name, status=status, limits=limits, suppression=suppression, audit=audit, retention=retention
+        )
         return Call(method="PATCH", path=path(*_TENANTS, tenant_id), body=body, answer=of(Tenant))
 
     @call

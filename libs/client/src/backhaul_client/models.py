@@ -396,6 +396,14 @@ class AuditRetention(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: int | None
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """For how many days a tenant's events, messages and their addresses are kept; None is for ever."""
+
+    event_retention_days: int | None = None
+    message_retention_days: int | None = None
+    address_retention_days: int | None = None
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A credential without its text. ``kind`` is ``api`` or ``ingest``."""
 
@@ -501,6 +509,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     suppression: SuppressionSettings
     audit: AuditRetention
+    retention: Retention = Retention()
     keys: tuple[Key, ...]
     channels: tuple[Channel, ...]
     revision: int

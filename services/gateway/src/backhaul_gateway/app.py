@@ -196,7 +196,7 @@ def build(
         public_base_url=public_base_url,
     )
     admin = admin_router(
-        TenantRegistry(updates, broker, data, grants),
+        TenantRegistry(updates, broker, data, grants, stream_max_age_s=settings.stream_max_age_s),
         ChannelRegistry(updates, providers, box),
         Addresses(public_base_url, providers),
         OperatorSuppressionRoutes(suppression, writer),

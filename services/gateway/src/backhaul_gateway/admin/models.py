@@ -27,6 +27,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from backhaul_gateway.admin.addresses import PLACEHOLDER, Addresses
 from backhaul_gateway.admin.channels import ChannelRequest, ChannelSecret
+from backhaul_gateway.admin.retention import RetentionIn, RetentionOut
 from backhaul_gateway.admin.tenants import IssuedCredential
 
 
@@ -121,6 +122,7 @@ class TenantIn(_Input):
     limits: LimitsIn = LimitsIn()
     suppression: SuppressionSettingsIn = SuppressionSettingsIn()
     audit: AuditRetentionIn = AuditRetentionIn()
+    retention: RetentionIn = RetentionIn()
 
 
 class TenantPatch(_Input):
@@ -130,6 +132,7 @@ class TenantPatch(_Input):
     limits: LimitsIn = LimitsIn()
     suppression: SuppressionSettingsIn = SuppressionSettingsIn()
     audit: AuditRetentionIn = AuditRetentionIn()
+    retention: RetentionIn = RetentionIn()
     status: Literal["active", "suspended"] | None = None
 
 
@@ -356,6 +359,7 @@ class TenantOut(BaseModel):
     limits: LimitsOut
     suppression: SuppressionSettingsOut
     audit: AuditRetentionOut
+    retention: RetentionOut
     keys: list[KeyOut]
     channels: list[ChannelOut]
     revision: int
@@ -375,6 +379,7 @@ class TenantOut(BaseModel):
             limits=LimitsOut.of(tenant.limits),
             suppression=SuppressionSettingsOut.of(tenant.suppression),
             audit=AuditRetentionOut(retention_days=tenant.audit.retention_days),
+            retention=RetentionOut.of(tenant.retention),
             keys=[KeyOut.of(credential) for credential in tenant.credentials],
             channels=[ChannelOut.of(tenant.channels[key], addresses) for key in sorted(tenant.channels)],
             revision=tenant.revision,

@@ -122,7 +122,13 @@ class TenantRoutes:
     async def create_tenant(self, body: TenantIn) -> NewTenantOut:
         """Register a tenant. Its API key and ingest token are in this answer and nowhere else."""
         tenant, api_key, ingest_token = await self._registry.create(
-            body.id, body.name, body.queue_path, body.limits.given(), body.suppression.given(), body.audit.given()
+            body.id,
+            body.name,
+            body.queue_path,
+            body.limits.given(),
+            body.suppression.given(),
+            body.audit.given(),
+            body.retention.given(),
         )
         return NewTenantOut(**self._shown(tenant).model_dump(), api_key=api_key.text, ingest_token=ingest_token.text)
 
@@ -148,6 +154,7 @@ class TenantRoutes:
                 limits=body.limits.given(),
                 suppression=body.suppression.given(),
                 audit=body.audit.given(),
+                retention=body.retention.given(),
                 status=body.status,
             )
         )

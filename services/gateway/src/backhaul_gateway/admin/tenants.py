@@ -12,9 +12,18 @@ from backhaul_common.ids import new_registration
 from backhaul_common.names import check_queue_path, check_tenant_id
 from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.sizes import MAX_COUNTED
-from backhaul_common.tenants import AuditRetention, Credential, Limits, SuppressionSettings, Tenant, TenantStatus
+from backhaul_common.tenants import (
+    AuditRetention,
+    Credential,
+    Limits,
+    Retention,
+    SuppressionSettings,
+    Tenant,
+    TenantStatus,
+)
 from pydantic import ValidationError
 
+from backhaul_gateway.admin.retention import changed_retention
 from backhaul_gateway.admin.updates import TenantUpdates, in_milliseconds, refuse_deleting, unknown_tenant
 from backhaul_gateway.admission.unfit import violations
 from backhaul_gateway.ports import TenantData, TenantGrants, TenantStreams
@@ -34,11 +43,20 @@ class IssuedCredential:
 class TenantRegistry:
     """Creates, changes and removes tenants."""
 
-    def __init__(self, updates: TenantUpdates, streams: TenantStreams, data: TenantData, grants: TenantGrants) -> None:
+    def __init__(
+        self,
+        updates: TenantUpdates,
+        streams: TenantStreams,
+        data: TenantData,
+        grants: TenantGrants,
+        *,
+        stream_max_age_s: float,
+    ) -> None:
         self._updates = updates
         self._streams = streams
         self._data = data
         self._grants = grants
+        self._stream_max_age_s = stream_max_age_s
 
     async def create(
         self,
@@ -48,6 +66,7 @@ class TenantRegistry:
         limits: Mapping[str, Any],
         suppression: Mapping[str, Any],
         audit: Mapping[str, Any],
+        retention: Mapping[str, Any],
     ) -> tuple[Tenant, IssuedCredential, IssuedCredential]:
         """The new tenant, its API key and its ingest token. CONFLICT names ``id`` or ``queue_path``."""
         now = self._updates.now()
@@ -60,6 +79,7 @@ class TenantRegistry:
             limits=_limits(Limits(), limits),
             suppression=_suppression(SuppressionSettings(), suppression, now),
             audit=AuditRetention(**audit),
+            retention=changed_retention(Retention(), retention, self._stream_max_age_s),
             credentials=(api_key.credential, ingest_token.credential),
             created_at=now,
             updated_at=now,
@@ -84,6 +104,7 @@ class TenantRegistry:
         limits: Mapping[str, Any],
         suppression: Mapping[str, Any],
         audit: Mapping[str, Any],
+        retention: Mapping[str, Any],
         status: Literal["active", "suspended"] | None,
     ) -> Tenant:
         """Change what is given. What is None stays as it is, and so does a limit or a setting that is missing."""
@@ -94,6 +115,7 @@ class TenantRegistry:
                 "limits": _limits(tenant.limits, limits),
                 "suppression": _suppression(tenant.suppression, suppression, now),
                 "audit": tenant.audit.model_copy(update=audit),
+                "retention": changed_retention(tenant.retention, retention, self._stream_max_age_s),
             }
             if name is not None:
                 update["name"] = name
