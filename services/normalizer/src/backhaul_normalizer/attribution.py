@@ -171,12 +171,18 @@ def settle(
         key = _referred(one.fact)
         one.steps = joins.steps(key, one.fact.trust) if key else ()
     named = {one.fact.message for one in replies} | {one.steps[-1].key for one in replies if one.steps}
+    named |= {one.row.get("answers", "") for one in replies}
     messages = {row["_id"]: row for row in stored.messages(named - {""})}
     latest = stored.latest({one.ask for one in replies if one.ask and _by_name(one, messages) is None})
     for one in replies:
         answer = _by_name(one, messages)
         if answer is None and one.ask is not None and one.ask in latest:
             answer = _answer(latest[one.ask], event_pb2.ANSWERED_BY_ADDRESSES)
+        if answer is None:
+            # Nobody can find it by its addresses any more, and that it was the answer stays true.
+            former = messages.get(one.row.get("answers", ""))
+            if former is not None and "address_expired" in former:
+                answer = _answer(former, event_pb2.ANSWERED_BY_ADDRESSES)
         own = messages.get(one.fact.message, {}).get("communication_id", one.fact.communication_id)
         if not _settle(settled, one, answer, own, paths) and one.fact.id in publish:
             known = outgoing(one.fact, one.fact.payload, one.row.get("communication_id", ""), paths)

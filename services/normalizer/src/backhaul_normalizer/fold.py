@@ -61,6 +61,8 @@ def folded(message: Document, facts: Iterable[Fact]) -> Document:
             after[counts] = dict(after[counts])
     for fact in facts:
         _learn(after, fact)
+    if "address_expired" in after:
+        after |= {"recipient": "", "address": "", "sender": ""}
     after["fulfilment"] = fulfilment_of(_KINDS[after["state"]], invalid_recipient=after["invalid_recipient"])
     if "first_at_us" in after and (
         "pair" not in after or after["address"] != message["address"] or after["sender"] != message["sender"]

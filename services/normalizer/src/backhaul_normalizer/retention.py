@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from backhaul_common import mongo
@@ -17,7 +18,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import EXPIRED, Metrics
 from backhaul_common.pauses import pauses
 
-from backhaul_normalizer.expiry import Owner, Slice, end_events
+from backhaul_normalizer.expiry import START, Owner, Position, Slice, end_addresses, end_events, end_messages
 from backhaul_normalizer.retained import Retained
 
 FIRST_S, EVERY_S = 20.0, 900.0
@@ -31,9 +32,9 @@ MIN_PAUSE_S, PAUSES = 0.02, 4.0
 """After each slice, at least; and how many times as long as the slice took. So what is deleted takes a fifth of one
 thread at most, however much of it there is."""
 
-End = Callable[[Owner, int, mongo.ThreadDatabase, mongo.Session], Slice]
+End = Callable[[Owner, int, Position, mongo.ThreadDatabase, mongo.Session], Slice]
 
-ENDS: Mapping[str, End] = {"events": end_events}
+ENDS: Mapping[str, End] = {"events": end_events, "messages": end_messages, "addresses": end_addresses}
 """In the order in which it is done: nothing must be left that what is deleted led to."""
 
 
@@ -75,33 +76,40 @@ class Retention:
             for tenant in self._tenants.tenants.values()
             if tenant.retention.ends and tenant.status != "deleting"
         )
-        ended: dict[Owner, Counter[str]] = {owner: Counter() for owner in waiting}
+        work = {owner: _Work() for owner in waiting}
         try:
             while waiting:
                 owner = waiting.popleft()
-                if await self._some(owner, at_us, ended[owner]):
+                if await self._some(owner, at_us, work[owner]):
                     waiting.append(owner)
         finally:
-            for owner, counts in ended.items():
-                if counts:
-                    self._log.info("expired", tenant=owner.tenant, **counts)
+            for owner, done in work.items():
+                if done.ended:
+                    self._log.info("expired", tenant=owner.tenant, **done.ended)
         await self._retained.load()
 
-    async def _some(self, owner: Owner, at_us: int, ended: Counter[str]) -> bool:
+    async def _some(self, owner: Owner, at_us: int, work: _Work) -> bool:
         """End some of what is due; whether there is more."""
-        left = MAX_SLICES
-        for what, end in ENDS.items():
-            more = True
-            while more:
-                if not left:
-                    return True
-                left -= 1
-                began = time.monotonic()
-                async with mongo.translated():
-                    done = await mongo.in_transaction(self._database, partial(end, owner, at_us))
-                more = done.more
-                if done.ended:
-                    ended[what] += done.ended
-                    self._expired.add(owner.tenant, what, amount=done.ended)
-                    await asyncio.sleep(max(MIN_PAUSE_S, PAUSES * (time.monotonic() - began)))
-        return False
+        for _ in range(MAX_SLICES):
+            what = next((name for name in ENDS if work.behind[name] is not None), "")
+            if not what:
+                return False
+            began = time.monotonic()
+            end = partial(ENDS[what], owner, at_us, work.behind[what] or START)
+            async with mongo.translated():
+                done = await mongo.in_transaction(self._database, end)
+            work.behind[what] = done.following
+            if done.ended:
+                work.ended[what] += done.ended
+                self._expired.add(owner.tenant, what, amount=done.ended)
+            if done.ended or done.following is not None:
+                await asyncio.sleep(max(MIN_PAUSE_S, PAUSES * (time.monotonic() - began)))
+        return True
+
+
+@dataclass(slots=True)
+class _Work:
+    """How much was ended of a tenant's, and behind what there is more of it; None where there is none."""
+
+    ended: Counter[str] = field(default_factory=Counter)
+    behind: dict[str, Position | None] = field(default_factory=lambda: dict.fromkeys(ENDS, START))

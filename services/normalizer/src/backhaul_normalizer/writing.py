@@ -52,10 +52,11 @@ class Commands:
         if updates:
             self._write({"update": collection, "updates": updates, "ordered": False})
 
-    def delete(self, collection: str, ids: Sequence[bytes]) -> None:
-        """Delete the documents with these ids."""
+    def delete(self, collection: str, ids: Sequence[bytes], *, only: Document | None = None) -> None:
+        """Delete the documents with these ids; ``only`` those that meet this too, if it is given."""
         if ids:
-            self._write({"delete": collection, "deletes": [{"q": {"_id": {"$in": list(ids)}}, "limit": 0}]})
+            query = {"_id": {"$in": list(ids)}, **(only or {})}
+            self._write({"delete": collection, "deletes": [{"q": query, "limit": 0}]})
 
     def _write(self, command: Document) -> None:
         # The bare command spares the driver's object for every operation, a third of what a batch costs here.
