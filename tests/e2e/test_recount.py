@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-MANY, A_FILE = 100_000, 50_000
+MANY, A_FILE, A_BUCKET = 100_000, 50_000, 25
 MAX_MANY_S, MAX_MANY_BYTES = 120, 64 << 20
 """How long many events may take on a slow machine, and by how much audit's memory may grow."""
 
@@ -95,11 +95,14 @@ async def _broken_one_by_one(tenant: Tenant, database: Any, counted: Json) -> No
     await database["audit_contents"].insert_one(row)
 
     # An event is lost: it is counted, and not listed.
-    lost = await database["events"].find_one_and_delete({**of, "communication_id": "spring", "kind": "queued"})
+    lost = bytes.fromhex((await tenant.events(communication="spring", kind="queued"))[0].id)
+    bucket = await database["events"].find_one({**of, "events.id": lost})
+    left = [None if one and one["id"] == lost else one for one in bucket["events"]]
+    await database["events"].update_one({"_id": bucket["_id"]}, {"$set": {"events": left}})
     found = await recounted(tenant)
     assert (found.equal, found.missing) == (False, 0)
     assert counts_of(found)[:2] == (counted, {**counted, "queued": counted["queued"] - 1})
-    await database["events"].insert_one(lost)
+    await database["events"].replace_one({"_id": bucket["_id"]}, bucket)
 
     # A count is another: what is listed is not what is counted.
     counts = await database["counts"].find_one({**of, "communication_id": "spring"})
@@ -208,33 +211,12 @@ async def _many(database: Any, tenant: Tenant) -> None:
     # An hour ago: nobody could take them for waiting.
     first_us = time.time_ns() // 1000 - 3_600_000_000
     names = [derived_id("many", tenant.id, str(number)) for number in range(MANY)]
-    fields: Json = {"registration": tenant.registration, "channel": "twilio"}
     for start in range(0, MANY, A_FILE):
         some = names[start : start + A_FILE]
         arrivals = [first_us + (start + number) * 10_000 for number in range(len(some))]
-        for at in range(0, A_FILE, 5000):
-            rows = [
-                {
-                    **fields,
-                    "_id": event_id,
-                    "kind": "delivered",
-                    "received_at_us": at_us,
-                    "occurred_at_us": at_us,
-                    "stream_seq": 1,
-                    "digest": "d",
-                    "communication_id": "many",
-                    "payload": event_pb2.Event(
-                        id=event_id,
-                        tenant_id=tenant.id,
-                        kind=event_pb2.EVENT_KIND_DELIVERED,
-                        received_at_us=at_us,
-                        raw=b"x" * 400,
-                        **fields,
-                    ).SerializeToString(),
-                }
-                for event_id, at_us in zip(some[at : at + 5000], arrivals[at : at + 5000], strict=True)
-            ]
-            await database["events"].insert_many(rows, ordered=False)
+        told = list(zip(some, arrivals, strict=True))
+        buckets = [_bucket(tenant, start + at, told[at : at + A_BUCKET]) for at in range(0, len(told), A_BUCKET)]
+        await database["events"].insert_many(buckets, ordered=False)
         await database["audit_contents"].insert_one(
             {
                 "_id": derived_id("file", tenant.id, str(start)),
@@ -259,6 +241,36 @@ async def _many(database: Any, tenant: Tenant) -> None:
             "last_event_at_us": first_us,
         }
     )
+
+
+def _bucket(tenant: Tenant, number: int, told: Sequence[tuple[str, int]]) -> Json:
+    """Events in one bucket, by their ids and arrivals; ``number`` is that of the first."""
+    events = [
+        {
+            "id": bytes.fromhex(event_id),
+            "communication_id": "many",
+            "payload": event_pb2.Event(
+                id=event_id,
+                tenant_id=tenant.id,
+                registration=tenant.registration,
+                channel="twilio",
+                kind=event_pb2.EVENT_KIND_DELIVERED,
+                received_at_us=at_us,
+                communication_id="many",
+                raw=b"x" * 400,
+            ).SerializeToString(),
+        }
+        for event_id, at_us in told
+    ]
+    first_us, last_us = told[0][1], told[-1][1]
+    return {
+        "_id": first_us.to_bytes(8, "big") + number.to_bytes(4, "big"),
+        "registration": tenant.registration,
+        "at_us": last_us,
+        "first_us": first_us,
+        "marks": ["*", "channel:twilio", "communication:many", "kind:delivered"],
+        "events": events,
+    }
 
 
 def _peak_bytes(pid: int) -> int:
