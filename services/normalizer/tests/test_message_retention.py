@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
+import pymongo.collection
 import pytest
 from backhaul_channels import EventKind
+from backhaul_common import mongo
+from backhaul_common.documents import Document
 from backhaul_common.names import (
     COUNTS_COLLECTION,
     ENTRIES_COLLECTION,
+    EVENTS_COLLECTION,
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
     RETENTION_COLLECTION,
 )
 from backhaul_normalizer import expiry
 from backhaul_normalizer.expiry import late
+from backhaul_normalizer.hours import HOUR_US
 from backhaul_normalizer.model import DAY_US, Fact
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.store import MongoEventStore
@@ -207,3 +213,39 @@ async def test_copies_that_end_messages_while_batches_change_them(
         await end_all(rig, in_days=31)
         assert [await number(rig, name) for name in (MESSAGES_COLLECTION, ENTRIES_COLLECTION)] == [0, 0]
         assert await rig.events_of("acme.1") == 0
+
+
+async def test_what_is_due_is_found_by_indexes(rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "MAX_BUCKETS", 5)
+    monkeypatch.setattr(expiry, "MAX_MESSAGES", 5)
+    asked: list[tuple[str, Document, list[tuple[str, int]], int]] = []
+    async with rig_factory(copies=0) as rig:
+        await rig.register(keeping("acme", event=30, message=30, address=10))
+        store = await prepared(rig)
+        for n in range(20):
+            arrived = (n + 1) * HOUR_US
+            wrote = told(key=f"r{n}", kind=EventKind.INBOUND, name=f"R{n}", provisional=False, arrived=arrived)
+            await store.commit([told(key=f"{n}", name=f"M{n}", arrived=arrived), wrote], [])
+        find = pymongo.collection.Collection.find
+
+        def noted(self: Any, query: Document, *args: Any, **options: Any) -> Any:
+            if "sort" in options:
+                asked.append((self.name, query, options["sort"], options["limit"]))
+            return find(self, query, *args, **options)
+
+        monkeypatch.setattr(pymongo.collection.Collection, "find", noted)
+        for end in (expiry.end_addresses, expiry.end_events, expiry.end_messages):
+            due_us = time.time_ns() // 1000 + 31 * DAY_US
+            await mongo.in_transaction(rig.database, partial(end, expiry.Owner("acme", "acme.1"), due_us, expiry.START))
+        monkeypatch.undo()
+        assert [name for name, *_ in asked] == [
+            MESSAGES_COLLECTION,
+            ENTRIES_COLLECTION,
+            EVENTS_COLLECTION,
+            MESSAGES_COLLECTION,
+        ]
+        for name, query, order, limit in asked:
+            command: Document = {"find": name, "filter": query, "sort": dict(order), "limit": limit}
+            plan = await rig.database.command({"explain": command, "verbosity": "executionStats"})
+            done = plan["executionStats"]
+            assert done["totalDocsExamined"] == done["nReturned"] == 5, (query, plan["queryPlanner"]["winningPlan"])
