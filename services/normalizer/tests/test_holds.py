@@ -180,7 +180,7 @@ async def test_a_channel_may_be_held_again_while_it_resumes(rig: Rig, monkeypatc
     await rig.register(acme)
 
     async def some_are_processed() -> bool:
-        return len(await rig.rows(EVENTS_COLLECTION, registration="acme.1")) > 0
+        return await rig.events_of("acme.1") > 0
 
     await until("the first of them", some_are_processed)
     acme = changed(acme, "held")
@@ -305,7 +305,7 @@ async def test_what_resumes_keeps_nobody_waiting(rig: Rig, monkeypatch: pytest.M
     await rig.register(changed(acme, "on"))
 
     async def processed(of: Tenant) -> int:
-        return len(await rig.rows(EVENTS_COLLECTION, registration=of.registration))
+        return await rig.events_of(of.registration)
 
     await until("the first of them", partial(processed, acme))
     await rig.publish(globex, make.callback(globex, make.twilio("SM1", "sent")))
