@@ -80,8 +80,14 @@ class Retention:
         try:
             while waiting:
                 owner = waiting.popleft()
-                if await self._some(owner, at_us, work[owner]):
-                    waiting.append(owner)
+                try:
+                    if await self._some(owner, at_us, work[owner]):
+                        waiting.append(owner)
+                except Exception as exc:
+                    if mongo.is_transient(exc):
+                        raise
+                    # What is wrong with one tenant's is tried again at the next look, and keeps nobody else waiting.
+                    self._log.error("retention_failed", tenant=owner.tenant, exc_info=exc)
         finally:
             for owner, done in work.items():
                 if done.ended:
@@ -102,8 +108,7 @@ class Retention:
             if done.ended:
                 work.ended[what] += done.ended
                 self._expired.add(owner.tenant, what, amount=done.ended)
-            if done.ended or done.following is not None:
-                await asyncio.sleep(max(MIN_PAUSE_S, PAUSES * (time.monotonic() - began)))
+            await asyncio.sleep(max(MIN_PAUSE_S, PAUSES * (time.monotonic() - began)))
         return True
 
 
