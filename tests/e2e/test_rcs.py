@@ -203,9 +203,9 @@ async def test_every_case_of_the_adapter_goes_through_the_gateway(town: Town, la
     answers = await asyncio.gather(*(tenant.send(post) for post in posts))
     assert {answer.status_code for answer in answers} == {200}
 
-    facts: dict[str, set[str]] = {}
+    facts: dict[tuple[str, str], set[str]] = {}
     for event in [event for case in cases for event in case.get("events", []) if "key" in event]:
-        facts.setdefault(event["key"], set()).add(event["kind"])
+        facts.setdefault((event.get("message_id", ""), event["key"]), set()).add(event["kind"])
     letters = sum("error" in case or any("error" in event for event in case["events"]) for case in cases)
 
     async def all_read() -> bool:
