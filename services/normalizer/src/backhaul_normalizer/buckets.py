@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
 from secrets import randbits
 
 from backhaul_channels import EventKind
@@ -41,7 +40,6 @@ ALL = "*"
 _NAMES: Mapping[int, str] = {number: kind.value for kind, number in KIND_TO_PROTO.items()}
 
 _ID = struct.Struct(">QI")
-_serials = count(randbits(32))
 
 _COMMUNICATION = "communication:"
 
@@ -70,9 +68,9 @@ PRUNING: list[Document] = [
 
 
 def new_bucket_id() -> bytes:
-    """12 bytes: microseconds since 1970, then what tells those of one microsecond apart. They ascend, so that what is
-    written next lies beside what was written last."""
-    return _ID.pack(time.time_ns() // 1000, next(_serials) & 0xFFFFFFFF)
+    """12 bytes: microseconds since 1970, then 32 random bits, which tell those of one microsecond apart. They ascend,
+    so that what is written next lies beside what was written last."""
+    return _ID.pack(time.time_ns() // 1000, randbits(32))
 
 
 def id_at(at_us: int) -> bytes:
