@@ -279,7 +279,7 @@ async def test_before_it_is_attached_and_after_the_connection_closed_nothing_is_
     publisher = Publisher()
     with pytest.raises(BackhaulError, match="JetStream is away"):
         await put(publisher, range(40))
-    own = await broker.connect(fresh_nats.uri, pending_size=0)
+    own = await broker.connect(fresh_nats.uri, pending_size=0, allow_reconnect=False)
     await publisher.attach(own)
     await put(publisher, range(40))
     await fresh_nats.kill()
