@@ -31,7 +31,7 @@ from backhaul_common.names import (
 )
 from backhaul_normalizer.attribution import Ask, Touched, settle
 from backhaul_normalizer.counts import MAX_SHARDS, Counted, Day, count_id
-from backhaul_normalizer.facts import MAY_LACK, event_document, fact, origin, stored_fact
+from backhaul_normalizer.facts import event_document, fact, origin, stored_fact
 from backhaul_normalizer.hours import HOUR_US, hour_of
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import DAY_US, Fact, Outgoing
@@ -40,6 +40,21 @@ from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALI
 from backhaul_proto.event.v1.event_pb2 import Event
 from hypothesis import strategies as st
 from normalizer_rig import Rig
+
+_MAY_LACK = (
+    "message",
+    "alias",
+    "once",
+    "duplicate_of",
+    "address",
+    "communication_id",
+    "error_code",
+    "by_machine",
+    "review",
+    "waits_for",
+    "window_us",
+)
+"""Fields that an event's row has only where they are not empty."""
 
 _FIXED = ("received_at_us", "stream_seq")
 """What no revision changes."""
@@ -316,7 +331,7 @@ class Books:
                 if row.get("message") == key and row["kind"] != "inbound":
                     row["communication_id"] = communication_id
         for event_id, revision in made.revisions.items():
-            kept = {name: value for name, value in self.event_rows[event_id].items() if name not in MAY_LACK}
+            kept = {name: value for name, value in self.event_rows[event_id].items() if name not in _MAY_LACK}
             document = event_document(revision.fact, revision.communication_id) | {"revised_seqs": revision.seqs}
             document |= {"moved_by": revision.moved_by} if revision.moved_by else {}
             assert all(document[name] == kept[name] for name in ("registration", "channel", *_FIXED))

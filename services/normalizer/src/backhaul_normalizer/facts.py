@@ -44,21 +44,6 @@ MAX_KEY = 512
 MAX_REFERENCES = 16
 """References of one message, and of an event that duplicates complete. Providers give two or three; the least stand."""
 
-MAY_LACK = (
-    "message",
-    "alias",
-    "once",
-    "duplicate_of",
-    "address",
-    "communication_id",
-    "error_code",
-    "by_machine",
-    "review",
-    "waits_for",
-    "window_us",
-)
-"""Fields that an event's row has only where they are not empty."""
-
 _MAX_REMEMBERED = 512
 
 

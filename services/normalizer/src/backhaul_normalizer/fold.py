@@ -24,6 +24,20 @@ JOINED = ("communication_at_us", "communication_place", "communication_id")
 
 _LAST_US = 1 << 62
 """Added to the time of an event that names a communication by a default: it comes after all others."""
+EMPTY: Document = {
+    "fulfilment": "",
+    "recipient": "",
+    "address": "",
+    "sender": "",
+    "communication_id": "",
+    "communication_at_us": 0,
+    "communication_place": 0,
+    "error_code": "",
+    "error_text": "",
+    "invalid_recipient": False,
+}
+"""What every message has from its beginning, until something else is told of it."""
+
 _ERROR = ("invalid_recipient", "error_code", "error_text", "error_class", "error_url")
 """A message's fields of its error: all of one event."""
 _MEANING = ("error_class", "error_url")
@@ -107,16 +121,7 @@ def shifted(message: Document, gone: Sequence[Fact], come: Sequence[Fact]) -> Do
 def _nothing_known() -> dict[str, Any]:
     return {
         "state": EventKind.UNKNOWN.value,
-        "fulfilment": "",
-        "recipient": "",
-        "address": "",
-        "sender": "",
-        "communication_id": "",
-        "communication_at_us": 0,
-        "communication_place": 0,
-        "error_code": "",
-        "error_text": "",
-        "invalid_recipient": False,
+        **EMPTY,
         "kinds": {},
         "event_count": 0,
         "last_event_at_us": 0,

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from backhaul_common.documents import Document
 
-_EMPTY: Document = {
-    "fulfilment": "",
-    "recipient": "",
-    "address": "",
-    "sender": "",
-    "communication_id": "",
-    "communication_at_us": 0,
-    "communication_place": 0,
-    "error_code": "",
-    "error_text": "",
-    "invalid_recipient": False,
-}
-"""What every message has, and is not stored where it is this."""
+from backhaul_normalizer.fold import EMPTY
 
 WHERE = ("refs", "buckets", "spilled")
 """What a stored message has besides: its references; the buckets that they lead to, once each, for queries that follow
@@ -25,7 +13,7 @@ them; and whether it has events without a reference."""
 
 def stored_message(message: Document) -> Document:
     """``message`` as it is stored, without ``WHERE``."""
-    stored = {name: value for name, value in message.items() if name not in _EMPTY or value != _EMPTY[name]}
+    stored = {name: value for name, value in message.items() if name not in EMPTY or value != EMPTY[name]}
     stored["_id"] = bytes.fromhex(message["_id"])
     if "pair" in stored:
         stored["pair"] = bytes.fromhex(stored["pair"])
@@ -34,7 +22,7 @@ def stored_message(message: Document) -> Document:
 
 def message_of(stored: Document) -> Document:
     """The message again."""
-    message = {**_EMPTY, **{name: value for name, value in stored.items() if name not in WHERE}}
+    message = {**EMPTY, **{name: value for name, value in stored.items() if name not in WHERE}}
     message["_id"] = stored["_id"].hex()
     if "pair" in stored:
         message["pair"] = stored["pair"].hex()
