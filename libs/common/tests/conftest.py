@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from backhaul_common import mongo
+from backhaul_common.jetstream import Publisher
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing import broker
+from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 # Test folders are no packages: what several test files of this one share is found by its name.
@@ -20,6 +23,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 from access_rig import World
 from feed_rig import feeding_from
 from test_rpc_tls import Authority
+
+
+@pytest.fixture
+async def client(fresh_nats: NatsServer) -> AsyncIterator[Client]:
+    """A connection to a server of the test's own."""
+    client = await broker.connect(fresh_nats.uri)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def publisher(client: Client) -> Publisher:
+    """Publishes over that connection."""
+    publisher = Publisher()
+    await publisher.attach(client)
+    return publisher
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import nats.errors
 import pytest
@@ -21,20 +21,6 @@ from structlog.testing import capture_logs
 
 OPEN_AT_MOST = 50
 """The batches that nats-server has open of one stream."""
-
-
-@pytest.fixture
-async def client(fresh_nats: NatsServer) -> AsyncIterator[Client]:
-    client = await broker.connect(fresh_nats.uri)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def publisher(client: Client) -> Publisher:
-    publisher = Publisher()
-    await publisher.attach(client)
-    return publisher
 
 
 async def stream(client: Client, *, allow_atomic: bool = True, **more: object) -> None:

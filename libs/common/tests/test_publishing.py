@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import nats.errors
 import nats.js.errors
@@ -14,26 +13,11 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.jetstream import Message, MessageRefusedError, NotStoredError, Publisher, headers_of
 from backhaul_common.jetstream.publishing import RETRY_S
 from backhaul_local.nats_server import NatsServer
-from backhaul_testing import broker
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StreamConfig
 from nats.js.errors import NotFoundError
-
-
-@pytest.fixture
-async def client(fresh_nats: NatsServer) -> AsyncIterator[Client]:
-    client = await broker.connect(fresh_nats.uri)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def publisher(client: Client) -> Publisher:
-    publisher = Publisher()
-    await publisher.attach(client)
-    return publisher
 
 
 async def put(publisher: Publisher, *payloads: bytes, stream: str = "S", timeout_s: float = 5) -> None:
