@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -64,6 +65,28 @@ async def test_a_verb_that_is_missing_is_named(plain: World, method: str) -> Non
     assert error.code is Code.FORBIDDEN
     assert verb in error.message
     assert verb in error.fix
+
+
+@pytest.mark.parametrize("method", ["Import", "Check"])
+async def test_a_stream_that_is_refused_is_told_why_and_sends_nothing(plain: World, method: str) -> None:
+    """grpc.aio forgets the refusal where a request crosses it: https://github.com/grpc/grpc/issues/36066."""
+    stub = plain.client(await plain.account(verbs=("read",)))
+    sent: list[Any] = []
+
+    async def requests() -> AsyncIterator[Any]:
+        for number in range(100):
+            sent.append(Ask(tenant_id="acme", number=number))
+            yield sent[-1]
+
+    async def go_on() -> None:
+        answers = getattr(stub, method)(requests())
+        await (answers if method == "Import" else anext(answers))
+
+    for _ in range(50):
+        with pytest.raises(BackhaulError) as caught:
+            await go_on()
+        assert caught.value.code is Code.FORBIDDEN
+    assert sent == []
 
 
 async def test_a_wildcard_opens_every_tenant(plain: World) -> None:

@@ -5,14 +5,16 @@
   server must take it up within ``DEADLINE_S``. It ends when its caller closes it, when the ``timeout``
   that it was given is over, and, as UNAVAILABLE, when its connection is dead, which ``keepalive`` notices.
 
-Requests of a stream come from an iterator; gRPC's way of writing them one by one is not offered.
+Requests of a stream come from an iterator; gRPC's way of writing them one by one is not offered. The first is sent when
+the server has taken the call up: grpc.aio forgets why a call was refused where a request crosses the refusal
+(https://github.com/grpc/grpc/issues/36066).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -22,12 +24,16 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import HEADER
 from backhaul_common.rpc.errors import from_rpc, name_of
+from backhaul_common.rpc.naming import TAKEN_UP
 from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_ANSWER_BYTES
 from backhaul_common.tracing import current_traceparent
 
 DEADLINE_S = 5.0
 """A call with one answer that is given no timeout gets this one; a stream must be taken up by then."""
+
+_TAKEN_UP_S = 1.0
+"""How long the requests of a stream wait at most for the server to take the call up, or to refuse it."""
 
 Answer = TypeVar("Answer")
 Pairs = Iterable[tuple[str, str | bytes]]
@@ -69,7 +75,7 @@ class Channel(grpc.aio.Channel):
         begin, service = self._inner.stream_unary(method, *args, **options), name_of(method)
 
         async def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
-            running = begin(requests, timeout=timeout, metadata=self._completed(metadata))
+            running = _begun(begin, requests, timeout=timeout, metadata=self._completed(metadata))
             try:
                 await _taken_up(running, service)
                 return await running
@@ -82,15 +88,19 @@ class Channel(grpc.aio.Channel):
 
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, many answers."""
-        return self._iterated(self._inner.unary_stream(method, *args, **options), name_of(method))
+        begin, service = self._inner.unary_stream(method, *args, **options), name_of(method)
+
+        def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
+            return _answers(begin(request, timeout=timeout, metadata=self._completed(metadata)), service)
+
+        return call
 
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, many answers."""
-        return self._iterated(self._inner.stream_stream(method, *args, **options), name_of(method))
+        begin, service = self._inner.stream_stream(method, *args, **options), name_of(method)
 
-    def _iterated(self, begin: Callable[..., Any], service: str) -> Callable[..., AsyncIterator[Any]]:
-        def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(begin(request, timeout=timeout, metadata=self._completed(metadata)), service)
+        def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
+            return _answers(_begun(begin, requests, timeout=timeout, metadata=self._completed(metadata)), service)
 
         return call
 
@@ -157,6 +167,28 @@ def connect(target: str, settings: GrpcSettings) -> Channel:
         )
         return Channel(grpc.aio.secure_channel(target, credentials, options=options), token)
     return Channel(grpc.aio.insecure_channel(target, options=options), token)
+
+
+def _begun(begin: Callable[..., Any], requests: Requests, **options: Any) -> Any:
+    """The call of ``begin``, whose requests wait until the server has taken it up, and are not sent if it refuses."""
+
+    async def waiting() -> AsyncIterator[Any]:
+        # A server that is slow, or does not say that it has taken the call up, gets them all the same.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TAKEN_UP_S):
+                if TAKEN_UP not in tuple(await running.initial_metadata()):
+                    await running.code()  # It is refused, and why comes right behind.
+        if running.done():
+            return
+        if isinstance(requests, AsyncIterator):
+            async for request in requests:
+                yield request
+        else:
+            for request in requests:
+                yield request
+
+    running = begin(waiting(), **options)
+    return running
 
 
 async def _answers(running: Any, service: str) -> AsyncIterator[Any]:
