@@ -31,11 +31,12 @@ from backhaul_common.names import (
 )
 from backhaul_normalizer.attribution import Ask, Touched, settle
 from backhaul_normalizer.counts import MAX_SHARDS, Counted, Day, count_id
-from backhaul_normalizer.facts import event_document, fact, origin, stored_fact
+from backhaul_normalizer.facts import fact, origin
 from backhaul_normalizer.hours import HOUR_US, hour_of
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import DAY_US, Fact, Outgoing
 from backhaul_normalizer.plan import Plan, plan
+from backhaul_normalizer.rows import event_document, stored_fact
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
 from backhaul_proto.event.v1.event_pb2 import Event
 from hypothesis import strategies as st

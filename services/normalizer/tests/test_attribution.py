@@ -18,9 +18,9 @@ from backhaul_channels import (
     Reply,
     Review,
 )
-from backhaul_normalizer.facts import stored_fact
 from backhaul_normalizer.model import DAY_US, Fact
 from backhaul_normalizer.reviews import decided
+from backhaul_normalizer.rows import stored_fact
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_CREDENTIAL, VERIFICATION_OBSERVED_INVALID
 from backhaul_proto.event.v1.event_pb2 import ANSWERED_BY_ADDRESSES, ANSWERED_BY_REFERENCE, Event
 from books import ARRIVED_US, Books, answered_by, batch_of, facts, one_of, told

@@ -10,10 +10,11 @@ from backhaul_channels import EventKind
 from backhaul_common.documents import Document
 from backhaul_normalizer import committing, naming, plan, snapshot
 from backhaul_normalizer.committing import commit_all
-from backhaul_normalizer.facts import MAX_REFERENCES, message_key, stored_fact
+from backhaul_normalizer.facts import MAX_REFERENCES, message_key
 from backhaul_normalizer.merge import MAX_NAMES
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.naming import MAX_ALIASES
+from backhaul_normalizer.rows import stored_fact
 from backhaul_normalizer.snapshot import MAX_ANEW, MAX_BYTES, MAX_EVENTS, MAX_MOVED, TooMuchError
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
 from books import Books, batch_of, facts, told

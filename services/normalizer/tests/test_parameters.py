@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
-from backhaul_normalizer.facts import stored_fact
 from backhaul_normalizer.model import Fact
+from backhaul_normalizer.rows import stored_fact
 from books import Books, told
 
 KEY = "communicationId"

@@ -13,9 +13,9 @@ from backhaul_common.names import EVENTS_COLLECTION, NORMALIZER_OUTBOX
 from backhaul_common.outbox import MAX_PAYLOAD_BYTES
 from backhaul_common.tenants import Tenant
 from backhaul_normalizer import attribution, settling
-from backhaul_normalizer.facts import stored_fact
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.reviews import MongoReviews
+from backhaul_normalizer.rows import stored_fact
 from backhaul_normalizer.settling import MAX_AT_ONCE, MAX_WAITING, Settling
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID

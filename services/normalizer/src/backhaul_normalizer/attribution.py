@@ -21,10 +21,11 @@ from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.counts import Counts, Day
-from backhaul_normalizer.facts import address_of, message_key, pair_key, stored_fact
+from backhaul_normalizer.facts import address_of, message_key, pair_key
 from backhaul_normalizer.hours import DAY_HOURS, hour_of
 from backhaul_normalizer.joins import Joins, StoredJoins, Target
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
+from backhaul_normalizer.rows import stored_fact
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from backhaul_channels import EventKind
 from backhaul_common.documents import Document
 
-from backhaul_normalizer.facts import event_document
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.refs import Ref, pack, unpack
+from backhaul_normalizer.rows import event_document
 
 _REPLY = ("waits_for", "window_us", "review", "communication_id")
 _SETTLED = ("answers", "answered_before", "counted")

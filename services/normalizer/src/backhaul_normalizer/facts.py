@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl
 
 from backhaul_channels import ChannelSettings, ConversationSettings, EventKind, MalformedError, NormalizedEvent
 from backhaul_channels.addresses import canonical
-from backhaul_common.documents import Document
 from backhaul_common.ids import derived_id
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.callback.v1.callback_pb2 import Callback
@@ -21,21 +20,12 @@ from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.model import DAY_US, DEFAULT_WINDOW_US, KIND_NAMES, Fact, Origin
 from backhaul_normalizer.said import (
-    classification_of,
-    consent_of,
-    error_class_of,
-    family_of,
-    reply_of,
-    review_of,
     write_error,
     write_said,
 )
 
 KIND_TO_PROTO: dict[EventKind, event_pb2.EventKind.ValueType] = {
     kind: event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in EventKind
-}
-KIND_FROM_PROTO: dict[event_pb2.EventKind.ValueType, EventKind] = {
-    number: kind for kind, number in KIND_TO_PROTO.items()
 }
 
 MAX_KEY = 512
@@ -282,123 +272,3 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
 
 def _window_us(settings: ChannelSettings) -> int:
     return settings.replies.window_days * DAY_US if isinstance(settings, ConversationSettings) else DEFAULT_WINDOW_US
-
-
-def event_document(fact: Fact, communication_id: str) -> Document:
-    """What is stored of ``fact``: the fields that are searched, folded or ordered by, and the payload. Empty fields are
-    left out.
-
-    ``communication_id`` is that of the event's message.
-    """
-    origin, event = fact.origin, fact.event
-    document: Document = {
-        "_id": fact.id,
-        "registration": origin.registration,
-        "channel": origin.channel,
-        "kind": KIND_NAMES[event.kind],
-        "received_at_us": origin.received_at_us,
-        "occurred_at_us": fact.occurred_at_us,
-        "stream_seq": origin.stream_seq,
-        "digest": fact.digest,
-        "payload": fact.payload,
-    }
-    if fact.message:
-        document["message"] = fact.message
-    if fact.alias:
-        document["alias"] = fact.alias
-    if fact.once:
-        document["once"] = True
-    if fact.duplicate_of:
-        document["duplicate_of"] = fact.duplicate_of
-    if event.recipient:
-        document["address"] = address_of(event.recipient)
-    if communication_id:
-        document["communication_id"] = communication_id
-    if event.error_code:
-        document["error_code"] = event.error_code
-    if event.by_machine:
-        document["by_machine"] = True
-    if event.sequence is not None:
-        document["sequence"] = event.sequence
-    if event.kind is EventKind.INBOUND:
-        # What else it waits for is found when it is settled.
-        document["waits_for"] = waits_for(fact)
-        document["window_us"] = fact.window_us
-        if event.review:
-            document["review"] = event.review.value
-    return document
-
-
-def waits_for(fact: Fact) -> list[str]:
-    """The keys of messages, and the pair, by which a reply is found when one of them changes."""
-    event, origin = fact.event, fact.origin
-    referred = event.reply.message_id if event.reply is not None else ""
-    keys = {
-        fact.message,
-        message_key(origin.registration, origin.channel, referred) if referred else "",
-        pair_key(origin.registration, address_of(event.recipient), event.sender),
-    }
-    return sorted(keys - {""})
-
-
-def stored_fact(row: Document) -> Fact:
-    """The fact of a stored event. Its ``vars`` are all that it has, those of the URL among them."""
-    told = event_pb2.Event.FromString(row["payload"])
-    return Fact(
-        told.id,
-        Origin(
-            told.tenant_id,
-            told.registration,
-            "",
-            told.channel,
-            told.provider,
-            told.verification,
-            told.received_at_us,
-            row["stream_seq"],
-            False,
-            [],
-            b"",
-            b"",
-            b"",
-        ),
-        NormalizedEvent(
-            kind=KIND_FROM_PROTO.get(told.kind, EventKind.UNKNOWN),
-            key="",
-            provider_status=told.provider_status,
-            message_id=told.message_id,
-            recipient=told.recipient,
-            sender=told.sender,
-            occurred_at_us=told.occurred_at_us if told.occurred_at_basis == event_pb2.TIME_BASIS_PROVIDER else None,
-            error_code=told.error_code,
-            error_text=told.error_text,
-            text=told.text,
-            invalid_recipient=told.invalid_recipient,
-            provisional="alias" in row,
-            by_machine=told.by_machine,
-            recipient_family=family_of(told),
-            sequence=told.sequence if told.HasField("sequence") else None,
-            consent=consent_of(told),
-            reply=reply_of(told),
-            error_class=error_class_of(told),
-            error_url=told.error_url,
-            classification=classification_of(told),
-            review=review_of(told),
-            missing_parameters=list(told.missing_parameters),
-            default_parameters=list(told.default_parameters),
-            references=list(told.references),
-            vars=[(pair.name, pair.value) for pair in told.vars],
-            attributes=[(pair.name, pair.value) for pair in told.attributes],
-        ),
-        row.get("message", ""),
-        told.communication_id,
-        told.occurred_at_us,
-        row["payload"],
-        row["digest"],
-        told.communication_id,
-        row.get("alias", ""),
-        told.revision,
-        once=row.get("once", False),
-        duplicate_of=told.duplicate_of,
-        window_us=row.get("window_us", DEFAULT_WINDOW_US),
-        stored_communication_id=row.get("communication_id", ""),
-    )

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from backhaul_common.documents import Document
 
 from backhaul_normalizer.draft import Change, Draft
-from backhaul_normalizer.facts import message_key, stored_fact
+from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import Joins, Lead, Target
 from backhaul_normalizer.merge import revised
 from backhaul_normalizer.model import Fact, Name
+from backhaul_normalizer.rows import stored_fact
 from backhaul_normalizer.snapshot import MAX_EVENTS, MAX_MOVED, MAX_MOVED_BYTES
 
 MAX_ALIASES = 16

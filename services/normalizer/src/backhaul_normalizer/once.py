@@ -12,9 +12,9 @@ from typing import NamedTuple
 from backhaul_common.documents import Document
 
 from backhaul_normalizer.draft import Change, Draft
-from backhaul_normalizer.facts import stored_fact
 from backhaul_normalizer.merge import revised
 from backhaul_normalizer.model import KIND_NAMES, Fact
+from backhaul_normalizer.rows import stored_fact
 
 
 class Slot(NamedTuple):

@@ -19,12 +19,13 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.counts import Counts
 from backhaul_normalizer.draft import Change, Draft
-from backhaul_normalizer.facts import message_key, stored_fact
+from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.fold import JOINED, folded, new_message, refolded, shifted
 from backhaul_normalizer.merge import merge, revised
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 from backhaul_normalizer.naming import Naming
 from backhaul_normalizer.once import OnceOnly
+from backhaul_normalizer.rows import stored_fact
 from backhaul_normalizer.snapshot import MAX_ANEW, MAX_ANEW_BYTES, Snapshot
 
 

@@ -23,8 +23,8 @@ from backhaul_common.tenants import Tenant
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 
 from backhaul_normalizer.attribution import Settled
-from backhaul_normalizer.facts import stored_fact
 from backhaul_normalizer.model import KIND_NAMES, Fact
+from backhaul_normalizer.rows import stored_fact
 from backhaul_normalizer.said import write_said
 from backhaul_normalizer.settling import ReplyTransaction
 
