@@ -108,7 +108,7 @@ async def test_a_list_that_takes_many_questions_ends_in_time(
         await commit(town, *facts[start : start + 500])
     # None of them fits, and of each few of them it is asked anew.
     filters |= {"communication_id": "none"}
-    monkeypatch.setattr(eventlists, "_AT_ONCE", 1)
+    monkeypatch.setattr(eventlists, "AT_ONCE", 1)
     monkeypatch.setattr(reads, "MAX_READ_S", 0.1)
     began = time.monotonic()
     with pytest.raises(BackhaulError) as late:
@@ -116,5 +116,5 @@ async def test_a_list_that_takes_many_questions_ends_in_time(
     assert late.value.code is Code.DEADLINE_EXCEEDED
     assert time.monotonic() - began < 1
     monkeypatch.setattr(reads, "MAX_READ_S", 60)
-    monkeypatch.setattr(eventlists, "_AT_ONCE", 32)
+    monkeypatch.setattr(eventlists, "AT_ONCE", 32)
     assert await MongoReads(town.database).events("acme.1", filters, (0, 0), 50, "") == ([], "")

@@ -29,7 +29,7 @@ from backhaul_normalizer.refs import Mark, Ref, unpack
 MAX_FOUND = 50_000
 """Events of one recipient, or of one message, that are sorted to list the newest of them."""
 
-_AT_ONCE = 32
+AT_ONCE = 32
 """Events of one query. The server compares each event of their buckets with each that is asked for."""
 
 _BUCKETS, _BUCKETS_FILTERED = 3, 16
@@ -122,14 +122,14 @@ class EventLists:
             query,
             {"ref": 1},
             sort=[("received_at_us", DESCENDING), ("_id", DESCENDING)],
-            batch_size=2 * _AT_ONCE,
+            batch_size=2 * AT_ONCE,
             max_time_ms=patience.left_ms(),
         )
         some: list[Ref] = []
         try:
             async for one in cursor:
                 some.append(ref_in(one))
-                if len(some) == _AT_ONCE:
+                if len(some) == AT_ONCE:
                     async for row in self._fitting(asked, some, patience):
                         yield row
                     some = []
@@ -147,8 +147,8 @@ class EventLists:
                     raise TooManyError(MAX_FOUND)
                 found.append(ref)
         found.sort(key=lambda ref: (ref.received_at_us, ref.id), reverse=True)
-        for start in range(0, len(found), _AT_ONCE):
-            async for row in self._fitting(asked, found[start : start + _AT_ONCE], patience):
+        for start in range(0, len(found), AT_ONCE):
+            async for row in self._fitting(asked, found[start : start + AT_ONCE], patience):
                 yield row
 
     async def _found(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Ref, None]:

@@ -19,13 +19,14 @@ from backhaul_common.names import (
     MESSAGES_COLLECTION,
     channel_key,
 )
+from backhaul_common.sizes import PAGE_BYTES
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer import stats
 from backhaul_normalizer.asked import Asked
 from backhaul_normalizer.entries import ref_in
-from backhaul_normalizer.eventlists import EventLists, TooManyError, rows_of
+from backhaul_normalizer.eventlists import AT_ONCE, EventLists, TooManyError, rows_of
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.messages import join_of, message_of
@@ -190,9 +191,17 @@ class MongoReads:
         )
         found, following = await self._page(query)
         refs = [ref_in(one) for one in found]
+        rows: list[Document] = []
+        total = 0
         async with mongo.operation():
-            events = await self._lists.events(refs, MAX_READ_S)
-        return list(rows_of(events, refs)), following
+            for start in range(0, len(refs), AT_ONCE):
+                some = refs[start : start + AT_ONCE]
+                for row in rows_of(await self._lists.events(some, MAX_READ_S), some):
+                    total += len(row["payload"])
+                    if rows and total > PAGE_BYTES:
+                        return rows, pages.token_of(rows[-1]["received_at_us"], rows[-1]["_id"])
+                    rows.append(row)
+        return rows, following
 
     async def dead_letters(
         self, registration: str, filters: Mapping[str, Any], size: int, token: str
