@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
+from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import EVENTS_COLLECTION
 from backhaul_normalizer import eventlists, reads
-from backhaul_normalizer.buckets import MAX_SPAN_US
+from backhaul_normalizer.buckets import MAX_GROWN_BYTES, MAX_SPAN_US
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.store import MongoEventStore
 from books import told
 from layoutreads import all_of, commit, newest
 from normalizer_rig import Rig
@@ -60,6 +64,38 @@ async def test_what_arrived_at_one_time_is_paged_one_by_one(town: Rig) -> None:
         assert await all_of(town, size=1, **filters) == newest(facts), filters
     own = message_key("acme.1", "sendgrid", "M1")
     assert await all_of(town, size=1, message=own) == newest([one for one in facts if one.message == own])
+
+
+async def test_an_event_that_changes_its_place_while_a_list_is_read_is_listed_once(
+    town: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where it was it lay with a later one, so its new place is behind its old one in the list.
+    facts = [opened(number, f"M{number}") for number in range(8)]
+    for start in range(0, 8, 2):
+        await commit(town, *facts[start : start + 2])
+    grown = opened(6, "M6", text="x" * (MAX_GROWN_BYTES + 1), seq=2)
+    rows = eventlists._row
+
+    def row(one: Any, received_at_us: int) -> Any:
+        monkeypatch.setattr(eventlists, "_row", rows)
+        # In another thread, since the list that is being read has this one.
+        other = threading.Thread(target=lambda: asyncio.run(_commit(town, grown)))
+        other.start()
+        other.join()
+        return rows(one, received_at_us)
+
+    monkeypatch.setattr(eventlists, "_BUCKETS", 1)
+    monkeypatch.setattr(eventlists, "_row", row)
+    assert await all_of(town) == newest(facts)
+    assert len(await town.database[EVENTS_COLLECTION].find().to_list(None)) == 5
+    assert await all_of(town) == newest(facts)
+
+
+async def _commit(town: Rig, *facts: Fact) -> None:
+    """With a client of its own, for another loop."""
+    client = mongo.connect(town.settings.mongo_uri.get_secret_value())
+    await MongoEventStore(client, mongo.database(client, town.settings.mongo_database)).commit(facts, [])
+    client.close()
 
 
 async def test_events_are_found_by_the_recipient_of_their_message(town: Rig) -> None:

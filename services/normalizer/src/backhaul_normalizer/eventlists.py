@@ -20,6 +20,7 @@ from backhaul_common.sizes import PAGE_BYTES
 from backhaul_proto.event.v1.event_pb2 import Event
 from pymongo import DESCENDING
 from pymongo.errors import ExecutionTimeout
+from pymongo.read_concern import ReadConcern
 
 from backhaul_normalizer import buckets
 from backhaul_normalizer.asked import Asked
@@ -86,7 +87,9 @@ class EventLists:
             query["first_us"] = {"$lte": asked.until_us}
         if bounds:
             query["at_us"] = bounds
-        cursor = self._database[EVENTS_COLLECTION].find(
+        # As they are at one moment: an event that changes its place meanwhile would be met twice, or not at all.
+        found = self._database.get_collection(EVENTS_COLLECTION, read_concern=ReadConcern("snapshot"))
+        cursor = found.find(
             query,
             {"at_us": 1, "events": 1},
             sort=[("at_us", DESCENDING), ("_id", DESCENDING)],
