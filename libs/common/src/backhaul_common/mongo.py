@@ -63,6 +63,8 @@ _UNAUTHORIZED = 13
 _TRANSIENT_CODES = frozenset({
     6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436,  # the node is away, stepping down or starting
     43,  # a cursor that its node no longer has, after a restart
+    175, 237, 11601,  # somebody or something on the server ended the operation: whoever asks again has another one
+    239, 246, 365,  # a snapshot is gone or not there yet, or the cache is full
     290,  # a transaction lived for longer than the server lets one live, which says so without a label
     _UNAUTHORIZED, 18,  # credentials are being rotated: waiting is right, dropping a batch is not
     14031,  # the disk is full
