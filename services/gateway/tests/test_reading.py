@@ -204,6 +204,9 @@ async def test_statistics_are_of_the_last_hours_or_days_unless_a_span_is_given(
         assert (request.from_us, request.to_us) == (first_us, last_us)
         assert (request.channel, request.communication_id) == ("outbound-delivery", "spring")
         assert list(request.group_by) == [pb.STATS_GROUP_KIND, pb.STATS_GROUP_CHANNEL]
+        # The earliest time that there is is a full hour, as any span has at both ends.
+        request = await asked(**{"from": "1970-01-01T00:00:00Z", "to": "1969-07-20T20:17:40Z"})
+        assert (request.from_us, request.to_us) == (hour_us, hour_us)
         for params, field in (({"group_by": "kind,weather"}, "group_by"), ({"per": "week"}, "per")):
             answer = await gateway.client.get("/v1/stats", params=params, headers=headers(acme))
             assert answer.status_code == 422, answer.text

@@ -86,11 +86,11 @@ def hours_of(span: tuple[int, int], *, by_day: bool) -> tuple[int, int]:
     """The hours of a span of microseconds. INVALID_ARGUMENT where it has none, has parts of some, or too many."""
     for at_us, field in zip(span, ("from", "to"), strict=True):
         if at_us <= 0 or at_us % HOUR_US:
-            fix = "Say from when to when, both at the full hour of UTC."
-            raise BackhaulError(Code.INVALID_ARGUMENT, "It is no full hour.", field=field, fix=fix)
+            fix = "Say from when to when, both at a full hour, such as 2026-11-01T08:00:00Z."
+            raise BackhaulError(Code.INVALID_ARGUMENT, f"{field!r} is no full hour of UTC.", field=field, fix=fix)
     first, last = (at_us // HOUR_US for at_us in span)
     if first >= last:
-        fix = "Let to be later than from."
+        fix = "Let 'to' be later than 'from'; unless it is given, it is the end of the present hour."
         raise BackhaulError(Code.INVALID_ARGUMENT, "The span ends before it begins.", field="to", fix=fix)
     if last - first > (MAX_DAYS * DAY_HOURS if by_day else MAX_HOURS):
         fix = f"Ask for at most {MAX_HOURS // DAY_HOURS} days by the hour, or {MAX_DAYS} by the day."

@@ -89,8 +89,8 @@ class StatsRoutes:
             Filter,
             Query(description=f"Any of {', '.join(_GROUPS)}, with commas between them.", examples=["channel,kind"]),
         ] = "",
-        channel: Filter = "",
-        communication: Filter = "",
+        channel: Annotated[Filter, Query(description="A label. Only what is of this channel is counted.")] = "",
+        communication: Annotated[Filter, Query(description="An id. Only what belongs to it is counted.")] = "",
         from_: Annotated[
             datetime | None,
             Query(
@@ -108,8 +108,9 @@ class StatsRoutes:
         At most 31 days by the hour, and 800 by the day. 504 where the span holds more than can be summed up in time:
         narrow it, or group by less.
         """
-        to_us = microseconds(to) or (microseconds(datetime.now(UTC)) // _HOUR_US + 1) * _HOUR_US
-        from_us = microseconds(from_) or max(_HOUR_US, to_us - _UNASKED_HOURS[per] * _HOUR_US)
+        # The first hour that there is counts as full, whatever was said of the time before it.
+        to_us = max(_HOUR_US, microseconds(to) or (microseconds(datetime.now(UTC)) // _HOUR_US + 1) * _HOUR_US)
+        from_us = max(_HOUR_US, microseconds(from_) or to_us - _UNASKED_HOURS[per] * _HOUR_US)
         answer = await self._normalizer.GetStats(
             pb.GetStatsRequest(
                 tenant_id=by.tenant.id,
