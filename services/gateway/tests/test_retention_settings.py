@@ -54,10 +54,12 @@ async def test_what_does_not_fit_is_refused_by_its_name(gateway: Running, subtes
         ({"event": 6}, "event"),
         ({"address": 6}, "address"),
         ({"message": 29}, "message"),
-        ({"event": 61}, "message"),
-        ({"event": 0}, "message"),
+        # Of two that do not fit each other, that which was sent.
+        ({"event": 61}, "event"),
+        ({"event": 0}, "event"),
+        ({"event": 61, "message": 50}, "message"),
         ({"address": 61}, "address"),
-        ({"message": 40}, "address"),
+        ({"message": 40}, "message"),
         ({"event": -1}, "event"),
         ({"message": 36_501}, "message"),
         ({"address": "a month"}, "address"),
@@ -67,3 +69,47 @@ async def test_what_does_not_fit_is_refused_by_its_name(gateway: Running, subtes
         with subtests.test(days=days):
             gateway.problem(await send(gateway, **days), 422, f"retention.{name}_retention_days")
     assert await change(gateway) == [30, 60, 50]
+
+
+@pytest.mark.parametrize(
+    ("days", "message", "fix"),
+    [
+        (
+            {"event": 6},
+            (
+                "The streams keep callbacks and events for 7 days, and what is replayed must be known: "
+                "event_retention_days would be 6 days."
+            ),
+            "Send 7 or more, or 0 to keep for ever.",
+        ),
+        (
+            {"event": 61},
+            (
+                "Messages are kept as long as their events at least: event_retention_days would be 61 days, "
+                "message_retention_days 60 days."
+            ),
+            "Send an event_retention_days of 60 or less, or a message_retention_days of 61 or more, or of 0: for ever.",
+        ),
+        (
+            {"event": 0},
+            (
+                "Messages are kept as long as their events at least: event_retention_days would be for ever, "
+                "message_retention_days 60 days."
+            ),
+            "Send an event_retention_days of 60 or less, or a message_retention_days of 0: for ever.",
+        ),
+        (
+            {"message": 40},
+            (
+                "Addresses go with their messages at the latest: address_retention_days would be 50 days, "
+                "message_retention_days 40 days."
+            ),
+            "Send an address_retention_days of 40 or less, or of 0: then they go with their messages.",
+        ),
+    ],
+)
+async def test_a_refusal_says_what_would_fit(gateway: Running, days: dict[str, Any], message: str, fix: str) -> None:
+    await gateway.tenant()
+    await change(gateway, event=30, message=60, address=50)
+    (error,) = (await send(gateway, **days)).json()["errors"]
+    assert (error["message"], error["fix"]) == (message, fix)

@@ -58,8 +58,12 @@ class RetentionOut(BaseModel):
 
 
 def changed_retention(present: Retention, changes: Mapping[str, Any], stream_max_age_s: float) -> Retention:
-    """``present`` with ``changes``. INVALID_ARGUMENT names the setting that does not fit the others, or the streams:
-    what is replayed from these is known by what is stored of it, and would count again without."""
+    """``present`` with ``changes``.
+
+    INVALID_ARGUMENT names the setting that does not fit; of two that do not fit each other one that is to change.
+    Nothing may go that the streams still have: what is replayed from them is known by what is stored of it, and would
+    count again without.
+    """
     after = present.model_copy(update=changes)
     if not changes:
         return after
@@ -69,21 +73,25 @@ def changed_retention(present: Retention, changes: Mapping[str, Any], stream_max
         if days is not None and days < least:
             raise _refused(
                 name,
-                f"The streams keep callbacks and events for {least} days, and what is replayed must be known.",
+                f"The streams keep callbacks and events for {least} days, and what is replayed must be known: "
+                f"{name} would be {_shown(days)}.",
                 f"Send {least} or more, or 0 to keep for ever.",
             )
     events, messages, addresses = (_days(getattr(after, name)) for name in (_EVENTS, _MESSAGES, _ADDRESSES))
     if messages < events:
+        longer = "" if events == math.inf else f"{events:g} or more, or of "
         raise _refused(
-            _MESSAGES,
-            f"Messages are kept as long as their events at least, and {_EVENTS} is {_shown(events)}.",
-            f"Send an {_EVENTS} that is no longer than {_MESSAGES}, or a longer {_MESSAGES}.",
+            _MESSAGES if _MESSAGES in changes else _EVENTS,
+            f"Messages are kept as long as their events at least: {_EVENTS} would be {_shown(events)}, "
+            f"{_MESSAGES} {_shown(messages)}.",
+            f"Send an {_EVENTS} of {messages:g} or less, or a {_MESSAGES} of {longer}0: for ever.",
         )
     if addresses > messages and after.address_retention_days is not None:
         raise _refused(
-            _ADDRESSES,
-            f"Addresses go with their messages at the latest, and {_MESSAGES} is {_shown(messages)}.",
-            f"Send a shorter {_ADDRESSES}, or 0: then they go with their messages.",
+            _ADDRESSES if _ADDRESSES in changes else _MESSAGES,
+            f"Addresses go with their messages at the latest: {_ADDRESSES} would be {_shown(addresses)}, "
+            f"{_MESSAGES} {_shown(messages)}.",
+            f"Send an {_ADDRESSES} of {messages:g} or less, or of 0: then they go with their messages.",
         )
     return after
 
