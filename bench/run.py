@@ -39,75 +39,73 @@ class Scenario:
     """What is measured together: ``figures`` begin as these do."""
 
     figures: Sequence[str]
-    run: Callable[[], Awaitable[None]]
+    run: Callable[[Installation, Report], Awaitable[None]]
 
-    def wanted(self, only: Sequence[str]) -> bool:
-        """Whether one of ``only`` is one of the figures, or the beginning of one; all are where there is none."""
-        return not only or any(
-            name.startswith(figure) or figure.startswith(name) for name in only for figure in self.figures
-        )
+    def has(self, name: str) -> bool:
+        """Whether ``name`` is one of the figures, or the beginning of one."""
+        return any(name.startswith(figure) or figure.startswith(name) for figure in self.figures)
 
 
-def scenarios(site: Installation, report: Report, *, quick: bool) -> list[Scenario]:
+def scenarios(*, quick: bool) -> list[Scenario]:
     """What can be measured, in its order."""
     generator = best_generator()
     rounds, seconds = (3, 1.0) if quick else (3, 3.0)
     return [
         Scenario(
-            ["ingest_vs_", "ingest_cpu_vs_", "ingest_twilio_"],
-            lambda: ingest.measure_twilio(site, report, generator, rounds=rounds, seconds=seconds),
+            ["ingest_vs_", "ingest_cpu_vs_", "ingest_twilio_", "plain_route_", "bare_route_", "load_generator_share"],
+            lambda site, report: ingest.measure_twilio(site, report, generator, rounds=rounds, seconds=seconds),
         ),
         Scenario(
             ["sendgrid_vs_floor", "ingest_sendgrid_"],
-            lambda: ingest.measure_sendgrid(site, report, generator, rounds=rounds, seconds=seconds),
+            lambda site, report: ingest.measure_sendgrid(site, report, generator, rounds=rounds, seconds=seconds),
         ),
         Scenario(
             ["normalizer_vs_codecs", "normalizer_codecs_us", "normalize_"],
-            lambda: normalizing.measure(site, report, rounds=rounds, events=20_000 if quick else 45_000),
+            lambda site, report: normalizing.measure(site, report, rounds=rounds, events=20_000 if quick else 45_000),
         ),
         Scenario(
             ["two_copies_cost"],
-            lambda: hot.measure(site, report, rounds=rounds, events=6_000 if quick else 12_000),
+            lambda site, report: hot.measure(site, report, rounds=rounds, events=6_000 if quick else 12_000),
         ),
         Scenario(
             ["end_to_end_", "pipeline_cpu_us"],
-            lambda: latency.measure(
+            lambda site, report: latency.measure(
                 site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
             ),
         ),
         Scenario(
             ["suppression_", "check_vs_"],
-            lambda: suppressing.measure(
+            lambda site, report: suppressing.measure(
                 site, report, rounds=rounds, seconds=seconds, rows=100_000 if quick else 1_000_000
             ),
         ),
         Scenario(
             ["optout_visible_"],
-            lambda: optouts.measure(
+            lambda site, report: optouts.measure(
                 site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
             ),
         ),
         Scenario(
             ["audit_"],
-            lambda: auditing.measure(site, report, rounds=rounds, events=50_000 if quick else 150_000),
+            lambda site, report: auditing.measure(site, report, rounds=rounds, events=50_000 if quick else 150_000),
         ),
-        Scenario(["resident_mb"], lambda: latency.measure_memory(site, report)),
+        Scenario(["resident_mb"], latency.measure_memory),
         Scenario(
             ["growth_store", "mongod_vs_floor", "mongod_floor_us", "read_"],
-            lambda: storage.measure(
+            lambda site, report: storage.measure(
                 site, report, rounds=rounds, stored=100_000 if quick else 1_000_000, events=15_000 if quick else 20_000
             ),
         ),
         # Last: it removes every other tenant.
         Scenario(
             ["growth_tenants", "fsyncs_per_"],
-            lambda: tenants.measure(site, report, rounds=rounds, callbacks=4_500 if quick else 6_000),
+            lambda site, report: tenants.measure(site, report, rounds=rounds, callbacks=4_500 if quick else 6_000),
         ),
     ]
 
 
-async def measure(report: Report, only: Sequence[str], console: Console, *, quick: bool) -> None:
-    """Run the scenarios of the figures that begin as one of ``only`` does, or all."""
+async def measure(report: Report, wanted: Sequence[Scenario], console: Console) -> None:
+    """Run them on a stack that is started for it."""
     began = time.monotonic()
     task = asyncio.current_task()
     assert task is not None
@@ -126,10 +124,9 @@ async def measure(report: Report, only: Sequence[str], console: Console, *, quic
             )
             # What is measured by itself would share the machine with what comes before it.
             await site.stop("suppression", "audit", *(route.name for route in EMPTY_ROUTES))
-            for scenario in scenarios(site, report, quick=quick):
-                if scenario.wanted(only):
-                    say(", ".join(f"{figure}…" for figure in scenario.figures))
-                    await scenario.run()
+            for scenario in wanted:
+                say(", ".join(f"{figure}…" for figure in scenario.figures))
+                await scenario.run(site, report)
             say("stopping")
 
 
@@ -141,11 +138,16 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="short rounds: shows that it works, not how fast")
     arguments = parser.parse_args()
+    every = scenarios(quick=arguments.quick)
+    if unknown := [name for name in arguments.only if not any(scenario.has(name) for scenario in every)]:
+        known = ", ".join(f"{figure}…" for scenario in every for figure in scenario.figures)
+        parser.error(f"no figure is called or begins with {', '.join(unknown)}; they begin with {known}")
+    wanted = [one for one in every if not arguments.only or any(map(one.has, arguments.only))]
     console = Console() if sys.stdout.isatty() else Console(width=120)  # A log file has no width of its own.
     report = Report(best_generator().name, quick=arguments.quick)
     began = time.monotonic()
     try:
-        asyncio.run(measure(report, arguments.only, console, quick=arguments.quick))
+        asyncio.run(measure(report, wanted, console))
     except (LoadError, LocalStackError, TimeoutError) as exc:
         console.print(f"[bold red]The run failed, and nothing was written:[/] {str(exc) or type(exc).__name__}")
         if report.figures:
