@@ -400,7 +400,11 @@ def test_errors_are_counts_with_their_meaning(tenant_call: Callable[..., Any]) -
         "channel": "twilio", "provider": "twilio", "error_code": "30006", "count": 3, "text": "A landline.",
         "last_received_at": "2026-11-22T11:41:34.833000Z", "error_class": "hard", "url": None,
     }  # fmt: skip
-    gateway = Gateway(httpx.Response(200, json={"errors": [count]}))
-    (found,) = tenant_call(gateway, "errors", channel="Twilio", from_=datetime(2026, 11, 1, tzinfo=UTC))
+    answer = {"errors": [count], "retained_since": "2026-11-03T00:00:00Z"}
+    gateway = Gateway(httpx.Response(200, json=answer), httpx.Response(200, json={"errors": []}))
+    counted = tenant_call(gateway, "errors", channel="Twilio", from_=datetime(2026, 11, 1, tzinfo=UTC))
+    (found,) = counted.errors
+    assert counted.retained_since == datetime(2026, 11, 3, tzinfo=UTC)
     assert (found.error_code, found.count, found.error_class, found.last_received_at.day) == ("30006", 3, "hard", 22)
     assert dict(gateway.requests[0].url.params) == {"channel": "Twilio", "from": "2026-11-01T00:00:00+00:00"}
+    assert tenant_call(gateway, "errors").retained_since is None

@@ -1,6 +1,14 @@
 """A typed client of Backhaul's HTTP API: what became of a tenant's messages, and the platform team's side."""
 
-from backhaul_client.admin import AdminClient, AsyncAdminClient, LimitsIn, ServiceLimitsIn, SuppressionIn
+from backhaul_client.admin import (
+    AdminClient,
+    AsyncAdminClient,
+    AuditRetentionIn,
+    LimitsIn,
+    RetentionIn,
+    ServiceLimitsIn,
+    SuppressionIn,
+)
 from backhaul_client.errors import (
     BackhaulError,
     ConflictError,
@@ -30,6 +38,7 @@ __all__ = [
     "AsyncAdminClient",
     "AsyncRows",
     "AsyncTenantClient",
+    "AuditRetentionIn",
     "BackhaulError",
     "CheckItem",
     "ConflictError",
@@ -47,6 +56,7 @@ __all__ = [
     "Page",
     "ProblemError",
     "RateLimitedError",
+    "RetentionIn",
     "Retries",
     "Rows",
     "ServiceLimitsIn",

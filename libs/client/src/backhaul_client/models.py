@@ -199,6 +199,14 @@ class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None
 
 
+class ErrorCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The most frequent first. Of what arrived before ``retained_since`` some may be kept no longer, and is not
+    counted; None where nothing expires."""
+
+    errors: tuple[ErrorCount, ...]
+    retained_since: datetime | None = None
+
+
 class StatsRow(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted in the hour, or on the day of UTC, that begins at ``start``. What was not grouped by is None; so
     is the communication of what belongs to none. Rows by kind count events, rows by fulfilment state messages."""

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Literal
 
 from backhaul_client.audits import AuditCalls
-from backhaul_client.calls import Call, all_of, call, given, of, page_of, path, rows
+from backhaul_client.calls import Call, call, given, of, page_of, path, rows
 from backhaul_client.models import (
     Access,
     ChannelStatus,
     Communication,
     DeadLetter,
     DeadLetterSummary,
-    ErrorCount,
+    ErrorCounts,
     Event,
     Message,
     MessageSummary,
@@ -144,11 +144,11 @@ class _TenantCalls:
         error_code: str = "",
         from_: datetime | None = None,
         to: datetime | None = None,
-    ) -> Call[tuple[ErrorCount, ...]]:
+    ) -> Call[ErrorCounts]:
         """How often each error code was reported, by channel, the most frequent first, 1,000 at most. ``from_`` and
         ``to`` bound the arrival; without ``from_`` it is the day before ``to``, without ``to`` until now."""
         params = given(channel=channel, error_code=error_code, from_=from_, to=to)
-        return Call(path="/v1/errors", params=params, answer=all_of("errors", ErrorCount))
+        return Call(path="/v1/errors", params=params, answer=of(ErrorCounts))
 
     @call
     def stats(
