@@ -133,9 +133,8 @@ async def measure(report: Report, wanted: Sequence[Scenario], console: Console) 
 def main() -> int:
     """Parse the command line, measure, print. Missing an aim is no failure; a wrong answer is."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--only", nargs="+", action="extend", default=[], metavar="NAME", help="figures to measure, by name or beginning"
-    )
+    only = "figures to measure, by name or beginning"
+    parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help=only)
     parser.add_argument("--quick", action="store_true", help="short rounds: shows that it works, not how fast")
     arguments = parser.parse_args()
     every = scenarios(quick=arguments.quick)
