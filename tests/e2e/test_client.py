@@ -42,6 +42,9 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "MessageOut": models.Message,
     "CommunicationOut": models.Communication,
     "ErrorCountOut": models.ErrorCount,
+    "ErrorCountsOut": models.ErrorCounts,
+    "StatsRowOut": models.StatsRow,
+    "StatsOut": models.Stats,
     "PreviewOut": models.Preview,
     "DeadLetterSummary": models.DeadLetterSummary,
     "DeadLetterOut": models.DeadLetter,
@@ -114,6 +117,7 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
     assert asynchronous.startswith("1 messages: {'Queued': 0,")
     assert "MessageSid is missing" in asynchronous
     assert "api_key=Secret('…')" in team
+    assert "\nNone\n" in team
     assert "globex active ['Twilio']" in team
     assert "token=Secret('…')" in team
     await town.platform.client.delete_service("crm")

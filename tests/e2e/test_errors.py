@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from backhaul_client.models import ErrorCounts
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 
@@ -24,7 +25,7 @@ async def test_a_code_is_counted_and_explained(town: Town) -> None:
     assert (await tenant.send(tenant.sendgrid.batch(tenant.address("SendGrid"), [bounce]))).status_code == 200
     bounced = await tenant.message_with("sendgrid", mail, 1)
 
-    counts = await tenant.client.errors()
+    counts = (await tenant.client.errors()).errors
     assert [(one.channel, one.error_code, one.count) for one in counts] == [
         ("twilio", "30006", 2),
         ("sendgrid", "5.1.1", 1),
@@ -38,5 +39,5 @@ async def test_a_code_is_counted_and_explained(town: Town) -> None:
             error_code=count.error_code, message_id=message.message_id, channel=message.channel
         )
         assert (event.error_class, event.error_url) == (count.error_class, count.url)
-    assert await tenant.client.errors(channel="SendGrid") == counts[1:]
-    assert await tenant.client.errors(to=datetime.now(UTC) - timedelta(hours=1)) == ()
+    assert await tenant.client.errors(channel="SendGrid") == ErrorCounts(errors=counts[1:])
+    assert await tenant.client.errors(to=datetime.now(UTC) - timedelta(hours=1)) == ErrorCounts(errors=())

@@ -178,7 +178,7 @@ class Story:
                 replies=replies,
                 communication=await if_there(acme.client.communication(OTHER_COMMUNICATION)),
                 previewed=[part.event.kind if part.event else "nothing" for part in preview.parts],
-                errors={_error(one): one.count for one in counts},
+                errors={_error(one): one.count for one in counts.errors},
                 counted={str(row.channel): row.messages for row in statistics.rows},
             )
 
