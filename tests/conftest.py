@@ -26,6 +26,16 @@ StackOnSharedMongo = Callable[..., "AbstractAsyncContextManager[Stack]"]
 LOG_LEVEL = "info"
 DEAD_TRANSACTION_S = 3
 
+KEPT = ("installation", "storing_installation", "pair_of_copies", "two_that_file", "one_of_each")
+"""Fixtures that start a stack for a whole session."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those of one kept stack run in the same one, one after another."""
+    for item in items:
+        for name in set(KEPT).intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
+
 
 @pytest.fixture(scope="session")
 def installation(mongo_server: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

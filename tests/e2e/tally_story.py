@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 import urllib.request
 from datetime import UTC, datetime
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nats
@@ -16,6 +14,7 @@ from backhaul_common.names import EVENTS_STREAM, events_of
 from backhaul_common.rpc import connect
 from backhaul_common.settings import CommonSettings
 from backhaul_common.vocabulary import Words
+from backhaul_local.scratch import scratch
 from backhaul_local.stack import Stack, StackConfig
 from backhaul_proto.event.v1.event_pb2 import DESCRIPTOR, EventBatch
 from backhaul_testing.twilio import new_sid
@@ -34,9 +33,9 @@ WATCHED, KILLED = 10, 100
 
 async def main(mongo_uri: str, mongo_database: str) -> None:
     """Everything that the page promises."""
-    with tempfile.TemporaryDirectory(prefix="backhaul-tally-", ignore_cleanup_errors=True) as folder:
+    with scratch() as folder:
         config = StackConfig(
-            data_dir=Path(folder), mongo_uri=mongo_uri, mongo_database=mongo_database, with_object_store=False
+            data_dir=folder, mongo_uri=mongo_uri, mongo_database=mongo_database, with_object_store=False
         )
         async with Stack(config) as stack, Town(stack.gateway_url, stack.admin_token) as town:
             one, other = [await town.platform.register() for _ in range(2)]

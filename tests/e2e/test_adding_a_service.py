@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# The copy is made once.
+pytestmark = pytest.mark.xdist_group("adding a service")
+
 if TYPE_CHECKING:
     from backhaul_local.mongod import MongoServer
 

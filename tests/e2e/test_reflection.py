@@ -121,6 +121,12 @@ async def test_every_method_of_audit(storing_town: Town, storing_installation: S
     await tenant.receive(tenant.twilio.status(tenant.address("Twilio", communicationId="spring"), sid, "sent"))
     event = await tenant.event_of("twilio", sid)
     (file,) = await in_digests(tenant, await filed(tenant, 1))
+
+    async def nothing_waits() -> bool:
+        return (await tenant.client.channel_status("Twilio")).parts.audit.waiting_since is None
+
+    # It is known a moment after the file is.
+    await until("no event to wait for its file", nothing_waits)
     target = f"127.0.0.1:{storing_installation.port('audit', 'grpc')}"
     token = storing_installation.credentials.internal_token
 

@@ -1,11 +1,11 @@
-"""The service, which dies or dawdles at one step of a file's life: ``python filing_program.py STEP``.
+"""The service, which dies or falls asleep at one step of a file's life: ``python filing_program.py STEP``.
 
-Of ``before_…`` and ``after_…`` the step is what the process does not, or just, get done. It dies as by kill -9.
+Of ``before_…`` and ``after_…`` the step is what the process does not, or just, get done. It dies as by kill -9. At
+``asleep_at_…`` it stops as by SIGSTOP, and does the step first of all when it goes on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -19,8 +19,7 @@ from backhaul_audit.settings import AuditSettings
 from backhaul_common.service import main
 
 STEPS = {"record": (Books, "record"), "upload": (Bucket, "create"), "seal": (Books, "seal"), "move": (Books, "move")}
-DAWDLE_S = 3.0
-DAWDLED = "the step that took its time is over"
+AWAKE = "the step that was slept before is over"
 """A line of its log, however the step ended."""
 
 
@@ -29,8 +28,8 @@ def die() -> None:
 
 
 def arm(step: str) -> None:
-    """Have the step end the process, or take its time."""
-    when, _, name = step.partition("_")
+    """Have the step end the process, or stop it."""
+    when, _, name = step.rpartition("_")
     owner, method = STEPS[name]
     real: Callable[..., Awaitable[Any]] = getattr(owner, method)
 
@@ -39,13 +38,13 @@ def arm(step: str) -> None:
             return await real(*args, **kwargs)  # A probe of the bucket, or a digest.
         if when == "before":
             die()
-        if when == "slow":
-            await asyncio.sleep(DAWDLE_S)
+        if when == "asleep_at":
+            os.kill(os.getpid(), signal.SIGSTOP)
         try:
             result = await real(*args, **kwargs)
         finally:
-            if when == "slow":
-                sys.stdout.write(f"{DAWDLED}\n")
+            if when == "asleep_at":
+                sys.stdout.write(f"{AWAKE}\n")
                 sys.stdout.flush()
         if when == "after":
             die()

@@ -130,6 +130,14 @@ class Rig:
         await until("the end of a copy", dead, within_s=within_s, pause_s=0.05)
         assert copy.returncode == -signal.SIGKILL
 
+    async def stopped(self, copy: subprocess.Popen[bytes], *, within_s: float = 60) -> None:
+        """Return when the copy has stopped by itself, as by SIGSTOP."""
+
+        async def stopped() -> bool:
+            return os.waitid(os.P_PID, copy.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None  # noqa: ASYNC222  # with WNOHANG it does not wait
+
+        await until("a copy to stop", stopped, within_s=within_s, pause_s=0.05)
+
     async def said(self, line: str, *, copy: int = 0, within_s: float = 60) -> None:
         """Return when the copy has said ``line``."""
 

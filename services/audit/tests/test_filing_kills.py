@@ -13,8 +13,7 @@ from backhaul_audit.files import MongoFiles
 from backhaul_audit.ports import Held, Holding
 from backhaul_common.names import AUDIT_FILES_COLLECTION, AUDIT_POSITION_COLLECTION
 from backhaul_proto.event.v1.event_pb2 import Event
-from backhaul_testing.waiting import until
-from filing_program import DAWDLED
+from filing_program import AWAKE
 from filing_rig import Rig, asking, event
 
 pytestmark = pytest.mark.slow
@@ -89,20 +88,16 @@ async def test_an_owner_that_sleeps_over_its_lease_changes_nothing_when_it_goes_
     await filing.register(acme)
     events = [event(acme, f"first-{one}") for one in range(50)]
     await filing.publish(acme, *events)
-    sleeper = filing.start_until("slow_upload")
-
-    async def recorded() -> bool:
-        return await filing.database[AUDIT_FILES_COLLECTION].find_one({"state": "recorded"}) is not None
-
-    await until("a plan", recorded, within_s=60)
-    sleeper.send_signal(signal.SIGSTOP)
+    sleeper = filing.start_until("asleep_at_upload")
+    await filing.stopped(sleeper)
+    assert await filing.database[AUDIT_FILES_COLLECTION].find_one({"state": "recorded"}) is not None
     filing.start()
     try:
         await filing.sealed(len(events))
     finally:
         sleeper.send_signal(signal.SIGCONT)
     (file,) = await filing.check(events)
-    await filing.said(DAWDLED)
+    await filing.said(AWAKE)
     # While this is filed by the other copy, it learns that it owns nothing any more.
     later = [event(acme, f"later-{one}") for one in range(50)]
     await filing.publish(acme, *later)

@@ -6,13 +6,14 @@ The servers are driven with blocking calls: a session's server outlives the even
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+
+from backhaul_local.scratch import scratch
 
 if TYPE_CHECKING:
     # At run time each is imported by the fixture that needs it: test runs without servers start faster.
@@ -39,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server_data_dir() -> Iterator[Path]:
     """Where the servers of this session keep their data; removed at its end, unlike pytest's own folders."""
-    with tempfile.TemporaryDirectory(prefix="backhaul-test-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    with scratch() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -91,8 +92,8 @@ def fresh_nats() -> Iterator[NatsServer]:
     """A nats-server of this test's own, empty; it starts in some ten milliseconds, and may be killed and restarted."""
     from backhaul_local.nats_server import NatsConfig, NatsServer
 
-    with tempfile.TemporaryDirectory(prefix="backhaul-nats-", ignore_cleanup_errors=True) as folder:
-        yield from _run(NatsServer(NatsConfig(data_dir=Path(folder), sync_always=False)))
+    with scratch() as folder:
+        yield from _run(NatsServer(NatsConfig(data_dir=folder, sync_always=False)))
 
 
 @pytest.fixture
@@ -117,9 +118,9 @@ def stack_factory(tmp_path: Path) -> StackFactory:
     async def create(*, start: bool = True, **overrides: Any) -> AsyncIterator[Stack]:
         from backhaul_local.stack import Stack, StackConfig
 
-        with tempfile.TemporaryDirectory(prefix="backhaul-stack-", ignore_cleanup_errors=True) as folder:
+        with scratch() as folder:
             settings: dict[str, Any] = {
-                "data_dir": Path(folder),
+                "data_dir": folder,
                 "log_dir": tmp_path / f"logs-{secrets.token_hex(2)}",
                 "with_object_store": False,
                 **overrides,
