@@ -54,6 +54,7 @@ class World:
     read_behind_us: int = 0
     """How far what was read lies behind the present; None of it is ever read where it is negative."""
     page: int = 3
+    retained_since_us: int = 0
     registration: str = ACME.registration
     meanwhile: Callable[[int], None] = lambda _: None
     error: BackhaulError | None = None
@@ -79,7 +80,12 @@ class World:
         events += [normalizer_pb.EventCount(kind=kind, count=count) for kind, count in counts.items() if kind != 16]  # type: ignore[arg-type]  # any number of the enum
         replies = normalizer_pb.ReplyCounts(all=counts[EVENT_KIND_INBOUND])
         return normalizer_pb.GetCommunicationResponse(
-            communication=normalizer_pb.Communication(id=SPRING, events=events, replies=replies)
+            communication=normalizer_pb.Communication(
+                id=SPRING,
+                events=events,
+                replies=replies,
+                created_at_us=min(one.received_at_us for one in self.told),
+            )
         )
 
     async def ListEvents(self, request: Any) -> Any:  # noqa: N802  # gRPC's name
@@ -90,6 +96,7 @@ class World:
         start = int(request.page_token or 0)
         return normalizer_pb.ListEventsResponse(
             events=map(self._event, rows[start : start + self.page]),
+            retained_since_us=self.retained_since_us,
             next_page_token=str(start + self.page) if len(rows) > start + self.page else "",
         )
 

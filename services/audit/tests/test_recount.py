@@ -171,6 +171,25 @@ async def test_a_difference_is_told_when_it_was_found_twice() -> None:
     assert (result.equal, result.moving, world.pages) == (False, False, 4)
 
 
+async def test_what_has_expired_is_told_and_nothing_else_is_taken_for_it() -> None:
+    counted: Counter[int] = Counter({EVENT_KIND_SENT: 6, EVENT_KIND_DELIVERED: 1})
+    world = World(some(4, received_at_us=NOW_US - 2 * HOUR_US), counted=counted, retained_since_us=NOW_US - HOUR_US)
+    result = await result_of(world)
+    assert (result.equal, result.expired, result.missing) == (True, 3, 0)
+    # None of it is that old.
+    world.retained_since_us = NOW_US - 2 * HOUR_US
+    result = await result_of(world)
+    assert (result.equal, result.expired) == (False, 0)
+    # More than is counted does not come of that, and what is in no file is missing all the same.
+    world.retained_since_us = NOW_US
+    world.counted = Counter({EVENT_KIND_SENT: 3})
+    assert not (await result_of(world)).equal
+    world.counted = counted
+    world.change("1", filed=())
+    result = await result_of(world)
+    assert (result.equal, result.expired, result.missing) == (False, 3, 1)
+
+
 async def test_lists_that_never_agree_are_said_to_move() -> None:
     world = World(some(3), counted=Counter({EVENT_KIND_SENT: 99}))
     world.meanwhile = lambda page: world.told.append(Told(f"late {page}", EVENT_KIND_SENT))

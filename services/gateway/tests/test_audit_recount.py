@@ -26,6 +26,7 @@ LAST = pb.RecountResponse(
     not_asked=2,
     waiting=2,
     missing=1,
+    expired=1,
     missing_event_ids=["ab" * 16],
     channels_not_asked=["twilio"],
 )
@@ -41,6 +42,7 @@ SHOWN: dict[str, Any] = {
     "waiting": 2,
     "missing": 1,
     "missing_event_ids": ["ab" * 16],
+    "expired": 1,
     "moving": False,
     "done": True,
 }

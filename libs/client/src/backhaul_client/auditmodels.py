@@ -131,7 +131,7 @@ class AuditKindRecount(msgspec.Struct, frozen=True, kw_only=True):
 
 class AuditRecount(msgspec.Struct, frozen=True, kw_only=True):
     """How far a recount is: ``events`` were looked at. All else is of the last one, which is ``done``. ``equal``: of
-    each kind as many are listed as are counted, and none is missing in files."""
+    each kind as many are listed as are counted, but for those that ``expired``, and none is missing in files."""
 
     equal: bool
     events: int
@@ -143,6 +143,7 @@ class AuditRecount(msgspec.Struct, frozen=True, kw_only=True):
     missing_event_ids: tuple[str, ...]
     moving: bool
     done: bool
+    expired: int = 0
 
 
 class AuditKey(msgspec.Struct, frozen=True, kw_only=True):

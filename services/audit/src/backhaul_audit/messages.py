@@ -204,6 +204,7 @@ def recounted_message(recounted: Recounted) -> pb.RecountResponse:
         channels_not_asked=recounted.channels_not_asked,
         moving=recounted.moving,
         equal=recounted.equal,
+        expired=recounted.expired,
     )
 
 

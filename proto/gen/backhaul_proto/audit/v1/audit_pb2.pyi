@@ -846,6 +846,7 @@ class RecountResponse(_message.Message):
     CHANNELS_NOT_ASKED_FIELD_NUMBER: _builtins.int
     MOVING_FIELD_NUMBER: _builtins.int
     EQUAL_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
     events: _builtins.int
     """How many events were looked at so far. Where counts have moved it begins anew."""
     done: _builtins.bool
@@ -857,7 +858,11 @@ class RecountResponse(_message.Message):
     moving: _builtins.bool
     """Counts moved while they were compared, every time that it was tried: ask again when less arrives."""
     equal: _builtins.bool
-    """What is counted is what is listed, for each kind, and nothing is missing."""
+    """For each kind, what is counted is what is listed or has expired; and nothing is missing."""
+    expired: _builtins.int
+    """Events that are counted and not listed, where the communication began before what its tenant still keeps: they may
+    all have expired, and what was lost otherwise cannot be told from them. 0 where it began later.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindRecount]: ...
     @_builtins.property
@@ -881,10 +886,11 @@ class RecountResponse(_message.Message):
         channels_not_asked: _abc.Iterable[_builtins.str] | None = ...,
         moving: _builtins.bool = ...,
         equal: _builtins.bool = ...,
+        expired: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels_not_asked", b"channels_not_asked", "done", b"done", "equal", b"equal", "events", b"events", "kinds", b"kinds", "missing", b"missing", "missing_event_ids", b"missing_event_ids", "moving", b"moving", "not_asked", b"not_asked", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels_not_asked", b"channels_not_asked", "done", b"done", "equal", b"equal", "events", b"events", "expired", b"expired", "kinds", b"kinds", "missing", b"missing", "missing_event_ids", b"missing_event_ids", "moving", b"moving", "not_asked", b"not_asked", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

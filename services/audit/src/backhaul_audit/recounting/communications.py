@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
 from backhaul_common.errors import BackhaulError, Code, unavailable
@@ -11,7 +11,7 @@ from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_INBOUND
 from backhaul_proto.normalizer.v1.normalizer_pb2 import GetCommunicationRequest, ListEventsRequest
 
 from backhaul_audit.model import EventId
-from backhaul_audit.recounting.ports import Listed
+from backhaul_audit.recounting.ports import Counts, Listed, Page
 
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; over a channel of grpc.aio the one class answers awaitables.
@@ -32,7 +32,7 @@ class GrpcCommunications:
     def __init__(self, normalizer: NormalizerServiceAsyncStub) -> None:
         self._normalizer = normalizer
 
-    async def counts(self, tenant: Tenant, communication_id: str) -> Mapping[int, int]:
+    async def counts(self, tenant: Tenant, communication_id: str) -> Counts:
         """See ``Communications``."""
         request = GetCommunicationRequest(tenant_id=tenant.id, communication_id=communication_id)
         communication = (await _answer(self._normalizer.GetCommunication(request))).communication
@@ -40,9 +40,9 @@ class GrpcCommunications:
         # A reply is listed with what it answers, and counts there as a reply. Among the events it counts where its own
         # callback says, which may be another communication, or none.
         counts[EVENT_KIND_INBOUND] = communication.replies.all
-        return {kind: count for kind, count in counts.items() if count}
+        return Counts({kind: count for kind, count in counts.items() if count}, communication.created_at_us)
 
-    async def page(self, tenant: Tenant, communication_id: str, token: str) -> tuple[Sequence[Listed], str]:
+    async def page(self, tenant: Tenant, communication_id: str, token: str) -> Page:
         """See ``Communications``."""
         request = ListEventsRequest(
             tenant_id=tenant.id, communication_id=communication_id, page_size=PAGE_EVENTS, page_token=token
@@ -61,7 +61,7 @@ class GrpcCommunications:
             if not event.duplicate_of:
                 key = EventId(event.id, event.revision)
                 listed.append(Listed(key, event.kind, event.channel, event.received_at_us))
-        return listed, answer.next_page_token
+        return Page(listed, answer.next_page_token, answer.retained_since_us)
 
 
 async def _answer(call: Awaitable[T]) -> T:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backhaul_audit.model import EventId
-from backhaul_audit.recounting.ports import KindCount, Listed, Recounted
+from backhaul_audit.recounting.ports import Counts, KindCount, Listed, Recounted
 
 MAX_MISSING_IDS = 100
 
@@ -42,6 +42,8 @@ class Tally:
     """Adds up. ``doubts`` are the events that seem to be missing, until it is settled whether they are."""
 
     events: int = 0
+    retained_since_us: int = 0
+    """As ``Page``, of the page that says most."""
     listed: Counter[int] = field(default_factory=Counter)
     doubts: list[Listed] = field(default_factory=list)
     _audited: Counter[int] = field(default_factory=Counter)
@@ -72,8 +74,9 @@ class Tally:
                     self._missing_ids.append(one.event.id)
         self.doubts = []
 
-    def result(self, counted: Mapping[int, int], *, moving: bool) -> Recounted:
+    def result(self, counts: Counts, *, moving: bool) -> Recounted:
         """What was found, beside what the communication counts."""
+        counted = counts.kinds
         kinds = sorted({kind for counts in (counted, self.listed) for kind, count in counts.items() if count})
         return Recounted(
             events=self.events,
@@ -85,6 +88,7 @@ class Tally:
             missing_ids=self._missing_ids,
             channels_not_asked=sorted(self._channels_not_asked),
             moving=moving,
+            may_expire=counts.since_us < self.retained_since_us,
         )
 
     def _has_a_place(self, one: Listed, filed: Collection[EventId], state: FilingState) -> bool:

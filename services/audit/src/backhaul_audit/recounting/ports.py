@@ -21,17 +21,33 @@ class Listed(NamedTuple):
     received_at_us: int
 
 
+class Counts(NamedTuple):
+    """How many events a communication counts, by kind: those of which there is any. The first of them arrived at
+    ``since_us``."""
+
+    kinds: Mapping[int, int]
+    since_us: int
+
+
+class Page(NamedTuple):
+    """Some events of a communication, the latest arrival first, and the token of the next page, empty on the last. Of
+    what arrived before ``retained_since_us`` some events may be kept no longer; 0 where that is of none."""
+
+    listed: Sequence[Listed]
+    token: str
+    retained_since_us: int
+
+
 class Communications(Protocol):
     """What the normalizer knows of communications. UNAVAILABLE while it is away; NOT_FOUND where no event has named the
     communication, or the tenant is not known there."""
 
-    async def counts(self, tenant: Tenant, communication_id: str) -> Mapping[int, int]:
-        """How many events it counts, by kind: those of which there is any."""
+    async def counts(self, tenant: Tenant, communication_id: str) -> Counts:
+        """What it counts."""
         ...
 
-    async def page(self, tenant: Tenant, communication_id: str, token: str) -> tuple[Sequence[Listed], str]:
-        """Some of its events, the latest arrival first, and the token of the next page, empty on the last. Those that
-        repeat another event are left out. An empty ``token`` begins."""
+    async def page(self, tenant: Tenant, communication_id: str, token: str) -> Page:
+        """Some of its events, without those that repeat another one. An empty ``token`` begins."""
         ...
 
 
@@ -67,11 +83,18 @@ class Recounted:
     missing_ids: Sequence[str] = field(default=())
     channels_not_asked: Sequence[str] = ()
     moving: bool = False
+    may_expire: bool = False
+    """Whether some of what is counted may be kept no longer."""
+
+    @property
+    def expired(self) -> int:
+        """How many events are counted and, for all that is known, kept no longer."""
+        return sum(max(0, one.counted - one.listed) for one in self.kinds) if self.may_expire else 0
 
     @property
     def equal(self) -> bool:
         """Whether all is as it should be."""
-        same = all(one.counted == one.listed for one in self.kinds)
+        same = all(one.listed == one.counted or (self.may_expire and one.listed < one.counted) for one in self.kinds)
         return self.done and same and not self.missing and not self.moving
 
 

@@ -81,9 +81,9 @@ class Recounting:
             await self._count(tenant, communication_id, tally)
             listed_us = self._now_us()
             after = await self._communications.counts(tenant, communication_id)
-            if after != before:
+            if after.kinds != before.kinds:
                 moved, before, seen = moved + 1, after, None
-            elif tally.listed in (after, seen):
+            elif tally.listed in (after.kinds, seen):
                 # What is found once may be an event that was being marked as another's duplicate. What is found twice
                 # is so.
                 break
@@ -99,8 +99,10 @@ class Recounting:
         """Count all events, in batches."""
         token, some = "", list[Listed]()
         while True:
-            listed, token = await self._communications.page(tenant, communication_id, token)
-            some += listed
+            page = await self._communications.page(tenant, communication_id, token)
+            token = page.token
+            some += page.listed
+            tally.retained_since_us = max(tally.retained_since_us, page.retained_since_us)
             if len(some) >= LOOKED_UP or (some and not token):
                 state = await self._state(tenant, await self._states.read_to_us())
                 tally.add(some, await self._contents.filed(tenant.registration, some), state)

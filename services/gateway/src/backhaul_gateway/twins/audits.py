@@ -210,11 +210,11 @@ class AuditKindRecountOut(BaseModel):
 
 class AuditRecountOut(BaseModel):
     """What a recount has found. ``equal``: of each kind as many are listed as are counted, and none is missing in the
-    files. Events that lie in none are of channels that ask for no files (``not_asked``), of which
-    ``channels_not_asked`` are the names; too young (``waiting``); or neither (``missing``), of which
-    ``missing_event_ids`` are the first hundred. ``moving``: counts changed while they were compared, each time that it
-    was tried. ``events`` were looked at. With ``progress`` the lines before the last have nothing but that, and are not
-    ``done``; an answer without a last line was cut off."""
+    files. What is counted and may be kept no longer is ``expired``, which ``equal`` does not mind. Events that lie in
+    no file are of channels that ask for none (``not_asked``), of which ``channels_not_asked`` are the names; too young
+    (``waiting``); or neither (``missing``), of which ``missing_event_ids`` are the first hundred. ``moving``: counts
+    changed while they were compared, each time that it was tried. ``events`` were looked at. With ``progress`` the
+    lines before the last have nothing but that, and are not ``done``; an answer without a last line was cut off."""
 
     equal: bool
     events: int
@@ -224,6 +224,7 @@ class AuditRecountOut(BaseModel):
     waiting: int
     missing: int
     missing_event_ids: list[str]
+    expired: int
     moving: bool
     done: bool
 
