@@ -21,8 +21,10 @@ from backhaul_client import (
     NotFoundError,
     TenantClient,
     admin,
+    adminmodels,
     auditmodels,
     models,
+    statusmodels,
     suppressionmodels,
     tenant,
 )
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 
 README = Path(__file__).parents[2] / "libs" / "client" / "README.md"
 SCHEMAS: dict[str, type[msgspec.Struct]] = {
-    "AccessOut": models.Access,
-    "StatusOut": models.ChannelStatus,
+    "AccessOut": statusmodels.Access,
+    "StatusOut": statusmodels.ChannelStatus,
     "EventOut": models.Event,
     "MessageSummary": models.MessageSummary,
     "MessageOut": models.Message,
@@ -48,11 +50,11 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "PreviewOut": models.Preview,
     "DeadLetterSummary": models.DeadLetterSummary,
     "DeadLetterOut": models.DeadLetter,
-    "TenantOut": models.Tenant,
-    "NewTenantOut": models.NewTenant,
-    "ChannelOut": models.Channel,
-    "ChannelAddressOut": models.ChannelAddress,
-    "IssuedKeyOut": models.IssuedKey,
+    "TenantOut": adminmodels.Tenant,
+    "NewTenantOut": adminmodels.NewTenant,
+    "ChannelOut": adminmodels.Channel,
+    "ChannelAddressOut": adminmodels.ChannelAddress,
+    "IssuedKeyOut": adminmodels.IssuedKey,
     "SuppressionOut": suppressionmodels.Suppression,
     "AddressOut": suppressionmodels.AddressRecord,
     "ChangedOut": suppressionmodels.SuppressionOutcome,
@@ -65,9 +67,9 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "AuditDigestOut": auditmodels.AuditDigest,
     "AuditProofsOut": auditmodels.AuditProofs,
     "AuditKeyOut": auditmodels.AuditKey,
-    "ServiceOut": models.Service,
-    "NewServiceOut": models.NewService,
-    "IssuedTokenOut": models.IssuedServiceToken,
+    "ServiceOut": adminmodels.Service,
+    "NewServiceOut": adminmodels.NewService,
+    "IssuedTokenOut": adminmodels.IssuedServiceToken,
 }
 FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")
 """Paths for machines that watch, and for providers."""

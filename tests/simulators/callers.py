@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backhaul_client import ForbiddenError, NotFoundError, UnauthenticatedError
-from backhaul_client.models import NewService
+from backhaul_client.adminmodels import NewService
 from backhaul_client.suppression import ANYTHING, Answer, Item, Sending, SuppressionClient, Tls, Verdict
 from backhaul_testing.waiting import until
 

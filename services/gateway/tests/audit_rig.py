@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_common.errors import BackhaulError
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.errors import DETAILS_KEY, to_details

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import httpx
 import uvicorn
 from backhaul_client import AsyncAdminClient, LimitsIn
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_common.sizes import MAX_HEADER_BYTES, MAX_QUERY_BYTES
 from backhaul_gateway.admission.limits import MemoryBudget
 from backhaul_gateway.ingest.publisher import MAX_UNSENT_BYTES

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from backhaul_channels import Adapter, Answer, ChannelSettings, Context, Ignored, NormalizedEvent, load_adapters
 from backhaul_channels.adapter import Proof, RawCallback
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_gateway.reads import preview
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.callback.v1 import callback_pb2

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from backhaul_client import LimitsIn
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc.errors import DETAILS_KEY, to_details
 from backhaul_gateway.web.parameters import with_plus

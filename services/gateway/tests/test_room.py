@@ -10,7 +10,7 @@ from typing import Any
 
 import nats.js.errors
 import pytest
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER, held_subject
 from backhaul_gateway import app
 from backhaul_gateway.ingest.watch import LOOK_S, LogWatch

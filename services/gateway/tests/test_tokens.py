@@ -10,7 +10,7 @@ import httpx
 import pytest
 from backhaul_channels import RawCallback
 from backhaul_channels.engines.oauth import GRACE_S, LIFETIME_S, ClientSecret, token_answer
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_common.directory import TenantDirectory
 from backhaul_gateway.ingest.tokens import MAX_TOKEN_REQUEST_BYTES
 from backhaul_local.nats_server import NatsServer

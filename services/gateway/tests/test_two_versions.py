@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from backhaul_client.models import NewTenant as Registered
+from backhaul_client.adminmodels import NewTenant as Registered
 from backhaul_common.tenants import Channel, Credential, Limits, SuppressionSettings, Tenant
 from backhaul_gateway.admin.models import LimitsOut
 from backhaul_gateway.admin.tenants import _limits

@@ -15,7 +15,7 @@ from backhaul_gateway.web.http import MAX_FIELDS, MAX_HEAD_BYTES, MAX_PIPELINED
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 
 if TYPE_CHECKING:
-    from backhaul_client.models import NewTenant
+    from backhaul_client.adminmodels import NewTenant
     from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from backhaul_client import AsyncTenantClient, NotFoundError, ProblemError
-from backhaul_client.models import NewTenant
+from backhaul_client.adminmodels import NewTenant
 from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator
 from backhaul_testing.twilio import TwilioSimulator
 

@@ -6,17 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
+from backhaul_client.adminmodels import Channel, IssuedKey, IssuedServiceToken, NewService, NewTenant, Service, Tenant
 from backhaul_client.auditmodels import AuditKey
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
-from backhaul_client.models import (
-    Channel,
-    IssuedKey,
-    IssuedServiceToken,
-    NewService,
-    NewTenant,
-    Service,
-    Tenant,
-)
 from backhaul_client.paging import Page
 from backhaul_client.suppressionmodels import Suppression, SuppressionOutcome
 from backhaul_client.suppressions import LiftedIn, SuppressedIn, changing_row

@@ -10,8 +10,6 @@ from typing import Literal
 from backhaul_client.audits import AuditCalls
 from backhaul_client.calls import Call, call, given, of, page_of, path, rows
 from backhaul_client.models import (
-    Access,
-    ChannelStatus,
     Communication,
     DeadLetter,
     DeadLetterSummary,
@@ -23,6 +21,7 @@ from backhaul_client.models import (
     Stats,
 )
 from backhaul_client.paging import Page
+from backhaul_client.statusmodels import Access, ChannelStatus
 from backhaul_client.suppressions import SuppressionCalls
 from backhaul_client.transport import AsyncTransport, Transport
 

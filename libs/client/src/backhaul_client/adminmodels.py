@@ -1,0 +1,165 @@
+"""What the admin API answers, as values; see ``models``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from backhaul_client.models import Secret
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant may ask of the gateway."""
+
+    requests_per_second: float
+    burst: int
+    max_body_bytes: int
+    reads_per_second: float
+    read_burst: int
+    concurrent_reads: int
+
+
+class SuppressionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a tenant's people mean it when they opt out. ``revocation_scope`` is ``all`` or ``topic``, from
+    ``topic_since`` on; ``whatsapp`` is ``apart`` or ``phone``."""
+
+    revocation_scope: str
+    topic_since: datetime | None
+    whatsapp: str
+
+
+class AuditRetention(msgspec.Struct, frozen=True, kw_only=True):
+    """For how many days a tenant's audit files are kept; None is for ever."""
+
+    retention_days: int | None
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """For how many days a tenant's events, messages and their addresses are kept; None is for ever."""
+
+    event_retention_days: int | None = None
+    message_retention_days: int | None = None
+    address_retention_days: int | None = None
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential without its text. ``kind`` is ``api`` or ``ingest``."""
+
+    id: str
+    kind: str
+    created_at: datetime
+
+
+class ChannelAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """The addresses of a channel with a new ingest token in them, to be pasted at its provider. ``token_url`` is None
+    for a provider that asks for no access tokens."""
+
+    label: str
+    callback_url: Secret
+    token_url: Secret | None
+
+
+class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new credential. ``key`` is never shown again, nor are the ``addresses`` with it, if it is an ingest token."""
+
+    id: str
+    kind: str
+    key: Secret
+    addresses: tuple[ChannelAddress, ...]
+
+
+class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service may ask of one copy of a service: checks are counted by address, everything else by call."""
+
+    requests_per_second: float
+    burst: int
+    checks_per_second: float
+    checks_burst: int
+    concurrent_streams: int
+
+
+class ServiceToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A service's token, without its text. ``expires_at`` is None where it does not expire."""
+
+    id: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class IssuedServiceToken(ServiceToken, frozen=True, kw_only=True):
+    """A new token. ``token`` is never shown again."""
+
+    token: Secret
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """Another system that may call Backhaul's services over gRPC. ``tenants`` are ids, or ``*``; without ``purposes``
+    it may ask for any."""
+
+    id: str
+    name: str
+    disabled: bool
+    tenants: tuple[str, ...]
+    verbs: tuple[str, ...]
+    purposes: tuple[str, ...]
+    certificates: tuple[str, ...]
+    limits: ServiceLimits
+    tokens: tuple[ServiceToken, ...]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewService(Service, frozen=True, kw_only=True):
+    """A new service. ``token`` is never shown again."""
+
+    token: Secret
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's channel without its secrets. ``callback_url`` is what to paste at the provider, with an ingest token
+    in the place of ``{ingest_token}``; ``token_url`` is where the provider asks for access tokens, if it does."""
+
+    label: str
+    key: str
+    provider: str
+    secret_count: int
+    has_pull_credentials: bool
+    has_audit_credentials: bool
+    settings: Mapping[str, Any]
+    verification: str
+    processing: str
+    held_since: datetime | None
+    callback_url: str
+    token_url: str | None
+    updated_at: datetime
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant. ``registration`` is one life of its id, and stands in each of its events."""
+
+    id: str
+    registration: str
+    name: str
+    queue_path: str
+    status: str
+    deleting_since: datetime | None
+    limits: Limits
+    suppression: SuppressionSettings
+    audit: AuditRetention
+    retention: Retention = Retention()
+    keys: tuple[Key, ...]
+    channels: tuple[Channel, ...]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewTenant(Tenant, frozen=True, kw_only=True):
+    """With its first credentials, which are never shown again."""
+
+    api_key: Secret
+    ingest_token: Secret
