@@ -11,11 +11,9 @@ from fastapi.security import HTTPBearer
 from backhaul_gateway.admin.abandoned import refuse_abandoned
 from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
+from backhaul_gateway.admin.channelmodels import ChannelIn, ChannelList, ChannelOut
 from backhaul_gateway.admin.channels import ChannelRegistry
 from backhaul_gateway.admin.models import (
-    ChannelIn,
-    ChannelList,
-    ChannelOut,
     IssuedKeyOut,
     KeyIn,
     NewTenantOut,
