@@ -10,8 +10,10 @@ from backhaul_common.names import ENTRIES_COLLECTION
 from backhaul_normalizer.model import Committed, Fact
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.store import MongoEventStore
-from books import Books, batch_of, stored_books
+from books import Books
 from normalizer_rig import Rig
+from storedbooks import stored_books
+from tellings import batch_of
 
 
 async def commit(rig: Rig, *facts: Fact) -> Committed:

@@ -23,9 +23,10 @@ from backhaul_normalizer.reviews import decided
 from backhaul_normalizer.rows import stored_fact
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_CREDENTIAL, VERIFICATION_OBSERVED_INVALID
 from backhaul_proto.event.v1.event_pb2 import ANSWERED_BY_ADDRESSES, ANSWERED_BY_REFERENCE, Event
-from books import ARRIVED_US, Books, answered_by, batch_of, facts, one_of, told
+from books import Books, answered_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tellings import ARRIVED_US, batch_of, facts, one_of, told
 from test_plan import batches
 
 PERSON, SHOP = "+4915112345678", "+4930123456"

@@ -17,9 +17,10 @@ from backhaul_normalizer.naming import MAX_ALIASES
 from backhaul_normalizer.rows import stored_fact
 from backhaul_normalizer.snapshot import MAX_ANEW, MAX_BYTES, MAX_EVENTS, MAX_MOVED, TooMuchError
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
-from books import Books, batch_of, facts, told
+from books import Books
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tellings import batch_of, facts, told
 
 
 class CountingBooks(Books):

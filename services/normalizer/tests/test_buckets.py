@@ -15,10 +15,11 @@ from backhaul_normalizer.buckets import MAX_EVENTS, MAX_GROWN_BYTES, MAX_MARKS, 
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import COUNTED, INDEXES, SEVERAL, MongoEventStore
-from books import Books, told
+from books import Books
 from bson import encode
 from layoutreads import agree, all_of, commit, newest, timeline
 from normalizer_rig import Rig
+from tellings import told
 
 NOTHING: dict[str, Any] = {}
 

@@ -24,9 +24,10 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_testing import make
-from books import batch_of, stored_books, told
 from normalizer_rig import Rig, RigFactory
 from reply_rig import PERSON, SHOP, counts, held, inbound, post, replies, within
+from storedbooks import stored_books
+from tellings import batch_of, told
 
 UNCLEAR = "please cancel my appointment"
 OBSERVED = callback_pb2.VERIFICATION_OBSERVED_INVALID

@@ -19,8 +19,8 @@ from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_testing import make
-from books import batch_of, told
 from normalizer_rig import Rig, RigFactory
+from tellings import batch_of, told
 
 HOUR_US = 3_600_000_000
 

@@ -18,9 +18,9 @@ from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.store import MongoEventStore
-from books import told
 from layoutreads import all_of, commit, newest
 from normalizer_rig import Rig
+from tellings import told
 
 NOTHING: dict[str, Any] = {}
 

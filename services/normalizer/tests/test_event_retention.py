@@ -21,9 +21,11 @@ from backhaul_normalizer.store import MongoEventStore
 from backhaul_normalizer.writing import Commands
 from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_BOUNCED, EVENT_KIND_CLICKED
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
-from books import Books, batch_of, correspondence, stored_books, story, told
+from books import Books
 from normalizer_rig import RigFactory
 from retention_rig import copy_of, end_all, keeping, number
+from storedbooks import stored_books
+from tellings import batch_of, correspondence, story, told
 from test_purge import tenant_data
 
 

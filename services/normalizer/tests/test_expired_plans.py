@@ -9,9 +9,10 @@ import pytest
 from backhaul_channels import EventKind
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.states import RANK
-from books import Books, facts, told
+from books import Books
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tellings import facts, told
 from test_plan import batches
 
 

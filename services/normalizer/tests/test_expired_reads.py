@@ -9,11 +9,13 @@ from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.refs import MAX_REFS
 from backhaul_normalizer.store import INDEXES, MongoEventStore
 from bookreads import BookReads
-from books import Books, batch_of, stored_books
+from books import Books
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from normalizer_rig import Rig
 from retention_rig import end_all, keeping
+from storedbooks import stored_books
+from tellings import batch_of
 from test_oracle import Batch, ask, batches
 
 

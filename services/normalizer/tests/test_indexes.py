@@ -16,8 +16,8 @@ from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.refs import MAX_REFS
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
-from books import batch_of, told
 from normalizer_rig import Rig, RigFactory
+from tellings import batch_of, told
 
 KEPT = {EVENTS_COLLECTION, ENTRIES_COLLECTION, MESSAGES_COLLECTION, JOINS_COLLECTION}
 BETWEEN: dict[str, Any] = {"sender": "shop@example.com"}

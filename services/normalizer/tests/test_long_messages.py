@@ -10,9 +10,10 @@ from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.refs import MAX_REFS
 from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
-from books import Books, told
+from books import Books
 from layoutreads import agree, all_of, alone, commit, newest, timeline
 from normalizer_rig import Rig
+from tellings import told
 
 MANY = 300
 KEY = message_key("acme.1", "sendgrid", "M1")

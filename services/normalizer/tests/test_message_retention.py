@@ -26,9 +26,11 @@ from backhaul_normalizer.hours import HOUR_US
 from backhaul_normalizer.model import DAY_US, Fact
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.store import MongoEventStore
-from books import answered_by, batch_of, correspondence, stored_books, story, told
+from books import answered_by
 from normalizer_rig import Rig, RigFactory
 from retention_rig import end_all, keeping, number
+from storedbooks import stored_books
+from tellings import batch_of, correspondence, story, told
 
 NO_SPAN = (0, 0)
 

@@ -13,8 +13,9 @@ from backhaul_normalizer.model import Fact
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_BACKFILL, VERIFICATION_OBSERVED_INVALID
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_testing import make
-from books import Books, told
+from books import Books
 from normalizer_rig import Rig
+from tellings import told
 
 JOINING = told(key="p", kind=EventKind.QUEUED, name="M1", aliases=["A1"], at=1, seq=1)
 BY_CALLBACK = told(key="callback", kind=EventKind.BOUNCED, name="A1", at=5, error_code="511", seq=2)

@@ -17,10 +17,12 @@ from backhaul_normalizer.model import Fact, Outgoing
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.store import INDEXES, MongoEventStore
 from bookreads import BookReads, Span, flat, shown
-from books import Books, batch_of, facts, stored_books
+from books import Books
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from normalizer_rig import Rig
+from storedbooks import stored_books
+from tellings import batch_of, facts
 
 one_of = st.sampled_from
 MESSAGES: dict[str, list[Any]] = {

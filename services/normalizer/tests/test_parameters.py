@@ -9,7 +9,8 @@ import pytest
 from backhaul_channels import EventKind
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.rows import stored_fact
-from books import Books, told
+from books import Books
+from tellings import told
 
 KEY = "communicationId"
 

@@ -7,9 +7,10 @@ from itertools import pairwise, permutations
 
 import pytest
 from backhaul_normalizer.model import Fact
-from books import Books, facts, told
+from books import Books
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tellings import facts, told
 
 
 def batches(events: Sequence[Fact], cuts: Sequence[int]) -> list[Sequence[Fact]]:

@@ -15,8 +15,10 @@ from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_normalizer.stored import Stored
 from backhaul_testing import make
-from books import Books, batch_of, correspondence, stored_books, story
+from books import Books
 from normalizer_rig import RigFactory
+from storedbooks import stored_books
+from tellings import batch_of, correspondence, story
 
 
 @pytest.mark.parametrize("seed", range(12))

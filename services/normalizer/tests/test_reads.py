@@ -25,9 +25,9 @@ from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.tenantdata.v1 import tenantdata_pb2
 from backhaul_testing import make
-from books import told
 from google.protobuf import message_factory
 from normalizer_rig import Rig, RigFactory
+from tellings import told
 
 TENANT_DATA = tenantdata_pb2.DESCRIPTOR.services_by_name["TenantDataService"]
 

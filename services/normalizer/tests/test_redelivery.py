@@ -11,10 +11,12 @@ from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_testing import make
-from books import Books, batch_of, facts, stored_books, story, told
+from books import Books
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from normalizer_rig import RigFactory
+from storedbooks import stored_books
+from tellings import batch_of, facts, story, told
 
 
 @pytest.mark.timeout(400)

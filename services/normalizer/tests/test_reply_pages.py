@@ -7,9 +7,9 @@ from backhaul_channels import EventKind
 from backhaul_common.sizes import MAX_EVENT_BYTES, PAGE_BYTES
 from backhaul_normalizer.reads import MongoReads
 from backhaul_proto.event.v1.event_pb2 import Event
-from books import told
 from layoutreads import commit, newest
 from normalizer_rig import Rig
+from tellings import told
 
 LARGE = Event(raw=bytes(MAX_EVENT_BYTES - 1024)).SerializeToString()
 

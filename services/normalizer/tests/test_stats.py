@@ -20,8 +20,10 @@ from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.event.v1.event_pb2 import EventKind as EventKindNumber
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_testing import make
-from books import Books, Totals, batch_of, stored_books, told
+from books import Books, Totals
 from normalizer_rig import Rig, RigFactory
+from storedbooks import stored_books
+from tellings import batch_of, told
 
 NOW_US = 20_000 * DAY_US + 13 * HOUR_US
 GROUPS = {
