@@ -176,7 +176,9 @@ class Books:
                     row["communication_id"] = communication_id
         for event_id, revision in made.revisions.items():
             kept = {name: value for name, value in self.event_rows[event_id].items() if name not in _MAY_LACK}
-            document = event_document(revision.fact, revision.communication_id) | {"revised_seqs": revision.seqs}
+            fact = revision.fact
+            document = event_document(fact, revision.communication_id) | {"revised_seqs": fact.revised_seqs}
+            document |= {"left": fact.left} if fact.left else {}
             document |= {"moved_by": revision.moved_by} if revision.moved_by else {}
             assert all(document[name] == kept[name] for name in ("registration", "channel", *_FIXED))
             self.event_rows[event_id] = kept | document

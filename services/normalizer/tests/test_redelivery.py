@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
@@ -71,6 +72,64 @@ def test_a_move_is_published_when_its_cause_comes_again_though_another_told_of_t
     books.commit([naming])
     revision, _ = books.published[bounce.id]
     assert revision == 1
+    books.check_published()
+
+
+_BETWEEN: dict[str, Any] = {"recipient": "p@example.com", "sender": "shop@example.com"}
+_OTHERS: dict[str, Any] = {"recipient": "a@example.com", "sender": "shop@example.com"}
+
+
+def _wrote(at: int) -> Fact:
+    return told(key="r", kind=EventKind.INBOUND, name="R", at=at, seq=9, provisional=False, **_BETWEEN)
+
+
+def test_what_a_revision_changed_of_a_reply_is_published_though_another_revision_came_after_it() -> None:
+    books = Books()
+    first, earlier, more = (
+        told(key="o", kind=EventKind.OPENED, seq=seq, **tells)
+        for seq, tells in ((1, {"at": 9, **_BETWEEN}), (2, {"at": 3}), (3, {"text": "more"}))
+    )
+    books.commit([first])
+    books.commit([_wrote(5)])
+    # The reply answers the message now, as that was sent before it.
+    books.commit([earlier], published=False)
+    books.commit([more])
+    books.commit([earlier])
+    books.check_published()
+
+
+@pytest.mark.parametrize("then", ["nothing", "a better name", "a duplicate"])
+def test_what_an_event_that_left_a_message_changed_of_its_replies_is_published_in_the_end(then: str) -> None:
+    books = Books()
+    bounce: dict[str, Any] = {"key": "b", "kind": EventKind.BOUNCED, "name": "S1"}
+    books.commit([told(key="u", kind=EventKind.UNSUBSCRIBED, name="A1", aliases=["S1"], seq=1)])
+    books.commit(
+        [told(at=4, seq=1, **bounce, **_BETWEEN), told(key="o", kind=EventKind.OPENED, name="M3", at=2, **_BETWEEN)]
+    )
+    books.commit([told(key="o", kind=EventKind.OPENED, name=name, at=1, **_OTHERS) for name in ("M0", "M2")])
+    books.commit([_wrote(5)])
+    # What bounced was A1 until S1 leads to M2, so that the reply answers M3 now, of which nothing is told.
+    naming = told(key="n", kind=EventKind.CLICKED, name="M2", at=7, aliases=["S1"], seq=2)
+    books.commit([naming], published=False)
+    if then == "a better name":
+        books.commit([told(key="n", kind=EventKind.CLICKED, name="M0", at=7, aliases=["S1"], seq=3)])
+    elif then == "a duplicate":
+        books.commit([told(key="b", kind=EventKind.BOUNCED, name="M2", at=8, seq=3)])
+    books.commit([naming])
+    books.check_published()
+
+
+def test_what_an_event_left_by_its_own_revision_has_its_replies_published_in_the_end() -> None:
+    books = Books()
+    opened: dict[str, Any] = {"key": "o", "kind": EventKind.OPENED, "name": "A1"}
+    books.commit([told(key="u", kind=EventKind.UNSUBSCRIBED, name="M1", aliases=["A1"])])
+    books.commit([told(at=4, **opened, **_BETWEEN), told(key="o", kind=EventKind.OPENED, name="M3", at=2, **_BETWEEN)])
+    books.commit([told(key="s", kind=EventKind.OPENED, name="A1", provisional=False, at=1, **_OTHERS)])
+    books.commit([_wrote(5)])
+    # By settings that knew no better name than A1: it is a message of its own, and none between these two.
+    own = told(provisional=False, seq=2, **opened)
+    books.commit([own], published=False)
+    books.commit([own])
     books.check_published()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from secrets import randbits
 
 from backhaul_channels import EventKind
@@ -98,9 +98,9 @@ def kind_name(number: int) -> str:
     return _NAMES.get(number, EventKind.UNKNOWN.value)
 
 
-def element(fact: Fact, communication_id: str, *, seqs: Sequence[int] = (), moved_by: str = "") -> Document:
-    """An event as it stands in its bucket. ``communication_id`` is that of its message; ``seqs`` and ``moved_by`` are
-    those of its latest revision that has any."""
+def element(fact: Fact, communication_id: str, *, moved_by: str = "") -> Document:
+    """An event as it stands in its bucket. ``communication_id`` is that of its message; ``moved_by`` is that of its
+    latest revision that has any."""
     stored: Document = {"id": bytes.fromhex(fact.id), "payload": fact.payload}
     if fact.message:
         stored["message"] = bytes.fromhex(fact.message)
@@ -108,8 +108,10 @@ def element(fact: Fact, communication_id: str, *, seqs: Sequence[int] = (), move
         stored["communication_id"] = communication_id
     if fact.alias:
         stored["alias"] = bytes.fromhex(fact.alias)
-    if seqs:
-        stored["revised_seqs"] = seqs
+    if fact.revised_seqs:
+        stored["revised_seqs"] = fact.revised_seqs
+    if fact.left:
+        stored["left"] = [bytes.fromhex(message) for message in fact.left]
     if moved_by:
         stored["moved_by"] = bytes.fromhex(moved_by)
     return stored
@@ -133,12 +135,14 @@ def row_of(ref: Ref, stored: Document, registration: str) -> Document:
     for name in ("communication_id", "revised_seqs"):
         if name in stored:
             row[name] = stored[name]
+    if "left" in stored:
+        row["left"] = [message.hex() for message in stored["left"]]
     if ref.marks & Mark.ONCE:
         row["once"] = True
     return row
 
 
-def ref_of(fact: Fact, bucket: bytes, slot: int, *, revised: bool = False) -> Ref:
+def ref_of(fact: Fact, bucket: bytes, slot: int) -> Ref:
     """The reference of an event in its place."""
     marks = 0
     if fact.once:
@@ -149,7 +153,7 @@ def ref_of(fact: Fact, bucket: bytes, slot: int, *, revised: bool = False) -> Re
         marks |= _DUPLICATE
     if fact.event.by_machine:
         marks |= _BY_MACHINE
-    if revised:
+    if fact.revised_seqs:
         marks |= _REVISED
     origin = fact.origin
     return Ref(
@@ -226,7 +230,7 @@ class Filling:
         self._buckets: list[_Bucket] = []
         self._open: dict[str, _Bucket] = {}
 
-    def add(self, fact: Fact, communication_id: str, *, seqs: Sequence[int] = (), moved_by: str = "") -> Ref:
+    def add(self, fact: Fact, communication_id: str, *, moved_by: str = "") -> Ref:
         """See ``element``; where the event is now."""
         origin, size = fact.origin, len(fact.payload)
         registration, at_us = origin.registration, origin.received_at_us
@@ -242,8 +246,8 @@ class Filling:
         bucket.differing.add((fact.event.kind, origin.channel, communication_id))
         if moved_by:
             bucket.moved_by.add(bytes.fromhex(moved_by))
-        bucket.events.append(element(fact, communication_id, seqs=seqs, moved_by=moved_by))
-        return ref_of(fact, bucket.id, len(bucket.events) - 1, revised=bool(seqs))
+        bucket.events.append(element(fact, communication_id, moved_by=moved_by))
+        return ref_of(fact, bucket.id, len(bucket.events) - 1)
 
     def documents(self) -> list[Document]:
         """The buckets as they are to be stored."""

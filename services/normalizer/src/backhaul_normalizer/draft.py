@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from backhaul_common.documents import Document
 
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.snapshot import Allowance, Snapshot
+
+MAX_REVISED_SEQS = 16
+"""Positions of what made the revisions before the latest that are kept. Hardly any event has more than two."""
+
+MAX_LEFT = 8
+"""Messages that an event has left which are kept. One or two names lead to each."""
 
 
 @dataclass(slots=True)
@@ -22,6 +29,15 @@ class Change:
     after: Fact
     seqs: list[int]
     moved_by: str = ""
+
+    def result(self) -> Fact:
+        """``after``, with what is kept of how it came about. What made the revisions before may be delivered again,
+        too: whoever took it may have died before what followed from it was published."""
+        before, left = self.before, self.before.left
+        earlier = [seq for seq in before.revised_seqs if seq not in self.seqs][-MAX_REVISED_SEQS:]
+        if before.message and before.message != self.after.message:
+            left = [*(key for key in left if key != before.message), before.message][-MAX_LEFT:]
+        return msgspec.structs.replace(self.after, revised_seqs=[*earlier, *self.seqs], left=left)
 
 
 class Draft:

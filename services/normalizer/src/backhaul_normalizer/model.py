@@ -75,10 +75,12 @@ class Fact(msgspec.Struct, gc=False):
     itself uses, where that is a further name of a message. ``told_communication_id`` is the communication that the
     event names if it turns out to be a duplicate. ``digest`` is the same for callbacks that tell the same. ``also``
     are the positions in CALLBACKS of duplicates that were merged into this one, and ``names`` the further names that
-    they told. ``payload`` is the serialised event. ``once`` says that its kind happens to its message once, and
-    ``duplicate_of`` is the event of that kind and message which counts, where that is another one. ``window_us`` is, of
-    a reply, how long before it a message may have been sent that it answers without naming it, and
-    ``stored_communication_id`` the communication that it is stored with; None where it is not stored.
+    they told. ``revised_seqs`` are the positions of what made the latest revisions of a stored event, and ``left`` the
+    keys of the messages that it left by them, both in that order. ``payload`` is the serialised event. ``once`` says
+    that its kind happens to its message once, and ``duplicate_of`` is the event of that kind and message which counts,
+    where that is another one. ``window_us`` is, of a reply, how long before it a message may have been sent that it
+    answers without naming it, and ``stored_communication_id`` the communication that it is stored with; None where it
+    is not stored.
     """
 
     id: str
@@ -94,6 +96,8 @@ class Fact(msgspec.Struct, gc=False):
     revision: int = 0
     also: tuple[int, ...] = ()
     names: frozenset[Name] = frozenset()
+    revised_seqs: Sequence[int] = ()
+    left: Sequence[str] = ()
     once: bool = False
     duplicate_of: str = ""
     window_us: int = DEFAULT_WINDOW_US

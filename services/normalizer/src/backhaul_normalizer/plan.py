@@ -30,11 +30,10 @@ from backhaul_normalizer.snapshot import MAX_ANEW, MAX_ANEW_BYTES, Snapshot
 
 
 class Revision(NamedTuple):
-    """A stored event as it is now; ``seqs`` and ``moved_by`` as in ``Change``."""
+    """A stored event as it is now; ``moved_by`` as in ``Change``."""
 
     fact: Fact
     communication_id: str
-    seqs: list[int]
     moved_by: str
 
 
@@ -230,7 +229,7 @@ class _Planner:
             made.counts.fact(fact, _belongs_to(fact, after), +1)
         for event_id, change in self._draft.changes.items():
             communication_id = _communication(change.after, after)
-            made.revisions[event_id] = Revision(change.after, communication_id, change.seqs, change.moved_by)
+            made.revisions[event_id] = Revision(change.result(), communication_id, change.moved_by)
             made.counts.fact(change.before, _belongs_to(change.before, self._draft.before), -1)
             made.counts.fact(change.after, _belongs_to(change.after, after), +1)
         for key, events in self._draft.snapshot.counted(moved).items() if moved else ():
@@ -252,7 +251,7 @@ class _Planner:
         for event_id, change in self._draft.changes.items():
             if EventKind.INBOUND in (change.before.event.kind, change.after.event.kind):
                 touched.replies.add(event_id)
-        if self._plan.known:
+        if self._plan.known or self._draft.changes:
             self._touch_again(again)
 
     def _touch_again(self, again: Sequence[Document]) -> None:
@@ -260,6 +259,9 @@ class _Planner:
         touched = self._plan.touched
         known = {fact.id for fact in self._plan.known}
         keys: dict[str, str] = {}
+        for change in self._draft.changes.values():
+            # Whoever made it leave them may have died. When that comes again, this change is found in its place.
+            keys |= dict.fromkeys(change.before.left, change.before.origin.registration)
         for fact, names in self._draft.names:
             if fact.id in known:
                 own = fact.origin.registration, fact.origin.channel
@@ -268,7 +270,8 @@ class _Planner:
         for row in again:
             if row["kind"] == EventKind.INBOUND.value:
                 touched.replies.add(row["_id"])
-            keys |= dict.fromkeys((row.get("message", ""), row.get("alias", "")), row["registration"])
+            own_keys = row.get("message", ""), row.get("alias", ""), *row.get("left", ())
+            keys |= dict.fromkeys(own_keys, row["registration"])
         self._draft.load(keys)
         for key, registration in keys.items():
             if key:

@@ -128,6 +128,8 @@ def stored_fact(row: Document) -> Fact:
         told.communication_id,
         row.get("alias", ""),
         told.revision,
+        revised_seqs=row.get("revised_seqs", ()),
+        left=row.get("left", ()),
         once=row.get("once", False),
         duplicate_of=told.duplicate_of,
         window_us=row.get("window_us", DEFAULT_WINDOW_US),

@@ -173,10 +173,10 @@ class Writing:
             del self._refs_of(place.owner)[ref.id]
         if len(fact.payload) > MAX_GROWN_BYTES and len(fact.payload) > ref.size:
             self._updates.set(ref, None)
-            after = self._filling.add(fact, communication_id, seqs=revision.seqs, moved_by=moved_by)
+            after = self._filling.add(fact, communication_id, moved_by=moved_by)
         else:
-            self._updates.set(ref, element(fact, communication_id, seqs=revision.seqs, moved_by=moved_by))
-            after = ref_of(fact, ref.bucket, ref.slot, revised=bool(revision.seqs))
+            self._updates.set(ref, element(fact, communication_id, moved_by=moved_by))
+            after = ref_of(fact, ref.bucket, ref.slot)
             if after.kind != ref.kind:
                 self._updates.mark(ref, kind_mark(fact.event.kind.value))
             if communication_id and communication_id != before.get("communication_id"):
