@@ -21,7 +21,7 @@ from backhaul_common.names import (
     RETENTION_COLLECTION,
 )
 from backhaul_normalizer import expiry
-from backhaul_normalizer.expiry import late
+from backhaul_normalizer import store as writing_store
 from backhaul_normalizer.hours import HOUR_US
 from backhaul_normalizer.model import DAY_US, Fact
 from backhaul_normalizer.reads import MongoReads
@@ -167,12 +167,64 @@ async def test_what_comes_late_loses_its_addresses_too(rig_factory: RigFactory) 
         assert await found_for(rig, "a@example.com") == (1, 1)
 
 
-def test_what_is_of_today_takes_no_position_back() -> None:
-    now_us = 1_800_000_000_000_000
-    rows = [{"registration": "acme.1", "created_at_us": now_us - DAY_US + n} for n in range(3)]
-    assert late(rows, now_us) == []
-    rows.append({"registration": "acme.1", "created_at_us": now_us - 2 * DAY_US})
-    assert {one["q"]["_id"] for one in late(rows, now_us)} == {"acme.1"}
+async def test_what_is_of_today_and_of_whoever_keeps_addresses_takes_no_position_back(rig_factory: RigFactory) -> None:
+    now_us = time.time_ns() // 1000
+    async with rig_factory(copies=0) as rig:
+        await rig.register(keeping("acme", address=10), keeping("globex"))
+        store = await prepared(rig)
+        for tenant, days_ago in (("acme", 0), ("acme", 8), ("globex", 300)):
+            await store.commit([told(name=f"M{days_ago}", arrived=now_us - days_ago * DAY_US, tenant=tenant)], [])
+        assert await number(rig, RETENTION_COLLECTION) == 0
+        await store.commit([told(name="M300", arrived=now_us - 300 * DAY_US)], [])
+        assert await number(rig, RETENTION_COLLECTION, registration="acme.1") == 1
+
+
+async def test_a_reply_that_comes_late_loses_its_address_too(rig_factory: RigFactory) -> None:
+    now_us = time.time_ns() // 1000
+    async with rig_factory(copies=0) as rig:
+        await rig.register(keeping("acme", address=10))
+        store = await prepared(rig)
+
+        async def wrote(key: str, days_ago: int, **more: Any) -> None:
+            at_us = now_us - days_ago * DAY_US
+            one: dict[str, Any] = {"kind": EventKind.INBOUND, "arrived": at_us, "recipient": "a@example.com"}
+            await store.commit([told(key=key, name="R1", provisional=False, **one, **more)], [])
+
+        await wrote("r1", 20)
+        await end_all(rig, in_days=0)
+        # Another one of a message that is known, and more of one that is.
+        await wrote("r2", 300)
+        await wrote("r1", 20, seq=2, text="more")
+        assert await number(rig, ENTRIES_COLLECTION, address="a@example.com") == 2
+        await end_all(rig, in_days=0)
+        assert await number(rig, ENTRIES_COLLECTION, address="a@example.com") == 0
+
+
+async def test_addresses_that_are_written_while_they_are_gone_past_are_looked_at_again(
+    rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_us = time.time_ns() // 1000
+    loop = asyncio.get_running_loop()
+    async with rig_factory(copies=0) as rig:
+        await rig.register(keeping("acme", address=10))
+        store = await prepared(rig)
+        await store.commit([told(name="M1", arrived=now_us - 12 * DAY_US, recipient="a@example.com")], [])
+        tries: list[list[Document]] = []
+
+        def passed(*args: Any) -> list[Document]:
+            made = expiry.come_late(*args)
+            if not tries:
+                # In the midst of the commit, which has read what is stored and written most of its own.
+                end = partial(expiry.end_addresses, expiry.Owner("acme", "acme.1"), now_us, expiry.START)
+                asyncio.run_coroutine_threadsafe(mongo.in_transaction(rig.database, end), loop).result(10)
+            tries.append(made)
+            return made
+
+        monkeypatch.setattr(writing_store, "come_late", passed)
+        await store.commit([told(name="M2", arrived=now_us - 20 * DAY_US, recipient="b@example.com")], [])
+        assert len(tries) == 2
+        await end_all(rig, in_days=0)
+        assert await number(rig, MESSAGES_COLLECTION, address={"$exists": True}) == 0
 
 
 async def test_a_reply_keeps_what_it_answers_when_nobody_could_find_it_any_more(rig_factory: RigFactory) -> None:

@@ -7,9 +7,10 @@ its settings do not say now, and nothing is written for a registration that is b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
+from backhaul_channels import EventKind
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.names import (
@@ -24,7 +25,7 @@ from backhaul_common.tenants import Retention
 
 from backhaul_normalizer.buckets import ALL, id_at
 from backhaul_normalizer.facts import message_key
-from backhaul_normalizer.model import DAY_US
+from backhaul_normalizer.model import DAY_US, Fact
 from backhaul_normalizer.writing import Commands
 
 MAX_BUCKETS = 64
@@ -127,7 +128,8 @@ def end_addresses(
 ) -> Slice:
     """Take from messages, and from entries of replies, that are older than the cutoff what says between whom they were.
 
-    How far that has come is kept, so that nothing is looked at twice; ``late`` takes it back where something old comes.
+    How far that has come is kept, so that nothing is looked at twice; ``come_late`` takes it back where something old
+    comes.
     """
     days = _retention(owner, database, session).address_retention_days
     if days is None:
@@ -167,23 +169,46 @@ _WITH_ADDRESSES: Sequence[tuple[str, str, str, Document, Document]] = (
 """The position that is kept, what it is in, and what is done there."""
 
 
-def late(new_messages: Sequence[Document], now_us: int) -> list[Document]:
-    """The update command's entries that have the addresses of these looked at, though they are older than what was
-    looked at last: what was held, or was a dead letter, comes as late as that. Nothing ends within a day."""
-    oldest: dict[str, int] = {}
-    for message in new_messages:
-        created_at_us = message["created_at_us"]
-        if created_at_us < now_us - DAY_US:
-            registration = message["registration"]
-            oldest[registration] = min(created_at_us, oldest.get(registration, created_at_us))
-    return [
-        {
-            "q": {"_id": registration, field: {"$gt": (at_us, b"")}},
-            "u": {"$set": {field: (at_us, b"")}},
-        }
-        for registration, at_us in oldest.items()
-        for field, *_ in _WITH_ADDRESSES
-    ]
+def come_late(
+    facts: Iterable[Fact],
+    new_messages: Sequence[Document],
+    now_us: int,
+    database: mongo.ThreadDatabase,
+    session: mongo.Session,
+) -> list[Document]:
+    """The update command's entries that have the addresses of what is written looked at, though it is older than what
+    was looked at last: what was held, or was a dead letter, comes as late as that.
+
+    They always write where addresses may be due: ``end_addresses`` that goes past at the same moment, and cannot see
+    what is written here, meets it there.
+    """
+    old = [fact for fact in facts if fact.origin.received_at_us < now_us - DAY_US]  # Nothing ends within a day.
+    if not old:
+        return []
+    made = {message["_id"] for message in new_messages}
+    oldest: dict[tuple[str, str], int] = {}
+    for fact in old:
+        if fact.message in made or fact.event.kind is EventKind.INBOUND:
+            owner, at_us = (fact.origin.tenant, fact.origin.registration), fact.origin.received_at_us
+            oldest[owner] = min(at_us, oldest.get(owner, at_us))
+    if not oldest:
+        return []
+    query = {"_id": {"$in": [tenant for tenant, _ in oldest]}, "retention.address_retention_days": {"$gt": 0}}
+    wanted = {"registration": 1, "retention.address_retention_days": 1}
+    updates: list[Document] = []
+    for row in database[TENANTS_COLLECTION].find(query, wanted, session=session):
+        registration = row["registration"]
+        at_us = oldest.get((row["_id"], registration), now_us)
+        # A day more: the clock of whoever ends them may be ahead.
+        if at_us >= now_us - (row["retention"]["address_retention_days"] - 1) * DAY_US:
+            continue
+        updates += (
+            {"q": {"_id": registration, field: {"$gt": (at_us, b"")}}, "u": {"$set": {field: (at_us, b"")}}}
+            for field, *_ in _WITH_ADDRESSES
+        )
+        counted = {"$inc": {"late": 1}, "$setOnInsert": {"registration": registration}}
+        updates.append({"q": {"_id": registration}, "u": counted, "upsert": True})
+    return updates
 
 
 def _without_events(rows: Sequence[Document], database: mongo.ThreadDatabase, session: mongo.Session) -> list[Document]:

@@ -28,7 +28,7 @@ from pymongo.errors import PyMongoError
 
 from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.counts import Shards
-from backhaul_normalizer.expiry import late
+from backhaul_normalizer.expiry import come_late
 from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_normalizer.reached import Telling
@@ -183,7 +183,10 @@ def _commit(
     stored, commands = Stored(database, session), Commands(database, session)
     planned = plan(stored, facts) if facts else Plan()
     Writing(stored, commands, planned, shard).write()
-    commands.update(RETENTION_COLLECTION, late(planned.new_messages, time.time_ns() // 1000))
+    written = [*(fact for fact, _ in planned.events), *(revision.fact for revision in planned.revisions.values())]
+    commands.update(
+        RETENTION_COLLECTION, come_late(written, planned.new_messages, time.time_ns() // 1000, database, session)
+    )
     telling = Telling(database, session, [fill for fill in fills if fill.owner not in gone])
     commands.update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
     telling.tell()
