@@ -9,7 +9,7 @@ import pytest
 from backhaul_channels import EventKind
 from backhaul_common.documents import Document
 from backhaul_normalizer import committing, naming, plan, snapshot
-from backhaul_normalizer.committing import commit_all
+from backhaul_normalizer.committing import Portions, commit_all
 from backhaul_normalizer.facts import MAX_REFERENCES, message_key
 from backhaul_normalizer.merge import MAX_NAMES
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
@@ -189,7 +189,7 @@ async def test_a_batch_that_needs_too_much_of_what_is_stored_is_committed_in_par
     with pytest.raises(TooMuchError):
         books.commit(revisions)
     keeper = BookKeeper(books)
-    done = await commit_all(keeper, revisions, [], lambda *_: [], nothing_yet)
+    done = await commit_all(keeper, revisions, [], lambda *_: [], nothing_yet, Portions())
     assert len(done.known) == len(messages)
     assert all(books.message(name)["by_machine"] == {"opened": 1} for name in messages)
     assert max(len(read) for read in keeper.commits) <= 2 * (MAX_EVENTS + len(messages))
@@ -210,7 +210,7 @@ async def test_large_events_that_a_small_callback_revises_are_not_all_in_memory(
 
     monkeypatch.setattr(committing, "HELD_BYTES", 100 * 100_000)
     revisions = [opened(number, f"M{number}", by_machine=True) for number in range(200)]
-    done = await commit_all(keeper, revisions, [], lambda *_: [], publish)
+    done = await commit_all(keeper, revisions, [], lambda *_: [], publish, Portions())
     assert all(row["by_machine"] == {"opened": 1} for row in books.message_rows.values())
     assert max(sum(read) for read in keeper.commits) <= 2 * (MAX_BYTES + 200_000)
     assert len(published) >= 100
@@ -220,7 +220,7 @@ async def test_large_events_that_a_small_callback_revises_are_not_all_in_memory(
 async def test_events_that_each_tell_many_further_names_are_committed_in_parts() -> None:
     keeper = BookKeeper(CountingBooks())
     told_names = [opened(number, f"A{number}", aliases=[f"S{number}-{n}" for n in range(9)]) for number in range(1000)]
-    await commit_all(keeper, told_names, [], lambda *_: [], nothing_yet)
+    await commit_all(keeper, told_names, [], lambda *_: [], nothing_yet, Portions())
     assert len(keeper.books.message_rows) == 1000
     assert len(keeper.commits) >= 1000 * 9 // MAX_EVENTS
 

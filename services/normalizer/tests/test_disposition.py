@@ -15,7 +15,7 @@ from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.names import DEAD_LETTERS_COLLECTION
 from backhaul_common.tenants import Tenant
 from backhaul_normalizer import consumer as consumer_module
-from backhaul_normalizer.committing import commit_all, publish_all
+from backhaul_normalizer.committing import Portions, commit_all, publish_all
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.service import NormalizerUseCases
@@ -113,7 +113,7 @@ async def test_what_the_store_refuses_is_set_aside_and_all_else_is_kept(reading:
     store = Store()
     facts, rejections = reading.of(*sids)
     with capture_logs() as lines:
-        committed = await commit_all(store, facts, rejections, reading.reject, at_once)
+        committed = await commit_all(store, facts, rejections, reading.reject, at_once, Portions())
     good = [fact for fact in facts if "poison" not in fact.event.message_id]
     assert {fact.id for fact in committed.new} == {fact.id for fact in good} == {fact.id for fact in store.facts}
     assert len(store.facts) == len(good)
@@ -144,7 +144,7 @@ async def test_what_not_even_without_its_bytes_can_be_filed_is_said_and_left_out
 
     store.commit = commit  # type: ignore[method-assign, assignment]  # this store refuses both
     with capture_logs() as lines:
-        committed = await commit_all(store, facts, rejections, reading.reject, at_once)
+        committed = await commit_all(store, facts, rejections, reading.reject, at_once, Portions())
     assert len(committed.new) == 1
     (line,) = [line for line in lines if line["event"] == "dead_letter_not_stored"]
     assert (line["tenant"], line["stream_seq"], line["log_level"]) == ("acme", 1, "error")
@@ -154,12 +154,12 @@ async def test_a_store_that_refuses_everything_makes_no_dead_letters_and_is_wait
     store = Store(closed=DocumentTooLarge("as if it refused all"))
     facts, rejections = reading.of(*(f"SM{n}" for n in range(100)), "bad1")
     with pytest.raises(BackhaulError) as caught:
-        await commit_all(store, facts, rejections, reading.reject, at_once)
+        await commit_all(store, facts, rejections, reading.reject, at_once, Portions())
     assert disposition(caught.value) is Disposition.AWAY
     assert store.commits == 1
     store.closed = AutoReconnect("gone")
     with pytest.raises(AutoReconnect):
-        await commit_all(store, facts, rejections, reading.reject, at_once)
+        await commit_all(store, facts, rejections, reading.reject, at_once, Portions())
     assert not store.filed
 
 

@@ -19,6 +19,9 @@ COMMIT_EVENTS, COMMIT_BYTES = 2500, 8 << 20
 """Events, and bytes of them, in one transaction. A usual batch is one; a callback full of tiny events is several, since
 MongoDB ends a transaction that takes too long, and the driver sends a command of at most 16 MB."""
 
+MAX_LESS = 64
+"""The part of that which is tried at the least."""
+
 HELD_BYTES = 32 << 20
 """Bytes of committed events that wait to be published with the rest of their batch. A small callback can revise many
 large events."""
@@ -32,14 +35,40 @@ Publish = Callable[[Sequence[Outgoing]], Awaitable[None]]
 """Publishes events that are committed."""
 
 
+class Portions:
+    """How much goes into one transaction: less after one that came to no end in time, and more after each that did.
+
+    Where MongoDB is slow, what is tried again would otherwise never be done: it is as much as before.
+    """
+
+    def __init__(self) -> None:
+        self._less = 1
+
+    def of(self, facts: Sequence[Fact]) -> list[list[Fact]]:
+        """``facts`` in parts for a transaction each; one empty part when there are none."""
+        most, most_bytes = COMMIT_EVENTS // self._less, COMMIT_BYTES // self._less
+        return _parts(facts, lambda fact: len(fact.payload), most, most_bytes)
+
+    def failed(self) -> None:
+        """A transaction did not come to its end."""
+        self._less = min(self._less * 4, MAX_LESS)
+
+    def done(self) -> None:
+        """One did."""
+        self._less = max(1, self._less // 2)
+
+
 async def commit_all(
     store: EventStore,
     facts: Sequence[Fact],
     rejections: Sequence[Rejection],
     reject: Reject,
     publish: Publish,
+    portions: Portions,
 ) -> Committed:
-    """Commit all of it. What is more to publish than a batch may hold is published at once; the rest is returned.
+    """Commit all of it, in ``portions``.
+
+    What is more to publish than a batch may hold is published at once; the rest is returned.
 
     What cannot be stored is found by halves. An event becomes a dead letter. A dead letter that cannot be stored is
     filed without its callback's bytes; where even that is refused it is left out, and the log says so. Raises what may
@@ -47,11 +76,16 @@ async def commit_all(
     """
     committing = _Committing(store, reject, publish)
     filing = _parts(list(rejections), lambda one: len(one.callback)) if rejections else []
-    *first, last = _parts(list(facts), lambda fact: len(fact.payload))
-    for part in first:
-        await committing.store_facts(part, ())
-    # Dead letters go with the last of the events, so that a usual batch is one transaction.
-    await committing.store_facts(last, filing.pop(0) if filing else ())
+    *first, last = portions.of(facts)
+    try:
+        for part in first:
+            await committing.store_facts(part, ())
+        # Dead letters go with the last of the events, so that a usual batch is one transaction.
+        await committing.store_facts(last, filing.pop(0) if filing else ())
+    except Exception:
+        portions.failed()
+        raise
+    portions.done()
     for some in filing:
         await committing.file(some)
     while committing.to_file:
@@ -187,14 +221,16 @@ def _without_bytes(one: Rejection, exc: Exception) -> Rejection:
     )
 
 
-def _parts(items: Sequence[_T], size_of: Callable[[_T], int]) -> list[list[_T]]:
+def _parts(
+    items: Sequence[_T], size_of: Callable[[_T], int], most: int = COMMIT_EVENTS, most_bytes: int = COMMIT_BYTES
+) -> list[list[_T]]:
     """``items`` in parts that one transaction takes each; one empty part when there are none."""
     parts: list[list[_T]] = [[]]
     total = 0
     for item in items:
         size = size_of(item)
         total += size
-        if parts[-1] and (total > COMMIT_BYTES or len(parts[-1]) == COMMIT_EVENTS):
+        if parts[-1] and (total > most_bytes or len(parts[-1]) == most):
             parts.append([])
             total = size
         parts[-1].append(item)

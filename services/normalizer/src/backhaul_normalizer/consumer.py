@@ -22,7 +22,7 @@ from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.message import DecodeError
 from opentelemetry.trace import Span, SpanKind
 
-from backhaul_normalizer.committing import commit_all, file_all, publish_all
+from backhaul_normalizer.committing import Portions, commit_all, file_all, publish_all
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import Normalizer
@@ -92,6 +92,7 @@ class Consumer:
         self._strangers: set[tuple[str, str]] = set()
         self._normalizer = normalizer
         self._store = store
+        self._portions = Portions()
         self._publisher = publisher
         self._tracing = tracing
         put_back = metrics.counter(catalogue.BATCH_RETRIES)
@@ -209,6 +210,7 @@ class Consumer:
                 list(batch.rejections.values()),
                 partial(self._rejected, batch),
                 lambda events: self._publish(batch, events, span),
+                self._portions,
             )
         batch.readable_at = time.time()
         if batch.committed.gone:
