@@ -83,7 +83,7 @@ class Bounds:
         patch.setattr(writing, "MAX_GROWN_BYTES", self.grown)
         patch.setattr(timelines, "MAX_TIMELINE", self.timeline)
         patch.setattr(buckets, "MAX_SPAN_US", 2)
-        patch.setattr(eventlists, "_AT_ONCE", 3)
+        patch.setattr(eventlists, "AT_ONCE", 3)
 
 
 def bounds() -> st.SearchStrategy[Bounds]:
