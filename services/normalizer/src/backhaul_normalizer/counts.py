@@ -1,8 +1,10 @@
 """How many events, messages and replies there were, by the hour and by the day, as they are counted and stored.
 
 Each document has the counts of one communication, or of what belongs to none, in one channel on one day (UTC). Whatever
-is asked is a sum over such documents. There are several of each, its *shards*: two copies of this service that add to
-one at the same time would wait for each other. A single shard's counts may be below zero; their sum never is.
+is asked is a sum over such documents. Of all communications of a channel and day together there is the same, the
+*totals*: a tenant may have very many communications. There are several of each, its *shards*: two copies of this
+service that add to one at the same time would wait for each other. A single shard's counts may be below zero; their sum
+never is.
 
 An event counts in the hour in which it happened and in the communication of its message; a message in the hour in
 which it was sent. Whatever changes one of these takes the event, or the message, out where it was counted and in where
@@ -20,6 +22,7 @@ from typing import NamedTuple
 
 from backhaul_channels import EventKind
 from backhaul_common.documents import Document
+from backhaul_common.ids import derived_id
 
 from backhaul_normalizer.facts import communication_key
 from backhaul_normalizer.hours import DAY_HOURS, hour_of
@@ -41,6 +44,9 @@ _GROUPS = {
 }
 FIELDS = ("messages", *(f"{group}.{name}" for group, names in _GROUPS.items() for name in names))
 """All that is counted of an hour, as dotted names."""
+
+_HOURS = "hours."
+"""How the names of such fields begin, and of no others."""
 
 _MESSAGES, _FULFILMENT, _EVENTS, _BY_MACHINE, _UNIQUE = (
     [f"hours.{hour}.messages" for hour in range(DAY_HOURS)],
@@ -171,7 +177,21 @@ class Counts:
     def updates(self, shard: int) -> list[Document]:
         """The entries of an update command that apply it to the documents of that shard; they make those that are
         missing."""
-        return [_update(Day(*day), changes, shard) for day, changes in self._days.items() if changes.matters]
+        updates = []
+        totals: dict[tuple[str, str, int], dict[str, int]] = {}
+        for day, changes in self._days.items():
+            if changes.matters:
+                updates.append(_update(Day(*day), changes, shard))
+                registration, _, channel, number = day
+                total = totals.setdefault((registration, channel, number), {})
+                for field, change in changes.counts.items():
+                    total[field] = total.get(field, 0) + change
+        # Replies are asked for by communication only.
+        for where, total in totals.items():
+            changed = {field: change for field, change in total.items() if change and field.startswith(_HOURS)}
+            if changed:
+                updates.append(_total_update(*where, changed, shard))
+        return updates
 
     def _event(
         self,
@@ -230,8 +250,21 @@ def unique_of(message: Document) -> dict[str, int]:
 def ids_of(registration: str, communication_id: str, days: tuple[int, int] | None = None) -> Document:
     """The condition on ``_id`` for the documents of a communication; of ``days``, both included, where they are
     given."""
-    key = bytes.fromhex(communication_key(registration, communication_id))
-    first, last = days if days is not None else (-_ID_DAY_0, _ID_DAY_0 - 1)
+    return _ids(bytes.fromhex(communication_key(registration, communication_id)), days or (-_ID_DAY_0, _ID_DAY_0 - 1))
+
+
+def ids_of_totals(registration: str, days: tuple[int, int]) -> Document:
+    """The same for the totals of all communications."""
+    return _ids(_totals_key(registration), days)
+
+
+def _totals_key(registration: str) -> bytes:
+    # What a communication's key is made of begins with the registration, which has a dot.
+    return bytes.fromhex(derived_id("totals", registration))
+
+
+def _ids(key: bytes, days: tuple[int, int]) -> Document:
+    first, last = days
     return {
         "$gte": key + _ID_REST.pack(first + _ID_DAY_0, 0, bytes(7)),
         "$lte": key + _ID_REST.pack(last + _ID_DAY_0, 255, b"\xff" * 7),
@@ -240,9 +273,16 @@ def ids_of(registration: str, communication_id: str, days: tuple[int, int] | Non
 
 def count_id(day: Day, shard: int) -> bytes:
     """28 bytes, all of one length: MongoDB compares the lengths of two before it looks at what they begin with."""
-    key = bytes.fromhex(communication_key(day.registration, day.communication_id))
-    channel = blake2b(day.channel.encode(), digest_size=7).digest()
-    return key + _ID_REST.pack(day.day + _ID_DAY_0, shard, channel)
+    return _id(bytes.fromhex(communication_key(day.registration, day.communication_id)), day.channel, day.day, shard)
+
+
+def total_id(registration: str, channel: str, day: int, shard: int) -> bytes:
+    """The same of the totals of a channel's day."""
+    return _id(_totals_key(registration), channel, day, shard)
+
+
+def _id(key: bytes, channel: str, day: int, shard: int) -> bytes:
+    return key + _ID_REST.pack(day + _ID_DAY_0, shard, blake2b(channel.encode(), digest_size=7).digest())
 
 
 def _message(message: Document) -> tuple[tuple[str, str, str], int, str, tuple[str, ...]]:
@@ -261,3 +301,9 @@ def _update(day: Day, changes: _Changes, shard: int) -> Document:
         update["$min"] = {"created_at_us": changes.first_us}
         update["$max"] = {"last_event_at_us": changes.last_us}
     return {"q": {"_id": count_id(day, shard)}, "u": update, "upsert": True}
+
+
+def _total_update(registration: str, channel: str, day: int, changed: dict[str, int], shard: int) -> Document:
+    where = {"registration": registration, "channel": channel, "day": day, "total": True}
+    update: Document = {"$setOnInsert": where, "$inc": changed}
+    return {"q": {"_id": total_id(registration, channel, day, shard)}, "u": update, "upsert": True}

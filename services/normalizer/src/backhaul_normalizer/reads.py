@@ -308,7 +308,7 @@ def _too_many_counts() -> BackhaulError:
         Code.DEADLINE_EXCEEDED,
         f"The span holds more than can be summed up within {MAX_READ_S:g} s.",
         field="from",
-        fix="Narrow the span with from and to, ask for one communication, or group by less.",
+        fix="Narrow the span with from and to, name one communication, or do not group by it.",
     )
 
 

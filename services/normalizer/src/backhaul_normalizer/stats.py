@@ -16,7 +16,7 @@ from pymongo import ASCENDING
 from pymongo.errors import ExecutionTimeout, OperationFailure
 from pymongo.read_concern import ReadConcern
 
-from backhaul_normalizer.counts import FIELDS, UNIQUE, ids_of
+from backhaul_normalizer.counts import FIELDS, UNIQUE, ids_of, ids_of_totals
 from backhaul_normalizer.hours import DAY_HOURS, HOUR_US
 
 MAX_HOURS, MAX_DAYS = 31 * DAY_HOURS, 800
@@ -101,7 +101,7 @@ def hours_of(span: tuple[int, int], *, by_day: bool) -> tuple[int, int]:
 async def rows(database: mongo.Database, question: Question, within_s: float) -> tuple[list[Row], bool]:
     """The rows of an answer, by time and group, and whether there are more. pages.TooLongError after ``within_s``, or
     where there are so many groups that the server cannot hold them."""
-    found = await _aggregated(database, _pipeline(question), within_s)
+    found = await _aggregated(database, pipeline(question), within_s)
     made = [row for one in found for row in _rows_of(one, question)]
     return made[:MAX_ROWS], len(found) > MAX_ROWS or len(made) > MAX_ROWS
 
@@ -147,13 +147,17 @@ async def communication(
     }
 
 
-def _pipeline(question: Question) -> list[Document]:
+def pipeline(question: Question) -> list[Document]:
+    """What the server is asked."""
     first, last = question.hours
     days = first // DAY_HOURS, (last - 1) // DAY_HOURS
     match: Document = {"registration": question.registration}
     if question.communication_id:
         match["_id"] = ids_of(question.registration, question.communication_id, days)
+    elif "communication_id" not in question.groups:
+        match["_id"] = ids_of_totals(question.registration, days)
     else:
+        match["total"] = {"$exists": False}
         match["day"] = {"$gte": days[0], "$lte": days[1]}
     if question.channel:
         match["channel"] = question.channel

@@ -105,8 +105,8 @@ class StatsRoutes:
     ) -> Response:
         """How many events and messages there were, hour by hour or day by day, by UTC.
 
-        At most 31 days by the hour, and 800 by the day. 504 where the span holds more than can be summed up in time:
-        narrow it, or group by less.
+        At most 31 days by the hour, and 800 by the day. 504 where rows by communication are of more than can be summed
+        up in time: narrow the span, or name one communication.
         """
         # The first hour that there is counts as full, whatever was said of the time before it.
         to_us = max(_HOUR_US, microseconds(to) or (microseconds(datetime.now(UTC)) // _HOUR_US + 1) * _HOUR_US)
