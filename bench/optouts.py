@@ -57,9 +57,10 @@ async def _visible_round(
         for n in range(stops):
             await asyncio.sleep(began + n * _STOP_EVERY_S - time.perf_counter())
             probes.append(group.create_task(_stop(site, key, check, number(round_ * stops + n, area=303))))
-    if background.result().answered < rate * seconds * 0.95:
-        raise LoadError("The load did not keep its pace.")
-    await normalized.until(background.result().answered + stops)
+    answered = background.result().answered
+    if answered < rate * seconds * 0.95:
+        raise LoadError(f"The load did not keep its pace: {answered} of {rate * seconds:.0f} callbacks.")
+    await normalized.until(answered + stops)
     return [probe.result() for probe in probes]
 
 

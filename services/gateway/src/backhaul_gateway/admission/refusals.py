@@ -69,5 +69,6 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Viola
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     # What goes is pydantic's own words before those of a check of ours.
     message = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
+    message = f"{message.removesuffix('.')}."  # pydantic's words have none.
     known = _FIXES.get(kind) or _FIXES.get(f"{field.partition('[')[0]} {kind}")
     return Violation(field, message, known or "Change it to what the message asks for.")
