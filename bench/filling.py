@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from backhaul_common.ids import derived_id
-from backhaul_common.names import EVENTS_COLLECTION, MESSAGES_COLLECTION, META_COLLECTION, TENANTS_COLLECTION
+from backhaul_common.names import (
+    EVENTS_COLLECTION,
+    JOINS_COLLECTION,
+    MESSAGES_COLLECTION,
+    META_COLLECTION,
+    TENANTS_COLLECTION,
+)
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.refs import Ref, pack, unpack
 from installation import PROCESSED, Document, Installation
@@ -19,24 +25,42 @@ _DAY_US = 24 * 60 * 60 * 1_000_000
 
 def copied(stored: Mapping[str, Sequence[Document]], n: int) -> dict[str, list[Document]]:
     """Copy number ``n`` of one tenant's documents, by collection: as if the normalizer had stored the same events of
-    other messages, ``n`` days earlier. A message's id gets ``-n`` behind it; its events are that message's.
+    other messages, ``n`` days earlier. A message's id, and each further name of it, gets ``-n`` behind it; its events
+    are that message's. What it counts for is not copied: that is a document a day, however many events there are.
 
     This alone knows how the normalizer lays out what it stores.
     """
-    keys = {
-        message["_id"]: message_key(message["registration"], message["channel"], copied_id(message["message_id"], n))
-        for message in stored[MESSAGES_COLLECTION]
-    }
-    messages = [
+    keys: dict[bytes, bytes] = {}
+    messages = []
+    for message in stored[MESSAGES_COLLECTION]:
+        registration, channel = message["registration"], message["channel"]
+        names = {alias: copied_id(alias, n) for alias, _ in message.get("aliases", ())}
+        for name, copy in {**names, message["message_id"]: copied_id(message["message_id"], n)}.items():
+            keys[_key(registration, channel, name)] = _key(registration, channel, copy)
+        further: Document = {}
+        if names:
+            further["aliases"] = [[names[alias], trust] for alias, trust in message["aliases"]]
+        if "references" in message:
+            further["references"] = [copied_id(one, n) for one in message["references"]]
+        messages.append(
+            {
+                **message,
+                **further,
+                "_id": keys[message["_id"]],
+                "message_id": copied_id(message["message_id"], n),
+                "created_at_us": message["created_at_us"] - n * _DAY_US,
+                "refs": pack(_earlier(ref, n) for ref in unpack(message["refs"])),
+                "buckets": [_bucket_id(one, n) for one in message["buckets"]],
+            }
+        )
+    joins = [
         {
-            **message,
-            "_id": bytes.fromhex(keys[message["_id"]]),
-            "message_id": copied_id(message["message_id"], n),
-            "created_at_us": message["created_at_us"] - n * _DAY_US,
-            "refs": pack(_earlier(ref, n) for ref in unpack(message["refs"])),
-            "buckets": [_bucket_id(one, n) for one in message["buckets"]],
+            **join,
+            "_id": keys[join["_id"]],
+            "message": keys[join["message"]] if join["message"] else join["message"],
+            "message_id": copied_id(join["message_id"], n) if join["message"] else join["message_id"],
         }
-        for message in stored[MESSAGES_COLLECTION]
+        for join in stored[JOINS_COLLECTION]
     ]
     buckets = [
         {
@@ -45,13 +69,21 @@ def copied(stored: Mapping[str, Sequence[Document]], n: int) -> dict[str, list[D
             "at_us": bucket["at_us"] - n * _DAY_US,
             "first_us": bucket["first_us"] - n * _DAY_US,
             "events": [
-                {**event, "id": _event_id(event["id"], n), "message": bytes.fromhex(keys[event["message"]])}
+                {
+                    **event,
+                    **{name: keys[event[name]] for name in ("message", "alias") if name in event},
+                    "id": _event_id(event["id"], n),
+                }
                 for event in bucket["events"]
             ],
         }
         for bucket in stored[EVENTS_COLLECTION]
     ]
-    return {MESSAGES_COLLECTION: messages, EVENTS_COLLECTION: buckets}
+    return {MESSAGES_COLLECTION: messages, JOINS_COLLECTION: joins, EVENTS_COLLECTION: buckets}
+
+
+def _key(registration: str, channel: str, name: str) -> bytes:
+    return bytes.fromhex(message_key(registration, channel, name))
 
 
 def _earlier(ref: Ref, n: int) -> Ref:
