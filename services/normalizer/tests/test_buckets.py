@@ -53,6 +53,25 @@ async def test_a_payload_that_outgrows_its_bucket_keeps_its_place_in_every_list(
     assert await town.events_of("acme.1") == 10
 
 
+async def test_a_timeline_misses_no_event_that_grows_out_of_its_bucket_meanwhile(town: Rig) -> None:
+    facts = [opened(number, name="M1") for number in range(20)]
+    await commit(town, *facts)
+
+    async def grow() -> None:
+        for number in range(100):
+            size = MAX_GROWN_BYTES + 10 + number
+            await commit(town, opened(number % 3, name="M1", text="x" * size, seq=number + 2))
+
+    growing = asyncio.create_task(grow())
+
+    async def read() -> None:
+        while not growing.done():
+            found, more = await timeline(town)
+            assert (len(found), more) == (20, False)
+
+    await asyncio.gather(growing, read(), read(), read())
+
+
 async def test_no_bucket_comes_near_what_mongodb_takes_as_one_document(town: Rig) -> None:
     facts, books = [opened(number) for number in range(MAX_EVENTS)], Books()
     books.commit(facts)

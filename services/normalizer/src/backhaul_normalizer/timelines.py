@@ -9,6 +9,7 @@ from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.names import ENTRIES_COLLECTION, EVENTS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_common.sizes import PAGE_BYTES
+from pymongo.read_concern import ReadConcern
 
 from backhaul_normalizer.entries import ref_in
 from backhaul_normalizer.eventlists import EventLists, rows_of
@@ -45,7 +46,9 @@ class Timelines:
         PAGE_BYTES of them."""
         message_id = bytes.fromhex(key)
         only = {"$filter": {"input": "$events", "as": "one", "cond": {"$eq": ["$$one.message", message_id]}}}
-        cursor = self._database[MESSAGES_COLLECTION].aggregate(
+        # Message and buckets as they are at one moment: an event that grows too large for its bucket leaves it.
+        messages = self._database.get_collection(MESSAGES_COLLECTION, read_concern=ReadConcern("snapshot"))
+        cursor = messages.aggregate(
             [
                 {"$match": {"_id": message_id, "registration": registration}},
                 {
