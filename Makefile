@@ -37,9 +37,10 @@ check: format lint ## The inner loop: formats, lints, and runs the quick tests w
 
 test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
 ifeq ($(strip $(ARGS)),)
-	@# Side by side where each test has servers of its own; one after another where whole stacks are timed and broken.
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 libs services
-	$(BIN)/python -m pytest deploy/local tests
+	@# More processes than two cores: tests wait for servers, leases and outages more than they work. Whole stacks are of
+	@# many processes themselves, so there are fewer at once; what is done to a kept stack is done in one process.
+	$(BIN)/python -m pytest -n 4 libs services
+	$(BIN)/python -m pytest -n 3 --dist loadgroup deploy/local tests
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
