@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from backhaul_common.names import (
     AUDIT_CHAINS_COLLECTION,
     AUDIT_CONTENTS_COLLECTION,
     AUDIT_FILES_COLLECTION,
+    AUDIT_POSITION_COLLECTION,
     TENANT_CHANGED_SUBJECT,
     TENANTS_COLLECTION,
     events_subject,
@@ -41,6 +42,8 @@ from nats.aio.client import Client as NatsClient
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 """A Fernet key."""
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 _KINDS = Words(event_pb2.EventKind.DESCRIPTOR)
 
@@ -122,13 +125,17 @@ class Rig:
         copy.wait()
 
     async def died(self, copy: subprocess.Popen[bytes], *, within_s: float = 60) -> None:
-        """Return when the copy has died by itself."""
+        """Return when the copy has died by itself, and another one need not wait any more to take its place.
+
+        How long that takes is held elsewhere: here the dead one was heard of long ago.
+        """
 
         async def dead() -> bool:
             return copy.poll() is not None
 
         await until("the end of a copy", dead, within_s=within_s, pause_s=0.05)
         assert copy.returncode == -signal.SIGKILL
+        await self.database[AUDIT_POSITION_COLLECTION].update_many({}, {"$set": {"seen_at": LONG_AGO}})
 
     async def stopped(self, copy: subprocess.Popen[bytes], *, within_s: float = 60) -> None:
         """Return when the copy has stopped by itself, as by SIGSTOP."""
