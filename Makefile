@@ -37,10 +37,10 @@ check: format lint ## The inner loop: formats, lints, and runs the quick tests w
 
 test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
 ifeq ($(strip $(ARGS)),)
-	@# More processes than two cores: tests wait for servers, leases and outages more than they work. Whole stacks are of
-	@# many processes themselves, so there are fewer at once; what is done to a kept stack is done in one process.
+	@# More processes than two cores have work for: tests wait for servers, leases and outages more than they work. Whole
+	@# stacks are of many processes themselves, and timed, so fewer run at once. loadscope: see tests/conftest.py.
 	$(BIN)/python -m pytest -n 4 libs services
-	$(BIN)/python -m pytest -n 3 --dist loadgroup deploy/local tests
+	$(BIN)/python -m pytest -n 2 --dist loadscope deploy/local tests
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

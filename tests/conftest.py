@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +27,37 @@ StackOnSharedMongo = Callable[..., "AbstractAsyncContextManager[Stack]"]
 LOG_LEVEL = "info"
 DEAD_TRANSACTION_S = 3
 
-KEPT = ("installation", "storing_installation", "pair_of_copies", "two_that_file", "one_of_each")
-"""Fixtures that start a stack for a whole session."""
+KEPT = ("installation", "storing_installation", "pair_of_copies", "two_that_file", "one_of_each", "extracted")
+"""Fixtures that make what takes longer than most tests of it, above all whole stacks, once in a process."""
+
+_SCOPES = "backhaul/scopes"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of one kept stack run in the same one, one after another."""
-    for item in items:
-        for name in set(KEPT).intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let pytest-xdist know which tests are of one kept stack."""
+    if getattr(config, "workerinput", {}).get("workerid") == "gw0" and config.cache is not None:
+        kept = {item.nodeid: set(KEPT).intersection(getattr(item, "fixturenames", ())) for item in items}
+        config.cache.set(_SCOPES, {name: " ".join(sorted(of)) for name, of in kept.items() if of})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadscope`` the tests of a kept stack run in one process, one after another, and each other test
+    wherever there is time. (The groups of pytest-xdist are none with pytest 9.2, which it does not say.)"""
+    cache = config.cache
+    if config.getvalue("dist") != "loadscope" or cache is None:
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    @lru_cache(maxsize=1)
+    def kept() -> dict[str, str]:
+        # It is asked when the processes have collected their tests.
+        found: dict[str, str] = cache.get(_SCOPES, {})
+        return found
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda name: kept().get(name, name)
+    return scheduler
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# The copy is made once.
-pytestmark = pytest.mark.xdist_group("adding a service")
-
 if TYPE_CHECKING:
     from backhaul_local.mongod import MongoServer
 
@@ -36,7 +33,7 @@ def run(tree: Path, *command: str, **environ: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository with the page's files in it, and a ``.venv`` in which its packages are installed."""
     kept = shutil.ignore_patterns(".*", "__pycache__", "node_modules")
     copy = Path(shutil.copytree(ROOT, tmp_path_factory.mktemp("adding") / "repository", ignore=kept))
@@ -73,17 +70,18 @@ def test_the_page_is_short() -> None:
 
 
 def test_the_page_s_service_counts_exactly_whatever_happens(
-    tree: Path, mongo_server: MongoServer, mongo_database: str, quick_deletions: None
+    extracted: Path, mongo_server: MongoServer, mongo_database: str, quick_deletions: None
 ) -> None:
-    story = str(tree / "tests/e2e/tally_story.py")
-    run(tree, f"{tree}/.venv/bin/python", story, mongo_server.uri, mongo_database, PYTHONPATH=f"{tree}/tests")
+    story = str(extracted / "tests/e2e/tally_story.py")
+    python, path = f"{extracted}/.venv/bin/python", f"{extracted}/tests"
+    run(extracted, python, story, mongo_server.uri, mongo_database, PYTHONPATH=path)
 
 
-def test_the_page_s_code_is_held_to_the_same_rules_as_all_other(tree: Path) -> None:
+def test_the_page_s_code_is_held_to_the_same_rules_as_all_other(extracted: Path) -> None:
     changed = [name for _, name, _, _ in _BLOCK.findall(PAGE.read_text()) if name.endswith(".py")]
-    run(tree, "ruff", "check", "--no-cache", "services/gateway/src", *changed)
-    run(tree, "ruff", "format", "--no-cache", "--check", "services/gateway/src", *changed)
+    run(extracted, "ruff", "check", "--no-cache", "services/gateway/src", *changed)
+    run(extracted, "ruff", "format", "--no-cache", "--check", "services/gateway/src", *changed)
     sources = ("libs/common/src", "services/gateway/src", "services/tally/src")
-    run(tree, "mypy", "--no-error-summary", *sources)
-    run(tree, "python", "tools/lint_imports.py")
-    run(tree, "sh", "tools/buf.sh")
+    run(extracted, "mypy", "--no-error-summary", *sources)
+    run(extracted, "python", "tools/lint_imports.py")
+    run(extracted, "sh", "tools/buf.sh")
