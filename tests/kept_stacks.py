@@ -10,18 +10,20 @@ from typing import Any
 from backhaul_local.scratch import scratch
 from backhaul_local.stack import Stack, StackConfig
 
+START_S = 90.0
+"""All processes start at once, on a machine that may have other work."""
+
 
 @contextmanager
 def kept(logs: Path, **settings: Any) -> Iterator[Stack]:
     """A stack that runs while this is open, whichever event loops come and go; ``settings`` are a ``StackConfig``'s."""
     with scratch() as folder:
-        # All processes at once, on a machine that may have other work.
-        stack = Stack(StackConfig(data_dir=folder, log_dir=logs, **{"start_timeout": 90.0, **settings}))
+        stack = Stack(StackConfig(data_dir=folder, log_dir=logs, **settings))
         try:
             for member in stack.members:
                 member.launch()
             for member in stack.members:
-                member.wait_ready_blocking()
+                member.wait_ready_blocking(START_S)
             yield stack
         finally:
             for member in reversed(stack.members):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Member")
 
 
+START_S = 90.0
+"""What ends while it starts is told at once: only what a busy machine delays waits for so long."""
+
 SERVERS = {"server_data_dir", "fresh_nats", "stack_factory"}
 """Fixtures that every server of a test comes from."""
 
@@ -137,8 +140,9 @@ def stack_factory(tmp_path: Path) -> StackFactory:
 
 
 def _run(server: M) -> Iterator[M]:
-    server.start_blocking()
+    server.launch()
     try:
+        server.wait_ready_blocking(START_S)
         yield server
     finally:
         # Its data is about to be removed, so there is nothing that an orderly end would save.
