@@ -227,6 +227,24 @@ async def test_half_bodies_of_one_tenant_leave_places_to_others(
         assert _statuses(await gateway.raw(_request(greedy))) == [b"200"]
 
 
+@pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "refused"])
+async def test_an_answer_says_the_same_whoever_writes_it(gateway: Running, *, accepted: bool) -> None:
+    """The last answer of a connection is uvicorn's; those before it are written at once."""
+    request = _request(await _open(gateway), target=PATH if accepted else "/api/postevents?channelLabel=Nobodys")
+    at_once = await gateway.raw(request, one=True)
+    last = await gateway.raw(request.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+    assert _statuses(at_once) == [b"200" if accepted else b"404"]
+    assert _told(at_once) == _told(last)
+    assert b"\r\nconnection: close" in last
+
+
+def _told(answer: bytes) -> tuple[list[bytes], int]:
+    """What an answer says, but for what is different each time or at the end."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    differs = b"date:", b"backhaul-callback-id:", b"connection:"
+    return [line for line in head.split(b"\r\n") if not line.startswith(differs)], len(body)
+
+
 async def test_pipelined_requests_are_answered_in_order_and_bounded(gateway: Running) -> None:
     tenant = await _open(gateway)
     bodies = [b"n=%d" % number for number in range(MAX_PIPELINED + 1)]

@@ -42,6 +42,7 @@ from backhaul_gateway.ingest.request import Request
 from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.http import answer
 from backhaul_gateway.web.kept import kept_headers, shown_address
 from backhaul_gateway.web.masking import masked_body, masked_bytes
 from backhaul_gateway.web.parameters import label_of
@@ -108,8 +109,7 @@ class IngestEndpoint:
         request.traceparent = parent or new_traceparent()
         status, body, headers = await self._answer(request)
         if status:
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await answer(send, status, headers, body)
         self._account(request, status)
         if span is not None:
             _end(span, request, status)

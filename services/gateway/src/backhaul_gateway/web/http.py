@@ -12,7 +12,9 @@ keeps to that release:
 - ``HttpToolsProtocol`` with ``parser``, ``transport``, ``flow``, ``pipeline``, ``server_state``, ``scope``, ``cycle``,
   ``headers``, ``url`` and ``_start_asgi_task``, and all methods that are overridden here;
 - ``RequestResponseCycle`` with ``scope``, ``body``, ``more_body``, ``message_event``, ``keep_alive``, ``disconnected``,
-  ``on_response``, ``response_started`` and ``response_complete``;
+  ``on_response``, ``response_started``, ``response_complete``, ``transport``, ``flow``, ``default_headers``,
+  ``waiting_for_100_continue`` and ``send``, which an application gets bound to it;
+- ``STATUS_LINE``;
 - ``FlowControl`` with ``read_paused``, ``write_paused``, ``pause_reading`` and ``resume_reading``;
 - ``HIGH_WATER_LIMIT``.
 """
@@ -20,14 +22,16 @@ keeps to that release:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import httptools
+from starlette.types import Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
@@ -84,6 +88,40 @@ _LONG_FRAMING = refusal(HTTPStatus.BAD_REQUEST, "The chunks' extensions or trail
 _CONNECT = refusal(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is not supported.")
 _SLOW = refusal(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.")
 _FULL = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections are open. Try again later.")
+
+
+async def answer(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    """Send a whole answer. ``headers`` are the gateway's own words, in lower case, nothing that a request brought.
+
+    uvicorn checks each header by patterns and writes head and body apart, which takes a tenth of what a callback costs.
+    Where nothing stands in the way, both are written at once, unchecked.
+    """
+    cycle = getattr(send, "__self__", None)
+    if isinstance(cycle, RequestResponseCycle) and _answered_at_once(cycle, status, headers, body):
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _answered_at_once(
+    cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+) -> bool:
+    if cycle.disconnected or cycle.response_started or cycle.flow.write_paused or not cycle.keep_alive:
+        return False
+    content = [STATUS_LINE[status]]
+    has_length = False
+    for name, value in (*cycle.default_headers, *headers):
+        has_length |= name == b"content-length"
+        content += name, b": ", value, b"\r\n"
+    if not has_length:
+        return False
+    content += b"\r\n", body
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join(content))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 class _RefusedError(Exception):
