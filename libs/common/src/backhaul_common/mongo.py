@@ -15,6 +15,7 @@ import pymongo.database
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
+    AsyncIOMotorClientSession,
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
@@ -40,6 +41,9 @@ ThreadDatabase: TypeAlias = pymongo.database.Database[Document]
 """A database for code that runs in a thread of its own."""
 
 ThreadCursor: TypeAlias = pymongo.cursor.Cursor[Document]
+
+Moment: TypeAlias = AsyncIOMotorClientSession
+"""A session in which all is read as it was when the first of it was."""
 
 Session: TypeAlias = pymongo.client_session.ClientSession
 
@@ -142,6 +146,13 @@ async def operation(within_s: float | None = None) -> AsyncIterator[None]:
     async with translated():
         with pymongo.timeout(OPERATION_S if within_s is None else within_s):
             yield
+
+
+@asynccontextmanager
+async def at_one_moment(database: Database) -> AsyncIterator[Moment]:
+    """Gives a session for reads that belong together. It is good for some minutes."""
+    async with await database.client.start_session(snapshot=True) as moment:
+        yield moment
 
 
 def is_transient(exc: BaseException) -> bool:

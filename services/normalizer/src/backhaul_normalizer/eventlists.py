@@ -20,7 +20,6 @@ from backhaul_common.sizes import PAGE_BYTES
 from backhaul_proto.event.v1.event_pb2 import Event
 from pymongo import DESCENDING
 from pymongo.errors import ExecutionTimeout
-from pymongo.read_concern import ReadConcern
 
 from backhaul_normalizer import buckets
 from backhaul_normalizer.asked import Asked
@@ -59,7 +58,10 @@ class EventLists:
         patience = _Patience(within_s)
         async with mongo.translated():
             try:
-                async with aclosing(self._rows(asked, patience)) as found:
+                async with (
+                    mongo.at_one_moment(self._database) as moment,
+                    aclosing(self._rows(asked, patience, moment)) as found,
+                ):
                     async for row in found:
                         total += len(row["payload"])
                         if len(rows) == size or (rows and total > PAGE_BYTES):
@@ -69,14 +71,15 @@ class EventLists:
                 raise pages.TooLongError from exc
         return rows, False
 
-    def _rows(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
+    # All is read as it is at one moment: an event that changes its place meanwhile would be met twice, or not at all.
+    def _rows(self, asked: Asked, patience: _Patience, moment: mongo.Moment) -> AsyncGenerator[Document, None]:
         if asked.message or asked.address:
-            return self._of_messages(asked, patience)
+            return self._of_messages(asked, patience, moment)
         if asked.error_code:
-            return self._of_code(asked, patience)
-        return self._walk(asked, patience)
+            return self._of_code(asked, patience, moment)
+        return self._walk(asked, patience, moment)
 
-    async def _walk(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
+    async def _walk(self, asked: Asked, patience: _Patience, moment: mongo.Moment) -> AsyncGenerator[Document, None]:
         """Through the buckets. What is in one may have arrived before all that is in the next, or among it."""
         query: Document = {"registration": asked.registration, "marks": asked.marks[0]}
         if asked.marks[1:]:
@@ -87,14 +90,13 @@ class EventLists:
             query["first_us"] = {"$lte": asked.until_us}
         if bounds:
             query["at_us"] = bounds
-        # As they are at one moment: an event that changes its place meanwhile would be met twice, or not at all.
-        found = self._database.get_collection(EVENTS_COLLECTION, read_concern=ReadConcern("snapshot"))
-        cursor = found.find(
+        cursor = self._database[EVENTS_COLLECTION].find(
             query,
             {"at_us": 1, "events": 1},
             sort=[("at_us", DESCENDING), ("_id", DESCENDING)],
             batch_size=_BUCKETS if asked.marks == [buckets.ALL] else _BUCKETS_FILTERED,
             max_time_ms=patience.left_ms(),
+            session=moment,
         )
         waiting: list[tuple[int, bytes, Document]] = []
         try:
@@ -112,7 +114,7 @@ class EventLists:
         finally:
             await cursor.close()
 
-    async def _of_code(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
+    async def _of_code(self, asked: Asked, patience: _Patience, moment: mongo.Moment) -> AsyncGenerator[Document, None]:
         query: Document = {"registration": asked.registration, "error_code": asked.error_code}
         query |= {"duplicate_of": {"$exists": False}}
         query |= {name: value for name, value in (("channel", asked.channel), ("kind", asked.kind)) if value}
@@ -127,53 +129,58 @@ class EventLists:
             sort=[("received_at_us", DESCENDING), ("_id", DESCENDING)],
             batch_size=2 * AT_ONCE,
             max_time_ms=patience.left_ms(),
+            session=moment,
         )
         some: list[Ref] = []
         try:
             async for one in cursor:
                 some.append(ref_in(one))
                 if len(some) == AT_ONCE:
-                    async for row in self._fitting(asked, some, patience):
+                    async for row in self._fitting(asked, some, patience, moment):
                         yield row
                     some = []
-            async for row in self._fitting(asked, some, patience):
+            async for row in self._fitting(asked, some, patience, moment):
                 yield row
         finally:
             await cursor.close()
 
-    async def _of_messages(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Document, None]:
+    async def _of_messages(
+        self, asked: Asked, patience: _Patience, moment: mongo.Moment
+    ) -> AsyncGenerator[Document, None]:
         """Of one message, or of all to one recipient; and what was sent to the recipient and is of no message."""
         found: list[Ref] = []
-        async for ref in self._found(asked, patience):
+        async for ref in self._found(asked, patience, moment):
             if self._may_fit(asked, ref):
                 if len(found) == MAX_FOUND:
                     raise TooManyError(MAX_FOUND)
                 found.append(ref)
         found.sort(key=lambda ref: (ref.received_at_us, ref.id), reverse=True)
         for start in range(0, len(found), AT_ONCE):
-            async for row in self._fitting(asked, found[start : start + AT_ONCE], patience):
+            async for row in self._fitting(asked, found[start : start + AT_ONCE], patience, moment):
                 yield row
 
-    async def _found(self, asked: Asked, patience: _Patience) -> AsyncGenerator[Ref, None]:
+    async def _found(self, asked: Asked, patience: _Patience, moment: mongo.Moment) -> AsyncGenerator[Ref, None]:
         own: Document = {"registration": asked.registration}
         messages = own | ({"_id": bytes.fromhex(asked.message)} if asked.message else {})
         messages |= {"address": asked.address} if asked.address else {}
-        async for message in self._documents(MESSAGES_COLLECTION, messages, {"refs": 1, "spilled": 1}, patience):
+        async for message in self._documents(
+            MESSAGES_COLLECTION, messages, {"refs": 1, "spilled": 1}, patience, moment
+        ):
             for ref in unpack(message["refs"]):
                 yield ref
             if message.get("spilled"):
                 query = {"message": message["_id"]}
-                async for one in self._documents(ENTRIES_COLLECTION, query, {"ref": 1}, patience):
+                async for one in self._documents(ENTRIES_COLLECTION, query, {"ref": 1}, patience, moment):
                     yield ref_in(one)
         if not asked.message:
             query = own | {"address": asked.address, "alone": True, "message": {"$exists": False}}
-            async for one in self._documents(ENTRIES_COLLECTION, query, {"ref": 1}, patience):
+            async for one in self._documents(ENTRIES_COLLECTION, query, {"ref": 1}, patience, moment):
                 yield ref_in(one)
 
     async def _documents(
-        self, collection: str, query: Document, projection: Document, patience: _Patience
+        self, collection: str, query: Document, projection: Document, patience: _Patience, moment: mongo.Moment
     ) -> AsyncGenerator[Document, None]:
-        cursor = self._database[collection].find(query, projection, max_time_ms=patience.left_ms())
+        cursor = self._database[collection].find(query, projection, max_time_ms=patience.left_ms(), session=moment)
         try:
             async for document in cursor:
                 patience.left_ms()
@@ -189,9 +196,11 @@ class EventLists:
             and asked.within(ref.received_at_us, ref.id)
         )
 
-    async def _fitting(self, asked: Asked, refs: Sequence[Ref], patience: _Patience) -> AsyncGenerator[Document, None]:
+    async def _fitting(
+        self, asked: Asked, refs: Sequence[Ref], patience: _Patience, moment: mongo.Moment
+    ) -> AsyncGenerator[Document, None]:
         """Those events at these references that fit, in this order."""
-        found = await self.events(refs, patience.left_ms() / 1000) if refs else {}
+        found = await self.events(refs, patience.left_ms() / 1000, moment) if refs else {}
         for ref in refs:
             one = found.get(ref.id)
             if one is None or not asked.within(ref.received_at_us, ref.id):
@@ -200,9 +209,13 @@ class EventLists:
             if asked.fits(Event.FromString(one["payload"]), row["communication_id"]):
                 yield row
 
-    async def events(self, refs: Sequence[Ref], within_s: float) -> Mapping[bytes, Document]:
+    async def events(
+        self, refs: Sequence[Ref], within_s: float, moment: mongo.Moment | None = None
+    ) -> Mapping[bytes, Document]:
         """The events at these references as they stand in their buckets, by id; those that are there."""
-        cursor = self._database[EVENTS_COLLECTION].find(*buckets.asked(refs), max_time_ms=round(within_s * 1000))
+        cursor = self._database[EVENTS_COLLECTION].find(
+            *buckets.asked(refs), max_time_ms=round(within_s * 1000), session=moment
+        )
         return {one["id"]: one async for bucket in cursor for one in bucket["events"]}
 
 
