@@ -18,7 +18,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _encodable(value: str) -> str:
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("It holds a character that no stored value can have.")
+        raise ValueError("It holds a character that cannot be looked for.")
     return value
 
 
