@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from backhaul_channels import (
@@ -153,11 +154,12 @@ class Books:
             outgoing += settled.outgoing
             event_ids, publish = set(settled.updates), set()
 
-    def commit(self, facts: Sequence[Fact], *, published: bool = True) -> Plan:
-        """Apply what ``facts`` change; not ``published``: whoever did it died before it could publish."""
+    def commit(self, facts: Sequence[Fact], *, published: bool = True, steps: int | None = None) -> Plan:
+        """Apply what ``facts`` change; not ``published``: whoever did it died before it could publish, and after so
+        many ``steps`` of settling, if they are given."""
         made = self.store(facts)
         outgoing = list(made.outgoing)
-        for _ in self.settling(made.touched, outgoing):
+        for _ in islice(self.settling(made.touched, outgoing), steps):
             pass
         if published:
             repeated = [event for event in outgoing if (event.id, event.revision) in self.sent]
@@ -242,6 +244,11 @@ class Books:
                 # One that its callback names stays in what is published, as none cannot be written over it.
                 known = row.get("communication_id") or stored_fact(row).communication_id
                 assert Event.FromString(payload).communication_id == known
+
+    def check_settled(self) -> None:
+        """Every reply answers what it should, by all that is stored."""
+        settled = settle(self, sorted(self.event_rows), {"acme.1": "acme"})
+        assert not settled.updates
 
     def state(self) -> dict[str, Any]:
         """All that must be the same in every order: not when something was first heard of, nor how often written."""

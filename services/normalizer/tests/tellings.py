@@ -155,6 +155,29 @@ def facts(*further: str) -> st.SearchStrategy[Fact]:
     )
 
 
+def letters() -> st.SearchStrategy[Fact]:
+    """Openings of a few messages and replies to them, that differ in little but what replies depend on."""
+
+    def build(kind: EventKind, name: str, communication: str, at: int, **more: Any) -> Fact:
+        query = f"communicationId={communication}"
+        # People write when half of it has happened.
+        at = 5 if kind is EventKind.INBOUND else at
+        return told(key=kind.value, kind=kind, name=name, query=query, at=at, sender="shop@example.com", **more)
+
+    return st.builds(
+        build,
+        kind=one_of([EventKind.DELIVERED, EventKind.OPENED, EventKind.CLICKED, *2 * [EventKind.INBOUND]]),
+        name=one_of(["M1", "M2", "A1", "A1", "S1"]),
+        aliases=one_of([[], ["A1"], ["S1"]]),
+        communication=one_of(["", "", "a"]),
+        at=one_of([1, 9]),
+        seq=st.integers(1, 4),
+        recipient=one_of(["a@example.com", "b@example.com"]),
+        text=one_of(["", "more"]),
+        provisional=one_of([None, None, False]),
+    )
+
+
 def batch_of(facts: Iterable[Fact]) -> list[Fact]:
     """``facts`` with each event once, as the consumer hands them to the store."""
     found: dict[str, list[Fact]] = {}

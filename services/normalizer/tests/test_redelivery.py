@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from normalizer_rig import RigFactory
 from storedbooks import stored_books
-from tellings import batch_of, facts, story, told
+from tellings import batch_of, facts, letters, story, told
 
 
 @pytest.mark.timeout(400)
@@ -40,6 +40,33 @@ def test_what_dies_between_commit_and_publish_is_published_in_the_end(events: li
         if not dies:
             waiting -= set(taken)
     books.check_published()
+
+
+@pytest.mark.timeout(400)
+@settings.get_profile("thorough")
+@given(st.lists(letters(), min_size=3, max_size=9), st.data())
+def test_replies_are_settled_and_published_in_the_end_wherever_a_copy_dies(
+    events: list[Fact], data: st.DataObject
+) -> None:
+    """Each message of CALLBACKS may be delivered to a copy that dies, and comes again, at once or after all others."""
+    messages: dict[int, list[Fact]] = {}
+    for fact in events:
+        messages.setdefault(fact.origin.stream_seq, []).append(fact)
+    books = Books()
+    late = []
+    for seq in data.draw(st.permutations(sorted(messages))):
+        dies, waits = data.draw(st.sampled_from([(False, False), (True, False), (True, True)]))
+        if dies:
+            # Before, while or after it settles.
+            books.commit(messages[seq], published=False, steps=data.draw(st.sampled_from([0, 3, None])))
+        if waits:
+            late.append(seq)
+        else:
+            books.commit(messages[seq])
+    for seq in data.draw(st.permutations(late)):
+        books.commit(messages[seq])
+    books.check_published()
+    books.check_settled()
 
 
 def test_what_is_published_for_the_first_time_does_not_pass_for_a_repetition() -> None:
