@@ -86,9 +86,9 @@ async def serve(
             root_certificates=settings.grpc_tls_ca_file.read_bytes(),
             require_client_auth=True,
         )
-        port = server.add_secure_port(listen, credentials)
     else:
-        port = server.add_insecure_port(listen)
+        credentials = None
+    port = _listening(server, listen, credentials)
     names = ["", *services]
     for name in names:
         # Before the first question can come: the servicer begins with SERVING.
@@ -107,6 +107,17 @@ async def serve(
     follow = asyncio.create_task(_follow(readiness, health_servicer, names), name="health")
     stack.push_async_callback(cancel, follow)
     return Server(server, port)
+
+
+def _listening(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> int:
+    """The port. OSError where it cannot be had; gRPC tells of its own variables for debugging."""
+    try:
+        return server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
+    except RuntimeError as exc:
+        raise OSError(
+            f"No gRPC server can listen on {listen}: it is no address of this machine, another program listens there, "
+            "or an outgoing connection has its port for a moment. Choose another, or start again."
+        ) from exc
 
 
 async def _follow(readiness: Readiness, servicer: Any, names: Sequence[str]) -> None:
