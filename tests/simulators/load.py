@@ -21,6 +21,10 @@ from backhaul_testing.wire import Wire
 from simulators.people import Tenant
 
 CONNECTIONS = 8
+PAUSE_S = 0.03
+"""Of each connection, between two posts: enough are under way whenever something is killed. At full speed they take
+the processor that others need to come back, and the longer that takes the more there is to check."""
+
 COMMUNICATIONS = 4
 MAIL_EVENTS = 12
 """Events of a SendGrid post; those of a few messages."""
@@ -125,6 +129,7 @@ class Load:
         async with Wire() as wire:
             while not self._stop.is_set():
                 await self._send(wire, next(self._jobs))
+                await asyncio.sleep(PAUSE_S)
 
     async def _send(self, wire: Wire, job: _Job) -> None:
         # Noted before the first byte is sent: from then on they may be stored.
