@@ -16,6 +16,7 @@ from backhaul_channels import Adapter
 from backhaul_common import logs
 from backhaul_common.service import Service
 from backhaul_common.tracing import Tracing
+from backhaul_gateway.admission import strangers
 from backhaul_gateway.app import build
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.server import listen, server_of
@@ -36,6 +37,8 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch:
     """``async with gateway_factory(nats_url) as gateway``: the keyword arguments are settings."""
     # A test that looks at log lines has structlog capture them, which setting up logging would end.
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
+    # MongoDB is shared with other tests, and may take as long as a gateway would not wait.
+    monkeypatch.setattr(strangers, "TIMEOUT_S", 10.0)
 
     @asynccontextmanager
     async def create(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from alone import AUTHORIZED, HEAD, started, until
 from backhaul_common.metrics import Metrics
 from backhaul_gateway.web.connections import Connections, Patience
+from backhaul_gateway.web.http import Wait
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +75,50 @@ async def test_a_lack_of_descriptors_is_said_once(monkeypatch: pytest.MonkeyPatc
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         connections.close()
     assert said == ["no_descriptors"] * 2
+
+
+class _Peer:
+    """A connection, as far as ``Connections`` looks at it."""
+
+    is_answered = False
+    wait = None
+    wait_of: object = None
+    deadline = 0.0
+
+    def __init__(self) -> None:
+        self.transport = self
+
+    def owes(self) -> tuple[Wait | None, object]:
+        return (Wait.IDLE, self) if self.is_answered else (None, None)
+
+    def abort(self) -> None:
+        """It is ended."""
+
+
+async def test_who_is_answered_a_moment_later_makes_room_then() -> None:
+    """None can go while all are being answered. That is no reason to refuse everybody until the timer looks."""
+    patience = Patience(head_s=60, body_s=60, idle_s=60, read_s=60)
+    connections = Connections(patience, 4, Metrics("test"), descriptors=lambda wanted: wanted)
+    opened: Callable[[Any], bool] = connections.opened
+    closed: Callable[[Any], None] = connections.closed
+    try:
+        busy = [_Peer() for _ in range(4)]
+        assert all(map(opened, busy))
+        late = _Peer()
+        assert not opened(late)
+        closed(late)
+        for peer in busy:
+            peer.is_answered = True
+
+        def comes() -> bool:
+            if opened(late):
+                return True
+            closed(late)
+            return False
+
+        await until(comes, patience.interval_s / 2)
+    finally:
+        connections.close()
 
 
 PIPELINED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 6000

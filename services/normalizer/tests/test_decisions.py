@@ -8,8 +8,8 @@ import json
 import time
 from typing import Any
 
-import books
 import pytest
+import tellings
 from backhaul_channels import Classification, Confidence, ConsentAction, EventKind, Review
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import NORMALIZER_OUTBOX
@@ -208,7 +208,7 @@ async def stored(rig: Rig, *facts: Fact) -> Tenant:
 async def test_a_duplicate_of_another_event_is_not_decided_about(
     rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(books, "ONCE", frozenset({EventKind.INBOUND}))
+    monkeypatch.setattr(tellings, "ONCE", frozenset({EventKind.INBOUND}))
     own, further = flagged("M1", aliases=["A1"]), flagged("A1")
     async with rig_factory(copies=0) as rig:
         acme = await stored(rig, own, further)

@@ -5,15 +5,15 @@
   server must take it up within ``DEADLINE_S``. It ends when its caller closes it, when the ``timeout``
   that it was given is over, and, as UNAVAILABLE, when its connection is dead, which ``keepalive`` notices.
 
-Requests of a stream come from an iterator; gRPC's way of writing them one by one is not offered. The first is sent when
-the server has taken the call up: grpc.aio forgets why a call was refused where a request crosses the refusal
-(https://github.com/grpc/grpc/issues/36066).
+Requests of a stream come from an iterator; gRPC's way of writing them one by one is not offered. Where a request
+crosses the end of the call, grpc.aio forgets why it ended (https://github.com/grpc/grpc/issues/36066); ``_Ending`` does
+not.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
@@ -23,8 +23,7 @@ from grpc.aio import Metadata
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import HEADER
-from backhaul_common.rpc.errors import from_rpc, name_of
-from backhaul_common.rpc.naming import TAKEN_UP
+from backhaul_common.rpc.errors import ended_while_sending, from_rpc, name_of
 from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_ANSWER_BYTES
 from backhaul_common.tracing import current_traceparent
@@ -32,10 +31,10 @@ from backhaul_common.tracing import current_traceparent
 DEADLINE_S = 5.0
 """A call with one answer that is given no timeout gets this one; a stream must be taken up by then."""
 
-_TAKEN_UP_S = 1.0
-"""How long the requests of a stream wait at most for the server to take the call up, or to refuse it."""
+_STATUS_S = 1.0
+"""How long the status of a call is waited for that was ended while more was sent: it may not have come yet."""
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 Pairs = Iterable[tuple[str, str | bytes]]
 Requests = AsyncIterator[Any] | Iterator[Any]
 
@@ -75,12 +74,13 @@ class Channel(grpc.aio.Channel):
         begin, service = self._inner.stream_unary(method, *args, **options), name_of(method)
 
         async def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
-            running = _begun(begin, requests, timeout=timeout, metadata=self._completed(metadata))
+            running = begin(requests, timeout=timeout, metadata=self._completed(metadata))
+            ending = _Ending(running)
             try:
                 await _taken_up(running, service)
                 return await running
             except grpc.aio.AioRpcError as exc:
-                raise from_rpc(exc, service) from exc
+                raise from_rpc(await ending.of(exc), service) from exc
             finally:
                 running.cancel()
 
@@ -100,7 +100,7 @@ class Channel(grpc.aio.Channel):
         begin, service = self._inner.stream_stream(method, *args, **options), name_of(method)
 
         def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(_begun(begin, requests, timeout=timeout, metadata=self._completed(metadata)), service)
+            return _answers(begin(requests, timeout=timeout, metadata=self._completed(metadata)), service)
 
         return call
 
@@ -169,37 +169,51 @@ def connect(target: str, settings: GrpcSettings) -> Channel:
     return Channel(grpc.aio.insecure_channel(target, options=options), token)
 
 
-def _begun(begin: Callable[..., Any], requests: Requests, **options: Any) -> Any:
-    """The call of ``begin``, whose requests wait until the server has taken it up, and are not sent if it refuses."""
-
-    async def waiting() -> AsyncIterator[Any]:
-        # A server that is slow, or does not say that it has taken the call up, gets them all the same.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_TAKEN_UP_S):
-                if TAKEN_UP not in tuple(await running.initial_metadata()):
-                    await running.code()  # It is refused, and why comes right behind.
-        if running.done():
-            return
-        if isinstance(requests, AsyncIterator):
-            async for request in requests:
-                yield request
-        else:
-            for request in requests:
-                yield request
-
-    running = begin(waiting(), **options)
-    return running
-
-
 async def _answers(running: Any, service: str) -> AsyncIterator[Any]:
+    ending = _Ending(running)
     try:
         await _taken_up(running, service)
         async for answer in running:
             yield answer
     except grpc.aio.AioRpcError as exc:
-        raise from_rpc(exc, service) from exc
+        raise from_rpc(await ending.of(exc), service) from exc
     finally:
         running.cancel()
+
+
+class _Ending:
+    """How the server ended a call. grpc.aio puts a status of its own in place of it where a request cannot be sent any
+    more; it calls its callbacks for each of the two, whichever comes first."""
+
+    def __init__(self, running: Any) -> None:
+        self._told: asyncio.Future[grpc.aio.AioRpcError] = asyncio.get_running_loop().create_future()
+        running.add_done_callback(self._ended)
+
+    async def of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """What ``error`` stands for."""
+        if ended_while_sending(error):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STATUS_S):
+                    return await self._told
+        return error
+
+    def _ended(self, running: Any) -> None:
+        error = grpc.aio.AioRpcError(
+            _at_once(running.code()), Metadata(), _at_once(running.trailing_metadata()), _at_once(running.details())
+        )
+        if not self._told.done() and not ended_while_sending(error):
+            self._told.set_result(error)
+
+
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What ``coroutine`` returns, which has nothing to wait for: the call has ended."""
+    try:
+        coroutine.send(None)
+    except StopIteration as returned:
+        value: T = returned.value
+        return value
+    coroutine.close()
+    raise RuntimeError("a call that has ended has no status")
 
 
 async def _taken_up(running: Any, service: str) -> None:

@@ -34,7 +34,7 @@ from backhaul_common.metrics import Counter
 from backhaul_common.rpc.access import Access, Grant, Stay
 from backhaul_common.rpc.callers import is_called_by
 from backhaul_common.rpc.errors import DETAILS_KEY, shortened, to_details
-from backhaul_common.rpc.naming import TAKEN_UP, TenantRule
+from backhaul_common.rpc.naming import TenantRule
 from backhaul_common.tracing import Tracing
 
 MAX_CALL_S = 30.0
@@ -261,7 +261,7 @@ class Edge(grpc.aio.ServerInterceptor):
         patience: _Patience,
     ) -> Any:
         if call.many_requests:
-            await context.send_initial_metadata((TAKEN_UP,))
+            await context.send_initial_metadata(())
             request = await self._requests(call, request, stay, patience)
         else:
             self._is_about(call, request, stay)

@@ -71,6 +71,11 @@ def from_rpc(error: grpc.aio.AioRpcError, service: str = "A service") -> Backhau
     return _of_status(error.code(), error.details() or "", service)
 
 
+def ended_while_sending(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the status is not the server's: grpc.aio only says that a request could not be sent any more."""
+    return error.code() is grpc.StatusCode.INTERNAL and (error.details() or "").startswith(_ENDED_WHILE_SENDING)
+
+
 def _of_status(status: grpc.StatusCode, details: str, service: str) -> BackhaulError:
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         # gRPC's own limit on a message's size has the status of a rate limit, yet no later try can succeed.

@@ -12,10 +12,6 @@ from backhaul_common.names import check_tenant_id
 
 FIELD = "tenant_id"
 
-TAKEN_UP = ("backhaul-taken-up", "1")
-"""In the initial metadata of a stream of requests that is let in. An answer without any looks the same to grpc.aio as a
-refusal whose status is still to come."""
-
 
 class TenantRule:
     """Which calls name a tenant, and whether one does.

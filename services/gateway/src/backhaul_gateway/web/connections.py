@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import resource
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +25,10 @@ time, and whoever reads it this fast is not cut off."""
 
 _RESERVED_DESCRIPTORS = 192
 """Descriptors for files and for connections to servers. MongoDB's pool alone may have a hundred."""
+
+
+_MAX_WALKING = 0.05
+"""The part of its time that the gateway walks over its connections in vain, while there are too many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +91,8 @@ class Connections:
             self._log.warning("connections_limited_by_descriptors", limit=self.most, wanted=most, descriptors=available)
         self._open: dict[BoundedProtocol, None] = {}
         self._crossed = False
-        self._in_vain = False
+        self._walk_again = 0.0
+        """When it is worth it to look for connections that can be ended, after none was found."""
         self._exhausted = False
         self._ended = metrics.counter(CONNECTIONS_ENDED)
         metrics.gauge(CONNECTIONS_OPEN, lambda: len(self._open))
@@ -104,7 +110,7 @@ class Connections:
         if not self._crossed:
             self._crossed = True
             self._log.warning("connections_at_limit", limit=self.most)
-        if not self._in_vain and self._make_room(connection):
+        if time.perf_counter() >= self._walk_again and self._make_room(connection):
             return True
         self._ended.add("refused")
         return False
@@ -118,6 +124,7 @@ class Connections:
 
         Finding them takes a walk over all connections, so a sixteenth of them is ended at a time.
         """
+        began = time.perf_counter()
         ranked: dict[_Rank, list[BoundedProtocol]] = {rank: [] for rank in _Rank}
         for connection in self._open:
             rank = self._rank(connection)
@@ -128,8 +135,10 @@ class Connections:
             self._ended.add("room")
             self.closed(connection)
             connection.transport.abort()
-        # If nothing was found, nothing will be until the timer looks again; so newcomers are refused without a walk.
-        self._in_vain = not leaving
+        if not leaving:
+            # The next moment some may be answered, and then they can go; yet newcomers must not cost a walk each.
+            now = time.perf_counter()
+            self._walk_again = now + (now - began) / _MAX_WALKING
         return bool(leaving)
 
     def _rank(self, connection: BoundedProtocol) -> _Rank | None:
@@ -149,7 +158,6 @@ class Connections:
 
     def _look(self) -> None:
         now = self._loop.time()
-        self._in_vain = False
         for connection in list(self._open):
             wait, of = connection.owes()
             if wait is None:
