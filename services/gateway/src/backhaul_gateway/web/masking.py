@@ -54,8 +54,9 @@ def masked_bytes(data: bytes) -> bytes:
 def masked_body(body: bytes) -> bytes:
     """The same of a callback's body. Some providers repeat the address that they called, with the token in it: Twilio
     does in requests to a fallback URL, and in the webhooks of its debugger."""
-    # Most forms have no underscore at all, and looking for one byte costs a tenth of looking for four.
-    if _UNDERSCORE_BYTE not in body or (b"bhi_" not in body and b"bhk_" not in body):
+    # Most forms have no underscore at all, and looking for one byte costs next to nothing. The pattern takes a third of
+    # the time of looking for the two beginnings one after the other.
+    if _UNDERSCORE_BYTE not in body or _IN_BODY.search(body) is None:
         return body
     pieces: list[bytes] = []
     start = 0
