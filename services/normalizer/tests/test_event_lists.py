@@ -84,6 +84,7 @@ async def test_an_event_that_changes_its_place_while_a_list_is_read_is_listed_on
         other.join()
         return rows(one, received_at_us)
 
+    monkeypatch.setattr(eventlists, "_FIRST_BUCKETS", 1)
     monkeypatch.setattr(eventlists, "_BUCKETS", 1)
     monkeypatch.setattr(eventlists, "_row", row)
     assert await all_of(town) == newest(facts)

@@ -32,8 +32,9 @@ MAX_FOUND = 50_000
 AT_ONCE = 32
 """Events of one query. The server compares each event of their buckets with each that is asked for."""
 
-_BUCKETS, _BUCKETS_FILTERED = 3, 16
-"""Buckets that the server sends at a time: a default page is in two or three, unless few of their events fit."""
+_FIRST_BUCKETS, _BUCKETS = 5, 16
+"""Buckets that the server sends first where all events fit, and otherwise: a default page is mostly in five, even where
+posts of very many events lie in several that end at the same time."""
 
 
 class TooManyError(pages.TooLongError):
@@ -90,18 +91,10 @@ class EventLists:
             query["first_us"] = {"$lte": asked.until_us}
         if bounds:
             query["at_us"] = bounds
-        cursor = self._database[EVENTS_COLLECTION].find(
-            query,
-            {"at_us": 1, "events": 1},
-            sort=[("at_us", DESCENDING), ("_id", DESCENDING)],
-            batch_size=_BUCKETS if asked.marks == [buckets.ALL] else _BUCKETS_FILTERED,
-            max_time_ms=patience.left_ms(),
-            session=moment,
-        )
+        first = _FIRST_BUCKETS if asked.marks == [buckets.ALL] else _BUCKETS
         waiting: list[tuple[int, bytes, Document]] = []
-        try:
-            async for bucket in cursor:
-                patience.left_ms()
+        async with aclosing(self._buckets(query, first, patience, moment)) as found:
+            async for bucket in found:
                 while waiting and -waiting[0][0] > bucket["at_us"]:
                     yield heapq.heappop(waiting)[2]
                 for one in filter(None, bucket["events"]):
@@ -111,6 +104,28 @@ class EventLists:
                         heapq.heappush(waiting, (-event.received_at_us, _descending(one["id"]), row))
             while waiting:
                 yield heapq.heappop(waiting)[2]
+
+    async def _buckets(
+        self, query: Document, first: int, patience: _Patience, moment: mongo.Moment
+    ) -> AsyncGenerator[Document, None]:
+        """Those that fit, the newest first. The first of them are asked for by themselves: most pages need no more, and
+        to close a cursor that has more takes as long as such a page does otherwise."""
+        asking: dict[str, Any] = {
+            "projection": {"at_us": 1, "events": 1},
+            "sort": [("at_us", DESCENDING), ("_id", DESCENDING)],
+            "session": moment,
+        }
+        collection = self._database[EVENTS_COLLECTION]
+        found = await collection.find(query, limit=first, max_time_ms=patience.left_ms(), **asking).to_list(None)
+        for bucket in found:
+            yield bucket
+        if len(found) < first:
+            return
+        cursor = collection.find(query, skip=first, batch_size=_BUCKETS, max_time_ms=patience.left_ms(), **asking)
+        try:
+            async for bucket in cursor:
+                patience.left_ms()
+                yield bucket
         finally:
             await cursor.close()
 
@@ -240,8 +255,11 @@ def _row(one: Document, received_at_us: int) -> dict[str, Any]:
     }
 
 
+_COMPLEMENT = bytes(range(255, -1, -1))
+
+
 def _descending(event_id: bytes) -> bytes:
-    return bytes(255 - byte for byte in event_id)
+    return event_id.translate(_COMPLEMENT)
 
 
 class _Patience:
