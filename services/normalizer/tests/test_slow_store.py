@@ -8,30 +8,21 @@ from typing import Any
 from backhaul_common.errors import unavailable
 from backhaul_normalizer.committing import COMMIT_EVENTS, MAX_LESS, Portions
 from backhaul_normalizer.model import Committed, Fact, Rejection
-from backhaul_normalizer.ports import EventStore
 from backhaul_testing import make
+from consumer_rig import OtherStore
 from normalizer_rig import RigFactory
 from tellings import told
 
 IN_TIME = 100
 
 
-class SlowStore:
+class SlowStore(OtherStore):
     """Commits, but for what is more than it can do in time."""
-
-    def __init__(self, inner: EventStore) -> None:
-        self._inner = inner
-
-    async def ping(self) -> None:
-        await self._inner.ping()
-
-    async def takes_writes(self) -> None:
-        await self._inner.takes_writes()
 
     async def commit(self, facts: Sequence[Fact], rejections: Sequence[Rejection]) -> Committed:
         if len(facts) > IN_TIME:
             raise unavailable("MongoDB")
-        return await self._inner.commit(facts, rejections)
+        return await super().commit(facts, rejections)
 
 
 async def test_one_large_callback_is_committed_however_slow_the_store_is(
