@@ -171,14 +171,14 @@ _always = frozenset(
     {"MessageSid", "SmsSid", "SmsMessageSid", "MessageStatus", "SmsStatus", "EventType", "AccountSid", "From", "To"}
     | {"ApiVersion", "MessagingServiceSid", "Timestamp"}
 )
-_status = _always | STATUS_ATTRIBUTES.keys() | {"ChannelInstallSid", "ChannelToAddress", "StructuredMessage"}
+_status = _always | frozenset(STATUS_ATTRIBUTES) | {"ChannelInstallSid", "ChannelToAddress", "StructuredMessage"}
 # Twilio gives an error to messages that failed or were not delivered, and to no other status.
 _error = frozenset({"ErrorCode", "ErrorMessage"})
 _reply = frozenset({"OriginalRepliedMessageSid", "ButtonPayload", "ButtonText", "ListId", "ListTitle"})
-_inbound = _always | INBOUND_ATTRIBUTES.keys() | _reply | {"Body", "OptOutType", "NumSegments"}
+_inbound = _always | frozenset(INBOUND_ATTRIBUTES) | _reply | {"Body", "OptOutType", "NumSegments"}
 
 _call = frozenset({"CallSid", "CallStatus", "CallbackSource", "SequenceNumber", "Timestamp", "From", "To"})
-_call |= frozenset({"Caller", "Called", "AccountSid", "ApiVersion", "ErrorUrl"}) | CALL_ATTRIBUTES.keys()
+_call |= frozenset({"Caller", "Called", "AccountSid", "ApiVersion", "ErrorUrl"}) | frozenset(CALL_ATTRIBUTES)
 
 # Three words are states of messages and of calls; which of the two an event is, its SID says.
 FIELDS: Final[Mapping[str, frozenset[str]]] = {
