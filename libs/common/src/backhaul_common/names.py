@@ -68,6 +68,12 @@ JOINS_COLLECTION = "joins"
 COUNTS_COLLECTION = "counts"
 """How many events, messages and replies there were, by communication, channel and day."""
 
+COMMUNICATIONS_COLLECTION = "communications"
+BATCHES_COLLECTION = "batches"
+BATCH_COUNTS_COLLECTION = "batch_counts"
+"""How many destinations of a batch are in which state."""
+
+MEMBERS_COLLECTION = "members"
 DEAD_LETTERS_COLLECTION = "dead_letters"
 QUOTAS_COLLECTION = "quotas"
 """Which of a tenant's quotas are reached, so that it is said once."""
@@ -130,6 +136,10 @@ STORE_COLLECTIONS = frozenset({
     MESSAGES_COLLECTION,
     JOINS_COLLECTION,
     COUNTS_COLLECTION,
+    COMMUNICATIONS_COLLECTION,
+    BATCHES_COLLECTION,
+    BATCH_COUNTS_COLLECTION,
+    MEMBERS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     QUOTAS_COLLECTION,
     RETENTION_COLLECTION,

@@ -13,11 +13,15 @@ from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.fence import Living, living
 from backhaul_common.names import (
+    BATCH_COUNTS_COLLECTION,
+    BATCHES_COLLECTION,
+    COMMUNICATIONS_COLLECTION,
     COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
+    MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
     NORMALIZER_OUTBOX,
     QUOTAS_COLLECTION,
@@ -87,7 +91,25 @@ INDEXES = {
             [("pair", ASCENDING), ("first_at_us", DESCENDING), ("_id", DESCENDING)],
             partialFilterExpression={"pair": {"$gt": b""}},
         ),
+        # The messages of a destination, those whose events name a member, and a communication's errors.
+        IndexModel(
+            [("dest", ASCENDING), ("first_at_us", DESCENDING), ("_id", DESCENDING)],
+            partialFilterExpression={"dest": {"$gt": b""}},
+        ),
+        IndexModel([("told", ASCENDING)], partialFilterExpression={"told": {"$gt": b""}}),
+        IndexModel(
+            [(name, ASCENDING) for name in ("registration", "communication_id", "channel", "error_code")],
+            partialFilterExpression={"error_code": {"$gt": ""}},
+        ),
     ],
+    COMMUNICATIONS_COLLECTION: [_newest_first("created_at_us")],
+    BATCHES_COLLECTION: [
+        _newest_first("created_at_us"),
+        _newest_first("created_at_us", "communication"),
+        IndexModel([("due_at_us", ASCENDING)], partialFilterExpression={"due_at_us": {"$exists": True}}),
+    ],
+    BATCH_COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
+    MEMBERS_COLLECTION: [IndexModel([("registration", ASCENDING)]), IndexModel([("found_by", ASCENDING)])],
     JOINS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING), ("day", ASCENDING)])],
     DEAD_LETTERS_COLLECTION: [

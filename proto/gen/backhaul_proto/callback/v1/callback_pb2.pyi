@@ -32,6 +32,8 @@ class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueTy
     """Reconciliation found it at the provider; no callback had brought it."""
     SOURCE_REPLAY: _Source.ValueType  # 3
     """A dead letter or a span of time that was sent through once more."""
+    SOURCE_SENDER: _Source.ValueType  # 4
+    """The sender told what it sent, or could not send."""
 
 class Source(_Source, metaclass=_SourceEnumTypeWrapper):
     """Where a callback came from."""
@@ -43,6 +45,8 @@ SOURCE_BACKFILL: Source.ValueType  # 2
 """Reconciliation found it at the provider; no callback had brought it."""
 SOURCE_REPLAY: Source.ValueType  # 3
 """A dead letter or a span of time that was sent through once more."""
+SOURCE_SENDER: Source.ValueType  # 4
+"""The sender told what it sent, or could not send."""
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
 class _Verification:

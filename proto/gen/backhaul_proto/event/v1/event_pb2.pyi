@@ -525,6 +525,8 @@ class Event(_message.Message):
     MISSING_PARAMETERS_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
     DEFAULT_PARAMETERS_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits derived from content: the same however often the fact arrives."""
     tenant_id: _builtins.str
@@ -582,6 +584,9 @@ class Event(_message.Message):
     error_url: _builtins.str
     """The provider's documentation of the error code."""
     review: Global___Review.ValueType
+    batch_id: _builtins.str
+    """The batch and the member that it names its message to be of, by the sender's ids; registered or not."""
+    member_key: _builtins.str
     @_builtins.property
     def vars(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribute]:
         """Custom parameters: of the callback's URL, and those that the sender gave to the message."""
@@ -661,10 +666,12 @@ class Event(_message.Message):
         missing_parameters: _abc.Iterable[_builtins.str] | None = ...,
         answered: Global___Answered | None = ...,
         default_parameters: _abc.Iterable[_builtins.str] | None = ...,
+        batch_id: _builtins.str = ...,
+        member_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "classification", b"classification", "consent", b"consent", "reply", b"reply", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "attributes", b"attributes", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "classification", b"classification", "communication_id", b"communication_id", "consent", b"consent", "default_parameters", b"default_parameters", "duplicate_of", b"duplicate_of", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "message_id", b"message_id", "missing_parameters", b"missing_parameters", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "review", b"review", "revision", b"revision", "sender", b"sender", "sequence", b"sequence", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "answered", b"answered", "attributes", b"attributes", "batch_id", b"batch_id", "by_machine", b"by_machine", "callback_id", b"callback_id", "channel", b"channel", "classification", b"classification", "communication_id", b"communication_id", "consent", b"consent", "default_parameters", b"default_parameters", "duplicate_of", b"duplicate_of", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "id", b"id", "invalid_recipient", b"invalid_recipient", "kind", b"kind", "member_key", b"member_key", "message_id", b"message_id", "missing_parameters", b"missing_parameters", "occurred_at_basis", b"occurred_at_basis", "occurred_at_us", b"occurred_at_us", "provider", b"provider", "provider_status", b"provider_status", "raw", b"raw", "received_at_us", b"received_at_us", "recipient", b"recipient", "recipient_family", b"recipient_family", "references", b"references", "registration", b"registration", "reply", b"reply", "review", b"review", "revision", b"revision", "sender", b"sender", "sequence", b"sequence", "source", b"source", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "vars", b"vars", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sequence: _TypeAlias = _typing.Literal["sequence"]  # noqa: Y015
     _WhichOneofArgType__sequence: _TypeAlias = _typing.Literal["_sequence", b"_sequence"]  # noqa: Y015

@@ -173,6 +173,8 @@ class Message(_message.Message):
     REFERENCES_FIELD_NUMBER: _builtins.int
     ERROR_CLASS_FIELD_NUMBER: _builtins.int
     ERROR_URL_FIELD_NUMBER: _builtins.int
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_KEY_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     message_id: _builtins.str
     provider: _builtins.str
@@ -193,6 +195,9 @@ class Message(_message.Message):
     error_class: _event_pb2.ErrorClass.ValueType
     """What the error code means, as its provider says."""
     error_url: _builtins.str
+    batch_id: _builtins.str
+    """The batch that it counts in, where it is the message of one of its destinations, and whose; of registered ones only."""
+    member_key: _builtins.str
     @_builtins.property
     def engagement(self) -> Global___Engagement: ...
     @_builtins.property
@@ -219,10 +224,12 @@ class Message(_message.Message):
         references: _abc.Iterable[_builtins.str] | None = ...,
         error_class: _event_pb2.ErrorClass.ValueType = ...,
         error_url: _builtins.str = ...,
+        batch_id: _builtins.str = ...,
+        member_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "engagement", b"engagement", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "event_count", b"event_count", "fulfilment_state", b"fulfilment_state", "last_event_at_us", b"last_event_at_us", "message_id", b"message_id", "provider", b"provider", "recipient", b"recipient", "references", b"references", "sender", b"sender", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "engagement", b"engagement", "error_class", b"error_class", "error_code", b"error_code", "error_text", b"error_text", "error_url", b"error_url", "event_count", b"event_count", "fulfilment_state", b"fulfilment_state", "last_event_at_us", b"last_event_at_us", "member_key", b"member_key", "message_id", b"message_id", "provider", b"provider", "recipient", b"recipient", "references", b"references", "sender", b"sender", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -503,6 +510,7 @@ class Communication(_message.Message):
     LAST_EVENT_AT_US_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     REPLIES_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     messages: _builtins.int
     """Messages that belong to it, whatever their state."""
@@ -518,6 +526,10 @@ class Communication(_message.Message):
     def replies(self) -> Global___ReplyCounts:
         """Replies that answer its messages, or whose own callbacks name it and that answer none of another."""
 
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___MessageErrorCount]:
+        """Its messages by their error's code, the most frequent first; 100 at most."""
+
     def __init__(
         self,
         *,
@@ -529,14 +541,42 @@ class Communication(_message.Message):
         last_event_at_us: _builtins.int = ...,
         engagement: Global___Engagement | None = ...,
         replies: Global___ReplyCounts | None = ...,
+        errors: _abc.Iterable[Global___MessageErrorCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "replies", b"replies"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_us", b"created_at_us", "engagement", b"engagement", "events", b"events", "fulfilment", b"fulfilment", "id", b"id", "last_event_at_us", b"last_event_at_us", "messages", b"messages", "replies", b"replies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_us", b"created_at_us", "engagement", b"engagement", "errors", b"errors", "events", b"events", "fulfilment", b"fulfilment", "id", b"id", "last_event_at_us", b"last_event_at_us", "messages", b"messages", "replies", b"replies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Communication: _TypeAlias = Communication  # noqa: Y015
+
+@_typing.final
+class MessageErrorCount(_message.Message):
+    """Messages whose state came with that error code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    ERROR_CODE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    error_code: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        error_code: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "count", b"count", "error_code", b"error_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageErrorCount: _TypeAlias = MessageErrorCount  # noqa: Y015
 
 @_typing.final
 class ReplyCounts(_message.Message):

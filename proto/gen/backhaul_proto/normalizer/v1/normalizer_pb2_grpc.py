@@ -134,7 +134,7 @@ class NormalizerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCommunication(self, request, context):
-        """Counts of one communication. NOT_FOUND where no event has named it.
+        """Counts of one communication. NOT_FOUND where no event has named it and nobody has registered it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class NormalizerServiceStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.ListEventsRequest, _normalizer_pb2.ListEventsResponse]
     """Events, newest arrival first."""
     GetCommunication: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.GetCommunicationRequest, _normalizer_pb2.GetCommunicationResponse]
-    """Counts of one communication. NOT_FOUND where no event has named it."""
+    """Counts of one communication. NOT_FOUND where no event has named it and nobody has registered it."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.ListDeadLettersRequest, _normalizer_pb2.ListDeadLettersResponse]
     """Dead letters, newest first."""
     GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_normalizer_pb2.GetDeadLetterRequest, _normalizer_pb2.GetDeadLetterResponse]
@@ -82,7 +82,7 @@ class NormalizerServiceAsyncStub(NormalizerServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.ListEventsRequest, _normalizer_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Events, newest arrival first."""
     GetCommunication: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.GetCommunicationRequest, _normalizer_pb2.GetCommunicationResponse]  # type: ignore[assignment]
-    """Counts of one communication. NOT_FOUND where no event has named it."""
+    """Counts of one communication. NOT_FOUND where no event has named it and nobody has registered it."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.ListDeadLettersRequest, _normalizer_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Dead letters, newest first."""
     GetDeadLetter: _aio.UnaryUnaryMultiCallable[_normalizer_pb2.GetDeadLetterRequest, _normalizer_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
@@ -143,7 +143,7 @@ class NormalizerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _normalizer_pb2.GetCommunicationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_normalizer_pb2.GetCommunicationResponse, _abc.Awaitable[_normalizer_pb2.GetCommunicationResponse]]:
-        """Counts of one communication. NOT_FOUND where no event has named it."""
+        """Counts of one communication. NOT_FOUND where no event has named it and nobody has registered it."""
 
     @_abc_1.abstractmethod
     def ListDeadLetters(

@@ -1,0 +1,1 @@
+"""Communications that a sender registers: their batches and members, and what became of each."""
