@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import pytest
 from backhaul_common.ids import derived_id
+from backhaul_common.lines.formats import FileFormat
 from backhaul_common.tenants import SuppressionSettings
 from backhaul_suppression.files import times
 from backhaul_suppression.files.exporting import Export
-from backhaul_suppression.files.formats import FORMATS, FileFormat
+from backhaul_suppression.files.formats import FORMATS
 from backhaul_suppression.files.importing import Import, Progress
 from backhaul_suppression.files.statements import Defaults
 from backhaul_suppression.lane import Lane

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code, Violation
+from backhaul_common.lines.formats import FileFormat
+from backhaul_common.lines.line import MAX_COLUMNS, MAX_LINE_BYTES, Line
 from backhaul_suppression.files import times
-from backhaul_suppression.files.formats import FORMATS, FileFormat
-from backhaul_suppression.files.line import COLUMNS, MAX_COLUMNS, MAX_LINE_BYTES, Line
+from backhaul_suppression.files.columns import COLUMNS
+from backhaul_suppression.files.formats import FORMATS
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.lines.formats import FileFormat
+from backhaul_common.lines.line import Line
 from backhaul_common.tenants import SuppressionSettings
 from backhaul_suppression.documents import rows_of as rows_of_fact
-from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import CHUNK_LINES, MAX_ERRORS_BYTES, MAX_HELD_S, Import, Progress
-from backhaul_suppression.files.line import Line
 from backhaul_suppression.files.statements import Defaults, fact_of
 from backhaul_suppression.fold import fold
 from backhaul_suppression.model import (

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.lines.pieces import MAX_PIECE_BYTES
 from backhaul_common.names import TENANT_CHANGED_SUBJECT, TENANTS_COLLECTION
 from backhaul_common.rpc import connect
 from backhaul_local.ports import choose_ports
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_suppression import watching
-from backhaul_suppression.files.calls import MAX_IMPORTS_OF_TENANT, MAX_PIECE_BYTES
+from backhaul_suppression.files.calls import MAX_IMPORTS_OF_TENANT
 from backhaul_suppression.files.importing import CHUNK_LINES
 from backhaul_testing import make
 from backhaul_testing.proxy import SilentProxy

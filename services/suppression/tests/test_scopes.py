@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from backhaul_common.errors import Code
+from backhaul_common.lines.formats import FileFormat
 from backhaul_common.tenants import SuppressionSettings
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_suppression.facts import fact_of
-from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import Import
 from backhaul_suppression.files.statements import Defaults
 from backhaul_suppression.messages import KINDS, SCOPE_KINDS

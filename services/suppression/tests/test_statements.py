@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from backhaul_common.lines.line import Line
 from backhaul_common.tenants import SuppressionSettings
-from backhaul_suppression.files.line import Line
 from backhaul_suppression.files.statements import Defaults, LineError, fact_of, facts_of
 from backhaul_suppression.model import (
     EVERYTHING,

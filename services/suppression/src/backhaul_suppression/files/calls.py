@@ -9,6 +9,9 @@ from functools import partial
 
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.lines.formats import FileFormat
+from backhaul_common.lines.pace import MAX_SILENCE_S, Pace
+from backhaul_common.lines.pieces import Pieces
 from backhaul_common.metrics import Metrics
 from backhaul_common.places import Places
 from backhaul_common.tenants import Tenant
@@ -18,16 +21,12 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 
 from backhaul_suppression.commands import By
 from backhaul_suppression.files.exporting import Export
-from backhaul_suppression.files.formats import FileFormat
 from backhaul_suppression.files.importing import Import, Progress
-from backhaul_suppression.files.pace import MAX_SILENCE_S, Pace
 from backhaul_suppression.files.statements import Defaults
 from backhaul_suppression.messages import FAMILIES, KINDS, active_of, scope_of
 from backhaul_suppression.model import Kind
 from backhaul_suppression.ports import RowsQuery
 from backhaul_suppression.validity import MAX_AHEAD_S
-
-MAX_PIECE_BYTES = 1 << 20
 
 MAX_IMPORTS_OF_TENANT, MAX_IMPORTS = 2, 16
 MAX_EXPORTS_OF_TENANT, MAX_EXPORTS = 2, 16
@@ -66,7 +65,7 @@ class ImportCalls:
         defaults = self._defaults(tenant, by, first)
         with self._places.taken(tenant.registration):
             pace = self._pace()
-            pieces = _Pieces(first, requests, pace)
+            pieces = Pieces(first, requests, pace)
             running = self._imports.run(pieces.read(), file_format, defaults, whole=lambda: pieces.whole)
             async with aclosing(running) as told:
                 before = Progress(0, 0, 0, 0, b"")
@@ -111,31 +110,6 @@ class ImportCalls:
         )
 
 
-class _Pieces:
-    """A file in pieces. ``whole`` tells whether its end was told of: to a server, a call that is given up looks like
-    one whose requests are over."""
-
-    def __init__(self, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest], pace: Pace) -> None:
-        self._first = first
-        self._others = others
-        self._pace = pace
-        self.whole = False
-
-    async def read(self) -> AsyncIterator[bytes]:
-        """The pieces. DEADLINE_EXCEEDED."""
-        request = self._first
-        while True:
-            yield _data(request)
-            if request.last:
-                self.whole = True
-                return
-            try:
-                request = await self._pace.bounded(self._others.__anext__)
-            except StopAsyncIteration:
-                return
-            self._pace.moved(len(request.data))
-
-
 class ExportCalls:
     """Writes lists."""
 
@@ -163,17 +137,6 @@ def _format(number: int) -> FileFormat:
     if file_format is None:
         raise BackhaulError(Code.INVALID_ARGUMENT, "format is missing.", field="format", fix="Pass CSV or JSON_LINES.")
     return file_format
-
-
-def _data(request: pb.ImportRequest) -> bytes:
-    if len(request.data) > MAX_PIECE_BYTES:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT,
-            f"A piece has {MAX_PIECE_BYTES} bytes at most.",
-            field="data",
-            fix="Send the file in more pieces; they may be cut anywhere.",
-        )
-    return request.data
 
 
 def _progress_message(progress: Progress) -> pb.ImportResponse:

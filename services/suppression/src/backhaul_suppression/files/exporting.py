@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 
+from backhaul_common.lines.formats import FileFormat
+
 from backhaul_suppression.files import times
-from backhaul_suppression.files.formats import FORMATS, FileFormat
-from backhaul_suppression.files.line import COLUMNS, STANDING
+from backhaul_suppression.files.columns import COLUMNS, STANDING
+from backhaul_suppression.files.formats import FORMATS
 from backhaul_suppression.model import Fact, Row
 from backhaul_suppression.ports import Reads, RowsQuery
 

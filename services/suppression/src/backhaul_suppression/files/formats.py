@@ -1,40 +1,15 @@
-"""The formats of lists, by their names."""
+"""How lists are read and written, by the names of their formats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
 
 from backhaul_common.errors import Violation
+from backhaul_common.lines.formats import ERRORS, FileFormat, Reader
+from backhaul_common.lines.line import Line
 
 from backhaul_suppression.files import comma_separated, json_lines
-from backhaul_suppression.files.line import Line
-
-
-class FileFormat(StrEnum):
-    """How a list is written."""
-
-    CSV = "csv"
-    JSON_LINES = "json_lines"
-
-
-class Reader(Protocol):
-    """Reads lines out of pieces that are cut anywhere. INVALID_ARGUMENT for a file of which no line can be read."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Which a line may have, as far as that is known."""
-        ...
-
-    def feed(self, piece: bytes) -> Iterator[Line]:
-        """The lines that ``piece`` completes. To be read to its end."""
-        ...
-
-    def end(self) -> Iterator[Line]:
-        """What is left when the file has ended."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +29,17 @@ class Written:
 
 FORMATS: Mapping[FileFormat, Written] = {
     FileFormat.CSV: Written(
-        comma_separated.CommaSeparated,
+        comma_separated.reader,
         comma_separated.header,
         comma_separated.line,
-        comma_separated.error_header,
-        comma_separated.error_line,
+        ERRORS[FileFormat.CSV].header,
+        ERRORS[FileFormat.CSV].line,
     ),
     FileFormat.JSON_LINES: Written(
         json_lines.JsonLines,
         json_lines.header,
         json_lines.line,
-        json_lines.header,
-        json_lines.error_line,
+        ERRORS[FileFormat.JSON_LINES].header,
+        ERRORS[FileFormat.JSON_LINES].line,
     ),
 }

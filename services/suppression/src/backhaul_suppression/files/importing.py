@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.lines.formats import FileFormat, Reader
+from backhaul_common.lines.line import CUT_OFF, Line
 
-from backhaul_suppression.files.formats import FORMATS, FileFormat, Reader
-from backhaul_suppression.files.line import CUT_OFF, Line
+from backhaul_suppression.files.formats import FORMATS
 from backhaul_suppression.files.statements import Defaults, LineError, facts_of
 from backhaul_suppression.model import EVERYTHING, Address, Fact, RowKey, Target
 from backhaul_suppression.ports import Facts, Narrow

@@ -10,11 +10,12 @@ from typing import TypeVar
 
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.ids import derived_id
+from backhaul_common.lines.line import UNREADABLE, Line
 from backhaul_common.tenants import SuppressionSettings
 
 from backhaul_suppression.addresses import address_of, scope_id, spellings
 from backhaul_suppression.files import times
-from backhaul_suppression.files.line import STANDING, UNREADABLE, Line
+from backhaul_suppression.files.columns import STANDING
 from backhaul_suppression.messages import MAX_SCOPE_ID
 from backhaul_suppression.model import (
     EVERYTHING,

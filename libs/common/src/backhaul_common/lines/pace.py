@@ -1,4 +1,4 @@
-"""How slow whoever sends a list may be."""
+"""How slow whoever sends a file may be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backhaul_common.errors import BackhaulError, Code
 T = TypeVar("T")
 
 MAX_SILENCE_S = 60.0
-"""So long an import waits in vain for its caller: it keeps a place from others."""
+"""So long a call waits in vain for its caller: it keeps a place from others."""
 
 SLOWEST_BYTES_PER_S = 4 << 10
 """What is moved gives back a second of that for each so many bytes. Whoever is faster may take as long as they like, as
@@ -20,7 +20,7 @@ with the bodies that the gateway passes on; whoever trickles has the silence tha
 
 
 class Pace:
-    """How long an import has waited for its caller, against what was moved since.
+    """How long a call has waited for its caller, against what was moved since.
 
     Its own work does not count: recording takes the time that it takes. ``clock`` is in seconds, and never goes back.
     """

@@ -1,4 +1,4 @@
-"""One line of a list, in either format, and the names that a list may use."""
+"""One line of a file, in either format."""
 
 from __future__ import annotations
 
@@ -7,30 +7,21 @@ from typing import NamedTuple
 
 from backhaul_common.errors import Violation
 
-COLUMNS = (
-    "address", "family", "kind", "scope_kind", "scope", "effective_at", "source", "reference", "note",
-)  # fmt: skip
-"""What a line can say, in the order in which an export says it."""
-
-STANDING = "standing"
-"""``active`` or ``lifted``. An export that holds lifted rows says it; an import leaves those lines as they are."""
-
 ERROR_COLUMNS = ("error_line", "error_field", "error_message", "error_fix", "error_text")
-"""What a file of errors says beside its lines: ``error_text`` is the whole of a line that could not be taken apart. An
-import overlooks all of it, so that mended lines can be sent as they are."""
-
-KNOWN = frozenset({*COLUMNS, STANDING, *ERROR_COLUMNS})
+"""What a file of errors says beside its lines: ``error_text`` is the whole of a line that could not be taken apart.
+Whoever reads overlooks all of it, so that mended lines can be sent as they are."""
 
 MAX_LINE_BYTES = 64 << 10
-"""A line, with the line breaks in its quotes and the one behind it. The longest that anybody needs has 15 KB."""
+"""A line, with the line breaks in its quotes and the one behind it. Nobody needs a quarter of it."""
 
 MAX_COLUMNS = 64
+"""Columns of a file, unless it says otherwise."""
 
 KEPT_CHARACTERS = 500
 """How much of a line that is too long is shown."""
 
 UNREADABLE = "\ufffd"
-"""Stands in a file of errors for what could not be read. An address with it is refused again."""
+"""Stands in a file of errors for what could not be read. What names something and has it in it is refused again."""
 
 
 class Line(NamedTuple):

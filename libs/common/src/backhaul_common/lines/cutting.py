@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from backhaul_suppression.files.line import MAX_LINE_BYTES
+from backhaul_common.lines.line import MAX_LINE_BYTES
 
 _BOM = b"\xef\xbb\xbf"
-_BREAK = re.compile(rb"\r\n|\r|\n")
+_WINDOW_BYTES = MAX_LINE_BYTES
+"""So much is cut at once: what is nothing but line breaks must not become a million lines that are held together."""
 
 
 class Cut(NamedTuple):
@@ -39,22 +39,28 @@ class Cutter:
 
     def feed(self, piece: bytes) -> Iterator[Cut]:
         """The lines that ``piece`` completes. To be read to its end."""
-        begin = 0
-        if self._after_return and piece:
-            begin = 1 if piece.startswith(b"\n") else 0
-            self._keep(piece[:begin])
+        for begin in range(0, len(piece), _WINDOW_BYTES):
+            yield from self._window(piece[begin : begin + _WINDOW_BYTES])
+
+    def _window(self, part: bytes) -> Iterator[Cut]:
+        if self._after_return:
+            if part.startswith(b"\n"):
+                self._keep(b"\n")
+                part = part[1:]
             self._after_return = False
             yield self._line()
-        for match in _BREAK.finditer(piece, begin):
-            end = match.end()
-            if end == len(piece) and piece.endswith(b"\r"):
-                break
-            self._keep(piece[begin:end])
-            begin = end
-            yield self._line()
-        if begin < len(piece):
-            self._keep(piece[begin:])
-            self._after_return = piece.endswith(b"\r")
+        lines = part.splitlines(keepends=True)
+        rest = lines.pop() if lines and not part.endswith(b"\n") else b""
+        for raw in lines:
+            if self._parts or self._number == 1:
+                self._keep(raw)
+                yield self._line()
+            else:
+                # By far the most lines: nothing of them was kept.
+                number, self._number = self._number, self._number + 1
+                yield Cut(number, raw)
+        self._keep(rest)
+        self._after_return = rest.endswith(b"\r")
 
     def end(self) -> Iterator[Cut]:
         """The last line, if no line break was behind it."""
