@@ -17,7 +17,11 @@ from backhaul_common.tenantdata import MongoTenantData
 from backhaul_proto.normalizer.v1 import normalizer_pb2
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import add_NormalizerServiceServicer_to_server
 
+from backhaul_normalizer.communications.completing import Completing
+from backhaul_normalizer.communications.consequences import Consequences
+from backhaul_normalizer.communications.linking import Linking
 from backhaul_normalizer.consumer import Consumer
+from backhaul_normalizer.counts import Shards
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.holds import HeldCallbacks
@@ -43,11 +47,16 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set."""
     async with Service("normalizer", settings) as service:
         database, tenants, metrics = service.database, service.tenants, service.metrics
-        store, reads = MongoEventStore(service.mongo_client, database), MongoReads(database)
+        publisher = Publisher()
+        outbox = Outbox(database, NORMALIZER_OUTBOX, publisher, partial(owners, database))
+        shards = Shards()
+        completing = Completing(database, outbox.written, now_us)
+        consequences = Consequences(database, Linking(database, shards), completing)
+        store = MongoEventStore(service.mongo_client, database, shards, consequences)
+        reads = MongoReads(database)
         service.prepare("store", store.prepare)
         service.readiness.add("mongodb", store.ping)
 
-        publisher = Publisher()
         service.on_connected("publisher", partial(publisher.attach, service.nats))
         service.on_connected("room_for_events", partial(require_room, service.nats))
 
@@ -60,8 +69,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
 
         adapters = load_adapters()
         normalizer = Normalizer(adapters, tenants)
-        outbox = Outbox(database, NORMALIZER_OUTBOX, publisher, partial(owners, database))
         service.run("outbox", outbox.run, after=service.prepared)
+        service.run("completing", completing.run, after=service.prepared)
         most = settings.normalizer_max_dead_letters
         letters = BoundedDeadLetters(store, database, most, on_reached=outbox.written)
         subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)

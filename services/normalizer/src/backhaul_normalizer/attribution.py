@@ -20,6 +20,7 @@ from backhaul_common.documents import Document
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
+from backhaul_normalizer.communications.documents import batch_of
 from backhaul_normalizer.counts import Counts, Day
 from backhaul_normalizer.facts import address_of, message_key, pair_key
 from backhaul_normalizer.hours import DAY_HOURS, hour_of
@@ -27,21 +28,28 @@ from backhaul_normalizer.joins import Joins, StoredJoins, Target
 from backhaul_normalizer.model import KIND_NAMES, Fact, Outgoing
 from backhaul_normalizer.rows import stored_fact
 
+_LINKED_BY = ("communication_id", "address", "batch_id", "member_key", "first_at_us")
+"""Fields of a message that decide for which destination it is, and whether it holds it."""
+
 
 @dataclass(slots=True)
 class Touched:
-    """What a commit changed that replies may depend on.
+    """What a commit changed that replies, and links of messages to destinations, may depend on.
 
     ``replies`` are ids of events; ``names`` are keys of messages and of further names. ``sent`` are pairs, each with
     the time of the earliest of its messages that changed. ``delivered_again`` are those of ``names`` and ``sent`` that
-    were committed before: whoever did that may have died before he published what followed. ``registrations`` are whose
-    they all are.
+    were committed before: whoever did that may have died before he published what followed. ``links`` are keys of
+    messages that may be for another destination now, ``destinations`` what messages were for that are gone, and
+    ``batches`` those of which a destination changed its state. ``registrations`` are whose they all are.
     """
 
     replies: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     sent: dict[str, int] = field(default_factory=dict)
     delivered_again: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+    destinations: set[bytes] = field(default_factory=set)
+    batches: set[bytes] = field(default_factory=set)
     registrations: dict[str, str] = field(default_factory=dict)
 
     def name(self, key: str, registration: str) -> None:
@@ -53,10 +61,13 @@ class Touched:
         """What of it is of these registrations."""
         own = {key for key, registration in self.registrations.items() if registration in registrations}
         sent = {pair: at_us for pair, at_us in self.sent.items() if pair in own}
-        return Touched(self.replies, self.names & own, sent, self.delivered_again & own, self.registrations)
+        return Touched(
+            self.replies, self.names & own, sent, self.delivered_again & own, registrations=self.registrations
+        )
 
     def message(self, key: str, before: Document | None, after: Document | None) -> None:
         """A message is ``after`` now, None where it is gone."""
+        self._link(key, before, after)
         sent = after is not None and "pair" in after
         if before is None or after is None:
             self.name(key, (before or after or {})["registration"])
@@ -72,6 +83,10 @@ class Touched:
         """A message, or a further name, of which something is delivered again. ``message`` is None where it is none."""
         self.name(key, registration)
         self.delivered_again.add(key)
+        if message is not None and message["communication_id"]:
+            self.links.add(key)
+        if message is not None and "dest" in message:
+            self.batches.add(batch_of(message["dest"]))
         if message is not None and "pair" in message:
             self._sent(message)
             self.delivered_again.add(message["pair"])
@@ -79,6 +94,16 @@ class Touched:
     def met_by(self, waits_for: Sequence[str], at_us: int) -> list[str]:
         """What of it a reply that was written then waits for."""
         return [key for key in waits_for if key in self.names or (key in self.sent and self.sent[key] <= at_us)]
+
+    def _link(self, key: str, before: Document | None, after: Document | None) -> None:
+        if after is None:
+            if before is not None and "dest" in before:
+                self.destinations.add(before["dest"])
+        elif (after["communication_id"] or "dest" in after) and (
+            before is None or any(before.get(name) != after.get(name) for name in _LINKED_BY)
+        ):
+            self.links.add(key)
+            self.registrations[key] = after["registration"]
 
     def _sent(self, message: Document | None) -> None:
         if message is not None:

@@ -170,6 +170,10 @@ class Counts:
         for name in classes:
             changes.add(f"replies.{name}", sign)
 
+    def communications(self) -> set[tuple[str, str]]:
+        """Those of which any count may change, each by registration and id; the id is empty for what is of none."""
+        return {(registration, communication_id) for registration, communication_id, _, _ in self._days}
+
     def changed(self) -> dict[Day, dict[str, int]]:
         """What changes by how much, by the dotted names of the fields."""
         return {Day(*day): changed for day, changes in self._days.items() if (changed := changes.changed())}

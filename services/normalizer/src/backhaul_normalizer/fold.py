@@ -12,6 +12,7 @@ from typing import Any
 from backhaul_channels import EventKind, NormalizedEvent
 from backhaul_common.documents import Document
 
+from backhaul_normalizer.communications.documents import told_key
 from backhaul_normalizer.counts import UNIQUE
 from backhaul_normalizer.facts import MAX_REFERENCES, address_of, is_default, pair_key
 from backhaul_normalizer.hours import hour_of
@@ -21,6 +22,9 @@ from backhaul_normalizer.states import OUTBOUND, RANK, fulfilment_of, next_state
 _KINDS = {kind.value: kind for kind in EventKind}
 JOINED = ("communication_at_us", "communication_place", "communication_id")
 """A message's fields of its communication: behind the time and the place of the event that named it."""
+
+MEMBER = ("member_at_us", "member_place", "batch_id", "member_key")
+"""A message's fields of the member that it is to, behind the time and the place of the event that named that one."""
 
 _LAST_US = 1 << 62
 """Added to the time of an event that names a communication by a default: it comes after all others."""
@@ -45,7 +49,7 @@ _MEANING = ("error_class", "error_url")
 _NO_ERROR: tuple[bool | str, ...] = (False, "", "", "", "")
 _FEW = ("by_machine", "duplicates")
 """Counts by kind that few messages have: openings and clicks of machines; events that count as another one."""
-_NOT_ALWAYS = (*_FEW, *_MEANING, "references", "first_at_us", "pair", "hour")
+_NOT_ALWAYS = (*_FEW, *_MEANING, *MEMBER, "told", "references", "first_at_us", "pair", "hour")
 """Fields that a message has only where something was told of them. ``first_at_us`` is when it was sent: the earliest
 that happened to it; ``pair`` is between which two. ``hour`` is in which it counts: the earliest of what happened to it,
 or, as long as it was not sent, of all that was told of it."""
@@ -146,6 +150,8 @@ def _learn(message: Document, fact: Fact) -> None:
         named = at_us, place_of(_KINDS[name]), fact.communication_id
         if not message["communication_id"] or named < tuple(message[field] for field in JOINED):
             message.update(zip(JOINED, named, strict=True))
+    if fact.member_key or fact.batch_id:
+        _take_member(message, fact, name)
     if event.references:
         known = message.get("references", [])
         if not set(event.references).issubset(known):
@@ -165,6 +171,18 @@ def _learn(message: Document, fact: Fact) -> None:
         by_machine[name] = by_machine.get(name, 0) + 1
     message["event_count"] += 1
     message["last_event_at_us"] = max(message["last_event_at_us"], fact.occurred_at_us)
+
+
+def _take_member(message: Document, fact: Fact, name: str) -> None:
+    """As with its communication, the event that happened first says whose it is."""
+    told = fact.occurred_at_us, place_of(_KINDS[name]), fact.batch_id, fact.member_key
+    if "member_at_us" in message and told >= tuple(message[field] for field in MEMBER):
+        return
+    message.update(zip(MEMBER, told, strict=True))
+    if fact.member_key:
+        message["told"] = told_key(message["registration"], fact.member_key)
+    else:
+        message.pop("told", None)
 
 
 def _take_state(message: Document, name: str, event: NormalizedEvent) -> None:

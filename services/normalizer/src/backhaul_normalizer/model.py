@@ -102,6 +102,8 @@ class Fact(msgspec.Struct, gc=False):
     duplicate_of: str = ""
     window_us: int = DEFAULT_WINDOW_US
     stored_communication_id: str | None = None
+    batch_id: str = ""
+    member_key: str = ""
 
     @property
     def trust(self) -> int:

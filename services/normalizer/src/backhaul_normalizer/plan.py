@@ -17,6 +17,7 @@ from backhaul_common.documents import Document
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.attribution import Touched
+from backhaul_normalizer.communications.counting import BatchCounts
 from backhaul_normalizer.counts import Counts
 from backhaul_normalizer.draft import Change, Draft
 from backhaul_normalizer.facts import message_key
@@ -44,7 +45,7 @@ class Plan:
     ``events`` are new, each with its communication; ``revisions`` are stored events as they are now, by id;
     ``communications_of`` is the new communication of messages whose stored events must name it; ``messages`` and
     ``joins`` are whole documents.
-    ``touched`` is what replies may depend on: they are settled when all of it is committed.
+    ``touched`` is what replies and links may depend on: they are settled when all of it is committed.
     """
 
     new: list[Fact] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Plan:
     new_joins: list[Document] = field(default_factory=list)
     joins: list[Document] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+    batches: BatchCounts = field(default_factory=BatchCounts)
     outgoing: list[Outgoing] = field(default_factory=list)
     touched: Touched = field(default_factory=Touched)
 
@@ -213,6 +215,8 @@ class _Planner:
         for key, message in after.items():
             before = self._draft.before.get(key)
             made.counts.message(before, message)
+            if before is not None:
+                made.batches.message(before, message)
             if message is None:
                 if before is not None:
                     made.gone_messages.append(key)
@@ -239,8 +243,9 @@ class _Planner:
     def _touch(
         self, again: Sequence[Document], after: dict[str, Document | None], led_elsewhere: dict[str, str]
     ) -> None:
-        """Note what replies are to be settled for."""
+        """Note what replies and links are to be settled for."""
         touched = self._plan.touched
+        touched.batches.update(self._plan.batches.batches)
         for key, registration in led_elsewhere.items():
             touched.name(key, registration)
         for key, message in after.items():

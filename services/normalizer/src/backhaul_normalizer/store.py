@@ -30,7 +30,9 @@ from backhaul_common.names import (
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import PyMongoError
 
-from backhaul_normalizer.attribution import Touched
+from backhaul_normalizer.communications import appearing
+from backhaul_normalizer.communications.appearing import Appeared
+from backhaul_normalizer.communications.consequences import Consequences
 from backhaul_normalizer.counts import Shards
 from backhaul_normalizer.expiry import come_late
 from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
@@ -132,11 +134,20 @@ SEVERAL = {EVENTS_COLLECTION: "events"}
 class MongoEventStore:
     """The writing side."""
 
-    def __init__(self, client: mongo.Client, database: mongo.Database) -> None:
+    def __init__(
+        self,
+        client: mongo.Client,
+        database: mongo.Database,
+        shards: Shards | None = None,
+        consequences: Consequences | None = None,
+    ) -> None:
+        """Without ``consequences`` nothing follows for communications that are registered."""
         self._client = client
         self._database = database
-        self._shards = Shards()
+        self._shards = shards or Shards()
         self._settling = Settling(database, self._shards)
+        self._appeared = Appeared()
+        self._consequences = consequences
 
     async def prepare(self) -> None:
         """Create collections and indexes where they are missing. UNAVAILABLE when MongoDB is away."""
@@ -172,12 +183,19 @@ class MongoEventStore:
 
         shard = self._shards.of_transaction()
 
-        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Touched]:
-            return _commit(database, session, facts, rejections, fills, shard())
+        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Plan]:
+            committed, planned = _commit(database, session, facts, rejections, fills, shard())
+            strange = self._appeared.strange(planned.counts.communications())
+            Commands(database, session).update(COMMUNICATIONS_COLLECTION, appearing.updates(strange, _now_us()))
+            return committed, planned
 
+        tenants = {fact.origin.tenant for fact in facts}
         async with mongo.translated():
-            committed, touched = await mongo.in_transaction(self._database, work)
-            settled = await self._settling.settle(touched, {fact.origin.tenant for fact in facts})
+            committed, planned = await mongo.in_transaction(self._database, work)
+            self._appeared.remember(self._appeared.strange(planned.counts.communications()))
+            settled = await self._settling.settle(planned.touched, tenants)
+            if self._consequences is not None:
+                await self._consequences.of_commit(planned.touched, tenants)
         return committed.settled(settled) if settled else committed
 
 
@@ -192,8 +210,8 @@ def _commit(
     rejections: Sequence[Rejection],
     fills: Sequence[Fill],
     shard: int,
-) -> tuple[Committed, Touched]:
-    """See ``MongoEventStore.commit``; and what replies are to be settled for. ``shard`` is where events are counted."""
+) -> tuple[Committed, Plan]:
+    """See ``MongoEventStore.commit``; and what was planned. ``shard`` is where events are counted."""
     owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
     owners |= {(one.tenant, one.registration, one.path) for one in rejections}
     owners |= {fill.owner for fill in fills}
@@ -206,9 +224,7 @@ def _commit(
     planned = plan(stored, facts) if facts else Plan()
     Writing(stored, commands, planned, shard).write()
     written = [*(fact for fact, _ in planned.events), *(revision.fact for revision in planned.revisions.values())]
-    commands.update(
-        RETENTION_COLLECTION, come_late(written, planned.new_messages, time.time_ns() // 1000, database, session)
-    )
+    commands.update(RETENTION_COLLECTION, come_late(written, planned.new_messages, _now_us(), database, session))
     telling = Telling(database, session, [fill for fill in fills if fill.owner not in gone])
     commands.update(DEAD_LETTERS_COLLECTION, [_rejection_update(one) for one in rejections])
     telling.tell()
@@ -219,7 +235,11 @@ def _commit(
         planned.outgoing,
         frozenset(registration for _, registration, _ in gone),
     )
-    return committed, planned.touched
+    return committed, planned
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _rejection_update(one: Rejection) -> Document:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.names import (
+    BATCH_COUNTS_COLLECTION,
     COUNTS_COLLECTION,
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
@@ -152,6 +153,7 @@ class Writing:
             [{"q": {"_id": join["_id"]}, "u": join} for join in map(stored_join, planned.joins)],
         )
         self._commands.update(COUNTS_COLLECTION, planned.counts.updates(self._shard))
+        self._commands.update(BATCH_COUNTS_COLLECTION, planned.batches.updates(self._shard))
 
     def _name(self, message: str, communication_id: str) -> None:
         """Have the events of a message named by their communication; but for those that change otherwise."""

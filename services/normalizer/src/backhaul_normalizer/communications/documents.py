@@ -63,6 +63,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, Literal, TypeAlias
 
+from backhaul_common.documents import Document
 from backhaul_common.ids import derived_id
 
 from backhaul_normalizer.facts import communication_key
@@ -162,3 +163,12 @@ def found_by(communication: bytes, member_key: str, destinations: Sequence[tuple
     """All ``found_by`` of a member; of each destination its channel and its canonical address."""
     keys = [found_by_address(communication, channel, address) for channel, address in destinations if address]
     return [found_by_key(communication, member_key), *dict.fromkeys(keys)]
+
+
+def status_of(communication: Document) -> str:
+    """The ``status`` of a communication, by what else its document says."""
+    switched = communication.get("switched")
+    if switched and switched[-1]["disabled"]:
+        return "disabled"
+    batches = communication.get("batches", 0)
+    return "complete" if batches and communication.get("complete", 0) >= batches else "active"
