@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
+import grpc
 from backhaul_channels import load_adapters
 from backhaul_common import tenantdata
 from backhaul_common.fence import owners
@@ -14,12 +16,20 @@ from backhaul_common.names import NORMALIZER_OUTBOX
 from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
 from backhaul_common.tenantdata import MongoTenantData
-from backhaul_proto.normalizer.v1 import normalizer_pb2
+from backhaul_proto.normalizer.v1 import communications_pb2, normalizer_pb2
+from backhaul_proto.normalizer.v1.communications_pb2_grpc import add_CommunicationServiceServicer_to_server
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import add_NormalizerServiceServicer_to_server
 
+from backhaul_normalizer.communications.adding import Adding
+from backhaul_normalizer.communications.calls import AddCalls
 from backhaul_normalizer.communications.completing import Completing
 from backhaul_normalizer.communications.consequences import Consequences
 from backhaul_normalizer.communications.linking import Linking
+from backhaul_normalizer.communications.ports import NoSends
+from backhaul_normalizer.communications.reading import MongoCommunications
+from backhaul_normalizer.communications.registering import MongoRegister
+from backhaul_normalizer.communications.roster import MongoRoster
+from backhaul_normalizer.communications.servicer import CommunicationServicer
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.counts import Shards
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
@@ -41,6 +51,7 @@ from backhaul_normalizer.subjects import EventSubjects
 from backhaul_normalizer.unowned import Unowned
 
 SERVICE = normalizer_pb2.DESCRIPTOR.services_by_name["NormalizerService"].full_name
+COMMUNICATIONS = communications_pb2.DESCRIPTOR.services_by_name["CommunicationService"].full_name
 
 
 async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
@@ -106,6 +117,17 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.run("retention", retention.run, after=service.prepared)
         servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer), retained)
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED, several=SEVERAL)
-        add = partial(add_NormalizerServiceServicer_to_server, servicer)
-        await service.serve(settings.normalizer_grpc_listen, {SERVICE: add, **tenantdata.registrations(data)})
+        communications = CommunicationServicer(
+            tenants,
+            MongoRegister(database, consequences, now_us),
+            AddCalls(Adding(MongoRoster(database, now_us), NoSends(), consequences)),
+            MongoCommunications(database),
+            reads,
+        )
+        services: dict[str, Callable[[grpc.aio.Server], None]] = {
+            SERVICE: partial(add_NormalizerServiceServicer_to_server, servicer),
+            COMMUNICATIONS: partial(add_CommunicationServiceServicer_to_server, communications),
+            **tenantdata.registrations(data),
+        }
+        await service.serve(settings.normalizer_grpc_listen, services)
         await service.until(stop)

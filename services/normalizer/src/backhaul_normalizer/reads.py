@@ -12,6 +12,7 @@ from backhaul_common import mongo, pages
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
+    COMMUNICATIONS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
@@ -25,6 +26,7 @@ from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer import stats
 from backhaul_normalizer.asked import Asked
+from backhaul_normalizer.communications.documents import communication_id_of
 from backhaul_normalizer.entries import ref_in
 from backhaul_normalizer.eventlists import AT_ONCE, EventLists, TooManyError, rows_of
 from backhaul_normalizer.facts import message_key
@@ -219,11 +221,28 @@ class MongoReads:
         return await self._page(query)
 
     async def communication(self, registration: str, communication_id: str) -> Document | None:
-        """The counts of a communication; None if nothing belongs to it."""
+        """The counts of a communication, and its ``errors``; None if nothing belongs to it and it is not registered."""
         try:
-            return await stats.communication(self._database, registration, communication_id, MAX_READ_S)
+            found = await stats.communication(self._database, registration, communication_id, MAX_READ_S)
+            if found is None:
+                return await self._without_events(registration, communication_id)
+            errors = await stats.message_errors(self._database, registration, communication_id, MAX_READ_S)
         except pages.TooLongError as exc:
             raise _too_many_days() from exc
+        return {**found, "errors": errors}
+
+    async def _without_events(self, registration: str, communication_id: str) -> Document | None:
+        query = {"_id": communication_id_of(registration, communication_id), "registered": {"$exists": True}}
+        async with mongo.operation():
+            row = await self._database[COMMUNICATIONS_COLLECTION].find_one(query, {"created_at_us": 1})
+        if row is None:
+            return None
+        return {
+            "communication_id": communication_id,
+            "messages": 0,
+            "created_at_us": row["created_at_us"],
+            "last_event_at_us": 0,
+        }
 
     async def stats(self, question: stats.Question) -> tuple[list[stats.Row], bool]:
         """The statistics that are asked for, and whether there are more. DEADLINE_EXCEEDED where they are too many to

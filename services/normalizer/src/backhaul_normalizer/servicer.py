@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
-from backhaul_channels import EventKind as EventKindName
 from backhaul_channels import Ignored, Review
 from backhaul_channels.addresses import canonical
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
-from backhaul_common.vocabulary import Words, pascal
+from backhaul_common.vocabulary import Words
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
-from backhaul_proto.event.v1.event_pb2 import ErrorClass, Event, EventKind
+from backhaul_proto.event.v1.event_pb2 import ErrorClass, Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
 
 from backhaul_normalizer import stats
-from backhaul_normalizer.counts import unique_of
+from backhaul_normalizer.answers import ERROR_CLASSES, FULFILMENT, KINDS, communication_answer, message_answer
 from backhaul_normalizer.hours import HOUR_US
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.preview import Previews, Read
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.retained import Retained
 from backhaul_normalizer.service import NormalizerUseCases, no_dead_letter
-from backhaul_normalizer.states import FULFILMENT_STATES
 
-_KINDS = Words(EventKind.DESCRIPTOR)
-_ERROR_CLASSES = Words(ErrorClass.DESCRIPTOR)
-_FULFILMENT = Words(pb.FulfilmentState.DESCRIPTOR, pascal)
 _REVIEWS = Words(event_pb2.Review.DESCRIPTOR)
 _DEAD_LETTER = Words(pb.DeadLetterState.DESCRIPTOR)
 _GROUPS = {
@@ -70,7 +64,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                 fix="Check the channel and the id. What a provider just posted is readable a moment later.",
             )
         return pb.GetMessageResponse(
-            message=_message(found.message),
+            message=message_answer(found.message),
             timeline=[_event(row) for row in found.events],
             truncated=found.more,
             expired_events=found.expired,
@@ -82,8 +76,8 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         channel = channel_key(request.channel)
         filters = {
             "channel": channel,
-            "state": _KINDS.by_number.get(request.state, ""),
-            "fulfilment": _FULFILMENT.by_number.get(request.fulfilment_state, ""),
+            "state": KINDS.by_number.get(request.state, ""),
+            "fulfilment": FULFILMENT.by_number.get(request.fulfilment_state, ""),
             "address": canonical(request.recipient),
             "communication_id": request.communication_id,
             "error_code": request.error_code,
@@ -98,7 +92,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
             request.page_size,
             request.page_token,
         )
-        return pb.ListMessagesResponse(messages=[_message(row) for row in rows], next_page_token=token)
+        return pb.ListMessagesResponse(messages=[message_answer(row) for row in rows], next_page_token=token)
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
         """Events, newest arrival first."""
@@ -106,7 +100,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
         registration = tenant.registration
         filters = {
             "channel": channel_key(request.channel),
-            "kind": _KINDS.by_number.get(request.kind, ""),
+            "kind": KINDS.by_number.get(request.kind, ""),
             "address": canonical(request.recipient),
             "communication_id": request.communication_id,
             "error_code": request.error_code,
@@ -141,26 +135,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                 field="communication_id",
                 fix="Check the id. What a provider just posted is readable a moment later.",
             )
-        fulfilment = row.get("fulfilment", {})
-        return pb.GetCommunicationResponse(
-            communication=pb.Communication(
-                id=row["communication_id"],
-                fulfilment=[
-                    pb.FulfilmentCount(state=_FULFILMENT.number(name), count=fulfilment.get(name, 0))
-                    for name in FULFILMENT_STATES
-                ],
-                events=[
-                    pb.EventCount(kind=_KINDS.number(name), count=count)
-                    for name, count in sorted(row.get("events", {}).items())
-                    if count
-                ],
-                messages=row["messages"],
-                created_at_us=row["created_at_us"],
-                last_event_at_us=row["last_event_at_us"],
-                engagement=_engagement(row.get("events", {}), row.get("by_machine", {}), row.get("unique", {})),
-                replies=_replies(row.get("replies", {})),
-            )
-        )
+        return pb.GetCommunicationResponse(communication=communication_answer(row))
 
     async def ListReplies(self, request: pb.ListRepliesRequest, context: Any) -> pb.ListRepliesResponse:
         """Inbound messages, newest arrival first."""
@@ -204,7 +179,7 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
             count = pb.ErrorCount(**row, provider=provider)
             if meaning is not None:
                 count.text, count.url = meaning.text, meaning.url
-                count.error_class = _ERROR_CLASSES.number(meaning.error_class) or ErrorClass.ERROR_CLASS_UNSPECIFIED
+                count.error_class = ERROR_CLASSES.number(meaning.error_class) or ErrorClass.ERROR_CLASS_UNSPECIFIED
             counts.append(count)
         return pb.CountErrorsResponse(errors=counts, retained_since_us=self._retained.since_us(tenant))
 
@@ -280,67 +255,18 @@ def _previewed(one: Read) -> pb.PreviewPart:
     return pb.PreviewPart(dead_letter=one.reason)
 
 
-def _engagement(kinds: Mapping[str, int], by_machine: Mapping[str, int], unique: Mapping[str, int]) -> pb.Engagement:
-    opened, clicked = EventKindName.OPENED.value, EventKindName.CLICKED.value
-    return pb.Engagement(
-        opened=kinds.get(opened, 0) - by_machine.get(opened, 0),
-        opened_by_machine=by_machine.get(opened, 0),
-        unique_opened=unique.get(opened, 0),
-        clicked=kinds.get(clicked, 0) - by_machine.get(clicked, 0),
-        clicked_by_machine=by_machine.get(clicked, 0),
-        unique_clicked=unique.get(clicked, 0),
-    )
-
-
 def _stats_row(row: stats.Row) -> pb.StatsRow:
     return pb.StatsRow(
         start_us=row.hour * HOUR_US,
         channel=row.channel,
-        kind=_KINDS.number(row.kind),
-        fulfilment_state=_FULFILMENT.number(row.fulfilment),
+        kind=KINDS.number(row.kind),
+        fulfilment_state=FULFILMENT.number(row.fulfilment),
         communication_id=row.communication_id,
         events=row.counts.get("events", 0),
         events_by_machine=row.counts.get("by_machine", 0),
         messages=row.counts.get("messages", 0),
         unique_opened=row.counts.get("unique_opened", 0),
         unique_clicked=row.counts.get("unique_clicked", 0),
-    )
-
-
-def _replies(counts: Mapping[str, Any]) -> pb.ReplyCounts:
-    return pb.ReplyCounts(
-        all=counts.get("all", 0),
-        stop=counts.get("stop", 0),
-        start=counts.get("start", 0),
-        help=counts.get("help", 0),
-        survey_response=counts.get("survey_response", 0),
-        templates=[
-            pb.TemplateCount(name=name, count=count)
-            for name, count in sorted(counts.get("templates", {}).items())
-            if count
-        ],
-    )
-
-
-def _message(row: Document) -> pb.Message:
-    return pb.Message(
-        channel=row["channel"],
-        message_id=row["message_id"],
-        provider=row["provider"],
-        state=_KINDS.number(row["state"]),
-        fulfilment_state=_FULFILMENT.number(row["fulfilment"]),
-        recipient=row["recipient"],
-        sender=row["sender"],
-        communication_id=row["communication_id"],
-        error_code=row["error_code"],
-        error_text=row["error_text"],
-        error_class=_ERROR_CLASSES.number(row.get("error_class", "")),
-        error_url=row.get("error_url", ""),
-        event_count=row["event_count"] - sum(row.get("duplicates", {}).values()),
-        created_at_us=row["created_at_us"],
-        last_event_at_us=row["last_event_at_us"],
-        engagement=_engagement(row["kinds"], row.get("by_machine", {}), unique_of(row)),
-        references=row.get("references", ()),
     )
 
 

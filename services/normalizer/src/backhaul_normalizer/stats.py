@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from backhaul_common import mongo, pages
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.names import COUNTS_COLLECTION
-from pymongo import ASCENDING
+from backhaul_common.names import COUNTS_COLLECTION, MESSAGES_COLLECTION
+from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout, OperationFailure
 from pymongo.read_concern import ReadConcern
 
@@ -24,6 +24,11 @@ MAX_HOURS, MAX_DAYS = 31 * DAY_HOURS, 800
 
 MAX_ROWS = 10_000
 """Rows of one answer."""
+
+MAX_MESSAGE_ERRORS = 100
+"""Channels and codes of messages that are told apart in one answer."""
+
+_ERRORS_INDEX = dict.fromkeys(("registration", "communication_id", "channel", "error_code"), ASCENDING)
 
 GROUPS = ("channel", "communication_id", "kind", "fulfilment")
 """What rows may be told apart by. The first two are those of a document, the others of what is counted in it."""
@@ -147,6 +152,23 @@ async def communication(
     }
 
 
+async def message_errors(
+    database: mongo.Database, registration: str, communication_id: str, within_s: float
+) -> list[Document]:
+    """The messages of a communication by ``channel`` and ``error_code``, with their ``count``, the most frequent first;
+    MAX_MESSAGE_ERRORS at most. pages.TooLongError after ``within_s``."""
+    by = {name: f"${name}" for name in ("channel", "error_code")}
+    pipeline: list[Document] = [
+        # All of it stands in an index, so no message is looked at.
+        {"$match": {"registration": registration, "communication_id": communication_id, "error_code": {"$gt": ""}}},
+        {"$group": {"_id": by, "count": {"$sum": 1}}},
+        {"$sort": {"count": DESCENDING, "_id": ASCENDING}},
+        {"$limit": MAX_MESSAGE_ERRORS},
+    ]
+    found = await _aggregated(database, pipeline, within_s, of=MESSAGES_COLLECTION, hint=_ERRORS_INDEX)
+    return [{**row["_id"], "count": row["count"]} for row in found]
+
+
 def pipeline(question: Question) -> list[Document]:
     """What the server is asked."""
     first, last = question.hours
@@ -220,14 +242,20 @@ def _counts_of(row: Document) -> dict[str, Any]:
     return counts
 
 
-async def _aggregated(database: mongo.Database, pipeline: list[Document], within_s: float) -> list[Document]:
-    counts = database.get_collection(COUNTS_COLLECTION, read_concern=ReadConcern("snapshot"))
+async def _aggregated(
+    database: mongo.Database,
+    pipeline: list[Document],
+    within_s: float,
+    *,
+    of: str = COUNTS_COLLECTION,
+    **options: Any,
+) -> list[Document]:
+    rows = database.get_collection(of, read_concern=ReadConcern("snapshot"))
     most_ms = max(1, round(within_s * 1000))
     async with mongo.translated():
         try:
-            found: list[Document] = await counts.aggregate(pipeline, maxTimeMS=most_ms, allowDiskUse=False).to_list(
-                None
-            )
+            cursor = rows.aggregate(pipeline, maxTimeMS=most_ms, allowDiskUse=False, **options)
+            found: list[Document] = await cursor.to_list(None)
         except ExecutionTimeout as exc:
             raise pages.TooLongError from exc
         except OperationFailure as exc:
