@@ -11,7 +11,6 @@ from backhaul_common.errors import Violation
 from backhaul_normalizer.communications.membership import ToldDestination, ToldMember
 
 
-
 class Read(NamedTuple):
     """A line that was read: the member that it tells of, or why it tells of none."""
 
