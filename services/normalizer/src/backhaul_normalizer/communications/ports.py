@@ -37,16 +37,6 @@ class Consequences(Protocol):
         ...
 
 
-class NoConsequences:
-    """Nothing follows."""
-
-    async def of_members(self, tenant: Tenant, batch: bytes, members: Sequence[bytes]) -> None:
-        """See ``Consequences``."""
-
-    async def of_batch(self, batch: bytes) -> None:
-        """See ``Consequences``."""
-
-
 class NoSends:
     """Nothing is made known."""
 

@@ -18,12 +18,12 @@ from backhaul_common.names import (
 )
 from pymongo import ASCENDING, DESCENDING
 
+from backhaul_normalizer.communications.counting import ids_of, summed
 from backhaul_normalizer.communications.documents import (
     MEMBER_ID_BYTES,
     batch_key,
     batch_of,
     communication_id_of,
-    count_id,
 )
 from backhaul_normalizer.communications.registering import no_batch
 from backhaul_normalizer.messages import WHERE, message_of
@@ -38,8 +38,6 @@ MAX_MEMBERS = 1000
 
 _ANSWER_BYTES = 2 << 20
 """An answer of members ends before it is much larger, whatever number was asked for."""
-
-_LAST_SHARD = 255
 
 
 class BatchRow(NamedTuple):
@@ -107,7 +105,7 @@ class MongoCommunications:
         """The batches of these keys, in that order, as they are at one moment."""
         if not keys:
             return []
-        of_batches = [{"_id": {"$gte": count_id(key, 0), "$lte": count_id(key, _LAST_SHARD)}} for key in keys]
+        of_batches = [{"_id": ids_of(key)} for key in keys]
         async with mongo.operation(), mongo.at_one_moment(self._database) as moment:
             found = {
                 row["_id"]: row
@@ -118,14 +116,10 @@ class MongoCommunications:
             shards = (
                 await self._database[BATCH_COUNTS_COLLECTION].find({"$or": of_batches}, session=moment).to_list(None)
             )
-        states: dict[bytes, dict[str, int]] = {key: {} for key in keys}
-        late = dict.fromkeys(keys, 0)
+        counted: dict[bytes, list[Document]] = {key: [] for key in keys}
         for shard in shards:
-            key = batch_of(shard["_id"])
-            late[key] += shard.get("late", 0)
-            for state, count in shard.get("fulfilment", {}).items():
-                states[key][state] = states[key].get(state, 0) + count
-        return [BatchRow(found[key], states[key], late[key]) for key in keys if key in found]
+            counted[batch_of(shard["_id"])].append(shard)
+        return [BatchRow(found[key], *summed(counted[key])) for key in keys if key in found]
 
     async def members(
         self, registration: str, batch_id: str, size: int, token: str

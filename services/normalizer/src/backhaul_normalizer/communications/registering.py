@@ -22,6 +22,7 @@ from backhaul_normalizer.communications.documents import (
     MAX_SWITCHED,
     batch_key,
     communication_id_of,
+    status_of,
 )
 from backhaul_normalizer.communications.ports import Consequences
 from backhaul_normalizer.communications.validation import checked_deadline, default_registered
@@ -70,11 +71,6 @@ def require_living(database: mongo.ThreadDatabase, session: mongo.Session, tenan
         raise BackhaulError(
             Code.NOT_FOUND, "The tenant is deleted, or was changed just now.", field="tenant_id", fix="Check the id."
         )
-
-
-def status_of(batches: int, complete: int) -> str:
-    """The status of a communication that is not disabled."""
-    return "complete" if batches and complete == batches else "active"
 
 
 class MongoRegister:
@@ -149,14 +145,13 @@ def _switch(
         raise no_communication()
     if (before["status"] == "disabled") == switched["disabled"]:
         return before
-    enabled = status_of(before.get("batches", 0), before.get("complete", 0))
     after = {
         **before,
         "registered": before.get("registered") or default_registered(),
-        "status": "disabled" if switched["disabled"] else enabled,
         "switched": [*before.get("switched", ()), switched][-MAX_SWITCHED:],
         "updated_at_us": switched["at_us"],
     }
+    after["status"] = status_of(after)
     database[COMMUNICATIONS_COLLECTION].replace_one({"_id": after["_id"]}, after, upsert=True, session=session)
     return after
 
@@ -181,10 +176,8 @@ def _put_batch(
     before = database[BATCHES_COLLECTION].find_one({"_id": key}, session=session)
     if before is None:
         after = _new_batch(tenant, communication, batch_id, told, now_us)
-        batches = communication.get("batches", 0) + 1
-        update: Document = {"$set": {"batches": batches}}
-        if communication["status"] != "disabled":
-            update["$set"]["status"] = status_of(batches, communication.get("complete", 0))
+        counted = {**communication, "batches": communication.get("batches", 0) + 1}
+        update = {"$set": {"batches": counted["batches"], "status": status_of(counted)}}
         database[COMMUNICATIONS_COLLECTION].update_one({"_id": of}, update, session=session)
         database[BATCHES_COLLECTION].insert_one(after, session=session)
         return Put(after, True)
