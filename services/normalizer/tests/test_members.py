@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
@@ -46,7 +47,7 @@ async def test_members_are_added_changed_and_left_alone(register: Register) -> N
     assert (batch.progress.members, batch.progress.destinations, batch.progress.waiting) == (2500, 2500, 2500)
 
     mail = {"channel": "SendGrid", "recipient": "Ann@Example.com"}
-    more = [
+    more: list[dict[str, Any]] = [
         {"member_key": "m1", "attributes": {"name": "new"}},
         {"member_key": "m2", "destinations": [mail]},
         {"member_key": "m2", "destinations": [{"channel": "sendgrid", "recipient": "ann@example.com"}]},
@@ -67,9 +68,14 @@ async def test_members_are_added_changed_and_left_alone(register: Register) -> N
 
 async def test_a_line_completes_the_one_before_it_wherever_the_chunks_are_cut(register: Register) -> None:
     await register.put_batch()
-    first = [{"member_key": "m1"}, {"member_key": "m1", "destinations": [{"recipient": phone(1)}]}]
+    first: list[dict[str, Any]] = [
+        {"member_key": "m1"},
+        {"member_key": "m1", "destinations": [{"recipient": phone(1)}]},
+    ]
     filling = [member(number) for number in range(2, CHUNK_LINES)]
-    last = [{"member_key": "m1", "destinations": [{"recipient": phone(1)}, {"recipient": phone(2)}]}]
+    last: list[dict[str, Any]] = [
+        {"member_key": "m1", "destinations": [{"recipient": phone(1)}, {"recipient": phone(2)}]}
+    ]
     assert outcomes(await register.add([*first, *filling, *last])) == (CHUNK_LINES - 1, 2, 0, 0)
     assert [one.recipient for one in (await register.members())["m1"].destinations] == [phone(1), phone(2)]
 
@@ -77,7 +83,7 @@ async def test_a_line_completes_the_one_before_it_wherever_the_chunks_are_cut(re
 async def test_a_destination_is_on_a_channel_of_the_tenant(register: Register) -> None:
     await register.communication("bare", channel="")
     await register.put_batch("b2", of="bare")
-    told = [
+    told: list[dict[str, Any]] = [
         {"member_key": "a"},
         {"member_key": "b", "destinations": [{"recipient": phone(1)}]},
         {"member_key": "c", "destinations": [{"channel": "nowhere", "recipient": phone(1)}]},

@@ -28,7 +28,13 @@ async def register(rig: Rig) -> AsyncIterator[Register]:
 
 async def test_a_communication_is_registered_once_and_replaced_as_a_whole(register: Register) -> None:
     live = pb.Environment(mode="live", variables=[Attribute(name="shop", value="Berlin")])
-    told = {"name": "Sale", "mode": "live", "notify": ["a@example.com"], "deadline_s": 3600, "environments": [live]}
+    told: dict[str, Any] = {
+        "name": "Sale",
+        "mode": "live",
+        "notify": ["a@example.com"],
+        "deadline_s": 3600,
+        "environments": [live],
+    }
     first = await register.communication(**told, completes_on=pb.COMPLETES_ON_FINAL)
     assert first.created
     assert first.communication.status == pb.COMMUNICATION_STATUS_ACTIVE
@@ -155,7 +161,11 @@ async def test_closing_waits_for_what_is_expected_and_leaves_the_label_alone(reg
     assert closed.status != pb.BATCH_STATUS_OPEN
     assert (await register.close()).closed_at_us == closed.closed_at_us
     assert (await register.put_batch(expected_members=2, label="Done")).batch.label == "Done"
-    for told in ({"expected_members": 3}, {"expected_members": 2, "deadline_at_us": closed.deadline_at_us + 1}):
+    changes: list[dict[str, Any]] = [
+        {"expected_members": 3},
+        {"expected_members": 2, "deadline_at_us": closed.deadline_at_us + 1},
+    ]
+    for told in changes:
         with pytest.raises(BackhaulError) as caught:
             await register.put_batch(**told)
         assert (caught.value.code, caught.value.field) == (Code.FAILED_PRECONDITION, "batch_id")
