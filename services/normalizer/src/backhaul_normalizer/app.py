@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-import grpc
 from backhaul_channels import load_adapters
 from backhaul_common import tenantdata
 from backhaul_common.fence import owners
@@ -124,7 +124,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             MongoCommunications(database),
             reads,
         )
-        services: dict[str, Callable[[grpc.aio.Server], None]] = {
+        services: dict[str, Callable[[Any], None]] = {
             SERVICE: partial(add_NormalizerServiceServicer_to_server, servicer),
             COMMUNICATIONS: partial(add_CommunicationServiceServicer_to_server, communications),
             **tenantdata.registrations(data),
