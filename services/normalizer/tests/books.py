@@ -364,6 +364,7 @@ def _told(row: Document) -> dict[str, Any]:
         "error_code": row.get("error_code", ""),
         "occurred_at_us": row["occurred_at_us"],
         "own_communication_id": fact.communication_id,
+        "place": (fact.batch_id, fact.member_key),
         "verification": fact.origin.verification,
         "event": (event.message_id, event.recipient, event.text, event.by_machine),
         "error": (event.error_code, event.error_text, event.error_class, event.error_url),

@@ -105,7 +105,14 @@ def facts(*further: str) -> st.SearchStrategy[Fact]:
     the channels ``further``."""
 
     def build(
-        number: int, name: str, aliases: list[str], communication: str, default: str, said: Said, **more: Any
+        number: int,
+        name: str,
+        aliases: list[str],
+        communication: str,
+        place: str,
+        default: str,
+        said: Said,
+        **more: Any,
     ) -> Fact:
         # What the channel gives where the sender gives nothing; its default was changed once.
         by_default = [("communicationId", default)] if default and not communication else []
@@ -118,7 +125,7 @@ def facts(*further: str) -> st.SearchStrategy[Fact]:
             kind=KINDS[number % len(KINDS)],
             name=name,
             aliases=aliases,
-            query=f"communicationId={communication}",
+            query=f"communicationId={communication}{place}",
             vars=by_default,
             default_parameters=[name for name, _ in by_default],
             missing_parameters=[] if communication else ["communicationId"],
@@ -133,6 +140,7 @@ def facts(*further: str) -> st.SearchStrategy[Fact]:
         name=one_of(["", "M1", "M1", "M2", "A1", "A1", "S1", "S1"]),
         aliases=one_of([[], ["S1"], ["A1"], ["A1", "S1"]]),
         communication=one_of(["", "", "a", "b"]),
+        place=one_of(["", "", "&batchId=1", "&memberId=p", "&batchId=1&memberId=q", "&batchId=2&memberId=p"]),
         default=one_of(["", "0", "z"]),
         attributes=one_of([[], [("ip", "1"), ("tls", "1")], [("ip", "2")]]),
         said=one_of(SAID),

@@ -80,8 +80,8 @@ async def test_recipients_of_one_smtp_id_are_messages_of_their_own(rig: Rig) -> 
     await rig.publish(acme, make.callback(acme, make.sendgrid(*events, nameless), channel="sendgrid"))
     await rig.drained()
     assert {(row["message_id"], row["state"]) for row in await rig.rows(MESSAGES_COLLECTION)} == {
-        (f"{SMTP}:a@example.com", "delivered"),
-        (f"{SMTP}:b@example.com", "bounced"),
-        (f"{SMTP}:c@example.com", "deferred"),
+        ("m1:a@example.com", "delivered"),
+        ("m1:b@example.com", "bounced"),
+        ("m1:c@example.com", "deferred"),
     }
     assert len(await rig.rows(EVENTS_COLLECTION)) == 4

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import msgspec
 from pydantic import BaseModel
 
-from backhaul_channels.event import ErrorMeaning, EventKind, Ignored, NormalizedEvent
+from backhaul_channels.event import AddressFamily, ErrorMeaning, EventKind, Ignored, NormalizedEvent
 from backhaul_channels.settings import ChannelSettings
 
 if TYPE_CHECKING:
@@ -196,6 +196,20 @@ class Adapter(ABC, Generic[S]):
     def explain(self, code: str) -> ErrorMeaning | None:  # noqa: ARG002  # for those that override it.
         """What an error code of this provider means; None for a code that is not known."""
         return None
+
+    def is_invalid_recipient(self, code: str, settings: S) -> bool:  # noqa: ARG002  # for those that override it.
+        """Whether an error code says that the recipient's address can never receive."""
+        return False
+
+    def sent_name(self, message_id: str, recipient: str, settings: S) -> tuple[str, bool]:  # noqa: ARG002  # as above.
+        """What a message is called that the sender knows by ``message_id``: ``message_id`` and ``provisional`` of a
+        NormalizedEvent. Raises MalformedError where that cannot be told without a recipient, or is too long."""
+        return message_id, False
+
+    def sent_to(self, message_id: str, recipient: str, settings: S) -> tuple[str, AddressFamily]:  # noqa: ARG002  # as above.
+        """A sender's ``recipient`` as the provider's callbacks have it, and of which family it is. The message's id is
+        empty where it has none."""
+        return recipient, AddressFamily.PHONE if recipient else AddressFamily.UNKNOWN
 
     def verifier(self, secrets: Sequence[str], settings: S) -> Verifier:  # noqa: ARG002  # for those that override it.
         """Prepare ``secrets``: any of one kind may prove, since they rotate; where they are of several kinds, each kind

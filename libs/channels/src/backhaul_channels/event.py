@@ -188,6 +188,9 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     the provider's own number of the event within its message (from 0), where it counts them: times may be too coarse
     to order a call.
 
+    ``communication_id``, ``batch_id`` and ``member_key`` are the sender's own word, of what it registers as sent; no
+    adapter sets them, since providers' callbacks name all three by ``vars`` or in their URL.
+
     The last fields no adapter sets but where the provider itself says it: ``reading`` completes them, the same for all
     providers. ``error_class`` and ``error_url`` are of the code's meaning, ``classification`` of the text; ``review``
     says whether a person must look at it, ``missing_parameters`` which of the channel's declared parameters lack, and
@@ -211,6 +214,9 @@ class NormalizedEvent(msgspec.Struct, gc=False):
     sequence: int | None = None
     consent: Consent | None = None
     reply: Reply | None = None
+    communication_id: str = ""
+    batch_id: str = ""
+    member_key: str = ""
     error_class: ErrorClass = ErrorClass.UNKNOWN
     error_url: str = ""
     classification: Classification | None = None

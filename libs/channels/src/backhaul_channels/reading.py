@@ -26,7 +26,7 @@ def read_part(adapter: Adapter[Any], part: bytes, context: Context[Any]) -> Norm
     if isinstance(event, Ignored):
         return event
     if event.error_code and not event.error_class:
-        event = _explained(adapter, event)
+        event = explained(adapter, event)
     settings: ChannelSettings = context.settings
     if event.kind is EventKind.INBOUND:
         # Nobody overlooks an opt-out because a provider's channels have no settings for replies.
@@ -36,7 +36,8 @@ def read_part(adapter: Adapter[Any], part: bytes, context: Context[Any]) -> Norm
     return event
 
 
-def _explained(adapter: Adapter[Any], event: NormalizedEvent) -> NormalizedEvent:
+def explained(adapter: Adapter[Any], event: NormalizedEvent) -> NormalizedEvent:
+    """``event`` with what its error code means to that provider; as it is where nobody knows the code."""
     meaning = adapter.explain(event.error_code)
     if meaning is None:
         return event

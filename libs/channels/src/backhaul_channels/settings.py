@@ -151,6 +151,18 @@ class ChannelSettings(BaseModel):
         "its message to a communication.",
     )
 
+    batch_keys: tuple[str, ...] = Field(
+        default=("batchId", "batch_id"),
+        max_length=16,
+        description="Likewise; the first that an event carries names the batch that its message is of.",
+    )
+    member_keys: tuple[str, ...] = Field(
+        default=("memberId", "memberKey", "member_key"),
+        max_length=16,
+        description="Likewise; the first that an event carries names the member of the communication that its message "
+        "is for.",
+    )
+
     audit: AuditFiles = Field(
         default=AuditFiles(), description="Whether and how this channel's events are filed for analysts."
     )

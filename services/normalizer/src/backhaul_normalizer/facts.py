@@ -6,9 +6,10 @@ fields that are searched, and published to EVENTS.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from backhaul_channels import ChannelSettings, ConversationSettings, EventKind, MalformedError, NormalizedEvent
@@ -18,7 +19,7 @@ from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.model import DAY_US, DEFAULT_WINDOW_US, KIND_NAMES, Fact, Origin
+from backhaul_normalizer.model import DAY_US, DEFAULT_WINDOW_US, KIND_NAMES, NOWHERE, Fact, Origin, Place
 from backhaul_normalizer.said import (
     write_error,
     write_said,
@@ -81,30 +82,55 @@ def custom_parameters(url: str, own: Collection[str] = ()) -> list[tuple[str, st
     ]
 
 
-def join(parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
-    """The communication that ``parameters`` name: the value of the first of ``keys`` that is present and not empty."""
-    if not parameters:
-        return ""
-    found = {name.lower(): value for name, value in reversed(parameters) if value}
-    for key in keys:
-        value = found.get(key.lower(), "")
+@lru_cache(maxsize=1024)
+def _lowered(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key.lower() for key in keys)
+
+
+def _first(found: Mapping[str, str], keys: tuple[str, ...]) -> str:
+    """The value of the first of ``keys`` that is there and can be an id."""
+    for key in _lowered(keys):
+        value = found.get(key, "")
         if value and len(value) <= MAX_KEY:
             return value
     return ""
 
 
-def _joined(event: NormalizedEvent, parameters: Sequence[tuple[str, str]], keys: Sequence[str]) -> str:
-    """The communication of an event, in whose callback's URL ``parameters`` stand.
+class _Named(NamedTuple):
+    """What a message is of, by the sender's ids."""
 
-    What the sender gave to the message is nearer to it than what stands in the URL, so it comes first; what the channel
-    gives by default comes last, whatever its key.
+    communication_id: str
+    place: Place
+
+
+_UNNAMED = _Named("", NOWHERE)
+
+
+def _named(event: NormalizedEvent, parameters: Sequence[tuple[str, str]], settings: ChannelSettings) -> _Named:
+    """What the message of an event is of, in whose callback's URL ``parameters`` stand.
+
+    What the sender itself says of the message comes first. What it gave to the message is nearer to it than what stands
+    in the URL. What the channel gives by default comes last, whatever its key, and names a communication only: a batch
+    or a member that all messages had in common would be none.
     """
-    if not event.vars:
-        return join(parameters, keys)
-    if not event.default_parameters:
-        return join([*event.vars, *parameters], keys)
-    given = [pair for pair in event.vars if pair[0] not in event.default_parameters]
-    return join([*given, *parameters], keys) or join(event.vars, keys)
+    own = event.communication_id, event.batch_id, event.member_key
+    if not event.vars and not parameters:
+        return _Named(own[0], Place(*own[1:])) if any(own) else _UNNAMED
+    given = event.vars
+    if event.default_parameters:
+        given = [pair for pair in given if pair[0] not in event.default_parameters]
+    # Backwards, so that of two of one name the first stands.
+    found = {name.lower(): value for name, value in reversed(parameters) if value}
+    for name, value in reversed(given):
+        if value:
+            found[name.lower()] = value
+    communication_id = own[0] or _first(found, settings.communication_keys)
+    if not communication_id and event.default_parameters:
+        defaults = {name.lower(): value for name, value in reversed(event.vars) if value}
+        communication_id = _first(defaults, settings.communication_keys)
+    batch_id = own[1] or _first(found, settings.batch_keys)
+    member_key = own[2] or _first(found, settings.member_keys)
+    return _Named(communication_id, Place(batch_id, member_key) if batch_id or member_key else NOWHERE)
 
 
 def is_default(fact: Fact, communication_id: str) -> bool:
@@ -193,7 +219,7 @@ def _says_more(event: NormalizedEvent) -> bool:
     )
 
 
-def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: str) -> bytes:
+def _told(event_id: str, part: bytes, event: NormalizedEvent, named: _Named) -> bytes:
     """The fields of an event that its part of the callback tells, serialised."""
     message = event_pb2.Event(
         id=event_id,
@@ -202,9 +228,11 @@ def _told(event_id: str, part: bytes, event: NormalizedEvent, communication_id: 
         message_id=event.message_id,
         recipient=event.recipient,
         sender=event.sender,
-        communication_id=communication_id,
+        communication_id=named.communication_id,
         raw=part,
     )
+    if named.place is not NOWHERE:
+        message.batch_id, message.member_key = named.place
     if event.occurred_at_us is not None:
         message.occurred_at_us = event.occurred_at_us
         message.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
@@ -244,29 +272,31 @@ def fact(origin: Origin, part: bytes, event: NormalizedEvent, settings: ChannelS
         if once
         else derived_id(*where, str(len(name)), name + event.key)
     )
-    communication_id = _joined(event, origin.parameters, settings.communication_keys)
-    own = _told(event_id, part, event, communication_id)
+    named = _named(event, origin.parameters, settings)
+    own = _told(event_id, part, event, named)
     # A protobuf message is its fields one after another, so two halves put together are a whole.
     payload = own + origin.payload if event.occurred_at_us is not None else own + origin.payload + origin.arrival
     if len(payload) > MAX_EVENT_BYTES:
         raise MalformedError(f"As an event it has {len(payload)} bytes; at most {MAX_EVENT_BYTES} are kept of one.")
     key = message_key(origin.registration, origin.channel, event.message_id) if event.message_id else ""
+    # Whoever holds one signed request may post it again with another query, where the signature leaves that out.
+    told = named if origin.url_is_signed or not origin.parameters else _named(event, (), settings)
     return Fact(
         event_id,
         origin,
         event,
         key,
-        communication_id,
+        named.communication_id,
         event.occurred_at_us if event.occurred_at_us is not None else origin.received_at_us,
         payload,
         blake2b(own + origin.told + (b"further" if event.provisional else b""), digest_size=8).digest(),
-        # Whoever holds one signed request may post it again with another query, where the signature leaves that out.
-        communication_id
-        if origin.url_is_signed or not origin.parameters
-        else _joined(event, (), settings.communication_keys),
+        told.communication_id,
         key if event.provisional else "",
         once=once,
         window_us=_window_us(settings) if event.kind is EventKind.INBOUND else DEFAULT_WINDOW_US,
+        batch_id=named.place.batch_id,
+        member_key=named.place.member_key,
+        told_place=told.place,
     )
 
 

@@ -16,7 +16,7 @@ from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.facts import KIND_TO_PROTO, MAX_REFERENCES, is_default
-from backhaul_normalizer.model import Fact, Name
+from backhaul_normalizer.model import NOWHERE, Fact, Name, Place
 from backhaul_normalizer.said import write_error, write_said
 from backhaul_normalizer.states import RANK
 
@@ -67,18 +67,22 @@ def merge(kept: Fact, told: Fact) -> Fact:
             completed, message_id=told.event.message_id, provisional=told.event.provisional
         )
     communication_id = _joined(kept, kept.communication_id, told, told.told_communication_id)
+    own_place = Place(kept.batch_id, kept.member_key)
+    place = _placed(own_place, told.told_place)
     arrived_us = min(kept.occurred_at_us, told.occurred_at_us)
     occurred_at_us = completed.occurred_at_us if completed.occurred_at_us is not None else arrived_us
     if (
         named is kept
         and completed == kept.event
         and communication_id == kept.communication_id
+        and place == own_place
         and occurred_at_us == kept.occurred_at_us
     ):
         return kept
     payload = event_pb2.Event.FromString(kept.payload)
     _write(payload, completed)
     payload.communication_id = communication_id
+    payload.batch_id, payload.member_key = place
     payload.occurred_at_us = occurred_at_us
     if payload.ByteSize() > MAX_EVENT_BYTES:
         return kept  # No stream would take it.
@@ -91,6 +95,9 @@ def merge(kept: Fact, told: Fact) -> Fact:
         communication_id=communication_id,
         told_communication_id=_joined(kept, kept.told_communication_id, told, told.told_communication_id),
         occurred_at_us=occurred_at_us,
+        batch_id=place.batch_id,
+        member_key=place.member_key,
+        told_place=_placed(kept.told_place, told.told_place),
     )
 
 
@@ -259,6 +266,18 @@ def _joined(kept: Fact, own: str, told: Fact, other: str) -> str:
     if own and other and by_default is not is_default(told, other):
         return other if by_default else own
     return _least(own, other)
+
+
+def _placed(own: Place, other: Place) -> Place:
+    """The least of two that both name a member, or neither; as a whole, since half of each would be a place that nobody
+    has named. A member comes before a batch alone."""
+    if other in (own, NOWHERE):
+        return own
+    return other if own == NOWHERE else min(own, other, key=_vagueness)
+
+
+def _vagueness(place: Place) -> tuple[bool, bool, Place]:
+    return not place.member_key, not place.batch_id, place
 
 
 def _reply(kept: Reply | None, told: Reply | None) -> Reply | None:

@@ -58,6 +58,16 @@ class Origin(msgspec.Struct, gc=False):
     once: frozenset[EventKind] = frozenset()
 
 
+class Place(NamedTuple):
+    """Where a message belongs within its communication, by the sender's ids; either may be empty."""
+
+    batch_id: str
+    member_key: str
+
+
+NOWHERE = Place("", "")
+
+
 class Name(NamedTuple):
     """That a message, by its key and its id, has a further name; the trust and the position of who told it."""
 
@@ -80,7 +90,8 @@ class Fact(msgspec.Struct, gc=False):
     that its kind happens to its message once, and ``duplicate_of`` is the event of that kind and message which counts,
     where that is another one. ``window_us`` is, of a reply, how long before it a message may have been sent that it
     answers without naming it, and ``stored_communication_id`` the communication that it is stored with; None where it
-    is not stored.
+    is not stored. ``batch_id`` and ``member_key`` are what it names its message to be of, and ``told_place`` is both,
+    if it turns out to be a duplicate.
     """
 
     id: str
@@ -104,6 +115,7 @@ class Fact(msgspec.Struct, gc=False):
     stored_communication_id: str | None = None
     batch_id: str = ""
     member_key: str = ""
+    told_place: Place = NOWHERE
 
     @property
     def trust(self) -> int:

@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import Any, overload
 
 from backhaul_channels import Adapter, ChannelSettings, Context, Ignored, MalformedError, RawCallback, Source
+from backhaul_channels.jsonparts import split_json
 from backhaul_channels.reading import read_part
+from backhaul_channels.sends import read_send
 from backhaul_common.ids import derived_id
 from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Tenant
@@ -69,14 +71,16 @@ class Normalizer:
         if settings is None:
             settings = self._channel_settings(callback, adapter)
         try:
-            parts = _split(adapter, callback, settings)
+            sent = callback.source == callback_pb2.SOURCE_SENDER
+            parts = _checked(split_json(callback.body)) if sent else _split(adapter, callback, settings)
             common = origin(
                 callback,
                 stream_seq,
                 path,
                 adapter.own_parameters,
                 url_is_signed=adapter.signs_url,
-                once=adapter.once,
+                # That a sender handed a message over is another fact than that the provider took it.
+                once=frozenset() if sent else adapter.once,
             )
             _check_common(len(common.payload) * len(parts), callback)
             source = _SOURCES.get(callback.source, Source.CALLBACK)
@@ -88,7 +92,7 @@ class Normalizer:
         rejected: list[tuple[int, bytes, str]] = []
         for position, part in enumerate(parts):
             try:
-                event = read_part(adapter, part, context)
+                event = read_send(part, adapter, context) if sent else read_part(adapter, part, context)
                 if isinstance(event, Ignored):
                     one: Fact | Ignored = event if event.reason in adapter.ignores else Ignored(_OTHER)
                 else:
@@ -196,7 +200,10 @@ class _StoredHeaders(Sequence[tuple[bytes, bytes]]):
 
 def _split(adapter: Adapter[Any], callback: Callback, settings: ChannelSettings) -> Sequence[bytes]:
     raw = RawCallback(callback.method, callback.url, _StoredHeaders(callback.headers), callback.body)
-    parts = adapter.split(raw, settings)
+    return _checked(adapter.split(raw, settings))
+
+
+def _checked(parts: Sequence[bytes]) -> Sequence[bytes]:
     if len(parts) > MAX_PARTS:
         raise MalformedError(f"It holds {len(parts)} events; at most {MAX_PARTS} are read of one callback.")
     return parts

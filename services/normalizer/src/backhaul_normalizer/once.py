@@ -82,6 +82,8 @@ class OnceOnly:
                 self._expired[slot] = row["_id"]
                 continue
             self._draft.allowance.take(0, len(row["payload"]))
+            if not row.get("once"):
+                continue  # A sender told of it, which is a fact of its own.
             if slot in crowded and row["_id"] not in self._draft.changes:
                 self._members.setdefault(slot, {})[row["_id"]] = stored_fact(row)
 

@@ -7,7 +7,7 @@ from backhaul_common.documents import Document
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.facts import KIND_TO_PROTO, address_of, message_key, pair_key
-from backhaul_normalizer.model import DEFAULT_WINDOW_US, KIND_NAMES, Fact, Origin
+from backhaul_normalizer.model import DEFAULT_WINDOW_US, KIND_NAMES, Fact, Origin, Place
 from backhaul_normalizer.said import classification_of, consent_of, error_class_of, family_of, reply_of, review_of
 
 _KIND_FROM_PROTO: dict[event_pb2.EventKind.ValueType, EventKind] = {
@@ -134,4 +134,7 @@ def stored_fact(row: Document) -> Fact:
         duplicate_of=told.duplicate_of,
         window_us=row.get("window_us", DEFAULT_WINDOW_US),
         stored_communication_id=row.get("communication_id", ""),
+        batch_id=told.batch_id,
+        member_key=told.member_key,
+        told_place=Place(told.batch_id, told.member_key),
     )

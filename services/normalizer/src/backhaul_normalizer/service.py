@@ -68,8 +68,8 @@ class NormalizerUseCases:
                 field="id",
                 fix="Discard it; its reason says where the callback is.",
             )
-        if callback.source != callback_pb2.SOURCE_BACKFILL:
-            # What the provider's API told stays marked as such, since adapters read it otherwise than a callback.
+        if callback.source not in (callback_pb2.SOURCE_BACKFILL, callback_pb2.SOURCE_SENDER):
+            # What the provider's API or the sender told stays marked as such, since it is read otherwise.
             callback.source = callback_pb2.SOURCE_REPLAY
         callback.traceparent = current_traceparent()
         await self._callbacks.publish(

@@ -11,7 +11,7 @@ from backhaul_channels.adapter import Adapter, Context, Proof, RawCallback, Veri
 from backhaul_channels.engines.mapped.reader import EXCLUDED
 from backhaul_channels.engines.mapped.settings import MappedSettings
 from backhaul_channels.engines.proofs import BasicSecret, optional_basic
-from backhaul_channels.event import Ignored, NormalizedEvent
+from backhaul_channels.event import AddressFamily, Ignored, NormalizedEvent
 
 M = TypeVar("M", bound=MappedSettings)
 
@@ -32,3 +32,9 @@ class MappedAdapter(Adapter[M]):
 
     def normalize(self, part: bytes, context: Context[M]) -> NormalizedEvent | Ignored:
         return context.settings.reader.normalize(part, context.received_at_us)
+
+    def is_invalid_recipient(self, code: str, settings: M) -> bool:
+        return settings.reader.is_invalid(code)
+
+    def sent_to(self, message_id: str, recipient: str, settings: M) -> tuple[str, AddressFamily]:  # noqa: ARG002  # whatever it is called.
+        return settings.reader.sent_to(recipient)

@@ -156,6 +156,15 @@ class Reader:
             attributes=attributes,
         )
 
+    def is_invalid(self, error_code: str) -> bool:
+        """Whether that error code says that an address does not exist."""
+        return error_code != "" and squeezed(error_code) in self._invalid
+
+    def sent_to(self, recipient: str) -> tuple[str, AddressFamily]:
+        """An address that a sender wrote to, as it is in events, and its family."""
+        address = self._address(recipient)
+        return address, self._family(address)
+
     def _told(self, document: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
         """What each field has; and the members of the document that no field has taken."""
         usual, roots = self._usual, self._roots
@@ -215,7 +224,7 @@ class Reader:
         return Consent(ConsentBy.PROVIDER, action)
 
     def _is_invalid(self, status: str, error_code: str) -> bool:
-        return self._known(status) in self._invalid or (error_code != "" and squeezed(error_code) in self._invalid)
+        return self._known(status) in self._invalid or self.is_invalid(error_code)
 
     def _error_class(self, kind: EventKind, status: str) -> ErrorClass:
         # A channel may say that a usual word means something else.

@@ -194,7 +194,13 @@ class MappedSettings(ConversationSettings):
                 family=family,
                 international_numbers=self.international_numbers,
                 own=frozenset(
-                    name.casefold() for name in (*(one.name for one in self.parameters), *self.communication_keys)
+                    name.casefold()
+                    for name in (
+                        *(one.name for one in self.parameters),
+                        *self.communication_keys,
+                        *self.batch_keys,
+                        *self.member_keys,
+                    )
                 ),
                 communication_key=self.communication_keys[0] if self.communication_keys else "",
             )

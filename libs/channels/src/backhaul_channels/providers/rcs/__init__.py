@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 
 from backhaul_channels.adapter import Adapter, Context, Proof, RawCallback, Verifier
 from backhaul_channels.engines.proofs import BasicSecret, optional_basic
-from backhaul_channels.event import ErrorMeaning, NormalizedEvent
+from backhaul_channels.event import AddressFamily, ErrorMeaning, NormalizedEvent
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.rcs.mapping import ERROR_CODES
-from backhaul_channels.providers.rcs.normalize import CAMPAIGN, normalize_callback
+from backhaul_channels.providers.rcs.normalize import CAMPAIGN, address_of, normalize_callback
 from backhaul_channels.settings import ChannelSettings, ConversationSettings
 
 
@@ -47,6 +47,9 @@ class RcsAdapter(Adapter[RcsSettings]):
 
     def explain(self, code: str) -> ErrorMeaning | None:
         return ERROR_CODES.get(code)
+
+    def sent_to(self, message_id: str, recipient: str, settings: RcsSettings) -> tuple[str, AddressFamily]:  # noqa: ARG002  # none needed.
+        return address_of(recipient), AddressFamily.PHONE if recipient else AddressFamily.UNKNOWN
 
 
 ADAPTER = RcsAdapter()

@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field, field_validator
 from backhaul_channels.adapter import Adapter, Answer, Context, RawCallback, Verifier
 from backhaul_channels.engines.oauth import ClientSecret, TokenVerifier, token_answer
 from backhaul_channels.engines.proofs import AllOf, objects_of, texts_of
-from backhaul_channels.event import ErrorMeaning, EventKind, NormalizedEvent
+from backhaul_channels.event import AddressFamily, ErrorMeaning, EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.sendgrid import errors
-from backhaul_channels.providers.sendgrid.mapping import UNKNOWN_FIELDS
-from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON
+from backhaul_channels.providers.sendgrid.mapping import REJECT_REASONS, UNKNOWN_FIELDS
+from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON, sent_name
 from backhaul_channels.providers.sendgrid.normalize import normalize_event
 from backhaul_channels.providers.sendgrid.verify import SIGNATURE_HEADER, SendGridVerifier
 from backhaul_channels.settings import AuditFiles, ChannelSettings
@@ -48,7 +48,7 @@ class SendGridSettings(ChannelSettings):
     def audit_files(self) -> AuditFiles | None:
         return self.audit if self.save_email_events else super().audit_files()
 
-    @field_validator("communication_keys")
+    @field_validator("communication_keys", "batch_keys", "member_keys")
     @classmethod
     def _can_join(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
         for key in keys:
@@ -106,6 +106,15 @@ class SendGridAdapter(Adapter[SendGridSettings]):
 
     def explain(self, code: str) -> ErrorMeaning | None:
         return errors.explain(code)
+
+    def is_invalid_recipient(self, code: str, settings: SendGridSettings) -> bool:  # noqa: ARG002  # none needed.
+        return ("invalid", code) in REJECT_REASONS.values()
+
+    def sent_name(self, message_id: str, recipient: str, settings: SendGridSettings) -> tuple[str, bool]:
+        return sent_name(message_id, recipient, settings.message_id_from)
+
+    def sent_to(self, message_id: str, recipient: str, settings: SendGridSettings) -> tuple[str, AddressFamily]:  # noqa: ARG002  # none needed.
+        return recipient, AddressFamily.EMAIL if recipient else AddressFamily.UNKNOWN
 
 
 ADAPTER = SendGridAdapter()

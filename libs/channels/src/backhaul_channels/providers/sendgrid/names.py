@@ -18,6 +18,13 @@ ONE_MAIL = "smtp-id"
 """SendGrid's own names: the first is of one mail to one person, the second of one mail to all its recipients."""
 
 
+_OWN_HOST = "ismtpd"
+"""Stands in the host of each smtp-id that SendGrid has made. What stands before the host is then X-Message-Id, which
+SendGrid has answered to the sending: of all names the one that the sender knows."""
+
+_OF_ONE_PERSON = (".filter", ".recvd-")
+"""One of these stands behind X-Message-Id in each ``sg_message_id``."""
+
 _USUAL_KEYS = (ONE_PERSON, ONE_MAIL)
 _USUAL = 256
 """Characters of SendGrid's own names together; with the recipient they are never too long for a name."""
@@ -46,12 +53,13 @@ def message_names(event: Mapping[str, Any], message_id_from: tuple[str, ...]) ->
     smtp_id = text_of(event.get(ONE_MAIL)).strip().removeprefix("<").removesuffix(">").strip()
     if message_id_from == _USUAL_KEYS and sg_message_id and len(sg_message_id) + len(smtp_id) < _USUAL:
         # Nearly every event. What follows is what _by_all_keys makes of it, in a third of the time.
-        references = _references(sg_message_id, sg_message_id, smtp_id)
+        local, _, host = smtp_id.partition("@")
+        references = _references(sg_message_id, sg_message_id, local)
         if not smtp_id:
             return Names(sg_message_id, False, [], references, sg_message_id, smtp_id)
         if smtp_id != sg_message_id and smtp_id not in references:
             references.append(smtp_id)
-        alias = f"{smtp_id}:{person}"
+        alias = f"{local if local and _OWN_HOST in host else smtp_id}:{person}"
         aliases = [alias] if person and alias != sg_message_id else []
         return Names(sg_message_id, False, aliases, references, sg_message_id, smtp_id)
     return _by_all_keys(event, message_id_from, person, sg_message_id, smtp_id)
@@ -72,7 +80,7 @@ def _by_all_keys(
             value = name = sg_message_id
         else:
             value = smtp_id if key == ONE_MAIL else text_of(event.get(key)).strip()
-            name = f"{value}:{person}" if value and person else ""
+            name = _mail_name(value if key != ONE_MAIL else _mail_of(value), person)
         if value:
             texts.append(value)
         if not name or name in names:
@@ -83,19 +91,44 @@ def _by_all_keys(
         elif not names:
             raise MalformedError(f"{key} is too long: with the recipient, at most {MAX_ID} characters name a message.")
     message_id = names[0] if names else ""
-    references = _references(message_id, sg_message_id, smtp_id)
+    references = _references(message_id, sg_message_id, smtp_id.partition("@")[0])
     references += [
         text for text in dict.fromkeys(texts) if text != message_id and len(text) <= MAX_ID and text not in references
     ]
     return Names(message_id, provisional, names[1:], references, sg_message_id, smtp_id)
 
 
-def _references(message_id: str, sg_message_id: str, smtp_id: str) -> list[str]:
+def sent_name(message_id: str, recipient: str, message_id_from: tuple[str, ...]) -> tuple[str, bool]:
+    """What a mail to ``recipient`` is called that its sender knows by ``message_id``, and whether that is a further
+    name: by X-Message-Id, an smtp-id or an ``sg_message_id``; where the channel names messages by an argument of the
+    sender's, by the value of that. Raises MalformedError."""
+    first, own = message_id_from[0], message_id.removeprefix("<").removesuffix(">").strip()
+    if first in _USUAL_KEYS and any(mark in own for mark in _OF_ONE_PERSON):
+        return own, first != ONE_PERSON
+    person = email(recipient)
+    if not person:
+        raise MalformedError("recipient is missing: SendGrid gives one id to a mail to several people.")
+    name = _mail_name(_mail_of(own) if first in _USUAL_KEYS else message_id, person)
+    if len(name) > MAX_ID:
+        raise MalformedError(f"message_id is too long: with the recipient, at most {MAX_ID} characters name a message.")
+    return name, first == ONE_PERSON
+
+
+def _mail_of(smtp_id: str) -> str:
+    """What names the mail in an smtp-id."""
+    local, _, host = smtp_id.partition("@")
+    return local if local and _OWN_HOST in host else smtp_id
+
+
+def _mail_name(mail: str, person: str) -> str:
+    return f"{mail}:{person}" if mail and person else ""
+
+
+def _references(message_id: str, sg_message_id: str, local: str) -> list[str]:
     """X-Message-Id: what ``sg_message_id`` begins with, up to its first dot. Older ids have dots themselves; of those
-    it is what the smtp-id begins with, too."""
+    it is ``local``, what the smtp-id begins with, too."""
     short = sg_message_id.partition(".")[0]
     references = [short] if short and short != message_id and len(short) <= MAX_ID else []
-    local = smtp_id.partition("@")[0]
     if local and local not in (short, message_id) and sg_message_id.startswith(f"{local}.") and len(local) <= MAX_ID:
         references.append(local)
     return references

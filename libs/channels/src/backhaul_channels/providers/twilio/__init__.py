@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from backhaul_channels.adapter import Adapter, Answer, Context, MalformedError, RawCallback, Verifier
 from backhaul_channels.engines.twilio.signature import SIGNATURE_HEADER, TwilioVerifier
-from backhaul_channels.event import ErrorMeaning, NormalizedEvent
+from backhaul_channels.event import AddressFamily, ErrorMeaning, NormalizedEvent
 from backhaul_channels.jsonparts import looks_like_json, split_json
+from backhaul_channels.providers.twilio.calls import sent_family
 from backhaul_channels.providers.twilio.errors import explain
+from backhaul_channels.providers.twilio.mapping import INVALID_RECIPIENT
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
 from backhaul_channels.settings import ChannelSettings, ConversationSettings
 
@@ -35,6 +37,12 @@ class TwilioAdapter(Adapter[ConversationSettings]):
 
     def explain(self, code: str) -> ErrorMeaning | None:
         return explain(code)
+
+    def is_invalid_recipient(self, code: str, settings: ConversationSettings) -> bool:  # noqa: ARG002  # none needed.
+        return code in INVALID_RECIPIENT
+
+    def sent_to(self, message_id: str, recipient: str, settings: ConversationSettings) -> tuple[str, AddressFamily]:  # noqa: ARG002  # none needed.
+        return recipient, sent_family(message_id, recipient)
 
     def verifier(self, secrets: Sequence[str], settings: ConversationSettings) -> Verifier:  # noqa: ARG002  # none needed.
         return TwilioVerifier(secrets)

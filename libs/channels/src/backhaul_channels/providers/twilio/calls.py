@@ -142,6 +142,11 @@ def _attributes(fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield CALL_ATTRIBUTES[name], value[:MAX_VALUE]
 
 
+def sent_family(sid: str, address: str) -> AddressFamily:
+    """The family of an address to which a sender says that it sent a message, or called, under that SID."""
+    return _family_of(address) if sid[:2] == _CALL else family_of(address)
+
+
 def _family_of(address: str) -> AddressFamily:
     """Numbers are called, whichever way; a client of an application and a SIP address are of no family."""
     is_number = family_of(address) is AddressFamily.PHONE and "@" not in address

@@ -26,7 +26,7 @@ def test_an_asynchronous_bounce_has_a_name_that_the_delivery_lists() -> None:
     bounce = normalized(event="bounce", email="user@example.com", status="5.1.1", **{"smtp-id": SMTP})
     assert (delivered.message_id, delivered.provisional) == (SG, False)
     assert bounce.provisional
-    assert delivered.aliases == [bounce.message_id] == [f"{SMTP}:user@example.com"]
+    assert delivered.aliases == [bounce.message_id] == ["wrfRRvF7Q0GgwUo2CvDmEA:user@example.com"]
 
 
 def test_an_asynchronous_bounce_joins_a_mail_that_an_argument_names() -> None:
@@ -57,7 +57,10 @@ def test_one_argument_for_several_people_names_several_messages() -> None:
 
 def test_one_smtp_id_for_several_people_names_several_messages() -> None:
     names = {normalized(email=f"{who}@example.com", **{"smtp-id": SMTP}).message_id for who in "abc"}
-    assert names == {f"{SMTP}:{who}@example.com" for who in "abc"}
+    assert names == {f"wrfRRvF7Q0GgwUo2CvDmEA:{who}@example.com" for who in "abc"}
+    # That of a mail server of one's own says nothing of X-Message-Id.
+    names = {normalized(email=f"{who}@example.com", **{"smtp-id": "<1@shop.example>"}).message_id for who in "ab"}
+    assert names == {f"1@shop.example:{who}@example.com" for who in "ab"}
 
 
 def test_what_names_a_mail_and_nobody_names_no_message_but_is_found() -> None:
