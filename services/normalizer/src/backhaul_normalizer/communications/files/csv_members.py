@@ -73,7 +73,7 @@ class CsvMembers:
                 self._member = member
 
     def _goes_on(self, more: Member, line: Line) -> bool:
-        """Whether the next line tells of the member that is kept; then ``more``, what it tells, is added. MemberError."""
+        """Whether the next line is about the member that is kept; then ``more`` is added to it. MemberError."""
         member = self._member
         if member is None or member.key != more.key or member.lines == MAX_LINES:
             return False
