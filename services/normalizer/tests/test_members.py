@@ -128,6 +128,33 @@ async def test_a_file_that_is_cut_off_closes_nothing(register: Register) -> None
     assert (await register.batch()).closed_at_us > 0
 
 
+async def test_members_are_added_from_csv(register: Register) -> None:
+    await register.put_batch()
+    rows = [
+        "member_key,channel,recipient,message_id,First name",
+        f"a,,{phone(1)},,Ada",
+        "a,SendGrid,ada@example.com,,",
+        f"b,,{phone(2)},,",
+        f"c,nowhere,{phone(3)},,",
+        f"a,,{phone(4)},,",
+    ]
+    answers = await register.add_file("\r\n".join(rows).encode(), file_format=pb.MEMBER_FORMAT_CSV)
+    last = answers[-1]
+    # Two lines behind each other are one member.
+    assert (last.lines, last.added, last.changed, last.unchanged, last.refused) == (5, 2, 1, 0, 1)
+    members = await register.members()
+    assert [(one.channel, one.recipient) for one in members["a"].destinations] == [
+        ("twilio", phone(1)),
+        ("sendgrid", "ada@example.com"),
+        ("twilio", phone(4)),
+    ]
+    assert [(one.name, one.value) for one in members["a"].attributes] == [("First name", "Ada")]
+    errors = b"".join(one.errors for one in answers)
+    assert errors.startswith(b"error_line,error_field,error_message,error_fix,error_text,member_key,channel,")
+    mended = await register.add_file(errors.replace(b"nowhere", b"Twilio"), file_format=pb.MEMBER_FORMAT_CSV)
+    assert (mended[-1].added, mended[-1].refused) == (1, 0)
+
+
 async def test_members_of_no_batch_are_refused(register: Register) -> None:
     with pytest.raises(BackhaulError) as caught:
         await register.add([member(1)], "none")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from backhaul_common.errors import Violation
 from backhaul_common.tenants import Tenant
 
-from backhaul_normalizer.communications.lines import Read
-from backhaul_normalizer.communications.membership import MemberAt, RefusedError, ToldMember, checked
+from backhaul_normalizer.communications.files.members import Member, Refused
+from backhaul_normalizer.communications.files.reading import MemberFile
+from backhaul_normalizer.communications.membership import MemberAt, RefusedError, ToldDestination, ToldMember, checked
 from backhaul_normalizer.communications.ports import Consequences, Sends, SentMessage
 from backhaul_normalizer.communications.roster import MongoRoster
 
@@ -25,25 +22,6 @@ CHUNK_BYTES = 4 << 20
 
 MAX_ERRORS_BYTES = 256 << 10
 """An answer is given before its piece of the file of errors is much larger."""
-
-MAX_HELD_S = 0.002
-"""So long lines are read before others may do something."""
-
-
-class Reader(Protocol):
-    """Reads members out of pieces that are cut anywhere. INVALID_ARGUMENT for a file of which no line can be read."""
-
-    def feed(self, piece: bytes) -> Iterator[Read]:
-        """The lines that ``piece`` completes. To be read to its end."""
-        ...
-
-    def end(self) -> Iterator[Read]:
-        """What is left when the file has ended."""
-        ...
-
-    def error(self, read: Read, problem: Violation) -> bytes:
-        """The line of a file of errors; of the first one, what such a file begins with in front of it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +44,17 @@ class _Chunk:
     lines: int = 0
     size: int = 0
     refused: int = 0
-    reads: list[Read] = field(default_factory=list)
+    found: list[Member] = field(default_factory=list)
     members: list[ToldMember] = field(default_factory=list)
     errors: bytearray = field(default_factory=bytearray)
 
     @property
     def full(self) -> bool:
         return self.lines >= CHUNK_LINES or self.size >= CHUNK_BYTES or len(self.errors) >= MAX_ERRORS_BYTES
+
+    def refuse(self, file: MemberFile, refused: Sequence[Refused]) -> None:
+        self.refused += len(refused)
+        self.errors += file.errors(refused)
 
 
 class Adding:
@@ -83,83 +65,65 @@ class Adding:
         roster: MongoRoster,
         sends: Sends,
         consequences: Consequences,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roster = roster
         self._sends = sends
         self._consequences = consequences
-        self._clock = clock
 
     async def run(
         self,
         tenant: Tenant,
         batch_id: str,
         pieces: AsyncIterator[bytes],
-        reader: Reader,
+        file: MemberFile,
         *,
         whole: Callable[[], bool] = lambda: True,
     ) -> AsyncGenerator[Progress, None]:
         """Read ``pieces`` to their end, and tell how far it is: when the first piece was found in order, and then now
         and again; the last time with ``done``. ``whole`` is asked at the end: where it says no, the file may have been
-        cut off, and its last line counts for nothing.
+        cut off, and its last line is refused.
 
         INVALID_ARGUMENT for a file that cannot be read; NOT_FOUND; FAILED_PRECONDITION where the batch is closed and
         something would change; UNAVAILABLE. What a progress told of before is stored.
         """
         at = await self._roster.place(tenant, batch_id)
         told, chunk = Progress(), _Chunk()
-        async for read in self._reads(reader, pieces, whole):
-            if read is None:
-                if not told.lines:
-                    yield told
-                continue
-            self._take(chunk, read, reader, tenant, at)
-            if chunk.full:
-                told = await self._added(tenant, at, chunk, reader, told)
+        accepted = False
+        async for some in file.read(pieces, whole):
+            if not accepted:
+                accepted = True
                 yield told
-                chunk = _Chunk()
-        told = await self._added(tenant, at, chunk, reader, told, done=True, whole=whole())
+            for found in some:
+                self._take(chunk, found, file, tenant, at)
+                if chunk.full:
+                    told = await self._added(tenant, at, chunk, file, told)
+                    yield told
+                    chunk = _Chunk()
+        told = await self._added(tenant, at, chunk, file, told, done=True, whole=whole())
         yield told
 
-    async def _reads(
-        self, reader: Reader, pieces: AsyncIterator[bytes], whole: Callable[[], bool]
-    ) -> AsyncIterator[Read | None]:
-        """The lines of all pieces. None is where the first piece ends."""
-        began, first = self._clock(), True
-        async for piece in pieces:
-            for read in reader.feed(piece):
-                yield read
-                if self._clock() - began > MAX_HELD_S:
-                    await asyncio.sleep(0)
-                    began = self._clock()
-            if first:
-                yield None
-                first = False
-        if whole():
-            for read in reader.end():
-                yield read
-
     @staticmethod
-    def _take(chunk: _Chunk, read: Read, reader: Reader, tenant: Tenant, at: MemberAt) -> None:
-        chunk.lines += 1
-        chunk.size += len(read.text)
-        problem = read.problem
-        if read.member is not None:
-            try:
-                chunk.members.append(checked(read.member, at.channel, tenant.channels))
-                chunk.reads.append(read)
-            except RefusedError as exc:
-                problem = exc.violation
-        if problem is not None:
-            chunk.refused += 1
-            chunk.errors += reader.error(read, problem)
+    def _take(chunk: _Chunk, found: Member | Refused, file: MemberFile, tenant: Tenant, at: MemberAt) -> None:
+        if isinstance(found, Refused):
+            chunk.lines += 1
+            chunk.refuse(file, [found])
+            return
+        chunk.lines += found.lines
+        chunk.size += found.size
+        destinations = tuple(ToldDestination(*one) for one in found.destinations)
+        told = ToldMember(found.key, tuple(found.attributes), destinations)
+        try:
+            chunk.members.append(checked(told, at.channel, tenant.channels))
+            chunk.found.append(found)
+        except RefusedError as exc:
+            chunk.refuse(file, found.refuse(exc.violation))
 
     async def _added(
         self,
         tenant: Tenant,
         at: MemberAt,
         chunk: _Chunk,
-        reader: Reader,
+        file: MemberFile,
         before: Progress,
         *,
         done: bool = False,
@@ -179,10 +143,9 @@ class Adding:
         if added.closed:
             await self._consequences.of_batch(at.batch["_id"])
         outcomes = Counter(one for one in added.outcomes if isinstance(one, str))
-        for read, outcome in zip(chunk.reads, added.outcomes, strict=True):
+        for found, outcome in zip(chunk.found, added.outcomes, strict=True):
             if not isinstance(outcome, str):
-                chunk.refused += 1
-                chunk.errors += reader.error(read, outcome)
+                chunk.refuse(file, found.refuse(outcome))
         return Progress(
             before.lines + chunk.lines,
             before.added + outcomes["added"],

@@ -8,17 +8,21 @@ from contextlib import aclosing
 from functools import partial
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.lines.formats import FileFormat
 from backhaul_common.lines.pace import MAX_SILENCE_S, Pace
 from backhaul_common.lines.pieces import Pieces
 from backhaul_common.places import Places
 from backhaul_common.tenants import Tenant
+from backhaul_common.vocabulary import Values
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
 
 from backhaul_normalizer.communications.adding import Adding, Progress
-from backhaul_normalizer.communications.lines import JsonLines
+from backhaul_normalizer.communications.files.reading import MemberFile
 from backhaul_normalizer.communications.validation import checked_id
 
 MAX_OF_TENANT, MAX_AT_ONCE = 4, 16
+
+_FORMATS = Values(pb.MemberFormat.DESCRIPTOR, FileFormat)
 
 
 class AddCalls:
@@ -44,14 +48,17 @@ class AddCalls:
         are too many already, DEADLINE_EXCEEDED where the caller is slower than ``Pace`` bears.
         """
         batch_id = checked_id(first.batch_id, "batch_id")
-        if first.format != pb.MEMBER_FORMAT_JSON_LINES:
+        file_format = _FORMATS.value(first.format, "format")
+        if file_format is None:
             raise BackhaulError(
                 Code.INVALID_ARGUMENT, "format is missing.", field="format", fix="Pass CSV or JSON_LINES."
             )
         with self._places.taken(tenant.registration):
             pace = self._pace()
             pieces = Pieces(first, others, pace)
-            running = self._adding.run(tenant, batch_id, pieces.read(), JsonLines(), whole=lambda: pieces.whole)
+            running = self._adding.run(
+                tenant, batch_id, pieces.read(), MemberFile(file_format), whole=lambda: pieces.whole
+            )
             async with aclosing(running) as told:
                 async for progress in told:
                     answer = _progress_message(progress)

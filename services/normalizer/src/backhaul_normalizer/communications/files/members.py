@@ -51,6 +51,11 @@ class Member(msgspec.Struct, gc=False):
         """Of how many lines it was made."""
         return 1 if isinstance(self.source, bytes) else len(self.source)
 
+    @property
+    def size(self) -> int:
+        """How large what it was made of is, in bytes or characters."""
+        return len(self.source) if isinstance(self.source, bytes) else sum(len(line.text) for line in self.source)
+
     def refuse(self, problem: Violation) -> list[Refused]:
         """Its lines, refused for ``problem``."""
         if isinstance(self.source, bytes):
