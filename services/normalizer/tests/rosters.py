@@ -1,0 +1,212 @@
+"""Communications with batches and members, stored as they are registered; and what anybody would count of them who had
+all of it in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from backhaul_channels.addresses import canonical
+from backhaul_common.documents import Document
+from backhaul_common.names import (
+    BATCH_COUNTS_COLLECTION,
+    BATCHES_COLLECTION,
+    COMMUNICATIONS_COLLECTION,
+    MEMBERS_COLLECTION,
+    MESSAGES_COLLECTION,
+    NORMALIZER_OUTBOX,
+)
+from backhaul_common.tenants import Tenant
+from backhaul_normalizer.communications.completing import Completing
+from backhaul_normalizer.communications.consequences import Consequences
+from backhaul_normalizer.communications.counting import summed
+from backhaul_normalizer.communications.documents import (
+    MAX_DEADLINE_S,
+    batch_key,
+    communication_id_of,
+    destination_id,
+    found_by,
+    member_id,
+)
+from backhaul_normalizer.communications.linking import Linking
+from backhaul_normalizer.counts import Shards
+from backhaul_normalizer.store import MongoEventStore
+from backhaul_testing import make
+from normalizer_rig import Rig
+from pymongo.errors import DuplicateKeyError
+
+REGISTRATION = "acme.1"
+Destinations = Sequence[tuple[str, str]]
+
+
+class Copy:
+    """What one copy of the service has to fold events and to see to what follows."""
+
+    def __init__(self, rig: Rig, now_us: Callable[[], int] = lambda: 0) -> None:
+        shards = Shards()
+        self.completing = Completing(rig.database, lambda: None, now_us)
+        self.consequences = Consequences(rig.database, Linking(rig.database, shards), self.completing)
+        self.store = MongoEventStore(rig.client, rig.database, shards, self.consequences)
+
+
+class Rosters:
+    """Writes what is registered, and reads what became of it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._database = rig.database
+        self._tenant: Tenant = make.tenant("acme")
+
+    async def communication(self, communication_id: str) -> None:
+        key = communication_id_of(REGISTRATION, communication_id)
+        kept = {"registration": REGISTRATION, "communication_id": communication_id, "created_at_us": 1}
+        registered = {"registered": {"name": ""}, "status": "active"}
+        await self._database[COMMUNICATIONS_COLLECTION].update_one(
+            {"_id": key}, {"$setOnInsert": kept, "$set": registered}, upsert=True
+        )
+
+    async def batch(
+        self, communication_id: str, batch_id: str, *, at_us: int, due_at_us: int, completes_on: str = "processed"
+    ) -> None:
+        communication = communication_id_of(REGISTRATION, communication_id)
+        row: Document = {
+            "_id": batch_key(REGISTRATION, batch_id),
+            "tenant": "acme",
+            "registration": REGISTRATION,
+            "communication": communication,
+            "communication_id": communication_id,
+            "batch_id": batch_id,
+            "label": "",
+            "status": "open",
+            "completes_on": completes_on,
+            "expected_members": 0,
+            "members": 0,
+            "destinations": 0,
+            "created_at_us": at_us,
+            "deadline_at_us": due_at_us,
+            "due_at_us": due_at_us,
+            "version": 0,
+        }
+        await self._database[BATCHES_COLLECTION].insert_one(row)
+        await self._database[COMMUNICATIONS_COLLECTION].update_one({"_id": communication}, {"$inc": {"batches": 1}})
+
+    async def member(self, copy: Copy, batch_id: str, key: str, destinations: Destinations) -> None:
+        batch = await self.stored(batch_id)
+        row: Document = {
+            "_id": member_id(batch["_id"], key),
+            "registration": REGISTRATION,
+            "communication": batch["communication"],
+            "batch_id": batch_id,
+            "key": key,
+            "batch_at_us": batch["created_at_us"],
+            "attributes": [],
+            "destinations": [
+                {"channel": channel, "recipient": recipient, "address": canonical(recipient)}
+                for channel, recipient in destinations
+            ],
+            "found_by": found_by(
+                batch["communication"], key, [(channel, canonical(recipient)) for channel, recipient in destinations]
+            ),
+            "version": 1,
+        }
+        try:
+            await self._database[MEMBERS_COLLECTION].insert_one(row)
+        except DuplicateKeyError:
+            pass
+        else:
+            added = {"members": 1, "destinations": len(destinations), "version": 1}
+            await self._database[BATCHES_COLLECTION].update_one({"_id": batch["_id"]}, {"$inc": added})
+        await copy.consequences.of_members(self._tenant, batch["_id"], [row["_id"]])
+
+    async def close(self, copy: Copy, batch_id: str) -> None:
+        query = {"_id": batch_key(REGISTRATION, batch_id), "status": "open"}
+        await self._database[BATCHES_COLLECTION].update_one(query, {"$set": {"status": "closed", "closed_at_us": 1}})
+        await copy.consequences.of_batch(query["_id"])  # type: ignore[arg-type]  # the key
+
+    async def stored(self, batch_id: str) -> Document:
+        found = await self._database[BATCHES_COLLECTION].find_one({"_id": batch_key(REGISTRATION, batch_id)})
+        assert found is not None
+        return found
+
+    async def counted(self) -> dict[str, dict[str, int]]:
+        """What the batches' counts say, by batch; what holds nothing is left out."""
+        batches = await self._database[BATCHES_COLLECTION].find().to_list(None)
+        shards = await self._database[BATCH_COUNTS_COLLECTION].find().to_list(None)
+        found = {}
+        for batch in batches:
+            own = [one for one in shards if one["_id"][:16] == batch["_id"]]
+            found[batch["batch_id"]] = summed(own)[0]
+        return found
+
+    async def notices(self) -> list[str]:
+        """The ids of the notices that wait in the outbox: one for each batch that was said to be complete."""
+        return [row["_id"] async for row in self._database[NORMALIZER_OUTBOX].find()]
+
+    async def checked(self) -> dict[str, dict[str, int]]:
+        """What a recount says of each batch, after checking that links, holders and counts are as it has them."""
+        messages = await self._database[MESSAGES_COLLECTION].find().to_list(None)
+        members = await self._database[MEMBERS_COLLECTION].find().to_list(None)
+        batches = await self._database[BATCHES_COLLECTION].find().to_list(None)
+        links = {one["_id"]: destination_of(one, members) for one in messages}
+        assert {one["_id"]: one.get("dest") for one in messages} == links
+        counts: dict[str, Counter[str]] = {batch["batch_id"]: Counter() for batch in batches}
+        for member in members:
+            for position, destination in enumerate(member["destinations"]):
+                dest = destination_id(member["_id"], position)
+                own = [one for one in messages if links[one["_id"]] == dest]
+                holds = max(own, key=lambda one: (one.get("first_at_us", 0), one["_id"]), default=None)
+                assert [one["_id"] for one in own if one.get("holds")] == ([holds["_id"]] if holds else [])
+                assert destination.get("holder") == (holds["_id"] if holds else None)
+                if holds is not None and holds.get("fulfilment"):
+                    counts[member["batch_id"]][holds["fulfilment"]] += 1
+        recounted = {batch_id: dict(some) for batch_id, some in counts.items()}
+        assert await self.counted() == recounted
+        return recounted
+
+
+def destination_of(message: Document, members: Sequence[Document]) -> bytes | None:
+    """What the documents say it is for, as anybody would find it who had all members in memory."""
+    communication_id = message.get("communication_id", "")
+    if not communication_id:
+        return None
+    communication = communication_id_of(REGISTRATION, communication_id)
+    own = [one for one in members if one["communication"] == communication]
+    if message.get("batch_id"):
+        own = [one for one in own if one["batch_id"] == message["batch_id"]]
+    else:
+        sent_us = message.get("first_at_us", message["created_at_us"])
+        own = [one for one in own if one["batch_at_us"] >= sent_us - MAX_DEADLINE_S * 1_000_000]
+    named = [one for one in own if message.get("member_key") and one["key"] == message["member_key"]]
+    return _best(message, named, _of_member) or _best(message, own, _at_address)
+
+
+def _best(
+    message: Document, members: Sequence[Document], position_of: Callable[[Document, Mapping[str, object]], int | None]
+) -> bytes | None:
+    sent_us = message.get("first_at_us", message["created_at_us"])
+    found = [(one, position) for one in members if (position := position_of(one, message)) is not None]
+    before = [pair for pair in found if pair[0]["batch_at_us"] <= sent_us]
+    if before:
+        latest = max(pair[0]["batch_at_us"] for pair in before)
+        found = [pair for pair in before if pair[0]["batch_at_us"] == latest]
+    elif found:
+        first = min(pair[0]["batch_at_us"] for pair in found)
+        found = [pair for pair in found if pair[0]["batch_at_us"] == first]
+    if not found:
+        return None
+    member, position = min(found, key=lambda pair: pair[0]["key"])
+    return destination_id(member["_id"], position)
+
+
+def _at_address(member: Document, message: Mapping[str, object]) -> int | None:
+    for position, one in enumerate(member["destinations"]):
+        if one["channel"] == message["channel"] and one["address"] and one["address"] == message.get("address"):
+            return position
+    return None
+
+
+def _of_member(member: Document, message: Mapping[str, object]) -> int | None:
+    if (position := _at_address(member, message)) is not None:
+        return position
+    own = [position for position, one in enumerate(member["destinations"]) if one["channel"] == message["channel"]]
+    without = [position for position in own if not member["destinations"][position]["address"]]
+    return without[0] if without else own[0] if len(own) == 1 else None
