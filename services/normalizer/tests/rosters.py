@@ -6,17 +6,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from backhaul_channels.addresses import canonical
 from backhaul_common.documents import Document
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
     BATCHES_COLLECTION,
-    COMMUNICATIONS_COLLECTION,
     MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
     NORMALIZER_OUTBOX,
 )
-from backhaul_common.tenants import Tenant
 from backhaul_normalizer.communications.completing import Completing
 from backhaul_normalizer.communications.consequences import Consequences
 from backhaul_normalizer.communications.counting import summed
@@ -25,102 +23,69 @@ from backhaul_normalizer.communications.documents import (
     batch_key,
     communication_id_of,
     destination_id,
-    found_by,
-    member_id,
 )
 from backhaul_normalizer.communications.linking import Linking
+from backhaul_normalizer.communications.membership import ToldDestination, ToldMember
+from backhaul_normalizer.communications.registering import BatchTold, MongoRegister
+from backhaul_normalizer.communications.relinking import Relinking
+from backhaul_normalizer.communications.roster import MongoRoster
 from backhaul_normalizer.counts import Shards
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
 from normalizer_rig import Rig
-from pymongo.errors import DuplicateKeyError
 
 REGISTRATION = "acme.1"
+DEADLINE_S = 3600
 Destinations = Sequence[tuple[str, str]]
 
 
 class Copy:
-    """What one copy of the service has to fold events and to see to what follows."""
+    """What one copy of the service has to fold events, to add members, and to see to what follows."""
 
     def __init__(self, rig: Rig, now_us: Callable[[], int] = lambda: 0) -> None:
         shards = Shards()
         self.completing = Completing(rig.database, lambda: None, now_us)
         self.consequences = Consequences(rig.database, Linking(rig.database, shards), self.completing)
         self.store = MongoEventStore(rig.client, rig.database, shards, self.consequences)
+        self.register = MongoRegister(rig.database, self.consequences, now_us)
+        self.roster = MongoRoster(rig.database, now_us)
+        self.relinking = Relinking(rig.database, self.consequences, now_us)
 
 
 class Rosters:
-    """Writes what is registered, and reads what became of it."""
+    """Registers, and reads what became of it."""
 
     def __init__(self, rig: Rig) -> None:
+        self._rig = rig
         self._database = rig.database
-        self._tenant: Tenant = make.tenant("acme")
+        self._tenant = make.tenant("acme").model_copy(update={"queue_path": "acme"})
 
-    async def communication(self, communication_id: str) -> None:
-        key = communication_id_of(REGISTRATION, communication_id)
-        kept = {"registration": REGISTRATION, "communication_id": communication_id, "created_at_us": 1}
-        registered = {"registered": {"name": ""}, "status": "active"}
-        await self._database[COMMUNICATIONS_COLLECTION].update_one(
-            {"_id": key}, {"$setOnInsert": kept, "$set": registered}, upsert=True
-        )
+    async def communication(self, communication_id: str, completes_on: str = "processed") -> None:
+        registered = {"channel": "sendgrid", "deadline_s": DEADLINE_S, "completes_on": completes_on}
+        await Copy(self._rig).register.put_communication(self._tenant, communication_id, registered)
 
-    async def batch(
-        self, communication_id: str, batch_id: str, *, at_us: int, due_at_us: int, completes_on: str = "processed"
+    async def batch(self, communication_id: str, batch_id: str, *, at_us: int) -> None:
+        copy = Copy(self._rig, lambda: at_us)
+        await copy.register.put_batch(self._tenant, communication_id, batch_id, BatchTold("", 0, 0))
+
+    async def member(
+        self, copy: Copy, batch_id: str, key: str, destinations: Destinations, *, dies: bool = False
     ) -> None:
-        communication = communication_id_of(REGISTRATION, communication_id)
-        row: Document = {
-            "_id": batch_key(REGISTRATION, batch_id),
-            "tenant": "acme",
-            "registration": REGISTRATION,
-            "communication": communication,
-            "communication_id": communication_id,
-            "batch_id": batch_id,
-            "label": "",
-            "status": "open",
-            "completes_on": completes_on,
-            "expected_members": 0,
-            "members": 0,
-            "destinations": 0,
-            "created_at_us": at_us,
-            "deadline_at_us": due_at_us,
-            "due_at_us": due_at_us,
-            "version": 0,
-        }
-        await self._database[BATCHES_COLLECTION].insert_one(row)
-        await self._database[COMMUNICATIONS_COLLECTION].update_one({"_id": communication}, {"$inc": {"batches": 1}})
-
-    async def member(self, copy: Copy, batch_id: str, key: str, destinations: Destinations) -> None:
-        batch = await self.stored(batch_id)
-        row: Document = {
-            "_id": member_id(batch["_id"], key),
-            "registration": REGISTRATION,
-            "communication": batch["communication"],
-            "batch_id": batch_id,
-            "key": key,
-            "batch_at_us": batch["created_at_us"],
-            "attributes": [],
-            "destinations": [
-                {"channel": channel, "recipient": recipient, "address": canonical(recipient)}
-                for channel, recipient in destinations
-            ],
-            "found_by": found_by(
-                batch["communication"], key, [(channel, canonical(recipient)) for channel, recipient in destinations]
-            ),
-            "version": 1,
-        }
+        """Add a member; by a call that ``dies`` before it is linked. A batch that is closed stays as it is."""
+        at = await copy.roster.place(self._tenant, batch_id)
+        told = ToldMember(key, (), tuple(ToldDestination(*one) for one in destinations))
         try:
-            await self._database[MEMBERS_COLLECTION].insert_one(row)
-        except DuplicateKeyError:
-            pass
-        else:
-            added = {"members": 1, "destinations": len(destinations), "version": 1}
-            await self._database[BATCHES_COLLECTION].update_one({"_id": batch["_id"]}, {"$inc": added})
-        await copy.consequences.of_members(self._tenant, batch["_id"], [row["_id"]])
+            added = await copy.roster.add(self._tenant, at, [told], "call", last=False)
+        except BackhaulError as exc:
+            if exc.code is not Code.FAILED_PRECONDITION:
+                raise
+            return
+        if not dies:
+            await copy.consequences.of_members(at.batch["_id"], added.touched)
+            await copy.roster.linked(at.batch["_id"], "call")
 
     async def close(self, copy: Copy, batch_id: str) -> None:
-        query = {"_id": batch_key(REGISTRATION, batch_id), "status": "open"}
-        await self._database[BATCHES_COLLECTION].update_one(query, {"$set": {"status": "closed", "closed_at_us": 1}})
-        await copy.consequences.of_batch(query["_id"])  # type: ignore[arg-type]  # the key
+        await copy.register.close_batch(self._tenant, batch_id)
 
     async def stored(self, batch_id: str) -> Document:
         found = await self._database[BATCHES_COLLECTION].find_one({"_id": batch_key(REGISTRATION, batch_id)})

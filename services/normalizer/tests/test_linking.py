@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
+from backhaul_common.names import BATCHES_COLLECTION
 from backhaul_normalizer.communications import linking
+from backhaul_normalizer.communications.relinking import GIVEN_UP_US
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import INDEXES
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from normalizer_rig import Rig
-from rosters import Copy, Rosters
+from rosters import DEADLINE_S, Copy, Rosters
 from tellings import ARRIVED_US, batch_of, told
 
 one_of = st.sampled_from
@@ -25,7 +27,7 @@ PEOPLE = {"k1": "a@example.com", "k2": "b@example.com", "k3": ""}
 BATCHES = {"b1": ("spring", ARRIVED_US - 4), "b2": ("spring", ARRIVED_US - 2), "b3": ("autumn", ARRIVED_US - 3)}
 """By id: the communication, and when it was registered."""
 
-DUE_US = ARRIVED_US + 100
+DUE_US = ARRIVED_US + DEADLINE_S * 1_000_000
 Step = tuple[str, Any]
 
 
@@ -52,12 +54,16 @@ def mails() -> st.SearchStrategy[Fact]:
 
 
 def members() -> st.SearchStrategy[Step]:
-    channels = one_of([("sendgrid",), ("sendgrid", "twilio"), ("twilio",)])
+    def build(batch: str, key: str, on: list[str], *, addressed: bool, dies: bool) -> Step:
+        return "member", (batch, key, [(channel, PEOPLE[key] if addressed else "") for channel in on], dies)
+
     return st.builds(
-        lambda batch, key, on: ("member", (batch, key, [(channel, PEOPLE[key]) for channel in on])),
+        build,
         one_of(list(BATCHES)),
         one_of(list(PEOPLE)),
-        channels,
+        one_of([["sendgrid"], ["sendgrid", "twilio"], ["twilio"]]),
+        addressed=one_of([True, True, False]),
+        dies=one_of([False, False, True]),
     )
 
 
@@ -71,10 +77,10 @@ async def prepared(rig: Rig) -> Rosters:
     for name in INDEXES:
         await rig.database[name].delete_many({})
     rosters = Rosters(rig)
+    for communication, completes_on in (("spring", "processed"), ("autumn", "final")):
+        await rosters.communication(communication, completes_on)
     for batch, (communication, at_us) in BATCHES.items():
-        await rosters.communication(communication)
-        completes_on = "final" if batch == "b2" else "processed"
-        await rosters.batch(communication, batch, at_us=at_us, due_at_us=DUE_US, completes_on=completes_on)
+        await rosters.batch(communication, batch, at_us=at_us)
     return rosters
 
 
@@ -84,8 +90,9 @@ async def take(copy: Copy, rosters: Rosters, step: Step) -> None:
         await copy.store.commit(batch_of(of), [])
     elif what == "close":
         await rosters.close(copy, of)
-    elif (await rosters.stored(of[0]))["status"] == "open":
-        await rosters.member(copy, *of)
+    else:
+        batch, key, destinations, dies = of
+        await rosters.member(copy, batch, key, destinations, dies=dies)
 
 
 @pytest.mark.timeout(400)
@@ -103,9 +110,14 @@ async def test_counts_are_a_recount_whatever_comes_first(town: Rig, steps: list[
         await take(next(copies), rosters, step)
         if redelivered and step[0] == "fold":
             await take(next(copies), rosters, step)
+        if step[0] == "member":
+            # Whoever died is given up.
+            now["us"] += GIVEN_UP_US + 1
+            await next(copies).relinking.look()
         await rosters.checked()
         await ended(rosters)
     now["us"] = DUE_US
+    assert not [row async for row in town.database[BATCHES_COLLECTION].find({"to_link": {"$exists": True}})]
     assert await next(copies).completing.pass_deadlines() is None
     await rosters.checked()
     assert len(await rosters.notices()) == len(BATCHES)

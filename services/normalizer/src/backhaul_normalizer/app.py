@@ -28,6 +28,7 @@ from backhaul_normalizer.communications.linking import Linking
 from backhaul_normalizer.communications.ports import NoSends
 from backhaul_normalizer.communications.reading import MongoCommunications
 from backhaul_normalizer.communications.registering import MongoRegister
+from backhaul_normalizer.communications.relinking import Relinking
 from backhaul_normalizer.communications.roster import MongoRoster
 from backhaul_normalizer.communications.servicer import CommunicationServicer
 from backhaul_normalizer.consumer import Consumer
@@ -82,6 +83,8 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         normalizer = Normalizer(adapters, tenants)
         service.run("outbox", outbox.run, after=service.prepared)
         service.run("completing", completing.run, after=service.prepared)
+        relinking = Relinking(database, consequences, now_us)
+        service.run("relinking", relinking.run, after=service.prepared)
         most = settings.normalizer_max_dead_letters
         letters = BoundedDeadLetters(store, database, most, on_reached=outbox.written)
         subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)

@@ -109,6 +109,7 @@ INDEXES = {
         _newest_first("created_at_us"),
         _newest_first("created_at_us", "communication"),
         IndexModel([("due_at_us", ASCENDING)], partialFilterExpression={"due_at_us": {"$exists": True}}),
+        IndexModel([("to_link", ASCENDING)], partialFilterExpression={"to_link": {"$exists": True}}),
     ],
     BATCH_COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     MEMBERS_COLLECTION: [IndexModel([("registration", ASCENDING)]), IndexModel([("found_by", ASCENDING)])],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 
 from backhaul_common.tenants import Tenant
 
@@ -86,7 +87,7 @@ class Adding:
         INVALID_ARGUMENT for a file that cannot be read; NOT_FOUND; FAILED_PRECONDITION where the batch is closed and
         something would change; UNAVAILABLE. What a progress told of before is stored.
         """
-        at = await self._roster.place(tenant, batch_id)
+        at, call = await self._roster.place(tenant, batch_id), token_hex(8)
         told, chunk = Progress(), _Chunk()
         accepted = False
         async for some in file.read(pieces, whole):
@@ -96,10 +97,11 @@ class Adding:
             for found in some:
                 self._take(chunk, found, file, tenant, at)
                 if chunk.full:
-                    told = await self._added(tenant, at, chunk, file, told)
+                    told = await self._added(tenant, at, call, chunk, file, told)
                     yield told
                     chunk = _Chunk()
-        told = await self._added(tenant, at, chunk, file, told, done=True, whole=whole())
+        told = await self._added(tenant, at, call, chunk, file, told, done=True, whole=whole())
+        await self._roster.linked(at.batch["_id"], call)
         yield told
 
     @staticmethod
@@ -122,6 +124,7 @@ class Adding:
         self,
         tenant: Tenant,
         at: MemberAt,
+        call: str,
         chunk: _Chunk,
         file: MemberFile,
         before: Progress,
@@ -137,9 +140,9 @@ class Adding:
         ]
         if sent:
             await self._sends.publish(tenant, at.batch["communication_id"], at.batch["batch_id"], sent)
-        added = await self._roster.add(tenant, at, chunk.members, last=done and whole)
+        added = await self._roster.add(tenant, at, chunk.members, call, last=done and whole)
         if added.touched:
-            await self._consequences.of_members(tenant, at.batch["_id"], added.touched)
+            await self._consequences.of_members(at.batch["_id"], added.touched)
         if added.closed:
             await self._consequences.of_batch(at.batch["_id"])
         outcomes = Counter(one for one in added.outcomes if isinstance(one, str))

@@ -12,7 +12,6 @@ from backhaul_common.names import (
     MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
 )
-from backhaul_common.tenants import Tenant
 
 from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.communications.completing import Completing
@@ -43,7 +42,7 @@ class Consequences:
             batches |= await self._linking.link(links, touched.destinations, tenants)
         await self._completing.check(batches)
 
-    async def of_members(self, tenant: Tenant, batch: bytes, members: Sequence[bytes]) -> None:
+    async def of_members(self, batch: bytes, members: Sequence[bytes]) -> None:
         """These members of a batch were stored: link the messages that are there already."""
         async with mongo.operation():
             found = await self._database[BATCHES_COLLECTION].find_one({"_id": batch})
@@ -53,7 +52,7 @@ class Consequences:
         if await self._has_messages(found):
             for start in range(0, len(members), _AT_ONCE):
                 for keys in await self._messages_of(found, members[start : start + _AT_ONCE]):
-                    batches |= await self._linking.link(keys, (), [tenant.id])
+                    batches |= await self._linking.link(keys, (), [found["tenant"]])
         await self._completing.check(batches)
 
     async def of_batch(self, batch: bytes) -> None:

@@ -29,7 +29,8 @@ count it in without reading anything else. What a message belongs to is settled 
     completed_by        "condition", "deadline"; absent before
     at_completion       {members, destinations, fulfilment: {state: n}}; absent before
     version             grows with every change of its members
-    to_link             version up to which messages are still to be linked to its members; absent where none are
+    to_link             {id of a call that adds members: when it did last}, of those that have not come to their end:
+                        some of their members may not be linked to messages that are there; absent where none is
 
 ``batch_counts``: how many of a batch's destinations are held, by state; several shards, as ``counts``::
 

@@ -3,7 +3,7 @@
 A fold's own transaction cannot do it. Of a message and a member that two copies of the service store at the same time,
 neither sees the other's, and they write no document both. Here it is done after the commit, of either, so that whoever
 commits later sees both; and before a batch is acknowledged, or a call answered, so that a crash in between is made good
-by the redelivery, or by ``consequences``. A link that changes writes its message and its member: two copies that change
+by the redelivery, or by ``relinking``. A link that changes writes its message and its member: two copies that change
 what concerns one destination meet there.
 """
 

@@ -28,7 +28,7 @@ class Sends(Protocol):
 class Consequences(Protocol):
     """What follows from what was committed. Each can be done again at any time; UNAVAILABLE."""
 
-    async def of_members(self, tenant: Tenant, batch: bytes, members: Sequence[bytes]) -> None:
+    async def of_members(self, batch: bytes, members: Sequence[bytes]) -> None:
         """Have messages that wait for these members, by ``_id``, linked to them, of the batch of that key."""
         ...
 

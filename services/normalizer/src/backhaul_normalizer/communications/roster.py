@@ -65,22 +65,31 @@ class MongoRoster:
             communication = await self._database[COMMUNICATIONS_COLLECTION].find_one({"_id": batch["communication"]})
         return MemberAt(batch, communication["registered"]["channel"] if communication is not None else "")
 
-    async def add(self, tenant: Tenant, at: MemberAt, told: Sequence[ToldMember], *, last: bool) -> Added:
+    async def add(self, tenant: Tenant, at: MemberAt, told: Sequence[ToldMember], call: str, *, last: bool) -> Added:
         """Add ``told``, all or nothing but for those that are refused. After the ``last`` the batch is closed where as
-        many members are there as are expected.
+        many members are there as are expected. ``call`` is an id of the call that brings them: until ``linked``, they
+        are known to be still to link.
 
         FAILED_PRECONDITION where it is closed and something would change; NOT_FOUND where the tenant or the batch is
         gone; UNAVAILABLE.
         """
         async with mongo.translated():
-            work = partial(_add, tenant, at, told, last, self._now_us())
+            work = partial(_add, tenant, at, told, call, last, self._now_us())
             return await mongo.in_transaction(self._database, work)
+
+    async def linked(self, batch: bytes, call: str) -> None:
+        """All members that ``call`` brought are linked to the messages that were there. UNAVAILABLE."""
+        batches = self._database[BATCHES_COLLECTION]
+        async with mongo.operation():
+            await batches.update_one({"_id": batch}, {"$unset": {f"to_link.{call}": ""}})
+            await batches.update_one({"_id": batch, "to_link": {}}, {"$unset": {"to_link": ""}})
 
 
 def _add(
     tenant: Tenant,
     at: MemberAt,
     told: Sequence[ToldMember],
+    call: str,
     last: bool,  # given by partial, which is to leave the last two arguments
     now_us: int,
     database: mongo.ThreadDatabase,
@@ -100,6 +109,8 @@ def _add(
             )
         return Added(outcomes, [], closed=True)
     update = change.of_batch()
+    if update:
+        update[f"to_link.{call}"] = now_us
     expected = batch["expected_members"]
     closes = last and 0 < expected <= batch["members"] + len(change.new)
     if closes:
@@ -167,7 +178,6 @@ class _Change:
             "members": batch["members"] + len(self.new),
             "destinations": batch["destinations"] + destinations,
             "version": version,
-            "to_link": version,
         }
 
     def updates(self) -> list[Document]:
