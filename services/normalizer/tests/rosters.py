@@ -133,12 +133,12 @@ def destination_of(message: Document, members: Sequence[Document]) -> bytes | No
     communication_id = message.get("communication_id", "")
     if not communication_id:
         return None
+    sent_us: int = message["first_at_us"] if "first_at_us" in message else message["created_at_us"]
     communication = communication_id_of(REGISTRATION, communication_id)
     own = [one for one in members if one["communication"] == communication]
     if message.get("batch_id"):
         own = [one for one in own if one["batch_id"] == message["batch_id"]]
     else:
-        sent_us = message.get("first_at_us", message["created_at_us"])
         own = [one for one in own if one["batch_at_us"] >= sent_us - MAX_DEADLINE_S * 1_000_000]
     named = [one for one in own if message.get("member_key") and one["key"] == message["member_key"]]
     return _best(message, named, _of_member) or _best(message, own, _at_address)

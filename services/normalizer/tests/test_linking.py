@@ -161,9 +161,9 @@ async def test_two_copies_at_once_miss_nothing(town: Rig, seed: int) -> None:
                 recipient=person,
                 query=named,
             )
-            work += 2 * [lambda copy, fact=fact: copy.store.commit([fact], [])]  # type: ignore[misc]  # mypy does not infer a lambda with a default
+            work += 2 * [lambda copy, fact=fact: copy.store.commit([fact], [])]
         member = "b2", f"p{number}", [("sendgrid", person)]
-        work += 2 * [lambda copy, member=member: rosters.member(copy, *member)]  # type: ignore[misc]  # mypy does not infer a lambda with a default
+        work += 2 * [lambda copy, member=member: rosters.member(copy, *member)]
     chance.shuffle(work)
 
     async def run(copy: Copy, share: list[Callable[[Copy], Awaitable[None]]]) -> None:
