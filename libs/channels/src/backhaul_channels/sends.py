@@ -24,6 +24,9 @@ from backhaul_channels.values import MAX_ADDRESS, MAX_ID, MAX_VALUE, MAX_WORD
 MAX_SENDS: Final = 10_000
 """Sends that are told at once."""
 
+MAX_SEND_BYTES: Final = 32 << 10
+"""Of one send. As an event it must fit into a message of the stream, with its own text beside what was read of it."""
+
 MAX_ATTRIBUTES: Final = 64
 MAX_NAME: Final = 128
 """Characters of an attribute's name."""
@@ -114,6 +117,10 @@ def encoded(send: Send) -> bytes:
 
 def parse_send(part: bytes | msgspec.Raw) -> Send:
     """``part`` as a send, which may still contradict itself. Raises SendError."""
+    if len(memoryview(part)) > MAX_SEND_BYTES:
+        raise SendError(
+            "", f"The send is longer than {MAX_SEND_BYTES} bytes.", "Leave out what is not needed of attributes."
+        )
     try:
         return _decode(part)
     except msgspec.ValidationError as exc:

@@ -52,6 +52,7 @@ from backhaul_gateway.reads.normalizer import NormalizerRoutes
 from backhaul_gateway.reads.objectstore import BucketCheck
 from backhaul_gateway.reads.preview import PreviewRoutes
 from backhaul_gateway.reads.routes import tenant_router
+from backhaul_gateway.reads.sends import SendRoutes
 from backhaul_gateway.reads.stats import StatsRoutes
 from backhaul_gateway.reads.status import ChannelStatus
 from backhaul_gateway.reads.suppressionfiles import SuppressionFileRoutes
@@ -171,6 +172,7 @@ def build(
             NormalizerRoutes(callers, admission, normalizer),
             StatsRoutes(callers, normalizer),
             previews,
+            SendRoutes(callers, admission, publisher, states=states, strangers=strangers, adapters=providers),
             SuppressionRoutes(callers, suppression),
             SuppressionFileRoutes(suppression),
             AuditFileRoutes(audit),

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Response
 
 from backhaul_gateway.twins.suppressioncalls import (
     SAY_AGAIN,
-    IdempotencyKey,
     OperatorAddIn,
     OperatorLiftIn,
     in_words_of_http,
@@ -25,6 +24,7 @@ from backhaul_gateway.twins.suppressions import (
 )
 from backhaul_gateway.twins.writing import Writer
 from backhaul_gateway.web.filters import Cursor, Limit, number_of, one_of
+from backhaul_gateway.web.idempotency import IdempotencyKey
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged
 

@@ -18,7 +18,6 @@ from backhaul_gateway.twins.suppressioncalls import (
     SAY_AGAIN,
     AddIn,
     CheckIn,
-    IdempotencyKey,
     LiftIn,
     ReactivateIn,
     in_words_of_http,
@@ -54,6 +53,7 @@ from backhaul_gateway.web.filters import (
     number_of,
     one_of,
 )
+from backhaul_gateway.web.idempotency import IdempotencyKey
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged
 

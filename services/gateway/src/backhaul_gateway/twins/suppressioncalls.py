@@ -9,24 +9,10 @@ from typing import Annotated, Any
 
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
-from fastapi import Header
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, PURPOSES, SCOPES, SOURCES
 from backhaul_gateway.web.filters import Text, microseconds
-
-MAX_KEY = 255
-"""Characters of an Idempotency-Key."""
-
-IdempotencyKey = Annotated[
-    str,
-    Header(
-        alias="Idempotency-Key",
-        max_length=MAX_KEY,
-        description="The same request repeated under one key is carried out once. 409 where another request has it.",
-    ),
-]
-"""Of a route that changes something."""
 
 MAX_ADDRESS = 512
 MAX_ID = 256
