@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
-from backhaul_common.names import BATCHES_COLLECTION
+from backhaul_common.names import BATCHES_COLLECTION, MEMBERS_COLLECTION
 from backhaul_normalizer.communications import linking
 from backhaul_normalizer.communications.relinking import GIVEN_UP_US
 from backhaul_normalizer.model import Fact
@@ -196,3 +196,32 @@ async def test_of_very_many_messages_for_one_person_the_last_counts(town: Rig, m
         )
         await copy.store.commit([fact], [])
     assert (await rosters.checked())["b1"] == {"Sent": 1, "Delivered": 1}
+
+
+async def test_a_message_that_was_another_ones_name_holds_nothing(town: Rig) -> None:
+    """Its events are the other one's now, which is to somebody else."""
+    rosters, copy = await prepared(town), Copy(town)
+    await rosters.member(copy, "b2", "k1", [("sendgrid", "a@example.com")])
+    await rosters.member(copy, "b2", "k2", [("sendgrid", "b@example.com")])
+    named: dict[str, Any] = {"query": "communicationId=spring", "arrived": ARRIVED_US}
+    await copy.store.commit([told(key="s", kind=EventKind.SENT, name="A1", recipient="b@example.com", **named)], [])
+    assert (await rosters.checked())["b2"] == {"Sent": 1}
+    fact = told(kind=EventKind.DELIVERED, name="M1", aliases=["A1"], recipient="a@example.com", **named)
+    await copy.store.commit([fact], [])
+    assert (await rosters.checked())["b2"] == {"Delivered": 1}
+    held = [one["destinations"][0].get("holder") async for one in town.database[MEMBERS_COLLECTION].find().sort("key")]
+    assert [bool(one) for one in held] == [True, False]
+
+
+async def test_what_was_sent_first_gives_way_however_late_that_is_told(town: Rig) -> None:
+    rosters, copy = await prepared(town), Copy(town)
+    await rosters.member(copy, "b2", "k1", [("sendgrid", "a@example.com")])
+    named: dict[str, Any] = {
+        "query": "communicationId=spring",
+        "arrived": ARRIVED_US,
+        "recipient": "a@example.com",
+    }
+    for name, kind, at in (("M1", EventKind.SENT, 8), ("M2", EventKind.DELIVERED, 9), ("M2", EventKind.QUEUED, 7)):
+        fact = told(key=kind.value, kind=kind, name=name, at=ARRIVED_US + at, **named)
+        await copy.store.commit([fact], [])
+        assert (await rosters.checked())["b2"] == {"Delivered" if at == 9 else "Sent": 1}
