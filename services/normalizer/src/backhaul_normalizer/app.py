@@ -25,11 +25,11 @@ from backhaul_normalizer.communications.calls import AddCalls
 from backhaul_normalizer.communications.completing import Completing
 from backhaul_normalizer.communications.consequences import Consequences
 from backhaul_normalizer.communications.linking import Linking
-from backhaul_normalizer.communications.ports import NoSends
 from backhaul_normalizer.communications.reading import MongoCommunications
 from backhaul_normalizer.communications.registering import MongoRegister
 from backhaul_normalizer.communications.relinking import Relinking
 from backhaul_normalizer.communications.roster import MongoRoster
+from backhaul_normalizer.communications.sending import JetStreamSends
 from backhaul_normalizer.communications.servicer import CommunicationServicer
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.counts import Shards
@@ -123,7 +123,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         communications = CommunicationServicer(
             tenants,
             MongoRegister(database, consequences, now_us),
-            AddCalls(Adding(MongoRoster(database, now_us), NoSends(), consequences)),
+            AddCalls(Adding(MongoRoster(database, now_us), JetStreamSends(publisher, now_us), consequences)),
             MongoCommunications(database),
             reads,
         )

@@ -17,6 +17,7 @@ from backhaul_common.names import (
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
+    MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
     channel_key,
 )
@@ -26,7 +27,7 @@ from pymongo.errors import ExecutionTimeout
 
 from backhaul_normalizer import stats
 from backhaul_normalizer.asked import Asked
-from backhaul_normalizer.communications.documents import communication_id_of
+from backhaul_normalizer.communications.documents import communication_id_of, member_of
 from backhaul_normalizer.entries import ref_in
 from backhaul_normalizer.eventlists import AT_ONCE, EventLists, TooManyError, rows_of
 from backhaul_normalizer.facts import message_key
@@ -66,6 +67,14 @@ class MongoReads:
             if found is None and (named := await self._named(registration, channel, message_id)) is not None:
                 found = await self._timelines.read(registration, named["_id"])
         return found
+
+    async def member_of(self, message: Document) -> Document | None:
+        """The ``batch_id`` and the ``key`` of the member of whose destinations ``message`` holds one; else None."""
+        if not message.get("holds"):
+            return None
+        query = {"_id": member_of(message["dest"])[0]}
+        async with mongo.operation():
+            return await self._database[MEMBERS_COLLECTION].find_one(query, {"batch_id": 1, "key": 1})
 
     async def one_message(self, registration: str, channel: str, message_id: str) -> str:
         """The key of the message that ``message`` finds; if there is none, the key that it would have."""

@@ -63,8 +63,11 @@ class NormalizerServicer(normalizer_pb2_grpc.NormalizerServiceServicer):
                 field="message_id",
                 fix="Check the channel and the id. What a provider just posted is readable a moment later.",
             )
+        message = message_answer(found.message)
+        if (member := await self._reads.member_of(found.message)) is not None:
+            message.batch_id, message.member_key = member["batch_id"], member["key"]
         return pb.GetMessageResponse(
-            message=message_answer(found.message),
+            message=message,
             timeline=[_event(row) for row in found.events],
             truncated=found.more,
             expired_events=found.expired,

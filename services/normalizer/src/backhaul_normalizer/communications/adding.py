@@ -1,17 +1,19 @@
-"""Members of a file are added to a batch, some at a time."""
+"""Members of a file are added to a batch, some at a time. While some are stored, the next ones are read."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 
+from backhaul_common.lifecycle import cancel
 from backhaul_common.tenants import Tenant
 
 from backhaul_normalizer.communications.files.members import Member, Refused
 from backhaul_normalizer.communications.files.reading import MemberFile
-from backhaul_normalizer.communications.membership import MemberAt, RefusedError, ToldDestination, ToldMember, checked
+from backhaul_normalizer.communications.membership import MemberAt, RefusedError, Told, told_of
 from backhaul_normalizer.communications.ports import Consequences, Sends, SentMessage
 from backhaul_normalizer.communications.roster import MongoRoster
 
@@ -27,7 +29,8 @@ MAX_ERRORS_BYTES = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it is. ``errors`` is the next piece of the file of errors; the rest is as of the whole file."""
+    """How far it is. ``lines`` and ``refused`` are lines, the others members. ``errors`` is the next piece of the file
+    of errors; the rest is as of the whole file."""
 
     lines: int = 0
     added: int = 0
@@ -44,29 +47,25 @@ class _Chunk:
 
     lines: int = 0
     size: int = 0
-    refused: int = 0
-    found: list[Member] = field(default_factory=list)
-    members: list[ToldMember] = field(default_factory=list)
-    errors: bytearray = field(default_factory=bytearray)
+    members: list[Member] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    sent: list[SentMessage] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    refused_bytes: int = 0
 
     @property
     def full(self) -> bool:
-        return self.lines >= CHUNK_LINES or self.size >= CHUNK_BYTES or len(self.errors) >= MAX_ERRORS_BYTES
+        return self.lines >= CHUNK_LINES or self.size >= CHUNK_BYTES or self.refused_bytes >= MAX_ERRORS_BYTES
 
-    def refuse(self, file: MemberFile, refused: Sequence[Refused]) -> None:
-        self.refused += len(refused)
-        self.errors += file.errors(refused)
+    def refuse(self, refused: Sequence[Refused]) -> None:
+        self.refused += refused
+        self.refused_bytes += sum(len(one.line.text) for one in refused)
 
 
 class Adding:
     """Adds members. What is added stays so when it is interrupted, and the same sent again changes nothing."""
 
-    def __init__(
-        self,
-        roster: MongoRoster,
-        sends: Sends,
-        consequences: Consequences,
-    ) -> None:
+    def __init__(self, roster: MongoRoster, sends: Sends, consequences: Consequences) -> None:
         self._roster = roster
         self._sends = sends
         self._consequences = consequences
@@ -82,45 +81,41 @@ class Adding:
     ) -> AsyncGenerator[Progress, None]:
         """Read ``pieces`` to their end, and tell how far it is: when the first piece was found in order, and then now
         and again; the last time with ``done``. ``whole`` is asked at the end: where it says no, the file may have been
-        cut off, and its last line is refused.
+        cut off: its last line is refused, and the batch does not close.
 
         INVALID_ARGUMENT for a file that cannot be read; NOT_FOUND; FAILED_PRECONDITION where the batch is closed and
         something would change; UNAVAILABLE. What a progress told of before is stored.
         """
         at, call = await self._roster.place(tenant, batch_id), token_hex(8)
-        told, chunk = Progress(), _Chunk()
-        accepted = False
-        async for some in file.read(pieces, whole):
-            if not accepted:
-                accepted = True
-                yield told
-            for found in some:
-                self._take(chunk, found, file, tenant, at)
-                if chunk.full:
-                    told = await self._added(tenant, at, call, chunk, file, told)
+        told, chunk, accepted = Progress(), _Chunk(), False
+        storing: asyncio.Task[Progress] | None = None
+        try:
+            async for found in file.read(pieces, whole):
+                if not accepted:
+                    accepted = True
                     yield told
+                for one in found:
+                    _take(chunk, one, at, tenant)
+                    if not chunk.full:
+                        continue
+                    if storing is not None:
+                        begun, storing = storing, None
+                        told = await begun
+                        yield told
+                    storing = asyncio.create_task(self._stored(tenant, at, call, chunk, file, told))
                     chunk = _Chunk()
-        told = await self._added(tenant, at, call, chunk, file, told, done=True, whole=whole())
+            if storing is not None:
+                begun, storing = storing, None
+                told = await begun
+                yield told
+        finally:
+            if storing is not None:
+                await cancel(storing)
+        told = await self._stored(tenant, at, call, chunk, file, told, done=True, closes=whole())
         await self._roster.linked(at.batch["_id"], call)
         yield told
 
-    @staticmethod
-    def _take(chunk: _Chunk, found: Member | Refused, file: MemberFile, tenant: Tenant, at: MemberAt) -> None:
-        if isinstance(found, Refused):
-            chunk.lines += 1
-            chunk.refuse(file, [found])
-            return
-        chunk.lines += found.lines
-        chunk.size += found.size
-        destinations = tuple(ToldDestination(*one) for one in found.destinations)
-        told = ToldMember(found.key, tuple(found.attributes), destinations)
-        try:
-            chunk.members.append(checked(told, at.channel, tenant.channels))
-            chunk.found.append(found)
-        except RefusedError as exc:
-            chunk.refuse(file, found.refuse(exc.violation))
-
-    async def _added(
+    async def _stored(
         self,
         tenant: Tenant,
         at: MemberAt,
@@ -130,31 +125,46 @@ class Adding:
         before: Progress,
         *,
         done: bool = False,
-        whole: bool = False,
+        closes: bool = False,
     ) -> Progress:
-        sent = [
-            SentMessage(one.channel, one.message_id, one.recipient, member.key)
-            for member in chunk.members
-            for one in member.destinations
-            if one.message_id
-        ]
-        if sent:
-            await self._sends.publish(tenant, at.batch["communication_id"], at.batch["batch_id"], sent)
-        added = await self._roster.add(tenant, at, chunk.members, call, last=done and whole)
+        batch = at.batch["_id"]
+        if chunk.sent:
+            await self._sends.publish(tenant, at.batch["communication_id"], at.batch["batch_id"], chunk.sent)
+        added = await self._roster.add(tenant, at, chunk.told, call, last=closes)
         if added.touched:
-            await self._consequences.of_members(at.batch["_id"], added.touched)
+            await self._consequences.of_members(batch, added.touched)
         if added.closed:
-            await self._consequences.of_batch(at.batch["_id"])
-        outcomes = Counter(one for one in added.outcomes if isinstance(one, str))
-        for found, outcome in zip(chunk.found, added.outcomes, strict=True):
+            await self._consequences.of_batch(batch)
+        for member, outcome in zip(chunk.members, added.outcomes, strict=True):
             if not isinstance(outcome, str):
-                chunk.refuse(file, found.refuse(outcome))
+                chunk.refuse(member.refuse(outcome))
+        outcomes = Counter(one for one in added.outcomes if isinstance(one, str))
         return Progress(
             before.lines + chunk.lines,
             before.added + outcomes["added"],
             before.changed + outcomes["changed"],
             before.unchanged + outcomes["unchanged"],
-            before.refused + chunk.refused,
-            bytes(chunk.errors),
+            before.refused + len(chunk.refused),
+            file.errors(sorted(chunk.refused, key=lambda one: one.line.number)),
             done,
         )
+
+
+def _take(chunk: _Chunk, one: Member | Refused, at: MemberAt, tenant: Tenant) -> None:
+    """Have ``chunk`` hold what was read."""
+    if isinstance(one, Refused):
+        chunk.lines += 1
+        chunk.refuse([one])
+        return
+    chunk.lines += one.lines
+    try:
+        told = told_of(one.key, one.attributes, one.destinations, at, tenant.channels)
+    except RefusedError as exc:
+        chunk.refuse(one.refuse(exc.violation))
+        return
+    chunk.members.append(one)
+    chunk.told.append(told)
+    chunk.size += one.size
+    for channel, recipient, message_id in one.destinations:
+        if message_id:
+            chunk.sent.append(SentMessage(channel or at.channel, message_id, recipient, one.key))

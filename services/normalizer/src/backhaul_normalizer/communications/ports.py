@@ -35,10 +35,3 @@ class Consequences(Protocol):
     async def of_batch(self, batch: bytes) -> None:
         """Complete the batch of that key where what completes it is so."""
         ...
-
-
-class NoSends:
-    """Nothing is made known."""
-
-    async def publish(self, tenant: Tenant, communication_id: str, batch_id: str, sent: Sequence[SentMessage]) -> None:
-        """See ``Sends``."""

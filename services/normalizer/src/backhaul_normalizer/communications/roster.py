@@ -16,14 +16,8 @@ from backhaul_common.errors import Violation
 from backhaul_common.names import BATCHES_COLLECTION, COMMUNICATIONS_COLLECTION, MEMBERS_COLLECTION
 from backhaul_common.tenants import Tenant
 
-from backhaul_normalizer.communications.documents import batch_key, member_id
-from backhaul_normalizer.communications.membership import (
-    MemberAt,
-    RefusedError,
-    ToldMember,
-    added,
-    completed,
-)
+from backhaul_normalizer.communications.documents import batch_key
+from backhaul_normalizer.communications.membership import MemberAt, RefusedError, Told, completed
 from backhaul_normalizer.communications.registering import closed_batch, closing, no_batch, require_living
 from backhaul_normalizer.writing import Commands
 
@@ -65,7 +59,7 @@ class MongoRoster:
             communication = await self._database[COMMUNICATIONS_COLLECTION].find_one({"_id": batch["communication"]})
         return MemberAt(batch, communication["registered"]["channel"] if communication is not None else "")
 
-    async def add(self, tenant: Tenant, at: MemberAt, told: Sequence[ToldMember], call: str, *, last: bool) -> Added:
+    async def add(self, tenant: Tenant, at: MemberAt, told: Sequence[Told], call: str, *, last: bool) -> Added:
         """Add ``told``, all or nothing but for those that are refused. After the ``last`` the batch is closed where as
         many members are there as are expected. ``call`` is an id of the call that brings them: until ``linked``, they
         are known to be still to link.
@@ -88,7 +82,7 @@ class MongoRoster:
 def _add(
     tenant: Tenant,
     at: MemberAt,
-    told: Sequence[ToldMember],
+    told: Sequence[Told],
     call: str,
     last: bool,  # given by partial, which is to leave the last two arguments
     now_us: int,
@@ -100,7 +94,7 @@ def _add(
     batch = database[BATCHES_COLLECTION].find_one({"_id": key, "registration": tenant.registration}, session=session)
     if batch is None:
         raise no_batch()
-    change = _Change(at._replace(batch=batch), _stored(database, session, key, told))
+    change = _Change(at._replace(batch=batch), _stored(database, session, told))
     outcomes = [change.take(one) for one in told]
     if batch["status"] != "open":
         if any(one != "unchanged" for one in outcomes):
@@ -125,10 +119,8 @@ def _add(
     return Added(outcomes, [*change.new, *change.changed], closes)
 
 
-def _stored(
-    database: mongo.ThreadDatabase, session: mongo.Session, batch: bytes, told: Sequence[ToldMember]
-) -> dict[bytes, Document]:
-    ids = list({member_id(batch, one.key) for one in told})
+def _stored(database: mongo.ThreadDatabase, session: mongo.Session, told: Sequence[Told]) -> dict[bytes, Document]:
+    ids = list({one.id for one in told})
     if not ids:
         return {}
     return {row["_id"]: row for row in database[MEMBERS_COLLECTION].find({"_id": {"$in": ids}}, session=session)}
@@ -143,19 +135,20 @@ class _Change:
         self.new: dict[bytes, Document] = {}
         self.changed: dict[bytes, Document] = {}
 
-    def take(self, told: ToldMember) -> Outcome:
+    def take(self, told: Told) -> Outcome:
         """Have ``told`` be so."""
-        batch = self._at.batch
-        key = member_id(batch["_id"], told.key)
+        key = told.id
         new = self.new.get(key)
         known = new or self.changed.get(key) or self._stored.get(key)
+        if known is None:
+            batch = self._at.batch
+            if isinstance(told.new, Violation):
+                return told.new
+            if batch["status"] == "open" and 0 < batch["expected_members"] <= batch["members"] + len(self.new):
+                return _BEYOND
+            self.new[key] = told.new
+            return "added"
         try:
-            if known is None:
-                expected = batch["expected_members"]
-                if batch["status"] == "open" and 0 < expected <= batch["members"] + len(self.new):
-                    return _BEYOND
-                self.new[key] = added(told, self._at)
-                return "added"
             after = completed(known, told)
         except RefusedError as exc:
             return exc.violation
