@@ -25,7 +25,7 @@ from backhaul_normalizer.communications.documents import (
     destination_id,
 )
 from backhaul_normalizer.communications.linking import Linking
-from backhaul_normalizer.communications.membership import ToldDestination, ToldMember
+from backhaul_normalizer.communications.membership import told_of
 from backhaul_normalizer.communications.registering import BatchTold, MongoRegister
 from backhaul_normalizer.communications.relinking import Relinking
 from backhaul_normalizer.communications.roster import MongoRoster
@@ -73,7 +73,7 @@ class Rosters:
     ) -> None:
         """Add a member; by a call that ``dies`` before it is linked. A batch that is closed stays as it is."""
         at = await copy.roster.place(self._tenant, batch_id)
-        told = ToldMember(key, (), tuple(ToldDestination(*one) for one in destinations))
+        told = told_of(key, [], [(*one, "") for one in destinations], at, self._tenant.channels)
         try:
             added = await copy.roster.add(self._tenant, at, [told], "call", last=False)
         except BackhaulError as exc:
