@@ -113,7 +113,7 @@ PARTS_IGNORED = Metric(
 EXPIRED = Metric(
     "backhaul_normalizer_expired",
     "{document}",
-    "What a tenant's retention has ended (what: events, messages, addresses).",
+    "What a tenant's retention has ended (what: events, members, messages, addresses, member_addresses).",
     ("tenant", "what"),
 )
 BATCH_SECONDS = Metric(

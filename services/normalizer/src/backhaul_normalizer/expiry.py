@@ -17,6 +17,7 @@ from backhaul_common.names import (
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
     JOINS_COLLECTION,
+    MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
     RETENTION_COLLECTION,
     TENANTS_COLLECTION,
@@ -24,6 +25,7 @@ from backhaul_common.names import (
 from backhaul_common.tenants import Retention
 
 from backhaul_normalizer.buckets import ALL, id_at
+from backhaul_normalizer.communications.documents import member_of
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import DAY_US, Fact
 from backhaul_normalizer.writing import Commands
@@ -67,7 +69,7 @@ def end_events(owner: Owner, now_us: int, _: Position, database: mongo.ThreadDat
     long, and is processed now, is kept as if it came now. What messages know of their events stays, since it is what a
     redelivery is known by.
     """
-    days = _retention(owner, database, session).event_retention_days
+    days = retention_of(owner, database, session).event_retention_days
     if days is None:
         return NOTHING
     before_us = now_us - days * DAY_US
@@ -98,17 +100,18 @@ def end_messages(
     """Delete messages that were first and last heard of before the cutoff, with the names that lead to them.
 
     One of which any event is left stays, and one that a reply was given to which is left: the reply's counts go by it.
+    So does one of a member who is left: of whatever message a destination has next, its batch's counts go by the last.
     What a provider says of a time to come is not believed, or the message would stay until then.
     """
-    days = _retention(owner, database, session).message_retention_days
+    days = retention_of(owner, database, session).message_retention_days
     if days is None:
         return NOTHING
     before_us = now_us - days * DAY_US
     query = _between(owner, "created_at_us", behind, before_us)
-    wanted = {"created_at_us": 1, "last_event_at_us": 1, "channel": 1, "aliases": 1, "buckets": 1}
+    wanted = dict.fromkeys(("created_at_us", "last_event_at_us", "channel", "aliases", "buckets", "dest"), 1)
     found = _page(database, session, MESSAGES_COLLECTION, query, "created_at_us", wanted)
     due = [row for row in found if not before_us <= row["last_event_at_us"] <= now_us + DAY_US]
-    due = _without_events(due, database, session)
+    due = _without_member(_without_events(due, database, session), database, session)
     ids = [row["_id"] for row in due]
     if ids:
         names = [
@@ -131,7 +134,7 @@ def end_addresses(
     How far that has come is kept, so that nothing is looked at twice; ``come_late`` takes it back where something old
     comes.
     """
-    days = _retention(owner, database, session).address_retention_days
+    days = retention_of(owner, database, session).address_retention_days
     if days is None:
         return NOTHING
     before_us = now_us - days * DAY_US
@@ -226,6 +229,16 @@ def _without_events(rows: Sequence[Document], database: mongo.ThreadDatabase, se
     return [row for row in rows if row["_id"] not in there and there.isdisjoint(row["buckets"])]
 
 
+def _without_member(rows: Sequence[Document], database: mongo.ThreadDatabase, session: mongo.Session) -> list[Document]:
+    """Those of these messages that are for nobody's destination, or for that of a member who is gone."""
+    members = {row["_id"]: member_of(row["dest"])[0] for row in rows if "dest" in row}
+    if not members:
+        return list(rows)
+    query = {"_id": {"$in": list(set(members.values()))}}
+    there = {bytes(row["_id"]) for row in database[MEMBERS_COLLECTION].find(query, {"_id": 1}, session=session)}
+    return [row for row in rows if members.get(row["_id"]) not in there]
+
+
 def _between(owner: Owner, time_field: str, behind: Position, before_us: int) -> Document:
     at_us, row_id = behind
     return {
@@ -251,7 +264,7 @@ def _behind(found: Sequence[Document], time_field: str) -> Position | None:
     return (found[-1][time_field], found[-1]["_id"]) if len(found) == MAX_MESSAGES else None
 
 
-def _retention(owner: Owner, database: mongo.ThreadDatabase, session: mongo.Session) -> Retention:
+def retention_of(owner: Owner, database: mongo.ThreadDatabase, session: mongo.Session) -> Retention:
     """The tenant's settings as the transaction sees them. Nothing ends of one that is being deleted, or is another."""
     query = {"_id": owner.tenant, "registration": owner.registration, "status": {"$ne": "deleting"}}
     row = database[TENANTS_COLLECTION].find_one(query, {"retention": 1}, session=session)

@@ -18,6 +18,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import EXPIRED, Metrics
 from backhaul_common.pauses import pauses
 
+from backhaul_normalizer.communications.ending import end_member_addresses, end_members
 from backhaul_normalizer.expiry import START, Owner, Position, Slice, end_addresses, end_events, end_messages
 from backhaul_normalizer.retained import Retained
 
@@ -34,7 +35,13 @@ thread at most, however much of it there is."""
 
 End = Callable[[Owner, int, Position, mongo.ThreadDatabase, mongo.Session], Slice]
 
-ENDS: Mapping[str, End] = {"events": end_events, "messages": end_messages, "addresses": end_addresses}
+ENDS: Mapping[str, End] = {
+    "events": end_events,
+    "members": end_members,
+    "messages": end_messages,
+    "addresses": end_addresses,
+    "member_addresses": end_member_addresses,
+}
 """In the order in which it is done: nothing must be left that what is deleted led to."""
 
 

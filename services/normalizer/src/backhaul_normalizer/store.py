@@ -110,6 +110,11 @@ INDEXES = {
         _newest_first("created_at_us", "communication"),
         IndexModel([("due_at_us", ASCENDING)], partialFilterExpression={"due_at_us": {"$exists": True}}),
         IndexModel([("to_link", ASCENDING)], partialFilterExpression={"to_link": {"$exists": True}}),
+        # Those that are complete: in this order their members end.
+        IndexModel(
+            [(name, ASCENDING) for name in ("registration", "completed_at_us", "_id")],
+            partialFilterExpression={"completed_at_us": {"$exists": True}},
+        ),
     ],
     BATCH_COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     MEMBERS_COLLECTION: [IndexModel([("registration", ASCENDING)]), IndexModel([("found_by", ASCENDING)])],
@@ -125,7 +130,13 @@ INDEXES = {
 }
 """By collection: all that hold tenants' documents."""
 
-COUNTED = (EVENTS_COLLECTION, MESSAGES_COLLECTION, COUNTS_COLLECTION, DEAD_LETTERS_COLLECTION)
+COUNTED = (
+    EVENTS_COLLECTION,
+    MESSAGES_COLLECTION,
+    COUNTS_COLLECTION,
+    COMMUNICATIONS_COLLECTION,
+    DEAD_LETTERS_COLLECTION,
+)
 """What people ask about. Whatever else is stored belongs to one of these, and is not there without it."""
 
 SEVERAL = {EVENTS_COLLECTION: "events"}

@@ -49,6 +49,7 @@ count it in without reading anything else. What a message belongs to is settled 
     destinations        [{channel, recipient, address (canonical), holder (a message's _id; absent)}], added to, not cut
     found_by            found_by
     version             grows with every change
+    address_expired     True where recipients, addresses and attributes are kept no longer; absent before
 
 ``messages`` have besides::
 

@@ -51,6 +51,7 @@ _MESSAGE = dict.fromkeys(
     1,
 )  # fmt: skip
 _MEMBER = dict.fromkeys(("communication", "key", "batch_id", "batch_at_us", "destinations", "found_by"), 1)
+_FINDABLE = {"address_expired": {"$exists": False}}
 
 
 class Linking:
@@ -133,7 +134,8 @@ class _Transaction:
         return set(counts.batches)
 
     def _chosen(self, rows: Sequence[Document]) -> dict[bytes, bytes | None]:
-        """What each is for. What nobody can find by its address any more stays where it is."""
+        """What each is for. What nobody can find by its address any more stays where it is, and so does what is for a
+        member who is kept no longer, or whose addresses are not."""
         registered = self._registered(rows)
         links: dict[bytes, bytes | None] = {}
         asking = []
@@ -147,7 +149,15 @@ class _Transaction:
         named, addressed = self._candidates(asking)
         for row in asking:
             links[row["_id"]] = choose(row, named[_named_by(row)], addressed[_addressed_by(row)])
+        moving = [row for row in asking if "dest" in row and links[row["_id"]] != row["dest"]]
+        findable = self._findable({member_of(row["dest"])[0] for row in moving})
+        links |= {row["_id"]: row["dest"] for row in moving if member_of(row["dest"])[0] not in findable}
         return links
+
+    def _findable(self, members: Collection[bytes]) -> set[bytes]:
+        """Those of these members who are there, with their addresses."""
+        query = {"_id": {"$in": list(members)}, **_FINDABLE}
+        return {row["_id"] for row in self._find(MEMBERS_COLLECTION, query, {"_id": 1})} if members else set()
 
     def _registered(self, rows: Iterable[Document]) -> set[bytes]:
         keys = {_communication(row) for row in rows} - {b""}
@@ -166,12 +176,12 @@ class _Transaction:
         found_by.discard(b"")
         if ids:
             communications = {_communication(row) for row in rows}
-            for member in self._find(MEMBERS_COLLECTION, {"_id": {"$in": list(ids)}}, _MEMBER):
+            for member in self._find(MEMBERS_COLLECTION, {"_id": {"$in": list(ids)}, **_FINDABLE}, _MEMBER):
                 if member["communication"] in communications:
                     named[member["_id"]].append(member)
         if found_by:
             since_us = min(map(sent_at, rows)) - FOUND_BEFORE_US
-            query = {"found_by": {"$in": list(found_by)}, "batch_at_us": {"$gte": since_us}}
+            query = {"found_by": {"$in": list(found_by)}, "batch_at_us": {"$gte": since_us}, **_FINDABLE}
             for member in self._find(MEMBERS_COLLECTION, query, _MEMBER):
                 by_key, *by_address = member["found_by"]
                 named[by_key].append(member)
