@@ -24,8 +24,9 @@ MAX_MEMBERS = 500
 MAX_BATCHES = 50
 """Batches that one transaction looks at."""
 
-_BEHIND_MEMBERS = b"\xff" * (MEMBER_ID_BYTES - KEY_BYTES + 1)
-"""Behind a batch's key: greater than any member of it."""
+# MongoDB takes the longer of two for the greater one, so bounds are as long as members' ids.
+_BEFORE_MEMBERS = bytes(MEMBER_ID_BYTES - KEY_BYTES)
+_BEHIND_MEMBERS = b"\xff" * (MEMBER_ID_BYTES - KEY_BYTES)
 
 _WITHOUT_ADDRESSES: Document = {
     "$set": {
@@ -107,8 +108,8 @@ def _due(owner: Owner, before_us: int, field: str, database: mongo.ThreadDatabas
         if not left:
             break
         key = bytes(batch["_id"])
-        after = member if member.startswith(key) else key
-        of_batch = {"$gt": after, "$lt": key + _BEHIND_MEMBERS}
+        after = member if member.startswith(key) else key + _BEFORE_MEMBERS
+        of_batch = {"$gt": after, "$lte": key + _BEHIND_MEMBERS}
         rows = database[MEMBERS_COLLECTION].find(
             {"_id": of_batch}, {"_id": 1}, sort=[("_id", 1)], limit=left, session=session
         )
