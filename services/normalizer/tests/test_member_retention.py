@@ -139,33 +139,37 @@ async def test_messages_stay_with_members_who_are_kept_no_longer(
 ) -> None:
     async with rig_factory(copies=0) as rig:
         world = await World(rig).prepare(**KEPT)
-        await world.batch("b1", range(2))
-        # What is told of these messages last comes later, and so they outlive the members.
-        later: dict[str, Any] = {"arrived": world.now_us + 40 * DAY_US, "at": world.now_us + 40 * DAY_US}
-        await world.rosters.batch("spring", "pair", at_us=world.now_us)
+        for batch_id in ("b1", "pair"):
+            await world.rosters.batch("spring", batch_id, at_us=world.now_us)
+        for one in range(2):
+            await world.rosters.member(world.copy, "b1", f"k{one}", [("sendgrid", address(one))])
         both = [("sendgrid", "a@example.com"), ("sendgrid", "b@example.com")]
         await world.rosters.member(world.copy, "pair", "both", both)
-        second = partial(mail, "pair", 8, recipient="b@example.com")
-        await world.copy.store.commit(batch_of([mail("pair", 7, recipient="a@example.com"), second()]), [])
-        await world.rosters.close(world.copy, "pair")
-        await world.copy.store.commit(batch_of([mail("b1", 0, key="later", **later), second(key="later", **later)]), [])
-        assert await world.rosters.counted() == {"b1": {"Sent": 2}, "pair": {"Sent": 2}}
+        await Copy(rig, lambda: world.now_us + 2 * HOUR_US).completing.pass_deadlines()
+        # Sent long after the batches' deadlines, messages have their own addresses when members have theirs no longer.
+        at_us = world.now_us + (in_days - 5) * DAY_US
+        late: dict[str, Any] = {"arrived": at_us, "at": at_us}
+        query = "communicationId=spring&batchId=pair&memberKey=both"
+        first = partial(mail, "pair", 7, recipient="a@example.com", query=query, **late)
+        second = partial(mail, "pair", 8, recipient="b@example.com", query=query, **late)
+        third = partial(mail, "b1", 0, **late)
+        await world.copy.store.commit(batch_of([first(), second(), third()]), [])
+        assert await world.rosters.counted() == {"b1": {"Sent": 1}, "pair": {"Sent": 2}}
         await end_all(rig, in_days=in_days)
         assert await number(rig, MEMBERS_COLLECTION) == left
+        assert await number(rig, MESSAGES_COLLECTION, address={"$exists": True}) == 3
 
         # What has them linked anew leaves them where they are, and what comes later counts there.
-        earlier = {"at": world.now_us - HOUR_US}
-        again = [mail("b1", 0, EventKind.QUEUED, **earlier), second(EventKind.QUEUED, **earlier)]
+        earlier = {"at": at_us - HOUR_US}
+        again = [make(kind=EventKind.QUEUED, **{**late, **earlier}) for make in (third, second)]
         await world.copy.store.commit(batch_of(again), [])
-        await world.batch("b9", range(3), complete=False)
-        assert await world.rosters.counted() == {"b1": {"Sent": 2}, "pair": {"Sent": 2}, "b9": {"Sent": 3}}
-        delivered = [mail("b1", 0, EventKind.DELIVERED), second(EventKind.DELIVERED)]
-        await world.copy.store.commit(batch_of(delivered), [])
-        assert await world.rosters.counted() == {
-            "b1": {"Sent": 1, "Delivered": 1},
-            "pair": {"Sent": 1, "Delivered": 1},
-            "b9": {"Sent": 3},
-        }
+        assert await number(rig, MESSAGES_COLLECTION, first_at_us=at_us - HOUR_US) == 2
+        await world.rosters.batch("spring", "b9", at_us=world.now_us)
+        for one in range(2):
+            await world.rosters.member(world.copy, "b9", f"k{one}", [("sendgrid", address(one))])
+        assert await world.rosters.counted() == {"b1": {"Sent": 1}, "pair": {"Sent": 2}, "b9": {}}
+        await world.copy.store.commit(batch_of([third(kind=EventKind.DELIVERED), second(kind=EventKind.DELIVERED)]), [])
+        assert await world.rosters.counted() == {"b1": {"Delivered": 1}, "pair": {"Sent": 1, "Delivered": 1}, "b9": {}}
 
 
 async def test_copies_that_end_members_at_once_while_messages_change(
