@@ -29,6 +29,7 @@ from backhaul_client.errors import (
 )
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries
+from backhaul_client.sends import ReportedSends, SendIn
 from backhaul_client.suppressionmodels import CheckItem
 from backhaul_client.suppressions import ConsentedIn, EvidenceIn, LiftedIn, SuppressedIn
 from backhaul_client.tenant import AsyncTenantClient, TenantClient
@@ -56,9 +57,11 @@ __all__ = [
     "Page",
     "ProblemError",
     "RateLimitedError",
+    "ReportedSends",
     "RetentionIn",
     "Retries",
     "Rows",
+    "SendIn",
     "ServiceLimitsIn",
     "SuppressedIn",
     "SuppressionIn",

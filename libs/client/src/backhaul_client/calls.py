@@ -93,6 +93,42 @@ class call(Generic[P, T]):  # noqa: N801  # used as a decorator
         return update_wrapper(send, self._build)
 
 
+class series(Generic[T]):  # noqa: N801  # used as a decorator
+    """``@series(together)`` on a method that yields ``Call[T]``: they are sent one after the other, each when the one
+    before is answered, and what they answer is put ``together``."""
+
+    def __init__(self, together: Callable[[Sequence[T]], T]) -> None:
+        self._together = together
+
+    def __call__(self, build: Callable[Concatenate[Any, P], Iterator[Call[T]]]) -> _Series[P, T]:
+        return _Series(build, self._together)
+
+
+class _Series(Generic[P, T]):
+    def __init__(
+        self, build: Callable[Concatenate[Any, P], Iterator[Call[T]]], together: Callable[[Sequence[T]], T]
+    ) -> None:
+        self._build = build
+        self._together = together
+        self.__doc__ = build.__doc__
+
+    @overload
+    def __get__(self, client: Transport, owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+        if client is None:
+            return self
+
+        def send(*args: P.args, **kwargs: P.kwargs) -> T | Coroutine[Any, Any, T]:
+            calls = self._build(client, *args, **kwargs)
+            return client.series(calls, self._together)
+
+        return update_wrapper(send, self._build)
+
+
 class rows(Generic[P, T]):  # noqa: N801  # used as a decorator
     """``@rows`` on a method that returns a ``Call[Page[T]]``: the rows of all pages, asked for as they are needed."""
 

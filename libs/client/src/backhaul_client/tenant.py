@@ -21,6 +21,7 @@ from backhaul_client.models import (
     Stats,
 )
 from backhaul_client.paging import Page
+from backhaul_client.sends import SendCalls
 from backhaul_client.statusmodels import Access, ChannelStatus
 from backhaul_client.suppressions import SuppressionCalls
 from backhaul_client.transport import AsyncTransport, Transport
@@ -239,9 +240,9 @@ class _TenantCalls:
         return Call(method="POST", path=path("v1", "dead-letters", dead_letter_id, "discard"), answer=of(DeadLetter))
 
 
-class TenantClient(_TenantCalls, SuppressionCalls, AuditCalls, Transport):
+class TenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, Transport):
     """``with TenantClient("https://callbacks.example.com", api_key) as backhaul``. May be shared by threads."""
 
 
-class AsyncTenantClient(_TenantCalls, SuppressionCalls, AuditCalls, AsyncTransport):
+class AsyncTenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, AsyncTransport):
     """``async with AsyncTenantClient("https://callbacks.example.com", api_key) as backhaul``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Self, TypeVar
 
@@ -115,6 +115,10 @@ class Transport(_Shared):
                 return call.read(outcome)
             self._sleep(pause_s)
 
+    def series(self, calls: Iterator[Call[T]], together: Callable[[Sequence[T]], T]) -> T:
+        """What all of ``calls`` answer, ``together``. Raises a ``BackhaulError``."""
+        return together([self.send(call) for call in calls])
+
     def pieces(self, call: Call[Any]) -> Iterator[bytes]:
         """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
         tries = self._tries(call)
@@ -191,6 +195,10 @@ class AsyncTransport(_Shared):
                 assert isinstance(outcome, httpx.Response)  # noqa: S101  # whatever else has no answer has raised
                 return call.read(outcome)
             await self._sleep(pause_s)
+
+    async def series(self, calls: Iterator[Call[T]], together: Callable[[Sequence[T]], T]) -> T:
+        """What all of ``calls`` answer, ``together``. Raises a ``BackhaulError``."""
+        return together([await self.send(call) for call in calls])
 
     async def pieces(self, call: Call[Any]) -> AsyncGenerator[bytes, None]:
         """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""

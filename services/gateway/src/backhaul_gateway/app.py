@@ -172,7 +172,6 @@ def build(
             NormalizerRoutes(callers, admission, normalizer),
             StatsRoutes(callers, normalizer),
             previews,
-            SendRoutes(callers, admission, publisher, states=states, strangers=strangers, adapters=providers),
             SuppressionRoutes(callers, suppression),
             SuppressionFileRoutes(suppression),
             AuditFileRoutes(audit),
@@ -190,6 +189,7 @@ def build(
         ),
         version=version,
     )
+    sends = SendRoutes(callers, admission, publisher, states=states, strangers=strangers, adapters=providers)
     tokens = TokenRoute(
         states=states,
         credentials=credentials,
@@ -208,7 +208,10 @@ def build(
     keys = audit_key_router(AuditKeyRoutes(audit, writer, published.outdated))
     edge = Edge(
         application_of(
-            [reads, published.router(), tokens.router(), admin, services, keys], version, service.readiness, metrics
+            [reads, sends.router(), published.router(), tokens.router(), admin, services, keys],
+            version,
+            service.readiness,
+            metrics,
         ),
         ingest=ingest,
         admin_token=settings.gateway_admin_token.get_secret_value(),

@@ -68,7 +68,7 @@ class SendRoutes:
         strangers: Strangers,
         adapters: Mapping[str, Adapter[Any]],
     ) -> None:
-        self._run = callers.run
+        self._callers = callers
         self._admission = admission
         self._callbacks = callbacks
         self._states = states
@@ -76,8 +76,9 @@ class SendRoutes:
         self._adapters = adapters
         self._bodies = LargeBodies(MAX_SENDS_BYTES, "Too many sends are being looked at.")
 
-    def add_to(self, router: APIRouter) -> None:
-        """Add the one route."""
+    def router(self) -> APIRouter:
+        """The one route. It waits for no other service, so it has none of their problems."""
+        router = self._callers.router("/v1", 422)
         router.add_api_route(
             "/sends",
             self.report,
@@ -87,6 +88,7 @@ class SendRoutes:
             responses={202: {"description": "They are stored."}, **problems(400, 404, 413)},
             openapi_extra=DOCUMENTED,
         )
+        return router
 
     async def report(self, request: Request, by: By, idempotency_key: IdempotencyKeyOfSends = "") -> SendsOut:
         """Tell what you sent, or could not send: an array, `{"sends": […]}`, or a send a line; 10,000 at most.
@@ -100,11 +102,11 @@ class SendRoutes:
             state = self._present(by)
             self._admission.callback(state, len(body))
             parts = parts_of(body, request.headers.get("content-type", ""))
-            sends = await self._run(_parsed(parts))
+            sends = await self._callers.run(_parsed(parts))
             by_channel = await self._by_channel(state, sends)
             # The tenant may have changed while a channel was looked for.
             state = self._present(by)
-            callbacks = await self._run(
+            callbacks = await self._callers.run(
                 self._read(state, sends, by_channel, idempotency_key, request.scope.get(TRACEPARENT, ""))
             )
             await self._store(state, callbacks)
