@@ -16,7 +16,8 @@ from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
-    from backhaul_client import Communication, SendIn
+    from backhaul_client import SendIn
+    from backhaul_client.models import Communication
     from backhaul_local.stack import Stack
     from simulators.callers import InternalService
     from simulators.people import Tenant, Town
