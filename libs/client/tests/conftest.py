@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from backhaul_client import AsyncTenantClient, TenantClient
 from backhaul_client.suppression import SuppressionClient
 
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stand_in import STOPPED, TOKEN, StandIn, serving  # found by the line above
+from http_rig import EVEN, KEY, URL, Gateway  # found by the line above
+from stand_in import STOPPED, TOKEN, StandIn, serving  # as above
 
 
 @pytest.fixture
@@ -36,3 +41,24 @@ async def client(port: int) -> AsyncIterator[SuppressionClient]:
     # A busy machine may take longer than checks have by themselves.
     async with SuppressionClient(f"127.0.0.1:{port}", token=TOKEN, check_timeout_s=10.0) as client:
         yield client
+
+
+@pytest.fixture(params=["blocking", "asynchronous"])
+def tenant_call(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """``tenant_call(gateway, name, *args)``: the outcome of a call of either client; the rows where it has rows."""
+
+    def blocking(gateway: Gateway, name: str, *args: Any, **kwargs: Any) -> Any:
+        with httpx.Client(transport=httpx.MockTransport(gateway.answer)) as http:
+            client = TenantClient(URL, KEY, http=http, retries=EVEN, sleep=gateway.pauses.append)
+            found = getattr(client, name)(*args, **kwargs)
+            return list(found) if hasattr(found, "pages") else found
+
+    async def asynchronous(gateway: Gateway, name: str, *args: Any, **kwargs: Any) -> Any:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(gateway.answer_later)) as http:
+            client = AsyncTenantClient(URL, KEY, http=http, retries=EVEN, sleep=gateway.pause)
+            found = getattr(client, name)(*args, **kwargs)
+            return [row async for row in found] if hasattr(found, "pages") else await found
+
+    if request.param == "blocking":
+        return blocking
+    return lambda *args, **kwargs: asyncio.run(asynchronous(*args, **kwargs))

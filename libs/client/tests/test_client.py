@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ import httpx
 import pytest
 from backhaul_client import (
     AdminClient,
-    AsyncTenantClient,
     BackhaulError,
     ConflictError,
     InvalidArgumentError,
@@ -25,63 +23,7 @@ from backhaul_client import (
     UnexpectedAnswerError,
     UnreachableError,
 )
-
-KEY = "bhk_0123456789ab_secret-half"
-URL = "https://callbacks.example.com/backhaul/"
-Outcome = httpx.Response | Exception
-
-
-class Gateway:
-    """Answers one after the other, and remembers what it was asked."""
-
-    def __init__(self, *outcomes: Outcome) -> None:
-        self._outcomes = iter(outcomes)
-        self.requests: list[httpx.Request] = []
-        self.pauses: list[float] = []
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        outcome = next(self._outcomes)
-        if isinstance(outcome, Exception):
-            raise outcome
-        # A copy, since a response can be read once, and is a parameter of several tests.
-        return httpx.Response(outcome.status_code, headers=outcome.headers, content=outcome.content)
-
-    async def answer_later(self, request: httpx.Request) -> httpx.Response:
-        return self.answer(request)
-
-    async def pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-
-
-@pytest.fixture(params=["blocking", "asynchronous"])
-def tenant_call(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """``tenant_call(gateway, name, *args)``: the outcome of a call of either client; the rows where it has rows."""
-
-    def blocking(gateway: Gateway, name: str, *args: Any, **kwargs: Any) -> Any:
-        with httpx.Client(transport=httpx.MockTransport(gateway.answer)) as http:
-            client = TenantClient(URL, KEY, http=http, retries=_EVEN, sleep=gateway.pauses.append)
-            found = getattr(client, name)(*args, **kwargs)
-            return list(found) if hasattr(found, "pages") else found
-
-    async def asynchronous(gateway: Gateway, name: str, *args: Any, **kwargs: Any) -> Any:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(gateway.answer_later)) as http:
-            client = AsyncTenantClient(URL, KEY, http=http, retries=_EVEN, sleep=gateway.pause)
-            found = getattr(client, name)(*args, **kwargs)
-            return [row async for row in found] if hasattr(found, "pages") else await found
-
-    if request.param == "blocking":
-        return blocking
-    return lambda *args, **kwargs: asyncio.run(asynchronous(*args, **kwargs))
-
-
-_EVEN = Retries(tries=3, max_pause_s=10, jitter=lambda: 0.5)
-
-
-def problem(status: int, code: str, *, retry_after: str = "", **more: Any) -> httpx.Response:
-    body = {"type": f"urn:backhaul:problem:{code}", "title": "A title", "status": status, "detail": "Words.", **more}
-    headers = {"content-type": "application/problem+json", **({"retry-after": retry_after} if retry_after else {})}
-    return httpx.Response(status, json={**body, "code": code, "newer_field": 1}, headers=headers)
+from http_rig import EVEN, KEY, URL, Gateway, Outcome, problem
 
 
 def access() -> httpx.Response:
@@ -175,7 +117,7 @@ def test_a_retry_after_that_cannot_be_read_is_none(header: str) -> None:
     failed = httpx.Response(503, headers=[(b"retry-after", header.encode())])
     gateway = Gateway(failed, access())
     with httpx.Client(transport=httpx.MockTransport(gateway.answer)) as http:
-        TenantClient(URL, KEY, http=http, retries=_EVEN, sleep=gateway.pauses.append).test()
+        TenantClient(URL, KEY, http=http, retries=EVEN, sleep=gateway.pauses.append).test()
     assert gateway.pauses == [pytest.approx(0.1)]
 
 
@@ -353,58 +295,3 @@ def test_a_limit_is_an_error_of_its_own(tenant_call: Callable[..., Any]) -> None
     with pytest.raises(RateLimitedError):
         tenant_call(gateway, "test")
     assert gateway.pauses == [1.0, 1.0]
-
-
-def test_a_preview_sends_bytes_as_they_are_and_texts_as_texts(tenant_call: Callable[..., Any]) -> None:
-    shown = {
-        "verification": {
-            "mode": "enforce",
-            "result": "refused",
-            "code": "signature_missing",
-            "detail": "There is none.",
-        },
-        "answer": {"status": 403, "content_type": "application/problem+json", "body": "{}"},
-        "parts": [{"event": None, "ignored": "typing", "dead_letter": None}],
-        "truncated": False,
-    }
-    gateway = Gateway(httpx.Response(200, json=shown), httpx.Response(200, json=shown))
-    found = tenant_call(gateway, "preview", "Outbound Delivery", body="a=1", headers={"X-Signature": "x"}, query="id=1")
-    assert (found.verification.result, found.answer.status, found.parts[0].ignored) == ("refused", 403, "typing")
-    tenant_call(gateway, "preview", "Twilio", body=b"\xff")
-    first, second = gateway.requests
-    assert (first.method, first.url.path) == ("POST", "/backhaul/v1/channels/Outbound Delivery/preview")
-    assert json.loads(first.content) == {"body": "a=1", "headers": {"X-Signature": "x"}, "query": "id=1"}
-    assert json.loads(second.content) == {"body_base64": "/w=="}
-
-
-def test_statistics_are_rows_of_hours(tenant_call: Callable[..., Any]) -> None:
-    row = {
-        "start": "2026-11-22T11:00:00.000000Z", "channel": "twilio", "kind": None, "fulfilment_state": None,
-        "communication_id": None, "events": 3, "events_by_machine": 1, "messages": 2, "unique_opened": 1,
-        "unique_clicked": 0,
-    }  # fmt: skip
-    gateway = Gateway(httpx.Response(200, json={"rows": [row], "truncated": False}))
-    span = {"from_": datetime(2026, 11, 1, tzinfo=UTC), "to": datetime(2026, 11, 30, tzinfo=UTC)}
-    found = tenant_call(gateway, "stats", group_by=("channel", "kind"), communication="spring", **span)
-    assert (found.truncated, found.rows[0].start.hour, found.rows[0].channel, found.rows[0].kind) == (
-        False, 11, "twilio", None,
-    )  # fmt: skip
-    assert dict(gateway.requests[0].url.params) == {
-        "per": "hour", "group_by": "channel,kind", "communication": "spring",
-        "from": "2026-11-01T00:00:00+00:00", "to": "2026-11-30T00:00:00+00:00",
-    }  # fmt: skip
-
-
-def test_errors_are_counts_with_their_meaning(tenant_call: Callable[..., Any]) -> None:
-    count = {
-        "channel": "twilio", "provider": "twilio", "error_code": "30006", "count": 3, "text": "A landline.",
-        "last_received_at": "2026-11-22T11:41:34.833000Z", "error_class": "hard", "url": None,
-    }  # fmt: skip
-    answer = {"errors": [count], "retained_since": "2026-11-03T00:00:00Z"}
-    gateway = Gateway(httpx.Response(200, json=answer), httpx.Response(200, json={"errors": []}))
-    counted = tenant_call(gateway, "errors", channel="Twilio", from_=datetime(2026, 11, 1, tzinfo=UTC))
-    (found,) = counted.errors
-    assert counted.retained_since == datetime(2026, 11, 3, tzinfo=UTC)
-    assert (found.error_code, found.count, found.error_class, found.last_received_at.day) == ("30006", 3, "hard", 22)
-    assert dict(gateway.requests[0].url.params) == {"channel": "Twilio", "from": "2026-11-01T00:00:00+00:00"}
-    assert tenant_call(gateway, "errors").retained_since is None
