@@ -153,7 +153,7 @@ async def test_a_list_may_take_as_long_as_it_keeps_coming(
 
 
 async def test_a_list_that_is_too_large_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suppressionfiles, "MAX_IMPORT_BYTES", 1000)
+    monkeypatch.setattr(suppressionfiles, "MAX_FILE_BYTES", 1000)
     rig.suppression.answers["Import"] = [so_far(1, done=True)]
     rig.gateway.problem(await send(rig, pieces(b"x" * 600, b"x" * 600)), 413, "body")
     assert rig.suppression.read == b""

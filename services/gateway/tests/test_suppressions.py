@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code, Violation
-from backhaul_gateway.reads import batches
+from backhaul_gateway.reads import checkbatch
 from backhaul_gateway.twins.turns import finished
 from backhaul_proto.event.v1.event_pb2 import ADDRESS_FAMILY_EMAIL, ADDRESS_FAMILY_PHONE, ADDRESS_FAMILY_UNSPECIFIED
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
@@ -282,7 +282,7 @@ async def test_ten_thousand_addresses_are_one_batch(rig: Rig) -> None:
     answer = await rig.post("/check-batch", {"items": items})
     assert (answer.status_code, len(answer.json()["results"])) == (200, 10_000)
     assert [item.address for item in rig.suppression.asked[0].items] == [item["address"] for item in items]
-    padding = " " * batches.MAX_BATCH_BYTES
+    padding = " " * checkbatch.MAX_BATCH_BYTES
     large = await rig.gateway.client.post(
         "/v1/suppressions/check-batch", content=f'{{"items": []{padding}}}', headers=rig.headers
     )
@@ -345,5 +345,5 @@ async def test_all_of_an_address_with_its_plus_as_it_is_or_escaped(rig: Rig, sen
 
 def test_a_large_batch_is_taken_apart_in_turns() -> None:
     body = json.dumps({"items": [{"address": NUMBER}] * 10_000}).encode()
-    assert len(list(batches.batch_of(body, "acme"))) >= 100
-    assert len(finished(batches.batch_of(body, "acme")).items) == 10_000
+    assert len(list(checkbatch.batch_of(body, "acme"))) >= 100
+    assert len(finished(checkbatch.batch_of(body, "acme")).items) == 10_000

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import codecs
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import orjson
-from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
@@ -18,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel
 from backhaul_gateway.reads.callers import By, KeyId
 from backhaul_gateway.reads.streaming import Body, answers_of, begun
 from backhaul_gateway.reads.suppressions import author_of
+from backhaul_gateway.reads.uploads import A_FILE, MAX_FILE_BYTES, format_of, progress_lines, sent, summary
 from backhaul_gateway.twins.suppressioncalls import in_words_of_http
 from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, SCOPES, STANDINGS
 from backhaul_gateway.web.filters import Filter, microseconds, number_of, one_of
@@ -26,12 +22,6 @@ from backhaul_gateway.web.openapi import problems
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceAsyncStub
-
-MAX_IMPORT_BYTES = 1 << 30
-"""Of one file: ten million lines of usual length."""
-
-MAX_ERRORS_BYTES = 1 << 20
-"""Of the refused lines that a single answer holds. Where more are refused, the list is wrong as a whole."""
 
 _FORMATS = {
     "text/csv": pb.FILE_FORMAT_CSV,
@@ -42,7 +32,7 @@ _EXPORTS: dict[str, tuple[Any, str]] = {
     "csv": (pb.FILE_FORMAT_CSV, "text/csv"),
     "jsonl": (pb.FILE_FORMAT_JSON_LINES, "application/x-ndjson"),
 }
-_A_FILE = {"schema": {"type": "string", "format": "binary"}}
+_COUNTS = ("lines", "changed", "unchanged", "refused")
 
 
 class ImportedOut(BaseModel):
@@ -97,10 +87,10 @@ class SuppressionFileRoutes:
                 },
                 **problems(404, 409),
             },
-            openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(_FORMATS, _A_FILE)}},
+            openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(_FORMATS, A_FILE)}},
         )
         get = partial(add, methods=["GET"])
-        kinds = {kind: _A_FILE for _, kind in _EXPORTS.values()}
+        kinds = {kind: A_FILE for _, kind in _EXPORTS.values()}
         exported: dict[int | str, dict[str, Any]] = {200: {"description": "The list.", "content": kinds}}
         get("/suppressions/export", self.export_list, response_class=Response, responses=exported)
 
@@ -127,7 +117,7 @@ class SuppressionFileRoutes:
         """
         first = pb.ImportRequest(
             tenant_id=by.tenant.id,
-            format=_format_of(request),
+            format=format_of(request, _FORMATS, "A list"),
             kind=number_of(KINDS, kind, "kind"),
             family=number_of(FAMILIES, family, "family"),
             effective_at_us=microseconds(effective_at),
@@ -137,10 +127,18 @@ class SuppressionFileRoutes:
         if scope_kind or scope_id:
             first.scope.kind = number_of(SCOPES, scope_kind, "scope_kind")
             first.scope.id = scope_id
-        answers = self._imported(first, Body(request, MAX_IMPORT_BYTES))
+        body = Body(request, MAX_FILE_BYTES)
+        answers: AsyncGenerator[pb.ImportResponse, None] = sent(
+            self._suppression.Import,
+            first,
+            body.whole_lines(),
+            body=body,
+            service="Suppression",
+            in_words=in_words_of_http,
+        )
         if progress:
-            return await begun(_progress_lines(answers), "application/x-ndjson")
-        return await _summary(answers)
+            return await begun(progress_lines(answers, _COUNTS), "application/x-ndjson")
+        return await summary(answers, _COUNTS)
 
     async def export_list(
         self,
@@ -168,84 +166,3 @@ class SuppressionFileRoutes:
             async with answers_of(self._suppression.Export(request)) as answers:
                 async for answer in answers:
                     yield answer.data
-
-    async def _imported(self, first: pb.ImportRequest, body: Body) -> AsyncGenerator[pb.ImportResponse, None]:
-        lines = body.whole_lines()
-        first.data = await anext(lines, b"")
-        answered = asyncio.Event()
-
-        async def requests() -> AsyncIterator[pb.ImportRequest]:
-            yield first
-            # What is sent to a call that was refused takes the refusal's reason away.
-            await answered.wait()
-            async for piece in lines:
-                yield pb.ImportRequest(data=piece)
-            yield pb.ImportRequest(last=True)
-
-        done = False
-        try:
-            with in_words_of_http():
-                async with answers_of(self._suppression.Import(requests())) as answers:
-                    async for answer in answers:
-                        begins = not answered.is_set()
-                        answered.set()
-                        done = answer.done
-                        if not begins or done or answer.lines:
-                            yield answer
-        except (BackhaulError, asyncio.CancelledError) as exc:
-            # gRPC cancels a call whose requests break off, and nothing else tells why.
-            if body.failure is None:
-                raise
-            raise body.failure from exc
-        if not done:
-            raise unavailable("Suppression")
-
-
-def _format_of(request: Request) -> Any:
-    """The format that the Content-Type names; INVALID_ARGUMENT."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in _FORMATS:
-        raise BackhaulError(
-            Code.INVALID_ARGUMENT,
-            f"A list cannot be read from {media_type[:64]!r}." if media_type else "The list has no Content-Type.",
-            field="Content-Type",
-            fix=f"Send one of: {', '.join(_FORMATS)}.",
-        )
-    return _FORMATS[media_type]
-
-
-async def _summary(answers: AsyncGenerator[pb.ImportResponse, None]) -> Response:
-    last, errors, complete = pb.ImportResponse(), bytearray(), True
-    async with aclosing(answers):
-        async for last in answers:
-            complete = complete and len(errors) + len(last.errors) <= MAX_ERRORS_BYTES
-            if complete:
-                errors += last.errors
-    return Response(
-        orjson.dumps(
-            {
-                **_counts(last),
-                "errors": errors.decode("utf-8", "replace"),
-                "errors_complete": complete,
-            }
-        ),
-        media_type="application/json",
-    )
-
-
-async def _progress_lines(answers: AsyncGenerator[pb.ImportResponse, None]) -> AsyncGenerator[bytes, None]:
-    # A piece may end in the middle of a character.
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    async with aclosing(answers):
-        async for answer in answers:
-            errors = decoder.decode(answer.errors, final=answer.done)
-            yield orjson.dumps({**_counts(answer), "errors": errors, "done": answer.done}) + b"\n"
-
-
-def _counts(answer: pb.ImportResponse) -> dict[str, int]:
-    return {
-        "lines": answer.lines,
-        "changed": answer.changed,
-        "unchanged": answer.unchanged,
-        "refused": answer.refused,
-    }

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
 
-from backhaul_gateway.reads.batches import BATCH_DOCUMENTED, MAX_BATCH_BYTES, MAX_BATCHES_BYTES, batch_of
 from backhaul_gateway.reads.bodies import LargeBodies, body_of
 from backhaul_gateway.reads.callers import By, Callers, KeyId
 from backhaul_gateway.reads.changes import MAX_WAIT_S, ChangesOut, changes_json, page_of
+from backhaul_gateway.reads.checkbatch import BATCH_DOCUMENTED, MAX_BATCH_BYTES, MAX_BATCHES_BYTES, batch_of
 from backhaul_gateway.reads.streaming import answers_of, unless_gone
 from backhaul_gateway.twins.suppressioncalls import (
     DO_NOT_SEND,
