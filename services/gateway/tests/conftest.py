@@ -28,7 +28,8 @@ from pymongo import MongoClient
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gateway_rig import ADMIN_TOKEN, GatewayFactory, Running  # found by the line above
+from communication_rig import CommunicationRig, communicating  # found by the line above
+from gateway_rig import ADMIN_TOKEN, GatewayFactory, Running
 from suppression_rig import Rig, suppressing
 
 
@@ -108,4 +109,11 @@ def unique() -> str:
 async def rig(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> AsyncIterator[Rig]:
     """A gateway over a suppression service of the test's own."""
     async with suppressing(gateway_factory, fresh_nats.uri) as found:
+        yield found
+
+
+@pytest.fixture
+async def told(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> AsyncIterator[CommunicationRig]:
+    """A gateway over communications of the test's own."""
+    async with communicating(gateway_factory, fresh_nats.uri) as found:
         yield found

@@ -27,6 +27,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/suppressions/lift": {**ADDRESS, "kind": "manual"},
     "/v1/suppressions/check-batch": {"items": [ADDRESS]},
     "/v1/audits/erasures": ADDRESS,
+    "/v1/communications/{communication_id}": {},
+    "/v1/communications/{communication_id}/batches/{batch_id}": {},
+    "/v1/communications/{communication_id}/disable": {},
+    "/v1/communications/{communication_id}/enable": {},
+    "/v1/batches/{batch_id}/members": {"members": []},
 }
 """Bodies that the routes take, where an address is none."""
 
@@ -111,7 +116,7 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
                         content=json.dumps(BODIES.get(path, ADDRESS)) if "requestBody" in operation else None,
                     )
                     gateway.problem(answer, 504)
-            assert asked == 41
+            assert asked == 50
     finally:
         stopped.set()
         server.close()

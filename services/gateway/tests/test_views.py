@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from backhaul_gateway.reads.communicationviews import COMMUNICATION, COMMUNICATIONS, MEMBER, ONE_BATCH
 from backhaul_gateway.reads.views import (
-    COMMUNICATION,
     DEAD_LETTERS,
     EVENTS,
     MESSAGE,
@@ -20,6 +20,7 @@ from backhaul_gateway.twins.turns import finished
 from backhaul_gateway.twins.twin import Twin, time_of
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
+from backhaul_proto.normalizer.v1 import communications_pb2 as told
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from pydantic import BaseModel
 
@@ -164,27 +165,132 @@ def test_page() -> None:
     assert (last.events, last.next_cursor) == ([], None)
 
 
+COUNTS = pb.Communication(
+    id="offer",
+    fulfilment=[pb.FulfilmentCount(state=pb.FULFILMENT_STATE_SENT, count=3)],
+    events=[pb.EventCount(kind=event_pb2.EVENT_KIND_READ, count=2)],
+    messages=4,
+    created_at_us=5,
+    last_event_at_us=6,
+    engagement=pb.Engagement(clicked_by_machine=2),
+    replies=pb.ReplyCounts(all=3, stop=1, templates=[pb.TemplateCount(name="Food", count=2)]),
+    errors=[pb.MessageErrorCount(channel="twilio", error_code="30006", count=1)],
+)
+INFO = told.CommunicationInfo(
+    id="offer",
+    status=told.COMMUNICATION_STATUS_DISABLED,
+    created_at_us=1,
+    updated_at_us=2,
+    settings=told.CommunicationSettings(
+        name="Spring",
+        mode="live",
+        channel="twilio",
+        notify=["a@example.com"],
+        deadline_s=5400,
+        completes_on=told.COMPLETES_ON_FINAL,
+        environments=[
+            told.Environment(mode="live", variables=[event_pb2.Attribute(name="shop", value="x")]),
+            told.Environment(mode="test"),
+        ],
+    ),
+    switched=[told.Switched(disabled=True, reason="Wrong shop.", author="key:1", at_us=3)],
+    batches=7,
+    batches_complete=3,
+)
+PROGRESS = told.BatchProgress(
+    members=2,
+    destinations=3,
+    waiting=1,
+    fulfilment=[pb.FulfilmentCount(state=pb.FULFILMENT_STATE_DELIVERED, count=2)],
+    processed=2,
+    final=2,
+)
+STATES = {"Queued": 0, "Sent": 0, "Delivered": 0, "Undelivered": 0, "Failed": 0, "InvalidNumber": 0}
+
+
 def test_communication() -> None:
-    out = read(
-        COMMUNICATION,
-        pb.GetCommunicationResponse(
-            communication=pb.Communication(
-                id="offer",
-                fulfilment=[pb.FulfilmentCount(state=pb.FULFILMENT_STATE_SENT, count=3)],
-                events=[pb.EventCount(kind=event_pb2.EVENT_KIND_READ, count=2)],
-                messages=4,
-                engagement=pb.Engagement(clicked_by_machine=2),
-                replies=pb.ReplyCounts(all=3, stop=1, templates=[pb.TemplateCount(name="Food", count=2)]),
-            )
-        ),
-    )
+    out = read(COMMUNICATION, told.DescribeCommunicationResponse(communication=INFO, counts=COUNTS))
     assert out.replies.model_dump() == {
         "all": 3, "stop": 1, "start": 0, "help": 0, "survey_response": 0, "templates": {"Food": 2},
     }  # fmt: skip
-    assert out.fulfilment == {
-        "Queued": 0, "Sent": 3, "Delivered": 0, "Undelivered": 0, "Failed": 0, "InvalidNumber": 0,
-    }  # fmt: skip
+    assert out.fulfilment == {**STATES, "Sent": 3}
     assert (out.events, out.messages, out.engagement.clicked_by_machine) == ({"read": 2}, 4, 2)
+    assert [one.model_dump() for one in out.errors] == [{"channel": "twilio", "error_code": "30006", "count": 1}]
+    assert (out.id, out.status, out.batch_count, out.batches_complete, out.batches) == ("offer", "disabled", 7, 3, [])
+    assert (out.created_at, out.updated_at, out.last_event_at) == tuple(time_of(at) for at in (1, 2, 6))
+    assert out.registered is not None
+    assert out.registered.model_dump() == {
+        "name": "Spring",
+        "mode": "live",
+        "channel": "twilio",
+        "notify": ["a@example.com"],
+        "deadline_hours": 1.5,
+        "completes_on": "final",
+        "environments": {"live": {"shop": "x"}, "test": {}},
+    }
+    (switched,) = out.switched
+    assert (switched.disabled, switched.reason, switched.author, switched.at) == (
+        True, "Wrong shop.", "key:1", time_of(3),
+    )  # fmt: skip
+
+
+def test_a_communication_that_events_alone_have_named() -> None:
+    info = told.CommunicationInfo(id="offer", status=told.COMMUNICATION_STATUS_ACTIVE, created_at_us=5)
+    out = read(COMMUNICATION, told.DescribeCommunicationResponse(communication=info, counts=COUNTS))
+    assert (out.registered, out.status, out.switched, out.updated_at) == (None, "active", [], None)
+    page = read(COMMUNICATIONS, told.ListCommunicationsResponse(communications=[INFO, info], next_page_token="next"))
+    assert [one.registered is None for one in page.communications] == [False, True]
+    assert (page.communications[0].batch_count, page.next_cursor) == (7, "next")
+
+
+def test_batch() -> None:
+    batch = told.Batch(
+        id="b", status=told.BATCH_STATUS_OPEN, completes_on=told.COMPLETES_ON_PROCESSED, progress=PROGRESS
+    )
+    out = read(ONE_BATCH, batch)
+    assert (out.status, out.completes_on, out.expected_members, out.closed_at) == ("open", "processed", None, None)
+    assert (out.completed_at, out.completed_by, out.at_completion, out.changed_since) == (None, None, None, 0)
+    assert out.progress.model_dump() == {
+        "members": 2, "destinations": 3, "waiting": 1, "fulfilment": {**STATES, "Delivered": 2}, "processed": 2,
+        "final": 2,
+    }  # fmt: skip
+    batch.MergeFrom(
+        told.Batch(
+            status=told.BATCH_STATUS_COMPLETE,
+            expected_members=2,
+            deadline_at_us=4,
+            completed_by=told.COMPLETED_BY_DEADLINE,
+            at_completion=told.BatchProgress(members=2),
+            changed_since=1,
+        )
+    )
+    out = read(ONE_BATCH, batch)
+    assert (out.status, out.expected_members, out.deadline, out.completed_by) == ("complete", 2, time_of(4), "deadline")
+    assert out.at_completion is not None
+    assert (out.at_completion.members, out.at_completion.fulfilment, out.changed_since) == (2, STATES, 1)
+    described = told.DescribeCommunicationResponse(
+        communication=INFO, counts=COUNTS, batches=[batch], more_batches=True
+    )
+    communication = read(COMMUNICATION, described)
+    assert ([one.id for one in communication.batches], communication.more_batches) == (["b"], True)
+
+
+def test_member() -> None:
+    member = told.Member(
+        key="anna",
+        attributes=[event_pb2.Attribute(name="name", value="Anna")],
+        destinations=[
+            told.Destination(channel="twilio", recipient="+1", message=pb.Message(message_id="SM1")),
+            told.Destination(channel="sendgrid", recipient="a@example.com"),
+        ],
+    )
+    out = read(MEMBER, member)
+    assert (out.member_key, out.attributes) == ("anna", {"name": "Anna"})
+    sent, waiting = out.destinations
+    assert sent.message is not None
+    assert (sent.channel, sent.message.message_id, waiting.recipient, waiting.message) == (
+        "twilio", "SM1", "a@example.com", None,
+    )  # fmt: skip
 
 
 def test_dead_letter() -> None:
@@ -208,7 +314,8 @@ def test_what_is_newer_than_this_program_is_unknown() -> None:
     out = read(EVENT, new)
     assert (out.kind, out.source) == ("unknown", "unknown")
     counted = pb.Communication(events=[pb.EventCount(count=1), pb.EventCount(count=2)])
-    assert read(COMMUNICATION, pb.GetCommunicationResponse(communication=counted)).events == {"unknown": 3}
+    described = told.DescribeCommunicationResponse(communication=INFO, counts=counted)
+    assert read(COMMUNICATION, described).events == {"unknown": 3}
 
 
 def test_a_model_shows_nothing_that_the_message_does_not_have() -> None:

@@ -16,6 +16,7 @@ from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceStub
+from backhaul_proto.normalizer.v1.communications_pb2_grpc import CommunicationServiceStub
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
@@ -47,7 +48,10 @@ from backhaul_gateway.reads.auditkeys import AuditKeyRoute
 from backhaul_gateway.reads.auditrecount import AuditRecountRoutes
 from backhaul_gateway.reads.audits import AuditRoutes
 from backhaul_gateway.reads.auditstate import AuditStates
+from backhaul_gateway.reads.batches import BatchRoutes
 from backhaul_gateway.reads.callers import Callers
+from backhaul_gateway.reads.communications import CommunicationRoutes
+from backhaul_gateway.reads.members import MemberRoutes
 from backhaul_gateway.reads.normalizer import NormalizerRoutes
 from backhaul_gateway.reads.objectstore import BucketCheck
 from backhaul_gateway.reads.preview import PreviewRoutes
@@ -129,6 +133,7 @@ def build(
     service.run("store_reachable", Reachable(ping, STORE_REACHABLE, metrics).run)
 
     normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
+    communications = CommunicationServiceStub(service.channel(settings.gateway_normalizer_target))
     suppression = SuppressionServiceStub(service.channel(settings.gateway_suppression_target))
     audit = AuditServiceStub(service.channel(settings.gateway_audit_target))
 
@@ -170,6 +175,9 @@ def build(
         callers,
         [
             NormalizerRoutes(callers, admission, normalizer),
+            MemberRoutes(admission, communications),
+            BatchRoutes(callers, admission, communications),
+            CommunicationRoutes(callers, admission, communications),
             StatsRoutes(callers, normalizer),
             previews,
             SuppressionRoutes(callers, suppression),

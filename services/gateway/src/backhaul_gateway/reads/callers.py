@@ -112,3 +112,8 @@ async def _key_id(request: Request) -> str:
 
 KeyId = Annotated[str, Depends(_key_id)]
 """The public id of the API key that was shown, on such a route: by whom something is changed."""
+
+
+def author_of(key_id: str) -> str:
+    """By whom something is changed that an API key was shown for."""
+    return f"key:{key_id}"

@@ -1,4 +1,4 @@
-"""``/v1`` over the normalizer: messages, events, errors, communications and dead letters."""
+"""``/v1`` over the normalizer: messages, events, errors, replies and dead letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from fastapi import APIRouter, Query, Response
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.views import (
-    COMMUNICATION,
     DEAD_LETTER,
     DEAD_LETTERS,
     ERRORS,
@@ -26,7 +25,6 @@ from backhaul_gateway.reads.views import (
     ONE_DEAD_LETTER,
     ONE_REPLY,
     REPLIES,
-    CommunicationOut,
     DeadLetterOut,
     DeadLetterPage,
     ErrorCountsOut,
@@ -78,8 +76,6 @@ class NormalizerRoutes:
         get("/messages/{channel}/{message_id:path}", self.get_message, response_model=MessageOut, responses=either)
         get("/events", self.list_events, response_model=EventPage, responses=ambiguous)
         get("/errors", self.count_errors, response_model=ErrorCountsOut)
-        one = "/communications/{communication_id:path}"
-        get(one, self.get_communication, response_model=CommunicationOut, responses=missing)
         get("/replies", self.list_replies, response_model=ReplyPage)
         post("/replies/{reply_id}/accept", self.accept_reply, response_model=EventOut)
         post("/replies/{reply_id}/dismiss", self.dismiss_reply, response_model=EventOut)
@@ -201,13 +197,6 @@ class NormalizerRoutes:
             )
         )
         return await self._written(ERRORS, answer)
-
-    async def get_communication(self, by: By, communication_id: Text) -> Response:
-        """Counts of one communication."""
-        answer = await self._normalizer.GetCommunication(
-            pb.GetCommunicationRequest(tenant_id=by.tenant.id, communication_id=communication_id)
-        )
-        return await self._written(COMMUNICATION, answer)
 
     async def list_replies(
         self,

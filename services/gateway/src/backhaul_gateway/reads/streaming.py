@@ -44,7 +44,7 @@ class Body:
         half a number, must not look like a line.
         """
         begun = b""
-        async for piece in self._pieces():
+        async for piece in self.pieces():
             lines, end, rest = piece.rpartition(b"\n")
             if end or len(begun) + len(rest) > MAX_LINE_BYTES:
                 yield begun + lines + end
@@ -54,7 +54,8 @@ class Body:
         if begun:
             yield begun
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes, in pieces of at most 192 KiB."""
         try:
             async for piece in self._request.stream():
                 for start in range(0, len(piece), _PIECE_BYTES):

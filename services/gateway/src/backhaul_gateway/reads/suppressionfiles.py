@@ -10,9 +10,8 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
 
-from backhaul_gateway.reads.callers import By, KeyId
+from backhaul_gateway.reads.callers import By, KeyId, author_of
 from backhaul_gateway.reads.streaming import Body, answers_of, begun
-from backhaul_gateway.reads.suppressions import author_of
 from backhaul_gateway.reads.uploads import A_FILE, MAX_FILE_BYTES, format_of, progress_lines, sent, summary
 from backhaul_gateway.twins.suppressioncalls import in_words_of_http
 from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, SCOPES, STANDINGS

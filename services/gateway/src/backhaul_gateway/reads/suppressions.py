@@ -9,7 +9,7 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
 
 from backhaul_gateway.reads.bodies import LargeBodies, body_of
-from backhaul_gateway.reads.callers import By, Callers, KeyId
+from backhaul_gateway.reads.callers import By, Callers, KeyId, author_of
 from backhaul_gateway.reads.changes import MAX_WAIT_S, ChangesOut, changes_json, page_of
 from backhaul_gateway.reads.checkbatch import BATCH_DOCUMENTED, MAX_BATCH_BYTES, MAX_BATCHES_BYTES, batch_of
 from backhaul_gateway.reads.streaming import answers_of, unless_gone
@@ -231,8 +231,3 @@ class SuppressionRoutes:
             with in_words_of_http(unanswered=DO_NOT_SEND):
                 answer = await self._suppression.CheckBatch(batch)
             return await self._written(BATCH_CHECKED, answer)
-
-
-def author_of(key_id: str) -> str:
-    """By whom something is changed that an API key was shown for."""
-    return f"key:{key_id}"

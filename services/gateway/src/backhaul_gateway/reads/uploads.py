@@ -116,7 +116,7 @@ async def read_whole(answers: AsyncGenerator[Answer, None]) -> tuple[Answer, byt
 async def summary(answers: AsyncGenerator[Answer, None], counts: Sequence[str]) -> Response:
     """What became of a file, in one answer: ``counts`` are the fields that count its lines."""
     last, errors, complete = await read_whole(answers)
-    told = {**_counts(last, counts), "errors": errors.decode("utf-8", "replace"), "errors_complete": complete}
+    told = {**counted(last, counts), "errors": errors.decode("utf-8", "replace"), "errors_complete": complete}
     return Response(orjson.dumps(told), media_type="application/json")
 
 
@@ -127,8 +127,9 @@ async def progress_lines(answers: AsyncGenerator[Answer, None], counts: Sequence
     async with aclosing(answers):
         async for answer in answers:
             errors = decoder.decode(answer.errors, final=answer.done)
-            yield orjson.dumps({**_counts(answer, counts), "errors": errors, "done": answer.done}) + b"\n"
+            yield orjson.dumps({**counted(answer, counts), "errors": errors, "done": answer.done}) + b"\n"
 
 
-def _counts(answer: Told, names: Sequence[str]) -> dict[str, int]:
+def counted(answer: Told, names: Sequence[str]) -> dict[str, int]:
+    """How many lines became what, of the fields ``names``."""
     return {name: getattr(answer, name) for name in names}

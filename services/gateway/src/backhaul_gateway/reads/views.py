@@ -1,4 +1,4 @@
-"""What tenants are answered about messages, events, communications and dead letters.
+"""What tenants are answered about messages, events, replies and dead letters.
 
 The models are the documentation, and what is written: each twin fills one from the normalizer's answer.
 """
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from backhaul_gateway.twins.rawdata import Format
 from backhaul_gateway.twins.turns import Steps
-from backhaul_gateway.twins.twin import Every, Of, Twin
+from backhaul_gateway.twins.twin import Of, Twin
 
 KINDS = Words(event_pb2.EventKind.DESCRIPTOR)
 FULFILMENT = Words(pb.FulfilmentState.DESCRIPTOR, pascal)
@@ -195,19 +195,6 @@ class ReplyCountsOut(BaseModel):
     templates: dict[str, int]
 
 
-class CommunicationOut(BaseModel):
-    """Counts of one sending. ``fulfilment`` has all six states, ``events`` the kinds that occurred to its messages."""
-
-    id: str
-    fulfilment: Annotated[dict[str, int], Every]
-    events: dict[str, int]
-    messages: int
-    engagement: EngagementOut
-    replies: ReplyCountsOut
-    created_at: str | None
-    last_event_at: str | None
-
-
 class ReplyPage(BaseModel):
     """Newest arrival first. ``next_cursor`` is null on the last page."""
 
@@ -312,9 +299,6 @@ MESSAGE: Twin[pb.GetMessageResponse] = Twin(
 )
 MESSAGES: Twin[pb.ListMessagesResponse] = Twin(MessagePage, pb.ListMessagesResponse.DESCRIPTOR, _ENUMS)
 EVENTS: Twin[pb.ListEventsResponse] = Twin(EventPage, pb.ListEventsResponse.DESCRIPTOR, _ENUMS)
-COMMUNICATION: Twin[pb.GetCommunicationResponse] = Twin(
-    CommunicationOut, pb.GetCommunicationResponse.DESCRIPTOR, _ENUMS, inside="communication"
-)
 ERRORS: Twin[pb.CountErrorsResponse] = Twin(ErrorCountsOut, pb.CountErrorsResponse.DESCRIPTOR, _ENUMS)
 PREVIEW: Twin[pb.PreviewCallbackResponse] = Twin(PreviewPartsOut, pb.PreviewCallbackResponse.DESCRIPTOR, _ENUMS)
 REPLIES: Twin[pb.ListRepliesResponse] = Twin(ReplyPage, pb.ListRepliesResponse.DESCRIPTOR, _ENUMS)

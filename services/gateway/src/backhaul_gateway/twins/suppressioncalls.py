@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from backhaul_gateway.twins.renaming import renamed
 from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, PURPOSES, SCOPES, SOURCES
 from backhaul_gateway.web.filters import Text, microseconds
 
@@ -234,26 +233,9 @@ SAY_AGAIN = "It may have been recorded, or not. Send it again later, under the s
 def in_words_of_http(*, query: bool = False, unanswered: str = "") -> Iterator[None]:
     """Around a call of suppression: what it refuses is named as the request has it, and not as the contract does; as
     its ``query`` has it, or its body. ``unanswered`` tells the caller what it means that nobody can answer."""
-    try:
+    with renamed({**_RENAMED, **_IN_QUERIES} if query else _RENAMED, unanswered=unanswered):
         yield
-    except BackhaulError as exc:
-        if unanswered and exc.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
-            raise BackhaulError(exc.code, exc.message, fix=unanswered, retry_after_s=exc.retry_after_s) from exc
-        names = {**_RENAMED, **_IN_QUERIES} if query else _RENAMED
-        renamed = [
-            Violation(names.get(one.field, one.field), _worded(one.message), _worded(one.fix)) for one in exc.violations
-        ]
-        raise BackhaulError(
-            exc.code, _worded(exc.message), retry_after_s=exc.retry_after_s, violations=renamed
-        ) from exc
 
-
-def _worded(text: str) -> str:
-    return _TIMES.sub(r"\1", text)
-
-
-_TIMES = re.compile(r"\b((?:\w+_)?at)_us\b")
-"""Times of the contract, which are numbers there."""
 
 _RENAMED = {
     "effective_at_us": "effective_at",

@@ -13,12 +13,16 @@ How a field is written follows from the message's descriptor and the model's ann
 | a message | a model | an object; null where it is absent and may be |
 | repeated messages | a list of models | objects |
 | repeated pairs of a key and a count | ``dict[str, int]`` | an object; ``Every`` gives each word of an enum a count |
+| repeated pairs of two texts | ``dict[str, str]`` | an object |
+| repeated pairs of a text and such pairs | ``dict[str, dict[str, str]]`` | an object of objects |
+| seconds, ``…_s`` | ``…_hours``, ``Of`` them | hours |
 | bytes | ``…_base64``, ``…_text`` | all of them, and what can be read of them |
 | bytes | a list of pairs | lines of an HTTP head |
 | bytes | ``x`` beside ``x_format``, ``Of`` them | a provider's own event, as ``rawdata`` passes it on |
 | anything else | the same | as it is |
 
-A field of the model has its namesake in the message, or names it by ``Of``. ValueError where it has none.
+A field of the model has its namesake in the message, or names it by ``Of``, with dots where it stands in an inner one.
+ValueError where it has none.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # UTC, which is written as a Z: w
 
 @dataclass(frozen=True, slots=True)
 class Of:
-    """Names the field of the message that a model's field shows."""
+    """Names the field of the message that a model's field shows, such as ``raw``, or ``counts.id`` of an inner one."""
 
     name: str
 
@@ -147,21 +151,25 @@ class Twin(Generic[Row]):
             self._converted.append((index, self._word(source.enum_type, field)))
         elif source.name.endswith("_us"):
             self._converted.append((index, time_of))
+        elif source.name.endswith("_s") and field.name.endswith("_hours"):
+            self._converted.append((index, _hours))
         elif field.nullable and source.has_presence:
-            self._asked.append((index, _if_present(source.name)))
+            self._asked.append((index, _if_present(field)))
         elif field.nullable:
             self._converted.append((index, _text_or_none))
 
     def _add_message(self, index: int, field: _Field) -> None:
         twin: Twin[Any] = Twin(field.kind, _type_of(field.source), self._enums)
-        name = field.source.name
+        present = _if_present(field)
 
         def steps(row: Row, values: list[Any]) -> Steps[None]:
-            values[index] = orjson.Fragment((yield from twin.json(values[index]))) if row.HasField(name) else None
+            inner = present(row)
+            values[index] = None if inner is None else orjson.Fragment((yield from twin.json(inner)))
 
         def ask(row: Row) -> dict[str, Any] | None:
+            inner = present(row)
             try:
-                return twin._object(getattr(row, name)) if row.HasField(name) else None
+                return None if inner is None else twin._object(inner)
             except NoWordError:
                 return None
 
@@ -233,10 +241,10 @@ class Twin(Generic[Row]):
 
         return word
 
-    def _counts(self, field: _Field) -> Callable[[Iterable[Any]], dict[str, int]]:
+    def _counts(self, field: _Field) -> Callable[[Iterable[Any]], dict[str, Any]]:
         key, count = _type_of(field.source).fields
         if key.enum_type is None:
-            return lambda pairs: {getattr(pair, key.name): getattr(pair, count.name) for pair in pairs}
+            return _pairs(field.source)
         words = self._words(key.enum_type)
         each = dict.fromkeys(words.words, 0) if field.every else {}
 
@@ -275,7 +283,7 @@ def _field(model: type[BaseModel], name: str, message: Descriptor, inside: str) 
     named = next((mark.name for mark in info.metadata if isinstance(mark, Of)), "")
     candidates = [named] if named else [name, f"{name}_us", name.removesuffix("_base64"), name.removesuffix("_text")]
     for candidate in candidates:
-        source = message.fields_by_name.get(candidate)
+        source = _source(message, candidate)
         if source is not None:
             path = candidate
             break
@@ -291,6 +299,13 @@ def _field(model: type[BaseModel], name: str, message: Descriptor, inside: str) 
     return _Field(name, path, source, kind, nullable, any(mark is Every for mark in info.metadata))
 
 
+def _source(message: Descriptor, path: str) -> FieldDescriptor | None:
+    """The field at ``path``, which has dots where it leads into inner messages; None where there is none."""
+    name, _, rest = path.partition(".")
+    found = message.fields_by_name.get(name)
+    return _source(_type_of(found), rest) if rest and found is not None else found
+
+
 def _type_of(source: FieldDescriptor) -> Descriptor:
     assert source.message_type is not None  # noqa: S101  # asked for fields that hold messages only
     return source.message_type
@@ -300,11 +315,27 @@ def _listed(word: Callable[[int], str | None]) -> Callable[[Iterable[int]], list
     return lambda numbers: [word(number) for number in numbers]
 
 
-def _if_present(name: str) -> Callable[[Message], Any]:
+def _if_present(field: _Field) -> Callable[[Message], Any]:
+    outer, _, name = field.path.rpartition(".")
+    holder: Callable[[Message], Any] = attrgetter(outer) if outer else lambda row: row
+
     def ask(row: Message) -> Any:
-        return getattr(row, name) if row.HasField(name) else None
+        held = holder(row)
+        return getattr(held, name) if held.HasField(name) else None
 
     return ask
+
+
+def _pairs(source: FieldDescriptor) -> Callable[[Iterable[Any]], dict[str, Any]]:
+    key, value = _type_of(source).fields
+    if value.message_type is None:
+        return lambda pairs: {getattr(pair, key.name): getattr(pair, value.name) for pair in pairs}
+    inner = _pairs(value)
+    return lambda pairs: {getattr(pair, key.name): inner(getattr(pair, value.name)) for pair in pairs}
+
+
+def _hours(seconds: int) -> float:
+    return seconds / 3600
 
 
 def _text_or_none(text: str) -> str | None:

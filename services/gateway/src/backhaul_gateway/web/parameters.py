@@ -15,8 +15,9 @@ from fastapi.dependencies.models import Dependant
 
 Page = TypeVar("Page")
 
-_ANY_CASE = frozenset({"channellabel"})
-"""Parameters whose names may be written in any case, as they may in the addresses that providers are given."""
+_ANY_CASE = frozenset({"channellabel", "includemembers"})
+"""Parameters whose names may be written in any case, as they may in the addresses that providers are given and other
+systems keep."""
 
 _MAX_PARAMETERS = 100
 _MAX_NAMED = 10

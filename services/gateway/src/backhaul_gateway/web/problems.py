@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -68,6 +69,14 @@ class HttpError(RefusedError):
         self.headers = kind.headers + headers
 
 
+class PartlyDoneError(BackhaulError):
+    """A refusal of a part: what became of all of it is told beside the problem, as ``done``."""
+
+    def __init__(self, message: str, violations: Sequence[Violation], done: Mapping[str, Any]) -> None:
+        super().__init__(Code.INVALID_ARGUMENT, message, violations=violations)
+        self.done = done
+
+
 def not_allowed(message: str, allowed: str) -> HttpError:
     """The refusal of a method. ``allowed`` is the value of the Allow header, such as ``GET, PUT``."""
     return HttpError(
@@ -89,8 +98,9 @@ def document(
     detail: str,
     errors: Sequence[Violation] = (),
     trace_id: str = "",
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """The body of a problem."""
+    """The body of a problem, with ``more`` members than every problem has."""
     problem: dict[str, Any] = {
         "type": TYPE_BASE + code,
         "title": title,
@@ -98,6 +108,7 @@ def document(
         "detail": detail,
         "code": code,
         "errors": [{"field": one.field, "message": one.message, "fix": one.fix} for one in errors],
+        **more,
     }
     if trace_id:
         problem["trace_id"] = trace_id
@@ -121,7 +132,8 @@ def of_error(error: BackhaulError, trace_id: str = "") -> Answer:
         headers.append((b"retry-after", str(retry_after(wait_s)).encode()))
     if error.code is Code.UNAUTHENTICATED:
         headers.append((b"www-authenticate", CHALLENGE.encode()))
-    body = document(status, code, title, error.message, error.violations, trace_id)
+    more = error.done if isinstance(error, PartlyDoneError) else {}
+    body = document(status, code, title, error.message, error.violations, trace_id, more)
     headers.append((b"content-length", b"%d" % len(body)))
     return status, body, headers
 
