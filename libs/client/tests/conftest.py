@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from backhaul_client import AsyncTenantClient, TenantClient
+from backhaul_client import AsyncTenantClient, Rows, TenantClient
 from backhaul_client.suppression import SuppressionClient
 
 # Test folders are no packages: what several test files of this one share is found by its name.
@@ -47,17 +48,17 @@ async def client(port: int) -> AsyncIterator[SuppressionClient]:
 def tenant_call(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """``tenant_call(gateway, name, *args)``: the outcome of a call of either client; the rows where it has rows."""
 
-    def blocking(gateway: Gateway, name: str, *args: Any, **kwargs: Any) -> Any:
+    def blocking(gateway: Gateway, name: str, /, *args: Any, **kwargs: Any) -> Any:
         with httpx.Client(transport=httpx.MockTransport(gateway.answer)) as http:
             client = TenantClient(URL, KEY, http=http, retries=EVEN, sleep=gateway.pauses.append)
-            found = getattr(client, name)(*args, **kwargs)
-            return list(found) if hasattr(found, "pages") else found
+            found = attrgetter(name)(client)(*args, **kwargs)
+            return list(found) if isinstance(found, Rows | Iterator) else found
 
-    async def asynchronous(gateway: Gateway, name: str, *args: Any, **kwargs: Any) -> Any:
+    async def asynchronous(gateway: Gateway, name: str, /, *args: Any, **kwargs: Any) -> Any:
         async with httpx.AsyncClient(transport=httpx.MockTransport(gateway.answer_later)) as http:
             client = AsyncTenantClient(URL, KEY, http=http, retries=EVEN, sleep=gateway.pause)
-            found = getattr(client, name)(*args, **kwargs)
-            return [row async for row in found] if hasattr(found, "pages") else await found
+            found = attrgetter(name)(client)(*args, **kwargs)
+            return [row async for row in found] if isinstance(found, AsyncIterable) else await found
 
     if request.param == "blocking":
         return blocking

@@ -9,6 +9,7 @@ from backhaul_client.admin import (
     ServiceLimitsIn,
     SuppressionIn,
 )
+from backhaul_client.communications import DestinationIn, MemberIn
 from backhaul_client.errors import (
     BackhaulError,
     ConflictError,
@@ -45,6 +46,7 @@ __all__ = [
     "ConflictError",
     "ConsentedIn",
     "DeadlineExceededError",
+    "DestinationIn",
     "EvidenceIn",
     "FailedPreconditionError",
     "FieldError",
@@ -53,6 +55,7 @@ __all__ = [
     "InvalidArgumentError",
     "LiftedIn",
     "LimitsIn",
+    "MemberIn",
     "NotFoundError",
     "Page",
     "ProblemError",

@@ -17,7 +17,7 @@ from backhaul_client.models import decoded
 from backhaul_client.paging import AsyncRows, Page, Rows
 
 if TYPE_CHECKING:
-    from backhaul_client.transport import AsyncTransport, Transport
+    from backhaul_client.transport import AsyncPart, AsyncTransport, Part, Transport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,12 +78,12 @@ class call(Generic[P, T]):  # noqa: N801  # used as a decorator
         self.__doc__ = build.__doc__
 
     @overload
-    def __get__(self, client: Transport, owner: type) -> Callable[P, T]: ...
+    def __get__(self, client: Transport | Part, owner: type) -> Callable[P, T]: ...
     @overload
-    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, client: AsyncTransport | AsyncPart, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
     @overload
     def __get__(self, client: None, owner: type) -> Self: ...
-    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+    def __get__(self, client: Transport | Part | AsyncTransport | AsyncPart | None, owner: type) -> Any:
         if client is None:
             return self
 
@@ -137,12 +137,12 @@ class rows(Generic[P, T]):  # noqa: N801  # used as a decorator
         self.__doc__ = build.__doc__
 
     @overload
-    def __get__(self, client: Transport, owner: type) -> Callable[P, Rows[T]]: ...
+    def __get__(self, client: Transport | Part, owner: type) -> Callable[P, Rows[T]]: ...
     @overload
-    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, AsyncRows[T]]: ...
+    def __get__(self, client: AsyncTransport | AsyncPart, owner: type) -> Callable[P, AsyncRows[T]]: ...
     @overload
     def __get__(self, client: None, owner: type) -> Self: ...
-    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+    def __get__(self, client: Transport | Part | AsyncTransport | AsyncPart | None, owner: type) -> Any:
         if client is None:
             return self
 
@@ -161,12 +161,12 @@ class pieces(Generic[P]):  # noqa: N801  # used as a decorator
         self.__doc__ = build.__doc__
 
     @overload
-    def __get__(self, client: Transport, owner: type) -> Callable[P, Iterator[bytes]]: ...
+    def __get__(self, client: Transport | Part, owner: type) -> Callable[P, Iterator[bytes]]: ...
     @overload
-    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, AsyncIterator[bytes]]: ...
+    def __get__(self, client: AsyncTransport | AsyncPart, owner: type) -> Callable[P, AsyncIterator[bytes]]: ...
     @overload
     def __get__(self, client: None, owner: type) -> Self: ...
-    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+    def __get__(self, client: Transport | Part | AsyncTransport | AsyncPart | None, owner: type) -> Any:
         if client is None:
             return self
 
@@ -184,12 +184,12 @@ class lines(Generic[P, T]):  # noqa: N801  # used as a decorator
         self.__doc__ = build.__doc__
 
     @overload
-    def __get__(self, client: Transport, owner: type) -> Callable[P, Iterator[T]]: ...
+    def __get__(self, client: Transport | Part, owner: type) -> Callable[P, Iterator[T]]: ...
     @overload
-    def __get__(self, client: AsyncTransport, owner: type) -> Callable[P, AsyncIterator[T]]: ...
+    def __get__(self, client: AsyncTransport | AsyncPart, owner: type) -> Callable[P, AsyncIterator[T]]: ...
     @overload
     def __get__(self, client: None, owner: type) -> Self: ...
-    def __get__(self, client: Transport | AsyncTransport | None, owner: type) -> Any:
+    def __get__(self, client: Transport | Part | AsyncTransport | AsyncPart | None, owner: type) -> Any:
         if client is None:
             return self
 

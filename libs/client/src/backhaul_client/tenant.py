@@ -9,6 +9,7 @@ from typing import Literal
 
 from backhaul_client.audits import AuditCalls
 from backhaul_client.calls import Call, call, given, of, page_of, path, rows
+from backhaul_client.communications import AsyncBatches, AsyncCommunications, Batches, Communications
 from backhaul_client.models import (
     Communication,
     DeadLetter,
@@ -243,6 +244,26 @@ class _TenantCalls:
 class TenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, Transport):
     """``with TenantClient("https://callbacks.example.com", api_key) as backhaul``. May be shared by threads."""
 
+    @property
+    def communications(self) -> Communications:
+        """What is sent, as it was registered, and what became of it."""
+        return Communications(self)
+
+    @property
+    def batches(self) -> Batches:
+        """Batches of communications, and their members."""
+        return Batches(self)
+
 
 class AsyncTenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, AsyncTransport):
     """``async with AsyncTenantClient("https://callbacks.example.com", api_key) as backhaul``."""
+
+    @property
+    def communications(self) -> AsyncCommunications:
+        """What is sent, as it was registered, and what became of it."""
+        return AsyncCommunications(self)
+
+    @property
+    def batches(self) -> AsyncBatches:
+        """Batches of communications, and their members."""
+        return AsyncBatches(self)

@@ -235,5 +235,51 @@ class AsyncTransport(_Shared):
         return AsyncRows(lambda cursor: self.send(first.with_cursor(cursor)), first.cursor)
 
 
+class Part:
+    """Some of a blocking client's calls, under a name of their own."""
+
+    def __init__(self, client: Transport) -> None:
+        self._client = client
+
+    def send(self, call: Call[T]) -> T:
+        """As the client's."""
+        return self._client.send(call)
+
+    def pieces(self, call: Call[Any]) -> Iterator[bytes]:
+        """As the client's."""
+        return self._client.pieces(call)
+
+    def lines(self, call: Call[T]) -> Iterator[T]:
+        """As the client's."""
+        return self._client.lines(call)
+
+    def rows(self, first: Call[Page[T]]) -> Rows[T]:
+        """As the client's."""
+        return self._client.rows(first)
+
+
+class AsyncPart:
+    """Some of an asynchronous client's calls, under a name of their own."""
+
+    def __init__(self, client: AsyncTransport) -> None:
+        self._client = client
+
+    async def send(self, call: Call[T]) -> T:
+        """As the client's."""
+        return await self._client.send(call)
+
+    def pieces(self, call: Call[Any]) -> AsyncIterator[bytes]:
+        """As the client's."""
+        return self._client.pieces(call)
+
+    def lines(self, call: Call[T]) -> AsyncIterator[T]:
+        """As the client's."""
+        return self._client.lines(call)
+
+    def rows(self, first: Call[Page[T]]) -> AsyncRows[T]:
+        """As the client's."""
+        return self._client.rows(first)
+
+
 def _cut(call: Call[Any], cause: httpx.TransportError) -> UnreachableError:
     return UnreachableError(f"{call.method} {call.path}: the answer broke off: {type(cause).__name__}: {cause}")
