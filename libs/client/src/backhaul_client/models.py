@@ -86,6 +86,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     recipient: str
     sender: str
     communication_id: str
+    batch_id: str = ""
+    member_key: str = ""
     error_code: str
     error_text: str
     error_class: str | None
@@ -139,6 +141,8 @@ class MessageSummary(msgspec.Struct, frozen=True, kw_only=True):
     recipient: str
     sender: str
     communication_id: str
+    batch_id: str = ""
+    member_key: str = ""
     error_code: str
     error_text: str
     error_class: str | None

@@ -81,7 +81,7 @@ class EventOut(BaseModel):
     """One normalised fact. ``data`` is the provider's own event: its JSON as it came, a form's fields,
     or base64. ``occurred_at_basis`` says whose word ``occurred_at`` is: the provider's, or the arrival's when it gave
     none. ``review`` is of a reply that is likely an opt-out: to be looked at, or what was decided. Of two with one id
-    the higher ``revision`` counts."""
+    the higher ``revision`` counts. ``batch_id`` and ``member_key`` are the sender's, as the event names them."""
 
     id: str
     channel: str
@@ -92,6 +92,8 @@ class EventOut(BaseModel):
     recipient: str
     sender: str
     communication_id: str
+    batch_id: str
+    member_key: str
     error_code: str
     error_text: str
     error_class: ErrorClass | None
@@ -136,7 +138,8 @@ class EngagementOut(BaseModel):
 
 class MessageSummary(BaseModel):
     """What was sent to one recipient. ``fulfilment_state`` is null for an inbound message. ``references`` are texts by
-    which it is found as well, and which other messages may share."""
+    which it is found as well, and which other messages may share. ``batch_id`` and ``member_key`` say of which
+    registered destination it is the message that counts; empty where it is of none."""
 
     channel: str
     message_id: str
@@ -146,6 +149,8 @@ class MessageSummary(BaseModel):
     recipient: str
     sender: str
     communication_id: str
+    batch_id: str
+    member_key: str
     error_code: str
     error_text: str
     error_class: ErrorClass | None
