@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from backhaul_client import CheckItem, NotFoundError
+from backhaul_client import CheckItem, DestinationIn, MemberIn, NotFoundError
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -43,11 +43,18 @@ async def _belongings(tenant: Tenant) -> Json:
         found = [row async for row in tenant.client.replies(flagged=True)]
         return found[0].id if found else None
 
+    communication, batch = f"offer-of-{tenant.id}", f"batch-of-{tenant.id}"
+    await tenant.client.communications.put(communication)
+    await tenant.client.batches.put(communication, batch)
+    destination: DestinationIn = {"channel": "Twilio", "recipient": f"+1500555{len(sid):04}"}
+    member: MemberIn = {"member_key": f"member-of-{tenant.id}", "destinations": [destination]}
+    assert (await tenant.client.batches.add_members(batch, [member])).added == 1
     return {
+        "batch": batch,
         "sid": sid,
         "wrote": reply,
         "mail": mail,
-        "communication": f"offer-of-{tenant.id}",
+        "communication": communication,
         "dead_letter": await until("the dead letter", dead),
         "reply": await until("the reply", flagged),
     }
@@ -63,6 +70,11 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         ],
         "/v1/communications/{communication_id}": [f"/v1/communications/{theirs['communication']}"],
         "/v1/dead-letters/{dead_letter_id}": [f"/v1/dead-letters/{theirs['dead_letter']}"],
+        "/v1/batches/{batch_id}": [
+            f"/v1/batches/{theirs['batch']}",
+            f"/v1/batches/{theirs['batch']}?includemembers=true",
+            f"/v1/batches/{theirs['batch']}?includemembers=true&limit=1",
+        ],
     }
     previews = "/v1/channels/{label}/preview"
     changes = {
@@ -80,6 +92,8 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         ],
         "/v1/dead-letters": [{"channel": "sendgrid"}, {}],
         "/v1/replies": [{"flagged": "true"}, {"communication": theirs["communication"]}, {}],
+        "/v1/communications": [{"registered": "true"}, {}],
+        "/v1/batches": [{"communication": theirs["communication"]}, {"status": "open"}, {}],
     }  # fmt: skip
     sums = "/v1/stats"
     counts = {"/v1/errors": [{"error_code": "30003"}, {"channel": "twilio"}, {}]}
@@ -97,10 +111,16 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
             "/{file_id}/content", "/erasures", "/recount",
         )
     }  # fmt: skip
+    told = {
+        "/v1/communications/{communication_id}/batches/{batch_id}",
+        *(f"/v1/communications/{{communication_id}}/{action}" for action in ("disable", "enable")),
+        *(f"/v1/batches/{{batch_id}}/{action}" for action in ("members", "close")),
+    }
     # A route that is added later must be added here as well.
     document = (await town.http.get(f"{mallory.base_url}/openapi.json")).json()
     known = {
-        path.replace(":path", "") for path in (*paths, *changes, *lists, *counts, *suppressed, *audits, previews, sums)
+        path.replace(":path", "")
+        for path in (*paths, *changes, *lists, *counts, *suppressed, *audits, *told, previews, sums)
     }
     assert {path for path in document["paths"] if path.startswith("/v1")} == known
 
@@ -109,6 +129,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         theirs["wrote"],
         theirs["mail"],
         theirs["communication"],
+        theirs["batch"],
         theirs["dead_letter"],
         theirs["reply"],
         victim.id,
@@ -154,6 +175,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         assert victim.id not in str(found)
     assert (await victim.client.message("twilio", theirs["sid"])).state == "failed"
     await _who_is_suppressed_at_one_is_nobody_at_another(mallory, victim)
+    await _what_one_registers_is_nobody_elses(mallory, victim, theirs["communication"], theirs["batch"])
     # Parameters that name a tenant are no way in.
     for name in ("tenant", "tenant_id", "tenantId"):
         answer = await mallory.get("/v1/events", **{name: victim.id})
@@ -186,6 +208,32 @@ async def _who_is_suppressed_at_one_is_nobody_at_another(mallory: Tenant, victim
     (change,) = (await other.suppression_changes(0)).changes
     assert (change.position, change.fact.note) == (1, "a secret")
     assert (await own.suppression_record(theirs)).history[0].fact.note == ""
+
+
+async def _what_one_registers_is_nobody_elses(mallory: Tenant, victim: Tenant, communication: str, batch: str) -> None:
+    own, other = mallory.client, victim.client
+    before = await other.communications.get(communication), [one async for one in other.batches.members(batch)]
+    member: MemberIn = {"member_key": "mallory", "destinations": [{"channel": "Twilio", "recipient": "+15005550042"}]}
+    for refused in (
+        own.communications.disable(communication, reason="x"),
+        own.communications.enable(communication),
+        own.batches.put(communication, batch, label="x"),
+        own.batches.add_members(batch, [member]),
+        own.batches.close(batch),
+    ):
+        with pytest.raises(NotFoundError):
+            await refused
+    # Of the same ids each has its own.
+    await own.communications.put(communication, name="Mallory's")
+    await own.batches.put(communication, batch)
+    assert (await own.batches.add_members(batch, [member])).added == 1
+    assert (await own.batches.close(batch)).status == "closed"
+    await own.communications.disable(communication, reason="x")
+    mine = await own.communications.get(communication)
+    assert (mine.messages, mine.batches[0].progress.members) == (0, 1)
+    assert [one.member_key async for one in own.batches.members(batch)] == ["mallory"]
+    after = await other.communications.get(communication), [one async for one in other.batches.members(batch)]
+    assert after == before
 
 
 async def test_callbacks_stay_with_the_credentials_tenant_whatever_they_say(town: Town) -> None:
