@@ -158,8 +158,9 @@ PATHS = [
     ("PUT", "a/b/batches/c", pb.PutBatchRequest(communication_id="a/b", batch_id="c")),
     ("PUT", "a/batches/b/c", pb.PutBatchRequest(communication_id="a", batch_id="b/c")),
     ("PUT", "a/batches/batches/b", pb.PutBatchRequest(communication_id="a/batches", batch_id="b")),
-    # The one that cannot be told from another: escaped or not, it names a batch.
+    # Those that cannot be told from others: escaped or not, they name a batch, by the last that may be one.
     ("PUT", "a%2Fbatches%2Fb", pb.PutBatchRequest(communication_id="a", batch_id="b")),
+    ("PUT", "a/batches/batches%2Fb", pb.PutBatchRequest(communication_id="a/batches", batch_id="b")),
     ("POST", "a/b/disable", pb.DisableCommunicationRequest(communication_id="a/b")),
     ("POST", "a/disable/disable", pb.DisableCommunicationRequest(communication_id="a/disable")),
     ("POST", "a/enable/disable", pb.DisableCommunicationRequest(communication_id="a/enable")),
