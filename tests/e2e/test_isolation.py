@@ -112,6 +112,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         )
     }  # fmt: skip
     told = {
+        "/v1/sends",
         "/v1/communications/{communication_id}/batches/{batch_id}",
         *(f"/v1/communications/{{communication_id}}/{action}" for action in ("disable", "enable")),
         *(f"/v1/batches/{{batch_id}}/{action}" for action in ("members", "close")),

@@ -102,7 +102,8 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
             asked = 0
             for path, operations in schema["paths"].items():
                 for method, operation in operations.items():
-                    if "504" not in operation["responses"]:
+                    # Sends wait for the broker alone.
+                    if "504" not in operation["responses"] or path == "/v1/sends":
                         continue
                     asked += 1
                     answer = await gateway.client.request(
