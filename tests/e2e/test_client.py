@@ -117,7 +117,9 @@ async def test_the_programs_of_the_readme_run_as_they_stand_there(town: Town, in
         out, err = await running.communicate()
         assert (running.returncode, err.decode()) == (0, "")
         shown.append(out.decode())
-    blocking, asynchronous, team = shown
+    blocking, asynchronous, sender, team = shown
+    assert sender.startswith("closed 3 of 3 waiting\n")
+    assert sorted(sender.splitlines()[1:]) == [f"person-{number} ['waiting']" for number in range(3)]
     assert re.fullmatch(
         r"failed since .*\nsent sent \nfailed failed 30006\n\+15005550001 30006 .+\n404 not_found\n", blocking
     )
