@@ -225,3 +225,21 @@ async def test_what_was_sent_first_gives_way_however_late_that_is_told(town: Rig
         fact = told(key=kind.value, kind=kind, name=name, at=ARRIVED_US + at, **named)
         await copy.store.commit([fact], [])
         assert (await rosters.checked())["b2"] == {"Delivered" if at == 9 else "Sent": 1}
+
+
+async def test_the_batch_of_another_communication_is_none_whoever_is_linked_at_once(town: Rig) -> None:
+    rosters, copy = await prepared(town), Copy(town)
+    await rosters.member(copy, "b1", "k1", [("sendgrid", "a@example.com")])
+    strange, own = (
+        told(
+            key=name,
+            kind=EventKind.SENT,
+            name=name,
+            recipient="a@example.com" if name == "M1" else "",
+            query=f"communicationId={communication}&batchId=b1&memberKey=k1",
+            arrived=ARRIVED_US,
+        )
+        for name, communication in (("M2", "autumn"), ("M1", "spring"))
+    )
+    await copy.store.commit(batch_of([strange, own]), [])
+    assert (await rosters.checked())["b1"] == {"Sent": 1}

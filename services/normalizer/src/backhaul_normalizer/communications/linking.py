@@ -148,7 +148,9 @@ class _Transaction:
                 asking.append(row)
         named, addressed = self._candidates(asking)
         for row in asking:
-            links[row["_id"]] = choose(row, named[_named_by(row)], addressed[_addressed_by(row)])
+            # The batch that its events name may be another communication's.
+            own = [one for one in named[_named_by(row)] if one["communication"] == _communication(row)]
+            links[row["_id"]] = choose(row, own, addressed[_addressed_by(row)])
         moving = [row for row in asking if "dest" in row and links[row["_id"]] != row["dest"]]
         findable = self._findable({member_of(row["dest"])[0] for row in moving})
         links |= {row["_id"]: row["dest"] for row in moving if member_of(row["dest"])[0] not in findable}
@@ -175,10 +177,8 @@ class _Transaction:
         found_by = {_named_by(row) for row in rows if not row.get("batch_id")} | {_addressed_by(row) for row in rows}
         found_by.discard(b"")
         if ids:
-            communications = {_communication(row) for row in rows}
             for member in self._find(MEMBERS_COLLECTION, {"_id": {"$in": list(ids)}, **_FINDABLE}, _MEMBER):
-                if member["communication"] in communications:
-                    named[member["_id"]].append(member)
+                named[member["_id"]].append(member)
         if found_by:
             since_us = min(map(sent_at, rows)) - FOUND_BEFORE_US
             query = {"found_by": {"$in": list(found_by)}, "batch_at_us": {"$gte": since_us}, **_FINDABLE}
