@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from secrets import token_hex
 
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
@@ -74,15 +75,16 @@ class Rosters:
         """Add a member; by a call that ``dies`` before it is linked. A batch that is closed stays as it is."""
         at = await copy.roster.place(self._tenant, batch_id)
         told = told_of(key, [], [(*one, "") for one in destinations], at, self._tenant.channels)
+        call = token_hex(4)
         try:
-            added = await copy.roster.add(self._tenant, at, [told], "call", last=False)
+            added = await copy.roster.add(self._tenant, at, [told], call, last=False)
         except BackhaulError as exc:
             if exc.code is not Code.FAILED_PRECONDITION:
                 raise
             return
         if not dies:
             await copy.consequences.of_members(at.batch["_id"], added.touched)
-            await copy.roster.linked(at.batch["_id"], "call")
+            await copy.roster.linked(at.batch["_id"], call)
 
     async def close(self, copy: Copy, batch_id: str) -> None:
         await copy.register.close_batch(self._tenant, batch_id)

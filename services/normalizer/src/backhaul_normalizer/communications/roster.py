@@ -34,8 +34,8 @@ _BEYOND = Violation(
 
 
 class Added(NamedTuple):
-    """What became of each member that was told, in that order; the ``_id`` of those that are not as they were; and
-    whether the batch is closed."""
+    """What became of each member that was told, in that order; the ``_id`` of those whose messages are to be linked;
+    and whether the batch is closed."""
 
     outcomes: list[Outcome]
     touched: list[bytes]
@@ -96,12 +96,14 @@ def _add(
         raise no_batch()
     change = _Change(at._replace(batch=batch), _stored(database, session, told))
     outcomes = [change.take(one) for one in told]
+    # What another call left to be linked may be what is told here once more, since that call died.
+    again = change.known if batch.get("to_link", {}).keys() - {call} else []
     if batch["status"] != "open":
         if any(one != "unchanged" for one in outcomes):
             raise closed_batch(
                 "Members can neither be added to it nor changed.", "Register another batch, and add them to that."
             )
-        return Added(outcomes, [], closed=True)
+        return Added(outcomes, again, closed=True)
     update = change.of_batch()
     if update:
         update[f"to_link.{call}"] = now_us
@@ -116,7 +118,7 @@ def _add(
     changes = change.updates()
     for start in range(0, len(changes), _AT_ONCE):
         commands.update(MEMBERS_COLLECTION, changes[start : start + _AT_ONCE])
-    return Added(outcomes, [*change.new, *change.changed], closes)
+    return Added(outcomes, list({*change.new, *change.changed, *again}), closes)
 
 
 def _stored(database: mongo.ThreadDatabase, session: mongo.Session, told: Sequence[Told]) -> dict[bytes, Document]:
@@ -134,6 +136,11 @@ class _Change:
         self._stored = stored
         self.new: dict[bytes, Document] = {}
         self.changed: dict[bytes, Document] = {}
+
+    @property
+    def known(self) -> list[bytes]:
+        """The ``_id`` of those that are told and were there before."""
+        return list(self._stored)
 
     def take(self, told: Told) -> Outcome:
         """Have ``told`` be so."""
