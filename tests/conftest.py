@@ -27,7 +27,10 @@ StackOnSharedMongo = Callable[..., "AbstractAsyncContextManager[Stack]"]
 LOG_LEVEL = "info"
 DEAD_TRANSACTION_S = 3
 
-KEPT = ("installation", "storing_installation", "pair_of_copies", "two_that_file", "one_of_each", "extracted")
+KEPT = (
+    "installation", "storing_installation", "pair_of_copies", "two_that_file", "two_that_fold", "one_of_each",
+    "extracted",
+)  # fmt: skip
 """Fixtures that make what takes longer than most tests of it, above all whole stacks, once in a process."""
 
 _SCOPES = "backhaul/scopes"

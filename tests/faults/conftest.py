@@ -92,3 +92,25 @@ async def breakable(one_of_each: Stack) -> AsyncIterator[Stack]:
     with one_of_each.mongo.transactions_live(DEAD_TRANSACTION_S):
         yield one_of_each
         await mend(one_of_each)
+
+
+@pytest.fixture(scope="session")
+def two_that_fold(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """It runs, with two normalizers and a mongod of its own, and gives soon to one what the other has in hand."""
+    from faults.copies import folding_twice
+    from kept_stacks import kept
+
+    env = {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}
+    with kept(tmp_path_factory.mktemp("folding"), services=folding_twice(), env=env, with_object_store=False) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def breakable_folding(two_that_fold: Stack) -> AsyncIterator[Stack]:
+    """Two normalizers, to be broken. Afterwards everything runs again, as above."""
+    from faults.copies import mend
+
+    assert two_that_fold.mongo is not None
+    with two_that_fold.mongo.transactions_live(DEAD_TRANSACTION_S):
+        yield two_that_fold
+        await mend(two_that_fold)

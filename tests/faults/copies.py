@@ -81,6 +81,11 @@ def two_copies() -> tuple[ServiceSpec, ...]:
     return (*default_services(), replace(service_spec(FIRST), name=SECOND))
 
 
+def folding_twice() -> tuple[ServiceSpec, ...]:
+    """All services, and the normalizer once more."""
+    return (*default_services(), replace(service_spec("normalizer"), name=SECOND))
+
+
 @dataclass(frozen=True)
 class Copy:
     """One copy. ``stub`` sends each call once, and waits for as long as it takes."""

@@ -1,10 +1,12 @@
-"""What tests ask of JetStream: whether a consumer has come to its end, and what EVENTS holds."""
+"""What tests ask of JetStream: whether a consumer has come to its end, and what EVENTS and NOTICES hold."""
 
 from __future__ import annotations
 
 from backhaul_common.names import AGAIN_HEADER
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
+from backhaul_proto.notice.v1.notice_pb2 import Notice
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
@@ -40,25 +42,32 @@ async def published(client: Client) -> list[Event]:
 
 async def published_together(client: Client) -> list[tuple[bool, list[Event]]]:
     """Every message of EVENTS, in order: whether it says that its events may have been published before, and these."""
+    return [
+        (AGAIN_HEADER in (message.headers or {}), list(EventBatch.FromString(message.data).events))
+        for message in await _messages(client, "EVENTS", "events.>")
+    ]
+
+
+async def noticed(client: Client) -> list[Notice]:
+    """Every message of NOTICES, in order."""
+    return [Notice.FromString(message.data) for message in await _messages(client, "NOTICES", "notices.>")]
+
+
+async def _messages(client: Client, stream: str, subject: str) -> list[Msg]:
     js = client.jetstream()
-    left = (await js.stream_info("EVENTS")).state.messages
-    found: list[tuple[bool, list[Event]]] = []
-    subscription = await js.pull_subscribe(
-        "events.>", stream="EVENTS", config=ConsumerConfig(ack_policy=AckPolicy.NONE)
-    )
+    left = (await js.stream_info(stream)).state.messages
+    found: list[Msg] = []
+    subscription = await js.pull_subscribe(subject, stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE))
     try:
         while left > 0:
             try:
                 batch = await subscription.fetch(min(left, _FETCHED), timeout=5)
             except NatsTimeoutError:
-                raise AssertionError(f"EVENTS does not give its last {left} messages") from None
+                raise AssertionError(f"{stream} does not give its last {left} messages") from None
             left -= len(batch)
-            found += [
-                (AGAIN_HEADER in (message.headers or {}), list(EventBatch.FromString(message.data).events))
-                for message in batch
-            ]
+            found += batch
     finally:
         name = (await subscription.consumer_info()).name
         await subscription.unsubscribe()
-        await js.delete_consumer("EVENTS", name)
+        await js.delete_consumer(stream, name)
     return found
