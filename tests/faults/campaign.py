@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -176,11 +177,11 @@ class Campaign:
         pieces = [roster.members[start : start + TOGETHER] for start in range(0, len(roster.members), TOGETHER)]
         roster.to_add = len(pieces)
         for piece in pieces:
-            yield lambda piece=piece: self._add(roster, piece)  # type: ignore[misc]
+            yield partial(self._add, roster, piece)
         for number in range(MEMBERS):
             for post in self._posts(roster, number):
                 for _ in range(2 if self._dice.random() < 0.1 else 1):
-                    yield lambda post=post: roster.tenant.receive(post)  # type: ignore[misc]
+                    yield partial(roster.tenant.receive, post)
 
     async def _add(self, roster: _Roster, piece: list[dict[str, Any]]) -> None:
         tenant, plan = roster.tenant, roster.plan
@@ -210,7 +211,7 @@ class Campaign:
             yield tenant.twilio.status(address, message_id, word, to=plan.phone(number), **fields)
         if (key, "sendgrid") in roster.truth:
             message_id, end = roster.truth[key, "sendgrid"]
-            mail = {**named, "email": f"{plan.id}.{key}@example.com"}
+            mail: dict[str, Any] = {**named, "email": f"{plan.id}.{key}@example.com"}
             # SendGrid has no word for what is on its way but this one.
             words_of_mail = ("processed", *(_MAIL_ENDS[end] if end != "sent" else ("deferred",)))
             for word in words_of_mail:
