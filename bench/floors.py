@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import bson
 import msgspec
@@ -14,7 +15,7 @@ from bson.raw_bson import RawBSONDocument
 from fast_query_parsers import parse_query_string
 from installation import Document, Installation
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from pymongo import WriteConcern
+from pymongo import IndexModel, WriteConcern
 
 _DATABASE = "bench_floor"
 _COLLECTION = "documents"
@@ -55,6 +56,35 @@ async def stored_us(site: Installation, payloads: Sequence[bytes], together: int
     used = site.meter.read().since(before)["mongod"] + (await site.checkpoint())["mongod"]
     await site.mongo.drop_database(_DATABASE)
     return used / len(documents) * 1e6
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """What inserting cost: documents a second by the clock, and CPU microseconds of driver and mongod for each."""
+
+    per_second: float
+    cpu_us: float
+
+
+async def inserted(site: Installation, like: str, documents: Sequence[Document], together: int) -> Inserted:
+    """``documents`` written into a collection with the indexes of ``like``, ``together`` in a transaction each, which
+    waits for the majority."""
+    database = site.mongo[_DATABASE]
+    await database.create_collection(_COLLECTION)
+    indexes = await site.database[like].index_information()
+    await database[_COLLECTION].create_indexes(
+        [IndexModel(one["key"]) for name, one in indexes.items() if name != "_id_"]
+    )
+    await site.checkpoint()
+    before, own, began = site.meter.read(), time.process_time(), time.perf_counter()
+    async with site.mongo.start_session() as session:
+        for at in range(0, len(documents), together):
+            async with await session.start_transaction(write_concern=WriteConcern("majority")):
+                await database[_COLLECTION].insert_many(documents[at : at + together], session=session)
+    took, used = time.perf_counter() - began, time.process_time() - own
+    used += site.meter.read().since(before)["mongod"]
+    await site.mongo.drop_database(_DATABASE)
+    return Inserted(len(documents) / took, used / len(documents) * 1e6)
 
 
 def decoded_us(messages: Sequence[bytes], payloads: Sequence[bytes]) -> float:

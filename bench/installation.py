@@ -12,13 +12,17 @@ import httpx
 from backhaul_client import AsyncAdminClient, LimitsIn
 from backhaul_common.ids import new_registration
 from backhaul_common.names import (
+    BATCH_COUNTS_COLLECTION,
+    BATCHES_COLLECTION,
     CALLBACKS_STREAM,
+    COMMUNICATIONS_COLLECTION,
     COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
     ENTRIES_COLLECTION,
     EVENTS_COLLECTION,
     EVENTS_STREAM,
     JOINS_COLLECTION,
+    MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
     NORMALIZER_CONSUMER,
     TENANTS_COLLECTION,
@@ -52,6 +56,7 @@ PROCESSED = (
     COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
 )
+_REGISTERED = (COMMUNICATIONS_COLLECTION, BATCHES_COLLECTION, BATCH_COUNTS_COLLECTION, MEMBERS_COLLECTION)
 _LIMITS: LimitsIn = {
     "requests_per_second": 1_000_000,
     "burst": 10_000_000,
@@ -172,10 +177,10 @@ class Installation:
             )
 
     async def forget(self, *, empty: bool = True) -> None:
-        """Make all callbacks look new: nothing processed (unless ``empty`` is false), nothing published,
-        no position kept. The normalizer must not run; it makes everything anew when it starts."""
+        """Make all callbacks look new: nothing processed or registered (unless ``empty`` is false), nothing
+        published, no position kept. The normalizer must not run; it makes everything anew when it starts."""
         if empty:
-            for collection in PROCESSED:
+            for collection in (*PROCESSED, *_REGISTERED):
                 await self.database.drop_collection(collection)
         # Deleted, not purged: a purged stream still knows the message ids of the last two minutes.
         await _if_found(self.js.delete_stream, EVENTS_STREAM)

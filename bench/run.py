@@ -17,6 +17,7 @@ import auditing
 import hot
 import ingest
 import latency
+import members
 import normalizing
 import optouts
 import storage
@@ -33,6 +34,9 @@ _LATEST = Path(__file__).with_name("latest.json")
 _LIMIT_S = 1200
 """Whatever hangs ends here. A run takes less than twelve minutes."""
 
+_MILLION_LIMIT_S = 4800
+_MILLION, _MANY = 1_000_000, 20_000
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -46,7 +50,7 @@ class Scenario:
         return any(name.startswith(figure) or figure.startswith(name) for figure in self.figures)
 
 
-def scenarios(*, quick: bool) -> list[Scenario]:
+def scenarios(*, quick: bool, million: bool) -> list[Scenario]:
     """What can be measured, in its order."""
     generator = best_generator()
     rounds, seconds = (3, 1.0) if quick else (3, 3.0)
@@ -66,6 +70,22 @@ def scenarios(*, quick: bool) -> list[Scenario]:
         Scenario(
             ["two_copies_cost"],
             lambda site, report: hot.measure(site, report, rounds=rounds, events=6_000 if quick else 12_000),
+        ),
+        Scenario(
+            ["members_"],
+            lambda site, report: members.measure_registering(
+                site, report, rounds=rounds, members=10_000 if quick else 20_000
+            ),
+        ),
+        Scenario(
+            ["join_cost"],
+            lambda site, report: members.measure_joining(
+                site, report, rounds=rounds, messages=2_000 if quick else 4_000
+            ),
+        ),
+        Scenario(
+            ["many_members_"],
+            lambda site, report: members.measure_many(site, report, members=_MILLION if million else _MANY),
         ),
         Scenario(
             ["end_to_end_", "pipeline_cpu_us"],
@@ -104,7 +124,7 @@ def scenarios(*, quick: bool) -> list[Scenario]:
     ]
 
 
-async def measure(report: Report, wanted: Sequence[Scenario], console: Console) -> None:
+async def measure(report: Report, wanted: Sequence[Scenario], console: Console, limit_s: float) -> None:
     """Run them on a stack that is started for it."""
     began = time.monotonic()
     task = asyncio.current_task()
@@ -116,7 +136,7 @@ async def measure(report: Report, wanted: Sequence[Scenario], console: Console) 
         console.print(f"{time.monotonic() - began:4.0f} s  {what}", style="dim", highlight=False)
 
     with tempfile.TemporaryDirectory(prefix="backhaul-bench-", ignore_cleanup_errors=True) as name:
-        async with asyncio.timeout(_LIMIT_S), installation(Path(name), say) as site:
+        async with asyncio.timeout(limit_s), installation(Path(name), say) as site:
             report.machine = machine_facts(
                 Path(name),
                 nats_version=str(site.nats.connected_server_version).strip("<>"),
@@ -136,8 +156,9 @@ def main() -> int:
     only = "figures to measure, by name or beginning"
     parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help=only)
     parser.add_argument("--quick", action="store_true", help="short rounds: shows that it works, not how fast")
+    parser.add_argument("--million", action="store_true", help=f"many_members_… with a million, not {_MANY:,}")
     arguments = parser.parse_args()
-    every = scenarios(quick=arguments.quick)
+    every = scenarios(quick=arguments.quick, million=arguments.million)
     if unknown := [name for name in arguments.only if not any(scenario.has(name) for scenario in every)]:
         known = ", ".join(f"{figure}…" for scenario in every for figure in scenario.figures)
         parser.error(f"no figure is called or begins with {', '.join(unknown)}; they begin with {known}")
@@ -146,7 +167,7 @@ def main() -> int:
     report = Report(best_generator().name, quick=arguments.quick)
     began = time.monotonic()
     try:
-        asyncio.run(measure(report, wanted, console))
+        asyncio.run(measure(report, wanted, console, _MILLION_LIMIT_S if arguments.million else _LIMIT_S))
     except (LoadError, LocalStackError, TimeoutError) as exc:
         console.print(f"[bold red]The run failed, and nothing was written:[/] {str(exc) or type(exc).__name__}")
         if report.figures:

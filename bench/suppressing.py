@@ -198,7 +198,7 @@ def number(n: int, area: int = 201) -> str:
 
 @asynccontextmanager
 async def channel_to(service: Service) -> AsyncIterator[grpc.aio.Channel]:
-    """A connection to a copy of suppression, as a service of Backhaul has one."""
+    """A connection to a copy of a service, as services of Backhaul have one."""
     credentials = _credentials(service)
     options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 16 << 20)]
     async with grpc.aio.secure_channel(f"127.0.0.1:{service.ports['grpc']}", credentials, options=options) as channel:

@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from backhaul_common.ids import new_callback_id
@@ -95,6 +96,20 @@ class Traffic:
             out.append(self._twilio.form(address, self.twilio_body(sid, STATUSES[n % len(STATUSES)])))
         return out
 
+    def of_people(self, people: Sequence[str], communication: str, *, batch_id: str = "") -> list[Post]:
+        """Three status callbacks for a message to each of these telephone numbers. With ``batch_id`` they name that
+        batch, and as its member the number's digits."""
+        out = []
+        for person in people:
+            sid = "SM" + self._random.randbytes(16).hex()
+            batch, member = (f"batchId={batch_id}&", f"&memberId={person.removeprefix('+')}") if batch_id else ("", "")
+            query = f"{batch}channelLabel=Twilio&communicationId={communication}{member}"
+            address = f"{self._base_url}/api/postevents?{query}"
+            for status in STATUSES:
+                body = self.twilio_body(sid, status) | {"To": person, "ChannelToAddress": person}
+                out.append(self._twilio.form(address, body))
+        return out
+
     def sendgrid_events(self, count: int, *, communications: int = 10) -> list[Event]:
         """``count`` events: three for each message."""
         out: list[Event] = []
@@ -121,6 +136,21 @@ class Traffic:
         """``count`` posts of EVENTS_A_POST events each."""
         address = f"{self._base_url}/api/postevents?channelLabel=SendGrid"
         return [self._sendgrid.batch(address, self.sendgrid_events(EVENTS_A_POST)) for _ in range(count)]
+
+    def delivered_mails(self, people: Sequence[str], communication: str) -> Post:
+        """A post that tells of a mail to each of these addresses that it was delivered. Nobody signed it."""
+        events = [
+            {
+                "email": person,
+                "timestamp": 1_790_000_000,
+                "event": "delivered",
+                "sg_event_id": (sent := self._random.randbytes(11).hex()),
+                "sg_message_id": f"{sent}.filter0425p1mdw1.13037.57168B4A1D.0",
+                "communicationId": communication,
+            }
+            for person in people
+        ]
+        return self._json("SendGrid", events)
 
     def rcs(self, count: int, *, communications: int = 10) -> list[Post]:
         """``count`` callbacks of the RCS API: three for each message."""
@@ -170,7 +200,7 @@ class Traffic:
             out.append(self._json("Parcels", content))
         return out
 
-    def _json(self, label: str, content: dict[str, Any]) -> Post:
+    def _json(self, label: str, content: object) -> Post:
         address = f"{self._base_url}/api/postevents?channelLabel={label}"
         return Post(address, (("Content-Type", "application/json"),), json.dumps(content).encode())
 
