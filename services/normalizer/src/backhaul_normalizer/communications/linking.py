@@ -208,7 +208,10 @@ class _Transaction:
         yield from latest.sort([("first_at_us", -1), ("_id", -1)]).limit(MAX_AT_ONCE + 1)
 
     def _find(self, collection: str, query: Document, projection: Document, limit: int = 0) -> mongo.ThreadCursor:
-        return self._database[collection].find(query, projection, session=self._session, limit=limit)
+        # In one answer: asking for the rest of a few hundred documents costs the driver as much as asking for them.
+        return self._database[collection].find(
+            query, projection, session=self._session, limit=limit, batch_size=MAX_RIVALS + 1
+        )
 
 
 class _Changes:
