@@ -299,7 +299,7 @@ async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Rig) 
     with pytest.raises(BackhaulError) as unnamed:
         await rig.data.PurgeTenant(tenantdata_pb2.PurgeTenantRequest(tenant_id="acme"))
     assert (unnamed.value.code, unnamed.value.field) == (Code.INVALID_ARGUMENT, "registration")
-    assert await rig.usage("acme") == {"events": 3, "messages": 3, "counts": 2, "dead_letters": 0}
+    assert await rig.usage("acme") == {"events": 3, "messages": 3, "counts": 2, "communications": 1, "dead_letters": 0}
 
     await rig.register(acme.model_copy(update={"status": "deleting"}))
     held = await rig.database[EVENTS_COLLECTION].count_documents({"registration": "acme.1"})
