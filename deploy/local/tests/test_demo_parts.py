@@ -15,7 +15,8 @@ from backhaul_client import AsyncAdminClient
 from backhaul_local.demo import show, telling_lines, verdict
 from backhaul_local.demo_audit import ENV, Audited
 from backhaul_local.demo_channels import FLAGGED
-from backhaul_local.demo_checks import Check, check_all
+from backhaul_local.demo_checks import Check, Seen, check_all
+from backhaul_local.demo_communication import BLOCKED, REGISTERED, Completed
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked
 from backhaul_local.demo_people import Erased
 from backhaul_local.demo_screen import Screen
@@ -23,8 +24,6 @@ from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused,
 from backhaul_local.pytest_plugin import StackFactory
 from msgspec.structs import replace as changed
 from rich.console import Console
-
-Seen = tuple[Delivered, OtherChannels, Asked, Refused, Audited, Erased, Loaded]
 
 
 class Remembering(Story):
@@ -54,6 +53,10 @@ class Remembering(Story):
         self.erased = await super().erase_a_person(*accounts)
         return self.erased
 
+    async def complete_a_batch(self, *accounts: Any) -> Completed:
+        self.completed = await super().complete_a_batch(*accounts)
+        return self.completed
+
     async def load(self, *accounts: Any) -> Loaded:
         self.loaded = await super().load(*accounts)
         return self.loaded
@@ -70,25 +73,28 @@ async def _tell(stack_factory: StackFactory) -> Seen:
         story = Remembering(stack.gateway_url, http, platform, stack.object_store)
         checks = await show(story, Screen(Console(file=StringIO())))
     assert [check for check in checks if not check.holds] == []
-    return story.delivered, story.others, story.asked, story.refused, story.audited, story.erased, story.loaded
+    return Seen(
+        delivered=story.delivered,
+        others=story.others,
+        asked=story.asked,
+        refused=story.refused,
+        audited=story.audited,
+        erased=story.erased,
+        completed=story.completed,
+        loaded=story.loaded,
+    )
 
 
 def _wrong(seen: Seen) -> list[str]:
-    return [check.name for check in check_all(*seen) if not check.holds]
+    return [check.name for check in check_all(seen) if not check.holds]
 
 
 def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     """Every figure that could be wrong, with the check that must say so."""
-    delivered, others, asked, refused, audited, erased, loaded = seen
+    delivered, refused, loaded = seen.delivered, seen.refused, seen.loaded
 
     def of_delivered(**fields: Any) -> Seen:
-        return replace(delivered, **fields), others, asked, refused, audited, erased, loaded
-
-    def of_others(**fields: Any) -> Seen:
-        return delivered, replace(others, **fields), asked, refused, audited, erased, loaded
-
-    def of_asked(**fields: Any) -> Seen:
-        return delivered, others, replace(asked, **fields), refused, audited, erased, loaded
+        return replace(seen, delivered=replace(delivered, **fields))
 
     def of_message(number: int, **fields: Any) -> Seen:
         messages = list(delivered.messages)
@@ -113,23 +119,15 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     yield "dead letters", of_delivered(dead_letters=[*delivered.dead_letters, delivered.dead_letters[0]])
     yield "dead letters", of_delivered(dead_letters=[changed(delivered.dead_letters[0], state="replayed")])
 
-    for number, (story, message) in enumerate(others.messages):
-        assert message is not None
-        stories = list(others.messages)
-        stories[number] = (story, changed(message, state="another"))
-        yield f"{story.due.name} ends", of_others(messages=stories)
-        stories[number] = (story, changed(message, timeline=()))
-        yield f"{story.due.name} timeline", of_others(messages=stories)
-    yield "other channels: callbacks answered 200", of_others(statuses=[*others.statuses[:-1], 403])
-    (reply,) = others.replies
-    yield f"“{FLAGGED}” over RCS", of_others(replies=[changed(reply, review="flagged", consent=None)])
-    yield "what it answers", of_others(replies=[changed(reply, answered=None)])
-    yield "autumn: replies", of_others(communication=None)
-    yield "a callback that was only looked at", of_others(previewed=["nothing"])
-    yield "errors by code and class", of_others(errors={**others.errors, "rcs 404 (channel)": 2})
-    yield "statistics: messages by channel", of_others(counted={**others.counted, "rcs": 9})
-
-    yield from ((name, of_asked(**fields)) for name, fields in _spoiled_answers(asked))
+    for step, spoiling in {
+        "others": _spoiled_stories(seen.others),
+        "asked": _spoiled_answers(seen.asked),
+        "audited": _spoiled_files(seen.audited),
+        "erased": _spoiled_erasure(seen.erased),
+        "completed": _spoiled_batch(seen.completed),
+    }.items():
+        for name, fields in spoiling:
+            yield name, replace(seen, **{step: replace(getattr(seen, step), **fields)})
 
     assert delivered.communication is not None
     assert loaded.communication is not None
@@ -141,37 +139,42 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
         }.items():
             spoiled = (
                 of_delivered(communication=wrong),
-                (delivered, others, asked, refused, audited, erased, replace(loaded, communication=wrong)),
+                replace(seen, loaded=replace(loaded, communication=wrong)),
             )
             yield f"{name}: {figure}", spoiled[name == "burst"]
 
     for number, attempt in enumerate(refused.attempts):
         let_in = list(refused.attempts)
         let_in[number] = replace(attempt, got="200")
-        yield attempt.what, (delivered, others, asked, replace(refused, attempts=let_in), audited, erased, loaded)
+        yield attempt.what, replace(seen, refused=replace(refused, attempts=let_in))
     for name, traces in {
         "refused signatures counted": replace(refused, counted={**refused.counted, "Globex Twilio": 0}),
         "tenants afterwards": replace(refused, tenants=[*refused.tenants, "initech"]),
         "Globex's messages afterwards": replace(refused, globex_messages=1),
         "spring-sale afterwards": replace(refused, communication=changed(delivered.communication, messages=9)),
     }.items():
-        yield name, (delivered, others, asked, traces, audited, erased, loaded)
-    yield from (
-        (name, (delivered, others, asked, refused, replace(audited, **fields), erased, loaded))
-        for name, fields in _spoiled_files(audited)
-    )
-    yield from (
-        (name, (delivered, others, asked, refused, audited, replace(erased, **fields), loaded))
-        for name, fields in _spoiled_erasure(erased)
-    )
-    yield (
-        "burst: answers",
-        (delivered, others, asked, refused, audited, erased, replace(loaded, statuses=[*loaded.statuses[1:], 503])),
-    )
-    yield (
-        "callbacks one by one, read back",
-        (delivered, others, asked, refused, audited, erased, replace(loaded, probes_delivered=19)),
-    )
+        yield name, replace(seen, refused=traces)
+    yield "burst: answers", replace(seen, loaded=replace(loaded, statuses=[*loaded.statuses[1:], 503]))
+    yield "callbacks one by one, read back", replace(seen, loaded=replace(loaded, probes_delivered=19))
+
+
+def _spoiled_stories(others: OtherChannels) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of all other channels."""
+    for number, (story, message) in enumerate(others.messages):
+        assert message is not None
+        stories = list(others.messages)
+        stories[number] = (story, changed(message, state="another"))
+        yield f"{story.due.name} ends", {"messages": stories}
+        stories[number] = (story, changed(message, timeline=()))
+        yield f"{story.due.name} timeline", {"messages": stories}
+    yield "other channels: callbacks answered 200", {"statuses": [*others.statuses[:-1], 403]}
+    (reply,) = others.replies
+    yield f"“{FLAGGED}” over RCS", {"replies": [changed(reply, review="flagged", consent=None)]}
+    yield "what it answers", {"replies": [changed(reply, answered=None)]}
+    yield "autumn: replies", {"communication": None}
+    yield "a callback that was only looked at", {"previewed": ["nothing"]}
+    yield "errors by code and class", {"errors": {**others.errors, "rcs 404 (channel)": 2}}
+    yield "statistics: messages by channel", {"counted": {**others.counted, "rcs": 9}}
 
 
 def _spoiled_files(audited: Audited) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -200,6 +203,60 @@ def _spoiled_erasure(erased: Erased) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "… lines that say only that there was something", {"after": erased.before}
     yield "… the files in the bucket", {"unchanged": False}
     yield "… verified afterwards", {"files": erased.files + 1}
+
+
+def _spoiled_batch(completed: Completed) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of the batch that is completed."""
+    got = completed.communication
+    yield "registered batch: callbacks answered 200", {"statuses": completed.statuses[1:]}
+    yield "members added", {"added": completed.again}
+    yield "sends told", {"reported": 9}
+    yield "batch, when it is closed", {"closed": completed.corrected}
+    for status in ("open", "complete"):
+        yield "batch, when it is closed", {"closed": changed(completed.closed, status=status)}
+    yield "… when the last message is sent", {"completed": completed.closed}
+    yield "… completed by", {"completed": changed(completed.completed, completed_by="deadline")}
+    yield "… after a late delivery", {"corrected": completed.completed}
+    yield "… how many states changed since", {"corrected": changed(completed.corrected, changed_since=2)}
+    yield (
+        "… at completion, still",
+        {"corrected": changed(completed.corrected, at_completion=completed.corrected.progress)},
+    )
+    yield "… completed once", {"corrected": changed(completed.corrected, completed_at=completed.closed.closed_at)}
+    yield "… members listed", {"members": [*completed.members, completed.members[0]]}
+    for number, member in enumerate(completed.members):
+        (destination,) = member.destinations
+        assert destination.message is not None
+        name = f"{member.member_key} {member.attributes['first_name']}"
+        for wrong in (
+            {"channel": "rcs"},
+            {"recipient": "+15005550199"},
+            {"message": None},
+            {"message": changed(destination.message, fulfilment_state="Queued")},
+            {"message": changed(destination.message, error_code="1")},
+        ):
+            members = list(completed.members)
+            members[number] = changed(member, destinations=(changed(destination, **wrong),))
+            yield name, {"members": members}
+        yield name, {"members": [one for one in completed.members if one is not member]}
+    yield "the same members once more", {"again": completed.added}
+    yield completed.addition.what, {"addition": replace(completed.addition, got="was let in")}
+    assert got.registered is not None
+    for name, of_communication in (
+        ("registered", {"registered": None}),
+        ("registered", {"registered": changed(got.registered, mode="test")}),
+        ("registered", {"registered": changed(got.registered, notify=())}),
+        ("messages", {"messages": 9}),
+        ("fulfilment states", {"fulfilment": {**got.fulfilment, "Sent": 1}}),
+        ("events, each counted once", {"events": {**got.events, "sent": 4}}),
+        ("error codes", {"errors": got.errors[1:]}),
+        ("messages engaged with", {"engagement": changed(got.engagement, unique_clicked=0)}),
+        ("batches", {"batches": ()}),
+        ("batches", {"batches": (completed.closed,)}),
+        ("status", {"status": "active"}),
+    ):
+        yield f"{REGISTERED}: {name}", {"communication": changed(got, **of_communication)}
+    yield f"may we contact {BLOCKED}?", {"blocked": changed(completed.blocked, verdict="allowed", blocking=())}
 
 
 def _spoiled_answers(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -234,16 +291,14 @@ def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
     for name, spoiled in _spoiled(seen):
         assert name in _wrong(spoiled), name
         proven.add(name)
-    assert proven == {check.name for check in check_all(*seen)}
+    assert proven == {check.name for check in check_all(seen)}
     # What is not there is wrong, and no crash.
-    delivered, others, asked, refused, audited, erased, loaded = seen
-    gone = replace(delivered, messages=[(due, None) for due, _ in delivered.messages], communication=None)
+    gone = replace(seen.delivered, messages=[(due, None) for due, _ in seen.delivered.messages], communication=None)
     screen = Screen(Console(file=StringIO()))
     screen.messages(gone, "Twilio")
     screen.communication(gone.communication)
-    assert "Twilio …8abca9 ends" in _wrong(
-        (gone, others, asked, refused, audited, erased, replace(loaded, communication=None))
-    )
+    nothing = replace(seen, delivered=gone, loaded=replace(seen.loaded, communication=None))
+    assert "Twilio …8abca9 ends" in _wrong(nothing)
 
 
 def test_a_wrong_figure_is_shown_and_makes_the_exit_code_1() -> None:

@@ -16,7 +16,7 @@ import httpx
 from backhaul_client import AsyncAdminClient, BackhaulError
 
 from backhaul_local.demo_audit import ENV
-from backhaul_local.demo_checks import Check, check_all
+from backhaul_local.demo_checks import Check, Seen, check_all
 from backhaul_local.demo_screen import Screen
 from backhaul_local.demo_script import COMMUNICATION
 from backhaul_local.demo_story import DemoError, Story
@@ -148,6 +148,13 @@ async def show(story: Story, screen: Screen) -> list[Check]:
     )
     screen.people(erased)
 
+    completed = await story.complete_a_batch(acme)
+    screen.section(
+        "A sending that Acme registers, with ten people, and what became of everybody",
+        "Members, sends and callbacks came in a mixed order. A batch is complete once; what comes later corrects it.",
+    )
+    screen.batch(completed)
+
     loaded = await story.load(globex)
     screen.section(
         "Throughput and latency seen",
@@ -155,7 +162,18 @@ async def show(story: Story, screen: Screen) -> list[Check]:
         "sender.",
     )
     screen.load(loaded)
-    return check_all(delivered, others, asked, refused, audited, erased, loaded)
+    return check_all(
+        Seen(
+            delivered=delivered,
+            others=others,
+            asked=asked,
+            refused=refused,
+            audited=audited,
+            erased=erased,
+            completed=completed,
+            loaded=loaded,
+        )
+    )
 
 
 def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:

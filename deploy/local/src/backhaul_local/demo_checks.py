@@ -7,11 +7,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backhaul_client.communicationmodels import Batch, MembersAdded
 from backhaul_client.models import Communication, DeadLetterSummary, Event, Message
 from backhaul_client.suppressionmodels import Blocking
 
 from backhaul_local.demo_audit import MAIL_EVENTS, Audited, Verified, named, recounted, word_of
 from backhaul_local.demo_channels import FLAGGED, OTHER_COMMUNICATION
+from backhaul_local.demo_communication import (
+    AT_CLOSING,
+    AT_COMPLETION,
+    AT_LAST,
+    BATCH,
+    BLOCKED,
+    PEOPLE,
+    REGISTERED,
+    REGISTRATION,
+    SENDING_ERRORS,
+    SENDING_EVENTS,
+    Completed,
+    counted,
+    outcome_of,
+    registration_of,
+    told_of,
+)
 from backhaul_local.demo_consent import MAX_WAIT_S, PURPOSES, RULE, UNDECIDED, Asked, told
 from backhaul_local.demo_people import ADA, BEN, PEOPLE_EVENTS, STATUSES, Erased, about
 from backhaul_local.demo_script import (
@@ -46,24 +64,31 @@ class Check:
         return self.expected == self.got
 
 
-def check_all(
-    delivered: Delivered,
-    others: OtherChannels,
-    asked: Asked,
-    refused: Refused,
-    audited: Audited,
-    erased: Erased,
-    loaded: Loaded,
-) -> list[Check]:
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What each step of the story got to see."""
+
+    delivered: Delivered
+    others: OtherChannels
+    asked: Asked
+    refused: Refused
+    audited: Audited
+    erased: Erased
+    completed: Completed
+    loaded: Loaded
+
+
+def check_all(seen: Seen) -> list[Check]:
     """Every check of the demo."""
     return [
-        *_delivered(delivered),
-        *_other_channels(others),
-        *_asked(asked),
-        *_refused(delivered, refused),
-        *_audited(audited),
-        *_erased(erased),
-        *_loaded(loaded),
+        *_delivered(seen.delivered),
+        *_other_channels(seen.others),
+        *_asked(seen.asked),
+        *_refused(seen.delivered, seen.refused),
+        *_audited(seen.audited),
+        *_erased(seen.erased),
+        *_completed(seen.completed),
+        *_loaded(seen.loaded),
     ]
 
 
@@ -218,6 +243,52 @@ def _about(lines: Sequence[bytes]) -> str:
 def _valid(seen: Verified) -> str:
     """What is said of the files; of digests there is one more every now and then."""
     return ", ".join(line.rpartition(", ")[2] for line in seen.summary) or NOTHING
+
+
+def _completed(seen: Completed) -> list[Check]:
+    """The batch was complete once, with everybody in it; what came later is counted, and nothing is added."""
+    people, posted = str(len(PEOPLE)), sum(len(one.words) for one in PEOPLE)
+    members = {member.member_key: member for member in seen.members}
+    got = seen.communication
+    errors = {f"{one.channel} {one.error_code}": one.count for one in got.errors}
+    engaged = f"opened {got.engagement.unique_opened}, clicked {got.engagement.unique_clicked}"
+    return [
+        Check("registered batch: callbacks answered 200", f"200: {posted}", _answers(seen.statuses)),
+        Check("members added", people, str(seen.added.added)),
+        Check("sends told", people, str(seen.reported)),
+        Check("batch, when it is closed", f"closed: {counts(AT_CLOSING)}", _batch(seen.closed)),
+        Check("… when the last message is sent", f"complete: {counts(AT_COMPLETION)}", _batch(seen.completed)),
+        Check("… completed by", "condition", seen.completed.completed_by or NOTHING),
+        Check("… after a late delivery", f"complete: {counts(AT_LAST)}", _batch(seen.corrected)),
+        Check("… how many states changed since", "1", str(seen.corrected.changed_since)),
+        Check("… at completion, still", counts(AT_COMPLETION), counts(counted(seen.corrected.at_completion))),
+        Check("… completed once", str(seen.completed.completed_at), str(seen.corrected.completed_at)),
+        Check("… members listed", people, str(len(seen.members))),
+        *(Check(f"{one.key} {one.name}", outcome_of(one), told_of(members.get(one.key))) for one in PEOPLE),
+        Check("the same members once more", f"unchanged {people}", _added(seen.again)),
+        Check(seen.addition.what, seen.addition.due, seen.addition.got),
+        Check(f"{REGISTERED}: registered", REGISTRATION, registration_of(got)),
+        *_counts(REGISTERED, len(PEOPLE), AT_LAST, SENDING_EVENTS, got),
+        Check(f"{REGISTERED}: error codes", counts(SENDING_ERRORS), counts(errors)),
+        Check(f"{REGISTERED}: messages engaged with", "opened 1, clicked 1", engaged),
+        Check(
+            f"{REGISTERED}: batches", f"{BATCH} {people} of {people} processed", ", ".join(map(_progress, got.batches))
+        ),
+        Check(f"{REGISTERED}: status", "complete", got.status),
+        Check(f"may we contact {BLOCKED}?", "provider_block", told(seen.blocked)),
+    ]
+
+
+def _batch(seen: Batch) -> str:
+    return f"{seen.status}: {counts(counted(seen.progress))}"
+
+
+def _progress(seen: Batch) -> str:
+    return f"{seen.id} {seen.progress.processed} of {seen.progress.destinations} processed"
+
+
+def _added(seen: MembersAdded) -> str:
+    return counts({name: getattr(seen, name) for name in ("added", "changed", "unchanged", "refused")})
 
 
 def _loaded(seen: Loaded) -> list[Check]:

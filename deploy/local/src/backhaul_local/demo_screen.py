@@ -16,6 +16,7 @@ from rich.text import Text
 from backhaul_local.demo_asking import Account
 from backhaul_local.demo_audit import CHANGED, Audited, named, recounted
 from backhaul_local.demo_checks import NOTHING, Check, counts, ends
+from backhaul_local.demo_communication import BATCH, REGISTERED, Completed, counted, registration_of
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked, told
 from backhaul_local.demo_people import ADA, BEN, Erased, about
 from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES, COMMUNICATION
@@ -154,6 +155,32 @@ class Screen:
         )
         plain = ", ".join(seen.erasure.plain_channels) or NOTHING
         self.say(f"still to be read: {plain}, whose files are not encrypted; verified: {', '.join(seen.sound.summary)}")
+
+    def batch(self, seen: Completed) -> None:
+        """Each member, then how far the batch was when."""
+        self.say(f"{registration_of(seen.communication)}. Refused at once, so without a callback: 21211, 21610.")
+        rows: list[list[str | Text]] = []
+        for member in seen.members:
+            names = member.attributes.get("first_name", "")
+            for one in member.destinations:
+                state = str(one.message.fulfilment_state) if one.message else NOTHING
+                error = f"{one.message.error_code}  {one.message.error_text}" if one.message else ""
+                style = _STATE_STYLES.get(state, "yellow")
+                rows.append([member.member_key, names, one.channel, one.recipient, Text(state, style=style), error])
+        self._table(("member", "first name", "channel", "recipient", "counts as", "error"), rows)
+        self._console.print()
+        steps = (
+            ("Acme closes it", seen.closed.status, seen.closed.progress),
+            ("the last message is sent", seen.completed.status, seen.completed.progress),
+            ("a delivery is reported late", seen.corrected.status, seen.corrected.progress),
+        )
+        self._table(
+            ("what happens", f"batch {BATCH}", "destinations"),
+            [(what, status, counts(counted(progress))) for what, status, progress in steps],
+        )
+        self.say(f"{seen.addition.what}: {seen.addition.got[:3]}, {seen.addition.why}")
+        changes = f"since its completion {seen.corrected.changed_since} state has changed"
+        self.say(f"{REGISTERED}: {seen.communication.status}, {changes}; events: {counts(seen.communication.events)}")
 
     def load(self, seen: Loaded) -> None:
         burst = f"callbacks: {BURST_MESSAGES} messages, queued, sent and delivered, and {BURST_DUPLICATES} duplicates"

@@ -22,6 +22,7 @@ from backhaul_testing.wire import Connection, encoded
 from backhaul_local.demo_asking import Account, Attempt, if_there, poll, refused
 from backhaul_local.demo_audit import SETTINGS, Audited, audit
 from backhaul_local.demo_channels import OTHER_COMMUNICATION, ChannelStory, channel_stories
+from backhaul_local.demo_communication import REGISTERED, Completed, complete
 from backhaul_local.demo_consent import Asked, ask
 from backhaul_local.demo_people import LABEL, Erased, erase
 from backhaul_local.demo_script import (
@@ -243,6 +244,16 @@ class Story:
         """A channel whose files are encrypted per person, read, and read again when one person is erased."""
         return await erase(self._http, self._address("", acme, channel=LABEL), self._platform, self._bucket, acme)
 
+    async def complete_a_batch(self, acme: Account) -> Completed:
+        """A sending that is registered, with ten people: told before, while and after their messages arrive."""
+        return await complete(
+            self._http,
+            acme,
+            twilio=self._address(f"communicationId={REGISTERED}", acme),
+            sendgrid=self._address("", acme, channel="SendGrid"),
+            token=await self._token(acme),
+        )
+
     async def load(self, globex: Account) -> Loaded:
         """A burst at Globex: shuffled, with duplicates; then callbacks one by one, each read back."""
         address = self._address("communicationId=burst", globex)
@@ -355,8 +366,11 @@ class Story:
     async def _batch(self, acme: Account) -> Post:
         # SendGrid sends no credential of the tenant's: the path carries the ingest token.
         post = acme.sendgrid.signed(self._address("", acme, channel="SendGrid"), sendgrid_batch())
-        token_address = f"{self._base_url}/in/{acme.tenant.ingest_token}/oauth/token"
-        return bearing(post, await acme.oauth.token(self._http, token_address))
+        return bearing(post, await self._token(acme))
+
+    async def _token(self, acme: Account) -> str:
+        """An access token, as SendGrid fetches it."""
+        return await acme.oauth.token(self._http, f"{self._base_url}/in/{acme.tenant.ingest_token}/oauth/token")
 
 
 def _error(one: ErrorCount) -> str:
