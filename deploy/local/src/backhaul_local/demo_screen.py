@@ -160,7 +160,8 @@ class Screen:
         """Each member, then how far the batch was when."""
         self.say(f"{registration_of(seen.communication)}. Refused at once, so without a callback: 21211, 21610.")
         rows: list[list[str | Text]] = []
-        for member in seen.members:
+        # They are listed in an order of no meaning; for people it is that of their numbers.
+        for member in sorted(seen.members, key=lambda one: (len(one.member_key), one.member_key)):
             names = member.attributes.get("first_name", "")
             for one in member.destinations:
                 state = str(one.message.fulfilment_state) if one.message else NOTHING
