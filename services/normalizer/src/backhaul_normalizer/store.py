@@ -117,7 +117,11 @@ INDEXES = {
         ),
     ],
     BATCH_COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
-    MEMBERS_COLLECTION: [IndexModel([("registration", ASCENDING)]), IndexModel([("found_by", ASCENDING)])],
+    MEMBERS_COLLECTION: [
+        IndexModel([("registration", ASCENDING)]),
+        # Whoever is found in very many batches, or whose address very many have, is found without looking at them all.
+        IndexModel([("found_by", ASCENDING), ("batch_at_us", ASCENDING), ("key", ASCENDING)]),
+    ],
     JOINS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING), ("day", ASCENDING)])],
     DEAD_LETTERS_COLLECTION: [

@@ -33,16 +33,16 @@ def choose(message: Document, named: Iterable[Document], addressed: Iterable[Doc
     batch_id = message.get("batch_id", "")
     for members, at_address in ((named, False), (addressed, True)):
         found = [
-            (member, position)
+            (member, at)
             for member in members
             if not batch_id or member["batch_id"] == batch_id
-            if (position := _position(member, message, only_address=at_address)) is not None
+            if (at := position(member, message, only_address=at_address)) is not None
         ]
         if not batch_id:
             found = [one for one in found if one[0]["batch_at_us"] >= sent_at(message) - FOUND_BEFORE_US]
         if found:
-            member, position = min(found, key=lambda one: _order(one[0], message))
-            return destination_id(member["_id"], position)
+            member, at = min(found, key=lambda one: _order(one[0], message))
+            return destination_id(member["_id"], at)
     return None
 
 
@@ -57,7 +57,9 @@ def _order(member: Document, message: Document) -> tuple[bool, int, str]:
     return later, registered_at if later else -registered_at, member["key"]
 
 
-def _position(member: Document, message: Document, *, only_address: bool) -> int | None:
+def position(member: Document, message: Document, *, only_address: bool) -> int | None:
+    """Which of a member's destinations is a message's, by its address alone or also by its channel; None where none
+    is."""
     destinations = enumerate(member["destinations"])
     channel = [(at, one["address"]) for at, one in destinations if one["channel"] == message["channel"]]
     at_address = [at for at, address in channel if address and address == message.get("address")]

@@ -17,13 +17,15 @@ from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.fence import living
 from backhaul_common.names import (
+    BATCHES_COLLECTION,
     BATCH_COUNTS_COLLECTION,
     COMMUNICATIONS_COLLECTION,
     MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
 )
+from pymongo import ASCENDING, DESCENDING
 
-from backhaul_normalizer.communications.choosing import FOUND_BEFORE_US, choose, holder, sent_at
+from backhaul_normalizer.communications.choosing import FOUND_BEFORE_US, choose, holder, position, sent_at
 from backhaul_normalizer.communications.counting import BatchCounts
 from backhaul_normalizer.communications.documents import (
     batch_key,
@@ -43,6 +45,10 @@ MAX_RIVALS = 4096
 """Messages for the destinations of one transaction that are read at once. Where there are more, each destination asks
 for the one that holds it."""
 
+MAX_CANDIDATES = 1024
+"""Members of batches that no event names, for the messages of one transaction, that are read at once. Where there are
+more, each message asks for the one that it is for."""
+
 _MESSAGE = dict.fromkeys(
     (
         "registration", "communication_id", "channel", "address", "fulfilment", "batch_id", "member_key",
@@ -51,7 +57,9 @@ _MESSAGE = dict.fromkeys(
     1,
 )  # fmt: skip
 _MEMBER = dict.fromkeys(("communication", "key", "batch_id", "batch_at_us", "destinations", "found_by"), 1)
-_FINDABLE = {"address_expired": {"$exists": False}}
+_CREATED = {"created_at_us": 1}
+_FEW = 4
+_FINDABLE: Document = {"address_expired": {"$exists": False}}
 
 
 class Linking:
@@ -182,12 +190,41 @@ class _Transaction:
         if found_by:
             since_us = min(map(sent_at, rows)) - FOUND_BEFORE_US
             query = {"found_by": {"$in": list(found_by)}, "batch_at_us": {"$gte": since_us}, **_FINDABLE}
-            for member in self._find(MEMBERS_COLLECTION, query, _MEMBER):
+            members = list(self._find(MEMBERS_COLLECTION, query, _MEMBER, MAX_CANDIDATES + 1))
+            if len(members) > MAX_CANDIDATES:
+                members = [member for row in rows for member in self._nearest(row)]
+            for member in members:
                 by_key, *by_address = member["found_by"]
                 named[by_key].append(member)
                 for key in by_address:
                     addressed[key].append(member)
         return named, addressed
+
+    def _nearest(self, row: Document) -> Iterable[Document]:
+        """Of the members that a message may be for, those among whom ``choose`` finds the one that it is for."""
+        sent_us = sent_at(row)
+        spans = [({"$gte": sent_us - FOUND_BEFORE_US, "$lte": sent_us}, DESCENDING), ({"$gt": sent_us}, ASCENDING)]
+        keys = [(_named_by(row), False), (_addressed_by(row), True)]
+        if row.get("batch_id"):
+            batch = {"_id": batch_key(row["registration"], row["batch_id"])}
+            spans = [(one["created_at_us"], ASCENDING) for one in self._find(BATCHES_COLLECTION, batch, _CREATED)]
+            keys = keys[1:]
+        for key, only_address in keys:
+            for span, order in spans if key else ():
+                query = {"found_by": key, "batch_at_us": span, **_FINDABLE}
+                if row.get("batch_id"):
+                    query["batch_id"] = row["batch_id"]
+                with (
+                    self._find(MEMBERS_COLLECTION, query, _MEMBER).sort("batch_at_us", order).batch_size(_FEW) as found
+                ):
+                    fit = (one for one in found if position(one, row, only_address=only_address) is not None)
+                    nearest = next(fit, None)
+                if nearest is not None:
+                    yield nearest
+                    # Of several in that batch the one whose key comes first.
+                    query["batch_at_us"] = nearest["batch_at_us"]
+                    yield from self._find(MEMBERS_COLLECTION, query, _MEMBER).sort("key", ASCENDING).limit(1)
+                    return
 
     def _present(self, destinations: Collection[bytes]) -> Mapping[bytes, list[Document]]:
         """The messages that are for each of these destinations now; of very many the one that holds it, and those that
