@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -58,6 +59,10 @@ async def test_sends_of_two_channels_are_a_callback_each(running: tuple[Running,
     before_us = time.time_ns() // 1000
     answer = await tell(gateway, tenant, [SM1, mail, REFUSED])
     assert answer.status_code == 202, answer.text
+    shown = (await gateway.client.get("/metrics")).text
+    for channel, status in (("twilio", "sent"), ("sendgrid", "sent"), ("twilio", "refused")):
+        counted = rf'gateway_sends_total\{{channel="{channel}",[^}}]*status="{status}",[^}}]*\}} 1\.0'
+        assert re.search(counted, shown), shown
     stored = await callbacks(gateway)
     assert answer.json() == {"accepted": 3, "callback_ids": [one.id for one in stored]} or answer.json() == {
         "accepted": 3,

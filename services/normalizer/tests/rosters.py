@@ -9,6 +9,8 @@ from secrets import token_hex
 
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.metrics import BATCHES_COMPLETED, BATCHES_LINKED_LATE, MESSAGES_LINKED
+from backhaul_common.metrics import Counter as Counted
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
     BATCHES_COLLECTION,
@@ -45,12 +47,13 @@ class Copy:
 
     def __init__(self, rig: Rig, now_us: Callable[[], int] = lambda: 0) -> None:
         shards = Shards()
-        self.completing = Completing(rig.database, lambda: None, now_us)
-        self.consequences = Consequences(rig.database, Linking(rig.database, shards), self.completing)
+        self.completing = Completing(rig.database, lambda: None, now_us, Counted(BATCHES_COMPLETED))
+        linking = Linking(rig.database, shards, Counted(MESSAGES_LINKED))
+        self.consequences = Consequences(rig.database, linking, self.completing)
         self.store = MongoEventStore(rig.client, rig.database, shards, self.consequences)
         self.register = MongoRegister(rig.database, self.consequences, now_us)
         self.roster = MongoRoster(rig.database, now_us)
-        self.relinking = Relinking(rig.database, self.consequences, now_us)
+        self.relinking = Relinking(rig.database, self.consequences, now_us, Counted(BATCHES_LINKED_LATE))
 
 
 class Rosters:

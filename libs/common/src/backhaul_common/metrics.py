@@ -58,6 +58,12 @@ INGEST_SECONDS = Metric(
 )
 PUBLISH_SECONDS = Metric("backhaul_gateway_publish_duration", "s", "From a publish to JetStream's acknowledgement.")
 PUBLISH_CALLBACKS = Metric("backhaul_gateway_publish_callbacks", "{callback}", "Callbacks stored by one publish.")
+SENDS_STORED = Metric(
+    "backhaul_gateway_sends",
+    "{send}",
+    "Sends that are stored, by what they tell of the message (status: sent, refused, not_generated).",
+    ("tenant", "channel", "status"),
+)
 HTTP_REQUESTS = Metric("backhaul_gateway_requests", "{request}", "Requests other than ingest.", ("method", "status"))
 RATE_LIMITED = Metric("backhaul_gateway_rate_limited", "{request}", "Requests over a tenant's limit.", ("tenant",))
 QUEUED_BYTES = Metric("backhaul_gateway_queued_bytes", "By", "Bodies that are held until JetStream has them.")
@@ -115,6 +121,29 @@ EXPIRED = Metric(
     "{document}",
     "What a tenant's retention has ended (what: events, members, messages, addresses, member_addresses).",
     ("tenant", "what"),
+)
+MEMBERS_TOLD = Metric(
+    "backhaul_normalizer_members",
+    "{member}",
+    "Members that were told, by what became of them (outcome: added, changed, unchanged, refused).",
+    ("tenant", "outcome"),
+)
+MESSAGES_LINKED = Metric(
+    "backhaul_normalizer_links",
+    "{message}",
+    "Messages that became one of a member's, of another member's, or nobody's any more.",
+)
+BATCHES_COMPLETED = Metric(
+    "backhaul_normalizer_batches_completed",
+    "{batch}",
+    "Batches of communications that this copy completed, by what completed them (by: condition, deadline).",
+    ("tenant", "by"),
+)
+BATCHES_LINKED_LATE = Metric(
+    "backhaul_normalizer_batches_linked_late",
+    "{batch}",
+    "Batches whose members this copy linked since whoever added some of them had died, or given up.",
+    ("tenant",),
 )
 BATCH_SECONDS = Metric(
     "backhaul_normalizer_batch_duration", "s", "One batch: from decoding to the last acknowledgement."

@@ -197,7 +197,9 @@ def build(
         ),
         version=version,
     )
-    sends = SendRoutes(callers, admission, publisher, states=states, strangers=strangers, adapters=providers)
+    sends = SendRoutes(
+        callers, admission, publisher, states=states, strangers=strangers, adapters=providers, metrics=metrics
+    )
     tokens = TokenRoute(
         states=states,
         credentials=credentials,

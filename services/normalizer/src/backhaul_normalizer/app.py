@@ -11,7 +11,14 @@ from backhaul_channels import load_adapters
 from backhaul_common import tenantdata
 from backhaul_common.fence import owners
 from backhaul_common.jetstream import Publisher
-from backhaul_common.metrics import MESSAGES_UNOWNED, PARKED_MESSAGES
+from backhaul_common.metrics import (
+    BATCHES_COMPLETED,
+    BATCHES_LINKED_LATE,
+    MEMBERS_TOLD,
+    MESSAGES_LINKED,
+    MESSAGES_UNOWNED,
+    PARKED_MESSAGES,
+)
 from backhaul_common.names import NORMALIZER_OUTBOX
 from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
@@ -62,8 +69,9 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         publisher = Publisher()
         outbox = Outbox(database, NORMALIZER_OUTBOX, publisher, partial(owners, database))
         shards = Shards()
-        completing = Completing(database, outbox.written, now_us)
-        consequences = Consequences(database, Linking(database, shards), completing)
+        completing = Completing(database, outbox.written, now_us, metrics.counter(BATCHES_COMPLETED))
+        linking = Linking(database, shards, metrics.counter(MESSAGES_LINKED))
+        consequences = Consequences(database, linking, completing)
         store = MongoEventStore(service.mongo_client, database, shards, consequences)
         reads = MongoReads(database)
         service.prepare("store", store.prepare)
@@ -83,7 +91,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         normalizer = Normalizer(adapters, tenants)
         service.run("outbox", outbox.run, after=service.prepared)
         service.run("completing", completing.run, after=service.prepared)
-        relinking = Relinking(database, consequences, now_us)
+        relinking = Relinking(database, consequences, now_us, metrics.counter(BATCHES_LINKED_LATE))
         service.run("relinking", relinking.run, after=service.prepared)
         most = settings.normalizer_max_dead_letters
         letters = BoundedDeadLetters(store, database, most, on_reached=outbox.written)
@@ -120,10 +128,11 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.run("retention", retention.run, after=service.prepared)
         servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer), retained)
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED, several=SEVERAL)
+        sends, told = JetStreamSends(publisher, now_us), metrics.counter(MEMBERS_TOLD)
         communications = CommunicationServicer(
             tenants,
             MongoRegister(database, consequences, now_us),
-            AddCalls(Adding(MongoRoster(database, now_us), JetStreamSends(publisher, now_us), consequences)),
+            AddCalls(Adding(MongoRoster(database, now_us), sends, consequences, told)),
             MongoCommunications(database),
             reads,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -17,6 +18,7 @@ import msgspec
 from backhaul_channels import Adapter, Context
 from backhaul_channels.sends import Send, SendError, encoded, event_of, parse_send
 from backhaul_common.errors import BackhaulError, Code, Violation
+from backhaul_common.metrics import SENDS_STORED, Metrics
 from backhaul_common.names import channel_key
 from backhaul_common.sendercallbacks import sender_callbacks
 from backhaul_common.sizes import MAX_BODY_BYTES
@@ -67,6 +69,7 @@ class SendRoutes:
         states: TenantStates,
         strangers: Strangers,
         adapters: Mapping[str, Adapter[Any]],
+        metrics: Metrics,
     ) -> None:
         self._callers = callers
         self._admission = admission
@@ -74,6 +77,7 @@ class SendRoutes:
         self._states = states
         self._strangers = strangers
         self._adapters = adapters
+        self._stored = metrics.counter(SENDS_STORED)
         self._bodies = LargeBodies(MAX_SENDS_BYTES, "Too many sends are being looked at.")
 
     def router(self) -> APIRouter:
@@ -110,6 +114,10 @@ class SendRoutes:
                 self._read(state, sends, by_channel, idempotency_key, request.scope.get(TRACEPARENT, ""))
             )
             await self._store(state, callbacks)
+        statuses = {key: Counter(sends[at].status for at in positions) for key, positions in by_channel.items()}
+        for key, counts in statuses.items():
+            for status, count in counts.items():
+                self._stored.add(by.tenant.id, key, status.value, amount=count)
         return SendsOut(accepted=len(sends), callback_ids=[callback.id for callback in callbacks])
 
     def _present(self, by: TenantState) -> TenantState:

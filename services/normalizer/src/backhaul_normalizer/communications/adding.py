@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 
 from backhaul_common.lifecycle import cancel
+from backhaul_common.metrics import Counter as Counted
 from backhaul_common.tenants import Tenant
 
 from backhaul_normalizer.communications.files.members import Member, Refused
@@ -65,8 +66,10 @@ class _Chunk:
 class Adding:
     """Adds members. What is added stays so when it is interrupted, and the same sent again changes nothing."""
 
-    def __init__(self, roster: MongoRoster, sends: Sends, consequences: Consequences) -> None:
+    def __init__(self, roster: MongoRoster, sends: Sends, consequences: Consequences, counted: Counted) -> None:
+        """``counted`` counts members by tenant and outcome."""
         self._roster = roster
+        self._counted = counted
         self._sends = sends
         self._consequences = consequences
 
@@ -139,6 +142,8 @@ class Adding:
             if not isinstance(outcome, str):
                 chunk.refuse(member.refuse(outcome))
         outcomes = Counter(one for one in added.outcomes if isinstance(one, str))
+        for outcome, count in (*outcomes.items(), ("refused", len(chunk.refused))):
+            self._counted.add(tenant.id, outcome, amount=count)
         return Progress(
             before.lines + chunk.lines,
             before.added + outcomes["added"],

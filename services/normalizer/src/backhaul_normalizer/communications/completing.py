@@ -19,6 +19,7 @@ from backhaul_common import mongo, outbox
 from backhaul_common.documents import Document
 from backhaul_common.fence import living
 from backhaul_common.logs import get_logger
+from backhaul_common.metrics import Counter
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
     BATCHES_COLLECTION,
@@ -45,10 +46,14 @@ _PAGE = 200
 
 
 class Completing:
-    """Completes batches. ``written`` is called after a commit that may have written a notice."""
+    """Completes batches. ``written`` is called after a commit that may have written a notice; ``counted`` counts
+    batches by tenant and what completed them."""
 
-    def __init__(self, database: mongo.Database, written: Callable[[], None], now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, database: mongo.Database, written: Callable[[], None], now_us: Callable[[], int], counted: Counter
+    ) -> None:
         self._database = database
+        self._counted = counted
         self._batches = database[BATCHES_COLLECTION]
         self._written = written
         self._now_us = now_us
@@ -111,6 +116,7 @@ class Completing:
                 batch_id=batch["batch_id"],
                 by=by,
             )
+            self._counted.add(batch["tenant"], by)
             self._written()
 
 

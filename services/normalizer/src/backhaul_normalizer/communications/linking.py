@@ -16,9 +16,10 @@ from functools import partial
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.fence import living
+from backhaul_common.metrics import Counter
 from backhaul_common.names import (
-    BATCHES_COLLECTION,
     BATCH_COUNTS_COLLECTION,
+    BATCHES_COLLECTION,
     COMMUNICATIONS_COLLECTION,
     MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
@@ -63,9 +64,10 @@ _FINDABLE: Document = {"address_expired": {"$exists": False}}
 
 
 class Linking:
-    """Links messages to destinations."""
+    """Links messages to destinations. ``counted`` counts the messages whose link changed."""
 
-    def __init__(self, database: mongo.Database, shards: Shards) -> None:
+    def __init__(self, database: mongo.Database, shards: Shards, counted: Counter) -> None:
+        self._counted = counted
         self._database = database
         self._shards = shards
 
@@ -81,7 +83,9 @@ class Linking:
             given, left = left[:MAX_AT_ONCE], left[MAX_AT_ONCE:]
             work = partial(_link, some, given, tenants, self._shards.of_transaction())
             async with mongo.translated():
-                changed |= await mongo.in_transaction(self._database, work)
+                batches, moved = await mongo.in_transaction(self._database, work)
+            changed |= batches
+            self._counted.add(amount=moved)
         return changed
 
 
@@ -92,7 +96,7 @@ def _link(
     shard: Callable[[], int],
     database: mongo.ThreadDatabase,
     session: mongo.Session,
-) -> set[bytes]:
+) -> tuple[set[bytes], int]:
     registrations = {one.registration for one in living(database, session, tenants).values()}
     return _Transaction(database, session, registrations).link(messages, destinations, shard())
 
@@ -103,8 +107,8 @@ class _Transaction:
         self._session = session
         self._registrations = registrations
 
-    def link(self, messages: Sequence[bytes], destinations: Sequence[bytes], shard: int) -> set[bytes]:
-        """Settle it, and write what changes."""
+    def link(self, messages: Sequence[bytes], destinations: Sequence[bytes], shard: int) -> tuple[set[bytes], int]:
+        """Settle it, and write what changes. The keys of the batches whose counts do, and how many links."""
         found = self._find(MESSAGES_COLLECTION, {"_id": {"$in": list(messages)}}, _MESSAGE)
         # What is of a tenant who is being deleted is left alone.
         rows = {row["_id"]: row for row in found if row["registration"] in self._registrations}
@@ -113,7 +117,7 @@ class _Transaction:
         named = (*destinations, *links.values(), *(rows[key].get("dest") for key in moved))
         contested = {dest for dest in named if dest is not None}
         if not contested:
-            return set()
+            return set(), 0
         present = self._present(contested)
         rows |= {row["_id"]: row for some in present.values() for row in some}
         held: set[bytes] = set()
@@ -139,7 +143,7 @@ class _Transaction:
         commands.update(MESSAGES_COLLECTION, changes.messages())
         commands.update(MEMBERS_COLLECTION, changes.members())
         commands.update(BATCH_COUNTS_COLLECTION, counts.updates(shard))
-        return set(counts.batches)
+        return set(counts.batches), len(moved)
 
     def _chosen(self, rows: Sequence[Document]) -> dict[bytes, bytes | None]:
         """What each is for. What nobody can find by its address any more stays where it is, and so does what is for a

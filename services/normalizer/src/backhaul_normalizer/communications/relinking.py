@@ -8,6 +8,7 @@ from collections.abc import Callable
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.logs import get_logger
+from backhaul_common.metrics import Counter
 from backhaul_common.names import BATCHES_COLLECTION, MEMBERS_COLLECTION
 
 from backhaul_normalizer.communications.documents import KEY_BYTES, MEMBER_ID_BYTES
@@ -25,7 +26,11 @@ _PAGE = 1000
 class Relinking:
     """Links them."""
 
-    def __init__(self, database: mongo.Database, consequences: Consequences, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, database: mongo.Database, consequences: Consequences, now_us: Callable[[], int], counted: Counter
+    ) -> None:
+        """``counted`` counts batches by tenant."""
+        self._counted = counted
         self._batches = database[BATCHES_COLLECTION]
         self._members = database[MEMBERS_COLLECTION]
         self._consequences = consequences
@@ -69,4 +74,5 @@ class Relinking:
         async with mongo.operation():
             await self._batches.update_one(query, {"$unset": {f"to_link.{call}": "" for call in dead}})
             await self._batches.update_one({"_id": batch["_id"], "to_link": {}}, {"$unset": {"to_link": ""}})
+        self._counted.add(batch["tenant"])
         self._log.info("members_linked_late", tenant=batch["tenant"], batch_id=batch["batch_id"])
