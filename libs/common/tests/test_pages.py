@@ -72,6 +72,9 @@ async def test_a_page_ends_before_it_is_too_large(database: mongo.Database, monk
     monkeypatch.setattr(pages, "PAGE_BYTES", 3500)
     rows, token = await pages.page(database, query(), within_s=LONG_S)
     assert (len(rows), bool(token)) == (3, True)
+    nested = {"$set": {"body": "", "more": {"of": [["x", "y" * 1000]]}}}
+    await database[ROWS].update_many({}, nested)
+    assert len((await pages.page(database, query(), within_s=LONG_S))[0]) == 3
     monkeypatch.setattr(pages, "PAGE_BYTES", 1)
     rows, token = await pages.page(database, query(size=2, token=token), within_s=LONG_S)
     # One row comes at least, or nobody would ever see it.

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from backhaul_channels import EventKind
-from backhaul_common.names import MEMBERS_COLLECTION
-from backhaul_normalizer.communications import linking
+from backhaul_common.names import MEMBERS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_normalizer.communications import consequences, linking
 from normalizer_rig import Rig
 from rosters import Copy, Rosters
-from tellings import ARRIVED_US, told
+from tellings import ARRIVED_US, batch_of, told
 
 PEOPLE, BATCHES = 12, 8
 
@@ -70,3 +70,24 @@ async def test_what_is_read_does_not_grow_with_those_who_have_the_address(
     assert max(one.get("keysExamined", 0) for one in read) <= PEOPLE
     assert not [one for one in read if one.get("hasSortStage")]
     assert (await rosters.checked())["b2"] == {"Sent": 1}
+
+
+async def test_very_many_messages_for_a_new_member_are_not_held_at_once(
+    town: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consequences, "_PAGE", 7)
+    rosters, copy = Rosters(town), Copy(town)
+    await rosters.communication("spring")
+    await rosters.batch("spring", "b0", at_us=ARRIVED_US)
+    facts = [sent(number, ARRIVED_US + number, recipient="one@example.com") for number in range(20)]
+    await copy.store.commit(batch_of(facts), [])
+    await town.database.command("profile", 2)
+    await rosters.member(copy, "b0", "k0", [("sendgrid", "one@example.com")])
+    await town.database.command("profile", 0)
+    of_messages = {"ns": f"{town.database.name}.{MESSAGES_COLLECTION}", "op": {"$in": ["query", "getmore"]}}
+    read = await town.database["system.profile"].find(of_messages).sort("ts", 1).to_list(None)
+    # Those that look up ids alone, and not whether there are any.
+    asked = [(one.get("originatingCommand", one["command"]), one["nreturned"]) for one in read]
+    ids = [count for command, count in asked if command.get("projection") == {"_id": 1} and "limit" not in command]
+    assert [count for count in ids if count] == [7, 7, 6]
+    assert (await rosters.checked())["b0"] == {"Sent": 1}

@@ -135,7 +135,7 @@ async def first(
     async with mongo.translated():
         try:
             async for row in cursor:
-                total += sum(len(value) for value in row.values() if isinstance(value, (str, bytes)))
+                total += _size(row)
                 if len(rows) == size or (rows and total > PAGE_BYTES):
                     return rows, True
                 rows.append(row)
@@ -144,6 +144,15 @@ async def first(
         finally:
             await cursor.close()
     return rows, False
+
+
+def _size(value: object) -> int:
+    """About how large what is stored is, by its texts and bytes."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0
 
 
 def token_of(at_us: int, row_id: str) -> str:

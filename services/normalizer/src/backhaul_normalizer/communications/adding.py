@@ -142,8 +142,8 @@ class Adding:
             if not isinstance(outcome, str):
                 chunk.refuse(member.refuse(outcome))
         outcomes = Counter(one for one in added.outcomes if isinstance(one, str))
-        for outcome, count in (*outcomes.items(), ("refused", len(chunk.refused))):
-            self._counted.add(tenant.id, outcome, amount=count)
+        for became, count in (*outcomes.items(), ("refused", len(chunk.refused))):
+            self._counted.add(tenant.id, became, amount=count)
         return Progress(
             before.lines + chunk.lines,
             before.added + outcomes["added"],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
@@ -51,8 +52,9 @@ class Consequences:
         batches = {batch}
         if await self._has_messages(found):
             for start in range(0, len(members), _AT_ONCE):
-                for keys in await self._messages_of(found, members[start : start + _AT_ONCE]):
-                    batches |= await self._linking.link(keys, (), [found["tenant"]])
+                async with aclosing(self._messages_of(found, members[start : start + _AT_ONCE])) as portions:
+                    async for keys in portions:
+                        batches |= await self._linking.link(keys, (), [found["tenant"]])
         await self._completing.check(batches)
 
     async def of_batch(self, batch: bytes) -> None:
@@ -76,7 +78,7 @@ class Consequences:
         async with mongo.operation():
             return await self._database[MESSAGES_COLLECTION].find_one(query, {"_id": 1}) is not None
 
-    async def _messages_of(self, batch: Document, members: Sequence[bytes]) -> Sequence[set[bytes]]:
+    async def _messages_of(self, batch: Document, members: Sequence[bytes]) -> AsyncGenerator[list[bytes], None]:
         """The keys of the messages that these members may be concerned in, in portions."""
         registration = batch["registration"]
         async with mongo.operation():
@@ -88,10 +90,15 @@ class Consequences:
         queries: list[Document] = [{"told": {"$in": list(told)}, **communication}]
         if addresses:
             queries.append({"registration": registration, "address": {"$in": list(addresses)}, **communication})
-        portions: list[set[bytes]] = []
         for query in queries:
-            async with mongo.operation():
-                found = await self._database[MESSAGES_COLLECTION].find(query, {"_id": 1}).to_list(None)
-            keys = [row["_id"] for row in found]
-            portions += [set(keys[start : start + _PAGE]) for start in range(0, len(keys), _PAGE)]
-        return portions
+            # Very many may have one address.
+            cursor = self._database[MESSAGES_COLLECTION].find(query, {"_id": 1}, batch_size=_PAGE)
+            try:
+                more = True
+                while more:
+                    async with mongo.operation():
+                        found = await cursor.to_list(_PAGE)
+                    yield [row["_id"] for row in found]
+                    more = len(found) == _PAGE
+            finally:
+                await cursor.close()
