@@ -62,6 +62,14 @@ async def test_members_of_an_array_that_are_refused_are_named(told: Communicatio
     assert "2 of 4 members are refused" in problem["detail"]
 
 
+@pytest.mark.parametrize("own", ['"y":NaN', '"y":"\\ud800"', '"y":1e999', '"y":"\u2028"', f'"y":{"9" * 5000}'])
+async def test_what_stands_in_a_refused_member_is_not_read_again(told: CommunicationRig, own: str) -> None:
+    line = refused(1, "y").decode().rstrip()
+    told.communications.added = [so_far(refused=1, errors=f"{line[:-1]},{own}}}\n".encode())]
+    problem = told.gateway.problem(await send(told, b'[{"member_key":"a"}]'), 422)
+    assert [one["field"] for one in problem["errors"]] == ["members[0].y"]
+
+
 @pytest.mark.parametrize("kind", ["application/x-ndjson", "application/jsonl", "text/csv; charset=utf-8"])
 async def test_a_file_of_members_is_passed_on(told: CommunicationRig, kind: str) -> None:
     told.communications.added = [so_far(refused=1, errors="é,1\n".encode())]

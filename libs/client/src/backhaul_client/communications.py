@@ -251,7 +251,8 @@ class _Sum:
 
     def add(self, page: Sequence[MemberIn], told: MembersImported) -> None:
         """What became of one more page, in which a member is a line."""
-        for line in told.errors.splitlines():
+        # Only that ends a line: what was sent stands in it as it was written, with whatever others take for an end.
+        for line in filter(None, told.errors.split("\n")):
             error = decoded(line.encode(), _ErrorLine)
             place = int(error.error_line) - 1
             self._refusals.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +47,9 @@ _FORMATS = {
     "application/jsonl": pb.MEMBER_FORMAT_JSON_LINES,
     "text/csv": pb.MEMBER_FORMAT_CSV,
 }
+_decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).decode
+"""What a refused member holds stands in its line as it was written: it need be no JSON that others take."""
+
 _COUNTS = ("lines", "added", "changed", "unchanged", "refused")
 
 
@@ -185,7 +189,7 @@ async def _all_or_named(answers: AsyncGenerator[pb.AddMembersResponse, None]) ->
 def _named(errors: bytes) -> Iterator[Violation]:
     """What is wrong with which members of an array, by a file of errors in JSON Lines. A line of it is a member."""
     for line in errors.splitlines():
-        told = orjson.loads(line)
+        told = _decode(line.decode())
         place, field = f"members[{int(told['error_line']) - 1}]", told["error_field"]
         yield Violation(f"{place}.{field}" if field else place, told["error_message"], told["error_fix"])
 
