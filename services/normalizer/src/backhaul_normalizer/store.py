@@ -200,7 +200,7 @@ class MongoEventStore:
         shard = self._shards.of_transaction()
 
         def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Plan]:
-            committed, planned = _commit(database, session, facts, rejections, fills, shard())
+            committed, planned = _commit(database, session, facts, rejections, fills, shard(), self._consequences)
             strange = self._appeared.strange(planned.counts.communications())
             Commands(database, session).update(COMMUNICATIONS_COLLECTION, appearing.updates(strange, _now_us()))
             return committed, planned
@@ -226,6 +226,7 @@ def _commit(
     rejections: Sequence[Rejection],
     fills: Sequence[Fill],
     shard: int,
+    consequences: Consequences | None,
 ) -> tuple[Committed, Plan]:
     """See ``MongoEventStore.commit``; and what was planned. ``shard`` is where events are counted."""
     owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
@@ -238,6 +239,8 @@ def _commit(
         rejections = [one for one in rejections if (one.tenant, one.registration, one.path) not in gone]
     stored, commands = Stored(database, session), Commands(database, session)
     planned = plan(stored, facts) if facts else Plan()
+    if consequences is not None:
+        consequences.of_new(database, session, planned)
     Writing(stored, commands, planned, shard).write()
     written = [*(fact for fact, _ in planned.events), *(revision.fact for revision in planned.revisions.values())]
     commands.update(RETENTION_COLLECTION, come_late(written, planned.new_messages, _now_us(), database, session))

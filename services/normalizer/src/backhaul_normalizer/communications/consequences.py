@@ -17,7 +17,8 @@ from backhaul_common.names import (
 from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.communications.completing import Completing
 from backhaul_normalizer.communications.documents import told_key
-from backhaul_normalizer.communications.linking import Linking
+from backhaul_normalizer.communications.linking import Linking, link_new
+from backhaul_normalizer.plan import Plan
 
 _MAX_REMEMBERED = 65_536
 _PAGE = 2000
@@ -35,12 +36,22 @@ class Consequences:
         self._registering: set[str] = set()
         """Registrations that have registered communications. Whoever has one has one as long as it lives."""
 
+    def of_new(self, database: mongo.ThreadDatabase, session: mongo.Session, planned: Plan) -> None:
+        """Link messages that are about to be inserted, in their own transaction, as far as that is simple. What is left
+        is done by ``of_commit``, which must follow; so it is where a registration is not known yet to register."""
+        new = [
+            row for row in planned.new_messages if row["communication_id"] and row["registration"] in self._registering
+        ]
+        if new:
+            planned.touched.made |= link_new(database, session, new, planned.batches)
+            planned.touched.batches.update(planned.batches.batches)
+
     async def of_commit(self, touched: Touched, tenants: Collection[str]) -> None:
         """What a fold ``touched`` of these tenants. Most have registered nothing, and a look is all that it costs."""
         batches = set(touched.batches)
         links = {bytes.fromhex(key) for key in await self._of_those_who_register(touched)}
         if links or touched.destinations:
-            batches |= await self._linking.link(links, touched.destinations, tenants)
+            batches |= await self._linking.link(links, touched.destinations, tenants, touched.made)
         await self._completing.check(batches)
 
     async def of_members(self, batch: bytes, members: Sequence[bytes]) -> None:

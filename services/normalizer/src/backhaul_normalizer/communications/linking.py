@@ -1,7 +1,7 @@
 """Which destinations messages are for, in MongoDB: settled anew when what that depends on has changed.
 
-A fold's own transaction cannot do it. Of a message and a member that two copies of the service store at the same time,
-neither sees the other's, and they write no document both. Here it is done after the commit, of either, so that whoever
+A fold's own transaction alone cannot do it. Of a message and a member that two copies of the service store at the same
+time, neither sees the other's, and they write no document both. It is done after the commit, of either, so that whoever
 commits later sees both; and before a batch is acknowledged, or a call answered, so that a crash in between is made good
 by the redelivery, or by ``relinking``. A link that changes writes its message and its member: two copies that change
 what concerns one destination meet there.
@@ -9,7 +9,7 @@ what concerns one destination meet there.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -26,11 +26,12 @@ from backhaul_common.names import (
 )
 from pymongo import ASCENDING, DESCENDING
 
-from backhaul_normalizer.communications.choosing import FOUND_BEFORE_US, choose, holder, position, sent_at
+from backhaul_normalizer.communications.choosing import FOUND_BEFORE_US, SLACK_US, choose, holder, position, sent_at
 from backhaul_normalizer.communications.counting import BatchCounts
 from backhaul_normalizer.communications.documents import (
     batch_key,
     communication_id_of,
+    destination_id,
     found_by_address,
     found_by_key,
     member_id,
@@ -72,16 +73,21 @@ class Linking:
         self._shards = shards
 
     async def link(
-        self, messages: Collection[bytes], destinations: Collection[bytes], tenants: Collection[str]
+        self,
+        messages: Collection[bytes],
+        destinations: Collection[bytes],
+        tenants: Collection[str],
+        made: Collection[bytes] = (),
     ) -> set[bytes]:
         """Settle what these messages are for, and who holds these destinations; all of these tenants. The keys of the
-        batches whose counts changed. UNAVAILABLE, and all may be done again then."""
+        batches whose counts changed. Those ``made`` by ``link_new`` a moment ago hold what they are for, unless it is
+        another now. UNAVAILABLE, and all may be done again then."""
         changed: set[bytes] = set()
         left, keys = sorted(destinations), sorted(messages)
         while left or keys:
             some, keys = keys[:MAX_AT_ONCE], keys[MAX_AT_ONCE:]
             given, left = left[:MAX_AT_ONCE], left[MAX_AT_ONCE:]
-            work = partial(_link, some, given, tenants, self._shards.of_transaction())
+            work = partial(_link, some, given, tenants, made, self._shards.of_transaction())
             async with mongo.translated():
                 batches, moved = await mongo.in_transaction(self._database, work)
             changed |= batches
@@ -93,12 +99,27 @@ def _link(
     messages: Sequence[bytes],
     destinations: Sequence[bytes],
     tenants: Collection[str],
+    made: Collection[bytes],
     shard: Callable[[], int],
     database: mongo.ThreadDatabase,
     session: mongo.Session,
 ) -> tuple[set[bytes], int]:
     registrations = {one.registration for one in living(database, session, tenants).values()}
-    return _Transaction(database, session, registrations).link(messages, destinations, shard())
+    return _Transaction(database, session, registrations).link(messages, destinations, made, shard())
+
+
+def link_new(
+    database: mongo.ThreadDatabase, session: mongo.Session, messages: Sequence[Document], counts: BatchCounts
+) -> set[bytes]:
+    """Link messages that a fold is about to insert, in its own transaction: most are for a destination that has none
+    yet, and a message that is inserted with its link costs MongoDB less than one that gets it later. The keys of those
+    that are linked; the fields ``dest`` and ``holds`` of their documents are set, and ``counts`` has them. Whatever is
+    not as simple is left to ``link``, which must follow for all of them."""
+    transaction = _Transaction(database, session, {row["registration"] for row in messages})
+    linked = transaction.link_new(messages)
+    for row in linked:
+        counts.destination(row["registration"], row["dest"], "", row["fulfilment"])
+    return {bytes.fromhex(row["_id"]) for row in linked}
 
 
 class _Transaction:
@@ -106,15 +127,39 @@ class _Transaction:
         self._database = database
         self._session = session
         self._registrations = registrations
+        self._members: dict[bytes, Document] = {}
+        """The members that were candidates."""
 
-    def link(self, messages: Sequence[bytes], destinations: Sequence[bytes], shard: int) -> tuple[set[bytes], int]:
+    def link_new(self, messages: Sequence[Document]) -> Sequence[Document]:
+        """Link those that are for a destination which no message holds; they are not stored yet. Returns them."""
+        links = self._chosen(messages)
+        wanted = Counter(links.values())
+        linked, changes = [], _Changes()
+        for row in messages:
+            dest = links[row["_id"]]
+            if dest is not None and wanted[dest] == 1 and not self._is_held(dest):
+                row["dest"], row["holds"] = dest, True
+                changes.member(dest, bytes.fromhex(row["_id"]))
+                linked.append(row)
+        Commands(self._database, self._session).update(MEMBERS_COLLECTION, changes.members())
+        return linked
+
+    def _is_held(self, destination: bytes) -> bool:
+        """Whether a message holds it, of a member that was a candidate."""
+        key, position = member_of(destination)
+        return "holder" in self._members[key]["destinations"][position]
+
+    def link(
+        self, messages: Sequence[bytes], destinations: Sequence[bytes], made: Collection[bytes], shard: int
+    ) -> tuple[set[bytes], int]:
         """Settle it, and write what changes. The keys of the batches whose counts do, and how many links."""
         found = self._find(MESSAGES_COLLECTION, {"_id": {"$in": list(messages)}}, _MESSAGE)
         # What is of a tenant who is being deleted is left alone.
         rows = {row["_id"]: row for row in found if row["registration"] in self._registrations}
         links = self._chosen(list(rows.values()))
         moved = {key: dest for key, dest in links.items() if dest != rows[key].get("dest")}
-        named = (*destinations, *links.values(), *(rows[key].get("dest") for key in moved))
+        settled = [dest for key, dest in links.items() if key not in made or key in moved]
+        named = (*destinations, *settled, *(rows[key].get("dest") for key in moved))
         contested = {dest for dest in named if dest is not None}
         if not contested:
             return set(), 0
@@ -137,7 +182,8 @@ class _Transaction:
             if after != before or was is not now or dest in destinations:
                 changes.member(dest, now["_id"] if now is not None else None)
         for key, row in rows.items():
-            if ("holds" in row) != (key in held):
+            concerned = key in moved or row.get("dest") in contested
+            if concerned and ("holds" in row) != (key in held):
                 changes.set(key, "holds", True if key in held else None)
         commands = Commands(self._database, self._session)
         commands.update(MESSAGES_COLLECTION, changes.messages())
@@ -190,6 +236,7 @@ class _Transaction:
         found_by.discard(b"")
         if ids:
             for member in self._find(MEMBERS_COLLECTION, {"_id": {"$in": list(ids)}, **_FINDABLE}, _MEMBER):
+                self._members[member["_id"]] = member
                 named[member["_id"]].append(member)
         if found_by:
             since_us = min(map(sent_at, rows)) - FOUND_BEFORE_US
@@ -198,6 +245,7 @@ class _Transaction:
             if len(members) > MAX_CANDIDATES:
                 members = [member for row in rows for member in self._nearest(row)]
             for member in members:
+                self._members[member["_id"]] = member
                 by_key, *by_address = member["found_by"]
                 named[by_key].append(member)
                 for key in by_address:
@@ -206,8 +254,8 @@ class _Transaction:
 
     def _nearest(self, row: Document) -> Iterable[Document]:
         """Of the members that a message may be for, those among whom ``choose`` finds the one that it is for."""
-        sent_us = sent_at(row)
-        spans = [({"$gte": sent_us - FOUND_BEFORE_US, "$lte": sent_us}, DESCENDING), ({"$gt": sent_us}, ASCENDING)]
+        since_us, until_us = sent_at(row) - FOUND_BEFORE_US, sent_at(row) + SLACK_US
+        spans = [({"$gte": since_us, "$lte": until_us}, DESCENDING), ({"$gt": until_us}, ASCENDING)]
         keys = [(_named_by(row), False), (_addressed_by(row), True)]
         if row.get("batch_id"):
             batch = {"_id": batch_key(row["registration"], row["batch_id"])}
