@@ -287,7 +287,9 @@ class _Transaction:
             found = list(unique.values())
         present: dict[bytes, list[Document]] = {dest: [] for dest in destinations}
         for row in found:
-            present[row["dest"]].append(row)
+            # Counts that are stored of a tenant who is being deleted could be behind the deletion.
+            if row["registration"] in self._registrations:
+                present[row["dest"]].append(row)
         return present
 
     def _foremost(self, destination: bytes) -> Iterable[Document]:
