@@ -39,6 +39,9 @@ from normalizer_rig import Rig
 
 REGISTRATION = "acme.1"
 DEADLINE_S = 3600
+SLACK_US = 5_000_000
+"""Providers tell whole seconds, and clocks differ."""
+
 Destinations = Sequence[tuple[str, str]]
 
 
@@ -143,10 +146,10 @@ def destination_of(message: Document, members: Sequence[Document]) -> bytes | No
     own = [one for one in members if one["communication"] == communication]
     if message.get("batch_id"):
         own = [one for one in own if one["batch_id"] == message["batch_id"]]
-    else:
-        own = [one for one in own if one["batch_at_us"] >= sent_us - MAX_DEADLINE_S * 1_000_000]
-    named = [one for one in own if message.get("member_key") and one["key"] == message["member_key"]]
-    return _best(message, named, _of_member) or _best(message, own, _at_address)
+    young = [one for one in own if one["batch_at_us"] >= sent_us - MAX_DEADLINE_S * 1_000_000]
+    named = own if message.get("batch_id") else young
+    named = [one for one in named if message.get("member_key") and one["key"] == message["member_key"]]
+    return _best(message, named, _of_member) or _best(message, young, _at_address)
 
 
 def _best(
@@ -154,7 +157,7 @@ def _best(
 ) -> bytes | None:
     sent_us = message.get("first_at_us", message["created_at_us"])
     found = [(one, position) for one in members if (position := position_of(one, message)) is not None]
-    before = [pair for pair in found if pair[0]["batch_at_us"] <= sent_us]
+    before = [pair for pair in found if pair[0]["batch_at_us"] <= sent_us + SLACK_US]
     if before:
         latest = max(pair[0]["batch_at_us"] for pair in before)
         found = [pair for pair in before if pair[0]["batch_at_us"] == latest]

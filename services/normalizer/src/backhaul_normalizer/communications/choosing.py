@@ -14,9 +14,13 @@ from backhaul_common.documents import Document
 
 from backhaul_normalizer.communications.documents import MAX_DEADLINE_S, destination_id
 
+SLACK_US = 5_000_000
+"""How long after a message was sent a batch may seem to have been registered that it was sent for: providers tell whole
+seconds, and their clocks are not ours."""
+
 FOUND_BEFORE_US = MAX_DEADLINE_S * 1_000_000
-"""How long before a message was sent a batch may have been registered that its events do not name. A batch of that age
-is complete."""
+"""How long before a message was sent a batch may have been registered whose member its events do not name. A batch of
+that age is complete."""
 
 
 def sent_at(message: Document) -> int:
@@ -38,7 +42,7 @@ def choose(message: Document, named: Iterable[Document], addressed: Iterable[Doc
             if not batch_id or member["batch_id"] == batch_id
             if (at := position(member, message, only_address=at_address)) is not None
         ]
-        if not batch_id:
+        if at_address or not batch_id:
             found = [one for one in found if one[0]["batch_at_us"] >= sent_at(message) - FOUND_BEFORE_US]
         if found:
             member, at = min(found, key=lambda one: _order(one[0], message))
@@ -53,7 +57,7 @@ def holder(messages: Sequence[Document]) -> Document | None:
 
 def _order(member: Document, message: Document) -> tuple[bool, int, str]:
     registered_at, sent_at_us = member["batch_at_us"], sent_at(message)
-    later = registered_at > sent_at_us
+    later = registered_at > sent_at_us + SLACK_US
     return later, registered_at if later else -registered_at, member["key"]
 
 

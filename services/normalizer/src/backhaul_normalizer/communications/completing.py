@@ -178,7 +178,7 @@ def _count(database: mongo.ThreadDatabase, session: mongo.Session, communication
 def _notice(batch: Document, states: Document) -> Notice:
     destinations = batch["destinations"]
     processed = sum(states.get(state, 0) for state in PROCESSED)
-    how = "its deadline has passed" if batch["completed_by"] == "deadline" else "all of it was processed"
+    how = "its deadline has passed" if batch["completed_by"] == "deadline" else "all of it is as far as it shall be"
     told = {
         "completed_by": batch["completed_by"],
         "members": batch["members"],
