@@ -9,7 +9,8 @@ what concerns one destination meet there.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -31,7 +32,6 @@ from backhaul_normalizer.communications.counting import BatchCounts
 from backhaul_normalizer.communications.documents import (
     batch_key,
     communication_id_of,
-    destination_id,
     found_by_address,
     found_by_key,
     member_id,
@@ -83,6 +83,7 @@ class Linking:
         batches whose counts changed. Those ``made`` by ``link_new`` a moment ago hold what they are for, unless it is
         another now. UNAVAILABLE, and all may be done again then."""
         changed: set[bytes] = set()
+        self._counted.add(amount=len(made))
         left, keys = sorted(destinations), sorted(messages)
         while left or keys:
             some, keys = keys[:MAX_AT_ONCE], keys[MAX_AT_ONCE:]
@@ -133,7 +134,7 @@ class _Transaction:
     def link_new(self, messages: Sequence[Document]) -> Sequence[Document]:
         """Link those that are for a destination which no message holds; they are not stored yet. Returns them."""
         links = self._chosen(messages)
-        wanted = Counter(links.values())
+        wanted = Counts(links.values())
         linked, changes = [], _Changes()
         for row in messages:
             dest = links[row["_id"]]
@@ -146,8 +147,8 @@ class _Transaction:
 
     def _is_held(self, destination: bytes) -> bool:
         """Whether a message holds it, of a member that was a candidate."""
-        key, position = member_of(destination)
-        return "holder" in self._members[key]["destinations"][position]
+        key, at = member_of(destination)
+        return "holder" in self._members[key]["destinations"][at]
 
     def link(
         self, messages: Sequence[bytes], destinations: Sequence[bytes], made: Collection[bytes], shard: int
