@@ -155,7 +155,7 @@ def destination_of(message: Document, members: Sequence[Document]) -> bytes | No
 def _best(
     message: Document, members: Sequence[Document], position_of: Callable[[Document, Mapping[str, object]], int | None]
 ) -> bytes | None:
-    sent_us = message.get("first_at_us", message["created_at_us"])
+    sent_us: int = message["first_at_us"] if "first_at_us" in message else message["created_at_us"]
     found = [(one, position) for one in members if (position := position_of(one, message)) is not None]
     before = [pair for pair in found if pair[0]["batch_at_us"] <= sent_us + SLACK_US]
     if before:
