@@ -24,6 +24,8 @@ _STEP_BYTES = 32 << 10
 # Numbers are looked at by whoever takes the members, and may be longer than Python makes one of.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 _BLANKS = " \t\n\r"
+_GOES_ON = ("", ".", "e", "E")
+"""What may stand behind a number that has come in part: nothing yet, or what begins its next part."""
 
 
 async def lines_of(body: Body) -> AsyncIterator[bytes]:
@@ -73,9 +75,15 @@ class MemberArray:
 
     def _members(self) -> Iterator[bytes | None]:
         """Each member, and None wherever more of the text is needed."""
+        if not (begin := (yield from self._next())):
+            raise _malformed()
+        if begin not in "[{":
+            raise _unfit("body", "The body is no array and no object.")
         in_object = (yield from self._take("[{")) == "{"
         if in_object:
             yield from self._name()
+            if (yield from self._next()) not in ("[", ""):
+                raise _unfit("members", "It is no array.")
             yield from self._take("[")
         count = 0
         mark = (yield from self._take("]")) if (yield from self._next()) == "]" else ","
@@ -111,8 +119,7 @@ class MemberArray:
         yield from self._next()
         while True:
             end = self._end_of_value()
-            # A number may go on behind what has come.
-            if end and (end < len(self._text) or self._last):
+            if end and (self._last or self._text[end : end + 1] not in _GOES_ON):
                 value = self._text[self._at : end]
                 self._at = end
                 return value
