@@ -58,6 +58,8 @@ BAD_BODIES: list[tuple[dict[str, Any], str]] = [
     ({"completes_on": "soon"}, "completes_on"),
     ({"deadline_hours": 0}, "deadline_hours"),
     ({"deadline_hours": 1e300}, "deadline_hours"),
+    ({"deadline_hours": True}, "deadline_hours"),
+    ({"deadline_hours": "48"}, "deadline_hours"),
     ({"notify": "a@example.com"}, "notify"),
     ({"environments": {"live": {"shop": 1}}}, "environments.live.shop"),
     ({"name": "\x00"}, "name"),
@@ -161,6 +163,8 @@ PATHS = [
     # Those that cannot be told from others: escaped or not, they name a batch, by the last that may be one.
     ("PUT", "a%2Fbatches%2Fb", pb.PutBatchRequest(communication_id="a", batch_id="b")),
     ("PUT", "a/batches/batches%2Fb", pb.PutBatchRequest(communication_id="a/batches", batch_id="b")),
+    ("GET", "a%0Ab", pb.DescribeCommunicationRequest(communication_id="a\nb")),
+    ("PUT", "a%0A/batches/%0Ab", pb.PutBatchRequest(communication_id="a\n", batch_id="\nb")),
     ("POST", "a/b/disable", pb.DisableCommunicationRequest(communication_id="a/b")),
     ("POST", "a/disable/disable", pb.DisableCommunicationRequest(communication_id="a/disable")),
     ("POST", "a/enable/disable", pb.DisableCommunicationRequest(communication_id="a/enable")),
@@ -178,6 +182,38 @@ async def test_ids_stand_in_paths_as_they_are_or_escaped(told: CommunicationRig,
             assert type(asked) is type(meant)
             for name in ("communication_id", "batch_id"):
                 assert getattr(asked, name, None) == getattr(meant, name, None)
+
+
+async def test_ids_that_are_not_utf_8_are_not_registered(told: CommunicationRig) -> None:
+    """Two of them would be one: what cannot be read is the same character in each."""
+    for path, field in (
+        ("%FF", "communication_id"),
+        ("%ED%A0%80", "communication_id"),
+        ("%FF/batches/b", "communication_id"),
+        ("a/batches/%FE", "batch_id"),
+    ):
+        problem = told.gateway.problem(await told.ask("PUT", f"/communications/{path}", {}), 422, field)
+        assert "UTF-8" in problem["errors"][0]["fix"]
+    assert told.communications.asked == []
+
+
+async def test_a_wrong_method_names_all_that_there_are(told: CommunicationRig) -> None:
+    answer = await told.ask("DELETE", "/communications/spring")
+    problem = told.gateway.problem(answer, 405)
+    assert (answer.headers["allow"], problem["errors"][0]["fix"]) == ("GET, PUT", "Use GET or PUT.")
+
+
+async def test_a_missing_body_says_what_to_send(told: CommunicationRig) -> None:
+    problem = told.gateway.problem(await told.ask("POST", "/communications/spring/enable"), 422, "body")
+    assert "{}" in problem["errors"][0]["fix"]
+
+
+async def test_who_looks_for_a_batch_below_its_communication_is_told_where_it_is(told: CommunicationRig) -> None:
+    told.communications.refusal = BackhaulError(Code.NOT_FOUND, "None.", field="communication_id", fix="Register it.")
+    problem = told.gateway.problem(await told.ask("GET", "/communications/a/batches/b"), 404, "communication_id")
+    assert "/v1/batches/{batch_id}" in problem["errors"][0]["fix"]
+    problem = told.gateway.problem(await told.ask("GET", "/communications/a"), 404, "communication_id")
+    assert problem["errors"][0]["fix"] == "Register it."
 
 
 async def test_two_tenants_never_meet(told: CommunicationRig) -> None:

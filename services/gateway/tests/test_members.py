@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.lines.json_lines import NO_OBJECT
 from backhaul_gateway.reads import memberarray, members
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
 from communication_rig import CommunicationRig
@@ -68,6 +70,28 @@ async def test_what_stands_in_a_refused_member_is_not_read_again(told: Communica
     told.communications.added = [so_far(refused=1, errors=f"{line[:-1]},{own}}}\n".encode())]
     problem = told.gateway.problem(await send(told, b'[{"member_key":"a"}]'), 422)
     assert [one["field"] for one in problem["errors"]] == ["members[0].y"]
+
+
+async def test_members_that_are_no_objects_are_told_of_as_an_array_has_them(told: CommunicationRig) -> None:
+    no_object = {"error_line": "1", "error_field": "", "error_message": NO_OBJECT.message, "error_fix": NO_OBJECT.fix}
+    told.communications.added = [so_far(lines=1, refused=1, errors=json.dumps(no_object).encode() + b"\n")]
+    problem = told.gateway.problem(await send(told, b"[1]"), 422, "members[0]")
+    assert "line" not in problem["errors"][0]["message"] + problem["errors"][0]["fix"]
+
+
+@pytest.mark.parametrize(("body", "field"), [(b'"x"', "body"), (b"5", "body"), (b'{"members": {}}', "members")])
+async def test_json_that_is_no_array_is_not_called_invalid(told: CommunicationRig, body: bytes, field: str) -> None:
+    problem = told.gateway.problem(await send(told, body), 422, field)
+    assert "no array" in problem["errors"][0]["message"]
+
+
+async def test_a_body_that_is_packed_is_refused_as_such(told: CommunicationRig) -> None:
+    for content in (gzip.compress(b"[]"), b"[]"):
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        answer = await told.ask("POST", "/batches/b1/members", content=content, headers=headers)
+        told.gateway.problem(answer, 422, "Content-Encoding")
+    headers["Content-Encoding"] = "identity"
+    assert (await told.ask("POST", "/batches/b1/members", content=b"[]", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["application/x-ndjson", "application/jsonl", "text/csv; charset=utf-8"])

@@ -15,15 +15,19 @@ _FIXES = {
     "extra_forbidden": "Remove it, or check its spelling.",
     "model_type": 'Send it in braces, as {"name": …}.',
     "model_attributes_type": 'Send it in braces, as {"name": …}; a body with Content-Type: application/json.',
+    "unencodable": "Take the character out, or write it whole.",
+    "not_utf_8": "Escape its bytes in UTF-8, such as %C3%BC for ü.",
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
     "timezone_aware": "Add the offset from UTC, as in 2026-11-01T00:00:00Z.",
+    "body missing": "Send a JSON object, {} if there is nothing to say, with Content-Type: application/json.",
     "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
     "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
     "file_id string_pattern_mismatch": "Pass the id of a file, 32 lower-case hex digits, as files are listed.",
     "head string_pattern_mismatch": "Pass the hash of a digest whole: 64 lower-case hex digits.",
 }
-"""How to mend what pydantic refuses, by the kind of error, or by the kind and the field, without a place in a list."""
+"""How to mend what pydantic refuses, by the field, without a place in a list, and the kind of error; else by the kind
+alone."""
 
 _MESSAGES = {
     "extra_forbidden": "There is no such field here.",
@@ -70,5 +74,5 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Viola
     # What goes is pydantic's own words before those of a check of ours.
     message = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
     message = f"{message.removesuffix('.')}."  # pydantic's words have none.
-    known = _FIXES.get(kind) or _FIXES.get(f"{field.partition('[')[0]} {kind}")
+    known = _FIXES.get(f"{field.partition('[')[0]} {kind}") or _FIXES.get(kind)
     return Violation(field, message, known or "Change it to what the message asks for.")

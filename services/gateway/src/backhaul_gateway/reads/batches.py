@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.reads.callers import By, Callers
-from backhaul_gateway.reads.communicationbodies import SAY_AGAIN, BatchIn, in_words_of_http
+from backhaul_gateway.reads.communicationbodies import SAY_AGAIN, BatchIn, NewId, in_words_of_http
 from backhaul_gateway.reads.communicationviews import (
     BATCH_STATUS,
     BATCHES,
@@ -77,7 +77,7 @@ class BatchRoutes:
         post(f"{one}/close", self.close_batch, response_model=BatchOut, responses=problems(404, 409))
         get(one, self.get_batch, response_model=BatchMembersOut | BatchOut, responses=lines)
 
-    async def put_batch(self, by: By, communication_id: Text, batch_id: Text, body: BatchIn) -> Response:
+    async def put_batch(self, by: By, communication_id: NewId, batch_id: NewId, body: BatchIn) -> Response:
         """Register a batch of a registered communication, or change its label, deadline or what is expected. 409 where
         another communication has a batch of that id, and where it is closed and more than the label would change.
         Repeated, it changes nothing. Counts as a callback of the tenant's rate."""
@@ -124,8 +124,8 @@ class BatchRoutes:
         """One batch, and how far it is.
 
         With ``includemembers`` all its members, as they are read: an answer that ends in the middle of a chunk was cut
-        off. ``limit`` and ``cursor`` ask for a page of them instead. Who accepts ``application/x-ndjson`` gets the
-        members alone, one a line.
+        off. Who accepts ``application/x-ndjson`` gets the members alone, one a line. ``limit`` and ``cursor`` ask for
+        a page of them instead, which is JSON whatever is accepted.
         """
         with_members = _included(request)
         if not with_members and (limit is not None or cursor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+from backhaul_common.errors import BackhaulError, Code
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.openapi.models import APIKey, HTTPBase
 from fastapi.openapi.models import SecurityBase as SecurityScheme
@@ -75,6 +76,7 @@ class Callers:
         request.scope["backhaul.tenant"] = state.tenant.id
         with self._admission.reading(state):
             known_parameters(request)
+            _unpacked(request)
             request.scope[_CALLER] = state
             request.scope[_KEY] = self._credentials.key_id(request.scope["headers"])
             yield
@@ -94,6 +96,18 @@ class Callers:
     def _known(self, request: Request) -> TenantState | None:
         tenant_id = self._credentials.from_headers(request.scope["headers"])
         return self._states.get(tenant_id) if tenant_id is not None else None
+
+
+def _unpacked(request: Request) -> None:
+    """INVALID_ARGUMENT for a body that is compressed: nothing here inflates one, and it would be no JSON."""
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            f"A body that is encoded as {encoding[:64]!r} cannot be read.",
+            field="Content-Encoding",
+            fix="Send the body as it is, without this header.",
+        )
 
 
 async def _caller(request: Request) -> TenantState:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
+from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.names import channel_key
 from backhaul_proto.event.v1.event_pb2 import Attribute
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from backhaul_gateway.reads.communicationviews import COMPLETES_ON
 from backhaul_gateway.twins.renaming import renamed
@@ -32,9 +34,9 @@ class CommunicationIn(_Input):
     mode: Text = Field("", description="Which of its environments holds.", examples=["live"])
     channel: Text = Field("", description="Of destinations that name none.", examples=["Twilio"])
     notify: list[Text] = Field([], description="Mail addresses of those who are told what befalls it.")
-    deadline_hours: Annotated[float, Field(ge=_MIN_DEADLINE_HOURS, le=_MAX_DEADLINE_HOURS, allow_inf_nan=False)] = (
-        Field(72, description="From a batch's registration to its deadline.")
-    )
+    deadline_hours: Annotated[
+        float, Field(strict=True, ge=_MIN_DEADLINE_HOURS, le=_MAX_DEADLINE_HOURS, allow_inf_nan=False)
+    ] = Field(72, description="From a batch's registration to its deadline; a minute to 90 days.")
     completes_on: Literal["processed", "final"] = Field(
         "processed",
         description="When a closed batch is complete: when each destination was sent or failed, or when each has a "
@@ -74,7 +76,7 @@ class BatchIn(_Input):
     """What a batch is. All of it: what is left out is as its default says."""
 
     label: Text = ""
-    expected_members: Annotated[int, Field(ge=1, le=_MAX_EXPECTED)] | None = Field(
+    expected_members: Annotated[int, Field(strict=True, ge=1, le=_MAX_EXPECTED)] | None = Field(
         None, description="It closes by itself when so many members are there; left out, by a call."
     )
     deadline: AwareDatetime | None = Field(
@@ -91,6 +93,25 @@ class BatchIn(_Input):
             expected_members=self.expected_members or 0,
             deadline_at_us=microseconds(self.deadline),
         )
+
+
+def _utf_8(value: str) -> str:
+    if "\ufffd" in value:
+        raise PydanticCustomError("not_utf_8", "It holds \ufffd, which stands for what is not UTF-8.")
+    return value
+
+
+NewId = Annotated[Text, AfterValidator(_utf_8)]
+"""An id that is registered. Bytes of a path that are not UTF-8 all come as one character, so ids would be mixed up."""
+
+
+def batches_are_elsewhere(refusal: BackhaulError, communication_id: str) -> BackhaulError:
+    """``refusal``, with where a batch is found if that is what ``communication_id`` looks for."""
+    if refusal.code is not Code.NOT_FOUND or "/batches/" not in communication_id:
+        return refusal
+    fix = "A batch is at /v1/batches/{batch_id}."
+    told = [Violation(one.field, one.message, fix) for one in refusal.violations]
+    return BackhaulError(Code.NOT_FOUND, refusal.message, violations=told)
 
 
 SAY_AGAIN = "It may have been done, or not. Send it again: done twice, it changes nothing more."

@@ -5,13 +5,21 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
+from backhaul_common.errors import BackhaulError
 from backhaul_common.names import channel_key
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
 from fastapi import APIRouter, Query, Response
 
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.reads.callers import By, Callers, KeyId, author_of
-from backhaul_gateway.reads.communicationbodies import SAY_AGAIN, CommunicationIn, SwitchIn, in_words_of_http
+from backhaul_gateway.reads.communicationbodies import (
+    SAY_AGAIN,
+    CommunicationIn,
+    NewId,
+    SwitchIn,
+    batches_are_elsewhere,
+    in_words_of_http,
+)
 from backhaul_gateway.reads.communicationviews import (
     COMMUNICATION,
     COMMUNICATIONS,
@@ -89,13 +97,16 @@ class CommunicationRoutes:
 
     async def get_communication(self, by: By, communication_id: Text) -> Response:
         """What is registered of one communication, what became of its messages, and how far its batches are."""
-        with in_words_of_http():
-            answer = await self._communications.DescribeCommunication(
-                pb.DescribeCommunicationRequest(tenant_id=by.tenant.id, communication_id=communication_id)
-            )
+        try:
+            with in_words_of_http():
+                answer = await self._communications.DescribeCommunication(
+                    pb.DescribeCommunicationRequest(tenant_id=by.tenant.id, communication_id=communication_id)
+                )
+        except BackhaulError as exc:
+            raise batches_are_elsewhere(exc, communication_id) from None
         return await self._written(COMMUNICATION, answer)
 
-    async def put_communication(self, by: By, communication_id: Text, body: CommunicationIn) -> Response:
+    async def put_communication(self, by: By, communication_id: NewId, body: CommunicationIn) -> Response:
         """Register a communication, or change what is registered of it; what is left out is as its default says.
         Repeated, it changes nothing. Counts as a callback of the tenant's rate."""
         self._admission.callback(by, 0)

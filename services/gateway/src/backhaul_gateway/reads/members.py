@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from backhaul_common.errors import Violation
+from backhaul_common.lines.json_lines import NO_OBJECT
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.reads.callers import By
@@ -53,7 +54,13 @@ _decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).d
 _COUNTS = ("lines", "added", "changed", "unchanged", "refused")
 
 
-class DestinationIn(BaseModel):
+class _Documented(BaseModel):
+    """For the OpenAPI document only: the normalizer reads members."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DestinationIn(_Documented):
     """One message to the person. Without a ``channel`` it goes by the communication's. ``message_id``, where it is
     known already, says that it was sent."""
 
@@ -62,15 +69,15 @@ class DestinationIn(BaseModel):
     message_id: str = ""
 
 
-class MemberIn(BaseModel):
+class MemberIn(_Documented):
     """One person, by the sender's own key, which is unique within the batch."""
 
     member_key: str
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str | float | bool] = Field({}, description="Numbers and booleans are kept as texts.")
     destinations: list[DestinationIn] = []
 
 
-class MembersIn(BaseModel):
+class MembersIn(_Documented):
     """Members in one JSON object; the array alone will do as well."""
 
     members: list[MemberIn]
@@ -191,7 +198,10 @@ def _named(errors: bytes) -> Iterator[Violation]:
     for line in errors.splitlines():
         told = _decode(line.decode())
         place, field = f"members[{int(told['error_line']) - 1}]", told["error_field"]
-        yield Violation(f"{place}.{field}" if field else place, told["error_message"], told["error_fix"])
+        if told["error_message"] == NO_OBJECT.message:
+            yield Violation(place, "The member is not a JSON object.", 'Write it as {"member_key": …}.')
+        else:
+            yield Violation(f"{place}.{field}" if field else place, told["error_message"], told["error_fix"])
 
 
 def _documented() -> dict[str, Any]:

@@ -7,11 +7,27 @@ from collections.abc import Iterable
 from backhaul_common.lifecycle import Readiness
 from backhaul_common.metrics import Metrics
 from fastapi import APIRouter, FastAPI
+from starlette.convertors import Convertor, register_url_convertor
 
 from backhaul_gateway.web import problems
 from backhaul_gateway.web.docs import docs_router
 from backhaul_gateway.web.openapi import openapi_of
 from backhaul_gateway.web.ops import ops_router
+
+
+class _AnyText(Convertor[str]):
+    """The rest of a path: Starlette's own ends at a line break, and ids may have one."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("path", _AnyText())
 
 
 def application_of(routers: Iterable[APIRouter], version: str, readiness: Readiness, metrics: Metrics) -> FastAPI:

@@ -9,6 +9,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.vocabulary import Words
 from fastapi import Query
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from backhaul_gateway.web.parameters import with_plus
 
@@ -18,7 +19,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _encodable(value: str) -> str:
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("It holds a character that cannot be looked for.")
+        raise PydanticCustomError("unencodable", "It holds NUL, or half a character (a lone surrogate).")
     return value
 
 

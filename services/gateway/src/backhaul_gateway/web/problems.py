@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from backhaul_gateway.admission.auth import CHALLENGE
 from backhaul_gateway.admission.door import RefusedError
@@ -177,13 +178,27 @@ def _of_framework(request: Request, exc: HTTPException) -> BackhaulError:
         case 404:
             return nothing_at(request.url.path)
         case 405:
-            allowed = (exc.headers or {}).get("Allow", "")
-            return not_allowed(f"{request.url.path} does not take {request.method}.", allowed)
+            return not_allowed(f"{request.url.path} does not take {request.method}.", _allowed(request))
         case 408:
             return HttpError(REQUEST_TIMEOUT, detail, field="body", fix=REPEAT)
         case 413:
             return BackhaulError(Code.TOO_LARGE, detail, field="body", fix="Send less.")
     return BackhaulError(Code.INVALID_ARGUMENT, detail) if exc.status_code < 500 else internal()
+
+
+def _allowed(request: Request) -> str:
+    """The methods that the request's path takes, by any route. The framework names those of the first one only."""
+    asked = {name: request.scope[name] for name in ("type", "path", "root_path", "headers") if name in request.scope}
+    routes = request.app.routes
+    takes = [
+        method
+        for method in _METHODS
+        if any(route.matches({**asked, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ", ".join(takes)
+
+
+_METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
 
 async def on_invalid_request(request: Request, exc: Exception) -> Response:
