@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.tenants import Tenant
 
+UNENCODABLE = "It holds NUL, or half a character (a lone surrogate)."
+NOT_UTF_8 = "It holds \ufffd, which stands for what is not UTF-8."
 DELETING = "The tenant is being deleted."
 
 _TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written %2B in an address."
@@ -15,8 +17,8 @@ _FIXES = {
     "extra_forbidden": "Remove it, or check its spelling.",
     "model_type": 'Send it in braces, as {"name": …}.',
     "model_attributes_type": 'Send it in braces, as {"name": …}; a body with Content-Type: application/json.',
-    "unencodable": "Take the character out, or write it whole.",
-    "not_utf_8": "Escape its bytes in UTF-8, such as %C3%BC for ü.",
+    UNENCODABLE: "Take the character out, or write it whole.",
+    NOT_UTF_8: "Escape its bytes in UTF-8, such as %C3%BC for ü.",
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
     "timezone_aware": "Add the offset from UTC, as in 2026-11-01T00:00:00Z.",
@@ -27,7 +29,7 @@ _FIXES = {
     "head string_pattern_mismatch": "Pass the hash of a digest whole: 64 lower-case hex digits.",
 }
 """How to mend what pydantic refuses, by the field, without a place in a list, and the kind of error; else by the kind
-alone."""
+alone, or by what a check of ours says."""
 
 _MESSAGES = {
     "extra_forbidden": "There is no such field here.",
@@ -74,5 +76,5 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Viola
     # What goes is pydantic's own words before those of a check of ours.
     message = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
     message = f"{message.removesuffix('.')}."  # pydantic's words have none.
-    known = _FIXES.get(f"{field.partition('[')[0]} {kind}") or _FIXES.get(kind)
+    known = _FIXES.get(f"{field.partition('[')[0]} {kind}") or _FIXES.get(kind, _FIXES.get(message))
     return Violation(field, message, known or "Change it to what the message asks for.")

@@ -11,8 +11,8 @@ from backhaul_common.names import channel_key
 from backhaul_proto.event.v1.event_pb2 import Attribute
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
+from backhaul_gateway.admission.refusals import NOT_UTF_8
 from backhaul_gateway.reads.communicationviews import COMPLETES_ON
 from backhaul_gateway.twins.renaming import renamed
 from backhaul_gateway.web.filters import Text, microseconds
@@ -97,7 +97,7 @@ class BatchIn(_Input):
 
 def _utf_8(value: str) -> str:
     if "\ufffd" in value:
-        raise PydanticCustomError("not_utf_8", "It holds \ufffd, which stands for what is not UTF-8.")
+        raise ValueError(NOT_UTF_8)
     return value
 
 

@@ -9,8 +9,8 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.vocabulary import Words
 from fastapi import Query
 from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
 
+from backhaul_gateway.admission.refusals import UNENCODABLE
 from backhaul_gateway.web.parameters import with_plus
 
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -19,7 +19,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _encodable(value: str) -> str:
     if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise PydanticCustomError("unencodable", "It holds NUL, or half a character (a lone surrogate).")
+        raise ValueError(UNENCODABLE)
     return value
 
 
