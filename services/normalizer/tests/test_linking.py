@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from backhaul_channels import EventKind
 from backhaul_common.names import BATCHES_COLLECTION, MEMBERS_COLLECTION
-from backhaul_normalizer.communications import linking
+from backhaul_normalizer.communications import consequences, linking
 from backhaul_normalizer.communications.relinking import GIVEN_UP_US
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.store import INDEXES
@@ -250,3 +250,24 @@ async def test_the_batch_of_another_communication_is_none_whoever_is_linked_at_o
     )
     await copy.store.commit(batch_of([strange, own]), [])
     assert (await rosters.checked())["b1"] == {"Sent": 1}
+
+
+async def test_a_member_who_comes_while_a_message_is_stored_gets_it(town: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither sees the other: the message is not committed yet, and was linked to what was there."""
+    rosters, copy, other = await prepared(town), Copy(town), Copy(town)
+    named: dict[str, Any] = {"arrived": ARRIVED_US, "recipient": "a@example.com", "query": "communicationId=spring"}
+    # By the first one the copy learns that the tenant registers.
+    await copy.store.commit([told(name="M0", at=ARRIVED_US, **{**named, "recipient": "z@example.com"})], [])
+    await rosters.member(copy, "b1", "k1", [("sendgrid", "a@example.com")])
+    loop, link_new = asyncio.get_running_loop(), consequences.link_new
+
+    def meanwhile(*args: Any) -> linking.Made:
+        made = link_new(*args)
+        assert made
+        adding = rosters.member(other, "b2", "k1", [("sendgrid", "a@example.com")])
+        asyncio.run_coroutine_threadsafe(adding, loop).result(20)
+        return made
+
+    monkeypatch.setattr(consequences, "link_new", meanwhile)
+    await copy.store.commit([told(name="M1", at=ARRIVED_US, **named)], [])
+    assert (await rosters.checked())["b2"] == {"Delivered": 1}

@@ -39,8 +39,8 @@ class Touched:
     ``replies`` are ids of events; ``names`` are keys of messages and of further names. ``sent`` are pairs, each with
     the time of the earliest of its messages that changed. ``delivered_again`` are those of ``names`` and ``sent`` that
     were committed before: whoever did that may have died before he published what followed. ``links`` are keys of
-    messages that may be for another destination now, ``made`` those of them, in bytes, that were stored with the
-    destination that they hold, ``destinations`` what messages were for that are gone, and
+    messages that may be for another destination now, ``made`` those of them that were stored with the
+    destination that they hold (see ``linking.Made``), ``destinations`` what messages were for that are gone, and
     ``batches`` those of which a destination changed its state. ``registrations`` are whose they all are.
     """
 
@@ -49,7 +49,7 @@ class Touched:
     sent: dict[str, int] = field(default_factory=dict)
     delivered_again: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
-    made: set[bytes] = field(default_factory=set)
+    made: dict[tuple[bytes, int], set[bytes]] = field(default_factory=dict)
     destinations: set[bytes] = field(default_factory=set)
     batches: set[bytes] = field(default_factory=set)
     registrations: dict[str, str] = field(default_factory=dict)

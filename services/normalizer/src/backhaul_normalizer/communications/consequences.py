@@ -17,7 +17,7 @@ from backhaul_common.names import (
 from backhaul_normalizer.attribution import Touched
 from backhaul_normalizer.communications.completing import Completing
 from backhaul_normalizer.communications.documents import told_key
-from backhaul_normalizer.communications.linking import Linking, link_new
+from backhaul_normalizer.communications.linking import Linking, Made, link_new
 from backhaul_normalizer.plan import Plan
 
 _MAX_REMEMBERED = 65_536
@@ -43,16 +43,30 @@ class Consequences:
             row for row in planned.new_messages if row["communication_id"] and row["registration"] in self._registering
         ]
         if new:
-            planned.touched.made |= link_new(database, session, new, planned.batches)
+            planned.touched.made = link_new(database, session, new, planned.batches)
             planned.touched.batches.update(planned.batches.batches)
 
     async def of_commit(self, touched: Touched, tenants: Collection[str]) -> None:
         """What a fold ``touched`` of these tenants. Most have registered nothing, and a look is all that it costs."""
         batches = set(touched.batches)
         links = {bytes.fromhex(key) for key in await self._of_those_who_register(touched)}
-        if links or touched.destinations:
-            batches |= await self._linking.link(links, touched.destinations, tenants, touched.made)
+        made = {key for keys in touched.made.values() for key in keys}
+        self._linking.count(len(made))
+        sure = await self._sure(touched.made)
+        if links - sure or touched.destinations:
+            batches |= await self._linking.link(links - sure, touched.destinations, tenants, made)
         await self._completing.check(batches)
+
+    async def _sure(self, made: Made) -> set[bytes]:
+        """The messages whose communications got no member since they were linked. Whoever adds one from now on finds
+        them."""
+        if not made:
+            return set()
+        query = {"_id": {"$in": [communication for communication, _ in made]}}
+        async with mongo.operation():
+            rows = await self._database[COMMUNICATIONS_COLLECTION].find(query, {"members_version": 1}).to_list(None)
+        now = {(row["_id"], row.get("members_version", 0)) for row in rows}
+        return {key for seen, keys in made.items() if seen in now for key in keys}
 
     async def of_members(self, batch: bytes, members: Sequence[bytes]) -> None:
         """These members of a batch were stored: link the messages that are there already."""

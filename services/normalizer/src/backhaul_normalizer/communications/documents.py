@@ -15,6 +15,7 @@ count it in without reading anything else. What a message belongs to is settled 
                         environments: {mode: [[name, value]]}}; absent where it only appeared
     switched            [{disabled, reason, author, at_us}], the oldest first; absent where it never was
     batches, complete   how many there are, and are complete; absent: 0
+    members_version     grows with every change of its batches' members; absent: 0
 
 ``batches``::
 

@@ -13,6 +13,7 @@ from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
@@ -64,6 +65,10 @@ _FEW = 4
 _FINDABLE: Document = {"address_expired": {"$exists": False}}
 
 
+Made: TypeAlias = dict[tuple[bytes, int], set[bytes]]
+"""Keys of messages, by their communication's, and by the ``members_version`` that it had."""
+
+
 class Linking:
     """Links messages to destinations. ``counted`` counts the messages whose link changed."""
 
@@ -71,6 +76,10 @@ class Linking:
         self._counted = counted
         self._database = database
         self._shards = shards
+
+    def count(self, links: int) -> None:
+        """So many were made by ``link_new``, and are stored."""
+        self._counted.add(amount=links)
 
     async def link(
         self,
@@ -83,7 +92,6 @@ class Linking:
         batches whose counts changed. Those ``made`` by ``link_new`` a moment ago hold what they are for, unless it is
         another now. UNAVAILABLE, and all may be done again then."""
         changed: set[bytes] = set()
-        self._counted.add(amount=len(made))
         left, keys = sorted(destinations), sorted(messages)
         while left or keys:
             some, keys = keys[:MAX_AT_ONCE], keys[MAX_AT_ONCE:]
@@ -111,16 +119,19 @@ def _link(
 
 def link_new(
     database: mongo.ThreadDatabase, session: mongo.Session, messages: Sequence[Document], counts: BatchCounts
-) -> set[bytes]:
+) -> Made:
     """Link messages that a fold is about to insert, in its own transaction: most are for a destination that has none
     yet, and a message that is inserted with its link costs MongoDB less than one that gets it later. The keys of those
     that are linked; the fields ``dest`` and ``holds`` of their documents are set, and ``counts`` has them. Whatever is
-    not as simple is left to ``link``, which must follow for all of them."""
+    not as simple is left to ``link``, which must follow for all of them; but for those whose communication has got no
+    member since: the keys are by that, and by its ``members_version`` as the transaction saw it."""
     transaction = _Transaction(database, session, {row["registration"] for row in messages})
-    linked = transaction.link_new(messages)
-    for row in linked:
+    made: Made = defaultdict(set)
+    for row in transaction.link_new(messages):
         counts.destination(row["registration"], row["dest"], "", row["fulfilment"])
-    return {bytes.fromhex(row["_id"]) for row in linked}
+        communication = _communication(row)
+        made[communication, transaction.registered[communication]].add(bytes.fromhex(row["_id"]))
+    return made
 
 
 class _Transaction:
@@ -128,6 +139,8 @@ class _Transaction:
         self._database = database
         self._session = session
         self._registrations = registrations
+        self.registered: dict[bytes, int] = {}
+        """Communications that are registered, each with its ``members_version``."""
         self._members: dict[bytes, Document] = {}
         """The members that were candidates."""
 
@@ -195,11 +208,11 @@ class _Transaction:
     def _chosen(self, rows: Sequence[Document]) -> dict[bytes, bytes | None]:
         """What each is for. What nobody can find by its address any more stays where it is, and so does what is for a
         member who is kept no longer, or whose addresses are not."""
-        registered = self._registered(rows)
+        self._register(rows)
         links: dict[bytes, bytes | None] = {}
         asking = []
         for row in rows:
-            if _communication(row) not in registered:
+            if _communication(row) not in self.registered:
                 links[row["_id"]] = None
             elif "address_expired" in row:
                 links[row["_id"]] = row.get("dest")
@@ -220,10 +233,11 @@ class _Transaction:
         query = {"_id": {"$in": list(members)}, **_FINDABLE}
         return {row["_id"] for row in self._find(MEMBERS_COLLECTION, query, {"_id": 1})} if members else set()
 
-    def _registered(self, rows: Iterable[Document]) -> set[bytes]:
+    def _register(self, rows: Iterable[Document]) -> None:
         keys = {_communication(row) for row in rows} - {b""}
         query = {"_id": {"$in": list(keys)}, "registered": {"$exists": True}}
-        return {row["_id"] for row in self._find(COMMUNICATIONS_COLLECTION, query, {"_id": 1})} if keys else set()
+        found = self._find(COMMUNICATIONS_COLLECTION, query, {"members_version": 1}) if keys else ()
+        self.registered.update((row["_id"], row.get("members_version", 0)) for row in found)
 
     def _candidates(
         self, rows: Sequence[Document]

@@ -114,6 +114,9 @@ def _add(
     commands = Commands(database, session)
     if update:
         commands.update(BATCHES_COLLECTION, [{"q": {"_id": key}, "u": {"$set": update}}])
+        # By it a fold sees that members were stored that it has not seen.
+        grown = {"q": {"_id": batch["communication"]}, "u": {"$inc": {"members_version": 1}}}
+        commands.update(COMMUNICATIONS_COLLECTION, [grown])
     commands.insert(MEMBERS_COLLECTION, list(change.new.values()))
     changes = change.updates()
     for start in range(0, len(changes), _AT_ONCE):
