@@ -259,7 +259,7 @@ async def test_a_member_who_comes_while_a_message_is_stored_gets_it(town: Rig, m
     # By the first one the copy learns that the tenant registers.
     await copy.store.commit([told(name="M0", at=ARRIVED_US, **{**named, "recipient": "z@example.com"})], [])
     await rosters.member(copy, "b1", "k1", [("sendgrid", "a@example.com")])
-    loop, link_new = asyncio.get_running_loop(), consequences.link_new
+    loop, link_new = asyncio.get_running_loop(), linking.link_new
 
     def meanwhile(*args: Any) -> linking.Made:
         made = link_new(*args)
