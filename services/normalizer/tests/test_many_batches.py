@@ -14,14 +14,15 @@ from rosters import Copy, Rosters
 from tellings import ARRIVED_US, batch_of, told
 
 PEOPLE, BATCHES = 12, 8
+SECOND_US = 1_000_000
 
 
 async def registered(rig: Rig) -> tuple[Rosters, Copy]:
-    """A communication with a batch each ten microseconds, in which several people have one address."""
+    """A communication with a batch each ten seconds, in which several people have one address."""
     rosters, copy = Rosters(rig), Copy(rig)
     await rosters.communication("spring")
     for number in range(BATCHES):
-        await rosters.batch("spring", f"b{number}", at_us=ARRIVED_US + 10 * number)
+        await rosters.batch("spring", f"b{number}", at_us=ARRIVED_US + 10 * number * SECOND_US)
         for person in reversed(range(PEOPLE)):
             destinations = [("sendgrid", "one@example.com"), ("sendgrid", f"{person}@example.com")]
             # Who has no destination on the channel is none of those whom a message may be for.
@@ -34,9 +35,7 @@ def sent(number: int, at_us: int, **more: Any) -> Any:
     query = "communicationId=spring" + "".join(
         f"&{name}={more.pop(name)}" for name in list(more) if name != "recipient"
     )
-    return told(
-        key=f"{number}", kind=EventKind.SENT, name=f"M{number}", at=at_us, arrived=ARRIVED_US, query=query, **more
-    )
+    return told(key=f"{number}", kind=EventKind.SENT, name=f"M{number}", at=at_us, arrived=at_us, query=query, **more)
 
 
 @pytest.mark.parametrize("most", [3, 10_000])
@@ -44,10 +43,10 @@ async def test_the_nearest_is_found_of_many(town: Rig, monkeypatch: pytest.Monke
     monkeypatch.setattr(linking, "MAX_CANDIDATES", most)
     rosters, copy = await registered(town)
     number = 0
-    for offset in (-1, 0, 9, 10, 35, 1000):
+    for offset in (-1, 0, 9, 10, 34, 35, 1000):
         for recipient in ("one@example.com", "3@example.com", "nobody@example.com"):
             for named in ({}, {"memberKey": "k04"}, {"batchId": "b4"}, {"batchId": "b4", "memberKey": "k05"}):
-                fact = sent(number, ARRIVED_US + offset, recipient=recipient, **named)
+                fact = sent(number, ARRIVED_US + offset * SECOND_US, recipient=recipient, **named)
                 await copy.store.commit([fact], [])
                 number += 1
     counted = await rosters.checked()
@@ -60,8 +59,8 @@ async def test_what_is_read_does_not_grow_with_those_who_have_the_address(
     monkeypatch.setattr(linking, "MAX_CANDIDATES", 3)
     rosters, copy = await registered(town)
     await town.database.command("profile", 2)
-    for number, offset in enumerate((-1, 35)):
-        await copy.store.commit([sent(number, ARRIVED_US + offset, recipient="one@example.com")], [])
+    for number, offset in enumerate((-1, 34)):
+        await copy.store.commit([sent(number, ARRIVED_US + offset * SECOND_US, recipient="one@example.com")], [])
     await town.database.command("profile", 0)
     of_members = {"ns": f"{town.database.name}.{MEMBERS_COLLECTION}", "op": {"$in": ["query", "getmore"]}}
     read = await town.database["system.profile"].find(of_members).to_list(None)
