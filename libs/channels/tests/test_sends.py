@@ -171,6 +171,8 @@ def test_a_mail_of_sendgrids_is_called_by_what_its_events_list(
         ({"message_id": "SM1", "sent_at": "yesterday"}, "sent_at"),
         ({"message_id": "SM1", "sent_at": 1}, "sent_at"),
         ({"message_id": "SM1", "sent_at": "1969-12-31T23:59:59Z"}, "sent_at"),
+        ({"message_id": "SM1\0"}, "message_id"),
+        ({"message_id": "SM1", "communication": "a", "member": "\0"}, "member"),
         ({"message_id": "SM1", "messageId": "SM1"}, "messageId"),
         ({"message_id": "SM1", "attributes": {"": "x"}}, "attributes"),
         ({"message_id": "SM1", "attributes": {"x": 1}}, "attributes"),

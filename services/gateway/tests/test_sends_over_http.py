@@ -118,6 +118,7 @@ async def test_nothing_at_all_is_taken_too(running: tuple[Running, NewTenant]) -
 async def test_all_that_is_wrong_is_named_and_nothing_is_stored(running: tuple[Running, NewTenant]) -> None:
     gateway, tenant = running
     shapes = [SM1, {**SM1, "message_id": 5}, {**SM1, "x": 1}, {"message_id": "SM1"}, 7, {**SM1, "idempotency": "x"}]
+    shapes.append({**SM1, "sent_at": "2999-01-01T00:00:00Z"})
     problem = problem_of(await tell(gateway, tenant, shapes), 422)
     assert [error["field"] for error in problem["errors"]] == [
         "sends[1].message_id",
@@ -125,6 +126,7 @@ async def test_all_that_is_wrong_is_named_and_nothing_is_stored(running: tuple[R
         "sends[3].channel",
         "sends[4]",
         "sends[5].idempotency",
+        "sends[6].sent_at",
     ]
     contradictions = [SM1, {**SM1, "batch": "b"}, {"channel": "sendgrid", "message_id": "wrf"}, REFUSED]
     problem = problem_of(await tell(gateway, tenant, contradictions), 422)

@@ -175,6 +175,9 @@ def event_of(send: Send, adapter: Adapter[Any], context: Context[Any]) -> Normal
 
 
 def _check(send: Send, text: dict[str, str]) -> None:
+    for name, value in text.items():
+        if "\0" in value:
+            raise SendError(name, f"{name} has a character that stands in no id and no address: NUL.", "Leave it out.")
     if send.status is SendStatus.SENT:
         if not text["message_id"]:
             raise SendError(

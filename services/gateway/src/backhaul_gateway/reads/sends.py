@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -42,6 +43,10 @@ from backhaul_gateway.web.problems import TRACEPARENT
 
 MAX_SENDS_BYTES = 4 * MAX_BODY_BYTES
 """Bytes of bodies that are held at once. A tenant may hold half of it while no other holds any."""
+
+MAX_AHEAD = timedelta(days=1)
+"""How much later than now a message may say that it was sent: of several for one person the one that was sent last
+counts, so one from the year 2099 would count for ever."""
 
 MAX_NAMED = 20
 """Sends of one request of which it is told what is wrong."""
@@ -192,7 +197,8 @@ class SendRoutes:
         adapter = self._adapters.get(configured.provider)
         try:
             if adapter is not None:
-                return adapter, Context(adapter.settings_model.of_stored(configured.settings))
+                settings = adapter.settings_model.of_stored(configured.settings)
+                return adapter, Context(settings, received_at_us=time.time_ns() // 1000)
         except ValidationError:
             pass  # The log has said so when the channel was prepared.
         raise BackhaulError(
@@ -239,6 +245,9 @@ def _send_of(part: bytes | msgspec.Raw) -> Send:
         raise SendError("idempotency", "A send has no field 'idempotency'.", "Send the header Idempotency-Key.")
     if not send.channel.strip():
         raise SendError("channel", "channel is missing.", "Give the label of the channel that it went by.")
+    if send.sent_at is not None and send.sent_at > datetime.now(UTC) + MAX_AHEAD:
+        fix = "Give the time at which it was sent, or leave it out."
+        raise SendError("sent_at", "sent_at lies more than a day ahead.", fix)
     return send
 
 
