@@ -16,7 +16,7 @@ from backhaul_testing import make
 from normalizer_rig import Rig
 
 ANNE = "anne@example.com"
-SG, SMTP = "abc.filter1.0", f"mail-1@ismtpd-1:{ANNE}"
+SG, SMTP = "abc.filter1.0", f"mail-1:{ANNE}"
 
 
 def mail(event: str, **more: Any) -> dict[str, Any]:
