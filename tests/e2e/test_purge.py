@@ -83,7 +83,7 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     sid, communication = await _fill(tenant)
     await _fill(neighbour)
     kinds = {
-        "tenants", "events", "event_entries", "messages", "counts", "dead_letters",
+        "tenants", "events", "event_entries", "messages", "counts", "communications", "dead_letters",
         "CALLBACKS", "EVENTS", "NOTICES",
         "suppressions", "suppression_facts", "suppression_changes", "suppression_counters",
     }  # fmt: skip

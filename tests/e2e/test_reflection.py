@@ -24,6 +24,7 @@ Json = dict[str, Any]
 SUPPRESSION = "backhaul_proto.suppression.v1.SuppressionService"
 AUDIT = "backhaul_proto.audit.v1.AuditService"
 NORMALIZER = "backhaul_proto.normalizer.v1.NormalizerService"
+COMMUNICATIONS = "backhaul_proto.normalizer.v1.CommunicationService"
 TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
 EVERY_SERVER = {TENANT_DATA, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
@@ -195,7 +196,7 @@ async def test_every_method_of_the_normalizer_and_of_a_tenant_s_data(town: Town,
 
     def work() -> None:
         with ReflectingClient(target, tls_of(installation), token) as client:
-            assert client.services() == {NORMALIZER, *EVERY_SERVER}
+            assert client.services() == {NORMALIZER, COMMUNICATIONS, *EVERY_SERVER}
             called = _normalizer(client, tenant, sids, replies, letters)
             assert called == client.methods(NORMALIZER)
             of = {"tenant_id": tenant.id, "registration": tenant.registration}
