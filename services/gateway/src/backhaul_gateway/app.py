@@ -129,7 +129,8 @@ def build(
     log = CallbackStream(broker.connected)
     service.run("callback_log", LogWatch(log, room, publisher, metrics, clock).run)
 
-    service.run("store_reachable", Reachable(partial(mongo.ping, service.mongo_client), STORE_REACHABLE, metrics).run)
+    ping = partial(mongo.ping, service.mongo_client)
+    service.run("store_reachable", Reachable(ping, STORE_REACHABLE, metrics).run)
 
     normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
     communications = CommunicationServiceStub(service.channel(settings.gateway_normalizer_target))
