@@ -108,8 +108,7 @@ def build(
     """The application and everything behind it."""
     metrics, tracing, tenants = service.metrics, service.tracing, service.tenants
     clock, version = asyncio.get_running_loop().time, metadata.version("backhaul-gateway")
-    providers = load_adapters() if adapters is None else adapters
-    box = SecretBox(settings.encryption_keys())
+    providers, box = load_adapters() if adapters is None else adapters, SecretBox(settings.encryption_keys())
 
     store = MongoTenantStore(service.database[TENANTS_COLLECTION], service.store_format)
     service.prepare("tenant_index", store.prepare)
