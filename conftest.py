@@ -14,6 +14,7 @@ from pathlib import Path
 import nats.errors
 import pytest
 import structlog
+from backhaul_common import mongo
 from backhaul_common.directory import TenantDirectory
 from backhaul_local.nats_server import NatsServer
 from hypothesis import HealthCheck, settings
@@ -33,9 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("backhaul", usual)
     # Of `make check`, by --hypothesis-profile: enough to find what is wrong in general.
     settings.register_profile("check", usual, max_examples=20)
-    checking = config.getoption("--hypothesis-profile") == "check"
+    # For whoever looks for what is rare, and has an hour.
+    settings.register_profile("deep", usual, max_examples=1000)
     # For properties whose failures are rare among the examples. They take longer than other tests may.
-    settings.register_profile("thorough", usual, max_examples=20 if checking else 500)
+    thorough = {"check": 20, "deep": 5000}.get(config.getoption("--hypothesis-profile"), 250)
+    settings.register_profile("thorough", usual, max_examples=thorough)
     settings.load_profile("backhaul")
 
 
@@ -59,10 +62,20 @@ def _own_logging() -> Iterator[None]:
     """A service that a test runs in its own process sets up logging, which must not reach the tests after it."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    # structlog's own way draws frames around every traceback, which takes longer than many a test.
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def patient_mongo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that write themselves, and not through a service, which would try again on a busy machine."""
+    for name in ("OPERATION_S", "STATEMENTS_S", "COMMIT_S"):
+        monkeypatch.setattr(mongo, name, 60.0)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from backhaul_local.service import Service
 from installation import Installation
 
@@ -14,13 +14,14 @@ from installation import Installation
 async def another(site: Installation, name: str) -> AsyncIterator[Service]:
     """Another copy of the service ``name``, ready; it has ended afterwards. Only `site.stack`'s own are metered."""
     first = site.stack.service(name)
-    ports = dict(zip(first.ports, choose_ports(len(first.ports)), strict=True))
+    hold = Hold()
+    ports = dict(zip(first.ports, hold.choose(len(first.ports)), strict=True))
     numbers = {str(first.ports[port]): str(number) for port, number in ports.items()}
     env = {
         key: _with_port(value, numbers) if key.endswith(("_LISTEN", "_PORT")) else value
         for key, value in first.env.items()
     }
-    copy = Service(first.spec, ports=ports, env=env, log_path=site.folder / f"{name}-copy.log")
+    copy = Service(first.spec, ports=ports, env=env, log_path=site.folder / f"{name}-copy.log", hold=hold)
     await copy.start()
     try:
         yield copy

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import floors
 from backhaul_common.names import MEMBERS_COLLECTION, channel_key
@@ -35,6 +36,7 @@ _PARTS = {
     "complete": "from the first event until it is complete, one event a member, 500 to a post",
     "list": "until one call has told of all, each with its message",
 }
+_PAGE, _TURNS = 1000, 25
 _POSTS, _POST_EVENTS = 20, 500
 _AHEAD = 100_000
 _LOOK_S = 0.05
@@ -178,6 +180,10 @@ async def measure_many(site: Installation, report: Report, *, members: int) -> N
             report.cost(f"very many members: {part}", "members", [site.meter.read().per_1000(before, members)])
             if part == "register":
                 await _sizes(site, report, members)
+        async with registry(site, _MANY) as known:
+            ratio = await _paged(known, members)
+        note = "the last page of 1,000, or the middle one, whichever takes longer, over the first; by turns"
+        report.add("many_members_page_growth", [ratio], "ratio", aim="≤ 1.5", note=note)
 
 
 async def _register(_: Installation, known: Registry, members: int) -> float:
@@ -217,6 +223,25 @@ async def _list(_: Installation, known: Registry, members: int) -> float:
     if (listed, held) != (members, members):
         raise LoadError(f"{listed} of {members} members were listed, {held} with a message.")
     return time.perf_counter() - began
+
+
+async def _paged(known: Registry, members: int) -> float:
+    """How much longer a page takes that has many before it than the first one, asked for by turns."""
+    tokens, listed = [""], 0
+    while len(tokens) == 1 or tokens[-1]:
+        answer = await known.page(_BATCH, _PAGE, tokens[-1])
+        listed += len(answer.members)
+        tokens.append(answer.next_page_token)
+    if listed != members:
+        raise LoadError(f"{listed} of {members} members were listed by pages.")
+    took: dict[str, list[float]] = {token: [] for token in ("", tokens[len(tokens) // 2], tokens[-2])}
+    for _ in range(_TURNS):
+        for token, times in took.items():
+            began = time.perf_counter()
+            await known.page(_BATCH, _PAGE, token)
+            times.append(time.perf_counter() - began)
+    first, *later = map(median, took.values())
+    return max(later) / first
 
 
 def _require_done(batch: pb.Batch, members: int) -> None:

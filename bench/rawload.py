@@ -138,6 +138,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
     latencies = sorted(load.latencies) or [0.0]
     return {
         "statuses": {str(status): count for status, count in load.statuses.items()},
+        "began": began,
         "seconds": seconds,
         "cpu_s": time.process_time() - cpu,
         "p50_ms": latencies[len(latencies) // 2] * 1000,

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from generators import LoadError
 
 _KEY = "suppressed"
@@ -63,7 +63,8 @@ async def redis(folder: Path) -> AsyncIterator[Redis | None]:
     if program is None:
         yield None
         return
-    port = choose_ports(1)[0]
+    hold = Hold()
+    [port] = hold.choose(1)
     options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder))
     server = await asyncio.create_subprocess_exec(program, *options, stdout=asyncio.subprocess.DEVNULL)
     client = Redis(port)

@@ -67,6 +67,12 @@ class Registry:
         async for answer in self._stub.ListMembers(request, metadata=self._metadata):
             yield answer.members
 
+    async def page(self, batch: str, size: int, token: str) -> pb.ListMembersResponse:
+        """The page of so many members that the token is of."""
+        request = pb.ListMembersRequest(tenant_id=self._tenant, batch_id=batch, page_size=size, page_token=token)
+        (answer,) = [one async for one in self._stub.ListMembers(request, metadata=self._metadata)]
+        return answer
+
 
 @asynccontextmanager
 async def registry(site: Installation, tenant: str) -> AsyncIterator[Registry]:

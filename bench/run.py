@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import auditing
+import fairness
 import hot
 import ingest
 import latency
 import members
 import normalizing
+import notifying
 import optouts
+import reconciling
+import spooling
 import storage
 import suppressing
 import tenants
@@ -35,7 +39,7 @@ _LIMIT_S = 1200
 """Whatever hangs ends here. A run takes less than twelve minutes."""
 
 _MILLION_LIMIT_S = 4800
-_MILLION, _MANY = 1_000_000, 20_000
+_MILLION, _MANY, _WAITING = 1_000_000, 20_000, 50_000
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def scenarios(*, quick: bool, million: bool) -> list[Scenario]:
             lambda site, report: members.measure_many(site, report, members=_MILLION if million else _MANY),
         ),
         Scenario(
-            ["end_to_end_", "pipeline_cpu_us"],
+            ["end_to_end_", "pipeline_"],
             lambda site, report: latency.measure(
                 site, report, rounds=rounds, seconds=2.0 if quick else 5.0, at_most=10_000 if quick else 30_000
             ),
@@ -108,6 +112,36 @@ def scenarios(*, quick: bool, million: bool) -> list[Scenario]:
         Scenario(
             ["audit_"],
             lambda site, report: auditing.measure(site, report, rounds=rounds, events=50_000 if quick else 150_000),
+        ),
+        Scenario(
+            ["reconcile_", "truth_"],
+            lambda site, report: reconciling.measure(
+                site,
+                report,
+                rounds=rounds,
+                known=10_000 if quick else 20_000,
+                lost=2_000 if quick else 3_000,
+            ),
+        ),
+        Scenario(
+            ["deliveries_", "event_to_endpoint_", "isolation_"],
+            lambda site, report: notifying.measure(
+                site, report, rounds=rounds, events=2_000 if quick else 5_000, seconds=2.0 if quick else 4.0
+            ),
+        ),
+        Scenario(
+            ["many_waiting_"],
+            lambda site, report: notifying.measure_waiting(site, report, waiting=_MILLION if million else _WAITING),
+        ),
+        Scenario(
+            ["fairness_"],
+            lambda site, report: fairness.measure(
+                site, report, rounds=rounds, seconds=2.0 if quick else 5.0, backlog=120_000 if quick else 200_000
+            ),
+        ),
+        Scenario(
+            ["spool_"],
+            lambda site, report: spooling.measure(site, report, rounds=rounds, callbacks=4_000 if quick else 10_000),
         ),
         Scenario(["resident_mb"], latency.measure_memory),
         Scenario(
@@ -143,7 +177,7 @@ async def measure(report: Report, wanted: Sequence[Scenario], console: Console, 
                 mongo_version=(await site.mongo.server_info())["version"],
             )
             # What is measured by itself would share the machine with what comes before it.
-            await site.stop("suppression", "audit", *(route.name for route in EMPTY_ROUTES))
+            await site.stop("suppression", "audit", "reconciler", "notifier", *(route.name for route in EMPTY_ROUTES))
             for scenario in wanted:
                 say(", ".join(f"{figure}…" for figure in scenario.figures))
                 await scenario.run(site, report)
@@ -156,7 +190,7 @@ def main() -> int:
     only = "figures to measure, by name or beginning"
     parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME", help=only)
     parser.add_argument("--quick", action="store_true", help="short rounds: shows that it works, not how fast")
-    parser.add_argument("--million", action="store_true", help=f"many_members_… with a million, not {_MANY:,}")
+    parser.add_argument("--million", action="store_true", help=f"many_… with a million, not {_MANY:,} or {_WAITING:,}")
     arguments = parser.parse_args()
     every = scenarios(quick=arguments.quick, million=arguments.million)
     if unknown := [name for name in arguments.only if not any(scenario.has(name) for scenario in every)]:

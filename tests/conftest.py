@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from backhaul_local.pytest_plugin import START_S
 
 # Test folders are no packages, and several files of this one share the simulators.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,38 +29,16 @@ DEAD_TRANSACTION_S = 3
 
 KEPT = (
     "installation", "storing_installation", "pair_of_copies", "two_that_file", "two_that_fold", "one_of_each",
-    "extracted",
+    "extracted", "two_that_ask", "two_that_tell",
 )  # fmt: skip
 """Fixtures that make what takes longer than most tests of it, above all whole stacks, once in a process."""
 
-_SCOPES = "backhaul/scopes"
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests of one kept stack run one after another, and it ends with the last of them."""
+    from keeping import Keeping
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let pytest-xdist know which tests are of one kept stack."""
-    if getattr(config, "workerinput", {}).get("workerid") == "gw0" and config.cache is not None:
-        kept = {item.nodeid: set(KEPT).intersection(getattr(item, "fixturenames", ())) for item in items}
-        config.cache.set(_SCOPES, {name: " ".join(sorted(of)) for name, of in kept.items() if of})
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``--dist loadscope`` the tests of a kept stack run in one process, one after another, and each other test
-    wherever there is time. (The groups of pytest-xdist are none with pytest 9.2, which it does not say.)"""
-    cache = config.cache
-    if config.getvalue("dist") != "loadscope" or cache is None:
-        return None
-    from xdist.scheduler import LoadScopeScheduling
-
-    @lru_cache(maxsize=1)
-    def kept() -> dict[str, str]:
-        # It is asked when the processes have collected their tests.
-        found: dict[str, str] = cache.get(_SCOPES, {})
-        return found
-
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = lambda name: kept().get(name, name)
-    return scheduler
+    config.pluginmanager.register(Keeping(KEPT, start_s=START_S))
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +98,8 @@ async def storing_town(storing_installation: Stack) -> AsyncIterator[Town]:
 
     async with Town(storing_installation.gateway_url, storing_installation.admin_token) as people:
         yield people
+        # Otherwise their digests, signed every other second, would soon take all that the machine has.
+        await people.platform.let_go()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Stacks that run for a whole session: starting one takes longer than most of what is tried on it."""
+"""Stacks that several tests use one after another: starting one takes longer than most of what is tried on it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from backhaul_local.pytest_plugin import START_S
 from backhaul_local.scratch import scratch
 from backhaul_local.stack import Stack, StackConfig
-
-START_S = 90.0
-"""All processes start at once, on a machine that may have other work."""
 
 
 @contextmanager
@@ -26,5 +24,6 @@ def kept(logs: Path, **settings: Any) -> Iterator[Stack]:
                 member.wait_ready_blocking(START_S)
             yield stack
         finally:
+            # Its data is about to be removed, so there is nothing that an orderly end would save.
             for member in reversed(stack.members):
-                member.stop_blocking()
+                member.kill_blocking()

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parent.parent
-_REPEATED_ERRORS = {"events_wait_too_long", "publish_refused", "tenant_unreadable"}
+_REPEATED_ERRORS = {"events_wait_too_long", "publish_refused", "tenant_unreadable", "working_interrupted"}
 """Errors that ``Repeated`` says, which is named in one place and told its level in another."""
 
 

@@ -69,6 +69,7 @@ def test_the_page_is_short() -> None:
     assert len(lines) < MAX_LINES
 
 
+@pytest.mark.timeout(300)  # It installs a service, and starts a stack of its own.
 def test_the_page_s_service_counts_exactly_whatever_happens(
     extracted: Path, mongo_server: MongoServer, mongo_database: str, quick_deletions: None
 ) -> None:

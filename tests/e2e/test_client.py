@@ -26,6 +26,11 @@ from backhaul_client import (
     communicationmodels,
     communications,
     models,
+    notificationmodels,
+    notifications,
+    overviewmodels,
+    people,
+    reconciliation,
     statusmodels,
     suppressionmodels,
     tenant,
@@ -48,6 +53,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "CommunicationSummary": communicationmodels.CommunicationSummary,
     "BatchOut": communicationmodels.Batch,
     "MemberOut": communicationmodels.Member,
+    "RecipientErasureOut": people.RecipientErasure,
     "ErrorCountOut": models.ErrorCount,
     "ErrorCountsOut": models.ErrorCounts,
     "StatsRowOut": models.StatsRow,
@@ -60,6 +66,8 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "ChannelOut": adminmodels.Channel,
     "ChannelAddressOut": adminmodels.ChannelAddress,
     "IssuedKeyOut": adminmodels.IssuedKey,
+    "TenantAtAGlance": overviewmodels.TenantOverview,
+    "OverviewPage": overviewmodels.Overview,
     "SuppressionOut": suppressionmodels.Suppression,
     "AddressOut": suppressionmodels.AddressRecord,
     "ChangedOut": suppressionmodels.SuppressionOutcome,
@@ -72,12 +80,18 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "AuditDigestOut": auditmodels.AuditDigest,
     "AuditProofsOut": auditmodels.AuditProofs,
     "AuditKeyOut": auditmodels.AuditKey,
+    "SubscriptionOut": notificationmodels.Subscription,
+    "AttemptOut": notificationmodels.Attempt,
+    "ListedDeliveryOut": notificationmodels.Delivery,
+    "DeliveryWithHistoryOut": notificationmodels.Delivery,
+    "RedeliveredOut": notificationmodels.Redelivered,
+    "EventTypeOut": notificationmodels.EventType,
     "ServiceOut": adminmodels.Service,
     "NewServiceOut": adminmodels.NewService,
     "IssuedTokenOut": adminmodels.IssuedServiceToken,
 }
-FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")
-"""Paths for machines that watch, and for providers."""
+FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token|/v1/events/stream")
+"""Paths for machines that watch, for providers, and for any client of Server-Sent Events."""
 WHILE_SENDING = {"progress"}
 """An import's answer comes while the request is sent, and httpx reads nothing then; a verification is always asked for
 it."""
@@ -148,7 +162,14 @@ def test_it_has_a_method_for_each_operation_with_each_parameter(openapi: dict[st
                 parameters = {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"}
                 offered[method.upper(), re.sub(r"\{.*?\}", "x", path)] = parameters - WHILE_SENDING
     made: dict[tuple[str, str], set[str]] = {}
-    for calls in (tenant.TenantClient, communications.Communications, communications.Batches, admin.AdminClient):
+    parts = (
+        communications.Communications,
+        communications.Batches,
+        reconciliation.Reconciliation,
+        notifications.Subscriptions,
+        notifications.Deliveries,
+    )
+    for calls in (tenant.TenantClient, *parts, admin.AdminClient):
         for member in inspect.getmembers_static(calls, lambda one: isinstance(one, call | lines | pieces | rows)):
             build = member[1]._build
             arguments = {name: _any(hint) for name, hint in get_type_hints(build).items() if name != "return"}

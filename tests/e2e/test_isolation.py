@@ -111,17 +111,56 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
             "/{file_id}/content", "/erasures", "/recount",
         )
     }  # fmt: skip
+    # That no reports of one tenant are another's is tried in the reconciler's own tests, where there are some.
+    reconciled = {
+        f"/v1/reconciliation/{path}"
+        for path in ("channels", "reports", "reports/{report_id}", "differences", "days/{day}", "runs")
+    }
+    # That no subscription and no delivery of one tenant is another's is tried in the notifier's own tests.
+    notified = {
+        "/v1/event-types",
+        "/v1/deliveries",
+        "/v1/deliveries/{delivery_id}",
+        "/v1/deliveries/{delivery_id}/redeliver",
+        "/v1/subscriptions",
+        "/v1/subscriptions/{subscription_id}",
+        *(
+            f"/v1/subscriptions/{{subscription_id}}/{action}"
+            for action in ("pause", "resume", "rotate-secret", "test", "redeliver")
+        ),
+    }
     told = {
         "/v1/sends",
         "/v1/communications/{communication_id}/batches/{batch_id}",
         *(f"/v1/communications/{{communication_id}}/{action}" for action in ("disable", "enable")),
         *(f"/v1/batches/{{batch_id}}/{action}" for action in ("members", "close")),
     }
+    # That nobody is erased from another's data is tried in the services' own tests.
+    people = "/v1/recipients/{address}"
+    # That nobody manages what is another's is tried in the gateway's own tests.
+    managed = {"/v1/keys", "/v1/keys/{key_id}", "/v1/channels", "/v1/channels/{label}"}
     # A route that is added later must be added here as well.
     document = (await town.http.get(f"{mallory.base_url}/openapi.json")).json()
     known = {
         path.replace(":path", "")
-        for path in (*paths, *changes, *lists, *counts, *suppressed, *audits, *told, previews, sums)
+        for path in (
+            *paths,
+            *changes,
+            *lists,
+            *counts,
+            *suppressed,
+            *audits,
+            *reconciled,
+            *notified,
+            *told,
+            *managed,
+            previews,
+            sums,
+            people,
+            # One does not end, and both are the caller's own: what they tell of whom is tried in the gateway's tests.
+            "/v1/events/stream",
+            "/v1/overview",
+        )
     }
     assert {path for path in document["paths"] if path.startswith("/v1")} == known
 
@@ -177,6 +216,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
     assert (await victim.client.message("twilio", theirs["sid"])).state == "failed"
     await _who_is_suppressed_at_one_is_nobody_at_another(mallory, victim)
     await _what_one_registers_is_nobody_elses(mallory, victim, theirs["communication"], theirs["batch"])
+    await _how_it_stands_with_one_is_nobody_elses(mallory, victim)
     # Parameters that name a tenant are no way in.
     for name in ("tenant", "tenant_id", "tenantId"):
         answer = await mallory.get("/v1/events", **{name: victim.id})
@@ -209,6 +249,22 @@ async def _who_is_suppressed_at_one_is_nobody_at_another(mallory: Tenant, victim
     (change,) = (await other.suppression_changes(0)).changes
     assert (change.position, change.fact.note) == (1, "a secret")
     assert (await own.suppression_record(theirs)).history[0].fact.note == ""
+
+
+async def _how_it_stands_with_one_is_nobody_elses(mallory: Tenant, victim: Tenant) -> None:
+    own, other = mallory.client.reconciliation, victim.client.reconciliation
+
+    async def known() -> bool:
+        return "theirs" in {channel.channel for channel in await other.channels()}
+
+    # "Theirs" is a channel of the victim's alone.
+    await until("the reconciler knows the channel", known)
+    assert "theirs" not in {channel.channel for channel in await own.channels()}
+    for refused in (own.begin("Theirs"), own.day("Theirs", "2026-11-25"), own.report("0" * 32)):
+        with pytest.raises(NotFoundError):
+            await refused
+    for rows in (own.reports(channel="Theirs"), own.differences(channel="Theirs")):
+        assert [row async for row in rows] == []
 
 
 async def _what_one_registers_is_nobody_elses(mallory: Tenant, victim: Tenant, communication: str, batch: str) -> None:

@@ -6,7 +6,10 @@ import asyncio
 import base64
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
+import grpc
+import pytest
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 from simulators.archive import ask_for_files, filed, in_digests
@@ -23,8 +26,11 @@ Json = dict[str, Any]
 
 SUPPRESSION = "backhaul_proto.suppression.v1.SuppressionService"
 AUDIT = "backhaul_proto.audit.v1.AuditService"
+RECONCILER = "backhaul_proto.reconciler.v1.ReconcilerService"
+NOTIFIER = "backhaul_proto.notifier.v1.NotifierService"
 NORMALIZER = "backhaul_proto.normalizer.v1.NormalizerService"
 COMMUNICATIONS = "backhaul_proto.normalizer.v1.CommunicationService"
+RECORDS = "backhaul_proto.normalizer.v1.RecordService"
 TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
 EVERY_SERVER = {TENANT_DATA, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
@@ -34,7 +40,7 @@ ANNA, BEN, CLEO = "+15005550201", "+15005550202", "+15005550203"
 def test_no_service_is_left_out(installation: Stack) -> None:
     """Whoever adds one adds its test here."""
     assert {service.name for service in installation.services if "grpc" in service.ports} == {
-        "audit", "normalizer", "suppression",
+        "audit", "normalizer", "notifier", "reconciler", "suppression",
     }  # fmt: skip
 
 
@@ -112,6 +118,102 @@ def _suppression(client: ReflectingClient, tenant_id: str) -> set[str]:
     standings = [True, True, True, False, False]
     seen = [(one["suppression"]["address"], one["suppression"]["active"]) for one in changes]
     assert seen == list(zip(addresses, standings, strict=True))
+    return called
+
+
+async def test_every_method_of_the_reconciler(town: Town, installation: Stack) -> None:
+    tenant = await town.platform.register()
+    target = f"127.0.0.1:{installation.port('reconciler', 'grpc')}"
+    token = installation.credentials.internal_token
+
+    def work() -> None:
+        with ReflectingClient(target, tls_of(installation), token) as client:
+            assert client.services() == {RECONCILER, *EVERY_SERVER}
+            called = _reconciler(client, tenant.id)
+            assert called == client.methods(RECONCILER)
+
+    await asyncio.to_thread(work)
+
+
+def _reconciler(client: ReflectingClient, tenant_id: str) -> set[str]:
+    called = set()
+
+    def one_of(method: str, **request: Any) -> Json:
+        called.add(method)
+        (answer,) = client.call(RECONCILER, method, {"tenant_id": tenant_id, **request})
+        return answer
+
+    channels = {one["channel"]: one for one in one_of("ListChannels")["channels"]}
+    assert channels["twilio"]["standing"] == "STANDING_NO_CREDENTIALS"
+    assert channels["twilio"]["silence"] == "SILENCE_CANNOT_BE_TOLD"
+    assert one_of("ListReports", channel="Twilio") == {"reports": [], "next_page_token": ""}
+    assert one_of("ListDifferences")["differences"] == []
+    for method, request, code in (
+        ("Run", {"channel": "Twilio"}, grpc.StatusCode.FAILED_PRECONDITION),
+        ("GetReport", {"id": "0" * 32}, grpc.StatusCode.NOT_FOUND),
+        ("GetDay", {"channel": "Twilio", "day": "2026-11-25"}, grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            one_of(method, **request)
+        assert refused.value.code() is code, method
+    return called
+
+
+async def test_every_method_of_the_notifier(town: Town, installation: Stack) -> None:
+    tenant = await town.platform.register()
+    target = f"127.0.0.1:{installation.port('notifier', 'grpc')}"
+    token = installation.credentials.internal_token
+
+    def work() -> None:
+        with ReflectingClient(target, tls_of(installation), token) as client:
+            assert client.services() == {NOTIFIER, *EVERY_SERVER}
+            called = _notifier(client, tenant.id)
+            assert called == client.methods(NOTIFIER)
+
+    await asyncio.to_thread(work)
+
+
+def _notifier(client: ReflectingClient, tenant_id: str) -> set[str]:
+    called = set()
+
+    def one_of(method: str, **request: Any) -> Json:
+        called.add(method)
+        (answer,) = client.call(NOTIFIER, method, {"tenant_id": tenant_id, **request})
+        return answer
+
+    assert "message.delivered" in {one["type"] for one in one_of("ListEventTypes")["types"]}
+    http = {"method": "HTTP_METHOD_POST", "url": "https://10.0.0.5/told"}
+    definition = {"name": "ours", "types": ["message.*"], "http": {**http, "url": "https://endpoint.invalid/told"}}
+    made = one_of("CreateSubscription", definition=definition)["subscription"]
+    named = {"id": made["id"]}
+    assert made["secrets"][0]["secret"].startswith("whsec_")
+    assert one_of("GetSubscription", **named)["subscription"]["secrets"][0]["secret"] == ""
+    assert [row["id"] for row in one_of("ListSubscriptions")["subscriptions"]] == [made["id"]]
+    changed = one_of("UpdateSubscription", **named, definition={**definition, "name": "theirs"})["subscription"]
+    assert changed["definition"]["name"] == "theirs"
+    assert one_of("PauseSubscription", **named)["subscription"]["state"] == "SUBSCRIPTION_STATE_PAUSED"
+    assert one_of("ResumeSubscription", **named)["subscription"]["state"] == "SUBSCRIPTION_STATE_ACTIVE"
+    rotated = one_of("RotateSecret", **named, kind="SECRET_KIND_ED25519")["subscription"]
+    assert rotated["secrets"][0]["public_key"].startswith("whpk_")
+    # There is no such host, which is said in words.
+    attempt = one_of("TestSubscription", **named)["attempt"]
+    assert attempt["error"]
+    assert attempt["text"]
+    assert one_of("ListDeliveries", subscription_id=made["id"]) == {"deliveries": [], "next_page_token": ""}
+    redelivery = {"subscription_id": made["id"], "which": "REDELIVERED_ALL", "from_us": 1, "dry_run": True}
+    assert one_of("Redeliver", **redelivery) == {"deliveries": "0"}
+    state = one_of("GetState")
+    assert (state["active"], state["failing"], state["waiting"], state["problem"]) == (1, 0, "0", "")
+    for method, request, code in (
+        ("GetDelivery", {"id": "0" * 32}, grpc.StatusCode.NOT_FOUND),
+        ("Redeliver", {"delivery_id": "0" * 32}, grpc.StatusCode.NOT_FOUND),
+        ("CreateSubscription", {"definition": {**definition, "http": http}}, grpc.StatusCode.INVALID_ARGUMENT),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            one_of(method, **request)
+        assert refused.value.code() is code, method
+    assert one_of("DeleteSubscription", **named) == {}
+    assert one_of("ListSubscriptions")["subscriptions"] == []
     return called
 
 
@@ -196,9 +298,10 @@ async def test_every_method_of_the_normalizer_and_of_a_tenant_s_data(town: Town,
 
     def work() -> None:
         with ReflectingClient(target, tls_of(installation), token) as client:
-            assert client.services() == {NORMALIZER, COMMUNICATIONS, *EVERY_SERVER}
+            assert client.services() == {NORMALIZER, COMMUNICATIONS, RECORDS, *EVERY_SERVER}
             called = _normalizer(client, tenant, sids, replies, letters)
             assert called == client.methods(NORMALIZER)
+            assert _records(client, tenant.id, sids) == client.methods(RECORDS)
             of = {"tenant_id": tenant.id, "registration": tenant.registration}
             (usage,) = client.call(TENANT_DATA, "GetUsage", of)
             kept = {row["kind"]: int(row["count"]) for row in usage["usage"]}
@@ -207,7 +310,7 @@ async def test_every_method_of_the_normalizer_and_of_a_tenant_s_data(town: Town,
             gone = {**of, "registration": f"{tenant.id}.0"}
             (purged,) = client.call(TENANT_DATA, "PurgeTenant", gone)
             assert purged == {"deleted": "0"}
-            assert client.methods(TENANT_DATA) == {"GetUsage", "PurgeTenant"}
+            assert client.methods(TENANT_DATA) == {"EraseRecipient", "GetUsage", "PurgeTenant"}
 
     await asyncio.to_thread(work)
 
@@ -278,6 +381,24 @@ def _normalizer(client: ReflectingClient, tenant: Tenant, sid: str, replies: lis
     (part,) = one_of("PreviewCallback", channel="twilio", callback=callback)["parts"]
     assert part["event"]["message_id"] == sid
     return called
+
+
+def _records(client: ReflectingClient, tenant_id: str, sid: str) -> set[str]:
+    record = urlencode({"MessageSid": sid, "MessageStatus": "delivered", "To": ANNA}).encode()
+    request = {
+        "tenant_id": tenant_id,
+        "channel": "twilio",
+        "records": [_as_bytes(record)],
+        "read_at_us": time.time_ns() // 1000,
+    }
+    (compared,) = client.call(RECORDS, "CompareRecords", request)
+    (comparison,) = compared["comparisons"]
+    assert (comparison["verdict"], comparison["message_id"]) == ("VERDICT_MISSING", sid)
+    assert (comparison["stored_state"], comparison["stored_error_code"]) == ("EVENT_KIND_FAILED", "30003")
+    # What was heard is noted every few seconds.
+    (activity,) = client.call(RECORDS, "ListActivity", {"tenant_id": tenant_id})
+    assert {one["unanswered_since_us"] for one in activity["channels"]} <= {"0"}
+    return {"CompareRecords", "ListActivity"}
 
 
 def _as_bytes(data: bytes) -> str:

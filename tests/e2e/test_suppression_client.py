@@ -175,7 +175,7 @@ async def test_lists_go_in_and_out_and_changes_are_followed(caller: Caller, tmp_
         done = await suppression.import_list(tenant.id, [content[:20], content[20:]], refused=refused)
         assert (done.changed, done.refused, done.done) == (2, 1, True)
         assert b"nobody" in refused.getvalue()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             seen = [await anext(changes) for _ in range(2)]
         assert [one.position for one in seen] == [1, 2]
         assert {one.suppression.address for one in seen} == {ANNA, BEN}
@@ -186,5 +186,5 @@ async def test_lists_go_in_and_out_and_changes_are_followed(caller: Caller, tmp_
     done = await suppression.import_list(tenant.id, path)
     assert (done.lines, done.refused, done.done) == (2, 0, True)
     async with suppression.watch(tenant.id, after=1, kinds=[seen[1].suppression.kind]) as rest:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert (await anext(rest)).position == 2

@@ -1,15 +1,19 @@
-"""One trace from the provider's POST to the published event, and in every log line on its way."""
+"""One trace from the provider's POST to the tenant's endpoint, and in every log line on its way."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backhaul_proto.event.v1.event_pb2 import EventBatch
 from backhaul_testing import broker
+from backhaul_testing.apis.twilio import TwilioApi
+from backhaul_testing.apis.twilio_scenario import TwilioScenario
+from backhaul_testing.receiver import Receiver
 from backhaul_testing.sendgrid import new_message_id
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
     from backhaul_local.stack import Stack
 
 Json = dict[str, Any]
+
+RECONCILER = "backhaul_proto.reconciler.v1.ReconcilerService"
+NOTIFIER = "backhaul_proto.notifier.v1.NotifierService"
+US = "https://api.twilio.com"
 
 
 def _new_trace() -> tuple[str, str]:
@@ -57,14 +65,17 @@ async def _published(stack: Stack) -> list[tuple[str, EventBatch]]:
 
 
 async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., Any]) -> None:
-    env = {"audit": QUICK}
+    twilio = TwilioApi()
+    env = {"audit": QUICK, "reconciler": {"BACKHAUL_RECONCILER_ORIGINS": json.dumps({US: twilio.url})}}
     async with Collector() as collector:
         telemetry = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         async with (
             own_stack(env=telemetry, service_env=env, with_object_store=True) as stack,
             Town(stack.gateway_url, stack.admin_token) as town,
+            Receiver() as receiver,
         ):
             tenant = await town.platform.register()
+            await tenant.client.subscriptions.create(["message.delivered"], http={"url": receiver.url("/told")})
             await ask_for_files(town.platform, tenant, "SendGrid")
             trace_id, provider_span = _new_trace()
             message_id = new_message_id()
@@ -76,8 +87,8 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             assert answer.status_code == 200
             message = await tenant.message_with("sendgrid", message_id, 3)
 
-            names = ("gateway", "normalizer", "suppression", "audit")
-            gateway, normalizer, suppression, audit = (f"backhaul-{name}" for name in names)
+            names = ("gateway", "normalizer", "suppression", "audit", "reconciler", "notifier")
+            gateway, normalizer, suppression, audit, reconciler, notifier = (f"backhaul-{name}" for name in names)
             spans = await collector.whole_trace(
                 trace_id,
                 {
@@ -90,6 +101,8 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
                     (suppression, "mongodb.commit"),
                     (suppression, "suppression.barrier"),
                     (audit, "audit.file"),
+                    (notifier, "notifier.enqueue"),
+                    (notifier, "endpoint.call"),
                 },
             )
             server, stored = spans[gateway, "POST /api/postevents"], spans[gateway, "publish CALLBACKS"]
@@ -98,6 +111,7 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
             consumed, recorded = spans[suppression, "suppression.batch"], spans[suppression, "mongodb.commit"]
             known = spans[suppression, "suppression.barrier"]
             filed = spans[audit, "audit.file"]
+            enqueued, told = spans[notifier, "notifier.enqueue"], spans[notifier, "endpoint.call"]
             # One tree: each under the one that caused it, and its root under the provider's own span.
             assert {key: span.parent for key, span in spans.items()} == {
                 (gateway, server.name): provider_span,
@@ -109,15 +123,23 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
                 (suppression, recorded.name): consumed.span_id,
                 (suppression, known.name): consumed.span_id,
                 (audit, filed.name): server.span_id,
+                (notifier, enqueued.name): server.span_id,
+                (notifier, told.name): server.span_id,
             }
-            assert (server.kind, stored.kind, batch.kind, consumed.kind) == (
-                "server", "producer", "consumer", "consumer",
+            assert (server.kind, stored.kind, batch.kind, consumed.kind, enqueued.kind, told.kind) == (
+                "server", "producer", "consumer", "consumer", "consumer", "client",
             )  # fmt: skip
             assert server.started_ns <= stored.started_ns <= stored.ended_ns <= server.ended_ns
             assert batch.started_ns <= commit.started_ns <= commit.ended_ns <= publish.started_ns <= batch.ended_ns
             assert publish.started_ns <= consumed.started_ns <= recorded.started_ns <= recorded.ended_ns
             assert recorded.ended_ns <= known.started_ns <= known.ended_ns <= consumed.ended_ns
             assert publish.started_ns <= filed.started_ns <= filed.ended_ns
+            assert publish.started_ns <= enqueued.started_ns <= enqueued.ended_ns
+            assert publish.started_ns <= told.started_ns <= told.ended_ns
+            # The tenant's endpoint goes on in it, too.
+            (call,) = receiver.calls
+            assert call.headers["traceparent"] == f"00-{trace_id}-{told.span_id}-01"
+            assert told.attributes["http.response.status_code"] == "200"
             assert server.attributes["backhaul.tenant"] == tenant.id
             assert server.attributes["http.response.status_code"] == "200"
 
@@ -142,6 +164,8 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
                 ("/v1/messages", normalizer, "backhaul_proto.normalizer.v1.NormalizerService/ListMessages"),
                 ("/v1/suppressions", suppression, "backhaul_proto.suppression.v1.SuppressionService/List"),
                 ("/v1/audits", audit, "backhaul_proto.audit.v1.AuditService/ListFiles"),
+                ("/v1/reconciliation/reports", reconciler, f"{RECONCILER}/ListReports"),
+                ("/v1/deliveries", notifier, f"{NOTIFIER}/ListDeliveries"),
             ):
                 trace_id, reader_span = _new_trace()
                 headers = {"X-Api-Key": tenant.api_key, "traceparent": f"00-{trace_id}-{reader_span}-01"}
@@ -152,6 +176,41 @@ async def test_one_post_is_one_trace_over_all_services(own_stack: Callable[..., 
                 await _line(stack.member("gateway").log_path, "request", trace_id)
                 line = await _line(stack.member(service.removeprefix("backhaul-")).log_path, "rpc", trace_id)
                 assert (line["method"], line["tenant"], line["outcome"]) == (f"/{method}", tenant.id, "ok")
+
+            with twilio:
+                await _what_was_asked_for_is_one_trace(town, collector, twilio)
+
+
+async def _what_was_asked_for_is_one_trace(town: Town, collector: Collector, twilio: TwilioApi) -> None:
+    """A STOP of which Twilio's API alone tells goes the way of callbacks, in the trace of the page that had it."""
+    tenant, account = await town.platform.register(), twilio.account()
+    reply = TwilioScenario(account).reply("STOP", at=twilio.clock.now() - timedelta(seconds=10))
+    await town.platform.client.put_channel(
+        tenant.id,
+        "Twilio",
+        pull_credentials={"account_sid": account.sid, "auth_token": account.auth_token},
+        settings={"audit": {"enabled": True}},
+    )
+    (event,) = (await tenant.message_with("twilio", reply.sid, 1)).timeline
+    assert event.source == "backfill"
+    normalizer, suppression = "backhaul-normalizer", "backhaul-suppression"
+    page = ("backhaul-reconciler", "reconciler.page")
+    compared = (normalizer, "backhaul_proto.normalizer.v1.RecordService/CompareRecords")
+    batch, consumed = (normalizer, "normalizer.batch"), (suppression, "suppression.batch")
+    parents = {
+        compared: page,
+        batch: page,
+        (normalizer, "mongodb.commit"): batch,
+        (normalizer, "events.publish"): batch,
+        consumed: page,
+        (suppression, "mongodb.commit"): consumed,
+        (suppression, "suppression.barrier"): consumed,
+        ("backhaul-audit", "audit.file"): page,
+    }
+    spans = await collector.whole_trace(event.traceparent.split("-")[1], {page, *parents})
+    assert spans[page].parent == ""
+    for child, parent in parents.items():
+        assert spans[child].parent == spans[parent].span_id, child
 
 
 async def test_every_callback_keeps_its_own_trace_without_a_collector_too(town: Town, installation: Stack) -> None:

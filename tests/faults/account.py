@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+import httpx
 from backhaul_client.models import Event
 from backhaul_local.stack import Stack
 from backhaul_testing import broker, streams
+from backhaul_testing.waiting import until
 from faults.whereabouts import whereabouts
 from simulators.load import Key, Load
 from simulators.people import CREDENTIAL, Tenant
@@ -47,12 +49,30 @@ class Figures:
 
 
 async def drained(stack: Stack, *, within_s: float = 60.0) -> None:
-    """Return when every stored callback has been processed and acknowledged."""
+    """Return when every callback that was answered has been processed and acknowledged."""
+    await unspooled(stack, within_s=within_s)
     connection = await broker.connect(stack.nats_url)
     try:
         await streams.drained(connection, "CALLBACKS", "normalizer", within_s=within_s)
     finally:
         await connection.close()
+
+
+async def spooled(stack: Stack) -> int:
+    """How many callbacks the gateway keeps on its disk."""
+    async with httpx.AsyncClient() as http:
+        text = (await http.get(f"{stack.gateway_url}/metrics", timeout=10)).text
+    [line] = [line for line in text.splitlines() if line.startswith("backhaul_gateway_spool_callbacks")]
+    return int(float(line.rpartition(" ")[2]))
+
+
+async def unspooled(stack: Stack, *, within_s: float = 60.0) -> None:
+    """Return when JetStream has all that the gateway had kept for it."""
+
+    async def probe() -> bool:
+        return await spooled(stack) == 0
+
+    await until("an empty spool", probe, within_s=within_s)
 
 
 async def settle(stack: Stack, load: Load, *tenants: Tenant) -> Figures:

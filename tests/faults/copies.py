@@ -18,6 +18,7 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_testing import broker, streams
 from backhaul_testing.waiting import until
+from faults.account import unspooled
 from simulators.optouts import DELIVERED, OptOuts, Person
 from simulators.people import PlatformTeam, Tenant, Town
 
@@ -113,7 +114,7 @@ class Copy:
         answer = await self.stub.CheckBatch(request, timeout=_ASKED, metadata=self._metadata)
         return [_ANSWERS[result.verdict] for result in answer.results]
 
-    async def answers(self, tenant: Tenant, *, within_s: float = 20.0) -> None:
+    async def answers(self, tenant: Tenant, *, within_s: float = 60.0) -> None:
         """Return when it answers questions about ``tenant``."""
 
         async def probe() -> bool:
@@ -157,6 +158,7 @@ async def asked(stack: Stack, platform: PlatformTeam, *names: str) -> AsyncItera
 
 async def heard(stack: Stack, *, within_s: float = 60.0) -> None:
     """Return when all callbacks have become events, and suppression has acknowledged each that it wants."""
+    await unspooled(stack, within_s=within_s)
     connection = await broker.connect(stack.nats_url)
     try:
         await streams.drained(connection, "CALLBACKS", "normalizer", within_s=within_s)
@@ -226,7 +228,7 @@ async def _check_rows(copy: Copy, tenant: Tenant, people: dict[str, Person]) -> 
 async def _changes(copy: Copy, tenant: Tenant, last: int) -> list[Change]:
     """All changes up to a position, as a system hears of them that begins with nothing."""
     changes: list[Change] = []
-    async with copy.client.watch(tenant.id, after=0) as watch, asyncio.timeout(20):
+    async with copy.client.watch(tenant.id, after=0) as watch, asyncio.timeout(60):
         while not changes or changes[-1].position < last:
             changes.append(await anext(watch))
     return changes

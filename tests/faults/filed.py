@@ -106,14 +106,16 @@ async def _check_files(archive: Archive, tenant: Tenant, files: list[AuditFile])
 
 
 async def _check_digests(archive: Archive, tenant: Tenant, files: list[AuditFile]) -> None:
-    """Each file stands in one digest; digests and files are numbered without gaps."""
+    """Each file stands in one digest; digests and files of a chain are numbered without gaps."""
     digests = [signed(await archive.get(key)) for key in await archive.keys(f"digests/{tenant.registration}/")]
-    by_number = sorted(digests, key=lambda one: one["digestNumber"])
-    assert [one["digestNumber"] for one in by_number] == list(range(1, len(digests) + 1))
-    listed = [file for one in by_number for file in one["files"]]
-    # A digest that was made since may list nothing that was not there.
-    assert [file["number"] for file in listed] == list(range(1, len(files) + 1))
-    assert sorted(file["object"] for file in listed) == sorted(one.key for one in files)
+    for chain in {one.chain for one in files}:
+        by_number = sorted((one for one in digests if one["chain"] == chain), key=lambda one: one["digestNumber"])
+        assert [one["digestNumber"] for one in by_number] == list(range(1, len(by_number) + 1))
+        listed = [file for one in by_number for file in one["files"]]
+        own = [one for one in files if one.chain == chain]
+        # A digest that was made since may list nothing that was not there.
+        assert [file["number"] for file in listed] == list(range(1, len(own) + 1))
+        assert sorted(file["object"] for file in listed) == sorted(one.key for one in own)
 
 
 async def more_files(stack: Stack, tenant: Tenant, count: int = 1) -> None:

@@ -28,7 +28,8 @@ TRY_S = 3.0
 """So long a copy is waited for, before the other one is asked."""
 
 _PAUSE_S = 0.1
-_AGAIN = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
+# A call that was given up counts among those that may be made at once until its copy has heard of it.
+_AGAIN = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RATE_LIMITED)
 
 
 class Registrar:

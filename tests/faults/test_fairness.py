@@ -109,4 +109,4 @@ async def test_a_tenants_backlog_delays_another_tenant_by_less_than_a_second(own
             await client.close()
 
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timed]

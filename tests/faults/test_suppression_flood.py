@@ -17,7 +17,7 @@ from faults.copies import ALLOWED, SUPPRESSED, Copy, Pair, heard
 from nats.aio.client import Client
 from simulators.people import Tenant
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timed]
 
 FLOOD = 50_000
 GROUP = 100

@@ -16,7 +16,7 @@ from backhaul_testing.waiting import until
 from faults.copies import ALLOWED, LEASE_S, SUPPRESSED, UNAVAILABLE, Copy, Pair
 from simulators.people import Tenant
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timed]
 
 OUTAGE_S, WITHOUT_NATS_S = LEASE_S + 2.0, 3.0
 """How long MongoDB is away, and NATS."""

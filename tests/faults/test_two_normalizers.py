@@ -15,7 +15,6 @@ from backhaul_local.service import default_services, service_spec
 from backhaul_testing.twilio import new_sid
 from faults.account import drained, settle
 from faults.alike import alike
-from simulators import load as load_of_providers
 from simulators.load import Load
 from simulators.people import Tenant, Town
 
@@ -36,11 +35,7 @@ async def _revised(tenant: Tenant) -> str:
 
 
 @pytest.mark.timeout(300)
-async def test_two_copies_that_are_killed_in_turn_agree_in_every_read(
-    own_stack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The load goes on while something starts, and all of it is read many times in the end.
-    monkeypatch.setattr(load_of_providers, "CONNECTIONS", 2)
+async def test_two_copies_that_are_killed_in_turn_agree_in_every_read(own_stack: Callable[..., Any]) -> None:
     chance = random.Random(1)  # noqa: S311  # rounds that can be repeated, no secret
     async with (
         own_stack(
@@ -52,7 +47,8 @@ async def test_two_copies_that_are_killed_in_turn_agree_in_every_read(
         tenants = [await town.platform.register() for _ in range(3)]
         *loaded, revised = tenants
         sids = set()
-        async with Load(loaded) as load:
+        # The load goes on while something starts, and all of it is read many times in the end.
+        async with Load(loaded, connections=2) as load:
             for number in range(ROUNDS):
                 await load.more(30)
                 victim = stack.member(chance.choice(COPIES))
@@ -63,7 +59,7 @@ async def test_two_copies_that_are_killed_in_turn_agree_in_every_read(
                 sids |= {await _revised(revised) for _ in range(5)}
                 if number == ROUNDS - 2:
                     await stack.kill("nats")
-                    await load.failing(3)
+                    await load.more(3)
                     await stack.member("nats").start()
                 await load.more(30)
                 if number % 2:

@@ -110,7 +110,7 @@ async def files_of(tenant: Tenant) -> list[AuditFile]:
     return [file async for file in tenant.client.audit_files(page_size=500)]
 
 
-async def filed(tenant: Tenant, events: int, *, within_s: float = 30.0) -> list[AuditFile]:
+async def filed(tenant: Tenant, events: int, *, within_s: float = 60.0) -> list[AuditFile]:
     """The files, as soon as ``events`` lie in them."""
 
     async def probe() -> list[AuditFile] | None:
@@ -120,7 +120,7 @@ async def filed(tenant: Tenant, events: int, *, within_s: float = 30.0) -> list[
     return await until(f"{events} events in files", probe, within_s=within_s)
 
 
-async def in_digests(tenant: Tenant, files: Sequence[AuditFile], *, within_s: float = 30.0) -> list[AuditFile]:
+async def in_digests(tenant: Tenant, files: Sequence[AuditFile], *, within_s: float = 60.0) -> list[AuditFile]:
     """The same files, as soon as each is in a digest that is in its place."""
     ids = {file.id for file in files}
 

@@ -64,12 +64,15 @@ class _Job:
 class Load:
     """``async with Load(tenants) as load``: callbacks flow inside, and every retry is done with outside.
 
+    They flow on while something starts, by each of ``connections``: the slower the machine, the more of them.
+
     ``attempted`` holds every event that was sent at least once, ``answered`` the keys of those whose callback was
     answered 200, with when that first was.
     """
 
-    def __init__(self, tenants: Sequence[Tenant], *, seed: int = 1) -> None:
+    def __init__(self, tenants: Sequence[Tenant], *, seed: int = 1, connections: int = CONNECTIONS) -> None:
         self._tenants = tenants
+        self._connections = connections
         self._dice = random.Random(seed)  # noqa: S311  # a reproducible mix, no secret.
         self._jobs = self._endless()
         self._stop = asyncio.Event()
@@ -83,7 +86,7 @@ class Load:
         """Tries that were not answered 200, by status or by what went wrong."""
 
     async def __aenter__(self) -> Self:
-        self._workers = [asyncio.create_task(self._work(), name=f"provider-{n}") for n in range(CONNECTIONS)]
+        self._workers = [asyncio.create_task(self._work(), name=f"provider-{n}") for n in range(self._connections)]
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -100,12 +103,12 @@ class Load:
         self.attempted[fact.key] = fact
         self.answered.setdefault(fact.key, datetime.now(UTC))
 
-    async def more(self, posts: int, *, within_s: float = 30.0) -> None:
+    async def more(self, posts: int, *, within_s: float = 60.0) -> None:
         """Return when ``posts`` more posts than now have been answered 200."""
         goal = self.accepted_posts + posts
         await self._until(f"{posts} more accepted posts", lambda: self.accepted_posts >= goal, within_s)
 
-    async def failing(self, tries: int, *, within_s: float = 30.0) -> None:
+    async def failing(self, tries: int, *, within_s: float = 60.0) -> None:
         """Return when ``tries`` more tries than now have failed."""
         goal = self.failures.total() + tries
         await self._until(f"{tries} more failed tries", lambda: self.failures.total() >= goal, within_s)

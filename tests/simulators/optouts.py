@@ -113,7 +113,7 @@ class OptOuts:
                 worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=kind is not None)
 
-    async def more(self, answers: int, *, within_s: float = 30.0) -> None:
+    async def more(self, answers: int, *, within_s: float = 60.0) -> None:
         """Return when so many more callbacks than now have been answered 200."""
         goal = self.answered + answers
         async with self._progress:
@@ -121,7 +121,7 @@ class OptOuts:
             self._progress.notify_all()
         await self._until(f"{answers} more answers", lambda: self.answered >= goal, within_s)
 
-    async def failing(self, tries: int, *, within_s: float = 30.0) -> None:
+    async def failing(self, tries: int, *, within_s: float = 60.0) -> None:
         """Return when so many more tries than now have failed."""
         goal = self.failed + tries
         self._wanted = self.answered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
@@ -127,6 +128,7 @@ class PlatformTeam:
         self.base_url = base_url
         self.client = AsyncAdminClient(base_url, admin_token, http=http)
         self._headers = {"Authorization": f"Bearer {admin_token}"}
+        self._registered: list[str] = []
 
     async def call(self, method: str, path: str, body: Json | None = None, **params: Any) -> httpx.Response:
         """One call under ``/admin/v1/tenants``, whatever is answered."""
@@ -152,6 +154,7 @@ class PlatformTeam:
             limits=limits,
             suppression=suppression,
         )
+        self._registered.append(made.id)
         tenant = Tenant(
             http=self._http,
             base_url=self.base_url,
@@ -167,7 +170,7 @@ class PlatformTeam:
             await self.client.put_channel(tenant.id, label, secrets=[secret], verification=verification)
         return tenant
 
-    async def delete(self, tenant: Tenant, *, within_s: float = 30.0) -> None:
+    async def delete(self, tenant: Tenant, *, within_s: float = 60.0) -> None:
         """Delete a tenant with all its data; returns when it is gone, and its id and queue path are free."""
         left = await self.client.delete_tenant(tenant.id, purge=True)
         assert left is not None
@@ -181,6 +184,14 @@ class PlatformTeam:
             return False
 
         await until(f"the end of {tenant.id}", gone, within_s=within_s)
+
+    async def let_go(self) -> None:
+        """Begin to delete every tenant that was registered here. What is done for each, whatever happens, would go on
+        for as long as the installation runs."""
+        for tenant_id in self._registered:
+            with suppress(NotFoundError):
+                await self.client.delete_tenant(tenant_id, purge=True)
+        self._registered.clear()
 
 
 class Town:

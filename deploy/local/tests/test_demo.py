@@ -61,6 +61,14 @@ def test_every_figure_is_what_it_must_be(start_demo: Callable[..., Demo], data_d
     assert len(re.findall(r" (401|403|404|409) {5}", out)) == 11
     assert re.search(r"crm-5 +Jon +twilio +\+15005550125 +Failed +21610", out)
     assert re.search(r"a delivery is reported late +complete +Delivered 5, Failed 2, InvalidNumber 1, Und", out)
+    assert re.search(
+        r"^1 .* 503  We are closed\. .*\n(.*\n)*?2 .* 500  We are .*\n(.*\n)*?3 .* 200  Thank", out, re.MULTILINE
+    )
+    assert re.search(r"it is resumed +3 calls .* queued → sent → delivered", out)
+    assert re.search(r"/v1/batches/summer-1  summer-1 is complete: Delivered 5", out)
+    assert re.search(
+        r"http://10\.0\.0\.5/backhaul +an address of a private network +422 +http\.url: 10\.0\.0\.5 is a", out
+    )
     assert re.search(r"200 duplicates +2,000", out)
     assert list(data_dir.iterdir()) == [], "nothing is left behind"
 
@@ -91,6 +99,19 @@ def test_a_service_that_dies_is_named_with_its_log(start_demo: Callable[..., Dem
     (logs,) = data_dir.iterdir()
     assert f"The logs are kept in {logs}" in out
     assert (logs / "gateway.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ("soon", "BACKHAUL_LOCAL_START_TIMEOUT_S: 'soon' is not a number of seconds above 0."),
+        ("0.001", "If the machine is only busy, let it take longer: BACKHAUL_LOCAL_START_TIMEOUT_S=300 make demo"),
+    ],
+)
+def test_it_starts_for_as_long_as_it_may(start_demo: Callable[..., Demo], seconds: str, said: str) -> None:
+    out, err = (demo := start_demo(BACKHAUL_LOCAL_START_TIMEOUT_S=seconds)).communicate(timeout=60)
+    assert (demo.returncode, err) == (1, "")
+    assert said in out
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for a shell with curl")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
@@ -15,13 +15,18 @@ from backhaul_client import AsyncAdminClient
 from backhaul_local.demo import show, telling_lines, verdict
 from backhaul_local.demo_audit import ENV, Audited
 from backhaul_local.demo_channels import FLAGGED
-from backhaul_local.demo_checks import Check, Seen, check_all
+from backhaul_local.demo_checks import Seen, check_all
 from backhaul_local.demo_communication import BLOCKED, REGISTERED, Completed
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked
+from backhaul_local.demo_figures import Check
 from backhaul_local.demo_people import Erased
+from backhaul_local.demo_reconciliation import ALERTS, REPLIER, Opened, Reconciled, origins
 from backhaul_local.demo_screen import Screen
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused, Story
+from backhaul_local.demo_told import Subscribed, Told
 from backhaul_local.pytest_plugin import StackFactory
+from backhaul_testing.apis.twilio import TwilioApi
+from backhaul_testing.receiver import Receiver
 from msgspec.structs import replace as changed
 from rich.console import Console
 
@@ -57,20 +62,43 @@ class Remembering(Story):
         self.completed = await super().complete_a_batch(*accounts)
         return self.completed
 
+    async def subscribe(self, *accounts: Any) -> Subscribed:
+        self.subscribed = await super().subscribe(*accounts)
+        return self.subscribed
+
+    async def look_at_what_was_told(self, *accounts: Any) -> Told:
+        self.told = await super().look_at_what_was_told(*accounts)
+        return self.told
+
+    async def open_channels(self, *accounts: Any) -> Opened:
+        self.opened = await super().open_channels(*accounts)
+        return self.opened
+
+    async def ask_the_provider(self, *accounts: Any) -> Reconciled:
+        self.reconciled = await super().ask_the_provider(*accounts)
+        return self.reconciled
+
     async def load(self, *accounts: Any) -> Loaded:
         self.loaded = await super().load(*accounts)
         return self.loaded
 
 
 async def _tell(stack_factory: StackFactory) -> Seen:
-    env = {"audit": ENV}
+    api = TwilioApi()
+    env = {"audit": ENV, "reconciler": origins(api)}
+    with api:
+        return await _told(stack_factory, api, env)
+
+
+async def _told(stack_factory: StackFactory, api: TwilioApi, env: Mapping[str, Mapping[str, str]]) -> Seen:
     async with (
         stack_factory(with_object_store=True, service_env=env) as stack,
         httpx.AsyncClient(trust_env=False) as http,
+        Receiver() as receiver,
     ):
         platform = AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http)
         assert stack.object_store is not None
-        story = Remembering(stack.gateway_url, http, platform, stack.object_store)
+        story = Remembering(stack.gateway_url, http, platform, stack.object_store, api, receiver)
         checks = await show(story, Screen(Console(file=StringIO())))
     assert [check for check in checks if not check.holds] == []
     return Seen(
@@ -81,6 +109,10 @@ async def _tell(stack_factory: StackFactory) -> Seen:
         audited=story.audited,
         erased=story.erased,
         completed=story.completed,
+        subscribed=story.subscribed,
+        told=story.told,
+        opened=story.opened,
+        reconciled=story.reconciled,
         loaded=story.loaded,
     )
 
@@ -125,6 +157,10 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
         "audited": _spoiled_files(seen.audited),
         "erased": _spoiled_erasure(seen.erased),
         "completed": _spoiled_batch(seen.completed),
+        "subscribed": _let_in(seen.subscribed),
+        "told": _spoiled_telling(seen.told),
+        "opened": [("calls of the day before yesterday: callbacks answered 200", {"statuses": [403]})],
+        "reconciled": _spoiled_reconciliation(seen.reconciled),
     }.items():
         for name, fields in spoiling:
             yield name, replace(seen, **{step: replace(getattr(seen, step), **fields)})
@@ -257,6 +293,51 @@ def _spoiled_batch(completed: Completed) -> Iterator[tuple[str, dict[str, Any]]]
     ):
         yield f"{REGISTERED}: {name}", {"communication": changed(got, **of_communication)}
     yield f"may we contact {BLOCKED}?", {"blocked": changed(completed.blocked, verdict="allowed", blocking=())}
+
+
+def _let_in(subscribed: Subscribed) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of endpoints that are not called."""
+    for number, attempt in enumerate(subscribed.refused):
+        attempts = list(subscribed.refused)
+        attempts[number] = replace(attempt, got="was let in")
+        yield attempt.what, {"refused": attempts}
+
+
+def _spoiled_telling(told: Told) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of what Acme's application was told."""
+    assert told.history is not None
+    failed, *others = told.orders
+    yield "an application that fails twice: its answers", {"orders": [*others, failed]}
+    for history in (None, changed(told.history, state="waiting"), changed(told.history, history=())):
+        yield "… what Backhaul kept of them", {"history": history}
+    yield "… webhook-ids of all attempts", {"orders": [*others, replace(failed, headers={"webhook-id": "msg_1"})]}
+    yield "paused: deliveries that wait", {"waiting": told.waiting[1:]}
+    yield "… calls meanwhile", {"too_early": 1}
+    yield "… told when it is resumed", {"crm": told.crm[::-1]}
+    yield "summer-1: calls that say it is complete", {"complete": [*told.complete, *told.complete]}
+    for read in ({}, {**told.read, "status": "closed"}, {**told.read, "progress": {}}):
+        yield "… read at the address that was told", {"read": read}
+    yield "calls, and those whose signatures hold", {"signed": told.signed - 1}
+
+
+def _spoiled_reconciliation(seen: Reconciled) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of what was found by asking."""
+    yield "callbacks that Twilio kept to itself", {"lost": 4}
+    for wrong in ({"state": "stopped"}, {"counts": changed(seen.report.counts, missing=2)}):
+        yield "… found by asking its API", {"report": changed(seen.report, **wrong)}
+    for number, alert in enumerate(ALERTS):
+        for told in ("before", "after"):
+            states = list(getattr(seen, told))
+            states[number] = "another"
+            yield f"{alert.to}: {alert.story}", {told: states}
+    yield f"may we contact {REPLIER}?", {"writer": changed(seen.writer, verdict="allowed", blocking=())}
+    yield "Alerts: messages in another state at Twilio", {"differences": 1}
+    assert seen.day is not None
+    for day in (None, changed(seen.day, state="open"), changed(seen.day, equal=2)):
+        yield f"Alerts: {seen.day_name}", {"day": day}
+    parts = seen.silent.parts
+    heard = changed(parts.callbacks, state="OK", silence="none")
+    yield "Coupons: callbacks", {"silent": changed(seen.silent, parts=changed(parts, callbacks=heard))}
 
 
 def _spoiled_answers(asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from backhaul_local.errors import LocalStackError, PortInUseError, StartError
 from backhaul_local.mongod import MongoConfig, MongoServer
 from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
-from backhaul_local.ports import Band, choose_ports, is_free
+from backhaul_local.ports import Band, Hold, is_free
 from backhaul_testing import broker
 from minio import Minio
 from nats.js.api import StreamConfig
@@ -124,12 +125,23 @@ def test_object_store_keeps_what_it_acknowledged(s3: ObjectStoreServer) -> None:
     assert list(s3.config.data_dir.rglob("*.sock")) == []
 
 
+def test_servers_that_choose_side_by_side_choose_different_ports(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Everybody has the same luck, and nobody listens yet.
+    monkeypatch.setattr("random.sample", lambda candidates, k: list(candidates)[:k])
+    servers = [NatsServer(NatsConfig(data_dir=data_dir)) for _ in range(40)]
+    with ThreadPoolExecutor(len(servers)) as choosers:
+        ports = list(choosers.map(lambda server: server.port, servers))
+    assert len(set(ports)) == len(servers)
+
+
 def test_nobody_else_is_given_the_port_of_a_server_that_was_killed(fresh_nats: NatsServer) -> None:
     others = set(Band.NATS.value) - {fresh_nats.port}
     fresh_nats.kill_blocking()
     assert is_free(fresh_nats.port)
-    with pytest.raises(LocalStackError, match="No 1 free ports"):
-        choose_ports(1, Band.NATS, avoid=others)
+    with Hold() as hold, pytest.raises(LocalStackError, match="No 1 free ports"):
+        hold.choose(1, Band.NATS, avoid=others)
     fresh_nats.start_blocking()
 
 
@@ -141,7 +153,8 @@ def test_a_port_may_be_chosen_again_when_its_server_is_given_up(data_dir: Path) 
     others = set(Band.NATS.value) - {port}
     del server
     gc.collect()
-    assert choose_ports(1, Band.NATS, avoid=others) == [port]
+    with Hold() as hold:
+        assert hold.choose(1, Band.NATS, avoid=others) == [port]
 
 
 def sockets_of(s3: ObjectStoreServer) -> list[Path]:
@@ -201,7 +214,7 @@ async def test_death_at_the_start_shows_the_log(data_dir: Path) -> None:
 
 async def test_paused_server_can_be_resumed_and_stopped(fresh_nats: NatsServer) -> None:
     fresh_nats.pause()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         # The kernel stops one thread after another, and one that still runs may answer.
         while fresh_nats.probe() is None:
             await asyncio.sleep(0.01)

@@ -26,7 +26,12 @@ GATEWAY = ServiceSpec(
     name="gateway",
     module="stand_in_http",
     ports={"http": 1},
-    env={"STAND_IN_PORT": "{http}", "STAND_IN_TARGET": "127.0.0.1:{normalizer_grpc}", "TOKEN": "{admin_token}"},
+    env={
+        "STAND_IN_PORT": "{http}",
+        "STAND_IN_TARGET": "127.0.0.1:{normalizer_grpc}",
+        "STAND_IN_FILES": "{data_dir}/files",
+        "TOKEN": "{admin_token}",
+    },
     http_port="http",
 )
 
@@ -51,6 +56,7 @@ async def test_stack_starts_and_leaves_nothing(stack_factory: StackFactory) -> N
         assert env["BACKHAUL_MONGO_DATABASE"] == "backhaul"
         assert env["BACKHAUL_LOG_LEVEL"] == "DEBUG"
         assert env["STAND_IN_TARGET"] == f"127.0.0.1:{stack.port('normalizer', 'grpc')}"
+        assert env["STAND_IN_FILES"] == str(stack.config.data_dir / "gateway" / "files")
         assert env["TOKEN"] == stack.admin_token
         assert stack.s3 is not None
         assert env["BACKHAUL_OBJECT_STORE_ENDPOINT"] == stack.s3.uri
@@ -107,6 +113,23 @@ async def test_service_that_dies_at_the_start_shows_its_log_and_takes_all_down(s
         assert [member.name for member in stack.members if member.running] == []
 
 
+async def test_several_that_are_late_are_late_together(stack_factory: StackFactory) -> None:
+    async with stack_factory(start=False, **settings(start_timeout=0.001)) as stack:
+        with pytest.raises(LocalStackError) as caught:
+            await stack.start_servers()
+        assert caught.value.late, caught.value
+
+
+def test_a_port_of_a_service_is_nobody_elses_before_the_service_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both have the same luck.
+    monkeypatch.setattr("random.sample", lambda candidates, k: list(candidates)[:k])
+    first, second = (Stack(StackConfig(data_dir=tmp_path, **settings())) for _ in range(2))
+    ports = [port for stack in (first, second) for service in stack.services for port in service.ports.values()]
+    assert len(set(ports)) == 4
+
+
 async def test_all_ports_in_the_way_are_named_at_once(stack_factory: StackFactory) -> None:
     async with stack_factory(**settings()) as first:
         assert first.nats is not None
@@ -129,7 +152,8 @@ def test_unknown_references_and_ports_are_named(tmp_path: Path) -> None:
 
 def test_rows_of_the_real_services_fit_together(tmp_path: Path) -> None:
     stack = Stack(StackConfig(data_dir=tmp_path))
-    env = {name: stack.service(name).env for name in ("gateway", "normalizer", "suppression", "audit")}
+    names = ("gateway", "normalizer", "suppression", "audit", "reconciler", "notifier")
+    env = {name: stack.service(name).env for name in names}
     normalizer = env["normalizer"]["BACKHAUL_NORMALIZER_GRPC_LISTEN"]
     suppression = env["suppression"]["BACKHAUL_SUPPRESSION_GRPC_LISTEN"]
     # A caller that is not told asks at the default port, where another stack may be.
@@ -137,12 +161,27 @@ def test_rows_of_the_real_services_fit_together(tmp_path: Path) -> None:
     assert env["gateway"]["BACKHAUL_GATEWAY_SUPPRESSION_TARGET"] == suppression
     audit = env["audit"]["BACKHAUL_AUDIT_GRPC_LISTEN"]
     assert env["gateway"]["BACKHAUL_GATEWAY_AUDIT_TARGET"] == audit
-    assert env["gateway"]["BACKHAUL_GATEWAY_TENANT_DATA_TARGETS"] == f"{suppression},{audit}"
+    reconciler = env["reconciler"]["BACKHAUL_RECONCILER_GRPC_LISTEN"]
+    assert env["gateway"]["BACKHAUL_GATEWAY_RECONCILER_TARGET"] == reconciler
+    notifier = env["notifier"]["BACKHAUL_NOTIFIER_GRPC_LISTEN"]
+    assert env["gateway"]["BACKHAUL_GATEWAY_NOTIFIER_TARGET"] == notifier
+    assert env["gateway"]["BACKHAUL_GATEWAY_TENANT_DATA_TARGETS"] == f"{suppression},{audit},{reconciler},{notifier}"
     assert env["suppression"]["BACKHAUL_SUPPRESSION_NORMALIZER_TARGET"] == normalizer
     assert env["audit"]["BACKHAUL_AUDIT_NORMALIZER_TARGET"] == normalizer
+    assert env["reconciler"]["BACKHAUL_RECONCILER_NORMALIZER_TARGET"] == normalizer
+    assert env["notifier"]["BACKHAUL_NOTIFIER_NORMALIZER_TARGET"] == normalizer
+    assert env["notifier"]["BACKHAUL_NOTIFIER_PUBLIC_BASE_URL"] == stack.gateway_url
     assert env["gateway"]["BACKHAUL_GATEWAY_PUBLIC_BASE_URL"] == stack.gateway_url
 
 
 def test_keys_given_as_a_file_stand_alone(tmp_path: Path) -> None:
     stack = Stack(StackConfig(data_dir=tmp_path, env={"BACKHAUL_SECRET_KEYS_FILE": "/run/keys"}))
     assert "BACKHAUL_SECRET_KEYS" not in stack.service("gateway").env
+
+
+def test_services_may_keep_their_modules_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("LANGUAGE", "eo")
+    env = Stack(StackConfig(data_dir=tmp_path)).service("gateway").env
+    assert env["LANGUAGE"] == "eo"
+    assert "PYTHONDONTWRITEBYTECODE" not in env

@@ -44,7 +44,7 @@ def start_up(data_dir: Path, tmp_path: Path) -> Iterator[StartUp]:
                 "given": f"BACKHAUL_{name.upper()}_GRPC_LISTEN",
                 "module": "stand_in_grpc",
             }
-            for name in ("audit", "normalizer", "suppression")
+            for name in ("audit", "normalizer", "notifier", "reconciler", "suppression")
         },
     }
     for module, values in shims.items():
@@ -95,7 +95,7 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
     gateway_url = facts["gateway_url"]
     assert f"gateway       {gateway_url} " in said
     ports = facts["ports"]
-    for name in ("audit", "normalizer", "suppression"):
+    for name in ("audit", "normalizer", "notifier", "reconciler", "suppression"):
         assert f"{name:<13} 127.0.0.1:{ports[name]['grpc']} " in said
     assert f"certificates are in {data_dir}/tls" in said
     # One column for all names, however long.
@@ -132,7 +132,7 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
     assert f"{data_dir} is in use by process {up.pid}" in err
 
     children = psutil.Process(up.pid).children()
-    assert len(children) == 7
+    assert len(children) == 9
     (gateway,) = [child for child in children if "backhaul_gateway" in child.cmdline()]
     gateway.kill()
     read_until(up, "gateway died (signal SIGKILL); starting it again in 0.5 s")
@@ -149,7 +149,7 @@ def test_up_runs_restarts_what_dies_and_stops_cleanly(start_up: StartUp, data_di
 
     again = start_up("--no-object-store", BACKHAUL_NATS_URL="nats://127.0.0.1:1", BACKHAUL_PASSED_ON="yes")
     said = read_until(again, "Ctrl-C stops everything.")
-    assert "Starting mongod, audit, normalizer, suppression, gateway;" in said
+    assert "Starting mongod, audit, normalizer, notifier, reconciler, suppression, gateway;" in said
     env = httpx.get(f"{json.loads(running_path(data_dir).read_text())['gateway_url']}/env").json()
     assert env["BACKHAUL_GATEWAY_ADMIN_TOKEN"] == token, "kept between runs"
     assert (env["BACKHAUL_NATS_URL"], env["BACKHAUL_PASSED_ON"]) == ("nats://127.0.0.1:1", "yes")
@@ -175,6 +175,13 @@ def test_service_that_cannot_start_is_explained(start_up: StartUp) -> None:
     assert "gateway ended while starting (exit code 1)" in err
     assert "the setting STAND_IN_FAILS is wrong" in err
     assert "Traceback" not in err
+
+
+def test_a_start_that_takes_too_long_names_how_to_wait_longer(start_up: StartUp) -> None:
+    code, _, err = finish(start_up("--no-object-store", BACKHAUL_LOCAL_START_TIMEOUT_S="0.001"))
+    assert code == 1
+    assert "was not ready within 0.001 s" in err
+    assert err.endswith("let it take longer: BACKHAUL_LOCAL_START_TIMEOUT_S=300 make up\n")
 
 
 def test_data_folder_that_is_a_file_is_explained(start_up: StartUp, tmp_path: Path) -> None:

@@ -44,12 +44,29 @@ def test_flags_win_over_the_environment_and_that_over_defaults(tmp_path: Path) -
         ({"BACKHAUL_LOCAL_PORTS": "natz=1"}, "BACKHAUL_LOCAL_PORTS: there is no port named 'natz'"),
         ({"BACKHAUL_LOCAL_PORTS": "nats"}, "BACKHAUL_LOCAL_PORTS: '' is not a port number"),
         ({"BACKHAUL_GATEWAY_PORT": "65536"}, "BACKHAUL_GATEWAY_PORT: '65536' is not a port number"),
+        (
+            {"BACKHAUL_LOCAL_START_TIMEOUT_S": "soon"},
+            "BACKHAUL_LOCAL_START_TIMEOUT_S: 'soon' is not a number of seconds",
+        ),
+        ({"BACKHAUL_LOCAL_START_TIMEOUT_S": "0"}, "BACKHAUL_LOCAL_START_TIMEOUT_S: '0' is not a number of seconds"),
+        ({"BACKHAUL_LOCAL_START_TIMEOUT_S": "nan"}, "BACKHAUL_LOCAL_START_TIMEOUT_S: 'nan' is not a number of seconds"),
         ({STORE + "ENDPOINT": "http://s3"}, f"{STORE}ACCESS_KEY and {STORE}SECRET_KEY must be too"),
     ],
 )
 def test_bad_settings_are_named(environ: dict[str, str], problem: str, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=problem):
         read_settings(["--data-dir", str(tmp_path)], environ).stack_config(Credentials.generate())
+
+
+def test_how_long_a_start_may_take_is_told_to_all_that_starts(tmp_path: Path) -> None:
+    environ = {"BACKHAUL_LOCAL_START_TIMEOUT_S": "300"}
+    for flags, seconds in ([], 300.0), (["--start-timeout", "2.5"], 2.5):
+        config = read_settings(["--data-dir", str(tmp_path), *flags], environ).stack_config(Credentials.generate())
+        assert config.start_timeout == seconds
+        assert config.env == {}
+    with pytest.raises(SettingError, match="--start-timeout: '' is not"):
+        read_settings(["--start-timeout", ""], environ)
+    assert read_settings([], {}).start_timeout_s == 90
 
 
 def test_help_names_the_settings_that_mean_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -237,6 +237,7 @@ def _microseconds(form: Callable[[str], str], text: str) -> float:
     return min(times)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "text",
     [

@@ -21,6 +21,7 @@ from backhaul_channels import (
     MalformedError,
     NormalizedEvent,
     RawCallback,
+    Source,
 )
 from backhaul_channels.reading import read_part
 from conformance_cases import (
@@ -220,6 +221,8 @@ def test_no_error_status_or_identity_is_taken_from_a_field_that_the_event_does_n
     tried = set()
     for case in event_cases(adapter.provider):
         context = context_of(adapter, case)
+        if context.source is Source.BACKFILL:
+            continue  # What an API tells has a shape of its own, and names what is the sender's.
         with suppress(MalformedError):
             for part, before in readable_parts(adapter, case, context):
                 if before.provider_status not in fields:

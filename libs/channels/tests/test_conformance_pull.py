@@ -1,18 +1,18 @@
 """What every provider must hold that asks an API.
 
-``tests/cases/pull.json``: {credentials, source, expected_basis, windows: [{name, from_us, to_us, exchanges, events}],
-messages: [{name, message_id, exchanges, events}]}; an exchange is {url, params, status, headers?, body}, and events are
-as in all other cases.
+``tests/cases/pull.json``: {credentials, settings?, source, expected_basis, windows: [{name, listing, from_us, to_us,
+exchanges, events}], messages: [{name, message_id, exchanges, events}]}; an exchange is {url, params, status, headers?,
+body}, and events are as in all other cases. ``settings`` are such that every listing is asked for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from backhaul_channels import Adapter, Context, Ignored, RawCallback, Source
+from backhaul_channels import Adapter, ChannelSettings, Context, Ignored, RawCallback, Source
 from backhaul_channels.pull import (
     Ask,
     CredentialsRefusedError,
@@ -22,7 +22,10 @@ from backhaul_channels.pull import (
     PullError,
     Response,
     Span,
+    TooOftenError,
     UnreadableAnswerError,
+    answered,
+    is_among,
 )
 from conformance_cases import ADAPTERS, Case, case_files
 from pydantic import ValidationError
@@ -51,11 +54,29 @@ class Script:
         exchange = self.exchanges.pop(0)
         return Response(exchange["status"], exchange.get("headers", {}), exchange["body"].encode())
 
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+        return await self.get(url, form, headers)
+
+    async def lines(self, url: str, headers: Mapping[str, str], skip: int, most: int) -> tuple[Sequence[bytes], bool]:
+        response = answered(await self.get(url, {}, headers))
+        lines = response.body.splitlines()[skip:]
+        return lines[:most], len(lines) > most
+
 
 def ask_of(adapter: Adapter[Any]) -> Ask[Any, Any]:
     puller = adapter.puller
     assert puller is not None
-    return Ask(puller.credentials_model(**pull_file(adapter.provider)["credentials"]), adapter.settings_model())
+    return Ask(puller.credentials_model(**pull_file(adapter.provider)["credentials"]), settings_of(adapter))
+
+
+def settings_of(adapter: Adapter[Any]) -> ChannelSettings:
+    return adapter.settings_model(**pull_file(adapter.provider).get("settings", {}))
+
+
+def secrets_of(adapter: Adapter[Any]) -> list[str]:
+    assert adapter.puller is not None
+    public = adapter.puller.credentials_model.public
+    return [str(value) for name, value in pull_file(adapter.provider)["credentials"].items() if name not in public]
 
 
 async def page_of(adapter: Adapter[Any], script: Script, case: Case, cursor: str = "") -> Page:
@@ -63,11 +84,11 @@ async def page_of(adapter: Adapter[Any], script: Script, case: Case, cursor: str
     assert puller is not None
     if "message_id" in case:
         return await puller.message(script, ask_of(adapter), case["message_id"])
-    return await puller.window(script, ask_of(adapter), Span(case["from_us"], case["to_us"]), cursor)
+    return await puller.window(script, ask_of(adapter), case["listing"], Span(case["from_us"], case["to_us"]), cursor)
 
 
 def facts_of(adapter: Adapter[Any], record: bytes) -> list[Case]:
-    settings = adapter.settings_model()
+    settings = settings_of(adapter)
     context = Context(settings, source=Source.BACKFILL)
     facts = []
     for part in adapter.split(RawCallback("GET", "", [], record), settings):
@@ -107,7 +128,7 @@ async def test_each_request_is_made_and_each_record_becomes_its_fact(adapter: Ad
 async def test_no_credential_is_in_an_address_or_in_the_name_of_the_account(adapter: Adapter[Any]) -> None:
     """Addresses are logged by whatever lies between. At least one header shows who is asking."""
     assert adapter.puller is not None
-    secrets = [str(value) for value in pull_file(adapter.provider)["credentials"].values()]
+    secrets = secrets_of(adapter)
     for case in all_cases(adapter):
         script = Script(case["exchanges"])
         await page_of(adapter, script, case)
@@ -121,12 +142,26 @@ async def test_no_credential_is_in_an_address_or_in_the_name_of_the_account(adap
 
 
 @each_asking
+async def test_what_is_asked_is_what_the_puller_says_that_it_asks(adapter: Adapter[Any]) -> None:
+    puller: Puller[Any, Any] | None = adapter.puller
+    assert puller is not None
+    listings = {one.name: one for one in puller.listings(settings_of(adapter))}
+    assert {one.budget for one in listings.values()} | {puller.message_budget} <= puller.budgets.keys()
+    for case in all_cases(adapter):
+        script = Script(case["exchanges"])
+        await page_of(adapter, script, case)
+        for url, _, _ in script.asked:
+            assert is_among(url, puller.origins)
+    assert listings.keys() <= {case["listing"] for case in pull_file(adapter.provider)["windows"]}
+
+
+@each_asking
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
         ({"status": 401, "body": "{}"}, CredentialsRefusedError),
         ({"status": 403, "body": "no"}, CredentialsRefusedError),
-        ({"status": 429, "body": "", "headers": {"retry-after": "7"}}, LaterError),
+        ({"status": 429, "body": "", "headers": {"retry-after": "7"}}, TooOftenError),
         ({"status": 503, "body": "<html>"}, LaterError),
         ({"status": 302, "body": "", "headers": {"location": "https://elsewhere.example.com"}}, UnreadableAnswerError),
         ({"status": 200, "body": "<html>"}, UnreadableAnswerError),
@@ -137,11 +172,10 @@ async def test_no_credential_is_in_an_address_or_in_the_name_of_the_account(adap
 async def test_what_is_no_answer_raises_what_it_means(
     adapter: Adapter[Any], answer: Case, error: type[PullError]
 ) -> None:
-    secrets = pull_file(adapter.provider)["credentials"].values()
     for case in all_cases(adapter):
         with pytest.raises(error) as caught:
             await page_of(adapter, Script([answer] * 9), case)
-        assert not [secret for secret in secrets if str(secret) in str(caught.value)]
+        assert not [secret for secret in secrets_of(adapter) if secret in str(caught.value)]
         if isinstance(caught.value, LaterError):
             assert caught.value.retry_after_s == (7.0 if answer["status"] == 429 else None)
 
@@ -157,3 +191,36 @@ def test_credentials_are_strict_when_they_are_given_and_lenient_when_they_are_st
         model.model_validate({**good, "no_such_field": "hidden"})
     assert "hidden" not in str(caught.value)
     assert model.of_stored({**good, "newer": "1"}) == model.model_validate(good)
+
+
+@pytest.mark.parametrize(
+    ("told", "after_s"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        ("Fri, 27 Nov 2026 07:02:00 GMT", 120.0),
+        ("Fri, 27 Nov 2026 06:02:00 GMT", 0.0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("\u00b2", None),
+        ("\u0663", None),
+        ("Fri, 27 Nov 999999999 07:02:00 GMT", None),
+        ("Fri, 27 Nov 2026 07:02:00", None),
+    ],
+)
+def test_when_a_provider_wants_to_be_asked_again_is_a_number_or_a_time_by_its_clock(
+    told: str, after_s: float | None
+) -> None:
+    headers = {"retry-after": told, "date": "Fri, 27 Nov 2026 07:00:00 GMT"}
+    with pytest.raises(TooOftenError) as caught:
+        answered(Response(429, headers, b""))
+    assert caught.value.retry_after_s == after_s
+
+
+def test_a_provider_that_wants_to_be_left_alone_for_longer_than_there_are_numbers_is_understood() -> None:
+    with pytest.raises(TooOftenError) as caught:
+        answered(Response(429, {"retry-after": "9" * 5_000}, b""))
+    assert caught.value.retry_after_s is not None
+    assert caught.value.retry_after_s > 1e9

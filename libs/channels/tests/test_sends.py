@@ -190,6 +190,24 @@ def test_what_is_wrong_is_named_with_its_fix(fields: dict[str, Any], field: str)
     assert str(caught.value) == f"{caught.value.message} {caught.value.fix}"
 
 
+@pytest.mark.parametrize(
+    ("fields", "fix"),
+    [
+        ({"message_id": 5}, "Give a text, in quotes."),
+        ({"error_text": None}, "Give a text, in quotes."),
+        ({"message_id": "m" * 513}, "Give 512 characters at most."),
+        ({"channel": "c" * 129}, "Give 128 characters at most."),
+        ({"status": "delivered"}, "Give one of sent, refused, not_generated."),
+        ({"attributes": {"x": 1}}, "Give an object of 64 texts at most"),
+        ({"attributes": {"x": "y" * 4097}}, "whose values 4096 at most."),
+    ],
+)
+def test_the_fix_says_what_to_write(fields: dict[str, Any], fix: str) -> None:
+    with pytest.raises(SendError) as caught:
+        parse_send(json.dumps(fields).encode())
+    assert fix in caught.value.fix
+
+
 def test_a_mail_to_nobody_has_no_name() -> None:
     with pytest.raises(SendError) as caught:
         read("sendgrid", message_id="wrf")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
 import pytest
 from backhaul_channels.engines.times import iso_microseconds, time_microseconds
 from hypothesis import given
@@ -46,6 +49,16 @@ def test_a_time_with_a_zone_is_a_number_and_everything_else_is_none(text: str, m
 def test_a_time_of_a_mail_counts_where_it_may_be_written_so(text: str, microseconds: int | None) -> None:
     assert time_microseconds(text) == microseconds
     assert iso_microseconds(text) is None
+
+
+@given(st.from_regex(r"\A[A-Z][a-z]{2}, [0-3]\d (Jan|Feb|Sep|Dec|Foo) \d{4} [0-2]\d:[0-6]\d:[0-6]\d [+-]0000\Z"))
+def test_the_short_way_of_a_mails_time_comes_to_what_the_library_does(text: str) -> None:
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        at = datetime.min  # noqa: DTZ901  # of no zone, as what cannot be read.
+    known = at.tzinfo is not None and at.timestamp() >= 0
+    assert time_microseconds(text) == (round(at.timestamp()) * 1_000_000 if known else None)
 
 
 def test_no_time_is_none() -> None:

@@ -193,6 +193,7 @@ def test_a_usual_wrong_signature_costs_little_and_a_hostile_one_is_bounded() -> 
     assert time.process_time() - started < 0.5
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "body",
     [

@@ -58,7 +58,7 @@ class StandIn(SuppressionServiceServicer):
 
     async def have_come(self, count: int) -> None:
         """Returns when that many calls have come."""
-        async with asyncio.timeout(10), self.came:
+        async with asyncio.timeout(60), self.came:
             await self.came.wait_for(lambda: len(self.asked) >= count)
 
     async def _begin(self, method: str, request: Any, context: Any) -> None:

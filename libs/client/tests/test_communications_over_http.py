@@ -126,6 +126,13 @@ def test_a_batch_is_registered_and_closed(tenant_call: Callable[..., Any]) -> No
     assert dict(listed.url.params) == {"communication": "a/b", "status": "open", "limit": "100"}
 
 
+def test_a_deadline_without_a_time_zone_is_none(tenant_call: Callable[..., Any]) -> None:
+    gateway = Gateway()
+    with pytest.raises(ValueError, match="deadline has no time zone"):
+        tenant_call(gateway, "batches.put", "a", "b", deadline=datetime(2026, 11, 25))  # noqa: DTZ001  # what is tried
+    assert gateway.requests == []
+
+
 def test_members_come_as_they_are_read(tenant_call: Callable[..., Any]) -> None:
     lines = b"".join(json.dumps({**MEMBER, "member_key": str(number)}).encode() + b"\n" for number in range(3))
     gateway = Gateway(httpx.Response(200, content=lines), ok({**BATCH, "members": [MEMBER], "next_cursor": None}))
@@ -164,6 +171,31 @@ def test_members_are_added_by_pages_each_until_it_is_answered(tenant_call: Calla
 def test_no_members_are_no_request(tenant_call: Callable[..., Any]) -> None:
     gateway = Gateway()
     assert tenant_call(gateway, "batches.add_members", "b1", []).added == 0
+    assert gateway.requests == []
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ("abc", r"members\[0\] is of type str: pass a list"),
+        ({"member_key": "anna"}, r"members\[0\] is of type str.*\{\"member_key\": \"anna\"\}"),
+        (b"member_key", r"members\[0\] is of type int"),
+        ([{"member_key": "anna"}, None], r"members\[1\] is of type NoneType"),
+    ],
+)
+def test_what_is_no_member_is_named_before_anything_is_sent(
+    tenant_call: Callable[..., Any], members: Any, said: str
+) -> None:
+    gateway = Gateway()
+    with pytest.raises(TypeError, match=said):
+        tenant_call(gateway, "batches.add_members", "b1", members)
+    assert gateway.requests == []
+
+
+def test_a_page_has_a_member_at_least(tenant_call: Callable[..., Any]) -> None:
+    gateway = Gateway()
+    with pytest.raises(ValueError, match="page_size is 0"):
+        tenant_call(gateway, "batches.add_members", "b1", [{"member_key": "a"}], page_size=0)
     assert gateway.requests == []
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -132,3 +132,10 @@ def test_what_is_wrong_ends_it(report: Report) -> None:
     assert len(gateway.requests) == 1
     with pytest.raises(ValueError, match="time zone"):
         report(gateway, [{"channel": "t", "sent_at": datetime(2026, 11, 26)}])  # noqa: DTZ001  # what is refused
+
+
+def test_what_is_no_send_is_named_before_anything_is_sent(report: Report) -> None:
+    gateway, sends = SendsGateway(), cast(Any, {"channel": "Twilio"})
+    with pytest.raises(TypeError, match=r"sends\[0\] is of type str: pass a list.*\{\"channel\""):
+        report(gateway, sends)
+    assert gateway.requests == []

@@ -71,6 +71,7 @@ async def test_raise_if_suppressed_raises_without_the_address(client: Suppressio
     assert STOPPED not in str(raised.value)
 
 
+@pytest.mark.timed
 async def test_what_is_asked_travels_with_token_deadline_and_trace(client: SuppressionClient, service: StandIn) -> None:
     span = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=trace.TraceFlags(1)))
     token = otel_context.attach(trace.set_span_in_context(span))

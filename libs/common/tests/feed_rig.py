@@ -52,13 +52,13 @@ class Feeding:
 
     async def take(self, count: int) -> list[StreamMessage]:
         taken: list[StreamMessage] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(taken) < count:
                 taken += await self.feed.next_batch()
         return taken
 
 
-async def until(probe: Callable[[], Awaitable[bool]], *, within_s: float = 20) -> None:
+async def until(probe: Callable[[], Awaitable[bool]], *, within_s: float = 60.0) -> None:
     """Returns when ``probe`` says so. The broker has no event for what is waited for here."""
     async with asyncio.timeout(within_s):
         while not await probe():

@@ -101,7 +101,7 @@ async def asks(*texts: str, tenant: str = "acme") -> AsyncIterator[Any]:
 
 
 async def line_of(lines: Sequence[Any]) -> Any:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         # The status leaves before the server writes its line, so the client may be the first to know.
         while not (found := [line for line in lines if line["event"] == "rpc"]):
             await asyncio.sleep(0.001)

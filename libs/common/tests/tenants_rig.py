@@ -81,7 +81,7 @@ class Held(TenantDocuments):
         self.release.clear()
         self.has_read.clear()
         task = asyncio.ensure_future(slow())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.has_read.wait()
         await meanwhile()
         self.release.set()

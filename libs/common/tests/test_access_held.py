@@ -43,7 +43,7 @@ async def test_a_stream_ends_when_what_opened_it_is_taken_away(world: World, nat
         fields, code = CHANGES[how]
         await world.change(**fields)
     await nats.publish(SERVICE_CHANGED_SUBJECT, b"crm")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(BackhaulError) as caught:
             await anext(answers)
     assert caught.value.code is code
@@ -70,7 +70,7 @@ async def test_an_account_that_was_made_anew_does_not_inherit_streams(secured: W
     answers = secured.client(dns=("crm.example",)).Watch(Ask(tenant_id="acme"))
     await anext(answers)
     await secured.account(certificates=("crm.example",), tenants=("*",))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(BackhaulError) as caught:
             await anext(answers)
     assert caught.value.code is Code.UNAUTHENTICATED
@@ -82,7 +82,7 @@ async def test_a_stream_ends_when_its_token_expires(plain: World) -> None:
     answers = plain.client(token).Watch(Ask(tenant_id="acme"))
     await anext(answers)
     plain.now += timedelta(seconds=1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(BackhaulError) as caught:
             await anext(answers)
         await plain.servicer.ended.wait()
@@ -96,7 +96,7 @@ async def test_a_stream_ends_when_its_token_is_given_an_end(plain: World) -> Non
     await plain.change(**ends)
     await plain.directory.refresh()
     plain.now += timedelta(seconds=1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(BackhaulError) as caught:
             await anext(answers)
     assert caught.value.code is Code.UNAUTHENTICATED
@@ -167,7 +167,7 @@ async def test_a_caller_has_so_many_streams_and_no_more(plain: World) -> None:
     assert (await refusal(stub, "Watch")).code is Code.RATE_LIMITED
     plain.servicer.ended.clear()
     await open_ones[0].aclose()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await plain.servicer.ended.wait()
         while (await plain_code(stub)) is Code.RATE_LIMITED:  # the server lets go of it a moment after its handler
             await asyncio.sleep(0.01)

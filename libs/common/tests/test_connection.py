@@ -93,7 +93,7 @@ async def test_a_connection_that_goes_silent_is_left_for_another_address(
                 await link.client.publish("bulk", bytes(CHUNK))
 
         publishing = asyncio.create_task(publish())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await link.back.wait()
             await link.client.publish("news", b"x")
             assert await heard.get() == b"x"
@@ -124,7 +124,7 @@ async def test_what_a_dead_connection_did_not_take_is_not_sent_over_the_next_unl
                 await client.publish("bulk", b"last")
 
             publishing = asyncio.create_task(publish())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await link.back.wait()
                 if buffered:
                     await publishing
@@ -135,6 +135,7 @@ async def test_what_a_dead_connection_did_not_take_is_not_sent_over_the_next_unl
             await listener.close()
 
 
+@pytest.mark.timed
 async def test_closing_does_not_wait_for_a_connection_that_is_silent(
     linked: Callable[..., AbstractAsyncContextManager[Linked]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +192,7 @@ async def test_an_error_of_the_server_ends_the_connection_and_not_the_client() -
             CommonSettings(nats_url=f"nats://127.0.0.1:{port}"), "test", on_reconnect=reconnected
         )
         await client.subscribe("news")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await back.wait()
         assert client.is_connected
         await client.close()
@@ -219,7 +220,7 @@ async def test_a_server_that_is_too_old_is_refused_in_words(version: str, taken:
     settings = CommonSettings(nats_url=f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     with capture_logs() as lines:
         connecting = asyncio.create_task(jetstream.connect(settings, "test", client=client))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             if taken:
                 await connecting
                 require_connected(client)

@@ -12,7 +12,7 @@ from backhaul_common.feed.formats import Place, place_of, stream_seq_of
 from backhaul_common.lifecycle import cancel
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
-from feed_rig import CONFIG, MESSAGES, STREAM, make_stream, until
+from feed_rig import CONFIG, MESSAGES, STREAM, make_stream, passes, until
 from nats.js.api import AckPolicy, ConsumerConfig
 from structlog.testing import capture_logs
 
@@ -157,3 +157,16 @@ async def test_it_is_ready_while_it_runs_and_its_consumer_exists(feeding: Any) -
         await until(ready)
         await cancel(fed.task)
         assert not await ready()
+
+
+async def test_asked_whether_it_is_ready_it_makes_a_consumer_anew_that_no_pull_has_missed(feeding: Any) -> None:
+    async with feeding() as fed:
+
+        async def ready() -> bool:
+            return await passes(fed.feed.check)
+
+        await until(ready)
+        await fed.feed.hand_back(0)  # No pull is open, which the broker would end with the consumer.
+        await fed.own.jetstream().delete_consumer(STREAM, CONFIG.durable.name)
+        assert not await ready()
+        await until(ready)

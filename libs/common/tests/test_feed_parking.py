@@ -101,7 +101,7 @@ async def test_an_unexpected_error_in_reading_what_is_parked_ends_the_run_and_th
         await all_wait(fed)
         taken = len(await fed.feed.next_batch())
         with pytest.raises(ValueError, match="nobody expected"):
-            await asyncio.wait_for(asyncio.shield(fed.task), 10)
+            await asyncio.wait_for(asyncio.shield(fed.task), 60)
         with pytest.raises(ConnectionError):
             await fed.feed.check()
         again = asyncio.create_task(fed.feed.run())

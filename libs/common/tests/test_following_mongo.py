@@ -103,10 +103,10 @@ async def test_a_copy_waits_while_another_is_at_it_and_goes_on_when_that_one_sto
         async with waiting(other) as position:
             changed = other.changed
             await one.apply(messages(1, 2, 3))
-            await asyncio.wait_for(changed.wait(), 5)  # Whoever watches this copy looks again.
+            await asyncio.wait_for(changed.wait(), 60)  # Whoever watches this copy looks again.
             assert not position.done()
             await cancel(keeping)
-            assert await asyncio.wait_for(position, 5) == 3
+            assert await asyncio.wait_for(position, 60) == 3
             await other.apply(messages(4))
     finally:
         await cancel(keeping)
@@ -120,7 +120,7 @@ async def test_a_copy_that_is_not_heard_of_is_succeeded_and_stores_nothing_more(
     one, other = Sums(database), Sums(database)
     await one.position()
     async with waiting(other) as position:
-        assert await asyncio.wait_for(position, 15) == 0
+        assert await asyncio.wait_for(position, 60) == 0
     with pytest.raises(BackhaulError) as refused:
         await one.apply(messages(1, 2, 3))
     assert refused.value.code is Code.UNAVAILABLE
@@ -137,9 +137,9 @@ async def test_a_copy_that_was_succeeded_hears_of_it_though_it_stores_nothing(
     await one.position()
     keeping = asyncio.create_task(one.keep())
     async with waiting(other) as position:
-        assert await asyncio.wait_for(position, 15) == 0
+        assert await asyncio.wait_for(position, 60) == 0
     with pytest.raises(BackhaulError) as refused:
-        await asyncio.wait_for(keeping, 15)
+        await asyncio.wait_for(keeping, 60)
     assert refused.value.code is Code.UNAVAILABLE
     await other.apply(messages(1, 2, 3))  # Its end takes nothing from the one that goes on.
 
@@ -159,6 +159,7 @@ async def test_a_copy_that_is_idle_is_heard_of(database: mongo.Database, monkeyp
         await cancel(keeping)
 
 
+@pytest.mark.timed
 async def test_a_copy_that_asks_again_does_not_wait_for_itself(database: mongo.Database) -> None:
     one = Sums(database)
     await one.position()

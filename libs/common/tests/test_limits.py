@@ -51,6 +51,19 @@ def test_what_is_owed_stays_owed_when_the_limits_change() -> None:
     assert smaller.adjusted(10, 5).take() == 0.1
 
 
+def test_what_can_wait_takes_no_more_than_half_of_what_is_left() -> None:
+    bucket = TokenBucket(10, 20, clock := Clock())
+    assert bucket.take_spare(3) == 3
+    assert bucket.take_spare(100) == 9
+    assert [bucket.take_spare(100) for _ in range(5)] == [4, 2, 1, 1, 0]
+    assert bucket.take() == 0.1
+    clock.now += 1
+    # Whoever comes next does not wait for it.
+    assert bucket.take_spare(100) == 5
+    assert [bucket.take() for _ in range(5)] == [0] * 5
+    assert bucket.take_spare(100) == 0
+
+
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(1, 40)), max_size=60))
 def test_in_the_long_run_nobody_exceeds_the_rate(steps: list[tuple[float, int]]) -> None:
     rate, burst = 10.0, 20

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 from backhaul_common.errors import BackhaulError, Violation
@@ -12,15 +14,48 @@ from backhaul_common.lines.columns import Columns
 from backhaul_common.lines.comma_separated import CommaSeparated
 from backhaul_common.lines.cutting import Cut, Cutter
 from backhaul_common.lines.line import MAX_LINE_BYTES, Line
+from backhaul_common.lines.turns import in_turns
+from backhaul_testing.cuts import cut_at
 from hypothesis import given
 from hypothesis import strategies as st
 
 WRONG = Violation("name", "It is wrong.", "Mend it.")
 
 
-def cut(pieces: Sequence[bytes]) -> list[Cut]:
-    cutter = Cutter()
+def cut(pieces: Iterable[bytes], cutter: Cutter | None = None) -> list[Cut]:
+    cutter = cutter or Cutter()
     return [*(found for piece in pieces for found in cutter.feed(piece)), *cutter.end()]
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@given(
+    st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"a", b" " * MAX_LINE_BYTES]), max_size=12),
+    st.lists(st.integers(0, 4 * MAX_LINE_BYTES), max_size=4),
+)
+def test_blank_lines_are_left_out_where_nobody_wants_them(bom: bytes, parts: list[bytes], cuts: list[int]) -> None:
+    content = bom + b"".join(parts)
+    found = cut(cut_at(content, cuts), Cutter(blank=False))
+    assert found == [line for line in cut([content]) if line.too_long or line.raw.strip()]
+
+
+async def test_others_have_their_turn_though_nothing_is_found() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"\n" * 900_000
+
+    cutter, task = Cutter(blank=False), asyncio.create_task(others())
+    # By this clock whatever is done takes too long.
+    found = [some async for some in in_turns(pieces(), cutter.feed, cutter.end, itertools.count().__next__)]
+    task.cancel()
+    assert found == [[], []]
+    assert turns > 100
 
 
 @given(
@@ -31,10 +66,8 @@ def cut(pieces: Sequence[bytes]) -> list[Cut]:
 )
 def test_lines_are_cut_the_same_wherever_the_pieces_are(parts: list[bytes], cuts: list[int]) -> None:
     content = b"".join(parts)
-    ends = sorted(at % (len(content) + 1) for at in cuts)
-    pieces = [content[begin:end] for begin, end in zip([0, *ends], [*ends, len(content)], strict=True)]
     expected = [line[: MAX_LINE_BYTES + 1] for line in content.splitlines(keepends=True)]
-    found = cut(pieces)
+    found = cut(cut_at(content, cuts))
     assert [line.raw for line in found] == expected
     assert [line.number for line in found] == [*range(1, len(expected) + 1)]
 

@@ -72,7 +72,7 @@ def test_alerts_are_about_what_prometheus_shows(metrics: Metrics) -> None:
     """An alert on a name that nothing has never goes off."""
     sources = "".join(path.read_text() for path in ROOT.glob("services/*/src/**/*.py"))
     made = {
-        name: kind for kind, name in re.findall(r"\.(counter|gauge|histogram)\((?:catalogue\.)?([A-Z_]+)\b", sources)
+        name: kind for kind, name in re.findall(r"\.(counter|gauges?|histogram)\((?:catalogue\.)?([A-Z_]+)\b", sources)
     }
     for name, metric in vars(module).items():
         if not isinstance(metric, Metric):
@@ -82,6 +82,8 @@ def test_alerts_are_about_what_prometheus_shows(metrics: Metrics) -> None:
             metrics.counter(metric).add(*("x" for _ in metric.labels))
         elif kind == "histogram":
             metrics.histogram(metric).record(1)
+        elif kind == "gauges":
+            metrics.gauges(metric, lambda: {"x": 1})
         else:
             metrics.gauge(metric, lambda: 1)
     shown: dict[str, set[str]] = {}
@@ -151,6 +153,20 @@ def test_buckets_follow_the_unit(metrics: Metrics) -> None:
     assert found["backhaul_test_batch_bucket", (("le", "128"),)] == 1
 
 
+def test_what_is_gathered_of_a_distribution_is_shown_whenever_it_is_asked(metrics: Metrics) -> None:
+    seconds = metrics.histogram(SECONDS)
+    for more in (1, 98, 1, 150):
+        for _ in range(more):
+            seconds.record(0.02)
+        shown = samples(metrics)
+        assert (
+            shown["backhaul_test_duration_seconds_count", ()]
+            == shown["backhaul_test_duration_seconds_bucket", (("le", "+Inf"),)]
+        )
+    assert shown["backhaul_test_duration_seconds_count", ()] == 250
+    assert not [name for name, _ in shown if "gathered" in name]
+
+
 def test_two_processes_worth_of_metrics_live_side_by_side(metrics: Metrics) -> None:
     other = Metrics("other")
     other.counter(COUNTED).add("acme", "stored")
@@ -212,7 +228,7 @@ def test_a_collector_gets_the_last_values_at_the_end(monkeypatch: pytest.MonkeyP
         metrics = Metrics("test")
         metrics.counter(COUNTED).add("acme", "stored", amount=7)
         metrics.close()
-        request = collector.requests.get(timeout=5)
+        request = collector.requests.get(timeout=60)
     finally:
         server.stop(0).wait()
     (metric,) = request.resource_metrics[0].scope_metrics[0].metrics

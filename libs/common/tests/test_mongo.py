@@ -72,6 +72,7 @@ def test_what_may_succeed_later(exc: BaseException, transient: bool) -> None:
     assert mongo.is_transient(exc) is transient
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_away_is_unavailable_and_within_the_timeout(closed_port: int) -> None:
     client = mongo.connect(f"mongodb://127.0.0.1:{closed_port}/?replicaSet=rs0", timeout_ms=200)
@@ -114,7 +115,7 @@ async def test_a_conflict_of_two_transactions_is_retried(client: mongo.Client, m
     """Two writers that both read before either wrote: without the retry one of the two increments would fail."""
     database = mongo.database(client, mongo_database)
     await database["counters"].insert_one({"_id": "c", "n": 0})
-    both_have_read = threading.Barrier(2, timeout=10)
+    both_have_read = threading.Barrier(2, timeout=60)
     runs = [0, 0]
 
     async def increment(writer: int) -> int:
@@ -129,7 +130,7 @@ async def test_a_conflict_of_two_transactions_is_retried(client: mongo.Client, m
 
         return await mongo.in_transaction(database, work)
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         results = await asyncio.gather(increment(0), increment(1))
     assert sorted(results) == [1, 2]
     assert sum(runs) >= 3
@@ -187,11 +188,12 @@ async def test_a_transaction_that_is_cancelled_comes_to_its_end(client: mongo.Cl
     with pytest.raises(asyncio.CancelledError):
         await task
     # All or nothing, and no lock is left: another writer waits for no more than the commit.
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await things.update_one({"_id": "x"}, {"$inc": {"n": 10}})
     assert await things.find_one({"_id": "x"}) == {"_id": "x", "n": 11}
 
 
+@pytest.mark.timed
 async def test_a_transaction_over_a_silent_connection_ends_and_leaves_no_lock(
     mongo_server: MongoServer, mongo_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +275,7 @@ async def test_nothing_waits_long_for_a_silent_connection(
         }
         await ask[what]()
         proxy.go_silent()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(BackhaulError) as caught:
                 await ask[what]()
         assert caught.value.code is Code.UNAVAILABLE

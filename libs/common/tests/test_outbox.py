@@ -131,7 +131,7 @@ async def test_copies_publish_each_row_once_and_in_order(site: Site) -> None:
         for number, occasion in enumerate(occasions):
             await site.write(told(occasion, at_us=number))
             copies[number % 2].written()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await site.waiting():
                 await asyncio.sleep(0.01)
     finally:
@@ -143,7 +143,7 @@ async def test_a_sweep_finds_what_nobody_told_of(site: Site) -> None:
     running = asyncio.create_task((await site.copy()).run())
     await site.write(*(told(f"{number:03}", at_us=number) for number in range(150)))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await site.waiting():
                 await asyncio.sleep(0.01)
     finally:
@@ -193,7 +193,7 @@ async def test_what_the_broker_does_not_take_now_waits_and_what_it_never_takes_h
     assert await site.waiting() == 3
     fresh_nats.resume()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await site.waiting():
                 await asyncio.sleep(0.01)
     finally:

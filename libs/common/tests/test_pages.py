@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 from backhaul_common import mongo, pages
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_local.mongod import MongoServer
+from backhaul_testing.proxy import SilentProxy
 
 ROWS = "rows"
 LONG_S = 10.0
@@ -86,6 +88,24 @@ async def test_the_server_ends_what_takes_too_long(database: mongo.Database) -> 
     slow = {"$where": "function() { sleep(100); return false; }"}
     with pytest.raises(pages.TooLongError):
         await pages.page(database, query(only=slow), within_s=0.15)
+
+
+async def test_a_database_that_says_nothing_is_away_in_time(
+    mongo_server: MongoServer, database: mongo.Database
+) -> None:
+    await fill(database, range(200))
+    async with SilentProxy(mongo_server.port) as proxy:
+        client = mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true")
+        behind = mongo.database(client, database.name)
+        assert len((await pages.page(behind, query(), within_s=LONG_S))[0]) == pages.DEFAULT_ROWS
+        proxy.go_silent()
+        with pytest.raises(BackhaulError) as caught:
+            async with asyncio.timeout(3.0):
+                await pages.page(behind, query(), within_s=0.5)
+        assert caught.value.code is Code.UNAVAILABLE
+        proxy.speak()
+        assert len((await pages.page(behind, query(size=200), within_s=LONG_S))[0]) == 200
+        await mongo.close(client)
 
 
 @pytest.mark.parametrize("position", [b"1", b"1:", b":a", b"-1:a", b"a:b", b"%d:a" % 2**64, b"\xff"])

@@ -46,12 +46,12 @@ async def test_a_message_is_sent_again_while_no_server_responds(client: Client, 
     """As between two leaders: here the stream does not exist yet."""
     js = client.jetstream()
     putting = asyncio.create_task(put(publisher, b"a"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while client.stats["in_msgs"] < 2:  # Each is the answer that nobody responded.
             await asyncio.sleep(0.01)
     assert not putting.done()
     await js.add_stream(StreamConfig(name="S", subjects=["s.>"]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await putting
     assert await held(js) == 1
 
@@ -78,7 +78,7 @@ async def test_what_is_given_up_while_it_is_about_to_be_sent_again_is_not_sent(c
     await publisher.attach(client)
     await publisher.send(_Unheard("s.x", b"a", headers_of("S", "a")))
     sent = client.stats["out_msgs"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await publisher.given_up.wait()  # Nobody responded, so it was due again.
     (retry,) = publisher._tasks
     await retry

@@ -59,6 +59,7 @@ async def test_an_answer_and_its_one_log_line(running: Running) -> None:
     assert line["duration_ms"] >= 0
 
 
+@pytest.mark.timed
 async def test_a_call_that_overruns_its_deadline_is_ended_on_both_sides(running: Running) -> None:
     ended = asyncio.Event()
 
@@ -78,6 +79,7 @@ async def test_a_call_that_overruns_its_deadline_is_ended_on_both_sides(running:
     assert loop.time() - began < 1.5
 
 
+@pytest.mark.timed
 async def test_a_call_that_is_given_up_is_ended_on_the_server(running: Running) -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 

@@ -30,7 +30,7 @@ async def test_a_typed_error_crosses(code: Code, running: Running) -> None:
         error = await running.error(
             raising(BackhaulError(code, "Größe «1»\nline", field="query.limit", fix="Less.", retry_after_s=0.5))
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             # The status leaves before the server writes its line, so the client may be the first to know.
             while not any(line["event"] == "rpc" for line in lines):  # a list has no event
                 await asyncio.sleep(0.001)
@@ -91,6 +91,7 @@ async def test_a_method_that_is_not_there_is_internal(running: Running) -> None:
     assert caught.value.code is Code.INTERNAL
 
 
+@pytest.mark.timed
 async def test_a_server_that_is_away_is_unavailable_at_once() -> None:
     with socket.socket() as taken:  # Bound and not listening: nobody is there.
         taken.bind(("127.0.0.1", 0))

@@ -34,7 +34,7 @@ async def test_only_what_is_served_is_frequent() -> None:
 
 async def _health(running: Running, service: str, wanted: int) -> None:
     stub = health_pb2_grpc.HealthStub(running.channel)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for answer in stub.Watch(health_pb2.HealthCheckRequest(service=service)):
             if answer.status == wanted:
                 return
@@ -85,7 +85,7 @@ async def test_health_is_the_first_to_know_of_a_stop() -> None:
         channel = rpc.connect(f"127.0.0.1:{server.port}", SETTINGS)
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
         stub: Any = pb_grpc.NormalizerServiceStub(channel)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await anext(watch)).status != health_pb2.HealthCheckResponse.SERVING:
                 pass
             call = asyncio.ensure_future(awaited(stub.GetMessage(pb.GetMessageRequest(tenant_id="acme"))))
@@ -123,6 +123,7 @@ async def test_a_taken_port_is_refused(running: Running) -> None:
             await served(stack, listen=running.target)
 
 
+@pytest.mark.timed
 async def test_the_end_waits_for_calls_in_flight() -> None:
     servicer = Servicer()
     servicer.behaviour = held = Held()

@@ -51,6 +51,7 @@ def test_a_dead_connection_is_noticed_within_ten_seconds() -> None:
     assert keepalive.INTERVAL_S + keepalive.PATIENCE_S < 10
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("age", [0, 3], ids=["new", "old"])
 @pytest.mark.parametrize("idle", [True, False], ids=["nobody asks", "somebody asks"])
 async def test_a_silent_connection_is_left_for_a_new_one(line: Line, idle: bool, age: int) -> None:

@@ -98,7 +98,7 @@ async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
 
 async def check(channel: grpc.aio.Channel) -> int:
     async with channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
     return int(answer.status)
 
 

@@ -17,7 +17,7 @@ from backhaul_common.service import Service
 from backhaul_common.settings import CommonSettings
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
@@ -33,7 +33,7 @@ def settings(mongo_server: MongoServer, mongo_database: str, fresh_nats: NatsSer
 
 
 async def ready(service: Service) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await service.readiness.failing():  # readiness has no event of its own
             await asyncio.sleep(0.02)
 
@@ -60,7 +60,8 @@ async def test_it_has_what_a_service_needs_and_closes_it_in_order(settings: Comm
         service.stack.callback(ended.append, "stack")
         service.run("first", work("first"))
         service.run("last", work("last"), after=service.prepared)
-        port = choose_ports(1)[0]
+        hold = Hold()
+        [port] = hold.choose(1)
         await service.serve(f"127.0.0.1:{port}", {})
         running = asyncio.create_task(service.until(stop))
         assert [await rounds.get(), await rounds.get()] == ["first", "last"]
@@ -69,7 +70,7 @@ async def test_it_has_what_a_service_needs_and_closes_it_in_order(settings: Comm
         assert names == set(STREAMS)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 # It is followed once a second.
                 while (await health.Check(health_pb2.HealthCheckRequest())).status != 1:
                     await asyncio.sleep(0.05)
@@ -111,14 +112,14 @@ async def test_whatever_is_away_at_the_start_is_waited_for(
 
             service.run("work", begin, after=service.prepared)
             service.start()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while done != ["one", "two"]:  # without NATS
                     await asyncio.sleep(0.01)
             assert not service.prepared.is_set()
             assert (await service.readiness.failing()).keys() == {"streams"}
             await fresh_nats.start()
             await ready(service)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while "begun" not in done:  # as above
                     await asyncio.sleep(0.01)
     assert done == ["one", "two", "begun"]
@@ -128,17 +129,17 @@ async def test_news_of_tenants_is_heard_over_every_connection(settings: CommonSe
     async with Service("test", settings) as service:
         service.start()
         await ready(service)
-        await asyncio.wait_for(service.prepared.wait(), 10)
+        await asyncio.wait_for(service.prepared.wait(), 60)
         for _ in range(2):
             reads = service.tenants.reads_begun
             await fresh_nats.kill()
             await fresh_nats.start()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while service.tenants.reads_begun == reads:  # of all tenants, as news may have been missed
                     await asyncio.sleep(0.01)
         reads = service.tenants.reads_begun
         await service.nats.publish(TENANT_CHANGED_SUBJECT, b"acme")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while service.tenants.reads_begun == reads:  # of that tenant
                 await asyncio.sleep(0.01)
         assert [s.subject for s in service.nats._subs.values()].count(TENANT_CHANGED_SUBJECT) == 1
@@ -175,7 +176,7 @@ async def test_two_streams_are_followed_each_by_itself(settings: CommonSettings,
                 await ready(service)
             for subject in ("events.acme.twilio.delivered", "notices.acme.dead_letters.full"):
                 await service.js.publish(subject, b"x")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (events.at, notices.at) != (sent, sent):
                     await asyncio.sleep(0.01)
 
@@ -186,7 +187,7 @@ async def test_it_ends_when_what_it_waits_for_beside_the_stop_has_ended(settings
 
     async with Service("test", settings) as service:
         serving = asyncio.create_task(server())
-        await asyncio.wait_for(service.until(asyncio.Event(), serving), 5)
+        await asyncio.wait_for(service.until(asyncio.Event(), serving), 60)
         with pytest.raises(OSError, match="the port is gone"):
             await serving
 
@@ -229,7 +230,7 @@ async def test_a_signal_ends_it_in_order_while_everything_is_away() -> None:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await process.stdout.readline() != b"up\n":  # lines of the log are between
                 pass
             process.send_signal(signal.SIGTERM)

@@ -106,6 +106,7 @@ async def test_who_finds_anothers_collections_first_finds_its_number_too(
     assert await number(database) == OWN
 
 
+@pytest.mark.timed
 async def test_a_refusal_is_said_once_and_over_when_the_database_is(
     client: mongo.Client, database: mongo.Database
 ) -> None:

@@ -131,7 +131,7 @@ def test_spans_reach_a_collector(collector: _Collector) -> None:
         loose.end()
     tracing.close()
 
-    (resource,) = collector.requests.get(timeout=5).resource_spans
+    (resource,) = collector.requests.get(timeout=60).resource_spans
     names = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
     assert names["service.name"] == "backhaul-normalizer"
     spans = {span.name: span for scope in resource.scope_spans for span in scope.spans}
@@ -165,6 +165,7 @@ def test_without_endpoint_nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -
     assert not Tracing.from_environment("gateway").enabled
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_an_absent_collector_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor kills what has not ended in time, and the stop would not be an orderly one."""

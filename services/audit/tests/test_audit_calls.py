@@ -104,13 +104,13 @@ async def test_a_file_is_read_no_faster_than_it_is_taken_and_no_further() -> Non
         async with aclosing(stub.GetFile(pb.GetFileRequest(tenant_id="acme", file_id=sealed().plan.id))) as answers:
             await anext(answers)
             # What the connection itself holds may have been read: gRPC's windows, some MB.
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 before = -1
                 while world.objects.pieces_read != before:
                     before = world.objects.pieces_read
                     await asyncio.sleep(0.1)  # that nothing more is read has no event
             assert world.objects.pieces_read < pieces // 2
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not world.objects.closed:  # the server hears of it over the connection
                 await asyncio.sleep(0.01)
 
@@ -126,7 +126,7 @@ async def test_so_many_of_a_tenant_read_at_once() -> None:
         error = await refused(stub.GetFile(request))
         assert (error.code, error.retry_after_s) == (Code.RATE_LIMITED, 10)
         await reading[0].aclose()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not world.objects.closed:  # the server hears of it over the connection
                 await asyncio.sleep(0.01)
         again = stub.GetFile(request)

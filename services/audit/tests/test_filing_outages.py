@@ -215,6 +215,7 @@ async def test_a_tenant_that_goes_takes_what_was_being_made_with_it(filing: Rig,
     await filing.check(ours)
 
 
+@pytest.mark.timed
 async def test_it_is_said_before_what_waits_is_lost(filing: Rig, s3_server: ObjectStoreServer) -> None:
     """When half of the time has passed for which EVENTS keeps it, and no more when it is filed."""
     nowhere = with_own_bucket(asking("acme"), "http://127.0.0.1:1", filing.bucket, s3_server)

@@ -99,6 +99,7 @@ async def test_an_answer_without_an_end_is_not_kept(status: bytes) -> None:
     assert hostile.sent < http.MAX_ANSWER_BYTES + (32 << 20)
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "call"),

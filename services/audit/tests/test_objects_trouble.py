@@ -133,9 +133,11 @@ async def test_kill_9_while_objects_are_created(own_server: ObjectStoreServer, s
             found = await bucket.stat(key)
             assert found is not None
             assert found.metadata == {"key": key}
-        assert [key async for key in bucket.keys("")] == list(contents)
+        # Not what the server is asked for to know whether it is ready: a put that was given up may be done late.
+        assert [key async for key in bucket.keys("k")] == list(contents)
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_a_server_that_hangs(own_server: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backhaul_audit.objects.http.ANSWER_S", 1.0)
@@ -156,6 +158,7 @@ async def test_a_server_that_hangs(own_server: ObjectStoreServer, monkeypatch: p
         assert await bucket.create("b", b"1", {})
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_closing_ends_what_hangs(own_server: ObjectStoreServer) -> None:
     with bucket_at(own_server) as bucket:
@@ -201,6 +204,7 @@ async def test_nobody_there(endpoint: str, message: str) -> None:
     bucket.close()
 
 
+@pytest.mark.timed
 async def test_a_host_that_takes_no_connection_is_given_up_soon() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))

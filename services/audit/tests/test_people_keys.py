@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from backhaul_audit.erasing import ErasesKeys
 from backhaul_audit.people import GRACE_US
 from backhaul_audit.ports import Erased
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import AUDIT_PEOPLE_COLLECTION
 from backhaul_common.store_format import StoreFormat
+from backhaul_common.tenantdata import Asked
 from cryptography.fernet import Fernet
 from filing_rig import KEY
 from people_rig import Rig
@@ -189,3 +191,22 @@ async def test_more_people_than_one_transaction_makes(people: Rig) -> None:
     assert len({one.key for one in made.values()}) == 2500
     assert await copy.people.make(names[::-1]) == made
     assert await people.copy().people.find(names) == made
+
+
+async def test_who_is_erased_from_every_service_loses_their_key_and_what_is_in_clear_is_named(people: Rig) -> None:
+    class Files:
+        async def plain_channels(self, registration: str) -> list[str]:
+            return ["twilio"]
+
+    acme = await people.register("acme")
+    copy = people.copy()
+    await copy.key(acme, ADA)
+    erases = ErasesKeys(copy.people, Files())
+    first, again = [await erases.erase(Asked("acme", acme, "ADA@example.com", 1)) for _ in range(2)]
+    assert (first.erased, again.erased) == ({"keys": 1}, {})
+    assert 1 < first.before_us <= again.before_us
+    (kept,) = again.kept
+    assert "twilio" in kept.reason
+    with pytest.raises(BackhaulError) as missing:
+        await erases.erase(Asked("acme", acme, " ", 1))
+    assert (missing.value.code, missing.value.field) == (Code.INVALID_ARGUMENT, "address")

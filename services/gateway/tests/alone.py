@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from backhaul_local.ports import Hold
 from cryptography.fernet import Fernet
 
 ADMIN_TOKEN = "admin-token-0123456789"
@@ -57,7 +58,7 @@ class Process:
         return [line for line in lines if line.get("event") == name]
 
     async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=60) as client:
             return await client.get(path)
 
     async def metric(self, name: str, label: str = "") -> float:
@@ -119,9 +120,8 @@ class Peer:
 @asynccontextmanager
 async def started(folder: Path, descriptors: int = 0, **settings: object) -> AsyncIterator[Process]:
     """Run a gateway that may open so many files (0: as many as this process), and that has those settings."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    hold = Hold()  # For as long as this has not ended.
+    [port] = hold.choose(1)
     log = folder / f"gateway-{port}.log"
     env = {key: value for key, value in os.environ.items() if not key.startswith("BACKHAUL_")}
     env |= {

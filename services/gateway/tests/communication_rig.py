@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import httpx
 from backhaul_client.adminmodels import NewTenant
-from backhaul_common.errors import BackhaulError
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.errors import DETAILS_KEY, to_details
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
@@ -82,6 +82,9 @@ class FakeCommunications(communications_pb2_grpc.CommunicationServiceServicer):
     async def CloseBatch(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         await self._begin(request, context)
         return pb.CloseBatchResponse(batch=BATCH)
+
+    async def GetMember(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        await abort(context, BackhaulError(Code.NOT_FOUND, "The gateway asks for no single member."))
 
     async def ListMembers(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         await self._begin(request, context)

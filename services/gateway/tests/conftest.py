@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from backhaul_channels import Adapter
 from backhaul_common import logs
 from backhaul_common.service import Service
 from backhaul_common.tracing import Tracing
-from backhaul_gateway.admission import strangers
+from backhaul_gateway.admission import attempts, strangers
 from backhaul_gateway.app import build
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.server import listen, server_of
@@ -28,9 +29,19 @@ from pymongo import MongoClient
 # Test folders are no packages: what several test files of this one share is found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from communication_rig import CommunicationRig, communicating  # found by the line above
+from analysed_once import analysed_once  # found by the line above
+from communication_rig import CommunicationRig, communicating
 from gateway_rig import ADMIN_TOKEN, GatewayFactory, Running
 from suppression_rig import Rig, suppressing
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain HTTP: each would read the system's certificates, which takes longer than many a test."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _analysed_once() -> Iterator[None]:
+    with analysed_once():
+        yield
 
 
 @pytest.fixture
@@ -40,6 +51,8 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch:
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
     # MongoDB is shared with other tests, and may take as long as a gateway would not wait.
     monkeypatch.setattr(strangers, "TIMEOUT_S", 10.0)
+    # Tests show wrong credentials by the hundred, and from one address.
+    monkeypatch.setattr(attempts, "PAUSE_S", 0.0)
 
     @asynccontextmanager
     async def create(
@@ -61,6 +74,8 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch:
                 "gateway_normalizer_target": "127.0.0.1:9",
                 "gateway_suppression_target": "127.0.0.1:9",
                 "gateway_audit_target": "127.0.0.1:9",
+                "gateway_reconciler_target": "127.0.0.1:9",
+                "gateway_notifier_target": "127.0.0.1:9",
                 "gateway_shutdown_grace_s": 2,
                 # One line a request would bury what a failed test has to say.
                 "log_level": "warning",
@@ -80,13 +95,14 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch:
             service.start()
             mongo: MongoClient[dict[str, Any]] = service.stack.enter_context(MongoClient(mongo_server.uri))
             limits = httpx.Limits(max_connections=300, max_keepalive_connections=300)
-            async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits) as client:
+            async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits, verify=_NO_TLS) as client:
                 running = Running(url, client, settings, gateway.publisher, server, mongo)
                 try:
                     if wait:
                         await running.ready()
                     yield running
                 finally:
+                    gateway.streams.close()
                     server.should_exit = True
             await serving
 

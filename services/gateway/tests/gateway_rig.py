@@ -20,6 +20,7 @@ from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_testing import broker
 from backhaul_testing.twilio import TwilioSimulator
 from backhaul_testing.wire import read_answer
+from fastapi.routing import APIRoute
 from nats.js.errors import NotFoundError
 from pymongo import MongoClient
 
@@ -81,6 +82,12 @@ class Running:
     def tenants(self) -> Any:
         return self.mongo[self.settings.mongo_database]["tenants"]
 
+    @property
+    def routes(self) -> list[APIRoute]:
+        """What the application answers, but for callbacks."""
+        edge: Any = self.server.config.app
+        return [route for route in edge.app.routes if isinstance(route, APIRoute)]
+
     async def ready(self) -> None:
         await self.until_status("/readyz", lambda status: status == 200)
 
@@ -88,13 +95,13 @@ class Running:
         self, path: str, wanted: Callable[[int], bool], headers: Mapping[str, str] | None = None
     ) -> None:
         """Ask until the status is one that is ``wanted``: seen from outside, there is nothing else to wait for."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not wanted((await self.client.get(path, headers=headers)).status_code):  # as above
                 await asyncio.sleep(0.02)
 
     async def until_waiting(self, count: int) -> None:
         """Return when that many callbacks wait for JetStream."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.publisher.waiting < count:  # a number of the publisher, which has no event
                 await asyncio.sleep(0.01)
 
@@ -166,7 +173,7 @@ class Running:
             await writer.drain()
             if half_close:
                 writer.write_eof()
-            async with asyncio.timeout(20) as patience:
+            async with asyncio.timeout(60) as patience:
                 while not (one and _whole(answer)) and (chunk := await reader.read(65536)):
                     answer += chunk
                     patience.reschedule(asyncio.get_running_loop().time() + SILENCE_S)

@@ -43,6 +43,7 @@ async def _post(gateway: Running, tenant: NewTenant, size: int) -> int:
     return answer.status_code
 
 
+@pytest.mark.timed
 async def test_one_tenants_flood_leaves_room_for_another(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer
 ) -> None:
@@ -84,7 +85,7 @@ async def test_unfinished_bodies_are_counted(gateway_factory: GatewayFactory, fr
             stack.callback(writer.close)
             writer.write(_head(greedy, BODY) + b"x" * (BODY - 1))
             answers.append(asyncio.create_task(reader.readline()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             # Half of the budget, in bodies that lack their last byte; a further one is told so before it is complete.
             while sum(task.done() for task in answers) < 4:
                 await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
@@ -93,7 +94,7 @@ async def test_unfinished_bodies_are_counted(gateway_factory: GatewayFactory, fr
         assert await _post(gateway, greedy, BODY) == 503
         assert await _post(gateway, other, BODY) == 200
         await stack.aclose()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             # Who goes away gives back what was held for them; the server hears of it a moment later.
             while await _post(gateway, greedy, 6 * BODY // 10) != 200:
                 await asyncio.sleep(0.01)
@@ -115,7 +116,7 @@ async def test_a_head_that_does_not_end(gateway: Running) -> None:
     line = b"X-Filler: " + b"a" * 1000 + b"\r\n"
     sent, endless = 0, 1024 * MAX_HEAD_BYTES
     answer = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         try:
             while sent < endless:
                 writer.write(line * 16)
@@ -161,7 +162,7 @@ async def test_what_changes_while_a_body_comes_in_counts(gateway: Running) -> No
     await gateway.channel(verification="off")
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(_head(tenant, 100_000) + b"x" * 90_000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not await _held_bytes(gateway):  # seen from outside there is nothing else to wait for
             await asyncio.sleep(0.01)
     answer = await gateway.client.patch("/admin/v1/tenants/acme", headers=gateway.admin, json={"status": "suspended"})
@@ -170,7 +171,9 @@ async def test_what_changes_while_a_body_comes_in_counts(gateway: Running) -> No
     assert (await reader.readline())[9:12] == b"403"
     writer.close()
     assert await gateway.stored() == []
-    assert not await _held_bytes(gateway)
+    async with asyncio.timeout(60):
+        while await _held_bytes(gateway):  # It is freed behind the answer.
+            await asyncio.sleep(0.01)
 
 
 async def _held_bytes(gateway: Running) -> float:
@@ -194,6 +197,6 @@ async def test_a_server_that_takes_nothing_does_not_fill_the_memory(
         assert client.pending_data_size <= MAX_UNSENT_BYTES + 9 * BODY
         fresh_nats.resume()
         await gateway.ready()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await _post(gateway, tenant, BODY) != 200:  # A busy machine does not always store it within 0.3 s.
                 await asyncio.sleep(0.05)

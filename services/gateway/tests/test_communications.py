@@ -82,6 +82,16 @@ async def test_what_does_not_fit_is_named_as_the_request_has_it(
     for field, said in (("settings.deadline_s", "deadline_hours"), ("settings.notify[0]", "notify[0]")):
         told.communications.refusal = BackhaulError(Code.INVALID_ARGUMENT, "No.", field=field, fix="Mend it.")
         told.gateway.problem(await told.ask("PUT", "/communications/spring", {}), 422, said)
+    environments: dict[str, Any] = {"live": {}, "$test": {"a": "b"}, "": {}}
+    for field, said in (
+        ("settings.environments[0].variables", "environments.live"),
+        ("settings.environments[1].mode", "environments.$test"),
+        ("settings.environments[2].mode", "environments"),
+        ("settings.environments", "environments"),
+    ):
+        told.communications.refusal = BackhaulError(Code.INVALID_ARGUMENT, "No.", field=field, fix="Mend it.")
+        answer = await told.ask("PUT", "/communications/spring", {"environments": environments})
+        told.gateway.problem(answer, 422, said)
     told.communications.refusal = BackhaulError(
         Code.NOT_FOUND, "There is none.", violations=[Violation("communication_id", "None.", "Use PutCommunication.")]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -21,7 +21,7 @@ from backhaul_channels import (
     load_adapters,
 )
 from backhaul_channels.engines.proofs import BasicSecret, BasicVerifier, objects_of
-from backhaul_channels.pull import Ask, Page, PullCredentials, Puller, Span, Transport
+from backhaul_channels.pull import Ask, Budget, Listing, Page, PullCredentials, Puller, Span, Transport
 from backhaul_common.secrets import SecretBox
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.callback.v1.callback_pb2 import (
@@ -58,13 +58,19 @@ class PasswordPuller(Puller[ApiKey, ChannelSettings]):
     """Asks nothing in these tests."""
 
     credentials_model = ApiKey
+    origins: ClassVar[frozenset[str]] = frozenset({"https://api.password.example"})
+    budgets: ClassVar[Mapping[str, Budget]] = {"all": Budget()}
+    message_budget: ClassVar[str] = "all"
     reaches_back_days = 1
 
     def account(self, credentials: ApiKey) -> str:
         raise NotImplementedError
 
+    def listings(self, settings: ChannelSettings) -> Sequence[Listing]:
+        raise NotImplementedError
+
     async def window(
-        self, transport: Transport, ask: Ask[ApiKey, ChannelSettings], span: Span, cursor: str = ""
+        self, transport: Transport, ask: Ask[ApiKey, ChannelSettings], listing: str, span: Span, cursor: str = ""
     ) -> Page:
         raise NotImplementedError
 
@@ -231,7 +237,9 @@ async def test_credentials_that_do_not_fit_are_refused_by_field_and_not_repeated
     await gateway.tenant()
     for body, field in (
         ({"provider": "plain", "pull_credentials": {"api_key": "hidden-key"}}, "pull_credentials"),
-        ({"provider": "twilio", "pull_credentials": {"api_key": "hidden-key"}}, "pull_credentials"),
+        ({"provider": "twilio", "pull_credentials": {"api_key": "hidden-key"}}, "pull_credentials.account_sid"),
+        # What is wrong is that neither of two is there.
+        ({"provider": "twilio", "pull_credentials": {"account_sid": f"AC{'0' * 32}"}}, "pull_credentials"),
         ({"provider": "password", "pull_credentials": {"api_key": "hidden"}}, "pull_credentials.api_key"),
         (
             {"provider": "password", "pull_credentials": {"api_key": "hidden-key", "other": "hidden"}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from backhaul_gateway.ingest.lanes import MAX_CALLBACKS, MAX_MESSAGE_BYTES
 from backhaul_local.nats_server import NatsServer
 from backhaul_testing import broker
@@ -50,6 +51,7 @@ async def _group_commit(gateway: Running, fresh_nats: NatsServer) -> None:
     assert gateway.publisher.idle
 
 
+@pytest.mark.timed
 async def test_jetstream_away_and_back(gateway: Running, fresh_nats: NatsServer) -> None:
     tenant = await gateway.tenant()
     await gateway.channel()
@@ -92,6 +94,7 @@ async def test_a_short_interruption_is_waited_out(gateway_factory: GatewayFactor
         assert len(callbacks) == len(set(callbacks)) == 21
 
 
+@pytest.mark.timed
 async def test_jetstream_slow(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
     async with gateway_factory(fresh_nats.uri, gateway_publish_timeout_s=0.5) as gateway:
         tenant = await gateway.tenant()

@@ -204,6 +204,7 @@ async def test_what_was_in_flight_when_the_server_died_is_stored_once(making: Ma
         assert many.publisher.idle
 
 
+@pytest.mark.timed
 async def test_while_nothing_is_acknowledged_each_is_answered_in_time_and_nothing_is_kept(making: Making) -> None:
     async with making(timeout_s=3) as many:
         many.server.pause()
@@ -227,6 +228,7 @@ async def test_while_nothing_is_acknowledged_each_is_answered_in_time_and_nothin
         assert set(ids.values()) == {1}
 
 
+@pytest.mark.timed
 async def test_tenants_whose_messages_are_never_answered_keep_nobody_waiting(making: Making) -> None:
     async with making() as many:
         # Somebody takes them who says nothing, as where the server's permissions miss some subjects.

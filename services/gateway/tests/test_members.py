@@ -166,7 +166,7 @@ async def test_members_that_break_off_are_not_taken_for_whole_ones(
     head = f"POST /v1/batches/b1/members HTTP/1.1\r\nHost: x\r\nX-Api-Key: {told.tenant.api_key}\r\n"
     writer.write(f"{head}Content-Type: {kind}\r\nContent-Length: {len(body) + 1000}\r\n\r\n".encode() + body)
     await writer.drain()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not told.communications.read:  # what has come to the other side has no event
             await asyncio.sleep(0.01)
         writer.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from backhaul_common import rpc
 from backhaul_common.secrets import new_credential
-from backhaul_gateway.reads import audits
+from backhaul_gateway.reads import audits, recipients, subscriptions
 from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory, Running
 
@@ -19,6 +19,7 @@ QUERIES = {
     "/v1/suppressions/address": {"address": "1"},
     "/v1/audits/proof": {"event_id": "1"},
     "/v1/audits/recount": {"communication_id": "1"},
+    "/v1/reconciliation/days/{day}": {"channel": "1"},
 }
 PART = re.compile(r"\{(\w+)\}")
 BODIES: dict[str, dict[str, Any]] = {
@@ -27,11 +28,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/suppressions/lift": {**ADDRESS, "kind": "manual"},
     "/v1/suppressions/check-batch": {"items": [ADDRESS]},
     "/v1/audits/erasures": ADDRESS,
+    "/v1/reconciliation/runs": {"channel": "1"},
     "/v1/communications/{communication_id}": {},
     "/v1/communications/{communication_id}/batches/{batch_id}": {},
     "/v1/communications/{communication_id}/disable": {},
     "/v1/communications/{communication_id}/enable": {},
     "/v1/batches/{batch_id}/members": {"members": []},
+    "/v1/subscriptions": {"types": ["*"]},
+    "/v1/subscriptions/{subscription_id}": {"types": ["*"]},
+    "/v1/subscriptions/{subscription_id}/redeliver": {"which": "all", "from": "2026-11-25T00:00:00Z"},
+    **{f"/v1/subscriptions/{{subscription_id}}/{call}": {} for call in ("resume", "rotate-secret", "test")},
 }
 """Bodies that the routes take, where an address is none."""
 
@@ -74,12 +80,15 @@ async def test_the_documentation_needs_nothing_from_elsewhere(gateway: Running) 
         assert (await gateway.client.get(gone)).status_code == 404
 
 
+@pytest.mark.timed
 async def test_openapi_lists_what_is_answered_while_the_services_hang(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # All of them together take less than gRPC waits for a server that says nothing.
     monkeypatch.setattr(rpc.client, "DEADLINE_S", 0.02)
     monkeypatch.setattr(audits, "MAX_PROOF_S", 0.02)
+    monkeypatch.setattr(recipients, "MAX_ERASE_S", 0.02)
+    monkeypatch.setattr(subscriptions, "MAX_TEST_S", 0.02)
     stopped = asyncio.Event()
 
     async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,11 +103,15 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
             gateway_normalizer_target=target,
             gateway_suppression_target=target,
             gateway_audit_target=target,
+            gateway_reconciler_target=target,
+            gateway_notifier_target=target,
         ) as gateway:
             tenant = await gateway.tenant()
             await gateway.channel(tenant.id, "label", provider="twilio")
             schema = (await gateway.client.get("/openapi.json")).json()
-            parts = {"tenant_id": tenant.id, "file_id": "0" * 32, "chain": "events", "number": "1"}
+            ids = dict.fromkeys(("file_id", "report_id", "delivery_id"), "0" * 32)
+            parts = {"tenant_id": tenant.id, **ids, "chain": "events", "number": "1", "day": "2026-11-25"}
+            parts["subscription_id"] = "sub_" + "0" * 24
             asked = 0
             for path, operations in schema["paths"].items():
                 for method, operation in operations.items():
@@ -118,7 +131,7 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
                         content=json.dumps(BODIES.get(path, ADDRESS)) if "requestBody" in operation else None,
                     )
                     gateway.problem(answer, 504)
-            assert asked == 50
+            assert asked == 71
     finally:
         stopped.set()
         server.close()

@@ -23,12 +23,15 @@ OTHERS = r"^(/v1/.*|/admin/v1/tenants/\{tenant_id\}(/suppressions.*)?|/admin/v1/
     ("selection", "checks"),
     [
         (f"--exclude-path-regex={OTHERS}", f"not_a_server_error,negative_data_rejection,{CONFORMANCE}"),
-        (f"--include-path-regex={OTHERS}", CONFORMANCE),
+        # A stream does not end, so none is asked for.
+        (f"--include-path-regex=^(?!/v1/events/stream$){OTHERS[1:]}", CONFORMANCE),
     ],
 )
 async def test_conformance(gateway: Running, tmp_path: Path, selection: str, checks: str) -> None:
     tenant = await gateway.tenant(limits={"requests_per_second": 100_000, "burst": 100_000})
     await gateway.channel(verification="off")
+    # It is made when it is asked for first, which takes long on a busy machine, and schemathesis waits for 10 s.
+    assert (await gateway.client.get("/openapi.json", timeout=60)).status_code == 200
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

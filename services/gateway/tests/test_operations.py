@@ -160,7 +160,7 @@ async def test_a_full_callback_log_is_told_of(gateway_factory: GatewayFactory, f
         assert (await gateway.client.get("/readyz")).status_code == 200
 
         await js.purge_stream("CALLBACKS")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await post() != 200:  # the gateway looks every few seconds how much there is
                 await asyncio.sleep(0.1)
         # A limit that an operator set by hand fills as well.

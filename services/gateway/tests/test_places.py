@@ -13,6 +13,7 @@ import psutil
 import pytest
 from alone import AUTHORIZED, HEAD, started, until
 from backhaul_common.metrics import Metrics
+from backhaul_gateway.admission.attempts import FREE, MAX_WAITING
 from backhaul_gateway.web.connections import Connections, Patience
 from backhaul_gateway.web.http import Wait
 
@@ -173,5 +174,6 @@ async def test_half_bodies_without_a_token_hold_nothing(tmp_path: Path) -> None:
         before = process.memory
         peers = [first, *[await process.connect(data) for _ in range(200)]]
         assert (await process.get("/healthz")).status_code == 200
-        assert all(peer.lives for peer in peers)
+        # Who is refused too often waits for it, up to a number; the others are told at once, and let go.
+        assert sum(peer.lives for peer in peers) >= FREE + MAX_WAITING
         assert process.memory - before < 20e6  # 50 MB were sent.

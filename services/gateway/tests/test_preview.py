@@ -274,14 +274,14 @@ async def test_no_tenant_takes_up_all_the_memory_for_previews(opened: Opened) ->
         )
         normalizer.may_answer.clear()
         waiting = [asyncio.create_task(asked(gateway, greedy, body=large)) for _ in range(most)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(normalizer.asked) < most:  # seen from outside there is nothing else to wait for
                 await asyncio.sleep(0.01)
         answer = await asked(gateway, greedy, body=large)
         gateway.problem(answer, 503)
         assert "Retry-After" in answer.headers
         theirs = asyncio.create_task(asked(gateway, other, body=large))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(normalizer.asked) == most:
                 await asyncio.sleep(0.01)
         normalizer.may_answer.set()

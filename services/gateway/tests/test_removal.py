@@ -166,13 +166,13 @@ class Running:
 
 
 async def gone(removal: TenantRemoval) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while removal.waiting:  # a number that tests and a metric read
             await asyncio.sleep(0.001)
 
 
 async def tried(world: World, times: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while world.tries < times:  # a number that only tests read
             await asyncio.sleep(0.001)
 
@@ -197,7 +197,7 @@ async def test_a_limit_that_is_lowered_meanwhile_does_not_hold_for_what_began_be
     world = World(lifetime_s=100.0)
     async with Running(world) as removal:
         removal.changed("acme", MARKED)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while world.clock() < 20:
                 await asyncio.sleep(0.001)
         world.lifetime_s = 1.0

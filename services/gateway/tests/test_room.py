@@ -57,7 +57,7 @@ async def metric(gateway: Running, name: str, *labels: str) -> float:
 
 async def until(what: Callable[[], Any]) -> None:
     """Ask until it is so: seen from outside, there is nothing else to wait for."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await what():
             await asyncio.sleep(0.05)
 
@@ -149,7 +149,7 @@ async def looks(url: str, count: int = 2) -> None:
     try:
         while count >= 0:
             # Tests ask for the stream's state, too, but never for its subjects.
-            count -= b"subjects_filter" in (await asked.next_msg(timeout=10)).data
+            count -= b"subjects_filter" in (await asked.next_msg(timeout=60)).data
     finally:
         await client.close()
 
@@ -158,7 +158,7 @@ async def consume(js: JetStreamContext, messages: int, *, leave: tuple[int, ...]
     """Acknowledge the next ``messages`` as the normalizer does, but for those at the positions in ``leave``."""
     subscription = await js.pull_subscribe_bind(NORMALIZER_CONSUMER, CALLBACKS_STREAM)
     for _ in range(messages):
-        (message,) = await subscription.fetch(1, timeout=5)
+        (message,) = await subscription.fetch(1, timeout=60)
         if message.metadata.sequence.stream not in leave:
             await message.ack_sync()
 

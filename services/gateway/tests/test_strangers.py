@@ -61,6 +61,7 @@ async def test_a_copy_without_news_knows_what_another_registered(
             second.problem(answer, 404)
 
 
+@pytest.mark.timed
 async def test_a_flood_of_strangers_asks_the_database_little(
     gateway_factory: GatewayFactory, fresh_nats: NatsServer
 ) -> None:

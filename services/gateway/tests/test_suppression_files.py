@@ -102,7 +102,7 @@ async def test_a_large_list_comes_in_pieces_and_waits_for_who_reads_it(rig: Rig)
 
     sending = asyncio.create_task(send(rig, large()))
     before = -1
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         # When nothing more goes, everything between the two is full.
         while not sent or sent != before:
             before = sent
@@ -119,7 +119,7 @@ async def test_a_list_that_breaks_off_is_not_taken_for_a_whole_one(rig: Rig) -> 
     _, writer = await begin(rig)
     writer.write(b"Content-Length: 1000\r\n\r\naddress\n+1500555")
     await writer.drain()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while rig.suppression.read != b"address\n":  # what has come to the other side has no event
             await asyncio.sleep(0.01)
         writer.close()
@@ -145,7 +145,7 @@ async def test_a_list_may_take_as_long_as_it_keeps_coming(
         rig.suppression.ended.clear()
         reader, writer = await begin(rig)
         writer.write(b"Content-Length: 1000\r\n\r\naddress\n+1500555")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert b" 408 " in await reader.readline()
             await rig.suppression.ended.wait()
         writer.close()
@@ -168,7 +168,7 @@ async def test_progress_is_told_while_it_is_read(rig: Rig) -> None:
     # A client that reads while it sends, which httpx does not.
     reader, writer = await begin(rig, "?progress=true")
     writer.write(b"Transfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         status = await reader.readline()
         assert b" 200 " in status
         while (await reader.readline()).strip():
@@ -232,10 +232,10 @@ async def test_an_export_ends_with_who_wanted_it_and_counts_until_then(
         ):
             assert answer.status_code == 200
             assert (await rig.get("/export")).status_code == 429
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await rig.suppression.ended.wait()
         rig.suppression.answers["Export"] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             # The call has ended; the read ends some turns of the gateway's loop later.
             while (await rig.get("/export")).status_code == 429:
                 await asyncio.sleep(0.01)

@@ -169,6 +169,7 @@ def test_credentials_are_masked_wherever_they_stand(kind: CredentialKind) -> Non
         assert masked_body(hidden) == hidden
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "text",
     [b"bhi_", b"bhk_a", b"bhi_" + b"a" * 1000, b"bhi_" + b"%62" * 300, b"%62%68%69", b"%25", b"bhi_a_g", b"a_%b"],

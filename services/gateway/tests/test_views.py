@@ -155,6 +155,10 @@ def test_message() -> None:
     assert len(out.timeline) == 2
     assert (out.engagement.opened, out.engagement.unique_opened, out.engagement.clicked) == (3, 1, 0)
     assert out.references == ["short"]
+    assert out.deliveries == "/v1/deliveries?channel=twilio&message_id=SM1&history=true"
+    message.message_id = "a&b=ü c"
+    escaped = read(MESSAGE, pb.GetMessageResponse(message=message)).deliveries
+    assert escaped == "/v1/deliveries?channel=twilio&message_id=a%26b%3D%C3%BC+c&history=true"
     page = read(MESSAGES, pb.ListMessagesResponse(messages=[pb.Message()]))
     assert (page.messages[0].fulfilment_state, page.messages[0].state) == (None, "unknown")
 

@@ -103,7 +103,7 @@ async def test_connect_is_refused_and_the_connection_closed(gateway: Running, ta
     request = _request(tenant, target=target).replace(b"POST", b"CONNECT", 1)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(request + _request(tenant))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     assert _statuses(answer)[0] in (b"400", b"501")
@@ -156,7 +156,7 @@ async def test_what_does_not_end_is_ended(gateway: Running, what: str, path: str
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {tenant.api_key}\r\n".encode()
     writer.write(b"" if first is None else head + first)
     sent, endless = 0, 200 * MAX_HEAD_BYTES
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         try:
             while sent < endless:
                 writer.write(filler * 16)
@@ -221,7 +221,7 @@ async def test_half_bodies_of_one_tenant_leave_places_to_others(
         for writer in writers:
             writer.write(b"whole!")
             writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(await _callbacks(gateway)) < 13:  # of a socket's other end, which has no event
                 await asyncio.sleep(0.05)
         assert _statuses(await gateway.raw(_request(greedy))) == [b"200"]
@@ -257,7 +257,7 @@ async def test_pipelined_requests_are_answered_in_order_and_bounded(gateway: Run
     # What is beyond is not served. Those before it are, the last of them says that the connection ends, and it does.
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(_request(tenant, body=b"again") * 2000)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = b""
         try:
             while chunk := await reader.read(65536):
@@ -315,7 +315,7 @@ async def test_ambiguous_framing_is_refused_and_the_connection_closed(gateway: R
     head = _request(tenant, REFUSED[what], length=False, body=b"")
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head + b"a=1" + _request(tenant))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     assert _statuses(answer) == [b"400"]
@@ -353,7 +353,7 @@ async def test_http_1_0_is_answered_and_closed(gateway: Running, fields: tuple[s
     tenant = await _open(gateway)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(_request(tenant, *fields, version="1.0"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert _statuses(await reader.read()) == [b"200"]
     writer.close()
     assert [callback.body for callback in await _callbacks(gateway)] == [b"a=1"]

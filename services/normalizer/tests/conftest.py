@@ -15,11 +15,12 @@ from backhaul_common.lifecycle import cancel
 from backhaul_common.rpc import connect
 from backhaul_common.store_format import StoreFormat
 from backhaul_local.nats_server import NatsServer
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from backhaul_normalizer import app
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.normalizer.v1.records_pb2_grpc import RecordServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 from backhaul_testing import broker, make
 
@@ -29,6 +30,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from consumer_rig import consuming_with
 from normalizer_rig import Rig, RigFactory
 
+_SILENT = {"test_silence.py"}
+"""Tests of a MongoDB that says nothing need the patience that services have."""
+
+
+@pytest.fixture(autouse=True)
+def _patience(request: pytest.FixtureRequest) -> None:
+    if request.path.name not in _SILENT:
+        request.getfixturevalue("patient_mongo")
+
 
 @pytest.fixture
 def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) -> RigFactory:
@@ -37,7 +47,8 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
     @asynccontextmanager
     async def create(*, copies: int = 1, **overrides: Any) -> AsyncIterator[Rig]:
         async with AsyncExitStack() as stack:
-            port = choose_ports(1)[0]
+            hold = stack.enter_context(Hold())
+            port, *others = hold.choose(max(1, copies))
             values: dict[str, Any] = {
                 "nats_url": fresh_nats.uri,
                 "mongo_uri": mongo_server.uri,
@@ -54,20 +65,16 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
             await jetstream.ensure_streams(connection.jetstream(), settings)
             # Tests write tenants before a normalizer has seen the database.
             await StoreFormat(mongo.database(client, mongo_database)).ensure()
-            for copy in range(copies):
+            for own_port in (port, *others)[:copies]:
                 stop = asyncio.Event()
-                own = (
-                    settings
-                    if not copy
-                    else settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{choose_ports(1)[0]}"})
-                )
+                own = settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{own_port}"})
                 task = asyncio.create_task(app.run(own, stop))
                 stack.push_async_callback(cancel, task)
                 stack.callback(stop.set)
             channel = connect(f"127.0.0.1:{port}", settings)
             stack.push_async_callback(channel.close)
             if copies:
-                await asyncio.wait_for(channel.channel_ready(), 10)
+                await asyncio.wait_for(channel.channel_ready(), 60)
             yield Rig(
                 connection,
                 mongo.database(client, mongo_database),
@@ -75,6 +82,7 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
                 settings,
                 cast(Any, NormalizerServiceStub(channel)),
                 TenantDataServiceStub(channel),
+                cast(Any, RecordServiceStub(channel)),
             )
 
     return create

@@ -17,6 +17,7 @@ from backhaul_common.names import (
     TENANTS_COLLECTION,
 )
 from backhaul_common.tracing import Tracing
+from backhaul_normalizer.activity import Activity
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
 from backhaul_normalizer.model import Committed, Fact, Outgoing, Rejection
@@ -120,6 +121,7 @@ async def consuming_with(
             wrap_store(store),
             publisher,
             NothingIsHeld(),
+            Activity(rig.database),
             metrics,
             Tracing("test", None),
             ack_wait_s=ack_wait_s,

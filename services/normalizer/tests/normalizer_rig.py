@@ -22,8 +22,9 @@ from backhaul_common.names import (
     callbacks_subject,
 )
 from backhaul_common.tenants import Tenant
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from backhaul_normalizer import app
+from backhaul_normalizer.fenced import Fenced
 from backhaul_normalizer.publisher import JetStreamPublisher, Owners, subjects_under
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.subjects import EventSubjects
@@ -37,6 +38,7 @@ from nats.aio.client import Client as NatsClient
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; over a channel of grpc.aio the one class answers awaitables.
     from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
+    from backhaul_proto.normalizer.v1.records_pb2_grpc import RecordServiceAsyncStub
 
 
 @dataclass(repr=False)
@@ -49,6 +51,7 @@ class Rig:
     settings: NormalizerSettings
     stub: NormalizerServiceAsyncStub
     data: Any  # A TenantDataServiceStub, whose calls are awaited.
+    records: RecordServiceAsyncStub
 
     async def register(self, *tenants: Tenant) -> None:
         for one in tenants:
@@ -60,12 +63,12 @@ class Rig:
         answer = await self.data.GetUsage(GetUsageRequest(tenant_id=of, registration=f"{of}.1"))
         return {one.kind: one.count for one in answer.usage}
 
-    async def publisher(self, asked: Owners | None = None) -> JetStreamPublisher:
-        """Publishes events over the test's own connection; ``asked`` stands in for MongoDB."""
+    async def publisher(self, asked: Owners | None = None, fenced: Fenced | None = None) -> JetStreamPublisher:
+        """Publishes events over the test's own connection; ``asked`` stands in for MongoDB, ``fenced`` is a store's."""
         made = jetstream.Publisher()
         await made.attach(self.nats)
         subjects = EventSubjects(partial(subjects_under, self.nats.jetstream()), time.monotonic)
-        return JetStreamPublisher(made, subjects, asked or partial(owners, self.database))
+        return JetStreamPublisher(made, subjects, asked or partial(owners, self.database), fenced)
 
     async def publish(self, of: Tenant, *callbacks: Callback) -> int:
         """Store ``callbacks`` in one message; its position in the stream."""
@@ -79,7 +82,9 @@ class Rig:
     async def another(self, **settings: Any) -> AsyncIterator[None]:
         """One more copy of the normalizer, for the length of the block; ``settings`` differ from the first one's."""
         stop = asyncio.Event()
-        own = self.settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{choose_ports(1)[0]}", **settings})
+        hold = Hold()
+        [port] = hold.choose(1)
+        own = self.settings.model_copy(update={"normalizer_grpc_listen": f"127.0.0.1:{port}", **settings})
         task = asyncio.create_task(app.run(own, stop))
         try:
             yield

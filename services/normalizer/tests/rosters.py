@@ -29,10 +29,12 @@ from backhaul_normalizer.communications.documents import (
 )
 from backhaul_normalizer.communications.linking import Linking
 from backhaul_normalizer.communications.membership import told_of
+from backhaul_normalizer.communications.processed import MembersProcessed
 from backhaul_normalizer.communications.registering import BatchTold, MongoRegister
 from backhaul_normalizer.communications.relinking import Relinking
 from backhaul_normalizer.communications.roster import MongoRoster
 from backhaul_normalizer.counts import Shards
+from backhaul_normalizer.having import Having
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
 from normalizer_rig import Rig
@@ -52,9 +54,10 @@ class Copy:
         shards = Shards()
         self.completing = Completing(rig.database, lambda: None, now_us, Counted(BATCHES_COMPLETED))
         linking = Linking(rig.database, shards, Counted(MESSAGES_LINKED))
-        self.consequences = Consequences(rig.database, linking, self.completing)
-        self.store = MongoEventStore(rig.client, rig.database, shards, self.consequences)
-        self.register = MongoRegister(rig.database, self.consequences, now_us)
+        processed, having = MembersProcessed(rig.database, lambda: None, now_us), Having(rig.database)
+        self.consequences = Consequences(rig.database, linking, processed, self.completing, having)
+        self.store = MongoEventStore(rig.client, rig.database, shards, self.consequences, having=having)
+        self.register = MongoRegister(rig.database, self.consequences, now_us, lambda: None)
         self.roster = MongoRoster(rig.database, now_us)
         self.relinking = Relinking(rig.database, self.consequences, now_us, Counted(BATCHES_LINKED_LATE))
 
@@ -79,11 +82,20 @@ class Rosters:
         self, copy: Copy, batch_id: str, key: str, destinations: Destinations, *, dies: bool = False
     ) -> None:
         """Add a member; by a call that ``dies`` before it is linked. A batch that is closed stays as it is."""
+        await self.members(copy, batch_id, {key: destinations}, dies=dies)
+
+    async def members(
+        self, copy: Copy, batch_id: str, members: Mapping[str, Destinations], *, dies: bool = False
+    ) -> None:
+        """Add members, by key, all at once; otherwise as ``member``."""
         at = await copy.roster.place(self._tenant, batch_id)
-        told = told_of(key, [], [(*one, "") for one in destinations], at, self._tenant.channels)
+        told = [
+            told_of(key, [], [(*one, "") for one in destinations], at, self._tenant.channels)
+            for key, destinations in members.items()
+        ]
         call = token_hex(4)
         try:
-            added = await copy.roster.add(self._tenant, at, [told], call, last=False)
+            added = await copy.roster.add(self._tenant, at, told, call, last=False)
         except BackhaulError as exc:
             if exc.code is not Code.FAILED_PRECONDITION:
                 raise

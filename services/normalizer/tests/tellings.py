@@ -24,7 +24,12 @@ from backhaul_normalizer.facts import fact, origin
 from backhaul_normalizer.hours import HOUR_US
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import DAY_US, Fact
-from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, VERIFICATION_VERIFIED, Callback
+from backhaul_proto.callback.v1.callback_pb2 import (
+    VERIFICATION_OBSERVED_INVALID,
+    VERIFICATION_OFF,
+    VERIFICATION_VERIFIED,
+    Callback,
+)
 from hypothesis import strategies as st
 
 
@@ -148,7 +153,7 @@ def facts(*further: str) -> st.SearchStrategy[Fact]:
         recipient_family=one_of([AddressFamily.UNKNOWN, AddressFamily.EMAIL]),
         at=one_of(TIMES),
         arrived=st.integers(ARRIVED_US, ARRIVED_US + 3),
-        verification=one_of([VERIFICATION_VERIFIED, VERIFICATION_VERIFIED, VERIFICATION_OBSERVED_INVALID]),
+        verification=one_of([*2 * [VERIFICATION_VERIFIED], VERIFICATION_OFF, VERIFICATION_OBSERVED_INVALID]),
         seq=st.integers(1, 3),
         recipient=one_of(["", "a@example.com", "A@Example.com", "b@example.com"]),
         sender=one_of(["", "shop@example.com"]),

@@ -216,3 +216,20 @@ async def test_a_batch_that_takes_several_answers_is_read_whole(register: Regist
     assert len(answers) > 1
     assert all(answer.ByteSize() < (3 << 20) for answer in answers)
     assert len({one.key for answer in answers for one in answer.members}) == 300
+
+
+async def test_one_member_is_read_with_what_became_of_it(rig: Rig, register: Register) -> None:
+    await register.communication()
+    await register.put_batch()
+    await register.add([member(1, attributes={"First name": "Ada"}), member(2)])
+    await told(rig, 1, "delivered")
+    await rig.drained()
+    ask = register.stub.GetMember
+    found = (await ask(pb.GetMemberRequest(tenant_id="acme", batch_id="b1", member_key="m1"))).member
+    assert found == (await register.members())["m1"]
+    assert [(one.name, one.value) for one in found.attributes] == [("First name", "Ada")]
+    assert found.destinations[0].message.message_id == "SM1"
+    for batch, key in (("b1", "m3"), ("none", "m1")):
+        with pytest.raises(BackhaulError) as caught:
+            await ask(pb.GetMemberRequest(tenant_id="acme", batch_id=batch, member_key=key))
+        assert (caught.value.code, caught.value.field) == (Code.NOT_FOUND, "member_key")

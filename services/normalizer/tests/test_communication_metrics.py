@@ -6,13 +6,14 @@ import asyncio
 import re
 from urllib.request import urlopen
 
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from normalizer_rig import RigFactory
 from register_rig import member, phone, register_of
 
 
 async def test_members_links_and_completions_are_counted(rig_factory: RigFactory) -> None:
-    (port,) = choose_ports(1)
+    hold = Hold()
+    [port] = hold.choose(1)
     async with rig_factory(metrics_port=port) as rig, register_of(rig) as register:
         await register.communication()
         await register.put_batch("b1")

@@ -102,3 +102,21 @@ async def test_a_channel_that_this_copy_has_not_heard_of_is_looked_up(rig_factor
             await rig.drained()
         (message,) = await rig.rows(MESSAGES_COLLECTION)
         assert message["message_id"] == "7:a@example.com"
+
+
+async def test_a_callback_is_read_by_settings_as_new_as_its_gateway_knew(
+    rig_factory: RigFactory, consuming: Any
+) -> None:
+    """Whoever got an answer to a change of settings may send at once, whatever the word of it takes to come here."""
+    before = make.tenant("acme")
+    after = make.tenant("acme", twilio={"communication_keys": ["category"]}).model_copy(update={"revision": 2})
+    async with rig_factory(copies=0) as rig:
+        await rig.register(before)
+        async with consuming(rig):
+            await rig.database[TENANTS_COLLECTION].replace_one({"_id": "acme"}, after.to_document())
+            told = {"query": "category=news"}
+            body = make.twilio("SM1", "delivered")
+            await rig.publish(after, make.callback(after, body, **told, tenant_revision=after.revision))
+            await rig.drained()
+        (message,) = await rig.rows(MESSAGES_COLLECTION)
+        assert message["communication_id"] == "news"

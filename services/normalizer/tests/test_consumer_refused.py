@@ -71,8 +71,7 @@ async def test_what_is_merged_of_two_callbacks_and_cannot_be_stored_is_a_dead_le
             tenant, make.twilio("SMpoison", "sent"), verification=callback_pb2.VERIFICATION_OBSERVED_INVALID
         )
         genuine = make.callback(tenant, make.twilio("SMpoison", "sent", ErrorCode="1"))
-        await rig.publish(tenant, forged)
-        await rig.publish(tenant, genuine)
+        await rig.publish(tenant, forged, genuine)
         async with consuming(rig, wrap_store=FailingStore):
             await rig.drained()
         (letter,) = await rig.rows(DEAD_LETTERS_COLLECTION)

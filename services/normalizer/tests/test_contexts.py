@@ -20,7 +20,7 @@ from backhaul_channels import (
     Verifier,
 )
 from backhaul_common.names import DEAD_LETTERS_COLLECTION, EVENTS_COLLECTION
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_proto.callback.v1 import callback_pb2
@@ -128,7 +128,8 @@ async def test_what_is_ignored_is_counted_and_neither_event_nor_dead_letter(
     rig_factory: RigFactory, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("backhaul_normalizer.app.load_adapters", lambda: {"twilio": ReportingAdapter()})
-    (port,) = choose_ports(1)
+    hold = Hold()
+    [port] = hold.choose(1)
     async with rig_factory(metrics_port=port) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)

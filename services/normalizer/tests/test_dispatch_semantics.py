@@ -256,7 +256,8 @@ async def test_a_communication_that_is_disabled_takes_callbacks_and_completes(se
         reads.FULFILMENT_STATE_DELIVERED: 1
     }
     assert (await sending.register.batch()).status == pb.BATCH_STATUS_COMPLETE
-    assert len(await sending.notices(1)) == 1
+    told = [notice.type for notice in await sending.notices(2)]
+    assert sorted(told) == ["communication.completed", "communication.disabled"]
 
     request = pb.EnableCommunicationRequest(**names, reason="The application is back.", author="anna")
     enabled = (await sending.register.stub.EnableCommunication(request)).communication

@@ -136,6 +136,7 @@ async def test_more_than_can_be_sorted_says_what_to_do(town: Rig, monkeypatch: p
     assert await all_of(town, message=message_key("acme.1", "sendgrid", "M3")) == newest(facts[3::7])
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("filters", [{"address": "a@example.com"}, {"error_code": "1"}])
 async def test_a_list_that_takes_many_questions_ends_in_time(
     town: Rig, monkeypatch: pytest.MonkeyPatch, filters: dict[str, str]

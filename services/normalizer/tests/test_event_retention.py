@@ -19,6 +19,7 @@ from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.refs import MAX_REFS
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_normalizer.writing import Commands
+from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID
 from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_BOUNCED, EVENT_KIND_CLICKED
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from books import Books
@@ -85,6 +86,34 @@ async def test_whatever_comes_after_expiries_the_store_agrees_with_the_books(
                 books.expire(list(books.event_rows))
         found = await stored_books(rig)
     assert found.state() == books.state()
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["also of where it is", "of the name alone"])
+async def test_an_expired_event_is_known_though_its_name_leads_elsewhere_now(rig_factory: RigFactory, way: int) -> None:
+    """It was moved to A1 and stays there, since nothing is left of it that could move on with its name."""
+
+    def clicked(seq: int) -> Fact:
+        return told(key="1", kind=EventKind.CLICKED, name="S1", seq=seq, verification=VERIFICATION_OBSERVED_INVALID)
+
+    async with rig_factory(copies=0) as rig:
+        await rig.register(keeping("acme", event=30))
+        store = MongoEventStore(rig.client, rig.database)
+        await store.prepare()
+        books = Books()
+        for batch in (
+            [clicked(1)],
+            [told(key="2", name="A1", aliases=["S1"], seq=2, verification=VERIFICATION_OBSERVED_INVALID)],
+            [told(key="3", kind=EventKind.OPENED, name="M2", aliases=["A1", "S1"][way:], seq=3)],
+            [clicked(4)],
+        ):
+            books.commit(batch)
+            await store.commit(batch_of(batch), [])
+            if len(books.event_rows) == 2:
+                await end_all(rig, in_days=31)
+                books.expire(list(books.event_rows))
+        found = await stored_books(rig)
+    assert found.state() == books.state()
+    assert sum(row["kinds"].get("clicked", 0) for row in found.message_rows.values()) == 1
 
 
 async def test_reads_after_an_expiry(rig_factory: RigFactory) -> None:

@@ -77,7 +77,7 @@ class Feeding:
         return info
 
 
-async def until(probe: Callable[[], Awaitable[bool]], *, within_s: float = 20) -> None:
+async def until(probe: Callable[[], Awaitable[bool]], *, within_s: float = 60.0) -> None:
     """Returns when ``probe`` says so. The broker has no event for what is waited for here."""
     async with asyncio.timeout(within_s):
         while not await probe():
@@ -132,7 +132,7 @@ async def test_the_deletion_of_a_tenant_leaves_its_path_to_whoever_took_it(feedi
         fed.directory.tell(new.id, new)
         fed.directory.tell(old.id, None)  # Heard of last: its change message was missed.
         await fed.fill(new)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert {one.path for one in await fed.feed.next_batch()} == {new.queue_path}
 
 
@@ -142,7 +142,7 @@ async def test_a_path_is_fed_whatever_its_tenants_status(feeding: Any) -> None:
     async with feeding() as fed:
         fed.directory.tell(acme.id, acme.model_copy(update={"status": "deleting"}))
         await fed.fill(acme)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert {one.path for one in await fed.feed.next_batch()} == {acme.queue_path}
 
 
@@ -154,7 +154,7 @@ async def test_a_path_changes_hands_without_losing_what_waits(feeding: Any) -> N
         fed.directory.tell(new.id, new)
         fed.directory.tell(old.id, None)
         taken: list[int] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(taken) < MESSAGES:
                 taken += [one.stream_seq for one in await fed.feed.next_batch()]
         assert taken == list(range(1, MESSAGES + 1))
@@ -195,7 +195,7 @@ async def test_what_nobody_has_is_given_up_once_the_tenants_were_read_after_it(f
         assert (await fed.own.jetstream().stream_info(CALLBACKS_STREAM)).state.messages == MESSAGES
         fed.directory.tell(gone.id, gone)
         await fed.fill(gone)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert min(one.stream_seq for one in await fed.feed.next_batch()) == MESSAGES + 1
 
 
@@ -219,7 +219,7 @@ async def test_what_is_new_is_waited_for_and_not_given_up(feeding: Any) -> None:
         assert fed.given_up.value() == 0
         fed.directory.tell(new.id, new)
         taken: set[int] = set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(taken) < MESSAGES:
                 taken |= {one.stream_seq for one in await fed.feed.next_batch()}
 

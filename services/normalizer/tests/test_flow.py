@@ -135,7 +135,7 @@ async def test_nats_fails_right_after_it_was_connected_to(
 ) -> None:
     first = nats_fails_once_connected(dies)
     async with rig_factory() as rig:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await first.failed.wait()
             while not rig.nats.is_connected:  # a value of the test's own connection, which has no event
                 await asyncio.sleep(0.02)

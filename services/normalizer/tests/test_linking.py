@@ -23,7 +23,7 @@ from rosters import DEADLINE_S, Copy, Rosters
 from tellings import ARRIVED_US, batch_of, told
 
 one_of = st.sampled_from
-PEOPLE = {"k1": "a@example.com", "k2": "b@example.com", "k3": ""}
+PEOPLE = {"k1": "a@example.com", "k2": "b@example.com", "k3": "", "k4": "a@example.com"}
 S = 1_000_000
 DAY_S = 24 * 3600
 BATCHES = {

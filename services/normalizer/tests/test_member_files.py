@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import tracemalloc
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code, Violation
-from backhaul_common.lines.cutting import Cut
 from backhaul_common.lines.formats import FileFormat
 from backhaul_common.lines.line import CUT_OFF, MAX_LINE_BYTES
+from backhaul_common.lines.turns import MAX_FOUND
 from backhaul_normalizer.communications.documents import MAX_ATTRIBUTES, MAX_DESTINATIONS, MAX_NAME, MAX_VALUE
-from backhaul_normalizer.communications.files import json_members
 from backhaul_normalizer.communications.files.csv_members import MAX_LINES, CsvMembers
 from backhaul_normalizer.communications.files.json_members import JsonMembers
 from backhaul_normalizer.communications.files.members import Member, Refused
-from backhaul_normalizer.communications.files.reading import MAX_FOUND, MemberFile
+from backhaul_normalizer.communications.files.reading import MemberFile
 from backhaul_normalizer.facts import MAX_KEY
-from hypothesis import example, given
+from backhaul_testing.cuts import cut_at, ways_to_cut
+from hypothesis import given
 from hypothesis import strategies as st
 
 CSV, JSON_LINES = FileFormat.CSV, FileFormat.JSON_LINES
@@ -45,12 +47,6 @@ def line_of(**told: object) -> bytes:
     return json.dumps(told).encode() + b"\n"
 
 
-def pieces_of(content: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
-    ends = sorted(cut % (len(content) + 1) for cut in cuts)
-    for begin, end in zip([0, *ends], [*ends, len(content)], strict=True):
-        yield content[begin:end]
-
-
 async def given_in(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
@@ -65,76 +61,6 @@ _BYTES = st.lists(
     | st.binary(max_size=3),
     max_size=40,
 ).map(b"".join)
-_TEXTS = st.text(st.sampled_from('ab:",é€😀\x00\u200d\ufffd\xa0 '), max_size=4) | st.sampled_from(
-    ["x" * (MAX_KEY + 1), "x" * (MAX_VALUE + 1), "a" * MAX_KEY, "Twilio", "whatsapp:+1", "\ud800"]
-)
-_SCALARS = (
-    _TEXTS
-    | st.none()
-    | st.booleans()
-    | st.integers()
-    | st.sampled_from([0, 1 << 62, 1 << 64, -(1 << 80), 10**300])
-    | st.floats(allow_nan=False, allow_infinity=False)
-)
-_ANY = st.recursive(
-    _SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_TEXTS, inner, max_size=2), max_leaves=4
-)
-_DESTINATION = st.dictionaries(st.sampled_from(["channel", "recipient", "message_id"]), _TEXTS | st.none()) | _ANY
-_MEMBER_VALUES = {
-    "member_key": _TEXTS | _ANY,
-    "attributes": st.dictionaries(_TEXTS | st.just("n" * (MAX_NAME + 1)), _SCALARS | _ANY, max_size=3) | _ANY,
-    "destinations": st.lists(_DESTINATION, max_size=3) | _ANY,
-    "error_line": _ANY,
-    "unknown": _ANY,
-}
-_MEMBER = st.lists(
-    st.sampled_from(sorted(_MEMBER_VALUES)).flatmap(lambda name: st.tuples(st.just(name), _MEMBER_VALUES[name])),
-    max_size=4,
-)
-
-
-@st.composite
-def _object_lines(draw: st.DrawFn) -> bytes:
-    """An object, names that are there twice included, at any depth."""
-    ascii_only = draw(st.booleans())
-    colon = draw(st.sampled_from([":", " : ", ":\t"]))
-    told = ",".join(
-        f"{json.dumps(name)}{colon}{json.dumps(value, ensure_ascii=ascii_only)}" for name, value in draw(_MEMBER)
-    )
-    twice = draw(st.sampled_from(["", '{"a":"1","a":"2"}', '{"a":"1:","a":"2"}', '{"\\u003a":"1","\\u003a":"2"}']))
-    if twice:
-        told += f',"attributes":{twice}'
-    return f"{{{told.removeprefix(',')}}}".encode("utf-8", "replace")
-
-
-@example(b'{"member_key":"a","attributes":{"a":"1","a":"2"}}')
-@example(b'{"member_key":"a:","attributes":{"a":"1","a":"2"}}')
-@example(b'{"member_key":"\\u003a","attributes":{"a":"1","a":"2"}}')
-@example(b'{"member_key":"a","member_key":"b:"}')
-@example(b'{"member_key":"a","destinations":[{"recipient":"a","recipient":"a:"}]}')
-@example(b'{"member_key":"\xff"}')
-@example(b'{"member_key":"a","attributes":{"n":-0}}')
-@example(b'{"member_key":"a","attributes":{"n":1.0}}')
-@example(b'\xef\xbb\xbf{"member_key":"a"}')
-@example(b'{"member_key":"a"}{"member_key":"b"}')
-@given(_object_lines() | _BYTES.map(lambda line: line.replace(b"\n", b"").replace(b"\r", b"")))
-def test_a_line_that_is_decoded_is_what_the_careful_way_makes_of_it(line: bytes) -> None:
-    expected = json_members._expected(7, line)
-    if expected is not None:
-        assert expected == json_members._read(Cut(7, line))
-
-
-def test_most_lines_are_decoded() -> None:
-    attributes = {"first": "Ada: 1", "tier": 3, "zero": 0, "yes": True, "no": False, "none": None}
-    destinations = [{"channel": "Twilio", "recipient": "whatsapp:+15005550006", "message_id": None}, {}]
-    line = line_of(member_key="a", attributes=attributes, destinations=destinations)
-    assert json_members._expected(1, line) == Member(
-        1,
-        "a",
-        [("first", "Ada: 1"), ("tier", "3"), ("zero", "0"), ("yes", "true"), ("no", "false")],
-        [("twilio", "whatsapp:+15005550006", ""), ("", "", "")],
-        line,
-    )
 
 
 @FORMAT
@@ -143,9 +69,8 @@ def test_wherever_a_file_is_cut_its_members_are_the_same(
     file_format: FileFormat, content: bytes, cuts: list[int]
 ) -> None:
     content = (b"member_key,channel,recipient,message_id,note\r\n" if file_format is CSV else b"") + content
-    whole = read([content], file_format)
-    assert read(pieces_of(content, cuts), file_format) == whole
-    assert read((content[at : at + 1] for at in range(len(content))), file_format) == whole
+    whole, *others = (read(pieces, file_format) for pieces in ways_to_cut(content, cuts))
+    assert others == [whole, whole]
 
 
 @FORMAT
@@ -200,7 +125,7 @@ def test_what_is_written_is_read_the_same(
             )
             for key, attributes, destinations in rows
         )
-    found = members(read(pieces_of(content, cuts), file_format))
+    found = members(read(cut_at(content, cuts), file_format))
     assert [(one.key, dict(one.attributes), one.destinations) for one in found] == rows
     assert sum(one.lines for one in found) == content.count(b"\n") - (file_format is CSV)
 
@@ -444,6 +369,25 @@ async def test_others_have_their_turn_while_a_file_is_read(file_format: FileForm
     assert max([len(one) async for one in file.read(given_in(pieces))]) == MAX_FOUND
 
 
+@FORMAT
+async def test_others_have_their_turn_while_blank_lines_are_passed_over(file_format: FileFormat) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    file = MemberFile(file_format, clock=itertools.count().__next__)
+    head = b"member_key\n" if file_format is CSV else b""
+    found = [one async for some in file.read(given_in([head, b"\n" * 100_000])) for one in some]
+    task.cancel()
+    assert found == []
+    assert turns > 10
+
+
 @pytest.mark.slow
 @FORMAT
 def test_reading_keeps_little_however_long_the_file_is(file_format: FileFormat) -> None:
@@ -451,7 +395,7 @@ def test_reading_keeps_little_however_long_the_file_is(file_format: FileFormat) 
     piece = row * ((1 << 16) // len(row))
     reader = CsvMembers() if file_format is CSV else JsonMembers()
     head = [b"member_key,note\n"] if file_format is CSV else []
-    hostile = [b"x" * (1 << 20), b'"' * (1 << 20), b"\n" * (1 << 15), b'"' + b"y\n" * (1 << 14)]
+    hostile = [b"x" * (1 << 20), b'"' * (1 << 18), b"\n" * (1 << 15), b'"' + b"y\n" * (1 << 14)]
     tracemalloc.start()
     try:
         lines = 0

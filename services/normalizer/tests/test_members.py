@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_normalizer.communications.adding import CHUNK_LINES
-from backhaul_normalizer.communications.documents import MAX_DESTINATIONS
+from backhaul_normalizer.communications.documents import MAX_DESTINATIONS, MAX_VALUE
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
 from normalizer_rig import Rig
 from register_rig import Register, member, phone, register_of
@@ -135,7 +136,7 @@ async def test_members_are_added_from_csv(register: Register) -> None:
         f"a,,{phone(1)},,Ada",
         "a,SendGrid,ada@example.com,,",
         f"b,,{phone(2)},,",
-        f"c,nowhere,{phone(3)},,",
+        f"c,Nowhere,{phone(3)},,",
         f"a,,{phone(4)},,",
     ]
     answers = await register.add_file("\r\n".join(rows).encode(), file_format=pb.MEMBER_FORMAT_CSV)
@@ -151,7 +152,10 @@ async def test_members_are_added_from_csv(register: Register) -> None:
     assert [(one.name, one.value) for one in members["a"].attributes] == [("First name", "Ada")]
     errors = b"".join(one.errors for one in answers)
     assert errors.startswith(b"error_line,error_field,error_message,error_fix,error_text,member_key,channel,")
-    mended = await register.add_file(errors.replace(b"nowhere", b"Twilio"), file_format=pb.MEMBER_FORMAT_CSV)
+    # As the channels are labelled, and not by what the label comes to.
+    assert b"Name one of the tenant's: sendgrid, twilio." in errors
+    assert b"nowhere" not in errors
+    mended = await register.add_file(errors.replace(b"Nowhere", b"Twilio"), file_format=pb.MEMBER_FORMAT_CSV)
     assert (mended[-1].added, mended[-1].refused) == (1, 0)
 
 
@@ -184,3 +188,22 @@ async def test_members_are_listed_by_pages_and_whole(register: Register) -> None
         with pytest.raises(BackhaulError) as caught:
             await register.answers(**wrong)
         assert (caught.value.code, caught.value.field) == (Code.INVALID_ARGUMENT, next(iter(wrong)))
+
+
+@pytest.mark.slow
+async def test_of_long_members_that_are_there_few_are_held_at_once(register: Register) -> None:
+    await register.put_batch()
+    attributes = {f"a{number}": "x" * MAX_VALUE for number in range(28)}
+    count = 600
+    await register.add([member(number, attributes=attributes) for number in range(count)])
+    again: list[dict[str, Any]] = [{"member_key": f"m{number}"} for number in range(count)]
+    more = {"channel": "twilio", "recipient": phone(9999)}
+    tracemalloc.start()
+    try:
+        assert outcomes(await register.add(again)) == (0, 0, count, 0)
+        told = [{**one, "destinations": [more]} for one in again]
+        assert outcomes(await register.add(told)) == (0, count, 0, 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count * 28 * MAX_VALUE

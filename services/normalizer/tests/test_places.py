@@ -12,7 +12,12 @@ from backhaul_normalizer.facts import fact, origin
 from backhaul_normalizer.merge import merge, together
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.rows import event_document, stored_fact
-from backhaul_proto.callback.v1.callback_pb2 import VERIFICATION_OBSERVED_INVALID, Callback
+from backhaul_proto.callback.v1.callback_pb2 import (
+    VERIFICATION_OBSERVED_INVALID,
+    VERIFICATION_OFF,
+    VERIFICATION_VERIFIED,
+    Callback,
+)
 from backhaul_proto.event.v1.event_pb2 import Event
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +117,27 @@ def test_what_is_less_trusted_completes_nothing() -> None:
     assert place(merge(bare, forged)) == ("", "", "")
     assert place(merge(forged, bare)) == ("", "", "")
     assert place(merge(forged, told(query="batchId=c", seq=3))) == ("", "c", "")
+
+
+def test_what_is_trusted_better_takes_nothing_from_the_sender() -> None:
+    """A provider's API is believed more than callbacks of a channel that verifies none, and knows no URL."""
+    query = "communicationId=c&batchId=b&memberId=m&offer=7"
+    heard = told(query=query, verification=VERIFICATION_OFF, error_code="421", text="heard", seq=1)
+    record = told(error_code="511", arrived=200, seq=2)
+    for merged in (merge(heard, record), merge(record, heard), together(heard, record), together(record, heard)):
+        assert place(merged) == ("c", "b", "m")
+        event = Event.FromString(merged.payload)
+        assert (event.communication_id, event.batch_id, event.member_key) == ("c", "b", "m")
+        assert ("offer", "7") in {(pair.name, pair.value) for pair in event.vars}
+        # What the provider says is the better one's alone.
+        assert (event.error_code, event.text, event.verification) == ("511", "", VERIFICATION_VERIFIED)
+        assert merge(merged, record) is merged
+        assert merge(merged, heard) is merged
+    # Who came first is believed as to its own URL, signed or not.
+    unsigned = told(query=query, verification=VERIFICATION_OFF, signed=False)
+    assert place(merge(unsigned, record)) == ("c", "b", "m")
+    assert place(merge(record, unsigned)) == ("", "", "")
+    assert place(merge(unsigned, told(query="communicationId=a&batchId=a"))) == ("a", "b", "m")
 
 
 places = st.tuples(st.sampled_from(["", "1", "2"]), st.sampled_from(["", "p", "q"]))

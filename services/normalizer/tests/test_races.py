@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -81,8 +82,9 @@ def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pairs(size: int) -> Iterator[tuple[int, int]]:
-    """Any two, either way round."""
-    yield from ((first, second) for first in range(size) for second in range(size) if first != second)
+    """Any two, one way round: which of them is first changes from pair to pair."""
+    for first, second in combinations(range(size), 2):
+        yield (first, second) if (first + second) % 2 else (second, first)
 
 
 async def meanwhile(store: MongoEventStore, at: int, held: Fact, other: Fact) -> bool:
@@ -138,8 +140,9 @@ async def test_whatever_a_copy_has_read_when_another_commits(
         await store.prepare()
 
         number = 0
-        # Of a correspondence a commit is two transactions, so there is more to be held up.
-        for first, second in chance.sample(list(pairs(len(tale(0)))), 40 if tale is story else 14):
+        every = list(pairs(len(tale(0))))
+        # Each pair is of one seed. Of a correspondence a commit is two transactions, so there is more to be held up.
+        for first, second in every[seed::4] if tale is story else every[seed::8]:
             reached = True
             at = 0
             while reached:

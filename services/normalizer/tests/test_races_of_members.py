@@ -45,7 +45,7 @@ class Batch:
         self.tenant = tenant
         self.followed = Followed()
         self.rosters = [MongoRoster(rig.database, now_us) for _ in range(2)]
-        self.registers = [MongoRegister(rig.database, self.followed, now_us) for _ in range(2)]
+        self.registers = [MongoRegister(rig.database, self.followed, now_us, lambda: None) for _ in range(2)]
         self.at: MemberAt
 
     async def put(self, expected_members: int = 0) -> None:

@@ -75,7 +75,7 @@ async def notices(rig: Rig) -> list[Notice]:
 
 
 async def until_told(rig: Rig) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await rig.rows(QUOTAS_COLLECTION) or await rig.rows(NORMALIZER_OUTBOX):
             await asyncio.sleep(0.02)
 
@@ -151,7 +151,7 @@ async def test_nothing_is_said_to_who_is_gone_and_a_purge_takes_it_along(rig_fac
         await bounded(rig).commit([], rejections(100, MOST))
         assert len(await waiting(rig)) == 1
         async with rig.another():
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await waiting(rig):
                     await asyncio.sleep(0.02)
             assert await notices(rig) == []

@@ -312,6 +312,7 @@ async def test_a_purge_takes_all_of_one_tenant_and_nothing_of_another(rig: Rig) 
     assert (await rig.usage("globex"))["events"] == 2
 
 
+@pytest.mark.timed
 async def test_a_filter_without_an_index_ends_on_the_server(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)

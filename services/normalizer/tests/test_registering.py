@@ -63,6 +63,10 @@ async def test_a_communication_is_registered_once_and_replaced_as_a_whole(regist
         ({"mode": "a\0b"}, "settings.mode"),
         ({"notify": ["a@example.com", "a@b@example.com"]}, "settings.notify[1]"),
         ({"notify": ["Me <a@example.com>"]}, "settings.notify[0]"),
+        # What a mail would leave out, too.
+        ({"notify": ["änn@example.com"]}, "settings.notify[0]"),
+        ({"notify": ["a@example.com", "ann@exämple.de"]}, "settings.notify[1]"),
+        ({"notify": ["=?utf-8?q?a?=@example.com"]}, "settings.notify[0]"),
         ({"notify": [f"{n}@example.com" for n in range(MAX_NOTIFIED + 1)]}, "settings.notify"),
         ({"deadline_s": 59}, "settings.deadline_s"),
         ({"deadline_s": MAX_DEADLINE_S + 1}, "settings.deadline_s"),

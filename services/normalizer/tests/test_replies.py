@@ -296,7 +296,7 @@ async def test_what_two_dying_copies_publish_of_replies_is_what_is_stored(rig_fa
 async def test_very_many_replies_to_one_message_cost_a_bounded_part_of_each_commit(
     rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = 10_000
+    many = 5_000
     settled: list[int] = []
     settle = attribution.settle
 

@@ -37,7 +37,7 @@ async def test_a_database_of_another_format_is_refused_in_words_and_not_written_
             async with grpc.aio.insecure_channel(
                 rig.settings.normalizer_grpc_listen, options=[("grpc.enable_http_proxy", 0)]
             ) as channel:
-                await asyncio.wait_for(channel.channel_ready(), 10)
+                await asyncio.wait_for(channel.channel_ready(), 60)
                 health = health_pb2_grpc.HealthStub(channel)
 
                 async def status() -> Any:
@@ -57,7 +57,7 @@ async def test_a_database_of_another_format_is_refused_in_words_and_not_written_
 
                 # It takes up its work as soon as the database is one that it knows.
                 await rig.database[META_COLLECTION].replace_one({"_id": "format"}, {"number": STORE_FORMAT})
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while await status() != health_pb2.HealthCheckResponse.SERVING:
                         await asyncio.sleep(0.05)
                 await rig.drained()

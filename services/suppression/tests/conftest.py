@@ -22,6 +22,15 @@ import service_rig
 from service_rig import RigFactory
 from store_rig import Rig
 
+_SILENT = {"test_consumer.py", "test_lists.py"}
+"""Tests of a MongoDB that says nothing need the patience that services have."""
+
+
+@pytest.fixture(autouse=True)
+def _patience(request: pytest.FixtureRequest) -> None:
+    if request.path.name not in _SILENT:
+        request.getfixturevalue("patient_mongo")
+
 
 @pytest.fixture
 async def rig(mongo_server: Any, mongo_database: str) -> AsyncIterator[Rig]:

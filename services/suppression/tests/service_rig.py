@@ -23,7 +23,7 @@ from backhaul_common.names import (
 from backhaul_common.rpc import connect
 from backhaul_common.tenants import Tenant
 from backhaul_common.vocabulary import Words
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Consent, Event, EventBatch
@@ -130,14 +130,15 @@ class Rig:
             subject = events_subject(of.queue_path, one.channel, _KINDS.word(one.kind), one.error_code)
             await self.nats.jetstream().publish(subject, EventBatch(events=[one]).SerializeToString())
 
-    async def drained(self, *, within_s: float = 20) -> None:
+    async def drained(self, *, within_s: float = 60.0) -> None:
         """Return when every event that is in the stream has been acknowledged."""
         await streams.drained(self.nats, EVENTS_STREAM, SUPPRESSION_CONSUMER, within_s=within_s)
 
     @asynccontextmanager
     async def another(self, **settings: Any) -> AsyncIterator[Copy]:
         """One more copy, which answers, for the length of the block."""
-        port = choose_ports(1)[0]
+        hold = Hold()
+        [port] = hold.choose(1)
         own = self.settings.model_copy(update={"suppression_grpc_listen": f"127.0.0.1:{port}", **settings})
         stop = asyncio.Event()
         task = asyncio.create_task(app.run(own, stop))

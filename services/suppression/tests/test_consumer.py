@@ -236,7 +236,7 @@ async def test_while_mongodb_is_silent_nobody_is_allowed_and_the_stop_holds_afte
                     return exc.code is Code.UNAVAILABLE
                 return False
 
-            await until("the end of the lease", is_unavailable, within_s=10)
+            await until("the end of the lease", is_unavailable, within_s=60)
             items = [pb.CheckItem(address=BEN)]
             with pytest.raises(BackhaulError) as caught:
                 await service.first.stub.CheckBatch(pb.CheckBatchRequest(tenant_id="acme", items=items))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tracemalloc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code, Violation
@@ -15,6 +15,7 @@ from backhaul_common.lines.line import MAX_COLUMNS, MAX_LINE_BYTES, Line
 from backhaul_suppression.files import times
 from backhaul_suppression.files.columns import COLUMNS
 from backhaul_suppression.files.formats import FORMATS
+from backhaul_testing.cuts import cut_at, ways_to_cut
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -33,12 +34,6 @@ def errors_of(lines: Sequence[Line], file_format: FileFormat, columns: Sequence[
     written = FORMATS[file_format]
     told = [written.error_line(columns, line, line.problem or WRONG) for line in lines]
     return b"".join([written.error_header(columns), *told])
-
-
-def pieces_of(content: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
-    ends = sorted(cut % (len(content) + 1) for cut in cuts)
-    for begin, end in zip([0, *ends], [*ends, len(content)], strict=True):
-        yield content[begin:end]
 
 
 # Texts that are likely to hurt, more often than any others.
@@ -61,7 +56,7 @@ def test_what_is_written_is_read_the_same(file_format: FileFormat, rows: list[di
     rows = [{"address": "+15005550006", **row} for row in rows]
     written = FORMATS[file_format]
     content = written.header(COLUMNS) + b"".join(written.line(COLUMNS, row) for row in rows)
-    lines = read(pieces_of(content, cuts), file_format)
+    lines = read(cut_at(content, cuts), file_format)
     assert [line.values for line in lines] == rows
     assert not any(line.problem for line in lines)
 
@@ -72,9 +67,8 @@ def test_wherever_a_file_is_cut_its_lines_are_the_same(
     file_format: FileFormat, content: bytes, cuts: list[int]
 ) -> None:
     content = (b"address,note,kind\r\n" if file_format is CSV else b"") + content
-    whole = read([content], file_format)
-    assert read(pieces_of(content, cuts), file_format) == whole
-    assert read((content[at : at + 1] for at in range(len(content))), file_format) == whole
+    whole, *others = (read(pieces, file_format) for pieces in ways_to_cut(content, cuts))
+    assert others == [whole, whole]
 
 
 @FORMAT

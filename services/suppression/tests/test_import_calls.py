@@ -28,10 +28,10 @@ async def test_lines_are_counted_by_what_became_of_them() -> None:
     numbers = b"".join(b"+1415555%04d\n" % number for number in range(CHUNK_LINES + 10))
 
     async def requests() -> AsyncIterator[pb.ImportRequest]:
-        yield pb.ImportRequest(tenant_id="acme", format=pb.FILE_FORMAT_CSV)
         yield pb.ImportRequest(data=b"address\n" + numbers + b"0151\n" * 3 + b"+14155550001\n")
 
-    told = [one async for one in serving.run(ACME, BY, requests())]
+    first = pb.ImportRequest(tenant_id="acme", format=pb.FILE_FORMAT_CSV)
+    told = [one async for one in serving.run(ACME, BY, first, requests())]
     assert [one.lines for one in told] == [0, CHUNK_LINES, CHUNK_LINES + 14]
     lines = metrics.render().decode().splitlines()
     for outcome, count in (("changed", CHUNK_LINES + 10), ("unchanged", 1), ("refused", 3)):
@@ -61,7 +61,6 @@ LINE, SHORT = b"+14155550001," + b"n" * 500 + b"\n", b"+14155550001,\n"
 
 
 async def sent(hand: Hand, pieces: Iterable[bytes], every_s: float) -> AsyncIterator[pb.ImportRequest]:
-    yield FIRST
     for piece in pieces:
         hand.now += every_s
         yield pb.ImportRequest(data=piece)
@@ -72,7 +71,7 @@ async def test_who_sends_slowly_but_steadily_is_heard_to_the_end() -> None:
     hand = Hand()
     # Ten kilobytes a second, for minutes: in small pieces, or in such as our own client sends.
     for pieces, every_s in (([LINE * 2] * 1000, 0.1), ([LINE * 500] * 4, 26.0)):
-        told = [one async for one in calls(hand).run(ACME, BY, sent(hand, pieces, every_s))]
+        told = [one async for one in calls(hand).run(ACME, BY, FIRST, sent(hand, pieces, every_s))]
         assert told[-1].done
         assert told[-1].lines == sum(piece.count(b"\n") for piece in pieces)
 
@@ -83,14 +82,14 @@ async def test_who_trickles_keeps_no_place_from_others() -> None:
     # A large piece now is no leave to send next to nothing for the rest of the day.
     pieces = chain([LINE * 500], repeat(SHORT))
     with pytest.raises(BackhaulError) as caught:
-        async for _ in serving.run(ACME, BY, sent(hand, pieces, 10.0)):
+        async for _ in serving.run(ACME, BY, FIRST, sent(hand, pieces, 10.0)):
             pass
     assert caught.value.code is Code.DEADLINE_EXCEEDED
     assert str(SLOWEST_BYTES_PER_S) in caught.value.message
     assert "changes nothing a second time" in caught.value.fix
     assert MAX_SILENCE_S <= hand.now <= 2 * MAX_SILENCE_S
     # Both of the tenant's places are free.
-    endings = [[one async for one in serving.run(ACME, BY, sent(hand, [SHORT], 1.0))][-1] for _ in range(2)]
+    endings = [[one async for one in serving.run(ACME, BY, FIRST, sent(hand, [SHORT], 1.0))][-1] for _ in range(2)]
     assert [one.done for one in endings] == [True, True]
 
 
@@ -98,7 +97,7 @@ async def test_who_hardly_takes_the_answers_is_slow_too() -> None:
     hand = Hand()
 
     async def taken() -> None:
-        async for _ in calls(hand).run(ACME, BY, sent(hand, repeat(SHORT * CHUNK_LINES), 0.0)):
+        async for _ in calls(hand).run(ACME, BY, FIRST, sent(hand, repeat(SHORT * CHUNK_LINES), 0.0)):
             hand.now += 29.0
 
     with pytest.raises(BackhaulError) as caught:
@@ -108,10 +107,10 @@ async def test_who_hardly_takes_the_answers_is_slow_too() -> None:
 
 async def test_an_import_of_which_nothing_comes_ends() -> None:
     async def silent() -> AsyncIterator[pb.ImportRequest]:
-        yield FIRST
         await asyncio.Event().wait()
+        yield FIRST
 
     with pytest.raises(BackhaulError) as caught:
-        async for _ in calls(Hand(), max_silence_s=0.05).run(ACME, BY, silent()):
+        async for _ in calls(Hand(), max_silence_s=0.05).run(ACME, BY, FIRST, silent()):
             pass
     assert caught.value.code is Code.DEADLINE_EXCEEDED

@@ -11,9 +11,10 @@ import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lines.formats import FileFormat
 from backhaul_common.lines.line import Line
+from backhaul_common.lines.turns import MAX_HELD_S
 from backhaul_common.tenants import SuppressionSettings
 from backhaul_suppression.documents import rows_of as rows_of_fact
-from backhaul_suppression.files.importing import CHUNK_LINES, MAX_ERRORS_BYTES, MAX_HELD_S, Import, Progress
+from backhaul_suppression.files.importing import CHUNK_LINES, MAX_ERRORS_BYTES, Import, Progress
 from backhaul_suppression.files.statements import Defaults, fact_of
 from backhaul_suppression.fold import fold
 from backhaul_suppression.model import (
@@ -58,7 +59,7 @@ async def test_that_the_first_piece_is_in_order_is_told_before_there_is_another(
         yield b"address\n" if not content else b""
 
     answers = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for progress in Import(HeldFacts(), HeldFacts()).run(sent(), FileFormat.CSV, ACME):
             answers.append(progress)
             told.set()

@@ -16,7 +16,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lines.pieces import MAX_PIECE_BYTES
 from backhaul_common.names import TENANT_CHANGED_SUBJECT, TENANTS_COLLECTION
 from backhaul_common.rpc import connect
-from backhaul_local.ports import choose_ports
+from backhaul_local.ports import Hold
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_suppression import watching
@@ -62,7 +62,7 @@ def watch(stub: Any, of: str = "acme", **fields: Any) -> AsyncGenerator[pb.Watch
 
 
 async def drained(answers: AsyncIterator[Any]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for _ in answers:
             pass
 
@@ -170,7 +170,7 @@ async def test_a_tenant_has_so_many_imports_and_a_place_is_free_when_one_ends(se
         return lines
 
     running = [asyncio.ensure_future(one()) for _ in range(MAX_IMPORTS_OF_TENANT)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in running:
             await begun.acquire()
     assert (await refused(stub.Import(iter(requests([HEAD]))))).code is Code.RATE_LIMITED
@@ -183,7 +183,8 @@ async def test_a_tenant_has_so_many_imports_and_a_place_is_free_when_one_ends(se
 @asynccontextmanager
 async def process(service: Rig) -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
     """A copy in a process of its own, which can be killed."""
-    port = choose_ports(1)[0]
+    hold = Hold()
+    [port] = hold.choose(1)
     settings = service.settings
     environment = {
         **os.environ,
@@ -261,7 +262,7 @@ async def test_a_watch_over_restarts_misses_and_doubles_nothing(service: Rig) ->
     told: list[pb.Change] = []
     position = 0
     restarts = 0
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         while len(told) < total:
             async with service.another() as watched:
                 while True:
@@ -294,7 +295,7 @@ async def test_a_watch_hears_of_what_another_copy_writes_and_of_its_own_tenant_a
         one, other = service.copies
         await added(one.stub, 1)
         answers = watch(other.stub)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             first = await anext(answers)
             assert (first.position, first.HasField("change")) == (1, False)
             await added(one.stub, 2, "globex")

@@ -95,6 +95,7 @@ async def test_what_passed_is_told_by_every_copy(database: mongo.Database, nats:
     metrics.close()
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_one_that_is_stopped_holds_a_writer_up_once_and_answers_nothing_when_it_goes_on(
     mongo_server: Any, database: mongo.Database, nats: Client, fresh_nats: NatsServer
@@ -118,6 +119,7 @@ async def test_one_that_is_stopped_holds_a_writer_up_once_and_answers_nothing_wh
         assert await there.ask(ANN) == await there.ask(BOB) == SUPPRESSED
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_one_that_was_killed_holds_a_writer_up_once(
     mongo_server: Any, database: mongo.Database, nats: Client, fresh_nats: NatsServer
@@ -146,6 +148,7 @@ async def test_without_nats_all_goes_on(database: mongo.Database, nats: Client, 
             assert says(one) == says(two) == [active, False]
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_without_mongodb_leases_run_out_and_nobody_waits_for_ever(tmp_path: Path, nats: Client) -> None:
     server = MongoServer(MongoConfig(data_dir=tmp_path))
@@ -179,6 +182,7 @@ async def test_without_mongodb_leases_run_out_and_nobody_waits_for_ever(tmp_path
             await server.kill()
 
 
+@pytest.mark.timed
 async def test_a_copy_that_does_not_come_on_makes_no_writer_wait(database: mongo.Database, nats: Client) -> None:
     # What is not known how to read is not passed over.
     await commit(database, [ANN])

@@ -91,7 +91,7 @@ async def desk(rig: Rig) -> Desk:
 
 
 async def some(moves: AsyncGenerator[Moved, None], count: int) -> list[Moved]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return [await anext(moves) for _ in range(count)]
 
 
@@ -148,7 +148,7 @@ async def test_changes_that_nobody_told_of_come_a_little_later(desk: Desk, monke
         waiting = asyncio.ensure_future(anext(moves))
         await asyncio.sleep(0)
         await desk.write(1, aloud=False)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert (await waiting).position == 1
 
 
@@ -208,7 +208,7 @@ async def test_a_watch_ends_with_its_tenant(desk: Desk, monkeypatch: pytest.Monk
         else:
             desk.known.tenants["acme"] = ACME.model_copy(update={"registration": "acme.2"})
         with pytest.raises(BackhaulError) as raised:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await waiting
     assert raised.value.code is Code.NOT_FOUND
 

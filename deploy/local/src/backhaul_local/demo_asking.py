@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import httpx
 from backhaul_client import AsyncTenantClient, NotFoundError, ProblemError
 from backhaul_client.adminmodels import NewTenant
 from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator
 from backhaul_testing.twilio import TwilioSimulator
+from backhaul_testing.wire import Connection
+
+from backhaul_local.demo_script import BURST_CONNECTIONS
+from backhaul_local.errors import LocalStackError
 
 T = TypeVar("T")
 
 _DEADLINE_S = 15.0
+_ANSWER_TIMEOUT_S = 30.0
 # States appear by themselves and send no event to who waits for them: they are asked for, this many seconds apart.
 _POLL_INTERVAL_S = 0.005
 
@@ -40,6 +46,10 @@ class Attempt:
     due: str
     got: str
     why: str
+
+
+class DemoError(LocalStackError):
+    """The demo cannot go on."""
 
 
 async def if_there(asking: Awaitable[T]) -> T | None:
@@ -67,3 +77,31 @@ async def poll(ask: Callable[[], Awaitable[T]], until: Callable[[T], bool]) -> T
         if until(answer) or time.monotonic() >= deadline:
             return answer
         await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+async def burst(base_url: str, requests: Sequence[bytes]) -> list[tuple[int, float]]:
+    """Status and seconds of each. An HTTP client would take more of the machine than the gateway does."""
+    url = httpx.URL(base_url)
+    answers: list[tuple[int, float]] = []
+    left = iter(requests)  # All connections take from it, so that a slow one holds no requests back.
+
+    async def one() -> None:
+        connection = await Connection.open(url.host, url.port or 80)
+        try:
+            for request in left:
+                began = time.perf_counter()
+                answer = await connection.ask(request)
+                answers.append((answer.status, time.perf_counter() - began))
+        finally:
+            connection.close()
+
+    workers = [asyncio.create_task(one()) for _ in range(BURST_CONNECTIONS)]
+    try:
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            await asyncio.gather(*workers)
+    except (OSError, EOFError) as cut:
+        raise DemoError(f"The gateway answered {len(answers)} of {len(requests)} callbacks: {cut!r}") from cut
+    finally:
+        for worker in workers:
+            worker.cancel()
+    return answers

@@ -31,7 +31,20 @@ from backhaul_local.demo_communication import (
     told_of,
 )
 from backhaul_local.demo_consent import MAX_WAIT_S, PURPOSES, RULE, UNDECIDED, Asked, told
+from backhaul_local.demo_figures import NOTHING, Check
 from backhaul_local.demo_people import ADA, BEN, PEOPLE_EVENTS, STATUSES, Erased, about
+from backhaul_local.demo_reconciliation import (
+    ALERTS,
+    CALLED,
+    LABEL,
+    MISSING,
+    REPLIER,
+    SILENT,
+    Opened,
+    Reconciled,
+    told_of_day,
+    told_of_silence,
+)
 from backhaul_local.demo_script import (
     BURST_DUPLICATES,
     BURST_MESSAGES,
@@ -47,21 +60,7 @@ from backhaul_local.demo_script import (
     sendgrid_batch,
 )
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
-
-NOTHING = "–"  # noqa: RUF001  # a dash for people, not a minus sign.
-
-
-@dataclass(frozen=True)
-class Check:
-    """One figure: its name, what it must be and what it is, as people read them."""
-
-    name: str
-    expected: str
-    got: str
-
-    @property
-    def holds(self) -> bool:
-        return self.expected == self.got
+from backhaul_local.demo_told import Subscribed, Told, checks_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,10 @@ class Seen:
     audited: Audited
     erased: Erased
     completed: Completed
+    subscribed: Subscribed
+    told: Told
+    opened: Opened
+    reconciled: Reconciled
     loaded: Loaded
 
 
@@ -88,6 +91,8 @@ def check_all(seen: Seen) -> list[Check]:
         *_audited(seen.audited),
         *_erased(seen.erased),
         *_completed(seen.completed),
+        *checks_of(seen.subscribed, seen.told),
+        *_reconciled(seen.opened, seen.reconciled),
         *_loaded(seen.loaded),
     ]
 
@@ -289,6 +294,28 @@ def _progress(seen: Batch) -> str:
 
 def _added(seen: MembersAdded) -> str:
     return counts({name: getattr(seen, name) for name in ("added", "changed", "unchanged", "refused")})
+
+
+def _reconciled(opened: Opened, seen: Reconciled) -> list[Check]:
+    """What no callback told is found, the day that is over is equal on both sides, and silence is named."""
+    sids = zip(ALERTS, seen.before, seen.after, strict=True)
+    return [
+        Check(
+            "calls of the day before yesterday: callbacks answered 200",
+            f"200: {4 * len(CALLED)}",
+            _answers(opened.statuses),
+        ),
+        Check("callbacks that Twilio kept to itself", str(MISSING), str(seen.lost)),
+        Check("… found by asking its API", f"done: {MISSING}", f"{seen.report.state}: {seen.report.counts.missing}"),
+        *(
+            Check(f"{alert.to}: {alert.story}", f"{alert.before} → {alert.after}", f"{before} → {after}")
+            for alert, before, after in sids
+        ),
+        Check(f"may we contact {REPLIER}?", "stop", told(seen.writer)),
+        Check(f"{LABEL}: messages in another state at Twilio", "0", str(seen.differences)),
+        Check(f"{LABEL}: {seen.day_name}", f"closed: {len(CALLED)} of {len(CALLED)} are equal", told_of_day(seen.day)),
+        Check(f"{SILENT}: callbacks", "Error: silent", told_of_silence(seen.silent)),
+    ]
 
 
 def _loaded(seen: Loaded) -> list[Check]:

@@ -15,12 +15,24 @@ from rich.text import Text
 
 from backhaul_local.demo_asking import Account
 from backhaul_local.demo_audit import CHANGED, Audited, named, recounted
-from backhaul_local.demo_checks import NOTHING, Check, counts, ends
+from backhaul_local.demo_checks import counts, ends
 from backhaul_local.demo_communication import BATCH, REGISTERED, Completed, counted, registration_of
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked, told
+from backhaul_local.demo_figures import NOTHING, Check
 from backhaul_local.demo_people import ADA, BEN, Erased, about
+from backhaul_local.demo_reconciliation import (
+    ALERTS,
+    LABEL,
+    REPLIER,
+    RUN,
+    SILENT,
+    Reconciled,
+    told_of_day,
+    told_of_silence,
+)
 from backhaul_local.demo_script import BURST_CONNECTIONS, BURST_DUPLICATES, BURST_MESSAGES, COMMUNICATION
 from backhaul_local.demo_story import Delivered, Loaded, OtherChannels, Refused
+from backhaul_local.demo_told import PRIVATE, Subscribed, Told, kinds_of, of_batch
 
 _WIDTH_OF_A_FILE = 130
 _LINE = 110
@@ -182,6 +194,66 @@ class Screen:
         self.say(f"{seen.addition.what}: {seen.addition.got[:3]}, {seen.addition.why}")
         changes = f"since its completion {seen.corrected.changed_since} state has changed"
         self.say(f"{REGISTERED}: {seen.communication.status}, {changes}; events: {counts(seen.communication.events)}")
+
+    def told(self, subscribed: Subscribed, seen: Told) -> None:
+        """One delivery with its attempts, what waited, the batch, and whom Backhaul does not call."""
+        history = seen.history.history if seen.history else ()
+        rows = [(str(one.number), _time(one.at), f"{one.status}  {one.answer_text}", one.text) for one in history]
+        steps_s = " and ".join(f"{seconds} s" for seconds in subscribed.orders.policy.retry_after_s)
+        self.say(
+            f"{subscribed.orders.name} fails twice. It asks to be tried again after {steps_s}; `standard` is slower:"
+        )
+        self._table(("attempt", "time", "the application's answer", "what follows"), rows)
+        self._console.print()
+        paused = (
+            ("while it is paused", f"{seen.too_early} calls", f"{len(seen.waiting)} deliveries wait"),
+            ("it is resumed", f"{len(seen.crm)} calls", f"each when the one before is answered: {kinds_of(seen.crm)}"),
+        )
+        self._table((f"{subscribed.crm.name} wants the order of each message", "", ""), paused)
+        self._console.print()
+        self.say(f"{subscribed.complete.name} is told when a batch is complete, and reads it with Acme's key:")
+        for call in seen.complete:
+            self._console.print(Text.assemble((f"{call.method} {call.target}  ", "dim"), call.body.decode()))
+        self._console.print(Text.assemble((f"GET {seen.reference}  ", "dim"), (of_batch(seen.read), "bold")))
+        self._console.print()
+        self.say("What Backhaul does not call, whoever asks for it (127.0.0.1 is allowed here, by a setting):")
+        self._table(
+            ("an endpoint", "", "answer", "why, in the answer's own words"),
+            [
+                (one.what, what, Text(one.got[:3], style="bold yellow"), one.why)
+                for (what, _), one in zip(PRIVATE, subscribed.refused, strict=True)
+            ],
+        )
+
+    def reconciled(self, seen: Reconciled) -> None:
+        """Each message before and after Twilio was asked, then what is asked of Backhaul for that."""
+        rows: list[tuple[str, str, str, Text]] = []
+        for alert, before, after in zip(ALERTS, seen.before, seen.after, strict=True):
+            rows.append((alert.to, alert.story, before, Text(after, style="" if before == after else "green")))
+        self._table((f"over {LABEL}", "what happens", "known before", "once Twilio was asked"), rows)
+        self._console.print()
+        found, silence = seen.report.counts, seen.silent.parts.callbacks
+        for asked, answer, more in (
+            (
+                f'{RUN} {{"channel": "{LABEL}"}}',
+                f"{seen.report.state}: {found.missing} were missing",
+                f"of what Twilio told of the last 24 hours, in {found.requests} requests",
+            ),
+            ("POST /v1/suppressions/check", told(seen.writer), f"{REPLIER}, whose STOP was lost"),
+            (
+                f"GET /v1/reconciliation/differences?channel={LABEL}",
+                str(seen.differences),
+                "both sides say the same of every message",
+            ),
+            (
+                f"GET /v1/reconciliation/days/{seen.day_name}?channel={LABEL}",
+                told_of_day(seen.day),
+                "a day is held against Twilio's whole list of it, once it is over for a day: here three calls",
+            ),
+            (f"GET /api/status?channelLabel={SILENT}", told_of_silence(seen.silent), silence.detail or ""),
+        ):
+            self.say(asked, "dim")
+            self._console.print(Text.assemble("    ", (answer, "bold"), f"  {more}"))
 
     def load(self, seen: Loaded) -> None:
         burst = f"callbacks: {BURST_MESSAGES} messages, queued, sent and delivered, and {BURST_DUPLICATES} duplicates"

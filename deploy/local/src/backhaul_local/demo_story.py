@@ -13,20 +13,23 @@ from urllib.parse import quote
 import httpx
 from backhaul_client import AsyncAdminClient, AsyncTenantClient
 from backhaul_client.models import Communication, DeadLetterSummary, ErrorCount, Event, Message
+from backhaul_testing.apis.twilio import TwilioApi
 from backhaul_testing.posts import Post, send
 from backhaul_testing.rcs import RcsMessage
+from backhaul_testing.receiver import Receiver
 from backhaul_testing.sendgrid import OAuthClient, SendGridSimulator, bearing
 from backhaul_testing.twilio import TwilioSimulator
-from backhaul_testing.wire import Connection, encoded
+from backhaul_testing.wire import encoded
 
-from backhaul_local.demo_asking import Account, Attempt, if_there, poll, refused
+from backhaul_local.demo_asking import Account, Attempt, burst, if_there, poll, refused
 from backhaul_local.demo_audit import SETTINGS, Audited, audit
 from backhaul_local.demo_channels import OTHER_COMMUNICATION, ChannelStory, channel_stories
 from backhaul_local.demo_communication import REGISTERED, Completed, complete
 from backhaul_local.demo_consent import Asked, ask
 from backhaul_local.demo_people import LABEL, Erased, erase
+from backhaul_local.demo_reconciliation import LABEL as ASKED
+from backhaul_local.demo_reconciliation import Opened, Reconciled, open_channels, reconcile
 from backhaul_local.demo_script import (
-    BURST_CONNECTIONS,
     BURST_DUPLICATES,
     BURST_MESSAGES,
     BURST_STATUSES,
@@ -38,14 +41,8 @@ from backhaul_local.demo_script import (
     Due,
     sendgrid_batch,
 )
-from backhaul_local.errors import LocalStackError
+from backhaul_local.demo_told import NEWS, Subscribed, Told, read_told, subscribe
 from backhaul_local.stack import ObjectStoreAccess
-
-_ANSWER_TIMEOUT_S = 30.0
-
-
-class DemoError(LocalStackError):
-    """The demo cannot go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +101,18 @@ class Story:
     """The steps, to be taken in the order in which they are written."""
 
     def __init__(
-        self, base_url: str, http: httpx.AsyncClient, platform: AsyncAdminClient, bucket: ObjectStoreAccess
+        self,
+        base_url: str,
+        http: httpx.AsyncClient,
+        platform: AsyncAdminClient,
+        bucket: ObjectStoreAccess,
+        api: TwilioApi,
+        receiver: Receiver,
     ) -> None:
-        """``bucket`` is where audit files lie."""
+        """``bucket`` is where audit files lie; ``api`` is asked as Twilio's; ``receiver`` is Acme's own application."""
+        self._receiver = receiver
         self._base_url = base_url
+        self._api = api
         self._http = http
         self._platform = platform
         self._bucket = bucket
@@ -148,6 +153,17 @@ class Story:
             return counts == [len(due.kinds) for due in MESSAGES] and bool(seen.dead_letters)
 
         return await poll(read, complete)
+
+    async def open_channels(self, acme: Account) -> Opened:
+        """Channels of another account of Twilio's, which Backhaul may ask what became of messages. It begins by
+        itself, while the demo goes on."""
+        address = self._address("", acme, channel=ASKED)
+        return await open_channels(self._http, address, self._platform, self._api.account(), acme)
+
+    async def subscribe(self, acme: Account) -> Subscribed:
+        """Acme's application wants to be told. It is called again while the demo goes on."""
+        address = self._address(f"communicationId={NEWS}", acme)
+        return await subscribe(self._http, acme, self._receiver, address)
 
     async def tell_of_other_channels(self, acme: Account) -> OtherChannels:
         """One story for each other provider, over the address that Backhaul shows for the channel."""
@@ -254,6 +270,14 @@ class Story:
             token=await self._token(acme),
         )
 
+    async def look_at_what_was_told(self, acme: Account, subscribed: Subscribed) -> Told:
+        """What Acme's application has heard by now, and what it hears when it is resumed."""
+        return await read_told(self._http, acme, self._receiver, subscribed)
+
+    async def ask_the_provider(self, acme: Account, opened: Opened) -> Reconciled:
+        """What Twilio told by no callback."""
+        return await reconcile(self._http, acme, opened)
+
     async def load(self, globex: Account) -> Loaded:
         """A burst at Globex: shuffled, with duplicates; then callbacks one by one, each read back."""
         address = self._address("communicationId=burst", globex)
@@ -262,7 +286,7 @@ class Story:
         requests = [encoded(post) for post in (*posts, *posts[:BURST_DUPLICATES])]
         random.Random(1).shuffle(requests)  # noqa: S311  # far from their order and the same each time; no secret.
         began = time.perf_counter()
-        answers = await self._burst(requests)
+        answers = await burst(self._base_url, requests)
         answered = time.perf_counter()
 
         async def count() -> Communication | None:
@@ -284,33 +308,6 @@ class Story:
             # Asked once more: the probes came behind the whole burst, so by now every duplicate has been seen too.
             communication=await count(),
         )
-
-    async def _burst(self, requests: Sequence[bytes]) -> list[tuple[int, float]]:
-        """Status and seconds of each. An HTTP client would take more of the machine than the gateway does."""
-        url = httpx.URL(self._base_url)
-        answers: list[tuple[int, float]] = []
-        left = iter(requests)  # All connections take from it, so that a slow one holds no requests back.
-
-        async def one() -> None:
-            connection = await Connection.open(url.host, url.port or 80)
-            try:
-                for request in left:
-                    began = time.perf_counter()
-                    answer = await connection.ask(request)
-                    answers.append((answer.status, time.perf_counter() - began))
-            finally:
-                connection.close()
-
-        workers = [asyncio.create_task(one()) for _ in range(BURST_CONNECTIONS)]
-        try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                await asyncio.gather(*workers)
-        except (OSError, EOFError) as cut:
-            raise DemoError(f"The gateway answered {len(answers)} of {len(requests)} callbacks: {cut!r}") from cut
-        finally:
-            for worker in workers:
-                worker.cancel()
-        return answers
 
     async def _probe(self, globex: Account, sid: str) -> tuple[float, bool]:
         """Seconds from the POST to the state being readable, and whether it became so."""

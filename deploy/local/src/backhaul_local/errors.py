@@ -8,6 +8,9 @@ from pathlib import Path
 class LocalStackError(Exception):
     """Base of everything that this package raises on purpose; its text is meant for the person at the terminal."""
 
+    late = False
+    """Whether a longer wait might have helped, and nothing else is wrong."""
+
 
 class MissingServerError(LocalStackError):
     """The program of a server is neither installed with the package that brings it nor on PATH."""
@@ -36,3 +39,9 @@ class StartError(LocalStackError):
         super().__init__(f"{name} {problem}\n--- the end of {log_path} ---\n{shown}")
         self.name = name
         self.log_path = log_path
+
+
+class LateError(StartError):
+    """A process lives and was not ready in time, as on a busy machine."""
+
+    late = True

@@ -6,20 +6,42 @@ import asyncio
 import os
 import signal
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
-from backhaul_local.errors import LocalStackError, StartError
+from backhaul_local.errors import LateError, LocalStackError, SettingError, StartError
 from backhaul_local.ports import Hold, PortClaim, ensure_free
 from backhaul_local.process import Child, describe_exit, tail
 
-# Foreign programs give no event when they are ready, so readiness is asked for, this many seconds apart.
-_PROBE_INTERVAL = 0.03
+# Foreign programs give no event when they are ready, so readiness is asked for, this many seconds apart; less often the
+# longer it takes, by this share of that time: asking takes from a busy machine what the program waits for.
+_PROBE_INTERVAL, _PROBE_SHARE = 0.03, 0.02
 
 _FREEZE_S = 5.0
+
+START_TIMEOUT_S = 90.0
+"""What ends while it starts is told at once: only what a busy machine delays waits for so long."""
+
+START_TIMEOUT = "BACKHAUL_LOCAL_START_TIMEOUT_S"
+"""The setting that says otherwise."""
+
+
+def start_timeout_s(environ: Mapping[str, str], given: str | None = None, *, default: float = START_TIMEOUT_S) -> float:
+    """Seconds that each process may take until it is ready: as ``given`` by a flag, or by the environment.
+
+    Raises `SettingError`.
+    """
+    source, text = ("--start-timeout", given) if given is not None else (START_TIMEOUT, environ.get(START_TIMEOUT, ""))
+    try:
+        seconds = float(text) if text or given is not None else default
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < inf:
+        raise SettingError(f"{source}: {text!r} is not a number of seconds above 0.")
+    return seconds
 
 
 @dataclass(frozen=True)
@@ -38,13 +60,23 @@ class Member(ABC):
     of a whole test session outlive every loop). Both fork in the calling thread; see `Child` for why that matters.
     """
 
-    def __init__(self, name: str, log_path: Path, *, start_timeout: float = 30.0, stop_timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        log_path: Path,
+        *,
+        hold: Hold | None = None,
+        start_timeout: float = START_TIMEOUT_S,
+        stop_timeout: float = 10.0,
+    ) -> None:
+        """``hold`` has the ports that were chosen for it, if any were."""
         self.name = name
         self.log_path = log_path
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._child: Child | None = None
-        self._hold: Hold | None = None
+        # For as long as this member may be started, or started again.
+        self._hold = hold or Hold()
 
     @abstractmethod
     def claims(self) -> Sequence[PortClaim]:
@@ -80,33 +112,31 @@ class Member(ABC):
             raise LocalStackError(f"{self.name} is already running as process {self.pid}.")
         claims = self.claims()
         ensure_free(claims)
-        if self._hold is None:
-            # For as long as this member may be started again.
-            self._hold = Hold(claim.port for claim in claims)
-            weakref.finalize(self, self._hold.release)
+        self._hold.keep(claim.port for claim in claims)
         command = self.command()
         self._child = Child(command.argv, env=command.env, cwd=command.cwd, log_path=self.log_path)
 
     async def wait_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the deadline's text is the point.
-        """Return once the process is ready; raises `StartError` when it dies, or after `timeout` seconds."""
+        """Return once the process is ready; raises `StartError` when it dies, `LateError` after `timeout` s."""
         await asyncio.to_thread(self.wait_ready_blocking, timeout)
 
     def wait_ready_blocking(self, timeout: float | None = None) -> None:
         child = self._require_child()
         limit = self._start_timeout if timeout is None else timeout
-        deadline = time.monotonic() + limit
+        began = time.monotonic()
         while True:
             # Waits for the one event that there is, the end of the process, and asks the process in between.
-            returncode = child.wait(_PROBE_INTERVAL)
+            waited = time.monotonic() - began
+            returncode = child.wait(max(_PROBE_INTERVAL, waited * _PROBE_SHARE))
             if returncode is not None:
                 problem = f"ended while starting ({describe_exit(returncode)})."
                 raise StartError(self.name, problem, self.log_path, self.log_tail())
             missing = self.probe()
             if missing is None:
                 return
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + limit:
                 problem = f"was not ready within {limit:g} s: {missing}"
-                raise StartError(self.name, problem, self.log_path, self.log_tail())
+                raise LateError(self.name, problem, self.log_path, self.log_tail())
 
     async def start(self) -> None:
         """Launch and wait until ready; raises `PortInUseError` or `StartError`, and leaves nothing running then."""
@@ -144,10 +174,6 @@ class Member(ABC):
         """Stop if running, then start on the same ports with the same data."""
         await self.stop()
         await self.start()
-
-    def restart_blocking(self) -> None:
-        self.stop_blocking()
-        self.start_blocking()
 
     def pause(self) -> None:
         """Freeze the process (SIGSTOP): its connections stay open and nothing answers from the return on."""

@@ -16,8 +16,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from backhaul_local.binaries import find_mongod
 from backhaul_local.files import write_private
-from backhaul_local.member import Command, Member
-from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections, choose_ports
+from backhaul_local.member import START_TIMEOUT_S, Command, Member
+from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections
 
 REPLICA_SET = "rs0"
 
@@ -41,15 +41,15 @@ class MongoConfig:
 
 
 class MongoServer(Member):
-    def __init__(self, config: MongoConfig) -> None:
-        super().__init__("mongod", config.log_path or config.data_dir / "mongod.log")
+    def __init__(self, config: MongoConfig, *, start_timeout: float = START_TIMEOUT_S) -> None:
+        super().__init__("mongod", config.log_path or config.data_dir / "mongod.log", start_timeout=start_timeout)
         self.config = config
         self._port = config.port
 
     @property
     def port(self) -> int:
         if self._port == 0:
-            (self._port,) = choose_ports(1, Band.MONGO)
+            (self._port,) = self._hold.choose(1, Band.MONGO)
         return self._port
 
     @property

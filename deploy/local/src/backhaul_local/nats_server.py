@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from backhaul_local.binaries import find_nats_server
 from backhaul_local.files import write_private
-from backhaul_local.member import Command, Member
-from backhaul_local.ports import LOOPBACK, Band, PortClaim, choose_ports
+from backhaul_local.member import START_TIMEOUT_S, Command, Member
+from backhaul_local.ports import LOOPBACK, Band, PortClaim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +35,15 @@ class NatsConfig:
 
 
 class NatsServer(Member):
-    def __init__(self, config: NatsConfig) -> None:
-        super().__init__("nats", config.log_path or config.data_dir / "nats.log")
+    def __init__(self, config: NatsConfig, *, start_timeout: float = START_TIMEOUT_S) -> None:
+        super().__init__("nats", config.log_path or config.data_dir / "nats.log", start_timeout=start_timeout)
         self.config = config
         self._port = config.port
 
     @property
     def port(self) -> int:
         if self._port == 0:
-            (self._port,) = choose_ports(1, Band.NATS)
+            (self._port,) = self._hold.choose(1, Band.NATS)
         return self._port
 
     @property

@@ -15,8 +15,8 @@ from minio import Minio
 from minio.error import MinioException
 
 from backhaul_local.binaries import find_weed
-from backhaul_local.member import Command, Member
-from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections, choose_ports
+from backhaul_local.member import START_TIMEOUT_S, Command, Member
+from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections
 
 # SeaweedFS listens for gRPC at each HTTP port plus this.
 _GRPC_OFFSET = 10_000
@@ -44,8 +44,8 @@ class ObjectStoreConfig:
 
 
 class ObjectStoreServer(Member):
-    def __init__(self, config: ObjectStoreConfig) -> None:
-        super().__init__("s3", config.log_path or config.data_dir / "s3.log")
+    def __init__(self, config: ObjectStoreConfig, *, start_timeout: float = START_TIMEOUT_S) -> None:
+        super().__init__("s3", config.log_path or config.data_dir / "s3.log", start_timeout=start_timeout)
         self.config = config
         self._port = config.port
         self._inner_ports: list[int] = []
@@ -53,7 +53,7 @@ class ObjectStoreServer(Member):
     @property
     def port(self) -> int:
         if self._port == 0:
-            (self._port,) = choose_ports(1, Band.S3, companion_offset=_GRPC_OFFSET, avoid=self.config.avoid)
+            (self._port,) = self._hold.choose(1, Band.S3, companion_offset=_GRPC_OFFSET, avoid=self.config.avoid)
         return self._port
 
     @property
@@ -64,7 +64,8 @@ class ObjectStoreServer(Member):
     def claims(self) -> Sequence[PortClaim]:
         if not self._inner_ports:
             taken = {self.port, self.port + _GRPC_OFFSET, *self.config.avoid}
-            self._inner_ports = choose_ports(len(_INNER_PARTS), Band.S3, companion_offset=_GRPC_OFFSET, avoid=taken)
+            count = len(_INNER_PARTS)
+            self._inner_ports = self._hold.choose(count, Band.S3, companion_offset=_GRPC_OFFSET, avoid=taken)
         remedy = "Stop it, use it with BACKHAUL_OBJECT_STORE_ENDPOINT, or set BACKHAUL_LOCAL_PORTS=s3=PORT."
         claims = [PortClaim(self.port, "S3", remedy)]
         claims += [

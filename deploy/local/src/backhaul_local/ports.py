@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import socket
+import weakref
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 import psutil
 
@@ -39,38 +41,79 @@ class PortClaim:
 
 
 class Hold:
-    """Keeps every session on this machine from choosing ``ports``, also while nothing listens on them.
+    """Ports that no other process here chooses meanwhile: from their choice on, also while nothing listens on them.
 
-    The clients of a server that was killed look for it on its port. Another session's server that had chosen it
-    meanwhile would take what they send, acknowledge it, and forget it with its test. A port is held by its namesake of
-    UDP, which no server here uses, and which the system gives back with the process. What somebody else holds already
-    stays theirs.
+    A port that is free when it is chosen need not be so when its server starts: others choose side by side. And the
+    clients of a server that was killed look for it on its port: another session's server that had chosen it meanwhile
+    would take what they send, acknowledge it, and forget it with its test. So a port is held by its namesake of UDP,
+    which no server here uses, of which only one process can have it, and which the system takes back from one that is
+    killed. They are given back at the end of a ``with``, or else with the last reference to this.
     """
 
-    def __init__(self, ports: Iterable[int]) -> None:
+    def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
+        weakref.finalize(self, _close, self._sockets)
+
+    def choose(
+        self, count: int, band: Band = Band.SERVICES, *, companion_offset: int = 0, avoid: Collection[int] = ()
+    ) -> list[int]:
+        """Hold and return ``count`` different ports that are free; with an offset, port + offset is so too, and held.
+
+        None of them, nor of those at the offset, is in ``avoid``: ports that are spoken for and held by nobody.
+        """
+        # At random, not in sequence: others would have to be passed over one by one.
+        candidates = random.sample(band.value, k=len(band.value))
+        chosen: list[int] = []
+        for port in candidates:
+            if len(chosen) == count:
+                break
+            wanted = {port, port + companion_offset}
+            if wanted.isdisjoint(avoid) and self._take(wanted):
+                chosen.append(port)
+        if len(chosen) < count:
+            between = f"between {band.value.start} and {band.value.stop}"
+            raise LocalStackError(f"No {count} free ports {between} on {LOOPBACK}.")
+        return chosen
+
+    def keep(self, ports: Iterable[int]) -> None:
+        """Hold ``ports``, which somebody else has chosen. What is held already stays with whoever holds it."""
+        self._sockets += [namesake for port in ports if (namesake := _namesake(port)) is not None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        _close(self._sockets)
+
+    def _take(self, ports: Collection[int]) -> bool:
+        """Hold all of ``ports``, or none of them."""
+        held: list[socket.socket] = []
         for port in ports:
-            namesake = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            try:
-                namesake.bind((LOOPBACK, port))
-            except OSError:
-                namesake.close()
-            else:
-                self._sockets.append(namesake)
-
-    def release(self) -> None:
-        """They may be chosen again."""
-        while self._sockets:
-            self._sockets.pop().close()
+            namesake = _namesake(port)
+            if namesake is not None:
+                held.append(namesake)
+            # Looked at when it is held: until then a server of somebody else may be about to listen on it.
+            if namesake is None or not is_free(port):
+                _close(held)
+                return False
+        self._sockets += held
+        return True
 
 
-def _is_held(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return True
-        return False
+def _namesake(port: int) -> socket.socket | None:
+    """A socket that holds ``port``; None where there is one already."""
+    namesake = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        namesake.bind((LOOPBACK, port))
+    except OSError:
+        namesake.close()
+        return None
+    return namesake
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    while sockets:
+        sockets.pop().close()
 
 
 def is_free(port: int) -> bool:
@@ -83,27 +126,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def choose_ports(
-    count: int, band: Band = Band.SERVICES, *, companion_offset: int = 0, avoid: Collection[int] = ()
-) -> list[int]:
-    """Return ``count`` different ports that are free and that nobody holds; with an offset, port + offset is so too.
-
-    None of them, nor of those at the offset, is in ``avoid``: ports that are spoken for and not listened on yet.
-    """
-    # Chosen at random, not in sequence: two test sessions on one machine must not race for the same ports.
-    candidates = random.sample(band.value, k=len(band.value))
-    chosen: list[int] = []
-    for port in candidates:
-        if len(chosen) == count:
-            break
-        wanted = {port, port + companion_offset}
-        if wanted.isdisjoint(avoid) and all(is_free(one) and not _is_held(one) for one in wanted):
-            chosen.append(port)
-    if len(chosen) < count:
-        raise LocalStackError(f"No {count} free ports between {band.value.start} and {band.value.stop} on {LOOPBACK}.")
-    return chosen
 
 
 def holder_of(port: int) -> str | None:

@@ -13,8 +13,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from backhaul_local.errors import SettingError
-from backhaul_local.member import Command, Member
-from backhaul_local.ports import LOOPBACK, PortClaim, accepts_connections
+from backhaul_local.member import START_TIMEOUT_S, Command, Member
+from backhaul_local.ports import LOOPBACK, Hold, PortClaim, accepts_connections
 
 SERVICES = Path(__file__).resolve().parents[4] / "services"
 """The services beside this package, which is only ever installed from the repository's own folder."""
@@ -25,8 +25,9 @@ class ServiceSpec:
     """One service: ``python -m <module>`` with an environment.
 
     ports: the ports that it listens on: a name for each, and the number that `up` uses unless told otherwise.
-    env: values may refer to `{<port>}` (its own), `{<service>_<port>}` (another's) and the stack's values
-        (`{admin_token}`); a literal brace is doubled, as in `str.format`.
+    env: values may refer to `{<port>}` (its own), `{<service>_<port>}` (another's), `{data_dir}` (a folder for what it
+        keeps itself, which it makes) and the stack's values (`{admin_token}`); a literal brace is doubled, as in
+        `str.format`.
     http_port: the port whose `GET /readyz` answers 200 when the service is ready, if it speaks HTTP.
     grpc_port: the port whose standard health service says SERVING when it is ready, if it speaks gRPC.
     grpc_tls: whether it speaks gRPC with certificates of the stack's own authority, as a server, a client, or both.
@@ -83,11 +84,12 @@ class Service(Member):
         ports: Mapping[str, int],
         env: Mapping[str, str],
         log_path: Path,
-        start_timeout: float = 30.0,
+        hold: Hold | None = None,
+        start_timeout: float = START_TIMEOUT_S,
         stop_timeout: float = 15.0,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(spec.name, log_path, start_timeout=start_timeout, stop_timeout=stop_timeout)
+        super().__init__(spec.name, log_path, hold=hold, start_timeout=start_timeout, stop_timeout=stop_timeout)
         self.spec = spec
         self.ports = dict(ports)
         self.env = dict(env)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backhaul_local.errors import SettingError
+from backhaul_local.member import START_TIMEOUT, START_TIMEOUT_S, start_timeout_s
 from backhaul_local.service import default_services
 from backhaul_local.stack import Credentials, ObjectStoreAccess, StackConfig
 
@@ -21,6 +22,7 @@ IGNORED = ("BACKHAUL_GATEWAY_ADMIN_HOST", "BACKHAUL_GATEWAY_ADMIN_PORT", "BACKHA
 # Settings that the stack acts on itself and hands to the services in its own words.
 _TAKEN = {
     _PORTS,
+    START_TIMEOUT,
     *IGNORED,
     "BACKHAUL_NATS_URL",
     "BACKHAUL_MONGO_URI",
@@ -37,6 +39,7 @@ class UpSettings:
     ports: Mapping[str, int]
     server_logs: bool
     with_object_store: bool
+    start_timeout_s: float
     environ: Mapping[str, str] = field(repr=False)
 
     def stack_config(self, kept: Credentials) -> StackConfig:
@@ -60,6 +63,7 @@ class UpSettings:
             with_object_store=self.with_object_store,
             credentials=credentials,
             log_format="console",
+            start_timeout=self.start_timeout_s,
             base_env={key: value for key, value in environ.items() if not key.startswith("BACKHAUL_")},
             env=passed_on,
         )
@@ -90,6 +94,12 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
     )
     parser.add_argument("--no-object-store", action="store_true", help="start no S3 server")
     parser.add_argument("--server-logs", action="store_true", help="show the servers' logs too, not only the services'")
+    parser.add_argument(
+        "--start-timeout",
+        metavar="SECONDS",
+        help=f"how long each server and service may take until it is ready, {START_TIMEOUT_S:g} unless told otherwise; "
+        f"in the environment {START_TIMEOUT}",
+    )
     arguments = parser.parse_args(argv)
     ports = default_ports()
     for setting, name in port_settings().items():
@@ -106,6 +116,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
         ports=ports,
         server_logs=arguments.server_logs,
         with_object_store=not arguments.no_object_store,
+        start_timeout_s=start_timeout_s(environ, arguments.start_timeout),
         environ=environ,
     )
 

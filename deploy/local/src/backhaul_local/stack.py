@@ -15,12 +15,12 @@ from typing import Self, TypeVar
 from cryptography.fernet import Fernet
 
 from backhaul_local.certificates import authority_path, certificate_path, ensure_certificates, key_path
-from backhaul_local.errors import LocalStackError, SettingError
-from backhaul_local.member import Member
+from backhaul_local.errors import LateError, LocalStackError, SettingError
+from backhaul_local.member import START_TIMEOUT_S, Member
 from backhaul_local.mongod import MongoConfig, MongoServer
 from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
-from backhaul_local.ports import Band, PortClaim, choose_ports, ensure_free
+from backhaul_local.ports import Hold, PortClaim, ensure_free
 from backhaul_local.service import Service, ServiceSpec, default_services, fill_in
 
 M = TypeVar("M", bound=Member)
@@ -58,15 +58,24 @@ class Credentials:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without Backhaul's settings, so that a shell's settings do not reach tests."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("BACKHAUL_")}
+    """This process's environment without Backhaul's settings, so that a shell's settings do not reach tests.
+
+    Services keep their modules compiled even where the environment forbids it: otherwise each process, at each start,
+    would compile a thousand of them again, for longer than everything else at its start takes.
+    """
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("BACKHAUL_") and key != "PYTHONDONTWRITEBYTECODE"
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
     """What to run.
 
-    data_dir: where the servers keep their data, one folder each; log_dir: one file a process (default: data_dir/logs).
+    data_dir: where servers and services keep their data, one folder each.
+    log_dir: one file a process (default: data_dir/logs).
     ports: by name: `nats`, `mongo`, `s3`, `<service>_<port>`; what is not named gets a free port.
     nats_url, mongo_uri, object_store: given, they are used instead of starting a server.
     with_object_store: False starts none.
@@ -90,8 +99,8 @@ class StackConfig:
     base_env: Mapping[str, str] = field(default_factory=clean_environment)
     env: Mapping[str, str] = field(default_factory=dict)
     service_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    start_timeout: float = 90.0
-    """Seconds. What ends while it starts is told at once: only what a busy machine delays waits for so long."""
+    start_timeout: float = START_TIMEOUT_S
+    """Seconds that each process has until it is ready."""
 
 
 class Stack:
@@ -116,7 +125,7 @@ class Stack:
                 sync_always=config.nats_sync_always,
                 password=config.credentials.nats_password,
             )
-            self.nats = NatsServer(nats)
+            self.nats = NatsServer(nats, start_timeout=config.start_timeout)
         if config.mongo_uri is None:
             mongo = MongoConfig(
                 cache_gb=config.mongo_cache_gb,
@@ -125,7 +134,7 @@ class Stack:
                 port=config.ports.get("mongo", 0),
                 log_path=log_dir / "mongod.log",
             )
-            self.mongo = MongoServer(mongo)
+            self.mongo = MongoServer(mongo, start_timeout=config.start_timeout)
         if config.object_store is None and config.with_object_store:
             s3 = ObjectStoreConfig(
                 data_dir=config.data_dir / "s3",
@@ -135,7 +144,7 @@ class Stack:
                 access_key=config.credentials.s3_access_key,
                 secret_key=config.credentials.s3_secret_key,
             )
-            self.s3 = ObjectStoreServer(s3)
+            self.s3 = ObjectStoreServer(s3, start_timeout=config.start_timeout)
         self.servers: list[Member] = [server for server in (self.mongo, self.nats, self.s3) if server is not None]
         self.services = self._build_services(log_dir)
 
@@ -242,8 +251,10 @@ class Stack:
         if len(set(names)) != len(names):
             raise SettingError(f"Each service needs a name of its own; given are: {', '.join(names)}.")
         wanted = [(spec.name, port) for spec in config.services for port in spec.ports]
-        free = iter(choose_ports(len(wanted), Band.SERVICES))
-        ports = {(service, port): config.ports.get(f"{service}_{port}") or next(free) for service, port in wanted}
+        given = {(service, port): config.ports.get(f"{service}_{port}", 0) for service, port in wanted}
+        missing = [place for place, number in given.items() if not number]
+        hold = Hold()
+        ports = given | dict(zip(missing, hold.choose(len(missing), avoid=given.values()), strict=True))
         unknown = set(config.ports) - {"nats", "mongo", "s3"} - {f"{service}_{port}" for service, port in wanted}
         if unknown:
             raise SettingError(f"Nothing here has a port named {', '.join(sorted(unknown))}.")
@@ -260,7 +271,7 @@ class Stack:
                 **config.base_env,
                 **self._contract(),
                 **(_tls_settings(tls_dir, spec.name) if spec.grpc_tls else {}),
-                **fill_in(spec, {**shared, **own}),
+                **fill_in(spec, {**shared, **own, "data_dir": config.data_dir / spec.name}),
                 **config.env,
                 **config.service_env.get(spec.name, {}),
             }
@@ -271,6 +282,7 @@ class Stack:
                     ports=own,
                     env=env,
                     log_path=log_path,
+                    hold=hold,
                     start_timeout=config.start_timeout,
                     prepare=partial(ensure_certificates, tls_dir, encrypted),
                 )
@@ -334,4 +346,6 @@ async def _all(starts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> N
             raise
         if len(expected.exceptions) == 1:
             raise expected.exceptions[0] from None  # A group around a single error would only hide its text.
-        raise LocalStackError("\n\n".join(str(error) for error in expected.exceptions)) from None
+        together = LocalStackError("\n\n".join(str(error) for error in expected.exceptions))
+        together.late = all(isinstance(error, LateError) for error in expected.exceptions)
+        raise together from None

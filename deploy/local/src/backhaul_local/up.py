@@ -14,6 +14,7 @@ from pathlib import Path
 
 from backhaul_local.console import Console, LogFollower
 from backhaul_local.errors import LocalStackError
+from backhaul_local.member import START_TIMEOUT
 from backhaul_local.ports import LOOPBACK, ensure_free
 from backhaul_local.settings import UpSettings, read_settings
 from backhaul_local.stack import Stack, without_credentials
@@ -32,6 +33,8 @@ async def main(argv: Sequence[str]) -> int:
             return await _run(stack, settings, Console(width=max(len(member.name) for member in stack.members)))
     except LocalStackError as error:
         print(error, file=sys.stderr)
+        if error.late:
+            print(f"If the machine is only busy, let it take longer: {START_TIMEOUT}=300 make up", file=sys.stderr)
         return 1
 
 

@@ -13,6 +13,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):(?=\S)")
 SAME_AS_THE_NUMBER = frozenset({"rcs", "tel", "sms", "mms"})
 """Channels that reach whoever has the number. Twilio holds opt-outs from them for one."""
 
+NUMBERED = SAME_AS_THE_NUMBER | {"whatsapp", "viber", "voice"}
+"""Channels behind which a number stands in the addresses that providers write."""
+
 # Mobile numbers that are written in two ways, both of which reach the person: with Mexico's former 1, with Argentina's
 # 9, which local numbers do not have, and without the ninth digit that Brazil gave to those that begin with 6 to 9.
 # WhatsApp tells the one where the other was written to. In none of these countries is another number written so.
@@ -39,6 +42,31 @@ def person(text: str) -> str:
     kept = number(text)
     rest = without_extension(kept if kept.startswith("+") else kept.partition(":")[2])
     return rest if is_international(rest) else kept
+
+
+def spellings(whom: str) -> list[str]:
+    """The canonical addresses (``addresses.canonical``) of ``whom``, a result of ``person``, that providers write; a
+    number's also with any extension behind it (``;ext=``). Behind a channel that is none of ``NUMBERED`` a number is
+    not looked for.
+    """
+    if "@" in whom:
+        local, _, domain = whom.rpartition("@")
+        return [scheme + text for scheme in ("", f"{_MAILTO}:") for text in (whom, f'"{local}"@{domain}')]
+    if not is_international(whom):
+        return [whom]
+    return [scheme + each for each in _ways(whom) for scheme in ("", *(f"{one}:" for one in sorted(NUMBERED)))]
+
+
+def _ways(whom: str) -> list[str]:
+    """A number, and the other way in which it is written."""
+    country, rest = whom[:3], whom[3:]
+    if country == "+52" and len(rest) == 10:
+        return [whom, f"+521{rest}"]
+    if country == "+54" and len(rest) == 10:
+        return [whom, f"+549{rest}"]
+    if country == _BRAZIL and len(rest) == 11 and rest[2] == "9" and rest[3] in "6789":
+        return [whom, f"+55{rest[:2]}{rest[3:]}"]
+    return [whom]
 
 
 def is_canonical(text: str) -> bool:

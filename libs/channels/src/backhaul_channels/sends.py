@@ -107,6 +107,7 @@ _TEXTS: Final = ("message_id", "recipient", "sender", "communication", "batch", 
 _decode = msgspec.json.Decoder(Send).decode
 _encode = msgspec.json.Encoder().encode
 _AT = re.compile(r"^(?P<what>.*?) - at (?:`key` in )?`\$\.?(?P<field>\w*)")
+_MOST = re.compile(r"of length <= (?P<most>\d+)$")
 _UNKNOWN = re.compile(r"unknown field `(?P<field>.*)`")
 
 
@@ -234,8 +235,16 @@ def _invalid(message: str) -> SendError:
         return SendError(field, f"A send has no field {field!r}.", f"Its fields are {', '.join(_shown_fields())}.")
     if found := _AT.match(message):
         field = found["field"]
-        return SendError(field, f"{field or 'The send'}: {found['what']}.", _FIXES.get(field, "Correct it."))
+        return SendError(field, f"{field or 'The send'}: {found['what']}.", _fix(field, found["what"]))
     return SendError("", f"{message}.", "Send each as one JSON object.")
+
+
+def _fix(field: str, what: str) -> str:
+    """What to write in place of a value of which msgspec says ``what``."""
+    if fix := _FIXES.get(field):
+        return fix
+    most = _MOST.search(what)
+    return f"Give {most['most']} characters at most." if most else "Give a text, in quotes."
 
 
 def _shown_fields() -> list[str]:
@@ -244,6 +253,7 @@ def _shown_fields() -> list[str]:
 
 _FIXES: Final = {
     "sent_at": "Write a time with its zone, such as 2026-11-26T12:00:00Z.",
-    "status": f"It is one of {', '.join(SendStatus)}.",
-    "attributes": f"An object of at most {MAX_ATTRIBUTES} texts.",
+    "status": f"Give one of {', '.join(SendStatus)}.",
+    "attributes": f"Give an object of {MAX_ATTRIBUTES} texts at most, whose names have 1 to {MAX_NAME} characters, and "
+    f"whose values {MAX_VALUE} at most.",
 }

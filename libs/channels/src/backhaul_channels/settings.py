@@ -133,6 +133,19 @@ class AuditFiles(BaseModel):
         return self.bucket is not None and self.bucket.credentials == "keys"
 
 
+class Reconciling(BaseModel):
+    """Whether and how often a channel's provider is asked for what its callbacks did not tell."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(default=True, description="It is asked, if it has an API and the channel pull_credentials.")
+    every_minutes: int = Field(10, ge=1, le=1440, description="How often it is asked.")
+    poll_only: bool = Field(
+        default=False,
+        description="No callbacks are expected: what the API tells is all there is, and nobody is told of silence.",
+    )
+
+
 class ChannelSettings(BaseModel):
     """Settings that every channel has; a provider adds its own fields. Unknown fields are refused."""
 
@@ -165,6 +178,11 @@ class ChannelSettings(BaseModel):
 
     audit: AuditFiles = Field(
         default=AuditFiles(), description="Whether and how this channel's events are filed for analysts."
+    )
+
+    reconcile: Reconciling = Field(
+        default=Reconciling(),
+        description="Whether and how often the provider is asked for what callbacks did not tell.",
     )
 
     @field_validator("parameters")

@@ -28,6 +28,7 @@ from backhaul_client.errors import (
     UnexpectedAnswerError,
     UnreachableError,
 )
+from backhaul_client.own import ChannelIn
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries
 from backhaul_client.sends import ReportedSends, SendIn
@@ -42,6 +43,7 @@ __all__ = [
     "AsyncTenantClient",
     "AuditRetentionIn",
     "BackhaulError",
+    "ChannelIn",
     "CheckItem",
     "ConflictError",
     "ConsentedIn",

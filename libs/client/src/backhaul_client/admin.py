@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 from backhaul_client.adminmodels import Channel, IssuedKey, IssuedServiceToken, NewService, NewTenant, Service, Tenant
 from backhaul_client.auditmodels import AuditKey
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
+from backhaul_client.overviewmodels import Overview
+from backhaul_client.own import ChannelIn, Scope, adding_key, putting_channel
 from backhaul_client.paging import Page
 from backhaul_client.suppressionmodels import Suppression, SuppressionOutcome
 from backhaul_client.suppressions import LiftedIn, SuppressedIn, changing_row
@@ -134,9 +136,23 @@ class _AdminCalls:
         )
 
     @call
-    def add_key(self, tenant_id: str, kind: Literal["api", "ingest"] = "api") -> Call[IssuedKey]:
-        """One more API key or ingest token; the others stay valid."""
-        return Call(method="POST", path=path(*_TENANTS, tenant_id, "keys"), body={"kind": kind}, answer=of(IssuedKey))
+    def overview(self, *, page_size: int = 100, cursor: str = "") -> Call[Overview]:
+        """All tenants at a glance, the worst first, and what concerns them all."""
+        params = given(limit=page_size, cursor=cursor)
+        return Call(path="/admin/v1/overview", params=params, answer=of(Overview))
+
+    @call
+    def add_key(
+        self,
+        tenant_id: str,
+        kind: Literal["api", "ingest"] = "api",
+        *,
+        scopes: Sequence[Scope] | None = None,
+        expires_at: datetime | None = None,
+    ) -> Call[IssuedKey]:
+        """One more API key or ingest token; the others stay valid. An API key opens what its ``scopes`` say, without
+        them everything, until it expires."""
+        return adding_key(path(*_TENANTS, tenant_id, "keys"), kind, scopes, expires_at)
 
     @call
     def delete_key(self, tenant_id: str, key_id: str) -> Call[None]:
@@ -154,33 +170,9 @@ class _AdminCalls:
         return Call(path=path(*_TENANTS, tenant_id, "channels", label), answer=of(Channel))
 
     @call
-    def put_channel(
-        self,
-        tenant_id: str,
-        label: str,
-        *,
-        provider: str | None = None,
-        secrets: Sequence[str | Mapping[str, str]] | None = None,
-        pull_credentials: Mapping[str, str] | None = None,
-        audit_credentials: Mapping[str, str] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        verification: Literal["enforce", "observe", "off"] | None = None,
-        processing: Literal["on", "held"] | None = None,
-    ) -> Call[Channel]:
-        """Create a channel, or change what is given of it. ``secrets`` are all that are valid from now on; one of
-        several parts, such as a name and a password, is a mapping. By ``pull_credentials`` the provider's API is asked;
-        ``audit_credentials`` open a bucket of the channel's own for audit files; none at all removes either. While
-        ``processing`` is held, callbacks are stored and answered, and processed when it is on again."""
-        body = _given(
-            provider=provider,
-            secrets=secrets,
-            pull_credentials=pull_credentials,
-            audit_credentials=audit_credentials,
-            settings=settings,
-            verification=verification,
-            processing=processing,
-        )
-        return Call(method="PUT", path=path(*_TENANTS, tenant_id, "channels", label), body=body, answer=of(Channel))
+    def put_channel(self, tenant_id: str, label: str, **fields: Unpack[ChannelIn]) -> Call[Channel]:
+        """Create a channel, or change what is given of it."""
+        return putting_channel(path(*_TENANTS, tenant_id, "channels", label), fields)
 
     @call
     def delete_channel(self, tenant_id: str, label: str) -> Call[None]:

@@ -46,11 +46,15 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A credential without its text. ``kind`` is ``api`` or ``ingest``."""
+    """A credential without its text. ``kind`` is ``api`` or ``ingest``; ``scopes`` are what it opens, and
+    ``expires_at`` is None where it does not expire; ``last_used_at`` is told to the hour."""
 
     id: str
     kind: str
     created_at: datetime
+    scopes: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
 
 
 class ChannelAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,11 +66,9 @@ class ChannelAddress(msgspec.Struct, frozen=True, kw_only=True):
     token_url: Secret | None
 
 
-class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+class IssuedKey(Key, frozen=True, kw_only=True):
     """A new credential. ``key`` is never shown again, nor are the ``addresses`` with it, if it is an ingest token."""
 
-    id: str
-    kind: str
     key: Secret
     addresses: tuple[ChannelAddress, ...]
 

@@ -249,6 +249,17 @@ def nothing(_: bytes) -> None:
     """Reads an answer without content."""
 
 
+def entry(name: str, number: int, given: T, example: str) -> T:
+    """``given``, the entry ``number`` of the argument ``name``. TypeError where it is no mapping: the entries of a text
+    are characters, and those of one mapping alone are its keys."""
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"{name}[{number}] is of type {type(given).__name__}: pass a list, or another iterable, of dicts such as "
+            f"{example}."
+        )
+    return given
+
+
 def path(*parts: str) -> str:
     """A path with each of ``parts`` escaped; ValueError for an empty one, which would lead elsewhere."""
     if not all(parts):
@@ -267,7 +278,12 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError(f"{name.rstrip('_')} has no time zone: use datetime(…, tzinfo=UTC).")
-        return value.astimezone(UTC).isoformat()
+        return aware(name.rstrip("_"), value).astimezone(UTC).isoformat()
     return str(value)
+
+
+def aware(name: str, value: datetime) -> datetime:
+    """``value``, which is to be sent as ``name``. ValueError where it has no time zone."""
+    if value.tzinfo is None:
+        raise ValueError(f"{name} has no time zone: use datetime(…, tzinfo=UTC).")
+    return value

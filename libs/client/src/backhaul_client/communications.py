@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 
 import msgspec
 
-from backhaul_client.calls import Call, Content, call, given, lines, of, page_of, path, rows
+from backhaul_client.calls import Call, Content, aware, call, entry, given, lines, of, page_of, path, rows
 from backhaul_client.communicationmodels import (
     Batch,
     CommunicationRecord,
@@ -24,6 +24,7 @@ from backhaul_client.paging import Page
 from backhaul_client.suppressions import FORMATS
 from backhaul_client.transport import AsyncPart, Part
 
+_EXAMPLE = '{"member_key": "anna"}'
 _PAGE = 100
 _SENT_AT_ONCE = 5_000
 _JSON_LINES = FORMATS["jsonl"]
@@ -145,7 +146,11 @@ class BatchCalls:
         return Call(
             method="PUT",
             path=path("v1", "communications", communication_id, "batches", batch_id),
-            body=_told(label=label, expected_members=expected_members, deadline=deadline),
+            body=_told(
+                label=label,
+                expected_members=expected_members,
+                deadline=aware("deadline", deadline) if deadline is not None else None,
+            ),
             answer=of(Batch),
             repeatable=True,
         )
@@ -293,7 +298,8 @@ def _lines_of(page: Sequence[MemberIn]) -> bytes:
 
 
 def _pages(members: Iterable[MemberIn], size: int) -> Iterator[Sequence[MemberIn]]:
-    rest = iter(members)
+    _check_size(size)
+    rest = (entry("members", number, member, _EXAMPLE) for number, member in enumerate(members))
     while page := tuple(islice(rest, size)):
         yield page
 
@@ -305,14 +311,22 @@ async def _pages_later(
         for page in _pages(members, size):
             yield page
         return
+    _check_size(size)
     gathered: list[MemberIn] = []
+    number = 0
     async for member in members:
-        gathered.append(member)
+        gathered.append(entry("members", number, member, _EXAMPLE))
+        number += 1
         if len(gathered) == size:
             yield gathered
             gathered = []
     if gathered:
         yield gathered
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"page_size is {size}: pass how many members one request has, 1 at least.")
 
 
 def _told(**fields: object) -> dict[str, object]:

@@ -156,12 +156,13 @@ class MessageSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 class Message(MessageSummary, frozen=True, kw_only=True):
     """With its timeline, in the order of happening; ``vars`` are those of all its events there. ``expired_events`` are
-    counted in the message, and kept no longer."""
+    counted in the message, and kept no longer. ``deliveries`` is the path at which it is listed what was told of it."""
 
     vars: tuple[Pair, ...]
     timeline: tuple[Event, ...]
     timeline_truncated: bool
     expired_events: int = 0
+    deliveries: str = ""
 
 
 class ReplyCounts(msgspec.Struct, frozen=True, kw_only=True):

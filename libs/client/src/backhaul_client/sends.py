@@ -9,11 +9,14 @@ from uuid import uuid4
 
 import msgspec
 
-from backhaul_client.calls import Call, of, series
+from backhaul_client.calls import Call, aware, entry, of, series
 
 MAX_SENDS = 10_000
 MAX_BYTES = 900_000
 """Of one request. The body of a tenant without limits of its own has 1 MiB at most."""
+
+
+_EXAMPLE = '{"channel": "Twilio", "message_id": "SM1"}'
 
 
 class SendIn(TypedDict, total=False):
@@ -78,8 +81,8 @@ class SendCalls:
 def _bodies(sends: Iterable[SendIn]) -> Iterator[bytes]:
     parts: list[bytes] = []
     size = 0
-    for send in sends:
-        part = _encoded(send)
+    for number, send in enumerate(sends):
+        part = _encoded(entry("sends", number, send, _EXAMPLE))
         if parts and (len(parts) == MAX_SENDS or size + len(part) > MAX_BYTES):
             yield b"[%b]" % b",".join(parts)
             parts, size = [], 0
@@ -91,6 +94,6 @@ def _bodies(sends: Iterable[SendIn]) -> Iterator[bytes]:
 
 def _encoded(send: SendIn) -> bytes:
     sent_at = send.get("sent_at")
-    if sent_at is not None and sent_at.tzinfo is None:
-        raise ValueError("sent_at has no time zone: use datetime(…, tzinfo=UTC).")
+    if sent_at is not None:
+        aware("sent_at", sent_at)
     return msgspec.json.encode({name: value for name, value in send.items() if value is not None})

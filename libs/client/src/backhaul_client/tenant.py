@@ -21,7 +21,11 @@ from backhaul_client.models import (
     Preview,
     Stats,
 )
+from backhaul_client.notifications import AsyncDeliveries, AsyncSubscriptions, Deliveries, Subscriptions
+from backhaul_client.own import OwnCalls
 from backhaul_client.paging import Page
+from backhaul_client.people import PeopleCalls
+from backhaul_client.reconciliation import AsyncReconciliation, Reconciliation
 from backhaul_client.sends import SendCalls
 from backhaul_client.statusmodels import Access, ChannelStatus
 from backhaul_client.suppressions import SuppressionCalls
@@ -241,7 +245,7 @@ class _TenantCalls:
         return Call(method="POST", path=path("v1", "dead-letters", dead_letter_id, "discard"), answer=of(DeadLetter))
 
 
-class TenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, Transport):
+class TenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, PeopleCalls, OwnCalls, Transport):
     """``with TenantClient("https://callbacks.example.com", api_key) as backhaul``. May be shared by threads."""
 
     @property
@@ -254,8 +258,23 @@ class TenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, Transp
         """Batches of communications, and their members."""
         return Batches(self)
 
+    @property
+    def reconciliation(self) -> Reconciliation:
+        """What providers are asked for, and where they say something else."""
+        return Reconciliation(self)
 
-class AsyncTenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, AsyncTransport):
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """What your own application is told, and where."""
+        return Subscriptions(self)
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """What it was told, and what became of each attempt."""
+        return Deliveries(self)
+
+
+class AsyncTenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, PeopleCalls, OwnCalls, AsyncTransport):
     """``async with AsyncTenantClient("https://callbacks.example.com", api_key) as backhaul``."""
 
     @property
@@ -267,3 +286,18 @@ class AsyncTenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, A
     def batches(self) -> AsyncBatches:
         """Batches of communications, and their members."""
         return AsyncBatches(self)
+
+    @property
+    def reconciliation(self) -> AsyncReconciliation:
+        """What providers are asked for, and where they say something else."""
+        return AsyncReconciliation(self)
+
+    @property
+    def subscriptions(self) -> AsyncSubscriptions:
+        """What your own application is told, and where."""
+        return AsyncSubscriptions(self)
+
+    @property
+    def deliveries(self) -> AsyncDeliveries:
+        """What it was told, and what became of each attempt."""
+        return AsyncDeliveries(self)

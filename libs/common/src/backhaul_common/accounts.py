@@ -10,7 +10,23 @@ from pydantic import BaseModel, ConfigDict
 
 from backhaul_common.tenants import AtOnce, Burst, Rate
 
-Verb = Literal["check", "read", "add", "lift", "import", "export", "watch", "audit", "verify", "erase"]
+Verb = Literal[
+    "check",
+    "read",
+    "add",
+    "lift",
+    "import",
+    "export",
+    "watch",
+    "audit",
+    "verify",
+    "erase",
+    "reports",
+    "reconcile",
+    "deliveries",
+    "redeliver",
+    "subscribe",
+]
 """What a caller may do. Each method that others than Backhaul's own services may call needs one of them."""
 
 Purpose = Literal["marketing", "transactional"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
 import uvloop
@@ -27,6 +27,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
+        self._instead: dict[str, Check] = {}
 
     def add(self, name: str, check: Check) -> None:
         """Ask ``check`` whenever readiness is asked for. ValueError if ``name`` is taken."""
@@ -34,22 +35,34 @@ class Readiness:
             raise ValueError(f"two checks are called {name}")
         self._checks[name] = check
 
+    def instead_of(self, names: Collection[str], check: Check) -> None:
+        """Where a check of ``names`` fails, the service is ready all the same as long as ``check`` passes."""
+        self._instead.update(dict.fromkeys(names, check))
+
     async def failing(self, timeout_s: float = 3.0) -> dict[str, str]:
         """What is not there, by name, with the reason; empty when ready."""
 
-        async def reason(check: Check) -> str:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await check()
-            except TimeoutError:
-                return "no answer in time"
-            except Exception as exc:  # noqa: BLE001  # a check may fail in any way, and each means "not ready"
-                return str(exc) or type(exc).__name__
-            return ""
+        async def reason(name: str) -> str:
+            text = await _reason(self._checks[name], timeout_s)
+            if text and (instead := self._instead.get(name)) is not None:
+                other = await _reason(instead, timeout_s)
+                return f"{text} {other}" if other else ""
+            return text
 
         names = list(self._checks)
-        reasons = await asyncio.gather(*(reason(self._checks[name]) for name in names))
+        reasons = await asyncio.gather(*map(reason, names))
         return {name: text for name, text in zip(names, reasons, strict=True) if text}
+
+
+async def _reason(check: Check, timeout_s: float) -> str:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await check()
+    except TimeoutError:
+        return "no answer in time"
+    except Exception as exc:  # noqa: BLE001  # a check may fail in any way, and each means "not ready"
+        return str(exc) or type(exc).__name__
+    return ""
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], *, longest_pause_s: float = 5.0) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
+from typing import Final
+
+MAX_IDEMPOTENCY_KEY: Final = 255
+"""Characters of the key under which a request is carried out once: the gateway takes as many as the services do."""
 
 
 class TokenBucket:
@@ -41,6 +46,15 @@ class TokenBucket:
             self._tokens = tokens + taken - count
             return 0.0
         return lacking / self._rate
+
+    def take_spare(self, most: int) -> int:
+        """How many of ``most`` that can wait may pass now: half of what is left, so that who comes next need not."""
+        now = self._clock()
+        tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
+        self._updated = now
+        taken = min(most, ceil(tokens / 2)) if tokens >= 1.0 else 0
+        self._tokens = tokens - taken
+        return taken
 
     def adjusted(self, rate: float, burst: int) -> TokenBucket:
         """A bucket with other limits that remembers what was spent: changing a tenant's name refills nothing."""

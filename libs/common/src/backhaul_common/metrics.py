@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -44,7 +46,7 @@ GRPC_CALLS = Metric(
 CALLBACKS_ANSWERED = Metric(
     "backhaul_gateway_callbacks",
     "{callback}",
-    "Callbacks by what the provider was answered (outcome: stored, handshake, or the reason of the refusal).",
+    "Callbacks by what the provider was answered (outcome: stored, held, handshake, or the reason of the refusal).",
     ("tenant", "channel", "outcome"),
 )
 CALLBACKS_UNVERIFIED = Metric(
@@ -86,6 +88,49 @@ CALLBACK_LOG_STORING = Metric(
     "{state}",
     "1 while CALLBACKS stores messages, as callbacks or a trial show; else 0.",
 )
+SPOOLED = Metric(
+    "backhaul_gateway_spooled", "{callback}", "Callbacks that JetStream did not store, and that were kept on the disk."
+)
+SPOOL_DRAINED = Metric(
+    "backhaul_gateway_spool_drained",
+    "{callback}",
+    "Callbacks that left the spool: stored by JetStream, or of a tenant that is deleted.",
+    ("outcome",),
+)
+SPOOL_REFUSED = Metric(
+    "backhaul_gateway_spool_refused",
+    "{callback}",
+    "Callbacks for which the spool, or their tenant's share, had no room.",
+)
+SPOOL_DAMAGED = Metric(
+    "backhaul_gateway_spool_damaged", "{event}", "Damage found in the spool: rows, or the file as a whole.", ("what",)
+)
+SPOOL_CALLBACKS = Metric("backhaul_gateway_spool_callbacks", "{callback}", "Callbacks in the spool.")
+SPOOL_FILL = Metric("backhaul_gateway_spool_fill", "1", "The part of the spool that is taken.")
+SPOOL_AGE = Metric(
+    "backhaul_gateway_spool_age", "s", "How long the oldest callback has been in the spool; 0 where none is."
+)
+HELD = Metric(
+    "backhaul_gateway_held",
+    "{callback}",
+    "Callbacks over their tenant's rate or share, or of one that is suspended, that were kept on the disk.",
+)
+HELD_DRAINED = Metric(
+    "backhaul_gateway_held_drained",
+    "{callback}",
+    "Callbacks that are held no more: stored by JetStream, or of a tenant that is deleted.",
+    ("outcome",),
+)
+HELD_DAMAGED = Metric(
+    "backhaul_gateway_held_damaged",
+    "{event}",
+    "Damage found in what is held: rows, or the file as a whole.",
+    ("what",),
+)
+HELD_CALLBACKS = Metric("backhaul_gateway_held_callbacks", "{callback}", "Callbacks that are held.")
+HELD_FILL = Metric("backhaul_gateway_held_fill", "1", "The part that is taken of the room for what is held.")
+HELD_AGE = Metric("backhaul_gateway_held_age", "s", "How long the oldest callback has been held; 0 where none is.")
+EVENT_STREAMS = Metric("backhaul_gateway_event_streams", "{stream}", "Open streams of events.")
 STORE_REACHABLE = Metric("backhaul_gateway_store_reachable", "{state}", "1 while MongoDB's primary answers; else 0.")
 
 CALLBACKS_NORMALIZED = Metric(
@@ -284,6 +329,122 @@ AUDIT_FILES_DELETED = Metric(
     "backhaul_audit_files_deleted", "{file}", "Audit files deleted since their time is over.", ("tenant",)
 )
 
+RECONCILER_RECORDS = Metric(
+    "backhaul_reconciler_records",
+    "{record}",
+    "Records of providers' APIs, by how they stood to what callbacks had told (outcome: known, missing, better, "
+    "unreadable). Missing of all is the rate at which callbacks are lost.",
+    ("tenant", "channel", "outcome"),
+)
+RECONCILER_CALLBACK_DELAY_SECONDS = Metric(
+    "backhaul_reconciler_callback_delay",
+    "s",
+    "From when something happened, as the provider's API tells it, to when a callback told it; of days that are over.",
+    buckets=(1, 2, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400),
+)
+RECONCILER_REQUESTS = Metric(
+    "backhaul_reconciler_requests",
+    "{request}",
+    "Requests to providers' APIs, by how they ended (outcome: 2xx and so on, too_often, slow, unreadable, failed).",
+    ("provider", "outcome"),
+)
+RECONCILER_CHANNELS = Metric(
+    "backhaul_reconciler_channels",
+    "{channel}",
+    "Channels with credentials for their providers' APIs, by how it stands with asking them, as every copy sees it.",
+    ("standing",),
+)
+RECONCILER_ACCOUNTS = Metric("backhaul_reconciler_accounts", "{account}", "Accounts that this copy is asking now.")
+RECONCILER_LATE_SECONDS = Metric(
+    "backhaul_reconciler_late",
+    "s",
+    "For how long the channel has been due that has waited longest, as every copy sees it.",
+)
+
+NOTIFIER_ENQUEUED = Metric(
+    "backhaul_notifier_enqueued",
+    "{delivery}",
+    "Deliveries that began to wait: one for each event or notice and each subscription that it is told to, by type.",
+    ("tenant", "type"),
+)
+NOTIFIER_LAG_SECONDS = Metric(
+    "backhaul_notifier_lag",
+    "s",
+    "From when EVENTS or NOTICES stored a message to when its deliveries wait; the latest message of each transaction.",
+)
+NOTIFIER_BACKLOG = Metric(
+    "backhaul_notifier_backlog",
+    "{message}",
+    "Messages of a stream behind what the copy has read that tells it; 0 at the other copies.",
+    ("stream",),
+)
+NOTIFIER_PARKED = Metric(
+    "backhaul_notifier_parked",
+    "{tenant}",
+    "Tenants who had more than their share of a stream while others waited, and are told apart until they have reached "
+    "the others; 0 at the copies that do not tell it.",
+    ("stream",),
+)
+NOTIFIER_MESSAGES_GIVEN_UP = Metric(
+    "backhaul_notifier_messages_given_up",
+    "{message}",
+    "Messages of a stream that failed too often: nobody is told of what they bring.",
+    ("stream",),
+)
+NOTIFIER_ATTEMPTS = Metric(
+    "backhaul_notifier_attempts",
+    "{attempt}",
+    "Attempts to tell somebody, by where that goes (destination: http, mail) and by what became of it (outcome: 2xx "
+    "and so on, ours, or a word for what went wrong, such as timeout).",
+    ("tenant", "destination", "outcome"),
+)
+NOTIFIER_ATTEMPT_SECONDS = Metric(
+    "backhaul_notifier_attempt_duration",
+    "s",
+    "How long an attempt took, whatever became of it.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120),
+)
+NOTIFIER_DELAY_SECONDS = Metric(
+    "backhaul_notifier_delay",
+    "s",
+    "From when a delivery fell due to when it was sent; of several in one call the first.",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400),
+)
+NOTIFIER_ENDED = Metric(
+    "backhaul_notifier_deliveries_ended",
+    "{delivery}",
+    "Deliveries that are over, by how they ended (outcome: delivered, failed).",
+    ("tenant", "outcome"),
+)
+NOTIFIER_WAITING = Metric(
+    "backhaul_notifier_waiting",
+    "{delivery}",
+    "Deliveries that wait, as every copy sees it, those of paused endpoints included; 100,000 stands for more.",
+)
+NOTIFIER_ENDPOINTS = Metric(
+    "backhaul_notifier_endpoints",
+    "{endpoint}",
+    "Endpoints, as every copy sees it, by how it stands with them (standing: good, failing, resting, and stopped: "
+    "paused or disabled).",
+    ("standing",),
+)
+NOTIFIER_ENDPOINTS_HELD = Metric(
+    "backhaul_notifier_endpoints_held",
+    "{endpoint}",
+    "Endpoints that this copy works, by what they do (doing: working, hanging: it waits for its calls, resting).",
+    ("doing",),
+)
+NOTIFIER_CALLS = Metric(
+    "backhaul_notifier_calls",
+    "{call}",
+    "Calls of endpoints that are under way, each over one of the copy's connections.",
+)
+NOTIFIER_LATE_SECONDS = Metric(
+    "backhaul_notifier_late",
+    "s",
+    "For how long the endpoint has had something due that no copy works and has waited longest, as every copy sees it.",
+)
+
 _SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _MAX_SERIES = 1_000_000
 """Combinations of label values of one counter. Tenants and their channels bound them; beyond its own default of 2,000
@@ -321,11 +482,34 @@ class Counter:
             yield Observation(value, dict(zip(self.metric.labels, labels, strict=True)))
 
 
-class Histogram:
-    """A distribution without labels."""
+_GATHERED = 100
+"""Values of a distribution that are taken in at once."""
 
-    def __init__(self, record: Callable[[float], None]) -> None:
-        self.record = record
+
+class Histogram:
+    """A distribution without labels. Values are gathered: one by one each would take the SDK some 20 µs, and takes it a
+    third of that among others."""
+
+    def __init__(self, take: Callable[[float], None]) -> None:
+        self._take = take
+        self._gathered: deque[float] = deque()
+
+    def record(self, value: float) -> None:
+        """Count ``value``."""
+        self._gathered.append(value)
+        if len(self._gathered) >= _GATHERED:
+            self.take_in()
+
+    def take_in(self) -> None:
+        """Take in what is gathered. Any thread may."""
+        with suppress(IndexError):
+            while True:
+                self._take(self._gathered.popleft())
+
+    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Nothing: it is asked before the distributions are read."""
+        self.take_in()
+        return ()
 
 
 class Metrics:
@@ -361,6 +545,16 @@ class Metrics:
             metric.name, [lambda _: [Observation(read())]], metric.unit, metric.description
         )
 
+    def gauges(self, metric: Metric, read: Callable[[], Mapping[str, float]]) -> None:
+        """Gauges of a metric with one label, by its values. They are asked for as that of ``gauge`` is."""
+        (label,) = metric.labels
+        self._meter.create_observable_gauge(
+            metric.name,
+            [lambda _: [Observation(value, {label: name}) for name, value in read().items()]],
+            metric.unit,
+            metric.description,
+        )
+
     def histogram(self, metric: Metric) -> Histogram:
         """The distribution of ``metric``; without buckets of its own they follow from its unit."""
         instrument = self._meter.create_histogram(
@@ -370,7 +564,9 @@ class Metrics:
             explicit_bucket_boundaries_advisory=metric.buckets
             or (_SECONDS_BUCKETS if metric.unit == "s" else _COUNT_BUCKETS),
         )
-        return Histogram(instrument.record)
+        made = Histogram(instrument.record)
+        self._meter.create_observable_gauge(f"{metric.name}_gathered", [made.observe])
+        return made
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format, at some 16 µs of processor for each combination of labels."""

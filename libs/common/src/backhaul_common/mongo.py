@@ -155,6 +155,18 @@ async def at_one_moment(database: Database) -> AsyncIterator[Moment]:
         yield moment
 
 
+async def read_at_one_moment(database: Database, work: Callable[[ThreadDatabase, Session], T], within_s: float) -> T:
+    """Run ``work``, which only reads, in a thread as ``in_transaction`` does: it sees all as it was at one moment, what
+    was acknowledged before included. It may ask for ``within_s``; cancelled, it goes on until then."""
+    plain: ThreadDatabase = database.delegate
+
+    def run() -> T:
+        with pymongo.timeout(within_s), plain.client.start_session(snapshot=True) as session:
+            return work(plain, session)
+
+    return await asyncio.to_thread(run)
+
+
 def is_transient(exc: BaseException) -> bool:
     """Whether the same operation may succeed later without any change to it."""
     if isinstance(exc, BackhaulError):

@@ -81,6 +81,14 @@ QUOTAS_COLLECTION = "quotas"
 RETENTION_COLLECTION = "retention"
 """How far the end of what tenants keep has come."""
 
+CHANNEL_ACTIVITY_COLLECTION = "channel_activity"
+"""When something was last sent, and last heard, on each channel."""
+
+NORMALIZER_ERASURES_COLLECTION = "normalizer_erasures"
+"""Who is erased, by hashes, as long as the streams may bring them again. Each service that erases has its own."""
+
+NOTIFIER_ERASURES_COLLECTION = "notifier_erasures"
+
 NORMALIZER_OUTBOX = "normalizer_outbox"
 """What the normalizer has still to publish beside events. Every service with an outbox has a collection of its own."""
 
@@ -90,6 +98,8 @@ SUPPRESSION_CHANGES_COLLECTION = "suppression_changes"
 SUPPRESSION_COUNTERS_COLLECTION = "suppression_counters"
 SUPPRESSION_COPIES_COLLECTION = "suppression_copies"
 """The copies of suppression that may answer from memory, and how far each of them is."""
+
+SUPPRESSION_OUTBOX = "suppression_outbox"
 
 SUPPRESSION_CONSUMER = "suppression"
 """The durable consumer on EVENTS; all copies of suppression share it."""
@@ -122,6 +132,47 @@ AUDIT_PEOPLE_COLLECTION = "audit_people"
 
 AUDIT_OUTBOX = "audit_outbox"
 
+RECONCILED_CHANNELS_COLLECTION = "reconciled_channels"
+"""Channels whose providers have an API: when each is due, and how far it has been asked."""
+
+RECONCILED_ACCOUNTS_COLLECTION = "reconciled_accounts"
+"""Accounts at providers, and which copy of the reconciler is asking each."""
+
+RECONCILED_RUNS_COLLECTION = "reconciled_runs"
+RECONCILED_DIFFERENCES_COLLECTION = "reconciled_differences"
+RECONCILED_DAYS_COLLECTION = "reconciled_days"
+RECONCILED_SEEN_COLLECTION = "reconciled_seen"
+"""Which messages the provider lists of days that are being compared."""
+
+SUBSCRIPTIONS_COLLECTION = "subscriptions"
+ENDPOINTS_COLLECTION = "endpoints"
+"""Where the deliveries of subscriptions go, and which copy of the notifier works each."""
+
+DELIVERIES_COLLECTION = "deliveries"
+NOTIFIER_POSITIONS_COLLECTION = "notifier_positions"
+"""How far EVENTS and NOTICES are told, and the version of all subscriptions."""
+
+NOTIFIER_OUTBOX = "notifier_outbox"
+
+SWITCHED_COLLECTION = "switched_communications"
+"""Communications that are disabled, or were, and what the notifier holds back on behalf of them."""
+
+NOTICES_WANTED_COLLECTION = "notices_wanted"
+"""Which notices a tenant's subscriptions want, of those that are written only then."""
+
+SUBSCRIPTION_CHANGED_SUBJECT = "backhaul.subscriptions.changed"
+"""Core NATS: the id of a subscription that was written or deleted."""
+
+DELIVERIES_DUE_SUBJECT = "backhaul.deliveries.due"
+"""Core NATS: ids of subscriptions, joined by blanks, for which something was added to what waits. With
+``LOOK_MARK`` behind it, one whose endpoint was changed otherwise: what is to be sent again, or at which rate."""
+
+LOOK_MARK = "!"
+"""Behind an id in DELIVERIES_DUE_SUBJECT: whoever holds the endpoint is to look at its document."""
+
+COMMUNICATION_SWITCHED_SUBJECT = "backhaul.communications.switched"
+"""Core NATS: the id of a document of SWITCHED_COLLECTION that was written or deleted."""
+
 SERVICES_COLLECTION = "services"
 """Service accounts: who may call services over gRPC, and what for."""
 
@@ -143,12 +194,16 @@ STORE_COLLECTIONS = frozenset({
     DEAD_LETTERS_COLLECTION,
     QUOTAS_COLLECTION,
     RETENTION_COLLECTION,
+    CHANNEL_ACTIVITY_COLLECTION,
+    NORMALIZER_ERASURES_COLLECTION,
+    NOTIFIER_ERASURES_COLLECTION,
     NORMALIZER_OUTBOX,
     SUPPRESSIONS_COLLECTION,
     SUPPRESSION_FACTS_COLLECTION,
     SUPPRESSION_CHANGES_COLLECTION,
     SUPPRESSION_COUNTERS_COLLECTION,
     SUPPRESSION_COPIES_COLLECTION,
+    SUPPRESSION_OUTBOX,
     AUDIT_POSITION_COLLECTION,
     AUDIT_FILES_COLLECTION,
     AUDIT_CONTENTS_COLLECTION,
@@ -158,6 +213,19 @@ STORE_COLLECTIONS = frozenset({
     AUDIT_AGAIN_COLLECTION,
     AUDIT_PEOPLE_COLLECTION,
     AUDIT_OUTBOX,
+    RECONCILED_CHANNELS_COLLECTION,
+    RECONCILED_ACCOUNTS_COLLECTION,
+    RECONCILED_RUNS_COLLECTION,
+    RECONCILED_DIFFERENCES_COLLECTION,
+    RECONCILED_DAYS_COLLECTION,
+    RECONCILED_SEEN_COLLECTION,
+    SUBSCRIPTIONS_COLLECTION,
+    ENDPOINTS_COLLECTION,
+    DELIVERIES_COLLECTION,
+    NOTIFIER_POSITIONS_COLLECTION,
+    NOTIFIER_OUTBOX,
+    SWITCHED_COLLECTION,
+    NOTICES_WANTED_COLLECTION,
 })  # fmt: skip
 """All that Backhaul keeps in its database; a database with any of them has a format number."""
 
@@ -165,6 +233,7 @@ TENANT_ID_PATTERN = "[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?"
 QUEUE_PATH_PATTERN = "[A-Za-z0-9_-]{1,64}"
 _NOTICE_TYPE = re.compile(r"[a-z_]{1,32}\.[a-z_]{1,32}")
 _NOT_IN_CODES = re.compile(r"[^A-Za-z0-9_-]")
+_KEY = re.compile(r"[a-z0-9_-]{1,64}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]{0,62}[A-Za-z0-9])?")
 
 
@@ -252,9 +321,15 @@ def events_subject(queue_path: str, channel: str, kind: str, code: str = "") -> 
     return f"{subject}.{code_token(code)}" if kind in CODED_KINDS else subject
 
 
-def events_of(queue_path: str) -> str:
-    """All events of a tenant, as a filter."""
-    return f"events.{queue_path_key(queue_path)}.>"
+def events_of(queue_path: str, channel: str = "", kind: str = "") -> str:
+    """All events of a tenant, as a filter; those of one ``channel``, and of one ``kind``, where they are given.
+
+    ``channel`` is a key. What cannot be one leaves the filter as wide as none: it could be anything in a subject.
+    """
+    of_channel = channel if _KEY.fullmatch(channel) else "*"
+    if kind:
+        return f"events.{queue_path_key(queue_path)}.{of_channel}.{kind}{'.*' if kind in CODED_KINDS else ''}"
+    return f"events.{queue_path_key(queue_path)}.{'>' if of_channel == '*' else f'{of_channel}.>'}"
 
 
 def notices_subject(queue_path: str, notice_type: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel, UpdateOne
 
 from backhaul_common.documents import Document
 from backhaul_common.jetstream import Publisher, headers_of
@@ -69,17 +69,28 @@ def write(database: ThreadDatabase, session: Session, collection: str, entries: 
 
     The transaction must have proved that the registrations live: see ``fence.living``.
     """
-    for entry in entries:
-        row = {
-            "registration": entry.registration,
-            "path": entry.path,
-            "stream": entry.stream,
-            "subject": entry.subject,
-            "payload": entry.payload,
-            "at_us": entry.at_us,
-            "traceparent": entry.traceparent,
-        }
-        database[collection].update_one({"_id": entry.id}, {"$setOnInsert": row}, upsert=True, session=session)
+    rows = [
+        (
+            entry.id,
+            {
+                "registration": entry.registration,
+                "path": entry.path,
+                "stream": entry.stream,
+                "subject": entry.subject,
+                "payload": entry.payload,
+                "at_us": entry.at_us,
+                "traceparent": entry.traceparent,
+            },
+        )
+        for entry in entries
+    ]
+    if rows:
+        # In one command: a transaction may have hundreds.
+        database[collection].bulk_write(
+            [UpdateOne({"_id": key}, {"$setOnInsert": row}, upsert=True) for key, row in rows],
+            ordered=False,
+            session=session,
+        )
 
 
 class Outbox:

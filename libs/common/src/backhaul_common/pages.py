@@ -5,25 +5,33 @@ A page ends behind a row, and the next begins there: at that row's time and id, 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pymongo
 from pymongo import DESCENDING
 from pymongo.errors import ExecutionTimeout
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.sizes import PAGE_BYTES
 
 DEFAULT_ROWS = 50
 MAX_ROWS = 500
 
+_MAX_TIME_US = 1 << 62
+"""MongoDB's integers have 64 bits."""
+
 _BATCH_ROWS = 64
 """What MongoDB sends at a time, 16 MB at most: a default page is one such answer."""
+
+_ANSWERED_S = 1.0
+"""Within so long the server says that it has stopped."""
 
 
 class TooLongError(Exception):
@@ -134,15 +142,20 @@ async def first(
     )
     async with mongo.translated():
         try:
-            async for row in cursor:
-                total += _size(row)
-                if len(rows) == size or (rows and total > PAGE_BYTES):
-                    return rows, True
-                rows.append(row)
+            # Over a connection that went silent, the driver would wait for longer than anybody who asks.
+            async with asyncio.timeout(within_s + _ANSWERED_S):
+                async for row in cursor:
+                    total += _size(row)
+                    if len(rows) == size or (rows and total > PAGE_BYTES):
+                        return rows, True
+                    rows.append(row)
         except ExecutionTimeout as exc:
             raise TooLongError from exc
+        except TimeoutError as exc:
+            raise unavailable("MongoDB") from exc
         finally:
-            await cursor.close()
+            with pymongo.timeout(_ANSWERED_S):
+                await cursor.close()
     return rows, False
 
 
@@ -153,6 +166,16 @@ def _size(value: object) -> int:
     if isinstance(value, dict):
         return sum(map(_size, value.values()))
     return sum(map(_size, value)) if isinstance(value, list) else 0
+
+
+def span_of(from_us: int, to_us: int) -> tuple[int, int]:
+    """A span of time, 0 for an open end. INVALID_ARGUMENT names the field that is none."""
+    for name, value in (("from_us", from_us), ("to_us", to_us)):
+        if not 0 <= value < _MAX_TIME_US:
+            raise BackhaulError(
+                Code.INVALID_ARGUMENT, f"{name} is no time.", field=name, fix="Pass unix time in microseconds."
+            )
+    return from_us, to_us
 
 
 def token_of(at_us: int, row_id: str) -> str:
@@ -169,8 +192,8 @@ def position_in(token: str) -> tuple[int, str]:
         position = int(at_us), row_id
     except (ValueError, binascii.Error):
         position = -1, ""
-    # MongoDB's integers have 64 bits; a larger number cannot come from a page of ours.
-    if not 0 <= position[0] < 1 << 62 or not position[1]:
+    # A larger number cannot come from a page of ours.
+    if not 0 <= position[0] < _MAX_TIME_US or not position[1]:
         raise _no_token()
     return position
 

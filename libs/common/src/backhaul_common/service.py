@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from backhaul_common import nats_alone  # noqa: F401  # Before all that imports nats-py.
+
+# isort: split
+
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -166,11 +170,11 @@ class Service:
         else:
             self._registered.append((name, supervised))
 
-    def channel(self, target: str) -> grpc.aio.Channel:
+    def channel(self, target: str) -> rpc.Channel:
         """The channel to another service, one for each ``target`` (host:port): see ``rpc.Channels``."""
         return self._channels.to(target)
 
-    def follow(self, stream: str, progress: Progress) -> None:
+    def follow(self, stream: str, progress: Progress) -> PositionReader:
         """Have ``progress`` made of all that lies in ``stream``, in order and by position. Once for each stream."""
         reader = PositionReader(self.nats, self.js, ReaderConfig(stream, self.name))
         name = f"reader_{stream.lower()}"
@@ -178,6 +182,7 @@ class Service:
         self.readiness.add(name, reader.check)
         self.run(name, reader.run, after=self.prepared)
         self.run(f"follower_{stream.lower()}", Follower(reader, progress).run, after=self.prepared)
+        return reader
 
     async def serve(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -15,6 +15,11 @@ from backhaul_common.sizes import MAX_BODY_BYTES
 VerificationMode = Literal["enforce", "observe", "off"]
 TenantStatus = Literal["active", "suspended", "deleting"]
 Processing = Literal["on", "held"]
+
+
+Scope = Literal["ingest", "read", "check", "send", "manage"]
+"""What an API key opens: bring callbacks; read; ask who may be contacted; say what is sent; change everything else."""
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class _Value(BaseModel):
@@ -41,12 +46,20 @@ class Limits(_Value):
 
 
 class Credential(_Value):
-    """One API key or ingest token; only the digest of its secret part is kept."""
+    """One API key or ingest token; only the digest of its secret part is kept.
+
+    ``scopes`` are what an API key opens, those of newer versions too; None, as keys have it that were made before there
+    were scopes: everything. It opens nothing from ``expires_at`` on. ``last_used_at`` is written once in an hour, and
+    without a revision: nothing is decided by it.
+    """
 
     id: str
     kind: CredentialKind
     digest: str
     created_at: datetime
+    scopes: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
 
 
 class Channel(_Value):

@@ -66,7 +66,7 @@ class Values(Generic[E]):
                 Code.INVALID_ARGUMENT,
                 f"{field} has no value {number}.",
                 field=field,
-                fix=f"Known are: {', '.join(self._numbers)}.",
+                fix=f"Known are: {', '.join(self._by_number.values())}.",
             )
         return value
 

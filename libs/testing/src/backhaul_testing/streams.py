@@ -16,7 +16,7 @@ from backhaul_testing.waiting import until
 _FETCHED = 500
 
 
-async def drained(client: Client, stream: str, consumer: str, *, within_s: float = 20.0) -> None:
+async def drained(client: Client, stream: str, consumer: str, *, within_s: float = 60.0) -> None:
     """Return when ``consumer`` has been given every message of ``stream``, and has acknowledged it.
 
     The broker has no event for that, so it is asked until it says so.
@@ -61,7 +61,7 @@ async def _messages(client: Client, stream: str, subject: str) -> list[Msg]:
     try:
         while left > 0:
             try:
-                batch = await subscription.fetch(min(left, _FETCHED), timeout=5)
+                batch = await subscription.fetch(min(left, _FETCHED), timeout=60)
             except NatsTimeoutError:
                 raise AssertionError(f"{stream} does not give its last {left} messages") from None
             left -= len(batch)

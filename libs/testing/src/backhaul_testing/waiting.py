@@ -12,7 +12,7 @@ PAUSE_S = 0.02
 
 
 async def until(
-    what: str, probe: Callable[[], Awaitable[T | None]], *, within_s: float = 20.0, pause_s: float = PAUSE_S
+    what: str, probe: Callable[[], Awaitable[T | None]], *, within_s: float = 60.0, pause_s: float = PAUSE_S
 ) -> T:
     """The first answer of ``probe`` that is neither None nor False; AssertionError naming ``what`` after ``within_s``.
 

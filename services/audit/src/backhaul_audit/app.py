@@ -30,6 +30,7 @@ from backhaul_audit.digests.line import to_object
 from backhaul_audit.digests.making import DigestMaker
 from backhaul_audit.digests.retention import Retention
 from backhaul_audit.digests.store import MongoDigests
+from backhaul_audit.erasing import ErasesKeys
 from backhaul_audit.files import MongoFiles
 from backhaul_audit.filing import Filing
 from backhaul_audit.keyring import Keyring
@@ -147,7 +148,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
         add = partial(add_AuditServiceServicer_to_server, servicer)
         await service.serve(
             settings.audit_grpc_listen,
-            {SERVICE: add, **tenantdata.registrations(data)},
+            {SERVICE: add, **tenantdata.registrations(data, ErasesKeys(persons, files))},
             without_tenant=WITHOUT_TENANT,
             verbs=VERBS,
         )

@@ -10,12 +10,13 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from backhaul_common.times import time_of
 from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Event
 
 from backhaul_audit.keyring import Keyring
-from backhaul_audit.lines import Lines, associated, time_of, wording
+from backhaul_audit.lines import Lines, associated, wording
 
 MAX_TEXT = 128
 """Characters of a text that a provider or a tenant chose, and that stands in clear."""

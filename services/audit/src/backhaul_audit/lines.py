@@ -9,12 +9,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 from backhaul_channels.engines.forms import parse_raw
+from backhaul_common.times import time_of
 from backhaul_common.vocabulary import Words
 from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -31,7 +30,6 @@ _encode = msgspec.json.Encoder().encode
 _BLANKS = b" \t\r\n"
 _FORM = re.compile(rb"""[^=&\x00-\x20"<>\\^`{}\x7f-\xff][^\x00-\x20"<>\\^`{}\x7f-\xff]*""")
 """What a form can be made of: no blanks, and nothing that only other notations have."""
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # UTC, which is written as a Z
 _LEFT_OUT = frozenset({"raw", "traceparent"})
 """Fields of an event that are no part of what happened, or stand beside it."""
 
@@ -135,20 +133,3 @@ def wording(enum: EnumDescriptor) -> Callable[[int], str | None]:
     """What makes a word of a value's number; None of 0."""
     words = Words(enum)
     return lambda number: words.word(number) if number else None
-
-
-def time_of(at_us: int) -> str | None:
-    """RFC 3339 with microseconds; null where no time is known, or none that a calendar has."""
-    if not at_us:
-        return None
-    seconds, microseconds = divmod(at_us, 1_000_000)
-    try:
-        return f"{_second(seconds)}.{microseconds:06d}Z"
-    except OverflowError:
-        return None
-
-
-@lru_cache(maxsize=1024)
-def _second(at_s: int) -> str:
-    """Events of one file arrived in few of them."""
-    return (_EPOCH + timedelta(seconds=at_s)).isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.pages import span_of
 from backhaul_common.vocabulary import Values
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 
@@ -34,7 +35,6 @@ MAX_ADDRESS = 512
 MAX_COMMUNICATION_ID = 512
 """Characters of a communication's id: the normalizer takes what is longer for no identifier."""
 
-_MAX_TIME_US = 1 << 62
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -46,16 +46,6 @@ def chain_of(number: int) -> Chain:
             Code.INVALID_ARGUMENT, "chain is missing.", field="chain", fix=f"Pass one of: {', '.join(Chain)}."
         )
     return chain
-
-
-def span_of(from_us: int, to_us: int) -> tuple[int, int]:
-    """A span of time, 0 for an open end. INVALID_ARGUMENT names the field that is none."""
-    for name, value in (("from_us", from_us), ("to_us", to_us)):
-        if not 0 <= value < _MAX_TIME_US:
-            raise BackhaulError(
-                Code.INVALID_ARGUMENT, f"{name} is no time.", field=name, fix="Pass unix time in microseconds."
-            )
-    return from_us, to_us
 
 
 def address_of(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import channel_key
+from backhaul_common.pages import span_of
 from backhaul_common.places import Places
 from backhaul_common.tenants import Tenant
 from backhaul_proto.audit.v1 import audit_pb2 as pb
@@ -23,7 +24,6 @@ from backhaul_audit.messages import (
     key_message,
     query_of,
     recounted_message,
-    span_of,
     state_message,
     verified_message,
 )

@@ -7,31 +7,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from backhaul_channels import Adapter, load_adapters
 from backhaul_common import mongo
-from backhaul_common.metrics import STORE_REACHABLE, TENANTS_DELETING
+from backhaul_common.directory import TenantDirectory
+from backhaul_common.errors import unavailable
+from backhaul_common.metrics import HELD_DRAINED, SPOOL_DRAINED, STORE_REACHABLE, TENANTS_DELETING
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceStub
+from backhaul_proto.callback.v1.callback_pb2 import Callback
 from backhaul_proto.normalizer.v1.communications_pb2_grpc import CommunicationServiceStub
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.notifier.v1.notifier_pb2_grpc import NotifierServiceStub
+from backhaul_proto.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 
 from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
 from backhaul_gateway.admin.channels import ChannelRegistry
+from backhaul_gateway.admin.ownroutes import OwnRoutes
 from backhaul_gateway.admin.removal import TenantRemoval
-from backhaul_gateway.admin.routes import admin_router, audit_key_router, service_router
+from backhaul_gateway.admin.routes import admin_router, audit_key_router, overview_router, service_router
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
 from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
 from backhaul_gateway.admin.tenantdata import GrantedData, ServicesData
 from backhaul_gateway.admin.tenants import TenantRegistry
 from backhaul_gateway.admin.updates import TenantUpdates
+from backhaul_gateway.admin.uses import KeyUses
+from backhaul_gateway.admission.admins import AdminTokens
+from backhaul_gateway.admission.attempts import WrongCredentials
 from backhaul_gateway.admission.auth import CredentialIndex
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.room import CallbackRoom
@@ -43,6 +53,8 @@ from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.ingest.tokens import TokenRoute
 from backhaul_gateway.ingest.watch import LogWatch, Reachable
+from backhaul_gateway.optional import channel_to
+from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.reads.auditfiles import AuditFileRoutes
 from backhaul_gateway.reads.auditkeys import AuditKeyRoute
 from backhaul_gateway.reads.auditrecount import AuditRecountRoutes
@@ -51,23 +63,38 @@ from backhaul_gateway.reads.auditstate import AuditStates
 from backhaul_gateway.reads.batches import BatchRoutes
 from backhaul_gateway.reads.callers import Callers
 from backhaul_gateway.reads.communications import CommunicationRoutes
+from backhaul_gateway.reads.deliveries import DeliveryRoutes
+from backhaul_gateway.reads.eventstream import EventStreams
 from backhaul_gateway.reads.members import MemberRoutes
 from backhaul_gateway.reads.normalizer import NormalizerRoutes
+from backhaul_gateway.reads.notifierstate import NotifierStates
 from backhaul_gateway.reads.objectstore import BucketCheck
+from backhaul_gateway.reads.overview import Overview
+from backhaul_gateway.reads.overviews import Overviews
 from backhaul_gateway.reads.preview import PreviewRoutes
+from backhaul_gateway.reads.recipients import RecipientRoutes
+from backhaul_gateway.reads.reconcilerstate import ReconcilerStates
+from backhaul_gateway.reads.reconciliation import ReconciliationRoutes
 from backhaul_gateway.reads.routes import tenant_router
 from backhaul_gateway.reads.sends import SendRoutes
 from backhaul_gateway.reads.stats import StatsRoutes
-from backhaul_gateway.reads.status import ChannelStatus
+from backhaul_gateway.reads.status import ChannelStatus, ServiceStates
+from backhaul_gateway.reads.subscriptions import SubscriptionRoutes
 from backhaul_gateway.reads.suppressionfiles import SuppressionFileRoutes
 from backhaul_gateway.reads.suppressions import SuppressionRoutes
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_gateway.spool.file import TROUBLE, SpoolTakenError
+from backhaul_gateway.spool.log import SpooledLog
+from backhaul_gateway.spool.onward import Onward
+from backhaul_gateway.spool.overdraft import Bounds, Overdraft
+from backhaul_gateway.spool.spool import Spool, overdrawn
 from backhaul_gateway.twins.writing import Writer
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.application import application_of
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.connections import Connections
 from backhaul_gateway.web.edge import Edge
+from backhaul_gateway.web.guard import Guard
 from backhaul_gateway.web.server import connections_of, listen, server_of
 
 NAME = "gateway"
@@ -80,6 +107,7 @@ class Gateway:
     app: Edge
     publisher: GroupCommitPublisher
     connections: Connections
+    streams: EventStreams
 
 
 async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
@@ -93,6 +121,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
         serving = asyncio.create_task(server.serve(listeners), name="http")
         service.log.info("serving", host=settings.gateway_host, port=port, public_base_url=url)
         await service.until(stop, serving)
+        gateway.streams.close()
         server.should_exit = True
         await serving
         await gateway.publisher.drain()
@@ -117,29 +146,22 @@ def build(
     credentials = CredentialIndex(lambda: tenants.synced)
     states = TenantStates(providers, box, clock)
     strangers = Strangers(tenants, store, credentials, clock)
-    admission = Admission(room := CallbackRoom(), metrics)
+    service.run("key_uses", KeyUses(credentials, store.used, clock).run)
 
     broker = Broker(service.nats, tenants)
-    service.readiness.add("jetstream", broker.check)
-    publisher = GroupCommitPublisher(
-        timeout_s=settings.gateway_publish_timeout_s, metrics=metrics, tracing=tracing, on_stored=room.stored
-    )
-    service.on_connected("publisher", partial(publisher.connected, service.nats))
-    log = CallbackStream(broker.connected)
-    service.run("callback_log", LogWatch(log, room, publisher, metrics, clock).run)
+    publisher = _publisher(service, settings, broker, room := CallbackRoom())
+    callbacks, spool, overdraft = _spooled(publisher, service, settings, states, room)
+    admission = Admission(room, metrics, overdraft)
 
     ping = partial(mongo.ping, service.mongo_client)
     service.run("store_reachable", Reachable(ping, STORE_REACHABLE, metrics).run)
 
-    normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
-    communications = CommunicationServiceStub(service.channel(settings.gateway_normalizer_target))
-    suppression = SuppressionServiceStub(service.channel(settings.gateway_suppression_target))
-    audit = AuditServiceStub(service.channel(settings.gateway_audit_target))
+    to = _Services(service, settings)
 
     updates = TenantUpdates(store, broker)
-    keepers = dict.fromkeys((settings.gateway_normalizer_target, *settings.gateway_tenant_data_targets))
+    keepers = {name: TenantDataServiceStub(service.channel(to)) for to, name in settings.keepers_of_data().items()}
     grants = ServiceRegistry(accounts, broker, store, tenants.tenants)
-    data = GrantedData(ServicesData([TenantDataServiceStub(service.channel(target)) for target in keepers]), grants)
+    data = GrantedData(ServicesData(list(keepers.values())), grants)
     lifetime_s = partial(mongo.transaction_lifetime_s, service.mongo_client, settings.mongo_transaction_lifetime_s)
     removal = TenantRemoval(store, broker, data, broker, lifetime_s, clock)
     metrics.gauge(TENANTS_DELETING, lambda: removal.waiting)
@@ -157,8 +179,10 @@ def build(
         states=states,
         credentials=credentials,
         strangers=strangers,
+        wrong=(wrong := WrongCredentials(clock)),
         admission=admission,
-        callbacks=publisher,
+        callbacks=callbacks,
+        held=overdraft,
         access_log=access_log,
         metrics=metrics,
         tracing=tracing,
@@ -168,36 +192,53 @@ def build(
         max_held_bytes=settings.gateway_max_held_bytes,
         max_bodies=connections.most,
     )
-    callers = Callers(credentials, strangers, states, admission, writer := Writer())
-    previews = PreviewRoutes(callers, normalizer, states=states, strangers=strangers, public_base_url=public_base_url)
+    addresses, channels = Addresses(public_base_url, providers), ChannelRegistry(updates, providers, box)
+    registry = TenantRegistry(updates, broker, data, grants, stream_max_age_s=settings.stream_max_age_s)
+    callers = Callers(guard := Guard(credentials, strangers), states, admission, writer := Writer())
+    # After all by which callers are known: what it hears of a tenant's change, they have heard already.
+    streams = _event_streams(service, settings, callers)
+    standing = _standing(
+        service,
+        settings,
+        states=states,
+        room=room,
+        broker=broker,
+        to=to,
+        adapters=providers,
+        spool=spool,
+        overdraft=overdraft,
+    )
+    previews = PreviewRoutes(
+        callers, to.normalizer, states=states, strangers=strangers, public_base_url=public_base_url
+    )
     reads = tenant_router(
         callers,
         [
-            NormalizerRoutes(callers, admission, normalizer),
-            MemberRoutes(admission, communications),
-            BatchRoutes(callers, admission, communications),
-            CommunicationRoutes(callers, admission, communications),
-            StatsRoutes(callers, normalizer),
+            NormalizerRoutes(callers, admission, to.normalizer),
+            MemberRoutes(admission, to.communications),
+            BatchRoutes(callers, admission, to.communications),
+            CommunicationRoutes(callers, admission, to.communications),
+            StatsRoutes(callers, to.normalizer),
             previews,
-            SuppressionRoutes(callers, suppression),
-            SuppressionFileRoutes(suppression),
-            AuditFileRoutes(audit),
-            AuditRecountRoutes(audit),
-            AuditRoutes(callers, audit),
+            RecipientRoutes(keepers, stream_max_age_s=settings.stream_max_age_s),
+        ],
+        [
+            SuppressionRoutes(callers, to.suppression),
+            SuppressionFileRoutes(to.suppression),
+            AuditFileRoutes(to.audit),
+            AuditRecountRoutes(to.audit),
+            AuditRoutes(callers, to.audit),
+            ReconciliationRoutes(callers, to.reconciler),
+            SubscriptionRoutes(callers, to.notifier),
+            DeliveryRoutes(callers, to.notifier),
         ],
         strangers=strangers,
         states=states,
-        status=ChannelStatus(
-            streams=broker,
-            check_store=ping,
-            object_storage=BucketCheck(settings),
-            states=states,
-            audit=AuditStates(audit, providers),
-        ),
+        status=standing.status,
         version=version,
     )
     sends = SendRoutes(
-        callers, admission, publisher, states=states, strangers=strangers, adapters=providers, metrics=metrics
+        callers, admission, callbacks, states=states, strangers=strangers, adapters=providers, metrics=metrics
     )
     tokens = TokenRoute(
         states=states,
@@ -206,24 +247,31 @@ def build(
         admission=admission,
         public_base_url=public_base_url,
     )
-    admin = admin_router(
-        TenantRegistry(updates, broker, data, grants, stream_max_age_s=settings.stream_max_age_s),
-        ChannelRegistry(updates, providers, box),
-        Addresses(public_base_url, providers),
-        OperatorSuppressionRoutes(suppression, writer),
-    )
-    services = service_router(grants)
-    published = AuditKeyRoute(audit, writer, clock)
-    keys = audit_key_router(AuditKeyRoutes(audit, writer, published.outdated))
+    published = AuditKeyRoute(to.audit, writer, clock)
+    keys = audit_key_router(AuditKeyRoutes(to.audit, writer, published.outdated))
     edge = Edge(
         application_of(
-            [reads, sends.router(), published.router(), tokens.router(), admin, services, keys],
+            [
+                reads,
+                OwnRoutes(registry, channels, addresses).added_to(callers.router("/v1", 422)),
+                streams.router(),
+                standing.overview.router(callers),
+                sends.router(),
+                published.router(),
+                tokens.router(),
+                admin_router(registry, channels, addresses, OperatorSuppressionRoutes(to.suppression, writer)),
+                service_router(grants),
+                keys,
+                overview_router(standing.overviews),
+            ],
+            guard,
             version,
             service.readiness,
             metrics,
         ),
         ingest=ingest,
-        admin_token=settings.gateway_admin_token.get_secret_value(),
+        admins=AdminTokens(settings.gateway_admin_token.get_secret_value(), settings.gateway_admin_tokens),
+        wrong=wrong,
         admin_port=settings.gateway_admin_port,
         body_timeout_s=settings.gateway_body_timeout_s,
         access_log=access_log,
@@ -231,4 +279,151 @@ def build(
         tracing=tracing,
         clients=clients,
     )
-    return Gateway(edge, publisher, connections)
+    return Gateway(edge, publisher, connections, streams)
+
+
+def _event_streams(service: Service, settings: GatewaySettings, callers: Callers) -> EventStreams:
+    """Streams of events, which hear of every connection to NATS and every change of a tenant."""
+    most = settings.gateway_max_event_streams
+    streams = EventStreams(callers, service.nats, service.js, most=most, metrics=service.metrics)
+    service.on_connected("event_streams", streams.reconnected)
+    service.tenants.listen(streams.changed)
+    return streams
+
+
+class _Services:
+    """The services behind the gateway, where the settings say that they are."""
+
+    def __init__(self, service: Service, settings: GatewaySettings) -> None:
+        to = partial(channel_to, service)
+        self.normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
+        self.communications = CommunicationServiceStub(service.channel(settings.gateway_normalizer_target))
+        self.suppression = SuppressionServiceStub(to(settings.gateway_suppression_target, "suppression"))
+        self.audit = AuditServiceStub(to(settings.gateway_audit_target, "audit"))
+        self.reconciler = ReconcilerServiceStub(to(settings.gateway_reconciler_target, "reconciler"))
+        self.notifier = NotifierServiceStub(to(settings.gateway_notifier_target, "notifier"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What tells how it stands: with a channel, with a tenant, with all of them."""
+
+    status: ChannelStatus
+    overview: Overview
+    overviews: Overviews
+
+
+def _standing(
+    service: Service,
+    settings: GatewaySettings,
+    *,
+    states: TenantStates,
+    room: CallbackRoom,
+    broker: Broker,
+    to: _Services,
+    adapters: Mapping[str, Adapter[Any]],
+    spool: Spool | None,
+    overdraft: Overdraft | None,
+) -> _Standing:
+    said = ServiceStates(
+        AuditStates(to.audit, adapters), ReconcilerStates(to.reconciler, adapters), NotifierStates(to.notifier)
+    )
+    ping, bucket = partial(mongo.ping, service.mongo_client), BucketCheck(settings)
+    status = ChannelStatus(
+        streams=broker,
+        check_store=ping,
+        object_storage=bucket,
+        states=states,
+        services=said,
+        spool=spool,
+        overdraft=overdraft,
+    )
+    overview = Overview(states, room, normalizer=to.normalizer, services=said, spool=spool, overdraft=overdraft)
+    overviews = Overviews(
+        overview,
+        lambda: service.tenants.tenants,
+        streams=broker,
+        callbacks_waiting=broker.callbacks_waiting,
+        check_store=ping,
+        object_storage=bucket,
+    )
+    service.stack.push_async_callback(overviews.close)
+    return _Standing(status, overview, overviews)
+
+
+def _publisher(service: Service, settings: GatewaySettings, broker: Broker, room: CallbackRoom) -> GroupCommitPublisher:
+    """What stores callbacks in JetStream, and whoever looks at what is stored there."""
+    publisher = GroupCommitPublisher(
+        timeout_s=settings.gateway_publish_timeout_s,
+        metrics=service.metrics,
+        tracing=service.tracing,
+        on_stored=room.stored,
+    )
+    service.on_connected("publisher", partial(publisher.connected, service.nats))
+    service.readiness.add("jetstream", broker.check)
+    clock = asyncio.get_running_loop().time
+    watch = LogWatch(CallbackStream(broker.connected), room, publisher, service.metrics, clock)
+    service.run("callback_log", watch.run)
+    return publisher
+
+
+def _spooled(
+    publisher: GroupCommitPublisher,
+    service: Service,
+    settings: GatewaySettings,
+    states: TenantStates,
+    room: CallbackRoom,
+) -> tuple[CallbackLog, Spool | None, Overdraft | None]:
+    """The callback log, and behind it the spool, which keeps the gateway ready as well, and the overdraft, if they are
+    to be.
+
+    Raises SystemExit, naming the setting, where the spool's directory cannot be had.
+    """
+    directory, most, metrics = settings.gateway_spool_dir, settings.gateway_spool_max_bytes, service.metrics
+    if directory is None:
+        return publisher, None, None
+    spool = _opened(Spool(directory, most, metrics), directory, service)
+    lives = partial(_lives, service.tenants, states)
+    spooled = SpooledLog(publisher, spool, Onward(publisher, lives, metrics.counter(SPOOL_DRAINED)))
+    service.run("spool", spooled.run)
+    service.readiness.instead_of(("jetstream", "streams"), spool.check)
+
+    within = directory / "held"
+    held = _opened(Spool(within, most // 2, metrics, overdrawn, by_subject=True), within, service)
+    bounds = Bounds(
+        settings.gateway_overdraft_callbacks,
+        settings.gateway_overdraft_max_bytes,
+        settings.gateway_overdraft_max_age_s,
+    )
+    may_go = partial(_may_go, service.tenants, states)
+    overdraft = Overdraft(held, bounds, Onward(publisher, may_go, metrics.counter(HELD_DRAINED)), states, room)
+    service.run("overdraft", overdraft.run)
+    return spooled, spool, overdraft
+
+
+def _opened(spool: Spool, directory: Path, service: Service) -> Spool:
+    """``spool``, with its directory, which it gives back in the end. Raises SystemExit where it cannot have it."""
+    try:
+        spool.open()
+    except (SpoolTakenError, *TROUBLE) as exc:
+        raise SystemExit(f"BACKHAUL_GATEWAY_SPOOL_DIR: {directory} cannot be used: {exc}") from exc
+    service.stack.push_async_callback(spool.close)
+    return spool
+
+
+def _lives(tenants: TenantDirectory, states: TenantStates, callback: Callback) -> bool:
+    """Whether the callback's tenant is there, and is not being deleted. UNAVAILABLE while nobody knows."""
+    if not tenants.synced:
+        raise unavailable("The tenants")
+    state = states.get(callback.tenant_id)
+    if state is None or state.tenant.registration != callback.registration:
+        return False
+    return state.tenant.status != "deleting"
+
+
+def _may_go(tenants: TenantDirectory, states: TenantStates, callback: Callback) -> bool:
+    """The same; UNAVAILABLE, too, while the tenant is suspended."""
+    lives = _lives(tenants, states, callback)
+    if lives and (state := states.get(callback.tenant_id)) is not None and state.tenant.status != "active":
+        raise unavailable("The tenant")
+    return lives

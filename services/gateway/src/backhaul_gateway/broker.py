@@ -13,6 +13,7 @@ from backhaul_common.jetstream import AWAY, require_connected, translated
 from backhaul_common.logs import get_logger
 from backhaul_common.names import (
     CALLBACKS_STREAM,
+    NORMALIZER_CONSUMER,
     SERVICE_CHANGED_SUBJECT,
     STREAMS,
     TENANT_CHANGED_SUBJECT,
@@ -117,6 +118,16 @@ class Broker:
         subject = held_subject(tenant.queue_path, channel)
         async with translated():
             return (await jetstream.subjects(self._js(), CALLBACKS_STREAM, subject)).get(subject, 0)
+
+    async def callbacks_waiting(self) -> int:
+        """How many messages of the callback log, of all tenants, are not processed yet. UNAVAILABLE."""
+        js = self._js()
+        async with translated():
+            try:
+                info = await js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+            except NotFoundError:
+                raise unavailable("The normalizer's consumer") from None
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     def connected(self) -> Client:
         """The connection; UNAVAILABLE while there is none."""

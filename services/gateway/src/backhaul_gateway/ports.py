@@ -20,6 +20,14 @@ class CallbackLog(Protocol):
         ...
 
 
+class Held(Protocol):
+    """Where callbacks lie that may not be stored yet."""
+
+    async def hold(self, subject: str, callback_id: str, encoded: bytes, traceparent: str) -> bool:
+        """Whether it is durable there; no where there is no room for it."""
+        ...
+
+
 class TenantStore(Protocol):
     """Where tenants are kept. UNAVAILABLE from every method while it is away."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -11,6 +13,8 @@ from backhaul_common.settings import CommonSettings, ObjectStoreSettings, Secret
 from backhaul_common.sizes import MAX_BODY_BYTES
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
+
+from backhaul_gateway.admission.admins import AdminToken, admin_tokens, digest
 
 Network = IPv4Network | IPv6Network
 
@@ -21,6 +25,11 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     gateway_host: str = Field("127.0.0.1", description="The address to listen on.")
     gateway_port: int = Field(8080, ge=0, le=65535, description="0 picks a free one.")
     gateway_admin_token: SecretStr = Field(description="The bearer token of /admin, at least 16 characters.")
+    gateway_admin_tokens: Annotated[tuple[AdminToken, ...], NoDecode] = Field(
+        (),
+        description="Further tokens of /admin, comma-separated, each <name>:<role>:<SHA-256 of the token in hex>. "
+        "Roles are operator, support and auditor.",
+    )
     gateway_admin_port: int = Field(
         0,
         ge=0,
@@ -40,8 +49,18 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         "logged. They have no say in the URL that signatures are checked against.",
     )
     gateway_normalizer_target: str = Field("127.0.0.1:50051", description="The normalizer's gRPC host:port.")
-    gateway_suppression_target: str = Field("127.0.0.1:50052", description="Suppression's gRPC host:port.")
-    gateway_audit_target: str = Field("127.0.0.1:50053", description="Audit's gRPC host:port.")
+    gateway_suppression_target: str = Field(
+        "127.0.0.1:50052", description="Suppression's gRPC host:port; empty: it is not installed."
+    )
+    gateway_audit_target: str = Field(
+        "127.0.0.1:50053", description="Audit's gRPC host:port; empty: it is not installed."
+    )
+    gateway_reconciler_target: str = Field(
+        "127.0.0.1:50054", description="The reconciler's gRPC host:port; empty: it is not installed."
+    )
+    gateway_notifier_target: str = Field(
+        "127.0.0.1:50055", description="The notifier's gRPC host:port; empty: it is not installed."
+    )
     gateway_tenant_data_targets: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Further services that keep tenants' data, as gRPC host:port, comma-separated. A tenant is gone "
@@ -49,6 +68,35 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     )
     gateway_publish_timeout_s: float = Field(
         3.0, gt=0, le=4.5, description="From a callback's last byte to JetStream's acknowledgement; 503 beyond."
+    )
+    gateway_spool_dir: Path | None = Field(
+        None,
+        description="A directory of this gateway alone, on a disk that outlives it. What JetStream does not store is "
+        "kept there, answered as stored, and published as soon as it does. Empty: it is refused with 503.",
+    )
+    gateway_spool_max_bytes: int = Field(
+        1 << 30,
+        ge=16 << 20,
+        description="Bytes of callbacks in the spool. A tenant may hold as much as is then still free: half of it when "
+        "it is alone. 503 beyond.",
+    )
+    gateway_overdraft_callbacks: int = Field(
+        50_000,
+        ge=0,
+        description="Callbacks of a tenant that are held in the spool's directory while they are over its rate or its "
+        "share of CALLBACKS, or it is suspended, and stored later. Beyond, and with 0: 429, 503 or 403.",
+    )
+    gateway_overdraft_max_bytes: int = Field(
+        64 << 20,
+        ge=0,
+        description="Bytes of these. Of all tenants together they take at most half of "
+        "BACKHAUL_GATEWAY_SPOOL_MAX_BYTES, beside what that counts.",
+    )
+    gateway_overdraft_max_age_s: float = Field(
+        86_400.0,
+        gt=0,
+        description="While a tenant's oldest callback has been held for longer, nothing more of it is. What is held "
+        "stays.",
     )
     gateway_body_timeout_s: float = Field(
         30.0, gt=0, le=300, description="How long a request's body may take to arrive; 408 beyond."
@@ -83,6 +131,13 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         description="Bytes of bodies held at once, from their arrival until JetStream has them. A tenant may "
         "hold as much as is then still free: half of it when it is alone. 503 beyond.",
     )
+    gateway_max_event_streams: int = Field(
+        128,
+        ge=1,
+        le=10_000,
+        description="Open streams of events (GET /v1/events/stream). A tenant may have 8; 429 "
+        "beyond, and 503 where all are taken.",
+    )
     gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
 
     @field_validator("gateway_admin_token")
@@ -95,6 +150,11 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
             )
         return value
 
+    @field_validator("gateway_admin_tokens", mode="before")
+    @classmethod
+    def _admins(cls, value: object) -> object:
+        return admin_tokens(value) if isinstance(value, str) else value
+
     @field_validator("gateway_public_base_url")
     @classmethod
     def _an_origin(cls, value: str) -> str:
@@ -104,6 +164,11 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment or "@" in value:
             raise ValueError("must be like https://callbacks.example.com: a scheme, a host, and no query")
         return value.rstrip("/")
+
+    @field_validator("gateway_spool_dir", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        return value or None
 
     @field_validator("gateway_tenant_data_targets", mode="before")
     @classmethod
@@ -132,11 +197,32 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         return self
 
     @model_validator(mode="after")
+    def _tokens_are_apart(self) -> GatewaySettings:
+        first = digest(self.gateway_admin_token.get_secret_value().encode())
+        if any(token.digest == first for token in self.gateway_admin_tokens):
+            raise ValueError("BACKHAUL_GATEWAY_ADMIN_TOKENS has the hash of BACKHAUL_GATEWAY_ADMIN_TOKEN")
+        return self
+
+    @model_validator(mode="after")
     def _admin_is_apart(self) -> GatewaySettings:
         # By the port alone: that is what a request is told apart by.
         if self.gateway_admin_port and self.gateway_admin_port == self.gateway_port:
             raise ValueError("BACKHAUL_GATEWAY_ADMIN_PORT must not be BACKHAUL_GATEWAY_PORT; 0 keeps them together")
         return self
+
+    def keepers_of_data(self) -> Mapping[str, str]:
+        """The services that keep tenants' data, by their targets: their names, or the target of one that has none."""
+        names = {
+            self.gateway_normalizer_target: "normalizer",
+            self.gateway_suppression_target: "suppression",
+            self.gateway_audit_target: "audit",
+            self.gateway_reconciler_target: "reconciler",
+            self.gateway_notifier_target: "notifier",
+        }
+        return {
+            target: names.get(target, target)
+            for target in (self.gateway_normalizer_target, *self.gateway_tenant_data_targets)
+        }
 
     def public_base_url(self, port: int) -> str:
         """The configured one, or the address that is listened on. ``port`` is the real one."""

@@ -19,19 +19,22 @@ from backhaul_common.metrics import (
     MESSAGES_UNOWNED,
     PARKED_MESSAGES,
 )
-from backhaul_common.names import NORMALIZER_OUTBOX
+from backhaul_common.names import NORMALIZER_ERASURES_COLLECTION, NORMALIZER_OUTBOX
 from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
-from backhaul_common.tenantdata import MongoTenantData
-from backhaul_proto.normalizer.v1 import communications_pb2, normalizer_pb2
+from backhaul_common.tenantdata import Erasures, MongoTenantData
+from backhaul_proto.normalizer.v1 import communications_pb2, normalizer_pb2, records_pb2
 from backhaul_proto.normalizer.v1.communications_pb2_grpc import add_CommunicationServiceServicer_to_server
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import add_NormalizerServiceServicer_to_server
+from backhaul_proto.normalizer.v1.records_pb2_grpc import add_RecordServiceServicer_to_server
 
+from backhaul_normalizer.activity import Activity
 from backhaul_normalizer.communications.adding import Adding
 from backhaul_normalizer.communications.calls import AddCalls
 from backhaul_normalizer.communications.completing import Completing
 from backhaul_normalizer.communications.consequences import Consequences
 from backhaul_normalizer.communications.linking import Linking
+from backhaul_normalizer.communications.processed import MembersProcessed
 from backhaul_normalizer.communications.reading import MongoCommunications
 from backhaul_normalizer.communications.registering import MongoRegister
 from backhaul_normalizer.communications.relinking import Relinking
@@ -40,7 +43,10 @@ from backhaul_normalizer.communications.sending import JetStreamSends
 from backhaul_normalizer.communications.servicer import CommunicationServicer
 from backhaul_normalizer.consumer import Consumer
 from backhaul_normalizer.counts import Shards
+from backhaul_normalizer.erasing import Erasing, kept_s
 from backhaul_normalizer.feed import CallbacksFeed, feed_config
+from backhaul_normalizer.fenced import Fenced
+from backhaul_normalizer.having import Having
 from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.holds import HeldCallbacks
 from backhaul_normalizer.normalize import Normalizer
@@ -48,31 +54,36 @@ from backhaul_normalizer.preview import Previews
 from backhaul_normalizer.publisher import JetStreamCallbacks, JetStreamPublisher, require_room, subjects_under
 from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
+from backhaul_normalizer.records.comparing import Comparisons
+from backhaul_normalizer.records.servicer import RecordServicer
 from backhaul_normalizer.retained import Retained
 from backhaul_normalizer.retention import Retention, now_us
 from backhaul_normalizer.reviews import MongoReviews
 from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_normalizer.servicer import NormalizerServicer
 from backhaul_normalizer.settings import NormalizerSettings
+from backhaul_normalizer.silence import Silences
 from backhaul_normalizer.store import COUNTED, INDEXES, SEVERAL, MongoEventStore
 from backhaul_normalizer.subjects import EventSubjects
 from backhaul_normalizer.unowned import Unowned
 
 SERVICE = normalizer_pb2.DESCRIPTOR.services_by_name["NormalizerService"].full_name
 COMMUNICATIONS = communications_pb2.DESCRIPTOR.services_by_name["CommunicationService"].full_name
+RECORDS = records_pb2.DESCRIPTOR.services_by_name["RecordService"].full_name
 
 
 async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set."""
     async with Service("normalizer", settings) as service:
-        database, tenants, metrics = service.database, service.tenants, service.metrics
-        publisher = Publisher()
+        database, tenants, metrics, publisher = service.database, service.tenants, service.metrics, Publisher()
         outbox = Outbox(database, NORMALIZER_OUTBOX, publisher, partial(owners, database))
         shards = Shards()
         completing = Completing(database, outbox.written, now_us, metrics.counter(BATCHES_COMPLETED))
         linking = Linking(database, shards, metrics.counter(MESSAGES_LINKED))
-        consequences = Consequences(database, linking, completing)
-        store = MongoEventStore(service.mongo_client, database, shards, consequences)
+        processed, having, fenced = MembersProcessed(database, outbox.written, now_us), Having(database), Fenced()
+        consequences = Consequences(database, linking, processed, completing, having)
+        erasing = _erasing(service, settings)
+        store = MongoEventStore(service.mongo_client, database, shards, consequences, erasing, having, fenced)
         reads = MongoReads(database)
         service.prepare("store", store.prepare)
         service.readiness.add("mongodb", store.ping)
@@ -93,10 +104,9 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         service.run("completing", completing.run, after=service.prepared)
         relinking = Relinking(database, consequences, now_us, metrics.counter(BATCHES_LINKED_LATE))
         service.run("relinking", relinking.run, after=service.prepared)
-        most = settings.normalizer_max_dead_letters
-        letters = BoundedDeadLetters(store, database, most, on_reached=outbox.written)
+        letters = BoundedDeadLetters(store, database, settings.normalizer_max_dead_letters, on_reached=outbox.written)
         subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)
-        events = JetStreamPublisher(publisher, subjects, partial(owners, database))
+        events = JetStreamPublisher(publisher, subjects, partial(owners, database), fenced)
         holds = HeldCallbacks(
             HeldStream(service.nats, service.js),
             publisher,
@@ -107,6 +117,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             max_waiting=settings.normalizer_max_pending // 2,
         )
         service.run("holds", holds.run, after=service.prepared)
+        activity = _activity(service, outbox)
         consumer = Consumer(
             feed,
             tenants,
@@ -114,6 +125,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             letters,
             events,
             holds,
+            activity,
             metrics,
             service.tracing,
             ack_wait_s=settings.normalizer_ack_wait_s,
@@ -131,15 +143,33 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         sends, told = JetStreamSends(publisher, now_us), metrics.counter(MEMBERS_TOLD)
         communications = CommunicationServicer(
             tenants,
-            MongoRegister(database, consequences, now_us),
+            MongoRegister(database, consequences, now_us, outbox.written),
             AddCalls(Adding(MongoRoster(database, now_us), sends, consequences, told)),
             MongoCommunications(database),
             reads,
         )
+        records = RecordServicer(tenants, Comparisons(database, tenants, normalizer), activity)
         services: dict[str, Callable[[Any], None]] = {
             SERVICE: partial(add_NormalizerServiceServicer_to_server, servicer),
             COMMUNICATIONS: partial(add_CommunicationServiceServicer_to_server, communications),
-            **tenantdata.registrations(data),
+            RECORDS: partial(add_RecordServiceServicer_to_server, records),
+            **tenantdata.registrations(data, erasing),
         }
         await service.serve(settings.normalizer_grpc_listen, services)
         await service.until(stop)
+
+
+def _erasing(service: Service, settings: NormalizerSettings) -> Erasing:
+    """What erases people, as they ask for it and after every commit."""
+    kept = kept_s(settings.stream_max_age_s)
+    erasures = Erasures(service.database, service.store_format, NORMALIZER_ERASURES_COLLECTION, kept)
+    return Erasing(service.database, erasures)
+
+
+def _activity(service: Service, outbox: Outbox) -> Activity:
+    """What notes the channels' activity; who finds silent ones goes by it."""
+    activity = Activity(service.database)
+    service.run("activity", activity.run, after=service.prepared)
+    silences = Silences(service.database, service.tenants, outbox.written, now_us)
+    service.run("silences", silences.run, after=service.prepared)
+    return activity

@@ -17,10 +17,11 @@ from typing import NamedTuple, Protocol
 
 from backhaul_channels import Confidence, ConsentAction, EventKind
 from backhaul_common.documents import Document
+from backhaul_common.erased import is_erased
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.communications.documents import batch_of
+from backhaul_normalizer.communications.documents import PROCESSED, batch_of, member_of
 from backhaul_normalizer.counts import Counts, Day
 from backhaul_normalizer.facts import address_of, message_key, pair_key
 from backhaul_normalizer.hours import DAY_HOURS, hour_of
@@ -41,7 +42,8 @@ class Touched:
     were committed before: whoever did that may have died before he published what followed. ``links`` are keys of
     messages that may be for another destination now, ``made`` those of them that were stored with the
     destination that they hold (see ``linking.Made``), ``destinations`` what messages were for that are gone, and
-    ``batches`` those of which a destination changed its state. ``registrations`` are whose they all are.
+    ``batches`` those of which a destination changed its state, and ``processed`` the members of which one was
+    processed, each with its registration. ``registrations`` are whose the others are.
     """
 
     replies: set[str] = field(default_factory=set)
@@ -52,6 +54,7 @@ class Touched:
     made: dict[tuple[bytes, int], set[bytes]] = field(default_factory=dict)
     destinations: set[bytes] = field(default_factory=set)
     batches: set[bytes] = field(default_factory=set)
+    processed: dict[bytes, str] = field(default_factory=dict)
     registrations: dict[str, str] = field(default_factory=dict)
 
     def name(self, key: str, registration: str) -> None:
@@ -89,6 +92,8 @@ class Touched:
             self.links.add(key)
         if message is not None and "dest" in message:
             self.batches.add(batch_of(message["dest"]))
+            if message["fulfilment"] in PROCESSED:
+                self.processed[member_of(message["dest"])[0]] = registration
         if message is not None and "pair" in message:
             self._sent(message)
             self.delivered_again.add(message["pair"])
@@ -209,10 +214,11 @@ def settle(
         if answer is None:
             # Nobody can find it by its addresses any more, and that it was the answer stays true.
             former = messages.get(one.row.get("answers", ""))
-            if former is not None and "address_expired" in former:
+            if former is not None and ("address_expired" in former or "erased_before_us" in former):
                 answer = _answer(former, event_pb2.ANSWERED_BY_ADDRESSES)
         own = messages.get(one.fact.message, {}).get("communication_id", one.fact.communication_id)
-        if not _settle(settled, one, answer, own, paths) and one.fact.id in publish:
+        published = _settle(settled, one, answer, own, paths)
+        if not published and one.fact.id in publish and not is_erased(one.fact.payload):
             known = outgoing(one.fact, one.fact.payload, one.row.get("communication_id", ""), paths)
             known.again = True
             settled.outgoing.append(known)
@@ -301,7 +307,8 @@ def _settle(
     if "payload" not in changes:
         return False
     fact.revision += 1
-    settled.outgoing.append(outgoing(fact, changes["payload"], communication_id, paths))
+    if not is_erased(changes["payload"]):
+        settled.outgoing.append(outgoing(fact, changes["payload"], communication_id, paths))
     return True
 
 
@@ -317,7 +324,8 @@ def _forget(settled: Settled, row: Document, paths: Mapping[str, str]) -> None:
         payload.ClearField("answered")
         payload.revision = fact.revision = fact.revision + 1
         settled.updates.setdefault(fact.id, {})["payload"] = payload.SerializeToString()
-        settled.outgoing.append(outgoing(fact, payload.SerializeToString(), row.get("communication_id", ""), paths))
+        if payload.callback_id:
+            settled.outgoing.append(outgoing(fact, payload.SerializeToString(), row.get("communication_id", ""), paths))
 
 
 def _classes(fact: Fact) -> list[str]:

@@ -17,11 +17,12 @@ from backhaul_common.metrics import Metrics
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import Tracing, traceparent_of
 from backhaul_common.turns import Turn
-from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
+from backhaul_proto.callback.v1.callback_pb2 import SOURCE_CALLBACK, Callback, CallbackBatch
 from backhaul_proto.event.v1.event_pb2 import Event
 from google.protobuf.message import DecodeError
 from opentelemetry.trace import Span, SpanKind
 
+from backhaul_normalizer.activity import Activity, Sends, Where
 from backhaul_normalizer.committing import Portions, commit_all, file_all, publish_all
 from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Outgoing, Rejection
@@ -41,7 +42,7 @@ _FULL_PAUSE_S = 2.0
 """How long what should be held waits where CALLBACKS has no room for it: as long as a gateway takes to make some."""
 
 MAX_STRANGERS = 4096
-"""Registrations, each with a channel, of which it is remembered that they are not there."""
+"""Channels of registrations, each at a revision, of which it is remembered that they are not there."""
 
 
 @dataclass(slots=True)
@@ -51,8 +52,8 @@ class CallbacksRead(Batch):
     ``callbacks`` counts by tenant and channel, ``ignored`` by tenant, channel and reason. ``facts`` has each event
     once, completed by what further callbacks of the batch tell of it; ``duplicates`` counts these, and ``told`` has all
     that tell of one event. ``held`` was not read, since its channels' callbacks are held; ``moved`` leads from
-    where a message lies to where it lay first. ``committed`` and ``readable_at``, seconds since 1970, are there after
-    the commit.
+    where a message lies to where it lay first. ``sends`` are the messages that were sent. ``committed`` and
+    ``readable_at``, seconds since 1970, are there after the commit.
     """
 
     callbacks: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class CallbacksRead(Batch):
     rejections: dict[str, Rejection] = field(default_factory=dict)
     held: list[Holding] = field(default_factory=list)
     moved: dict[int, int] = field(default_factory=dict)
+    sends: Sends = field(default_factory=Sends)
     oldest_us: int = 0
     committed: Committed = field(default_factory=Committed)
     readable_at: float = 0.0
@@ -79,6 +81,7 @@ class Consumer:
         store: EventStore,
         publisher: Publisher,
         holds: Holds,
+        activity: Activity,
         metrics: Metrics,
         tracing: Tracing,
         *,
@@ -88,8 +91,9 @@ class Consumer:
         # What waits in the feed is renewed that often, and what was taken from it is not.
         self._late_after_s = ack_wait_s / 2
         self._holds = holds
+        self._activity = activity
         self._tenants = tenants
-        self._strangers: set[tuple[str, str]] = set()
+        self._strangers: set[tuple[Where, int]] = set()
         self._normalizer = normalizer
         self._store = store
         self._portions = Portions()
@@ -144,10 +148,13 @@ class Consumer:
             elif not batch.traceparents and first.traceparent:
                 batch.traceparents.append(first.traceparent)
             for callback in callbacks:
+                heard = callback.source == SOURCE_CALLBACK
                 for one in self._normalizer.read(callback, position, message.path):
                     # A callback may hold thousands of events.
                     await turn.over()
                     _add(batch, callback, one)
+                    if not heard and isinstance(one, Fact):
+                        batch.sends.note(one)
             took_s = time.perf_counter() - now
             spent_s[message.path] = spent_s.get(message.path, 0.0) + took_s
             if took_s > _SLOW_S:
@@ -168,28 +175,31 @@ class Consumer:
         if not callbacks:
             return [], position
         first = callbacks[0]
-        await self._meet(first)
-        if self._holds.holds(first.registration, first.channel, message.subject):
-            held = Holding(message, position, first.tenant_id, first.registration, first.channel, len(callbacks))
+        # Read once: each time they are made anew of the message's bytes.
+        where = Where(first.tenant_id, first.registration, first.channel)
+        # They lie in the order of their arrival, and one gateway stored them: the last knew the newest settings.
+        await self._meet(where, callbacks[-1].tenant_revision)
+        if (heard := _last_heard(callbacks)) is not None:
+            self._activity.heard(where, heard.received_at_us)
+        if self._holds.holds(where.registration, where.channel, message.subject):
+            held = Holding(message, position, *where, len(callbacks))
             batch.held.append(held)
             return [], position
         if position != message.stream_seq:
             batch.moved[message.stream_seq] = position
         return callbacks, position
 
-    async def _meet(self, callback: Callback) -> None:
-        """Hear of a registration and its channel before its callbacks are read: how is a setting of the channel."""
-        registration, channel = callback.registration, callback.channel
-        if (registration, channel) in self._strangers or _has(
-            self._tenants.get(callback.tenant_id), registration, channel
-        ):
+    async def _meet(self, where: Where, revision: int) -> None:
+        """Hear of a registration and its channel before its callbacks are read: how is a setting of the channel. What
+        this copy knows must be as new as what the gateway knew, which is the tenant's ``revision``."""
+        if _knows(self._tenants.get(where.tenant), where, revision) or (where, revision) in self._strangers:
             return
-        if not _has(await self._tenants.reload(callback.tenant_id), registration, channel):
+        if not _knows(await self._tenants.reload(where.tenant), where, revision):
             # A registration that is gone never comes back, and whoever makes a channel says so: their callbacks need
             # not be looked up one by one.
             if len(self._strangers) >= MAX_STRANGERS:
                 self._strangers.clear()
-            self._strangers.add((registration, channel))
+            self._strangers.add((where, revision))
 
     def _callbacks_of(self, message: StreamMessage) -> tuple[list[Callback], int]:
         """The callbacks, and the position by which the message is known."""
@@ -221,6 +231,8 @@ class Consumer:
         parent = traceparent_of(batch.span)
         with self._tracing.span("events.publish", parent=parent, kind=SpanKind.PRODUCER) as span:
             await self._publish(batch, batch.committed.outgoing, span)
+        if batch.sends.noted:
+            await self._activity.sent(batch.sends)
         if batch.held and (left := await self._holds.set_aside(batch.held)):
             # Nothing else of the batch has to wait for room in CALLBACKS.
             positions = {message.stream_seq for message in left}
@@ -301,8 +313,20 @@ class Consumer:
         )
 
 
-def _has(tenant: Tenant | None, registration: str, channel: str) -> bool:
-    return tenant is not None and tenant.registration == registration and channel in tenant.channels
+def _last_heard(callbacks: Sequence[Callback]) -> Callback | None:
+    """The last one that is the provider's. They lie in a message in the order of their arrival."""
+    if callbacks[-1].source == SOURCE_CALLBACK:
+        return callbacks[-1]
+    return next((one for one in reversed(callbacks) if one.source == SOURCE_CALLBACK), None)
+
+
+def _knows(tenant: Tenant | None, where: Where, revision: int) -> bool:
+    return (
+        tenant is not None
+        and tenant.registration == where.registration
+        and tenant.revision >= revision
+        and where.channel in tenant.channels
+    )
 
 
 def _add(batch: CallbacksRead, callback: Callback, one: Fact | Ignored | Rejection) -> None:

@@ -60,6 +60,6 @@ class Draft:
 
     def load(self, keys: Iterable[str]) -> None:
         """Look up the messages with these keys."""
-        missing = {*keys} - {""} - self.before.keys()
+        missing = {key for key in keys if key and key not in self.before}
         if missing:
             self.before.update((row["_id"], row) for row in self.snapshot.messages(missing))

@@ -165,7 +165,7 @@ _WITH_ADDRESSES: Sequence[tuple[str, str, str, Document, Document]] = (
         "created_at_us",
         {},
         # Marked, so that what is told of it later does not bring them back.
-        {"$unset": dict.fromkeys(_ADDRESSES, ""), "$set": {"address_expired": True}},
+        {"$unset": dict.fromkeys((*_ADDRESSES, "erased_before_us"), ""), "$set": {"address_expired": True}},
     ),
     ("replies_behind", ENTRIES_COLLECTION, "received_at_us", {"kind": "inbound"}, {"$unset": {"address": ""}}),
 )

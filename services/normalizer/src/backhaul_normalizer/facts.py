@@ -203,6 +203,7 @@ def origin(
         arrival.SerializeToString(),
         bytes((verification,)) + (encoded_parameters if url_is_signed else b""),
         once,
+        callback.source,
     )
 
 

@@ -79,6 +79,9 @@ def folded(message: Document, facts: Iterable[Fact]) -> Document:
             after[counts] = dict(after[counts])
     for fact in facts:
         _learn(after, fact)
+        # Who is erased is named again by what arrives since.
+        if fact.event.recipient and fact.origin.received_at_us >= after.get("erased_before_us", _NEVER_US):
+            after.pop("address_expired", None)
     if "address_expired" in after:
         after |= {"recipient": "", "address": "", "sender": ""}
     after["fulfilment"] = fulfilment_of(_KINDS[after["state"]], invalid_recipient=after["invalid_recipient"])

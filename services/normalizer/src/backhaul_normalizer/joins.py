@@ -5,6 +5,8 @@ Of several that were told the one stands whose callback is trusted the most, and
 name leads is a function of what was told and not of its order. A name leads only events that are trusted no better than
 whoever told it: what nobody has verified moves nothing that somebody has.
 
+An event that has expired moves no more, and is still known where it is: a join keeps to where it led before.
+
 A join is written by whoever first tells where its name leads, and by whoever brings an event under the name: two
 copies of the service that each see one half of it write one document both, and one of them begins anew.
 """
@@ -21,6 +23,12 @@ from backhaul_normalizer.model import TRUST, Name
 MAX_STEPS = 8
 """Names between an event and its message. A provider has two or three; what is longer comes of settings that changed,
 and could be a circle."""
+
+MAX_BEFORE = 8
+"""Messages that a name led to before, the last ones. One that was told by ever better ones has two or three."""
+
+MAX_EVER = 64
+"""Messages where an event under a name is looked for. Without circles and forged names there are two or three."""
 
 LEAST_TRUST = 0
 """What is trusted no better follows every join."""
@@ -67,7 +75,8 @@ class Joins:
     def load(self, keys: Collection[str]) -> None:
         """Read the joins of ``keys``, and those that they lead to."""
         for _ in range(MAX_STEPS):
-            missing = set(keys) - self._rows.keys()
+            # Not by the difference of the two: that goes through all that was read, and names are asked for one by one.
+            missing = {key for key in keys if key not in self._rows}
             if not missing:
                 return
             self._rows.update(dict.fromkeys(missing))
@@ -117,6 +126,18 @@ class Joins:
         """All names from ``key`` to where it leads an event of that trust, both included."""
         return self._path(key, trust)
 
+    def ever(self, key: str) -> set[str]:
+        """All messages where an event under the name ``key`` may be: to which it leads, or has led."""
+        found = {key}
+        following = [key]
+        for _ in range(MAX_STEPS):
+            self.load(following)
+            following = [one for step in following for one in _led_to(self._rows.get(step)) if one not in found]
+            if not following or len(found) >= MAX_EVER:
+                break
+            found.update(following)
+        return found
+
     def _lead(self, key: str) -> Lead | None:
         row = self._written.get(key) or self._rows.get(key)
         return Lead(-row["trust"], Target(row["message"], row["message_id"])) if row and row["message"] else None
@@ -132,15 +153,23 @@ class Joins:
 
     def _write(self, key: str, lead: Lead | None, registration: str) -> None:
         before = self._rows.get(key)
+        message = lead.target.key if lead is not None else ""
+        led_to = [one for one in _led_to(before) if one != message]
         self._written[key] = {
             "_id": key,
             "registration": registration,
-            "message": lead.target.key if lead is not None else "",
+            "message": message,
+            "before": led_to[-MAX_BEFORE:],
             "message_id": lead.target.message_id if lead is not None else "",
             "trust": -lead.distrust if lead is not None else LEAST_TRUST,
             # Grows, so that the document is written even where nothing else changes: two copies must meet here.
             "writes": before["writes"] + 1 if before is not None else 1,
         }
+
+
+def _led_to(row: Document | None) -> list[str]:
+    """The messages to which a join leads or has led, the present one last."""
+    return [*row["before"], *filter(None, [row["message"]])] if row is not None else []
 
 
 def _led(row: Document | None) -> tuple[str, int]:

@@ -1,32 +1,30 @@
 """What two callbacks tell of one event, as one: pure, and the same whichever of them came first.
 
-Of two that differ in how far they are to be trusted, the better one counts alone: what nobody has verified completes
-nothing. Of two that are trusted alike, each completes the other. Only what says who brought the event first (the
-callback, its arrival and its source, and the provider's own words) stays as it was.
+Of two that differ in how far they are to be trusted, the better one counts alone. Only what the sender has given is
+taken from either, unless a signature was asked for and was not good: such a callback completes nothing. Of two that are
+trusted alike, each completes the other. Only what says who brought the event first (the callback, its arrival and its
+source, and the provider's own words) stays as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
+from typing import NamedTuple
 
 import msgspec
 from backhaul_channels import Classification, Confidence, Consent, ErrorClass, NormalizedEvent, Reply, Review
 from backhaul_common.sizes import MAX_EVENT_BYTES
 from backhaul_proto.event.v1 import event_pb2
 
-from backhaul_normalizer.facts import KIND_TO_PROTO, MAX_REFERENCES, is_default
-from backhaul_normalizer.model import NOWHERE, Fact, Name, Place
+from backhaul_normalizer.facts import KIND_TO_PROTO, MAX_REFERENCES
+from backhaul_normalizer.model import Fact, Name, Place
 from backhaul_normalizer.said import write_error, write_said
+from backhaul_normalizer.sender import Pair, defaults_of, joined, least, placed, vars_of, with_senders_words
 from backhaul_normalizer.states import RANK
-
-MAX_VARS = 1024
-"""Custom parameters up to which duplicates add theirs to an event. A callback brings a few hundred at most."""
 
 MAX_NAMES = 32
 """Further names that the callbacks of one batch tell of one event. Each of them tells two or three, and the same."""
-
-Pair = tuple[str, str]
 
 # From least to greatest, as the words are declared.
 _CONFIDENCES = list(Confidence)
@@ -57,48 +55,43 @@ def merge(kept: Fact, told: Fact) -> Fact:
     if told.digest == kept.digest and told.occurred_at_us >= kept.occurred_at_us:
         return kept
     if told.trust < kept.trust:
-        return kept
+        return _with_senders_words(kept, told) if told.trust else kept
     if told.trust > kept.trust:
         return _in_place_of(kept, told)
-    completed = _completed(kept, told)
-    named = _named_by(kept, told)
-    if named is told:
-        completed = msgspec.structs.replace(
-            completed, message_id=told.event.message_id, provisional=told.event.provisional
-        )
-    communication_id = _joined(kept, kept.communication_id, told, told.told_communication_id)
-    own_place = Place(kept.batch_id, kept.member_key)
-    place = _placed(own_place, told.told_place)
-    arrived_us = min(kept.occurred_at_us, told.occurred_at_us)
-    occurred_at_us = completed.occurred_at_us if completed.occurred_at_us is not None else arrived_us
-    if (
-        named is kept
-        and completed == kept.event
-        and communication_id == kept.communication_id
-        and place == own_place
-        and occurred_at_us == kept.occurred_at_us
-    ):
+    both = _both(kept, told)
+    if both.says_what(kept) and both.occurred_at_us == kept.occurred_at_us and both.event == kept.event:
         return kept
     payload = event_pb2.Event.FromString(kept.payload)
-    _write(payload, completed)
-    payload.communication_id = communication_id
-    payload.batch_id, payload.member_key = place
-    payload.occurred_at_us = occurred_at_us
+    _write(payload, both.event)
+    payload.communication_id = both.communication_id
+    payload.batch_id, payload.member_key = both.place
+    payload.occurred_at_us = both.occurred_at_us
     if payload.ByteSize() > MAX_EVENT_BYTES:
         return kept  # No stream would take it.
     return _changed(
         kept,
         payload,
-        event=completed,
-        message=named.message,
-        alias=named.alias,
-        communication_id=communication_id,
-        told_communication_id=_joined(kept, kept.told_communication_id, told, told.told_communication_id),
-        occurred_at_us=occurred_at_us,
-        batch_id=place.batch_id,
-        member_key=place.member_key,
-        told_place=_placed(kept.told_place, told.told_place),
+        event=both.event,
+        message=both.named.message,
+        alias=both.named.alias,
+        communication_id=both.communication_id,
+        told_communication_id=joined(kept, kept.told_communication_id, told, told.told_communication_id),
+        occurred_at_us=both.occurred_at_us,
+        batch_id=both.place.batch_id,
+        member_key=both.place.member_key,
+        told_place=placed(kept.told_place, told.told_place),
     )
+
+
+def tells_more(kept: Fact, told: Fact, near_us: int) -> bool:
+    """Whether ``told`` says more of the same event than ``kept`` does, were both trusted alike: anything but a time
+    that is not earlier by ``near_us``. A later one is no better: what was told had happened."""
+    if told.digest == kept.digest:
+        return False
+    both = _both(kept, told)
+    if not both.says_what(kept) or kept.occurred_at_us - both.occurred_at_us >= near_us:
+        return True
+    return both.event != msgspec.structs.replace(kept.event, occurred_at_us=both.event.occurred_at_us)
 
 
 def revised(
@@ -118,12 +111,60 @@ def revised(
     return _changed(fact, payload, revision=revision, event=event, message=message)
 
 
+class _Both(NamedTuple):
+    """What two that are trusted alike say together; ``named`` is the one whose name of the message stands."""
+
+    named: Fact
+    event: NormalizedEvent
+    communication_id: str
+    place: Place
+    occurred_at_us: int
+
+    def says_what(self, kept: Fact) -> bool:
+        """Whether all but ``event`` and its time is as ``kept`` says it."""
+        own = kept.communication_id, (kept.batch_id, kept.member_key)
+        return self.named is kept and (self.communication_id, self.place) == own
+
+
+def _both(kept: Fact, told: Fact) -> _Both:
+    completed = _completed(kept, told)
+    named = _named_by(kept, told)
+    if named is told:
+        completed = msgspec.structs.replace(
+            completed, message_id=told.event.message_id, provisional=told.event.provisional
+        )
+    communication_id = joined(kept, kept.communication_id, told, told.told_communication_id)
+    place = placed(Place(kept.batch_id, kept.member_key), told.told_place)
+    arrived_us = min(kept.occurred_at_us, told.occurred_at_us)
+    at_us = completed.occurred_at_us if completed.occurred_at_us is not None else arrived_us
+    return _Both(named, completed, communication_id, place, at_us)
+
+
 def _pairs(facts: Sequence[Fact]) -> list[Sequence[Fact]]:
     return [facts[start : start + 2] for start in range(0, len(facts), 2)]
 
 
+def _with_senders_words(kept: Fact, told: Fact) -> Fact:
+    """``kept`` with what the sender has given as ``told`` says, which is trusted less."""
+    completed = with_senders_words(kept, told)
+    if completed is kept:
+        return kept
+    payload = event_pb2.Event.FromString(kept.payload)
+    _write_senders_words(payload, completed)
+    return kept if payload.ByteSize() > MAX_EVENT_BYTES else _changed(completed, payload)
+
+
 def _in_place_of(kept: Fact, told: Fact) -> Fact:
     """``told``, where ``kept`` was: a page's position never moves, so the time of the first arrival stays."""
+    if kept.trust:
+        # Who came first tells all that its URL has.
+        first = msgspec.structs.replace(
+            kept,
+            origin=msgspec.structs.replace(kept.origin, url_is_signed=True),
+            told_communication_id=kept.communication_id,
+            told_place=Place(kept.batch_id, kept.member_key),
+        )
+        told = _with_senders_words(told, first)
     payload = event_pb2.Event.FromString(told.payload)
     payload.received_at_us = kept.origin.received_at_us
     payload.revision = kept.revision
@@ -198,7 +239,7 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
     kept, told = kept_fact.event, told_fact.event
     # As a whole: text, class and address belong to the code.
     error = max(map(_error, (kept, told)))
-    defaults = _defaults(kept_fact, told_fact)
+    defaults = defaults_of(kept_fact, told_fact)
     times = [at for at in (kept.occurred_at_us, told.occurred_at_us) if at is not None]
     # As a whole, as a word belongs to its action. The provider's word is greater than what was read in a text, and the
     # tenant's decision is the greatest.
@@ -206,9 +247,9 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
     return msgspec.structs.replace(
         kept,
         kind=max(kept.kind, told.kind, key=lambda kind: (RANK.get(kind, -1), kind.value)),
-        provider_status=_least(kept.provider_status, told.provider_status),
-        recipient=_least(kept.recipient, told.recipient),
-        sender=_least(kept.sender, told.sender),
+        provider_status=least(kept.provider_status, told.provider_status),
+        recipient=least(kept.recipient, told.recipient),
+        sender=least(kept.sender, told.sender),
         occurred_at_us=min(times, default=None),
         invalid_recipient=error[0],
         error_code=error[1],
@@ -228,7 +269,7 @@ def _completed(kept_fact: Fact, told_fact: Fact) -> NormalizedEvent:
         missing_parameters=[name for name in kept.missing_parameters if name in told.missing_parameters],
         references=_united(kept.references, told.references),
         default_parameters=defaults,
-        vars=_vars(kept_fact, told_fact, defaults),
+        vars=vars_of(kept_fact, told_fact, defaults),
         attributes=_attributes(kept.attributes, told.attributes),
     )
 
@@ -254,37 +295,11 @@ def _review(review: Review, consent: Consent | None) -> Review:
     return Review.NONE if review is Review.FLAGGED and consent is not None else review
 
 
-def _least(kept: str, told: str) -> str:
-    """The one that is not empty; of two, the least: any rule will do that does not depend on which came first."""
-    return min(kept, told) if kept and told else kept or told
-
-
-def _joined(kept: Fact, own: str, told: Fact, other: str) -> str:
-    """Of the communications that two facts name: one that a sender named before one of a channel's default, and of two
-    alike the least."""
-    by_default = is_default(kept, own)
-    if own and other and by_default is not is_default(told, other):
-        return other if by_default else own
-    return _least(own, other)
-
-
-def _placed(own: Place, other: Place) -> Place:
-    """The least of two that both name a member, or neither; as a whole, since half of each would be a place that nobody
-    has named. A member comes before a batch alone."""
-    if other in (own, NOWHERE):
-        return own
-    return other if own == NOWHERE else min(own, other, key=_vagueness)
-
-
-def _vagueness(place: Place) -> tuple[bool, bool, Place]:
-    return not place.member_key, not place.batch_id, place
-
-
 def _reply(kept: Reply | None, told: Reply | None) -> Reply | None:
     if kept is None or told is None:
         return kept or told
     return Reply(
-        _least(kept.message_id, told.message_id), _least(kept.payload, told.payload), _least(kept.option, told.option)
+        least(kept.message_id, told.message_id), least(kept.payload, told.payload), least(kept.option, told.option)
     )
 
 
@@ -295,43 +310,6 @@ def _united(kept: list[str], told: list[str]) -> list[str]:
         least = sorted({*kept, *missing})[:MAX_REFERENCES]
         return kept if set(least) == set(kept) else least
     return [*kept, *sorted(missing)] if missing else kept
-
-
-def _vars(kept: Fact, told: Fact, defaults: Sequence[str]) -> list[Pair]:
-    """Those of the event and of the callback's URL; of a duplicate's URL only where the provider signed it. Of the
-    channel's defaults only ``defaults``."""
-    own, other = _without_defaults(kept.event, defaults), _without_defaults(told.event, defaults)
-    parameters = told.origin.parameters if told.origin.url_is_signed else ()
-    missing = {*other, *parameters}.difference(own, kept.origin.parameters)
-    room = max(0, MAX_VARS - len(own) - len(kept.origin.parameters))
-    return [*own, *sorted(missing)[:room]] if missing and room else own
-
-
-def _defaults(kept: Fact, told: Fact) -> list[str]:
-    """The parameters that have the channel's default, since neither of the two has another value."""
-    names = _united_names(kept.event.default_parameters, told.event.default_parameters)
-    if not names:
-        return kept.event.default_parameters
-    given = {
-        name.lower()
-        for fact in (kept, told)
-        for name, value in (
-            *_without_defaults(fact.event, ()),
-            *(fact.origin.parameters if fact is kept or fact.origin.url_is_signed else ()),
-        )
-        if value
-    }
-    return [name for name in names if name.lower() not in given]
-
-
-def _united_names(kept: list[str], told: list[str]) -> list[str]:
-    return sorted({*kept, *told}) if kept or told else kept
-
-
-def _without_defaults(event: NormalizedEvent, but: Sequence[str]) -> list[Pair]:
-    """The parameters of ``event`` without those that are there by default, ``but`` for these."""
-    gone = {name for name in event.default_parameters if name not in but}
-    return [pair for pair in event.vars if pair[0] not in gone or not pair[1]] if gone else event.vars
 
 
 def _attributes(kept: list[Pair], told: list[Pair]) -> list[Pair]:
@@ -353,10 +331,25 @@ def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
     payload.by_machine = event.by_machine
     gone = set(payload.default_parameters).difference(event.default_parameters)
     write_said(payload, event)
+    _write_vars(payload, event, gone)
     if event.occurred_at_us is not None:
         payload.occurred_at_basis = event_pb2.TIME_BASIS_PROVIDER
     del payload.references[:]
     payload.references.extend(event.references)
+    del payload.attributes[:]
+    for name, value in event.attributes:
+        payload.attributes.add(name=name, value=value)
+
+
+def _write_senders_words(payload: event_pb2.Event, fact: Fact) -> None:
+    payload.communication_id = fact.communication_id
+    payload.batch_id, payload.member_key = fact.batch_id, fact.member_key
+    gone = set(payload.default_parameters).difference(fact.event.default_parameters)
+    write_said(payload, fact.event)
+    _write_vars(payload, fact.event, gone)
+
+
+def _write_vars(payload: event_pb2.Event, event: NormalizedEvent, gone: Collection[str]) -> None:
     # The parameters of the first callback's URL stand in its payload and not in its event, so those are only added to.
     # Only a default goes, where a duplicate brings what the sender gave.
     if gone:
@@ -368,6 +361,3 @@ def _write(payload: event_pb2.Event, event: NormalizedEvent) -> None:
     for name, value in event.vars:
         if (name, value) not in present:
             payload.vars.add(name=name, value=value)
-    del payload.attributes[:]
-    for name, value in event.attributes:
-        payload.attributes.add(name=name, value=value)

@@ -31,9 +31,12 @@ def message_of(stored: Document) -> Document:
 
 def stored_join(join: Document) -> Document:
     """``join`` as it is stored."""
-    return {**join, "_id": bytes.fromhex(join["_id"]), "message": bytes.fromhex(join["message"])}
+    stored = {**join, "_id": bytes.fromhex(join["_id"]), "message": bytes.fromhex(join["message"])}
+    before = [bytes.fromhex(key) for key in stored.pop("before")]
+    return {**stored, "before": before} if before else stored
 
 
 def join_of(stored: Document) -> Document:
     """The join again."""
-    return {**stored, "_id": stored["_id"].hex(), "message": stored["message"].hex()}
+    before = [key.hex() for key in stored.get("before", ())]
+    return {**stored, "_id": stored["_id"].hex(), "message": stored["message"].hex(), "before": before}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 from backhaul_channels import EventKind, NormalizedEvent
 from backhaul_proto.callback.v1 import callback_pb2
-from backhaul_proto.callback.v1.callback_pb2 import Verification
+from backhaul_proto.callback.v1.callback_pb2 import Source, Verification
 
 KIND_NAMES: dict[EventKind, str] = {kind: str(kind.value) for kind in EventKind}
 
@@ -39,7 +39,7 @@ class Origin(msgspec.Struct, gc=False):
     message's subject. ``payload`` is the serialised protobuf fields that each of the callback's events ends with,
     ``arrival`` the time of those for which the provider gave none. ``url_is_signed`` says whether the parameters of
     the URL are the provider's word; ``told`` is, for digests, what the callback tells beside its events. ``once`` are
-    the kinds that happen to one of the provider's messages once.
+    the kinds that happen to one of the provider's messages once. ``source`` is the callback's.
     """
 
     tenant: str
@@ -56,6 +56,7 @@ class Origin(msgspec.Struct, gc=False):
     arrival: bytes
     told: bytes
     once: frozenset[EventKind] = frozenset()
+    source: Source.ValueType = callback_pb2.SOURCE_CALLBACK
 
 
 class Place(NamedTuple):

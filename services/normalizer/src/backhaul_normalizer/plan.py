@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from backhaul_channels import EventKind
 from backhaul_common.documents import Document
+from backhaul_common.erased import is_erased
 from backhaul_proto.event.v1 import event_pb2
 
 from backhaul_normalizer.attribution import Touched
@@ -246,6 +247,7 @@ class _Planner:
         """Note what replies and links are to be settled for."""
         touched = self._plan.touched
         touched.batches.update(self._plan.batches.batches)
+        touched.processed.update(self._plan.batches.processed)
         for key, registration in led_elsewhere.items():
             touched.name(key, registration)
         for key, message in after.items():
@@ -288,10 +290,17 @@ class _Planner:
         for fact in self._draft.new.values():
             outgoing.append(_outgoing(fact, paths, _communication(fact, after)))
         for change in self._draft.changes.values():
-            outgoing.append(_outgoing(change.after, paths, _communication(change.after, after)))
+            if not is_erased(change.after.payload):
+                outgoing.append(_outgoing(change.after, paths, _communication(change.after, after)))
+        told = {fact.id: fact for fact in self._draft.facts} if again else {}
         for row in again:
             if row["_id"] in self._draft.changes:
                 continue  # Its next revision says all that this one does.
+            if is_erased(row["payload"]):
+                # Erased in between. Who said something about being contacted is heard all the same.
+                if row["_id"] in told:
+                    outgoing.append(_outgoing(told[row["_id"]], paths, row.get("communication_id", ""), again=True))
+                continue
             outgoing.append(_outgoing(stored_fact(row), paths, row.get("communication_id", ""), again=True))
 
 

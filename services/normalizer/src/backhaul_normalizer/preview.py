@@ -49,7 +49,7 @@ class Previews:
         MAX_PREVIEWED at most, and PAGE_BYTES of events. The callback's tenant, channel and provider are set to those of
         the tenant's channel. NOT_FOUND where there is none; DEADLINE_EXCEEDED.
         """
-        tenant = await self._tenant_with(tenant_id, channel_key(channel))
+        tenant = await tenant_with(self._directory, tenant_id, channel_key(channel))
         own = Callback()
         own.CopyFrom(callback)
         own.tenant_id, own.registration = tenant.id, tenant.registration
@@ -61,20 +61,6 @@ class Previews:
                 return await self._read(own, queue_path_key(tenant.queue_path))
         except TimeoutError as exc:
             raise _too_long() from exc
-
-    async def _tenant_with(self, tenant_id: str, channel: str) -> Tenant:
-        tenant: Tenant | None = await self._directory.require(tenant_id)
-        if tenant is None or channel not in tenant.channels:
-            # Whoever made the channel a moment ago may have been heard of elsewhere only.
-            tenant = await self._directory.reload(tenant_id)
-        if tenant is None or channel not in tenant.channels:
-            raise BackhaulError(
-                Code.NOT_FOUND,
-                "The tenant has no such channel.",
-                field="channel",
-                fix="Check the label; the tenant's channels are those that the platform team has configured.",
-            )
-        return tenant
 
     async def _read(self, callback: Callback, path: str) -> tuple[list[Read], bool]:
         turn = Turn(_TURN_S, _REST)
@@ -92,6 +78,22 @@ class Previews:
                 read.append(one)
         parts = list(islice(_in_order(read, rejected, more=more), MAX_PREVIEWED + 1))
         return parts[:MAX_PREVIEWED], more or len(parts) > MAX_PREVIEWED
+
+
+async def tenant_with(directory: KnownTenants, tenant_id: str, channel: str) -> Tenant:
+    """The tenant, which has a channel of that key. NOT_FOUND; UNAVAILABLE."""
+    tenant: Tenant | None = await directory.require(tenant_id)
+    if tenant is None or channel not in tenant.channels:
+        # Whoever made the channel a moment ago may have been heard of elsewhere only.
+        tenant = await directory.reload(tenant_id)
+    if tenant is None or channel not in tenant.channels:
+        raise BackhaulError(
+            Code.NOT_FOUND,
+            "The tenant has no such channel.",
+            field="channel",
+            fix="Check the label; the tenant's channels are those that the platform team has configured.",
+        )
+    return tenant
 
 
 def _in_order(read: Iterable[Read], rejected: dict[int, Rejection], *, more: bool) -> Iterable[Read]:

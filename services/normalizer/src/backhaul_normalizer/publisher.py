@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from backhaul_common.ids import derived_id
 from backhaul_common.jetstream import Publisher, Written, headers_of, parts, subjects, translated
@@ -23,13 +23,15 @@ from backhaul_proto.event.v1.event_pb2 import EventBatch
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from backhaul_normalizer.fenced import Fenced
 from backhaul_normalizer.model import Outgoing
 from backhaul_normalizer.subjects import EventSubjects
 
 _TIMEOUT_S = 5.0
 
 _ASKED_FOR_S = 1.0
-"""How long MongoDB's answer is believed. Whoever marks a tenant waits longer before the tenant's events are purged."""
+"""How long MongoDB's answer is believed, that to a commit's fence included. Whoever marks a tenant waits longer before
+the tenant's events are purged."""
 
 _AGAIN = {AGAIN_HEADER: "1"}
 
@@ -47,21 +49,24 @@ class JetStreamPublisher:
     so in their header. Where there are many messages, they go as batches.
     """
 
-    def __init__(self, publisher: Publisher, subjects: EventSubjects, owners: Owners) -> None:
+    def __init__(
+        self, publisher: Publisher, subjects: EventSubjects, owners: Owners, fenced: Fenced | None = None
+    ) -> None:
+        """``fenced`` is where commits tell what their fences said; otherwise MongoDB is asked each time."""
         self._publisher = publisher
         self._subjects = subjects
         self._owners = owners
+        self._fenced = fenced or Fenced()
 
     async def publish(self, events: Sequence[Outgoing], traceparent: str, *, again: bool = False) -> None:
         """Returns when all ``events`` are stored; ``again`` as in the port. UNAVAILABLE when JetStream is away, slow or
         full, or MongoDB is away.
 
-        EVENTS has no fence, and this process may have slept since it committed. So it asks MongoDB once more whose
-        queue paths they are, right before it writes; what is gone by then is left out.
+        EVENTS has no fence, and this process may have slept since it committed. So where that was not a moment ago it
+        asks MongoDB once more whose queue paths they are, right before it writes; what is gone by then is left out.
         """
         if not events:
             return
-        now = asyncio.get_running_loop().time
         marked = events if again else [event for event in events if event.again]
         plain = [] if again else [event for event in events if not event.again] if marked else events
         messages = [
@@ -71,11 +76,12 @@ class JetStreamPublisher:
             for part in _messages(group)
         ]
         paths = {event.path for event in events}
-        asked_at, owners = now(), await self._owners(paths)
+        told = self._fenced.owners(paths, _ASKED_FOR_S)
+        asked_at, owners = told or (monotonic(), await self._owners(paths))
         async with self._publisher.together(_TIMEOUT_S) as send:
             for part in parts(messages, _Message.weight):
-                if now() - asked_at > _ASKED_FOR_S:
-                    asked_at, owners = now(), await self._owners(paths)
+                if monotonic() - asked_at > _ASKED_FOR_S:
+                    asked_at, owners = monotonic(), await self._owners(paths)
                 await send([written for one in part if (written := one.written(owners, traceparent))])
 
     async def _grouped(self, events: Sequence[Outgoing]) -> Mapping[tuple[str, str], Sequence[Outgoing]]:

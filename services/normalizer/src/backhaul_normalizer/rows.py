@@ -91,6 +91,7 @@ def stored_fact(row: Document) -> Fact:
             b"",
             b"",
             b"",
+            source=told.source,
         ),
         NormalizedEvent(
             kind=_KIND_FROM_PROTO.get(told.kind, EventKind.UNKNOWN),

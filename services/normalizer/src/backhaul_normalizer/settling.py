@@ -41,9 +41,6 @@ MAX_AT_ONCE = 256
 MAX_CANDIDATES = 4096
 """Messages that are read at once to find the latest among them. Where there are more, each reply asks by itself."""
 
-MAX_REMEMBERED = 65_536
-"""Registrations of which it is remembered that they have replies."""
-
 _WAITING = {"waits_for": 1, "occurred_at_us": 1}
 _CANDIDATE = {"pair": 1, "first_at_us": 1, "channel": 1, "message_id": 1, "communication_id": 1}
 
@@ -54,12 +51,11 @@ class Settling:
     def __init__(self, database: mongo.Database, shards: Shards) -> None:
         self._database = database
         self._shards = shards
-        self._with_replies: set[str] = set()
         self._log = get_logger(component="settling")
 
     async def settle(self, touched: Touched, tenants: Collection[str]) -> Sequence[Outgoing]:
-        """Settle all that ``touched`` matters to; what is to be published then, each event once. ``tenants`` are those
-        of the commit. UNAVAILABLE, and all may be done again then."""
+        """Settle all that ``touched`` matters to, which is of registrations that have a reply; what is to be published
+        then, each event once. ``tenants`` are those of the commit. UNAVAILABLE, and all may be done again then."""
         found = await self._found(touched)
         publish = frozenset(event_id for event_id, again in found.items() if again)
         event_ids = sorted(touched.replies | found.keys())
@@ -97,10 +93,9 @@ class Settling:
 
     async def _found(self, touched: Touched) -> dict[str, bool]:
         """The replies that wait for what was touched, and whether one of that was delivered again."""
+        if not touched.names and not touched.sent:
+            return {}
         async with mongo.operation():
-            touched = await self._of_those_with_replies(touched)
-            if not touched.names and not touched.sent:
-                return {}
             cursor = self._database[ENTRIES_COLLECTION].find(waiting_query(touched), _WAITING)
             rows = await cursor.limit(MAX_FOUND + 1).to_list(None)
             if not rows:
@@ -121,21 +116,6 @@ class Settling:
                 event_id = row["_id"].hex()
                 found[event_id] = found.get(event_id, False) or key in touched.delivered_again
         return found
-
-    async def _of_those_with_replies(self, touched: Touched) -> Touched:
-        """What is of registrations that have a reply. Most have none, and this is all that it costs them."""
-        strange = set(touched.registrations.values()) - self._with_replies
-        if not strange:
-            return touched
-        query = {"registration": {"$in": list(strange)}, "kind": "inbound"}
-        found = await self._database[ENTRIES_COLLECTION].distinct("registration", query)
-        without = strange.difference(found)
-        touched = touched.of(set(touched.registrations.values()) - without) if without else touched
-        if len(self._with_replies) + len(found) > MAX_REMEMBERED:
-            self._with_replies.clear()
-        # Whoever has one has one as long as it lives.
-        self._with_replies.update(found)
-        return touched
 
     async def _one_by_one(self, touched: Touched) -> dict[str, list[Document]]:
         waiting: dict[str, list[Document]] = {}

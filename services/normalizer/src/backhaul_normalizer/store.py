@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 from uuid import uuid4
 
 from backhaul_common import mongo, outbox
@@ -15,6 +17,7 @@ from backhaul_common.fence import Living, living
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
     BATCHES_COLLECTION,
+    CHANNEL_ACTIVITY_COLLECTION,
     COMMUNICATIONS_COLLECTION,
     COUNTS_COLLECTION,
     DEAD_LETTERS_COLLECTION,
@@ -23,10 +26,12 @@ from backhaul_common.names import (
     JOINS_COLLECTION,
     MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
+    NORMALIZER_ERASURES_COLLECTION,
     NORMALIZER_OUTBOX,
     QUOTAS_COLLECTION,
     RETENTION_COLLECTION,
 )
+from backhaul_common.tenantdata import erasures
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import PyMongoError
 
@@ -34,7 +39,10 @@ from backhaul_normalizer.communications import appearing
 from backhaul_normalizer.communications.appearing import Appeared
 from backhaul_normalizer.communications.consequences import Consequences
 from backhaul_normalizer.counts import Shards
+from backhaul_normalizer.erasing import Concerned, Erasing
 from backhaul_normalizer.expiry import come_late
+from backhaul_normalizer.fenced import Fenced
+from backhaul_normalizer.having import Having
 from backhaul_normalizer.model import Committed, Fact, Fill, Rejection
 from backhaul_normalizer.plan import Plan, plan
 from backhaul_normalizer.reached import Telling
@@ -104,7 +112,13 @@ INDEXES = {
             partialFilterExpression={"error_code": {"$gt": ""}},
         ),
     ],
-    COMMUNICATIONS_COLLECTION: [_newest_first("created_at_us")],
+    COMMUNICATIONS_COLLECTION: [
+        _newest_first("created_at_us"),
+        # Those that are disabled are few, and asked for again and again.
+        _newest_first("created_at_us", "status", only={"status": "disabled"}),
+        # Whoever gives each message a communication of its own has very many that nobody registered.
+        IndexModel([("registration", ASCENDING)], partialFilterExpression={"registered": {"$exists": True}}),
+    ],
     BATCHES_COLLECTION: [
         _newest_first("created_at_us"),
         _newest_first("created_at_us", "communication"),
@@ -130,6 +144,11 @@ INDEXES = {
     ],
     QUOTAS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     RETENTION_COLLECTION: [IndexModel([("registration", ASCENDING)])],
+    CHANNEL_ACTIVITY_COLLECTION: [
+        IndexModel([("registration", ASCENDING), ("channel", ASCENDING)]),
+        IndexModel([("watched_since_us", ASCENDING)], partialFilterExpression={"watched_since_us": {"$exists": True}}),
+    ],
+    NORMALIZER_ERASURES_COLLECTION: erasures.INDEXES,
     NORMALIZER_OUTBOX: outbox.INDEXES,
 }
 """By collection: all that hold tenants' documents."""
@@ -156,14 +175,21 @@ class MongoEventStore:
         database: mongo.Database,
         shards: Shards | None = None,
         consequences: Consequences | None = None,
+        erasing: Erasing | None = None,
+        having: Having | None = None,
+        fenced: Fenced | None = None,
     ) -> None:
-        """Without ``consequences`` nothing follows for communications that are registered."""
+        """Without ``consequences`` nothing follows for communications that are registered; ``having`` is theirs, too.
+        Without ``erasing`` nobody is ever erased. ``fenced`` is told what the fence says."""
         self._client = client
         self._database = database
         self._shards = shards or Shards()
         self._settling = Settling(database, self._shards)
         self._appeared = Appeared()
         self._consequences = consequences
+        self._erasing = erasing
+        self._having = having or Having(database)
+        self._fenced = fenced or Fenced()
 
     async def prepare(self) -> None:
         """Create collections and indexes where they are missing. UNAVAILABLE when MongoDB is away."""
@@ -199,20 +225,39 @@ class MongoEventStore:
 
         shard = self._shards.of_transaction()
 
-        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Plan]:
-            committed, planned = _commit(database, session, facts, rejections, fills, shard(), self._consequences)
+        def work(database: mongo.ThreadDatabase, session: mongo.Session) -> tuple[Committed, Plan, _Seen]:
+            began = time.monotonic()
+            committed, planned, stored, present = _commit(
+                database, session, facts, rejections, fills, shard(), self._consequences
+            )
             strange = self._appeared.strange(planned.counts.communications())
             Commands(database, session).update(COMMUNICATIONS_COLLECTION, appearing.updates(strange, _now_us()))
-            return committed, planned
+            return committed, planned, _Seen(stored, present.values(), began)
 
         tenants = {fact.origin.tenant for fact in facts}
         async with mongo.translated():
-            committed, planned = await mongo.in_transaction(self._database, work)
+            committed, planned, seen = await mongo.in_transaction(self._database, work)
+            self._fenced.told(seen.living, seen.began)
             self._appeared.remember(self._appeared.strange(planned.counts.communications()))
-            settled = await self._settling.settle(planned.touched, tenants)
+            touched = planned.touched
+            had = await self._having.of(set(touched.registrations.values()))
+            settled = await self._settling.settle(touched.of(had.replies), tenants)
             if self._consequences is not None:
-                await self._consequences.of_commit(planned.touched, tenants)
+                await self._consequences.of_commit(touched, tenants, had.registering)
+            if self._erasing is not None and facts:
+                raws = seen.stored.raw.items()
+                erased = {key: raw["erased_before_us"] for key, raw in raws if raw and _WAS_ERASED in raw}
+                owners = {fact.origin.registration for fact in facts}
+                await self._erasing.of_commit(partial(_concerned, planned, seen.stored), erased, owners)
         return committed.settled(settled) if settled else committed
+
+
+class _Seen(NamedTuple):
+    """What a commit saw: of what was stored; and who lived, where it ``began`` to read no earlier."""
+
+    stored: Stored
+    living: Collection[Living]
+    began: float
 
 
 class _TakesWrites(Exception):  # noqa: N818  # no error: it ends a transaction that shall leave nothing
@@ -227,8 +272,9 @@ def _commit(
     fills: Sequence[Fill],
     shard: int,
     consequences: Consequences | None,
-) -> tuple[Committed, Plan]:
-    """See ``MongoEventStore.commit``; and what was planned. ``shard`` is where events are counted."""
+) -> tuple[Committed, Plan, Stored, Mapping[str, Living]]:
+    """See ``MongoEventStore.commit``; and what was planned, and seen, and which tenants live. ``shard`` is where events
+    are counted."""
     owners = {(fact.origin.tenant, fact.origin.registration, fact.origin.path) for fact in facts}
     owners |= {(one.tenant, one.registration, one.path) for one in rejections}
     owners |= {fill.owner for fill in fills}
@@ -254,7 +300,21 @@ def _commit(
         planned.outgoing,
         frozenset(registration for _, registration, _ in gone),
     )
-    return committed, planned
+    return committed, planned, stored, present
+
+
+_WAS_ERASED = "erased_before_us"
+
+
+def _concerned(planned: Plan, stored: Stored) -> Iterator[Concerned]:
+    """Where the facts of a commit are now."""
+    told = [*(fact for fact, _ in planned.events), *(revision.fact for revision in planned.revisions.values())]
+    for fact in told:
+        yield Concerned(fact, bytes.fromhex(fact.message) if fact.message else None)
+    for fact in planned.known:
+        place = stored.places.get(bytes.fromhex(fact.id))
+        if place is not None:
+            yield Concerned(fact, place.owner)
 
 
 def _now_us() -> int:

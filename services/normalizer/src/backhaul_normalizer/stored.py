@@ -13,7 +13,7 @@ from backhaul_common.names import ENTRIES_COLLECTION, EVENTS_COLLECTION, JOINS_C
 
 from backhaul_normalizer import buckets, entries
 from backhaul_normalizer.counts import Counted
-from backhaul_normalizer.joins import LEAST_TRUST, Joins
+from backhaul_normalizer.joins import Joins
 from backhaul_normalizer.messages import join_of, message_of
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.refs import Mark, Ref, unpack
@@ -49,29 +49,33 @@ class Stored:
     # Snapshot
 
     def known(self, facts: Collection[Fact]) -> Iterable[Document]:
+        found = self.found(facts)
+        revised = [place for place in found if place.ref.marks & Mark.REVISED]
+        whole = {row["_id"]: row for row in self._whole(revised)}
+        return [_known(place.ref, whole.get(place.ref.id.hex())) for place in found]
+
+    def found(self, facts: Collection[Fact]) -> Sequence[Place]:
+        """The places of those of ``facts`` that are stored."""
         keys = {fact.message for fact in facts if fact.message}
         named = {fact.message for fact in facts if fact.message and fact.origin.once}
-        steps: dict[str, list[str]] = {}
+        steps: dict[str, set[str]] = {}
         if named:
-            # Under a further name an event may have been moved to wherever that leads. Only providers that have several
-            # names for a message have kinds that happen to it once.
+            # Under a further name an event may have been moved to wherever that leads, or led until the event expired.
+            # Only providers that have several names for a message have kinds that happen to it once.
             joins = Joins(self, named)
-            steps = {key: [step.key for step in joins.steps(key, LEAST_TRUST)] for key in named}
-            keys.update(key for some in steps.values() for key in some)
+            steps = {key: joins.ever(key) for key in named}
+            keys.update(*steps.values())
         self._load(keys)
         spilled = {key for key in keys if self._spilled(key)}
         alone = [
             bytes.fromhex(fact.id)
             for fact in facts
-            if not fact.message or (spilled and not spilled.isdisjoint(steps.get(fact.message, (fact.message,))))
+            if not fact.message or (spilled and not spilled.isdisjoint(steps.get(fact.message, {fact.message})))
         ]
         self._load_entries({"_id": {"$in": alone}} if alone else None)
         if not self.places:
             return []
-        found = [place for fact in facts if (place := self.places.get(bytes.fromhex(fact.id))) is not None]
-        revised = [place for place in found if place.ref.marks & Mark.REVISED]
-        whole = {row["_id"]: row for row in self._whole(revised)}
-        return [_known(place.ref, whole.get(place.ref.id.hex())) for place in found]
+        return [place for fact in facts if (place := self.places.get(bytes.fromhex(fact.id))) is not None]
 
     def events(self, event_ids: Collection[str]) -> Iterable[Document]:
         return self._whole([self.places[bytes.fromhex(event_id)] for event_id in event_ids])
@@ -144,7 +148,7 @@ class Stored:
         ]
 
     def _load(self, keys: Collection[str]) -> None:
-        missing = {bytes.fromhex(key) for key in keys} - self.raw.keys()
+        missing = {one for key in keys if (one := bytes.fromhex(key)) not in self.raw}
         if not missing:
             return
         self.raw.update(dict.fromkeys(missing))

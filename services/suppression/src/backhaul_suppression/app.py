@@ -10,6 +10,10 @@ from functools import partial
 from backhaul_common import tenantdata
 from backhaul_common.accounts import Verb
 from backhaul_common.feed import FairFeed
+from backhaul_common.fence import owners
+from backhaul_common.jetstream import Publisher
+from backhaul_common.names import SUPPRESSION_OUTBOX
+from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
 from backhaul_common.tenantdata import MongoTenantData
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
@@ -21,6 +25,7 @@ from backhaul_suppression.checks import Checks
 from backhaul_suppression.commands import Commands
 from backhaul_suppression.consumer import Consumer
 from backhaul_suppression.enforcement import Enforcement
+from backhaul_suppression.erasing import KeepsSuppressions
 from backhaul_suppression.feed import feed_config
 from backhaul_suppression.files.calls import ExportCalls, ImportCalls
 from backhaul_suppression.files.exporting import Export
@@ -63,8 +68,13 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set."""
     async with Service("suppression", settings) as service:
         database, metrics = service.database, service.metrics
-        store, reads = MongoSuppressions(service.mongo_client, database, _now_us), MongoReads(database)
+        publisher = Publisher()
+        outbox = Outbox(database, SUPPRESSION_OUTBOX, publisher, partial(owners, database))
+        store = MongoSuppressions(service.mongo_client, database, _now_us, outbox.written)
+        reads = MongoReads(database)
         service.prepare("store", store.prepare)
+        service.on_connected("publisher", partial(publisher.attach, service.nats))
+        service.run("outbox", outbox.run, after=service.prepared)
         service.readiness.add("mongodb", store.ping)
 
         memory = Memory(database, service.nats, clock(), metrics)
@@ -118,7 +128,7 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
         add = partial(add_SuppressionServiceServicer_to_server, servicer)
         await service.serve(
             settings.suppression_grpc_listen,
-            {SERVICE: add, **tenantdata.registrations(data)},
+            {SERVICE: add, **tenantdata.registrations(data, KeepsSuppressions(database))},
             verbs=VERBS,
             frequent=FREQUENT,
             max_request_bytes=MAX_REQUEST_BYTES,

@@ -50,6 +50,8 @@ class Plan:
         """Rows that cannot be told from what is here: all facts about each must be looked at."""
         self._about: dict[str, list[Fact]] = defaultdict(list)
         self._steps: list[_Step] = []
+        self.turned: list[Change] = []
+        """Those of ``changes`` by which a row began, or ceased, to suppress."""
 
     def replace(self, fact: Fact, rows: Mapping[str, RowKey]) -> None:
         """``fact`` replaces a lower revision of itself. ``rows`` are those that either is about."""
@@ -91,11 +93,15 @@ class Plan:
     def changes(self, numbers: Numbers, now_us: int) -> Sequence[Change]:
         """The changes, with the next of ``numbers``. To be asked once; ``standings`` are as they are stored then."""
         changes = []
+        active = {row_id for row_id, one in self._before.items() if one.row is not None and one.row.active}
         for row_id, row, fact in self._steps:
             standing = self.standings[row_id]
             seq, position = numbers.next(fact.address.registration)
             shown = replace(row if row is not None else _gone(standing.key, fact), position=position)
             changes.append(Change(seq, position, shown, fact, now_us))
+            if shown.active != (row_id in active):
+                self.turned.append(changes[-1])
+                active ^= {row_id}
             if row is not None:
                 self._settle(row_id, standing, row, seq)
                 standing.row = shown

@@ -44,9 +44,9 @@ class Imports(Protocol):
     """Takes lists over."""
 
     def run(
-        self, tenant: Tenant, by: By, requests: AsyncIterator[pb.ImportRequest]
+        self, tenant: Tenant, by: By, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]
     ) -> AsyncGenerator[pb.ImportResponse, None]:
-        """How far it is, for the requests of one stream, whose first names the tenant and is among them."""
+        """How far it is, for the requests of one stream."""
         ...
 
 
@@ -186,7 +186,7 @@ class SuppressionServicer(SuppressionServiceServicer):
         """Takes over a list."""
         first = await anext(request)
         tenant = await self._tenants.require(first.tenant_id)
-        async with aclosing(self._imports.run(tenant, _by(first), _behind(first, request))) as answers:
+        async with aclosing(self._imports.run(tenant, _by(first), first, request)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -276,9 +276,3 @@ def _unknown(field: str, number: int, known: str) -> BackhaulError:
     return BackhaulError(
         Code.INVALID_ARGUMENT, f"{field} has no value {number}.", field=field, fix=f"Known are: {known}."
     )
-
-
-async def _behind(first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]) -> AsyncIterator[pb.ImportRequest]:
-    yield first
-    async for request in others:
-        yield request

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from backhaul_common import mongo
+from backhaul_common import mongo, outbox
 from backhaul_common.documents import Document
 from backhaul_common.errors import unavailable
 from backhaul_common.fence import living
@@ -19,6 +19,7 @@ from backhaul_common.names import (
     SUPPRESSION_CHANGES_COLLECTION,
     SUPPRESSION_COUNTERS_COLLECTION,
     SUPPRESSION_FACTS_COLLECTION,
+    SUPPRESSION_OUTBOX,
     SUPPRESSIONS_COLLECTION,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -36,6 +37,7 @@ from backhaul_suppression.documents import (
     to_standing,
 )
 from backhaul_suppression.model import Change, Fact, Row, RowKey
+from backhaul_suppression.notices import entries_of
 from backhaul_suppression.plan import Numbers, Plan
 
 MAX_ROWS_APART = 32
@@ -85,6 +87,7 @@ INDEXES = {
         IndexModel([("registration", ASCENDING), ("family", ASCENDING), ("address", ASCENDING), ("_id", ASCENDING)]),
     ],
     SUPPRESSION_COUNTERS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
+    SUPPRESSION_OUTBOX: outbox.INDEXES,
 }
 """By collection: all that hold tenants' documents."""
 
@@ -116,8 +119,16 @@ class Committed:
 class MongoSuppressions:
     """The writing side."""
 
-    def __init__(self, client: mongo.Client, database: mongo.Database, now_us: Callable[[], int]) -> None:
-        """``now_us`` says when a change is recorded, in unix time in microseconds."""
+    def __init__(
+        self,
+        client: mongo.Client,
+        database: mongo.Database,
+        now_us: Callable[[], int],
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``now_us`` says when a change is recorded, in unix time in microseconds; ``written`` is called after a commit
+        that may have written notices."""
+        self._written = written
         self._client = client
         self._database = database
         self._now_us = now_us
@@ -162,6 +173,8 @@ class MongoSuppressions:
 
         async with mongo.translated():
             committed = await mongo.in_transaction(self._database, work)
+        if committed.changes:
+            self._written()
         return replace(committed, kept={**known, **committed.kept})
 
     async def _known(self, facts: Mapping[str, Fact]) -> dict[str, Fact]:
@@ -238,6 +251,7 @@ class _Transaction:
         if changes:
             self._insert(SUPPRESSION_CHANGES_COLLECTION, [change_document(change) for change in changes])
             self._count(numbers, {change.row.key.address.registration for change in changes})
+            outbox.write(self._database, self._session, SUPPRESSION_OUTBOX, entries_of(plan.turned, present))
         return Committed(
             changes,
             {row_id: standing.row for row_id, standing in plan.standings.items() if standing.row is not None},

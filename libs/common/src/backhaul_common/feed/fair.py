@@ -126,7 +126,12 @@ class FairFeed:
     async def check(self) -> None:
         """A readiness check: the connection stands, and messages are asked for from a consumer that is there."""
         await self._pull.check()
-        await self._config.durable.check(self._js)
+        try:
+            await self._config.durable.check(self._js)
+        except ConnectionError:
+            # Where no pull is open, or one crossed the deletion, nothing else tells of it before the pull expires.
+            self._pull.look_again()
+            raise
 
     # Taking.
 

@@ -76,6 +76,11 @@ class PositionReader:
         self.pending = 0
         """Messages that lie behind the last one that came. May be asked by another thread."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything lies behind what ``next_batch`` gave, as far as is known here."""
+        return bool(self._waiting or self.pending)
+
     def seek(self, position: int) -> None:
         """Have what follows ``position`` next; 0 is before the first. What waits here is dropped."""
         self._waiting.clear()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from backhaul_common.errors import Violation
+from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.lines import comma_separated, json_lines
 from backhaul_common.lines.line import Line
+from backhaul_common.vocabulary import Values
 
 
 class FileFormat(StrEnum):
@@ -17,6 +18,14 @@ class FileFormat(StrEnum):
 
     CSV = "csv"
     JSON_LINES = "json_lines"
+
+
+def format_of(formats: Values[FileFormat], number: int) -> FileFormat:
+    """What the field ``format`` of a request names. INVALID_ARGUMENT."""
+    file_format = formats.value(number, "format")
+    if file_format is None:
+        raise BackhaulError(Code.INVALID_ARGUMENT, "format is missing.", field="format", fix="Pass CSV or JSON_LINES.")
+    return file_format
 
 
 class Reader(Protocol):

@@ -20,13 +20,11 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 _value_at = json.JSONDecoder().raw_decode
 
 
-def text_of(cut: Cut) -> str | Line | None:
-    """The line's text; None of a blank one, and a refused line where it is no text."""
+def text_of(cut: Cut) -> str | Line:
+    """The line's text; a refused line where it is none."""
     if cut.too_long:
         return Line(cut.number, {}, shown(cut.raw), TOO_LONG)
     raw = cut.raw.strip()
-    if not raw:
-        return None
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)backhaul_proto/callback/v1/callback.proto\x12\x1a\x62\x61\x63khaul_proto.callback.v1\"\xbf\x02\n\x08\x43\x61llback\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0b\n\x03url\x18\x06 \x01(\t\x12\x0f\n\x07headers\x18\x07 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x08 \x01(\x0c\x12\x16\n\x0ereceived_at_us\x18\t \x01(\x03\x12\x32\n\x06source\x18\n \x01(\x0e\x32\".backhaul_proto.callback.v1.Source\x12>\n\x0cverification\x18\x0b \x01(\x0e\x32(.backhaul_proto.callback.v1.Verification\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x14\n\x0cregistration\x18\r \x01(\t\"Z\n\rCallbackBatch\x12\x37\n\tcallbacks\x18\x01 \x03(\x0b\x32$.backhaul_proto.callback.v1.Callback\x12\x10\n\x08position\x18\x02 \x01(\x04*p\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSOURCE_CALLBACK\x10\x01\x12\x13\n\x0fSOURCE_BACKFILL\x10\x02\x12\x11\n\rSOURCE_REPLAY\x10\x03\x12\x11\n\rSOURCE_SENDER\x10\x04*\x9d\x01\n\x0cVerification\x12\x1c\n\x18VERIFICATION_UNSPECIFIED\x10\x00\x12\x19\n\x15VERIFICATION_VERIFIED\x10\x01\x12!\n\x1dVERIFICATION_OBSERVED_INVALID\x10\x02\x12\x14\n\x10VERIFICATION_OFF\x10\x03\x12\x1b\n\x17VERIFICATION_CREDENTIAL\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)backhaul_proto/callback/v1/callback.proto\x12\x1a\x62\x61\x63khaul_proto.callback.v1\"\xd8\x02\n\x08\x43\x61llback\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0b\n\x03url\x18\x06 \x01(\t\x12\x0f\n\x07headers\x18\x07 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x08 \x01(\x0c\x12\x16\n\x0ereceived_at_us\x18\t \x01(\x03\x12\x32\n\x06source\x18\n \x01(\x0e\x32\".backhaul_proto.callback.v1.Source\x12>\n\x0cverification\x18\x0b \x01(\x0e\x32(.backhaul_proto.callback.v1.Verification\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x14\n\x0cregistration\x18\r \x01(\t\x12\x17\n\x0ftenant_revision\x18\x0e \x01(\x03\"Z\n\rCallbackBatch\x12\x37\n\tcallbacks\x18\x01 \x03(\x0b\x32$.backhaul_proto.callback.v1.Callback\x12\x10\n\x08position\x18\x02 \x01(\x04*p\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSOURCE_CALLBACK\x10\x01\x12\x13\n\x0fSOURCE_BACKFILL\x10\x02\x12\x11\n\rSOURCE_REPLAY\x10\x03\x12\x11\n\rSOURCE_SENDER\x10\x04*\x9d\x01\n\x0cVerification\x12\x1c\n\x18VERIFICATION_UNSPECIFIED\x10\x00\x12\x19\n\x15VERIFICATION_VERIFIED\x10\x01\x12!\n\x1dVERIFICATION_OBSERVED_INVALID\x10\x02\x12\x14\n\x10VERIFICATION_OFF\x10\x03\x12\x1b\n\x17VERIFICATION_CREDENTIAL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backhaul_proto.callback.v1.callback_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCE']._serialized_start=487
-  _globals['_SOURCE']._serialized_end=599
-  _globals['_VERIFICATION']._serialized_start=602
-  _globals['_VERIFICATION']._serialized_end=759
+  _globals['_SOURCE']._serialized_start=512
+  _globals['_SOURCE']._serialized_end=624
+  _globals['_VERIFICATION']._serialized_start=627
+  _globals['_VERIFICATION']._serialized_end=784
   _globals['_CALLBACK']._serialized_start=74
-  _globals['_CALLBACK']._serialized_end=393
-  _globals['_CALLBACKBATCH']._serialized_start=395
-  _globals['_CALLBACKBATCH']._serialized_end=485
+  _globals['_CALLBACK']._serialized_end=418
+  _globals['_CALLBACKBATCH']._serialized_start=420
+  _globals['_CALLBACKBATCH']._serialized_end=510
 # @@protoc_insertion_point(module_scope)

@@ -98,6 +98,7 @@ class Callback(_message.Message):
     VERIFICATION_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     REGISTRATION_FIELD_NUMBER: _builtins.int
+    TENANT_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique for every request that arrived: 32 lower-case hex digits, the first 12 of them the time in ms."""
     tenant_id: _builtins.str
@@ -121,6 +122,10 @@ class Callback(_message.Message):
     """W3C trace context of the request that brought it."""
     registration: _builtins.str
     """The tenant's registration: made when the tenant was created, never used again ("acme.5c0e9d1f2a3b")."""
+    tenant_revision: _builtins.int
+    """The revision of the tenant by which it was accepted. Whoever reads it knows the tenant's settings at least as new, so
+    that a setting holds for all that arrives after it was answered for. 0 where it is not told.
+    """
     def __init__(
         self,
         *,
@@ -137,10 +142,11 @@ class Callback(_message.Message):
         verification: Global___Verification.ValueType = ...,
         traceparent: _builtins.str = ...,
         registration: _builtins.str = ...,
+        tenant_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "channel", b"channel", "headers", b"headers", "id", b"id", "method", b"method", "provider", b"provider", "received_at_us", b"received_at_us", "registration", b"registration", "source", b"source", "tenant_id", b"tenant_id", "traceparent", b"traceparent", "url", b"url", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "channel", b"channel", "headers", b"headers", "id", b"id", "method", b"method", "provider", b"provider", "received_at_us", b"received_at_us", "registration", b"registration", "source", b"source", "tenant_id", b"tenant_id", "tenant_revision", b"tenant_revision", "traceparent", b"traceparent", "url", b"url", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

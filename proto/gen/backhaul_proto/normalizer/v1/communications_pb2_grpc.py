@@ -90,6 +90,11 @@ class CommunicationServiceStub:
                 request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.ListMembersRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.ListMembersResponse.FromString,
                 _registered_method=True)
+        self.GetMember = channel.unary_unary(
+                '/backhaul_proto.normalizer.v1.CommunicationService/GetMember',
+                request_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.GetMemberRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.GetMemberResponse.FromString,
+                _registered_method=True)
 
 
 class CommunicationServiceServicer:
@@ -181,6 +186,13 @@ class CommunicationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMember(self, request, context):
+        """One member of a batch. NOT_FOUND where the batch or the member is not there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CommunicationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -238,6 +250,11 @@ def add_CommunicationServiceServicer_to_server(servicer, server):
                     servicer.ListMembers,
                     request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.ListMembersRequest.FromString,
                     response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'GetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMember,
+                    request_deserializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.GetMemberRequest.FromString,
+                    response_serializer=backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.GetMemberResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -538,6 +555,33 @@ class CommunicationService:
             '/backhaul_proto.normalizer.v1.CommunicationService/ListMembers',
             backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.ListMembersRequest.SerializeToString,
             backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.normalizer.v1.CommunicationService/GetMember',
+            backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.GetMemberRequest.SerializeToString,
+            backhaul__proto_dot_normalizer_dot_v1_dot_communications__pb2.GetMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

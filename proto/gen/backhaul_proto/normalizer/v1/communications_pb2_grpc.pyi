@@ -69,6 +69,8 @@ class CommunicationServiceStub:
     """A batch's members with what became of each, in an order of no meaning that never changes. With a page size one answer of
     as many at most, else all of them in as many answers as it takes.
     """
+    GetMember: _grpc.UnaryUnaryMultiCallable[_communications_pb2.GetMemberRequest, _communications_pb2.GetMemberResponse]
+    """One member of a batch. NOT_FOUND where the batch or the member is not there."""
 
 @_typing.type_check_only
 class CommunicationServiceAsyncStub(CommunicationServiceStub):
@@ -111,6 +113,8 @@ class CommunicationServiceAsyncStub(CommunicationServiceStub):
     """A batch's members with what became of each, in an order of no meaning that never changes. With a page size one answer of
     as many at most, else all of them in as many answers as it takes.
     """
+    GetMember: _aio.UnaryUnaryMultiCallable[_communications_pb2.GetMemberRequest, _communications_pb2.GetMemberResponse]  # type: ignore[assignment]
+    """One member of a batch. NOT_FOUND where the batch or the member is not there."""
 
 class CommunicationServiceServicer(metaclass=_abc_1.ABCMeta):
     """What belongs to a communication, told by whoever sends it."""
@@ -216,5 +220,13 @@ class CommunicationServiceServicer(metaclass=_abc_1.ABCMeta):
         """A batch's members with what became of each, in an order of no meaning that never changes. With a page size one answer of
         as many at most, else all of them in as many answers as it takes.
         """
+
+    @_abc_1.abstractmethod
+    def GetMember(
+        self,
+        request: _communications_pb2.GetMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_communications_pb2.GetMemberResponse, _abc.Awaitable[_communications_pb2.GetMemberResponse]]:
+        """One member of a batch. NOT_FOUND where the batch or the member is not there."""
 
 def add_CommunicationServiceServicer_to_server(servicer: CommunicationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from backhaul_proto.event.v1 import event_pb2 as backhaul__proto_dot_event_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%backhaul_proto/notice/v1/notice.proto\x12\x18\x62\x61\x63khaul_proto.notice.v1\x1a#backhaul_proto/event/v1/event.proto\"~\n\x05\x41\x62out\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x18\n\x10\x63ommunication_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\t\"\xee\x01\n\x06Notice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0cregistration\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x05 \x01(\x03\x12.\n\x05\x61\x62out\x18\x06 \x01(\x0b\x32\x1f.backhaul_proto.notice.v1.About\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x36\n\nattributes\x18\x08 \x03(\x0b\x32\".backhaul_proto.event.v1.Attribute\x12\x13\n\x0btraceparent\x18\t \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%backhaul_proto/notice/v1/notice.proto\x12\x18\x62\x61\x63khaul_proto.notice.v1\x1a#backhaul_proto/event/v1/event.proto\"~\n\x05\x41\x62out\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x18\n\x10\x63ommunication_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x12\x11\n\treference\x18\x06 \x01(\t\"\xfe\x01\n\x06Notice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0cregistration\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x16\n\x0eoccurred_at_us\x18\x05 \x01(\x03\x12.\n\x05\x61\x62out\x18\x06 \x01(\x0b\x32\x1f.backhaul_proto.notice.v1.About\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x36\n\nattributes\x18\x08 \x03(\x0b\x32\".backhaul_proto.event.v1.Attribute\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x0e\n\x06notify\x18\n \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ABOUT']._serialized_start=104
   _globals['_ABOUT']._serialized_end=230
   _globals['_NOTICE']._serialized_start=233
-  _globals['_NOTICE']._serialized_end=471
+  _globals['_NOTICE']._serialized_end=487
 # @@protoc_insertion_point(module_scope)

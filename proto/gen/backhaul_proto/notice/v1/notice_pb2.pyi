@@ -74,6 +74,7 @@ class Notice(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    NOTIFY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits, the same however often the notice is published."""
     tenant_id: _builtins.str
@@ -93,6 +94,10 @@ class Notice(_message.Message):
     def attributes(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Attribute]:
         """What else there is to say, under names that the notice's type tells."""
 
+    @_builtins.property
+    def notify(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mail addresses of those who are told of it by mail. No application is told them."""
+
     def __init__(
         self,
         *,
@@ -105,10 +110,11 @@ class Notice(_message.Message):
         text: _builtins.str = ...,
         attributes: _abc.Iterable[_event_pb2.Attribute] | None = ...,
         traceparent: _builtins.str = ...,
+        notify: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "attributes", b"attributes", "id", b"id", "occurred_at_us", b"occurred_at_us", "registration", b"registration", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "attributes", b"attributes", "id", b"id", "notify", b"notify", "occurred_at_us", b"occurred_at_us", "registration", b"registration", "tenant_id", b"tenant_id", "text", b"text", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-backhaul_proto/tenantdata/v1/tenantdata.proto\x12\x1c\x62\x61\x63khaul_proto.tenantdata.v1\":\n\x0fGetUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cregistration\x18\x02 \x01(\t\"F\n\x10GetUsageResponse\x12\x32\n\x05usage\x18\x01 \x03(\x0b\x32#.backhaul_proto.tenantdata.v1.Usage\"$\n\x05Usage\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"=\n\x12PurgeTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cregistration\x18\x02 \x01(\t\"&\n\x13PurgeTenantResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x03\x32\xf2\x01\n\x11TenantDataService\x12i\n\x08GetUsage\x12-.backhaul_proto.tenantdata.v1.GetUsageRequest\x1a..backhaul_proto.tenantdata.v1.GetUsageResponse\x12r\n\x0bPurgeTenant\x12\x30.backhaul_proto.tenantdata.v1.PurgeTenantRequest\x1a\x31.backhaul_proto.tenantdata.v1.PurgeTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-backhaul_proto/tenantdata/v1/tenantdata.proto\x12\x1c\x62\x61\x63khaul_proto.tenantdata.v1\":\n\x0fGetUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cregistration\x18\x02 \x01(\t\"F\n\x10GetUsageResponse\x12\x32\n\x05usage\x18\x01 \x03(\x0b\x32#.backhaul_proto.tenantdata.v1.Usage\"$\n\x05Usage\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"=\n\x12PurgeTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cregistration\x18\x02 \x01(\t\"&\n\x13PurgeTenantResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x03\"d\n\x15\x45raseRecipientRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cregistration\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tbefore_us\x18\x04 \x01(\x03\"\xac\x01\n\x16\x45raseRecipientResponse\x12\x11\n\tsupported\x18\x01 \x01(\x08\x12\x18\n\x10\x65rased_before_us\x18\x02 \x01(\x03\x12\x33\n\x06\x65rased\x18\x03 \x03(\x0b\x32#.backhaul_proto.tenantdata.v1.Usage\x12\x30\n\x04kept\x18\x04 \x03(\x0b\x32\".backhaul_proto.tenantdata.v1.Kept\"E\n\x04Kept\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08until_us\x18\x04 \x01(\x03\x32\xef\x02\n\x11TenantDataService\x12i\n\x08GetUsage\x12-.backhaul_proto.tenantdata.v1.GetUsageRequest\x1a..backhaul_proto.tenantdata.v1.GetUsageResponse\x12r\n\x0bPurgeTenant\x12\x30.backhaul_proto.tenantdata.v1.PurgeTenantRequest\x1a\x31.backhaul_proto.tenantdata.v1.PurgeTenantResponse\x12{\n\x0e\x45raseRecipient\x12\x33.backhaul_proto.tenantdata.v1.EraseRecipientRequest\x1a\x34.backhaul_proto.tenantdata.v1.EraseRecipientResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PURGETENANTREQUEST']._serialized_end=310
   _globals['_PURGETENANTRESPONSE']._serialized_start=312
   _globals['_PURGETENANTRESPONSE']._serialized_end=350
-  _globals['_TENANTDATASERVICE']._serialized_start=353
-  _globals['_TENANTDATASERVICE']._serialized_end=595
+  _globals['_ERASERECIPIENTREQUEST']._serialized_start=352
+  _globals['_ERASERECIPIENTREQUEST']._serialized_end=452
+  _globals['_ERASERECIPIENTRESPONSE']._serialized_start=455
+  _globals['_ERASERECIPIENTRESPONSE']._serialized_end=627
+  _globals['_KEPT']._serialized_start=629
+  _globals['_KEPT']._serialized_end=698
+  _globals['_TENANTDATASERVICE']._serialized_start=701
+  _globals['_TENANTDATASERVICE']._serialized_end=1068
 # @@protoc_insertion_point(module_scope)

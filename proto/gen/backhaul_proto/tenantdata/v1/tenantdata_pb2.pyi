@@ -126,3 +126,103 @@ class PurgeTenantResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PurgeTenantResponse: _TypeAlias = PurgeTenantResponse  # noqa: Y015
+
+@_typing.final
+class EraseRecipientRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    BEFORE_US_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    registration: _builtins.str
+    address: _builtins.str
+    """In any spelling, of any channel."""
+    before_us: _builtins.int
+    """Callbacks that arrived before are erased. What arrived later is a new life of the person."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        registration: _builtins.str = ...,
+        address: _builtins.str = ...,
+        before_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "before_us", b"before_us", "registration", b"registration", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseRecipientRequest: _TypeAlias = EraseRecipientRequest  # noqa: Y015
+
+@_typing.final
+class EraseRecipientResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPORTED_FIELD_NUMBER: _builtins.int
+    ERASED_BEFORE_US_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    supported: _builtins.bool
+    """False: this service does not erase people. It keeps what it has."""
+    erased_before_us: _builtins.int
+    """What arrived before is erased. It may be earlier than what was asked for, where the call went on with an erasure
+    that an earlier one had begun.
+    """
+    @_builtins.property
+    def erased(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage]:
+        """What was erased of the person, in all calls that are still remembered."""
+
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kept]: ...
+    def __init__(
+        self,
+        *,
+        supported: _builtins.bool = ...,
+        erased_before_us: _builtins.int = ...,
+        erased: _abc.Iterable[Global___Usage] | None = ...,
+        kept: _abc.Iterable[Global___Kept] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "erased_before_us", b"erased_before_us", "kept", b"kept", "supported", b"supported"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseRecipientResponse: _TypeAlias = EraseRecipientResponse  # noqa: Y015
+
+@_typing.final
+class Kept(_message.Message):
+    """What stays of a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    UNTIL_US_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """As in Usage."""
+    count: _builtins.int
+    """0 where it is not counted."""
+    reason: _builtins.str
+    """For people: why."""
+    until_us: _builtins.int
+    """When it goes; 0 where it does not go by itself."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        count: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        until_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "reason", b"reason", "until_us", b"until_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Kept: _TypeAlias = Kept  # noqa: Y015

@@ -47,6 +47,11 @@ class TenantDataServiceStub:
                 request_serializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.PurgeTenantRequest.SerializeToString,
                 response_deserializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.PurgeTenantResponse.FromString,
                 _registered_method=True)
+        self.EraseRecipient = channel.unary_unary(
+                '/backhaul_proto.tenantdata.v1.TenantDataService/EraseRecipient',
+                request_serializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.EraseRecipientRequest.SerializeToString,
+                response_deserializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.EraseRecipientResponse.FromString,
+                _registered_method=True)
 
 
 class TenantDataServiceServicer:
@@ -72,6 +77,15 @@ class TenantDataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseRecipient(self, request, context):
+        """Erases a person of a living tenant: of what arrived before the call, nothing that says who they are is kept here,
+        but for what ``kept`` names. May be repeated. UNAVAILABLE where the call's time was over and something is left; the
+        same call again goes on. FAILED_PRECONDITION where the tenant is gone or going. INVALID_ARGUMENT names ``address``.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantDataServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +98,11 @@ def add_TenantDataServiceServicer_to_server(servicer, server):
                     servicer.PurgeTenant,
                     request_deserializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.PurgeTenantRequest.FromString,
                     response_serializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.PurgeTenantResponse.SerializeToString,
+            ),
+            'EraseRecipient': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseRecipient,
+                    request_deserializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.EraseRecipientRequest.FromString,
+                    response_serializer=backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.EraseRecipientResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -143,6 +162,33 @@ class TenantDataService:
             '/backhaul_proto.tenantdata.v1.TenantDataService/PurgeTenant',
             backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.PurgeTenantRequest.SerializeToString,
             backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.PurgeTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseRecipient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backhaul_proto.tenantdata.v1.TenantDataService/EraseRecipient',
+            backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.EraseRecipientRequest.SerializeToString,
+            backhaul__proto_dot_tenantdata_dot_v1_dot_tenantdata__pb2.EraseRecipientResponse.FromString,
             options,
             channel_credentials,
             insecure,

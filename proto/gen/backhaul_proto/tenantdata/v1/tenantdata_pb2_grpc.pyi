@@ -44,6 +44,11 @@ class TenantDataServiceStub:
     deleted yet; the message says until when. UNAVAILABLE where the call's time was over and something is left. The
     gateway asks again until it is done.
     """
+    EraseRecipient: _grpc.UnaryUnaryMultiCallable[_tenantdata_pb2.EraseRecipientRequest, _tenantdata_pb2.EraseRecipientResponse]
+    """Erases a person of a living tenant: of what arrived before the call, nothing that says who they are is kept here,
+    but for what ``kept`` names. May be repeated. UNAVAILABLE where the call's time was over and something is left; the
+    same call again goes on. FAILED_PRECONDITION where the tenant is gone or going. INVALID_ARGUMENT names ``address``.
+    """
 
 @_typing.type_check_only
 class TenantDataServiceAsyncStub(TenantDataServiceStub):
@@ -60,6 +65,11 @@ class TenantDataServiceAsyncStub(TenantDataServiceStub):
     that was cut short left less behind. FAILED_PRECONDITION where the tenant lives, or where something may not be
     deleted yet; the message says until when. UNAVAILABLE where the call's time was over and something is left. The
     gateway asks again until it is done.
+    """
+    EraseRecipient: _aio.UnaryUnaryMultiCallable[_tenantdata_pb2.EraseRecipientRequest, _tenantdata_pb2.EraseRecipientResponse]  # type: ignore[assignment]
+    """Erases a person of a living tenant: of what arrived before the call, nothing that says who they are is kept here,
+    but for what ``kept`` names. May be repeated. UNAVAILABLE where the call's time was over and something is left; the
+    same call again goes on. FAILED_PRECONDITION where the tenant is gone or going. INVALID_ARGUMENT names ``address``.
     """
 
 class TenantDataServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -86,6 +96,17 @@ class TenantDataServiceServicer(metaclass=_abc_1.ABCMeta):
         that was cut short left less behind. FAILED_PRECONDITION where the tenant lives, or where something may not be
         deleted yet; the message says until when. UNAVAILABLE where the call's time was over and something is left. The
         gateway asks again until it is done.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseRecipient(
+        self,
+        request: _tenantdata_pb2.EraseRecipientRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenantdata_pb2.EraseRecipientResponse, _abc.Awaitable[_tenantdata_pb2.EraseRecipientResponse]]:
+        """Erases a person of a living tenant: of what arrived before the call, nothing that says who they are is kept here,
+        but for what ``kept`` names. May be repeated. UNAVAILABLE where the call's time was over and something is left; the
+        same call again goes on. FAILED_PRECONDITION where the tenant is gone or going. INVALID_ARGUMENT names ``address``.
         """
 
 def add_TenantDataServiceServicer_to_server(servicer: TenantDataServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,7 +34,7 @@ class AuditKeyRoutes:
             methods=["POST"],
             status_code=201,
             response_model=AuditKeyOut,
-            responses=problems(504),
+            responses=problems(501, 504),
         )
 
     async def rotate(self) -> Response:

@@ -16,7 +16,7 @@ from backhaul_common.secrets import SecretBox
 from backhaul_common.tenants import Channel, Processing, Tenant, VerificationMode
 from pydantic import BaseModel, ValidationError
 
-from backhaul_gateway.admin.updates import TenantUpdates, refuse_deleting
+from backhaul_gateway.admin.updates import Check, TenantUpdates, refuse_deleting, unchecked
 from backhaul_gateway.admission.refusals import no_channel
 from backhaul_gateway.admission.unfit import violations
 
@@ -52,8 +52,9 @@ class ChannelRegistry:
         self._adapters = adapters
         self._box = box
 
-    async def put(self, tenant_id: str, request: ChannelRequest) -> tuple[Channel, bool]:
-        """The channel as stored, and whether it is new. NOT_FOUND, FAILED_PRECONDITION, and what ``merged`` raises."""
+    async def put(self, tenant_id: str, request: ChannelRequest, check: Check = unchecked) -> tuple[Channel, bool]:
+        """The channel as stored, and whether it is new. NOT_FOUND, FAILED_PRECONDITION, and what ``merged`` and
+        ``check`` raise."""
         check_label(request.label)
         key = channel_key(request.label)
 
@@ -66,28 +67,32 @@ class ChannelRegistry:
             channel = merged(before, request, adapter, self._box.encrypt, now)
             if request.settings is not None and request.secrets is None:
                 self._refuse_unfit(adapter, channel)
-            return tenant.model_copy(update={"channels": {**tenant.channels, key: channel}})
+            after = tenant.model_copy(update={"channels": {**tenant.channels, key: channel}})
+            check(tenant, after, now)
+            return after
 
         before, after = await self._updates.change(tenant_id, apply)
         return after.channels[key], key not in before.channels
 
     async def get(self, tenant_id: str, label: str) -> Channel:
         """The channel; NOT_FOUND."""
-        return _found(await self._updates.find(tenant_id), label)
+        return found_channel(await self._updates.find(tenant_id), label)
 
     async def list(self, tenant_id: str) -> list[Channel]:
         """The tenant's channels by key."""
         channels = (await self._updates.find(tenant_id)).channels
         return [channels[key] for key in sorted(channels)]
 
-    async def delete(self, tenant_id: str, label: str) -> None:
+    async def delete(self, tenant_id: str, label: str, check: Check = unchecked) -> None:
         """Remove the channel. Its callbacks are refused from now on; events that it brought stay, and what is held of
-        it is processed. NOT_FOUND."""
+        it is processed. NOT_FOUND, and what ``check`` raises."""
 
-        def apply(tenant: Tenant, _: datetime) -> Tenant:
-            gone = _found(tenant, label).key
+        def apply(tenant: Tenant, now: datetime) -> Tenant:
+            gone = found_channel(tenant, label).key
             left = {key: channel for key, channel in tenant.channels.items() if key != gone}
-            return tenant.model_copy(update={"channels": left})
+            after = tenant.model_copy(update={"channels": left})
+            check(tenant, after, now)
+            return after
 
         await self._updates.apply(tenant_id, apply)
 
@@ -182,7 +187,8 @@ def _refuse_many(tenant: Tenant) -> None:
         )
 
 
-def _found(tenant: Tenant, label: str) -> Channel:
+def found_channel(tenant: Tenant, label: str) -> Channel:
+    """The tenant's channel of that label; NOT_FOUND."""
     channel = tenant.channels.get(channel_key(label))
     if channel is None:
         raise no_channel(tenant, label, field="label")
@@ -241,7 +247,7 @@ def _credentials(model: type[BaseModel], given: Mapping[str, str], field: str, w
         known = ", ".join(sorted(model.model_fields))
         raise BackhaulError(
             Code.INVALID_ARGUMENT,
-            f"The credentials do not fit {whom}; it wants: {known}.",
+            f"The credentials do not fit {whom}; it takes: {known}.",
             violations=violations(exc.errors(), model, given, field),
         ) from exc
 

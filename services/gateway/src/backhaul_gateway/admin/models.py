@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 from backhaul_common.names import QUEUE_PATH_PATTERN, TENANT_ID_PATTERN
 from backhaul_common.secrets import CredentialKind
 from backhaul_common.tenants import (
+    SCOPES,
     AtOnce,
     BodyBytes,
     Burst,
     Credential,
     Limits,
+    Scope,
     SuppressionSettings,
     Tenant,
     TenantStatus,
@@ -25,7 +27,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.channelmodels import ChannelAddressOut, ChannelOut
 from backhaul_gateway.admin.retention import RetentionIn, RetentionOut
-from backhaul_gateway.admin.tenants import IssuedCredential
+from backhaul_gateway.admin.tenants import IssuedCredential, WantedCredential
+from backhaul_gateway.admission.principal import Principal, names_of
 
 
 def _printable(value: str) -> str:
@@ -133,36 +136,66 @@ class TenantPatch(_Input):
     status: Literal["active", "suspended"] | None = None
 
 
+_SCOPES = (
+    "What an API key opens: ingest (bring callbacks), read, check (ask who may be contacted), send (say what is sent), "
+    "manage (change everything else). Left out: all of them."
+)
+_EXPIRES = "When an API key expires; left out: never."
+
+
 class KeyIn(_Input):
-    """Which kind of credential: an API key, or an ingest token for paths."""
+    """Which kind of credential: an API key, or an ingest token for paths. A token takes no scopes, and does not
+    expire."""
 
     kind: CredentialKind = "api"
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] | None = Field(
+        None, description=_SCOPES, examples=[["ingest"]]
+    )
+    expires_at: AwareDatetime | None = Field(None, description=_EXPIRES, examples=["2027-11-01T00:00:00Z"])
+
+    def wanted(self) -> WantedCredential:
+        """The same for the use case."""
+        return WantedCredential(self.kind, tuple(self.scopes) if self.scopes is not None else None, self.expires_at)
 
 
 class KeyOut(BaseModel):
-    """A credential without its text."""
+    """A credential without its text. ``scopes`` are those of an API key; what an ingest token opens is ingest."""
 
     id: str
     kind: CredentialKind
+    scopes: list[str]
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the hour; null: not yet.")
 
     @classmethod
     def of(cls, credential: Credential) -> KeyOut:
         """The public part of ``credential``."""
-        return cls(id=credential.id, kind=credential.kind, created_at=credential.created_at)
+        return cls(
+            id=credential.id,
+            kind=credential.kind,
+            scopes=list(names_of(Principal.of_credential("", credential).bits)),
+            created_at=credential.created_at,
+            expires_at=credential.expires_at,
+            last_used_at=credential.last_used_at,
+        )
 
 
-class IssuedKeyOut(BaseModel):
+class KeyList(BaseModel):
+    """A tenant's credentials."""
+
+    keys: list[KeyOut]
+
+
+class IssuedKeyOut(KeyOut):
     """A new credential. ``key`` is shown here and never again, and so are the ``addresses`` of the tenant's channels
     with it, where it is an ingest token."""
 
-    id: str
-    kind: CredentialKind
     key: str
     addresses: list[ChannelAddressOut]
 
     @classmethod
-    def of(cls, issued: IssuedCredential, tenant: Tenant, addresses: Addresses) -> IssuedKeyOut:
+    def issued(cls, issued: IssuedCredential, tenant: Tenant, addresses: Addresses) -> IssuedKeyOut:
         """The credential of ``tenant`` with its text."""
         kind, text = issued.credential.kind, issued.text
         channels = [tenant.channels[key] for key in sorted(tenant.channels)] if kind == "ingest" else []
@@ -172,7 +205,7 @@ class IssuedKeyOut(BaseModel):
             )
             for one in channels
         ]
-        return cls(id=issued.credential.id, kind=kind, key=text, addresses=shown)
+        return cls(**KeyOut.of(issued.credential).model_dump(), key=text, addresses=shown)
 
 
 class LimitsOut(BaseModel):

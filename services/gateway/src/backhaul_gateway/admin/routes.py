@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from backhaul_common.tenants import Channel, Tenant
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
@@ -58,6 +58,21 @@ def service_router(registry: ServiceRegistry) -> APIRouter:
     return router
 
 
+class Routes(Protocol):
+    """Routes of another folder for the platform team."""
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add them."""
+        ...
+
+
+def overview_router(overviews: Routes) -> APIRouter:
+    """All tenants at a glance."""
+    router = _router("/admin/v1/overview")
+    overviews.add_to(router)
+    return router
+
+
 def audit_key_router(keys: AuditKeyRoutes) -> APIRouter:
     """The routes about the keys of audit files."""
     router = _router("/admin/v1/audit-keys")
@@ -73,7 +88,7 @@ def _router(prefix: str) -> APIRouter:
         prefix=prefix,
         tags=["admin"],
         dependencies=[Security(token), Depends(_known_parameters), Depends(refuse_abandoned)],
-        responses=problems(401, 422, 503),
+        responses=problems(401, 403, 422, 503),
     )
 
 
@@ -167,8 +182,8 @@ class TenantRoutes:
 
     async def add_key(self, tenant_id: str, body: KeyIn | None = None) -> IssuedKeyOut:
         """One more API key or ingest token; the others stay valid. Its text is in this answer and nowhere else."""
-        tenant, issued = await self._registry.add_credential(tenant_id, (body or KeyIn()).kind)
-        return IssuedKeyOut.of(issued, tenant, self._addresses)
+        tenant, issued = await self._registry.add_credential(tenant_id, (body or KeyIn()).wanted())
+        return IssuedKeyOut.issued(issued, tenant, self._addresses)
 
     async def delete_key(self, tenant_id: str, key_id: str) -> None:
         """Revoke a key or token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from backhaul_common.accounts import ServiceAccount
@@ -123,6 +124,15 @@ class MongoTenantStore(MongoStore[Tenant]):
         async with operation():
             document = await self._collection.find_one({"credentials.id": credential_id}, {"_id": 1})
         return str(document["_id"]) if document is not None else None
+
+    async def used(self, tenant_id: str, credential_id: str, at: datetime) -> None:
+        """Write down that the credential was used ``at`` that time, unless it is gone, or was used later. The tenant's
+        revision stays."""
+        await self._format.ensure()
+        async with operation():
+            await self._collection.update_one(
+                {"_id": tenant_id, "credentials.id": credential_id}, {"$max": {"credentials.$.last_used_at": at}}
+            )
 
 
 class MongoServiceStore(MongoStore[ServiceAccount]):

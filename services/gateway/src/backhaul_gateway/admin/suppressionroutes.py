@@ -46,8 +46,14 @@ class OperatorSuppressionRoutes:
         """Add each method below under its path."""
         add = router.add_api_route
         path = "/{tenant_id}/suppressions"
-        changes: dict[int | str, dict[str, Any]] = problems(400, 404, 409, 413, 504)
-        add(path, self.list_suppressions, methods=["GET"], response_model=SuppressionPage, responses=problems(404, 504))
+        changes: dict[int | str, dict[str, Any]] = problems(400, 404, 409, 413, 501, 504)
+        add(
+            path,
+            self.list_suppressions,
+            methods=["GET"],
+            response_model=SuppressionPage,
+            responses=problems(404, 501, 504),
+        )
         add(
             path,
             self.add,

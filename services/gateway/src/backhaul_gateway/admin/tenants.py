@@ -13,6 +13,7 @@ from backhaul_common.names import check_queue_path, check_tenant_id
 from backhaul_common.secrets import CredentialKind, new_credential
 from backhaul_common.sizes import MAX_COUNTED
 from backhaul_common.tenants import (
+    SCOPES,
     AuditRetention,
     Credential,
     Limits,
@@ -24,7 +25,14 @@ from backhaul_common.tenants import (
 from pydantic import ValidationError
 
 from backhaul_gateway.admin.retention import changed_retention
-from backhaul_gateway.admin.updates import TenantUpdates, in_milliseconds, refuse_deleting, unknown_tenant
+from backhaul_gateway.admin.updates import (
+    Check,
+    TenantUpdates,
+    in_milliseconds,
+    refuse_deleting,
+    unchecked,
+    unknown_tenant,
+)
 from backhaul_gateway.admission.unfit import violations
 from backhaul_gateway.ports import TenantData, TenantGrants, TenantStreams
 
@@ -38,6 +46,15 @@ class IssuedCredential:
 
     credential: Credential
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantedCredential:
+    """A credential to be issued. ``scopes`` and ``expires_at`` are an API key's: None is all, and never."""
+
+    kind: CredentialKind
+    scopes: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
 
 
 class TenantRegistry:
@@ -70,7 +87,7 @@ class TenantRegistry:
     ) -> tuple[Tenant, IssuedCredential, IssuedCredential]:
         """The new tenant, its API key and its ingest token. CONFLICT names ``id`` or ``queue_path``."""
         now = self._updates.now()
-        api_key, ingest_token = _issue("api", now), _issue("ingest", now)
+        api_key, ingest_token = _issue(WantedCredential("api"), now), _issue(WantedCredential("ingest"), now)
         tenant = Tenant(
             id=check_tenant_id(tenant_id),
             registration=new_registration(tenant_id),
@@ -125,11 +142,14 @@ class TenantRegistry:
 
         return await self._updates.apply(tenant_id, apply)
 
-    async def add_credential(self, tenant_id: str, kind: CredentialKind) -> tuple[Tenant, IssuedCredential]:
-        """Add a key or token; the present ones stay valid. FAILED_PRECONDITION when there are too many."""
-        issued = _issue(kind, self._updates.now())
+    async def add_credential(
+        self, tenant_id: str, wanted: WantedCredential, check: Check = unchecked
+    ) -> tuple[Tenant, IssuedCredential]:
+        """Add a key or token; the present ones stay valid. FAILED_PRECONDITION when there are too many,
+        INVALID_ARGUMENT for a time that is past, and for what a token does not have; and what ``check`` raises."""
+        issued = _issue(wanted, self._updates.now())
 
-        def apply(tenant: Tenant, _: datetime) -> Tenant:
+        def apply(tenant: Tenant, now: datetime) -> Tenant:
             refuse_deleting(tenant)
             if len(tenant.credentials) >= MAX_CREDENTIALS:
                 raise BackhaulError(
@@ -137,14 +157,16 @@ class TenantRegistry:
                     f"The tenant has {MAX_CREDENTIALS} credentials already.",
                     fix="Delete those that are no longer used.",
                 )
-            return tenant.model_copy(update={"credentials": (*tenant.credentials, issued.credential)})
+            after = tenant.model_copy(update={"credentials": (*tenant.credentials, issued.credential)})
+            check(tenant, after, now)
+            return after
 
         return await self._updates.apply(tenant_id, apply), issued
 
-    async def remove_credential(self, tenant_id: str, credential_id: str) -> None:
-        """Revoke a key or token: it is refused from now on. NOT_FOUND."""
+    async def remove_credential(self, tenant_id: str, credential_id: str, check: Check = unchecked) -> None:
+        """Revoke a key or token: it is refused from now on. NOT_FOUND, and what ``check`` raises."""
 
-        def apply(tenant: Tenant, _: datetime) -> Tenant:
+        def apply(tenant: Tenant, now: datetime) -> Tenant:
             left = tuple(credential for credential in tenant.credentials if credential.id != credential_id)
             if len(left) == len(tenant.credentials):
                 raise BackhaulError(
@@ -153,7 +175,9 @@ class TenantRegistry:
                     field="key_id",
                     fix="GET the tenant lists the ids of its keys.",
                 )
-            return tenant.model_copy(update={"credentials": left})
+            after = tenant.model_copy(update={"credentials": left})
+            check(tenant, after, now)
+            return after
 
         await self._updates.apply(tenant_id, apply)
 
@@ -231,7 +255,8 @@ class TenantRegistry:
 
         def apply(found: Tenant, _: datetime) -> Tenant:
             _require_same(found, suspended)
-            return found.model_copy(update={"status": status}) if found == suspended else found
+            # By revision: when its keys were last used is written without one.
+            return found.model_copy(update={"status": status}) if found.revision == suspended.revision else found
 
         await self._updates.apply(suspended.id, apply)
 
@@ -261,9 +286,34 @@ def _require_same(found: Tenant, tenant: Tenant) -> None:
         raise unknown_tenant(tenant.id)
 
 
-def _issue(kind: CredentialKind, now: datetime) -> IssuedCredential:
-    credential_id, text, digest = new_credential(kind)
-    return IssuedCredential(Credential(id=credential_id, kind=kind, digest=digest, created_at=now), text)
+def _issue(wanted: WantedCredential, now: datetime) -> IssuedCredential:
+    if wanted.kind == "ingest":
+        for field in ("scopes", "expires_at"):
+            if getattr(wanted, field) is not None:
+                raise BackhaulError(
+                    Code.INVALID_ARGUMENT,
+                    f"An ingest token has no {field}: it brings callbacks until it is deleted.",
+                    field=field,
+                    fix="Leave it out.",
+                )
+    end = wanted.expires_at
+    if end is not None and end <= now:
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT, "A key cannot expire in the past.", field="expires_at", fix="Send a later time."
+        )
+    credential_id, text, digest = new_credential(wanted.kind)
+    return IssuedCredential(
+        Credential(
+            id=credential_id,
+            kind=wanted.kind,
+            digest=digest,
+            created_at=now,
+            # In the order of SCOPES, each once.
+            scopes=tuple(scope for scope in SCOPES if scope in wanted.scopes) if wanted.scopes is not None else None,
+            expires_at=in_milliseconds(end) if end is not None else None,
+        ),
+        text,
+    )
 
 
 def _limits(present: Limits, changes: Mapping[str, Any]) -> Limits:

@@ -132,6 +132,14 @@ class TenantUpdates(Updates[Tenant]):
         self.announcer = announcer
 
 
+Check = Callable[[Tenant, Tenant, datetime], None]
+"""Looks at a tenant before and after a change, and raises where whoever asks may not make it."""
+
+
+def unchecked(_before: Tenant, _after: Tenant, _now: datetime) -> None:
+    """The check of those who may make any change."""
+
+
 def refuse_deleting(tenant: Tenant) -> None:
     """FAILED_PRECONDITION for a tenant that is being deleted."""
     if tenant.status == "deleting":

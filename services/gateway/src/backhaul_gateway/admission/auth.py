@@ -5,7 +5,7 @@ A tenant is found from the credential and from nothing else; no payload and no p
 
 from __future__ import annotations
 
-import hmac
+import time
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.secrets import CredentialKind, matches, parse_credential
 from backhaul_common.tenants import Credential, Tenant
+
+from backhaul_gateway.admission.principal import Principal
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -48,26 +50,30 @@ def sent_twice(headers: Headers) -> bool:
 class CredentialIndex:
     """Every tenant's credentials by their public id; fed by the tenant directory."""
 
-    def __init__(self, is_complete: Callable[[], bool]) -> None:
-        """``is_complete`` says whether all tenants have been read: before, an unknown credential proves nothing."""
+    def __init__(self, is_complete: Callable[[], bool], now: Callable[[], float] = time.time) -> None:
+        """``is_complete`` says whether all tenants have been read: before, an unknown credential proves nothing.
+        ``now`` is the time in seconds since 1970."""
         self._is_complete = is_complete
-        self._owners: dict[str, tuple[str, Credential]] = {}
+        self._now = now
+        self._owners: dict[str, tuple[Principal, Credential]] = {}
         self._ids: dict[str, tuple[str, ...]] = {}
-        # Header value (or path token) to tenant, of what was found valid. Hashing a key costs 2 µs, finding it here
-        # 0.1. Cleared at any tenant's change, so that a revoked key is refused at once. Comparing for equality of
+        # Header value (or path token) to whose it is, of what was found valid. Hashing a key costs 2 µs, finding it
+        # here 0.1. Cleared at any tenant's change, so that a revoked key is refused at once. Comparing for equality of
         # hashes first, dictionaries tell an attacker nothing about how much of a guess was right.
-        self._known: dict[tuple[bytes, bytes], str] = {}
+        self._known: dict[tuple[bytes, bytes], Principal] = {}
+        self._used: dict[str, str] = {}
 
     def changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         """A listener of the tenant directory."""
         self._known.clear()
         for credential_id in self._ids.pop(tenant_id, ()):
-            if self._owners.get(credential_id, ("",))[0] == tenant_id:
+            owner = self._owners.get(credential_id)
+            if owner is not None and owner[0].tenant_id == tenant_id:
                 del self._owners[credential_id]
         if tenant is not None:
             self._ids[tenant_id] = tuple(credential.id for credential in tenant.credentials)
             for credential in tenant.credentials:
-                self._owners[credential.id] = (tenant_id, credential)
+                self._owners[credential.id] = (Principal.of_credential(tenant_id, credential), credential)
 
     def refusal(self, message: str = _MESSAGE, fix: str = _FIX, field: str = "Authorization") -> BackhaulError:
         """Why nobody was found: UNAUTHENTICATED, or, while the tenants have not been read, UNAVAILABLE.
@@ -80,36 +86,32 @@ class CredentialIndex:
         """The same of an ingest token in a path."""
         return self.refusal("The ingest token in the path is not valid.", "Use the tenant's ingest token.", "token")
 
-    def from_headers(self, headers: Headers) -> str | None:
-        """The id of the tenant whose API key the headers carry, or None; also when one of them is there twice."""
+    def from_headers(self, headers: Headers) -> Principal | None:
+        """Whose API key the headers carry, or None; also when one of them is there twice. UNAUTHENTICATED for a key
+        that has expired."""
         found = list(headers)
         if sent_twice(found):
             return None
         named = dict(found)
         return self.from_values(named.get(b"x-api-key"), named.get(b"authorization"))
 
-    def from_values(self, api_key: bytes | None, authorization: bytes | None) -> str | None:
+    def from_values(self, api_key: bytes | None, authorization: bytes | None) -> Principal | None:
         """The same, of the two headers' values. ``X-Api-Key`` wins: a proxy may add an Authorization of its own. But
         where that is another tenant's key, two tenants are named, and neither is believed."""
         if api_key is not None:
-            tenant_id = self._remembered(b"key", api_key)
-            if authorization is not None and self._remembered(b"auth", authorization) not in (None, tenant_id):
-                return None
-            return tenant_id
+            principal = self._remembered(b"key", api_key)
+            if authorization is not None:
+                other = self._remembered(b"auth", authorization)
+                if other is not None and (principal is None or other.tenant_id != principal.tenant_id):
+                    return None
+            return self._unexpired(principal)
         if authorization is not None:
-            return self._remembered(b"auth", authorization)
+            return self._unexpired(self._remembered(b"auth", authorization))
         return None
 
-    def key_id(self, headers: Headers) -> str:
-        """The public id of the API key by which ``from_headers`` has found its tenant; empty where it found none."""
-        named = dict(headers)
-        presented = _presented(named.get(b"x-api-key"), named.get(b"authorization"))
-        parsed = parse_credential(presented.decode("latin-1"))
-        return parsed[1] if parsed is not None else ""
-
-    def from_token(self, token: str) -> str | None:
-        """The id of the tenant whose ingest token this is, or None."""
-        return self._remembered(b"token", token.encode("utf-8", "surrogatepass"))
+    def from_token(self, token: str) -> Principal | None:
+        """Whose ingest token this is, or None."""
+        return self._unexpired(self._remembered(b"token", token.encode("utf-8", "surrogatepass")))
 
     def unknown_id(self, token: str | None, api_key: bytes | None, authorization: bytes | None) -> str:
         """The public id of the credential that was sent, when no tenant is known to have it; else empty.
@@ -127,17 +129,31 @@ class CredentialIndex:
             return ""
         return parsed[1]
 
-    def _remembered(self, where: bytes, value: bytes) -> str | None:
-        tenant_id = self._known.get((where, value))
-        if tenant_id is None:
-            tenant_id = self._look_up(where, value)
-            if tenant_id is not None:
+    def take_used(self) -> dict[str, str]:
+        """The ids of the credentials that opened something since this was last asked, with those of their tenants."""
+        used, self._used = self._used, {}
+        return used
+
+    def _unexpired(self, principal: Principal | None) -> Principal | None:
+        """The same; UNAUTHENTICATED where its credential has expired. Only who has the whole credential is told so."""
+        if principal is None:
+            return None
+        if principal.expires_at is not None and principal.expires_at <= self._now():
+            raise unauthenticated("The credential has expired.", "Use another one of the tenant's.")
+        self._used[principal.name] = principal.tenant_id
+        return principal
+
+    def _remembered(self, where: bytes, value: bytes) -> Principal | None:
+        principal = self._known.get((where, value))
+        if principal is None:
+            principal = self._look_up(where, value)
+            if principal is not None:
                 if len(self._known) >= _MEMORY:
                     self._known.clear()
-                self._known[where, value] = tenant_id
-        return tenant_id
+                self._known[where, value] = principal
+        return principal
 
-    def _look_up(self, where: bytes, value: bytes) -> str | None:
+    def _look_up(self, where: bytes, value: bytes) -> Principal | None:
         if len(value) > _MAX_CREDENTIAL:
             return None
         if where == b"token":
@@ -149,19 +165,19 @@ class CredentialIndex:
             return self._owner("api", rest.strip())
         if scheme.lower() == b"basic":
             user, password = parse_basic(rest)
-            tenant_id = self._owner("api", password)
-            return tenant_id if tenant_id is not None and user == tenant_id.encode() else None
+            principal = self._owner("api", password)
+            return principal if principal is not None and user == principal.tenant_id.encode() else None
         return None
 
-    def _owner(self, kind: CredentialKind, text: bytes) -> str | None:
+    def _owner(self, kind: CredentialKind, text: bytes) -> Principal | None:
         parsed = parse_credential(text.decode("latin-1"))
         if parsed is None or parsed[0] != kind:
             return None
         _, credential_id, secret = parsed
-        tenant_id, credential = self._owners.get(credential_id, ("", None))
+        principal, credential = self._owners.get(credential_id, (None, None))
         if credential is None or credential.kind != kind or not matches(secret, credential.digest):
             return None
-        return tenant_id
+        return principal
 
 
 def _presented(api_key: bytes | None, authorization: bytes | None) -> bytes:
@@ -181,11 +197,3 @@ def parse_basic(encoded: bytes) -> tuple[bytes, bytes]:
     except (Base64Error, ValueError):
         return b"", b""
     return user, password
-
-
-def is_admin(headers: Headers, admin_token: str) -> bool:
-    """Whether the headers carry the admin token as a bearer, and no other. Takes the same time whatever they hold."""
-    found = [value for name, value in headers if name == b"authorization"]
-    scheme, _, rest = (found[0] if len(found) == 1 else b"").strip().partition(b" ")
-    presented = rest.strip() if scheme.lower() == b"bearer" else b""
-    return hmac.compare_digest(presented, admin_token.encode())

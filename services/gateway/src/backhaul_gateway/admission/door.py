@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import RATE_LIMITED, Metrics
 
+from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.room import CallbackRoom
 from backhaul_gateway.admission.state import TenantState
 
@@ -46,11 +48,20 @@ class OverShareError(RefusedError):
         )
 
 
+class Overdrafts(Protocol):
+    """Where callbacks can wait that may not pass now."""
+
+    def admits(self, path: str, size: int) -> bool:
+        """Whether one of about ``size`` bytes can, under a queue path's key."""
+        ...
+
+
 class Admission:
     """Rates, questions at once, and shares of the callback log."""
 
-    def __init__(self, room: CallbackRoom, metrics: Metrics) -> None:
+    def __init__(self, room: CallbackRoom, metrics: Metrics, overdrafts: Overdrafts | None = None) -> None:
         self._room = room
+        self._overdrafts = overdrafts
         self._rate_limited = metrics.counter(RATE_LIMITED)
         self._log = get_logger(component="admission")
 
@@ -66,6 +77,21 @@ class Admission:
             if self._room.refused(state.path, size):
                 self._log.warning("callback_log_share_full", tenant=state.tenant.id)
             raise OverShareError
+
+    def posted(self, state: TenantState, size: int) -> BackhaulError | None:
+        """The same for a provider's callback, of a tenant that may be suspended. None where it may pass; where it can
+        be held instead, why it may not. Raises what ``callback`` raises, and FORBIDDEN."""
+        try:
+            if state.tenant.status != "active":
+                raise not_active(state.tenant)
+            self.callback(state, size)
+        except BackhaulError as refusal:
+            if state.tenant.status == "deleting" or self._overdrafts is None:
+                raise
+            if not self._overdrafts.admits(state.path, size):
+                raise
+            return refusal
+        return None
 
     def token(self, state: TenantState) -> None:
         """A provider's request for an access token may pass, which the log holds nothing of. Raises RATE_LIMITED."""

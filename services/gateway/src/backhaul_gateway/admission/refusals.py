@@ -12,10 +12,16 @@ NOT_UTF_8 = "It holds \ufffd, which stands for what is not UTF-8."
 DELETING = "The tenant is being deleted."
 
 _TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written %2B in an address."
+_BRACES = 'Send it in braces, as {"name": …}.'
+_BRACKETS = 'Send it in brackets, as ["…"].'
+
 _FIXES = {
     "missing": "Add it.",
     "extra_forbidden": "Remove it, or check its spelling.",
-    "model_type": 'Send it in braces, as {"name": …}.',
+    "model_type": _BRACES,
+    "dict_type": _BRACES,
+    "list_type": _BRACKETS,
+    "tuple_type": _BRACKETS,
     "model_attributes_type": 'Send it in braces, as {"name": …}; a body with Content-Type: application/json.',
     UNENCODABLE: "Take the character out, or write it whole.",
     NOT_UTF_8: "Escape its bytes in UTF-8, such as %C3%BC for ü.",
@@ -26,6 +32,9 @@ _FIXES = {
     "id string_pattern_mismatch": "Use lower-case letters, digits, - and _, with a letter or a digit at both ends.",
     "queue_path string_pattern_mismatch": "Use letters, digits, - and _.",
     "file_id string_pattern_mismatch": "Pass the id of a file, 32 lower-case hex digits, as files are listed.",
+    "report_id string_pattern_mismatch": "Pass the id of a report, 32 lower-case hex digits, as reports are listed.",
+    "day string_pattern_mismatch": "Pass a day of UTC, such as 2026-11-25.",
+    "channel too_short": "Name one of the tenant's channels.",
     "head string_pattern_mismatch": "Pass the hash of a digest whole: 64 lower-case hex digits.",
 }
 """How to mend what pydantic refuses, by the field, without a place in a list, and the kind of error; else by the kind
@@ -34,6 +43,8 @@ alone, or by what a check of ours says."""
 _MESSAGES = {
     "extra_forbidden": "There is no such field here.",
     "model_type": "Input should be an object.",
+    "dict_type": "Input should be an object.",
+    "tuple_type": "Input should be a valid list.",
     "model_attributes_type": "Input should be a JSON object.",
 }
 """What is said in place of pydantic's words, which are about its own parts."""
@@ -74,7 +85,7 @@ def field_error(location: Sequence[int | str], kind: str, message: str) -> Viola
     parts = [part for part in location if part not in ("body", "query", "path", "header")] or [location[0]]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
     # What goes is pydantic's own words before those of a check of ours.
-    message = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
+    message = _MESSAGES.get(kind) or message.removeprefix("Value error, ").replace(" after validation", "")
     message = f"{message.removesuffix('.')}."  # pydantic's words have none.
     known = _FIXES.get(f"{field.partition('[')[0]} {kind}") or _FIXES.get(kind, _FIXES.get(message))
     return Violation(field, message, known or "Change it to what the message asks for.")

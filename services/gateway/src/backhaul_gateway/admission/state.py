@@ -121,6 +121,7 @@ class ChannelState:
         self.prefix = Callback(
             tenant_id=tenant.id,
             registration=tenant.registration,
+            tenant_revision=tenant.revision,
             channel=channel.key,
             provider=channel.provider,
             source=SOURCE_CALLBACK,
@@ -191,6 +192,10 @@ class TenantStates:
     def get(self, tenant_id: str) -> TenantState | None:
         """The tenant, or None."""
         return self._states.get(tenant_id)
+
+    def by_path(self) -> dict[str, TenantState]:
+        """All tenants, by the key of their queue path."""
+        return {state.path: state for state in self._states.values()}
 
     def changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         """A listener of the tenant directory."""

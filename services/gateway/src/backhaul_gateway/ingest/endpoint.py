@@ -31,6 +31,8 @@ from backhaul_proto.callback.v1.callback_pb2 import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from starlette.types import Receive, Scope, Send
 
+from backhaul_gateway.admission.access import POST_EVENTS, ROUTES, lacking
+from backhaul_gateway.admission.attempts import WrongCredentials
 from backhaul_gateway.admission.auth import CredentialIndex, sent_twice, unauthenticated
 from backhaul_gateway.admission.door import Admission, RefusedError
 from backhaul_gateway.admission.limits import MemoryBudget
@@ -39,7 +41,7 @@ from backhaul_gateway.admission.state import ChannelState, EncodedAnswer, Tenant
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.ingest.body import BodyReader, GoneError
 from backhaul_gateway.ingest.request import Request
-from backhaul_gateway.ports import CallbackLog
+from backhaul_gateway.ports import CallbackLog, Held
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.http import answer
@@ -57,6 +59,7 @@ from backhaul_gateway.web.refusals import (
 CALLBACK_ID_HEADER = b"backhaul-callback-id"
 _SAMPLE = 16
 _TRACEPARENT_LENGTH = 55
+_NEEDED = ROUTES[POST_EVENTS].bits
 
 
 class IngestEndpoint:
@@ -68,8 +71,10 @@ class IngestEndpoint:
         states: TenantStates,
         credentials: CredentialIndex,
         strangers: Strangers,
+        wrong: WrongCredentials,
         admission: Admission,
         callbacks: CallbackLog,
+        held: Held | None,
         access_log: AccessLog,
         metrics: Metrics,
         tracing: Tracing,
@@ -82,8 +87,10 @@ class IngestEndpoint:
         self._states = states
         self._credentials = credentials
         self._strangers = strangers
+        self._wrong = wrong
         self._admission = admission
         self._callbacks = callbacks
+        self._held = held
         self._access_log = access_log
         self._tracing = tracing
         self._clients = clients
@@ -120,7 +127,12 @@ class IngestEndpoint:
             request.outcome, accepted = await self._take(request)
         except BackhaulError as exc:
             request.outcome = exc.outcome if isinstance(exc, RefusedError) else exc.code.value
-            return of_error(exc, request.trace_id)
+            status, body, fields = of_error(exc, request.trace_id)
+            if exc.code is Code.UNAUTHENTICATED:
+                address = self._clients.of(request.scope, request.headers)
+                if not await self._wrong.refused(address):
+                    fields = (*fields, (b"connection", b"close"))
+            return status, body, fields
         except GoneError:
             request.outcome = "client_gone"
             return 0, b"", ()
@@ -134,16 +146,17 @@ class IngestEndpoint:
         return accepted.status, accepted.body, headers
 
     async def _take(self, request: Request) -> tuple[str, EncodedAnswer]:
-        """Do everything up to JetStream's acknowledgement. Returns the outcome, and the answer to the provider.
+        """Do everything until JetStream has acknowledged it, or it is held. Returns the outcome, and the answer to the
+        provider.
 
         Raises BackhaulError with the reason of a refusal, and GoneError.
         """
         if request.method != METHOD:
             raise method_not_allowed(request.method)
-        state = self._active(request, self._known(request) or await self._found(request))
+        state = self._present(request, self._known(request) or await self._found(request))
         limit = state.tenant.limits.max_body_bytes
         # The announced size of a body over the limit does not count here: the reader will refuse that body anyway.
-        self._admission.callback(state, request.declared if 0 < request.declared <= limit else 0)
+        wait = self._admission.posted(state, request.declared if 0 < request.declared <= limit else 0)
         if len(request.query) > MAX_QUERY_BYTES:
             raise query_too_long()
         request.label = label_of(request.query)
@@ -156,17 +169,21 @@ class IngestEndpoint:
             request.size = len(body)
             if self._states.get(tenant_id) is not state:
                 # The tenant was changed or deleted while the body came in. Judge the callback by what holds now.
-                channel = self._configured(request, self._active(request, self._known(request)))
-            return await self._store(request, channel, kept, body)
+                state = self._present(request, self._known(request))
+                channel = self._configured(request, state)
+                if state.tenant.status != "active":
+                    wait = not_active(state.tenant)
+            return await self._store(request, channel, kept, body, wait)
         finally:
             if body:
                 # To the tenant that it was read for, whatever a second look at the credential has found since.
                 self._budget.give_back(tenant_id, len(body))
 
     async def _store(
-        self, request: Request, channel: ChannelState, kept: bytes, body: bytes
+        self, request: Request, channel: ChannelState, kept: bytes, body: bytes, wait: BackhaulError | None
     ) -> tuple[str, EncodedAnswer]:
-        """Verify the callback and store it. A provider's handshake is answered, and nothing of it is stored."""
+        """Verify the callback and store it, or hold it where ``wait`` says why it may not be stored yet; raised where
+        it cannot be held. A provider's handshake is answered, and nothing of it is stored."""
         address = request.address
         received_at_us = time.time_ns() // 1000
         url = self._base_url + address.decode("latin-1")
@@ -186,22 +203,35 @@ class IngestEndpoint:
         callback.received_at_us = received_at_us
         callback.traceparent = request.traceparent
         encoded = channel.prefix + callback.SerializeToString()
-        await self._callbacks.publish(channel.subject, callback_id, encoded, request.traceparent)
+        if wait is None:
+            await self._callbacks.publish(channel.subject, callback_id, encoded, request.traceparent)
+        elif self._held is None or not await self._held.hold(
+            channel.subject, callback_id, encoded, request.traceparent
+        ):
+            raise wait
         request.callback_id = callback_id
+        if wait is not None:
+            return "held", channel.accepted
         outcome = "stored_unverified" if verification == VERIFICATION_OBSERVED_INVALID else "stored"
         return outcome, channel.accepted
 
     def _known(self, request: Request) -> TenantState | None:
-        """The tenant whose credential the request carries, if it is known in memory."""
+        """The tenant whose credential the request carries, if it is known in memory. FORBIDDEN for a key that may not
+        bring callbacks."""
         if len(request.named) != len(request.headers) and sent_twice(request.headers):
             raise unauthenticated("A header that carries a credential was sent twice.", "Send it once.")
         if request.token is None:
-            tenant_id = self._credentials.from_values(
+            principal = self._credentials.from_values(
                 request.named.get(b"x-api-key"), request.named.get(b"authorization")
             )
         else:
-            tenant_id = self._credentials.from_token(request.token)
-        return self._states.get(tenant_id) if tenant_id is not None else None
+            principal = self._credentials.from_token(request.token)
+        if principal is None:
+            return None
+        if not principal.bits & _NEEDED:
+            request.tenant = principal.tenant_id
+            raise lacking(_NEEDED)
+        return self._states.get(principal.tenant_id)
 
     async def _found(self, request: Request) -> TenantState | None:
         """Look for the tenant in the database: another copy of the gateway may have registered it a moment ago."""
@@ -210,12 +240,13 @@ class IngestEndpoint:
         )
         return self._known(request)
 
-    def _active(self, request: Request, state: TenantState | None) -> TenantState:
-        """``state``, if the tenant is known and active; UNAUTHENTICATED, UNAVAILABLE or FORBIDDEN otherwise."""
+    def _present(self, request: Request, state: TenantState | None) -> TenantState:
+        """``state``, if the tenant is known, and not being deleted; UNAUTHENTICATED, UNAVAILABLE or FORBIDDEN
+        otherwise."""
         if state is None:
             raise self._credentials.refusal() if request.token is None else self._credentials.token_refusal()
         request.tenant = state.tenant.id
-        if state.tenant.status != "active":
+        if state.tenant.status == "deleting":
             raise not_active(state.tenant)
         return state
 
@@ -230,7 +261,7 @@ class IngestEndpoint:
         """Look for the channel in the database. Raises what ``_configured`` raises."""
         if request.label:
             await self._strangers.channel(state, channel_key(request.label))
-            state = self._active(request, self._known(request))
+            state = self._present(request, self._known(request))
         return self._configured(request, state)
 
     def _configured(self, request: Request, state: TenantState) -> ChannelState:

@@ -145,8 +145,8 @@ class TokenRoute:
         return state
 
     def _known(self, token: str) -> TenantState | None:
-        tenant_id = self._credentials.from_token(token)
-        return self._states.get(tenant_id) if tenant_id is not None else None
+        principal = self._credentials.from_token(token)
+        return self._states.get(principal.tenant_id) if principal is not None else None
 
     async def _answer(self, state: TenantState, label: str, callback: RawCallback) -> Answer:
         """What the tenant's channels say to ``callback``: the one of that label, or else whichever knows the client.

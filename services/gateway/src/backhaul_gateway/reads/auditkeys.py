@@ -49,7 +49,7 @@ class AuditKeyRoute:
             self.keys,
             methods=["GET"],
             response_model=AuditKeysOut,
-            responses=problems(503, 504),
+            responses=problems(501, 503, 504),
             summary="The public keys of digests",
         )
         return router

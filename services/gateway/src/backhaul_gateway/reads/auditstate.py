@@ -13,6 +13,8 @@ from backhaul_common.tenants import Channel, Tenant
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 from pydantic import ValidationError
 
+from backhaul_gateway.web.problems import NotInstalledError
+
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceAsyncStub
@@ -43,7 +45,11 @@ class AuditStates:
         state.asked = self._asked(channel)
         if not state.asked:
             return
-        answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
+        try:
+            answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
+        except NotInstalledError as exc:
+            # The others' work is not missed where they are not installed; these files are asked for.
+            raise BackhaulError(Code.FAILED_PRECONDITION, f"The channel asks for audit files. {exc.message}") from exc
         if answer.read_to_us:
             state.read_to = datetime.fromtimestamp(answer.read_to_us / 1e6, UTC)
         for one in answer.channels:
@@ -56,6 +62,14 @@ class AuditStates:
                     state.locked_until = datetime.fromtimestamp(one.locked_until_us / 1e6, UTC)
                 if one.problem:
                     raise BackhaulError(Code.FAILED_PRECONDITION, one.problem)
+
+    async def of(self, tenant: Tenant) -> Mapping[str, str]:
+        """What keeps files from being written, in words, by the keys of channels. UNAVAILABLE; a tenant that asks for
+        no files does not depend on it."""
+        if not any(self._asked(channel) for channel in tenant.channels.values()):
+            return {}
+        answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
+        return {one.channel: one.problem for one in answer.channels if one.problem}
 
     def _asked(self, channel: Channel) -> bool:
         adapter = self._adapters.get(channel.provider)

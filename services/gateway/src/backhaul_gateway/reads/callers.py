@@ -11,17 +11,16 @@ from fastapi.openapi.models import APIKey, HTTPBase
 from fastapi.openapi.models import SecurityBase as SecurityScheme
 from fastapi.security.base import SecurityBase
 
-from backhaul_gateway.admission.auth import CredentialIndex
+from backhaul_gateway.admission.auth import unauthenticated
 from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.state import TenantState, TenantStates
-from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.twins.writing import Writer
+from backhaul_gateway.web.guard import Guard
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
 
 _CALLER = "backhaul.caller"
-_KEY = "backhaul.key"
 
 
 class _Documented(SecurityBase):
@@ -33,7 +32,7 @@ class _Documented(SecurityBase):
         self.model = model
 
     async def __call__(self) -> None:
-        """Ask for nothing: ``CredentialIndex`` reads the headers."""
+        """Ask for nothing: ``Guard`` has read the headers."""
 
 
 _SCHEMES = (
@@ -44,58 +43,48 @@ _SCHEMES = (
 
 
 class Callers:
-    """Finds who asks, and whether they may."""
+    """Finds the tenant of whoever asks, and whether it may. ``Guard`` has looked at the key, and at its scopes."""
 
-    def __init__(
-        self,
-        credentials: CredentialIndex,
-        strangers: Strangers,
-        states: TenantStates,
-        admission: Admission,
-        writer: Writer,
-    ) -> None:
-        self._credentials = credentials
-        self._strangers = strangers
+    def __init__(self, guard: Guard, states: TenantStates, admission: Admission, writer: Writer) -> None:
+        self._guard = guard
         self._states = states
         self._admission = admission
         self.written = writer.written
         self.written_by = writer.written_by
         self.run = writer.run
 
-    def router(self, prefix: str, *statuses: int) -> APIRouter:
-        """A router of routes on which ``By`` is who asks. ``statuses`` are those of problems that all of them have."""
+    def router(self, prefix: str, *statuses: int, lasting: bool = False) -> APIRouter:
+        """A router of routes on which ``By`` is who asks. ``statuses`` are those of problems that all of them have.
+
+        Where their answers are ``lasting``, only the beginning of one counts among the reads at once.
+        """
         return APIRouter(
             prefix=prefix,
             tags=["tenant"],
-            dependencies=[*_SCHEMES, Depends(self._admitted)],
+            dependencies=[*_SCHEMES, Depends(self._begun if lasting else self._admitted)],
             responses=problems(401, 403, 429, 503, *statuses),
         )
 
     async def _admitted(self, request: Request) -> AsyncIterator[None]:
-        state = await self._authenticated(request)
-        request.scope["backhaul.tenant"] = state.tenant.id
+        state = self.still(request)
         with self._admission.reading(state):
             known_parameters(request)
             _unpacked(request)
             request.scope[_CALLER] = state
-            request.scope[_KEY] = self._credentials.key_id(request.scope["headers"])
             yield
 
-    async def _authenticated(self, request: Request) -> TenantState:
-        state = self._known(request)
+    async def _begun(self, request: Request) -> None:
+        async for _ in self._admitted(request):
+            pass
+
+    def still(self, request: Request) -> TenantState:
+        """Who asks, by what is known now. Raises what the request would be refused with, if it came now."""
+        state = self._states.get(self._guard.still(request.scope).tenant_id)
         if state is None:
-            headers = dict(request.scope["headers"])
-            await self._strangers.credential(None, headers.get(b"x-api-key"), headers.get(b"authorization"))
-            state = self._known(request)
-        if state is None:
-            raise self._credentials.refusal()
+            raise unauthenticated()
         if state.tenant.status != "active":
             raise not_active(state.tenant)
         return state
-
-    def _known(self, request: Request) -> TenantState | None:
-        tenant_id = self._credentials.from_headers(request.scope["headers"])
-        return self._states.get(tenant_id) if tenant_id is not None else None
 
 
 def _unpacked(request: Request) -> None:
@@ -117,17 +106,3 @@ async def _caller(request: Request) -> TenantState:
 
 By = Annotated[TenantState, Depends(_caller)]
 """Who asks, on a route of ``Callers.router``."""
-
-
-async def _key_id(request: Request) -> str:
-    found: str = request.scope[_KEY]
-    return found
-
-
-KeyId = Annotated[str, Depends(_key_id)]
-"""The public id of the API key that was shown, on such a route: by whom something is changed."""
-
-
-def author_of(key_id: str) -> str:
-    """By whom something is changed that an API key was shown for."""
-    return f"key:{key_id}"

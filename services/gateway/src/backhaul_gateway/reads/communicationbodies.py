@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from backhaul_common.errors import BackhaulError, Code, Violation
@@ -45,6 +46,14 @@ class CommunicationIn(_Input):
     environments: dict[Text, dict[Text, Text]] = Field(
         {}, description="Variables by mode.", examples=[{"live": {"shop": "https://shop.example.com"}}]
     )
+
+    def paths(self) -> dict[str, str]:
+        """How the request writes what the contract numbers."""
+        return {
+            f"settings.environments[{number}].{part}": f"environments.{mode}" if mode else "environments"
+            for number, mode in enumerate(self.environments)
+            for part in ("mode", "variables")
+        }
 
     def settings(self) -> pb.CommunicationSettings:
         """As the contract has it."""
@@ -119,9 +128,10 @@ SAY_AGAIN = "It may have been done, or not. Send it again: done twice, it change
 
 
 @contextmanager
-def in_words_of_http(*, unanswered: str = "") -> Iterator[None]:
-    """Around a call: what it refuses is named as the request has it. ``unanswered`` is told where nobody answers."""
-    with renamed(_RENAMED, within="settings.", texts=_TEXTS, unanswered=unanswered):
+def in_words_of_http(*, unanswered: str = "", paths: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Around a call: what it refuses is named as the request has it, by the ``paths`` of this one too. ``unanswered``
+    is told where nobody answers."""
+    with renamed({**_RENAMED, **paths}, within="settings.", texts=_TEXTS, unanswered=unanswered):
         yield
 
 

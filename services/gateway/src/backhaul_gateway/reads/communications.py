@@ -11,7 +11,7 @@ from backhaul_proto.normalizer.v1 import communications_pb2 as pb
 from fastapi import APIRouter, Query, Response
 
 from backhaul_gateway.admission.door import Admission
-from backhaul_gateway.reads.callers import By, Callers, KeyId, author_of
+from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.communicationbodies import (
     SAY_AGAIN,
     CommunicationIn,
@@ -30,6 +30,7 @@ from backhaul_gateway.reads.communicationviews import (
     CommunicationSummary,
 )
 from backhaul_gateway.web.filters import Cursor, Filter, From, Limit, Text, To, microseconds, number_of, one_of
+from backhaul_gateway.web.guard import Asking
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged
 
@@ -110,7 +111,7 @@ class CommunicationRoutes:
         """Register a communication, or change what is registered of it; what is left out is as its default says.
         Repeated, it changes nothing. Counts as a callback of the tenant's rate."""
         self._admission.callback(by, 0)
-        with in_words_of_http(unanswered=SAY_AGAIN):
+        with in_words_of_http(unanswered=SAY_AGAIN, paths=body.paths()):
             answer = await self._communications.PutCommunication(
                 pb.PutCommunicationRequest(
                     tenant_id=by.tenant.id, communication_id=communication_id, settings=body.settings()
@@ -118,7 +119,9 @@ class CommunicationRoutes:
             )
         return await self._written(ONE_COMMUNICATION, answer.communication, 201 if answer.created else 200)
 
-    async def disable_communication(self, by: By, key_id: KeyId, communication_id: Text, body: SwitchIn) -> Response:
+    async def disable_communication(
+        self, by: By, principal: Asking, communication_id: Text, body: SwitchIn
+    ) -> Response:
         """Have nothing called on its behalf any more; callbacks are taken as ever. Counts as a callback of the tenant's
         rate."""
         self._admission.callback(by, 0)
@@ -128,12 +131,12 @@ class CommunicationRoutes:
                     tenant_id=by.tenant.id,
                     communication_id=communication_id,
                     reason=body.reason,
-                    author=body.author or author_of(key_id),
+                    author=body.author or principal.author,
                 )
             )
         return await self._written(ONE_COMMUNICATION, answer.communication)
 
-    async def enable_communication(self, by: By, key_id: KeyId, communication_id: Text, body: SwitchIn) -> Response:
+    async def enable_communication(self, by: By, principal: Asking, communication_id: Text, body: SwitchIn) -> Response:
         """Take back that it was disabled. Counts as a callback of the tenant's rate."""
         self._admission.callback(by, 0)
         with in_words_of_http(unanswered=SAY_AGAIN):
@@ -142,7 +145,7 @@ class CommunicationRoutes:
                     tenant_id=by.tenant.id,
                     communication_id=communication_id,
                     reason=body.reason,
-                    author=body.author or author_of(key_id),
+                    author=body.author or principal.author,
                 )
             )
         return await self._written(ONE_COMMUNICATION, answer.communication)

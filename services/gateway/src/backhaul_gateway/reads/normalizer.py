@@ -23,7 +23,7 @@ from backhaul_gateway.reads.views import (
     MESSAGE,
     MESSAGES,
     ONE_DEAD_LETTER,
-    ONE_REPLY,
+    ONE_EVENT,
     REPLIES,
     DeadLetterOut,
     DeadLetterPage,
@@ -237,14 +237,14 @@ class NormalizerRoutes:
         changes nothing. 409 where it was never flagged. Counts as a callback of the tenant's rate."""
         self._admission.callback(by, 0)
         answer = await self._normalizer.AcceptReply(pb.AcceptReplyRequest(tenant_id=by.tenant.id, id=reply_id))
-        return await self._written(ONE_REPLY, answer.reply)
+        return await self._written(ONE_EVENT, answer.reply)
 
     async def dismiss_reply(self, by: By, reply_id: Text) -> Response:
         """Take a flagged reply for no opt-out; the reply as it is then. Repeated, it changes nothing. 409 where it was
         never flagged, or is accepted. Counts as a callback of the tenant's rate."""
         self._admission.callback(by, 0)
         answer = await self._normalizer.DismissReply(pb.DismissReplyRequest(tenant_id=by.tenant.id, id=reply_id))
-        return await self._written(ONE_REPLY, answer.reply)
+        return await self._written(ONE_EVENT, answer.reply)
 
     async def list_dead_letters(
         self,

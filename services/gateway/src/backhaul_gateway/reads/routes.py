@@ -35,15 +35,17 @@ class AccessOut(BaseModel):
 def tenant_router(
     callers: Callers,
     services: Sequence[Routes],
+    optional: Sequence[Routes],
     *,
     strangers: Strangers,
     states: TenantStates,
     status: ChannelStatus,
     version: str,
 ) -> APIRouter:
-    """The routes over ``services``, and the status."""
+    """The routes over ``services``, over those that may not be installed, and the status."""
     api = callers.router("/api")
     v1 = callers.router("/v1", 422, 504)
+    of_optional = callers.router("/v1", 422, 501, 504)
     top = APIRouter()
 
     @top.get("/api/test", tags=["operations"])
@@ -71,6 +73,7 @@ def tenant_router(
 
     for service in services:
         service.add_to(v1)
-    top.include_router(api)
-    top.include_router(v1)
+    for service in optional:
+        service.add_to(of_optional)
+    top.routes.extend([*api.routes, *v1.routes, *of_optional.routes])
     return top

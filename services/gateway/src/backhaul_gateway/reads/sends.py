@@ -185,8 +185,8 @@ class SendRoutes:
                 state.tenant, channel, parts, received_at_us=received_at_us, traceparent=traceparent
             )
         ]
-        yield
         for callback in callbacks:
+            yield
             callback.body = masked_body(callback.body)
         return callbacks
 

@@ -10,12 +10,13 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
 
-from backhaul_gateway.reads.callers import By, KeyId, author_of
+from backhaul_gateway.reads.callers import By
 from backhaul_gateway.reads.streaming import Body, answers_of, begun
 from backhaul_gateway.reads.uploads import A_FILE, MAX_FILE_BYTES, format_of, progress_lines, sent, summary
 from backhaul_gateway.twins.suppressioncalls import in_words_of_http
 from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, SCOPES, STANDINGS
 from backhaul_gateway.web.filters import Filter, microseconds, number_of, one_of
+from backhaul_gateway.web.guard import Asking
 from backhaul_gateway.web.openapi import problems
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class SuppressionFileRoutes:
         self,
         request: Request,
         by: By,
-        key_id: KeyId,
+        principal: Asking,
         kind: Annotated[str, one_of(KINDS)] = "",
         family: Annotated[str, one_of(FAMILIES)] = "",
         scope_kind: Annotated[str, one_of(SCOPES)] = "",
@@ -121,7 +122,7 @@ class SuppressionFileRoutes:
             family=number_of(FAMILIES, family, "family"),
             effective_at_us=microseconds(effective_at),
             actor=pb.ACTOR_TENANT,
-            author=author_of(key_id),
+            author=principal.author,
         )
         if scope_kind or scope_id:
             first.scope.kind = number_of(SCOPES, scope_kind, "scope_kind")

@@ -9,7 +9,7 @@ from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
 
 from backhaul_gateway.reads.bodies import LargeBodies, body_of
-from backhaul_gateway.reads.callers import By, Callers, KeyId, author_of
+from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.changes import MAX_WAIT_S, ChangesOut, changes_json, page_of
 from backhaul_gateway.reads.checkbatch import BATCH_DOCUMENTED, MAX_BATCH_BYTES, MAX_BATCHES_BYTES, batch_of
 from backhaul_gateway.reads.streaming import answers_of, unless_gone
@@ -53,6 +53,7 @@ from backhaul_gateway.web.filters import (
     number_of,
     one_of,
 )
+from backhaul_gateway.web.guard import Asking
 from backhaul_gateway.web.idempotency import IdempotencyKey
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged
@@ -192,29 +193,29 @@ class SuppressionRoutes:
         # Nobody reads the answer to a question that was given up.
         return await unless_gone(request, page()) or Response(status_code=204)
 
-    async def add(self, by: By, key_id: KeyId, body: AddIn, idempotency_key: IdempotencyKey = "") -> Response:
+    async def add(self, by: By, principal: Asking, body: AddIn, idempotency_key: IdempotencyKey = "") -> Response:
         """Record that a person must not be contacted, whoever said so and wherever. No check that begins after the
         answer overlooks it. 201 where it changed something, 200 where the address was suppressed so already."""
         with in_words_of_http(unanswered=SAY_AGAIN):
             answer = await self._suppression.Add(
-                body.request(by.tenant.id, idempotency_key, pb.ACTOR_TENANT, author_of(key_id))
+                body.request(by.tenant.id, idempotency_key, pb.ACTOR_TENANT, principal.author)
             )
         return await self._written(ADDED, answer, 201 if answer.changed else 200)
 
-    async def lift(self, by: By, key_id: KeyId, body: LiftIn, idempotency_key: IdempotencyKey = "") -> Response:
+    async def lift(self, by: By, principal: Asking, body: LiftIn, idempotency_key: IdempotencyKey = "") -> Response:
         """Lift what you may lift. 409 names the rule where you may not, and 404 says that nothing is there."""
         with in_words_of_http(unanswered=SAY_AGAIN):
             answer = await self._suppression.Lift(
-                body.request(by.tenant.id, idempotency_key, pb.ACTOR_TENANT, author_of(key_id))
+                body.request(by.tenant.id, idempotency_key, pb.ACTOR_TENANT, principal.author)
             )
         return await self._written(LIFTED, answer)
 
     async def reactivate(
-        self, by: By, key_id: KeyId, body: ReactivateIn, idempotency_key: IdempotencyKey = ""
+        self, by: By, principal: Asking, body: ReactivateIn, idempotency_key: IdempotencyKey = ""
     ) -> Response:
         """Say that an address works again: lifts ``hard_bounce`` and ``invalid_address``, and nothing else."""
         with in_words_of_http(unanswered=SAY_AGAIN):
-            answer = await self._suppression.Reactivate(body.request(by.tenant.id, idempotency_key, author_of(key_id)))
+            answer = await self._suppression.Reactivate(body.request(by.tenant.id, idempotency_key, principal.author))
         return await self._written(REACTIVATED, answer)
 
     async def check(self, by: By, body: CheckIn) -> Response:

@@ -6,12 +6,14 @@ The models are the documentation, and what is written: each twin fills one from 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from backhaul_common.vocabulary import Words, pascal
 from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from pydantic import BaseModel
 
+from backhaul_gateway.twins.pairs import NameValue
 from backhaul_gateway.twins.rawdata import Format
 from backhaul_gateway.twins.turns import Steps
 from backhaul_gateway.twins.twin import Of, Twin
@@ -25,13 +27,6 @@ _ENUMS = {pb.FulfilmentState.DESCRIPTOR.full_name: FULFILMENT}
 
 ErrorClass = Literal["hard", "suppress", "transient", "carrier", "content", "account", "channel"]
 """What an error says: see ``/v1/errors``."""
-
-
-class NameValue(BaseModel):
-    """One custom parameter or attribute; names may repeat."""
-
-    name: str
-    value: str
 
 
 class ConsentOut(BaseModel):
@@ -164,12 +159,14 @@ class MessageSummary(BaseModel):
 
 class MessageOut(MessageSummary):
     """With its timeline, in the order of happening; ``vars`` are those of all its events there. ``expired_events`` are
-    counted in the message, and kept no longer."""
+    counted in the message, and kept no longer. ``deliveries`` is the path at which it is listed what your own
+    applications were told of it, with every attempt."""
 
     vars: list[NameValue]
     timeline: list[EventOut]
     timeline_truncated: Annotated[bool, Of("truncated")]
     expired_events: int
+    deliveries: str
 
 
 class MessagePage(BaseModel):
@@ -299,14 +296,25 @@ def _all_vars(answer: pb.GetMessageResponse) -> Steps[list[dict[str, str]]]:
     return [{"name": name, "value": value} for name, value in union]
 
 
+def _path_of_deliveries(answer: pb.GetMessageResponse) -> Steps[str]:
+    """By the message's own id, where it was asked for by a reference."""
+    yield
+    query = {"channel": answer.message.channel, "message_id": answer.message.message_id, "history": "true"}
+    return f"/v1/deliveries?{urlencode(query)}"
+
+
 MESSAGE: Twin[pb.GetMessageResponse] = Twin(
-    MessageOut, pb.GetMessageResponse.DESCRIPTOR, _ENUMS, inside="message", computed={"vars": _all_vars}
+    MessageOut,
+    pb.GetMessageResponse.DESCRIPTOR,
+    _ENUMS,
+    inside="message",
+    computed={"vars": _all_vars, "deliveries": _path_of_deliveries},
 )
 MESSAGES: Twin[pb.ListMessagesResponse] = Twin(MessagePage, pb.ListMessagesResponse.DESCRIPTOR, _ENUMS)
 EVENTS: Twin[pb.ListEventsResponse] = Twin(EventPage, pb.ListEventsResponse.DESCRIPTOR, _ENUMS)
 ERRORS: Twin[pb.CountErrorsResponse] = Twin(ErrorCountsOut, pb.CountErrorsResponse.DESCRIPTOR, _ENUMS)
 PREVIEW: Twin[pb.PreviewCallbackResponse] = Twin(PreviewPartsOut, pb.PreviewCallbackResponse.DESCRIPTOR, _ENUMS)
 REPLIES: Twin[pb.ListRepliesResponse] = Twin(ReplyPage, pb.ListRepliesResponse.DESCRIPTOR, _ENUMS)
-ONE_REPLY: Twin[event_pb2.Event] = Twin(EventOut, event_pb2.Event.DESCRIPTOR, _ENUMS)
+ONE_EVENT: Twin[event_pb2.Event] = Twin(EventOut, event_pb2.Event.DESCRIPTOR, _ENUMS)
 DEAD_LETTERS: Twin[pb.ListDeadLettersResponse] = Twin(DeadLetterPage, pb.ListDeadLettersResponse.DESCRIPTOR, _ENUMS)
 ONE_DEAD_LETTER: Twin[pb.DeadLetter] = Twin(DeadLetterOut, pb.DeadLetter.DESCRIPTOR, _ENUMS)

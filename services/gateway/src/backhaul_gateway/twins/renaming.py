@@ -9,6 +9,8 @@ from types import MappingProxyType
 
 from backhaul_common.errors import BackhaulError, Code, Violation
 
+from backhaul_gateway.web.problems import NotInstalledError
+
 
 @contextmanager
 def renamed(
@@ -29,6 +31,8 @@ def renamed(
 
     try:
         yield
+    except NotInstalledError:
+        raise  # No word of it is the contract's.
     except BackhaulError as exc:
         if unanswered and exc.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
             raise BackhaulError(exc.code, exc.message, fix=unanswered, retry_after_s=exc.retry_after_s) from exc

@@ -7,6 +7,7 @@ How a field is written follows from the message's descriptor and the model's ann
 | an enum | ``str`` | its word; ``unknown`` where it has none |
 | an enum | ``… | None`` | its word; null where it has none |
 | ``…_us`` | ``…``, or ``…_at`` | RFC 3339; null where no time is known |
+| ``…_us`` | ``…_ms``, ``Of`` them | milliseconds |
 | repeated enums | a list | their words |
 | a string | ``str | None`` | null where it is empty |
 | an optional number | ``int | None`` | null where it is absent |
@@ -150,7 +151,7 @@ class Twin(Generic[Row]):
         elif source.enum_type is not None:
             self._converted.append((index, self._word(source.enum_type, field)))
         elif source.name.endswith("_us"):
-            self._converted.append((index, time_of))
+            self._converted.append((index, _milliseconds if field.name.endswith("_ms") else time_of))
         elif source.name.endswith("_s") and field.name.endswith("_hours"):
             self._converted.append((index, _hours))
         elif field.nullable and source.has_presence:
@@ -336,6 +337,10 @@ def _pairs(source: FieldDescriptor) -> Callable[[Iterable[Any]], dict[str, Any]]
 
 def _hours(seconds: int) -> float:
     return seconds / 3600
+
+
+def _milliseconds(microseconds: int) -> float:
+    return microseconds / 1000
 
 
 def _text_or_none(text: str) -> str | None:

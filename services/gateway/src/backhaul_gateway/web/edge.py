@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Awaitable, Callable
 
 from backhaul_common.errors import BackhaulError, Code, internal
 from backhaul_common.logs import get_logger
@@ -21,9 +22,12 @@ from backhaul_common.tracing import Tracing, new_traceparent, trace_id_of, trace
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backhaul_gateway.admission.auth import is_admin, unauthenticated
+from backhaul_gateway.admission.admins import AdminTokens
+from backhaul_gateway.admission.attempts import WrongCredentials
+from backhaul_gateway.admission.auth import unauthenticated
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.guard import PRINCIPAL
 from backhaul_gateway.web.http import STEADY_BODY
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import TRACEPARENT, nothing_at, of_error
@@ -45,6 +49,7 @@ _MAX_LOGGED = 500
 _ANY_CASE = frozenset({"/api/test", "/api/status"})
 """Paths that are answered in any case, as the ingest's are."""
 
+_UNAUTHORIZED = 401
 _ADMIN = "admin"
 _APART = frozenset({_ADMIN, "metrics", "docs", "openapi.json"})
 """First segments of the paths that only the platform team needs, and that may have a port of their own."""
@@ -72,7 +77,8 @@ class Edge:
         app: ASGIApp,
         *,
         ingest: ASGIApp,
-        admin_token: str,
+        admins: AdminTokens,
+        wrong: WrongCredentials,
         admin_port: int,
         body_timeout_s: float,
         access_log: AccessLog,
@@ -84,7 +90,8 @@ class Edge:
         self.app = app
         """The application that answers everything but callbacks."""
         self._ingest = ingest
-        self._admin_token = admin_token
+        self._admins = admins
+        self._wrong = wrong
         self._admin_port = admin_port
         self._body_timeout_s = body_timeout_s
         self._access_log = access_log
@@ -114,13 +121,16 @@ class Edge:
             scope["path"] = lowered
         elif (match := _TOKEN.fullmatch(scope["path"])) is not None:
             scope["path"] = f"/in/{match[1]}/oauth/token"
-        exchange = _Exchange(scope, receive, send, self._body_timeout_s)
+        exchange = _Exchange(scope, receive, send, self._body_timeout_s, self._refused)
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
         with self._tracing.span(f"{exchange.method[:16]} {exchange.path[:100]}", parent=incoming or None) as span:
             scope[TRACEPARENT] = exchange.traceparent = traceparent_of(span) or new_traceparent()
             await self._answer(exchange)
             span.set_attributes({"http.request.method": exchange.method, "http.response.status_code": exchange.status})
         self._account(exchange)
+
+    async def _refused(self, scope: Scope) -> bool:
+        return await self._wrong.refused(self._clients.of(scope, scope["headers"]))
 
     async def _answer(self, exchange: _Exchange) -> None:
         """Let the application answer, or refuse. Raises only where an answer has begun that cannot be ended."""
@@ -168,16 +178,26 @@ class Edge:
             raise nothing_at(scope["path"])
         if first in _APART and self._admin_port and (scope.get("server") or ("", 0))[1] != self._admin_port:
             raise nothing_at(scope["path"])
-        if first == _ADMIN and not is_admin(scope["headers"], self._admin_token):
-            raise unauthenticated(
-                "The admin token is missing or wrong.", "Send it as Authorization: Bearer <admin token>."
-            )
+        if first == _ADMIN:
+            scope[PRINCIPAL] = principal = self._admins.of(scope["headers"])
+            if principal is None:
+                raise unauthenticated(
+                    "The admin token is missing or wrong.", "Send it as Authorization: Bearer <admin token>."
+                )
 
 
 class _Exchange:
     """One request and its answer, as the application sees them: the body is bounded, the answer is observed."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body_timeout_s: float) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        body_timeout_s: float,
+        refused: Callable[[Scope], Awaitable[bool]],
+    ) -> None:
+        self._refused = refused
         self.began = time.perf_counter()
         self.scope = scope
         self.method: str = scope["method"]
@@ -223,6 +243,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", ()))
+            if self.status == _UNAUTHORIZED and not await self._refused(self.scope):
+                headers.append((b"connection", b"close"))
             names = {name for name, _ in headers}
             message = {**message, "headers": [*headers, *(field for field in _HEADERS if field[0] not in names)]}
         elif message["type"] == "http.response.body":
@@ -253,7 +275,8 @@ def _refuse_large(scope: Scope) -> None:
 
 
 def _loggable(path: str) -> str:
-    """The path as logs may show it: short, and without the ingest token that a mistyped callback URL may hold.
+    """The path as logs may show it: short, without the ingest token that a mistyped callback URL may hold, and without
+    the person whom it is about.
 
     What stands behind ``/in/`` is hidden whatever it is, since a mistyped token tells nearly as much.
     """
@@ -261,4 +284,6 @@ def _loggable(path: str) -> str:
     parts = masked(path[: 4 * _MAX_LOGGED]).split("/", 3)
     if len(parts) > 2 and parts[1].lower() == "in":
         parts[2] = "***"
+    elif len(parts) > 3 and parts[2].lower() == "recipients":
+        parts[3] = "***"
     return "/".join(parts)[:_MAX_LOGGED]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from backhaul_common.limits import MAX_IDEMPOTENCY_KEY
 from fastapi import Header
-
-MAX_KEY = 255
-"""Characters of an Idempotency-Key."""
 
 
 def _key(description: str) -> Any:
-    return Header(alias="Idempotency-Key", max_length=MAX_KEY, description=description)
+    return Header(alias="Idempotency-Key", max_length=MAX_IDEMPOTENCY_KEY, description=description)
 
 
 IdempotencyKey = Annotated[

@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from backhaul_gateway.admission.access import ROUTES, Rule
 from backhaul_gateway.web.problems import MEDIA_TYPE
 
 _MEANINGS = {
     400: "The body is not JSON",
     401: "The credential is missing or wrong",
-    403: "Refused: the tenant is not active, or the signature is not the provider's",
+    403: "Refused: no scope or role for it, the tenant is not active, or the signature is not the provider's",
     404: "There is no such thing",
     405: "The method is not allowed here",
     408: "The body did not arrive in time",
@@ -22,6 +23,7 @@ _MEANINGS = {
     422: "The request is not valid",
     429: "Over the tenant's rate limit; see Retry-After",
     500: "Something unexpected happened",
+    501: "The service is not installed",
     503: "A part of the system is away, or others change the same thing; see Retry-After",
     504: "A part of the system took too long",
 }
@@ -74,9 +76,9 @@ def openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             schema["paths"] |= _ingest_paths()
-            for path in schema["paths"].values():
-                for operation in path.values():
-                    _mend(operation)
+            for path, operations in schema["paths"].items():
+                for method, operation in operations.items():
+                    _mend(operation, ROUTES.get(f"{method.upper()} {path}"))
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -97,11 +99,13 @@ _BY_SERVER: dict[str, Any] = {
 }
 
 
-def _mend(operation: dict[str, Any]) -> None:
+def _mend(operation: dict[str, Any], rule: Rule | None) -> None:
     """Describe the answers to failures as they are: as problem documents, and not in FastAPI's own shape.
 
-    The failures of requests that do not reach their route are added.
+    The failures of requests that do not reach their route are added, and what opens it is told.
     """
+    if rule is not None and rule.words:
+        operation["description"] = f"{operation.get('description', '')}\n\n{rule.words}".strip()
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422", "")):
         responses["422"] = problems(422)[422]

@@ -49,6 +49,8 @@ MALFORMED_BODY = Kind(400, "malformed_body", "The body cannot be read")
 # Closed, since what still comes on the connection belongs to a request that is over.
 REQUEST_TIMEOUT = Kind(408, "request_timeout", "The request took too long", ((b"connection", b"close"),))
 
+NOT_INSTALLED = Kind(501, "not_installed", "The service is not part of this installation")
+
 _SEND_JSON = "Send a JSON object."
 
 
@@ -68,6 +70,17 @@ class HttpError(RefusedError):
         super().__init__(outcome or kind.code, Code.INVALID_ARGUMENT, message, field=field, fix=fix)
         self.kind = kind
         self.headers = kind.headers + headers
+
+
+class NotInstalledError(HttpError):
+    """What is asked for is a service's that this installation does without. Nobody need ask again."""
+
+    def __init__(self, service: str, setting: str) -> None:
+        super().__init__(
+            NOT_INSTALLED,
+            f"{service} is not installed: this installation does without it.",
+            fix=f"Ask the platform team, who may install it, and say in {setting} where it is.",
+        )
 
 
 class PartlyDoneError(BackhaulError):

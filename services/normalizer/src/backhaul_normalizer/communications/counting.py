@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from backhaul_common.documents import Document
 
-from backhaul_normalizer.communications.documents import batch_of, count_id
+from backhaul_normalizer.communications.documents import PROCESSED, batch_of, count_id, member_of
 from backhaul_normalizer.counts import MAX_SHARDS
 
 
@@ -23,6 +23,8 @@ class BatchCounts:
         self._states: dict[bytes, Counter[str]] = {}
         self._changes: Counter[bytes] = Counter()
         self._registrations: dict[bytes, str] = {}
+        self.processed: dict[bytes, str] = {}
+        """The members of which a destination was processed by it, each with its registration."""
 
     @property
     def batches(self) -> Collection[bytes]:
@@ -45,6 +47,8 @@ class BatchCounts:
             states[before] -= 1
         if after:
             states[after] += 1
+        if after in PROCESSED and before not in PROCESSED:
+            self.processed[member_of(destination)[0]] = registration
         self._changes[batch] += 1
         self._registrations[batch] = registration
 

@@ -49,6 +49,7 @@ count it in without reading anything else. What a message belongs to is settled 
     attributes          [[name, value]]
     destinations        [{channel, recipient, address (canonical), holder (a message's _id; absent)}], added to, not cut
     found_by            found_by
+    processed           True where it was said that all its destinations were processed; absent otherwise
     version             grows with every change
     address_expired     True where recipients, addresses and attributes are kept no longer; absent before
 
@@ -103,6 +104,9 @@ WAITING: Final = "waiting"
 
 PROCESSED: Final = ("Sent", "Delivered", "Undelivered", "Failed", "InvalidNumber")
 """Fulfilment states of what was processed: sent, or failed."""
+
+FAILED: Final = ("Undelivered", "Failed", "InvalidNumber")
+"""Those of them in which nobody was reached."""
 
 FINAL: Final = ("Delivered", "Undelivered", "Failed", "InvalidNumber")
 

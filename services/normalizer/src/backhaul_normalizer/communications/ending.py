@@ -28,7 +28,7 @@ MAX_BATCHES = 50
 _BEFORE_MEMBERS = bytes(MEMBER_ID_BYTES - KEY_BYTES)
 _BEHIND_MEMBERS = b"\xff" * (MEMBER_ID_BYTES - KEY_BYTES)
 
-_WITHOUT_ADDRESSES: Document = {
+WITHOUT_ADDRESSES: Document = {
     "$set": {
         "attributes": [],
         "destinations.$[].recipient": "",
@@ -67,7 +67,7 @@ def end_member_addresses(
     commands = Commands(database, session)
     if due.members:
         query = {"_id": {"$in": due.members}}
-        commands.update(MEMBERS_COLLECTION, [{"q": query, "u": _WITHOUT_ADDRESSES, "multi": True}])
+        commands.update(MEMBERS_COLLECTION, [{"q": query, "u": WITHOUT_ADDRESSES, "multi": True}])
     return due.noted(commands)
 
 

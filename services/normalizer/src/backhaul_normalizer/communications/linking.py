@@ -1,4 +1,4 @@
-"""Which destinations messages are for, in MongoDB: settled anew when what that depends on has changed.
+"""Messages and the destinations that they are for, in MongoDB: settled anew when what that depends on has changed.
 
 A fold's own transaction alone cannot do it. Of a message and a member that two copies of the service store at the same
 time, neither sees the other's, and they write no document both. It is done after the commit, of either, so that whoever
@@ -13,7 +13,7 @@ from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
@@ -21,23 +21,14 @@ from backhaul_common.fence import living
 from backhaul_common.metrics import Counter
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
-    BATCHES_COLLECTION,
-    COMMUNICATIONS_COLLECTION,
     MEMBERS_COLLECTION,
     MESSAGES_COLLECTION,
 )
-from pymongo import ASCENDING, DESCENDING
 
-from backhaul_normalizer.communications.choosing import FOUND_BEFORE_US, SLACK_US, choose, holder, position, sent_at
+from backhaul_normalizer.communications.choosing import holder
 from backhaul_normalizer.communications.counting import BatchCounts
-from backhaul_normalizer.communications.documents import (
-    batch_key,
-    communication_id_of,
-    found_by_address,
-    found_by_key,
-    member_id,
-    member_of,
-)
+from backhaul_normalizer.communications.documents import member_of
+from backhaul_normalizer.communications.finding import Finding, communication_of
 from backhaul_normalizer.counts import Shards
 from backhaul_normalizer.writing import Commands
 
@@ -48,10 +39,6 @@ MAX_RIVALS = 4096
 """Messages for the destinations of one transaction that are read at once. Where there are more, each destination asks
 for the one that holds it."""
 
-MAX_CANDIDATES = 1024
-"""Members of batches that no event names, for the messages of one transaction, that are read at once. Where there are
-more, each message asks for the one that it is for."""
-
 _MESSAGE = dict.fromkeys(
     (
         "registration", "communication_id", "channel", "address", "fulfilment", "batch_id", "member_key",
@@ -59,14 +46,17 @@ _MESSAGE = dict.fromkeys(
     ),
     1,
 )  # fmt: skip
-_MEMBER = dict.fromkeys(("communication", "key", "batch_id", "batch_at_us", "destinations", "found_by"), 1)
-_CREATED = {"created_at_us": 1}
-_FEW = 4
-_FINDABLE: Document = {"address_expired": {"$exists": False}}
-
 
 Made: TypeAlias = dict[tuple[bytes, int], set[bytes]]
 """Keys of messages, by their communication's, and by the ``members_version`` that it had."""
+
+
+class Linked(NamedTuple):
+    """The keys of the batches whose counts changed, and the members of which a destination was processed by it, each
+    with its registration."""
+
+    batches: set[bytes]
+    processed: dict[bytes, str]
 
 
 class Linking:
@@ -87,21 +77,22 @@ class Linking:
         destinations: Collection[bytes],
         tenants: Collection[str],
         made: Collection[bytes] = (),
-    ) -> set[bytes]:
-        """Settle what these messages are for, and who holds these destinations; all of these tenants. The keys of the
-        batches whose counts changed. Those ``made`` by ``link_new`` a moment ago hold what they are for, unless it is
-        another now. UNAVAILABLE, and all may be done again then."""
-        changed: set[bytes] = set()
+    ) -> Linked:
+        """Settle what these messages are for, and who holds these destinations; all of these tenants. Those ``made`` by
+        ``link_new`` a moment ago hold what they are for, unless it is another now. UNAVAILABLE, and all may be done
+        again then."""
+        linked = Linked(set(), {})
         left, keys = sorted(destinations), sorted(messages)
         while left or keys:
             some, keys = keys[:MAX_AT_ONCE], keys[MAX_AT_ONCE:]
             given, left = left[:MAX_AT_ONCE], left[MAX_AT_ONCE:]
             work = partial(_link, some, given, tenants, made, self._shards.of_transaction())
             async with mongo.translated():
-                batches, moved = await mongo.in_transaction(self._database, work)
-            changed |= batches
+                (batches, processed), moved = await mongo.in_transaction(self._database, work)
+            linked.batches.update(batches)
+            linked.processed.update(processed)
             self._counted.add(amount=moved)
-        return changed
+        return linked
 
 
 def _link(
@@ -112,7 +103,7 @@ def _link(
     shard: Callable[[], int],
     database: mongo.ThreadDatabase,
     session: mongo.Session,
-) -> tuple[set[bytes], int]:
+) -> tuple[Linked, int]:
     registrations = {one.registration for one in living(database, session, tenants).values()}
     return _Transaction(database, session, registrations).link(messages, destinations, made, shard())
 
@@ -121,16 +112,17 @@ def link_new(
     database: mongo.ThreadDatabase, session: mongo.Session, messages: Sequence[Document], counts: BatchCounts
 ) -> Made:
     """Link messages that a fold is about to insert, in its own transaction: most are for a destination that has none
-    yet, and a message that is inserted with its link costs MongoDB less than one that gets it later. The keys of those
-    that are linked; the fields ``dest`` and ``holds`` of their documents are set, and ``counts`` has them. Whatever is
-    not as simple is left to ``link``, which must follow for all of them; but for those whose communication has got no
-    member since: the keys are by that, and by its ``members_version`` as the transaction saw it."""
+    yet, and a message that is inserted with its link costs MongoDB less than one that gets it later. None asks by
+    itself, as a fold may bring thousands. The keys of those that are linked; the fields ``dest`` and ``holds`` of their
+    documents are set, and ``counts`` has them. Whatever is not as simple is left to ``link``, which must follow for all
+    of them; but for those whose communication has got no member since: the keys are by that, and by its
+    ``members_version`` as the transaction saw it."""
     transaction = _Transaction(database, session, {row["registration"] for row in messages})
     made: Made = defaultdict(set)
     for row in transaction.link_new(messages):
         counts.destination(row["registration"], row["dest"], "", row["fulfilment"])
-        communication = _communication(row)
-        made[communication, transaction.registered[communication]].add(bytes.fromhex(row["_id"]))
+        communication = communication_of(row)
+        made[communication, transaction.finding.registered[communication]].add(bytes.fromhex(row["_id"]))
     return made
 
 
@@ -139,14 +131,11 @@ class _Transaction:
         self._database = database
         self._session = session
         self._registrations = registrations
-        self.registered: dict[bytes, int] = {}
-        """Communications that are registered, each with its ``members_version``."""
-        self._members: dict[bytes, Document] = {}
-        """The members that were candidates."""
+        self.finding = Finding(database, session)
 
     def link_new(self, messages: Sequence[Document]) -> Sequence[Document]:
         """Link those that are for a destination which no message holds; they are not stored yet. Returns them."""
-        links = self._chosen(messages)
+        links = self.finding.chosen(messages, one_by_one=False)
         wanted = Counts(links.values())
         linked, changes = [], _Changes()
         for row in messages:
@@ -159,24 +148,24 @@ class _Transaction:
         return linked
 
     def _is_held(self, destination: bytes) -> bool:
-        """Whether a message holds it, of a member that was a candidate."""
+        """Whether a message holds it, of a member for whom one was found to be."""
         key, at = member_of(destination)
-        return "holder" in self._members[key]["destinations"][at]
+        return "holder" in self.finding.members[key]["destinations"][at]
 
     def link(
         self, messages: Sequence[bytes], destinations: Sequence[bytes], made: Collection[bytes], shard: int
-    ) -> tuple[set[bytes], int]:
-        """Settle it, and write what changes. The keys of the batches whose counts do, and how many links."""
+    ) -> tuple[Linked, int]:
+        """Settle it, and write what changes; and how many links do."""
         found = self._find(MESSAGES_COLLECTION, {"_id": {"$in": list(messages)}}, _MESSAGE)
         # What is of a tenant who is being deleted is left alone.
         rows = {row["_id"]: row for row in found if row["registration"] in self._registrations}
-        links = self._chosen(list(rows.values()))
+        links = self.finding.chosen(list(rows.values()), one_by_one=True)
         moved = {key: dest for key, dest in links.items() if dest != rows[key].get("dest")}
         settled = [dest for key, dest in links.items() if key not in made or key in moved]
         named = (*destinations, *settled, *(rows[key].get("dest") for key in moved))
         contested = {dest for dest in named if dest is not None}
         if not contested:
-            return set(), 0
+            return Linked(set(), {}), 0
         present = self._present(contested)
         rows |= {row["_id"]: row for some in present.values() for row in some}
         held: set[bytes] = set()
@@ -203,95 +192,7 @@ class _Transaction:
         commands.update(MESSAGES_COLLECTION, changes.messages())
         commands.update(MEMBERS_COLLECTION, changes.members())
         commands.update(BATCH_COUNTS_COLLECTION, counts.updates(shard))
-        return set(counts.batches), len(moved)
-
-    def _chosen(self, rows: Sequence[Document]) -> dict[bytes, bytes | None]:
-        """What each is for. What nobody can find by its address any more stays where it is, and so does what is for a
-        member who is kept no longer, or whose addresses are not."""
-        self._register(rows)
-        links: dict[bytes, bytes | None] = {}
-        asking = []
-        for row in rows:
-            if _communication(row) not in self.registered:
-                links[row["_id"]] = None
-            elif "address_expired" in row:
-                links[row["_id"]] = row.get("dest")
-            else:
-                asking.append(row)
-        named, addressed = self._candidates(asking)
-        for row in asking:
-            # The batch that its events name may be another communication's.
-            own = [one for one in named[_named_by(row)] if one["communication"] == _communication(row)]
-            links[row["_id"]] = choose(row, own, addressed[_addressed_by(row)])
-        moving = [row for row in asking if "dest" in row and links[row["_id"]] != row["dest"]]
-        findable = self._findable({member_of(row["dest"])[0] for row in moving})
-        links |= {row["_id"]: row["dest"] for row in moving if member_of(row["dest"])[0] not in findable}
-        return links
-
-    def _findable(self, members: Collection[bytes]) -> set[bytes]:
-        """Those of these members who are there, with their addresses."""
-        query = {"_id": {"$in": list(members)}, **_FINDABLE}
-        return {row["_id"] for row in self._find(MEMBERS_COLLECTION, query, {"_id": 1})} if members else set()
-
-    def _register(self, rows: Iterable[Document]) -> None:
-        keys = {_communication(row) for row in rows} - {b""}
-        query = {"_id": {"$in": list(keys)}, "registered": {"$exists": True}}
-        found = self._find(COMMUNICATIONS_COLLECTION, query, {"members_version": 1}) if keys else ()
-        self.registered.update((row["_id"], row.get("members_version", 0)) for row in found)
-
-    def _candidates(
-        self, rows: Sequence[Document]
-    ) -> tuple[Mapping[bytes, list[Document]], Mapping[bytes, list[Document]]]:
-        """The members that the events of ``rows`` name, by ``_named_by``; those with their addresses, by
-        ``_addressed_by``."""
-        named: dict[bytes, list[Document]] = defaultdict(list)
-        addressed: dict[bytes, list[Document]] = defaultdict(list)
-        ids = {_named_by(row) for row in rows if row.get("batch_id")} - {b""}
-        found_by = {_named_by(row) for row in rows if not row.get("batch_id")} | {_addressed_by(row) for row in rows}
-        found_by.discard(b"")
-        if ids:
-            for member in self._find(MEMBERS_COLLECTION, {"_id": {"$in": list(ids)}, **_FINDABLE}, _MEMBER):
-                self._members[member["_id"]] = member
-                named[member["_id"]].append(member)
-        if found_by:
-            since_us = min(map(sent_at, rows)) - FOUND_BEFORE_US
-            query = {"found_by": {"$in": list(found_by)}, "batch_at_us": {"$gte": since_us}, **_FINDABLE}
-            members = list(self._find(MEMBERS_COLLECTION, query, _MEMBER, MAX_CANDIDATES + 1))
-            if len(members) > MAX_CANDIDATES:
-                members = [member for row in rows for member in self._nearest(row)]
-            for member in members:
-                self._members[member["_id"]] = member
-                by_key, *by_address = member["found_by"]
-                named[by_key].append(member)
-                for key in by_address:
-                    addressed[key].append(member)
-        return named, addressed
-
-    def _nearest(self, row: Document) -> Iterable[Document]:
-        """Of the members that a message may be for, those among whom ``choose`` finds the one that it is for."""
-        since_us, until_us = sent_at(row) - FOUND_BEFORE_US, sent_at(row) + SLACK_US
-        spans = [({"$gte": since_us, "$lte": until_us}, DESCENDING), ({"$gt": until_us}, ASCENDING)]
-        keys = [(_named_by(row), False), (_addressed_by(row), True)]
-        if row.get("batch_id"):
-            batch = {"_id": batch_key(row["registration"], row["batch_id"])}
-            spans = [(one["created_at_us"], ASCENDING) for one in self._find(BATCHES_COLLECTION, batch, _CREATED)]
-            keys = keys[1:]
-        for key, only_address in keys:
-            for span, order in spans if key else ():
-                query = {"found_by": key, "batch_at_us": span, **_FINDABLE}
-                if row.get("batch_id"):
-                    query["batch_id"] = row["batch_id"]
-                with (
-                    self._find(MEMBERS_COLLECTION, query, _MEMBER).sort("batch_at_us", order).batch_size(_FEW) as found
-                ):
-                    fit = (one for one in found if position(one, row, only_address=only_address) is not None)
-                    nearest = next(fit, None)
-                if nearest is not None:
-                    yield nearest
-                    # Of several in that batch the one whose key comes first.
-                    query["batch_at_us"] = nearest["batch_at_us"]
-                    yield from self._find(MEMBERS_COLLECTION, query, _MEMBER).sort("key", ASCENDING).limit(1)
-                    return
+        return Linked(set(counts.batches), counts.processed), len(moved)
 
     def _present(self, destinations: Collection[bytes]) -> Mapping[bytes, list[Document]]:
         """The messages that are for each of these destinations now; of very many the one that holds it, and those that
@@ -349,25 +250,6 @@ def _update(fields: Document) -> Document:
     kept = {name: value for name, value in fields.items() if value is not None}
     gone = {name: "" for name, value in fields.items() if value is None}
     return {**({"$set": kept} if kept else {}), **({"$unset": gone} if gone else {})}
-
-
-def _communication(row: Document) -> bytes:
-    """The ``_id`` of a message's communication; empty where it has none."""
-    communication_id = row.get("communication_id", "")
-    return communication_id_of(row["registration"], communication_id) if communication_id else b""
-
-
-def _named_by(row: Document) -> bytes:
-    """By what the member is found that a message's events name; empty where they name none."""
-    if not row.get("member_key"):
-        return b""
-    if row.get("batch_id"):
-        return member_id(batch_key(row["registration"], row["batch_id"]), row["member_key"])
-    return found_by_key(_communication(row), row["member_key"])
-
-
-def _addressed_by(row: Document) -> bytes:
-    return found_by_address(_communication(row), row["channel"], row["address"]) if row.get("address") else b""
 
 
 def _state(row: Document | None) -> str:

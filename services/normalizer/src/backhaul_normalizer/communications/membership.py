@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from backhaul_common.documents import Document
 from backhaul_common.errors import Violation
+from backhaul_common.tenants import Channel
 
 from backhaul_normalizer.communications.documents import MAX_DESTINATIONS, found_by, member_id
 from backhaul_normalizer.communications.files.members import Attribute, Destination
@@ -43,7 +44,7 @@ def told_of(
     attributes: Collection[Attribute],
     destinations: Collection[Destination],
     at: MemberAt,
-    channels: Mapping[str, object],
+    channels: Mapping[str, Channel],
 ) -> Told:
     """What is told of a member, whose destinations are on the tenant's ``channels``. RefusedError.
 
@@ -91,11 +92,15 @@ _NO_DESTINATION = Violation(
 )
 
 
-def _destination(channel: str, recipient: str, channels: Mapping[str, object]) -> Document:
+def _destination(channel: str, recipient: str, channels: Mapping[str, Channel]) -> Document:
     if not channel:
         raise RefusedError("A destination names no channel, and the communication has none.", "Name its channel.")
     if channel not in channels:
-        raise RefusedError(f"The tenant has no channel {channel[:80]!r}.", "Name one of the tenant's channels.")
+        # The key is not what the sender wrote, which the refused line shows.
+        labels = ", ".join(sorted(one.label for one in channels.values())) or "none yet"
+        raise RefusedError(
+            "A destination names a channel that the tenant does not have.", f"Name one of the tenant's: {labels}."
+        )
     address = address_of(recipient) if recipient else ""
     return {"channel": channel, "recipient": recipient if address else "", "address": address}
 

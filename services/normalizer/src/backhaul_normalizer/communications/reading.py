@@ -24,6 +24,7 @@ from backhaul_normalizer.communications.documents import (
     batch_key,
     batch_of,
     communication_id_of,
+    member_id,
 )
 from backhaul_normalizer.communications.registering import no_batch
 from backhaul_normalizer.messages import WHERE, message_of
@@ -149,6 +150,27 @@ class MongoCommunications:
                 return
             after = _position(row.token)
 
+    async def member(self, registration: str, batch_id: str, member_key: str) -> MembersRow:
+        """One member of a batch. NOT_FOUND."""
+        key = member_id(batch_key(registration, batch_id), member_key)
+        async with mongo.operation(), mongo.at_one_moment(self._database) as moment:
+            found = await self._database[MEMBERS_COLLECTION].find_one(
+                {"_id": key, "registration": registration}, session=moment
+            )
+            if found is None:
+                raise BackhaulError(Code.NOT_FOUND, "There is no such member, or no such batch.", field="member_key")
+            return MembersRow([found], await self._holders([found], moment), "")
+
+    async def _holders(self, members: Sequence[Document], moment: Any) -> dict[bytes, Document]:
+        """The messages that hold the members' destinations."""
+        holders = [one["holder"] for member in members for one in member["destinations"] if "holder" in one]
+        if not holders:
+            return {}
+        found = self._database[MESSAGES_COLLECTION].find(
+            {"_id": {"$in": holders}}, dict.fromkeys(WHERE, 0), batch_size=len(holders), session=moment
+        )
+        return {row["_id"]: message_of(row) async for row in found}
+
     async def _some_members(self, batch: bytes, after: bytes, most: int) -> MembersRow:
         width = MEMBER_ID_BYTES - len(batch)
         # MongoDB compares bytes by their number first: both ends are as long as an id.
@@ -167,13 +189,7 @@ class MongoCommunications:
                 members.append(member)
                 total += _size(member)
             await cursor.close()
-            holders = [one["holder"] for member in members for one in member["destinations"] if "holder" in one]
-            messages: dict[bytes, Document] = {}
-            if holders:
-                found = self._database[MESSAGES_COLLECTION].find(
-                    {"_id": {"$in": holders}}, dict.fromkeys(WHERE, 0), batch_size=len(holders), session=moment
-                )
-                messages = {row["_id"]: message_of(row) async for row in found}
+            messages = await self._holders(members, moment)
         return MembersRow(members, messages, members[-1]["_id"][len(batch) :].hex() if more else "")
 
     async def _page(self, query: pages.Query) -> tuple[list[Document], str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from backhaul_common import mongo
+from backhaul_common import mongo, outbox
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.fence import Living, living
@@ -14,9 +14,13 @@ from backhaul_common.names import (
     BATCHES_COLLECTION,
     COMMUNICATIONS_COLLECTION,
     COUNTS_COLLECTION,
+    NORMALIZER_OUTBOX,
     queue_path_key,
 )
+from backhaul_common.notices import entry, notice_id
 from backhaul_common.tenants import Tenant
+from backhaul_proto.event.v1.event_pb2 import Attribute
+from backhaul_proto.notice.v1.notice_pb2 import About, Notice
 
 from backhaul_normalizer.communications.documents import (
     MAX_SWITCHED,
@@ -27,6 +31,18 @@ from backhaul_normalizer.communications.documents import (
 from backhaul_normalizer.communications.ports import Consequences
 from backhaul_normalizer.communications.validation import checked_deadline, default_registered
 from backhaul_normalizer.counts import ids_of
+
+DISABLED: Final = "communication.disabled"
+ENABLED: Final = "communication.enabled"
+
+_FOR_SAFETY: Final = (
+    "What was to be told on behalf of a communication failed for good, and it is disabled for safety: nothing is "
+    "called on its behalf until it is enabled."
+)
+_BY_CALL: Final = {
+    DISABLED: "A communication was disabled: nothing is called on its behalf until it is enabled.",
+    ENABLED: "A communication was enabled: what was held back on its behalf is called now.",
+}
 
 T = TypeVar("T")
 
@@ -76,7 +92,15 @@ def require_living(database: mongo.ThreadDatabase, session: mongo.Session, tenan
 class MongoRegister:
     """Registers. Every method raises NOT_FOUND where the tenant is gone, and UNAVAILABLE."""
 
-    def __init__(self, database: mongo.Database, consequences: Consequences, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: mongo.Database,
+        consequences: Consequences,
+        now_us: Callable[[], int],
+        written: Callable[[], None],
+    ) -> None:
+        """``written`` is called after a commit that may have written a notice."""
+        self._written = written
         self._database = database
         self._consequences = consequences
         self._now_us = now_us
@@ -86,11 +110,25 @@ class MongoRegister:
         return await self._done(partial(_put_communication, tenant, communication_id, registered, self._now_us()))
 
     async def switch(
-        self, tenant: Tenant, communication_id: str, *, disabled: bool, reason: str, author: str
+        self,
+        tenant: Tenant,
+        communication_id: str,
+        *,
+        disabled: bool,
+        reason: str,
+        author: str,
+        subscription_id: str = "",
     ) -> Document:
-        """Disable or enable it; where it is so already, nothing changes. NOT_FOUND where nothing is known of it."""
+        """Disable or enable it, and say so in a notice; where it is so already, nothing changes. NOT_FOUND where
+        nothing is known of it.
+
+        With the subscription that Backhaul disables it for, those are told by mail whom the communication names.
+        """
         switched: Document = {"disabled": disabled, "reason": reason, "author": author, "at_us": self._now_us()}
-        return await self._done(partial(_switch, tenant, communication_id, switched))
+        switch = partial(_switch, tenant, communication_id, switched, subscription_id)
+        document = await self._done(switch)
+        self._written()
+        return document
 
     async def put_batch(self, tenant: Tenant, communication_id: str, batch_id: str, told: BatchTold) -> Put:
         """Register it, or change what is told of it.
@@ -136,6 +174,7 @@ def _switch(
     tenant: Tenant,
     communication_id: str,
     switched: Document,
+    subscription_id: str,
     database: mongo.ThreadDatabase,
     session: mongo.Session,
 ) -> Document:
@@ -145,15 +184,38 @@ def _switch(
         raise no_communication()
     if (before["status"] == "disabled") == switched["disabled"]:
         return before
+    earlier = before.get("switched", [])
+    # Whoever hears of several goes by their times, whichever copy's clock each is of.
+    at_us = max(switched["at_us"], earlier[-1]["at_us"] + 1 if earlier else 0)
     after = {
         **before,
         "registered": before.get("registered") or default_registered(),
-        "switched": [*before.get("switched", ()), switched][-MAX_SWITCHED:],
-        "updated_at_us": switched["at_us"],
+        "switched": [*earlier, switched | {"at_us": at_us}][-MAX_SWITCHED:],
+        "updated_at_us": at_us,
     }
     after["status"] = status_of(after)
     database[COMMUNICATIONS_COLLECTION].replace_one({"_id": after["_id"]}, after, upsert=True, session=session)
+    notice = entry(_notice(tenant, after, subscription_id), queue_path_key(tenant.queue_path))
+    outbox.write(database, session, NORMALIZER_OUTBOX, [notice])
     return after
+
+
+def _notice(tenant: Tenant, communication: Document, subscription_id: str) -> Notice:
+    """That it was disabled or enabled."""
+    switched = communication["switched"][-1]
+    type_ = DISABLED if switched["disabled"] else ENABLED
+    communication_id, at_us = communication["communication_id"], switched["at_us"]
+    return Notice(
+        id=notice_id(tenant.registration, type_, f"{at_us} {communication_id}"),
+        tenant_id=tenant.id,
+        registration=tenant.registration,
+        type=type_,
+        occurred_at_us=at_us,
+        about=About(communication_id=communication_id, reference=subscription_id),
+        text=_FOR_SAFETY if subscription_id else _BY_CALL[type_],
+        attributes=[Attribute(name="reason", value=switched["reason"])],
+        notify=communication["registered"]["notify"] if subscription_id else (),
+    )
 
 
 def _put_batch(

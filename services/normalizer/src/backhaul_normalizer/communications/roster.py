@@ -6,7 +6,8 @@ anew before it has written much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -25,6 +26,9 @@ Outcome: TypeAlias = Literal["added", "changed", "unchanged"] | Violation
 
 _AT_ONCE = 250
 """Changed members in one command: what each may have at most stays within what MongoDB takes at once."""
+
+_READ_AT_ONCE = 100
+"""Members that are there in one answer of MongoDB: each may be 64 KiB, as long as a line."""
 
 _BEYOND = Violation(
     "expected_members",
@@ -94,8 +98,11 @@ def _add(
     batch = database[BATCHES_COLLECTION].find_one({"_id": key, "registration": tenant.registration}, session=session)
     if batch is None:
         raise no_batch()
-    change = _Change(at._replace(batch=batch), _stored(database, session, told))
-    outcomes = [change.take(one) for one in told]
+    change = _Change(batch, told)
+    for known in _stored(database, session, told):
+        change.take_known(known)
+    change.take_new()
+    outcomes = change.outcomes
     # What another call left to be linked may be what is told here once more, since that call died.
     again = change.known if batch.get("to_link", {}).keys() - {call} else []
     if batch["status"] != "open":
@@ -118,77 +125,88 @@ def _add(
         grown = {"q": {"_id": batch["communication"]}, "u": {"$inc": {"members_version": 1}}}
         commands.update(COMMUNICATIONS_COLLECTION, [grown])
     commands.insert(MEMBERS_COLLECTION, list(change.new.values()))
-    changes = change.updates()
+    changes = change.updates
     for start in range(0, len(changes), _AT_ONCE):
         commands.update(MEMBERS_COLLECTION, changes[start : start + _AT_ONCE])
     return Added(outcomes, list({*change.new, *change.changed, *again}), closes)
 
 
-def _stored(database: mongo.ThreadDatabase, session: mongo.Session, told: Sequence[Told]) -> dict[bytes, Document]:
+def _stored(database: mongo.ThreadDatabase, session: mongo.Session, told: Sequence[Told]) -> Iterator[Document]:
     ids = list({one.id for one in told})
-    if not ids:
-        return {}
-    return {row["_id"]: row for row in database[MEMBERS_COLLECTION].find({"_id": {"$in": ids}}, session=session)}
+    if ids:
+        found = database[MEMBERS_COLLECTION].find({"_id": {"$in": ids}}, session=session)
+        yield from found.batch_size(_READ_AT_ONCE)
 
 
 class _Change:
-    """What becomes of a batch's members, of which ``stored`` are there."""
+    """What becomes of a batch's members when they are told of: of those that are there first, one by one, of which only
+    what changes is kept; then of the others."""
 
-    def __init__(self, at: MemberAt, stored: dict[bytes, Document]) -> None:
-        self._at = at
-        self._stored = stored
+    def __init__(self, batch: Document, told: Sequence[Told]) -> None:
+        self._batch = batch
+        self._told = told
+        self._places: defaultdict[bytes, list[int]] = defaultdict(list)
+        """Where in ``told`` members are told of that were not there, as far as that is known."""
+        for place, one in enumerate(told):
+            self._places[one.id].append(place)
+        self._destinations = 0
+        """How many more members have that were there."""
+        self.outcomes: list[Outcome] = ["unchanged"] * len(told)
+        self.known: list[bytes] = []
+        """The ``_id`` of those that were there."""
+        self.changed: list[bytes] = []
+        self.updates: list[Document] = []
+        """The entries of an update command for those that are ``changed``."""
         self.new: dict[bytes, Document] = {}
-        self.changed: dict[bytes, Document] = {}
 
-    @property
-    def known(self) -> list[bytes]:
-        """The ``_id`` of those that are told and were there before."""
-        return list(self._stored)
+    def take_known(self, known: Document) -> None:
+        """Have what is told of a member that is there be so."""
+        key, after = known["_id"], known
+        self.known.append(key)
+        for place in self._places.pop(key):
+            after, self.outcomes[place] = _after(after, self._told[place])
+        if after is not known:
+            self.changed.append(key)
+            changes = {name: value for name, value in after.items() if value != known[name]}
+            self.updates.append({"q": {"_id": key}, "u": {"$set": changes}})
+            self._destinations += len(after["destinations"]) - len(known["destinations"])
 
-    def take(self, told: Told) -> Outcome:
-        """Have ``told`` be so."""
-        key = told.id
-        new = self.new.get(key)
-        known = new or self.changed.get(key) or self._stored.get(key)
-        if known is None:
-            batch = self._at.batch
-            if isinstance(told.new, Violation):
-                return told.new
-            if batch["status"] == "open" and 0 < batch["expected_members"] <= batch["members"] + len(self.new):
-                return _BEYOND
-            self.new[key] = told.new
-            return "added"
-        try:
-            after = completed(known, told)
-        except RefusedError as exc:
-            return exc.violation
-        if after is known:
-            return "unchanged"
-        (self.changed if new is None else self.new)[key] = after
-        return "changed"
+    def take_new(self) -> None:
+        """Have what is told of all others be so, in the order in which it is told."""
+        for place, one in enumerate(self._told):
+            if one.id in self._places:
+                self.outcomes[place] = self._new(one)
+
+    def _new(self, told: Told) -> Outcome:
+        known, batch = self.new.get(told.id), self._batch
+        if known is not None:
+            self.new[told.id], outcome = _after(known, told)
+            return outcome
+        if isinstance(told.new, Violation):
+            return told.new
+        if batch["status"] == "open" and 0 < batch["expected_members"] <= batch["members"] + len(self.new):
+            return _BEYOND
+        self.new[told.id] = told.new
+        return "added"
 
     def of_batch(self) -> Document:
         """What changes in the batch; nothing where no member does."""
         if not self.new and not self.changed:
             return {}
-        batch = self._at.batch
-        version = batch["version"] + 1
-        destinations = sum(len(one["destinations"]) for one in self.new.values())
-        destinations += sum(
-            len(one["destinations"]) - len(self._stored[key]["destinations"]) for key, one in self.changed.items()
-        )
+        batch = self._batch
         return {
             "members": batch["members"] + len(self.new),
-            "destinations": batch["destinations"] + destinations,
-            "version": version,
+            "destinations": batch["destinations"]
+            + self._destinations
+            + sum(len(one["destinations"]) for one in self.new.values()),
+            "version": batch["version"] + 1,
         }
 
-    def updates(self) -> list[Document]:
-        """The entries of an update command for the members that are there."""
-        return [
-            {
-                "q": {"_id": key},
-                "u": {"$set": {name: value for name, value in after.items() if value != self._stored[key][name]}},
-            }
-            for key, after in self.changed.items()
-        ]
+
+def _after(known: Document, told: Told) -> tuple[Document, Outcome]:
+    """A member when it is told of, ``known`` itself where nothing changes, and what became of it."""
+    try:
+        after = completed(known, told)
+    except RefusedError as exc:
+        return known, exc.violation
+    return after, "unchanged" if after is known else "changed"

@@ -107,7 +107,9 @@ class CommunicationServicer(CommunicationServiceServicer):
         self, request: pb.DisableCommunicationRequest, context: Any
     ) -> pb.DisableCommunicationResponse:
         """Has nothing called on its behalf any more."""
-        return pb.DisableCommunicationResponse(communication=await self._switch(request, disabled=True))
+        return pb.DisableCommunicationResponse(
+            communication=await self._switch(request, disabled=True, subscription_id=request.subscription_id)
+        )
 
     async def EnableCommunication(
         self, request: pb.EnableCommunicationRequest, context: Any
@@ -165,12 +167,23 @@ class CommunicationServicer(CommunicationServiceServicer):
             async for row in rows:
                 yield _members_answer(request.batch_id, row)
 
-    async def _switch(self, request: _Switch, *, disabled: bool) -> pb.CommunicationInfo:
+    async def GetMember(self, request: pb.GetMemberRequest, context: Any) -> pb.GetMemberResponse:
+        """One member of a batch."""
+        registration = (await self._tenants.require(request.tenant_id)).registration
+        row = await self._communications.member(registration, request.batch_id, request.member_key)
+        return pb.GetMemberResponse(member=_members_answer(request.batch_id, row).members[0])
+
+    async def _switch(self, request: _Switch, *, disabled: bool, subscription_id: str = "") -> pb.CommunicationInfo:
         reason = checked_text(request.reason, "reason", MAX_REASON, required=disabled)
         author = checked_text(request.author, "author", MAX_AUTHOR)
         tenant = await self._tenants.require(request.tenant_id)
         row = await self._register.switch(
-            tenant, request.communication_id, disabled=disabled, reason=reason, author=author
+            tenant,
+            request.communication_id,
+            disabled=disabled,
+            reason=reason,
+            author=author,
+            subscription_id=subscription_id,
         )
         return info_answer(row)
 

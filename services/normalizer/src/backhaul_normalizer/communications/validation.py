@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from backhaul_channels.addresses import email
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.mailaddresses import ADDRESS_FIX, is_mail_address
 from backhaul_common.names import channel_key
 from backhaul_common.vocabulary import Words
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
@@ -30,11 +30,6 @@ MAX_EXPECTED = 100_000_000
 MAX_ENVIRONMENTS = 20
 
 _COMPLETES_ON = Words(pb.CompletesOn.DESCRIPTOR)
-# RFC 5321 allows 254 octets. One @ that is not at an end, and a domain with a dot, is what can be told without asking.
-_MAIL = re.compile(
-    r"[^\s@<>(),;:\\\"\x00-\x1f\x7f]+@[^\s@<>(),;:\\\"\x00-\x1f\x7f.]+(?:\.[^\s@<>(),;:\\\"\x00-\x1f\x7f.]+)+"
-)
-_MAX_MAIL_BYTES = 254
 
 
 class _Pair(Protocol):
@@ -153,8 +148,8 @@ def _notified(addresses: Sequence[str]) -> list[str]:
         raise invalid("settings.notify", f"There are more than {MAX_NOTIFIED} addresses.", "Use a mailing list.")
     kept: dict[str, str] = {}
     for number, address in enumerate(addresses):
-        if len(address.encode()) > _MAX_MAIL_BYTES or not _MAIL.fullmatch(address):
-            raise invalid(f"settings.notify[{number}]", "It is no mail address.", "Write it as name@example.com.")
+        if not is_mail_address(address):
+            raise invalid(f"settings.notify[{number}]", "It is no mail address.", ADDRESS_FIX)
         kept.setdefault(email(address), address)
     return list(kept.values())
 

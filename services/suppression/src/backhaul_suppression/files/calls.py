@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from functools import partial
 
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.lines.formats import FileFormat
-from backhaul_common.lines.pace import MAX_SILENCE_S, Pace
+from backhaul_common.lines.calls import FileCalls
+from backhaul_common.lines.formats import FileFormat, format_of
+from backhaul_common.lines.pace import MAX_SILENCE_S
 from backhaul_common.lines.pieces import Pieces
 from backhaul_common.metrics import Metrics
 from backhaul_common.places import Places
@@ -49,33 +49,28 @@ class ImportCalls:
         self._imports = imports
         self._now_us = now_us
         self._lines = metrics.counter(catalogue.SUPPRESSION_IMPORT_LINES)
-        self._pace = partial(Pace, clock, max_silence_s)
-        self._places = Places("imports", of_tenant=MAX_IMPORTS_OF_TENANT, of_all=MAX_IMPORTS)
+        self._calls = FileCalls(
+            "imports", of_tenant=MAX_IMPORTS_OF_TENANT, of_all=MAX_IMPORTS, max_silence_s=max_silence_s, clock=clock
+        )
 
     async def run(
-        self, tenant: Tenant, by: By, requests: AsyncIterator[pb.ImportRequest]
+        self, tenant: Tenant, by: By, first: pb.ImportRequest, others: AsyncIterator[pb.ImportRequest]
     ) -> AsyncGenerator[pb.ImportResponse, None]:
-        """How far it is. ``requests`` begin with the one that says what it is.
+        """How far it is. ``first`` says what it is.
 
-        See ``Import.run``; beside that INVALID_ARGUMENT names a field of the first request, RATE_LIMITED where there
-        are too many already, DEADLINE_EXCEEDED where the caller is slower than ``Pace`` bears.
+        See ``Import.run`` and ``FileCalls.run``; beside that INVALID_ARGUMENT names a field of the first request.
         """
-        first = await anext(requests)
-        file_format = _format(first.format)
-        defaults = self._defaults(tenant, by, first)
-        with self._places.taken(tenant.registration):
-            pace = self._pace()
-            pieces = Pieces(first, requests, pace)
-            running = self._imports.run(pieces.read(), file_format, defaults, whole=lambda: pieces.whole)
-            async with aclosing(running) as told:
-                before = Progress(0, 0, 0, 0, b"")
-                async for progress in told:
-                    self._count(tenant.id, before, progress)
-                    before = progress
-                    answer = _progress_message(progress)
-                    with pace.waiting():
-                        yield answer
-                    pace.moved(len(answer.errors))
+        file_format, defaults = format_of(_FORMATS, first.format), self._defaults(tenant, by, first)
+
+        def work(pieces: Pieces) -> AsyncGenerator[Progress, None]:
+            return self._imports.run(pieces.read(), file_format, defaults, whole=lambda: pieces.whole)
+
+        async with aclosing(self._calls.run(tenant.registration, first, others, work)) as told:
+            before = Progress(0, 0, 0, 0, b"")
+            async for progress in told:
+                self._count(tenant.id, before, progress)
+                before = progress
+                yield _progress_message(progress)
 
     def _count(self, tenant_id: str, before: Progress, now: Progress) -> None:
         for outcome in ("changed", "unchanged", "refused"):
@@ -119,7 +114,7 @@ class ExportCalls:
 
     async def run(self, tenant: Tenant, request: pb.ExportRequest) -> AsyncGenerator[pb.ExportResponse, None]:
         """The file in pieces. INVALID_ARGUMENT names the field; RATE_LIMITED; UNAVAILABLE."""
-        file_format = _format(request.format)
+        file_format = format_of(_FORMATS, request.format)
         query = RowsQuery(
             family=FAMILIES.value(request.family, "family"),
             kind=KINDS.value(request.kind, "kind"),
@@ -130,13 +125,6 @@ class ExportCalls:
             async with aclosing(running) as pieces:
                 async for piece in pieces:
                     yield pb.ExportResponse(data=piece)
-
-
-def _format(number: int) -> FileFormat:
-    file_format = _FORMATS.value(number, "format")
-    if file_format is None:
-        raise BackhaulError(Code.INVALID_ARGUMENT, "format is missing.", field="format", fix="Pass CSV or JSON_LINES.")
-    return file_format
 
 
 def _progress_message(progress: Progress) -> pb.ImportResponse:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lines.formats import FileFormat, Reader
 from backhaul_common.lines.line import CUT_OFF, Line
+from backhaul_common.lines.turns import in_turns
 
 from backhaul_suppression.files.formats import FORMATS
 from backhaul_suppression.files.statements import Defaults, LineError, facts_of
@@ -23,9 +23,6 @@ CHUNK_LINES = 2_000
 
 MAX_ERRORS_BYTES = 256 << 10
 """An answer is given before its piece of the file of errors is much larger."""
-
-MAX_HELD_S = 0.002
-"""So long lines are read before others may do something. A copy that reads a list answers checks meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,48 +83,39 @@ class Import:
         written = FORMATS[file_format]
         reader = written.reader()
         told = Progress(0, 0, 0, 0, b"")
-        chunk, headed = _Chunk(), False
-        async for line in self._lines(reader, pieces, whole):
-            if line is None:
-                if not told.lines:
-                    yield told
-                continue
-            chunk.lines += 1
-            try:
-                self._take(chunk, facts_of(line, defaults))
-            except LineError as exc:
-                chunk.refused += 1
-                if not headed:
-                    chunk.errors += written.error_header(reader.columns)
-                    headed = True
-                chunk.errors += written.error_line(reader.columns, line, exc.problem)
-            if chunk.full:
-                told = await self._recorded(chunk, told)
+        chunk, headed, accepted = _Chunk(), False, False
+        read = in_turns(
+            pieces,
+            lambda piece: _read(reader.feed(piece), defaults),
+            lambda: _read(_left(reader, whole), defaults),
+            self._clock,
+        )
+        async for lines in read:
+            if not accepted:
+                accepted = True
                 yield told
-                chunk = _Chunk()
+            for line, said in lines:
+                chunk.lines += 1
+                try:
+                    self._take(chunk, said)
+                except LineError as exc:
+                    chunk.refused += 1
+                    if not headed:
+                        chunk.errors += written.error_header(reader.columns)
+                        headed = True
+                    chunk.errors += written.error_line(reader.columns, line, exc.problem)
+                if chunk.full:
+                    told = await self._recorded(chunk, told)
+                    yield told
+                    chunk = _Chunk()
         told = await self._recorded(chunk, told, done=True)
         yield told
 
-    async def _lines(
-        self, reader: Reader, pieces: AsyncIterator[bytes], whole: Callable[[], bool]
-    ) -> AsyncIterator[Line | None]:
-        """The lines of all pieces. None is where the first piece ends."""
-        began, first = self._clock(), True
-        async for piece in pieces:
-            for line in reader.feed(piece):
-                yield line
-                if self._clock() - began > MAX_HELD_S:
-                    await asyncio.sleep(0)
-                    began = self._clock()
-            if first:
-                yield None
-                first = False
-        for line in reader.end():
-            yield line if whole() or line.problem else line._replace(values={}, problem=CUT_OFF)
-
-    def _take(self, chunk: _Chunk, facts: Sequence[Fact]) -> None:
+    def _take(self, chunk: _Chunk, facts: Sequence[Fact] | LineError) -> None:
         """Have ``chunk`` hold ``facts`` of a line, the first of which is the one of the address that it names.
-        LineError where an address has no room for it."""
+        LineError where there are none, or an address has no room for it."""
+        if isinstance(facts, LineError):
+            raise facts
         narrow = [(one.address, target) for one in facts for target in one.targets if target.scope != EVERYTHING]
         for address, target in narrow:
             if wrong := no_room({*self._rows.narrow(address), *chunk.narrow[address]}, target):
@@ -157,6 +145,21 @@ class Import:
             bytes(chunk.errors),
             done,
         )
+
+
+def _read(lines: Iterable[Line], defaults: Defaults) -> Iterator[tuple[Line, Sequence[Fact] | LineError]]:
+    """What each line says, or why it says nothing. That takes most of the time, so it belongs to the reading."""
+    for line in lines:
+        try:
+            yield line, facts_of(line, defaults)
+        except LineError as exc:
+            yield line, exc
+
+
+def _left(reader: Reader, whole: Callable[[], bool]) -> Iterator[Line]:
+    """What is left when the file has ended; refused where that is not its end."""
+    for line in reader.end():
+        yield line if whole() or line.problem else line._replace(values={}, problem=CUT_OFF)
 
 
 def _row_id(fact: Fact) -> str:

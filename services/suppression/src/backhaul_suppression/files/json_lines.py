@@ -27,7 +27,7 @@ class JsonLines:
     """Reads JSON Lines out of pieces. Keeps one line at most."""
 
     def __init__(self) -> None:
-        self._cutter = Cutter()
+        self._cutter = Cutter(blank=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -37,12 +37,12 @@ class JsonLines:
     def feed(self, piece: bytes) -> Iterator[Line]:
         """The lines that ``piece`` completes, blank ones left out. To be read to its end."""
         for cut in self._cutter.feed(piece):
-            yield from _read(cut)
+            yield _read(cut)
 
     def end(self) -> Iterator[Line]:
         """What is left when the file has ended."""
         for cut in self._cutter.end():
-            yield from _read(cut)
+            yield _read(cut)
 
 
 def header(columns: Sequence[str]) -> bytes:
@@ -57,13 +57,12 @@ def line(columns: Sequence[str], values: Mapping[str, str]) -> bytes:
     return (json.dumps(own, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8", "replace")
 
 
-def _read(cut: Cut) -> Iterator[Line]:
+def _read(cut: Cut) -> Line:
     text = text_of(cut)
-    if isinstance(text, str):
-        pairs = object_of(text)
-        yield Line(cut.number, {}, text, NO_OBJECT) if pairs is None else _line(cut.number, text, pairs)
-    elif text is not None:
-        yield text
+    if isinstance(text, Line):
+        return text
+    pairs = object_of(text)
+    return Line(cut.number, {}, text, NO_OBJECT) if pairs is None else _line(cut.number, text, pairs)
 
 
 def _line(number: int, text: str, pairs: Pairs) -> Line:

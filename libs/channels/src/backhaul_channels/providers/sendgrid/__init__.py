@@ -1,71 +1,26 @@
-"""SendGrid's event webhook. README.md tells the quirks."""
+"""SendGrid's event webhook, and its API. README.md tells the quirks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel
 
-from backhaul_channels.adapter import Adapter, Answer, Context, RawCallback, Verifier
+from backhaul_channels.adapter import Adapter, Answer, Context, RawCallback, Source, Verifier
 from backhaul_channels.engines.oauth import ClientSecret, TokenVerifier, token_answer
 from backhaul_channels.engines.proofs import AllOf, objects_of, texts_of
 from backhaul_channels.event import AddressFamily, ErrorMeaning, EventKind, NormalizedEvent
 from backhaul_channels.jsonparts import split_json
 from backhaul_channels.providers.sendgrid import errors
-from backhaul_channels.providers.sendgrid.mapping import REJECT_REASONS, UNKNOWN_FIELDS
-from backhaul_channels.providers.sendgrid.names import ONE_MAIL, ONE_PERSON, sent_name
+from backhaul_channels.providers.sendgrid.mapping import REJECT_REASONS
+from backhaul_channels.providers.sendgrid.names import sent_name
 from backhaul_channels.providers.sendgrid.normalize import normalize_event
+from backhaul_channels.providers.sendgrid.pull import SendGridPuller
+from backhaul_channels.providers.sendgrid.records import normalize_record
+from backhaul_channels.providers.sendgrid.settings import SendGridSettings
 from backhaul_channels.providers.sendgrid.verify import SIGNATURE_HEADER, SendGridVerifier
-from backhaul_channels.settings import AuditFiles, ChannelSettings
-
-_OVERWRITTEN = "SendGrid has a field of that name, which replaces a custom argument in some of its events or in all."
-
-
-class SendGridSettings(ChannelSettings):
-    """Settings of a SendGrid channel."""
-
-    communication_keys: tuple[str, ...] = Field(
-        default=("communicationId", "offerId", "campaign", "singlesend_id", "marketing_campaign_id", "category"),
-        max_length=16,
-        description="Names of custom arguments, matched whatever their case; the first that an event carries joins its "
-        "message to a communication. A Single Send, a marketing campaign and a category are the last resorts.",
-    )
-    message_id_from: tuple[str, ...] = Field(
-        default=("sg_message_id", "smtp-id"),
-        min_length=1,
-        max_length=8,
-        description="Keys of the event that name its message: custom arguments, sg_message_id and smtp-id. The first "
-        "that an event has counts; where that is not sg_message_id, the recipient is part of the name. SendGrid's own "
-        "two follow where they are left out.",
-    )
-
-    save_email_events: bool = Field(
-        default=False,
-        description="The audit service files this channel's events (RPI's SaveEmailEvents), as audit.enabled would.",
-    )
-
-    def audit_files(self) -> AuditFiles | None:
-        return self.audit if self.save_email_events else super().audit_files()
-
-    @field_validator("communication_keys", "batch_keys", "member_keys")
-    @classmethod
-    def _can_join(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
-            if key.casefold() != "category" and key.casefold() in UNKNOWN_FIELDS:
-                raise ValueError(f"{key!r} can join no message: {_OVERWRITTEN} Send the argument under another name.")
-        return keys
-
-    @field_validator("message_id_from")
-    @classmethod
-    def _can_name(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
-            if key not in (ONE_PERSON, ONE_MAIL) and key.casefold() in UNKNOWN_FIELDS:
-                raise ValueError(
-                    f"{key!r} can name no message: {_OVERWRITTEN} Use {ONE_PERSON!r}, {ONE_MAIL!r}, or a custom "
-                    "argument of another name."
-                )
-        return keys
+from backhaul_channels.settings import ChannelSettings
 
 
 class SendGridAdapter(Adapter[SendGridSettings]):
@@ -79,6 +34,7 @@ class SendGridAdapter(Adapter[SendGridSettings]):
     signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
     # Only the body and a timestamp are signed.
     signs_url: ClassVar[bool] = False
+    puller: ClassVar[SendGridPuller] = SendGridPuller()
     # Events that SendGrid's API tells have no documented sg_event_id, so that what happens to a mail once is known by
     # the mail and the kind. A mail may be deferred, opened and clicked any number of times; an unsubscription is the
     # person's and not the mail's.
@@ -102,7 +58,8 @@ class SendGridAdapter(Adapter[SendGridSettings]):
         return split_json(callback.body)
 
     def normalize(self, part: bytes, context: Context[SendGridSettings]) -> NormalizedEvent:
-        return normalize_event(part, context.settings.message_id_from)
+        read = normalize_record if context.source is Source.BACKFILL else normalize_event
+        return read(part, context.settings.message_id_from)
 
     def explain(self, code: str) -> ErrorMeaning | None:
         return errors.explain(code)

@@ -174,5 +174,45 @@ SINGLE_SEND: Final[Mapping[str, str]] = {
     "send_at": "send_at",
 }
 
+# What the API calls an event that happens to a mail once, and the webhook's word for it. Its other events (opened,
+# clicked, deferred, and those of subscriptions) have no id there, so that each would count beside its callback.
+# https://www.twilio.com/docs/sendgrid/api-reference/email-activity/filter-messages-by-message-id
+MAIL_EVENTS: Final[Mapping[str, str]] = {
+    "processed": "processed",
+    "dropped": "dropped",
+    "delivered": "delivered",
+    "bounced": "bounce",
+    "spam_report": "spamreport",
+}
+
+# How a listed mail stands, and the event that follows from it. What was not delivered was bounced or dropped:
+# activity.py tells the dropped ones apart. Why another bounced only the mail itself tells; here, that it was processed.
+MAIL_STATUSES: Final[Mapping[str, str]] = {
+    "processed": "processed",
+    "delivered": "delivered",
+    "not_delivered": "processed",
+}
+
+# The bounce_type of the API's events that is final: the webhook's type is "bounce" then, and else "blocked".
+HARD_BOUNCE = "hard"
+
+# The lists of suppressed addresses, by the last part of their addresses, and the event that puts an address there.
+# https://www.twilio.com/docs/sendgrid/api-reference/bounces-api and its neighbours.
+SUPPRESSIONS: Final[Mapping[str, str]] = {
+    "bounces": "bounce",
+    "blocks": "bounce",
+    "invalid_emails": "dropped",
+    "spam_reports": "spamreport",
+    "unsubscribes": "unsubscribe",
+    "group_unsubscribes": "group_unsubscribe",
+}
+
+# What the webhook's event says beyond the row: the type of a bounce, the reason of a drop.
+SUPPRESSION_FIELDS: Final[Mapping[str, tuple[str, str]]] = {
+    "bounces": ("type", "bounce"),
+    "blocks": ("type", "blocked"),
+    "invalid_emails": ("reason", "Invalid Address"),
+}
+
 # What the console's test button posts, and all examples of the page have: the first part of these mails' ids.
 TEST_MESSAGE = "14c5d75ce93.dfd.64b469"

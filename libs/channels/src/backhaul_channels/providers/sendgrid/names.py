@@ -114,6 +114,18 @@ def sent_name(message_id: str, recipient: str, message_id_from: tuple[str, ...])
     return name, first == ONE_PERSON
 
 
+def is_of_one_person(message_id: str) -> bool:
+    """Whether a message is named by its ``sg_message_id``: all other names have the recipient behind a colon."""
+    _, colon, person = message_id.rpartition(":")
+    return not colon or "@" not in person
+
+
+def x_message_id(sg_message_id: str) -> str:
+    """What SendGrid has answered to the sending; empty where that cannot be told."""
+    places = [place for mark in _OF_ONE_PERSON if (place := sg_message_id.find(mark)) > 0]
+    return sg_message_id[: min(places)] if places else ""
+
+
 def _mail_of(smtp_id: str) -> str:
     """What names the mail in an smtp-id."""
     local, _, host = smtp_id.partition("@")

@@ -53,13 +53,17 @@ def normalize_event(part: bytes, message_id_from: tuple[str, ...]) -> Normalized
 
     Raises MalformedError, naming the field.
     """
-    event = decode_object(part)
+    return fact_of(decode_object(part), len(part), message_id_from)
+
+
+def fact_of(event: Mapping[str, Any], size: int, message_id_from: tuple[str, ...]) -> NormalizedEvent:
+    """An event as the webhook writes it, of ``size`` bytes, as a fact. Raises MalformedError, naming the field."""
     word = _event_word(event.get("event"))
-    occurred_at_us = _microseconds(event.get("timestamp"))
+    occurred_at_us = unix_us(event.get("timestamp"))
     names = message_names(event, message_id_from)
     fields = _own_fields(word, event)
     attributes, custom = _sort_fields(event, fields, message_id_from)
-    if len(part) > MAX_VALUE:
+    if size > MAX_VALUE:
         # A shorter event cannot hold a longer value, which spares the many short ones the cutting.
         attributes, custom = _cut(attributes), _cut(custom[:MAX_VARS])
     category = event.get("category")
@@ -232,7 +236,8 @@ def _plain(value: object) -> str:
     return " ".join(_WORDS.findall(text_of(value)[:MAX_VALUE].partition("(")[0].lower()))
 
 
-def _microseconds(timestamp: object) -> int:
+def unix_us(timestamp: object) -> int:
+    """A unix time in seconds, or in milliseconds, in microseconds. Raises MalformedError."""
     # bool is an int to Python, and no time to anybody.
     if type(timestamp) is int:
         number: int | float = timestamp

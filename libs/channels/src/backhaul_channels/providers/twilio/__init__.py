@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from backhaul_channels.adapter import Adapter, Answer, Context, MalformedError, RawCallback, Verifier
+from backhaul_channels.adapter import Adapter, Answer, Context, MalformedError, RawCallback, Source, Verifier
 from backhaul_channels.engines.twilio.signature import SIGNATURE_HEADER, TwilioVerifier
 from backhaul_channels.event import AddressFamily, ErrorMeaning, NormalizedEvent
 from backhaul_channels.jsonparts import looks_like_json, split_json
@@ -13,6 +13,8 @@ from backhaul_channels.providers.twilio.calls import sent_family
 from backhaul_channels.providers.twilio.errors import explain
 from backhaul_channels.providers.twilio.mapping import INVALID_RECIPIENT
 from backhaul_channels.providers.twilio.normalize import normalize_form, normalize_json
+from backhaul_channels.providers.twilio.pull import TwilioPuller
+from backhaul_channels.providers.twilio.settings import TwilioSettings
 from backhaul_channels.settings import ChannelSettings, ConversationSettings
 
 
@@ -22,7 +24,8 @@ class TwilioAdapter(Adapter[ConversationSettings]):
 
     provider: ClassVar[str] = "twilio"
     labels: ClassVar[tuple[str, ...]] = ("Twilio",)
-    settings_model: ClassVar[type[ChannelSettings]] = ConversationSettings
+    settings_model: ClassVar[type[ChannelSettings]] = TwilioSettings
+    puller: ClassVar[TwilioPuller] = TwilioPuller()
     own_parameters: ClassVar[frozenset[str]] = frozenset({"bodysha256"})
     signature_headers: ClassVar[frozenset[bytes]] = frozenset({SIGNATURE_HEADER})
     # By default Twilio tries once more, and only where it could not connect; so it tries five times after any failure.
@@ -55,9 +58,10 @@ class TwilioAdapter(Adapter[ConversationSettings]):
             raise MalformedError("The body is empty; Twilio's webhooks must be set to POST, not GET.")
         return (body,)
 
-    def normalize(self, part: bytes, context: Context[ConversationSettings]) -> NormalizedEvent:  # noqa: ARG002  # none needed.
+    def normalize(self, part: bytes, context: Context[ConversationSettings]) -> NormalizedEvent:
         if looks_like_json(part):
-            return normalize_json(part)
+            # A row that could not be read may have come back as a replay.
+            return normalize_json(part, told_by_api=context.source is not Source.CALLBACK)
         if b"=" not in part:
             # An array may hold thousands of numbers, each of which would be looked through as a form.
             raise MalformedError("This is neither a form nor a JSON object; Twilio's webhooks are one or the other.")

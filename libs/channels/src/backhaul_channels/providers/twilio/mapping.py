@@ -165,6 +165,33 @@ CALL_REPORTS: Final[Mapping[str, CallReport]] = {
 # https://www.twilio.com/docs/events/event-types/voice/status-callback
 CALL_EVENT_STATUSES: Final[Mapping[str, str]] = {"answered": "in-progress", "completed": "ended"}
 
+# Rows of the API and of BulkExport's files: which field of a form each of theirs is. What a form does not have, such as
+# a price, is not read. https://www.twilio.com/docs/messaging/api/message-resource
+MESSAGE_ROW: Final[Mapping[str, str]] = {
+    "sid": "MessageSid",
+    "status": "MessageStatus",
+    "from": "From",
+    "to": "To",
+    "body": "Body",
+    "num_media": "NumMedia",
+    "messaging_service_sid": "MessagingServiceSid",
+    "error_code": "ErrorCode",
+    "error_message": "ErrorMessage",
+}
+
+# https://www.twilio.com/docs/voice/api/call-resource
+CALL_ROW: Final[Mapping[str, str]] = {
+    "sid": "CallSid",
+    "status": "CallStatus",
+    "from": "From",
+    "to": "To",
+    "direction": "Direction",
+    "parent_call_sid": "ParentCallSid",
+    "answered_by": "AnsweredBy",
+    "forwarded_from": "ForwardedFrom",
+    "caller_name": "CallerName",
+}
+
 # Which field belongs to which event, by its status; what an event does not have is not read. A status that is not here
 # may be a failure. Parts of the table are in small letters, since each of their entries counts where it is used.
 _always = frozenset(

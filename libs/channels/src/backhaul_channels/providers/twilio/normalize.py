@@ -29,6 +29,7 @@ from backhaul_channels.providers.twilio.products import (
     normalize_unknown,
     product_of,
 )
+from backhaul_channels.providers.twilio.records import fields_of_row, is_row
 from backhaul_channels.providers.twilio.values import MAX_MEDIA, texts_in
 from backhaul_channels.values import MAX_ID, MAX_VALUE
 
@@ -43,9 +44,12 @@ def normalize_form(part: bytes) -> NormalizedEvent:
     return _from_fields(parse_form(part))
 
 
-def normalize_json(part: bytes) -> NormalizedEvent:
-    """One JSON object: the fields of a form, or a CloudEvent of Event Streams. Raises MalformedError."""
+def normalize_json(part: bytes, *, told_by_api: bool = False) -> NormalizedEvent:
+    """One JSON object: the fields of a form, a CloudEvent of Event Streams, or, of what the API told, a row. Raises
+    MalformedError."""
     content = decode_object(part)
+    if told_by_api and is_row(content):
+        return _from_fields(fields_of_row(content))
     if "specversion" not in content:
         if not _FORM_NAMES.isdisjoint(content):
             return _from_fields(texts_in(content))

@@ -53,16 +53,12 @@ class JsonMembers:
     columns: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        self._cutter = Cutter()
+        self._cutter = Cutter(blank=False)
 
     def feed(self, piece: bytes) -> Iterator[Member | Refused]:
         """What ``piece`` completes. To be read to its end."""
         for number, raw in self._cutter.feed(piece):
-            member = _expected(number, raw)
-            if member is not None:
-                yield member
-            elif (found := _read(Cut(number, raw))) is not None:
-                yield found
+            yield _expected(number, raw) or _read(Cut(number, raw))
 
     def end(self, *, whole: bool) -> Iterator[Member | Refused]:
         """What is left when the file has ended; where that is not its end, the last line is refused."""
@@ -70,7 +66,7 @@ class JsonMembers:
             found = _read(cut)
             if isinstance(found, Member) and not whole:
                 yield from found.refuse(CUT_OFF)
-            elif found is not None:
+            else:
                 yield found
 
 
@@ -181,11 +177,9 @@ class _Number:
         self.text = text
 
 
-def _read(cut: Cut) -> Member | Refused | None:
-    """What any line is; None of a blank one."""
+def _read(cut: Cut) -> Member | Refused:
+    """What any line is."""
     text = text_of(cut)
-    if text is None:
-        return None
     if isinstance(text, Line):
         assert text.problem is not None  # noqa: S101  # It is a line because it is refused.
         return Refused(text, text.problem)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from typing import Protocol
 
 from backhaul_common.lines.formats import ERRORS, FileFormat
+from backhaul_common.lines.turns import in_turns
 
 from backhaul_normalizer.communications.files.csv_members import CsvMembers
 from backhaul_normalizer.communications.files.json_members import JsonMembers
 from backhaul_normalizer.communications.files.members import Member, Refused
-
-MAX_FOUND = 1_000
-"""So many members and refused lines are given together at most."""
-
-MAX_HELD_S = 0.002
-"""So long lines are read before others may do something. The process answers other calls, and folds, meanwhile."""
 
 
 class _Reader(Protocol):
@@ -38,7 +32,7 @@ class MemberFile:
         self._reader: _Reader = CsvMembers() if file_format is FileFormat.CSV else JsonMembers()
         self._headed = False
 
-    async def read(
+    def read(
         self, pieces: AsyncIterator[bytes], whole: Callable[[], bool] = lambda: True
     ) -> AsyncGenerator[list[Member | Refused], None]:
         """What was read, some at a time, in the order of the file; once for each piece at least. ``whole`` is asked
@@ -46,11 +40,7 @@ class MemberFile:
 
         INVALID_ARGUMENT, of the field ``data``, for a CSV file whose header is not understood.
         """
-        async for piece in pieces:
-            async for found in self._in_turns(self._reader.feed(piece)):
-                yield found
-        async for found in self._in_turns(self._reader.end(whole=whole())):
-            yield found
+        return in_turns(pieces, self._reader.feed, lambda: self._reader.end(whole=whole()), self._clock)
 
     def errors(self, refused: Iterable[Refused]) -> bytes:
         """The next piece of the file of errors."""
@@ -60,14 +50,3 @@ class MemberFile:
             return told
         self._headed = True
         return written.header(columns) + told
-
-    async def _in_turns(self, read: Iterator[Member | Refused]) -> AsyncGenerator[list[Member | Refused], None]:
-        found: list[Member | Refused] = []
-        until = self._clock() + MAX_HELD_S
-        for one in read:
-            found.append(one)
-            if self._clock() > until or len(found) == MAX_FOUND:
-                yield found
-                await asyncio.sleep(0)
-                found, until = [], self._clock() + MAX_HELD_S
-        yield found

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from backhaul_channels import Context, NormalizedEvent
-from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
+from backhaul_channels.providers.sendgrid import ADAPTER
 from backhaul_channels.providers.sendgrid.mapping import FIELDS, UNKNOWN_FIELDS
+from backhaul_channels.providers.sendgrid.settings import SendGridSettings
 
 SETTINGS = SendGridSettings()
 

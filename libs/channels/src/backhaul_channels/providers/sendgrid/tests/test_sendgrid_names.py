@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from backhaul_channels import Context, NormalizedEvent
-from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
+from backhaul_channels.providers.sendgrid import ADAPTER
+from backhaul_channels.providers.sendgrid.settings import SendGridSettings
 from hypothesis import given
 from hypothesis import strategies as st
 

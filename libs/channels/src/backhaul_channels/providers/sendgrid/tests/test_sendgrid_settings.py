@@ -6,7 +6,8 @@ import json
 
 import pytest
 from backhaul_channels import Context
-from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
+from backhaul_channels.providers.sendgrid import ADAPTER
+from backhaul_channels.providers.sendgrid.settings import SendGridSettings
 from pydantic import ValidationError
 
 

@@ -7,7 +7,8 @@ import json
 
 import pytest
 from backhaul_channels import InvalidSecretError, RawCallback
-from backhaul_channels.providers.sendgrid import ADAPTER, SendGridSettings
+from backhaul_channels.providers.sendgrid import ADAPTER
+from backhaul_channels.providers.sendgrid.settings import SendGridSettings
 from backhaul_channels.providers.sendgrid.verify import SIGNATURE_HEADER, TIMESTAMP_HEADER, SendGridVerifier
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes

@@ -1,0 +1,1 @@
+"""What providers' APIs tell, held against what is stored."""

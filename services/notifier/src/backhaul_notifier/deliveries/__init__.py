@@ -1,0 +1,1 @@
+"""What became of tellings: read, and sent again."""

@@ -1,0 +1,1 @@
+"""What is not sent while its communication is disabled."""

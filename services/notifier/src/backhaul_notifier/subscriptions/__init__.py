@@ -1,0 +1,1 @@
+"""What tenants want to be told: how it is checked, stored, changed, and held in memory."""

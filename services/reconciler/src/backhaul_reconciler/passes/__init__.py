@@ -1,0 +1,1 @@
+"""What a run asks for, in pages: see the design in docs/architecture.md."""
