@@ -41,10 +41,10 @@ test: $(STAMP) ## Run every test, on real servers (ARGS="…" goes to pytest)
 ifeq ($(strip $(ARGS)),)
 	@# More processes than two cores have work for: tests wait for servers, leases and outages more than they work. Whole
 	@# stacks are of many processes themselves, and timed, so fewer run at once. loadscope: see tests/keeping.py.
-	@# What measures the clock has it to itself.
-	$(BIN)/python -m pytest -n 4 -m "not timed" libs services
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not timed" deploy/local tests
-	$(BIN)/python -m pytest -m timed libs services tests
+	@# What measures the clock has it to itself. The few that fail are run again, alone: see tools/run_tests.py.
+	$(BIN)/python tools/run_tests.py -n 4 -m "not timed" libs services
+	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed" deploy/local tests
+	$(BIN)/python tools/run_tests.py -m timed libs services tests
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
