@@ -7,24 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from backhaul_channels import Adapter, load_adapters
 from backhaul_common import mongo
-from backhaul_common.directory import TenantDirectory
-from backhaul_common.errors import unavailable
-from backhaul_common.metrics import HELD_DRAINED, SPOOL_DRAINED, STORE_REACHABLE, TENANTS_DELETING
+from backhaul_common.metrics import STORE_REACHABLE, TENANTS_DELETING
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
-from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceStub
-from backhaul_proto.callback.v1.callback_pb2 import Callback
-from backhaul_proto.normalizer.v1.communications_pb2_grpc import CommunicationServiceStub
-from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
-from backhaul_proto.notifier.v1.notifier_pb2_grpc import NotifierServiceStub
-from backhaul_proto.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
-from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 
 from backhaul_gateway.admin.addresses import Addresses
@@ -53,13 +43,10 @@ from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.ingest.tokens import TokenRoute
 from backhaul_gateway.ingest.watch import LogWatch, Reachable
-from backhaul_gateway.optional import channel_to
-from backhaul_gateway.ports import CallbackLog
 from backhaul_gateway.reads.auditfiles import AuditFileRoutes
 from backhaul_gateway.reads.auditkeys import AuditKeyRoute
 from backhaul_gateway.reads.auditrecount import AuditRecountRoutes
 from backhaul_gateway.reads.audits import AuditRoutes
-from backhaul_gateway.reads.auditstate import AuditStates
 from backhaul_gateway.reads.batches import BatchRoutes
 from backhaul_gateway.reads.callers import Callers
 from backhaul_gateway.reads.communications import CommunicationRoutes
@@ -67,27 +54,19 @@ from backhaul_gateway.reads.deliveries import DeliveryRoutes
 from backhaul_gateway.reads.eventstream import EventStreams
 from backhaul_gateway.reads.members import MemberRoutes
 from backhaul_gateway.reads.normalizer import NormalizerRoutes
-from backhaul_gateway.reads.notifierstate import NotifierStates
-from backhaul_gateway.reads.objectstore import BucketCheck
-from backhaul_gateway.reads.overview import Overview
-from backhaul_gateway.reads.overviews import Overviews
 from backhaul_gateway.reads.preview import PreviewRoutes
 from backhaul_gateway.reads.recipients import RecipientRoutes
-from backhaul_gateway.reads.reconcilerstate import ReconcilerStates
 from backhaul_gateway.reads.reconciliation import ReconciliationRoutes
 from backhaul_gateway.reads.routes import tenant_router
 from backhaul_gateway.reads.sends import SendRoutes
+from backhaul_gateway.reads.standing import standing_of
 from backhaul_gateway.reads.stats import StatsRoutes
-from backhaul_gateway.reads.status import ChannelStatus, ServiceStates
 from backhaul_gateway.reads.subscriptions import SubscriptionRoutes
 from backhaul_gateway.reads.suppressionfiles import SuppressionFileRoutes
 from backhaul_gateway.reads.suppressions import SuppressionRoutes
+from backhaul_gateway.services import Services
 from backhaul_gateway.settings import GatewaySettings
-from backhaul_gateway.spool.file import TROUBLE, SpoolTakenError
-from backhaul_gateway.spool.log import SpooledLog
-from backhaul_gateway.spool.onward import Onward
-from backhaul_gateway.spool.overdraft import Bounds, Overdraft
-from backhaul_gateway.spool.spool import Spool, overdrawn
+from backhaul_gateway.spool.wiring import spooled
 from backhaul_gateway.twins.writing import Writer
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.application import application_of
@@ -150,13 +129,13 @@ def build(
 
     broker = Broker(service.nats, tenants)
     publisher = _publisher(service, settings, broker, room := CallbackRoom())
-    callbacks, spool, overdraft = _spooled(publisher, service, settings, states, room)
+    callbacks, spool, overdraft = spooled(publisher, service, settings, states, room)
     admission = Admission(room, metrics, overdraft)
 
     ping = partial(mongo.ping, service.mongo_client)
     service.run("store_reachable", Reachable(ping, STORE_REACHABLE, metrics).run)
 
-    to = _Services(service, settings)
+    to = Services(service, settings)
 
     updates = TenantUpdates(store, broker)
     keepers = {name: TenantDataServiceStub(service.channel(to)) for to, name in settings.keepers_of_data().items()}
@@ -197,7 +176,7 @@ def build(
     callers = Callers(guard := Guard(credentials, strangers), states, admission, writer := Writer())
     # After all by which callers are known: what it hears of a tenant's change, they have heard already.
     streams = _event_streams(service, settings, callers)
-    standing = _standing(
+    standing = standing_of(
         service,
         settings,
         states=states,
@@ -291,66 +270,6 @@ def _event_streams(service: Service, settings: GatewaySettings, callers: Callers
     return streams
 
 
-class _Services:
-    """The services behind the gateway, where the settings say that they are."""
-
-    def __init__(self, service: Service, settings: GatewaySettings) -> None:
-        to = partial(channel_to, service)
-        self.normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
-        self.communications = CommunicationServiceStub(service.channel(settings.gateway_normalizer_target))
-        self.suppression = SuppressionServiceStub(to(settings.gateway_suppression_target, "suppression"))
-        self.audit = AuditServiceStub(to(settings.gateway_audit_target, "audit"))
-        self.reconciler = ReconcilerServiceStub(to(settings.gateway_reconciler_target, "reconciler"))
-        self.notifier = NotifierServiceStub(to(settings.gateway_notifier_target, "notifier"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """What tells how it stands: with a channel, with a tenant, with all of them."""
-
-    status: ChannelStatus
-    overview: Overview
-    overviews: Overviews
-
-
-def _standing(
-    service: Service,
-    settings: GatewaySettings,
-    *,
-    states: TenantStates,
-    room: CallbackRoom,
-    broker: Broker,
-    to: _Services,
-    adapters: Mapping[str, Adapter[Any]],
-    spool: Spool | None,
-    overdraft: Overdraft | None,
-) -> _Standing:
-    said = ServiceStates(
-        AuditStates(to.audit, adapters), ReconcilerStates(to.reconciler, adapters), NotifierStates(to.notifier)
-    )
-    ping, bucket = partial(mongo.ping, service.mongo_client), BucketCheck(settings)
-    status = ChannelStatus(
-        streams=broker,
-        check_store=ping,
-        object_storage=bucket,
-        states=states,
-        services=said,
-        spool=spool,
-        overdraft=overdraft,
-    )
-    overview = Overview(states, room, normalizer=to.normalizer, services=said, spool=spool, overdraft=overdraft)
-    overviews = Overviews(
-        overview,
-        lambda: service.tenants.tenants,
-        streams=broker,
-        callbacks_waiting=broker.callbacks_waiting,
-        check_store=ping,
-        object_storage=bucket,
-    )
-    service.stack.push_async_callback(overviews.close)
-    return _Standing(status, overview, overviews)
-
-
 def _publisher(service: Service, settings: GatewaySettings, broker: Broker, room: CallbackRoom) -> GroupCommitPublisher:
     """What stores callbacks in JetStream, and whoever looks at what is stored there."""
     publisher = GroupCommitPublisher(
@@ -365,65 +284,3 @@ def _publisher(service: Service, settings: GatewaySettings, broker: Broker, room
     watch = LogWatch(CallbackStream(broker.connected), room, publisher, service.metrics, clock)
     service.run("callback_log", watch.run)
     return publisher
-
-
-def _spooled(
-    publisher: GroupCommitPublisher,
-    service: Service,
-    settings: GatewaySettings,
-    states: TenantStates,
-    room: CallbackRoom,
-) -> tuple[CallbackLog, Spool | None, Overdraft | None]:
-    """The callback log, and behind it the spool, which keeps the gateway ready as well, and the overdraft, if they are
-    to be.
-
-    Raises SystemExit, naming the setting, where the spool's directory cannot be had.
-    """
-    directory, most, metrics = settings.gateway_spool_dir, settings.gateway_spool_max_bytes, service.metrics
-    if directory is None:
-        return publisher, None, None
-    spool = _opened(Spool(directory, most, metrics), directory, service)
-    lives = partial(_lives, service.tenants, states)
-    spooled = SpooledLog(publisher, spool, Onward(publisher, lives, metrics.counter(SPOOL_DRAINED)))
-    service.run("spool", spooled.run)
-    service.readiness.instead_of(("jetstream", "streams"), spool.check)
-
-    within = directory / "held"
-    held = _opened(Spool(within, most // 2, metrics, overdrawn, by_subject=True), within, service)
-    bounds = Bounds(
-        settings.gateway_overdraft_callbacks,
-        settings.gateway_overdraft_max_bytes,
-        settings.gateway_overdraft_max_age_s,
-    )
-    may_go = partial(_may_go, service.tenants, states)
-    overdraft = Overdraft(held, bounds, Onward(publisher, may_go, metrics.counter(HELD_DRAINED)), states, room)
-    service.run("overdraft", overdraft.run)
-    return spooled, spool, overdraft
-
-
-def _opened(spool: Spool, directory: Path, service: Service) -> Spool:
-    """``spool``, with its directory, which it gives back in the end. Raises SystemExit where it cannot have it."""
-    try:
-        spool.open()
-    except (SpoolTakenError, *TROUBLE) as exc:
-        raise SystemExit(f"BACKHAUL_GATEWAY_SPOOL_DIR: {directory} cannot be used: {exc}") from exc
-    service.stack.push_async_callback(spool.close)
-    return spool
-
-
-def _lives(tenants: TenantDirectory, states: TenantStates, callback: Callback) -> bool:
-    """Whether the callback's tenant is there, and is not being deleted. UNAVAILABLE while nobody knows."""
-    if not tenants.synced:
-        raise unavailable("The tenants")
-    state = states.get(callback.tenant_id)
-    if state is None or state.tenant.registration != callback.registration:
-        return False
-    return state.tenant.status != "deleting"
-
-
-def _may_go(tenants: TenantDirectory, states: TenantStates, callback: Callback) -> bool:
-    """The same; UNAVAILABLE, too, while the tenant is suspended."""
-    lives = _lives(tenants, states, callback)
-    if lives and (state := states.get(callback.tenant_id)) is not None and state.tenant.status != "active":
-        raise unavailable("The tenant")
-    return lives

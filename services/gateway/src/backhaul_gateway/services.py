@@ -1,17 +1,38 @@
-"""Services that an installation may do without: where one is not installed, each call to it says so, and at once."""
+"""The services behind the gateway. An installation may do without some: a call to one that is not installed says so."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from backhaul_common.rpc import Channel
 from backhaul_common.service import Service
+from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceStub
+from backhaul_proto.normalizer.v1.communications_pb2_grpc import CommunicationServiceStub
+from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.notifier.v1.notifier_pb2_grpc import NotifierServiceStub
+from backhaul_proto.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
+from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 
+from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.problems import NotInstalledError
 
 
-def channel_to(service: Service, target: str, name: str) -> Channel:
+class Services:
+    """The services behind the gateway, where the settings say that they are."""
+
+    def __init__(self, service: Service, settings: GatewaySettings) -> None:
+        to = partial(_channel_to, service)
+        self.normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
+        self.communications = CommunicationServiceStub(service.channel(settings.gateway_normalizer_target))
+        self.suppression = SuppressionServiceStub(to(settings.gateway_suppression_target, "suppression"))
+        self.audit = AuditServiceStub(to(settings.gateway_audit_target, "audit"))
+        self.reconciler = ReconcilerServiceStub(to(settings.gateway_reconciler_target, "reconciler"))
+        self.notifier = NotifierServiceStub(to(settings.gateway_notifier_target, "notifier"))
+
+
+def _channel_to(service: Service, target: str, name: str) -> Channel:
     """The channel to the service ``name`` at ``target`` (host:port); one to nowhere, where that is empty."""
     if target:
         return service.channel(target)
