@@ -194,7 +194,8 @@ async def test_what_is_over_the_share_of_the_log_is_held_until_there_is_room(
                 break
         assert codes[-1] == 503, "beyond the overdraft it is told, as ever, by an answer that providers repeat"
         counted = await answered(gateway)
-        assert counted["held"] == 40
+        # Some may have gone already: what is stored later may be smaller than what was refused then.
+        assert counted["held"] - await shown(gateway, "backhaul_gateway_held_drained_total") == 40
         assert counted["quota"] == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_gateway.reads import overviews
+from backhaul_gateway.reads import overview, overviews
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.audit.v1 import audit_pb2
 from backhaul_proto.normalizer.v1 import normalizer_pb2
@@ -27,7 +27,9 @@ async def rig(
 ) -> AsyncIterator[OverviewRig]:
     # What is asked is asked anew; that it is told again for a while has a test of its own.
     monkeypatch.setattr(overviews, "FRESH_S", 0.0)
-    monkeypatch.setattr(overviews, "WAIT_S", 20.0)
+    # However busy the machine is.
+    monkeypatch.setattr(overview, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(overviews, "WAIT_S", 60.0)
     async with overseeing(gateway_factory, fresh_nats.uri) as made:
         yield made
 

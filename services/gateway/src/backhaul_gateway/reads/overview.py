@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
 
-_TIMEOUT_S = 2.5
+TIMEOUT_S = 2.5
 _DEAD_LETTERS = 50
 _MAX_PROBLEMS = 50
 _NEARLY = 0.8
@@ -172,7 +172,7 @@ class Overview:
             look.found.away.append(service)
             return
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 await ask(look)
         except TimeoutError:
             text = "no answer in time"

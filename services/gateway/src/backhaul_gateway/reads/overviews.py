@@ -7,6 +7,7 @@ the last look is over for long enough; whoever asks meanwhile is told what is kn
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -67,7 +68,7 @@ class Overviews:
         self._found: dict[str, tuple[float, TenantAtAGlance]] = {}
         self._away = Away()
         self._looking: asyncio.Task[None] | None = None
-        self._looked_at = -FRESH_S
+        self._looked_at = -math.inf  # A clock that counts from the machine's start may be below FRESH_S.
 
     def add_to(self, router: APIRouter) -> None:
         """Add the one route."""
