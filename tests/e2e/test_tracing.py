@@ -49,7 +49,7 @@ async def _line(log: Path, event: str, trace_id: str) -> Json:
                     return line
         return None
 
-    return await until(f"the line {event} in {log.name}", probe, within_s=5)
+    return await until(f"the line {event} in {log.name}", probe)
 
 
 async def _published(stack: Stack) -> list[tuple[str, EventBatch]]:

@@ -176,7 +176,7 @@ async def test_a_gateway_that_is_asked_to_stop_answers_what_it_has_begun(own_sta
         posts = [tenants[0].twilio.status(address, sid, "sent") for sid in sids]
         under_way = [asyncio.create_task(send(town.http, post)) for post in posts]
         held = sum(len(post.body) for post in posts)
-        await until("all posts to wait for JetStream", lambda: _holds(stack, held), within_s=2)
+        await until("all posts to wait for JetStream", lambda: _holds(stack, held))
         stopping = asyncio.create_task(gateway.stop())
         await _refuses_connections(stack)
         assert not [task for task in under_way if task.done()]
@@ -226,4 +226,4 @@ async def _refuses_connections(stack: Stack) -> None:
         writer.close()
         return False
 
-    await until("the listening socket to be closed", probe, within_s=2)
+    await until("the listening socket to be closed", probe)
