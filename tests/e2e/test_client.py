@@ -36,6 +36,7 @@ from backhaul_client import (
     tenant,
 )
 from backhaul_client.calls import call, lines, pieces, rows
+from backhaul_client.following import followed
 from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "NewServiceOut": adminmodels.NewService,
     "IssuedTokenOut": adminmodels.IssuedServiceToken,
 }
-FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token|/v1/events/stream")
-"""Paths for machines that watch, for providers, and for any client of Server-Sent Events."""
+FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")
+"""Paths for machines that watch, and for providers."""
 WHILE_SENDING = {"progress"}
 """An import's answer comes while the request is sent, and httpx reads nothing then; a verification is always asked for
 it."""
@@ -170,7 +171,9 @@ def test_it_has_a_method_for_each_operation_with_each_parameter(openapi: dict[st
         notifications.Deliveries,
     )
     for calls in (tenant.TenantClient, *parts, admin.AdminClient):
-        for member in inspect.getmembers_static(calls, lambda one: isinstance(one, call | lines | pieces | rows)):
+        for member in inspect.getmembers_static(
+            calls, lambda one: isinstance(one, call | followed | lines | pieces | rows)
+        ):
             build = member[1]._build
             arguments = {name: _any(hint) for name, hint in get_type_hints(build).items() if name != "return"}
             one = build(None, **arguments)

@@ -28,6 +28,7 @@ from backhaul_client.errors import (
     UnexpectedAnswerError,
     UnreachableError,
 )
+from backhaul_client.following import Followed
 from backhaul_client.own import ChannelIn
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries
@@ -52,6 +53,7 @@ __all__ = [
     "EvidenceIn",
     "FailedPreconditionError",
     "FieldError",
+    "Followed",
     "ForbiddenError",
     "InternalError",
     "InvalidArgumentError",

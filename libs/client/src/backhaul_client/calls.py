@@ -31,7 +31,8 @@ Content: TypeAlias = bytes | Iterable[bytes] | AsyncIterable[bytes]
 class Call(Generic[T]):
     """One request, and how its answer is read. ``body`` may hold secrets, so it is not shown. ``content`` is sent as it
     is, in the place of a ``body``. ``repeatable`` says of what is sent by another method than GET that it may be
-    repeated all the same: it changes nothing, or nothing more the second time."""
+    repeated all the same: it changes nothing, or nothing more the second time. An answer may be silent for ``silent_s``
+    seconds at least, where that is longer than for others."""
 
     path: str
     answer: Callable[[bytes], T]
@@ -41,6 +42,7 @@ class Call(Generic[T]):
     content: Content | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = False
+    silent_s: float = 0
 
     @property
     def reads(self) -> bool:

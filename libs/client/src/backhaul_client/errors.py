@@ -180,6 +180,11 @@ def problem_of(response: httpx.Response) -> ProblemError:
     )
 
 
+def problem_named(code: str, detail: str) -> ProblemError:
+    """The error that a service names in the middle of an answer."""
+    return ProblemError.codes.get(code, ProblemError)(status=200, code=code, detail=detail)
+
+
 def _retry_after_s(response: httpx.Response) -> float | None:
     """Seconds of Retry-After, which is a number or a date; None without one that can be read."""
     value = response.headers.get("Retry-After", "").strip()

@@ -10,6 +10,7 @@ from typing import Literal
 from backhaul_client.audits import AuditCalls
 from backhaul_client.calls import Call, call, given, of, page_of, path, rows
 from backhaul_client.communications import AsyncBatches, AsyncCommunications, Batches, Communications
+from backhaul_client.following import LAST_EVENT_ID, SILENT_S, followed
 from backhaul_client.models import (
     Communication,
     DeadLetter,
@@ -140,6 +141,32 @@ class _TenantCalls:
             cursor=cursor,
         )
         return Call(path="/v1/events", params=params, answer=page_of("events", Event))
+
+    @followed
+    def follow_events(
+        self,
+        *,
+        channel: str = "",
+        kind: str = "",
+        message_id: str = "",
+        recipient: str = "",
+        communication: str = "",
+        error_code: str = "",
+        after: str = "",
+    ) -> Call[Event]:
+        """Events as they are published, without an end: behind the id ``after``, from the oldest that is kept on for
+        ``"0"``, or else from now on. Where a connection ends, the next one goes on; an event may come again, under its
+        own id: keep the highest ``revision``."""
+        params = given(
+            channel=channel,
+            kind=kind,
+            message_id=message_id,
+            recipient=recipient,
+            communication=communication,
+            error_code=error_code,
+        )
+        headers = {"Accept": "text/event-stream", **({LAST_EVENT_ID: after} if after else {})}
+        return Call(path="/v1/events/stream", params=params, headers=headers, answer=of(Event), silent_s=SILENT_S)
 
     @call
     def errors(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -13,6 +13,7 @@ import msgspec
 
 from backhaul_client.calls import Call, Lines
 from backhaul_client.errors import UnreachableError, problem_of
+from backhaul_client.following import AGAIN_S, PASSES, Followed, Following
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries, Tries
 
@@ -50,8 +51,16 @@ class _Shared:
         content = call.content
         if call.body is not None:
             headers["Content-Type"], content = "application/json", msgspec.json.encode(call.body)
+        timeout = httpx.Timeout(http.timeout)
+        if timeout.read is not None:
+            timeout.read = max(timeout.read, call.silent_s)
         return http.build_request(
-            call.method, self.base_url + call.path, params=call.params, headers=headers, content=content
+            call.method,
+            self.base_url + call.path,
+            params=call.params,
+            headers=headers,
+            content=content,
+            timeout=timeout,
         )
 
     def _tries(self, call: Call[Any]) -> Tries:
@@ -119,7 +128,7 @@ class Transport(_Shared):
         """What all of ``calls`` answer, ``together``. Raises a ``BackhaulError``."""
         return together([self.send(call) for call in calls])
 
-    def pieces(self, call: Call[Any]) -> Iterator[bytes]:
+    def pieces(self, call: Call[Any]) -> Generator[bytes, None, None]:
         """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
         tries = self._tries(call)
         while True:
@@ -145,6 +154,17 @@ class Transport(_Shared):
         taken = Lines(call)
         for piece in self.pieces(call):
             yield from taken.of(piece)
+
+    def follow(self, following: Following) -> Iterator[Followed]:
+        """A stream, connection after connection. Raises a ``BackhaulError`` where none can be had, or it is refused."""
+        while True:
+            try:
+                with closing(self.pieces(following.connection())) as pieces:
+                    for piece in pieces:
+                        yield from following.of(piece)
+            except PASSES as exc:
+                following.ended(exc)
+            self._sleep(AGAIN_S)
 
     def rows(self, first: Call[Page[T]]) -> Rows[T]:
         """The rows of all pages, from the first one on."""
@@ -229,6 +249,18 @@ class AsyncTransport(_Shared):
             async for piece in pieces:
                 for line in taken.of(piece):
                     yield line
+
+    async def follow(self, following: Following) -> AsyncIterator[Followed]:
+        """A stream, connection after connection. Raises a ``BackhaulError`` where none can be had, or it is refused."""
+        while True:
+            try:
+                async with aclosing(self.pieces(following.connection())) as pieces:
+                    async for piece in pieces:
+                        for told in following.of(piece):
+                            yield told
+            except PASSES as exc:
+                following.ended(exc)
+            await self._sleep(AGAIN_S)
 
     def rows(self, first: Call[Page[T]]) -> AsyncRows[T]:
         """The rows of all pages, from the first one on."""
