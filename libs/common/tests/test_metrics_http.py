@@ -17,12 +17,21 @@ from structlog.testing import capture_logs
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
+def missing() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+async def port(missing: dict[str, str]) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         metrics = Metrics("test")
         stack.callback(metrics.close)
         metrics.counter(catalogue.CALLBACKS_NORMALIZED).add("acme", "twilio", amount=3)
-        yield await serve_metrics(stack, metrics, host="127.0.0.1", port=0)
+
+        async def failing() -> dict[str, str]:
+            return missing
+
+        yield await serve_metrics(stack, metrics, failing, host="127.0.0.1", port=0)
 
 
 async def test_it_serves_what_prometheus_reads(port: int) -> None:
@@ -38,6 +47,18 @@ async def test_it_serves_what_prometheus_reads(port: int) -> None:
         assert (await client.get("/")).status_code == 404
         refused = await client.post("/metrics", content=b"x")
         assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_it_says_whether_the_process_runs_and_is_ready(port: int, missing: dict[str, str]) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready", "failing": {}})
+        missing["mongodb"] = "no answer in time"
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "failing": missing})
+        alive = await client.get("/healthz")
+        assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
+        assert (await client.head("/readyz")).status_code == 503
 
 
 async def test_many_connections_are_no_threads_and_do_not_stay(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from backhaul_common import logs
 from backhaul_common.feed import StreamMessage
 from backhaul_common.names import EVENTS_STREAM, NOTICES_STREAM, STREAMS, TENANT_CHANGED_SUBJECT
 from backhaul_common.service import Service
-from backhaul_common.settings import CommonSettings
+from backhaul_common.settings import CommonSettings, MetricsPortSettings
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import Hold
@@ -79,6 +80,18 @@ async def test_it_has_what_a_service_needs_and_closes_it_in_order(settings: Comm
         assert ended == []
     assert ended == ["last", "first", "stack"]
     assert service.nats.is_closed
+
+
+async def test_readiness_is_told_on_the_metrics_port_and_not_before_the_start(settings: CommonSettings) -> None:
+    hold = Hold()
+    [port] = hold.choose(1)
+    with_port = MetricsPortSettings(**dict(settings), metrics_port=port)
+    async with Service("test", with_port) as service, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        # Its checks are still being added: that none of them fails says nothing.
+        assert (await client.get("/readyz")).json()["failing"].keys() == {"start"}
+        service.start()
+        await ready(service)
+        assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_whatever_is_away_at_the_start_is_waited_for(

@@ -1,4 +1,6 @@
-"""Prometheus' port of a service that speaks no HTTP: ``GET /metrics`` on the event loop, within bounds.
+"""Prometheus' port of a service that speaks no HTTP: ``GET /metrics`` on the event loop, within bounds. Whatever
+runs the process asks here as well: ``GET /healthz``, and ``GET /readyz`` with what the health service says over gRPC,
+for which it would need a certificate.
 
 prometheus_client's own server listens on every interface unless told otherwise, and makes a thread for each connection
 for as long as its peer likes.
@@ -7,6 +9,8 @@ for as long as its peer likes.
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,11 +24,15 @@ PEER_S = 5.0
 """How long a peer may take to ask, and how long to take its answer."""
 
 _HEAD_BYTES = 8 << 10
+_TEXT = "text/plain; charset=utf-8"
+
+Failing = Callable[[], Awaitable[Mapping[str, str]]]
+"""What is missing, by name, with the reason; empty when ready."""
 
 
-async def serve_metrics(stack: AsyncExitStack, metrics: Metrics, *, host: str, port: int) -> int:
+async def serve_metrics(stack: AsyncExitStack, metrics: Metrics, failing: Failing, *, host: str, port: int) -> int:
     """Serve until ``stack`` closes; returns the port, which the system picks for 0. OSError where it cannot listen."""
-    server = _MetricsServer(metrics)
+    server = _MetricsServer(metrics, failing)
     listening = await asyncio.start_server(server.connected, host, port, limit=_HEAD_BYTES)
     stack.push_async_callback(server.close)
     stack.callback(listening.close)
@@ -34,8 +42,9 @@ async def serve_metrics(stack: AsyncExitStack, metrics: Metrics, *, host: str, p
 
 
 class _MetricsServer:
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, failing: Failing) -> None:
         self._metrics = metrics
+        self._failing = failing
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused = Repeated("metrics_connections_refused")
 
@@ -71,16 +80,24 @@ class _MetricsServer:
             writer.transport.abort()
 
     async def _response(self, words: list[bytes]) -> bytes:
-        if len(words) != 3 or words[1].partition(b"?")[0] != b"/metrics":
-            return _http("404 Not Found", "text/plain; charset=utf-8", b"The metrics are at /metrics.\n", b"")
+        path = words[1].partition(b"?")[0] if len(words) == 3 else b""
+        if path not in (b"/metrics", b"/healthz", b"/readyz"):
+            return _http("404 Not Found", _TEXT, b"Here are /metrics, /healthz and /readyz.\n")
         if words[0] not in (b"GET", b"HEAD"):
-            allow = b"Allow: GET, HEAD\r\n"
-            return _http("405 Method Not Allowed", "text/plain; charset=utf-8", b"GET /metrics\n", allow)
-        body = await self._metrics.rendered()
-        whole = _http("200 OK", CONTENT_TYPE_LATEST, body, b"")
+            return _http("405 Method Not Allowed", _TEXT, b"GET " + path + b"\n", b"Allow: GET, HEAD\r\n")
+        if path == b"/metrics":
+            body = await self._metrics.rendered()
+            whole = _http("200 OK", CONTENT_TYPE_LATEST, body)
+        elif path == b"/readyz":
+            failing = dict(await self._failing())
+            body = json.dumps({"status": "not ready" if failing else "ready", "failing": failing}).encode()
+            whole = _http("503 Service Unavailable" if failing else "200 OK", "application/json", body)
+        else:
+            body = b'{"status": "ok"}'
+            whole = _http("200 OK", "application/json", body)
         return whole if words[0] == b"GET" else whole[: len(whole) - len(body)]
 
 
-def _http(status: str, content_type: str, body: bytes, headers: bytes) -> bytes:
+def _http(status: str, content_type: str, body: bytes, headers: bytes = b"") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
     return head.encode() + headers + b"\r\n" + body

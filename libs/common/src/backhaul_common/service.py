@@ -113,7 +113,9 @@ class Service:
             closing.callback(self.metrics.close)
             self._calls = self.metrics.counter(GRPC_CALLS)
             if isinstance(settings, MetricsPortSettings) and settings.metrics_port:
-                await serve_metrics(closing, self.metrics, host=settings.metrics_host, port=settings.metrics_port)
+                await serve_metrics(
+                    closing, self.metrics, self._failing, host=settings.metrics_host, port=settings.metrics_port
+                )
             self.mongo_client = mongo.connect(settings.mongo_uri.get_secret_value())
             closing.push_async_callback(mongo.close, self.mongo_client)
             self.database = mongo.database(self.mongo_client, settings.mongo_database)
@@ -255,6 +257,10 @@ class Service:
         finally:
             await cancel(stopping)
         self.log.info("stopping")
+
+    async def _failing(self) -> dict[str, str]:
+        # Checks are added until the start, so none of them is no sign yet.
+        return await self.readiness.failing() if self._started else {"start": "The service is being built."}
 
     async def _prepare(self) -> None:
         await self.store_format.run()
