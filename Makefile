@@ -43,7 +43,7 @@ ifeq ($(strip $(ARGS)),)
 	@# stacks are of many processes themselves, and timed, so fewer run at once. loadscope: see tests/keeping.py.
 	@# What measures the clock has it to itself. The few that fail are run again, alone: see tools/run_tests.py.
 	$(BIN)/python tools/run_tests.py -n 4 -m "not timed" libs services
-	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed" deploy/local tests
+	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed" deploy/k8s deploy/local deploy/observability tests
 	$(BIN)/python tools/run_tests.py -m timed libs services tests
 else
 	$(BIN)/python -m pytest $(ARGS)

@@ -24,6 +24,10 @@ def packages(root: Path = ROOT) -> dict[str, set[str]]:
     return {
         folder: {folders[name] for name in project["dependencies"] if name in folders}
         for folder, project in projects.items()
+    } | {
+        # They have tests, and are no packages.
+        "deploy/k8s": {folder for folder in projects if folder.startswith("services/")},
+        "deploy/observability": {"libs/common"},
     }
 
 

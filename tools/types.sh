@@ -12,7 +12,7 @@ failed=0
 # shellcheck disable=SC2086 # lists of words on purpose
 $mypy $sources || failed=1
 shipped=$(echo $sources | tr ' ' ':')
-for tests in libs/*/tests services/*/tests deploy/local/tests tests bench tools; do
+for tests in libs/*/tests services/*/tests deploy/*/tests tests bench tools; do
   [ -d "$tests" ] || continue
   MYPYPATH=$tests:$shipped $mypy --explicit-package-bases "$tests" || failed=1
 done

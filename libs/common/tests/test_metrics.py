@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from backhaul_common import metrics as module
 from backhaul_common.metrics import Metric, Metrics, catalogue
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
@@ -70,7 +72,7 @@ def test_names_are_unique_and_follow_the_conventions() -> None:
 
 def test_alerts_are_about_what_prometheus_shows(metrics: Metrics) -> None:
     """An alert on a name that nothing has never goes off."""
-    sources = "".join(path.read_text() for path in ROOT.glob("services/*/src/**/*.py"))
+    sources = "".join(path.read_text() for part in ("libs", "services") for path in ROOT.glob(f"{part}/*/src/**/*.py"))
     made = {
         name: kind for kind, name in re.findall(r"\.(counter|gauges?|histogram)\((?:catalogue\.)?([A-Z_]+)\b", sources)
     }
@@ -93,14 +95,37 @@ def test_alerts_are_about_what_prometheus_shows(metrics: Metrics) -> None:
     assert all(any(name.startswith(metric) for name in shown) for metric in catalogue())
     assert {"backhaul_gateway_callbacks_total", "backhaul_normalizer_lag_seconds_bucket"} <= shown.keys()
     assert "backhaul_normalizer_lag_seconds_total" not in shown
-    alerts = (ROOT / "docs/operations.md").read_text().partition("## Alerts")[2]
-    # A name, and the labels that the expression selects or groups by.
-    named = re.findall(r"(?:by \(([\w, ]+)\) [^`]*?)?\b(backhaul_\w+)(?:\{(\w+)[=~!])?", alerts)
-    assert len(named) > 15
-    for grouped, name, selected in named:
-        assert name in shown, name
-        wanted = {label for label in [*grouped.replace(" ", "").split(","), selected] if label}
-        assert wanted <= shown[name], (name, wanted)
+    asked = list(expressions())
+    assert len(asked) > 150
+    for expression in asked:
+        known = set(OF_THE_TARGET)
+        for name, selected in re.findall(r"\b(backhaul_\w+)(?:\{([^}]*)\})?", expression):
+            assert name in shown, name
+            wanted = set(re.findall(r"(\w+)\s*(?:=|!)", selected)) - OF_THE_TARGET
+            assert wanted <= shown[name], (name, wanted)
+            known |= shown[name]
+        for grouped in re.findall(r"by \(([^)]*)\)", expression):
+            assert set(grouped.replace(" ", "").split(",")) <= known, expression
+
+
+OF_THE_TARGET = {"instance", "job", "namespace", "pod", "service", "condition"}
+"""Labels that Prometheus adds by where a metric comes from, or that are of no metric of ours."""
+
+
+def expressions() -> Iterator[str]:
+    """Whatever is asked of Prometheus: by alerts, by their tests, by dashboards, and by what counts copies."""
+    deploy = ROOT / "deploy"
+    for path in (deploy / "observability/prometheus/rules").glob("*.yaml"):
+        yield from (rule["expr"] for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"])
+    for path in (deploy / "observability/prometheus/rules/tests").glob("*.yaml"):
+        tests = yaml.safe_load(path.read_text())["tests"]
+        yield from (given["series"] for test in tests for given in test["input_series"])
+    for path in (deploy / "observability/grafana/dashboards").glob("*.json"):
+        panels = json.loads(path.read_text())["panels"]
+        yield from (target["expr"] for panel in panels for target in panel.get("targets", []))
+    for document in yaml.safe_load_all((deploy / "k8s/base/scaling.yaml").read_text()):
+        triggers = document["spec"]["triggers"]
+        yield from (trigger["metadata"]["query"] for trigger in triggers if trigger["type"] == "prometheus")
 
 
 def test_counters_with_labels(metrics: Metrics) -> None:
