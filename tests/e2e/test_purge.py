@@ -85,6 +85,7 @@ async def test_a_purge_removes_everything_and_the_next_owner_of_the_path_sees_no
     kinds = {
         "tenants", "events", "event_entries", "messages", "counts", "communications", "channel_activity",
         "dead_letters",
+        "changes",
         "CALLBACKS", "EVENTS", "NOTICES",
         "suppressions", "suppression_facts", "suppression_changes", "suppression_counters",
     }  # fmt: skip

@@ -11,10 +11,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -51,6 +52,10 @@ class Process:
     def memory(self) -> int:
         """Bytes that it holds."""
         return int(psutil.Process(self.pid).memory_info().rss)
+
+    def kill(self) -> None:
+        """End it at once."""
+        os.kill(self.pid, signal.SIGKILL)
 
     def events(self, name: str) -> list[dict[str, object]]:
         """Its log lines of that name."""
@@ -118,8 +123,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def started(folder: Path, descriptors: int = 0, **settings: object) -> AsyncIterator[Process]:
-    """Run a gateway that may open so many files (0: as many as this process), and that has those settings."""
+async def started(
+    folder: Path, descriptors: int = 0, environ: Mapping[str, str] = MappingProxyType({}), **settings: object
+) -> AsyncIterator[Process]:
+    """Run a gateway that may open so many files (0: as many as this process), and that has those settings; others than
+    the gateway's own by their variables."""
     hold = Hold()  # For as long as this has not ended.
     [port] = hold.choose(1)
     log = folder / f"gateway-{port}.log"
@@ -131,6 +139,7 @@ async def started(folder: Path, descriptors: int = 0, **settings: object) -> Asy
         "BACKHAUL_NATS_URL": "nats://127.0.0.1:9",
         "BACKHAUL_MONGO_URI": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=200",
         **{f"BACKHAUL_GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
+        **environ,
     }
     with log.open("wb") as out:
         child = await asyncio.create_subprocess_exec(

@@ -82,7 +82,7 @@ async def test_a_route_without_a_row_is_closed_to_everybody(gateway: Running, mo
     monkeypatch.setattr(status, "path_format", "/api/status/of/nobody")
     monkeypatch.setattr(status, "app", status.app)
     nobody: Any = None
-    Guard(CredentialIndex(lambda: True), nobody).protect([status])
+    Guard(CredentialIndex(lambda: True), nobody, nobody).protect([status])
     for headers in ({}, gateway.admin, {"X-Api-Key": tenant.api_key}):
         refused = gateway.problem(await gateway.client.get("/api/status", headers=headers), 403)
         assert "table" in refused["detail"]

@@ -9,6 +9,7 @@ from typing import Literal, TypedDict, Unpack
 from backhaul_client.adminmodels import Channel, IssuedKey, IssuedServiceToken, NewService, NewTenant, Service, Tenant
 from backhaul_client.auditmodels import AuditKey
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
+from backhaul_client.changes import Change, listing_changes
 from backhaul_client.overviewmodels import Overview
 from backhaul_client.own import ChannelIn, Scope, adding_key, putting_channel
 from backhaul_client.paging import Page
@@ -140,6 +141,21 @@ class _AdminCalls:
         """All tenants at a glance, the worst first, and what concerns them all."""
         params = given(limit=page_size, cursor=cursor)
         return Call(path="/admin/v1/overview", params=params, answer=of(Overview))
+
+    @rows
+    def changes(
+        self,
+        *,
+        tenant: str = "",
+        author: str = "",
+        action: str = "",
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        page_size: int = 100,
+        cursor: str = "",
+    ) -> Call[Page[Change]]:
+        """What was changed, of a tenant in all of its lives or of everything, newest first."""
+        return listing_changes("/admin/v1/changes", author, action, from_, to, page_size, cursor, tenant=tenant)
 
     @call
     def add_key(

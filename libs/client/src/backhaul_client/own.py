@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
 from backhaul_client.adminmodels import Channel, IssuedKey, Key
-from backhaul_client.calls import Call, all_of, call, nothing, of, path
+from backhaul_client.calls import Call, all_of, call, nothing, of, path, rows
+from backhaul_client.changes import Change, listing_changes
 from backhaul_client.overviewmodels import TenantOverview
+from backhaul_client.paging import Page
 
 Scope = Literal["ingest", "read", "check", "send", "manage"]
 """What an API key opens."""
@@ -97,3 +99,18 @@ class OwnCalls:
     def delete_channel(self, label: str) -> Call[None]:
         """Remove a channel. What it brought stays."""
         return Call(method="DELETE", path=path("v1", "channels", label), answer=nothing)
+
+    @rows
+    def changes(
+        self,
+        *,
+        author: str = "",
+        action: str = "",
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        page_size: int = 100,
+        cursor: str = "",
+    ) -> Call[Page[Change]]:
+        """What was changed of the tenant, by its keys and by the platform team, newest first. ``action`` is a route,
+        such as ``PUT /v1/channels/{label}``."""
+        return listing_changes("/v1/changes", author, action, from_, to, page_size, cursor)

@@ -176,12 +176,16 @@ COMMUNICATION_SWITCHED_SUBJECT = "backhaul.communications.switched"
 SERVICES_COLLECTION = "services"
 """Service accounts: who may call services over gRPC, and what for."""
 
+CHANGES_COLLECTION = "changes"
+"""Who changed what through the gateway."""
+
 META_COLLECTION = "meta"
 """What is stored about the database itself: the number of its format."""
 
 STORE_COLLECTIONS = frozenset({
     TENANTS_COLLECTION,
     SERVICES_COLLECTION,
+    CHANGES_COLLECTION,
     EVENTS_COLLECTION,
     ENTRIES_COLLECTION,
     MESSAGES_COLLECTION,

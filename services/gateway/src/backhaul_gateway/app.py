@@ -19,10 +19,13 @@ from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceSt
 
 from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
+from backhaul_gateway.admin.changeroutes import ChangeRoutes
+from backhaul_gateway.admin.changestore import MongoChangeStore
 from backhaul_gateway.admin.channels import ChannelRegistry
+from backhaul_gateway.admin.noted import sides_of
 from backhaul_gateway.admin.ownroutes import OwnRoutes
 from backhaul_gateway.admin.removal import TenantRemoval
-from backhaul_gateway.admin.routes import admin_router, audit_key_router, overview_router, service_router
+from backhaul_gateway.admin.routes import admin_router, audit_key_router, change_router, overview_router, service_router
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
 from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
@@ -70,6 +73,7 @@ from backhaul_gateway.spool.wiring import spooled
 from backhaul_gateway.twins.writing import Writer
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.application import application_of
+from backhaul_gateway.web.changes import ChangeLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.connections import Connections
 from backhaul_gateway.web.edge import Edge
@@ -124,6 +128,8 @@ def build(
     service.prepare("service_index", accounts.prepare)
     credentials = CredentialIndex(lambda: tenants.synced)
     states = TenantStates(providers, box, clock)
+    changes = MongoChangeStore(service.database, service.store_format, days=settings.gateway_change_retention_days)
+    service.prepare("change_index", changes.prepare)
     strangers = Strangers(tenants, store, credentials, clock)
     service.run("key_uses", KeyUses(credentials, store.used, clock).run)
 
@@ -140,7 +146,7 @@ def build(
     updates = TenantUpdates(store, broker)
     keepers = {name: TenantDataServiceStub(service.channel(to)) for to, name in settings.keepers_of_data().items()}
     grants = ServiceRegistry(accounts, broker, store, tenants.tenants)
-    data = GrantedData(ServicesData(list(keepers.values())), grants)
+    data = GrantedData(ServicesData(list(keepers.values())), grants, changes)
     lifetime_s = partial(mongo.transaction_lifetime_s, service.mongo_client, settings.mongo_transaction_lifetime_s)
     removal = TenantRemoval(store, broker, data, broker, lifetime_s, clock)
     metrics.gauge(TENANTS_DELETING, lambda: removal.waiting)
@@ -172,8 +178,9 @@ def build(
         max_bodies=connections.most,
     )
     addresses, channels = Addresses(public_base_url, providers), ChannelRegistry(updates, providers, box)
-    registry = TenantRegistry(updates, broker, data, grants, stream_max_age_s=settings.stream_max_age_s)
-    callers = Callers(guard := Guard(credentials, strangers), states, admission, writer := Writer())
+    registry = TenantRegistry(updates, broker, data, grants, changes, stream_max_age_s=settings.stream_max_age_s)
+    log = ChangeLog(changes, clients, sides_of(addresses), tenants.tenants)
+    callers = Callers(guard := Guard(credentials, strangers, log), states, admission, writer := Writer())
     # After all by which callers are known: what it hears of a tenant's change, they have heard already.
     streams = _event_streams(service, settings, callers)
     standing = standing_of(
@@ -226,6 +233,7 @@ def build(
         admission=admission,
         public_base_url=public_base_url,
     )
+    changed = ChangeRoutes(changes, tenants.tenants)
     published = AuditKeyRoute(to.audit, writer, clock)
     keys = audit_key_router(AuditKeyRoutes(to.audit, writer, published.outdated))
     edge = Edge(
@@ -241,6 +249,8 @@ def build(
                 admin_router(registry, channels, addresses, OperatorSuppressionRoutes(to.suppression, writer)),
                 service_router(grants),
                 keys,
+                changed.added_to(callers.router("/v1", 422, 504)),
+                change_router(changed),
                 overview_router(standing.overviews),
             ],
             guard,

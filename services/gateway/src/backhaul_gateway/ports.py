@@ -111,6 +111,14 @@ class TenantGrants(Protocol):
         ...
 
 
+class OwnChanges(Protocol):
+    """What is logged of what a tenant changed itself."""
+
+    async def purge(self, tenant_id: str, registration: str) -> None:
+        """Delete it, of a registration that lives no more. Idempotent. UNAVAILABLE, also where more is left."""
+        ...
+
+
 class TenantStreams(Protocol):
     """A tenant's part of the streams. UNAVAILABLE from every method while JetStream is away."""
 

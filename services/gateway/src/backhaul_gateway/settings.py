@@ -138,6 +138,12 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         description="Open streams of events (GET /v1/events/stream). A tenant may have 8; 429 "
         "beyond, and 503 where all are taken.",
     )
+    gateway_change_retention_days: int = Field(
+        400,
+        ge=1,
+        le=36_500,
+        description="How long an entry of the log of changes is kept that is written from now on.",
+    )
     gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
 
     @field_validator("gateway_admin_token")

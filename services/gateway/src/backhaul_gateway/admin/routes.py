@@ -26,6 +26,7 @@ from backhaul_gateway.admin.serviceroutes import ServiceRoutes
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
 from backhaul_gateway.admin.tenants import MAX_TENANTS_A_PAGE, TenantRegistry
+from backhaul_gateway.web.changes import begun
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
 
@@ -59,7 +60,7 @@ def service_router(registry: ServiceRegistry) -> APIRouter:
 
 
 class Routes(Protocol):
-    """Routes of another folder for the platform team."""
+    """Routes for the platform team that are made elsewhere."""
 
     def add_to(self, router: APIRouter) -> None:
         """Add them."""
@@ -70,6 +71,13 @@ def overview_router(overviews: Routes) -> APIRouter:
     """All tenants at a glance."""
     router = _router("/admin/v1/overview")
     overviews.add_to(router)
+    return router
+
+
+def change_router(changes: Routes) -> APIRouter:
+    """What was changed, and by whom."""
+    router = _router("/admin/v1/changes")
+    changes.add_to(router)
     return router
 
 
@@ -87,7 +95,7 @@ def _router(prefix: str) -> APIRouter:
     return APIRouter(
         prefix=prefix,
         tags=["admin"],
-        dependencies=[Security(token), Depends(_known_parameters), Depends(refuse_abandoned)],
+        dependencies=[Security(token), Depends(_known_parameters), Depends(refuse_abandoned), Depends(begun)],
         responses=problems(401, 403, 422, 503),
     )
 

@@ -15,6 +15,9 @@ from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
 from pymongo.errors import DuplicateKeyError
 
+from backhaul_gateway.admission.entries import noted_of
+from backhaul_gateway.admission.logged import Stored as Kind
+
 _QUEUE_PATH_INDEX = "queue_path_key_unique"
 _CREDENTIALS_INDEX = "credentials_id"
 _CERTIFICATES_INDEX = "certificates_unique"
@@ -30,7 +33,9 @@ V = TypeVar("V", bound=Stored)
 
 
 class MongoStore(Generic[V]):
-    """Whatever is kept by revision, in one collection."""
+    """Whatever is kept by revision, in one collection. What a request changes of it is noted for the log of changes."""
+
+    _kind: Kind
 
     def __init__(self, collection: Collection, store_format: StoreFormat, read: Callable[[Document], V]) -> None:
         """``read`` makes the value of a document."""
@@ -56,13 +61,18 @@ class MongoStore(Generic[V]):
             await self.prepare()
         async with operation():
             await self._collection.insert_one(value.to_document())
+        if (noted := noted_of(self._kind)) is not None:
+            noted.replaced(None, value)
 
     async def find(self, id_: str) -> V | None:
         """The one with this id as stored now, or None."""
         await self._format.ensure()
         async with operation():
             document = await self._collection.find_one({"_id": id_})
-        return self._read(document) if document is not None else None
+        found = self._read(document) if document is not None else None
+        if (noted := noted_of(self._kind)) is not None:
+            noted.seen = found
+        return found
 
     async def page(self, after: str, limit: int) -> list[V]:
         """At most ``limit`` whose ids come after ``after``, by id."""
@@ -75,21 +85,29 @@ class MongoStore(Generic[V]):
         """Store ``value`` if the stored one still has ``revision`` and is the same registration; False otherwise."""
         document = value.to_document()
         del document["_id"]
+        noted = noted_of(self._kind)
+        before = noted.seen if noted is not None and noted.seen.revision == revision else None
         async with operation():
             result = await self._collection.update_one(
                 {**_registration(value), "revision": revision}, {"$set": document}
             )
+        if result.matched_count and noted is not None:
+            noted.replaced(before, value)
         return result.matched_count == 1
 
     async def delete(self, value: V) -> bool:
         """Forget ``value`` if it is stored as it is given: same registration, same revision; False otherwise."""
         async with operation():
             result = await self._collection.delete_one({**_registration(value), "revision": value.revision})
+        if result.deleted_count and (noted := noted_of(self._kind)) is not None:
+            noted.replaced(value, None)
         return result.deleted_count == 1
 
 
 class MongoTenantStore(MongoStore[Tenant]):
     """A ``TenantStore``. Unique indexes decide: of all that register one queue path at once, one wins."""
+
+    _kind = "tenant"
 
     def __init__(self, collection: Collection, store_format: StoreFormat) -> None:
         super().__init__(collection, store_format, Tenant.from_document)
@@ -137,6 +155,8 @@ class MongoTenantStore(MongoStore[Tenant]):
 
 class MongoServiceStore(MongoStore[ServiceAccount]):
     """A ``ServiceStore``. A unique index decides: of all that claim one certificate's name at once, one wins."""
+
+    _kind = "service"
 
     def __init__(self, collection: Collection, store_format: StoreFormat) -> None:
         super().__init__(collection, store_format, ServiceAccount.from_document)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from backhaul_common.tenants import Tenant
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import GetUsageRequest, PurgeTenantRequest
 
-from backhaul_gateway.ports import TenantData, TenantGrants
+from backhaul_gateway.ports import OwnChanges, TenantData, TenantGrants
 
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
@@ -47,11 +47,13 @@ class ServicesData:
 
 
 class GrantedData:
-    """A ``TenantData``, with what other systems may do with it: that ends before the data does."""
+    """A ``TenantData``, with what other systems may do with it, which ends before the data does, and what is logged of
+    what the tenant changed itself."""
 
-    def __init__(self, data: TenantData, grants: TenantGrants) -> None:
+    def __init__(self, data: TenantData, grants: TenantGrants, changes: OwnChanges) -> None:
         self._data = data
         self._grants = grants
+        self._changes = changes
 
     async def usage(self, tenant: Tenant) -> Mapping[str, int]:
         """See ``TenantData``."""
@@ -60,4 +62,5 @@ class GrantedData:
     async def purge(self, tenant: Tenant) -> None:
         """See ``TenantData``."""
         await self._grants.forget(tenant.id)
+        await self._changes.purge(tenant.id, tenant.registration)
         await self._data.purge(tenant)

@@ -34,7 +34,7 @@ from backhaul_gateway.admin.updates import (
     unknown_tenant,
 )
 from backhaul_gateway.admission.unfit import violations
-from backhaul_gateway.ports import TenantData, TenantGrants, TenantStreams
+from backhaul_gateway.ports import OwnChanges, TenantData, TenantGrants, TenantStreams
 
 MAX_CREDENTIALS = 20
 MAX_TENANTS_A_PAGE = 500
@@ -66,6 +66,7 @@ class TenantRegistry:
         streams: TenantStreams,
         data: TenantData,
         grants: TenantGrants,
+        changes: OwnChanges,
         *,
         stream_max_age_s: float,
     ) -> None:
@@ -73,6 +74,7 @@ class TenantRegistry:
         self._streams = streams
         self._data = data
         self._grants = grants
+        self._changes = changes
         self._stream_max_age_s = stream_max_age_s
 
     async def create(
@@ -228,6 +230,7 @@ class TenantRegistry:
         await self._grants.forget(tenant.id)
         if await self._updates.store.delete(suspended):
             await self._updates.announcer.tenant_changed(tenant.id)
+            await self._changes.purge(tenant.id, tenant.registration)
             return None
         found = await self._updates.find(tenant.id)
         _require_same(found, tenant)

@@ -1,8 +1,9 @@
 """What opens which route: the one table of the gateway.
 
-**Who adds a route adds a row to ``ROUTES``**, under its method and path as OpenAPI shows them. A route that has none is
-closed to everybody. Its value is one of the rules below: for tenants the scopes of an API key, all of which it needs;
-for the platform team the roles of an admin token, one of which is enough.
+**Who adds a route adds a row to ``ROUTES``**, under its method and path as OpenAPI shows them; where it is not GET, a
+second one to a table of ``logged.py``. A route that has none is closed to everybody. Its value is one of the rules
+below: for tenants the scopes of an API key, all of which it needs; for the platform team the roles of an admin token,
+one of which is enough.
 """
 
 from __future__ import annotations
@@ -130,6 +131,8 @@ ROUTES: Mapping[str, Rule] = MappingProxyType(
         "GET /v1/channels/{label}": READ,
         "PUT /v1/channels/{label}": MANAGE,
         "DELETE /v1/channels/{label}": MANAGE,
+        # It names keys, and people of the platform team.
+        "GET /v1/changes": MANAGE,
         # Tenants: what they send.
         "POST /v1/sends": SEND,
         "GET /v1/communications": READ,
@@ -190,6 +193,7 @@ ROUTES: Mapping[str, Rule] = MappingProxyType(
         "POST /v1/deliveries/{delivery_id}/redeliver": MANAGE,
         # The platform team.
         "GET /admin/v1/overview": SUPPORT,
+        "GET /admin/v1/changes": ANY_ADMIN,
         "GET /admin/v1/tenants": ANY_ADMIN,
         "POST /admin/v1/tenants": OPERATOR,
         "GET /admin/v1/tenants/{tenant_id}": ANY_ADMIN,

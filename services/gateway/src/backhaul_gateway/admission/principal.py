@@ -10,6 +10,9 @@ from backhaul_common.tenants import SCOPES, Credential
 
 Kind = Literal["key", "token", "admin"]
 
+PRINCIPAL = "backhaul.principal"
+"""Where a request's scope has who is asking. Of admin tokens ``Edge`` puts it there, of API keys ``Guard``."""
+
 SCOPE_BITS: dict[str, int] = {scope: 1 << place for place, scope in enumerate(SCOPES)}
 ALL_SCOPES = (1 << len(SCOPES)) - 1
 

@@ -16,6 +16,7 @@ from backhaul_gateway.admission.door import Admission
 from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.state import TenantState, TenantStates
 from backhaul_gateway.twins.writing import Writer
+from backhaul_gateway.web.changes import begun
 from backhaul_gateway.web.guard import Guard
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
@@ -71,6 +72,7 @@ class Callers:
             known_parameters(request)
             _unpacked(request)
             request.scope[_CALLER] = state
+            await begun(request)
             yield
 
     async def _begun(self, request: Request) -> None:

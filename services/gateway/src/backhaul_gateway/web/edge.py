@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backhaul_gateway.admission.admins import AdminTokens
 from backhaul_gateway.admission.attempts import WrongCredentials
 from backhaul_gateway.admission.auth import unauthenticated
+from backhaul_gateway.admission.principal import PRINCIPAL
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
-from backhaul_gateway.web.guard import PRINCIPAL
 from backhaul_gateway.web.http import STEADY_BODY
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import TRACEPARENT, nothing_at, of_error

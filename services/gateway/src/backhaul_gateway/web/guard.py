@@ -13,22 +13,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backhaul_gateway.admission.access import ROUTES, Rule
 from backhaul_gateway.admission.auth import CredentialIndex
-from backhaul_gateway.admission.principal import Principal
+from backhaul_gateway.admission.logged import LOGGED, UNLOGGED
+from backhaul_gateway.admission.principal import PRINCIPAL, Principal
 from backhaul_gateway.admission.strangers import Strangers
-
-PRINCIPAL = "backhaul.principal"
-"""Where a request's scope has who is asking. Of admin tokens ``Edge`` puts it there, of API keys ``Guard``."""
+from backhaul_gateway.web.changes import ChangeLog
 
 
 class Guard:
     """Finds who is asking, and asks the table whether they may."""
 
-    def __init__(self, credentials: CredentialIndex, strangers: Strangers) -> None:
+    def __init__(self, credentials: CredentialIndex, strangers: Strangers, changes: ChangeLog) -> None:
         self._credentials = credentials
         self._strangers = strangers
+        self._changes = changes
 
     def protect(self, routes: Iterable[BaseRoute]) -> None:
-        """Put each route behind its rule. One that the table does not have is closed."""
+        """Put each route behind its rule. One that the tables do not have is closed."""
         for route in routes:
             if not isinstance(route, APIRoute):
                 raise TypeError(f"{route!r} is no route that can be guarded")
@@ -43,15 +43,26 @@ class Guard:
         return principal
 
     def _guarded(self, route: APIRoute) -> ASGIApp:
-        rules = {method: ROUTES.get(f"{method} {route.path_format}") for method in route.methods or ()}
+        names = {method: f"{method} {route.path_format}" for method in route.methods or ()}
+        rules = {method: _rule_of(name) for method, name in names.items()}
+        logged = {method: LOGGED.get(name) for method, name in names.items()}
         app = route.app
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            rule = rules.get(scope["method"])
+            method = scope["method"]
+            rule = rules.get(method)
             if rule is None:
-                raise _closed(f"{scope['method']} {route.path_format}")
-            await self._admit(rule, scope)
-            await app(scope, receive, send)
+                raise _closed(f"{method} {route.path_format}")
+
+            async def admitted(scope: Scope, receive: Receive, send: Send) -> None:
+                await self._admit(rule, scope)
+                await app(scope, receive, send)
+
+            change = logged[method]
+            if change is None:
+                await admitted(scope, receive, send)
+            else:
+                await self._changes.around(admitted, change, names[method], scope, receive, send)
 
         return guarded
 
@@ -76,10 +87,16 @@ class Guard:
         return principal
 
 
+def _rule_of(route: str) -> Rule | None:
+    """None for one that a table lacks: who may ask for it, or, of a change, whether it is logged."""
+    told = route.startswith("GET ") or route in LOGGED or route in UNLOGGED
+    return ROUTES.get(route) if told else None
+
+
 def _closed(route: str) -> BackhaulError:
     return BackhaulError(
         Code.FORBIDDEN,
-        f"{route} is closed: the gateway's table of routes does not say who may ask for it.",
+        f"{route} is closed: the gateway's tables of routes do not say who may ask for it, or whether it is logged.",
         fix="GET /openapi.json lists what is open, and to whom.",
     )
 
