@@ -86,6 +86,7 @@ async def test_a_change_that_is_repeated_is_the_same_call(client: SuppressionCli
     assert own.idempotency_key == service.asked[-1].request.idempotency_key == "mine"
 
 
+@pytest.mark.timed
 async def test_a_change_that_goes_on_failing_raises_within_its_time(
     client: SuppressionClient, service: StandIn
 ) -> None:

@@ -22,6 +22,7 @@ async def running() -> AsyncIterator[Running]:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 async def test_a_quiet_stream_lives_on(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     # All limits are a hundredth of a second or so: whatever applied to a quiet stream would end it.
     monkeypatch.setattr(edge, "MAX_CALL_S", 0.01)

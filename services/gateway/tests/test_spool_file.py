@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,8 +169,8 @@ def test_what_the_disk_has_turned_is_told_of_and_never_served(tmp_path: Path) ->
         directory.mkdir()
         (directory / NAME).write_bytes(turned)
         try:
-            again = SpoolFile(directory)
-            found = again.after(0, 1_000_000, ALL)
+            with closing(SpoolFile(directory)) as again:
+                found = again.after(0, 1_000_000, ALL)
         except SpoolTakenError:
             continue  # Its format was turned.
         except TROUBLE as exc:
@@ -178,7 +179,6 @@ def test_what_the_disk_has_turned_is_told_of_and_never_served(tmp_path: Path) ->
         for one in found.rows.values():
             assert good[number_of(one)] == one
         told += bool(found.damaged)
-        again.close()
     assert told > 10
     assert noticed > 5
 
