@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -95,6 +96,10 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
         "/v1/communications": [{"registered": "true"}, {}],
         "/v1/batches": [{"communication": theirs["communication"]}, {"status": "open"}, {}],
     }  # fmt: skip
+    replays = {
+        *(f"/v1/dead-letters/{action}" for action in ("replay", "discard")),
+        *(f"/v1/replays{path}" for path in ("", "/{replay_id}", "/{replay_id}/cancel")),
+    }
     sums = "/v1/stats"
     counts = {"/v1/errors": [{"error_code": "30003"}, {"channel": "twilio"}, {}]}
     suppressed = {
@@ -151,6 +156,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
             *suppressed,
             *audits,
             *reconciled,
+            *replays,
             *notified,
             *told,
             *managed,
@@ -218,6 +224,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
     await _who_is_suppressed_at_one_is_nobody_at_another(mallory, victim)
     await _what_one_registers_is_nobody_elses(mallory, victim, theirs["communication"], theirs["batch"])
     await _how_it_stands_with_one_is_nobody_elses(mallory, victim)
+    await _what_one_replays_is_nobody_elses(mallory, victim)
     # Parameters that name a tenant are no way in.
     for name in ("tenant", "tenant_id", "tenantId"):
         answer = await mallory.get("/v1/events", **{name: victim.id})
@@ -266,6 +273,25 @@ async def _how_it_stands_with_one_is_nobody_elses(mallory: Tenant, victim: Tenan
             await refused
     for rows in (own.reports(channel="Theirs"), own.differences(channel="Theirs")):
         assert [row async for row in rows] == []
+
+
+async def _what_one_replays_is_nobody_elses(mallory: Tenant, victim: Tenant) -> None:
+    own, other = mallory.client.replays, victim.client.replays
+    theirs = await other.discard_dead_letters(reason="Nobody's")
+    assert [one.id async for one in own.list()] == []
+    for refused in (own.get(theirs.id), own.cancel(theirs.id)):
+        with pytest.raises(NotFoundError):
+            await refused
+    # "Theirs" is a channel of the victim's alone.
+    with pytest.raises(NotFoundError):
+        await own.begin("Theirs", from_=datetime.fromisoformat("2026-11-01T00:00:00Z"))
+    found = await own.discard_dead_letters(from_=datetime.fromisoformat("2026-11-01T00:00:00Z"))
+
+    async def over() -> bool:
+        return (await own.get(found.id)).state == "done"
+
+    await until("the replay is over", over)
+    assert {row.state for row in await victim.dead_letters()} == {"open"}
 
 
 async def _what_one_registers_is_nobody_elses(mallory: Tenant, victim: Tenant, communication: str, batch: str) -> None:

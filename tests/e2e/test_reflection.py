@@ -31,6 +31,7 @@ NOTIFIER = "backhaul_proto.notifier.v1.NotifierService"
 NORMALIZER = "backhaul_proto.normalizer.v1.NormalizerService"
 COMMUNICATIONS = "backhaul_proto.normalizer.v1.CommunicationService"
 RECORDS = "backhaul_proto.normalizer.v1.RecordService"
+REPLAYS = "backhaul_proto.normalizer.v1.ReplayService"
 TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
 EVERY_SERVER = {TENANT_DATA, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
@@ -298,10 +299,11 @@ async def test_every_method_of_the_normalizer_and_of_a_tenant_s_data(town: Town,
 
     def work() -> None:
         with ReflectingClient(target, tls_of(installation), token) as client:
-            assert client.services() == {NORMALIZER, COMMUNICATIONS, RECORDS, *EVERY_SERVER}
+            assert client.services() == {NORMALIZER, COMMUNICATIONS, RECORDS, REPLAYS, *EVERY_SERVER}
             called = _normalizer(client, tenant, sids, replies, letters)
             assert called == client.methods(NORMALIZER)
             assert _records(client, tenant.id, sids) == client.methods(RECORDS)
+            assert _replays(client, tenant.id) == client.methods(REPLAYS)
             of = {"tenant_id": tenant.id, "registration": tenant.registration}
             (usage,) = client.call(TENANT_DATA, "GetUsage", of)
             kept = {row["kind"]: int(row["count"]) for row in usage["usage"]}
@@ -399,6 +401,19 @@ def _records(client: ReflectingClient, tenant_id: str, sid: str) -> set[str]:
     (activity,) = client.call(RECORDS, "ListActivity", {"tenant_id": tenant_id})
     assert {one["unanswered_since_us"] for one in activity["channels"]} <= {"0"}
     return {"CompareRecords", "ListActivity"}
+
+
+def _replays(client: ReflectingClient, tenant_id: str) -> set[str]:
+    span = {"kind": "REPLAY_KIND_CALLBACKS", "channel": "twilio", "from_us": 1, "dry_run": True}
+    (begun,) = client.call(REPLAYS, "BeginReplay", {"tenant_id": tenant_id, **span})
+    one = {"tenant_id": tenant_id, "id": begun["replay"]["id"]}
+    (found,) = client.call(REPLAYS, "GetReplay", one)
+    assert found["replay"]["kind"] == "REPLAY_KIND_CALLBACKS"
+    (cancelled,) = client.call(REPLAYS, "CancelReplay", one)
+    assert cancelled["replay"]["state"] in {"REPLAY_STATE_CANCELLED", "REPLAY_STATE_DONE"}
+    (listed,) = client.call(REPLAYS, "ListReplays", {"tenant_id": tenant_id})
+    assert [row["id"] for row in listed["replays"]] == [one["id"]]
+    return {"BeginReplay", "GetReplay", "CancelReplay", "ListReplays"}
 
 
 def _as_bytes(data: bytes) -> str:

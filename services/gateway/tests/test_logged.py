@@ -43,6 +43,11 @@ BODIES: dict[str, Json] = {
     "POST /admin/v1/tenants/{tenant_id}/suppressions/lift": SAID,
     "POST /v1/audits/erasures": {"address": f"+1{PERSON}"},
     "POST /v1/reconciliation/runs": {"channel": "Twilio"},
+    "POST /v1/replays": {"channel": "Twilio", "from": "2026-11-25T00:00:00Z"},
+    "POST /v1/dead-letters/replay": {"channel": "Twilio"},
+    "POST /v1/dead-letters/discard": {"channel": "Twilio"},
+    "POST /admin/v1/tenants/{tenant_id}/dead-letters/replay": {"channel": "Twilio"},
+    "POST /admin/v1/tenants/{tenant_id}/dead-letters/discard": {"channel": "Twilio"},
     "POST /v1/subscriptions": {**SUBSCRIPTION, "secret": SECRET},
     "PUT /v1/subscriptions/{subscription_id}": SUBSCRIPTION,
     "POST /v1/subscriptions/{subscription_id}/resume": {"rate_per_s": 7},
@@ -59,7 +64,7 @@ PARTS = {
     "label": "Second",
     "address": f"+1{PERSON}",
     "subscription_id": "sub_" + "0" * 24,
-    **dict.fromkeys(("delivery_id", "reply_id", "dead_letter_id"), "0" * 32),
+    **dict.fromkeys(("delivery_id", "reply_id", "dead_letter_id", "replay_id"), "0" * 32),
 }
 PART = re.compile(r"\{(\w+)\}")
 LAST = ("DELETE /admin/v1/services/{service_id}", "DELETE /admin/v1/tenants/{tenant_id}")

@@ -21,6 +21,7 @@ QUERIES = {
     "/v1/audits/recount": {"communication_id": "1"},
     "/v1/reconciliation/days/{day}": {"channel": "1"},
 }
+PLACES = ("/v1", "/admin/v1/tenants/{tenant_id}")
 PART = re.compile(r"\{(\w+)\}")
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/channels/{label}/preview": {"body": ""},
@@ -29,6 +30,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/suppressions/check-batch": {"items": [ADDRESS]},
     "/v1/audits/erasures": ADDRESS,
     "/v1/reconciliation/runs": {"channel": "1"},
+    "/v1/replays": {"channel": "1", "from": "2026-11-25T00:00:00Z"},
+    **{f"{of}/dead-letters/{call}": {"channel": "1"} for of in PLACES for call in ("replay", "discard")},
     "/v1/communications/{communication_id}": {},
     "/v1/communications/{communication_id}/batches/{batch_id}": {},
     "/v1/communications/{communication_id}/disable": {},
@@ -109,7 +112,7 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
             tenant = await gateway.tenant()
             await gateway.channel(tenant.id, "label", provider="twilio")
             schema = (await gateway.client.get("/openapi.json")).json()
-            ids = dict.fromkeys(("file_id", "report_id", "delivery_id"), "0" * 32)
+            ids = dict.fromkeys(("file_id", "report_id", "delivery_id", "replay_id"), "0" * 32)
             parts = {"tenant_id": tenant.id, **ids, "chain": "events", "number": "1", "day": "2026-11-25"}
             parts["subscription_id"] = "sub_" + "0" * 24
             asked = 0
@@ -131,7 +134,7 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
                         content=json.dumps(BODIES.get(path, ADDRESS)) if "requestBody" in operation else None,
                     )
                     gateway.problem(answer, 504)
-            assert asked == 71
+            assert asked == 81
     finally:
         stopped.set()
         server.close()

@@ -21,6 +21,7 @@ from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 from backhaul_proto.normalizer.v1.records_pb2_grpc import RecordServiceStub
+from backhaul_proto.normalizer.v1.replays_pb2_grpc import ReplayServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 from backhaul_testing import broker, make
 
@@ -83,6 +84,7 @@ def rig_factory(mongo_server: Any, mongo_database: str, fresh_nats: NatsServer) 
                 cast(Any, NormalizerServiceStub(channel)),
                 TenantDataServiceStub(channel),
                 cast(Any, RecordServiceStub(channel)),
+                cast(Any, ReplayServiceStub(channel)),
             )
 
     return create

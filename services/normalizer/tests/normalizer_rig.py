@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; over a channel of grpc.aio the one class answers awaitables.
     from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
     from backhaul_proto.normalizer.v1.records_pb2_grpc import RecordServiceAsyncStub
+    from backhaul_proto.normalizer.v1.replays_pb2_grpc import ReplayServiceAsyncStub
 
 
 @dataclass(repr=False)
@@ -52,6 +53,7 @@ class Rig:
     stub: NormalizerServiceAsyncStub
     data: Any  # A TenantDataServiceStub, whose calls are awaited.
     records: RecordServiceAsyncStub
+    replays: ReplayServiceAsyncStub
 
     async def register(self, *tenants: Tenant) -> None:
         for one in tenants:

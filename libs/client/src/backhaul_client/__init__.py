@@ -31,6 +31,7 @@ from backhaul_client.errors import (
 from backhaul_client.following import Followed
 from backhaul_client.own import ChannelIn
 from backhaul_client.paging import AsyncRows, Page, Rows
+from backhaul_client.replays import DeadLettersIn
 from backhaul_client.retries import Retries
 from backhaul_client.sends import ReportedSends, SendIn
 from backhaul_client.suppressionmodels import CheckItem
@@ -48,6 +49,7 @@ __all__ = [
     "CheckItem",
     "ConflictError",
     "ConsentedIn",
+    "DeadLettersIn",
     "DeadlineExceededError",
     "DestinationIn",
     "EvidenceIn",

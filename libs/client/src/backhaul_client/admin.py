@@ -13,6 +13,7 @@ from backhaul_client.changes import Change, listing_changes
 from backhaul_client.overviewmodels import Overview
 from backhaul_client.own import ChannelIn, Scope, adding_key, putting_channel
 from backhaul_client.paging import Page
+from backhaul_client.replays import OperatorReplayCalls
 from backhaul_client.suppressionmodels import Suppression, SuppressionOutcome
 from backhaul_client.suppressions import LiftedIn, SuppressedIn, changing_row
 from backhaul_client.transport import AsyncTransport, Transport
@@ -317,9 +318,9 @@ def _given(**fields: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-class AdminClient(_AdminCalls, Transport):
+class AdminClient(_AdminCalls, OperatorReplayCalls, Transport):
     """``with AdminClient("https://callbacks.example.com", admin_token) as platform``. May be shared by threads."""
 
 
-class AsyncAdminClient(_AdminCalls, AsyncTransport):
+class AsyncAdminClient(_AdminCalls, OperatorReplayCalls, AsyncTransport):
     """``async with AsyncAdminClient("https://callbacks.example.com", admin_token) as platform``."""

@@ -27,6 +27,7 @@ from backhaul_client.own import OwnCalls
 from backhaul_client.paging import Page
 from backhaul_client.people import PeopleCalls
 from backhaul_client.reconciliation import AsyncReconciliation, Reconciliation
+from backhaul_client.replays import AsyncReplays, Replays
 from backhaul_client.sends import SendCalls
 from backhaul_client.statusmodels import Access, ChannelStatus
 from backhaul_client.suppressions import SuppressionCalls
@@ -291,6 +292,11 @@ class TenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, People
         return Reconciliation(self)
 
     @property
+    def replays(self) -> Replays:
+        """What is stored already, through the pipeline again."""
+        return Replays(self)
+
+    @property
     def subscriptions(self) -> Subscriptions:
         """What your own application is told, and where."""
         return Subscriptions(self)
@@ -318,6 +324,11 @@ class AsyncTenantClient(_TenantCalls, SendCalls, SuppressionCalls, AuditCalls, P
     def reconciliation(self) -> AsyncReconciliation:
         """What providers are asked for, and where they say something else."""
         return AsyncReconciliation(self)
+
+    @property
+    def replays(self) -> AsyncReplays:
+        """What is stored already, through the pipeline again."""
+        return AsyncReplays(self)
 
     @property
     def subscriptions(self) -> AsyncSubscriptions:

@@ -212,6 +212,12 @@ CALLBACKS_RESUMED = Metric(
     "Callbacks that had been held and were given to be processed.",
     ("tenant", "channel"),
 )
+REPLAYED = Metric(
+    "backhaul_normalizer_replayed",
+    "{callback}",
+    "Callbacks and dead letters that replays went through.",
+    ("tenant",),
+)
 HELD_MESSAGES = Metric(
     "backhaul_normalizer_held", "{message}", "Messages of CALLBACKS that are held now, as every copy sees it."
 )

@@ -89,6 +89,9 @@ NORMALIZER_ERASURES_COLLECTION = "normalizer_erasures"
 
 NOTIFIER_ERASURES_COLLECTION = "notifier_erasures"
 
+REPLAYS_COLLECTION = "replays"
+"""Replays that are asked for: how far each is, and which copy of the normalizer works it."""
+
 NORMALIZER_OUTBOX = "normalizer_outbox"
 """What the normalizer has still to publish beside events. Every service with an outbox has a collection of its own."""
 
@@ -201,6 +204,7 @@ STORE_COLLECTIONS = frozenset({
     CHANNEL_ACTIVITY_COLLECTION,
     NORMALIZER_ERASURES_COLLECTION,
     NOTIFIER_ERASURES_COLLECTION,
+    REPLAYS_COLLECTION,
     NORMALIZER_OUTBOX,
     SUPPRESSIONS_COLLECTION,
     SUPPRESSION_FACTS_COLLECTION,

@@ -25,6 +25,7 @@ from backhaul_gateway.admin.channels import ChannelRegistry
 from backhaul_gateway.admin.noted import sides_of
 from backhaul_gateway.admin.ownroutes import OwnRoutes
 from backhaul_gateway.admin.removal import TenantRemoval
+from backhaul_gateway.admin.replayroutes import OperatorReplayRoutes
 from backhaul_gateway.admin.routes import admin_router, audit_key_router, change_router, overview_router, service_router
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
@@ -60,6 +61,7 @@ from backhaul_gateway.reads.normalizer import NormalizerRoutes
 from backhaul_gateway.reads.preview import PreviewRoutes
 from backhaul_gateway.reads.recipients import RecipientRoutes
 from backhaul_gateway.reads.reconciliation import ReconciliationRoutes
+from backhaul_gateway.reads.replays import ReplayRoutes
 from backhaul_gateway.reads.routes import tenant_router
 from backhaul_gateway.reads.sends import SendRoutes
 from backhaul_gateway.reads.standing import standing_of
@@ -201,6 +203,7 @@ def build(
         callers,
         [
             NormalizerRoutes(callers, admission, to.normalizer),
+            ReplayRoutes(callers, admission, to.replays),
             MemberRoutes(admission, to.communications),
             BatchRoutes(callers, admission, to.communications),
             CommunicationRoutes(callers, admission, to.communications),
@@ -246,7 +249,13 @@ def build(
                 sends.router(),
                 published.router(),
                 tokens.router(),
-                admin_router(registry, channels, addresses, OperatorSuppressionRoutes(to.suppression, writer)),
+                admin_router(
+                    registry,
+                    channels,
+                    addresses,
+                    OperatorSuppressionRoutes(to.suppression, writer),
+                    OperatorReplayRoutes(to.replays, writer),
+                ),
                 service_router(grants),
                 keys,
                 changed.added_to(callers.router("/v1", 422, 504)),

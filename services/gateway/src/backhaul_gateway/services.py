@@ -11,6 +11,7 @@ from backhaul_common.service import Service
 from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceStub
 from backhaul_proto.normalizer.v1.communications_pb2_grpc import CommunicationServiceStub
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
+from backhaul_proto.normalizer.v1.replays_pb2_grpc import ReplayServiceStub
 from backhaul_proto.notifier.v1.notifier_pb2_grpc import NotifierServiceStub
 from backhaul_proto.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
@@ -26,6 +27,7 @@ class Services:
         to = partial(_channel_to, service)
         self.normalizer = NormalizerServiceStub(service.channel(settings.gateway_normalizer_target))
         self.communications = CommunicationServiceStub(service.channel(settings.gateway_normalizer_target))
+        self.replays = ReplayServiceStub(service.channel(settings.gateway_normalizer_target))
         self.suppression = SuppressionServiceStub(to(settings.gateway_suppression_target, "suppression"))
         self.audit = AuditServiceStub(to(settings.gateway_audit_target, "audit"))
         self.reconciler = ReconcilerServiceStub(to(settings.gateway_reconciler_target, "reconciler"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from secrets import token_hex
 from typing import Any
 
 from backhaul_channels import load_adapters
@@ -18,15 +19,17 @@ from backhaul_common.metrics import (
     MESSAGES_LINKED,
     MESSAGES_UNOWNED,
     PARKED_MESSAGES,
+    REPLAYED,
 )
 from backhaul_common.names import NORMALIZER_ERASURES_COLLECTION, NORMALIZER_OUTBOX
 from backhaul_common.outbox import Outbox
 from backhaul_common.service import Service
 from backhaul_common.tenantdata import Erasures, MongoTenantData
-from backhaul_proto.normalizer.v1 import communications_pb2, normalizer_pb2, records_pb2
+from backhaul_proto.normalizer.v1 import communications_pb2, normalizer_pb2, records_pb2, replays_pb2
 from backhaul_proto.normalizer.v1.communications_pb2_grpc import add_CommunicationServiceServicer_to_server
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import add_NormalizerServiceServicer_to_server
 from backhaul_proto.normalizer.v1.records_pb2_grpc import add_RecordServiceServicer_to_server
+from backhaul_proto.normalizer.v1.replays_pb2_grpc import add_ReplayServiceServicer_to_server
 
 from backhaul_normalizer.activity import Activity
 from backhaul_normalizer.communications.adding import Adding
@@ -56,6 +59,12 @@ from backhaul_normalizer.quota import BoundedDeadLetters
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.records.comparing import Comparisons
 from backhaul_normalizer.records.servicer import RecordServicer
+from backhaul_normalizer.replays.callbacks import CallbackPages
+from backhaul_normalizer.replays.held import MongoHeld
+from backhaul_normalizer.replays.letters import LetterPages
+from backhaul_normalizer.replays.servicer import ReplayServicer
+from backhaul_normalizer.replays.tasks import Replays
+from backhaul_normalizer.replays.working import Working
 from backhaul_normalizer.retained import Retained
 from backhaul_normalizer.retention import Retention, now_us
 from backhaul_normalizer.reviews import MongoReviews
@@ -70,6 +79,7 @@ from backhaul_normalizer.unowned import Unowned
 SERVICE = normalizer_pb2.DESCRIPTOR.services_by_name["NormalizerService"].full_name
 COMMUNICATIONS = communications_pb2.DESCRIPTOR.services_by_name["CommunicationService"].full_name
 RECORDS = records_pb2.DESCRIPTOR.services_by_name["RecordService"].full_name
+REPLAYS = replays_pb2.DESCRIPTOR.services_by_name["ReplayService"].full_name
 
 
 async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
@@ -82,7 +92,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         linking = Linking(database, shards, metrics.counter(MESSAGES_LINKED))
         processed, having, fenced = MembersProcessed(database, outbox.written, now_us), Having(database), Fenced()
         consequences = Consequences(database, linking, processed, completing, having)
-        erasing = _erasing(service, settings)
+        erasing = Erasing(database, erasures := _erasures(service, settings))
         store = MongoEventStore(service.mongo_client, database, shards, consequences, erasing, having, fenced)
         reads = MongoReads(database)
         service.prepare("store", store.prepare)
@@ -107,8 +117,9 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
         letters = BoundedDeadLetters(store, database, settings.normalizer_max_dead_letters, on_reached=outbox.written)
         subjects = EventSubjects(partial(subjects_under, service.js), asyncio.get_running_loop().time)
         events = JetStreamPublisher(publisher, subjects, partial(owners, database), fenced)
+        stream = HeldStream(service.nats, service.js)
         holds = HeldCallbacks(
-            HeldStream(service.nats, service.js),
+            stream,
             publisher,
             tenants,
             partial(owners, database),
@@ -135,9 +146,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
 
         reviews = MongoReviews(database, outbox.written)
         use_cases = NormalizerUseCases(tenants, reads, JetStreamCallbacks(publisher), adapters, reviews)
-        retained = Retained(database, now_us)
-        retention = Retention(database, tenants, retained, metrics, now_us)
-        service.run("retention", retention.run, after=service.prepared)
+        retained = _retained(service)
         servicer = NormalizerServicer(use_cases, reads, Previews(tenants, normalizer), retained)
         data = MongoTenantData(database, service.store_format, collections=INDEXES, counted=COUNTED, several=SEVERAL)
         sends, told = JetStreamSends(publisher, now_us), metrics.counter(MEMBERS_TOLD)
@@ -153,17 +162,47 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             SERVICE: partial(add_NormalizerServiceServicer_to_server, servicer),
             COMMUNICATIONS: partial(add_CommunicationServiceServicer_to_server, communications),
             RECORDS: partial(add_RecordServiceServicer_to_server, records),
+            REPLAYS: partial(
+                add_ReplayServiceServicer_to_server,
+                _replays(service, stream, normalizer, store, events, erasures, use_cases),
+            ),
             **tenantdata.registrations(data, erasing),
         }
         await service.serve(settings.normalizer_grpc_listen, services)
         await service.until(stop)
 
 
-def _erasing(service: Service, settings: NormalizerSettings) -> Erasing:
-    """What erases people, as they ask for it and after every commit."""
+def _erasures(service: Service, settings: NormalizerSettings) -> Erasures:
+    """Who is erased."""
     kept = kept_s(settings.stream_max_age_s)
-    erasures = Erasures(service.database, service.store_format, NORMALIZER_ERASURES_COLLECTION, kept)
-    return Erasing(service.database, erasures)
+    return Erasures(service.database, service.store_format, NORMALIZER_ERASURES_COLLECTION, kept)
+
+
+def _replays(
+    service: Service,
+    stream: HeldStream,
+    normalizer: Normalizer,
+    store: MongoEventStore,
+    publisher: JetStreamPublisher,
+    erasures: Erasures,
+    use_cases: NormalizerUseCases,
+) -> ReplayServicer:
+    """What is asked of replays, and who works them."""
+    database, tenants = service.database, service.tenants
+    leases = MongoHeld(database, token_hex(8))
+    callbacks = CallbackPages(database, stream, normalizer, store, publisher, erasures, leases)
+    letters = LetterPages(database, use_cases)
+    working = Working(tenants, leases, callbacks, letters, service.metrics.counter(REPLAYED))
+    service.run("replays", working.run, after=service.prepared)
+    return ReplayServicer(Replays(database, tenants, stream, now_us, working.changed))
+
+
+def _retained(service: Service) -> Retained:
+    """What says how much of events is kept; what is beyond ends."""
+    retained = Retained(service.database, now_us)
+    retention = Retention(service.database, service.tenants, retained, service.metrics, now_us)
+    service.run("retention", retention.run, after=service.prepared)
+    return retained
 
 
 def _activity(service: Service, outbox: Outbox) -> Activity:

@@ -1,4 +1,4 @@
-"""What is held, as it lies in CALLBACKS: read, deleted and purged past all consumers."""
+"""What lies in CALLBACKS under a subject: read, deleted and purged past all consumers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ from backhaul_common.jetstream import AWAY, subjects, translated
 from backhaul_common.names import CALLBACKS_STREAM, HELD_SUBJECTS, NORMALIZER_CONSUMER
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 PAGE_MESSAGES, PAGE_BYTES = 256, 6 << 20
 """What is read at a time. A message with the largest body that a tenant may be allowed is smaller."""
@@ -50,20 +51,45 @@ class HeldStream:
             info = await self._js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
+    async def ends(self) -> tuple[int, int, int]:
+        """The first and the last position, and when the first message was stored: unix time in microseconds. Of an
+        empty stream that is now."""
+        async with translated():
+            reply = await self._client.request(f"$JS.API.STREAM.INFO.{CALLBACKS_STREAM}", timeout=_TIMEOUT_S)
+            state = msgspec.json.decode(reply.data)["state"]
+        first_us = (
+            round(datetime.fromisoformat(state["first_ts"]).timestamp() * 1e6) if state["messages"] else _now_us()
+        )
+        return state["first_seq"], state["last_seq"], first_us
+
+    async def has(self, subject: str, first: int) -> bool:
+        """Whether anything lies under ``subject`` from the position ``first`` on, as the stream's leader knows it."""
+        async with translated():
+            try:
+                await self._js.get_msg(CALLBACKS_STREAM, seq=first, subject=subject, next=True)
+            except NotFoundError:
+                return False
+        return True
+
     async def read(self, subject: str, first: int = 1, messages: int = PAGE_MESSAGES) -> Sequence[Stored]:
         """The messages of ``subject`` from the position ``first`` on, in their order; none where there are none.
 
         Any of the stream's servers may answer, and be a little behind: what was just deleted may be there still.
         """
+        return await self._read(formats.read(first, subject, messages, PAGE_BYTES))
+
+    async def first_since(self, subject: str, since_us: int) -> int | None:
+        """The position of the first message of ``subject`` that was stored then or later; None where there is none."""
+        since = datetime.fromtimestamp(since_us / 1e6, UTC)
+        found = await self._read(formats.read_since(since, subject))
+        return found[0].stream_seq if found else None
+
+    async def _read(self, request: bytes) -> Sequence[Stored]:
         async with translated():
             inbox = self._client.new_inbox()
             subscription = await self._client.subscribe(inbox)
             try:
-                await self._client.publish(
-                    formats.read_subject(CALLBACKS_STREAM),
-                    formats.read(first, subject, messages, PAGE_BYTES),
-                    reply=inbox,
-                )
+                await self._client.publish(formats.read_subject(CALLBACKS_STREAM), request, reply=inbox)
                 found: list[Stored] = []
                 while True:
                     message = await subscription.next_msg(timeout=_TIMEOUT_S)
@@ -111,3 +137,7 @@ class HeldStream:
             if "error" in answer:
                 raise ConnectionError(f"the stream answered {answer['error']}")
         return answer
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

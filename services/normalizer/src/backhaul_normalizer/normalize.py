@@ -120,21 +120,10 @@ class Normalizer:
         # A replay carries the time at which the callback first arrived; it was seen now.
         replayed = callback.source == callback_pb2.SOURCE_REPLAY
         seen_at_us = time.time_ns() // 1000 if replayed else callback.received_at_us
-        adapter = self._adapters.get(callback.provider)
-        # Without what the provider's signature adds, which differs each time. Where the signature leaves the URL out,
-        # whoever holds one signed request could post it under any number of queries, so they are no part of the id.
-        signed = adapter is None or adapter.signs_url
-        own = adapter.own_parameters if adapter is not None else ()
-        parameters = custom_parameters(callback.url, own) if signed else []
-        for position, part, reason in parts:
+        ids = self.letter_ids(callback, [part for _, part, _ in parts])
+        for (position, part, reason), letter_id in zip(parts, ids, strict=True):
             yield Rejection(
-                id=derived_id(
-                    "dead",
-                    callback.registration,
-                    callback.channel,
-                    callback.provider,
-                    f"{len(part)}:{part.decode('latin-1')}{parameters}",
-                ),
+                id=letter_id,
                 tenant=callback.tenant_id,
                 registration=callback.registration,
                 path=path,
@@ -147,6 +136,25 @@ class Normalizer:
                 stream_seq=stream_seq,
                 position=position,
             )
+
+    def letter_ids(self, callback: Callback, parts: Sequence[bytes]) -> Sequence[str]:
+        """The ids of the dead letters that ``parts`` of ``callback`` are, or would be."""
+        adapter = self._adapters.get(callback.provider)
+        # Without what the provider's signature adds, which differs each time. Where the signature leaves the URL out,
+        # whoever holds one signed request could post it under any number of queries, so they are no part of the id.
+        signed = adapter is None or adapter.signs_url
+        own = adapter.own_parameters if adapter is not None else ()
+        parameters = custom_parameters(callback.url, own) if signed else []
+        return [
+            derived_id(
+                "dead",
+                callback.registration,
+                callback.channel,
+                callback.provider,
+                f"{len(part)}:{part.decode('latin-1')}{parameters}",
+            )
+            for part in parts
+        ]
 
     def _reason(self, callback: Callback, exc: Exception, *, log: bool) -> str:
         if isinstance(exc, MalformedError):

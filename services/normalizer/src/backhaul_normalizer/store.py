@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from backhaul_common.names import (
     NORMALIZER_ERASURES_COLLECTION,
     NORMALIZER_OUTBOX,
     QUOTAS_COLLECTION,
+    REPLAYS_COLLECTION,
     RETENTION_COLLECTION,
 )
 from backhaul_common.tenantdata import erasures
@@ -39,6 +40,7 @@ from backhaul_normalizer.communications import appearing
 from backhaul_normalizer.communications.appearing import Appeared
 from backhaul_normalizer.communications.consequences import Consequences
 from backhaul_normalizer.counts import Shards
+from backhaul_normalizer.erased import LETTER_REASON
 from backhaul_normalizer.erasing import Concerned, Erasing
 from backhaul_normalizer.expiry import come_late
 from backhaul_normalizer.fenced import Fenced
@@ -141,6 +143,13 @@ INDEXES = {
     DEAD_LETTERS_COLLECTION: [
         _newest_first("first_seen_at_us"),
         IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
+        IndexModel([("registration", ASCENDING), ("state", ASCENDING), ("_id", ASCENDING)]),
+    ],
+    REPLAYS_COLLECTION: [
+        _newest_first("created_at_us"),
+        # Those that are not over are few, and asked for again and again.
+        IndexModel([("open_since_us", ASCENDING)], partialFilterExpression={"open_since_us": {"$exists": True}}),
+        IndexModel("ends_at", expireAfterSeconds=0),
     ],
     QUOTAS_COLLECTION: [IndexModel([("registration", ASCENDING)])],
     RETENTION_COLLECTION: [IndexModel([("registration", ASCENDING)])],
@@ -164,6 +173,10 @@ COUNTED = (
 
 SEVERAL = {EVENTS_COLLECTION: "events"}
 """Collections whose documents each hold several of what is counted, and the lists that these are in."""
+
+
+Also = Callable[[mongo.ThreadDatabase, mongo.Session, Committed], None]
+"""What else is written in the transaction of a commit. It may run several times, as the transaction may."""
 
 
 class MongoEventStore:
@@ -213,14 +226,18 @@ class MongoEventStore:
                 raise BackhaulError(Code.UNAVAILABLE, f"MongoDB refuses every write: {type(exc).__name__}.") from exc
 
     async def commit(
-        self, facts: Sequence[Fact], rejections: Sequence[Rejection], fills: Sequence[Fill] = ()
+        self,
+        facts: Sequence[Fact],
+        rejections: Sequence[Rejection],
+        fills: Sequence[Fill] = (),
+        also: Also | None = None,
     ) -> Committed:
         """Store what is new of ``facts``, fold it into states and counts, and file ``rejections``: all or nothing.
 
         ``facts`` have distinct ids. Nothing is stored of a registration that is gone, or that the message which brought
         it does not lie under the queue path of. Raises UNAVAILABLE when MongoDB is away; nothing is stored then, or all
         is and committing the same batch again changes nothing. TooMuchError as ``EventStore`` says. ``fills`` are the
-        quotas of the registrations of ``rejections``; see ``reached``.
+        quotas of the registrations of ``rejections``; see ``reached``. ``also`` is part of the transaction.
         """
 
         shard = self._shards.of_transaction()
@@ -232,6 +249,8 @@ class MongoEventStore:
             )
             strange = self._appeared.strange(planned.counts.communications())
             Commands(database, session).update(COMMUNICATIONS_COLLECTION, appearing.updates(strange, _now_us()))
+            if also is not None:
+                also(database, session, committed)
             return committed, planned, _Seen(stored, present.values(), began)
 
         tenants = {fact.origin.tenant for fact in facts}
@@ -338,7 +357,8 @@ def _rejection_update(one: Rejection) -> Document:
                     "registration": {"$literal": one.registration},
                     "channel": {"$literal": one.channel},
                     "provider": {"$literal": one.provider},
-                    "reason": {"$literal": one.reason},
+                    # Erased, it has said its last: the reason may quote the callback.
+                    "reason": {"$cond": [{"$eq": ["$reason", LETTER_REASON]}, "$reason", {"$literal": one.reason}]},
                     "callback": {"$ifNull": ["$callback", one.callback]},
                     "state": {"$cond": [again, "open", "$state"]},
                     "occurrences": {"$add": [{"$ifNull": ["$occurrences", 0]}, *new]},

@@ -7,6 +7,7 @@ nats-py has calls for all of it that cost more than a message: a subscription, a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -43,6 +44,11 @@ def read_subject(stream: str) -> str:
 def read(first: int, subjects: str, messages: int, size: int) -> bytes:
     """Reads from ``first`` on what lies under ``subjects``. The last answer is a status without a message."""
     return msgspec.json.encode({"seq": first, "next_by_subj": subjects, "batch": messages, "max_bytes": max(1, size)})
+
+
+def read_since(since: datetime, subjects: str) -> bytes:
+    """Reads the first message under ``subjects`` that was stored then or later; the last answer is a status."""
+    return msgspec.json.encode({"start_time": since.isoformat(), "next_by_subj": subjects, "batch": 1, "max_bytes": 1})
 
 
 def status_of(headers: Mapping[str, str] | None) -> tuple[str, str]:

@@ -24,7 +24,6 @@ from backhaul_gateway.admin.models import (
 )
 from backhaul_gateway.admin.serviceroutes import ServiceRoutes
 from backhaul_gateway.admin.services import ServiceRegistry
-from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
 from backhaul_gateway.admin.tenants import MAX_TENANTS_A_PAGE, TenantRegistry
 from backhaul_gateway.web.changes import begun
 from backhaul_gateway.web.openapi import problems
@@ -38,17 +37,26 @@ _Registration = Annotated[
 ]
 
 
+class Routes(Protocol):
+    """Routes for the platform team, which may be of another folder."""
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add them."""
+        ...
+
+
 def admin_router(
     registry: TenantRegistry,
     channels: ChannelRegistry,
     addresses: Addresses,
-    suppressions: OperatorSuppressionRoutes,
+    *others: Routes,
 ) -> APIRouter:
-    """The routes about tenants over the use cases."""
+    """The routes about tenants over the use cases, and ``others`` under a tenant's path."""
     router = _router("/admin/v1/tenants")
     TenantRoutes(registry, addresses).add_to(router)
     ChannelRoutes(channels, addresses).add_to(router)
-    suppressions.add_to(router)
+    for routes in others:
+        routes.add_to(router)
     return router
 
 
@@ -57,14 +65,6 @@ def service_router(registry: ServiceRegistry) -> APIRouter:
     router = _router("/admin/v1/services")
     ServiceRoutes(registry).add_to(router)
     return router
-
-
-class Routes(Protocol):
-    """Routes for the platform team that are made elsewhere."""
-
-    def add_to(self, router: APIRouter) -> None:
-        """Add them."""
-        ...
 
 
 def overview_router(overviews: Routes) -> APIRouter:

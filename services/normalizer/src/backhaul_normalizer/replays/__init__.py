@@ -1,0 +1,1 @@
+"""Replays: what is stored already goes through the pipeline again, as tasks that survive whoever works them."""

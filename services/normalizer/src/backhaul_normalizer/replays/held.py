@@ -1,0 +1,104 @@
+"""A replay that this copy holds, and what a page of it leaves behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from backhaul_common import mongo
+from backhaul_common.documents import Document
+from backhaul_common.leases import Lease, Leases
+from backhaul_common.names import REPLAYS_COLLECTION
+
+from backhaul_normalizer.replays.tasks import ending
+
+MAX_EXAMPLES = 100
+
+
+class Held(Lease):
+    """A replay that this copy holds."""
+
+    __slots__ = ()
+
+
+class Example(NamedTuple):
+    """What was found, by its id; ``kind`` is an event's."""
+
+    outcome: str
+    id: str
+    kind: str = ""
+
+
+@dataclass(slots=True)
+class Page:
+    """What a page found. ``at`` is where the next one begins, and the task is ``done`` where there is none."""
+
+    at: Any
+    done: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[Example] = field(default_factory=list)
+
+
+class MongoHeld(Leases[Held]):
+    """``replays``, for whoever works them."""
+
+    def __init__(self, database: mongo.Database, owner: str) -> None:
+        """See ``Leases``."""
+        super().__init__(database, REPLAYS_COLLECTION, owner, Held)
+        self._open = database[REPLAYS_COLLECTION]
+
+    async def waiting(self) -> Sequence[str]:
+        """The replays that are to be worked: of each registration the one that goes first, and those that were
+        cancelled. UNAVAILABLE."""
+        query = {"open_since_us": {"$exists": True}}
+        wanted = {"registration": 1, "state": 1}
+        async with mongo.operation():
+            rows = await self._open.find(query, wanted, sort=[("open_since_us", 1), ("_id", 1)]).to_list(None)
+        first: dict[str, str] = {}
+        for row in rows:
+            if row["state"] != "cancelled":
+                first.setdefault(row["registration"], row["_id"])
+        return [*first.values(), *(row["_id"] for row in rows if row["state"] == "cancelled")]
+
+    async def found(self, held: Held, page: Page) -> None:
+        """Keep what ``page`` found, unless the replay was lost meanwhile, and let any copy have the next one.
+        UNAVAILABLE."""
+        changes: Document = {
+            f"counts.{name}": {"$add": [{"$ifNull": [f"$counts.{name}", 0]}, count]}
+            for name, count in page.counts.items()
+        }
+        added = {"$literal": [one._asdict() for one in page.examples[:MAX_EXAMPLES]]}
+        changes |= {
+            "at": {"$literal": page.at},
+            "state": {"$cond": [_CANCELLED, "cancelled", "done" if page.done else "running"]},
+            "text": "",
+            "unpublished": [],
+            "examples": {"$slice": [{"$concatArrays": ["$examples", added]}, MAX_EXAMPLES]},
+        }
+        if page.done or held.row["state"] == "cancelled":
+            changes |= _closed(held)
+        await self.give_back(held, changes)
+
+    async def close(self, held: Held) -> None:
+        """It was cancelled, and nothing is left of it. UNAVAILABLE."""
+        await self.give_back(held, {"open_since_us": "$$REMOVE"})
+
+    async def stop(self, held: Held, text: str) -> None:
+        """End it: it cannot go on. UNAVAILABLE."""
+        await self.give_back(held, {"text": {"$literal": text}, "state": "stopped", **_closed(held)})
+
+    async def wait(self, held: Held, text: str) -> None:
+        """It cannot go on yet. UNAVAILABLE."""
+        state = {"$cond": [_CANCELLED, "cancelled", "waiting"]}
+        await self.give_back(held, {"text": {"$literal": text}, "state": state})
+
+
+_CANCELLED: Document = {"$eq": ["$state", "cancelled"]}
+
+
+def _closed(held: Held) -> Document:
+    # One that was cancelled ended when it was.
+    given = {name: {"$ifNull": [f"${name}", value]} for name, value in ending(held.now_us()).items()}
+    return {"open_since_us": "$$REMOVE", "unpublished": [], **given}

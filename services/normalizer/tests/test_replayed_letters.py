@@ -1,0 +1,118 @@
+"""Dead letters by filter: sent through once more, or closed, as a task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from backhaul_common.names import DEAD_LETTERS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_normalizer.replays import letters
+from backhaul_proto.normalizer.v1 import replays_pb2 as pb
+from backhaul_proto.tenantdata.v1.tenantdata_pb2 import EraseRecipientRequest
+from backhaul_testing import make
+from normalizer_rig import Rig
+from replay_rig import MAPPING, replayed
+
+ACME, GLOBEX = make.tenant("acme", mpulse={}), make.tenant("globex", mpulse={})
+PERSON = "+15005550001"
+
+
+@pytest.fixture(autouse=True)
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letters, "PAGE_LETTERS", 3)
+
+
+async def told(rig: Rig, kind: pb.ReplayKind.ValueType, of: str = "acme", **fields: Any) -> pb.Replay:
+    return await replayed(rig, of, kind=kind, **{"channel": "", "from_us": 0, **fields})
+
+
+async def states(rig: Rig, **query: Any) -> Counter[str]:
+    return Counter(row["state"] for row in await rig.rows(DEAD_LETTERS_COLLECTION, **query))
+
+
+async def filed(rig: Rig) -> None:
+    """Ten of mPulse and one of SendGrid, of each tenant."""
+    await rig.register(ACME, GLOBEX)
+    for of in (ACME, GLOBEX):
+        for number in range(10):
+            body = f'{{"data": {{"ref": "m{number}", "outcome": "arrived"}}}}'
+            await rig.publish(of, make.callback(of, body, channel="mpulse"))
+        await rig.publish(of, make.callback(of, f"[{PERSON}", channel="sendgrid"))
+    await rig.drained()
+    assert await states(rig) == {"open": 22}
+
+
+async def test_what_fits_is_discarded_and_a_dry_run_counts_it(rig: Rig) -> None:
+    await filed(rig)
+    dry = await told(rig, pb.REPLAY_KIND_DISCARD, channel="mPulse", dry_run=True)
+    assert dry.counts == pb.ReplayCounts(dead_letters=10)
+    assert await states(rig) == {"open": 22}
+    real = await told(rig, pb.REPLAY_KIND_DISCARD, channel="mPulse")
+    assert (real.counts, real.examples) == (dry.counts, dry.examples)
+    assert await states(rig, registration="acme.1", channel="mpulse") == {"discarded": 10}
+    assert await states(rig) == {"open": 12, "discarded": 10}
+    assert (await told(rig, pb.REPLAY_KIND_DISCARD, channel="mPulse")).counts == pb.ReplayCounts()
+
+
+async def test_what_fits_is_replayed_and_becomes_events(rig: Rig) -> None:
+    await filed(rig)
+    await rig.register(make.tenant("acme", mpulse=MAPPING).model_copy(update={"revision": 2}))
+    found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, channel="mpulse")
+    assert found.counts == pb.ReplayCounts(dead_letters=10)
+    await rig.drained()
+    assert {row["state"] for row in await rig.rows(MESSAGES_COLLECTION)} == {"delivered"}
+    assert len(await rig.published()) == 10
+    assert await states(rig, registration="acme.1") == {"replayed": 10, "open": 1}
+    assert await states(rig, registration="globex.1") == {"open": 11}
+
+
+async def test_those_that_come_back_are_sent_once(rig: Rig) -> None:
+    await filed(rig)
+    found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, channel="mpulse")
+    assert found.counts == pb.ReplayCounts(dead_letters=10)
+    await rig.drained()
+    rows = await rig.rows(DEAD_LETTERS_COLLECTION, registration="acme.1", channel="mpulse")
+    assert {(row["state"], row["occurrences"]) for row in rows} == {("open", 2)}
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ({"reason": "mapping.status"}, 10),
+        # Nothing in it is a pattern.
+        ({"reason": "mapping.s.*"}, 0),
+        ({"reason": "not there under any"}, 10),
+        ({"reason": "mapping", "channel": "sendgrid"}, 0),
+        ({"to_us": 1000}, 0),
+        ({"from_us": 1}, 11),
+        ({"channel": "nothing"}, 0),
+    ],
+)
+async def test_filters(rig: Rig, filters: dict[str, Any], count: int) -> None:
+    await filed(rig)
+    assert (await told(rig, pb.REPLAY_KIND_DISCARD, dry_run=True, **filters)).counts.dead_letters == count
+    found = await told(rig, pb.REPLAY_KIND_DISCARD, **filters)
+    assert found.counts.dead_letters == count
+    assert await states(rig) == Counter(open=22 - count, discarded=count)
+
+
+async def test_one_whose_bytes_are_gone_is_counted_and_stays(rig: Rig) -> None:
+    await filed(rig)
+    await rig.data.EraseRecipient(
+        EraseRecipientRequest(tenant_id="acme", registration="acme.1", address=PERSON, before_us=time.time_ns() // 1000)
+    )
+    rows = rig.database[DEAD_LETTERS_COLLECTION]
+    await rows.update_many({"state": "discarded"}, {"$set": {"state": "open"}})
+    found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, channel="sendgrid")
+    assert found.counts == pb.ReplayCounts(unreadable=1)
+    assert await states(rig, registration="acme.1", channel="sendgrid") == {"open": 1}
+
+
+async def test_two_at_once_close_each_once(rig: Rig) -> None:
+    await filed(rig)
+    found = await asyncio.gather(*(told(rig, pb.REPLAY_KIND_DISCARD, from_us=1) for _ in range(2)))
+    assert sum(one.counts.dead_letters for one in found) == 11
+    assert not sum(one.counts.unreadable for one in found)
