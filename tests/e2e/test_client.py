@@ -94,6 +94,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "EventTypeOut": notificationmodels.EventType,
     "ServiceOut": adminmodels.Service,
     "NewServiceOut": adminmodels.NewService,
+    "SecretKeysOut": adminmodels.SecretKeys,
     "IssuedTokenOut": adminmodels.IssuedServiceToken,
 }
 FOR_OTHERS = re.compile(r"/(healthz|readyz|metrics)|(/in/.*)?/api/postevents|/in/.*/oauth/token")

@@ -33,6 +33,7 @@ COMMUNICATIONS = "backhaul_proto.normalizer.v1.CommunicationService"
 RECORDS = "backhaul_proto.normalizer.v1.RecordService"
 REPLAYS = "backhaul_proto.normalizer.v1.ReplayService"
 TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
+SECRET_KEYS = "backhaul_proto.secretkeys.v1.SecretKeysService"
 EVERY_SERVER = {TENANT_DATA, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 ANNA, BEN, CLEO = "+15005550201", "+15005550202", "+15005550203"
@@ -167,11 +168,19 @@ async def test_every_method_of_the_notifier(town: Town, installation: Stack) -> 
 
     def work() -> None:
         with ReflectingClient(target, tls_of(installation), token) as client:
-            assert client.services() == {NOTIFIER, *EVERY_SERVER}
+            assert client.services() == {NOTIFIER, SECRET_KEYS, *EVERY_SERVER}
+            _secret_keys(client)
             called = _notifier(client, tenant.id)
             assert called == client.methods(NOTIFIER)
 
     await asyncio.to_thread(work)
+
+
+def _secret_keys(client: ReflectingClient) -> None:
+    assert client.methods(SECRET_KEYS) == {"RenewSecrets"}
+    with pytest.raises(grpc.RpcError) as refused:
+        client.call(SECRET_KEYS, "RenewSecrets", {"key_id": "0" * 16, "look": True})
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 def _notifier(client: ReflectingClient, tenant_id: str) -> set[str]:
@@ -236,7 +245,8 @@ async def test_every_method_of_audit(storing_town: Town, storing_installation: S
 
     def work() -> None:
         with ReflectingClient(target, tls_of(storing_installation), token) as client:
-            assert client.services() == {AUDIT, *EVERY_SERVER}
+            assert client.services() == {AUDIT, SECRET_KEYS, *EVERY_SERVER}
+            _secret_keys(client)
             called = _audit(client, tenant.id, event.id, file)
             assert called == client.methods(AUDIT)
 

@@ -26,6 +26,7 @@ TENANT_DATA = "backhaul_proto.tenantdata.v1.TenantDataService"
 AUDIT = "backhaul_proto.audit.v1.AuditService"
 RECONCILER = "backhaul_proto.reconciler.v1.ReconcilerService"
 NOTIFIER = "backhaul_proto.notifier.v1.NotifierService"
+SECRET_KEYS = "backhaul_proto.secretkeys.v1.SecretKeysService"
 OPENED = {
     "audit": ("audit", AUDIT, {"ListFiles", "DescribeFile", "GetFile", "LinkFile", "Prove", "GetState"}),
     "verify": ("audit", AUDIT, {"ListDigests", "GetDigest", "GetHead", "Verify", "Recount"}),
@@ -187,10 +188,13 @@ async def test_no_other_credential_opens_anything(town: Town, installation: Stac
 async def test_a_service_account_opens_no_other_service(town: Town, installation: Stack, crm: InternalService) -> None:
     tenant = await town.platform.register()
     normalizer = f"127.0.0.1:{installation.port('normalizer', 'grpc')}"
+    notifier = f"127.0.0.1:{installation.port('notifier', 'grpc')}"
     for target, service in (
         (normalizer, NORMALIZER), (normalizer, TENANT_DATA), (suppression_of(installation), TENANT_DATA),
+        (notifier, SECRET_KEYS),
     ):  # fmt: skip
-        refused = await _refusals(target, installation, crm.account.token, service, tenant.id)
+        but = ["RenewSecrets"]
+        refused = await _refusals(target, installation, crm.account.token, service, tenant.id, but=but)
         assert {refusal and refusal[0] for refusal in refused.values()} <= {DENIED, UNAUTHENTICATED}, service
     # Nor does its token open anything over HTTP.
     for path in ("/v1/suppressions", f"/admin/v1/tenants/{tenant.id}", "/admin/v1/services"):

@@ -246,6 +246,25 @@ async def test_the_asynchronous_client_does_the_same() -> None:
     await http.aclose()
 
 
+def test_the_platform_team_rotates_the_ring() -> None:
+    kept = {"service": "audit", "installed": True, "complete": False}
+    counts = {"renewed": 2, "current": 1, "older": 0, "unreadable": 1}
+    lost = {"service": "audit", "tenant_id": None, "id": "1", "field": "private"}
+    shown = {"key_id": "9c", "services": [kept | counts], "unreadable": [lost], "next_cursor": "audit/0/1"}
+    gateway = Gateway(*(httpx.Response(200, json=shown) for _ in range(3)))
+    team = AdminClient(
+        "https://x.test", "admin-token", http=httpx.Client(transport=httpx.MockTransport(gateway.answer))
+    )
+    found = team.rotate_secret_keys()
+    assert (found.services[0].renewed, found.unreadable[0].field) == (2, "private")
+    assert found.next_cursor is not None
+    team.rotate_secret_keys(cursor=found.next_cursor)
+    assert team.secret_keys().key_id == "9c"
+    path = "/admin/v1/secret-keys"
+    assert gateway.asked == [f"{path}/rotate", f"{path}/rotate?cursor=audit%2F0%2F1", path]
+    assert [one.method for one in gateway.requests] == ["POST", "POST", "GET"]
+
+
 def test_the_platform_team_rotates_keys() -> None:
     key = {"key_id": "2", "algorithm": "Ed25519", "public_key": "AQ==", "created_at": "2026-11-01T00:00:00Z"}
     gateway = Gateway(httpx.Response(201, json=key))

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from backhaul_audit.erasing import ErasesKeys
 from backhaul_audit.people import GRACE_US
+from backhaul_audit.peoplesecrets import PURPOSE
 from backhaul_audit.ports import Erased
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import AUDIT_PEOPLE_COLLECTION
+from backhaul_common.secretkeys import SecretRenewal
+from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenantdata import Asked
+from backhaul_proto.secretkeys.v1.secretkeys_pb2 import RenewSecretsRequest
 from cryptography.fernet import Fernet
 from filing_rig import KEY
 from people_rig import Rig
@@ -180,6 +184,25 @@ async def test_another_ring_of_keys_asks_for_one_document_a_tenant(people: Rig) 
     assert [row["_id"] for row in renewed if row not in before] == [f"secrets/{acme}"]
     await people.copy(new, KEY).secrets.renew()
     assert await people.rows() == renewed
+    assert await people.copy(new).people.by_id(acme, [key.key_id]) == {key.key_id: key.key}
+
+
+async def test_the_platform_team_has_them_follow_the_ring_without_a_restart(people: Rig) -> None:
+    acme, globex = await people.register("acme"), await people.register("globex")
+    key = await people.copy().key(acme, ADA)
+    await people.copy().key(globex, ADA)
+    new, lost = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    gone = {"_id": "secrets/initech.1", "registration": "initech.1", "made_at_us": 1}
+    await people.database[AUDIT_PEOPLE_COLLECTION].insert_one(
+        gone | {"secrets": SecretBox([lost]).of(PURPOSE).encrypt("x")}
+    )
+    box = SecretBox([new, KEY])
+    renewal = SecretRenewal(box, StoreFormat(people.database), [people.copy(new, KEY).secrets.kept])
+    for renewed, current in ((2, 0), (0, 2)):
+        answer = await renewal.some(RenewSecretsRequest(key_id=box.key_id))
+        assert (answer.renewed, answer.current, answer.older, answer.next) == (renewed, current, 0, "")
+        (unreadable,) = answer.unreadable
+        assert (unreadable.tenant_id, unreadable.id, unreadable.field) == ("initech", "secrets/initech.1", "secrets")
     assert await people.copy(new).people.by_id(acme, [key.key_id]) == {key.key_id: key.key}
 
 

@@ -10,7 +10,10 @@ from backhaul_audit.digests.line import DigestLine, to_object
 from backhaul_audit.digests.signing import SigningKey, key_id
 from backhaul_common.errors import BackhaulError
 from backhaul_common.names import AUDIT_DIGESTS_COLLECTION, AUDIT_KEYS_COLLECTION
+from backhaul_common.secretkeys import SecretRenewal
 from backhaul_common.secrets import SecretBox
+from backhaul_common.store_format import StoreFormat
+from backhaul_proto.secretkeys.v1.secretkeys_pb2 import RenewSecretsRequest
 from cryptography.fernet import Fernet
 from digests_rig import BOX_KEYS, Rig, together
 from signed_world import HOUR_US
@@ -83,6 +86,22 @@ async def test_keys_follow_the_ring_so_that_an_old_key_can_leave_it(digesting: R
     for ring in ([newer], [Fernet.generate_key().decode()]):
         await MongoKeys(digesting.database, SecretBox(ring), digesting.clock).renew()
         assert await digesting.database[AUDIT_KEYS_COLLECTION].find({}).to_list(None) == unchanged
+
+
+async def test_the_platform_team_has_them_follow_the_ring_without_a_restart(digesting: Rig) -> None:
+    acme = await digesting.register("acme")
+    await digesting.hour()
+    await digesting.keys.rotate()
+    newer = Fernet.generate_key().decode()
+    box = SecretBox([newer, *BOX_KEYS])
+    kept = MongoKeys(digesting.database, box, digesting.clock).kept
+    renewal = SecretRenewal(box, StoreFormat(digesting.database), [kept])
+    for renewed, current in ((2, 0), (0, 2)):
+        answer = await renewal.some(RenewSecretsRequest(key_id=box.key_id))
+        assert (answer.renewed, answer.current, answer.older, list(answer.unreadable)) == (renewed, current, 0, [])
+    digesting.keys = MongoKeys(digesting.database, SecretBox([newer]), digesting.clock)
+    await digesting.hour()
+    assert (await digesting.verified(acme))[0] == []
 
 
 @pytest.mark.parametrize("private", ["none of the ring's", "another key's", "a channel's secret"])

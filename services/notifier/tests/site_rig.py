@@ -21,6 +21,7 @@ from backhaul_proto.event.v1 import event_pb2
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from backhaul_proto.notifier.v1.notifier_pb2_grpc import NotifierServiceStub
+from backhaul_proto.secretkeys.v1.secretkeys_pb2_grpc import SecretKeysServiceStub
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
 from backhaul_testing import broker, make
 from backhaul_testing.waiting import until
@@ -41,6 +42,7 @@ class Site:
     nats: Any
     stub: Any
     data: Any
+    secret_keys: Any
     receiver: Endpoint
     answers: list[int] = field(default_factory=list)
 
@@ -155,4 +157,5 @@ async def site_at(mongo_uri: str, mongo_database: str, nats_url: str) -> AsyncIt
             "notifier_allowed_networks": "127.0.0.0/8",
         }
         stub, data = NotifierServiceStub(channel), TenantDataServiceStub(channel)
-        yield Site(values, database, nats, stub, data, receiver, answers)
+        keys = SecretKeysServiceStub(channel)
+        yield Site(values, database, nats, stub, data, keys, receiver, answers)

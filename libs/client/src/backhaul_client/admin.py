@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, TypedDict, Unpack
 
-from backhaul_client.adminmodels import Channel, IssuedKey, IssuedServiceToken, NewService, NewTenant, Service, Tenant
+from backhaul_client.adminmodels import (
+    Channel,
+    IssuedKey,
+    IssuedServiceToken,
+    NewService,
+    NewTenant,
+    SecretKeys,
+    Service,
+    Tenant,
+)
 from backhaul_client.auditmodels import AuditKey
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
 from backhaul_client.changes import Change, listing_changes
@@ -285,6 +294,19 @@ class _AdminCalls:
     def rotate_audit_key(self) -> Call[AuditKey]:
         """Make a new key, which signs digests of audit files from now on. Old ones are published for ever."""
         return Call(method="POST", path="/admin/v1/audit-keys/rotate", answer=of(AuditKey))
+
+    @call
+    def secret_keys(self, *, cursor: str = "") -> Call[SecretKeys]:
+        """Under which keys of the ring the secrets are that all services keep. Ask again with ``next_cursor``, where
+        there is one, for the others."""
+        return Call(path="/admin/v1/secret-keys", params=given(cursor=cursor), answer=of(SecretKeys))
+
+    @call
+    def rotate_secret_keys(self, *, cursor: str = "") -> Call[SecretKeys]:
+        """Have what is not under the first key of the ring encrypted anew. May be repeated, with ``next_cursor`` or
+        from the beginning."""
+        where, params = "/admin/v1/secret-keys/rotate", given(cursor=cursor)
+        return Call(method="POST", path=where, params=params, answer=of(SecretKeys))
 
     @rows
     def suppressions(

@@ -165,3 +165,34 @@ class NewTenant(Tenant, frozen=True, kw_only=True):
 
     api_key: Secret
     ingest_token: Secret
+
+
+class SecretsKept(msgspec.Struct, frozen=True, kw_only=True):
+    """How many secrets of a service were encrypted anew, are under the first key, are under another one, and cannot be
+    decrypted. Nobody has looked at those of a service that is not ``installed``."""
+
+    service: str
+    installed: bool
+    complete: bool
+    renewed: int
+    current: int
+    older: int
+    unreadable: int
+
+
+class UnreadableSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a secret is kept that no key decrypts; without a tenant it is the installation's."""
+
+    service: str
+    tenant_id: str | None
+    id: str
+    field: str
+
+
+class SecretKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at. ``key_id`` tells the first key of the ring from others."""
+
+    key_id: str
+    services: tuple[SecretsKept, ...]
+    unreadable: tuple[UnreadableSecret, ...]
+    next_cursor: str | None

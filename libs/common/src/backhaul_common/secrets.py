@@ -46,6 +46,11 @@ class SecretBox:
         derived = [HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key) for key in self._keys]
         return SecretBox([base64.urlsafe_b64encode(key).decode("ascii") for key in derived])
 
+    @property
+    def key_id(self) -> str:
+        """What tells the first key from others, as 16 hex digits: derived from it, and of no use to learn it."""
+        return HKDF(SHA256(), 8, salt=None, info=b"id of a key").derive(self._keys[0]).hex()
+
     def encrypt(self, plain: str) -> str:
         """An opaque text that only this ring decrypts."""
         return self._fernet.encrypt(plain.encode()).decode("ascii")

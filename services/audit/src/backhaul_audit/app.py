@@ -8,12 +8,13 @@ from functools import partial
 from uuid import uuid4
 
 from backhaul_channels import load_adapters
-from backhaul_common import mongo, tenantdata
+from backhaul_common import mongo, secretkeys, tenantdata
 from backhaul_common.feed import PositionReader, ReaderConfig
 from backhaul_common.fence import owners
 from backhaul_common.jetstream import Publisher, translated
 from backhaul_common.names import AUDIT_OUTBOX, EVENTS_STREAM
 from backhaul_common.outbox import Outbox
+from backhaul_common.secretkeys import SecretRenewal
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_proto.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
@@ -145,11 +146,16 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             now_us=_now_us,
         )
         data = AuditTenantData(database, service.store_format, buckets)
+        renewal = SecretRenewal(box, service.store_format, [signing.kept, secrets.kept])
         add = partial(add_AuditServiceServicer_to_server, servicer)
         await service.serve(
             settings.audit_grpc_listen,
-            {SERVICE: add, **tenantdata.registrations(data, ErasesKeys(persons, files))},
-            without_tenant=WITHOUT_TENANT,
+            {
+                SERVICE: add,
+                **tenantdata.registrations(data, ErasesKeys(persons, files)),
+                **secretkeys.registrations(renewal),
+            },
+            without_tenant=[*WITHOUT_TENANT, secretkeys.SERVICE],
             verbs=VERBS,
         )
         await service.until(stop)

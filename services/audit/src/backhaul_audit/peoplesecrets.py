@@ -12,6 +12,7 @@ import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from backhaul_channels.people import person
@@ -21,6 +22,7 @@ from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.fence import living
 from backhaul_common.logs import get_logger
 from backhaul_common.names import AUDIT_PEOPLE_COLLECTION
+from backhaul_common.secretkeys import Kept
 from backhaul_common.secrets import SecretBox
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -37,6 +39,7 @@ MAX_SECRETS = 1000
 _PEPPER_BYTES = 32
 _ID, _BEHIND_IDS = "secrets/", "secrets0"
 """No registration begins so: it has a dot where a tenant's id ends."""
+_OF_REGISTRATIONS: Mapping[str, Any] = MappingProxyType({"_id": {"$gte": _ID, "$lt": _BEHIND_IDS}})
 
 
 class Name(NamedTuple):
@@ -101,6 +104,9 @@ class MongoSecrets:
         self._now_us = now_us
         self._opened: dict[str, Secrets] = {}
         self._log = get_logger(component="people")
+        self.kept = Kept(
+            self._rows, self._box, ["secrets"], _tenant_of, whose=["registration"], where=_OF_REGISTRATIONS
+        )
 
     async def known(self, registration: str) -> Secrets | None:
         """The registration's, None where there are none. UNAVAILABLE; FAILED_PRECONDITION where they cannot be
@@ -164,7 +170,7 @@ class MongoSecrets:
     async def renew(self) -> None:
         """Encrypt all of them with the newest key of the ring, so that older ones can be taken out. UNAVAILABLE."""
         async with mongo.operation(mongo.PATIENT_S):
-            async for row in self._rows.find({"_id": {"$gte": _ID, "$lt": _BEHIND_IDS}}):
+            async for row in self._rows.find(dict(_OF_REGISTRATIONS)):
                 try:
                     renewed = self._box.renewed(row["secrets"])
                 except ValueError:
@@ -173,6 +179,10 @@ class MongoSecrets:
                 if renewed != row["secrets"]:
                     same = {"_id": row["_id"], "secrets": row["secrets"]}
                     await self._rows.update_one(same, {"$set": {"secrets": renewed}})
+
+
+def _tenant_of(row: Document) -> str:
+    return str(row["registration"]).rpartition(".")[0]
 
 
 def lives_of(database: mongo.ThreadDatabase, session: mongo.Session, registrations: Collection[str]) -> Collection[str]:

@@ -26,7 +26,15 @@ from backhaul_gateway.admin.noted import sides_of
 from backhaul_gateway.admin.ownroutes import OwnRoutes
 from backhaul_gateway.admin.removal import TenantRemoval
 from backhaul_gateway.admin.replayroutes import OperatorReplayRoutes
-from backhaul_gateway.admin.routes import admin_router, audit_key_router, change_router, overview_router, service_router
+from backhaul_gateway.admin.routes import (
+    admin_router,
+    audit_key_router,
+    change_router,
+    overview_router,
+    secret_key_router,
+    service_router,
+)
+from backhaul_gateway.admin.secretkeys import SecretKeyRoutes, of_tenants
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.store import MongoServiceStore, MongoTenantStore
 from backhaul_gateway.admin.suppressionroutes import OperatorSuppressionRoutes
@@ -260,6 +268,9 @@ def build(
                 keys,
                 changed.added_to(callers.router("/v1", 422, 504)),
                 change_router(changed),
+                secret_key_router(
+                    SecretKeyRoutes(box.key_id, to.secret_keys, of_tenants(service.database, box, service.store_format))
+                ),
                 overview_router(standing.overviews),
             ],
             guard,

@@ -14,6 +14,7 @@ from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceSt
 from backhaul_proto.normalizer.v1.replays_pb2_grpc import ReplayServiceStub
 from backhaul_proto.notifier.v1.notifier_pb2_grpc import NotifierServiceStub
 from backhaul_proto.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceStub
+from backhaul_proto.secretkeys.v1.secretkeys_pb2_grpc import SecretKeysServiceStub
 from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceStub
 
 from backhaul_gateway.settings import GatewaySettings
@@ -31,6 +32,10 @@ class Services:
         self.suppression = SuppressionServiceStub(to(settings.gateway_suppression_target, "suppression"))
         self.audit = AuditServiceStub(to(settings.gateway_audit_target, "audit"))
         self.reconciler = ReconcilerServiceStub(to(settings.gateway_reconciler_target, "reconciler"))
+        self.secret_keys = {
+            "audit": SecretKeysServiceStub(to(settings.gateway_audit_target, "audit")),
+            "notifier": SecretKeysServiceStub(to(settings.gateway_notifier_target, "notifier")),
+        }
         self.notifier = NotifierServiceStub(to(settings.gateway_notifier_target, "notifier"))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from uuid import uuid4
 
-from backhaul_common import mongo, tenantdata
+from backhaul_common import mongo, secretkeys, tenantdata
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.fence import owners
 from backhaul_common.jetstream import Publisher
@@ -25,6 +25,7 @@ from backhaul_common.names import (
 )
 from backhaul_common.outbox import Outbox
 from backhaul_common.revisioned import Directory, Documents
+from backhaul_common.secretkeys import SecretRenewal
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
 from backhaul_common.tenantdata import Erasures, MongoTenantData, erasures
@@ -56,7 +57,7 @@ from backhaul_notifier.servicer_subscriptions import SubscriptionCalls
 from backhaul_notifier.servicer_types import TypeCalls
 from backhaul_notifier.settings import NotifierSettings
 from backhaul_notifier.subscriptions import store, stored
-from backhaul_notifier.subscriptions.secrets_of import Seals
+from backhaul_notifier.subscriptions.secrets_of import Seals, of_subscriptions
 from backhaul_notifier.subscriptions.standings import Standings
 from backhaul_notifier.subscriptions.store import MongoSubscriptions
 from backhaul_notifier.subscriptions.sweeping import Sweep
@@ -119,7 +120,7 @@ async def run(settings: NotifierSettings, stop: asyncio.Event) -> None:
         service.readiness.add("communications", switched.check)
         service.run("communications", partial(service.store_format.then, switched.run))
 
-        door, seals = Door(settings), Seals(SecretBox(settings.encryption_keys()))
+        door, seals = Door(settings), Seals(box := SecretBox(settings.encryption_keys()))
         service.stack.push_async_callback(door.close)
         normalizer = service.channel(settings.notifier_normalizer_target)
         knowing = GrpcKnowing(NormalizerServiceStub(normalizer), CommunicationServiceStub(normalizer))
@@ -191,7 +192,9 @@ async def run(settings: NotifierSettings, stop: asyncio.Event) -> None:
             {
                 SERVICE: partial(add_NotifierServiceServicer_to_server, servicer),
                 **tenantdata.registrations(data, _erasing(service, settings)),
+                **secretkeys.registrations(SecretRenewal(box, service.store_format, [of_subscriptions(database, box)])),
             },
+            without_tenant=[secretkeys.SERVICE],
             verbs=VERBS,
         )
         await service.until(stop)

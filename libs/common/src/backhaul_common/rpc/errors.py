@@ -71,6 +71,12 @@ def from_rpc(error: grpc.aio.AioRpcError, service: str = "A service") -> Backhau
     return _of_status(error.code(), error.details() or "", service)
 
 
+def not_offered(error: BackhaulError) -> bool:
+    """Whether the server knows no such method: it is of another version than whoever called."""
+    cause = error.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def ended_while_sending(error: grpc.aio.AioRpcError) -> bool:
     """Whether the status is not the server's: grpc.aio only says that a request could not be sent any more."""
     return error.code() is grpc.StatusCode.INTERNAL and (error.details() or "").startswith(_ENDED_WHILE_SENDING)

@@ -13,6 +13,7 @@ from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
 from backhaul_common.names import AUDIT_KEYS_COLLECTION
+from backhaul_common.secretkeys import Kept
 from backhaul_common.secrets import SecretBox
 from pymongo import DESCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError
@@ -39,6 +40,7 @@ class MongoKeys:
         self._now_us = now_us
         self._foreign: set[str] = set()
         self._log = get_logger(component="signing_keys")
+        self.kept = Kept(self._rows, self._box, ["private"], lambda _: "")
 
     async def all(self) -> Sequence[PublicKey]:
         """See ``Keys``."""

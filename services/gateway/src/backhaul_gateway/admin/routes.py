@@ -22,6 +22,7 @@ from backhaul_gateway.admin.models import (
     TenantPage,
     TenantPatch,
 )
+from backhaul_gateway.admin.secretkeys import SecretKeyRoutes
 from backhaul_gateway.admin.serviceroutes import ServiceRoutes
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.tenants import MAX_TENANTS_A_PAGE, TenantRegistry
@@ -84,6 +85,13 @@ def change_router(changes: Routes) -> APIRouter:
 def audit_key_router(keys: AuditKeyRoutes) -> APIRouter:
     """The routes about the keys of audit files."""
     router = _router("/admin/v1/audit-keys")
+    keys.add_to(router)
+    return router
+
+
+def secret_key_router(keys: SecretKeyRoutes) -> APIRouter:
+    """The routes about the ring of keys."""
+    router = _router("/admin/v1/secret-keys")
     keys.add_to(router)
     return router
 

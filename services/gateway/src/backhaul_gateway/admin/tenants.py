@@ -258,8 +258,8 @@ class TenantRegistry:
 
         def apply(found: Tenant, _: datetime) -> Tenant:
             _require_same(found, suspended)
-            # By revision: when its keys were last used is written without one.
-            return found.model_copy(update={"status": status}) if found.revision == suspended.revision else found
+            # By the time: when its keys were last used is written without one, and so is what encrypts secrets anew.
+            return found.model_copy(update={"status": status}) if found.updated_at == suspended.updated_at else found
 
         await self._updates.apply(suspended.id, apply)
 

@@ -148,6 +148,7 @@ LOGGED: Mapping[str, Logged] = MappingProxyType(
         "POST /admin/v1/services/{service_id}/tokens": _TOKEN,
         "DELETE /admin/v1/services/{service_id}/tokens/{token_id}": _TOKEN,
         "POST /admin/v1/audit-keys/rotate": _of("audit_key"),
+        "POST /admin/v1/secret-keys/rotate": _of("secret_keys"),
     }
 )
 """What is logged of each route by which somebody changes something, by method and path."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
+from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code, Violation
+from backhaul_common.names import SUBSCRIPTIONS_COLLECTION
+from backhaul_common.secretkeys import Kept
 from backhaul_common.secrets import SecretBox
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 
@@ -160,3 +164,10 @@ def _secrets(definition: pb.Definition) -> Iterator[tuple[_Place, Any]]:
         holder = place.of(definition.http.credentials)
         if holder is not None:
             yield place, holder
+
+
+def of_subscriptions(database: mongo.Database, box: SecretBox) -> Kept:
+    """What is encrypted of subscriptions. Their revision stays: whoever changes one encrypts anew what it writes."""
+    places = (".".join(filter(None, ("definition.http.credentials", one.owner, one.name))) for one in _PLACES)
+    fields = (*places, "secrets.*.secret", "made_of")
+    return Kept(database[SUBSCRIPTIONS_COLLECTION], box.of(_PURPOSE), fields, itemgetter("tenant"), whose=["tenant"])
