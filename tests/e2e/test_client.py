@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from asyncio.subprocess import PIPE
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -94,6 +95,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "EventTypeOut": notificationmodels.EventType,
     "ServiceOut": adminmodels.Service,
     "NewServiceOut": adminmodels.NewService,
+    "TenantChange": adminmodels.TenantChange,
     "SecretKeysOut": adminmodels.SecretKeys,
     "IssuedTokenOut": adminmodels.IssuedServiceToken,
 }
@@ -197,6 +199,8 @@ def _any(hint: Any) -> Any:
     """A value that a parameter of that type may have, and that is sent."""
     if get_origin(hint) is Literal:
         return get_args(hint)[0]
+    if get_origin(hint) is Mapping:
+        return {"x": "x"}
     for kind in get_args(hint) or (hint,):
         if kind is datetime:
             return datetime.fromisoformat("2026-11-01T00:00:00Z")

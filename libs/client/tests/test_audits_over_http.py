@@ -265,6 +265,31 @@ def test_the_platform_team_rotates_the_ring() -> None:
     assert [one.method for one in gateway.requests] == ["POST", "POST", "GET"]
 
 
+def test_the_platform_team_applies_what_it_exported() -> None:
+    document = {"version": 1, "tenants": [{"id": "acme"}], "next_cursor": None}
+    part = {"key": "sub_1", "name": "Orders", "change": "created", "fields": [], "secret": "whsec_eA=="}
+    field = {"field": "limits.burst", "before": 7, "after": 9}
+    change: dict[str, Any] = {
+        "id": "acme",
+        "change": "changed",
+        "fields": [field],
+        "channels": [],
+        "subscriptions": [part],
+    }
+    change |= {"only_here": {"channels": ["twilio"], "subscriptions": []}, "api_key": None, "ingest_token": None}
+    applied = {"dry_run": True, "tenants": [change]}
+    gateway = Gateway(httpx.Response(200, json=document), httpx.Response(200, json=applied))
+    team = AdminClient(
+        "https://x.test", "admin-token", http=httpx.Client(transport=httpx.MockTransport(gateway.answer))
+    )
+    found = team.export(tenant="acme")
+    (done,) = team.apply(found, secrets={"a": "b"}, dry_run=True)
+    assert (done.fields[0].before, done.fields[0].after, done.only_here.channels) == (7, 9, ("twilio",))
+    assert "whsec_" not in repr(done)
+    assert gateway.asked == ["/admin/v1/export?tenant=acme&limit=100", "/admin/v1/apply?dry_run=true"]
+    assert json.loads(gateway.requests[1].content) == document | {"secrets": {"a": "b"}}
+
+
 def test_the_platform_team_rotates_keys() -> None:
     key = {"key_id": "2", "algorithm": "Ed25519", "public_key": "AQ==", "created_at": "2026-11-01T00:00:00Z"}
     gateway = Gateway(httpx.Response(201, json=key))

@@ -40,6 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/subscriptions": {"types": ["*"]},
     "/v1/subscriptions/{subscription_id}": {"types": ["*"]},
     "/v1/subscriptions/{subscription_id}/redeliver": {"which": "all", "from": "2026-11-25T00:00:00Z"},
+    "/admin/v1/apply": {"version": 1, "tenants": [{"id": "acme", "name": "acme", "queue_path": "acme"}]},
     **{f"/v1/subscriptions/{{subscription_id}}/{call}": {} for call in ("resume", "rotate-secret", "test")},
 }
 """Bodies that the routes take, where an address is none."""
@@ -134,7 +135,7 @@ async def test_openapi_lists_what_is_answered_while_the_services_hang(
                         content=json.dumps(BODIES.get(path, ADDRESS)) if "requestBody" in operation else None,
                     )
                     gateway.problem(answer, 504)
-            assert asked == 83
+            assert asked == 85
     finally:
         stopped.set()
         server.close()

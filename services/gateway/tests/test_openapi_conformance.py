@@ -18,7 +18,7 @@ CONFORMANCE = (
 # What needs another service: without one it answers 503, as it says that it may.
 OTHERS = (
     r"^(/v1/.*|/admin/v1/tenants/\{tenant_id\}(/(suppressions|replays|dead-letters).*)?"
-    r"|/admin/v1/(audit|secret)-keys.*|/\.well-known/.*)$"
+    r"|/admin/v1/((audit|secret)-keys.*|export|apply)|/\.well-known/.*)$"
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.names import DELIVERIES_COLLECTION, ENDPOINTS_COLLECTION
+from backhaul_common.names import DELIVERIES_COLLECTION, ENDPOINTS_COLLECTION, SUBSCRIPTIONS_COLLECTION
 from backhaul_local.nats_server import NatsServer
 from backhaul_notifier.catalogue.samples import sample_of
 from backhaul_notifier.catalogue.types import TYPES
@@ -235,3 +235,28 @@ async def test_tenants_that_nobody_knows_are_refused(copy: Copy) -> None:
     ):
         error = await refused(call)
         assert (error.code, error.field) == (Code.NOT_FOUND, "tenant_id")
+
+
+async def test_what_is_only_validated_is_shown_as_it_would_be_and_stored_nowhere(rig: Rig, copy: Copy) -> None:
+    shown = (await copy.calls.create(creating(validate_only=True))).subscription
+    assert await rig.database[SUBSCRIPTIONS_COLLECTION].find_one({}) is None
+    made = await created(copy)
+    assert shown.definition == made.definition
+    assert shown.definition.http.credentials.bearer_token == ""
+    assert (shown.id, list(shown.secrets)) == ("", [])
+    before = await rig.row(made.id)
+    other = wanting(name="Other", credentials=pb.Credentials(bearer_token=""))
+    updating = pb.UpdateSubscriptionRequest(tenant_id="acme", id=made.id, definition=other, validate_only=True)
+    looked = (await copy.calls.update(updating)).subscription
+    assert await rig.row(made.id) == before
+    updating.validate_only = False
+    assert (await copy.calls.update(updating)).subscription.definition == looked.definition
+    # What would be refused is, and another tenant's is not found.
+    for wrong in (
+        wanting(types=["message.snet"]),
+        wanting(url="https://other.example.com/", credentials=pb.Credentials(bearer_token="")),
+    ):
+        updating = pb.UpdateSubscriptionRequest(tenant_id="acme", id=made.id, definition=wrong, validate_only=True)
+        assert (await refused(copy.calls.update(updating))).code is Code.INVALID_ARGUMENT
+    updating.tenant_id = "globex"
+    assert (await refused(copy.calls.update(updating))).code is Code.NOT_FOUND

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from backhaul_client.adminmodels import (
     Channel,
@@ -15,6 +15,7 @@ from backhaul_client.adminmodels import (
     SecretKeys,
     Service,
     Tenant,
+    TenantChange,
 )
 from backhaul_client.auditmodels import AuditKey
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
@@ -294,6 +295,29 @@ class _AdminCalls:
     def rotate_audit_key(self) -> Call[AuditKey]:
         """Make a new key, which signs digests of audit files from now on. Old ones are published for ever."""
         return Call(method="POST", path="/admin/v1/audit-keys/rotate", answer=of(AuditKey))
+
+    @call
+    def export(self, *, tenant: str = "", cursor: str = "", limit: int = 100) -> Call[dict[str, Any]]:
+        """Tenants with their channels and subscriptions as a document, or the one ``tenant``. References stand in the
+        place of secrets. Ask again with its ``next_cursor``, where there is one, for the others."""
+        params = given(tenant=tenant, cursor=cursor, limit=limit)
+        return Call(path="/admin/v1/export", params=params, answer=of(dict[str, Any]))
+
+    @call
+    def apply(
+        self,
+        document: Mapping[str, Any],
+        *,
+        secrets: Mapping[str, str | Mapping[str, str]] | None = None,
+        dry_run: bool = False,
+    ) -> Call[tuple[TenantChange, ...]]:
+        """Make true what a document says, and tell what changed; with ``dry_run`` only tell. ``secrets`` are the values
+        of its references; those without one stay as they are stored. Nothing is deleted. May be repeated."""
+        body = {**document, **_given(secrets=secrets)}
+        params = given(dry_run=dry_run)
+        return Call(
+            method="POST", path="/admin/v1/apply", params=params, body=body, answer=all_of("tenants", TenantChange)
+        )
 
     @call
     def secret_keys(self, *, cursor: str = "") -> Call[SecretKeys]:

@@ -196,3 +196,42 @@ class SecretKeys(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[SecretsKept, ...]
     unreadable: tuple[UnreadableSecret, ...]
     next_cursor: str | None
+
+
+class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A field, before and after; of a secret neither is told."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class PartChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a channel, or of a subscription: it was ``created`` or ``changed``, or is ``unchanged``.
+    ``secret`` is what calls of a new subscription are signed with."""
+
+    key: str | None
+    name: str
+    change: str
+    fields: tuple[FieldChange, ...]
+    secret: Secret | None
+
+
+class OnlyHere(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is and the document does not name: it stays."""
+
+    channels: tuple[str, ...]
+    subscriptions: tuple[str, ...]
+
+
+class TenantChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a tenant. ``api_key`` and ``ingest_token`` are those of a new one."""
+
+    id: str
+    change: str
+    fields: tuple[FieldChange, ...]
+    channels: tuple[PartChange, ...]
+    subscriptions: tuple[PartChange, ...]
+    only_here: OnlyHere
+    api_key: Secret | None
+    ingest_token: Secret | None

@@ -22,6 +22,8 @@ from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
 from backhaul_gateway.admin.changeroutes import ChangeRoutes
 from backhaul_gateway.admin.changestore import MongoChangeStore
 from backhaul_gateway.admin.channels import ChannelRegistry
+from backhaul_gateway.admin.configroutes import ConfigRoutes, NotifierSubscriptions
+from backhaul_gateway.admin.configuration import Configuration
 from backhaul_gateway.admin.noted import sides_of
 from backhaul_gateway.admin.ownroutes import OwnRoutes
 from backhaul_gateway.admin.removal import TenantRemoval
@@ -30,6 +32,7 @@ from backhaul_gateway.admin.routes import (
     admin_router,
     audit_key_router,
     change_router,
+    config_router,
     overview_router,
     secret_key_router,
     service_router,
@@ -268,6 +271,19 @@ def build(
                 keys,
                 changed.added_to(callers.router("/v1", 422, 504)),
                 change_router(changed),
+                config_router(
+                    ConfigRoutes(
+                        Configuration(
+                            updates,
+                            registry,
+                            channels,
+                            told := NotifierSubscriptions(to.notifier, writer),
+                            tenants.tenants,
+                        ),
+                        registry,
+                        told,
+                    )
+                ),
                 secret_key_router(
                     SecretKeyRoutes(box.key_id, to.secret_keys, of_tenants(service.database, box, service.store_format))
                 ),

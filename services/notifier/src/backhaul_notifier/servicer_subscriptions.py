@@ -61,6 +61,9 @@ class SubscriptionCalls:
     async def create(self, request: pb.CreateSubscriptionRequest) -> pb.CreateSubscriptionResponse:
         """A new subscription, with its secret."""
         tenant = await self._tenants.require(request.tenant_id)
+        if request.validate_only:
+            definition = blank(self._subscriptions.validated(request.definition))
+            return pb.CreateSubscriptionResponse(subscription=pb.Subscription(definition=definition))
         subscription, key = await self._subscriptions.create(
             tenant, request.definition, key=request.idempotency_key, secret=request.secret
         )
@@ -84,6 +87,10 @@ class SubscriptionCalls:
     async def update(self, request: pb.UpdateSubscriptionRequest) -> pb.UpdateSubscriptionResponse:
         """Another definition."""
         tenant = await self._tenants.require(request.tenant_id)
+        if request.validate_only:
+            before = await self._subscriptions.require(tenant.registration, request.id)
+            definition = blank(self._subscriptions.validated(request.definition, before))
+            return pb.UpdateSubscriptionResponse(subscription=pb.Subscription(id=before.id, definition=definition))
         subscription = await self._subscriptions.update(tenant, request.id, request.definition, request.revision)
         return pb.UpdateSubscriptionResponse(subscription=await self._told(subscription))
 

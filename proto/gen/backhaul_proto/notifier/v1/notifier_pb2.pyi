@@ -808,11 +808,14 @@ class CreateSubscriptionRequest(_message.Message):
     DEFINITION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     idempotency_key: _builtins.str
     """Makes a repetition of the call give the same subscription, for a day. Up to 255 characters."""
     secret: _builtins.str
     """"whsec_…" of the tenant's own, 24 to 64 bytes; empty: one is made."""
+    validate_only: _builtins.bool
+    """Only look at the definition: nothing is made, and the answer has the definition as it would be stored."""
     @_builtins.property
     def definition(self) -> Global___Definition: ...
     def __init__(
@@ -822,10 +825,11 @@ class CreateSubscriptionRequest(_message.Message):
         definition: Global___Definition | None = ...,
         idempotency_key: _builtins.str = ...,
         secret: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key", b"idempotency_key", "secret", b"secret", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key", b"idempotency_key", "secret", b"secret", "tenant_id", b"tenant_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -950,10 +954,13 @@ class UpdateSubscriptionRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     id: _builtins.str
     revision: _builtins.int
     """0: whatever it is."""
+    validate_only: _builtins.bool
+    """As in CreateSubscriptionRequest."""
     @_builtins.property
     def definition(self) -> Global___Definition: ...
     def __init__(
@@ -963,10 +970,11 @@ class UpdateSubscriptionRequest(_message.Message):
         id: _builtins.str = ...,
         definition: Global___Definition | None = ...,
         revision: _builtins.int = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "id", b"id", "revision", b"revision", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "id", b"id", "revision", b"revision", "tenant_id", b"tenant_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +52,30 @@ class ChannelRegistry:
         self._updates = updates
         self._adapters = adapters
         self._box = box
+
+    def over(self, updates: TenantUpdates) -> ChannelRegistry:
+        """The same use cases over other tenants."""
+        return ChannelRegistry(updates, self._adapters, self._box)
+
+    def without_known(self, channel: Channel, request: ChannelRequest) -> ChannelRequest:
+        """``request`` without those of its secrets and credentials that ``channel`` has already."""
+        known: dict[str, Any] = {}
+        with suppress(ValueError):
+            secrets = [json.dumps(dict(one)) if isinstance(one, Mapping) else one for one in request.secrets or ()]
+            if secrets == [self._box.decrypt(one) for one in channel.secrets]:
+                known["secrets"] = None
+        for name in ("pull_credentials", "audit_credentials"):
+            given, stored = getattr(request, name), getattr(channel, name)
+            with suppress(ValueError):
+                # What the provider's own model has beside is what it is without being given.
+                present = json.loads(self._box.decrypt(stored)) if stored else {}
+                if (
+                    given is not None
+                    and {key: present.get(key) for key in given} == given
+                    and bool(given) == bool(stored)
+                ):
+                    known[name] = None
+        return replace(request, **known)
 
     async def put(self, tenant_id: str, request: ChannelRequest, check: Check = unchecked) -> tuple[Channel, bool]:
         """The channel as stored, and whether it is new. NOT_FOUND, FAILED_PRECONDITION, and what ``merged`` and

@@ -13,6 +13,7 @@ from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
 from backhaul_gateway.admin.channelmodels import ChannelIn, ChannelList, ChannelOut
 from backhaul_gateway.admin.channels import ChannelRegistry
+from backhaul_gateway.admin.configroutes import ConfigRoutes
 from backhaul_gateway.admin.models import (
     IssuedKeyOut,
     KeyIn,
@@ -86,6 +87,13 @@ def audit_key_router(keys: AuditKeyRoutes) -> APIRouter:
     """The routes about the keys of audit files."""
     router = _router("/admin/v1/audit-keys")
     keys.add_to(router)
+    return router
+
+
+def config_router(config: ConfigRoutes) -> APIRouter:
+    """The routes about all that is configured."""
+    router = _router("/admin/v1")
+    config.add_to(router)
     return router
 
 

@@ -15,6 +15,7 @@ from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import Tenant
 from pymongo.errors import DuplicateKeyError
 
+from backhaul_gateway.admin.updates import id_taken, queue_path_taken
 from backhaul_gateway.admission.entries import noted_of
 from backhaul_gateway.admission.logged import Stored as Kind
 
@@ -122,19 +123,8 @@ class MongoTenantStore(MongoStore[Tenant]):
             await self._insert(tenant)
         except DuplicateKeyError as exc:
             if "queue_path_key" in ((exc.details or {}).get("keyPattern") or {}):
-                raise BackhaulError(
-                    Code.CONFLICT,
-                    f"The queue path {tenant.queue_path!r} belongs to another tenant (upper and lower case count as "
-                    "one).",
-                    field="queue_path",
-                    fix="Choose a queue path that no other tenant has.",
-                ) from exc
-            raise BackhaulError(
-                Code.CONFLICT,
-                f"There is a tenant {tenant.id!r} already.",
-                field="id",
-                fix="Choose another id. That of a tenant that is being deleted is free as soon as GET answers 404.",
-            ) from exc
+                raise queue_path_taken(tenant) from exc
+            raise id_taken(tenant) from exc
 
     async def owner_of(self, credential_id: str) -> str | None:
         """See ``TenantStore``."""

@@ -77,6 +77,17 @@ class TenantRegistry:
         self._changes = changes
         self._stream_max_age_s = stream_max_age_s
 
+    def over(self, updates: TenantUpdates) -> TenantRegistry:
+        """The same use cases over other tenants."""
+        return TenantRegistry(
+            updates,
+            self._streams,
+            self._data,
+            self._grants,
+            self._changes,
+            stream_max_age_s=self._stream_max_age_s,
+        )
+
     async def create(
         self,
         tenant_id: str,

@@ -159,3 +159,23 @@ def unknown(noun: str, id_: str) -> BackhaulError:
 def unknown_tenant(tenant_id: str) -> BackhaulError:
     """The error for an id that no tenant has."""
     return unknown("tenant", tenant_id)
+
+
+def queue_path_taken(tenant: Tenant) -> BackhaulError:
+    """The error for a queue path that another tenant has."""
+    return BackhaulError(
+        Code.CONFLICT,
+        f"The queue path {tenant.queue_path!r} belongs to another tenant (upper and lower case count as one).",
+        field="queue_path",
+        fix="Choose a queue path that no other tenant has.",
+    )
+
+
+def id_taken(tenant: Tenant) -> BackhaulError:
+    """The error for an id that another tenant has."""
+    return BackhaulError(
+        Code.CONFLICT,
+        f"There is a tenant {tenant.id!r} already.",
+        field="id",
+        fix="Choose another id. That of a tenant that is being deleted is free as soon as GET answers 404.",
+    )

@@ -226,6 +226,8 @@ ROUTES: Mapping[str, Rule] = MappingProxyType(
         "POST /admin/v1/services/{service_id}/tokens": OPERATOR,
         "DELETE /admin/v1/services/{service_id}/tokens/{token_id}": OPERATOR,
         "POST /admin/v1/audit-keys/rotate": OPERATOR,
+        "GET /admin/v1/export": SUPPORT,
+        "POST /admin/v1/apply": OPERATOR,
         "GET /admin/v1/secret-keys": SUPPORT,
         "POST /admin/v1/secret-keys/rotate": OPERATOR,
     }

@@ -149,6 +149,8 @@ LOGGED: Mapping[str, Logged] = MappingProxyType(
         "DELETE /admin/v1/services/{service_id}/tokens/{token_id}": _TOKEN,
         "POST /admin/v1/audit-keys/rotate": _of("audit_key"),
         "POST /admin/v1/secret-keys/rotate": _of("secret_keys"),
+        # A document is as large as what it describes, and its answer says what changed.
+        "POST /admin/v1/apply": _of("configuration", "version next_cursor", "tenants secrets"),
     }
 )
 """What is logged of each route by which somebody changes something, by method and path."""

@@ -186,6 +186,12 @@ class MongoSubscriptions:
         read = [stored.read_any(row) for row in found]
         return read, pages.token_of(read[-1].created_at_us, read[-1].id) if more else ""
 
+    def validated(self, given: pb.Definition, before: Subscription | None = None) -> pb.Definition:
+        """``given`` as it would be put in place of that of ``before``, or made, and plain. INVALID_ARGUMENT."""
+        if before is not None:
+            given = with_kept(given, self._seals.unsealed_definition(before.id, before.definition))
+        return checked(given, self._check_address)
+
     async def update(self, tenant: Tenant, id_: str, given: pb.Definition, revision: int = 0) -> Subscription:
         """Put another definition in its place; secrets that are empty in it stay as they are.
 
@@ -195,8 +201,7 @@ class MongoSubscriptions:
             before = await self.require(tenant.registration, id_)
             if revision and before.revision != revision:
                 raise other_revision(before.revision)
-            kept = with_kept(given, self._seals.unsealed_definition(id_, before.definition))
-            made = self._seals.sealed_definition(id_, checked(kept, self._check_address))
+            made = self._seals.sealed_definition(id_, self.validated(given, before))
             put = partial(self._put, before=before, definition=made)
             after = await self._writing.run(tenant.id, tenant.registration, put)
             if after is not None:
