@@ -12,7 +12,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo check test test-pythons fuzz lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons test-containers fuzz lint format proto lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,7 +43,7 @@ ifeq ($(strip $(ARGS)),)
 	@# stacks are of many processes themselves, and timed, so fewer run at once. loadscope: see tests/keeping.py.
 	@# What measures the clock has it to itself. The few that fail are run again, alone: see tools/run_tests.py.
 	$(BIN)/python tools/run_tests.py -n 4 -m "not timed" libs services
-	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed" deploy/k8s deploy/local deploy/observability tests
+	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed" deploy/compose deploy/k8s deploy/local deploy/observability tests
 	$(BIN)/python tools/run_tests.py -m timed libs services tests
 else
 	$(BIN)/python -m pytest $(ARGS)
@@ -51,6 +51,9 @@ endif
 
 test-pythons: $(STAMP) ## Run the tests that need no server on every other supported Python that this machine has
 	sh tools/test_pythons.sh
+
+test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman)
+	sh tools/test_containers.sh
 
 fuzz: $(STAMP) ## Try each adapter for five minutes with bodies that nobody thought of (ARGS="--seconds 60 twilio")
 	$(BIN)/python libs/channels/tests/fuzzing.py $(ARGS)

@@ -163,3 +163,49 @@ def test_object_storage_is_whole_or_absent(monkeypatch: pytest.MonkeyPatch, caps
     settings = load(ObjectStoreSettings)
     assert settings.object_store_bucket == "backhaul"
     assert "hunter2" not in repr(settings)
+
+
+def test_settings_may_be_files_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "BACKHAUL_MONGO_URI").write_text("mongodb://from:a-file@db/\n")
+    (tmp_path / "BACKHAUL_LOG_LEVEL").write_text("debug\n")
+    (tmp_path / "tls.pem").write_text("whatever else lies there")
+    monkeypatch.setenv("BACKHAUL_SETTINGS_DIR", str(tmp_path))
+    monkeypatch.setenv("BACKHAUL_LOG_LEVEL", "error")
+    settings = load(CommonSettings)
+    assert settings.mongo_uri.get_secret_value() == "mongodb://from:a-file@db/"
+    assert settings.log_level == "error"
+
+
+def test_an_invalid_file_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "BACKHAUL_INTERNAL_TOKEN").write_text("hunter2")
+    monkeypatch.setenv("BACKHAUL_SETTINGS_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        load(CommonSettings)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("BACKHAUL_INTERNAL_TOKEN: ")
+    assert "hunter2" not in said
+
+
+def test_a_folder_of_settings_that_is_missing_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Otherwise a service would start with defaults in place of its passwords."""
+    monkeypatch.setenv("BACKHAUL_SETTINGS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit) as caught:
+        load(CommonSettings)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("BACKHAUL_SETTINGS_DIR: ")
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "BACKHAUL_MONGO_URI").symlink_to(tmp_path / "gone")  # Also root cannot read it.
+    monkeypatch.setenv("BACKHAUL_SETTINGS_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        load(CommonSettings)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("BACKHAUL_MONGO_URI: ")

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from backhaul_local.files import write_private
-from backhaul_local.ports import LOOPBACK
+
+_LOOPBACK = "127.0.0.1"
+"""Not from ``ports``, which needs more than compose's one-shot services have; they use this module too."""
 
 _VALID = timedelta(days=365)
 _RENEWED_BEFORE = timedelta(days=30)
@@ -54,7 +56,7 @@ def ensure_certificates(folder: Path, names: Iterable[str]) -> None:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName(
-                    [x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ip_address(LOOPBACK))]
+                    [x509.DNSName(name), x509.DNSName("localhost"), x509.IPAddress(ip_address(_LOOPBACK))]
                 ),
                 critical=False,
             )

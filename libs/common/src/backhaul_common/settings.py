@@ -1,4 +1,5 @@
-"""Settings, read once from the environment: those that belong to no service, in classes that a service takes together.
+"""Settings, read once from the environment or from files: those that belong to no service, in classes that a service
+takes together.
 
 A service's own ``settings.py`` derives from ``CommonSettings``, and from whatever else here it uses; nothing else reads
 ``BACKHAUL_`` variables. OpenTelemetry reads the standard ``OTEL_`` variables itself; ``tracing`` and ``metrics`` only
@@ -10,12 +11,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "BACKHAUL_"
+
+FOLDER = PREFIX + "SETTINGS_DIR"
+"""Names a folder whose files are settings, each called as its variable. What the environment says itself wins."""
 
 MIN_INTERNAL_TOKEN = 32
 """Characters of a token that services show each other."""
@@ -204,13 +209,14 @@ class ObjectStoreSettings(Settings):
 
 
 def load(settings_type: type[S]) -> S:
-    """The settings from the environment; when one is invalid or has an old name, says which on standard error and exits
-    with 2."""
-    if refused := list(_old_names(settings_type)):
+    """The settings from the environment, and from the files of the folder that ``FOLDER`` names; when one is invalid or
+    has an old name, says which on standard error and exits with 2."""
+    folder = os.environ.get(FOLDER) or None
+    if refused := [*_old_names(settings_type), *_unusable(folder)]:
         sys.stderr.writelines(refused)
         raise SystemExit(2)
     try:
-        return settings_type()
+        return settings_type(_secrets_dir=folder)
     except ValidationError as exc:
         for error in exc.errors(include_url=False, include_input=False, include_context=False):
             name = "_".join(str(part) for part in error["loc"]).upper()
@@ -224,6 +230,18 @@ def load(settings_type: type[S]) -> S:
 
 def _parts(value: SecretStr) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.get_secret_value().split(",") if part.strip())
+
+
+def _unusable(folder: str | None) -> Iterator[str]:
+    """A line if there is no such folder, and one for each of its files that may not be read."""
+    if folder is None:
+        return
+    if not os.access(folder, os.R_OK | os.X_OK) or not Path(folder).is_dir():
+        yield f"{FOLDER}: {folder} is no folder that can be read; mount it, or let this user ({os.getuid()}) read it.\n"
+        return
+    for file in sorted(Path(folder).iterdir()):
+        if file.name.upper().startswith(PREFIX) and not os.access(file, os.R_OK):
+            yield f"{file.name.upper()}: {file} cannot be read; let this user ({os.getuid()}) read it.\n"
 
 
 def _old_names(settings_type: type[Settings]) -> Iterator[str]:

@@ -1,0 +1,194 @@
+"""compose.yaml and the Dockerfile against the services that there are: what can be held without containers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import describe
+import pytest
+import rights
+import secret_files
+import yaml
+from backhaul_common.settings import CommonSettings, load
+
+COMPOSE = Path(__file__).resolve().parents[1]
+ROOT = COMPOSE.parents[1]
+DOCKERFILE = (COMPOSE.parent / "docker" / "Dockerfile").read_text()
+CONTAINERS: dict[str, dict[str, Any]] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
+_ANY = dict.fromkeys(secret_files.MAKE, "x")
+PROJECTS = {
+    project.parent.name: tomllib.loads(project.read_text()) for project in ROOT.glob("services/*/pyproject.toml")
+}
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compose") / "secrets"
+    folder.mkdir()
+    secret_files.write(folder)
+    return folder
+
+
+def resolved(value: str) -> str:
+    """With the default of each variable."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+
+
+def settings_type(service: str) -> type[CommonSettings]:
+    module = importlib.import_module(f"backhaul_{service}.settings")
+    (found,) = (
+        one
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, CommonSettings) and one.__module__ == module.__name__
+    )
+    return found
+
+
+def test_every_service_of_the_repository_is_in_compose_and_has_rights() -> None:
+    assert set(PROJECTS) <= set(CONTAINERS)
+    assert set(PROJECTS) == set(rights.RIGHTS) == set(rights.SERVICES)
+
+
+@pytest.mark.parametrize("service", sorted(PROJECTS))
+def test_every_setting_is_one_of_the_service(service: str) -> None:
+    known = {f"BACKHAUL_{name.upper()}" for name in settings_type(service).model_fields} | {"BACKHAUL_SETTINGS_DIR"}
+    files = secret_files.of_service(service, _ANY)
+    given = {name for name in (*CONTAINERS[service]["environment"], *files) if name.startswith("BACKHAUL_")}
+    assert given <= known
+
+
+@pytest.mark.parametrize("service", sorted(PROJECTS))
+def test_a_service_starts_with_what_compose_gives_it(
+    service: str, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings are whole and valid; those that are secrets come from the files."""
+    for name in [name for name in os.environ if name.startswith("BACKHAUL_")]:
+        monkeypatch.delenv(name)
+    for name, value in CONTAINERS[service]["environment"].items():
+        monkeypatch.setenv(name, resolved(value).replace("/run/secrets", str(secrets / service)))
+    settings = load(settings_type(service))
+    assert f"{service}:" in settings.mongo_uri.get_secret_value()
+    assert settings.nats_url.startswith(f"nats://{service}:")
+    assert settings.internal_tokens() == ((secrets / "kept/internal-token").read_text().strip(),)
+    assert settings.grpc_tls_cert_file == secrets / service / "tls.pem"
+
+
+@pytest.mark.parametrize("service", sorted(PROJECTS))
+def test_others_reach_a_service_where_it_listens(service: str) -> None:
+    local = PROJECTS[service]["tool"]["backhaul"]["local"]
+    environment = CONTAINERS[service]["environment"]
+    ports = local["ports"]
+    if "grpc" in ports:
+        assert environment[f"BACKHAUL_{service.upper()}_GRPC_LISTEN"] == f"0.0.0.0:{ports['grpc']}"
+        address = f"{service}:{ports['grpc']}"
+        assert CONTAINERS["gateway"]["environment"][f"BACKHAUL_GATEWAY_{service.upper()}_TARGET"] == address
+        assert address in CONTAINERS["hello"]["command"]
+    for name, value in environment.items():
+        if name.endswith(("_TARGET", "_TARGETS")):
+            for host, port in re.findall(r"([a-z]+):(\d+)", value):
+                assert int(port) == PROJECTS[host]["tool"]["backhaul"]["local"]["ports"]["grpc"], name
+    exposed = CONTAINERS[service]["build"]["args"]["PORTS"].split()
+    assert {str(port) for port in ports.values()} <= set(exposed)
+
+
+@pytest.mark.parametrize("name", sorted(CONTAINERS))
+def test_a_container_is_confined_and_has_an_exact_tag(name: str) -> None:
+    of = CONTAINERS[name]
+    tag = of["image"].rpartition(":")[2]
+    if "build" in of:
+        assert tag == "-dev}"  # ${BACKHAUL_VERSION:-dev}
+        assert of["build"]["args"]["SERVICE"] == of["image"].partition(":")[0].removeprefix("backhaul-")
+    else:
+        assert of["image"].startswith("docker.io/")
+        assert re.fullmatch(r"v?\d+\.\d+\.\d+(-\w+)?|RELEASE\.[\dTZ-]+", tag), of["image"]
+    assert of["read_only"] is True
+    assert of["cap_drop"] == ["ALL"]
+    assert of["security_opt"] == ["no-new-privileges:true"]
+    assert not of["user"].startswith("0:") or name in {"secrets", "otel-collector"}
+    for published in of.get("ports", []):
+        assert resolved(published).startswith("127.0.0.1:")
+
+
+def test_the_dockerfile_has_one_base_with_an_exact_tag_and_what_it_copies_is_sent() -> None:
+    assert re.search(r"^ARG BASE=docker\.io/library/python:3\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${BASE}${BASE_DIGEST}"] * 2
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE):
+        for source in copied.split():
+            assert any(source == one or source.startswith(f"{one}/") for one in sent), source
+            assert "$" in source or (ROOT / source).exists(), source
+    asked = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    for of in CONTAINERS.values():
+        assert set(of.get("build", {}).get("args", {})) <= asked
+
+
+def test_secrets_are_made_once_and_are_nobody_elses(secrets: Path) -> None:
+    def content() -> dict[Path, str]:
+        return {file.relative_to(secrets): file.read_text() for file in secrets.rglob("*") if file.is_file()}
+
+    before = content()
+    secret_files.write(secrets)
+    assert content() == before
+    assert {stat.S_IMODE(file.stat().st_mode) for file in secrets.rglob("*") if file.is_file()} == {0o600}
+    assert all(
+        stat.S_IMODE((secrets / name).stat().st_mode) == 0o700 for name in CONTAINERS if (secrets / name).is_dir()
+    )
+    # A container sees its own passwords only.
+    for service in PROJECTS:
+        own = "".join(text for path, text in before.items() if path.parts[0] == service)
+        for other in set(PROJECTS) - {service}:
+            assert before[Path("kept", f"mongo-{other}")].strip() not in own
+            assert before[Path("kept", f"nats-{other}")].strip() not in own
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_is_for_people_belongs_to_whom_the_checkout_belongs_to(tmp_path: Path) -> None:
+    """Also where Docker, as root, has made the folders that are mounted."""
+    os.chown(tmp_path, 4711, 4711)
+    (tmp_path / "secrets/gateway").mkdir(parents=True)
+    secret_files.write(tmp_path / "secrets")
+    owned = {str(path.relative_to(tmp_path)): path.stat().st_uid for path in (tmp_path / "secrets").rglob("*")}
+    assert owned["secrets/admin-header"] == owned["secrets/kept"] == owned["secrets/kept/tls/ca.pem"] == 4711
+    assert owned["secrets/gateway"] == owned["secrets/gateway/BACKHAUL_MONGO_URI"] == secret_files.USER
+
+
+def test_a_value_of_ones_own_is_kept_and_handed_on(secrets: Path) -> None:
+    (secrets / "kept/s3-secret-key").write_text("mine\n")
+    secret_files.write(secrets)
+    assert (secrets / "audit/BACKHAUL_OBJECT_STORE_SECRET_KEY").read_text() == "mine"
+    assert (secrets / "kept/s3-secret-key").read_text() == "mine\n"
+
+
+def test_mounted_files_are_there() -> None:
+    made = {*PROJECTS, *secret_files.of_servers(_ANY)}
+    for name, of in CONTAINERS.items():
+        for volume in of.get("volumes", []):
+            source = volume.partition(":")[0]
+            if source.startswith("./secrets/"):
+                assert source.removeprefix("./secrets/") in made, f"{name}: {source}"
+            elif source.startswith(("./", "../")) and not source.startswith("../observability"):
+                assert (COMPOSE / source).exists(), f"{name}: {source}"
+
+
+def test_a_package_that_is_not_locked_is_refused() -> None:
+    lock = "some-thing==1.2 \\\n    --hash=sha256:0\nother==2 ; python_version < '3.12' \\\n"
+    assert describe.unlocked({"Some_Thing": "1.2", "backhaul-common": "0.1.0", "other": "2"}, lock) == []
+    assert describe.unlocked({"some-thing": "1.3", "new": "1"}, lock) == ["new==1", "some-thing==1.3"]
+
+
+def test_the_bill_of_materials_names_every_package() -> None:
+    bill = json.loads(json.dumps(describe.bill("audit", {"backhaul-audit": "0.1.0", "Some_Thing": "1.2"})))
+    assert bill["metadata"]["component"] == {"type": "application", "name": "backhaul-audit", "version": "0.1.0"}
+    assert [one["purl"] for one in bill["components"]] == ["pkg:pypi/some-thing@1.2", "pkg:pypi/backhaul-audit@0.1.0"]
+
+
+def test_readiness_is_asked_where_the_service_listens() -> None:
+    assert describe.target(PROJECTS["gateway"]) == "http://localhost:8080/readyz"
+    assert describe.target(PROJECTS["audit"]) == "localhost:50053"

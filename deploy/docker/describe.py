@@ -1,0 +1,78 @@
+"""Writes what an image needs beside its packages: the bill of materials, and the commands ``serve`` and ``ready``.
+
+``describe.py <service> <folder>``, run by the Python of the folder; refuses a package that requirements.lock does not
+name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+_LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
+
+
+def normal(name: str) -> str:
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def unlocked(installed: Mapping[str, str], lock: str) -> list[str]:
+    """Those of ``installed`` (versions by name) that are neither Backhaul's own nor, in that version, in the lock."""
+    locked = {(normal(name), version) for name, version in _LOCKED.findall(lock)}
+    return sorted(
+        f"{name}=={version}"
+        for name, version in installed.items()
+        if not normal(name).startswith("backhaul-") and (normal(name), version) not in locked
+    )
+
+
+def bill(service: str, installed: Mapping[str, str]) -> dict[str, Any]:
+    """CycloneDX of what is installed."""
+    version = installed[f"backhaul-{service}"]
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {"component": {"type": "application", "name": f"backhaul-{service}", "version": version}},
+        "components": [
+            {"type": "library", "name": name, "version": version, "purl": f"pkg:pypi/{normal(name)}@{version}"}
+            for name, version in sorted(installed.items())
+        ],
+    }
+
+
+def target(project: Mapping[str, Any]) -> str:
+    """What tells whether a service is ready: see ``backhaul_common.probe``."""
+    local = project["tool"]["backhaul"]["local"]
+    if "http_port" in local:
+        return f"http://localhost:{local['ports'][local['http_port']]}/readyz"
+    return f"localhost:{local['ports'][local['grpc_port']]}"
+
+
+def main() -> int:
+    service, folder = sys.argv[1], Path(sys.argv[2])
+    installed = {one.metadata["Name"]: one.version for one in distributions()}
+    if surplus := unlocked(installed, Path("requirements.lock").read_text("utf-8")):
+        sys.stderr.write(f"Not in requirements.lock: {', '.join(surplus)}. Run make lock.\n")
+        return 1
+    (folder / "sbom.cdx.json").write_text(json.dumps(bill(service, installed), indent=1) + "\n", "utf-8")
+    project = tomllib.loads(Path("services", service, "pyproject.toml").read_text("utf-8"))
+    for command, arguments in (
+        ("serve", f"backhaul_{service}"),
+        ("ready", f"backhaul_common.probe {target(project)}"),
+    ):
+        path = folder / "bin" / command
+        path.write_text(f"#!/bin/sh\nexec {folder}/bin/python -m {arguments}\n", "utf-8")
+        path.chmod(0o755)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+#!/bin/sh
+# Builds the image of every service and runs compose.yaml with podman: a callback goes through, a killed service comes back,
+# and everything stops in time. Where no registry is at hand, stand-ins for the public images are made from Debian's packages
+# and from the wheels of the local stack: STAND_INS=0 pulls the real ones instead.
+set -eu
+cd "$(dirname "$0")/.."
+for needed in podman debootstrap; do
+  command -v "$needed" >/dev/null 2>&1 || { echo "skipped: there is no $needed here (Debian: apt install podman runc netavark aardvark-dns debootstrap)"; exit 0; }
+done
+[ "$(id -u)" -eq 0 ] || { echo "skipped: debootstrap needs root"; exit 0; }
+python=$PWD/.venv/bin/python
+place=${CONTAINERS_FOLDER:-$(mktemp -d)}
+mkdir -p "$place"
+# Storage and networks of its own, so that nothing of the machine's is touched, and all of it goes at once. What
+# CONTAINERS_FOLDER names is kept for the next run.
+cat >"$place/storage.conf" <<CONF
+[storage]
+driver = "${CONTAINERS_DRIVER:-overlay}"
+graphroot = "$place/graph"
+runroot = "$place/run"
+CONF
+cat >"$place/containers.conf" <<CONF
+[containers]
+default_ulimits = ["nofile=4096:4096","nproc=4096:4096"]
+[network]
+network_backend = "netavark"
+network_config_dir = "$place/networks"
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+CONF
+export CONTAINERS_STORAGE_CONF="$place/storage.conf" CONTAINERS_CONF="$place/containers.conf"
+tidy() { [ -n "${CONTAINERS_FOLDER:-}" ] || { podman rm -af; podman rmi -af; rm -rf "$place"; } >/dev/null 2>&1; }
+trap tidy EXIT
+export BACKHAUL_VERSION=test
+if [ ! -x "$place/tools/bin/podman-compose" ]; then
+  python3 -m venv "$place/tools"
+  "$place/tools/bin/pip" install --quiet podman-compose==1.6.0
+fi
+
+base=$(sed -n 's/^ARG BASE=//p' deploy/docker/Dockerfile)
+build() { podman build --format docker --isolation chroot --network host --quiet "$@" >/dev/null; }
+
+image_of() { sed -n "s|^ *image: \(docker.io/[a-z/]*$1:.*\)|\1|p" deploy/compose/compose.yaml; }
+
+stand_ins() {
+  root=$place/debian
+  if [ ! -e "$root/complete" ]; then
+    rm -rf "$root"
+    debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates,libcurl4,libssl3,liblzma5 \
+      bookworm "$root" >"$place/debootstrap.log"
+    ln -s /usr/bin/python3 "$root/usr/local/bin/python3"
+    ln -s /usr/bin/python3 "$root/usr/local/bin/python"
+    touch "$root/complete"
+  fi
+  # What this machine trusts, where the package index is behind a proxy of its own.
+  certificates=/etc/ssl/certs/ca-certificates.crt
+  [ ! -e "$certificates" ] || cp "$certificates" "$root$certificates"
+  tar -C "$root" --exclude './proc/*' --exclude './sys/*' --exclude './dev/*' -c . |
+    podman import --change "ENV SSL_CERT_FILE=$certificates" --change "ENV PIP_CERT=$certificates" - "$base" >/dev/null
+  programs=$place/programs
+  mkdir -p "$programs"
+  "$python" - "$programs" <<'PYTHON'
+import shutil, sys
+from backhaul_local.binaries import find_mongod, find_nats_server, find_weed
+for name, find in (("mongod", find_mongod), ("nats-server", find_nats_server), ("weed", find_weed)):
+    shutil.copy(find(), f"{sys.argv[1]}/{name}")
+PYTHON
+  cp deploy/compose/tests/stand_ins/* "$programs/"
+  for name in nats mongo minio mailpit; do
+    build --build-arg "BASE=$base" -f "$programs/Dockerfile" --target "$name" -t "$(image_of "$name")" "$programs"
+  done
+}
+
+if [ "${STAND_INS:-1}" = 1 ]; then stand_ins; fi
+# What a clean checkout has, so that no secret of the test is put beside anybody's own.
+rm -rf "$place/tree"
+mkdir "$place/tree"
+git ls-files -z --cached --others --exclude-standard | tar --null -T - --ignore-failed-read -c 2>/dev/null | tar -C "$place/tree" -x
+PATH="$place/tools/bin:$PATH" "$python" tools/run_containers.py "$place/tree/deploy/compose" "$@"
