@@ -98,6 +98,7 @@ def kill(service: str) -> None:
     """As the kernel does where memory is short. Docker starts it again by itself; podman may not, without systemd."""
     (described,) = json.loads(run("podman", "inspect", container(service)))
     os.kill(int(described["State"]["Pid"]), signal.SIGKILL)
+    run("podman", "wait", container(service))
 
 
 def stop(service: str) -> None:
@@ -119,8 +120,9 @@ def story(folder: Path, services: list[str], servers: list[str]) -> None:
     compose("--parallel", "1", "--podman-build-args", _BUILD, "build", *services)
     look_at_images(services)
     print("Starting")
-    compose("up", "--detach", "--no-build", *services, *servers)
-    # podman cannot wait for a container that borrows another's network, so the order is made here.
+    # podman-compose does not wait for what has to end before others start, so the order is made here.
+    compose("run", "--rm", "--no-deps", "secrets")
+    compose("up", "--detach", "--no-build", "--no-deps", *services, *servers)
     compose("run", "--rm", "--no-deps", "servers")
     print(compose("run", "--rm", "--no-deps", "hello"), end="")
     for service in services:
@@ -146,7 +148,9 @@ def main() -> int:
     known = yaml.safe_load((folder / "compose.yaml").read_text("utf-8"))["services"]
     services = sorted(one.parent.name for one in (folder / "../../services").glob("*/pyproject.toml"))
     servers = [
-        name for name, of in known.items() if name not in (*services, "servers", "hello") and "profiles" not in of
+        name
+        for name, of in known.items()
+        if name not in (*services, "secrets", "servers", "hello") and "profiles" not in of
     ]
     try:
         story(folder, services, servers)
