@@ -39,7 +39,7 @@ _CALLBACKS, _EVENTS, _NOTICES = (f"{stream.lower()}.>" for stream in names.STREA
 
 RIGHTS: Mapping[str, Rights] = {
     "gateway": Rights(
-        collections=(names.TENANTS_COLLECTION, names.SERVICES_COLLECTION),
+        collections=(names.TENANTS_COLLECTION, names.SERVICES_COLLECTION, names.CHANGES_COLLECTION),
         publishes=(_CALLBACKS, names.TENANT_CHANGED_SUBJECT, names.SERVICE_CHANGED_SUBJECT),
         consumes=names.STREAMS,
         purges=True,
@@ -61,6 +61,7 @@ RIGHTS: Mapping[str, Rights] = {
             names.CHANNEL_ACTIVITY_COLLECTION,
             names.NORMALIZER_ERASURES_COLLECTION,
             names.NORMALIZER_OUTBOX,
+            names.REPLAYS_COLLECTION,
         ),
         publishes=(_CALLBACKS, _EVENTS, _NOTICES),
         consumes=(names.CALLBACKS_STREAM,),
