@@ -54,6 +54,7 @@ async def test_a_full_house_says_so(tmp_path: Path) -> None:
         assert (await process.get("/healthz")).status_code == 200
         for peer in busy[2:]:
             await peer.send(b'"id": 1 }')
+        for peer in busy[2:]:
             # The route itself answers: its change cannot be logged, since this gateway has no MongoDB.
             assert b"MongoDB is away" in await asyncio.get_running_loop().sock_recv(peer.sock, 65536)
             peer.sock.close()
