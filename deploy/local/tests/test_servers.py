@@ -20,6 +20,7 @@ from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
 from backhaul_local.ports import Band, Hold, is_free
 from backhaul_testing import broker
+from backhaul_testing.waiting import until
 from minio import Minio
 from nats.js.api import StreamConfig
 from pymongo import MongoClient
@@ -68,6 +69,29 @@ async def test_mongod_keeps_what_it_acknowledged(mongod: MongoServer) -> None:
     assert await mongod.stop(), "SIGTERM must be enough"
     await mongod.start()
     assert count_documents(uri) == 2
+
+
+async def test_a_mongod_for_tests_lets_go_of_what_was_dropped(data_dir: Path) -> None:
+    server = MongoServer(MongoConfig(data_dir=data_dir / "mongo", drops_soon=True))
+    await server.start()
+    client: MongoClient[dict[str, Any]] = MongoClient(server.uri)
+
+    def open_files() -> int:
+        return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+    async def few_are_open() -> bool:
+        return open_files() < before + 20
+
+    try:
+        with client:
+            before = open_files()
+            for number in range(50):
+                client.dropped[f"c{number}"].create_index("a")
+            assert open_files() >= before + 100
+            client.drop_database("dropped")
+            await until("files of dropped collections closed", few_are_open, pause_s=0.2)
+    finally:
+        await server.kill()
 
 
 async def test_mongod_data_may_move_to_another_port(mongod: MongoServer) -> None:

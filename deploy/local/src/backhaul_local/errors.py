@@ -28,17 +28,22 @@ class SettingError(LocalStackError):
     """A setting of the local stack cannot be used; the text names it."""
 
 
-class StartError(LocalStackError):
-    """A process died while starting, or was not ready in time.
-
-    The text ends with the last lines of its log, because that is where the reason stands.
-    """
+class ProcessError(LocalStackError):
+    """A process is not as it should be. The text ends with the last lines of its log, where the reason stands."""
 
     def __init__(self, name: str, problem: str, log_path: Path, tail: str) -> None:
         shown = tail.rstrip() or "(the log is empty)"
         super().__init__(f"{name} {problem}\n--- the end of {log_path} ---\n{shown}")
         self.name = name
         self.log_path = log_path
+
+
+class StartError(ProcessError):
+    """A process died while starting, or was not ready in time."""
+
+
+class EndedError(ProcessError):
+    """A process that was ready has ended by itself."""
 
 
 class LateError(StartError):

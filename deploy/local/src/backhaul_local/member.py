@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from backhaul_local.errors import LateError, LocalStackError, SettingError, StartError
+from backhaul_local.errors import EndedError, LateError, LocalStackError, SettingError, StartError
 from backhaul_local.ports import Hold, PortClaim, ensure_free
 from backhaul_local.process import Child, describe_exit, tail
 
@@ -192,6 +192,11 @@ class Member(ABC):
     async def wait_exit(self) -> int:
         """Wait until the process has ended, for whatever reason; return its exit code, negative for a signal."""
         return await self._require_child().wait_async()
+
+    def ended(self) -> EndedError:
+        """What to raise where the process should run and has ended."""
+        child = self._require_child()
+        return EndedError(self.name, f"has ended ({describe_exit(child.wait() or 0)}).", self.log_path, self.log_tail())
 
     def log_tail(self) -> str:
         return tail(self.log_path)

@@ -38,6 +38,10 @@ class MongoConfig:
     user: str = "backhaul"
     password: str = field(default="", repr=False)
     """Empty: whoever reaches the port may do everything."""
+    drops_soon: bool = False
+    """What is dropped is closed and removed within seconds. By default mongod keeps it for five minutes and to the next
+    checkpoint, for readers of the past: by then a session of tests, each with a database of its own, may have dropped
+    more files than a process may have open, of which mongod dies."""
 
 
 class MongoServer(Member):
@@ -98,6 +102,8 @@ class MongoServer(Member):
             # Appended, so that what it said before a crash stays, in the file that also takes its plain output.
             *("--logpath", str(self.log_path), "--logappend"),
         ]
+        if self.config.drops_soon:
+            argv += ["--syncdelay", "10", "--setParameter", "minSnapshotHistoryWindowInSeconds=0"]
         if self.config.password:
             # Members of a replica set know each other by this key; where there is one, clients must say who they are.
             key_file = self.config.data_dir / "replica-set.key"

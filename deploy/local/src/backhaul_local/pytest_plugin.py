@@ -54,7 +54,7 @@ def mongo_server(server_data_dir: Path) -> Iterator[MongoServer]:
     """One mongod (a replica set of one node) for the whole session; see `mongo_database` for isolation."""
     from backhaul_local.mongod import MongoConfig, MongoServer
 
-    yield from _run(MongoServer(MongoConfig(data_dir=server_data_dir / "mongo")))
+    yield from _run(MongoServer(MongoConfig(data_dir=server_data_dir / "mongo", drops_soon=True)))
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,9 @@ def mongo_database(mongo_server: MongoServer) -> Iterator[str]:
     from pymongo import MongoClient
 
     name = f"test_{secrets.token_hex(8)}"
+    _require_running(mongo_server)
     yield name
+    _require_running(mongo_server)
     client: MongoClient[dict[str, Any]] = MongoClient(mongo_server.uri)
     with client:
         client.drop_database(name)
@@ -140,6 +142,19 @@ def stack_factory(tmp_path: Path) -> StackFactory:
                 await stack.stop()
 
     return create
+
+
+def _require_running(server: Member) -> None:
+    """Start a session's server again that has ended, and raise `EndedError`, which says of what.
+
+    One test fails for it that way, with the reason, and not each that is still to come.
+    """
+    if server.running:
+        return
+    ended = server.ended()
+    server.launch()
+    server.wait_ready_blocking(START_S)
+    raise ended
 
 
 def _run(server: M) -> Iterator[M]:

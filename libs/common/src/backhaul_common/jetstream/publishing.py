@@ -147,10 +147,10 @@ class Publisher:
 
     @asynccontextmanager
     async def together(self, timeout_s: float) -> AsyncIterator[Send]:
-        """Gives a function that sends messages, and ends when JetStream has stored all that were sent by it.
+        """Gives a function that sends messages, and ends when JetStream has answered for all that were sent by it.
 
-        UNAVAILABLE when JetStream is away or full, or has not answered ``timeout_s`` after the last was sent;
-        MessageRefusedError where it will never store one of them. Some may be stored then.
+        UNAVAILABLE when JetStream is away or full, or has not answered ``timeout_s`` after the last was sent: some may
+        be stored then. MessageRefusedError where it will never store one of them; the others are stored.
         """
         sent: list[_Awaited] = []
         loop = asyncio.get_running_loop()
@@ -169,7 +169,10 @@ class Publisher:
                 yield send
                 if sent:
                     async with asyncio.timeout(timeout_s):
-                        await asyncio.gather(*(message.stored for message in sent))
+                        # Not up to the first refusal: a batch that is refused may be on its way again, singly.
+                        answers = await asyncio.gather(*(message.stored for message in sent), return_exceptions=True)
+                    for refused in filter(None, answers):
+                        raise refused
         finally:
             for message in sent:
                 self.forget(message)
@@ -273,7 +276,7 @@ class _Awaited(Message):
 
     async def answered(self, refusal: NotStoredError | MessageRefusedError | None) -> None:
         if self.stored.done():
-            return  # Another one of those it was sent with was refused.
+            return  # Too late: nobody waits for it any more.
         if refusal is None:
             self.stored.set_result(None)
         else:
