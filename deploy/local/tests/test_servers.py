@@ -71,8 +71,8 @@ async def test_mongod_keeps_what_it_acknowledged(mongod: MongoServer) -> None:
     assert count_documents(uri) == 2
 
 
-async def test_a_mongod_for_tests_lets_go_of_what_was_dropped(data_dir: Path) -> None:
-    server = MongoServer(MongoConfig(data_dir=data_dir / "mongo", drops_soon=True))
+async def test_mongod_lets_go_of_what_was_dropped_when_its_history_is_over(data_dir: Path) -> None:
+    server = MongoServer(MongoConfig(data_dir=data_dir / "mongo", history_s=1))
     await server.start()
     client: MongoClient[dict[str, Any]] = MongoClient(server.uri)
 
@@ -80,10 +80,12 @@ async def test_a_mongod_for_tests_lets_go_of_what_was_dropped(data_dir: Path) ->
         return len(os.listdir(f"/proc/{server.pid}/fd"))
 
     async def few_are_open() -> bool:
+        client.kept.documents.insert_one({})  # Its clock is that of its writes.
         return open_files() < before + 20
 
     try:
         with client:
+            client.kept.documents.insert_one({})
             before = open_files()
             for number in range(50):
                 client.dropped[f"c{number}"].create_index("a")

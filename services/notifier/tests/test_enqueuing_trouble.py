@@ -97,7 +97,7 @@ async def test_one_that_is_cancelled_within_its_transaction_leaves_no_gap_and_no
 ) -> None:
     mine = await enqueuing.subscribe("*")
     monkeypatch.setattr(making, "MAX_ROWS", 7)
-    said = [event(str(number)) for number in range(100)]
+    said = [event(str(number)) for number in range(400)]
     for start in range(0, len(said), 20):
         last = await enqueuing.publish(*said[start : start + 20])
     stops = 0

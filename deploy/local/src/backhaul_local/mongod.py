@@ -38,9 +38,9 @@ class MongoConfig:
     user: str = "backhaul"
     password: str = field(default="", repr=False)
     """Empty: whoever reaches the port may do everything."""
-    drops_soon: bool = False
-    """What is dropped is closed and removed within seconds. By default mongod keeps it for five minutes and to the next
-    checkpoint, for readers of the past: by then a session of tests, each with a database of its own, may have dropped
+    history_s: int | None = None
+    """How far back may be read, which is as long as what was dropped is kept, with its files open. None: mongod's five
+    minutes, and to the next checkpoint. By then a session of tests, each with a database of its own, may have dropped
     more files than a process may have open, of which mongod dies."""
 
 
@@ -102,8 +102,9 @@ class MongoServer(Member):
             # Appended, so that what it said before a crash stays, in the file that also takes its plain output.
             *("--logpath", str(self.log_path), "--logappend"),
         ]
-        if self.config.drops_soon:
-            argv += ["--syncdelay", "10", "--setParameter", "minSnapshotHistoryWindowInSeconds=0"]
+        if (history_s := self.config.history_s) is not None:
+            argv += ["--setParameter", f"minSnapshotHistoryWindowInSeconds={history_s}"]
+            argv += ["--syncdelay", str(max(1, history_s // 2))]  # Seconds between two checkpoints.
         if self.config.password:
             # Members of a replica set know each other by this key; where there is one, clients must say who they are.
             key_file = self.config.data_dir / "replica-set.key"

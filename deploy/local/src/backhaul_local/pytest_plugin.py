@@ -54,7 +54,8 @@ def mongo_server(server_data_dir: Path) -> Iterator[MongoServer]:
     """One mongod (a replica set of one node) for the whole session; see `mongo_database` for isolation."""
     from backhaul_local.mongod import MongoConfig, MongoServer
 
-    yield from _run(MongoServer(MongoConfig(data_dir=server_data_dir / "mongo", drops_soon=True)))
+    # Lists are read as of a moment of some seconds ago.
+    yield from _run(MongoServer(MongoConfig(data_dir=server_data_dir / "mongo", history_s=20)))
 
 
 @pytest.fixture(scope="session")
