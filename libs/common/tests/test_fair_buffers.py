@@ -249,6 +249,16 @@ def test_a_flood_costs_the_others_no_share() -> None:
     assert Counter(item.path for item in batch) == {"flood": 9, "small": 1}
 
 
+def test_what_waits_of_many_paths_with_little_is_told_from_a_flood() -> None:
+    buffers: Buffers = FairBuffers(None)
+    assert buffers.waiting(100) == (0, 0)
+    for seq, path in enumerate(("a", "a", "b", "flood", "flood", "flood"), 1):
+        buffers.put(Item(path, seq, bytes(50)))
+    assert buffers.waiting(100) == (150, 150)
+    buffers.next_batch(200)
+    assert buffers.waiting(100) == (100, 0)
+
+
 def test_what_is_dropped_does_not_wait_any_more() -> None:
     buffers: Buffers = FairBuffers(PATH_BYTES)
     for seq in range(1, 11):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from backhaul_common.feed import Durable, PullLimits, StreamMessage
+from backhaul_common.feed import Durable, PullLimits, StreamMessage, fair
 from backhaul_common.feed.formats import Place, place_of, stream_seq_of
 from backhaul_common.lifecycle import cancel
 from backhaul_local.nats_server import NatsServer
@@ -32,6 +32,30 @@ async def test_a_feed_may_park_nothing_and_still_shares(feeding: Any) -> None:
         assert len(first) <= 11
         rest = await fed.take(MESSAGES + 1 - len(first))
         assert Counter(one.path for one in [*first, *rest]) == {"acme": MESSAGES, "globex": 1}
+
+
+@pytest.mark.parametrize("beside_s", [0.0, 60.0])
+async def test_a_backlog_is_taken_in_smaller_batches_while_others_come(
+    feeding: Any, monkeypatch: pytest.MonkeyPatch, beside_s: float
+) -> None:
+    monkeypatch.setattr(fair, "_BESIDE_S", beside_s)
+    config = replace(CONFIG, path_bytes=None, batch_bytes=12_000, beside_bytes=4_100)
+    async with feeding(config) as fed:
+
+        async def all_here() -> bool:
+            info = await fed.info()
+            return not info.num_pending and info.num_ack_pending == sent
+
+        await fed.fill("acme")
+        sent = MESSAGES
+        await until(all_here)
+        assert Counter(one.path for one in await fed.feed.next_batch()) == {"acme": 12}, "nobody else waits"
+        await fed.put("globex", bytes(1000))
+        sent += 1
+        await until(all_here)
+        assert Counter(one.path for one in await fed.feed.next_batch()) == {"globex": 1, "acme": 5}
+        # Another one of globex may come at any moment, for as long as this.
+        assert len(await fed.feed.next_batch()) == (5 if beside_s else 12)
 
 
 async def test_what_is_not_filtered_is_another_consumers(feeding: Any) -> None:

@@ -33,6 +33,7 @@ def feed_config(settings: NormalizerSettings) -> FeedConfig:
         ),
         PullLimits(settings.normalizer_pull_messages, settings.normalizer_pull_bytes),
         batch_bytes=settings.normalizer_batch_bytes,
+        beside_bytes=settings.normalizer_beside_bytes,
         path_bytes=settings.normalizer_tenant_bytes,
         buffer_bytes=settings.normalizer_buffer_bytes,
     )

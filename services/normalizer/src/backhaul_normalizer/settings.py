@@ -23,6 +23,13 @@ class NormalizerSettings(MetricsPortSettings):
         description="Bytes of callbacks in one transaction, about 500 to 1,500 events. More costs less for each, but a "
         "callback waits for up to three transactions behind others.",
     )
+    normalizer_beside_bytes: int = Field(
+        64 << 10,
+        ge=1024,
+        le=8 << 20,
+        description="Bytes of tenants with a backlog in one transaction while other tenants' callbacks come, which "
+        "wait for them.",
+    )
     normalizer_pull_messages: int = Field(512, ge=1, le=4096, description="Messages asked of the broker at a time.")
     normalizer_pull_bytes: int = Field(
         8 << 20,

@@ -3,7 +3,8 @@
 One durable consumer delivers everybody's messages in the order of the stream; copies of a service share it, and the
 broker splits the messages over them. Each queue path has a buffer of bounded size, and a batch takes an equal share of
 bytes from every buffer that holds something, so a tenant with one message is in the very next batch, however long
-another's backlog is.
+another's backlog is. That batch, the one that is being committed and the one that is read meanwhile are what it waits
+for, so a backlog is taken in smaller batches while there are others beside it; each message costs more then.
 
 What does not fit into its path's buffer is *parked*: its bytes are dropped, its position is kept, and it stays
 unacknowledged. The consumer thus runs through a flood at the speed of the network and reaches the others behind it.
@@ -33,6 +34,9 @@ from backhaul_common.lifecycle import cancel
 
 _TURN = 256
 
+_BESIDE_S = 1.0
+"""For how long a flood is taken in smaller batches after little of others waited: the next of it may come soon."""
+
 _LAST_WORDS_S = 2.0
 """How long handing back may take at the end."""
 
@@ -47,14 +51,17 @@ Admit = Callable[[StreamMessage], Awaitable[bool]]
 class FeedConfig:
     """What a feed takes from where, and how much of it.
 
-    ``path_bytes`` are held of one queue path, what is beyond is parked; None parks nothing, for consumers whose
-    messages are few. ``buffer_bytes`` are held of all; beyond it no more are asked for. What waits here is kept from
-    other copies for ``stuck_s`` at most while nobody takes any of it: far longer than a slow commit.
+    A batch is of ``batch_bytes``, or while little of some paths waits and much of others, what waits of the former and
+    ``beside_bytes`` of the latter. ``path_bytes`` are held of one queue path, what is beyond is parked; None parks
+    nothing, for consumers whose messages are few. ``buffer_bytes`` are held of all; beyond it no more are asked for.
+    What waits here is kept from other copies for ``stuck_s`` at most while nobody takes any of it: far longer than a
+    slow commit.
     """
 
     durable: Durable
     pull: PullLimits = field(default_factory=PullLimits)
     batch_bytes: int = 512 << 10
+    beside_bytes: int = 64 << 10
     path_bytes: int | None = 2 << 20
     buffer_bytes: int = 32 << 20
     stuck_s: float = 300.0
@@ -87,6 +94,7 @@ class FairFeed:
         self._left = False
         self._delay_s = 0.0
         self._taken_at = 0.0
+        self._beside_until = 0.0
 
     @property
     def parked(self) -> int:
@@ -142,14 +150,23 @@ class FairFeed:
             await self._arrived.wait()
 
     async def next_batch(self) -> list[StreamMessage]:
-        """Messages of about ``batch_bytes``, the same share of every queue path that has any. Waits for the first."""
+        """A batch with the same share of every queue path of which anything waits. Waits for the first."""
         while not len(self._buffers):
             self._arrived.clear()
             await self._arrived.wait()
-        batch = self._buffers.next_batch(self._config.batch_bytes)
         self._taken_at = asyncio.get_running_loop().time()
+        batch = self._buffers.next_batch(self._size())
         self._wake()
         return batch
+
+    def _size(self) -> int:
+        """How many bytes the next batch is to have."""
+        little, much = self._buffers.waiting(self._config.beside_bytes // 4)
+        if little and much:
+            self._beside_until = self._taken_at + _BESIDE_S
+        if much and self._taken_at <= self._beside_until:
+            return min(little + self._config.beside_bytes, self._config.batch_bytes)
+        return self._config.batch_bytes
 
     async def catch_up(self) -> None:
         """Returns when what is on its way here has arrived, or a moment is over: another tenant may be behind it."""
