@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-MAX_AGAIN = 5
+MAX_AGAIN = 10
 """More than these are no accident of the machine, and are not run again."""
 _TESTS_FAILED = 1  # pytest's exit code; the others say that it was interrupted, or used in a wrong way.
 
