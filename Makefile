@@ -12,7 +12,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo check test test-pythons test-containers fuzz lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons test-containers faults fuzz lint format proto lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other suppo
 
 test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman)
 	sh tools/test_containers.sh
+
+faults: $(STAMP) ## Kill, freeze, cut off and slow everything under load, and account for all of it (ARGS="--seed 7")
+	@$(BIN)/python tests/faults/storm.py $(ARGS)
 
 fuzz: $(STAMP) ## Try each adapter for five minutes with bodies that nobody thought of (ARGS="--seconds 60 twilio")
 	$(BIN)/python libs/channels/tests/fuzzing.py $(ARGS)

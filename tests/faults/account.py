@@ -59,15 +59,19 @@ async def drained(stack: Stack, *, within_s: float = 60.0) -> None:
 
 
 async def spooled(stack: Stack) -> int:
-    """How many callbacks the gateway keeps on its disk."""
+    """How many callbacks the gateways keep on their disks."""
+    ports = [service.ports["http"] for service in stack.services if service.spec.module == "backhaul_gateway"]
+    kept = 0
     async with httpx.AsyncClient() as http:
-        text = (await http.get(f"{stack.gateway_url}/metrics", timeout=10)).text
-    [line] = [line for line in text.splitlines() if line.startswith("backhaul_gateway_spool_callbacks")]
-    return int(float(line.rpartition(" ")[2]))
+        for port in ports:
+            text = (await http.get(f"http://127.0.0.1:{port}/metrics", timeout=10)).text
+            [line] = [line for line in text.splitlines() if line.startswith("backhaul_gateway_spool_callbacks")]
+            kept += int(float(line.rpartition(" ")[2]))
+    return kept
 
 
 async def unspooled(stack: Stack, *, within_s: float = 60.0) -> None:
-    """Return when JetStream has all that the gateway had kept for it."""
+    """Return when JetStream has all that the gateways had kept for it."""
 
     async def probe() -> bool:
         return await spooled(stack) == 0
@@ -110,7 +114,7 @@ async def published_events(stack: Stack) -> dict[str, Counter[str]]:
     return found
 
 
-def _key(tenant: Tenant, row: Event) -> Key:
+def key_of(tenant: Tenant, row: Event) -> Key:
     """The provider's own id of a stored event."""
     if row.channel == "sendgrid":
         return tenant.id, "sendgrid", row.data["sg_event_id"]
@@ -120,7 +124,7 @@ def _key(tenant: Tenant, row: Event) -> Key:
 async def _check_events(stack: Stack, tenant: Tenant, load: Load) -> dict[Key, Event]:
     stored: dict[Key, Event] = {}
     for row in await tenant.events(page_size=500):
-        key = _key(tenant, row)
+        key = key_of(tenant, row)
         assert key not in stored, f"stored twice: {key}"
         stored[key] = row
     own = {key: fact for key, fact in load.attempted.items() if key[0] == tenant.id}

@@ -114,6 +114,7 @@ class Receivers:
     holds: str = ""
     """Calls of this path that come on connections which were used before are not answered any more."""
     takes_s: float = TAKES_S
+    copies: Sequence[str] = COPIES
     held: list[Call] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
     _copies: dict[int, str] = field(default_factory=dict)
@@ -172,7 +173,7 @@ class Receivers:
 
         async def probe() -> str | None:
             open_ = [one.copy for one in self.of(path) if not one.ended]
-            return next((copy for copy in COPIES if open_.count(copy) >= at_least), None)
+            return next((copy for copy in self.copies if open_.count(copy) >= at_least), None)
 
         return await until(f"calls of {path} under way", probe)
 
@@ -190,7 +191,7 @@ class Receivers:
         wanted = [f"0100007F:{port:04X}" for port in ends]
         lines = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
         inode = next((parts[9] for parts in map(str.split, lines) if parts[1:3] == wanted), "")
-        for name in COPIES:
+        for name in self.copies:
             member = self.stack.service(name)
             if member.running and f"socket:[{inode}]" in _open_files(member.pid):
                 return name
@@ -264,8 +265,8 @@ class Notified:
         doubles = []
         for place in places:
             events = [(event.id, event.revision) for event in published if event.tenant_id == place.tenant.id]
-            deliveries = await _told(place, set(events))
-            doubles += _check_calls(self.receivers.of(place.path), deliveries)
+            deliveries = await told(place, set(events))
+            doubles += check_calls(self.receivers.of(place.path), deliveries)
             if place.ordered:
                 keys = {(one.id, one.revision): (one.channel, one.message_id) for one in published}
                 _check_order(self.receivers.of(place.path), list(dict.fromkeys(events)), keys)
@@ -277,7 +278,7 @@ def tenants_of(places: Sequence[Place]) -> list[Tenant]:
     return list({place.tenant.id: place.tenant for place in places}.values())
 
 
-async def _told(place: Place, events: set[Fact]) -> dict[Fact, Delivery]:
+async def told(place: Place, events: set[Fact], *, within_s: float = 60.0) -> dict[Fact, Delivery]:
     """The deliveries of everything that is on EVENTS, by what they tell, once all are delivered."""
 
     listed: list[Delivery] = []
@@ -291,7 +292,7 @@ async def _told(place: Place, events: set[Fact]) -> dict[Fact, Delivery]:
         return found if len(found) == len(events) and {one.state for one in listed} == {"delivered"} else None
 
     try:
-        found = await until("all to be told", probe, within_s=60, pause_s=0.3)
+        found = await until("all to be told", probe, within_s=within_s, pause_s=0.3)
     except AssertionError as exc:
         waiting = [one for one in listed if one.state != "delivered"]
         raise AssertionError(
@@ -302,7 +303,7 @@ async def _told(place: Place, events: set[Fact]) -> dict[Fact, Delivery]:
     return found
 
 
-def _check_calls(calls: Sequence[Told], deliveries: Mapping[Fact, Delivery]) -> list[Told]:
+def check_calls(calls: Sequence[Told], deliveries: Mapping[Fact, Delivery]) -> list[Told]:
     """Each delivery was told, always under its one id; those calls that told it again."""
     ended: set[Fact] = set()
     doubles = []

@@ -101,7 +101,14 @@ class Story:
         ]
         for send in sends if batch else ():
             send["batch"] = batch
-        assert (await self.tenant.client.report_sends(sends)).accepted == len(sends)
+
+        async def taken() -> bool:
+            try:
+                return (await self.tenant.client.report_sends(sends)).accepted == len(sends)
+            except BackhaulError:
+                return False  # Something may be away. What is told again is told once.
+
+        await until("sends to be taken", taken, within_s=60, pause_s=0.2)
 
     async def post(self, *, every: int = 1) -> None:
         """Twilio tells of what has happened, as it does; of the callbacks that wait one in ``every``."""

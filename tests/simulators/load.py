@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _TWILIO_ENDS = (
     ("undelivered", "21614"),
 )  # fmt: skip
 _MAIL_ENDS = ("delivered", "open", "click", "bounce", "dropped", "deferred")
+
+Heard = Callable[[int | str, float, float], None]
 
 Key = tuple[str, str, str]
 """Tenant, channel, and the provider's own id of the event."""
@@ -66,12 +69,24 @@ class Load:
 
     They flow on while something starts, by each of ``connections``: the slower the machine, the more of them.
 
+    ``heard`` is told of every try: its outcome, and when it began and ended, as unix times in seconds.
+
     ``attempted`` holds every event that was sent at least once, ``answered`` the keys of those whose callback was
     answered 200, with when that first was.
     """
 
-    def __init__(self, tenants: Sequence[Tenant], *, seed: int = 1, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self,
+        tenants: Sequence[Tenant],
+        *,
+        seed: int = 1,
+        connections: int = CONNECTIONS,
+        pause_s: float = PAUSE_S,
+        heard: Heard = lambda _outcome, _began, _ended: None,
+    ) -> None:
         self._tenants = tenants
+        self._pause_s = pause_s
+        self._heard = heard
         self._connections = connections
         self._dice = random.Random(seed)  # noqa: S311  # a reproducible mix, no secret.
         self._jobs = self._endless()
@@ -132,7 +147,7 @@ class Load:
         async with Wire() as wire:
             while not self._stop.is_set():
                 await self._send(wire, next(self._jobs))
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(self._pause_s)
 
     async def _send(self, wire: Wire, job: _Job) -> None:
         # Noted before the first byte is sent: from then on they may be stored.
@@ -150,7 +165,9 @@ class Load:
 
     def _deliver(self, wire: Wire, job: _Job) -> Awaitable[Sending]:
         async def once(post: Post) -> int | str:
+            began = time.time()
             outcome = await wire.once(post)
+            self._heard(outcome, began, time.time())
             if outcome != ACCEPTED:
                 # At once: the provider may try again for a while before the sending is over.
                 async with self._progress:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 _LOOPBACK = "127.0.0.1"
-_CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 _KERNEL_BYTES = 64 * 1024
 """What the system may take in for a connection that is not read. Its default is several megabytes."""
 
@@ -46,9 +46,9 @@ class Proxy(ABC):
         number: int = self._listener.getsockname()[1]
         return number
 
-    async def server(self) -> End:
-        """A new connection to the server."""
-        end = End(*await asyncio.open_connection(_LOOPBACK, self._target_port))
+    async def server(self, port: int = 0) -> End:
+        """A new connection to the server, or to another one on ``port``."""
+        end = End(*await asyncio.open_connection(_LOOPBACK, port or self._target_port))
         self._writers.add(end.writer)
         return end
 
@@ -61,7 +61,7 @@ class Proxy(ABC):
     async def __aenter__(self) -> Self:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BYTES)
         self._listener.bind((_LOOPBACK, 0))
-        self._accepting = await asyncio.start_server(self._connected, sock=self._listener, limit=_CHUNK_BYTES)
+        self._accepting = await asyncio.start_server(self._connected, sock=self._listener, limit=CHUNK_BYTES)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -132,7 +132,7 @@ class SilentProxy(Proxy):
 
 async def _pass_on(source: End, target: End, speaking: asyncio.Event) -> None:
     with suppress(OSError):
-        while data := await source.reader.read(_CHUNK_BYTES):
+        while data := await source.reader.read(CHUNK_BYTES):
             await speaking.wait()
             target.writer.write(data)
             await target.writer.drain()
