@@ -1,6 +1,7 @@
 """What each service may do in MongoDB and NATS, and nothing else: one row a service.
 
-``tests/test_rights.py`` runs every service under these rights, and holds the rows to what their code names.
+``tests/test_tls.py`` runs every service under these rights, and ``tests/test_rights.py`` holds the rows to what their
+code names.
 """
 
 from __future__ import annotations
@@ -179,8 +180,11 @@ def permissions(rights: Rights) -> dict[str, Any]:
     return {"publish": publish, "subscribe": ["_INBOX.>", *COMMON_HEARS, *rights.hears]}
 
 
-def nats_config(passwords: Mapping[str, str], *, listen: str, store: str, monitor: str = "") -> str:
-    """nats-server's configuration; JSON is valid in its format. ``passwords`` are by user."""
+def nats_config(
+    passwords: Mapping[str, str], *, listen: str, store: str, monitor: str = "", tls: Mapping[str, Any] | None = None
+) -> str:
+    """nats-server's configuration; JSON is valid in its format. ``passwords`` are by user. With ``tls``, its setting of
+    that name, a client is who its certificate says, and what it may do follows from that."""
     users = [
         {"user": name, "password": passwords[name], "permissions": permissions(rights)}
         for name, rights in RIGHTS.items()
@@ -193,5 +197,6 @@ def nats_config(passwords: Mapping[str, str], *, listen: str, store: str, monito
         "authorization": {"users": users},
         "jetstream": {"store_dir": store, "max_file_store": 10 << 30, "sync_interval": "always"},
         **({"http": monitor} if monitor else {}),
+        **({"tls": tls} if tls else {}),
     }
     return json.dumps(config, indent=1) + "\n"

@@ -1,8 +1,8 @@
 """Makes every secret of compose.yaml, a file each, and what each container reads of them. Idempotent.
 
-``secret_files.py <folder>``. In ``kept/`` lies what is made once: put a value of your own in its place, or delete one
-to have it made anew, and start compose again. The other folders, one for each container, are written from it at every
-run.
+``secret_files.py [--renew] <folder>``. In ``kept/`` lies what is made once: put a value of your own in its place, or
+delete one to have it made anew, and start compose again. The other folders, one for each container, are written from it
+at every run. Certificates are renewed a month before they end, or with ``--renew``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,24 @@ MAKE: Mapping[str, Callable[[], str]] = {
     "mongo-keyfile": lambda: base64.b64encode(secrets.token_bytes(96)).decode(),
     "mongo-admin": lambda: secrets.token_hex(24),
     **{f"{server}-{service}": (lambda: secrets.token_hex(24)) for server in ("mongo", "nats") for service in SERVICES},
+}
+
+
+WITH_CERTIFICATES = {
+    **dict.fromkeys((*SERVICES, "hello"), ("ca.pem", "tls.pem", "tls.key")),
+    "servers": ("ca.pem", "both.pem"),
+    "nats": ("ca.pem", "tls.pem", "tls.key"),
+    "mongo": ("ca.pem", "both.pem"),
+    # As it calls them itself.
+    "minio": ("public.crt", "private.key", "CAs/ca.pem"),
+}
+"""What each container has of certificates."""
+_NO_CLIENTS = ("nats", "minio")
+_NATS_TLS = {
+    "cert_file": "/run/secrets/tls.pem",
+    "key_file": "/run/secrets/tls.key",
+    "ca_file": "/run/secrets/ca.pem",
+    "verify_and_map": True,
 }
 
 
@@ -66,10 +84,12 @@ def of_service(service: str, known: Mapping[str, str]) -> dict[str, str]:
 def of_servers(known: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """What containers that are not Backhaul's read, by container and file."""
     passwords = {name: known[f"nats-{name}"] for name in RIGHTS}
+
+    def nats(tls: Mapping[str, object] | None) -> str:
+        return nats_config(passwords, listen="0.0.0.0:4222", store="/data", monitor="0.0.0.0:8222", tls=tls)
+
     return {
-        "nats": {
-            "nats.conf": nats_config(passwords, listen="0.0.0.0:4222", store="/data", monitor="0.0.0.0:8222")
-        },  # in compose's network
+        "nats": {"nats.conf": nats(None), "nats-tls.conf": nats(_NATS_TLS)},  # in compose's network
         "mongo": {"keyfile": known["mongo-keyfile"]},
         "minio": {"user": known["s3-access-key"], "password": known["s3-secret-key"]},
         "grafana": {"password": known["grafana-password"]},
@@ -83,22 +103,27 @@ def of_servers(known: Mapping[str, str]) -> dict[str, dict[str, str]]:
     }
 
 
-def write(folder: Path) -> None:
-    """Everything in ``folder``. What is for people is its owner's, what containers read is ``USER``'s."""
+def write(folder: Path, *, renew: bool = False) -> None:
+    """Everything in ``folder``, with ``renew`` each certificate anew. What is for people is its owner's, what
+    containers read is ``USER``'s."""
     known = kept(folder / "kept")
     tls = folder / "kept" / "tls"
-    ensure_certificates(tls, (*SERVICES, "hello"))
+    ensure_certificates(tls, WITH_CERTIFICATES.keys() - set(_NO_CLIENTS), servers=_NO_CLIENTS, renew=renew)
     files = {**{service: of_service(service, known) for service in SERVICES}, **of_servers(known)}
-    for name in (*SERVICES, "hello"):
-        files[name] |= {
-            "ca.pem": authority_path(tls).read_text("utf-8"),
-            "tls.pem": certificate_path(tls, name).read_text("utf-8"),
-            "tls.key": key_path(tls, name).read_text("utf-8"),
+    for name, wanted in WITH_CERTIFICATES.items():
+        certificate, key = certificate_path(tls, name).read_text("utf-8"), key_path(tls, name).read_text("utf-8")
+        made = {
+            **dict.fromkeys(("ca.pem", "CAs/ca.pem"), authority_path(tls).read_text("utf-8")),
+            **dict.fromkeys(("tls.pem", "public.crt"), certificate),
+            **dict.fromkeys(("tls.key", "private.key"), key),
+            "both.pem": certificate + key,
         }
+        files[name] |= {file: made[file] for file in wanted}
     for name, contents in files.items():
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o700)
         for file, text in contents.items():
+            (folder / name / file).parent.mkdir(exist_ok=True, mode=0o700)
             write_private(folder / name / file, text)
     # For curl -H @file: a token among curl's arguments is seen by every user of the machine.
     write_private(folder / "admin-header", f"Authorization: Bearer {known['admin-token']}\n")
@@ -112,14 +137,20 @@ def _give(folder: Path, containers: Mapping[str, Mapping[str, str]]) -> None:
     for path in (folder, folder / "admin-header", folder / "kept", *(folder / "kept").rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)
     for name, files in containers.items():
-        for path in (folder / name, *(folder / name / file for file in files)):
+        for path in {folder / name, *(inside for file in files for inside in _below(folder / name, file))}:
             os.chown(path, USER, USER)
 
 
+def _below(folder: Path, file: str) -> tuple[Path, ...]:
+    return (folder / file, (folder / file).parent)
+
+
 def main() -> int:
-    write(Path(sys.argv[1]))
+    renew = sys.argv[1:2] == ["--renew"]
+    folder, *volumes = sys.argv[1 + renew :]
+    write(Path(folder), renew=renew)
     # Volumes are root's when they are made.
-    for volume in sys.argv[2:]:
+    for volume in volumes:
         os.chown(volume, USER, USER)
     return 0
 

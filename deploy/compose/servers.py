@@ -32,12 +32,16 @@ Mongo = MongoClient[dict[str, Any]]
 log = logging.getLogger("servers")
 
 
-def prepare_mongo(port: int, member: str, database: str, passwords: Mapping[str, str]) -> None:
+def prepare_mongo(
+    port: int, member: str, database: str, passwords: Mapping[str, str], tls: Mapping[str, str] | None = None
+) -> None:
     """Make the mongod on this machine's ``port`` a replica set whose one member others reach as ``member``, with users.
 
-    ``passwords`` are by service, and that of the administrator by ``ADMIN``. Those that have changed are changed.
+    ``passwords`` are by service, and that of the administrator by ``ADMIN``. Those that have changed are changed. With
+    ``tls``, pymongo's options for it, services have no passwords: each is the user that its certificate names.
     """
-    with _client(port) as nobody:
+    how = dict(tls or {})
+    with _client(port, how) as nobody:
         try:
             nobody.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": member}]})
         except OperationFailure as error:
@@ -45,13 +49,19 @@ def prepare_mongo(port: int, member: str, database: str, passwords: Mapping[str,
             if error.code not in (_ALREADY_INITIALIZED, 13):
                 raise
         _until("MongoDB is its primary", lambda: nobody.admin.command("hello").get("isWritablePrimary", False))
-        if not _may(port, passwords[ADMIN]):
+        if not _may(port, how, passwords[ADMIN]):
             nobody.admin.command("createUser", ADMIN, pwd=passwords[ADMIN], roles=["root"])
-    with _client(port, passwords[ADMIN]) as admin:
+    with _client(port, how, passwords[ADMIN]) as admin:
         for service, rights in RIGHTS.items():
-            granted = privileges(rights, database)
-            _make(admin.admin, "Role", f"backhaul-{service}", privileges=granted, roles=[])
-            _make(admin.admin, "User", service, pwd=passwords[service], roles=[f"backhaul-{service}"])
+            role = f"backhaul-{service}"
+            _make(admin.admin, "Role", role, privileges=privileges(rights, database), roles=[])
+            if tls:
+                _make(admin["$external"], "User", f"CN={service}", roles=[{"role": role, "db": "admin"}])
+                if admin.admin.command("usersInfo", service)["users"]:
+                    # Of before there was TLS. With it, the certificate of one service would open what is another's.
+                    admin.admin.command("dropUser", service)
+            else:
+                _make(admin.admin, "User", service, pwd=passwords[service], roles=[role])
 
 
 def _make(database: Any, kind: str, name: str, **what: Any) -> None:  # pymongo's database
@@ -59,9 +69,9 @@ def _make(database: Any, kind: str, name: str, **what: Any) -> None:  # pymongo'
     database.command(f"{'update' if there else 'create'}{kind}", name, **what)
 
 
-def _may(port: int, password: str) -> bool:
+def _may(port: int, tls: Mapping[str, str], password: str) -> bool:
     try:
-        with _client(port, password) as client:
+        with _client(port, tls, password) as client:
             client.admin.command("ping")
     except OperationFailure as error:
         if error.code == _AUTHENTICATION_FAILED:
@@ -70,9 +80,10 @@ def _may(port: int, password: str) -> bool:
     return True
 
 
-def _client(port: int, password: str = "") -> Mongo:
+def _client(port: int, tls: Mapping[str, str], password: str = "") -> Mongo:
     who: dict[str, Any] = {"username": ADMIN, "password": password} if password else {}
-    return MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=120_000, **who)
+    how: dict[str, Any] = {"tls": True, **tls} if tls else {}
+    return MongoClient("127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=120_000, **who, **how)
 
 
 def prepare_bucket(endpoint: str, access_key: str, secret_key: str, bucket: str, region: str) -> None:
@@ -105,7 +116,9 @@ def main() -> int:
     given = {file.name: file.read_text("utf-8").strip() for file in Path("/run/secrets").iterdir() if file.is_file()}
     passwords = {name.removeprefix("mongo-"): value for name, value in given.items() if name.startswith("mongo-")}
     try:
-        prepare_mongo(27017, "mongo:27017", "backhaul", passwords | {ADMIN: given["admin"]})
+        files = {"tlsCAFile": "/run/secrets/ca.pem", "tlsCertificateKeyFile": "/run/secrets/both.pem"}
+        tls = files if os.environ.get("MONGO_TLS") else None
+        prepare_mongo(27017, "mongo:27017", "backhaul", passwords | {ADMIN: given["admin"]}, tls)
         if endpoint := os.environ.get("OBJECT_STORE_ENDPOINT"):
             prepare_bucket(
                 endpoint,

@@ -22,6 +22,7 @@ COMPOSE = Path(__file__).resolve().parents[1]
 ROOT = COMPOSE.parents[1]
 DOCKERFILE = (COMPOSE.parent / "docker" / "Dockerfile").read_text()
 CONTAINERS: dict[str, dict[str, Any]] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
+WITH_TLS: dict[str, dict[str, Any]] = yaml.safe_load((COMPOSE / "tls.yaml").read_text())["services"]
 _ANY = dict.fromkeys(secret_files.MAKE, "x")
 PROJECTS = {
     project.parent.name: tomllib.loads(project.read_text()) for project in ROOT.glob("services/*/pyproject.toml")
@@ -78,6 +79,38 @@ def test_a_service_starts_with_what_compose_gives_it(
     assert settings.nats_url.startswith(f"nats://{service}:")
     assert settings.internal_tokens() == ((secrets / "kept/internal-token").read_text().strip(),)
     assert settings.grpc_tls_cert_file == secrets / service / "tls.pem"
+
+
+@pytest.mark.parametrize("service", sorted(PROJECTS))
+def test_with_tls_a_service_starts_and_demands_it_of_every_server(
+    service: str, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("BACKHAUL_")]:
+        monkeypatch.delenv(name)
+    for name, value in (CONTAINERS[service]["environment"] | WITH_TLS[service]["environment"]).items():
+        monkeypatch.setenv(name, resolved(value).replace("/run/secrets", str(secrets / service)))
+    settings = load(settings_type(service))
+    assert settings.servers_with_tls() == {"nats", "mongodb", "object-store"}
+    # Its certificate is what MongoDB knows it by; its password opens nothing there.
+    assert settings.mongo_uri.get_secret_value().endswith("authMechanism=MONGODB-X509")
+    if service in {"gateway", "audit"}:
+        assert vars(settings)["object_store_endpoint"] == "https://minio:9000"
+
+
+def test_with_tls_each_server_has_its_files(secrets: Path) -> None:
+    assert set(WITH_TLS) == {*PROJECTS, "nats", "mongo", "minio", "servers"} <= set(CONTAINERS)
+    for name, of in WITH_TLS.items():
+        said = " ".join([*of.get("entrypoint", []), *of.get("command", []), *of.get("environment", {}).values()])
+        for file in re.findall(r"/run/secrets/([\w.-]+)", said):
+            assert (secrets / name / file).is_file(), f"{name}: {file}"
+    demanded = json.loads((secrets / "nats/nats-tls.conf").read_text())
+    assert demanded["tls"].pop("verify_and_map") is True
+    for path in demanded.pop("tls").values():
+        assert (secrets / "nats" / Path(path).name).is_file()
+    assert demanded == json.loads((secrets / "nats/nats.conf").read_text())
+    assert {"public.crt", "private.key"} <= {path.name for path in (secrets / "minio").iterdir()}
+    # What a server shows, nobody can show as a client; no container has the authority's key.
+    assert not [path for path in secrets.rglob("ca.key") if path.parent != secrets / "kept/tls"]
 
 
 @pytest.mark.parametrize("service", sorted(PROJECTS))

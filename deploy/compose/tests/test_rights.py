@@ -1,32 +1,21 @@
-"""What each service may do in MongoDB and NATS is enough for all that it does, and no more than its code names."""
+"""What each service may do in MongoDB and NATS is no more than its code names; ``test_tls.py`` has it do all of it."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import rights
 import servers
-from backhaul_client import AsyncAdminClient
 from backhaul_common import names
 from backhaul_common.jetstream import Connection
-from backhaul_local.demo import show
-from backhaul_local.demo_audit import ENV
-from backhaul_local.demo_reconciliation import origins
-from backhaul_local.demo_screen import Screen
-from backhaul_local.demo_story import Story
 from backhaul_local.mongod import MongoConfig, MongoServer
 from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.ports import accepts_connections
 from backhaul_local.scratch import scratch
-from backhaul_local.stack import Stack, StackConfig
-from backhaul_testing.apis.twilio import TwilioApi
-from backhaul_testing.receiver import Receiver
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -82,44 +71,6 @@ def mongo_uri(server: MongoServer, service: str) -> str:
 
 def nats_url(server: NatsServer, service: str) -> str:
     return f"nats://{service}:{PASSWORDS[service]}@127.0.0.1:{server.port}"
-
-
-@pytest.mark.slow
-@pytest.mark.servers
-async def test_every_service_can_do_all_that_it_does(mongo: MongoServer, broker: NatsServer, folder: Path) -> None:
-    """The demo, with all its checks, while nobody was refused anything."""
-    api = TwilioApi()
-    own = {
-        name: {"BACKHAUL_MONGO_URI": mongo_uri(mongo, name), "BACKHAUL_NATS_URL": nats_url(broker, name)}
-        for name in rights.SERVICES
-    }
-    own["audit"] |= ENV
-    own["reconciler"] |= origins(api)
-    config = StackConfig(
-        data_dir=folder / "stack",
-        nats_url=broker.uri,
-        mongo_uri=mongo.uri,
-        service_env=own,
-        log_level="info",
-        start_timeout=300,
-    )
-    stack = Stack(config)
-    try:
-        await stack.start()
-        assert stack.object_store is not None
-        with api:
-            async with Receiver() as receiver, httpx.AsyncClient(timeout=60.0) as http:
-                platform = AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http)
-                checks = await show(
-                    Story(stack.gateway_url, http, platform, stack.object_store, api, receiver), Screen()
-                )
-    finally:
-        await stack.kill_all()
-    said = broker.log_path.read_text() + "".join(path.read_text() for path in (folder / "stack" / "logs").glob("*.log"))
-    # How soon says how busy the machine is.
-    assert [check for check in checks if not check.holds and not check.expected.startswith("within")] == []
-    refused = re.findall(r"^.*(?:[Vv]iolation|not authorized|requires authentication).*$", said, re.MULTILINE)
-    assert refused == []
 
 
 @pytest.mark.servers

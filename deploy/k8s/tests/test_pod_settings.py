@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from backhaul_common.settings import PREFIX
+from backhaul_common.tls import ClientContext
 from kustomizing import Document, containers
 from manifest_rig import SERVICES, of_kind, problems, settings_of, workloads
 
@@ -63,6 +64,7 @@ def mount(manifests: list[Document], secrets: dict[str, dict[str, bytes]], servi
 @pytest.mark.parametrize("service", sorted(SERVICES))
 def test_a_service_starts_with_what_its_pod_is_given(
     manifests: list[Document],
+    overlay: Path,
     secrets: dict[str, dict[str, bytes]],
     service: str,
     tmp_path: Path,
@@ -91,6 +93,9 @@ def test_a_service_starts_with_what_its_pod_is_given(
         assert (listen, settings.metrics_host) == (f"0.0.0.0:{ports['grpc']}", "0.0.0.0")  # noqa: S104  # as above
         assert settings.metrics_port == ports["metrics"]
     assert settings.grpc_tls_cert_file is not None
+    assert settings.servers_with_tls() == ({"nats", "mongodb"} if overlay.name == "prod" else set())
+    # The files belong together: they are not read before the first connection.
+    ClientContext(settings)
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))

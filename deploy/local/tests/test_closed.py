@@ -78,7 +78,7 @@ def _tells_no_secret_on_a_command_line_or_in_a_file_of_others(stack: Stack) -> N
             assert not any(secret in line for secret in secrets), name
     private = [stack.config.data_dir / "nats" / "nats.conf", stack.config.data_dir / "mongo" / "replica-set.key"]
     private += list((stack.config.data_dir / "tls").iterdir())
-    assert len(private) == 2 + 1 + 2 * len(stack.services)
+    assert len(private) == 2 + 2 + 2 * len(stack.services)
     for path in private:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 

@@ -169,3 +169,17 @@ def test_what_cannot_be_seen_is_escaped() -> None:
     out = io.StringIO()
     Console(out, width=1).line("a", "GET /y\x1b[2J\x1b]0;title\x07 \x9b31m\u202eterces\r\x00 grün ✓")
     assert out.getvalue() == "a │ GET /y\\x1b[2J\\x1b]0;title\\x07 \\x9b31m\\u202eterces\\r\\x00 grün ✓\n"
+
+
+def test_tls_is_a_switch(tmp_path: Path) -> None:
+    for flags, environ, wanted in (
+        ([], {}, False),
+        (["--tls"], {}, True),
+        ([], {"BACKHAUL_LOCAL_TLS": "1"}, True),
+        ([], {"BACKHAUL_LOCAL_TLS": "0"}, False),
+    ):
+        config = read_settings(["--data-dir", str(tmp_path), *flags], environ).stack_config(Credentials.generate())
+        assert config.tls is wanted
+        assert "BACKHAUL_LOCAL_TLS" not in config.env
+    with pytest.raises(SettingError, match="BACKHAUL_LOCAL_TLS: 'yes' is neither 1 nor 0"):
+        read_settings([], {"BACKHAUL_LOCAL_TLS": "yes"})

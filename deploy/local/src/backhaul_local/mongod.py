@@ -15,6 +15,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from backhaul_local.binaries import find_mongod
+from backhaul_local.certificates import authority_path, certificate_and_key
 from backhaul_local.files import write_private
 from backhaul_local.member import START_TIMEOUT_S, Command, Member
 from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections
@@ -38,6 +39,8 @@ class MongoConfig:
     user: str = "backhaul"
     password: str = field(default="", repr=False)
     """Empty: whoever reaches the port may do everything."""
+    tls_dir: Path | None = None
+    """Where the certificates of ``mongo`` and ``probe`` are: without one of their authority nobody is let in."""
     history_s: int | None = None
     """How far back may be read, which is as long as what was dropped is kept, with its files open. None: mongod's five
     minutes, and to the next checkpoint. By then a session of tests, each with a database of its own, may have dropped
@@ -105,6 +108,12 @@ class MongoServer(Member):
         if (history_s := self.config.history_s) is not None:
             argv += ["--setParameter", f"minSnapshotHistoryWindowInSeconds={history_s}"]
             argv += ["--syncdelay", str(max(1, history_s // 2))]  # Seconds between two checkpoints.
+        if self.config.tls_dir is not None:
+            both = self.config.data_dir / "tls.pem"
+            write_private(both, certificate_and_key(self.config.tls_dir, "mongo"))
+            write_private(self._probe_path, certificate_and_key(self.config.tls_dir, "probe"))
+            argv += ["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(both)]
+            argv += ["--tlsCAFile", str(authority_path(self.config.tls_dir))]
         if self.config.password:
             # Members of a replica set know each other by this key; where there is one, clients must say who they are.
             key_file = self.config.data_dir / "replica-set.key"
@@ -129,10 +138,17 @@ class MongoServer(Member):
         except PyMongoError as error:
             return str(error)
 
+    @property
+    def _probe_path(self) -> Path:
+        return self.config.data_dir / "probe.pem"
+
     def _client(self, *, authenticated: bool = False) -> MongoClient[dict[str, Any]]:
         who: dict[str, Any] = {}
         if authenticated:
             who = {"username": self.config.user, "password": self.config.password}
+        if (folder := self.config.tls_dir) is not None:
+            files = {"tlsCAFile": str(authority_path(folder)), "tlsCertificateKeyFile": str(self._probe_path)}
+            who |= {"tls": True, **files}
         return MongoClient(
             LOOPBACK,
             self.port,

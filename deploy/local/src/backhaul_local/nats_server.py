@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from backhaul_local.binaries import find_nats_server
+from backhaul_local.certificates import authority_path, certificate_path, client_context, key_path
 from backhaul_local.files import write_private
 from backhaul_local.member import START_TIMEOUT_S, Command, Member
 from backhaul_local.ports import LOOPBACK, Band, PortClaim
@@ -32,6 +33,18 @@ class NatsConfig:
     user: str = "backhaul"
     password: str = field(default="", repr=False)
     """Empty: whoever reaches the port may do everything."""
+    tls_dir: Path | None = None
+    """Where the certificates of ``nats`` and ``probe`` are: without one of their authority nobody is let in."""
+
+
+def tls_of_nats(folder: Path, *, maps: bool = False) -> dict[str, object]:
+    """The server's setting. With ``maps`` a client is the user that its certificate names."""
+    return {
+        "cert_file": str(certificate_path(folder, "nats")),
+        "key_file": str(key_path(folder, "nats")),
+        "ca_file": str(authority_path(folder)),
+        "verify_and_map" if maps else "verify": True,
+    }
 
 
 class NatsServer(Member):
@@ -66,9 +79,11 @@ class NatsServer(Member):
     def probe(self) -> str | None:
         """Speak the first words of the protocol: JetStream is recovered before clients are let in."""
         try:
-            with socket.create_connection((LOOPBACK, self.port), timeout=1.0) as connection:
+            with socket.create_connection((LOOPBACK, self.port), timeout=1.0) as plain:
+                # Unbuffered: what follows the first line may be TLS already.
+                info = plain.makefile("rb", buffering=0).readline()
+                connection = self._encrypted(plain)
                 stream = connection.makefile("rb")
-                info = stream.readline()
                 options: dict[str, object] = {"verbose": False}
                 if self.config.password:
                     options |= {"user": self.config.user, "pass": self.config.password}
@@ -79,6 +94,11 @@ class NatsServer(Member):
         if not info.startswith(b"INFO ") or b'"jetstream":true' not in info:
             return f"no JetStream, it greets with {info[:200]!r}"
         return None if answer.startswith(b"PONG") else f"no PONG, it answers {answer!r}"
+
+    def _encrypted(self, plain: socket.socket) -> socket.socket:
+        if self.config.tls_dir is None:
+            return plain
+        return client_context(self.config.tls_dir).wrap_socket(plain, server_hostname=LOOPBACK)
 
     def _config_text(self) -> str:
         sync = "sync_interval: always" if self.config.sync_always else "# sync_interval: the server's default"
@@ -93,6 +113,7 @@ class NatsServer(Member):
             f"server_name: backhaul-local\n"
             f"max_payload: {self.config.max_payload}\n"
             f"{authorization}"
+            f"{'' if self.config.tls_dir is None else json.dumps({'tls': tls_of_nats(self.config.tls_dir)})[1:-1]}\n"
             "jetstream {\n"
             f"  store_dir: {store}\n"
             f"  max_file_store: {self.config.max_file_store}\n"

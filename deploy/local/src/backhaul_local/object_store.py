@@ -15,6 +15,7 @@ from minio import Minio
 from minio.error import MinioException
 
 from backhaul_local.binaries import find_weed
+from backhaul_local.certificates import certificate_path, client_context, key_path
 from backhaul_local.member import START_TIMEOUT_S, Command, Member
 from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections
 
@@ -41,6 +42,8 @@ class ObjectStoreConfig:
     access_key: str = "backhaul"
     secret_key: str = field(default="backhaul-local", repr=False)
     bucket: str = "backhaul"
+    tls_dir: Path | None = None
+    """Where the certificate of ``s3`` is: its port speaks https then. Clients need none, as tenants follow links."""
 
 
 class ObjectStoreServer(Member):
@@ -59,7 +62,7 @@ class ObjectStoreServer(Member):
     @property
     def uri(self) -> str:
         """The endpoint as a URL, for instance http://127.0.0.1:8333."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http{'s' if self.config.tls_dir else ''}://{LOOPBACK}:{self.port}"
 
     def claims(self) -> Sequence[PortClaim]:
         if not self._inner_ports:
@@ -91,6 +94,8 @@ class ObjectStoreServer(Member):
             *(f"-filer.localSocket={self._socket_path('filer')}", f"-s3.localSocket={self._socket_path('s3')}"),
             f"-bucket={self.config.bucket}",
         ]
+        if (folder := self.config.tls_dir) is not None:
+            argv += [f"-s3.cert.file={certificate_path(folder, 's3')}", f"-s3.key.file={key_path(folder, 's3')}"]
         credentials = {"AWS_ACCESS_KEY_ID": self.config.access_key, "AWS_SECRET_ACCESS_KEY": self.config.secret_key}
         # The ports behind S3's take and give nothing over HTTP without a token that is signed with one of these. All
         # the parts are in this one process, so the keys need not outlive it.
@@ -104,12 +109,13 @@ class ObjectStoreServer(Member):
         """Store and remove an object: the HTTP port answers earlier than there is a volume to write to."""
         if not accepts_connections(self.port):
             return "no connection"
-        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=1.0, read=5.0), retries=False)
+        tls = client_context(self.config.tls_dir) if self.config.tls_dir else None
+        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=1.0, read=5.0), retries=False, ssl_context=tls)
         client = Minio(
             f"{LOOPBACK}:{self.port}",
             access_key=self.config.access_key,
             secret_key=self.config.secret_key,
-            secure=False,
+            secure=tls is not None,
             region="us-east-1",
             http_client=pool,
         )

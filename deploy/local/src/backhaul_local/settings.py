@@ -15,6 +15,7 @@ from backhaul_local.stack import Credentials, ObjectStoreAccess, StackConfig
 SERVER_PORTS = {"nats": 4222, "mongo": 27017, "s3": 8333}
 
 _PORTS = "BACKHAUL_LOCAL_PORTS"
+_TLS = "BACKHAUL_LOCAL_TLS"
 _STORE = "BACKHAUL_OBJECT_STORE_"
 # Settings that mean nothing here: what `up` prints and the demo asks is about one port of the gateway, and one number
 # cannot be the metrics port of several processes on one machine.
@@ -22,6 +23,7 @@ IGNORED = ("BACKHAUL_GATEWAY_ADMIN_HOST", "BACKHAUL_GATEWAY_ADMIN_PORT", "BACKHA
 # Settings that the stack acts on itself and hands to the services in its own words.
 _TAKEN = {
     _PORTS,
+    _TLS,
     START_TIMEOUT,
     *IGNORED,
     "BACKHAUL_NATS_URL",
@@ -39,6 +41,7 @@ class UpSettings:
     ports: Mapping[str, int]
     server_logs: bool
     with_object_store: bool
+    tls: bool
     start_timeout_s: float
     environ: Mapping[str, str] = field(repr=False)
 
@@ -61,6 +64,7 @@ class UpSettings:
             mongo_database=environ.get("BACKHAUL_MONGO_DATABASE") or "backhaul",
             object_store=_object_store(environ),
             with_object_store=self.with_object_store,
+            tls=self.tls,
             credentials=credentials,
             log_format="console",
             start_timeout=self.start_timeout_s,
@@ -93,6 +97,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
         f"names: {', '.join(default_ports())}",
     )
     parser.add_argument("--no-object-store", action="store_true", help="start no S3 server")
+    parser.add_argument(
+        "--tls", action="store_true", help=f"speak TLS with the servers that are started; in the environment {_TLS}=1"
+    )
     parser.add_argument("--server-logs", action="store_true", help="show the servers' logs too, not only the services'")
     parser.add_argument(
         "--start-timeout",
@@ -116,6 +123,7 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> UpSettings
         ports=ports,
         server_logs=arguments.server_logs,
         with_object_store=not arguments.no_object_store,
+        tls=arguments.tls or _switch(environ),
         start_timeout_s=start_timeout_s(environ, arguments.start_timeout),
         environ=environ,
     )
@@ -140,6 +148,13 @@ def _project_root() -> Path:
         if (folder / "deploy" / "local" / "pyproject.toml").is_file():
             return folder
     return here
+
+
+def _switch(environ: Mapping[str, str]) -> bool:
+    value = environ.get(_TLS, "")
+    if value not in ("", "0", "1"):
+        raise SettingError(f"{_TLS}: {value!r} is neither 1 nor 0.")
+    return value == "1"
 
 
 def _port(source: str, text: str) -> int:

@@ -79,6 +79,7 @@ class StackConfig:
     ports: by name: `nats`, `mongo`, `s3`, `<service>_<port>`; what is not named gets a free port.
     nats_url, mongo_uri, object_store: given, they are used instead of starting a server.
     with_object_store: False starts none.
+    tls: speak TLS with the servers that this stack starts, and with certificates, as between services.
     env, service_env: settings for every service, and for one by its name; they win over what the stack sets.
     """
 
@@ -90,6 +91,7 @@ class StackConfig:
     mongo_uri: str | None = None
     object_store: ObjectStoreAccess | None = None
     with_object_store: bool = True
+    tls: bool = False
     mongo_database: str = "backhaul"
     nats_sync_always: bool = True
     mongo_cache_gb: float = 0.25
@@ -114,6 +116,8 @@ class Stack:
         self.config = config
         self.credentials = config.credentials
         log_dir = config.log_dir or config.data_dir / "logs"
+        self._tls_dir = config.data_dir / "tls"
+        tls_dir = self._tls_dir if config.tls else None
         self.nats: NatsServer | None = None
         self.mongo: MongoServer | None = None
         self.s3: ObjectStoreServer | None = None
@@ -124,12 +128,14 @@ class Stack:
                 log_path=log_dir / "nats.log",
                 sync_always=config.nats_sync_always,
                 password=config.credentials.nats_password,
+                tls_dir=tls_dir,
             )
             self.nats = NatsServer(nats, start_timeout=config.start_timeout)
         if config.mongo_uri is None:
             mongo = MongoConfig(
                 cache_gb=config.mongo_cache_gb,
                 password=config.credentials.mongo_password,
+                tls_dir=tls_dir,
                 data_dir=config.data_dir / "mongo",
                 port=config.ports.get("mongo", 0),
                 log_path=log_dir / "mongod.log",
@@ -143,6 +149,7 @@ class Stack:
                 log_path=log_dir / "s3.log",
                 access_key=config.credentials.s3_access_key,
                 secret_key=config.credentials.s3_secret_key,
+                tls_dir=tls_dir,
             )
             self.s3 = ObjectStoreServer(s3, start_timeout=config.start_timeout)
         self.servers: list[Member] = [server for server in (self.mongo, self.nats, self.s3) if server is not None]
@@ -209,6 +216,8 @@ class Stack:
         return [claim for member in self.members for claim in member.claims()]
 
     async def start_servers(self) -> None:
+        if self.config.tls:
+            ensure_certificates(self._tls_dir, ["mongo", "probe"], servers=["nats", "s3"])
         await _all([server.start for server in self.servers])
 
     async def start_services(self, *names: str) -> None:
@@ -263,7 +272,7 @@ class Stack:
             **{f"{service}_{port}": number for (service, port), number in ports.items()},
         }
         services: list[Service] = []
-        tls_dir = config.data_dir / "tls"
+        tls_dir = self._tls_dir
         encrypted = [spec.name for spec in config.services if spec.grpc_tls]
         for spec in config.services:
             own = {port: ports[spec.name, port] for port in spec.ports}
@@ -302,6 +311,9 @@ class Stack:
         }
         if "BACKHAUL_SECRET_KEYS_FILE" in self.config.env:
             del env["BACKHAUL_SECRET_KEYS"]  # Keys given as a file are not joined by keys of our own.
+        if self.config.tls:
+            started = {"nats": self.nats, "mongodb": self.mongo, "object-store": self.s3}
+            env["BACKHAUL_TLS_SERVERS"] = ",".join(name for name, server in started.items() if server is not None)
         if (store := self.object_store) is not None:
             env |= {
                 "BACKHAUL_OBJECT_STORE_ENDPOINT": store.endpoint,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pymongo
 import pymongo.client_session
@@ -78,13 +79,14 @@ _TRANSIENT_CODES = frozenset({
 _TRANSIENT_LABELS = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
 
 
-def connect(uri: str, *, timeout_ms: int = 5000, silence_ms: int = 10_000) -> Client:
+def connect(uri: str, *, timeout_ms: int = 5000, silence_ms: int = 10_000, tls: ssl.SSLContext | None = None) -> Client:
     """A client that finds its servers when first used. Writes wait for the majority, and are retried once.
 
     It looks for a server for ``timeout_ms``; what has no bound of its own is given up after ``silence_ms`` without a
-    word, which is longer than the longest read may take on the server.
+    word, which is longer than the longest read may take on the server. With ``tls`` nothing is said without it.
     """
-    return AsyncIOMotorClient(
+    encrypted: dict[str, Any] = {} if tls is None else {"tls": True}
+    client: Client = AsyncIOMotorClient(
         uri,
         serverSelectionTimeoutMS=timeout_ms,
         connectTimeoutMS=timeout_ms,
@@ -93,7 +95,13 @@ def connect(uri: str, *, timeout_ms: int = 5000, silence_ms: int = 10_000) -> Cl
         retryReads=True,
         appname="backhaul",
         tz_aware=True,
+        **encrypted,
     )
+    if tls is not None:
+        # The driver takes files, once, and wants certificate and key in one of them. It has connected to nothing yet;
+        # its name for the context is private: the lock file pins it, and the tests connect by it.
+        client.delegate.options.pool_options._PoolOptions__ssl_context = tls
+    return client
 
 
 async def close(client: Client) -> None:

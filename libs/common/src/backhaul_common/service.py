@@ -31,6 +31,7 @@ from backhaul_common.revisioned import Documents
 from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
 from backhaul_common.sizes import MAX_REQUEST_BYTES
 from backhaul_common.store_format import StoreFormat
+from backhaul_common.tls import context_to
 from backhaul_common.tracing import Tracing
 
 S = TypeVar("S", bound=CommonSettings)
@@ -116,7 +117,9 @@ class Service:
                 await serve_metrics(
                     closing, self.metrics, self._failing, host=settings.metrics_host, port=settings.metrics_port
                 )
-            self.mongo_client = mongo.connect(settings.mongo_uri.get_secret_value())
+            self.mongo_client = mongo.connect(
+                settings.mongo_uri.get_secret_value(), tls=context_to("mongodb", settings)
+            )
             closing.push_async_callback(mongo.close, self.mongo_client)
             self.database = mongo.database(self.mongo_client, settings.mongo_database)
             self.store_format = StoreFormat(self.database)

@@ -9,10 +9,11 @@ look whether they name an endpoint.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -24,6 +25,8 @@ FOLDER = PREFIX + "SETTINGS_DIR"
 
 MIN_INTERNAL_TOKEN = 32
 """Characters of a token that services show each other."""
+
+TlsServer = Literal["nats", "mongodb", "object-store"]
 
 S = TypeVar("S", bound="Settings")
 
@@ -45,7 +48,44 @@ class LogSettings(Settings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class NatsSettings(Settings):
+class TlsSettings(Settings):
+    """This service's certificate, and where it is shown."""
+
+    grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")
+    grpc_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM.")
+    grpc_tls_ca_file: FilePath | None = Field(
+        None, description="The authority that both sides must present a certificate of."
+    )
+    tls_servers: str = Field(
+        "",
+        description="Servers that are spoken to with this certificate and authority too, and never without TLS: nats, "
+        "mongodb, object-store, comma-separated. Others are spoken to as their URLs say.",
+    )
+
+    @field_validator("tls_servers")
+    @classmethod
+    def _servers_are_known(cls, value: str) -> str:
+        if unknown := [name for name in _names(value) if name not in get_args(TlsServer)]:
+            raise ValueError(f"there is no server {', '.join(unknown)}; there are {', '.join(get_args(TlsServer))}")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        given = [self.grpc_tls_cert_file, self.grpc_tls_key_file, self.grpc_tls_ca_file]
+        if any(given) and not all(given):
+            raise ValueError(
+                "BACKHAUL_GRPC_TLS_CERT_FILE, _KEY_FILE and _CA_FILE belong together: set all three or none"
+            )
+        if _names(self.tls_servers) and not all(given):
+            raise ValueError("BACKHAUL_TLS_SERVERS needs BACKHAUL_GRPC_TLS_CERT_FILE, _KEY_FILE and _CA_FILE")
+        return self
+
+    def servers_with_tls(self) -> frozenset[str]:
+        """Those of ``tls_servers``."""
+        return frozenset(_names(self.tls_servers))
+
+
+class NatsSettings(TlsSettings):
     """Where NATS is."""
 
     nats_url: str = Field(
@@ -76,7 +116,7 @@ class StreamSettings(Settings):
         return value
 
 
-class MongoSettings(Settings):
+class MongoSettings(TlsSettings):
     """Where MongoDB is."""
 
     mongo_uri: SecretStr = Field(SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0"), description="A replica set.")
@@ -89,15 +129,22 @@ class MongoSettings(Settings):
         "Deleting a tenant waits until transactions that began before are over.",
     )
 
+    @model_validator(mode="after")
+    def _one_says_what_tls_is_like(self) -> Self:
+        options = self.mongo_uri.get_secret_value().partition("?")[2]
+        if "mongodb" in self.servers_with_tls() and re.search(
+            r"(?i)(^|&)(?!(tls|ssl)=true(&|$))(tls|ssl)\w*=", options
+        ):
+            raise ValueError(
+                "BACKHAUL_MONGO_URI has options for TLS, and BACKHAUL_TLS_SERVERS names mongodb, by which "
+                "BACKHAUL_GRPC_TLS_… hold for it: remove one of the two"
+            )
+        return self
 
-class GrpcSettings(Settings):
-    """Certificates for gRPC between services, and what they show each other."""
 
-    grpc_tls_cert_file: FilePath | None = Field(None, description="This service's certificate chain, PEM.")
-    grpc_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM.")
-    grpc_tls_ca_file: FilePath | None = Field(
-        None, description="The authority that both sides must present a certificate of."
-    )
+class GrpcSettings(TlsSettings):
+    """What services that speak gRPC with each other show each other."""
+
     internal_token: SecretStr = Field(
         SecretStr(""),
         description="What Backhaul's own services show each other: tokens of at least 32 characters, comma-separated. "
@@ -114,15 +161,6 @@ class GrpcSettings(Settings):
                     "separated by commas; make one with: openssl rand -hex 24"
                 )
         return value
-
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> GrpcSettings:
-        given = [self.grpc_tls_cert_file, self.grpc_tls_key_file, self.grpc_tls_ca_file]
-        if any(given) and not all(given):
-            raise ValueError(
-                "BACKHAUL_GRPC_TLS_CERT_FILE, _KEY_FILE and _CA_FILE belong together: set all three or none"
-            )
-        return self
 
     def internal_tokens(self) -> tuple[str, ...]:
         """Those that are taken, the one that is shown first; empty where none is set."""
@@ -176,7 +214,7 @@ class SecretKeySettings(Settings):
         return keys
 
 
-class ObjectStoreSettings(Settings):
+class ObjectStoreSettings(TlsSettings):
     """Where object storage is, for services that use it or tell of it."""
 
     renamed: ClassVar[Mapping[str, str]] = {"GATEWAY_OBJECT_STORE_": "OBJECT_STORE_"}
@@ -205,6 +243,10 @@ class ObjectStoreSettings(Settings):
             raise ValueError(
                 "BACKHAUL_OBJECT_STORE_ENDPOINT needs _ACCESS_KEY and _SECRET_KEY too: set all three or none"
             )
+        if self.object_store_endpoint.startswith("http:") and "object-store" in self.servers_with_tls():
+            raise ValueError(
+                "BACKHAUL_OBJECT_STORE_ENDPOINT must begin with https://, as BACKHAUL_TLS_SERVERS names object-store"
+            )
         return self
 
 
@@ -229,7 +271,11 @@ def load(settings_type: type[S]) -> S:
 
 
 def _parts(value: SecretStr) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.get_secret_value().split(",") if part.strip())
+    return _names(value.get_secret_value())
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def _unusable(folder: str | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +22,7 @@ from backhaul_common.jetstream.outage import AWAY
 from backhaul_common.logs import get_logger
 from backhaul_common.pauses import pauses
 from backhaul_common.settings import NatsSettings
+from backhaul_common.tls import context_to
 
 PING_INTERVAL_S = 2.5
 MAX_OUTSTANDING_PINGS = 2
@@ -39,6 +41,10 @@ that. (Release notes of nats-server 2.12.x and 2.14.x.)"""
 
 class ServerTooOldError(nats.errors.Error):
     """The server is older than what the streams need."""
+
+
+class PlainServerError(nats.errors.Error):
+    """The server speaks without TLS, and must not."""
 
 
 class Connection(Client):
@@ -63,12 +69,22 @@ class Connection(Client):
             s.uri, buffer_size=DEFAULT_BUFFER_SIZE, connect_timeout=self.options["connect_timeout"]
         )
 
+    async def close(self) -> None:
+        await super().close()
+        # nats-py leaves one open on which the handshake failed.
+        if isinstance(self._transport, _Link):
+            self._transport.abort()
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # The server's first words, before anything is said to it. What is raised here is tried again, like a failure.
         version = str(info.get("version", ""))
         if initial_connection and version and _numbers(version) < OLDEST_SERVER:
             oldest = ".".join(map(str, OLDEST_SERVER))
             raise ServerTooOldError(f"nats-server {version} is too old: {oldest} or newer is needed.")
+        # nats-py encrypts where the server demands it, whatever was asked for.
+        asked = "tls" in self.options or (self._current_server and self._current_server.uri.scheme == "tls")
+        if initial_connection and asked and not info.get("tls_required"):
+            raise PlainServerError("NATS does not demand TLS, which BACKHAUL_TLS_SERVERS or its URL asks for.")
         await super()._process_info(info, initial_connection)
 
     async def _attempt_reconnect(self) -> None:
@@ -134,6 +150,8 @@ async def connect(
             log.warning("nats_error", error=last_error)
 
     options: dict[str, object] = {} if buffer_while_away else {"pending_size": 0}
+    if (context := context_to("nats", settings)) is not None:
+        options["tls"] = context
     if settings.nats_credentials_file is not None:
         options["user_credentials"] = str(settings.nats_credentials_file)
     for pause_s in pauses():
@@ -182,7 +200,9 @@ def require_connected(client: Client) -> None:
     """Raises ConnectionError, with words for whoever operates the service, when ``client`` has no connection."""
     if not client.is_connected:
         error = client.last_error
-        raise ConnectionError(str(error) if isinstance(error, ServerTooOldError) else "NATS is away")
+        raise ConnectionError(
+            str(error) if isinstance(error, (ServerTooOldError, PlainServerError)) else "NATS is away"
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -200,8 +220,16 @@ class _Link(TcpTransport):
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         # nats-py forgets the connection on which a handshake failed. A server that accepts and then says nothing would
         # collect one more with every attempt.
-        self._abort()
+        self.abort()
         await super().connect(uri, buffer_size, connect_timeout)
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        # nats-py does not tell the protocol, which would have asyncio complain in the log of each connection that ends.
+        writer: Any = self._io_writer
+        writer.transport.get_protocol()._over_ssl = True
 
     async def drain(self) -> None:
         writer = self._io_writer
@@ -216,13 +244,13 @@ class _Link(TcpTransport):
 
     async def wait_closed(self) -> None:
         # By a timer and not by a timeout: cancelled, asyncio's wait_closed would raise that for ever after.
-        timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self._abort)
+        timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self.abort)
         try:
             await super().wait_closed()  # type: ignore[no-untyped-call]  # as above
         finally:
             timer.cancel()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
         for writer in (self._io_writer, self._bare_io_writer):
             if writer is not None:
                 writer.transport.abort()

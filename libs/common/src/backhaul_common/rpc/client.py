@@ -13,7 +13,7 @@ not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from backhaul_common.rpc.access import HEADER
 from backhaul_common.rpc.errors import ended_while_sending, from_rpc, name_of
 from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_ANSWER_BYTES
+from backhaul_common.tls import Files, channel_credentials
 from backhaul_common.tracing import current_traceparent
 
 DEADLINE_S = 5.0
@@ -42,9 +43,19 @@ Requests = AsyncIterator[Any] | Iterator[Any]
 class Channel(grpc.aio.Channel):
     """A channel as generated stubs take it. Each call is awaited, or iterated; it is cancelled by cancelling that."""
 
-    def __init__(self, inner: grpc.aio.Channel, token: str = "") -> None:
-        """``token`` is shown with each call that has no ``authorization`` of its own."""
+    def __init__(
+        self,
+        inner: grpc.aio.Channel,
+        token: str = "",
+        successor: Callable[[], grpc.aio.Channel | None] = lambda: None,
+    ) -> None:
+        """``token`` is shown with each call that has no ``authorization`` of its own. ``successor`` says, before each
+        call, whether that and later ones go over another channel; calls that are under way stay where they are."""
         self._inner = inner
+        self._successor = successor
+        # Closed at the end only: a call that goes on for days would fail with its channel. gRPC itself lets go of the
+        # connections of one that is idle.
+        self._former: list[grpc.aio.Channel] = []
         self._authorization = f"Bearer {token}" if token else ""
 
     def _completed(self, metadata: Pairs) -> Metadata:
@@ -56,14 +67,31 @@ class Channel(grpc.aio.Channel):
             pairs.append((HEADER, self._authorization))
         return Metadata(*pairs)
 
+    def _latest(self, kind: str, method: str, *args: Any, **options: Any) -> Callable[[], Any]:
+        """What begins calls of ``method`` over the present channel."""
+        made_by = self._inner
+        begin = getattr(made_by, kind)(method, *args, **options)
+
+        def latest() -> Any:
+            nonlocal made_by, begin
+            if (successor := self._successor()) is not None:
+                self._former.append(self._inner)
+                self._inner = successor
+            if made_by is not self._inner:
+                made_by = self._inner
+                begin = getattr(made_by, kind)(method, *args, **options)
+            return begin
+
+        return latest
+
     def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, one answer."""
-        begin, service = self._inner.unary_unary(method, *args, **options), name_of(method)
+        begin, service = self._latest("unary_unary", method, *args, **options), name_of(method)
 
         async def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
             limit_s = DEADLINE_S if timeout is None else timeout
             try:
-                return await begin(request, timeout=limit_s, metadata=self._completed(metadata))
+                return await begin()(request, timeout=limit_s, metadata=self._completed(metadata))
             except grpc.aio.AioRpcError as exc:
                 raise from_rpc(exc, service) from exc
 
@@ -71,10 +99,10 @@ class Channel(grpc.aio.Channel):
 
     def stream_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, one answer."""
-        begin, service = self._inner.stream_unary(method, *args, **options), name_of(method)
+        begin, service = self._latest("stream_unary", method, *args, **options), name_of(method)
 
         async def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
-            running = begin(requests, timeout=timeout, metadata=self._completed(metadata))
+            running = begin()(requests, timeout=timeout, metadata=self._completed(metadata))
             ending = _Ending(running)
             try:
                 await _taken_up(running, service)
@@ -88,25 +116,25 @@ class Channel(grpc.aio.Channel):
 
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, many answers."""
-        begin, service = self._inner.unary_stream(method, *args, **options), name_of(method)
+        begin, service = self._latest("unary_stream", method, *args, **options), name_of(method)
 
         def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(begin(request, timeout=timeout, metadata=self._completed(metadata)), service)
+            return _answers(begin()(request, timeout=timeout, metadata=self._completed(metadata)), service)
 
         return call
 
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, many answers."""
-        begin, service = self._inner.stream_stream(method, *args, **options), name_of(method)
+        begin, service = self._latest("stream_stream", method, *args, **options), name_of(method)
 
         def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(begin(requests, timeout=timeout, metadata=self._completed(metadata)), service)
+            return _answers(begin()(requests, timeout=timeout, metadata=self._completed(metadata)), service)
 
         return call
 
     async def close(self, grace: float | None = None) -> None:
         """End every call, those that begin within ``grace`` seconds later."""
-        await self._inner.close(grace)
+        await asyncio.gather(*(channel.close(grace) for channel in (*self._former, self._inner)))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """See ``grpc.aio.Channel``."""
@@ -159,14 +187,15 @@ def connect(target: str, settings: GrpcSettings) -> Channel:
         # and gRPC would take it even to this very machine.
         ("grpc.enable_http_proxy", 0),
     ]
-    if settings.grpc_tls_cert_file and settings.grpc_tls_key_file and settings.grpc_tls_ca_file:
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=settings.grpc_tls_ca_file.read_bytes(),
-            private_key=settings.grpc_tls_key_file.read_bytes(),
-            certificate_chain=settings.grpc_tls_cert_file.read_bytes(),
-        )
-        return Channel(grpc.aio.secure_channel(target, credentials, options=options), token)
-    return Channel(grpc.aio.insecure_channel(target, options=options), token)
+    if settings.grpc_tls_cert_file is None:
+        return Channel(grpc.aio.insecure_channel(target, options=options), token)
+    # A channel's credentials are for good: a renewed certificate takes another channel.
+    files = Files(settings, channel_credentials)
+
+    def successor() -> grpc.aio.Channel | None:
+        return grpc.aio.secure_channel(target, files.current(), options=options) if files.renewed() else None
+
+    return Channel(grpc.aio.secure_channel(target, files.current(), options=options), token, successor)
 
 
 async def _answers(running: Any, service: str) -> AsyncIterator[Any]:

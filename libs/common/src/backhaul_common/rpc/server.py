@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from backhaul_common import tls
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Counter
@@ -80,15 +81,7 @@ async def serve(
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    if settings.grpc_tls_cert_file and settings.grpc_tls_key_file and settings.grpc_tls_ca_file:
-        credentials = grpc.ssl_server_credentials(
-            [(settings.grpc_tls_key_file.read_bytes(), settings.grpc_tls_cert_file.read_bytes())],
-            root_certificates=settings.grpc_tls_ca_file.read_bytes(),
-            require_client_auth=True,
-        )
-    else:
-        credentials = None
-    port = _listening(server, listen, credentials)
+    port = _listening(server, listen, tls.server_credentials(settings))
     names = ["", *services]
     for name in names:
         # Before the first question can come: the servicer begins with SERVING.

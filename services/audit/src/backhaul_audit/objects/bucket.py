@@ -68,7 +68,10 @@ class Bucket:
         self._former = False
         self._writing = _Threads(MAX_WRITING, "write", place)
         self._reading = _Threads(MAX_READING, "read", place)
-        self._pools = (Pool(connections=MAX_KEPT), Pool(create=True, connections=MAX_WRITING))
+        self._pools = (
+            Pool(connections=MAX_KEPT, tls=place.tls),
+            Pool(create=True, connections=MAX_WRITING, tls=place.tls),
+        )
         try:
             credentials = provider(place, self._pools[0])
             self._minio, self._creating, self._public = (

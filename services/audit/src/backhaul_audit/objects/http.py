@@ -8,6 +8,7 @@ was sent in parts. The header is not among those that are signed, nor need it be
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -102,10 +103,11 @@ def one_call() -> Iterator[None]:
 
 class Pool(urllib3.PoolManager):
     """Connections to one server. Nothing is tried twice, and no redirect is followed: it would lead the request, and
-    what it shows, to wherever the answer says. With ``create`` nothing is replaced."""
+    what it shows, to wherever the answer says. With ``create`` nothing is replaced. Without ``tls``, https trusts whom
+    this machine trusts."""
 
-    def __init__(self, *, create: bool = False, connections: int = 8) -> None:
-        super().__init__(maxsize=connections, retries=False, blocksize=_BLOCK_BYTES)
+    def __init__(self, *, create: bool = False, connections: int = 8, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(maxsize=connections, retries=False, blocksize=_BLOCK_BYTES, ssl_context=tls)
         self._create = create
         self._open: WeakSet[HTTPConnection] = WeakSet()
         self._asking = local()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from typing import Literal
 
 from backhaul_common.settings import ObjectStoreSettings
+from backhaul_common.tls import context_to
 
 Credentials = Literal["keys", "web_identity", "instance_role"]
 
@@ -21,6 +23,8 @@ class Place:
     credentials: Credentials = "keys"
     access_key: str = field(default="", repr=False)
     secret_key: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+    """Of the installation's own bucket, where it has an authority of its own; otherwise the system's are believed."""
 
     @classmethod
     def of(cls, settings: ObjectStoreSettings) -> Place | None:
@@ -34,4 +38,5 @@ class Place:
             public_endpoint=settings.object_store_public_endpoint,
             access_key=settings.object_store_access_key.get_secret_value(),
             secret_key=settings.object_store_secret_key.get_secret_value(),
+            tls=context_to("object-store", settings),
         )

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.objectstore import signing_region
 from backhaul_common.settings import ObjectStoreSettings
+from backhaul_common.tls import context_to
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -34,7 +35,11 @@ class BucketCheck:
                 secure=endpoint.scheme == "https",
                 # Named, so that no bucket lookup precedes the check.
                 region=signing_region(settings.object_store_endpoint, settings.object_store_region) or None,
-                http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=2), retries=False),
+                http_client=urllib3.PoolManager(
+                    timeout=urllib3.Timeout(connect=1, read=2),
+                    retries=False,
+                    ssl_context=context_to("object-store", settings),
+                ),
             )
 
     async def check(self) -> None:
