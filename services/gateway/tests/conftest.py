@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn.server
 from backhaul_channels import Adapter
 from backhaul_common import logs
 from backhaul_common.service import Service
@@ -38,6 +39,16 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of plain HTTP: each would read the system's certificates, which takes longer than many a test."""
 
 
+class _Brisk:
+    """asyncio, with a tenth of each sleep, for uvicorn."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _analysed_once() -> Iterator[None]:
     with analysed_once():
@@ -45,12 +56,19 @@ def _analysed_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch: pytest.MonkeyPatch) -> GatewayFactory:
+def gateway_factory(
+    mongo_server: MongoServer,
+    mongo_database: str,
+    mongo_client: MongoClient[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> GatewayFactory:
     """``async with gateway_factory(nats_url) as gateway``: the keyword arguments are settings."""
     # A test that looks at log lines has structlog capture them, which setting up logging would end.
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
     # MongoDB is shared with other tests, and may take as long as a gateway would not wait.
     monkeypatch.setattr(strangers, "TIMEOUT_S", 10.0)
+    # uvicorn looks ten times a second whether it shall end, and waits as long when it does.
+    monkeypatch.setattr(uvicorn.server, "asyncio", _Brisk())
     # Tests show wrong credentials by the hundred, and from one address.
     monkeypatch.setattr(attempts, "PAUSE_S", 0.0)
 
@@ -93,10 +111,9 @@ def gateway_factory(mongo_server: MongoServer, mongo_database: str, monkeypatch:
             server = server_of(gateway.app, settings, gateway.connections)
             serving = asyncio.create_task(server.serve(listeners))
             service.start()
-            mongo: MongoClient[dict[str, Any]] = service.stack.enter_context(MongoClient(mongo_server.uri))
             limits = httpx.Limits(max_connections=300, max_keepalive_connections=300)
             async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits, verify=_NO_TLS) as client:
-                running = Running(url, client, settings, gateway.publisher, server, mongo)
+                running = Running(url, client, settings, gateway.publisher, server, mongo_client)
                 try:
                     if wait:
                         await running.ready()

@@ -45,6 +45,9 @@ class MongoConfig:
     """How far back may be read, which is as long as what was dropped is kept, with its files open. None: mongod's five
     minutes, and to the next checkpoint. By then a session of tests, each with a database of its own, may have dropped
     more files than a process may have open, of which mongod dies."""
+    journal_ms: int | None = None
+    """How often the journal is written where nobody asks for it: whoever drops a database waits for that. None:
+    100 ms, as mongod has it."""
 
 
 class MongoServer(Member):
@@ -114,6 +117,8 @@ class MongoServer(Member):
             write_private(self._probe_path, certificate_and_key(self.config.tls_dir, "probe"))
             argv += ["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(both)]
             argv += ["--tlsCAFile", str(authority_path(self.config.tls_dir))]
+        if self.config.journal_ms is not None:
+            argv += ["--journalCommitInterval", str(self.config.journal_ms)]
         if self.config.password:
             # Members of a replica set know each other by this key; where there is one, clients must say who they are.
             key_file = self.config.data_dir / "replica-set.key"

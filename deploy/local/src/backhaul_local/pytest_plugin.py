@@ -19,6 +19,8 @@ from backhaul_local.scratch import scratch
 
 if TYPE_CHECKING:
     # At run time each is imported by the fixture that needs it: test runs without servers start faster.
+    from pymongo import MongoClient
+
     from backhaul_local.member import Member
     from backhaul_local.mongod import MongoServer
     from backhaul_local.nats_server import NatsServer
@@ -54,8 +56,8 @@ def mongo_server(server_data_dir: Path) -> Iterator[MongoServer]:
     """One mongod (a replica set of one node) for the whole session; see `mongo_database` for isolation."""
     from backhaul_local.mongod import MongoConfig, MongoServer
 
-    # Lists are read as of a moment of some seconds ago.
-    yield from _run(MongoServer(MongoConfig(data_dir=server_data_dir / "mongo", history_s=20)))
+    # Lists are read as of a moment of some seconds ago. Every test drops a database at its end.
+    yield from _run(MongoServer(MongoConfig(data_dir=server_data_dir / "mongo", history_s=20, journal_ms=10)))
 
 
 @pytest.fixture(scope="session")
@@ -74,18 +76,24 @@ def s3_server(server_data_dir: Path) -> Iterator[ObjectStoreServer]:
     yield from _run(ObjectStoreServer(ObjectStoreConfig(data_dir=server_data_dir / "s3")))
 
 
-@pytest.fixture
-def mongo_database(mongo_server: MongoServer) -> Iterator[str]:
-    """The name of a database that no other test uses; dropped afterwards."""
+@pytest.fixture(scope="session")
+def mongo_client(mongo_server: MongoServer) -> Iterator[MongoClient[dict[str, Any]]]:
+    """For what a test reads or writes beside what it tests: to find a server takes a client longer than to ask it."""
     from pymongo import MongoClient
 
+    client: MongoClient[dict[str, Any]] = MongoClient(mongo_server.uri)
+    with client:
+        yield client
+
+
+@pytest.fixture
+def mongo_database(mongo_server: MongoServer, mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
+    """The name of a database that no other test uses; dropped afterwards."""
     name = f"test_{secrets.token_hex(8)}"
     _require_running(mongo_server)
     yield name
     _require_running(mongo_server)
-    client: MongoClient[dict[str, Any]] = MongoClient(mongo_server.uri)
-    with client:
-        client.drop_database(name)
+    mongo_client.drop_database(name)
 
 
 @pytest.fixture
