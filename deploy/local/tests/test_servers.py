@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 from backhaul_local.errors import LocalStackError, PortInUseError, StartError
-from backhaul_local.mongod import MongoConfig, MongoServer
+from backhaul_local.mongod import MongoConfig, MongoServer, mongo_replica_set
 from backhaul_local.nats_server import NatsConfig, NatsServer
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
-from backhaul_local.ports import Band, Hold, is_free
+from backhaul_local.ports import LOOPBACK, Band, Hold, is_free
 from backhaul_testing import broker
 from backhaul_testing.waiting import until
 from minio import Minio
 from nats.js.api import StreamConfig
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +95,34 @@ async def test_mongod_lets_go_of_what_was_dropped_when_its_history_is_over(data_
             await until("files of dropped collections closed", few_are_open, pause_s=0.2)
     finally:
         await server.kill()
+
+
+async def test_three_mongods_elect_another_primary_and_lose_nothing(data_dir: Path) -> None:
+    with Hold() as hold:
+        nodes = mongo_replica_set(MongoConfig(data_dir=data_dir / "mongo", password="of-a-test"), 3, hold=hold)
+        try:
+            await asyncio.gather(*(node.start() for node in nodes))
+            assert [node.name for node in nodes] == ["mongod", "mongod-2", "mongod-3"]
+            uri = nodes[0].uri
+            client: MongoClient[dict[str, Any]] = MongoClient(uri, w="majority")
+            with client:
+                client.kept.documents.insert_one({"said": "acknowledged"})
+                assert client.primary == (LOOPBACK, nodes[0].port)
+                await nodes[0].kill()
+
+                async def written() -> bool:
+                    try:
+                        client.kept.documents.insert_one({"said": "acknowledged"})
+                    except PyMongoError:
+                        return False
+                    return True
+
+                await until("another primary", written)
+                assert client.kept.documents.count_documents({}) == 2
+            await nodes[0].start()
+        finally:
+            for node in nodes:
+                node.kill_blocking()
 
 
 async def test_mongod_data_may_move_to_another_port(mongod: MongoServer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from backhaul_local.console import Console, LogFollower
 from backhaul_local.errors import SettingError
 from backhaul_local.settings import IGNORED, read_settings
-from backhaul_local.stack import Credentials
+from backhaul_local.stack import Credentials, without_credentials
 from backhaul_local.state import (
     admin_header_path,
     admin_token_path,
@@ -183,3 +183,16 @@ def test_tls_is_a_switch(tmp_path: Path) -> None:
         assert "BACKHAUL_LOCAL_TLS" not in config.env
     with pytest.raises(SettingError, match="BACKHAUL_LOCAL_TLS: 'yes' is neither 1 nor 0"):
         read_settings([], {"BACKHAUL_LOCAL_TLS": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://me:word@one:4222", "nats://one:4222"),
+        ("nats://me:word@one:4222,nats://me:word@two:4222/", "nats://one:4222,nats://two:4222/"),
+        ("mongodb://me:word@one,two/?replicaSet=rs0", "mongodb://one,two/?replicaSet=rs0"),
+        ("nats://one:4222", "nats://one:4222"),
+    ],
+)
+def test_no_credentials_of_any_server_are_shown(url: str, shown: str) -> None:
+    assert without_credentials(url) == shown

@@ -1,4 +1,4 @@
-"""A real mongod as a replica set of one node, because transactions and change streams need a replica set."""
+"""A real mongod as a replica set, mostly of one node, because transactions and change streams need a replica set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from backhaul_local.binaries import find_mongod
 from backhaul_local.certificates import authority_path, certificate_and_key
 from backhaul_local.files import write_private
 from backhaul_local.member import START_TIMEOUT_S, Command, Member
-from backhaul_local.ports import LOOPBACK, Band, PortClaim, accepts_connections
+from backhaul_local.ports import LOOPBACK, Band, Hold, PortClaim, accepts_connections
 
 REPLICA_SET = "rs0"
 
@@ -48,11 +48,19 @@ class MongoConfig:
     journal_ms: int | None = None
     """How often the journal is written where nobody asks for it: whoever drops a database waits for that. None:
     100 ms, as mongod has it."""
+    name: str = "mongod"
+    """Its own among the nodes of one replica set."""
+    key: str = field(default="", repr=False)
+    """What the nodes of one replica set show each other; empty: it is the only one, and makes up its own."""
+    others: Sequence[int] = ()
+    """The ports of the other nodes. It is the first of them, and takes them into its replica set."""
+    first: int = 0
+    """The port of the first node, which takes this one into its replica set; 0: it is the first itself."""
 
 
 class MongoServer(Member):
     def __init__(self, config: MongoConfig, *, start_timeout: float = START_TIMEOUT_S) -> None:
-        super().__init__("mongod", config.log_path or config.data_dir / "mongod.log", start_timeout=start_timeout)
+        super().__init__(config.name, config.log_path or config.data_dir / "mongod.log", start_timeout=start_timeout)
         self.config = config
         self._port = config.port
 
@@ -64,12 +72,13 @@ class MongoServer(Member):
 
     @property
     def uri(self) -> str:
-        """The address, with the credentials where there are any."""
+        """The address of its replica set, by all the nodes that it knows, with the credentials where there are any."""
         config = self.config
+        nodes = ",".join(f"{LOOPBACK}:{port}" for port in (self.port, *config.others))
         if not config.password:
-            return f"mongodb://{LOOPBACK}:{self.port}/?replicaSet={REPLICA_SET}"
+            return f"mongodb://{nodes}/?replicaSet={REPLICA_SET}"
         credentials = f"{quote(config.user, safe='')}:{quote(config.password, safe='')}"
-        return f"mongodb://{credentials}@{LOOPBACK}:{self.port}/?replicaSet={REPLICA_SET}&authSource=admin"
+        return f"mongodb://{credentials}@{nodes}/?replicaSet={REPLICA_SET}&authSource=admin"
 
     @contextmanager
     def transactions_live(self, seconds: int) -> Iterator[None]:
@@ -123,17 +132,20 @@ class MongoServer(Member):
             # Members of a replica set know each other by this key; where there is one, clients must say who they are.
             key_file = self.config.data_dir / "replica-set.key"
             if not key_file.exists():
-                write_private(key_file, secrets.token_urlsafe(96).replace("-", "+").replace("_", "/"))
+                key = self.config.key or secrets.token_urlsafe(96)
+                write_private(key_file, key.replace("-", "+").replace("_", "/"))
             argv += ["--keyFile", str(key_file)]
         return Command(argv, dict(os.environ))
 
     def probe(self) -> str | None:
-        """Make the node the primary of its replica set, once; ready when it is."""
+        """Make the node the primary of its replica set, once; ready when it is. One of several need not lead."""
         if not accepts_connections(self.port):
             return "no connection"
         try:
             with self._client() as nobody:
                 hello = nobody.admin.command("hello")
+                if self.config.first:
+                    return None if _takes_part(hello) else "not taken into the replica set yet"
                 if self.config.password:
                     if not self._has_user():
                         return self._begin_with_user(nobody, hello)
@@ -183,6 +195,8 @@ class MongoServer(Member):
         return "its user is not made yet"
 
     def _become_primary(self, client: MongoClient[dict[str, Any]], hello: Mapping[str, Any]) -> str | None:
+        if self.config.others:
+            return self._gather(client, hello)
         if hello.get("isWritablePrimary"):
             return None
         self._configure(client)
@@ -206,3 +220,55 @@ class MongoServer(Member):
             moved = {**kept, "version": kept["version"] + 1, "members": [{**kept["members"][0], "host": host}]}
             # Forced, because a node that does not find itself in its configuration can elect nobody.
             client.admin.command("replSetReconfig", moved, force=True)
+
+    def _gather(self, client: MongoClient[dict[str, Any]], hello: Mapping[str, Any]) -> str | None:
+        """Begin the replica set, and take the other nodes into it, one at a time, which is how it takes them."""
+        if "setName" not in hello:
+            self._initiate(client)
+            return "its replica set is not there yet"
+        wanted = [f"{LOOPBACK}:{port}" for port in (self.port, *self.config.others)]
+        present = client.admin.command("replSetGetConfig")["config"]
+        hosts = [member["host"] for member in present["members"]]
+        missing = [host for host in wanted if host not in hosts]
+        if not missing:
+            if not _takes_part(hello):
+                return "it takes no part yet"
+            # A node that is taken in has no vote before it has all data: until then the others may elect nobody.
+            voting = client.admin.command("replSetGetStatus")["votingMembersCount"]
+            return None if voting == len(wanted) else f"only {voting} nodes vote yet"
+        if hello.get("isWritablePrimary"):
+            newcomer = {"_id": len(hosts), "host": missing[0]}
+            grown = {**present, "version": present["version"] + 1, "members": [*present["members"], newcomer]}
+            client.admin.command("replSetReconfig", grown)
+        return f"{len(missing)} more nodes are to be taken into the replica set"
+
+
+def _takes_part(hello: Mapping[str, Any]) -> bool:
+    return bool(hello.get("isWritablePrimary") or hello.get("secondary"))
+
+
+def mongo_replica_set(
+    config: MongoConfig, nodes: int, *, hold: Hold, start_timeout: float = START_TIMEOUT_S
+) -> list[MongoServer]:
+    """The nodes of one replica set, or the only one: ``mongod``, ``mongod-2``, ``mongod-3``.
+
+    Each has a folder of its own beside that of ``config``, which is the first one's. ``hold`` is what chooses ports.
+    Data that is kept stays with its ports: these nodes find each other by them.
+    """
+    if nodes == 1:
+        return [MongoServer(config, start_timeout=start_timeout)]
+    ports = [config.port or hold.choose(1, Band.MONGO)[0], *hold.choose(nodes - 1, Band.MONGO)]
+    shared = replace(config, key=secrets.token_urlsafe(96))
+    servers = [MongoServer(replace(shared, port=ports[0], others=ports[1:]), start_timeout=start_timeout)]
+    for number, port in enumerate(ports[1:], 2):
+        name = f"{config.name}-{number}"
+        one = replace(
+            shared,
+            name=name,
+            port=port,
+            first=ports[0],
+            data_dir=config.data_dir.with_name(f"{config.data_dir.name}-{number}"),
+            log_path=config.log_path.with_name(f"{name}.log") if config.log_path else None,
+        )
+        servers.append(MongoServer(one, start_timeout=start_timeout))
+    return servers

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ from backhaul_local.binaries import find_nats_server
 from backhaul_local.certificates import authority_path, certificate_path, client_context, key_path
 from backhaul_local.files import write_private
 from backhaul_local.member import START_TIMEOUT_S, Command, Member
-from backhaul_local.ports import LOOPBACK, Band, PortClaim
+from backhaul_local.ports import LOOPBACK, Band, Hold, PortClaim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,11 @@ class NatsConfig:
     """Empty: whoever reaches the port may do everything."""
     tls_dir: Path | None = None
     """Where the certificates of ``nats`` and ``probe`` are: without one of their authority nobody is let in."""
+    name: str = "nats"
+    """Its own among the servers of one cluster."""
+    route_port: int = 0
+    routes: Sequence[int] = ()
+    """The ports where the servers of a cluster speak with each other, ``route_port`` among them. None: it is alone."""
 
 
 def tls_of_nats(folder: Path, *, maps: bool = False) -> dict[str, object]:
@@ -49,7 +54,7 @@ def tls_of_nats(folder: Path, *, maps: bool = False) -> dict[str, object]:
 
 class NatsServer(Member):
     def __init__(self, config: NatsConfig, *, start_timeout: float = START_TIMEOUT_S) -> None:
-        super().__init__("nats", config.log_path or config.data_dir / "nats.log", start_timeout=start_timeout)
+        super().__init__(config.name, config.log_path or config.data_dir / "nats.log", start_timeout=start_timeout)
         self.config = config
         self._port = config.port
 
@@ -68,7 +73,10 @@ class NatsServer(Member):
 
     def claims(self) -> Sequence[PortClaim]:
         remedy = "Stop it, use it with BACKHAUL_NATS_URL, or set BACKHAUL_LOCAL_PORTS=nats=PORT."
-        return [PortClaim(self.port, "NATS", remedy)]
+        claims = [PortClaim(self.port, "NATS", remedy)]
+        if self.config.routes:
+            claims.append(PortClaim(self.config.route_port, "NATS, its cluster"))
+        return claims
 
     def command(self) -> Command:
         self.config.data_dir.mkdir(parents=True, exist_ok=True)
@@ -110,13 +118,57 @@ class NatsServer(Member):
             authorization = f"authorization {{ user: {user}, password: {password} }}\n"
         return (
             f"listen: {LOOPBACK}:{self.port}\n"
-            f"server_name: backhaul-local\n"
+            f"server_name: {self._server_name()}\n"
             f"max_payload: {self.config.max_payload}\n"
             f"{authorization}"
             f"{'' if self.config.tls_dir is None else json.dumps({'tls': tls_of_nats(self.config.tls_dir)})[1:-1]}\n"
+            f"{self._cluster_text(authorization)}"
             "jetstream {\n"
             f"  store_dir: {store}\n"
             f"  max_file_store: {self.config.max_file_store}\n"
             f"  {sync}\n"
             "}\n"
         )
+
+    def _server_name(self) -> str:
+        # A server that is alone keeps the name that it always had.
+        return self.config.name if self.config.routes else "backhaul-local"
+
+    def _cluster_text(self, authorization: str) -> str:
+        config = self.config
+        if not config.routes:
+            return ""
+        who = f"{quote(config.user)}:{quote(config.password, safe='')}@" if config.password else ""
+        routes = ", ".join(f'"nats://{who}{LOOPBACK}:{port}"' for port in config.routes if port != config.route_port)
+        # The address is said to clients as well, which then know all servers, whichever they were given.
+        return (
+            "cluster {\n"
+            "  name: backhaul-local\n"
+            f"  listen: {LOOPBACK}:{config.route_port}\n"
+            f"  {authorization.strip()}\n"
+            f"  routes: [{routes}]\n"
+            "}\n"
+        )
+
+
+def nats_cluster(
+    config: NatsConfig, nodes: int, *, hold: Hold, start_timeout: float = START_TIMEOUT_S
+) -> list[NatsServer]:
+    """The servers of one cluster, or the one that is alone: ``nats``, ``nats-2``, ``nats-3``.
+
+    Each has a folder of its own beside that of ``config``, which is the first one's. ``hold`` is what chooses the ports
+    where they speak with each other.
+    """
+    if nodes == 1:
+        return [NatsServer(config, start_timeout=start_timeout)]
+    routes = hold.choose(nodes, Band.NATS)
+    servers = []
+    for number, route_port in enumerate(routes, 1):
+        one = replace(config, route_port=route_port, routes=routes)
+        if number > 1:
+            name = f"{config.name}-{number}"
+            log_path = config.log_path.with_name(f"{name}.log") if config.log_path else None
+            folder = config.data_dir.with_name(f"{config.data_dir.name}-{number}")
+            one = replace(one, name=name, port=0, data_dir=folder, log_path=log_path)
+        servers.append(NatsServer(one, start_timeout=start_timeout))
+    return servers

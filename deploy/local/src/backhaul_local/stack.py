@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from cryptography.fernet import Fernet
 from backhaul_local.certificates import authority_path, certificate_path, ensure_certificates, key_path
 from backhaul_local.errors import LateError, LocalStackError, SettingError
 from backhaul_local.member import START_TIMEOUT_S, Member
-from backhaul_local.mongod import MongoConfig, MongoServer
-from backhaul_local.nats_server import NatsConfig, NatsServer
+from backhaul_local.mongod import MongoConfig, MongoServer, mongo_replica_set
+from backhaul_local.nats_server import NatsConfig, NatsServer, nats_cluster
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
 from backhaul_local.ports import Hold, PortClaim, ensure_free
 from backhaul_local.service import Service, ServiceSpec, default_services, fill_in
@@ -77,6 +78,8 @@ class StackConfig:
     data_dir: where servers and services keep their data, one folder each.
     log_dir: one file a process (default: data_dir/logs).
     ports: by name: `nats`, `mongo`, `s3`, `<service>_<port>`; what is not named gets a free port.
+    nodes: how many NATS servers make a cluster, and how many mongods a replica set. With several every stream has a
+        copy on each, and their data cannot be used again: the nodes know each other by ports that are chosen anew.
     nats_url, mongo_uri, object_store: given, they are used instead of starting a server.
     with_object_store: False starts none.
     tls: speak TLS with the servers that this stack starts, and with certificates, as between services.
@@ -87,6 +90,7 @@ class StackConfig:
     log_dir: Path | None = None
     services: Sequence[ServiceSpec] = field(default_factory=default_services)
     ports: Mapping[str, int] = field(default_factory=dict)
+    nodes: int = 1
     nats_url: str | None = None
     mongo_uri: str | None = None
     object_store: ObjectStoreAccess | None = None
@@ -109,7 +113,8 @@ class Stack:
     """``async with Stack(config) as stack``: everything is ready inside, everything has ended outside.
 
     Members are also driven one by one: ``await stack.kill("normalizer")``, ``stack.member("nats").pause()``. The names
-    are those of the services, and `nats`, `mongod`, `s3` for the servers that this stack started.
+    are those of the services, and `nats`, `mongod`, `s3` for the servers that this stack started; of several nodes the
+    others are `nats-2`, `mongod-2` and so on.
     """
 
     def __init__(self, config: StackConfig) -> None:
@@ -118,8 +123,10 @@ class Stack:
         log_dir = config.log_dir or config.data_dir / "logs"
         self._tls_dir = config.data_dir / "tls"
         tls_dir = self._tls_dir if config.tls else None
-        self.nats: NatsServer | None = None
-        self.mongo: MongoServer | None = None
+        # The nodes' ports are chosen together, and held for as long as this may start them.
+        self._hold = hold = Hold()
+        self.nats_servers: list[NatsServer] = []
+        self.mongo_servers: list[MongoServer] = []
         self.s3: ObjectStoreServer | None = None
         if config.nats_url is None:
             nats = NatsConfig(
@@ -130,7 +137,7 @@ class Stack:
                 password=config.credentials.nats_password,
                 tls_dir=tls_dir,
             )
-            self.nats = NatsServer(nats, start_timeout=config.start_timeout)
+            self.nats_servers = nats_cluster(nats, config.nodes, hold=hold, start_timeout=config.start_timeout)
         if config.mongo_uri is None:
             mongo = MongoConfig(
                 cache_gb=config.mongo_cache_gb,
@@ -140,7 +147,7 @@ class Stack:
                 port=config.ports.get("mongo", 0),
                 log_path=log_dir / "mongod.log",
             )
-            self.mongo = MongoServer(mongo, start_timeout=config.start_timeout)
+            self.mongo_servers = mongo_replica_set(mongo, config.nodes, hold=hold, start_timeout=config.start_timeout)
         if config.object_store is None and config.with_object_store:
             s3 = ObjectStoreConfig(
                 data_dir=config.data_dir / "s3",
@@ -152,8 +159,18 @@ class Stack:
                 tls_dir=tls_dir,
             )
             self.s3 = ObjectStoreServer(s3, start_timeout=config.start_timeout)
-        self.servers: list[Member] = [server for server in (self.mongo, self.nats, self.s3) if server is not None]
+        self.servers: list[Member] = [*self.mongo_servers, *self.nats_servers, *([self.s3] if self.s3 else [])]
         self.services = self._build_services(log_dir)
+
+    @property
+    def nats(self) -> NatsServer | None:
+        """The first one."""
+        return next(iter(self.nats_servers), None)
+
+    @property
+    def mongo(self) -> MongoServer | None:
+        """The first one."""
+        return next(iter(self.mongo_servers), None)
 
     @property
     def members(self) -> list[Member]:
@@ -162,7 +179,8 @@ class Stack:
 
     @property
     def nats_url(self) -> str:
-        return self.nats.uri if self.nats is not None else str(self.config.nats_url)
+        """One or more servers, comma-separated."""
+        return ",".join(server.uri for server in self.nats_servers) or str(self.config.nats_url)
 
     @property
     def mongo_uri(self) -> str:
@@ -304,6 +322,7 @@ class Stack:
             "BACKHAUL_NATS_URL": self.nats_url,
             "BACKHAUL_MONGO_URI": self.mongo_uri,
             "BACKHAUL_MONGO_DATABASE": self.mongo_database,
+            "BACKHAUL_STREAM_REPLICAS": str(self.config.nodes),
             "BACKHAUL_SECRET_KEYS": ",".join(self.credentials.secret_keys),
             "BACKHAUL_INTERNAL_TOKEN": self.credentials.internal_token,
             "BACKHAUL_LOG_FORMAT": self.config.log_format,
@@ -325,7 +344,9 @@ class Stack:
 
 
 def without_credentials(url: str) -> str:
-    """``url`` as it may be shown: without a user and a password."""
+    """``url`` as it may be shown, or several, comma-separated: without a user and a password."""
+    if (urls := re.split(r",(?=\w+://)", url))[1:]:
+        return ",".join(map(without_credentials, urls))
     scheme, separator, rest = url.partition("://")
     place, slash, path = rest.partition("/")
     return f"{scheme}{separator}{','.join(part.rpartition('@')[2] for part in place.split(','))}{slash}{path}"

@@ -13,11 +13,14 @@ test runs then. A loaded machine takes longer than the two seconds that nats-py 
 
 
 async def connect(url: str | Sequence[str], **options: Any) -> Client:
-    """``nats.connect`` with patience; ``options`` are those of nats-py. Raises what nats-py raises."""
+    """``nats.connect`` with patience; ``options`` are those of nats-py. Raises what nats-py raises.
+
+    ``url`` may be several, comma-separated, of which one is enough.
+    """
     client = Client()
     try:
         await client.connect(
-            url if isinstance(url, str) else list(url), **{"connect_timeout": CONNECT_TIMEOUT_S, **options}
+            url.split(",") if isinstance(url, str) else list(url), **{"connect_timeout": CONNECT_TIMEOUT_S, **options}
         )
     except BaseException:
         await client.close()  # Where the server refuses it, nats-py leaves the socket open.
