@@ -86,6 +86,25 @@ class Connection(Client):
         if initial_connection and asked and not info.get("tls_required"):
             raise PlainServerError("NATS does not demand TLS, which BACKHAUL_TLS_SERVERS or its URL asks for.")
         await super()._process_info(info, initial_connection)
+        self._know_servers_once()
+
+    def _know_servers_once(self) -> None:
+        # A cluster's servers name each other by address alone. nats-py takes each for one more server, also where it
+        # was given with credentials, and shows none to it: every attempt there would be refused.
+        given = [server for server in self._server_pool if not server.discovered]
+        addresses = {(server.uri.hostname, server.uri.port) for server in given}
+        credentials = next((found for server in given if (found := server.uri.netloc.rpartition("@")[0])), "")
+        pool = []
+        for server in self._server_pool:
+            if server.discovered and server is not self._current_server:
+                address = server.uri.hostname, server.uri.port
+                if address in addresses:
+                    continue
+                addresses.add(address)
+                if credentials and "@" not in server.uri.netloc:
+                    server.uri = server.uri._replace(netloc=f"{credentials}@{server.uri.netloc}")
+            pool.append(server)
+        self._server_pool = pool
 
     async def _attempt_reconnect(self) -> None:
         if not self.keep_unsent:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, PersistMode, RetentionPolicy, StorageType, StreamConfig, StreamInfo
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, NOTICES_STREAM
 from backhaul_common.settings import StreamSettings
@@ -53,8 +53,27 @@ def stream_configs(settings: StreamSettings) -> list[StreamConfig]:
     ]
 
 
+# https://github.com/nats-io/nats-server/blob/main/server/errors.json: a server that is alone, and too few of them.
+_TOO_FEW_SERVERS = (10074, 10005)
+
+
 async def ensure_streams(js: JetStreamContext, settings: StreamSettings) -> None:
-    """Create the streams that are missing, and bring those that differ in line. Any service may call it at any time."""
+    """Create the streams that are missing, and bring those that differ in line. Any service may call it at any time.
+
+    ConnectionError where there are fewer servers than each stream is to have copies: more of them may come.
+    """
+    try:
+        await _ensure_streams(js, settings)
+    except APIError as exc:
+        if exc.err_code not in _TOO_FEW_SERVERS:
+            raise
+        raise ConnectionError(
+            f"BACKHAUL_STREAM_REPLICAS is {settings.stream_replicas}, and NATS has too few servers for that "
+            f"({exc.description}). Add servers to its cluster, or set fewer copies on every service."
+        ) from exc
+
+
+async def _ensure_streams(js: JetStreamContext, settings: StreamSettings) -> None:
     for config in stream_configs(settings):
         assert config.name is not None  # noqa: S101  # narrows the type; set in stream_configs
         try:
