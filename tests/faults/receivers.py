@@ -109,12 +109,12 @@ class Receivers:
     """All endpoints are paths of one server. One call in some fails at first, the same ones each time."""
 
     stack: Stack
+    copies: Sequence[str] = COPIES
     server: Endpoint | None = None
     calls: list[Told] = field(default_factory=list)
     holds: str = ""
     """Calls of this path that come on connections which were used before are not answered any more."""
     takes_s: float = TAKES_S
-    copies: Sequence[str] = COPIES
     held: list[Call] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
     _copies: dict[int, str] = field(default_factory=dict)
@@ -225,10 +225,10 @@ class Notified:
     town: Town
     receivers: Receivers
 
-    async def places(self) -> list[Place]:
-        """Two new tenants, each with an endpoint for each of ``KINDS``, the ordered one first."""
+    async def places(self, kinds: Sequence[str] = tuple(KINDS)) -> list[Place]:
+        """Two new tenants, each with an endpoint for each of ``kinds``, the ordered one first."""
         tenants = [await self.town.platform.register() for _ in range(2)]
-        return [await self._place(tenant, kind) for tenant in tenants for kind in KINDS]
+        return [await self._place(tenant, kind) for tenant in tenants for kind in kinds]
 
     async def _place(self, tenant: Tenant, kind: str) -> Place:
         path = f"/{tenant.id}/{kind}"
@@ -341,9 +341,9 @@ def _check_order(calls: Sequence[Told], events: Sequence[Fact], keys: Mapping[Fa
 
 
 @asynccontextmanager
-async def receiving(stack: Stack) -> AsyncIterator[Receivers]:
-    """Endpoints that are there."""
-    made = Receivers(stack)
+async def receiving(stack: Stack, copies: Sequence[str] = COPIES) -> AsyncIterator[Receivers]:
+    """Endpoints that are there, which these copies of the notifier call."""
+    made = Receivers(stack, copies=copies)
     async with endpoint(made.answer) as server:
         made.server = server
         yield made

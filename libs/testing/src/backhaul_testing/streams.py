@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from backhaul_common.names import AGAIN_HEADER
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 from backhaul_proto.notice.v1.notice_pb2 import Notice
@@ -46,6 +48,11 @@ async def published_together(client: Client) -> list[tuple[bool, list[Event]]]:
         (AGAIN_HEADER in (message.headers or {}), list(EventBatch.FromString(message.data).events))
         for message in await _messages(client, "EVENTS", "events.>")
     ]
+
+
+async def stored_at(client: Client) -> list[datetime]:
+    """When JetStream stored each message of EVENTS, in order."""
+    return [message.metadata.timestamp for message in await _messages(client, "EVENTS", "events.>")]
 
 
 async def noticed(client: Client) -> list[Notice]:
