@@ -103,17 +103,16 @@ def gateway_factory(
         async with Service(
             "gateway", settings, buffer_while_away=False, tenant_secrets=True, tracing=tracing
         ) as service:
-            listeners = listen(service.stack, settings)
-            url = f"http://127.0.0.1:{listeners[0].getsockname()[1]}"
-            gateway = build(
-                service, settings, public_base_url=settings.gateway_public_base_url or url, adapters=adapters
-            )
-            server = server_of(gateway.app, settings, gateway.connections)
-            serving = asyncio.create_task(server.serve(listeners))
+            listeners = listen(service, settings)
+            # Most tests call by plain HTTP, and those of TLS have clients of their own.
+            url = f"http://127.0.0.1:{listeners.http_port}"
+            gateway = build(service, settings, origins=listeners.origins, adapters=adapters)
+            server = server_of(gateway.app, settings, gateway.connections, listeners, service.metrics)
+            serving = asyncio.create_task(server.serve(listeners.all))
             service.start()
             limits = httpx.Limits(max_connections=300, max_keepalive_connections=300)
             async with httpx.AsyncClient(base_url=url, timeout=20, limits=limits, verify=_NO_TLS) as client:
-                running = Running(url, client, settings, gateway.publisher, server, mongo_client)
+                running = Running(url, client, settings, gateway.publisher, server, mongo_client, listeners)
                 try:
                     if wait:
                         await running.ready()

@@ -16,6 +16,7 @@ from backhaul_client import AsyncAdminClient, LimitsIn
 from backhaul_client.adminmodels import NewTenant
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_gateway.web.server import Listeners
 from backhaul_proto.callback.v1.callback_pb2 import Callback, CallbackBatch
 from backhaul_testing import broker
 from backhaul_testing.twilio import TwilioSimulator
@@ -65,6 +66,7 @@ class Running:
     publisher: GroupCommitPublisher
     server: uvicorn.Server
     mongo: MongoClient[dict[str, Any]]
+    listeners: Listeners
     admin: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {ADMIN_TOKEN}"})
 
     form = FORM

@@ -55,6 +55,12 @@ CALLBACKS_UNVERIFIED = Metric(
     "Callbacks whose signature was bad or missing, by mode (enforce refuses, observe accepts).",
     ("tenant", "channel", "mode", "reason"),
 )
+CALLBACKS_PLAIN = Metric(
+    "backhaul_gateway_callbacks_plain",
+    "{callback}",
+    "Requests to post callbacks that came unencrypted while redirection is on.",
+    ("tenant", "channel"),
+)
 INGEST_SECONDS = Metric(
     "backhaul_gateway_ingest_duration", "s", "From a callback's last byte to its answer; every sixteenth callback."
 )
@@ -76,9 +82,17 @@ CONNECTIONS_OPEN = Metric("backhaul_gateway_connections", "{connection}", "Open 
 CONNECTIONS_ENDED = Metric(
     "backhaul_gateway_connections_ended",
     "{connection}",
-    "Connections that the gateway ended: the peer took too long (head, body, idle, read), or there were too many "
-    "(room, refused).",
+    "Connections that the gateway ended: the peer took too long (head, body, idle, read), there were too many (room, "
+    "refused), or no TLS was agreed on (handshake).",
     ("reason",),
+)
+CERTIFICATE_EXPIRES = Metric(
+    "backhaul_gateway_certificate_expires", "s", "When the certificate that is served expires, in Unix time."
+)
+CERTIFICATE_REFUSED = Metric(
+    "backhaul_gateway_certificate_refused",
+    "{state}",
+    "1 while the files hold a certificate that cannot be served, and the one before is; else 0.",
 )
 CALLBACK_LOG_FILL = Metric(
     "backhaul_gateway_callback_log_fill", "1", "The part of CALLBACKS that is taken; 0 when it has no limit."

@@ -91,6 +91,7 @@ from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.connections import Connections
 from backhaul_gateway.web.edge import Edge
 from backhaul_gateway.web.guard import Guard
+from backhaul_gateway.web.https import Https, Origins
 from backhaul_gateway.web.server import connections_of, listen, server_of
 
 NAME = "gateway"
@@ -110,12 +111,17 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set; then stop accepting, answer what is under way, and close everything."""
     # Unbuffered: a callback that was refused because the connection is away must not be stored once it is back.
     async with Service(NAME, settings, buffer_while_away=False, tenant_secrets=True) as service:
-        listeners = listen(service.stack, settings)
-        port: int = listeners[0].getsockname()[1]
-        gateway = build(service, settings, public_base_url=(url := settings.public_base_url(port)))
-        server = server_of(gateway.app, settings, gateway.connections)
-        serving = asyncio.create_task(server.serve(listeners), name="http")
-        service.log.info("serving", host=settings.gateway_host, port=port, public_base_url=url)
+        listeners = listen(service, settings)
+        gateway = build(service, settings, origins=listeners.origins)
+        server = server_of(gateway.app, settings, gateway.connections, listeners, service.metrics)
+        serving = asyncio.create_task(server.serve(listeners.all), name="http")
+        service.log.info(
+            "serving",
+            host=settings.gateway_host,
+            port=listeners.http_port,
+            https_port=listeners.https_port,
+            public_base_url=listeners.origins.public,
+        )
         await service.until(stop, serving)
         gateway.streams.close()
         server.should_exit = True
@@ -127,7 +133,7 @@ def build(
     service: Service,
     settings: GatewaySettings,
     *,
-    public_base_url: str,
+    origins: Origins,
     adapters: Mapping[str, Adapter[Any]] | None = None,
 ) -> Gateway:
     """The application and everything behind it."""
@@ -185,12 +191,12 @@ def build(
         metrics=metrics,
         tracing=tracing,
         clients=clients,
-        public_base_url=public_base_url,
+        https=(https := _https(clients, settings, origins)),
         body_timeout_s=settings.gateway_body_timeout_s,
         max_held_bytes=settings.gateway_max_held_bytes,
         max_bodies=connections.most,
     )
-    addresses, channels = Addresses(public_base_url, providers), ChannelRegistry(updates, providers, box)
+    addresses, channels = Addresses(origins.public, providers), ChannelRegistry(updates, providers, box)
     registry = TenantRegistry(updates, broker, data, grants, changes, stream_max_age_s=settings.stream_max_age_s)
     log = ChangeLog(changes, clients, sides_of(addresses), tenants.tenants)
     callers = Callers(guard := Guard(credentials, strangers, log), states, admission, writer := Writer())
@@ -208,7 +214,7 @@ def build(
         overdraft=overdraft,
     )
     previews = PreviewRoutes(
-        callers, to.normalizer, states=states, strangers=strangers, public_base_url=public_base_url
+        callers, to.normalizer, states=states, strangers=strangers, public_base_url=origins.public
     )
     reads = tenant_router(
         callers,
@@ -245,7 +251,7 @@ def build(
         credentials=credentials,
         strangers=strangers,
         admission=admission,
-        public_base_url=public_base_url,
+        public_base_url=origins.public,
     )
     changed = ChangeRoutes(changes, tenants.tenants)
     published = AuditKeyRoute(to.audit, writer, clock)
@@ -303,8 +309,19 @@ def build(
         metrics=metrics,
         tracing=tracing,
         clients=clients,
+        https=https,
     )
     return Gateway(edge, publisher, connections, streams)
+
+
+def _https(clients: ClientAddress, settings: GatewaySettings, origins: Origins) -> Https:
+    return Https(
+        clients,
+        origins,
+        redirects=settings.gateway_enable_https_redirection,
+        hsts_max_age_s=settings.gateway_hsts_max_age_s,
+        admin_port=settings.gateway_admin_port,
+    )
 
 
 def _event_streams(service: Service, settings: GatewaySettings, callers: Callers) -> EventStreams:

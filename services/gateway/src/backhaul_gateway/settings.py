@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from backhaul_common.secrets import SecretBox
 from backhaul_common.settings import CommonSettings, ObjectStoreSettings, SecretKeySettings
 from backhaul_common.sizes import MAX_BODY_BYTES
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from backhaul_gateway.admission.admins import AdminToken, admin_tokens, digest
@@ -23,7 +23,29 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     """Each field's variable is its name in capitals behind ``BACKHAUL_``."""
 
     gateway_host: str = Field("127.0.0.1", description="The address to listen on.")
-    gateway_port: int = Field(8080, ge=0, le=65535, description="0 picks a free one.")
+    gateway_port: int = Field(8080, ge=0, le=65535, description="The port of plain HTTP. 0 picks a free one.")
+    gateway_http: bool = Field(True, description="Whether that port is listened on; false: HTTPS alone.")
+    gateway_https_port: int = Field(
+        8443, ge=0, le=65535, description="The port of HTTPS, where there is a certificate. 0 picks a free one."
+    )
+    gateway_tls_cert_file: FilePath | None = Field(
+        None,
+        description="The certificate that clients are shown, with its chain, PEM. It is read again when it changes. "
+        "Empty: no HTTPS.",
+    )
+    gateway_tls_key_file: FilePath | None = Field(None, description="Its private key, PEM, without a passphrase.")
+    gateway_enable_https_redirection: bool = Field(
+        False,
+        description="Whether what comes by plain HTTP is sent to the public base URL: GET and HEAD by 308, the rest by "
+        "a 403 that names it. Callbacks are taken all the same.",
+    )
+    gateway_hsts_max_age_s: int = Field(
+        2_592_000,
+        ge=0,
+        le=63_072_000,
+        description="For how long a browser that was answered by HTTPS comes back by nothing else "
+        "(Strict-Transport-Security). 0: it is not told.",
+    )
     gateway_admin_token: SecretStr = Field(description="The bearer token of /admin, at least 16 characters.")
     gateway_admin_tokens: Annotated[tuple[AdminToken, ...], NoDecode] = Field(
         (),
@@ -41,12 +63,18 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     gateway_public_base_url: str = Field(
         "",
         description="How providers address this gateway, for example https://callbacks.example.com, without a slash "
-        "at the end. Signatures are checked against it. Empty: http://host:port.",
+        "at the end. Signatures are checked against it. Empty: http://host:port, or https:// where there is a "
+        "certificate.",
+    )
+    gateway_plain_base_url: str = Field(
+        "",
+        description="How providers address it that still call http://: what signatures are checked against of what "
+        "comes unencrypted. Empty: the public base URL; while redirection is on, the same host by http://.",
     )
     gateway_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         (),
         description="Networks (CIDR, comma-separated) whose X-Forwarded-For is believed when the client's address is "
-        "logged. They have no say in the URL that signatures are checked against.",
+        "logged, and whose X-Forwarded-Proto whether it called by https. They have no say in the URL that signatures are checked against.",
     )
     gateway_normalizer_target: str = Field("127.0.0.1:50051", description="The normalizer's gRPC host:port.")
     gateway_suppression_target: str = Field(
@@ -161,7 +189,12 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     def _admins(cls, value: object) -> object:
         return admin_tokens(value) if isinstance(value, str) else value
 
-    @field_validator("gateway_public_base_url")
+    @field_validator("gateway_tls_cert_file", "gateway_tls_key_file", mode="before")
+    @classmethod
+    def _no_file_where_empty(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("gateway_public_base_url", "gateway_plain_base_url")
     @classmethod
     def _an_origin(cls, value: str) -> str:
         if not value:
@@ -210,11 +243,38 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         return self
 
     @model_validator(mode="after")
-    def _admin_is_apart(self) -> GatewaySettings:
+    def _ports_are_apart(self) -> GatewaySettings:
         # By the port alone: that is what a request is told apart by.
-        if self.gateway_admin_port and self.gateway_admin_port == self.gateway_port:
-            raise ValueError("BACKHAUL_GATEWAY_ADMIN_PORT must not be BACKHAUL_GATEWAY_PORT; 0 keeps them together")
+        if self.gateway_admin_port and self.gateway_admin_port in self._public_ports():
+            raise ValueError(
+                "BACKHAUL_GATEWAY_ADMIN_PORT must not be BACKHAUL_GATEWAY_PORT or BACKHAUL_GATEWAY_HTTPS_PORT; 0 keeps "
+                "them together"
+            )
+        ports = [port for port in self._public_ports() if port]
+        if len(set(ports)) < len(ports):
+            raise ValueError("BACKHAUL_GATEWAY_HTTPS_PORT must not be BACKHAUL_GATEWAY_PORT")
         return self
+
+    @model_validator(mode="after")
+    def _https_is_whole(self) -> GatewaySettings:
+        if (self.gateway_tls_cert_file is None) != (self.gateway_tls_key_file is None):
+            raise ValueError("BACKHAUL_GATEWAY_TLS_CERT_FILE and BACKHAUL_GATEWAY_TLS_KEY_FILE are set together")
+        if not self.gateway_http and not self.serves_https:
+            raise ValueError("BACKHAUL_GATEWAY_HTTP is false: set BACKHAUL_GATEWAY_TLS_CERT_FILE, or nothing is served")
+        if self.gateway_enable_https_redirection and not self.public_base_url(0).startswith("https://"):
+            raise ValueError(
+                "BACKHAUL_GATEWAY_ENABLE_HTTPS_REDIRECTION leads nowhere: set BACKHAUL_GATEWAY_PUBLIC_BASE_URL to an "
+                "https:// address"
+            )
+        return self
+
+    def _public_ports(self) -> list[int]:
+        return [self.gateway_port] * self.gateway_http + [self.gateway_https_port] * self.serves_https
+
+    @property
+    def serves_https(self) -> bool:
+        """Whether there is a certificate."""
+        return self.gateway_tls_cert_file is not None
 
     def keepers_of_data(self) -> Mapping[str, str]:
         """The services that keep tenants' data, by their targets: their names, or the target of one that has none."""
@@ -231,6 +291,23 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         }
 
     def public_base_url(self, port: int) -> str:
-        """The configured one, or the address that is listened on. ``port`` is the real one."""
+        """The configured one, or the address that is listened on. ``port`` is the real one: of HTTPS, where it is
+        served."""
+        return self.gateway_public_base_url or self._address("https" if self.serves_https else "http", port)
+
+    def plain_base_url(self, port: int) -> str:
+        """How what comes unencrypted was addressed; empty: as what is encrypted. ``port`` is the real one of HTTP, or
+        0."""
+        if self.gateway_plain_base_url or not port:
+            return self.gateway_plain_base_url
+        if not self.gateway_public_base_url:
+            return self._address("http", port) if self.serves_https else ""
+        if not self.gateway_enable_https_redirection:
+            # It may have come through a proxy that ends TLS, and says nothing of it.
+            return ""
+        parts = urlsplit(self.gateway_public_base_url)
+        return f"http://{parts.netloc.removesuffix(f':{parts.port}')}{parts.path}"
+
+    def _address(self, scheme: str, port: int) -> str:
         host = f"[{self.gateway_host}]" if ":" in self.gateway_host else self.gateway_host
-        return self.gateway_public_base_url or f"http://{host}:{port}"
+        return f"{scheme}://{host}:{port}"

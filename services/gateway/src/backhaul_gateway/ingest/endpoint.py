@@ -15,6 +15,7 @@ from backhaul_common.ids import new_callback_id
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import (
     CALLBACKS_ANSWERED,
+    CALLBACKS_PLAIN,
     CALLBACKS_UNVERIFIED,
     INGEST_SECONDS,
     QUEUED_BYTES,
@@ -45,6 +46,7 @@ from backhaul_gateway.ports import CallbackLog, Held
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.http import answer
+from backhaul_gateway.web.https import Https
 from backhaul_gateway.web.kept import kept_headers, shown_address
 from backhaul_gateway.web.masking import masked_body, masked_bytes
 from backhaul_gateway.web.parameters import label_of
@@ -79,7 +81,7 @@ class IngestEndpoint:
         metrics: Metrics,
         tracing: Tracing,
         clients: ClientAddress,
-        public_base_url: str,
+        https: Https,
         body_timeout_s: float,
         max_held_bytes: int,
         max_bodies: int,
@@ -94,12 +96,13 @@ class IngestEndpoint:
         self._access_log = access_log
         self._tracing = tracing
         self._clients = clients
-        self._base_url = public_base_url
+        self._https = https
         self._budget = MemoryBudget(max_held_bytes)
         metrics.gauge(QUEUED_BYTES, lambda: self._budget.used)
         self._bodies = BodyReader(body_timeout_s, self._budget, max_bodies)
         self._answered = metrics.counter(CALLBACKS_ANSWERED)
         self._unverified = metrics.counter(CALLBACKS_UNVERIFIED)
+        self._plain = metrics.counter(CALLBACKS_PLAIN)
         self._ingest_seconds = metrics.histogram(INGEST_SECONDS)
         self._requests = 0
         self._log = get_logger(component="ingest")
@@ -116,7 +119,7 @@ class IngestEndpoint:
         request.traceparent = parent or new_traceparent()
         status, body, headers = await self._answer(request)
         if status:
-            await answer(send, status, headers, body)
+            await answer(send, status, (*headers, *self._https.strict(scope, request.headers)), body)
         self._account(request, status)
         if span is not None:
             _end(span, request, status)
@@ -186,7 +189,8 @@ class IngestEndpoint:
         it cannot be held. A provider's handshake is answered, and nothing of it is stored."""
         address = request.address
         received_at_us = time.time_ns() // 1000
-        url = self._base_url + address.decode("latin-1")
+        base_url = self._https.base_url(request.scope, request.headers)
+        url = base_url + address.decode("latin-1")
         raw = RawCallback(METHOD, url, request.headers, body, received_at_us, channel.audience)
         if channel.handshake is not None and (answer := channel.handshake(raw)) is not None:
             return "handshake", EncodedAnswer(answer)
@@ -197,7 +201,7 @@ class IngestEndpoint:
         callback.verification = verification
         callback.method = METHOD
         # The ingest token stands in the path, and wherever a proxy or the provider repeats the path.
-        callback.url = self._base_url + shown_address(address)
+        callback.url = base_url + shown_address(address)
         callback.headers = masked_bytes(kept)
         callback.body = masked_body(body)
         callback.received_at_us = received_at_us
@@ -286,6 +290,8 @@ class IngestEndpoint:
         """Count the request and write its line. ``status`` is 0 where nobody was there to be answered."""
         ended = time.perf_counter()
         self._answered.add(request.tenant, request.channel, request.outcome)
+        if self._https.redirects and not self._https.is_secure(request.scope, request.headers):
+            self._plain.add(request.tenant, request.channel)
         if request.complete_at:
             self._requests += 1
             if not self._requests % _SAMPLE:

@@ -1,4 +1,5 @@
-"""The client's address, for the log only. Nothing is decided by it, since a proxy's word for it may be wrong."""
+"""What proxies say of a request's client: its address, for the log, and how it called them. Nothing that must hold is
+decided by it, since a proxy's word may be wrong."""
 
 from __future__ import annotations
 
@@ -34,6 +35,14 @@ class ClientAddress:
             if not self._is_trusted(address):
                 break
         return address
+
+    def says_https(self, scope: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a trusted proxy says that it was called by https. Of several words the last is the nearest proxy's."""
+        client = scope.get("client")
+        if not self._trusted or not self._is_trusted(client[0] if client else ""):
+            return False
+        words = [value for name, value in headers if name == b"x-forwarded-proto"]
+        return bool(words) and words[-1].rpartition(b",")[2].strip().lower() == b"https"
 
     def _is_trusted(self, address: str) -> bool:
         known = self._known.get(address)

@@ -79,14 +79,17 @@ class Connections:
         most: int,
         metrics: Metrics,
         *,
+        handshakes: int = 0,
         descriptors: Callable[[int], int] | None = None,
     ) -> None:
-        """``descriptors`` is asked for a number of open files, and returns the number that the system allows."""
+        """``descriptors`` is asked for a number of open files, and returns the number that the system allows.
+        ``handshakes`` of them are for peers that are no connections yet."""
         self._patience = patience
         self._log = get_logger(component="connections")
         self._loop = asyncio.get_running_loop()
-        available = (descriptors or _raise_descriptor_limit)(most + _RESERVED_DESCRIPTORS)
-        self.most = min(most, max(available - _RESERVED_DESCRIPTORS, available // 2))
+        reserved = _RESERVED_DESCRIPTORS + handshakes
+        available = (descriptors or _raise_descriptor_limit)(most + reserved)
+        self.most = min(most, max(available - reserved, available // 2))
         if self.most < most:
             self._log.warning("connections_limited_by_descriptors", limit=self.most, wanted=most, descriptors=available)
         self._open: dict[BoundedProtocol, None] = {}

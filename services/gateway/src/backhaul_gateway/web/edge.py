@@ -29,6 +29,7 @@ from backhaul_gateway.admission.principal import PRINCIPAL
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.http import STEADY_BODY
+from backhaul_gateway.web.https import PERMANENT_REDIRECT, Fields, Https
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import TRACEPARENT, nothing_at, of_error
 from backhaul_gateway.web.refusals import LATE_BODY, headers_too_large
@@ -53,6 +54,7 @@ _UNAUTHORIZED = 401
 _ADMIN = "admin"
 _APART = frozenset({_ADMIN, "metrics", "docs", "openapi.json"})
 """First segments of the paths that only the platform team needs, and that may have a port of their own."""
+_EVERYWHERE = frozenset({"healthz", "readyz"})
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
 """Machines ask these every few seconds. A log line for each would hide the others."""
@@ -85,8 +87,10 @@ class Edge:
         metrics: Metrics,
         tracing: Tracing,
         clients: ClientAddress,
+        https: Https,
     ) -> None:
-        """``admin_port`` is the only port that answers the platform team's paths; 0: the one port answers all paths."""
+        """``admin_port`` is the only port that answers the platform team's paths, and answers no others; 0: each port
+        answers all paths."""
         self.app = app
         """The application that answers everything but callbacks."""
         self._ingest = ingest
@@ -98,12 +102,13 @@ class Edge:
         self._requests = metrics.counter(HTTP_REQUESTS)
         self._tracing = tracing
         self._clients = clients
+        self._https = https
         self._log = get_logger(component="http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request to the ingest's endpoint, or to the application."""
         path = scope["path"]
-        if path[-_INGEST_LENGTH:].lower() == INGEST_PATH:
+        if path[-_INGEST_LENGTH:].lower() == INGEST_PATH and not self._is_apart(scope):
             if len(path) == _INGEST_LENGTH:
                 scope["path_params"] = {}
                 await self._ingest(scope, receive, send)
@@ -121,7 +126,8 @@ class Edge:
             scope["path"] = lowered
         elif (match := _TOKEN.fullmatch(scope["path"])) is not None:
             scope["path"] = f"/in/{match[1]}/oauth/token"
-        exchange = _Exchange(scope, receive, send, self._body_timeout_s, self._refused)
+        strict = self._https.strict(scope, scope["headers"])
+        exchange = _Exchange(scope, receive, send, self._body_timeout_s, self._refused, strict)
         incoming = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
         with self._tracing.span(f"{exchange.method[:16]} {exchange.path[:100]}", parent=incoming or None) as span:
             scope[TRACEPARENT] = exchange.traceparent = traceparent_of(span) or new_traceparent()
@@ -136,6 +142,9 @@ class Edge:
         """Let the application answer, or refuse. Raises only where an answer has begun that cannot be ended."""
         try:
             _refuse_large(exchange.scope)
+            if url := self._https.elsewhere(exchange.scope):
+                await exchange.redirect(url)
+                return
             self._admit(exchange.scope)
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except BackhaulError as exc:
@@ -176,7 +185,7 @@ class Edge:
         first = scope["path"].split("/", 2)[1].lower() if "/" in scope["path"] else ""
         if any(b"%" in segment for segment in sent[: 3 if first == _ADMIN else 2]):
             raise nothing_at(scope["path"])
-        if first in _APART and self._admin_port and (scope.get("server") or ("", 0))[1] != self._admin_port:
+        if self._admin_port and first not in _EVERYWHERE and (first in _APART) != self._is_apart(scope):
             raise nothing_at(scope["path"])
         if first == _ADMIN:
             scope[PRINCIPAL] = principal = self._admins.of(scope["headers"])
@@ -184,6 +193,10 @@ class Edge:
                 raise unauthenticated(
                     "The admin token is missing or wrong.", "Send it as Authorization: Bearer <admin token>."
                 )
+
+    def _is_apart(self, scope: Scope) -> bool:
+        """Whether the request came to the platform team's own port."""
+        return self._admin_port != 0 and (scope.get("server") or ("", 0))[1] == self._admin_port
 
 
 class _Exchange:
@@ -196,8 +209,10 @@ class _Exchange:
         send: Send,
         body_timeout_s: float,
         refused: Callable[[Scope], Awaitable[bool]],
+        strict: Fields,
     ) -> None:
         self._refused = refused
+        self._fields = (*_HEADERS, *strict)
         self.began = time.perf_counter()
         self.scope = scope
         self.method: str = scope["method"]
@@ -246,10 +261,16 @@ class _Exchange:
             if self.status == _UNAUTHORIZED and not await self._refused(self.scope):
                 headers.append((b"connection", b"close"))
             names = {name for name, _ in headers}
-            message = {**message, "headers": [*headers, *(field for field in _HEADERS if field[0] not in names)]}
+            message = {**message, "headers": [*headers, *(field for field in self._fields if field[0] not in names)]}
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)
+
+    async def redirect(self, url: str) -> None:
+        """Answer with another address."""
+        headers = [(b"location", url.encode("latin-1")), (b"content-length", b"0")]
+        await self.send({"type": "http.response.start", "status": PERMANENT_REDIRECT, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b""})
 
     async def answer(self, error: BackhaulError) -> None:
         """Answer with a problem document.

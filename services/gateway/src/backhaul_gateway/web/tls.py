@@ -1,0 +1,218 @@
+"""TLS of clients: the certificate, which may change at any time, and the handshakes, before which nobody is a client."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from backhaul_common.lifecycle import cancel
+from backhaul_common.logs import get_logger
+from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Counter, Metrics
+from backhaul_common.pauses import pauses
+from cryptography import x509
+
+LOOK_S = 5.0
+"""How often the files are looked at. They may be links that are moved, on whatever file system a secret is mounted by,
+which tells nobody of a change."""
+
+MAX_HANDSHAKES = 512
+"""Handshakes of one port at a time. Beyond, the oldest is ended: an honest one takes two ways there and back."""
+
+HANDSHAKE_S = 10.0
+SHUTDOWN_S = 5.0
+"""How long the end of a connection waits for the peer's own farewell."""
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2. Those of 1.3 are of this kind all: a key of its own for each connection, and authenticated encryption."""
+
+
+class UnfitError(ValueError):
+    """A certificate that cannot be served; the text says why, and names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What handshakes are answered with, and from when to when it is valid, in Unix time."""
+
+    context: ssl.SSLContext
+    begins: float
+    ends: float
+
+    def is_valid(self, now: float) -> bool:
+        return self.begins <= now < self.ends
+
+    @property
+    def told(self) -> dict[str, str]:
+        """For log lines."""
+        return {"valid_until": datetime.fromtimestamp(self.ends, UTC).isoformat()}
+
+
+class Certificate:
+    """The certificate that is served. New handshakes get the new one; connections that are open keep theirs."""
+
+    def __init__(
+        self,
+        cert_file: Path,
+        key_file: Path,
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.time,
+        look_s: float = LOOK_S,
+    ) -> None:
+        """UnfitError where the files hold nothing that can be served. One that has expired can: who does not look at
+        that, or only asks whether the gateway is ready, is still answered."""
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._now = now
+        self._look_s = look_s
+        self._log = get_logger(component="certificate")
+        self._seen: bytes | None = self._read()
+        self._served = self._load(self._seen)
+        self._refusal = ""
+        if not self._served.is_valid(now()):
+            self._log.error("certificate_not_valid", file=str(cert_file), **self._served.told)
+        metrics.gauge(CERTIFICATE_EXPIRES, lambda: self._served.ends)
+        metrics.gauge(CERTIFICATE_REFUSED, lambda: float(bool(self._refusal)))
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next handshake."""
+        return self._served.context
+
+    async def watch(self) -> None:
+        """Look at the files until cancelled."""
+        while True:
+            await asyncio.sleep(self._look_s)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Serve what the files hold, if it has changed and is fit; otherwise say so once, and go on as before."""
+        seen = None
+        try:
+            seen = self._read()
+            if seen == self._seen:
+                return
+            found, now = self._load(seen), self._now()
+            if not found.is_valid(now) and self._served.is_valid(now):
+                raise UnfitError(f"{self._cert_file}: it is not valid now, and the one that is served is")
+        except UnfitError as error:
+            if str(error) != self._refusal:
+                self._log.error("certificate_refused", error=str(error), **self._served.told)
+            self._seen, self._refusal = seen, str(error)
+            return
+        self._seen, self._refusal, self._served = seen, "", found
+        self._log.info("certificate_loaded", **found.told)
+
+    def _read(self) -> bytes:
+        parts = []
+        for path in (self._cert_file, self._key_file):
+            try:
+                parts.append(path.read_bytes())
+            except OSError as exc:
+                raise UnfitError(f"{path}: {exc.strerror}") from exc
+        # The key itself is not kept here.
+        return sha256(b"\0".join(parts)).digest() + parts[0]
+
+    def _load(self, seen: bytes) -> _Served:
+        try:
+            leaf = x509.load_pem_x509_certificates(seen[sha256().digest_size :])[0]
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            # Without a passphrase at hand OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(self._cert_file, self._key_file, password="")  # noqa: S106  # it is none
+        except (OSError, ValueError) as exc:
+            # OpenSSL's own words, which hold nothing of the files.
+            raise UnfitError(f"{self._cert_file} and {self._key_file}: {exc}") from exc
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(_CIPHERS)
+        context.set_alpn_protocols(["http/1.1"])
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        return _Served(context, leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
+
+
+class TlsDoor:
+    """A port of TLS: takes connections, and hands those on whose handshake succeeds.
+
+    A server of the event loop's own would neither count handshakes nor give one up for another: whoever only connects
+    could have all files that the gateway may open.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        certificate: Certificate,
+        ended: Counter,
+        *,
+        handshake_s: float,
+        most: int = MAX_HANDSHAKES,
+    ) -> None:
+        """``listener`` is bound; ``protocol`` makes what the connection is handed to. ``handshake_s`` bounds each."""
+        self._listener = listener
+        self._protocol = protocol
+        self._certificate = certificate
+        self._ended = ended
+        self._handshake_s = handshake_s
+        self._most = most
+        self._greeting: dict[asyncio.Task[None], None] = {}
+        self._taking: asyncio.Task[None] | None = None
+        self._log = get_logger(component="tls")
+
+    def open(self, backlog: int) -> None:
+        """Begin to take connections."""
+        self._listener.listen(backlog)
+        self._listener.setblocking(False)
+        self._taking = asyncio.create_task(self._take(), name="tls")
+
+    async def close(self) -> None:
+        """Take no more of them, and end the handshakes; connections that were handed on are not touched."""
+        for task in [self._taking, *self._greeting]:
+            if task is not None:
+                await cancel(task)
+
+    async def _take(self) -> None:
+        loop = asyncio.get_running_loop()
+        waits = pauses(0.01, 1.0)
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as exc:
+                # Its peer is gone already, or no file can be opened, which does not end at once.
+                self._log.warning("connection_not_taken", error=repr(exc))
+                await asyncio.sleep(next(waits))
+                continue
+            waits = pauses(0.01, 1.0)
+            if len(self._greeting) >= self._most:
+                oldest = next(iter(self._greeting))
+                self._greeting.pop(oldest)
+                self._ended.add("room")
+                oldest.cancel()
+            task = asyncio.create_task(self._greet(connection), name="handshake")
+            self._greeting[task] = None
+            task.add_done_callback(lambda done: self._greeting.pop(done, None))
+            # Handshakes go on while a flood of connections is taken.
+            await asyncio.sleep(0)
+
+    async def _greet(self, connection: socket.socket) -> None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=self._certificate.context,
+                ssl_handshake_timeout=self._handshake_s,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except OSError:
+            # No TLS, none that is safe, none in time, or nobody there any more: the peer's affair.
+            self._ended.add("handshake")
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
