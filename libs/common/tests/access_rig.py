@@ -87,7 +87,7 @@ class World:
         return self.now.timestamp()
 
     async def start(self) -> None:
-        server_settings = self.authority.issue("server") if self.authority else CommonSettings()
+        server_settings = self.authority.settings("server") if self.authority else CommonSettings()
         server = await served(
             self.stack,
             SERVICE,
@@ -102,7 +102,7 @@ class World:
         """A caller with a token, or a certificate with these names. Each has a connection of its own."""
         settings = CommonSettings()
         if self.authority is not None:
-            settings = self.authority.issue("client", dns=dns, uris=uris)
+            settings = self.authority.settings("client", dns=dns, uris=uris)
         # What is shown need not be long enough for a setting.
         channel = rpc.connect(self.target, settings.model_copy(update={"internal_token": SecretStr(token)}))
         self.stack.push_async_callback(channel.close)

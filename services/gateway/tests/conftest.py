@@ -107,7 +107,7 @@ def gateway_factory(
             # Most tests call by plain HTTP, and those of TLS have clients of their own.
             url = f"http://127.0.0.1:{listeners.http_port}"
             gateway = build(service, settings, origins=listeners.origins, adapters=adapters)
-            server = server_of(gateway.app, settings, gateway.connections, listeners, service.metrics)
+            server = server_of(gateway.app, settings, gateway.connections, listeners)
             serving = asyncio.create_task(server.serve(listeners.all))
             service.start()
             limits = httpx.Limits(max_connections=300, max_keepalive_connections=300)

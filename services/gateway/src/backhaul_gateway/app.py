@@ -113,7 +113,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event) -> None:
     async with Service(NAME, settings, buffer_while_away=False, tenant_secrets=True) as service:
         listeners = listen(service, settings)
         gateway = build(service, settings, origins=listeners.origins)
-        server = server_of(gateway.app, settings, gateway.connections, listeners, service.metrics)
+        server = server_of(gateway.app, settings, gateway.connections, listeners)
         serving = asyncio.create_task(server.serve(listeners.all), name="http")
         service.log.info(
             "serving",
@@ -213,9 +213,7 @@ def build(
         spool=spool,
         overdraft=overdraft,
     )
-    previews = PreviewRoutes(
-        callers, to.normalizer, states=states, strangers=strangers, public_base_url=origins.public
-    )
+    previews = PreviewRoutes(callers, to.normalizer, states=states, strangers=strangers, public_base_url=origins.public)
     reads = tenant_router(
         callers,
         [

@@ -74,7 +74,8 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
     gateway_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         (),
         description="Networks (CIDR, comma-separated) whose X-Forwarded-For is believed when the client's address is "
-        "logged, and whose X-Forwarded-Proto whether it called by https. They have no say in the URL that signatures are checked against.",
+        "logged, and whose X-Forwarded-Proto whether it called by https. They have no say in the URLs that signatures "
+        "are checked against.",
     )
     gateway_normalizer_target: str = Field("127.0.0.1:50051", description="The normalizer's gRPC host:port.")
     gateway_suppression_target: str = Field(

@@ -37,7 +37,7 @@ class ClientAddress:
         return address
 
     def says_https(self, scope: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether a trusted proxy says that it was called by https. Of several words the last is the nearest proxy's."""
+        """Whether a trusted proxy says that it was called by https. The last word is the nearest proxy's."""
         client = scope.get("client")
         if not self._trusted or not self._is_trusted(client[0] if client else ""):
             return False

@@ -118,6 +118,10 @@ class Connections:
         self._ended.add("refused")
         return False
 
+    def missed(self, reason: str) -> None:
+        """Count one that ended before it was a connection."""
+        self._ended.add(reason)
+
     def closed(self, connection: BoundedProtocol) -> None:
         """A connection is gone."""
         self._open.pop(connection, None)

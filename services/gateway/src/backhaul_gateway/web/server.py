@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
-from backhaul_common.metrics import CONNECTIONS_ENDED, Metrics
+from backhaul_common.metrics import Metrics
 from backhaul_common.service import Service
 from starlette.types import ASGIApp
 
@@ -19,7 +19,6 @@ from backhaul_gateway.web.connections import Connections, Patience
 from backhaul_gateway.web.http import BoundedProtocol
 from backhaul_gateway.web.https import Origins
 from backhaul_gateway.web.tls import HANDSHAKE_S, MAX_HANDSHAKES, Certificate, TlsDoor, UnfitError
-
 
 BACKLOG = 4096
 
@@ -46,10 +45,10 @@ class Listeners:
 class Server(uvicorn.Server):
     """uvicorn's server, which leaves the signals of the process to the code that runs it, and has doors with TLS."""
 
-    def __init__(self, config: uvicorn.Config, listeners: Listeners, metrics: Metrics, *, handshake_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, listeners: Listeners, connections: Connections, *, handshake_s: float) -> None:
         super().__init__(config)
         self._listeners = listeners
-        self._ended = metrics.counter(CONNECTIONS_ENDED)
+        self._connections = connections
         self._handshake_s = handshake_s
         self._doors: list[TlsDoor] = []
 
@@ -58,14 +57,14 @@ class Server(uvicorn.Server):
         """Capture none. Whoever runs the server sets ``should_exit`` instead."""
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  # as uvicorn calls it
         """Begin with every port; ``sockets`` are all of ``listeners``."""
         await super().startup(list(self._listeners.plain))
         certificate = self._listeners.certificate
         if certificate is None:
             return
         for listener in self._listeners.secure:
-            door = TlsDoor(listener, self._protocol, certificate, self._ended, handshake_s=self._handshake_s)
+            door = TlsDoor(listener, self._protocol, certificate, self._connections.missed, handshake_s=self._handshake_s)
             door.open(BACKLOG)
             self._doors.append(door)
 
@@ -97,7 +96,7 @@ def connections_of(settings: GatewaySettings, metrics: Metrics) -> Connections:
 
 
 def server_of(
-    app: ASGIApp, settings: GatewaySettings, connections: Connections, listeners: Listeners, metrics: Metrics
+    app: ASGIApp, settings: GatewaySettings, connections: Connections, listeners: Listeners
 ) -> Server:
     """The server. Every option that is not uvicorn's default has its reason here."""
     config = uvicorn.Config(
@@ -114,7 +113,7 @@ def server_of(
         backlog=BACKLOG,
         timeout_graceful_shutdown=settings.gateway_shutdown_grace_s,
     )
-    return Server(config, listeners, metrics, handshake_s=min(HANDSHAKE_S, settings.gateway_head_timeout_s))
+    return Server(config, listeners, connections, handshake_s=min(HANDSHAKE_S, settings.gateway_head_timeout_s))
 
 
 def listen(service: Service, settings: GatewaySettings) -> Listeners:

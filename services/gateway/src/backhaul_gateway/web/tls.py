@@ -1,4 +1,4 @@
-"""TLS of clients: the certificate, which may change at any time, and the handshakes, before which nobody is a client."""
+"""TLS of clients: the certificate, which may change at any time, and handshakes, before which nobody is a client."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Counter, Metrics
+from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
 from backhaul_common.pauses import pauses
 from cryptography import x509
 
-LOOK_S = 5.0
+LOOK_S = 2.0
 """How often the files are looked at. They may be links that are moved, on whatever file system a secret is mounted by,
 which tells nobody of a change."""
 
@@ -99,9 +99,7 @@ class Certificate:
             seen = self._read()
             if seen == self._seen:
                 return
-            found, now = self._load(seen), self._now()
-            if not found.is_valid(now) and self._served.is_valid(now):
-                raise UnfitError(f"{self._cert_file}: it is not valid now, and the one that is served is")
+            found = self._fit(seen)
         except UnfitError as error:
             if str(error) != self._refusal:
                 self._log.error("certificate_refused", error=str(error), **self._served.told)
@@ -109,6 +107,12 @@ class Certificate:
             return
         self._seen, self._refusal, self._served = seen, "", found
         self._log.info("certificate_loaded", **found.told)
+
+    def _fit(self, seen: bytes) -> _Served:
+        found, now = self._load(seen), self._now()
+        if not found.is_valid(now) and self._served.is_valid(now):
+            raise UnfitError(f"{self._cert_file}: it is not valid now, and the one that is served is")
+        return found
 
     def _read(self) -> bytes:
         parts = []
@@ -125,7 +129,7 @@ class Certificate:
             leaf = x509.load_pem_x509_certificates(seen[sha256().digest_size :])[0]
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             # Without a passphrase at hand OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(self._cert_file, self._key_file, password="")  # noqa: S106  # it is none
+            context.load_cert_chain(self._cert_file, self._key_file, password="")
         except (OSError, ValueError) as exc:
             # OpenSSL's own words, which hold nothing of the files.
             raise UnfitError(f"{self._cert_file} and {self._key_file}: {exc}") from exc
@@ -148,16 +152,17 @@ class TlsDoor:
         listener: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         certificate: Certificate,
-        ended: Counter,
+        missed: Callable[[str], None],
         *,
         handshake_s: float,
         most: int = MAX_HANDSHAKES,
     ) -> None:
-        """``listener`` is bound; ``protocol`` makes what the connection is handed to. ``handshake_s`` bounds each."""
+        """``listener`` is bound; ``protocol`` makes what the connection is handed to; ``missed`` counts a
+        handshake that led to none, by its reason. ``handshake_s`` bounds each."""
         self._listener = listener
         self._protocol = protocol
         self._certificate = certificate
-        self._ended = ended
+        self._missed = missed
         self._handshake_s = handshake_s
         self._most = most
         self._greeting: dict[asyncio.Task[None], None] = {}
@@ -191,7 +196,7 @@ class TlsDoor:
             if len(self._greeting) >= self._most:
                 oldest = next(iter(self._greeting))
                 self._greeting.pop(oldest)
-                self._ended.add("room")
+                self._missed("room")
                 oldest.cancel()
             task = asyncio.create_task(self._greet(connection), name="handshake")
             self._greeting[task] = None
@@ -211,7 +216,7 @@ class TlsDoor:
             )
         except OSError:
             # No TLS, none that is safe, none in time, or nobody there any more: the peer's affair.
-            self._ended.add("handshake")
+            self._missed("handshake")
             connection.close()
         except asyncio.CancelledError:
             connection.close()

@@ -1,0 +1,352 @@
+"""The certificate that is served, what is agreed on with clients, and peers that agree on nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alone import Process, started
+from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
+from backhaul_gateway.web.tls import Certificate, UnfitError
+from backhaul_local.ports import Hold
+from backhaul_testing.authority import HOUR, Authority, Files
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from structlog.testing import capture_logs
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("gateway")
+
+
+def shown(metrics: Metrics, name: str) -> float:
+    lines = metrics.render().decode().splitlines()
+    (line,) = [line for line in lines if line.startswith((name + " ", name + "{", name + "_seconds"))]
+    return float(line.split()[-1])
+
+
+def serial(cert: Path | bytes) -> int:
+    pem = cert if isinstance(cert, bytes) else cert.read_bytes()
+    return x509.load_pem_x509_certificate(pem).serial_number
+
+
+@dataclass
+class Alone:
+    """A gateway's process with HTTPS."""
+
+    process: Process
+    port: int
+    authority: Authority
+    peers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.authority.file))
+
+    async def connect(self, context: ssl.SSLContext | None = None) -> Peer:
+        async with asyncio.timeout(60):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context or self.context())
+        self.peers.append(writer)
+        return Peer(reader, writer)
+
+    async def misses(self, count: int) -> None:
+        """Return when so many handshakes have failed, as the gateway counts them: at the end of each."""
+        async with asyncio.timeout(60):
+            while await self.process.ended("handshake") < count:
+                await asyncio.sleep(0.02)
+        assert await self.process.ended("handshake") == count
+
+
+@dataclass
+class Peer:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def get(self) -> bytes:
+        """The status of a request."""
+        self.writer.write(GET)
+        async with asyncio.timeout(60):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            await self.reader.readexactly(length)
+        return head[9:12]
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        found: ssl.SSLObject = self.writer.get_extra_info("ssl_object")
+        return found
+
+    @property
+    def serial(self) -> int:
+        """Of the certificate that it was shown."""
+        return x509.load_der_x509_certificate(self.tls.getpeercert(binary_form=True) or b"").serial_number
+
+
+@asynccontextmanager
+async def alone(tmp_path: Path, authority: Authority, files: Files, **settings: object) -> AsyncIterator[Alone]:
+    with Hold() as hold:
+        (port,) = hold.choose(1)
+        async with started(
+            tmp_path, https_port=port, tls_cert_file=files.cert, tls_key_file=files.key, **settings
+        ) as process:
+            gateway = Alone(process, port, authority)
+            try:
+                yield gateway
+            finally:
+                for writer in gateway.peers:
+                    writer.transport.abort()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+
+
+async def until(condition: Callable[[], bool], look: Callable[[], None] = lambda: None) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # of another thread, which has no event
+            look()
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.slow
+async def test_what_is_agreed_on(tmp_path: Path, authority: Authority) -> None:
+    async with alone(tmp_path, authority, authority.issue("gateway")) as gateway:
+        modern = gateway.context()
+        modern.set_alpn_protocols(["h2", "http/1.1"])
+        peer = await gateway.connect(modern)
+        assert (peer.tls.version(), peer.tls.selected_alpn_protocol()) == ("TLSv1.3", "http/1.1")
+        assert await peer.get() == b"200"
+        older = gateway.context()
+        older.maximum_version = ssl.TLSVersion.TLSv1_2
+        peer = await gateway.connect(older)
+        cipher, _, _ = peer.tls.cipher() or ("", "", 0)
+        assert cipher.startswith("ECDHE-")
+        assert cipher.endswith(("GCM-SHA256", "GCM-SHA384", "CHACHA20-POLY1305"))
+        assert await peer.get() == b"200"
+        # The certificate's key is elliptic: with it nothing but ECDHE could be agreed on, whatever was allowed.
+        for count, ciphers in enumerate(("ECDHE+AES:!AESGCM:!AESCCM", "ECDHE+AESCCM", "aNULL:@SECLEVEL=0"), start=1):
+            weak = gateway.context()
+            weak.maximum_version = ssl.TLSVersion.TLSv1_2
+            weak.set_ciphers(ciphers)
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await gateway.connect(weak)
+            # It is the gateway that refuses it, and not this side, which would not even have asked.
+            await gateway.misses(count)
+        ancient = gateway.context()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            ancient.minimum_version = ssl.TLSVersion.TLSv1
+            ancient.maximum_version = ssl.TLSVersion.TLSv1_1
+        ancient.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await gateway.connect(ancient)
+        await gateway.misses(4)
+
+
+def test_only_ciphers_that_keep_the_past_secret_are_allowed(authority: Authority, metrics: Metrics) -> None:
+    """Whatever the key is: one of RSA could be used without a key of the connection's own."""
+    files = authority.issue("gateway")
+    context = Certificate(files.cert, files.key, metrics).context
+    ciphers = context.get_ciphers()
+    assert {cipher["protocol"] for cipher in ciphers} == {"TLSv1.2", "TLSv1.3"}
+    assert all(cipher["aead"] for cipher in ciphers)
+    assert {cipher["kea"] for cipher in ciphers if cipher["protocol"] == "TLSv1.2"} == {"kx-ecdhe"}
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.slow
+async def test_a_new_certificate_is_shown_to_whoever_connects_next(tmp_path: Path, authority: Authority) -> None:
+    """And open connections go on, with the old one."""
+    files = authority.issue("gateway")
+    async with alone(tmp_path, authority, files) as gateway:
+        before, old = await gateway.connect(), serial(files.cert)
+        assert before.serial == old
+        assert await before.get() == b"200"
+        authority.issue("gateway")
+        new = serial(files.cert)
+        assert new != old
+        await until(lambda: bool(gateway.process.events("certificate_loaded")))
+        after = await gateway.connect()
+        assert after.serial == new
+        assert await before.get() == await after.get() == b"200"
+        # One that cannot be served changes nothing but a metric, and a line.
+        files.cert.write_text("nothing")
+        await until(lambda: bool(gateway.process.events("certificate_refused")))
+        assert await gateway.process.metric("backhaul_gateway_certificate_refused") == 1
+        assert (await gateway.connect()).serial == new
+        assert await before.get() == b"200"
+        assert (await gateway.process.get("/readyz")).json()["failing"].keys().isdisjoint({"certificate", "tls"})
+
+
+def garbage(files: Files, _: Authority) -> None:
+    files.cert.write_text("-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n")
+
+
+def empty(files: Files, _: Authority) -> None:
+    files.cert.write_bytes(b"")
+
+
+def gone(files: Files, _: Authority) -> None:
+    files.key.unlink()
+
+
+def another_key(files: Files, authority: Authority) -> None:
+    files.key.write_bytes(authority.issue("other").key.read_bytes())
+
+
+def certificate_alone(files: Files, authority: Authority) -> None:
+    """As while one of two files is replaced, and the other not yet."""
+    files.cert.write_bytes(authority.issue("other").cert.read_bytes())
+
+
+def locked(files: Files, _: Authority) -> None:
+    key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    files.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"a passphrase"),
+        )
+    )
+
+
+def expired(files: Files, authority: Authority) -> None:
+    authority.issue("gateway", lasts=-HOUR)
+
+
+@pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, certificate_alone, locked, expired])
+def test_an_unfit_certificate_leaves_the_one_before(
+    authority: Authority, metrics: Metrics, spoil: Callable[[Files, Authority], None]
+) -> None:
+    files = authority.issue("gateway")
+    kept = files.cert.read_bytes(), files.key.read_bytes()
+    certificate = Certificate(files.cert, files.key, metrics)
+    context, expires = certificate.context, shown(metrics, CERTIFICATE_EXPIRES.name)
+    with capture_logs() as logs:
+        certificate.look()
+        assert logs == []
+        spoil(files, authority)
+        for _ in range(3):
+            certificate.look()
+    [line] = logs
+    assert (line["event"], line["log_level"]) == ("certificate_refused", "error")
+    assert str(files.key if spoil is gone else files.cert) in line["error"]
+    assert certificate.context is context
+    assert shown(metrics, CERTIFICATE_REFUSED.name) == 1
+    assert shown(metrics, CERTIFICATE_EXPIRES.name) == expires
+    # As it was before, or a new one: all is well again.
+    files.cert.write_bytes(kept[0])
+    files.key.write_bytes(kept[1])
+    certificate.look()
+    assert shown(metrics, CERTIFICATE_REFUSED.name) == 0
+    authority.issue("gateway", lasts=2 * HOUR)
+    certificate.look()
+    assert certificate.context is not context
+    assert shown(metrics, CERTIFICATE_REFUSED.name) == 0
+    assert shown(metrics, CERTIFICATE_EXPIRES.name) > expires
+
+
+@pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, locked])
+def test_a_start_without_a_fit_certificate_says_why(
+    authority: Authority, metrics: Metrics, spoil: Callable[[Files, Authority], None]
+) -> None:
+    files = authority.issue("gateway")
+    spoil(files, authority)
+    with pytest.raises(UnfitError, match=r"gateway\.(pem|key)"):
+        Certificate(files.cert, files.key, metrics)
+
+
+def test_an_expired_certificate_does_not_keep_a_gateway_from_starting(authority: Authority, metrics: Metrics) -> None:
+    """Clients that look at it refuse it, and the alert says so. The port without TLS serves in any case."""
+    files = authority.issue("gateway", lasts=-HOUR)
+    with capture_logs() as logs:
+        certificate = Certificate(files.cert, files.key, metrics)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("certificate_not_valid", "error")]
+    # Nothing that is valid is given up for it: the next one may be as old.
+    before = certificate.context
+    authority.issue("gateway", lasts=timedelta(minutes=-1))
+    certificate.look()
+    assert certificate.context is not before
+    assert shown(metrics, CERTIFICATE_REFUSED.name) == 0
+
+
+@pytest.mark.slow
+async def test_a_start_with_a_wrong_certificate_names_the_setting(tmp_path: Path, authority: Authority) -> None:
+    files = authority.issue("gateway")
+    another_key(files, authority)
+    with pytest.raises(AssertionError, match="BACKHAUL_GATEWAY_TLS_CERT_FILE: cannot serve the certificate"):
+        async with alone(tmp_path, authority, files):
+            pass
+
+
+@pytest.mark.slow
+async def test_peers_that_agree_on_nothing_take_nobodys_place(tmp_path: Path, authority: Authority) -> None:
+    """Of 600 that only connect, or stop in the middle, the oldest give way; the others are ended in time."""
+    async with alone(tmp_path, authority, authority.issue("gateway"), head_timeout_s=2, max_connections=64) as gateway:
+        process, secure = gateway.process, gateway.port
+        hello = bytes.fromhex("16030100c8010000c403")
+        flood = []
+        for number in range(600):
+            reader, writer = await asyncio.open_connection("127.0.0.1", secure)
+            writer.write(b"" if number % 2 else hello)
+            flood.append((reader, writer))
+            if number % 100 == 99:
+                # Others are served meanwhile, by either port.
+                assert await (await gateway.connect()).get() == b"200"
+                assert (await process.get("/healthz")).status_code == 200
+
+        async def ended(reader: asyncio.StreamReader) -> None:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(ended(reader) for reader, _ in flood))
+        for _, writer in flood:
+            writer.close()
+        assert await process.ended("handshake") + await process.ended("room") == len(flood)
+        # They were no connections yet, of which there may be 64.
+        assert await process.ended("refused") == 0
+        assert await (await gateway.connect()).get() == b"200"
+        assert process.events("connections_at_limit") == []
+
+
+@pytest.mark.slow
+async def test_whoever_mistakes_the_port_is_told_or_let_go(tmp_path: Path, authority: Authority) -> None:
+    async with alone(tmp_path, authority, authority.issue("gateway")) as gateway:
+        process = gateway.process
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(GET)
+        async with asyncio.timeout(60):
+            with contextlib.suppress(ConnectionError):
+                assert b"200 OK" not in await reader.read()
+        writer.close()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", process.port, ssl=gateway.context())
+        # Whoever goes in the middle of a handshake, or resets the connection.
+        _, gone_one = await asyncio.open_connection("127.0.0.1", gateway.port)
+        gone_one.write(b"\x16\x03\x01")
+        gone_one.close()
+        _, reset = await asyncio.open_connection("127.0.0.1", gateway.port)
+        reset.transport.abort()
+        # One that does not trust the certificate, and says so.
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("127.0.0.1", gateway.port, ssl=ssl.create_default_context())
+        assert await (await gateway.connect()).get() == b"200"
+        await gateway.misses(4)
+        lines = process.log.read_text()
+        assert "Traceback" not in lines
+        assert '"level": "error"' not in lines.replace('"level":"error"', '"level": "error"')
+        assert await process.metric("backhaul_gateway_connections") >= 1
