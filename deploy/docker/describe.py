@@ -52,7 +52,9 @@ def target(project: Mapping[str, Any]) -> str:
     """What tells whether a service is ready: see ``backhaul_common.probe``."""
     local = project["tool"]["backhaul"]["local"]
     if "http_port" in local:
-        return f"http://localhost:{local['ports'][local['http_port']]}/readyz"
+        plain = f"http://localhost:{local['ports'][local['http_port']]}/readyz"
+        # Where there is a certificate the other port may be the only one: docs/operations.md, HTTPS.
+        return f"{plain} https://localhost:8443/readyz"
     return f"localhost:{local['ports'][local['grpc_port']]}"
 
 

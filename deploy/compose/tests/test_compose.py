@@ -17,6 +17,7 @@ import rights
 import secret_files
 import yaml
 from backhaul_common.settings import CommonSettings, load
+from backhaul_gateway.settings import GatewaySettings
 
 COMPOSE = Path(__file__).resolve().parents[1]
 ROOT = COMPOSE.parents[1]
@@ -50,6 +51,26 @@ def settings_type(service: str) -> type[CommonSettings]:
         if isinstance(one, type) and issubclass(one, CommonSettings) and one.__module__ == module.__name__
     )
     return found
+
+
+def test_the_second_file_adds_https_to_the_gateway(
+    tmp_path: Path, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (name, added), *others = yaml.safe_load((COMPOSE / "https.yaml").read_text())["services"].items()
+    assert (name, others) == ("gateway", [])
+    for name in [name for name in os.environ if name.startswith("BACKHAUL_")]:
+        monkeypatch.delenv(name)
+    # A certificate is looked at when it is served; here it only has to be there.
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).touch()
+    for name, value in {**CONTAINERS["gateway"]["environment"], **added["environment"]}.items():
+        there = resolved(value).replace("/run/secrets", str(secrets / "gateway")).replace("/run/tls", str(tmp_path))
+        monkeypatch.setenv(name, there)
+    settings = load(GatewaySettings)
+    assert settings.serves_https
+    assert settings.public_base_url(0) == f"https://127.0.0.1:{settings.gateway_https_port}"
+    assert [port.rpartition(":")[2] for port in added["ports"]] == [str(settings.gateway_https_port)]
+    assert str(settings.gateway_https_port) in CONTAINERS["gateway"]["build"]["args"]["PORTS"].split()
 
 
 def test_every_service_of_the_repository_is_in_compose_and_has_rights() -> None:
@@ -223,5 +244,5 @@ def test_the_bill_of_materials_names_every_package() -> None:
 
 
 def test_readiness_is_asked_where_the_service_listens() -> None:
-    assert describe.target(PROJECTS["gateway"]) == "http://localhost:8080/readyz"
+    assert describe.target(PROJECTS["gateway"]) == "http://localhost:8080/readyz https://localhost:8443/readyz"
     assert describe.target(PROJECTS["audit"]) == "localhost:50053"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import grpc
 import pytest
 from backhaul_common.probe import not_ready
 from backhaul_local.certificates import authority_path, certificate_path, ensure_certificates, key_path
+from backhaul_testing.authority import Authority
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 
@@ -34,6 +36,20 @@ def web() -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def https(tmp_path: Path) -> Iterator[str]:
+    files = Authority(tmp_path).issue("elsewhere", "192.0.2.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Readyz) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
 
@@ -60,6 +76,13 @@ def _serve(servicer: health.HealthServicer, credentials: grpc.ServerCredentials 
 def test_an_answer_over_http(web: str) -> None:
     assert not_ready(f"{web}/readyz") == ""
     assert not_ready(f"{web}/other").endswith('503 {"failing":{"mongodb":"no answer"}}')
+
+
+def test_an_answer_over_https(web: str, https: str) -> None:
+    """Whatever name the certificate is for: the probe asks its own machine, and tells it nothing."""
+    assert not_ready(f"{https}/readyz") == ""
+    assert "503" in not_ready(f"{https}/other")
+    assert "SSL" in not_ready(f"{web.replace('http:', 'https:')}/readyz")
 
 
 def test_the_health_service_over_grpc() -> None:
@@ -94,6 +117,11 @@ def test_as_a_command(web: str) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))  # noqa: S603  # our own module
 
     assert probe(f"{web}/readyz").returncode == 0
+    # Of several one is enough: not every port has to be open.
+    assert probe("http://127.0.0.1:9/readyz", f"{web}/readyz").returncode == 0
+    both = probe("http://127.0.0.1:9/readyz", f"{web}/other")
+    assert both.returncode == 1
+    assert len(both.stderr.splitlines()) == 2
     refused = probe(f"{web}/other")
     assert refused.returncode == 1
     assert "503" in refused.stderr

@@ -1,13 +1,14 @@
-"""``python -m backhaul_common.probe <target>``: exits with 0 when the service at ``target`` is ready, with 1 otherwise.
+"""``python -m backhaul_common.probe <target>…``: exits with 0 when the service there is ready, with 1 otherwise.
 
 For health checks of containers, which have neither curl nor a gRPC client that could present a certificate.
-``target`` is ``http://host:port/path``, or host:port of a gRPC server, which is called with the certificates of the
-settings.
+A ``target`` is ``http://host:port/path``, ``https://…``, or host:port of a gRPC server, which is called with the
+certificates of the settings. Of several, ports of one process of which not each has to be open, one is enough.
 """
 
 from __future__ import annotations
 
 import http.client
+import ssl
 import sys
 from urllib.parse import urlsplit
 
@@ -27,7 +28,15 @@ def not_ready(target: str) -> str:
 
 def _over_http(url: str) -> str:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    host, port = parts.hostname or "", parts.port
+    if parts.scheme == "https":
+        # The certificate is for the name by which others call. This is the same machine, and nothing is told it.
+        context = ssl._create_unverified_context()  # noqa: S323  # as above
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, port, timeout=_TIMEOUT_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", parts.path or "/")
         answer = connection.getresponse()
@@ -61,12 +70,16 @@ def _over_grpc(target: str, settings: GrpcSettings) -> str:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        sys.stderr.write("Usage: python -m backhaul_common.probe <host:port of gRPC, or http://host:port/path>\n")
+    if len(sys.argv) < 2:
+        sys.stderr.write("Usage: python -m backhaul_common.probe <host:port of gRPC, or http://host:port/path>…\n")
         return 2
-    missing = not_ready(sys.argv[1])
-    sys.stderr.write(f"{missing}\n" if missing else "")
-    return 1 if missing else 0
+    missing = []
+    for target in sys.argv[1:]:
+        if not (words := not_ready(target)):
+            return 0
+        missing.append(words)
+    sys.stderr.write("\n".join([*missing, ""]))
+    return 1
 
 
 if __name__ == "__main__":

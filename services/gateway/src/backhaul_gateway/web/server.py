@@ -45,7 +45,9 @@ class Listeners:
 class Server(uvicorn.Server):
     """uvicorn's server, which leaves the signals of the process to the code that runs it, and has doors with TLS."""
 
-    def __init__(self, config: uvicorn.Config, listeners: Listeners, connections: Connections, *, handshake_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listeners: Listeners, connections: Connections, *, handshake_s: float
+    ) -> None:
         super().__init__(config)
         self._listeners = listeners
         self._connections = connections
@@ -64,7 +66,8 @@ class Server(uvicorn.Server):
         if certificate is None:
             return
         for listener in self._listeners.secure:
-            door = TlsDoor(listener, self._protocol, certificate, self._connections.missed, handshake_s=self._handshake_s)
+            missed = self._connections.missed
+            door = TlsDoor(listener, self._protocol, certificate, missed, handshake_s=self._handshake_s)
             door.open(BACKLOG)
             self._doors.append(door)
 
@@ -95,9 +98,7 @@ def connections_of(settings: GatewaySettings, metrics: Metrics) -> Connections:
     return Connections(patience, settings.gateway_max_connections, metrics, handshakes=doors * MAX_HANDSHAKES)
 
 
-def server_of(
-    app: ASGIApp, settings: GatewaySettings, connections: Connections, listeners: Listeners
-) -> Server:
+def server_of(app: ASGIApp, settings: GatewaySettings, connections: Connections, listeners: Listeners) -> Server:
     """The server. Every option that is not uvicorn's default has its reason here."""
     config = uvicorn.Config(
         app,
