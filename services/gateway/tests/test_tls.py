@@ -98,11 +98,18 @@ class Peer:
 
 
 @asynccontextmanager
-async def alone(tmp_path: Path, authority: Authority, files: Files, **settings: object) -> AsyncIterator[Alone]:
+async def alone(
+    tmp_path: Path, authority: Authority, files: Files, *, head_timeout_s: float = 20, max_connections: int = 4000
+) -> AsyncIterator[Alone]:
     with Hold() as hold:
         (port,) = hold.choose(1)
         async with started(
-            tmp_path, https_port=port, tls_cert_file=files.cert, tls_key_file=files.key, **settings
+            tmp_path,
+            https_port=port,
+            tls_cert_file=files.cert,
+            tls_key_file=files.key,
+            head_timeout_s=head_timeout_s,
+            max_connections=max_connections,
         ) as process:
             gateway = Alone(process, port, authority)
             try:

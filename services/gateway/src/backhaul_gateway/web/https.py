@@ -78,4 +78,5 @@ class Https:
                 fix=f"Send it to {self._public}; take any credential that it had for known, and replace it.",
             )
         query: bytes = scope["query_string"]
-        return self._public + (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
+        sent: bytes = scope["raw_path"]
+        return self._public + (sent + (b"?" + query if query else b"")).decode("latin-1")
