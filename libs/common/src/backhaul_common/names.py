@@ -21,6 +21,9 @@ SERVICE_CHANGED_SUBJECT = "backhaul.services.changed"
 AGAIN_HEADER = "Backhaul-Again"
 """Stands, with 1, on a message of EVENTS whose events may have been published before."""
 
+ANEW_METADATA = "backhaul-anew"
+"""Of a durable consumer: the last position that its stream had when the consumer was made."""
+
 NORMALIZER_CONSUMER = "normalizer"
 """The durable consumer on CALLBACKS; all copies of the normalizer share it."""
 

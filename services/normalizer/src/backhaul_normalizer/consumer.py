@@ -242,7 +242,9 @@ class Consumer:
     async def _publish(self, batch: CallbacksRead, events: Sequence[Outgoing], span: Span) -> None:
         # Another copy may have been given the callbacks meanwhile, and have published their events first.
         late = time.perf_counter() - batch.began > self._late_after_s
-        await publish_all(self._publisher, events, traceparent_of(span), again=late)
+        # Where the database was restored, what is new to it may lie in EVENTS.
+        anew = any(message.stream_seq <= self._feed.anew for message in batch.messages)
+        await publish_all(self._publisher, events, traceparent_of(span), again=late or anew)
 
     async def dead_letter(self, message: StreamMessage, error: Exception) -> None:
         """See ``Work``: each of its callbacks is one, whole."""

@@ -72,6 +72,11 @@ class Publisher(Protocol):
 class Feed(batches.Feed, Protocol):
     """Callbacks of all tenants, fairly."""
 
+    @property
+    def anew(self) -> int:
+        """What lies up to this position may have been processed before, into a database that was set back since."""
+        ...
+
     async def catch_up(self) -> None:
         """Returns when what is on its way here has arrived, or a moment is over."""
         ...

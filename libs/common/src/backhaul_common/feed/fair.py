@@ -19,7 +19,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -81,7 +80,7 @@ class FairFeed:
             client,
             config.durable.stream,
             config.pull,
-            ensure=partial(config.durable.ensure, js),
+            ensure=self._ensure,
             receive=self._receive,
             has_room=lambda: self._buffers.bytes < config.buffer_bytes,
         )
@@ -95,6 +94,12 @@ class FairFeed:
         self._delay_s = 0.0
         self._taken_at = 0.0
         self._beside_until = 0.0
+        self._anew = 0
+
+    @property
+    def anew(self) -> int:
+        """What lies up to this position may have been delivered before the consumer was made: see ``Durable``."""
+        return self._anew
 
     @property
     def parked(self) -> int:
@@ -220,6 +225,10 @@ class FairFeed:
         # Delivered again while it waits here, once is enough.
         if self._buffers.put(message) is Put.BUFFERED:
             self._arrived.set()
+
+    async def _ensure(self) -> str:
+        self._anew = await self._config.durable.ensure(self._js)
+        return self._config.durable.name
 
     async def _leave(self) -> None:
         if not self._client.is_connected:

@@ -18,7 +18,7 @@ from backhaul_common.feed import formats
 from backhaul_common.feed.message import StreamMessage
 from backhaul_common.jetstream import AWAY, require_connected
 from backhaul_common.logs import get_logger
-from backhaul_common.names import AGAIN_HEADER
+from backhaul_common.names import AGAIN_HEADER, ANEW_METADATA
 from backhaul_common.outages import Repeated
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -247,8 +247,12 @@ class Durable:
     ack_wait_s: float = 30.0
     max_pending: int = 200_000
 
-    async def ensure(self, js: JetStreamContext) -> str:
-        """Create it, or bring it in line; returns its name. Raises what ``AWAY`` names."""
+    async def ensure(self, js: JetStreamContext) -> int:
+        """Create it, or bring it in line. Raises what ``AWAY`` names.
+
+        Returns where the stream ended when it was made: what lies before may have been delivered by one of the same
+        name that was deleted, as after a database was restored. 0 of one that was made by a version which did not say.
+        """
         wanted = ConsumerConfig(
             durable_name=self.name,
             deliver_policy=DeliverPolicy.ALL,
@@ -262,13 +266,15 @@ class Durable:
         try:
             present = (await js.consumer_info(self.stream, self.name)).config
         except NotFoundError:
-            await js.add_consumer(self.stream, wanted)
+            last = (await js.stream_info(self.stream)).state.last_seq
+            await js.add_consumer(self.stream, wanted.evolve(metadata={ANEW_METADATA: str(last)}))
+            return last
         else:
             # What an operator set besides (replicas, metadata) stays as it is.
             evolved = present.evolve(**{name: getattr(wanted, name) for name in _KEPT_IN_LINE})
             if evolved != present:
                 await js.add_consumer(self.stream, evolved)
-        return self.name
+        return int((present.metadata or {}).get(ANEW_METADATA, 0))
 
     async def check(self, js: JetStreamContext) -> None:
         """ConnectionError when it, or its stream, does not exist yet."""

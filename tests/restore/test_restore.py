@@ -1,0 +1,250 @@
+"""MongoDB and the bucket are lost, and come back as they were a while ago: CALLBACKS and EVENTS bring back the rest.
+
+docs/backup.md says what is done here, in the same order, and what does not come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from backhaul_testing import broker, streams
+from backhaul_testing.receiver import Receiver
+from backhaul_testing.twilio import new_sid
+from backhaul_testing.waiting import until
+from faults import filed
+from faults.account import drained
+from minio import Minio
+from pymongo import MongoClient
+from simulators.archive import ask_for_files
+from simulators.load import Load
+from simulators.people import Tenant, Town
+
+if TYPE_CHECKING:
+    from backhaul_local.pytest_plugin import StackFactory
+    from backhaul_local.stack import Stack
+
+pytestmark = pytest.mark.faults
+
+ENV = {
+    **filed.ENV,
+    "BACKHAUL_NOTIFIER_PLAIN_HTTP": "true",
+    "BACKHAUL_NOTIFIER_ALLOWED_NETWORKS": "127.0.0.0/8",
+}
+POSTS = 40
+BEFORE, AFTER, GONE, BY_HAND, AWAY = (f"+1500555{number}" for number in ("8101", "8102", "8103", "8104", "8105"))
+"""Who says STOP before the backup and after it, who is erased after it, who is suppressed by a call after it, and who
+says STOP while MongoDB is away."""
+
+
+async def test_what_was_lost_since_the_backup_comes_back_from_the_streams(
+    stack_factory: StackFactory, tmp_path: Path
+) -> None:
+    async with (
+        stack_factory(env=ENV) as stack,
+        Receiver() as receiver,
+        Town(stack.gateway_url, stack.admin_token) as town,
+    ):
+        tenants = await town.platform.register(), await town.platform.register()
+        for tenant in tenants:
+            await ask_for_files(town.platform, tenant, with_event=True)
+            await tenant.client.subscriptions.create(["message.*"], http={"url": receiver.url(f"/{tenant.id}")})
+        backup = _Backup(stack, tmp_path)
+        async with Load(tenants) as load:
+            await load.more(POSTS)
+            for tenant in tenants:
+                await tenant.receive(tenant.reply(BEFORE, "STOP"))
+            await until("suppressions", lambda: _suppressed(tenants, BEFORE))
+            await asyncio.to_thread(backup.make)
+            await load.more(POSTS)
+        for tenant in tenants:
+            address = tenant.address("Twilio", communicationId="late")
+            await tenant.receive(
+                tenant.reply(AFTER, "STOP"), tenant.twilio.status(address, new_sid(), "delivered", to=GONE)
+            )
+        await _caught_up(stack)
+        for tenant in tenants:
+            await tenant.client.suppress(BY_HAND, "stop", source="letter", effective_at=datetime.now(UTC))
+            await _erase(tenant, GONE)
+        await _told(receiver, tenants)
+        await filed.settle(stack, *tenants)
+        before = [await _state(tenant) for tenant in tenants]
+        told = {call.headers["webhook-id"] for call in receiver.calls}
+
+        assert stack.mongo is not None
+        assert stack.s3 is not None
+        await stack.mongo.kill()
+        await stack.s3.kill()
+        # Callbacks are taken meanwhile.
+        for tenant in tenants:
+            await tenant.receive(tenant.reply(AWAY, "STOP"))
+        for service in stack.services:
+            if service.name != "gateway":
+                await service.stop()
+        backup.destroy()
+        backup.restore_database()
+        await stack.mongo.start()
+        await stack.s3.start()
+        await asyncio.to_thread(backup.restore_bucket)
+        await stack.member("gateway").stop()
+        connection = await broker.connect(stack.nats_url)
+        try:
+            for stream, consumer in (("CALLBACKS", "normalizer"), ("EVENTS", "suppression")):
+                await connection.jetstream().delete_consumer(stream, consumer)
+        finally:
+            await connection.close()
+        await stack.start_services()
+        await _caught_up(stack)
+        for tenant in tenants:
+            # What people said comes back by itself; what was said by a call, and who was erased, by the same calls.
+            assert await _suppressed([tenant], BEFORE, AFTER, AWAY)
+            assert not await _suppressed([tenant], BY_HAND)
+            assert any(event.recipient == GONE for event in await tenant.events(page_size=500))
+            await tenant.client.suppress(BY_HAND, "stop", source="letter", effective_at=datetime.now(UTC))
+            await _erase(tenant, GONE)
+        for tenant, was in zip(tenants, before, strict=True):
+            # Besides, there is what came while MongoDB was away.
+            assert _without(await _state(tenant), AWAY) == was
+            assert await tenant.dead_letters() == []
+        await filed.settle(stack, *tenants)
+        await _told(receiver, tenants)
+        # Applications are told again under the ids that they know.
+        again = Counter(call.headers["webhook-id"] for call in receiver.calls)
+        assert told <= again.keys()
+        assert sum(again.values()) - len(again) > 0
+
+
+class _Backup:
+    """What operators have: the files of mongod as they lie while it writes nothing, and a copy of each object."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self._stack = stack
+        self._kept = folder / "db"
+        self._files = stack.config.data_dir / "mongo" / "db"
+        self._objects: list[tuple[str, bytes, dict[str, str]]] = []
+
+    def make(self) -> None:
+        with MongoClient[dict[str, Any]](self._stack.mongo_uri) as client:
+            client.admin.command("fsync", lock=True)
+            try:
+                shutil.copytree(self._files, self._kept)
+                self._copy_objects()
+            finally:
+                client.admin.command("fsyncUnlock")
+
+    def destroy(self) -> None:
+        shutil.rmtree(self._files)
+        shutil.rmtree(self._stack.config.data_dir / "s3" / "data")
+
+    def restore_database(self) -> None:
+        shutil.copytree(self._kept, self._files)
+        # It was copied from a running server.
+        (self._files / "mongod.lock").write_bytes(b"")
+
+    def restore_bucket(self) -> None:
+        client, bucket = self._bucket()
+        for key, data, metadata in self._objects:
+            client.put_object(bucket, key, BytesIO(data), len(data), metadata=dict(metadata))
+
+    def _copy_objects(self) -> None:
+        client, bucket = self._bucket()
+        for found in client.list_objects(bucket, recursive=True):
+            if found.is_dir:
+                continue
+            key = str(found.object_name)
+            answer = client.get_object(bucket, key)
+            try:
+                said = {name: value for name, value in answer.headers.items() if name.lower().startswith("x-amz-meta-")}
+                self._objects.append((key, answer.read(), said))
+            finally:
+                answer.close()
+                answer.release_conn()
+
+    def _bucket(self) -> tuple[Minio, str]:
+        access = self._stack.object_store
+        assert access is not None
+        place = access.endpoint.partition("://")[2]
+        client = Minio(place, access_key=access.access_key, secret_key=access.secret_key, secure=False)
+        return client, access.bucket
+
+
+async def _caught_up(stack: Stack) -> None:
+    """Return when the normalizer and suppression have read all that the streams have."""
+    await drained(stack, within_s=120)
+    connection = await broker.connect(stack.nats_url)
+    try:
+        await streams.drained(connection, "EVENTS", "suppression", within_s=120)
+    finally:
+        await connection.close()
+
+
+async def _suppressed(tenants: Any, *addresses: str) -> bool:
+    for tenant in tenants:
+        rows = {row.address async for row in tenant.client.suppressions(standing="active", page_size=500)}
+        if not rows.issuperset(addresses):
+            return False
+    return True
+
+
+async def _erase(tenant: Tenant, address: str) -> None:
+    async def probe() -> bool:
+        url = f"{tenant.base_url}/v1/recipients/{quote(address)}"
+        answer = await tenant.http.delete(url, headers={"X-Api-Key": tenant.api_key})
+        assert answer.status_code in (200, 503), answer.text
+        return answer.status_code == 200
+
+    await until("an erasure", probe, pause_s=0.5)
+
+
+async def _told(receiver: Receiver, tenants: Any) -> None:
+    """Return when nothing waits to be told."""
+
+    async def probe() -> bool:
+        for tenant in tenants:
+            async for delivery in tenant.client.deliveries.list(page_size=500):
+                if delivery.state == "waiting":
+                    return False
+        return bool(receiver.calls)
+
+    await until("the end of all deliveries", probe, within_s=120, pause_s=0.3)
+
+
+async def _state(tenant: Tenant) -> dict[str, Any]:
+    """All that can be read of a tenant, but for its deliveries, and for when and by which row something was recorded."""
+    events = {event.id: _plain(event) for event in await tenant.events(page_size=500)}
+    messages: dict[Any, Any] = {}
+    for row in await tenant.messages(page_size=500):
+        message = await tenant.message(row.channel, row.message_id)
+        messages[row.channel, row.message_id] = _plain(message)
+    rows = [row async for row in tenant.client.suppressions(standing="any", page_size=500)]
+    suppressions = {
+        (row.address, row.kind, row.active, row.origin, row.source, row.event_id): row.due_by is None for row in rows
+    }
+    counted = [_plain(await tenant.communication(id_)) for id_ in sorted({e["communication_id"] for e in events.values()})]
+    return {"events": events, "messages": messages, "suppressions": suppressions, "communications": counted}
+
+
+def _plain(value: Any) -> Any:
+    # A duplicate that came later was a revision, and may be read together with the first now.
+    plain = msgspec.to_builtins(value)
+    return {name: part for name, part in plain.items() if name != "revision"} if isinstance(plain, dict) else plain
+
+
+def _without(state: dict[str, Any], address: str) -> dict[str, Any]:
+    """``state`` without what is of one person."""
+    events = {key: one for key, one in state["events"].items() if one["sender"] != address and one["recipient"] != address}
+    gone = {one["message_id"] for key, one in state["events"].items() if key not in events}
+    return {
+        **state,
+        "events": events,
+        "messages": {key: one for key, one in state["messages"].items() if key[1] not in gone},
+        "suppressions": {key: one for key, one in state["suppressions"].items() if key[0] != address},
+    }
