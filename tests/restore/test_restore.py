@@ -49,7 +49,7 @@ async def test_what_was_lost_since_the_backup_comes_back_from_the_streams(
     stack_factory: StackFactory, tmp_path: Path
 ) -> None:
     async with (
-        stack_factory(env=ENV) as stack,
+        stack_factory(env=ENV, with_object_store=True) as stack,
         Receiver() as receiver,
         Town(stack.gateway_url, stack.admin_token) as town,
     ):
@@ -218,7 +218,7 @@ async def _told(receiver: Receiver, tenants: Any) -> None:
 
 
 async def _state(tenant: Tenant) -> dict[str, Any]:
-    """All that can be read of a tenant, but for its deliveries, and for when and by which row something was recorded."""
+    """All that can be read of a tenant, but for its deliveries, and for when a row was recorded."""
     events = {event.id: _plain(event) for event in await tenant.events(page_size=500)}
     messages: dict[Any, Any] = {}
     for row in await tenant.messages(page_size=500):
@@ -228,7 +228,9 @@ async def _state(tenant: Tenant) -> dict[str, Any]:
     suppressions = {
         (row.address, row.kind, row.active, row.origin, row.source, row.event_id): row.due_by is None for row in rows
     }
-    counted = [_plain(await tenant.communication(id_)) for id_ in sorted({e["communication_id"] for e in events.values()})]
+    counted = [
+        _plain(await tenant.communication(id_)) for id_ in sorted({e["communication_id"] for e in events.values()})
+    ]
     return {"events": events, "messages": messages, "suppressions": suppressions, "communications": counted}
 
 
@@ -240,7 +242,9 @@ def _plain(value: Any) -> Any:
 
 def _without(state: dict[str, Any], address: str) -> dict[str, Any]:
     """``state`` without what is of one person."""
-    events = {key: one for key, one in state["events"].items() if one["sender"] != address and one["recipient"] != address}
+    events = {
+        key: one for key, one in state["events"].items() if one["sender"] != address and one["recipient"] != address
+    }
     gone = {one["message_id"] for key, one in state["events"].items() if key not in events}
     return {
         **state,

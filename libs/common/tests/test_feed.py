@@ -97,6 +97,28 @@ async def test_a_filter_that_somebody_wrote_in_the_other_way_is_brought_in_line(
         await client.close()
 
 
+async def test_a_consumer_knows_what_was_there_before_it_was_made(fresh_nats: NatsServer) -> None:
+    client = await broker.connect(fresh_nats.uri)
+    try:
+        await make_stream(client)
+        js, durable = client.jetstream(), CONFIG.durable
+        assert await durable.ensure(js) == 0
+        for _ in range(3):
+            await js.publish("parcels.acme.large", b"a parcel")
+        # Of one that goes on, whatever came since is new; also where it is brought in line.
+        assert await replace(durable, ack_wait_s=7).ensure(js) == 0
+        await js.delete_consumer(STREAM, durable.name)
+        assert await durable.ensure(js) == 3
+        await js.publish("parcels.acme.large", b"one more")
+        assert await replace(durable, ack_wait_s=9).ensure(js) == 3
+        # One that a version made which did not say it.
+        await js.delete_consumer(STREAM, durable.name)
+        await js.add_consumer(STREAM, ConsumerConfig(durable_name=durable.name, ack_policy=AckPolicy.EXPLICIT))
+        assert await durable.ensure(js) == 0
+    finally:
+        await client.close()
+
+
 async def test_what_is_not_admitted_is_answered_by_whoever_says_so(feeding: Any) -> None:
     refused: list[bytes] = []
 
