@@ -11,6 +11,7 @@ from backhaul_common.names import (
     EVENTS_COLLECTION,
     TENANTS_COLLECTION,
 )
+from backhaul_normalizer.feed import feed_config
 from backhaul_normalizer.model import Outgoing
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.store import MongoEventStore
@@ -40,13 +41,16 @@ async def test_what_was_committed_but_not_published_is_published_when_it_is_deli
         assert all(again for again, _ in told)
 
 
-@pytest.mark.parametrize(("ack_wait_s", "late"), [(30.0, False), (0.0, True)])
+@pytest.mark.parametrize(("ack_wait_s", "anew", "late"), [(30.0, False, False), (0.0, False, True), (30.0, True, True)])
 async def test_what_is_published_when_another_copy_may_have_been_first_says_so(
-    rig_factory: RigFactory, consuming: Any, ack_wait_s: float, late: bool
+    rig_factory: RigFactory, consuming: Any, ack_wait_s: float, anew: bool, late: bool
 ) -> None:
     async with rig_factory(copies=0) as rig:
         acme = make.tenant("acme")
         await rig.register(acme)
+        if not anew:
+            # A consumer that is made later cannot know what another one was given, as before a restore.
+            await feed_config(rig.settings).durable.ensure(rig.nats.jetstream())
         await rig.publish(acme, *(make.callback(acme, make.twilio(f"SM{n}", "sent")) for n in range(5)))
         async with consuming(rig, ack_wait_s=ack_wait_s):
             await rig.drained()
