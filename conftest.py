@@ -31,14 +31,16 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     # How long an example takes, or is being made, says how busy the machine is, and nothing of what is tested.
     usual = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.register_profile("backhaul", usual)
-    # Of `make check`, by --hypothesis-profile: enough to find what is wrong in general.
+    # The same examples each time: a change is judged by what it changes, and not by what was never looked at before.
+    settings.register_profile("backhaul", usual, derandomize=True)
+    # Of `make check`, by --hypothesis-profile: a few, others each time.
     settings.register_profile("check", usual, max_examples=20)
     # For whoever looks for what is rare, and has an hour.
     settings.register_profile("deep", usual, max_examples=1000)
     # For properties whose failures are rare among the examples. They take longer than other tests may.
-    thorough = {"check": 20, "deep": 5000}.get(config.getoption("--hypothesis-profile"), 250)
-    settings.register_profile("thorough", usual, max_examples=thorough)
+    chosen = config.getoption("--hypothesis-profile")
+    thorough = {"check": 20, "deep": 5000}.get(chosen, 250)
+    settings.register_profile("thorough", usual, max_examples=thorough, derandomize=chosen is None)
     settings.load_profile("backhaul")
 
 
