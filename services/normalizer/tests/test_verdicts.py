@@ -141,6 +141,18 @@ async def test_what_a_less_trusted_one_told_is_known_where_the_record_says_no_mo
     assert (message["error_code"], message["communication_id"]) == ("511", "spring")
 
 
+async def test_a_duplicate_that_says_more_of_the_message_is_better_once(town: Rig) -> None:
+    """That it was queued is known by the message's first name, and why it fails by another one."""
+    store = MongoEventStore(town.client, town.database)
+    await store.commit([told(key="q", kind=EventKind.QUEUED, name="M1", aliases=["S1"])], [])
+    record = told(key="api", kind=EventKind.QUEUED, name="S1", error_code="511", seq=0)
+    assert (await verdict_of(town, [record])).verdict == pb.VERDICT_BETTER
+    await store.commit([at_position(record, 9)], [])
+    (message,) = (await stored_books(town)).message_rows.values()
+    assert (message["state"], message["error_code"], message["kinds"]) == ("queued", "511", {"queued": 1})
+    assert (await verdict_of(town, [record])).verdict == pb.VERDICT_KNOWN
+
+
 async def test_what_nobody_could_verify_is_proven_by_the_provider_once(town: Rig) -> None:
     store = MongoEventStore(town.client, town.database)
     await store.commit([told(verification=VERIFICATION_OBSERVED_INVALID)], [])

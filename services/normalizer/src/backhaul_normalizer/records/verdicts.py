@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from backhaul_common import mongo
@@ -249,9 +249,9 @@ class _Comparing:
         if any(fact.id not in taken for fact in planned.new):
             return pb.VERDICT_MISSING
         named = any(join["message"] for join in planned.new_joins)
-        named |= any(row.get("aliases") != (self._raw(key) or {}).get("aliases") for key, row in after.items())
+        changed = any(_seen(row) != _seen(self._raw(key) or {}) for key, row in after.items())
         # What takes the place of an event that told the same under another name is known, and told better.
-        if planned.new or named or not planned.revisions.keys() <= set(alike):
+        if planned.new or named or changed or not planned.revisions.keys() <= set(alike):
             return pb.VERDICT_BETTER
         return pb.VERDICT_KNOWN
 
@@ -262,6 +262,12 @@ class _Comparing:
         rows = list(self._stored.events([event_id]))
         place = self._stored.places[bytes.fromhex(event_id)]
         return _heard(place, stored_fact(rows[0]) if rows else None)
+
+
+def _seen(message: Document) -> list[Any]:
+    """What people see of a message that even a duplicate may change, which counts for nothing else. A document leaves
+    out what is empty."""
+    return [message.get(name) or None for name in ("aliases", "state", "error_code", "invalid_recipient")]
 
 
 def _proves(fact: Fact, kept: Fact) -> bool:
