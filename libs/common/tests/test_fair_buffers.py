@@ -249,14 +249,16 @@ def test_a_flood_costs_the_others_no_share() -> None:
     assert Counter(item.path for item in batch) == {"flood": 9, "small": 1}
 
 
-def test_what_waits_of_many_paths_with_little_is_told_from_a_flood() -> None:
+def test_it_is_uneven_where_little_waits_beside_much() -> None:
     buffers: Buffers = FairBuffers(None)
-    assert buffers.waiting(100) == (0, 0)
-    for seq, path in enumerate(("a", "a", "b", "flood", "flood", "flood"), 1):
+    assert not buffers.uneven(100, 200)
+    for seq, path in enumerate(("flood", "flood", "flood", "flood", "flood"), 1):
         buffers.put(Item(path, seq, bytes(50)))
-    assert buffers.waiting(100) == (150, 150)
-    buffers.next_batch(200)
-    assert buffers.waiting(100) == (100, 0)
+    assert not buffers.uneven(100, 200)
+    buffers.put(Item("a", 6, bytes(100)))
+    assert buffers.uneven(100, 200)
+    assert not buffers.uneven(99, 200)
+    assert not buffers.uneven(100, 250)
 
 
 def test_what_is_dropped_does_not_wait_any_more() -> None:

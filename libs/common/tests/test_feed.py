@@ -34,6 +34,15 @@ async def test_a_feed_may_park_nothing_and_still_shares(feeding: Any) -> None:
         assert Counter(one.path for one in [*first, *rest]) == {"acme": MESSAGES, "globex": 1}
 
 
+async def waiting(fed: Any, count: int) -> None:
+    """Have ``count`` messages wait in the feed."""
+
+    async def probe() -> bool:
+        return len(list(fed.feed._buffers.positions())) == count
+
+    await until(probe)
+
+
 @pytest.mark.parametrize("beside_s", [0.0, 60.0])
 async def test_a_backlog_is_taken_in_smaller_batches_while_others_come(
     feeding: Any, monkeypatch: pytest.MonkeyPatch, beside_s: float
@@ -41,21 +50,30 @@ async def test_a_backlog_is_taken_in_smaller_batches_while_others_come(
     monkeypatch.setattr(fair, "_BESIDE_S", beside_s)
     config = replace(CONFIG, path_bytes=None, batch_bytes=12_000, beside_bytes=4_100)
     async with feeding(config) as fed:
-
-        async def all_here() -> bool:
-            info = await fed.info()
-            return not info.num_pending and info.num_ack_pending == sent
-
         await fed.fill("acme")
-        sent = MESSAGES
-        await until(all_here)
+        await waiting(fed, MESSAGES)
         assert Counter(one.path for one in await fed.feed.next_batch()) == {"acme": 12}, "nobody else waits"
         await fed.put("globex", bytes(1000))
-        sent += 1
-        await until(all_here)
+        await waiting(fed, MESSAGES - 12 + 1)
         assert Counter(one.path for one in await fed.feed.next_batch()) == {"globex": 1, "acme": 5}
         # Another one of globex may come at any moment, for as long as this.
         assert len(await fed.feed.next_batch()) == (5 if beside_s else 12)
+
+
+async def test_while_a_backlog_grows_batches_are_whole(feeding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair, "_JUDGED_S", 0.0)
+    config = replace(CONFIG, path_bytes=40_100, batch_bytes=12_000, beside_bytes=4_100)
+    async with feeding(config) as fed:
+        await fed.put("globex", bytes(1000))
+        await fed.fill("acme")
+        await fed.fill("acme")
+        await waiting(fed, 2 * MESSAGES + 1)
+        assert fed.feed.parked == 2 * MESSAGES - 40
+        assert len(await fed.feed.next_batch()) == 12
+        await fed.put("globex", bytes(1000))
+        await waiting(fed, 2 * MESSAGES + 1 - 12 + 1)
+        # No more is parked than before.
+        assert len(await fed.feed.next_batch()) == 6
 
 
 async def test_what_is_not_filtered_is_another_consumers(feeding: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.feed.pull import Durable
+from backhaul_common.lifecycle import cancel
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, NOTICES_STREAM
 from backhaul_common.settings import CommonSettings
 from backhaul_local.nats_server import NatsConfig, NatsServer, nats_cluster
@@ -114,3 +117,36 @@ async def test_a_client_that_knows_one_server_goes_on_at_the_others(cluster: lis
         finally:
             await client.close()
     assert not [line for line in lines if "Authorization" in line.get("error", "")]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "known"), [("tls", {"localhost", "192.0.2.1"}), ("nats", {"localhost", "192.0.2.1", "else.example.net"})]
+)
+async def test_with_tls_a_name_that_was_not_given_is_no_server_and_gets_no_credentials(
+    scheme: str, known: set[str]
+) -> None:
+    """Servers are named before TLS stands, by whoever is on the way to the one that was given."""
+    named = ["else.example.net:4222", "192.0.2.1:4222", "localhost:4333"]
+    told = {"version": "2.15.0", "max_payload": 1024, "headers": True, "tls_required": scheme == "tls"}
+    said = asyncio.Event()
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"INFO {json.dumps({**told, 'connect_urls': named})}\r\n".encode())
+        await reader.read(1)  # The client's first words come after it has heard of the others.
+        said.set()
+        writer.close()
+
+    server = await asyncio.start_server(tell, "localhost", 0, family=socket.AF_INET)
+    port = server.sockets[0].getsockname()[1]
+    client = jetstream.Connection()
+    connecting = asyncio.create_task(
+        jetstream.connect(CommonSettings(nats_url=f"{scheme}://u:p@localhost:{port}"), "test", client=client)
+    )
+    with capture_logs():
+        try:
+            await asyncio.wait_for(said.wait(), 60)
+            assert {found.hostname for found in client.servers} == known
+            assert {found.username for found in client.discovered_servers} == {"u"}
+        finally:
+            await cancel(connecting)
+            server.close()

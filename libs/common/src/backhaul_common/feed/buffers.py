@@ -145,11 +145,10 @@ class FairBuffers(Generic[T]):
                 self._ready[path] = None
         return batch
 
-    def waiting(self, little: int) -> tuple[int, int]:
-        """Bytes that wait of the paths of which no more than ``little`` does, and of the others."""
+    def uneven(self, little: int, much: int) -> bool:
+        """Whether no more than ``little`` bytes wait of some path, and more than ``much`` of another."""
         sizes = [self._buffers[path].bytes for path in self._ready]
-        of_little = sum(size for size in sizes if size <= little)
-        return of_little, sum(sizes) - of_little
+        return bool(sizes) and min(sizes) <= little and max(sizes) > much
 
     def take_all(self) -> list[str]:
         """The replies of all that waits, which does not wait any more."""

@@ -4,7 +4,8 @@ One durable consumer delivers everybody's messages in the order of the stream; c
 broker splits the messages over them. Each queue path has a buffer of bounded size, and a batch takes an equal share of
 bytes from every buffer that holds something, so a tenant with one message is in the very next batch, however long
 another's backlog is. That batch, the one that is being committed and the one that is read meanwhile are what it waits
-for, so a backlog is taken in smaller batches while there are others beside it; each message costs more then.
+for, so a backlog is taken in smaller batches while there are others beside it. Each message costs more then: where the
+backlog grows all the same, batches are whole again.
 
 What does not fit into its path's buffer is *parked*: its bytes are dropped, its position is kept, and it stays
 unacknowledged. The consumer thus runs through a flood at the speed of the network and reaches the others behind it.
@@ -36,6 +37,9 @@ _TURN = 256
 _BESIDE_S = 1.0
 """For how long a flood is taken in smaller batches after little of others waited: the next of it may come soon."""
 
+_JUDGED_S = 5.0
+"""How often it is looked whether what is parked grows. While it does, batches are whole."""
+
 _LAST_WORDS_S = 2.0
 """How long handing back may take at the end."""
 
@@ -50,11 +54,11 @@ Admit = Callable[[StreamMessage], Awaitable[bool]]
 class FeedConfig:
     """What a feed takes from where, and how much of it.
 
-    A batch is of ``batch_bytes``, or while little of some paths waits and much of others, what waits of the former and
-    ``beside_bytes`` of the latter. ``path_bytes`` are held of one queue path, what is beyond is parked; None parks
-    nothing, for consumers whose messages are few. ``buffer_bytes`` are held of all; beyond it no more are asked for.
-    What waits here is kept from other copies for ``stuck_s`` at most while nobody takes any of it: far longer than a
-    slow commit.
+    A batch is of ``batch_bytes``; or of about ``beside_bytes``, while more than a batch waits of some paths and little
+    of others, and the former does not grow. ``path_bytes`` are held of one queue path, what is beyond is parked; None
+    parks nothing, for consumers whose messages are few. ``buffer_bytes`` are held of all; beyond it no more are asked
+    for. What waits here is kept from other copies for ``stuck_s`` at most while nobody takes any of it: far longer than
+    a slow commit.
     """
 
     durable: Durable
@@ -94,6 +98,9 @@ class FairFeed:
         self._delay_s = 0.0
         self._taken_at = 0.0
         self._beside_until = 0.0
+        self._judged_at = 0.0
+        self._parked_before = 0
+        self._growing = False
         self._anew = 0
 
     @property
@@ -166,12 +173,18 @@ class FairFeed:
 
     def _size(self) -> int:
         """How many bytes the next batch is to have."""
-        little, much = self._buffers.waiting(self._config.beside_bytes // 4)
-        if little and much:
-            self._beside_until = self._taken_at + _BESIDE_S
-        if much and self._taken_at <= self._beside_until:
-            return min(little + self._config.beside_bytes, self._config.batch_bytes)
-        return self._config.batch_bytes
+        config, now = self._config, self._taken_at
+        little = config.beside_bytes // 4
+        if self._buffers.uneven(little, config.batch_bytes):
+            self._beside_until = now + _BESIDE_S
+        if now >= self._judged_at + _JUDGED_S:
+            parked = self._buffers.parked
+            # Smaller batches get less done. Where that is less than what comes in, they would never end.
+            self._growing, self._parked_before, self._judged_at = parked > self._parked_before, parked, now
+        if now > self._beside_until or self._growing:
+            return config.batch_bytes
+        # The same share for each, and at least ``little``.
+        return min(config.batch_bytes, config.beside_bytes + little * (len(self._buffers) - 1))
 
     async def catch_up(self) -> None:
         """Returns when what is on its way here has arrived, or a moment is over: another tenant may be behind it."""

@@ -82,15 +82,23 @@ class Connection(Client):
             oldest = ".".join(map(str, OLDEST_SERVER))
             raise ServerTooOldError(f"nats-server {version} is too old: {oldest} or newer is needed.")
         # nats-py encrypts where the server demands it, whatever was asked for.
-        asked = "tls" in self.options or (self._current_server and self._current_server.uri.scheme == "tls")
-        if initial_connection and asked and not info.get("tls_required"):
+        if initial_connection and self._asks_for_tls() and not info.get("tls_required"):
             raise PlainServerError("NATS does not demand TLS, which BACKHAUL_TLS_SERVERS or its URL asks for.")
         await super()._process_info(info, initial_connection)
         self._know_servers_once()
 
+    def _asks_for_tls(self) -> bool:
+        return "tls" in self.options or (self._current_server is not None and self._current_server.uri.scheme == "tls")
+
     def _know_servers_once(self) -> None:
         # A cluster's servers name each other by address alone. nats-py takes each for one more server, also where it
         # was given with credentials, and shows none to it: every attempt there would be refused.
+        #
+        # These names are heard before TLS stands, and may be anybody's. So where TLS is asked for, an address is held
+        # against the name of the server that named it, and a name that was not given is no server of ours: whoever has
+        # it may well have a certificate for it.
+        current = self._current_server
+        known_as = None if current is None else current.tls_name or current.uri.hostname
         given = [server for server in self._server_pool if not server.discovered]
         addresses = {(server.uri.hostname, server.uri.port) for server in given}
         credentials = next((found for server in given if (found := server.uri.netloc.rpartition("@")[0])), "")
@@ -100,6 +108,11 @@ class Connection(Client):
                 address = server.uri.hostname, server.uri.port
                 if address in addresses:
                     continue
+                if self._asks_for_tls():
+                    if self._host_is_ip(server.uri.hostname):
+                        server.tls_name = server.tls_name or known_as
+                    elif server.uri.hostname not in {known.uri.hostname for known in given}:
+                        continue
                 addresses.add(address)
                 if credentials and "@" not in server.uri.netloc:
                     server.uri = server.uri._replace(netloc=f"{credentials}@{server.uri.netloc}")
