@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -230,11 +231,19 @@ def locked(files: Files, _: Authority) -> None:
     )
 
 
+def version_5(files: Files, _: Authority) -> None:
+    """Of X.509 there are three, and the field that says which is the certificate's first."""
+    certificate = x509.load_pem_x509_certificate(files.cert.read_bytes())
+    third, fifth = bytes.fromhex("a003020102"), bytes.fromhex("a003020104")
+    changed = certificate.public_bytes(serialization.Encoding.DER).replace(third, fifth, 1)
+    files.cert.write_text(ssl.DER_cert_to_PEM_cert(changed))
+
+
 def expired(files: Files, authority: Authority) -> None:
     authority.issue("gateway", lasts=-HOUR)
 
 
-@pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, certificate_alone, locked, expired])
+@pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, certificate_alone, locked, version_5, expired])
 def test_an_unfit_certificate_leaves_the_one_before(
     authority: Authority, metrics: Metrics, spoil: Callable[[Files, Authority], None]
 ) -> None:
@@ -266,7 +275,42 @@ def test_an_unfit_certificate_leaves_the_one_before(
     assert shown(metrics, CERTIFICATE_EXPIRES.name) > expires
 
 
-@pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, locked])
+def test_a_certificate_that_is_not_valid_yet_is_served_once_it_is(authority: Authority, metrics: Metrics) -> None:
+    """The files stay the same all the while."""
+    files = authority.issue("gateway", lasts=-HOUR)
+    now = time.time() - HOUR.total_seconds() - 30
+    certificate = Certificate(files.cert, files.key, metrics, now=lambda: now)
+    before = certificate.context
+    authority.issue("gateway")
+    with capture_logs() as logs:
+        for _ in range(3):
+            certificate.look()
+        [line] = logs
+        assert line["event"] == "certificate_refused"
+        assert "not valid yet" in line["error"]
+        assert certificate.context is before
+        now = time.time()
+        certificate.look()
+    assert logs[-1]["event"] == "certificate_loaded"
+    assert certificate.context is not before
+    assert shown(metrics, CERTIFICATE_REFUSED.name) == 0
+
+
+def test_a_pair_may_be_replaced_one_file_after_the_other(authority: Authority, metrics: Metrics) -> None:
+    files = authority.issue("gateway")
+    certificate = Certificate(files.cert, files.key, metrics)
+    before, other = certificate.context, authority.issue("other")
+    with capture_logs() as logs:
+        files.cert.write_bytes(other.cert.read_bytes())
+        certificate.look()
+        assert shown(metrics, CERTIFICATE_REFUSED.name) == 0
+        files.key.write_bytes(other.key.read_bytes())
+        certificate.look()
+    assert [line["event"] for line in logs] == ["certificate_loaded"]
+    assert certificate.context is not before
+
+
+@pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, locked, version_5])
 def test_a_start_without_a_fit_certificate_says_why(
     authority: Authority, metrics: Metrics, spoil: Callable[[Files, Authority], None]
 ) -> None:

@@ -73,9 +73,12 @@ class Certificate:
         self._now = now
         self._look_s = look_s
         self._log = get_logger(component="certificate")
-        self._seen: bytes | None = self._read()
+        self._seen = self._read()
         self._served = self._load(self._seen)
+        self._doubt = ""
+        """Why the last look found the files unfit. One file may be replaced already and the other not yet."""
         self._refusal = ""
+        """The same, once two looks in a row have found it."""
         if not self._served.is_valid(now()):
             self._log.error("certificate_not_valid", file=str(cert_file), **self._served.told)
         metrics.gauge(CERTIFICATE_EXPIRES, lambda: self._served.ends)
@@ -93,25 +96,32 @@ class Certificate:
             await asyncio.to_thread(self.look)
 
     def look(self) -> None:
-        """Serve what the files hold, if it has changed and is fit; otherwise say so once, and go on as before."""
-        seen = None
+        """Serve what the files hold, if it has changed and is fit; otherwise say so once, and go on as before.
+
+        What is unfit is tried again at each look: it may become valid, or become readable, while the files stay.
+        """
         try:
             seen = self._read()
-            if seen == self._seen:
-                return
-            found = self._fit(seen)
+            found = None if seen == self._seen else self._fit(seen)
         except UnfitError as error:
-            if str(error) != self._refusal:
-                self._log.error("certificate_refused", error=str(error), **self._served.told)
-            self._seen, self._refusal = seen, str(error)
+            self._refuse(str(error))
             return
-        self._seen, self._refusal, self._served = seen, "", found
-        self._log.info("certificate_loaded", **found.told)
+        self._doubt = self._refusal = ""
+        if found is not None:
+            self._seen, self._served = seen, found
+            self._log.info("certificate_loaded", **found.told)
+
+    def _refuse(self, why: str) -> None:
+        doubt, self._doubt = self._doubt, why
+        if doubt == why != self._refusal:
+            self._refusal = why
+            self._log.error("certificate_refused", error=why, **self._served.told)
 
     def _fit(self, seen: bytes) -> _Served:
         found, now = self._load(seen), self._now()
         if not found.is_valid(now) and self._served.is_valid(now):
-            raise UnfitError(f"{self._cert_file}: it is not valid now, and the one that is served is")
+            when = "not valid yet" if now < found.begins else "no longer valid"
+            raise UnfitError(f"{self._cert_file}: it is {when}, and the one that is served is valid")
         return found
 
     def _read(self) -> bytes:
@@ -127,17 +137,18 @@ class Certificate:
     def _load(self, seen: bytes) -> _Served:
         try:
             leaf = x509.load_pem_x509_certificates(seen[sha256().digest_size :])[0]
+            begins, ends = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             # Without a passphrase at hand OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self._cert_file, self._key_file, password="")
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, x509.InvalidVersion) as exc:
             # OpenSSL's own words, which hold nothing of the files.
             raise UnfitError(f"{self._cert_file} and {self._key_file}: {exc}") from exc
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(["http/1.1"])
         context.options |= ssl.OP_NO_RENEGOTIATION
-        return _Served(context, leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
+        return _Served(context, begins, ends)
 
 
 class TlsDoor:
