@@ -167,6 +167,8 @@ REDIRECTED = [
     ("GET", "/healthz", 200, ""),
     ("GET", "/readyz", 200, ""),
     ("GET", "/metrics", 200, ""),
+    # In any case, as on the platform team's own port: that nothing is there, the process says itself.
+    ("GET", "/HealthZ", 404, ""),
     # A callback's address, though this is none.
     ("GET", "/api/postevents", 405, ""),
 ]
@@ -189,6 +191,19 @@ async def test_what_is_sent_to_https(gateway_factory: GatewayFactory, fresh_nats
                 if status == 403:
                     problem = gateway.problem(answer, 403, "scheme")
                     assert PUBLIC in problem["errors"][0]["fix"]
+
+
+async def test_what_is_no_path_leads_to_no_other_host(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
+    """Behind the public base URL it would be a part of the host's name."""
+    async with gateway_factory(
+        fresh_nats.uri, gateway_public_base_url=PUBLIC, gateway_enable_https_redirection=True
+    ) as gateway:
+        for target in (b"*.evil.example", b"*", b"*@evil.example/", b"*:80@evil.example"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+            async with asyncio.timeout(60):
+                assert (await read_answer(reader)).status == 404, target
+            writer.close()
 
 
 async def test_who_came_by_https_to_a_trusted_proxy_stays(

@@ -29,7 +29,7 @@ from backhaul_gateway.admission.principal import PRINCIPAL
 from backhaul_gateway.web.accesslog import AccessLog
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.http import STEADY_BODY
-from backhaul_gateway.web.https import PERMANENT_REDIRECT, Fields, Https
+from backhaul_gateway.web.https import EVERYWHERE, PERMANENT_REDIRECT, Fields, Https, first_segment
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import TRACEPARENT, nothing_at, of_error
 from backhaul_gateway.web.refusals import LATE_BODY, headers_too_large
@@ -54,7 +54,6 @@ _UNAUTHORIZED = 401
 _ADMIN = "admin"
 _APART = frozenset({_ADMIN, "metrics", "docs", "openapi.json"})
 """First segments of the paths that only the platform team needs, and that may have a port of their own."""
-_EVERYWHERE = frozenset({"healthz", "readyz"})
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
 """Machines ask these every few seconds. A log line for each would hide the others."""
@@ -182,10 +181,10 @@ class Edge:
         take ``/%61dmin`` for another path.
         """
         sent = scope["raw_path"].split(b"/", 4)[1:4]
-        first = scope["path"].split("/", 2)[1].lower() if "/" in scope["path"] else ""
+        first = first_segment(scope["path"])
         if any(b"%" in segment for segment in sent[: 3 if first == _ADMIN else 2]):
             raise nothing_at(scope["path"])
-        if self._admin_port and first not in _EVERYWHERE and (first in _APART) != self._is_apart(scope):
+        if self._admin_port and first not in EVERYWHERE and (first in _APART) != self._is_apart(scope):
             raise nothing_at(scope["path"])
         if first == _ADMIN:
             scope[PRINCIPAL] = principal = self._admins.of(scope["headers"])

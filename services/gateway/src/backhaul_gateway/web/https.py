@@ -10,15 +10,23 @@ from typing import Any
 from backhaul_common.errors import BackhaulError, Code
 
 from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.problems import nothing_at
 
 PERMANENT_REDIRECT = 308
 
 _ASKED = frozenset({"GET", "HEAD"})
-_STAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+EVERYWHERE = frozenset({"healthz", "readyz"})
+"""First segments of the paths that each port answers, whomever it is for."""
+_STAYS = EVERYWHERE | {"metrics"}
 """They tell of the very process that was asked, and the public address may lead to another one."""
 _PROVIDERS = "/in/"
 
 Fields = Sequence[tuple[bytes, bytes]]
+
+
+def first_segment(path: str) -> str:
+    """Of a path, in lower case: by it is decided who may go there, and by which port."""
+    return path.split("/", 2)[1].lower() if "/" in path else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +66,14 @@ class Https:
         return self._plain if self._plain and not self.is_secure(scope, headers) else self._public
 
     def elsewhere(self, scope: Mapping[str, Any]) -> str:
-        """Where to send the request instead; empty where it may stay.
+        """Where to send the request instead; empty where it may stay. NOT_FOUND for what is no path: ``*.example``
+        would make another host of the public base URL.
 
         FORBIDDEN for a request that does more than ask. Clients repeat such ones without their body, or not at all, and
         what it had to hide has been in the open already. Providers' requests stay, for that is better than losing them.
         """
         path: str = scope["path"]
-        if not self.redirects or path in _STAYS or path.lower().startswith(_PROVIDERS):
+        if not self.redirects or first_segment(path) in _STAYS or path.lower().startswith(_PROVIDERS):
             return ""
         if self._admin_port and (scope.get("server") or ("", 0))[1] == self._admin_port:
             return ""
@@ -79,4 +88,6 @@ class Https:
             )
         query: bytes = scope["query_string"]
         sent: bytes = scope["raw_path"]
+        if not sent.startswith(b"/"):
+            raise nothing_at(path)
         return self._public + (sent + (b"?" + query if query else b"")).decode("latin-1")
