@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 import warnings
@@ -12,11 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alone import Process, started
 from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
-from backhaul_gateway.web.tls import Certificate, UnfitError
+from backhaul_gateway.web.tls import Certificate, TlsDoor, UnfitError
 from backhaul_local.ports import Hold
 from backhaul_testing.authority import HOUR, Authority, Files
 from cryptography import x509
@@ -24,6 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+GREETING = b"welcome"
 
 
 @pytest.fixture
@@ -120,6 +123,57 @@ async def alone(
                     writer.transport.abort()
                     with contextlib.suppress(OSError):
                         await writer.wait_closed()
+
+
+@dataclass
+class Opened:
+    """A door of this process, behind which everybody is greeted."""
+
+    port: int
+    context: ssl.SSLContext
+    missed: list[str]
+
+    async def enter(self, host: str = "127.0.0.1") -> None:
+        """Come from that address, agree, and be greeted."""
+        async with self.connected(host) as (reader, writer):
+            await self.agree(reader, writer)
+
+    async def agree(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(60):
+            await writer.start_tls(self.context, server_hostname="127.0.0.1")
+            assert await reader.readexactly(len(GREETING)) == GREETING
+
+    @asynccontextmanager
+    async def connected(self, host: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(host, 0))
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+
+class Greeter(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(GREETING)
+
+
+@asynccontextmanager
+async def door_of(
+    listener: socket.socket, authority: Authority, metrics: Metrics, *, most: int = 512
+) -> AsyncIterator[Opened]:
+    files = authority.issue("gateway")
+    missed: list[str] = []
+    with listener:
+        listener.bind(("127.0.0.1", 0))
+        certificate = Certificate(files.cert, files.key, metrics)
+        door = TlsDoor(listener, Greeter, certificate, missed.append, handshake_s=60, most=most)
+        door.open(64)
+        context = ssl.create_default_context(cafile=str(authority.file))
+        try:
+            yield Opened(listener.getsockname()[1], context, missed)
+        finally:
+            await door.close()
 
 
 async def until(condition: Callable[[], bool], look: Callable[[], None] = lambda: None) -> None:
@@ -372,6 +426,26 @@ async def test_peers_that_agree_on_nothing_take_nobodys_place(tmp_path: Path, au
         assert await process.ended("refused") == 0
         assert await (await gateway.connect()).get() == b"200"
         assert process.events("connections_at_limit") == []
+
+
+class Faulty(socket.socket):
+    """A listener that fails once, by what nobody expects of it."""
+
+    failed = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("nobody expects this")
+        return super().accept()
+
+
+async def test_a_door_that_fails_is_opened_again(authority: Authority, metrics: Metrics) -> None:
+    async with door_of(Faulty(), authority, metrics) as door:
+        with capture_logs() as logs:
+            await door.enter()
+    [line] = logs
+    assert (line["event"], line["task"], line["log_level"]) == ("task_failed", "tls", "error")
 
 
 @pytest.mark.slow

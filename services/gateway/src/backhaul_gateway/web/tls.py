@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from backhaul_common.lifecycle import cancel
+from backhaul_common.lifecycle import cancel, keep_running
 from backhaul_common.logs import get_logger
 from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
 from backhaul_common.pauses import pauses
@@ -184,7 +184,7 @@ class TlsDoor:
         """Begin to take connections."""
         self._listener.listen(backlog)
         self._listener.setblocking(False)
-        self._taking = asyncio.create_task(self._take(), name="tls")
+        self._taking = asyncio.create_task(keep_running("tls", self._take), name="tls")
 
     async def close(self) -> None:
         """Take no more of them, and end the handshakes; connections that were handed on are not touched."""
