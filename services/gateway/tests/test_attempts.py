@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 from backhaul_gateway.admission import attempts
-from backhaul_gateway.admission.attempts import FREE, FREE_PER_SECOND, MAX_ADDRESSES, MAX_WAITING, WrongCredentials
+from backhaul_gateway.admission.attempts import (
+    FREE,
+    FREE_PER_SECOND,
+    MAX_ADDRESSES,
+    MAX_WAITING,
+    WrongCredentials,
+    network_of,
+)
 from backhaul_local.nats_server import NatsServer
 from gateway_rig import GatewayFactory
 
@@ -87,3 +94,7 @@ async def test_every_door_holds_up_who_guesses_and_lets_in_who_knows(
             # From the same address, at the same time.
             assert (await gateway.post(tenant)).status_code == 200
             assert (await gateway.client.get("/admin/v1/tenants", headers=gateway.admin)).status_code == 200
+
+
+def test_addresses_of_the_older_family_are_told_apart_in_any_form() -> None:
+    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") != network_of("::ffff:192.0.2.2")

@@ -448,6 +448,25 @@ async def test_a_door_that_fails_is_opened_again(authority: Authority, metrics: 
     assert (line["event"], line["task"], line["log_level"]) == ("task_failed", "tls", "error")
 
 
+async def test_whoever_has_most_handshakes_gives_way(authority: Authority, metrics: Metrics) -> None:
+    """And not whoever came first: one host that only connects, however often, shuts nobody out."""
+    most, flood = 8, 40
+    async with door_of(socket.socket(), authority, metrics, most=most) as door, contextlib.AsyncExitStack() as stack:
+        honest = await stack.enter_async_context(door.connected("127.0.0.2"))
+        silent = await stack.enter_async_context(door.connected("127.0.0.3"))
+        crowd = [await stack.enter_async_context(door.connected("127.0.0.1")) for _ in range(flood)]
+        await until(lambda: len(door.missed) >= 2 + flood - most)
+        await door.agree(*honest)
+        # Of those of one address the oldest; the newest of them are still waited for.
+        for reader, _ in crowd[: 2 + flood - most]:
+            async with asyncio.timeout(60):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+        await door.agree(*crowd[-1])
+        await door.agree(*silent)
+        assert door.missed == ["room"] * (2 + flood - most)
+
+
 @pytest.mark.slow
 async def test_whoever_mistakes_the_port_is_told_or_let_go(tmp_path: Path, authority: Authority) -> None:
     async with alone(tmp_path, authority, authority.issue("gateway")) as gateway:

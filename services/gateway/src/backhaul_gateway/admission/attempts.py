@@ -35,7 +35,7 @@ class WrongCredentials:
 
     async def refused(self, address: str) -> bool:
         """Call before ``address`` is told 401. Whether its connection may go on."""
-        if not self._bucket(_network(address)).take():
+        if not self._bucket(network_of(address)).take():
             return True
         if self._waiting >= MAX_WAITING:
             return False
@@ -57,10 +57,13 @@ class WrongCredentials:
         return bucket
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """What one peer has: an address, or of IPv6 the 64 bits that are one network's."""
     try:
         parsed = ip_address(address)
     except ValueError:
         return address
-    return parsed.exploded[:19] if isinstance(parsed, IPv6Address) else address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    # A socket of both families gives the older one's addresses in this form.
+    return str(parsed.ipv4_mapped or parsed.exploded[:19])

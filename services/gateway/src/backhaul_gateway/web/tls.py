@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,12 +19,15 @@ from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Me
 from backhaul_common.pauses import pauses
 from cryptography import x509
 
+from backhaul_gateway.admission.attempts import network_of
+
 LOOK_S = 2.0
 """How often the files are looked at. They may be links that are moved, on whatever file system a secret is mounted by,
 which tells nobody of a change."""
 
 MAX_HANDSHAKES = 512
-"""Handshakes of one port at a time. Beyond, the oldest is ended: an honest one takes two ways there and back."""
+"""Handshakes of one port at a time. Beyond, the oldest of the address that has most is ended: an honest one takes two
+ways there and back, and one host that only connects shuts nobody out."""
 
 HANDSHAKE_S = 10.0
 SHUTDOWN_S = 5.0
@@ -176,7 +180,9 @@ class TlsDoor:
         self._missed = missed
         self._handshake_s = handshake_s
         self._most = most
-        self._greeting: dict[asyncio.Task[None], None] = {}
+        self._greeting: dict[str, dict[asyncio.Task[None], None]] = {}
+        """By the peer's network, and the oldest first."""
+        self._count = 0
         self._taking: asyncio.Task[None] | None = None
         self._log = get_logger(component="tls")
 
@@ -188,7 +194,7 @@ class TlsDoor:
 
     async def close(self) -> None:
         """Take no more of them, and end the handshakes; connections that were handed on are not touched."""
-        for task in [self._taking, *self._greeting]:
+        for task in [self._taking, *(task for tasks in self._greeting.values() for task in tasks)]:
             if task is not None:
                 await cancel(task)
 
@@ -197,23 +203,38 @@ class TlsDoor:
         waits = pauses(0.01, 1.0)
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._listener)
+                connection, address = await loop.sock_accept(self._listener)
             except OSError as exc:
                 # Its peer is gone already, or no file can be opened, which does not end at once.
                 self._log.warning("connection_not_taken", error=repr(exc))
                 await asyncio.sleep(next(waits))
                 continue
             waits = pauses(0.01, 1.0)
-            if len(self._greeting) >= self._most:
-                oldest = next(iter(self._greeting))
-                self._greeting.pop(oldest)
-                self._missed("room")
-                oldest.cancel()
+            if self._count >= self._most:
+                self._make_room()
+            peer = network_of(address[0])
             task = asyncio.create_task(self._greet(connection), name="handshake")
-            self._greeting[task] = None
-            task.add_done_callback(lambda done: self._greeting.pop(done, None))
+            self._greeting.setdefault(peer, {})[task] = None
+            self._count += 1
+            task.add_done_callback(partial(self._leave, peer))
             # Handshakes go on while a flood of connections is taken.
             await asyncio.sleep(0)
+
+    def _make_room(self) -> None:
+        # Where several have as many, the one that has had any for longest.
+        peer, tasks = max(self._greeting.items(), key=lambda item: len(item[1]))
+        oldest = next(iter(tasks))
+        self._leave(peer, oldest)
+        self._missed("room")
+        oldest.cancel()
+
+    def _leave(self, peer: str, task: asyncio.Task[None]) -> None:
+        tasks = self._greeting.get(peer, {})
+        if task in tasks:
+            del tasks[task]
+            self._count -= 1
+        if not tasks:
+            self._greeting.pop(peer, None)
 
     async def _greet(self, connection: socket.socket) -> None:
         try:
