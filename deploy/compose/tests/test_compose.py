@@ -68,6 +68,8 @@ def test_the_second_file_adds_https_to_the_gateway(
         monkeypatch.setenv(name, there)
     settings = load(GatewaySettings)
     assert settings.serves_https
+    # A port of the platform team's would take /metrics from the one that Prometheus is pointed to here.
+    assert not any("ADMIN_PORT" in f"{name}={value}" for name, value in added["environment"].items())
     assert settings.public_base_url(0) == f"https://127.0.0.1:{settings.gateway_https_port}"
     assert [port.rpartition(":")[2] for port in added["ports"]] == [str(settings.gateway_https_port)]
     assert str(settings.gateway_https_port) in CONTAINERS["gateway"]["build"]["args"]["PORTS"].split()
