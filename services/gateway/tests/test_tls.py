@@ -167,7 +167,7 @@ async def door_of(
     with listener:
         listener.bind(("127.0.0.1", 0))
         certificate = Certificate(files.cert, files.key, metrics)
-        door = TlsDoor(listener, Greeter, certificate, missed.append, handshake_s=60, most=most)
+        door = TlsDoor(listener, Greeter, certificate, missed.append, handshake_s=60, shutdown_s=60, most=most)
         door.open(64)
         context = ssl.create_default_context(cafile=str(authority.file))
         try:

@@ -23,6 +23,12 @@ SLOWEST_BYTES_PER_S = 16 << 10
 """A peer may take a second more for each so many bytes of answers that it has not read yet. A large answer takes its
 time, and whoever reads it this fast is not cut off."""
 
+LARGEST_ANSWER_BYTES = 16 << 20
+"""What the longest patience is reckoned by."""
+
+FAREWELL_S = 5.0
+"""How long a peer that has all answers may take to end its side of TLS."""
+
 _RESERVED_DESCRIPTORS = 192
 """Descriptors for files and for connections to servers. MongoDB's pool alone may have a hundred."""
 
@@ -48,7 +54,7 @@ class Patience:
         """The seconds for one wait. ``unread`` counts the bytes of answers that the peer has not read."""
         if wait is Wait.READ:
             return self.read_s + unread / SLOWEST_BYTES_PER_S
-        return {Wait.HEAD: self.head_s, Wait.BODY: self.body_s, Wait.IDLE: self.idle_s}[wait]
+        return {Wait.FAREWELL: FAREWELL_S, Wait.HEAD: self.head_s, Wait.BODY: self.body_s, Wait.IDLE: self.idle_s}[wait]
 
     @property
     def interval_s(self) -> float:
@@ -104,6 +110,11 @@ class Connections:
     def close(self) -> None:
         """Stop the timer."""
         self._timer.cancel()
+
+    @property
+    def longest_read_s(self) -> float:
+        """How long an answer may lie unread, whatever its size."""
+        return self._patience.of(Wait.READ, LARGEST_ANSWER_BYTES)
 
     def opened(self, connection: BoundedProtocol) -> bool:
         """Count a new connection. False when there is no room for it, and none can be made by ending another one."""
@@ -173,7 +184,8 @@ class Connections:
                 connection.wait, connection.wait_of = wait, of
                 connection.deadline = now + self._patience.of(wait, connection.unread())
             elif now >= connection.deadline:
-                self._ended.add(wait.value)
+                if wait is not Wait.FAREWELL:  # It was ended before.
+                    self._ended.add(wait.value)
                 connection.give_up(wait)
         if self._crossed and len(self._open) < self.most * 0.9:
             self._crossed = False

@@ -22,6 +22,10 @@ keeps to that release:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import termios
+from array import array
 from collections.abc import Sequence
 from enum import Enum
 from http import HTTPStatus
@@ -68,6 +72,8 @@ class Wait(Enum):
     """The first byte of the next request."""
     READ = "read"
     """That the peer reads its answer."""
+    FAREWELL = "farewell"
+    """That the peer, which has all answers, says that it is done, as TLS has it do."""
 
 
 def refusal(status: HTTPStatus, text: str) -> bytes:
@@ -267,7 +273,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """What the gateway waits for, and an object that stays the same as long as the wait is the same; None for no
         wait."""
         if self.transport.is_closing():
-            return Wait.READ, self.transport  # The transport closes when the peer has read everything.
+            # The transport closes when the peer has read everything, and with TLS has said so.
+            return (Wait.READ if self._unsent() else Wait.FAREWELL), self.transport
         if self.flow.write_paused:
             return Wait.READ, self._backlog
         if self._deaf or self.flow.read_paused:
@@ -300,12 +307,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def give_up(self, wait: Wait) -> None:
         """End a wait that took too long."""
-        if wait is Wait.READ:
+        if wait in (Wait.READ, Wait.FAREWELL):
             self.transport.abort()
         elif wait is Wait.IDLE or self.scope is None:
             self.transport.close()
         else:
             self._refuse(_SLOW)
+
+    def _unsent(self) -> int:
+        # What lies below TLS its transport does not count. The system does, and is never left without while more lies
+        # there.
+        if left := self.unread():
+            return left
+        lying, sock = array("i", [0]), self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, ValueError):  # It is closed already.
+            if sock is not None:
+                fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, lying)
+        return lying[0]
 
     def _in_body(self) -> bool:
         cycle = self._newest()

@@ -67,7 +67,14 @@ class Server(uvicorn.Server):
             return
         for listener in self._listeners.secure:
             missed = self._connections.missed
-            door = TlsDoor(listener, self._protocol, certificate, missed, handshake_s=self._handshake_s)
+            door = TlsDoor(
+                listener,
+                self._protocol,
+                certificate,
+                missed,
+                handshake_s=self._handshake_s,
+                shutdown_s=self._connections.longest_read_s,
+            )
             door.open(BACKLOG)
             self._doors.append(door)
 

@@ -30,8 +30,6 @@ MAX_HANDSHAKES = 512
 ways there and back, and one host that only connects shuts nobody out."""
 
 HANDSHAKE_S = 10.0
-SHUTDOWN_S = 5.0
-"""How long the end of a connection waits for the peer's own farewell."""
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2. Those of 1.3 are of this kind all: a key of its own for each connection, and authenticated encryption."""
@@ -170,15 +168,18 @@ class TlsDoor:
         missed: Callable[[str], None],
         *,
         handshake_s: float,
+        shutdown_s: float,
         most: int = MAX_HANDSHAKES,
     ) -> None:
         """``listener`` is bound; ``protocol`` makes what the connection is handed to; ``missed`` counts a
-        handshake that led to none, by its reason. ``handshake_s`` bounds each."""
+        handshake that led to none, by its reason. ``handshake_s`` bounds each, and
+        ``shutdown_s`` the end of a connection: until all is sent, and the peer has said that it is done."""
         self._listener = listener
         self._protocol = protocol
         self._certificate = certificate
         self._missed = missed
         self._handshake_s = handshake_s
+        self._shutdown_s = shutdown_s
         self._most = most
         self._greeting: dict[str, dict[asyncio.Task[None], None]] = {}
         """By the peer's network, and the oldest first."""
@@ -244,7 +245,7 @@ class TlsDoor:
                 connection,
                 ssl=self._certificate.context,
                 ssl_handshake_timeout=self._handshake_s,
-                ssl_shutdown_timeout=SHUTDOWN_S,
+                ssl_shutdown_timeout=self._shutdown_s,
             )
         except OSError:
             # No TLS, none that is safe, none in time, or nobody there any more: the peer's affair.
