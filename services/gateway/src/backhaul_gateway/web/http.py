@@ -315,13 +315,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_SLOW)
 
     def _unsent(self) -> int:
-        # What lies below TLS its transport does not count. The system does, and is never left without while more lies
-        # there.
-        if left := self.unread():
-            return left
-        lying, sock = array("i", [0]), self.transport.get_extra_info("socket")
+        # What lies below TLS only the system counts, which is never left without while more lies there.
+        lying, sock = array("i", [self.unread()]), self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError, ValueError):  # It is closed already.
-            if sock is not None:
+            if sock is not None and not lying[0]:
                 fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, lying)
         return lying[0]
 
