@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import stat
 import subprocess
 import sys
@@ -80,3 +82,22 @@ def test_as_a_command(tmp_path: Path) -> None:
     assert changed(tmp_path, before) == {"audit.pem", "audit.key"}
     assert authority_path(tmp_path).exists()
     assert key_path(tmp_path, "nats").exists()
+
+
+def test_whoever_verifies_strictly_believes_it(tmp_path: Path) -> None:
+    """As Python does by default from 3.13 on."""
+    ensure_certificates(tmp_path, ["audit"], servers=["nats"])
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority_path(tmp_path))
+    server.load_cert_chain(certificate_path(tmp_path, "nats"), key_path(tmp_path, "nats"))
+    server.verify_mode = ssl.CERT_REQUIRED
+    client = client_context(tmp_path, "audit")
+    for context in (server, client):
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    ends = [ssl.MemoryBIO(), ssl.MemoryBIO()]
+    there = server.wrap_bio(ends[0], ends[1], server_side=True)
+    here = client.wrap_bio(ends[1], ends[0], server_hostname="nats")
+    for side in (here, there, here, there):
+        with contextlib.suppress(ssl.SSLWantReadError):  # It is the other's turn.
+            side.do_handshake()
+    here.write(b"hello")
+    assert there.read() == b"hello"

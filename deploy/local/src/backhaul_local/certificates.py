@@ -27,6 +27,18 @@ _LOOPBACK = "127.0.0.1"
 _AUTHORITY_VALID, _VALID = timedelta(days=3650), timedelta(days=90)
 _RENEWED_BEFORE = timedelta(days=30)
 _AUTHORITY = "Backhaul local authority"
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What an authority may do. From Python 3.13 on, whoever verifies wants to see that, and whose key signed what."""
 
 
 def authority_path(folder: Path) -> Path:
@@ -75,6 +87,9 @@ def ensure_certificates(
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([*hosts, x509.IPAddress(ip_address(_LOOPBACK))]), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+            )
             .sign(authority_key, hashes.SHA256())
         )
         write_private(key_path(folder, name), _key_pem(key))
@@ -98,6 +113,8 @@ def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certifica
     authority = (
         _builder(_name(_AUTHORITY), _name(_AUTHORITY), key, _AUTHORITY_VALID)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     write_private(key_path(folder, "ca"), _key_pem(key))
