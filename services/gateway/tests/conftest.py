@@ -16,6 +16,7 @@ import pytest
 import uvicorn.server
 from backhaul_channels import Adapter
 from backhaul_common import logs
+from backhaul_common.metrics import Metrics
 from backhaul_common.service import Service
 from backhaul_common.tracing import Tracing
 from backhaul_gateway.admission import attempts, strangers
@@ -24,6 +25,7 @@ from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.server import listen, server_of
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
+from backhaul_testing.authority import Authority
 from cryptography.fernet import Fernet
 from pymongo import MongoClient
 
@@ -149,3 +151,14 @@ async def told(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> Async
     """A gateway over communications of the test's own."""
     async with communicating(gateway_factory, fresh_nats.uri) as found:
         yield found
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """It signs the certificates that a gateway shows."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("gateway")

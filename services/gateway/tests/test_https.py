@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,11 +23,6 @@ from pydantic import ValidationError
 PATH = "/api/postevents?channelLabel=Twilio"
 PUBLIC = "https://callbacks.example.com"
 YEAR_S = 31_536_000
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
 
 
 @pytest.fixture
