@@ -33,14 +33,16 @@ def pytest_configure(config: pytest.Config) -> None:
     usual = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     # The same examples each time: a change is judged by what it changes, and not by what was never looked at before.
     settings.register_profile("backhaul", usual, derandomize=True)
-    # Of `make check`, by --hypothesis-profile: a few, others each time.
+    # Of `make test-pythons`, by --hypothesis-profile: a few of these, on each Python.
+    settings.register_profile("few", usual, max_examples=20, derandomize=True)
+    # Of `make check`: a few, others each time.
     settings.register_profile("check", usual, max_examples=20)
     # For whoever looks for what is rare, and has an hour.
     settings.register_profile("deep", usual, max_examples=1000)
     # For properties whose failures are rare among the examples. They take longer than other tests may.
     chosen = config.getoption("--hypothesis-profile")
-    thorough = {"check": 20, "deep": 5000}.get(chosen, 250)
-    settings.register_profile("thorough", usual, max_examples=thorough, derandomize=chosen is None)
+    thorough = {"few": 20, "check": 20, "deep": 5000}.get(chosen, 250)
+    settings.register_profile("thorough", usual, max_examples=thorough, derandomize=chosen in (None, "few"))
     settings.load_profile("backhaul")
 
 

@@ -28,7 +28,7 @@ for version in 3.11 3.12 3.13; do
     cp requirements.lock "$folder/requirements.lock"
   fi
   echo "Python $("$folder/bin/python" -V | cut -d ' ' -f 2):"
-  "$folder/bin/python" tools/run_tests.py -q -n logical --maxprocesses 4 --hypothesis-profile check -m "not servers and not timed" libs services || failed=1
+  "$folder/bin/python" tools/run_tests.py -q -n logical --maxprocesses 4 --hypothesis-profile few -m "not servers and not timed" libs services || failed=1
   "$folder/bin/python" tools/run_tests.py -q -m "timed and not servers" libs services || failed=1
 done
 exit "$failed"
