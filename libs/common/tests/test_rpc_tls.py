@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import ssl
+import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,3 +117,75 @@ async def test_a_server_of_another_name_is_refused(tmp_path: Path) -> None:
         with pytest.raises(BackhaulError) as caught:
             await check(rpc.connect(f"127.0.0.1:{server.port}", authority.settings("client")))
     assert caught.value.code is Code.UNAVAILABLE
+
+
+_SERVER = """
+import asyncio, sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from backhaul_common import rpc
+from backhaul_common.lifecycle import Readiness
+from backhaul_common.settings import CommonSettings
+from backhaul_common.tracing import Tracing
+
+async def main(cert, key, authority):
+    settings = CommonSettings(grpc_tls_cert_file=cert, grpc_tls_key_file=key, grpc_tls_ca_file=authority)
+    async with AsyncExitStack() as stack:
+        server = await rpc.serve(
+            stack, settings, Tracing("test", None), Readiness(), listen="127.0.0.1:0", services=[],
+            register=lambda _: None,
+        )
+        print(server.port, file=sys.stderr, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*map(Path, sys.argv[1:])))
+"""
+
+
+@pytest.mark.slow
+async def test_a_flood_of_handshakes_does_not_end_a_server_whose_certificate_is_renewed(tmp_path: Path) -> None:
+    """In a process of its own: what gRPC frees too early ends the process, and with it these tests."""
+    authority = Authority(tmp_path, "authority")
+    files = authority.issue("server")
+    context = ssl.create_default_context(cafile=authority.file)
+    context.load_cert_chain(*authority.issue("client"))
+    context.set_alpn_protocols(["h2"])
+    server = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _SERVER,
+        *files,
+        authority.file,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert server.stderr is not None
+        port = int(await server.stderr.readline())
+
+        def shown() -> bytes | None:
+            plain = socket.create_connection(("127.0.0.1", port), timeout=60)
+            with plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+                return secured.getpeercert(binary_form=True)
+
+        def visit() -> None:
+            for _ in range(20):
+                # The server turns to its certificate when somebody connects, whatever they say then.
+                with ExitStack() as open_at_once:
+                    for _ in range(20):
+                        open_at_once.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+                    shown()
+
+        before = await asyncio.to_thread(shown)
+        for _ in range(3):
+            async with asyncio.TaskGroup() as visitors:
+                # By threads, since one would only make one after another.
+                for _ in range(8):
+                    visitors.create_task(asyncio.to_thread(visit))
+                authority.issue("server")
+        assert before != ssl.PEM_cert_to_DER_cert(files.cert.read_text()) == await asyncio.to_thread(shown)
+        assert server.returncode is None
+    finally:
+        with suppress(ProcessLookupError):
+            server.kill()
+        await server.wait()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,9 @@ from backhaul_common.settings import TlsServer, TlsSettings
 
 T = TypeVar("T")
 Stamp = tuple[tuple[int, int, int], ...]
+
+# Between gRPC's question for a certificate and its taking hold of the answer are some microseconds without a lock.
+_BEGUN_S = 0.1
 
 
 class Files(Generic[T]):
@@ -108,8 +112,23 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials | None:
     if settings.grpc_tls_cert_file is None:
         return None
     files = Files(settings, _server_configuration)
-    # Called in a thread of gRPC's own, before each handshake.
-    return grpc.dynamic_ssl_server_credentials(files.current(), files.current, require_client_authentication=True)
+    first = files.current()
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        # gRPC calls this before each handshake, one call at a time, and frees what the handshakes came from with each
+        # answer but None: also under one that has asked already and not yet begun, which ends the process
+        # (grpc/grpc#36693). So it is answered only when the files were replaced, and not before those have begun; those
+        # that have not asked wait meanwhile.
+        if not files.renewed():
+            return None
+        time.sleep(_BEGUN_S)
+        return files.current()
+
+    return grpc.dynamic_ssl_server_credentials(
+        first,
+        renewed,  # type: ignore[arg-type]  # gRPC takes None for "as before", and its types do not know it
+        require_client_authentication=True,
+    )
 
 
 def channel_credentials(cert: Path, key: Path, authority: Path) -> grpc.ChannelCredentials:
