@@ -19,8 +19,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-MAX_AGAIN = 10
-"""More than these are no accident of the machine, and are not run again."""
+MAX_FILES_AGAIN = 10
+"""Failures in more files than these are no accident of the machine, and are not run again. Not so many tests: where a
+service that a file's tests share did not start, each of them fails."""
 _TESTS_FAILED = 1  # pytest's exit code; the others say that it was interrupted, or used in a wrong way.
 
 
@@ -30,8 +31,9 @@ def run_tests(arguments: Sequence[str], folder: Path, run: Callable[[Sequence[st
     if code != _TESTS_FAILED:
         return code
     failed = sorted(json.loads((folder / "first/v/cache/lastfailed").read_text()))
-    if len(failed) > MAX_AGAIN:
-        print(f"{len(failed)} tests failed: too many to be run again.", flush=True)
+    files = {test.partition("::")[0] for test in failed}
+    if len(files) > MAX_FILES_AGAIN:
+        print(f"{len(failed)} tests failed, in {len(files)} files: too many to be run again.", flush=True)
         return code
     print("\nOnce more, alone:", *failed, sep="\n  ", flush=True)
     # Its servers must be new ones, and no plugin of the first run may still stand.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import socket
 from datetime import timedelta
 
 import httpx
@@ -206,3 +208,11 @@ def test_time_does_not_go_back(clock: Clock) -> None:
     assert timedelta() < running.now() - begin < timedelta(minutes=1)
     assert running.advance(3600) - begin >= timedelta(hours=1)
     assert running.days_ago(1) < begin
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_an_api_that_is_asked_for_its_address_and_never_serves_leaves_no_socket(clock: Clock) -> None:
+    port = int(TwilioApi(clock=clock).url.rpartition(":")[2])
+    gc.collect()
+    with socket.create_server(("127.0.0.1", port)):
+        pass

@@ -95,11 +95,24 @@ def test_a_fixture_that_failed_and_a_parameter_with_a_space_are_found_again(
     assert run.runs[1] == ["test_a.py::test_it[a b]", "test_a.py::test_it[c]"]
 
 
-def test_many_failures_are_no_accident(tool: ModuleType, run: Pytest, tmp_path: Path) -> None:
-    tests = "".join(f"def test_{number}(): assert 0\n" for number in range(tool.MAX_AGAIN + 1))
-    (run.root / "test_a.py").write_text(tests)
+def test_failures_in_many_files_are_no_accident(tool: ModuleType, run: Pytest, tmp_path: Path) -> None:
+    for number in range(tool.MAX_FILES_AGAIN + 1):
+        (run.root / f"test_{number}.py").write_text("def test_wrong(): assert 0\n")
     assert tool.run_tests(["."], tmp_path, run) == 1
     assert len(run.runs) == 1
+
+
+def test_what_a_file_shares_fails_for_each_of_its_tests_and_is_one_accident(
+    tool: ModuleType, run: Pytest, tmp_path: Path
+) -> None:
+    (run.root / "test_a.py").write_text(
+        "import pathlib, pytest\n"
+        "@pytest.fixture(scope='module')\ndef late(): assert pathlib.Path(__file__).with_name('alone').exists()\n"
+        "@pytest.mark.parametrize('number', range(30))\ndef test_it(late, number): pass\n"
+    )
+    run.before_second = (run.root / "alone").touch
+    assert tool.run_tests(["."], tmp_path, run) == 0
+    assert len(run.runs[1]) == 30
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -156,6 +157,8 @@ class ProviderApi(ABC):
         """Where it listens, without a slash at the end. It stays the same when it is stopped and started again."""
         if not self._port:
             self._listener = self._bound()
+            # Who asked for the address may fail before it serves.
+            weakref.finalize(self, self._listener.close)
             self._port = self._listener.getsockname()[1]
         return f"http://127.0.0.1:{self._port}"
 
