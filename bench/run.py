@@ -32,6 +32,7 @@ from generators import LoadError, best_generator
 from installation import Installation, installation
 from report import Report, machine_facts
 from rich.console import Console
+from rich.markup import escape
 from routes import EMPTY_ROUTES
 
 _LATEST = Path(__file__).with_name("latest.json")
@@ -158,8 +159,9 @@ def scenarios(*, quick: bool, million: bool) -> list[Scenario]:
     ]
 
 
-async def measure(report: Report, wanted: Sequence[Scenario], console: Console, limit_s: float) -> None:
-    """Run them on a stack that is started for it."""
+async def measure(report: Report, wanted: Sequence[Scenario], console: Console, limit_s: float) -> list[str]:
+    """Run them on a stack that is started for it. What fails is answered in words, and keeps no other from being run."""
+    failed = []
     began = time.monotonic()
     task = asyncio.current_task()
     assert task is not None
@@ -179,9 +181,15 @@ async def measure(report: Report, wanted: Sequence[Scenario], console: Console, 
             # What is measured by itself would share the machine with what comes before it.
             await site.stop("suppression", "audit", "reconciler", "notifier", *(route.name for route in EMPTY_ROUTES))
             for scenario in wanted:
-                say(", ".join(f"{figure}…" for figure in scenario.figures))
-                await scenario.run(site, report)
+                figures = ", ".join(f"{figure}…" for figure in scenario.figures)
+                say(figures)
+                try:
+                    await scenario.run(site, report)
+                except LoadError as exc:
+                    failed.append(f"{figures}: {exc}")
+                    say(f"failed: {escape(str(exc))}")
             say("stopping")
+    return failed
 
 
 def main() -> int:
@@ -201,8 +209,8 @@ def main() -> int:
     report = Report(best_generator().name, quick=arguments.quick)
     began = time.monotonic()
     try:
-        asyncio.run(measure(report, wanted, console, _MILLION_LIMIT_S if arguments.million else _LIMIT_S))
-    except (LoadError, LocalStackError, TimeoutError) as exc:
+        failed = asyncio.run(measure(report, wanted, console, _MILLION_LIMIT_S if arguments.million else _LIMIT_S))
+    except (LocalStackError, TimeoutError) as exc:
         console.print(f"[bold red]The run failed, and nothing was written:[/] {str(exc) or type(exc).__name__}")
         if report.figures:
             console.print("What had been measured before, which may have failed for the same reason:")
@@ -214,6 +222,11 @@ def main() -> int:
     report.machine["seconds"] = round(time.monotonic() - began)
     report.machine["backhaul"] = importlib.metadata.version("backhaul-gateway")
     report.show(console)
+    if failed:
+        console.print("[bold red]Not all could be measured, so nothing was written:[/]")
+        for problem in failed:
+            console.print(f"- {problem}", markup=False, highlight=False)
+        return 1
     report.write(_LATEST)
     console.print(f"Written to {_LATEST}")
     return 0
