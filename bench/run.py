@@ -160,7 +160,7 @@ def scenarios(*, quick: bool, million: bool) -> list[Scenario]:
 
 
 async def measure(report: Report, wanted: Sequence[Scenario], console: Console, limit_s: float) -> list[str]:
-    """Run them on a stack that is started for it. What fails is answered in words, and keeps no other from being run."""
+    """Run them on a stack that is started for it. What fails is answered in words, and keeps no other from running."""
     failed = []
     began = time.monotonic()
     task = asyncio.current_task()
