@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cli_document
 from backhaul_common.metrics import catalogue
 from backhaul_common.names import CALLBACKS_STREAM, EVENTS_STREAM, callbacks_subject, events_subject
 from backhaul_common.settings import CommonSettings
@@ -220,6 +221,7 @@ def main() -> int:
         *differences(operations, settings(), shown(operations, "BACKHAUL_", meaning=1, detail=0)),
         *differences(architecture, metrics(), shown(architecture, "backhaul_", meaning=0, detail=1)),
         *lists(),
+        *cli_document.differences(),
     ]
     if wrong:
         print("The documents' tables are not what the code has:", *wrong, sep="\n  ")

@@ -1,19 +1,20 @@
 #!/bin/sh
-# Installs each service by itself, with only what its own pyproject.toml declares, and imports all of its modules.
+# Installs each service, and the command line, by itself, with only what its own pyproject.toml declares, and imports all
+# of its modules.
 set -eu
 cd "$(dirname "$0")/.."
 uv=$PWD/.venv/bin/uv
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# As wheels, so that a service gets those libraries that it declares, and no other.
+# As wheels, so that each gets those libraries that it declares, and no other.
 for project in proto/pyproject.toml libs/*/pyproject.toml; do
   "$uv" build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir "$folder/wheels" "$(dirname "$project")"
 done
-for project in services/*/pyproject.toml; do
+for project in services/*/pyproject.toml libs/cli/pyproject.toml; do
   service=$(basename "$(dirname "$project")")
   "$uv" venv --quiet --python .venv/bin/python "$folder/$service"
   "$uv" pip install --quiet --python "$folder/$service/bin/python" --constraint requirements.lock \
-    --find-links "$folder/wheels" "./services/$service"
+    --find-links "$folder/wheels" "./$(dirname "$project")"
   (cd "$folder" && "$service/bin/python" - "$service" <<'PYTHON'
 import importlib, pkgutil, sys
 package = importlib.import_module(f"backhaul_{sys.argv[1]}")

@@ -16,6 +16,7 @@ from backhaul_testing.apis.twilio import TwilioAccount, TwilioApi
 from backhaul_testing.waiting import until
 from simulators.commands import run_commands
 from simulators.people import Tenant, Town
+from simulators.terminal import CommandLine
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reconciliation.md"
 SIMULATORS = ".venv/bin/python -m backhaul_testing.apis"
@@ -73,10 +74,22 @@ async def test_what_no_callback_told_is_found_by_a_run(own_stack: Callable[..., 
             assert causes == ["call", "call", "call", "schedule"]
             assert [one async for one in reconciliation.differences()] == []
 
+            # As people ask: by the command line.
+            line = CommandLine({"BACKHAUL_URL": tenant.base_url, "BACKHAUL_API_KEY": tenant.api_key})
+            (shown,) = (await line.pipe("reconcile", "report", told.id, "--json")).rows
+            assert (shown["id"], shown["counts"]["missing"]) == (told.id, 1)
+            asked_for = await line.type("reconcile", "run", "Twilio", "--dry-run")
+            assert asked_for.code == 0
+            assert "yes, nothing was brought" in asked_for.plain
+            (today,) = (await line.pipe("reconcile", "reports", "--limit", "1", "--json")).rows
+            assert (today["dry_run"], today["counts"]["known"]) == (True, 2)
+
             # What nobody may see any more says so in the status.
             account.auth_token = "another-token"
             refused = [one async for one in reconciliation.run("Twilio")][-1]
             assert (refused.state, refused.text is not None) == ("stopped", True)
+            stopped = await line.pipe("reconcile", "run", "Twilio", "--json")
+            assert (stopped.code, stopped.rows[0]["state"]) == (7, "stopped")
             part = (await tenant.client.channel_status("Twilio")).parts.reconciliation
             assert part is not None
             assert (part.state, part.standing) == ("Error", "credentials_refused")

@@ -1,0 +1,100 @@
+"""``backhaul communications``: what was sent, and what became of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from backhaul_cli import connecting
+from backhaul_cli.options import LIMIT, All, AsJson, Channel, From, Limit, ProfileName, To, bound, page
+from backhaul_cli.output import Column, Output, facts, section
+from backhaul_cli.texts import age
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    status: Annotated[str, typer.Option("--status", metavar="STATUS", help="active, complete or disabled alone.")] = "",
+    channel: Channel = "",
+    registered: Annotated[bool, typer.Option("--registered", help="Only what was registered.")] = False,
+    from_: From = None,
+    to: To = None,
+    limit: Limit = LIMIT,
+    every: All = False,
+    profile: ProfileName = "",
+    json: AsJson = False,
+) -> None:
+    """List communications, newest first."""
+    with connecting.tenant(profile) as backhaul:
+        found = backhaul.communications.list(
+            status=status, channel=channel, registered=registered, from_=from_, to=to, page_size=page(limit, every)
+        )
+        now = datetime.now(UTC)
+        Output(as_json=json).rows(
+            found,
+            [
+                Column("communication", lambda one: one.id, folds=True),
+                Column("name", lambda one: one.registered and one.registered.name, folds=True),
+                Column("status", lambda one: one.status),
+                Column("batches", lambda one: f"{one.batches_complete}/{one.batch_count}", right=True),
+                Column("age", lambda one: age(one.created_at, now), right=True),
+            ],
+            of="communications",
+            limit=bound(limit, every),
+        )
+
+
+@app.command()
+def show(
+    communication: Annotated[str, typer.Argument(metavar="ID", help="Your own id of it.")],
+    profile: ProfileName = "",
+    json: AsJson = False,
+) -> None:
+    """Show what became of one communication: its counts, errors and batches.
+
+    Example: backhaul communications show spring-sale
+    """
+    with connecting.tenant(profile) as backhaul:
+        found = backhaul.communications.get(communication)
+    counts = [(state, count) for state, count in found.fulfilment.items() if count]
+    kinds = [(kind, count) for kind, count in found.events.items() if count]
+    Output(as_json=json).thing(
+        found,
+        lambda: [
+            facts(
+                ("communication", found.id),
+                ("name", found.registered and found.registered.name),
+                ("status", found.status),
+                ("messages", found.messages),
+                ("opened by", found.engagement.unique_opened),
+                ("clicked by", found.engagement.unique_clicked),
+                ("replies", found.replies.all),
+                ("of them stop", found.replies.stop),
+                ("batches", f"{found.batches_complete} of {found.batch_count} complete"),
+                ("since", found.created_at),
+                ("last event", found.last_event_at),
+            ),
+            *section(counts, [Column("state", lambda one: one[0]), Column("messages", lambda one: one[1], right=True)]),
+            *section(kinds, [Column("kind", lambda one: one[0]), Column("events", lambda one: one[1], right=True)]),
+            *section(
+                found.errors,
+                [
+                    Column("error", lambda one: one.error_code),
+                    Column("channel", lambda one: one.channel),
+                    Column("messages", lambda one: one.count, right=True),
+                ],
+            ),
+            *section(
+                found.batches,
+                [
+                    Column("batch", lambda one: one.id, folds=True),
+                    Column("status", lambda one: one.status),
+                    Column("waiting", lambda one: one.progress.waiting, right=True),
+                    Column("of", lambda one: one.progress.destinations, right=True),
+                ],
+            ),
+        ],
+    )

@@ -1,0 +1,48 @@
+"""Clients for the profile that a command uses. They come with httpx, so they are imported when they are needed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from backhaul_cli import profiles
+from backhaul_cli.failing import Code, FailedError
+
+if TYPE_CHECKING:
+    from backhaul_client import AdminClient, TenantClient
+
+_TIMEOUT_S = 30.0
+
+
+def tenant(profile: str) -> TenantClient:
+    """The tenant's side, by the API key. ``profile`` is empty where none was named."""
+    found = profiles.chosen(profile, os.environ)
+    if not found.api_key:
+        raise FailedError(
+            f"There is no API key in {found.source}.",
+            "backhaul profile add asks for one; BACKHAUL_API_KEY goes with BACKHAUL_URL.",
+            code=Code.CREDENTIAL,
+        )
+    from backhaul_client import TenantClient
+
+    return TenantClient(found.url, found.api_key, timeout_s=_TIMEOUT_S)
+
+
+def platform(profile: str) -> AdminClient:
+    """The platform team's side, by the admin token."""
+    found = profiles.chosen(profile, os.environ)
+    if not found.admin_token:
+        raise FailedError(
+            f"There is no admin token in {found.source}.",
+            "backhaul profile add --admin asks for one; BACKHAUL_ADMIN_TOKEN goes with BACKHAUL_URL.",
+            code=Code.CREDENTIAL,
+        )
+    from backhaul_client import AdminClient
+
+    return AdminClient(found.url, found.admin_token, timeout_s=_TIMEOUT_S)
+
+
+def is_platform(profile: str) -> bool:
+    """Whether the profile opens the platform team's side alone."""
+    found = profiles.chosen(profile, os.environ)
+    return bool(found.admin_token) and not found.api_key

@@ -1,0 +1,62 @@
+"""A replay, waited for: how far it is, and what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from backhaul_cli.failing import Code
+from backhaul_cli.output import Output, facts, words
+
+if TYPE_CHECKING:
+    from backhaul_client import TenantClient
+    from backhaul_client.replaymodels import Replay
+    from rich.console import RenderableType
+
+_ASK_AGAIN_S = 0.5
+_GOING_ON = ("waiting", "running")
+
+
+def followed(backhaul: TenantClient, begun: Replay, output: Output) -> Replay:
+    """``begun``, when it is over. Ctrl-C leaves it alone, and says so: it goes on."""
+    found = begun
+    try:
+        while found.state in _GOING_ON:
+            output.progress(f"{found.state}: {found.percent} % {found.text or ''}".rstrip())
+            time.sleep(_ASK_AGAIN_S)
+            found = backhaul.replays.get(found.id)
+    except KeyboardInterrupt:
+        output.progress("")
+        output.note(f"It goes on: backhaul replay show {begun.id}, or backhaul replay cancel {begun.id}.")
+        raise typer.Exit(Code.INTERRUPTED) from None
+    output.progress("")
+    return found
+
+
+def parts(found: Replay) -> Iterator[RenderableType]:
+    """What is known of a replay."""
+    counts = found.counts
+    yield facts(
+        ("replay", found.id),
+        ("of", found.kind.replace("_", " ")),
+        ("channel", found.channel),
+        ("reason", found.reason),
+        ("from", found.span_from),
+        ("to", found.span_to),
+        ("state", found.state),
+        ("", found.text),
+        ("dry run", "yes, nothing was changed" if found.dry_run else None),
+        ("callbacks", counts.callbacks),
+        ("events", counts.events),
+        ("new", counts.new),
+        ("completed", counts.completed),
+        ("contradicted", counts.contradicted),
+        ("unreadable", counts.unreadable),
+        ("erased", counts.erased or None),
+        ("dead letters", counts.dead_letters),
+    )
+    for example in found.examples:
+        yield words(f"  {example.outcome} {example.event_kind or ''} {example.id}")
