@@ -47,11 +47,14 @@ async def test_the_commands_of_the_page_do_what_it_says(town: Town, installation
     (delivery,) = await until("the delivery", told)
     variables = f"```sh\nID={made['id']}\n```\n"
     answers = await run_commands(variables + asking, tenant, installation, tmp_path)
-    assert [answer.status for answer in answers] == [200, 200, 200, 200, 202, 202, 200, 200]
-    failed, of_message, never, one, again, many, paused, resumed = (json.loads(answer.body) for answer in answers)
+    assert [answer.status for answer in answers] == [200, 200, 200, 200, 200, 202, 202, 200, 200]
+    failed, of_message, never, refused, one, again, many, paused, resumed = (
+        json.loads(answer.body) for answer in answers
+    )
     assert failed["deliveries"] == []
     assert [row["id"] for row in of_message["deliveries"]] == [delivery.id]
     assert "deliveries" in never
+    assert refused["deliveries"] == []
     assert (one["id"], one["type"]) == (delivery.id, "message.delivered")
     assert again == {"deliveries": 1}
     assert many == {"deliveries": 0}

@@ -253,6 +253,18 @@ class Notified:
             past = [{"$set": {"seen_at": {"$subtract": ["$$NOW", 60_000]}}}]
             await database["notifier_positions"].update_many({"owner": {"$exists": True}}, past)
 
+    async def until_written_down(self, place: Place) -> None:
+        """Until a call that is under way is written down: nobody but MongoDB can say when."""
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.stack.mongo_uri)
+        async with client:
+            rows = client[self.stack.mongo_database]["deliveries"]
+            query = {"subscription": place.subscription.id, "begun_at_us": {"$exists": True}}
+
+            async def probe() -> bool:
+                return await rows.find_one(query) is not None
+
+            await until("a call that is written down", probe, within_s=60.0)
+
     async def settle(self, load: Load, places: Sequence[Place]) -> list[Told]:
         """Wait until everything that was answered is told, then check all; AssertionError names what is wrong. Returns
         the calls that told what had been told before."""

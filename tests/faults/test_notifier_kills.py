@@ -46,6 +46,31 @@ async def test_what_was_answered_is_told_after_a_kill(notified: Notified, victim
         assert not doubles
 
 
+async def test_a_call_that_a_kill_cut_off_is_in_the_history(notified: Notified) -> None:
+    stack, receivers = notified.stack, notified.receivers
+    places = await notified.places(("ordered",))
+    place = places[0]
+    async with Load(tenants_of(places), connections=2) as load:
+        await receivers.more(CALLS)
+        receivers.holds = place.path
+        await notified.until_written_down(place)
+        copy = receivers.of(place.path)[-1].copy
+        stack.member(copy).kill_blocking()
+        receivers.holds = ""
+        await notified.let_go(copy, places)
+        await stack.member(copy).start()
+        await receivers.more(CALLS // 2, place.path)
+    await notified.settle(load, places)
+    cut = {call.headers["webhook-id"] for call in receivers.held}
+    asked = place.tenant.client.deliveries.list(subscription_id=place.subscription.id, history=True)
+    histories = [one.history async for one in asked if one.webhook_id in cut]
+    lost = [one for one in histories if "lost" in [attempt.error for attempt in one]]
+    assert lost, f"of those that were cut off, none shows it: {histories}"
+    for history in lost:
+        assert [one.number for one in history] == list(range(1, len(history) + 1))
+        assert history[-1].status == 200
+
+
 async def test_a_copy_that_sleeps_across_its_lease_makes_no_stale_call(notified: Notified) -> None:
     stack, receivers = notified.stack, notified.receivers
     places = await notified.places()

@@ -23,6 +23,7 @@ ATTEMPT: dict[str, Any] = {
     "text": "Status 200.",
     "answer_text": "ok",
     "request": "POST https://example.com/in",
+    "redelivery": 1,
 }
 SUBSCRIPTION: dict[str, Any] = {
     "id": ID,
@@ -212,7 +213,9 @@ def test_what_was_told(tenant_call: Callable[..., Any]) -> None:
             "json_schema": {"type": "object"}, "sample": {"type": "message.read"},
         }]}),
     )  # fmt: skip
-    (delivery,) = tenant_call(gateway, "deliveries.list", undelivered=True, never_attempted=True, from_=FROM)
+    (delivery,) = tenant_call(
+        gateway, "deliveries.list", undelivered=True, never_attempted=True, reason="5xx", from_=FROM
+    )
     assert (delivery.state, delivery.last_attempt.status) == ("delivered", 200)
     whole = tenant_call(gateway, "deliveries.get", DELIVERY_ID)
     assert [attempt.answer_text for attempt in whole.history] == ["ok"]
@@ -220,7 +223,7 @@ def test_what_was_told(tenant_call: Callable[..., Any]) -> None:
     assert ([attempt.status for attempt in told.history], delivery.history) == ([200], ())
     (known,) = tenant_call(gateway, "subscriptions.types")
     assert (known.type, known.sample["type"]) == ("message.read", "message.read")
-    query = "never_attempted=true&undelivered=true&from=2026-11-26T00%3A00%3A00%2B00%3A00&limit=100"
+    query = "never_attempted=true&undelivered=true&reason=5xx&from=2026-11-26T00%3A00%3A00%2B00%3A00&limit=100"
     assert [sent(request)[1] for request in gateway.requests] == [
         f"/deliveries?{query}",
         f"/deliveries?{query}&cursor=c",

@@ -38,6 +38,7 @@ TOLD_SHOWN: dict[str, Any] = {
     "text": "Status 200.",
     "answer_text": "ok",
     "request": "",
+    "redelivery": 0,
 }
 FAILED_SHOWN = {
     **TOLD_SHOWN,
@@ -90,6 +91,7 @@ async def test_deliveries_are_listed(rig: NotifierRig) -> None:
         communication="spring-sale",
         never_attempted="true",
         undelivered="true",
+        reason="5xx",
         history="true",
         to="2026-11-02T00:00:00+01:00",
         **params,
@@ -112,6 +114,7 @@ async def test_deliveries_are_listed(rig: NotifierRig) -> None:
             communication_id="spring-sale",
             never_attempted=True,
             undelivered=True,
+            reason="5xx",
             with_history=True,
             from_us=1_793_491_200_000_000,
             to_us=1_793_574_000_000_000,

@@ -269,6 +269,7 @@ async def test_a_test_call(rig: NotifierRig) -> None:
             "text": "Status 500.",
             "answer_text": "No \N{REPLACEMENT CHARACTER}",
             "request": "POST https://example.com/sent",
+            "redelivery": 0,
         },
     )
     assert (await rig.send("POST", f"{ONE}/test")).status_code == 200

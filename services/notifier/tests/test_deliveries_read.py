@@ -142,6 +142,35 @@ async def test_the_filters(deliveries: DeliveriesRig, deliveries_stub: Any) -> N
     assert (shown.delivery.channel, shown.delivery.message_id, shown.delivery.communication_id) == ("", "", "")
 
 
+async def test_those_whose_latest_attempt_failed_so(deliveries: DeliveriesRig, deliveries_stub: Any) -> None:
+    late, refused = tried(1, status=0, error="timeout"), tried(1, status=0, error="tls_failed")
+    gone, away = tried(1, status=410), tried(2, status=503)
+    await deliveries.made(tries=[late, tried(2)])
+    await deliveries.made(state="waiting")
+    timed_out = await deliveries.made(state="waiting", attempts=2, tries=[away, late])
+    tls = await deliveries.made(state="held", tries=[refused])
+    failed = await deliveries.made(OTHERS, state="failed", tries=[late, gone])
+    await deliveries.made(THEIRS, state="failed", tries=[gone])
+    later = await deliveries.made(state="failed", tries=[late, away])
+    # A status with which it would have succeeded, and did not.
+    half = await deliveries.made(state="failed", tries=[tried(1, error="reset")])
+    stub = deliveries_stub
+    assert await ids(stub, reason="timeout") == [timed_out]
+    assert await ids(stub, reason="tls_*") == await ids(stub, reason="tls_failed") == [tls]
+    assert await ids(stub, reason="t*") == [timed_out, tls]
+    assert await ids(stub, reason="410") == await ids(stub, reason="4xx") == [failed]
+    assert await ids(stub, reason="5xx", state=pb.DELIVERY_STATE_FAILED) == [later]
+    assert await ids(stub, reason="5xx", state=pb.DELIVERY_STATE_WAITING) == []
+    assert await ids(stub, reason="2xx") == await ids(stub, reason="200") == []
+    assert await ids(stub, reason="reset") == [half]
+    assert await ids(stub, reason="lost") == await ids(stub, reason="timeout", never_attempted=True) == []
+    assert await ids(stub, reason="410", subscription_id=OTHERS) == [failed]
+    for wrong in ("TIMEOUT", "6xx", "50", "t*t", "*", "$where", "5xx\n", "x" * 65):
+        error = await refusal_of(ids(stub, reason=wrong))
+        assert (error.code, error.field) == (Code.INVALID_ARGUMENT, "reason"), wrong
+        assert error.fix
+
+
 async def test_each_is_on_one_page_whatever_comes_meanwhile(deliveries: DeliveriesRig, deliveries_stub: Any) -> None:
     # Several of one moment: those of one batch are.
     states = ("waiting", "failed", "delivered") * 4

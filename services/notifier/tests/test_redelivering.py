@@ -40,7 +40,7 @@ async def test_one_waits_again_and_its_endpoint_is_due(deliveries: DeliveriesRig
     assert not {"counted", "ours", "ended_at_us", "ends_at", "call"} & row.keys()
     # What became of it before stays to be seen.
     assert row["tries"] == [tried(9), tried(10)]
-    assert row.keys() | {"counted", "ours", "ended_at_us", "ends_at", "call"} == before.keys() | {"resets"}
+    assert row.keys() | {"counted", "ours", "ended_at_us", "ends_at", "call"} == before.keys() | {"resets", "again"}
     endpoint = await deliveries.endpoint()
     assert (endpoint["due_at_us"], endpoint["told"]) == (NOW_US, 8)
     assert deliveries.woken == [ORDERS]

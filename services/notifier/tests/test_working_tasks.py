@@ -12,6 +12,7 @@ import pytest
 from backhaul_common.names import SUBSCRIPTIONS_COLLECTION, TENANTS_COLLECTION
 from backhaul_notifier.deliveries.redelivering import Redelivering, Which
 from backhaul_notifier.schedules import Outcome
+from backhaul_notifier.servicer_deliveries import attempt_message
 from backhaul_notifier.working import tasks
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from backhaul_testing import make
@@ -189,6 +190,25 @@ async def test_two_tasks_are_done_one_after_the_other(rig: Rig) -> None:
     assert counts.keys() == set(range(1, 71))
     assert max(counts.values()) <= 2
     assert not await rig.deliveries.count_documents({"state": {"$ne": "delivered"}})
+
+
+async def test_the_history_tells_apart_what_was_asked_for(rig: Rig) -> None:
+    statuses = iter([500, 200, 200, 500, 200])
+    rig.calls.answer = lambda _: Outcome(next(statuses))
+    await rig.subscribe()
+    (id_,) = await rig.enqueue()
+    await rig.copy()
+    await rig.until_row(id_, attempts=1)
+    rig.move(6)
+    await rig.until_row(id_, state="delivered")
+    await ask(rig, "all")
+    await rig.until_row(id_, state="delivered", again=1)
+    await ask(rig, "all")
+    await rig.until_row(id_, state="waiting", again=2, attempts=1)
+    rig.move(6)
+    row = await rig.until_row(id_, state="delivered", again=2)
+    shown = [(one.number, one.redelivery, one.status) for one in map(attempt_message, row["tries"])]
+    assert shown == [(1, 0, 500), (2, 0, 200), (1, 1, 200), (1, 2, 500), (2, 2, 200)]
 
 
 @pytest.mark.usefixtures("small_pages")

@@ -86,10 +86,19 @@ class Subscriptions:
 
 
 class Communications:
-    """What was disabled."""
+    """What was disabled, and of which communication a message is."""
 
     def __init__(self) -> None:
         self.disabled: list[bytes] = []
+        self.of_messages: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.away = False
+
+    async def of(self, subscription: Subscription, delivery: Delivery) -> str:
+        self.asked.append(delivery.said.message_id)  # type: ignore[union-attr]  # notices are not asked for
+        if self.away:
+            raise unavailable("The normalizer")
+        return self.of_messages.get(self.asked[-1], "")
 
     async def disable(self, subscription: Subscription, delivery: Delivery, text: str) -> None:
         self.disabled.append(delivery.id)
@@ -286,8 +295,10 @@ class Rig:
         """As whoever changes an endpoint's document otherwise does."""
         await self.say(*(f"{id_}{LOOK_MARK}" for id_ in ids))
 
-    async def copy(self, name: str = "one", *, database: mongo.Database | None = None, **more: Any) -> Copy:
-        """Begin another copy, which may see ``database`` over another connection."""
+    async def copy(
+        self, name: str = "one", *, database: mongo.Database | None = None, caller: Any = None, **more: Any
+    ) -> Copy:
+        """Begin another copy, which may see ``database`` over another connection, or call otherwise."""
         client = await jetstream.connect(NatsSettings(nats_url=self.nats_url), name)
         settings: dict[str, Any] = {
             "connections": 100,
@@ -303,7 +314,7 @@ class Rig:
         working = Working(
             self.database if database is None else database,
             name,
-            Caller(self.calls, name),
+            caller or Caller(self.calls, name),
             self.subscriptions,
             self.communications,
             switched,

@@ -148,7 +148,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try. ``status`` is 0 where nothing was answered; ``error`` is then a word, such as ``timeout``."""
+    """One try. ``status`` is 0 where nothing was answered; ``error`` is then a word, such as ``timeout``.
+    ``redelivery`` is how often it had been asked for again by then; with each time ``number`` begins anew."""
 
     number: int
     at: datetime | None
@@ -158,6 +159,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     answer_text: str
     request: str
+    redelivery: int = 0
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

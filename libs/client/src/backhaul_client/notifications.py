@@ -262,6 +262,7 @@ class DeliveryCalls:
         communication: str = "",
         never_attempted: bool = False,
         undelivered: bool = False,
+        reason: str = "",
         history: bool = False,
         from_: datetime | None = None,
         to: datetime | None = None,
@@ -269,6 +270,7 @@ class DeliveryCalls:
         cursor: str = "",
     ) -> Call[Page[Delivery]]:
         """Deliveries, newest first. ``from_`` and ``to`` bound when they were made; ``message_id`` needs ``channel``.
+        ``reason`` is why the latest attempt failed: ``503``, ``5xx``, ``timeout``, or ``tls_*``, say.
         With ``history`` each has its attempts, and a page no more than 50 of them."""
         params = given(
             subscription_id=subscription_id,
@@ -280,6 +282,7 @@ class DeliveryCalls:
             communication=communication,
             never_attempted=never_attempted or None,
             undelivered=undelivered or None,
+            reason=reason,
             history=history or None,
             from_=from_,
             to=to,

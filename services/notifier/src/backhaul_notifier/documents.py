@@ -60,13 +60,17 @@ are told by mail what befell the subscription, is made when there is something t
     due_at_us           while it waits: when it is sent next. Of a key only the first one counts
     attempts            how many were made since it began to wait: each result is written on the condition of this
     resets              and of this, which grows when it is asked for by itself again; absent where it never was
+    again               how often it was asked for again, by itself or with others; absent where it never was
+    begun_at_us         when the call began that is under way, where that takes long, or whose result will never be
+                        stored, since its copy ended; absent otherwise
     counted, ours       of those: which the policy counts, and which failed on our side; absent: 0
     released            True of one that was held and may be sent, while newer ones of its communication are held behind
                         it; absent otherwise
     unsure              True where whoever made it could not read the subscription: whoever is to send it looks first
                         whether it is wanted, and deletes it where it is not; absent otherwise
     call                of one that was sent together with others: the id of that call; absent where it was not
-    tries               [{number, at_us, us, status, error, text, answer, request}], the latest MAX_TRIES
+    tries               [{number, at_us, us, status, error, text, answer, request, again}], the latest MAX_TRIES;
+                        ``again`` as the delivery had it then
     created_at_us, ended_at_us      the latter absent while it waits
     ends_at             a date, for the index that ends it; absent while it waits
 

@@ -69,7 +69,8 @@ class Delivery(msgspec.Struct, frozen=True):
     """One that waits. ``payload`` is an Event, or a Notice where ``notice``; ``call`` is empty where it was not sent
     together with others; ``key`` is empty where order plays no part; ``communication_id`` where it is of none.
     ``unsure``: who made it could not read the subscription, and so it may not be wanted. ``released``: it was held, and
-    goes before what is held of its communication. ``resets``: how often it was asked for by itself again."""
+    goes before what is held of its communication. ``resets``: how often it was asked for again by itself, ``again``:
+    at all. ``begun_at_us``: when the call began whose result was not stored; 0 where all were."""
 
     id: bytes
     subscription: str
@@ -88,6 +89,8 @@ class Delivery(msgspec.Struct, frozen=True):
     communication_id: str = ""
     released: bool = False
     resets: int = 0
+    again: int = 0
+    begun_at_us: int = 0
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Delivery:
@@ -110,6 +113,8 @@ class Delivery(msgspec.Struct, frozen=True):
             communication_id=row.get("communication_id", ""),
             released=row.get("released", False),
             resets=row.get("resets", 0),
+            again=row.get("again", 0),
+            begun_at_us=row.get("begun_at_us", 0),
         )
 
     @property

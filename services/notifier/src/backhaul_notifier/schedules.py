@@ -13,7 +13,9 @@ documents say, which know none of it. A redirect is never followed: it is a fail
 
 What goes wrong on our side (a proxy, or no room for a connection) is not the endpoint's: it takes none of the attempts,
 and is tried again by a schedule of its own, for about a day. What could not even be sent, since its address has a
-variable without a value, takes attempts as any other, but says nothing of the endpoint and disables nothing.
+variable without a value, takes attempts as any other, but says nothing of the endpoint and disables nothing. The same
+is of an attempt that is lost, of which nothing is known but that it was begun: the endpoint may have been called. It is
+never the one with which a delivery fails: where it was the last, it counts as what went wrong on our side.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ OUR_ERRORS: Final = ("proxy_", "no_room", "normalizer_", "secrets_", "mail_serve
 UNRESOLVED: Final = "variable_missing"
 """The word for an address that could not be made."""
 
-_NOT_SENT = (UNRESOLVED, "request_invalid")
+LOST: Final = "lost"
+"""The word for an attempt of which nothing is known but that it was begun."""
+
+_UNCHARGED = (UNRESOLVED, "request_invalid", LOST)
 
 _JITTER = 0.1
 """Up to this part of a pause is added: deliveries that failed together do not come again together."""
@@ -199,12 +204,12 @@ def decide(
     """
     if attempt < 1 or our_failures < 0 or not 0 <= chance < 1:
         raise ValueError("attempts are counted from 1, and chance is from 0 up to 1")
-    if outcome.ours:
+    if outcome.ours or (outcome.error == LOST and attempt >= policy.attempts):
         return _after_ours(outcome, now_us, chance, our_failures, sentence)
     if not outcome.error and _is_success(policy, outcome.status):
         said = sentence or f"The endpoint answered {outcome.status}."
         return Decision(Verdict.SUCCEEDED, said, said)
-    said, charged = _said(policy, outcome, sentence), outcome.error not in _NOT_SENT
+    said, charged = _said(policy, outcome, sentence), outcome.error not in _UNCHARGED
     throttle_s = _throttle_s(policy, outcome)
     if policy.heeds and outcome.status == HTTPStatus.GONE:
         text = f"{said} It wants no more, so the subscription is disabled."

@@ -13,7 +13,7 @@ from backhaul_common.vocabulary import Words
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 
 from backhaul_notifier.catalogue.types import TYPES
-from backhaul_notifier.deliveries.reading import MongoDeliveries, Wanted
+from backhaul_notifier.deliveries.reading import REASON, MongoDeliveries, Wanted
 from backhaul_notifier.deliveries.redelivering import ABOUT, Chosen, Redelivering, Which
 from backhaul_notifier.documents import MAX_RATE_PER_S, webhook_id
 from backhaul_notifier.ports import Tenants
@@ -119,6 +119,7 @@ def attempt_message(tried: Document) -> pb.Attempt:
         text=tried.get("text", ""),
         answer=tried.get("answer", "").encode(),
         request=tried.get("request", ""),
+        redelivery=tried.get("again", 0),
     )
 
 
@@ -137,6 +138,13 @@ def _wanted(request: pb.ListDeliveriesRequest) -> Wanted:
         )
     if request.type:
         _require_type(request.type, "type")
+    if request.reason and not REASON.fullmatch(request.reason):
+        raise BackhaulError(
+            Code.INVALID_ARGUMENT,
+            "That is no reason for which an attempt fails.",
+            field="reason",
+            fix="Pass a status (503), a class of them (5xx), an error's word (timeout), or how some begin (tls_*).",
+        )
     _require_channel(request)
     return Wanted(
         subscription=request.subscription_id,
@@ -148,6 +156,7 @@ def _wanted(request: pb.ListDeliveriesRequest) -> Wanted:
         communication_id=request.communication_id,
         never_attempted=request.never_attempted,
         undelivered=request.undelivered,
+        reason=request.reason,
         span=span_of(request.from_us, request.to_us),
     )
 

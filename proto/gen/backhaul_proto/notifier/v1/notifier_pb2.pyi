@@ -1240,6 +1240,7 @@ class Attempt(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    REDELIVERY_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """From 1."""
     at_us: _builtins.int
@@ -1247,13 +1248,17 @@ class Attempt(_message.Message):
     status: _builtins.int
     """The HTTP status; 0 where there was no answer."""
     error: _builtins.str
-    """A word where it failed otherwise than by a status: address_refused, timeout, …"""
+    """A word where it failed otherwise than by a status: address_refused, timeout, … "lost": what came of it is not known."""
     text: _builtins.str
     """What happened; for people."""
     answer: _builtins.bytes
     """The beginning of what the endpoint answered, up to 4,096 bytes."""
     request: _builtins.str
     """The method and the address that was called, without its query."""
+    redelivery: _builtins.int
+    """How often the delivery had been asked for again by then (Redeliver): 0 of an attempt that was made by itself. With each
+    time numbers begin anew.
+    """
     def __init__(
         self,
         *,
@@ -1265,10 +1270,11 @@ class Attempt(_message.Message):
         text: _builtins.str = ...,
         answer: _builtins.bytes = ...,
         request: _builtins.str = ...,
+        redelivery: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "at_us", b"at_us", "duration_us", b"duration_us", "error", b"error", "number", b"number", "request", b"request", "status", b"status", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "at_us", b"at_us", "duration_us", b"duration_us", "error", b"error", "number", b"number", "redelivery", b"redelivery", "request", b"request", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1368,6 +1374,7 @@ class ListDeliveriesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNDELIVERED_FIELD_NUMBER: _builtins.int
     WITH_HISTORY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     subscription_id: _builtins.str
     state: Global___DeliveryState.ValueType
@@ -1389,6 +1396,10 @@ class ListDeliveriesRequest(_message.Message):
     """Only those that were not delivered: they wait, are held, or have failed."""
     with_history: _builtins.bool
     """Each with its history. Then page_size is 50 at most."""
+    reason: _builtins.str
+    """Only those that were not delivered and whose latest attempt failed by this: a status ("503"), all of a class ("5xx"), a
+    word of Attempt.error ("timeout"), or all that begin with one ("tls_*").
+    """
     def __init__(
         self,
         *,
@@ -1407,10 +1418,11 @@ class ListDeliveriesRequest(_message.Message):
         page_token: _builtins.str = ...,
         undelivered: _builtins.bool = ...,
         with_history: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "event_id", b"event_id", "from_us", b"from_us", "message_id", b"message_id", "never_attempted", b"never_attempted", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "to_us", b"to_us", "type", b"type", "undelivered", b"undelivered", "with_history", b"with_history"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "communication_id", b"communication_id", "event_id", b"event_id", "from_us", b"from_us", "message_id", b"message_id", "never_attempted", b"never_attempted", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "state", b"state", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "to_us", b"to_us", "type", b"type", "undelivered", b"undelivered", "with_history", b"with_history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,9 @@ class DeliveryRoutes:
         communication: Filter = "",
         never_attempted: Annotated[bool, Query(description="Only what nobody has tried to send.")] = False,
         undelivered: Annotated[bool, Query(description="Only what waits, is held, or has failed.")] = False,
+        reason: Annotated[
+            Filter, Query(description="Why the latest attempt failed: `503`, `5xx`, `timeout`, or `tls_*`, say.")
+        ] = "",
         history: Annotated[bool, Query(description="Each with its attempts; limit is 50 at most then.")] = False,
         from_: From = None,
         to: To = None,
@@ -78,6 +81,7 @@ class DeliveryRoutes:
             communication_id=communication,
             never_attempted=never_attempted,
             undelivered=undelivered,
+            reason=reason,
             with_history=history,
             from_us=microseconds(from_),
             to_us=microseconds(to),

@@ -170,7 +170,8 @@ class SubscriptionPage(BaseModel):
 class AttemptOut(BaseModel):
     """One try. ``status`` is the endpoint's, 0 where it answered nothing; ``error`` is then a word, such as ``timeout``
     or ``address_refused``. ``answer_text`` is the beginning of what it answered, and ``request`` what was called,
-    without the query."""
+    without the query. ``redelivery`` is how often it had been asked for again by then, 0 where it was made by itself:
+    with each time ``number`` begins anew."""
 
     number: int
     at: str | None
@@ -180,6 +181,7 @@ class AttemptOut(BaseModel):
     text: str
     answer_text: str
     request: str
+    redelivery: int
 
 
 class DeliveryOut(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,10 +21,14 @@ STATES: Final = ("waiting", "held", "delivered", "failed")
 NEVER_ATTEMPTED: Final[Mapping[str, object]] = {
     "state": {"$in": ["waiting", "held"]},
     "tries.0": {"$exists": False},
+    "begun_at_us": {"$exists": False},
 }
 """Those that nobody has tried to send: they wait. One that is sent again keeps its attempts."""
 
 UNDELIVERED: Final[Mapping[str, object]] = {"state": {"$in": ["waiting", "held", "failed"]}}
+
+REASON: Final = re.compile("[1-5][0-9][0-9]|[1-5]xx|[a-z][a-z_]{0,62}[*]?")
+"""Why an attempt failed: a status, a class of them, a word, or how words begin."""
 
 _EITHER: Document = {"$in": list(STATES)}
 
@@ -31,7 +36,7 @@ _EITHER: Document = {"$in": list(STATES)}
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which deliveries are asked for; what is empty does not filter. ``span`` bounds ``created_at_us``, from inclusive
-    to exclusive, and 0 leaves an end open. ``state`` is a stored word."""
+    to exclusive, and 0 leaves an end open. ``state`` is a stored word, ``reason`` as REASON says."""
 
     subscription: str = ""
     state: str = ""
@@ -42,6 +47,7 @@ class Wanted:
     communication_id: str = ""
     never_attempted: bool = False
     undelivered: bool = False
+    reason: str = ""
     span: tuple[int, int] = (0, 0)
 
     def filters(self) -> Document:
@@ -51,6 +57,9 @@ class Wanted:
 
     def only(self) -> Document:
         """What is to hold beside ``filters``."""
+        if self.reason:
+            # What was delivered failed by nothing; what nobody tried has no attempt.
+            return {**(NEVER_ATTEMPTED if self.never_attempted else UNDELIVERED), "$expr": _failed_by(self.reason)}
         if self.never_attempted:
             return dict(NEVER_ATTEMPTED)
         if self.undelivered:
@@ -59,6 +68,18 @@ class Wanted:
             return {}
         # By each of its states a list is in order, and MongoDB merges what is.
         return {"state": _EITHER}
+
+
+def _failed_by(reason: str) -> Document:
+    """The condition that the latest attempt failed so."""
+    error, status = {"$last": "$tries.error"}, {"$last": "$tries.status"}
+    if reason.endswith("*"):
+        return {"$eq": [{"$indexOfBytes": [{"$ifNull": [error, ""]}, reason[:-1]]}, 0]}
+    if not reason[0].isdigit():
+        return {"$eq": [error, reason]}
+    # With a word beside it, a status is not what it failed by.
+    first, size = (int(reason[0]) * 100, 100) if reason.endswith("xx") else (int(reason), 1)
+    return {"$and": [{"$eq": [error, ""]}, {"$gte": [status, first]}, {"$lt": [status, first + size]}]}
 
 
 class MongoDeliveries:

@@ -29,7 +29,7 @@ MAX_TASKS = 20
 ABOUT: Final = ("channel", "message_id", "communication_id", "event_id")
 """What deliveries are chosen by beside their types."""
 
-RESET_FIELDS: Final = ("counted", "ours", "ended_at_us", "ends_at", "call", "released")
+RESET_FIELDS: Final = ("counted", "ours", "ended_at_us", "ends_at", "call", "released", "begun_at_us")
 """What a delivery loses that is sent again. It keeps its attempts, and waits without any that counts."""
 
 _STATES: Mapping[Which, Document] = {
@@ -88,6 +88,7 @@ def reset(due_at_us: int) -> Document:
     """The update by which a delivery waits again, from its first attempt on."""
     return {
         "$set": {"state": "waiting", "attempts": 0, "due_at_us": due_at_us},
+        "$inc": {"again": 1},
         "$unset": dict.fromkeys(RESET_FIELDS, ""),
     }
 
@@ -118,7 +119,8 @@ class Redelivering:
                 raise _no_delivery()
             if not dry_run:
                 # What comes of a call that is under way by now was not asked for by this one.
-                again = reset(now_us) | {"$inc": {"resets": 1}}
+                again = reset(now_us)
+                again["$inc"]["resets"] = 1
                 database[DELIVERIES_COLLECTION].update_one(query, again, session=session)
                 endpoint = {"_id": row["subscription"], "registration": tenant.registration}
                 due = _due(now_us)

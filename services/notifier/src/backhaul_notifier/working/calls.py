@@ -96,8 +96,9 @@ class Queue:
     def add(self, delivery: Delivery) -> None:
         """One that is not of a call, or goes alone whatever it was of."""
         self._deliveries += 1
-        if not self.batched or (delivery.attempts and not self._apart_us):
-            # What was tried alone stays what its endpoint knows it as. People know nothing of it.
+        if not self.batched or (delivery.attempts and not self._apart_us) or delivery.begun_at_us:
+            # What was tried alone stays what its endpoint knows it as. People know nothing of it. What became of a call
+            # is not what becomes of others.
             self._ready.append(Call((delivery,), webhook_id(delivery.id)))
             return
         self._gathering.append(delivery)

@@ -16,7 +16,7 @@ from backhaul_common.outages import Repeated, is_outage
 
 from backhaul_notifier.door.outcome import Failure
 from backhaul_notifier.model import Attempted, Subscription
-from backhaul_notifier.schedules import UNRESOLVED, Outcome
+from backhaul_notifier.schedules import LOST, UNRESOLVED, Outcome
 
 WATCH_S: Final = 30.0
 """How often it is looked how much waits, and how it stands with all endpoints."""
@@ -27,7 +27,7 @@ MAX_WAITING: Final = 100_000
 STANDINGS: Final = ("good", "failing", "resting", "stopped")
 DOINGS: Final = ("working", "hanging", "resting")
 
-_WORDS: Final = frozenset({*map(str, Failure), UNRESOLVED})
+_WORDS: Final = frozenset({*map(str, Failure), UNRESOLVED, LOST})
 _GROUPS: Final = ("token_", "mail_")
 _STATUSES: Final = 600
 
@@ -59,7 +59,8 @@ class Counts:
         """An attempt has ended."""
         destination = subscription.definition.WhichOneof("destination") or "http"
         self.attempts.add(subscription.tenant, destination, word_of(attempted.outcome))
-        self._attempt_s.record(attempted.us / 1_000_000)
+        if attempted.outcome.error != LOST:
+            self._attempt_s.record(attempted.us / 1_000_000)
 
 
 def word_of(outcome: Outcome) -> str:

@@ -10,12 +10,11 @@ from typing import Final
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError
 from backhaul_common.leases import LostError
-from backhaul_common.logs import get_logger
 from backhaul_common.names import DELIVERIES_COLLECTION
 from backhaul_common.outages import is_outage
 
-from backhaul_notifier.model import Attempted, Delivery, Subscription
-from backhaul_notifier.schedules import Outcome, Verdict, decide
+from backhaul_notifier.model import Delivery, Subscription
+from backhaul_notifier.schedules import LOST, Verdict, decide
 from backhaul_notifier.working.aftermath import Aftermath
 from backhaul_notifier.working.breaker import Breaker
 from backhaul_notifier.working.calls import Call
@@ -38,9 +37,6 @@ HANGS_S: Final = 0.5
 
 STALLS_S: Final = 1.5
 """One that begins none for so long is left while others have no place. The slowest pace is one a second."""
-
-INTERNAL: Final = "internal"
-"""The word for what should not happen, and did."""
 
 _AGAIN_S: Final = 0.5
 _COUNTED: Final = attrgetter("counted")
@@ -309,8 +305,7 @@ class Endpoint:
             timer.cancel()
 
     async def _call(self, call: Call, turn: int) -> None:
-        parts, first = self._parts, call.deliveries[0]
-        subscription = None
+        parts, subscription = self._parts, None
         try:
             if not call.new or await self.aftermath.until_done(partial(self._write_call, call)):
                 subscription = self._current()
@@ -320,21 +315,16 @@ class Endpoint:
             self._breaker.ended(turn, failed=True, charged=False, now_us=0)
             self._intake.put_back(call)
             return
-        parts.counts.sent(first.due_at_us, parts.now_us())
-        try:
-            attempted = await parts.caller.call(subscription, call.deliveries, call.webhook_id, self._holds)
-        except Exception as exc:  # noqa: BLE001  # a delivery must not be lost, or tried for ever, by what is wrong with a call
-            get_logger(component="working").error("caller_failed", endpoint=self.held.id, exc_info=exc)
-            attempted = Attempted(parts.now_us(), 0, Outcome(error=INTERNAL), "Something went wrong here.", "", "")
+        attempted = await parts.attempts.make(self.held, subscription, call, self._holds)
         now_us = parts.now_us()
-        parts.counts.attempted(subscription, attempted)
         # A mail may hold what an application was to be told before, and was tried: what was tried least counts.
         least = min(call.deliveries, key=_COUNTED)
         decision = decide(
             subscription.policy,
             least.counted + 1,
             attempted.outcome,
-            now_us,
+            # Of one that is lost the pause is counted from its beginning: nothing else is known of it.
+            attempted.at_us if attempted.outcome.error == LOST else now_us,
             parts.chance(),
             our_failures=least.ours,
             sentence=attempted.text,

@@ -9,7 +9,8 @@ from backhaul_common import mongo
 from backhaul_common.outages import Repeated
 
 from backhaul_notifier.holding.holding import Holding
-from backhaul_notifier.ports import Caller, Communications, Subscriptions
+from backhaul_notifier.ports import Communications, Subscriptions
+from backhaul_notifier.working.attempts import Attempts
 from backhaul_notifier.working.counts import Counts
 from backhaul_notifier.working.endpoints import MongoEndpoints
 from backhaul_notifier.working.results import Results
@@ -25,7 +26,7 @@ class Parts:
 
     database: mongo.Database
     endpoints: MongoEndpoints
-    caller: Caller
+    attempts: Attempts
     subscriptions: Subscriptions
     communications: Communications
     holding: Holding

@@ -68,11 +68,12 @@ class Result(msgspec.Struct, frozen=True):
             "text": _clean(decision.text),
             "answer": _clean(said.answer),
             "request": _clean(said.request),
+            **({"again": one.again} if one.again else {}),
         }
         fields: Document = {"attempts": one.attempts + 1, "tries": [attempt]}
         if decision.counted:
             fields["counted"] = one.counted + 1
-        if said.outcome.ours:
+        else:
             fields["ours"] = one.ours + 1
         if one.unsure:
             fields["type"] = one.type
@@ -197,7 +198,7 @@ def _told(attempts: int, resets: int, ended: bool, results: Sequence[Result]) ->
     changed = {"$let": {"vars": {"mine": mine}, "in": {"$mergeObjects": ["$$ROOT", "$$mine", {"tries": tries}]}}}
     return UpdateMany(
         {"_id": {"$in": ids}, "state": "waiting", "attempts": attempts, "resets": resets or None},
-        [{"$replaceWith": changed}, {"$unset": ["unsure", "due_at_us"] if ended else ["unsure"]}],
+        [{"$replaceWith": changed}, {"$unset": ["unsure", "begun_at_us", *(["due_at_us"] if ended else [])]}],
         # No other is thought of.
         hint={"_id": 1},
     )

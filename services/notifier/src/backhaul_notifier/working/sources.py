@@ -40,7 +40,7 @@ _LATE_US: Final = 10_000_000
 _FIELDS: Final = dict.fromkeys(
     (
         *("subscription", "type", "payload", "notice", "order", "key", "call", "communication_id", "released"),
-        *("unsure", "resets"),
+        *("unsure", "resets", "again", "begun_at_us"),
         *("due_at_us", "created_at_us", "attempts", "counted", "ours"),
     ),
     1,

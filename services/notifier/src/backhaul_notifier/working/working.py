@@ -23,6 +23,7 @@ from nats.aio.msg import Msg
 from backhaul_notifier.holding.holding import Holding
 from backhaul_notifier.holding.switches import Switched
 from backhaul_notifier.ports import Caller, Communications, Subscriptions
+from backhaul_notifier.working.attempts import Attempts
 from backhaul_notifier.working.clock import ServerClock
 from backhaul_notifier.working.counts import Counts, Watching
 from backhaul_notifier.working.endpoint import HANGS_S, HOLD_S, Endpoint
@@ -76,11 +77,12 @@ class Working:
         self._clock = ServerClock(database)
         self._now_us = now_us or self._clock.now_us
         self._results = Results(database, self._endpoints)
+        self._attempts = Attempts(database, caller, counts, self._now_us)
         self._away = Repeated("working_interrupted", component="working")
         self._parts = Parts(
             database=database,
             endpoints=self._endpoints,
-            caller=caller,
+            attempts=self._attempts,
             subscriptions=subscriptions,
             communications=communications,
             holding=Holding(database, switched, self._endpoints),
@@ -131,6 +133,7 @@ class Working:
         """Work until cancelled."""
         parts = {
             "results": self._results.run(),
+            "attempts": self._attempts.run(),
             "keep": self._keep(),
             "seek": self._seek(),
             "watch": self._watching.run(),
