@@ -11,7 +11,7 @@ from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
     from backhaul_client.notificationmodels import Delivery
-    from backhaul_client.notifications import HttpIn
+    from backhaul_client.notifications import FilterIn, HttpIn
     from simulators.people import Town
 
 HTTP: HttpIn = {
@@ -78,6 +78,39 @@ async def test_what_one_is_told_and_nobody_else(town: Town) -> None:
     await own.subscriptions.delete(made.id)
     with pytest.raises(NotFoundError):
         await own.subscriptions.get(made.id)
+
+
+async def test_what_came_before_its_communication_was_known_is_told_to_who_asks_for_that(town: Town) -> None:
+    tenant = await town.platform.register()
+    own = tenant.client
+    await own.communications.put("spring-sale")
+    # What it finds is held, and so nothing is called.
+    await own.communications.disable("spring-sale", reason="Only looking.")
+    asks: FilterIn = {"communication_ids": ["spring-sale"]}
+    await own.subscriptions.create(["message.*"], http=HTTP, policy={"kind": "dispatch"}, filter=asks)
+    early = tenant.twilio.status(tenant.address("Twilio"), "SM0001", "sent")
+    assert (await tenant.send(early)).status_code == 200
+    await tenant.message_with("twilio", "SM0001", 1)
+
+    async def listed(state: str) -> list[Delivery]:
+        return [one async for one in own.deliveries.list(state=state)]
+
+    async def waits() -> bool:
+        return [one.communication_id for one in await listed("waiting")] == [None]
+
+    await until("the early one to wait", waits)
+    address = tenant.address("Twilio", communicationId="spring-sale")
+    assert (await tenant.send(tenant.twilio.status(address, "SM0001", "delivered"))).status_code == 200
+
+    async def both() -> list[Delivery] | None:
+        found = await listed("held")
+        return found if len(found) > 1 else None
+
+    found = await until("both to be held", both, within_s=60.0)
+    assert {(one.type, one.communication_id) for one in found} == {
+        ("message.sent", "spring-sale"),
+        ("message.delivered", "spring-sale"),
+    }
 
 
 async def test_what_is_of_a_communication_is_held_while_its_tenant_has_it_disabled(town: Town) -> None:

@@ -103,6 +103,25 @@ async def test_who_cannot_read_a_subscription_has_everything_wait_for_it(enqueui
     assert (await enqueuing.endpoint(of_tomorrow))["told"] == 3
 
 
+async def test_what_names_no_communication_waits_for_who_asks_for_one(enqueuing: Rig) -> None:
+    """It may be known later: whoever is to send it looks."""
+    asking = wanting("message.delivered") | {"filter": {"communication_ids": ["spring"]}}
+    asks = await enqueuing.subscribe(definition=asking)
+    all_ = await enqueuing.subscribe("message.delivered", name="b")
+    await enqueuing.start()
+    open_, theirs, ours = event("1"), event("2", communication_id="autumn"), event("3", communication_id="spring")
+    of_none, of_another_type = event("4", message_id=""), event("5", "read")
+    completed = event("1", communication_id="spring", revision=1)
+    said = [open_, theirs, ours, of_none, of_another_type, completed]
+    for each in said:
+        last = await enqueuing.publish(each)
+    await enqueuing.told_up_to(last)
+    rows = [(row["event_id"], row["revision"], row.get("unsure", False)) for row in await enqueuing.deliveries(asks)]
+    assert rows == [(open_.id, 0, True), (ours.id, 0, False), (completed.id, 1, False)]
+    assert not any("unsure" in row for row in await enqueuing.deliveries(all_))
+    assert len(await enqueuing.deliveries(all_)) == 5
+
+
 async def test_batches_of_many_tenants_are_told_to_their_own_in_order(enqueuing: Rig) -> None:
     mine, theirs = await enqueuing.subscribe("*"), await enqueuing.subscribe("*", of=OTHER)
     ours, others = [], []

@@ -1,4 +1,4 @@
-"""What a policy does to a communication, at the normalizer."""
+"""What the normalizer knows of communications, and what a policy does to one there."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class GrpcCommunications:
         self._communication_of = communication_of
         self._noted = noted
         self._log = get_logger(component="disabling")
+
+    async def of(self, subscription: Subscription, delivery: Delivery) -> str:
+        """See ``Communications``."""
+        return await self._communication_of(subscription, delivery.said)
 
     async def disable(self, subscription: Subscription, delivery: Delivery, text: str) -> None:
         """See ``Communications``."""

@@ -66,8 +66,9 @@ are told by mail what befell the subscription, is made when there is something t
     counted, ours       of those: which the policy counts, and which failed on our side; absent: 0
     released            True of one that was held and may be sent, while newer ones of its communication are held behind
                         it; absent otherwise
-    unsure              True where whoever made it could not read the subscription: whoever is to send it looks first
-                        whether it is wanted, and deletes it where it is not; absent otherwise
+    unsure              True where whoever made it could not read the subscription, or did not know of which
+                        communication it is, of which the subscription asks: whoever is to send it looks first whether
+                        it is wanted, and deletes it where it is not; absent otherwise
     call                of one that was sent together with others: the id of that call; absent where it was not
     tries               [{number, at_us, us, status, error, text, answer, request, again}], the latest MAX_TRIES;
                         ``again`` as the delivery had it then

@@ -55,7 +55,12 @@ class Subscriptions(Protocol):
 
 
 class Communications(Protocol):
-    """What a policy does to a communication."""
+    """What is known of communications, and what a policy does to one."""
+
+    async def of(self, subscription: Subscription, delivery: Delivery) -> str:
+        """The communication that the delivery is of, as far as that is known by now; empty where it is of none.
+        UNAVAILABLE, and whatever else the normalizer answers."""
+        ...
 
     async def disable(self, subscription: Subscription, delivery: Delivery, text: str) -> None:
         """Disable the communication that the delivery is of, where it is of one. UNAVAILABLE."""

@@ -108,16 +108,30 @@ class Matcher:
         not know is not, nor is one that another stands for (``duplicate_of``)."""
         if isinstance(said, Notice):
             return self._types_of_notice(said)
-        if said.duplicate_of:
-            return ()
-        found = tuple(name for name, holds in self._by_kind.get(said.kind, ()) if holds is None or holds(said))
-        return found if found and self._passes(said) else ()
+        return self._types_of_event(said)
 
-    def _passes(self, event: Event) -> bool:
+    def types_if_known(self, event: Event) -> tuple[str, ...]:
+        """The types of an event that names no communication, were its message of one that is asked for: that may become
+        known later. Empty where it would not be told then either."""
+        if not self._filter.communication_ids or event.communication_id or not event.message_id:
+            return ()
+        return self._types_of_event(event, of_any=True)
+
+    def asks_for(self, communication_id: str) -> bool:
+        """Whether the filter names a communication."""
+        return communication_id in self._filter.communication_ids
+
+    def _types_of_event(self, event: Event, *, of_any: bool = False) -> tuple[str, ...]:
+        if event.duplicate_of:
+            return ()
+        found = tuple(name for name, holds in self._by_kind.get(event.kind, ()) if holds is None or holds(event))
+        return found if found and self._passes(event, of_any=of_any) else ()
+
+    def _passes(self, event: Event, *, of_any: bool = False) -> bool:
         wanted = self._filter
         return (
             (not wanted.channels or event.channel in wanted.channels)
-            and (not wanted.communication_ids or event.communication_id in wanted.communication_ids)
+            and (of_any or not wanted.communication_ids or event.communication_id in wanted.communication_ids)
             and (not wanted.error_codes or event.error_code in wanted.error_codes)
             and (not self._pairs or self._pairs <= {*_named(event.vars), *_named(event.attributes)})
         )

@@ -139,19 +139,24 @@ def _of_batch(batch: EventBatch, message: StreamMessage, of: Of) -> Iterator[_Ma
 
 
 def _of_event(event: Event, order: int, subscriptions: Collection[Subscription]) -> Iterator[_Made]:
-    told = [(subscription, types[0]) for subscription in subscriptions if (types := subscription.matcher.types(event))]
+    told = [(one, types[0], False) for one in subscriptions if (types := one.matcher.types(event))]
+    if not event.communication_id:
+        told += [(one, types[0], True) for one in subscriptions if (types := one.matcher.types_if_known(event))]
     if not told:
         return
-    whole = event.SerializeToString() if any(_wants_raw(subscription) for subscription, _ in told) else b""
+    whole = event.SerializeToString() if any(_wants_raw(subscription) for subscription, _, _ in told) else b""
     # It may be a hundred times the rest, and is stored for each subscription.
     event.ClearField("raw")
     payload = event.SerializeToString()
-    for subscription, type_ in told:
+    for subscription, type_, open_ in told:
         row = _row(subscription, type_, event.id, event.revision, whole if _wants_raw(subscription) else payload, order)
-        # Of one that is not readable it is said later whether it wants this; its order is not known either.
+        # Of one that is not readable it is said later whether it wants this; its order is not known either. So it is
+        # of what may be of a communication that is asked for.
         _about(row, event.channel, event.message_id, event.communication_id)
         if key := _key(subscription.definition.ordering, event):
             row["key"] = key
+        if open_:
+            row["unsure"] = True
         yield row, subscription, event.traceparent
 
 

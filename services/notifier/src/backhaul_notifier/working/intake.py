@@ -3,9 +3,15 @@ holds is held back, and what goes together comes together."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from backhaul_common import mongo
+from backhaul_common.documents import Document
+from backhaul_common.errors import BackhaulError
+from backhaul_common.names import DELIVERIES_COLLECTION
+from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from msgspec.structs import replace
 
@@ -17,6 +23,11 @@ from backhaul_notifier.working.ordered import Ordered
 from backhaul_notifier.working.parts import Parts
 from backhaul_notifier.working.sources import NEVER, PAGE, Source, Unordered
 from backhaul_notifier.working.weight import Weight
+
+LOOKS_S: Final = (5, 60)
+"""When it is looked again, from its being made on, whether something is of a communication that is asked for; after the
+last time it is not told. A sender may register what it sent, or a callback that names the communication may come, later
+than what happened to the message."""
 
 _OPEN: Final = 2 * PAGE
 _ORDERED: Final = frozenset({pb.ORDERING_MESSAGE, pb.ORDERING_RECIPIENT})
@@ -34,10 +45,13 @@ class Intake:
         kind: type[Source] = Ordered if subscription.definition.ordering in _ORDERED else Unordered
         self.weight = Weight(parts.memory)
         self.source = kind(parts.database, held.id, self.weight)
+        self._rows = parts.database[DELIVERIES_COLLECTION]
         self._parts = parts
         self._held = held
         self._subscription = subscription
         self._unwanted = unwanted
+        self._unlooked: deque[Delivery] = deque()
+        self._asks_from_us = 0
         self._unplaced: list[Delivery] = []
         self._sifted = 0
 
@@ -53,12 +67,12 @@ class Intake:
     @property
     def stuck(self) -> bool:
         """Whether something was read that could not be placed yet."""
-        return bool(self._unplaced)
+        return bool(self._unlooked or self._unplaced)
 
     @property
     def next_at_us(self) -> int:
         """When there may be something to read or to place: 0 where that is now, NEVER where there is no room."""
-        if self._unplaced:
+        if self.stuck:
             return 0
         return self.source.next_at_us if self._has_room else NEVER
 
@@ -79,8 +93,12 @@ class Intake:
             await self._read(now_us)
 
     async def _read(self, now_us: int) -> None:
-        if not self._unplaced and self.wants(now_us):
-            self._unplaced += filter(None, map(self._wanted, await self.source.read(now_us)))
+        if not self.stuck and self.wants(now_us):
+            self._unlooked += await self.source.read(now_us)
+        while self._unlooked:
+            if (wanted := await self._wanted(self._unlooked[0], now_us)) is not None:
+                self._unplaced.append(wanted)
+            self._unlooked.popleft()
         while self._unplaced:
             await (self.hold_back() if self._is_held_back(self._unplaced[0]) else self._place(self._unplaced[0]))
         if self.weight.room <= 0:
@@ -130,15 +148,58 @@ class Intake:
     def _is_held_back(self, delivery: Delivery) -> bool:
         return self._parts.holding.switches.holds(self._subscription, delivery)
 
-    def _wanted(self, delivery: Delivery) -> Delivery | None:
-        """What was read, as its subscription wants it; where it does not, it is deleted."""
+    async def _wanted(self, delivery: Delivery, now_us: int) -> Delivery | None:
+        """What was read, as its subscription wants it; where it does not, it is deleted, and where that is not known
+        yet, it is put off. UNAVAILABLE."""
         if not delivery.unsure:
             return delivery
-        if types := self._subscription.matcher.types(delivery.said):
+        said, matcher = delivery.said, self._subscription.matcher
+        if types := matcher.types(said):
             return replace(delivery, type=types[0])
+        if isinstance(said, Event) and (types := matcher.types_if_known(said)):
+            looks = [delivery.created_at_us + seconds * 1_000_000 for seconds in LOOKS_S]
+            due_us = next((at_us for at_us in looks if at_us > now_us), 0)
+            communication_id = await self._communication_of(delivery, now_us)
+            if communication_id is None:
+                # Whoever could not ask must not say that it is of none, nor have others wait.
+                communication_id, due_us = "", self._asks_from_us
+            if matcher.asks_for(communication_id):
+                return await self._known(delivery, communication_id, types[0], now_us)
+            if not communication_id and due_us:
+                await self._write(delivery, {"due_at_us": due_us})
+                self.source.ended(delivery, due_us)
+                return None
         self.unwritten += 1
         self._unwanted(delivery)
         return None
+
+    async def _communication_of(self, delivery: Delivery, now_us: int) -> str | None:
+        """See ``Communications``. None where the normalizer did not say: it is not asked again for a while, in which it
+        might take its time for each."""
+        if now_us < self._asks_from_us:
+            return None
+        try:
+            return await self._parts.communications.of(self._subscription, delivery)
+        except BackhaulError as exc:
+            self._parts.away.warning(repr(exc))
+            self._asks_from_us = now_us + LOOKS_S[0] * 1_000_000
+            return None
+
+    async def _known(self, delivery: Delivery, communication_id: str, type_: str, now_us: int) -> Delivery | None:
+        """Note of which communication it is. None: it has changed meanwhile, and is read anew."""
+        # Protobuf reads the last of two values.
+        payload = delivery.payload + Event(communication_id=communication_id).SerializeToString()
+        if await self._write(delivery, {"communication_id": communication_id, "payload": payload}):
+            return replace(delivery, communication_id=communication_id, payload=payload, type=type_)
+        self.source.ended(delivery, now_us)
+        return None
+
+    async def _write(self, delivery: Delivery, values: Document) -> bool:
+        """Whether it was still as it was read. Whoever is erased is so in the payload."""
+        query = {"_id": delivery.id, "state": "waiting", "unsure": True, "payload": delivery.payload}
+        async with mongo.operation():
+            written = await self._rows.update_one(query, {"$set": values})
+        return bool(written.matched_count)
 
     async def _place(self, delivery: Delivery) -> None:
         """Have the first of what was read sent, with those that it was sent with before."""
