@@ -77,10 +77,14 @@ async def filing(two_that_file: Stack) -> AsyncIterator[Filing]:
 
 @pytest.fixture(scope="session")
 def one_of_each(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """It runs, with a mongod of its own, and gives soon to another what a dead normalizer had in hand."""
+    """It runs, with a mongod of its own, and gives soon to another what a dead normalizer had in hand. Its gateway's
+    spool is as small as one may be."""
     from kept_stacks import kept
 
-    env = {"normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"}}
+    env = {
+        "normalizer": {"BACKHAUL_NORMALIZER_ACK_WAIT_S": "3"},
+        "gateway": {"BACKHAUL_GATEWAY_SPOOL_MAX_BYTES": str(16 << 20)},
+    }
     with kept(
         tmp_path_factory.mktemp("one-of-each"), service_env=env, with_object_store=False, log_level="info"
     ) as stack:
