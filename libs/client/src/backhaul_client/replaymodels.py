@@ -34,7 +34,8 @@ class ReplayExample(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A replay. ``kind`` is ``callbacks``, ``dead_letters`` or ``discard``; ``state`` is ``waiting``, ``running``,
     ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped. What arrived before
-    ``stored_since`` may not be there any more. Lists have no ``examples``."""
+    ``stored_since`` may not be there any more. Lists have no ``examples``. ``takes_s`` is how many seconds what was
+    read so far takes at the least; of a dry run, in earnest."""
 
     id: str
     kind: str
@@ -52,3 +53,5 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     author: str | None
     created_at: datetime | None
     ended_at: datetime | None
+    rate_per_s: int = 0
+    takes_s: int = 0

@@ -40,12 +40,13 @@ class ReplayCalls:
         from_: datetime,
         to: datetime | None = None,
         dry_run: bool = False,
+        rate_per_s: int = 0,
         idempotency_key: str = "",
     ) -> Call[Replay]:
-        """Read the callbacks of a channel that arrived from ``from_`` to ``to``, or until now, once more. The replay as
-        it begins: ``get`` tells later what it found."""
+        """Read the callbacks of a channel that arrived from ``from_`` to ``to``, or until now, once more, so many a
+        second, or half of the time. The replay as it begins: ``get`` tells later what it found."""
         said = {"channel": channel, "from_": from_, "to": to}
-        return _begin("/v1/replays", said, dry_run=dry_run, key=idempotency_key)
+        return _begin("/v1/replays", said, dry_run=dry_run, rate_per_s=rate_per_s, key=idempotency_key)
 
     @call
     def replay_dead_letters(self, **said: Unpack[DeadLettersIn]) -> Call[Replay]:
@@ -104,12 +105,13 @@ def _fitting(to: str, said: Mapping[str, object]) -> Call[Replay]:
     return _begin(to, rest, dry_run=dry_run, key=key)
 
 
-def _begin(to: str, said: Mapping[str, Any], *, dry_run: bool, key: str) -> Call[Replay]:
+def _begin(to: str, said: Mapping[str, Any], *, dry_run: bool, key: str, rate_per_s: int = 0) -> Call[Replay]:
     """Sent again, it begins nothing more: it always has a key."""
+    more = {name: value for name, value in (("dry_run", dry_run), ("rate_per_s", rate_per_s)) if value}
     return Call(
         method="POST",
         path=to,
-        body={**given(**said), **({"dry_run": True} if dry_run else {})},
+        body={**given(**said), **more},
         headers={"Idempotency-Key": key or str(uuid4())},
         answer=of(Replay),
         repeatable=True,

@@ -24,41 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*backhaul_proto/normalizer/v1/replays.proto\x12\x1c\x62\x61\x63khaul_proto.normalizer.v1\"\xda\x01\n\x12\x42\x65ginReplayRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32(.backhaul_proto.normalizer.v1.ReplayKind\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x66rom_us\x18\x05 \x01(\x03\x12\r\n\x05to_us\x18\x06 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12\x0e\n\x06\x61uthor\x18\t \x01(\t\"K\n\x13\x42\x65ginReplayResponse\x12\x34\n\x06replay\x18\x01 \x01(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\"1\n\x10GetReplayRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"I\n\x11GetReplayResponse\x12\x34\n\x06replay\x18\x01 \x01(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\"N\n\x12ListReplaysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x13ListReplaysResponse\x12\x35\n\x07replays\x18\x01 \x03(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x13\x43\x61ncelReplayRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"L\n\x14\x43\x61ncelReplayResponse\x12\x34\n\x06replay\x18\x01 \x01(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\"\xa1\x01\n\x0cReplayCounts\x12\x11\n\tcallbacks\x18\x01 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x03\x12\x0b\n\x03new\x18\x03 \x01(\x03\x12\x11\n\tcompleted\x18\x04 \x01(\x03\x12\x14\n\x0c\x63ontradicted\x18\x05 \x01(\x03\x12\x12\n\nunreadable\x18\x06 \x01(\x03\x12\x0e\n\x06\x65rased\x18\x07 \x01(\x03\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x08 \x01(\x03\"m\n\rReplayExample\x12<\n\x07outcome\x18\x01 \x01(\x0e\x32+.backhaul_proto.normalizer.v1.ReplayOutcome\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nevent_kind\x18\x03 \x01(\t\"\xc7\x03\n\x06Replay\x12\n\n\x02id\x18\x01 \x01(\t\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32(.backhaul_proto.normalizer.v1.ReplayKind\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x66rom_us\x18\x05 \x01(\x03\x12\r\n\x05to_us\x18\x06 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x38\n\x05state\x18\x08 \x01(\x0e\x32).backhaul_proto.normalizer.v1.ReplayState\x12\x0c\n\x04text\x18\t \x01(\t\x12\x0f\n\x07percent\x18\n \x01(\x05\x12:\n\x06\x63ounts\x18\x0b \x01(\x0b\x32*.backhaul_proto.normalizer.v1.ReplayCounts\x12=\n\x08\x65xamples\x18\x0c \x03(\x0b\x32+.backhaul_proto.normalizer.v1.ReplayExample\x12\x17\n\x0fstored_since_us\x18\r \x01(\x03\x12\x0e\n\x06\x61uthor\x18\x0e \x01(\t\x12\x15\n\rcreated_at_us\x18\x0f \x01(\x03\x12\x13\n\x0b\x65nded_at_us\x18\x10 \x01(\x03*{\n\nReplayKind\x12\x1b\n\x17REPLAY_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLAY_KIND_CALLBACKS\x10\x01\x12\x1c\n\x18REPLAY_KIND_DEAD_LETTERS\x10\x02\x12\x17\n\x13REPLAY_KIND_DISCARD\x10\x03*\xac\x01\n\x0bReplayState\x12\x1c\n\x18REPLAY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14REPLAY_STATE_WAITING\x10\x01\x12\x18\n\x14REPLAY_STATE_RUNNING\x10\x02\x12\x15\n\x11REPLAY_STATE_DONE\x10\x03\x12\x1a\n\x16REPLAY_STATE_CANCELLED\x10\x04\x12\x18\n\x14REPLAY_STATE_STOPPED\x10\x05*\xc0\x01\n\rReplayOutcome\x12\x1e\n\x1aREPLAY_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12REPLAY_OUTCOME_NEW\x10\x01\x12\x1c\n\x18REPLAY_OUTCOME_COMPLETED\x10\x02\x12\x1f\n\x1bREPLAY_OUTCOME_CONTRADICTED\x10\x03\x12\x1d\n\x19REPLAY_OUTCOME_UNREADABLE\x10\x04\x12\x19\n\x15REPLAY_OUTCOME_CLOSED\x10\x05\x32\xdc\x03\n\rReplayService\x12r\n\x0b\x42\x65ginReplay\x12\x30.backhaul_proto.normalizer.v1.BeginReplayRequest\x1a\x31.backhaul_proto.normalizer.v1.BeginReplayResponse\x12l\n\tGetReplay\x12..backhaul_proto.normalizer.v1.GetReplayRequest\x1a/.backhaul_proto.normalizer.v1.GetReplayResponse\x12r\n\x0bListReplays\x12\x30.backhaul_proto.normalizer.v1.ListReplaysRequest\x1a\x31.backhaul_proto.normalizer.v1.ListReplaysResponse\x12u\n\x0c\x43\x61ncelReplay\x12\x31.backhaul_proto.normalizer.v1.CancelReplayRequest\x1a\x32.backhaul_proto.normalizer.v1.CancelReplayResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*backhaul_proto/normalizer/v1/replays.proto\x12\x1c\x62\x61\x63khaul_proto.normalizer.v1\"\xee\x01\n\x12\x42\x65ginReplayRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32(.backhaul_proto.normalizer.v1.ReplayKind\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x66rom_us\x18\x05 \x01(\x03\x12\r\n\x05to_us\x18\x06 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12\x0e\n\x06\x61uthor\x18\t \x01(\t\x12\x12\n\nrate_per_s\x18\n \x01(\x05\"K\n\x13\x42\x65ginReplayResponse\x12\x34\n\x06replay\x18\x01 \x01(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\"1\n\x10GetReplayRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"I\n\x11GetReplayResponse\x12\x34\n\x06replay\x18\x01 \x01(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\"N\n\x12ListReplaysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x13ListReplaysResponse\x12\x35\n\x07replays\x18\x01 \x03(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x13\x43\x61ncelReplayRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"L\n\x14\x43\x61ncelReplayResponse\x12\x34\n\x06replay\x18\x01 \x01(\x0b\x32$.backhaul_proto.normalizer.v1.Replay\"\xa1\x01\n\x0cReplayCounts\x12\x11\n\tcallbacks\x18\x01 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x03\x12\x0b\n\x03new\x18\x03 \x01(\x03\x12\x11\n\tcompleted\x18\x04 \x01(\x03\x12\x14\n\x0c\x63ontradicted\x18\x05 \x01(\x03\x12\x12\n\nunreadable\x18\x06 \x01(\x03\x12\x0e\n\x06\x65rased\x18\x07 \x01(\x03\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x08 \x01(\x03\"m\n\rReplayExample\x12<\n\x07outcome\x18\x01 \x01(\x0e\x32+.backhaul_proto.normalizer.v1.ReplayOutcome\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nevent_kind\x18\x03 \x01(\t\"\xec\x03\n\x06Replay\x12\n\n\x02id\x18\x01 \x01(\t\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32(.backhaul_proto.normalizer.v1.ReplayKind\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x66rom_us\x18\x05 \x01(\x03\x12\r\n\x05to_us\x18\x06 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x38\n\x05state\x18\x08 \x01(\x0e\x32).backhaul_proto.normalizer.v1.ReplayState\x12\x0c\n\x04text\x18\t \x01(\t\x12\x0f\n\x07percent\x18\n \x01(\x05\x12:\n\x06\x63ounts\x18\x0b \x01(\x0b\x32*.backhaul_proto.normalizer.v1.ReplayCounts\x12=\n\x08\x65xamples\x18\x0c \x03(\x0b\x32+.backhaul_proto.normalizer.v1.ReplayExample\x12\x17\n\x0fstored_since_us\x18\r \x01(\x03\x12\x0e\n\x06\x61uthor\x18\x0e \x01(\t\x12\x15\n\rcreated_at_us\x18\x0f \x01(\x03\x12\x13\n\x0b\x65nded_at_us\x18\x10 \x01(\x03\x12\x12\n\nrate_per_s\x18\x11 \x01(\x05\x12\x0f\n\x07takes_s\x18\x12 \x01(\x03*{\n\nReplayKind\x12\x1b\n\x17REPLAY_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLAY_KIND_CALLBACKS\x10\x01\x12\x1c\n\x18REPLAY_KIND_DEAD_LETTERS\x10\x02\x12\x17\n\x13REPLAY_KIND_DISCARD\x10\x03*\xac\x01\n\x0bReplayState\x12\x1c\n\x18REPLAY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14REPLAY_STATE_WAITING\x10\x01\x12\x18\n\x14REPLAY_STATE_RUNNING\x10\x02\x12\x15\n\x11REPLAY_STATE_DONE\x10\x03\x12\x1a\n\x16REPLAY_STATE_CANCELLED\x10\x04\x12\x18\n\x14REPLAY_STATE_STOPPED\x10\x05*\xc0\x01\n\rReplayOutcome\x12\x1e\n\x1aREPLAY_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12REPLAY_OUTCOME_NEW\x10\x01\x12\x1c\n\x18REPLAY_OUTCOME_COMPLETED\x10\x02\x12\x1f\n\x1bREPLAY_OUTCOME_CONTRADICTED\x10\x03\x12\x1d\n\x19REPLAY_OUTCOME_UNREADABLE\x10\x04\x12\x19\n\x15REPLAY_OUTCOME_CLOSED\x10\x05\x32\xdc\x03\n\rReplayService\x12r\n\x0b\x42\x65ginReplay\x12\x30.backhaul_proto.normalizer.v1.BeginReplayRequest\x1a\x31.backhaul_proto.normalizer.v1.BeginReplayResponse\x12l\n\tGetReplay\x12..backhaul_proto.normalizer.v1.GetReplayRequest\x1a/.backhaul_proto.normalizer.v1.GetReplayResponse\x12r\n\x0bListReplays\x12\x30.backhaul_proto.normalizer.v1.ListReplaysRequest\x1a\x31.backhaul_proto.normalizer.v1.ListReplaysResponse\x12u\n\x0c\x43\x61ncelReplay\x12\x31.backhaul_proto.normalizer.v1.CancelReplayRequest\x1a\x32.backhaul_proto.normalizer.v1.CancelReplayResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backhaul_proto.normalizer.v1.replays_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLAYKIND']._serialized_start=1548
-  _globals['_REPLAYKIND']._serialized_end=1671
-  _globals['_REPLAYSTATE']._serialized_start=1674
-  _globals['_REPLAYSTATE']._serialized_end=1846
-  _globals['_REPLAYOUTCOME']._serialized_start=1849
-  _globals['_REPLAYOUTCOME']._serialized_end=2041
+  _globals['_REPLAYKIND']._serialized_start=1605
+  _globals['_REPLAYKIND']._serialized_end=1728
+  _globals['_REPLAYSTATE']._serialized_start=1731
+  _globals['_REPLAYSTATE']._serialized_end=1903
+  _globals['_REPLAYOUTCOME']._serialized_start=1906
+  _globals['_REPLAYOUTCOME']._serialized_end=2098
   _globals['_BEGINREPLAYREQUEST']._serialized_start=77
-  _globals['_BEGINREPLAYREQUEST']._serialized_end=295
-  _globals['_BEGINREPLAYRESPONSE']._serialized_start=297
-  _globals['_BEGINREPLAYRESPONSE']._serialized_end=372
-  _globals['_GETREPLAYREQUEST']._serialized_start=374
-  _globals['_GETREPLAYREQUEST']._serialized_end=423
-  _globals['_GETREPLAYRESPONSE']._serialized_start=425
-  _globals['_GETREPLAYRESPONSE']._serialized_end=498
-  _globals['_LISTREPLAYSREQUEST']._serialized_start=500
-  _globals['_LISTREPLAYSREQUEST']._serialized_end=578
-  _globals['_LISTREPLAYSRESPONSE']._serialized_start=580
-  _globals['_LISTREPLAYSRESPONSE']._serialized_end=681
-  _globals['_CANCELREPLAYREQUEST']._serialized_start=683
-  _globals['_CANCELREPLAYREQUEST']._serialized_end=735
-  _globals['_CANCELREPLAYRESPONSE']._serialized_start=737
-  _globals['_CANCELREPLAYRESPONSE']._serialized_end=813
-  _globals['_REPLAYCOUNTS']._serialized_start=816
-  _globals['_REPLAYCOUNTS']._serialized_end=977
-  _globals['_REPLAYEXAMPLE']._serialized_start=979
-  _globals['_REPLAYEXAMPLE']._serialized_end=1088
-  _globals['_REPLAY']._serialized_start=1091
-  _globals['_REPLAY']._serialized_end=1546
-  _globals['_REPLAYSERVICE']._serialized_start=2044
-  _globals['_REPLAYSERVICE']._serialized_end=2520
+  _globals['_BEGINREPLAYREQUEST']._serialized_end=315
+  _globals['_BEGINREPLAYRESPONSE']._serialized_start=317
+  _globals['_BEGINREPLAYRESPONSE']._serialized_end=392
+  _globals['_GETREPLAYREQUEST']._serialized_start=394
+  _globals['_GETREPLAYREQUEST']._serialized_end=443
+  _globals['_GETREPLAYRESPONSE']._serialized_start=445
+  _globals['_GETREPLAYRESPONSE']._serialized_end=518
+  _globals['_LISTREPLAYSREQUEST']._serialized_start=520
+  _globals['_LISTREPLAYSREQUEST']._serialized_end=598
+  _globals['_LISTREPLAYSRESPONSE']._serialized_start=600
+  _globals['_LISTREPLAYSRESPONSE']._serialized_end=701
+  _globals['_CANCELREPLAYREQUEST']._serialized_start=703
+  _globals['_CANCELREPLAYREQUEST']._serialized_end=755
+  _globals['_CANCELREPLAYRESPONSE']._serialized_start=757
+  _globals['_CANCELREPLAYRESPONSE']._serialized_end=833
+  _globals['_REPLAYCOUNTS']._serialized_start=836
+  _globals['_REPLAYCOUNTS']._serialized_end=997
+  _globals['_REPLAYEXAMPLE']._serialized_start=999
+  _globals['_REPLAYEXAMPLE']._serialized_end=1108
+  _globals['_REPLAY']._serialized_start=1111
+  _globals['_REPLAY']._serialized_end=1603
+  _globals['_REPLAYSERVICE']._serialized_start=2101
+  _globals['_REPLAYSERVICE']._serialized_end=2577
 # @@protoc_insertion_point(module_scope)

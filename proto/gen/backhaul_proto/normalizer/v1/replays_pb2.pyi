@@ -117,6 +117,7 @@ class BeginReplayRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
+    RATE_PER_S_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     kind: Global___ReplayKind.ValueType
     channel: _builtins.str
@@ -133,6 +134,8 @@ class BeginReplayRequest(_message.Message):
     idempotency_key: _builtins.str
     author: _builtins.str
     """Who asked for it."""
+    rate_per_s: _builtins.int
+    """Callbacks a second. 1 to 10,000; 0: half of the time that a copy has. Of callbacks alone."""
     def __init__(
         self,
         *,
@@ -145,10 +148,11 @@ class BeginReplayRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         idempotency_key: _builtins.str = ...,
         author: _builtins.str = ...,
+        rate_per_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "channel", b"channel", "dry_run", b"dry_run", "from_us", b"from_us", "idempotency_key", b"idempotency_key", "kind", b"kind", "reason", b"reason", "tenant_id", b"tenant_id", "to_us", b"to_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "channel", b"channel", "dry_run", b"dry_run", "from_us", b"from_us", "idempotency_key", b"idempotency_key", "kind", b"kind", "rate_per_s", b"rate_per_s", "reason", b"reason", "tenant_id", b"tenant_id", "to_us", b"to_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,6 +409,8 @@ class Replay(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     CREATED_AT_US_FIELD_NUMBER: _builtins.int
     ENDED_AT_US_FIELD_NUMBER: _builtins.int
+    RATE_PER_S_FIELD_NUMBER: _builtins.int
+    TAKES_S_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: Global___ReplayKind.ValueType
     channel: _builtins.str
@@ -423,6 +429,10 @@ class Replay(_message.Message):
     created_at_us: _builtins.int
     ended_at_us: _builtins.int
     """0 while it goes on."""
+    rate_per_s: _builtins.int
+    """0: half of the time that a copy has."""
+    takes_s: _builtins.int
+    """Of callbacks: how long what was read so far takes at the least, in whole seconds; of a dry run, in earnest."""
     @_builtins.property
     def counts(self) -> Global___ReplayCounts: ...
     @_builtins.property
@@ -448,10 +458,12 @@ class Replay(_message.Message):
         author: _builtins.str = ...,
         created_at_us: _builtins.int = ...,
         ended_at_us: _builtins.int = ...,
+        rate_per_s: _builtins.int = ...,
+        takes_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "channel", b"channel", "counts", b"counts", "created_at_us", b"created_at_us", "dry_run", b"dry_run", "ended_at_us", b"ended_at_us", "examples", b"examples", "from_us", b"from_us", "id", b"id", "kind", b"kind", "percent", b"percent", "reason", b"reason", "state", b"state", "stored_since_us", b"stored_since_us", "text", b"text", "to_us", b"to_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "channel", b"channel", "counts", b"counts", "created_at_us", b"created_at_us", "dry_run", b"dry_run", "ended_at_us", b"ended_at_us", "examples", b"examples", "from_us", b"from_us", "id", b"id", "kind", b"kind", "percent", b"percent", "rate_per_s", b"rate_per_s", "reason", b"reason", "state", b"state", "stored_since_us", b"stored_since_us", "takes_s", b"takes_s", "text", b"text", "to_us", b"to_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

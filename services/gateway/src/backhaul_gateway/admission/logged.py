@@ -97,7 +97,7 @@ LOGGED: Mapping[str, Logged] = MappingProxyType(
         "POST /v1/dead-letters/{dead_letter_id}/discard": _of("dead_letter"),
         "POST /v1/dead-letters/replay": _of("replay", "channel from to dry_run", "reason"),
         "POST /v1/dead-letters/discard": _of("replay", "channel from to dry_run", "reason"),
-        "POST /v1/replays": _of("replay", "channel from to dry_run"),
+        "POST /v1/replays": _of("replay", "channel from to dry_run rate_per_s"),
         "POST /v1/replays/{replay_id}/cancel": _of("replay"),
         # Tenants: what they manage of their own.
         "POST /v1/keys": _KEY,

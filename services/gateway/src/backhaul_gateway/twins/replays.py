@@ -29,6 +29,9 @@ class ReplayIn(BaseModel):
     from_: AwareDatetime = Field(alias="from", description="RFC 3339; inclusive.")
     to: AwareDatetime | None = Field(None, description="RFC 3339; exclusive.")
     dry_run: _DryRun = Field(default=False, description="Say what would change, and change nothing.")
+    rate_per_s: Annotated[int, Field(ge=0, le=10_000, strict=True)] = Field(
+        0, description="Callbacks a second, so that more is left for what comes in; 0: half of the time that there is."
+    )
 
     def request(self, tenant_id: str, idempotency_key: str, author: str) -> pb.BeginReplayRequest:
         """The call."""
@@ -39,6 +42,7 @@ class ReplayIn(BaseModel):
             from_us=microseconds(self.from_),
             to_us=microseconds(self.to),
             dry_run=self.dry_run,
+            rate_per_s=self.rate_per_s,
             idempotency_key=idempotency_key,
             author=author,
         )
@@ -103,7 +107,8 @@ class ReplayOut(BaseModel):
     """A replay. ``kind`` is ``callbacks``, ``dead_letters`` or ``discard``; ``state`` is ``waiting``, ``running``,
     ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped. What arrived before
     ``stored_since`` may have left the callback log: it cannot be replayed. There are 100 ``examples`` at most, and none
-    in lists."""
+    in lists. ``takes_s`` is how many seconds what was read so far takes at the least at its ``rate_per_s`` (0: it has
+    none): of a dry run, how long it will take in earnest."""
 
     id: str
     kind: str
@@ -121,6 +126,8 @@ class ReplayOut(BaseModel):
     author: str | None
     created_at: str | None
     ended_at: str | None
+    rate_per_s: int
+    takes_s: int
 
 
 class ReplayPage(BaseModel):

@@ -33,12 +33,15 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class Page:
-    """What a page found. ``at`` is where the next one begins, and the task is ``done`` where there is none."""
+    """What a page found. ``at`` is where the next one begins, and the task is ``done`` where there is none. ``took_s``
+    is how long it took with what follows each; the next one waits for ``rest_s`` at the least."""
 
     at: Any
     done: bool
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[Example] = field(default_factory=list)
+    took_s: float = 0.0
+    rest_s: float = 0.0
 
 
 class MongoHeld(Leases[Held]):
@@ -49,18 +52,23 @@ class MongoHeld(Leases[Held]):
         super().__init__(database, REPLAYS_COLLECTION, owner, Held)
         self._open = database[REPLAYS_COLLECTION]
 
-    async def waiting(self) -> Sequence[str]:
-        """The replays that are to be worked: of each registration the one that goes first, and those that were
-        cancelled. UNAVAILABLE."""
+    async def waiting(self) -> tuple[Sequence[str], float | None]:
+        """The replays that are to be worked: of each registration the one that goes first, unless its rate has it rest,
+        and those that were cancelled. And in how many seconds the first of those that rest goes on; None where there
+        is none. UNAVAILABLE."""
         query = {"open_since_us": {"$exists": True}}
-        wanted = {"registration": 1, "state": 1}
+        rest_ms = {"$subtract": [{"$ifNull": ["$rest_until", "$$NOW"]}, "$$NOW"]}
+        wanted = {"registration": 1, "state": 1, "rest_ms": rest_ms}
         async with mongo.operation():
             rows = await self._open.find(query, wanted, sort=[("open_since_us", 1), ("_id", 1)]).to_list(None)
-        first: dict[str, str] = {}
+        first: dict[str, Document] = {}
         for row in rows:
             if row["state"] != "cancelled":
-                first.setdefault(row["registration"], row["_id"])
-        return [*first.values(), *(row["_id"] for row in rows if row["state"] == "cancelled")]
+                first.setdefault(row["registration"], row)
+        cancelled = [row["_id"] for row in rows if row["state"] == "cancelled"]
+        rests = [row["rest_ms"] / 1000 for row in first.values() if row["rest_ms"] > 0]
+        turns = [row["_id"] for row in first.values() if row["rest_ms"] <= 0]
+        return [*turns, *cancelled], min(rests, default=None)
 
     async def found(self, held: Held, page: Page) -> None:
         """Keep what ``page`` found, unless the replay was lost meanwhile, and let any copy have the next one.
@@ -75,6 +83,8 @@ class MongoHeld(Leases[Held]):
             "state": {"$cond": [_CANCELLED, "cancelled", "done" if page.done else "running"]},
             "text": "",
             "unpublished": [],
+            "took_us": {"$add": [{"$ifNull": ["$took_us", 0]}, int(page.took_s * 1e6)]},
+            "rest_until": {"$add": ["$$NOW", int(page.rest_s * 1000)]},
             "examples": {"$slice": [{"$concatArrays": ["$examples", added]}, MAX_EXAMPLES]},
         }
         if page.done or held.row["state"] == "cancelled":

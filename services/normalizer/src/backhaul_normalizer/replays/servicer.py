@@ -9,7 +9,7 @@ from backhaul_common.vocabulary import Words
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from backhaul_proto.normalizer.v1.replays_pb2_grpc import ReplayServiceServicer
 
-from backhaul_normalizer.replays.tasks import KINDS, Replays
+from backhaul_normalizer.replays.tasks import KINDS, Replays, takes_s
 
 _STATES = Words(pb.ReplayState.DESCRIPTOR)
 _OUTCOMES = Words(pb.ReplayOutcome.DESCRIPTOR)
@@ -60,6 +60,8 @@ def _replay(row: Document) -> pb.Replay:
         author=row["author"],
         created_at_us=row["created_at_us"],
         ended_at_us=row.get("ended_at_us", 0),
+        rate_per_s=row.get("rate_per_s", 0),
+        takes_s=takes_s(row) if row["kind"] == "callbacks" else 0,
     )
 
 

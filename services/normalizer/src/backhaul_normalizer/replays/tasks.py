@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from secrets import token_hex
 
 from backhaul_common import mongo, pages
@@ -29,6 +30,8 @@ MAX_OPEN = 10
 
 MAX_REASON = 200
 
+MAX_RATE_PER_S = 10_000
+
 KEPT = timedelta(days=30)
 """After its end."""
 
@@ -41,7 +44,7 @@ _CLOCKS_US = 300_000_000
 class Replays:
     """The tasks. Documents, in ``REPLAYS_COLLECTION``::
 
-    _id, registration, tenant, kind, channel, reason, from_us, to_us, dry_run, author, created_at_us
+    _id, registration, tenant, kind, channel, reason, from_us, to_us, dry_run, rate_per_s, author, created_at_us
     state                   waiting, running, done, cancelled or stopped; text says why
     ended_at_us, ends_at    when it was over, and when it goes
     open_since_us           there until nobody has to look at it any more
@@ -49,6 +52,8 @@ class Replays:
     first, last             of callbacks: the positions between which it goes
     stored_since_us         of callbacks: what arrived before may be in the stream no longer
     counts, examples        what was found
+    took_us                 how long pages took, with the rest between them
+    rest_until              there where the rate lets no page begin before
     unpublished             ids of events that were stored, and may not have been published
     owner, epoch, until     the lease
     """
@@ -114,6 +119,7 @@ class Replays:
             "from_us": request.from_us,
             "to_us": request.to_us,
             "dry_run": request.dry_run,
+            "rate_per_s": request.rate_per_s,
         }
 
     async def _insert(self, tenant: Tenant, row: Document) -> None:
@@ -184,6 +190,10 @@ def _check(request: pb.BeginReplayRequest) -> None:
         raise _invalid("to_us", "The span ends before it begins.", "Pass a later end; it is exclusive.")
     if len(request.idempotency_key) > MAX_IDEMPOTENCY_KEY:
         raise _invalid("idempotency_key", f"The key is longer than {MAX_IDEMPOTENCY_KEY} characters.", "Shorten it.")
+    if not 0 <= request.rate_per_s <= MAX_RATE_PER_S:
+        raise _invalid("rate_per_s", "The rate is out of range.", f"Pass 1 to {MAX_RATE_PER_S}, or leave it out.")
+    if request.rate_per_s and request.kind != pb.REPLAY_KIND_CALLBACKS:
+        raise _invalid("rate_per_s", "Only callbacks have a rate.", "Leave it out.")
     if len(request.reason) > MAX_REASON or "\x00" in request.reason:
         raise _invalid("reason", f"A reason is looked for by {MAX_REASON} characters at most, none NUL.", "Shorten it.")
     if request.kind == pb.REPLAY_KIND_CALLBACKS:
@@ -203,9 +213,17 @@ def _invalid(field: str, message: str, fix: str) -> BackhaulError:
     return BackhaulError(Code.INVALID_ARGUMENT, message, field=field, fix=fix)
 
 
+def takes_s(row: Document) -> int:
+    """How long what was read so far of callbacks takes at the least: by the rate, or as long as it took."""
+    took_s: float = row.get("took_us", 0) / 1e6
+    rate: int = row.get("rate_per_s", 0)
+    return ceil(max(took_s, row["counts"].get("callbacks", 0) / rate if rate else 0))
+
+
 def _same(known: Document, asked: Document) -> Document:
     """``known`` if it is what was asked for; CONFLICT otherwise."""
-    given = {**known, "to_us": known["to_us"] if known["to_given"] else 0}
+    # One that the version before began has no rate.
+    given = {"rate_per_s": 0, **known, "to_us": known["to_us"] if known["to_given"] else 0}
     if any(given[name] != value for name, value in asked.items()):
         raise BackhaulError(
             Code.CONFLICT,

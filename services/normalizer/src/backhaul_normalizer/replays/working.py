@@ -55,19 +55,21 @@ class Working:
         try:
             while True:
                 self._changed.clear()
-                while await self.round():
+                while not (rest_s := await self.round()):
                     pass
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(rest_s):
                         await self._changed.wait()
         finally:
             with suppress(BackhaulError):
                 await self._leases.leave()
 
-    async def round(self) -> bool:
-        """A page of each replay that nobody else holds. Whether there was any. UNAVAILABLE, when all had their turn."""
+    async def round(self) -> float:
+        """A page of each replay that nobody else holds, and whose rate lets it. In how many seconds there may be
+        another one; 0: at once. UNAVAILABLE, when all had their turn."""
         worked, away = False, None
-        for id_ in await self._leases.waiting():
+        turns, rest_s = await self._leases.waiting()
+        for id_ in turns:
             held = await self._leases.take(id_)
             if held is None:
                 continue
@@ -84,11 +86,11 @@ class Working:
             await asyncio.sleep((time.perf_counter() - began) * REST)
         if away is not None:
             raise away
-        return worked
+        return 0.0 if worked else min(LOOK_S, LOOK_S if rest_s is None else rest_s)
 
     async def _work(self, held: Held) -> bool:
         """A page of it. Whether there may be more to do at once."""
-        row = held.row
+        row, began = held.row, time.perf_counter()
         if row["state"] == "cancelled" and not row["unpublished"]:
             await self._leases.close(held)
             return False
@@ -113,6 +115,9 @@ class Working:
                 raise
             await self._failed(held, exc)
             return False
+        took_s, rate = time.perf_counter() - began, row.get("rate_per_s", 0)
+        page.took_s = took_s * (1 + REST)
+        page.rest_s = max(0.0, page.counts["callbacks"] / rate - took_s) if rate else 0.0
         await self._leases.found(held, page)
         self._failures.pop(held.id, None)
         self._said(held, page)
