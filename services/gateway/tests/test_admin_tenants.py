@@ -27,6 +27,7 @@ async def test_a_tenants_life(gateway: Running) -> None:
         "reads_per_second": 50,
         "read_burst": 200,
         "concurrent_reads": 8,
+        "overdraft_callbacks": None,
     }
     shown = (await gateway.client.get(f"{TENANTS}/acme", headers=gateway.admin)).json()
     assert shown == {key: value for key, value in body.items() if key not in ("api_key", "ingest_token")}

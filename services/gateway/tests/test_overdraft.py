@@ -227,3 +227,36 @@ async def test_what_is_held_never_keeps_live_callbacks_waiting(gateway: Running)
     answers = await asyncio.gather(*(post(gateway, tenant, range(number, number + 1)) for number in range(10, 13)))
     assert answers == [[200]] * 3
     await stored(gateway, range(13))
+
+
+async def test_a_tenant_may_have_an_overdraft_of_its_own(gateway: Running) -> None:
+    small, none = [
+        await gateway.tenant(name, limits=LimitsIn(**SLOW, overdraft_callbacks=most))
+        for name, most in (("s", 1), ("n", 0))
+    ]
+    usual = await gateway.tenant("usual", limits=SLOW)
+    for tenant in (small, none, usual):
+        await gateway.channel(tenant.id)
+    # Two are within the burst.
+    assert await post(gateway, small, range(6)) == [200] * 3 + [429] * 3
+    assert await post(gateway, none, range(6)) == [200] * 2 + [429] * 4
+    assert await post(gateway, usual, range(7)) == [200] * 6 + [429]
+    assert (await held(gateway, small))["state"] == "Error"
+    assert (await held(gateway, none))["state"] == "OK"
+
+    # It is changed without a restart, and null is the installation's again.
+    where = f"/admin/v1/tenants/{small.id}"
+    for most, more in ((3, [200, 200, 429]), (None, [200, 429])):
+        body = {"limits": {"overdraft_callbacks": most}}
+        answer = await gateway.client.patch(where, headers=gateway.admin, json=body)
+        assert answer.json()["limits"]["overdraft_callbacks"] == most
+        assert answer.json()["limits"]["burst"] == 2
+        assert await post(gateway, small, range(10, 10 + len(more))) == more
+    stays = await gateway.client.patch(where, headers=gateway.admin, json={"limits": {"overdraft_callbacks": 1}})
+    assert stays.json()["limits"]["overdraft_callbacks"] == 1
+    other = await gateway.client.patch(where, headers=gateway.admin, json={"limits": {"burst": 3}})
+    assert other.json()["limits"]["overdraft_callbacks"] == 1
+    body = {"limits": {"overdraft_callbacks": -1}}
+    gateway.problem(
+        await gateway.client.patch(where, headers=gateway.admin, json=body), 422, "limits.overdraft_callbacks"
+    )

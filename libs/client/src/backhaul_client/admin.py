@@ -30,7 +30,7 @@ from backhaul_client.transport import AsyncTransport, Transport
 
 
 class LimitsIn(TypedDict, total=False):
-    """The limits to set; those that are left out stay."""
+    """The limits to set; those that are left out stay. ``overdraft_callbacks`` of None is the installation's."""
 
     requests_per_second: float
     burst: int
@@ -38,6 +38,7 @@ class LimitsIn(TypedDict, total=False):
     reads_per_second: float
     read_burst: int
     concurrent_reads: int
+    overdraft_callbacks: int | None
 
 
 class SuppressionIn(TypedDict, total=False):

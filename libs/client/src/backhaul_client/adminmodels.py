@@ -12,7 +12,7 @@ from backhaul_client.models import Secret
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant may ask of the gateway."""
+    """What a tenant may ask of the gateway. Of ``overdraft_callbacks`` None is the installation's."""
 
     requests_per_second: float
     burst: int
@@ -20,6 +20,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reads_per_second: float
     read_burst: int
     concurrent_reads: int
+    overdraft_callbacks: int | None = None
 
 
 class SuppressionSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,10 +32,11 @@ Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=10_000_000)]
 BodyBytes = Annotated[int, Field(ge=1024, le=MAX_BODY_BYTES)]
 AtOnce = Annotated[int, Field(ge=1, le=1000)]
+Overdrawn = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Limits(_Value):
-    """How much a tenant may ask of the gateway."""
+    """How much a tenant may ask of the gateway. Of ``overdraft_callbacks`` None stands for the gateway's setting."""
 
     requests_per_second: Rate = 5000
     burst: Burst = 10_000
@@ -43,6 +44,7 @@ class Limits(_Value):
     reads_per_second: Rate = 50
     read_burst: Burst = 200
     concurrent_reads: AtOnce = 8
+    overdraft_callbacks: Overdrawn | None = None
 
 
 class Credential(_Value):

@@ -14,6 +14,7 @@ from backhaul_common.tenants import (
     Burst,
     Credential,
     Limits,
+    Overdrawn,
     Scope,
     SuppressionSettings,
     Tenant,
@@ -57,10 +58,16 @@ class LimitsIn(_Input):
     reads_per_second: Rate | None = Field(None, description="Calls of /v1 and /api/status.")
     read_burst: Burst | None = None
     concurrent_reads: AtOnce | None = Field(None, description="Of these, how many are answered at once.")
+    overdraft_callbacks: Overdrawn | None = Field(
+        None,
+        description="Callbacks that are held while they may not be stored, at each gateway; 0 is none. null, where "
+        "it is said: as many as BACKHAUL_GATEWAY_OVERDRAFT_CALLBACKS.",
+    )
 
     def given(self) -> dict[str, Any]:
-        """The limits that are not None."""
-        return self.model_dump(exclude_none=True)
+        """The limits that are not None, and the one of which None is said to be wanted."""
+        said = {"overdraft_callbacks": None} if "overdraft_callbacks" in self.model_fields_set else {}
+        return {**said, **self.model_dump(exclude_none=True)}
 
 
 # Between the two, every time can be told in UTC, and as a number.
@@ -209,7 +216,7 @@ class IssuedKeyOut(KeyOut):
 
 
 class LimitsOut(BaseModel):
-    """How much a tenant may ask of the gateway."""
+    """How much a tenant may ask of the gateway. ``overdraft_callbacks`` is null where the installation's holds."""
 
     requests_per_second: float
     burst: int
@@ -217,6 +224,7 @@ class LimitsOut(BaseModel):
     reads_per_second: float
     read_burst: int
     concurrent_reads: int
+    overdraft_callbacks: int | None
 
     @classmethod
     def of(cls, limits: Limits) -> LimitsOut:

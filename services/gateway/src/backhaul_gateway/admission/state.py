@@ -186,6 +186,7 @@ class TenantStates:
         self._box = box
         self._clock = clock
         self._states: dict[str, TenantState] = {}
+        self._by_path: dict[str, TenantState] = {}
         self._refused: dict[tuple[str, str], int] = {}
         self._log = get_logger(component="tenants")
 
@@ -193,13 +194,16 @@ class TenantStates:
         """The tenant, or None."""
         return self._states.get(tenant_id)
 
-    def by_path(self) -> dict[str, TenantState]:
-        """All tenants, by the key of their queue path."""
-        return {state.path: state for state in self._states.values()}
+    def by_path(self) -> Mapping[str, TenantState]:
+        """All tenants, by the key of their queue path, as they are now and later."""
+        return self._by_path
 
     def changed(self, tenant_id: str, tenant: Tenant | None) -> None:
         """A listener of the tenant directory."""
         before = self._states.pop(tenant_id, None)
+        # Whoever has the path by now may have been heard of first.
+        if before is not None and self._by_path.get(before.path) is before:
+            del self._by_path[before.path]
         if before is not None and (tenant is None or tenant.registration != before.tenant.registration):
             # Whoever has the id next begins anew, also where the deletion in between was not heard of.
             self._refused = {key: count for key, count in self._refused.items() if key[0] != tenant_id}
@@ -215,7 +219,8 @@ class TenantStates:
             bucket = TokenBucket(limits.requests_per_second, limits.burst, self._clock)
             reads = Reads(TokenBucket(limits.reads_per_second, limits.read_burst, self._clock), limits.concurrent_reads)
             looks = TokenBucket(_LOOKS_PER_SECOND, _LOOKS_AT_ONCE, self._clock)
-        self._states[tenant_id] = TenantState(tenant, bucket, reads, looks, self._prepare)
+        state = self._states[tenant_id] = TenantState(tenant, bucket, reads, looks, self._prepare)
+        self._by_path[state.path] = state
 
     def refused(self, tenant_id: str, key: str) -> int:
         """Requests of a channel that failed verification since this process started."""

@@ -317,7 +317,7 @@ class ChannelStatus:
         path = queue_path_key(tenant.queue_path)
         held = overdraft.spool.of(path)
         # What holds nothing at all by its settings is nothing that somebody need mend.
-        problem = (overdraft.full(path) or None) if overdraft.bounds.callbacks else None
+        problem = (overdraft.full(path) or None) if overdraft.most(path) else None
         since = datetime.fromtimestamp(held.since_us / 1e6, UTC) if held.callbacks else None
         return HeldPart(state=_state(problem), detail=problem, callbacks=held.callbacks, bytes=held.bytes, since=since)
 

@@ -25,7 +25,8 @@ LONG_PAUSE_S: Final = 5.0
 
 
 class Bounds(NamedTuple):
-    """Of a tenant's overdraft. While the oldest is held for longer than ``age_s``, nothing more is; what is stays."""
+    """Of a tenant's overdraft; ``callbacks`` of one that has no limit of its own. While the oldest is held for longer
+    than ``age_s``, nothing more is; what is stays."""
 
     callbacks: int
     bytes: int
@@ -49,13 +50,19 @@ class Overdraft:
     def full(self, path: str, size: int = 0) -> str:
         """Why no callback of about ``size`` bytes may be held under a queue path's key; empty where one may."""
         held, most = self.spool.of(path), self.bounds
-        if held.callbacks >= most.callbacks:
+        if held.callbacks >= self.most(path):
             return f"{held.callbacks} callbacks are held."
         if held.bytes + size > most.bytes:
             return f"{held.bytes} bytes are held."
         if held.callbacks and time.time() - held.since_us / 1e6 > most.age_s:
             return "The oldest callback has been held for too long."
         return "" if self.spool.shares.admits(path, size) else "There is no room left to hold callbacks in."
+
+    def most(self, path: str) -> int:
+        """How many callbacks may be held under a queue path's key."""
+        state = self._states.by_path().get(path)
+        own = state.tenant.limits.overdraft_callbacks if state is not None else None
+        return self.bounds.callbacks if own is None else own
 
     async def hold(self, subject: str, callback_id: str, encoded: bytes, traceparent: str) -> bool:
         """Whether the callback lies on the disk; else it has no room there, or the disk does not take it."""
