@@ -26,14 +26,16 @@ _WRITE = ("insert", "update", "remove", "createCollection", "createIndex", "drop
 
 @dataclass(frozen=True, kw_only=True)
 class Rights:
-    """collections: that it writes. publishes, hears: subjects. consumes: streams that it reads. purges: whether it
-    deletes messages from streams."""
+    """collections: that it writes. logs: whether it adds what service accounts change to the log of changes, which is
+    the gateway's. publishes, hears: subjects. consumes: streams that it reads. purges: whether it deletes messages from
+    streams."""
 
     collections: tuple[str, ...]
     publishes: tuple[str, ...]
     hears: tuple[str, ...] = ()
     consumes: tuple[str, ...] = ()
     purges: bool = False
+    logs: bool = False
 
 
 _CALLBACKS, _EVENTS, _NOTICES = (f"{stream.lower()}.>" for stream in names.STREAMS)
@@ -80,6 +82,7 @@ RIGHTS: Mapping[str, Rights] = {
         publishes=(_NOTICES, names.SUPPRESSION_CHANGED_SUBJECT, names.SUPPRESSION_APPLIED_SUBJECT),
         hears=(names.SUPPRESSION_CHANGED_SUBJECT, names.SUPPRESSION_APPLIED_SUBJECT),
         consumes=(names.EVENTS_STREAM,),
+        logs=True,
     ),
     "audit": Rights(
         collections=(
@@ -95,6 +98,7 @@ RIGHTS: Mapping[str, Rights] = {
         ),
         publishes=(_NOTICES,),
         consumes=(names.EVENTS_STREAM,),
+        logs=True,
     ),
     "reconciler": Rights(
         collections=(
@@ -106,6 +110,7 @@ RIGHTS: Mapping[str, Rights] = {
             names.RECONCILED_SEEN_COLLECTION,
         ),
         publishes=(_CALLBACKS,),
+        logs=True,
     ),
     "notifier": Rights(
         collections=(
@@ -130,6 +135,7 @@ RIGHTS: Mapping[str, Rights] = {
             names.COMMUNICATION_SWITCHED_SUBJECT,
         ),
         consumes=(names.EVENTS_STREAM, names.NOTICES_STREAM),
+        logs=True,
     ),
 }
 
@@ -148,6 +154,7 @@ def privileges(rights: Rights, database: str) -> list[dict[str, Any]]:
         on(names.META_COLLECTION, *_READ, "insert", "createCollection"),
         *(on(one, *_READ) for one in COMMON_READS if one not in rights.collections),
         *(on(one, *_READ, *_WRITE) for one in rights.collections),
+        *([on(names.CHANGES_COLLECTION, "insert", "update")] if rights.logs else []),
     ]
 
 

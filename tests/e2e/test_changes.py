@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from backhaul_testing.waiting import until
+from simulators.callers import tls_of
+from simulators.reflecting import ReflectingClient
 
 if TYPE_CHECKING:
     from backhaul_client.notifications import HttpIn
+    from backhaul_local.stack import Stack
     from simulators.people import Town
 
 SECRET, PERSON = "whsec_" + "QmFja2hhdWwtcGxhbnRlZC1zZWNyZXQtMQ==", "+15005550077"
@@ -36,7 +44,7 @@ async def test_what_a_tenant_and_the_platform_team_do_is_in_the_log(town: Town) 
     await own.delete_key(key.id)
     await team.change_tenant(tenant.id, limits={"burst": 77})
 
-    # Not by gRPC, nor what was read.
+    # Not what was read.
     entries = [one async for one in own.changes()]
     made = [(one.action.partition(" ")[2].removeprefix("/v1/"), one.outcome) for one in reversed(entries)]
     assert [path for path, _ in made if not path.startswith("/admin")] == [
@@ -85,3 +93,58 @@ async def test_what_a_tenant_and_the_platform_team_do_is_in_the_log(town: Town) 
     seen = [one async for one in team.changes(tenant=tenant.id)]
     assert [one.id for one in seen] == [one.id for one in entries]
     assert all(one.client for one in seen)
+
+
+async def test_what_a_service_account_changes_over_grpc_is_in_the_log(
+    storing_town: Town, storing_installation: Stack
+) -> None:
+    town, stack = storing_town, storing_installation
+    tenant, other = await town.platform.register(), await town.platform.register()
+    verbs = ["add", "lift", "erase", "reconcile", "subscribe"]
+    account = await town.platform.client.create_service(
+        f"crm-{secrets.token_hex(4)}", name="CRM", tenants=[tenant.id], verbs=verbs
+    )
+
+    async def call(service: str, method: str, **fields: Any) -> Any:
+        """The first answer, once the service knows the account."""
+
+        def once() -> Any:
+            contract = f"backhaul_proto.{service}.v1.{service.title()}Service"
+            with ReflectingClient(f"127.0.0.1:{stack.port(service, 'grpc')}", tls_of(stack), account.token) as client:
+                try:
+                    return client.call(contract, method, {"tenant_id": tenant.id, **fields}, at_most=1)
+                except grpc.RpcError as exc:
+                    if exc.code() is grpc.StatusCode.UNAUTHENTICATED:
+                        return None
+                    raise
+
+        return await until(f"{method} is let in", lambda: asyncio.to_thread(once))
+
+    await call("suppression", "Add", address=PERSON, kind="SUPPRESSION_KIND_MANUAL", note=f"{PERSON} called")
+    await call("suppression", "Lift", address=PERSON, kind="SUPPRESSION_KIND_MANUAL")
+    await call("audit", "ErasePerson", address=PERSON)
+    (made,) = await call(
+        "notifier",
+        "CreateSubscription",
+        definition={"types": ["*"], "http": {"url": "https://hooks.example.com/planted-path"}},
+        secret=SECRET,
+    )
+    subscription = made["subscription"]["id"]
+    await call("notifier", "PauseSubscription", id=subscription)
+
+    entries = [one async for one in tenant.client.changes(author=f"service:{account.id}")]
+    assert [(one.action.rpartition(".")[2], one.kind, one.outcome) for one in reversed(entries)] == [
+        ("SuppressionService/Add", "suppression", "done"),
+        ("SuppressionService/Lift", "suppression", "done"),
+        ("AuditService/ErasePerson", "recipient", "done"),
+        ("NotifierService/CreateSubscription", "subscription", "done"),
+        ("NotifierService/PauseSubscription", "subscription", "done"),
+    ]
+    assert [one.target for one in entries[:2]] == [{"id": subscription}] * 2
+    assert {one.client for one in entries} == {None}
+    team = [one async for one in town.platform.client.changes(author=f"service:{account.id}")]
+    assert {(one.client, one.tenant_id) for one in team} == {("127.0.0.1", tenant.id)}
+    text = str(team)
+    assert not [one for one in (SECRET, PERSON, "planted", account.token) if one in text]
+    assert [one async for one in other.client.changes(author=f"service:{account.id}")] == []
+    await town.platform.client.delete_service(account.id)

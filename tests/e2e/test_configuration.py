@@ -69,6 +69,15 @@ async def test_subscriptions_are_configuration_too(town: Town) -> None:
     assert {one.change for one in made.subscriptions} == {"created"}
     assert all(one.secret is not None and one.secret.startswith("whsec_") for one in made.subscriptions)
     assert [state for _, state in (await _all(other)).values()] == ["active"] * 7 + ["paused"]
+    # Each is in the log by itself, and its tenant sees it.
+    logged = [one async for one in other.client.changes() if one.kind == "subscription"]
+    assert sorted(one.target["subscription_id"] for one in logged) == sorted(await _all(other))
+    assert len({one.application for one in logged}) == 1
+    assert {(one.outcome, one.before is None, (one.after or {}).get("name") is None) for one in logged} == {
+        ("done", True, False)
+    }
+    assert not any(secret in str(logged) for secret in SECRETS)
+    assert not [one async for one in tenant.client.changes() if one.kind == "subscription" and one.application]
     # By ids that are another installation's it is found by its name, or by what it says.
     after = await _all(other)
     (again,) = await team.apply(moved)

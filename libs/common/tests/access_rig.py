@@ -86,7 +86,8 @@ class World:
         """The server's clock."""
         return self.now.timestamp()
 
-    async def start(self) -> None:
+    async def start(self, **options: Any) -> None:
+        """``options`` are others of ``rpc.serve``."""
         server_settings = self.authority.settings("server") if self.authority else CommonSettings()
         server = await served(
             self.stack,
@@ -95,6 +96,7 @@ class World:
             settings=server_settings,
             without_tenant=[f"{SERVICE}.Keys"],
             access=rpc.Access(["older-" + INTERNAL, INTERNAL], self.directory, VERBS, now=self.time),
+            **options,
         )
         self.target = f"127.0.0.1:{server.port}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,12 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 from alone import started
-from backhaul_common import mongo
+from backhaul_common import changestore
+from backhaul_common.changelog import MAX_SIDE_BYTES
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_gateway.admin import changestore
 from backhaul_gateway.admin.changestore import MongoChangeStore
 from backhaul_gateway.admin.tenantdata import ServicesData
-from backhaul_gateway.web.changes import MAX_SIDE_BYTES
 from backhaul_local.mongod import MongoServer
 from backhaul_local.nats_server import NatsServer
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
@@ -154,13 +154,32 @@ async def _refused_while_away(rig: Rig, proxy: SilentProxy, monkeypatch: pytest.
     asked, known = len(rig.suppression.asked), len(stored(rig.gateway))
     proxy.go_silent()
     with monkeypatch.context() as patient:
-        patient.setattr(mongo, "OPERATION_S", 0.5)
-        patient.setattr(mongo, "COMMIT_S", 0.5)
+        patient.setattr(changestore, "BEGIN_S", 0.5)
         for answer in await both():
             rig.gateway.problem(answer, 503)
     assert len(rig.suppression.asked) == asked
     proxy.speak_to_newcomers()
     assert len(stored(rig.gateway)) == known
+
+
+@pytest.mark.timed
+async def test_a_change_while_mongodb_hangs_is_refused_as_soon_as_any_answer_is_given_up(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, mongo_server: MongoServer
+) -> None:
+    async with SilentProxy(mongo_server.port) as proxy:
+        uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
+        async with gateway_factory(fresh_nats.uri, mongo_uri=uri) as gateway:
+            tenant = await gateway.tenant()
+            proxy.go_silent()
+            began = time.monotonic()
+            answers = await asyncio.gather(
+                gateway.client.patch("/admin/v1/tenants/acme", headers=gateway.admin, json={"name": "New"}),
+                gateway.client.post("/v1/keys", headers={"X-Api-Key": tenant.api_key}, json={"scopes": ["read"]}),
+            )
+            assert time.monotonic() - began < changestore.BEGIN_S + 2
+            for answer in answers:
+                assert "nothing is changed" in gateway.problem(answer, 503)["detail"]
+            proxy.speak_to_newcomers()
 
 
 async def test_a_change_whose_end_cannot_be_logged_is_answered_as_done(

@@ -161,13 +161,15 @@ class _AdminCalls:
         tenant: str = "",
         author: str = "",
         action: str = "",
+        application: str = "",
         from_: datetime | None = None,
         to: datetime | None = None,
         page_size: int = 100,
         cursor: str = "",
     ) -> Call[Page[Change]]:
-        """What was changed, of a tenant in all of its lives or of everything, newest first."""
-        return listing_changes("/admin/v1/changes", author, action, from_, to, page_size, cursor, tenant=tenant)
+        """What was changed, of a tenant in all of its lives, by one application, or of everything, newest first."""
+        where = "/admin/v1/changes"
+        return listing_changes(where, author, action, application, from_, to, page_size, cursor, tenant=tenant)
 
     @call
     def add_key(

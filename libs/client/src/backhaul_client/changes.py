@@ -15,8 +15,9 @@ from backhaul_client.paging import Page
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One request by which somebody changed something, or tried to.
 
-    ``author`` is ``key:<id>`` or ``admin:<name>``. ``outcome`` is ``unknown``, and ``status`` None, of one that is
-    under way, or whose gateway died meanwhile. Secrets, addresses of people and texts are ``***``.
+    ``author`` is ``key:<id>``, ``admin:<name>`` or ``service:<id>``. ``outcome`` is ``unknown``, and ``status`` None,
+    of one that is under way, or whose process died meanwhile. ``application`` is the id of the entry of an application
+    of which this is one change. Secrets, addresses of people and texts are ``***``.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["done", "refused", "failed", "unknown"]
     status: int | None
     trace_id: str
+    application: str | None = None
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
     cut: bool
@@ -40,6 +42,7 @@ def listing_changes(
     where: str,
     author: str,
     action: str,
+    application: str,
     from_: datetime | None,
     to: datetime | None,
     page_size: int,
@@ -47,5 +50,14 @@ def listing_changes(
     **more: str,
 ) -> Call[Page[Change]]:
     """The call that lists the changes at ``where``."""
-    params = given(**more, author=author, action=action, from_=from_, to=to, limit=page_size, cursor=cursor)
+    params = given(
+        **more,
+        author=author,
+        action=action,
+        application=application,
+        from_=from_,
+        to=to,
+        limit=page_size,
+        cursor=cursor,
+    )
     return Call(path=where, params=params, answer=page_of("changes", Change))

@@ -106,6 +106,7 @@ class OwnCalls:
         *,
         author: str = "",
         action: str = "",
+        application: str = "",
         from_: datetime | None = None,
         to: datetime | None = None,
         page_size: int = 100,
@@ -113,4 +114,4 @@ class OwnCalls:
     ) -> Call[Page[Change]]:
         """What was changed of the tenant, by its keys and by the platform team, newest first. ``action`` is a route,
         such as ``PUT /v1/channels/{label}``."""
-        return listing_changes("/v1/changes", author, action, from_, to, page_size, cursor)
+        return listing_changes("/v1/changes", author, action, application, from_, to, page_size, cursor)

@@ -29,6 +29,9 @@ Verb = Literal[
 ]
 """What a caller may do. Each method that others than Backhaul's own services may call needs one of them."""
 
+READING: frozenset[Verb] = frozenset({"check", "read", "export", "watch", "audit", "verify", "reports", "deliveries"})
+"""Those that change nothing."""
+
 Purpose = Literal["marketing", "transactional"]
 """What a message is for."""
 

@@ -188,18 +188,21 @@ def is_transient(exc: BaseException) -> bool:
     return isinstance(exc, OperationFailure) and exc.code in _TRANSIENT_CODES
 
 
-async def in_transaction(database: Database, work: Callable[[ThreadDatabase, Session], T]) -> T:
+async def in_transaction(
+    database: Database, work: Callable[[ThreadDatabase, Session], T], *, within_s: float | None = None
+) -> T:
     """Run ``work`` in a transaction; on a conflict with another writer it runs again from its start.
 
-    All of it takes ``COMMIT_S`` at most, also over a connection that went silent; what is raised then is transient. It
-    runs in a thread, all in one go, with the driver that motor is made of: motor would go to a thread and back for
-    each of its calls, which costs a batch more than what it says to the server. Cancelled, it comes to its end
-    first.
+    All of it takes ``within_s`` at most (None: ``COMMIT_S``), also over a connection that went silent; what is raised
+    then is transient. It runs in a thread, all in one go, with the driver that motor is made of: motor would go to a
+    thread and back for each of its calls, which costs a batch more than what it says to the server. Cancelled, it comes
+    to its end first.
     """
     plain: ThreadDatabase = database.delegate
 
     def run() -> T:
-        ends = time.monotonic() + STATEMENTS_S
+        whole_s = COMMIT_S if within_s is None else within_s
+        ends = time.monotonic() + whole_s * STATEMENTS_S / COMMIT_S
 
         def statements(session: Session) -> T:
             left_s = ends - time.monotonic()
@@ -208,7 +211,7 @@ async def in_transaction(database: Database, work: Callable[[ThreadDatabase, Ses
             with pymongo.timeout(left_s):
                 return work(plain, session)
 
-        with pymongo.timeout(COMMIT_S), plain.client.start_session() as session:
+        with pymongo.timeout(whole_s), plain.client.start_session() as session:
             return session.with_transaction(
                 statements,
                 read_concern=ReadConcern("snapshot"),

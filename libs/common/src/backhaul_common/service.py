@@ -19,6 +19,8 @@ from nats.js import JetStreamContext
 from backhaul_common import jetstream, lifecycle, logs, mongo, rpc
 from backhaul_common.accounts import Verb
 from backhaul_common.bus import Bus, Hook
+from backhaul_common.changelog import Logged
+from backhaul_common.changestore import MongoChanges
 from backhaul_common.directory import ServiceDirectory, TenantDirectory, TenantDocuments
 from backhaul_common.feed import PositionReader, ReaderConfig
 from backhaul_common.following import Follower, Progress
@@ -28,7 +30,7 @@ from backhaul_common.metrics import GRPC_CALLS, Metrics
 from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.revisioned import Documents
-from backhaul_common.settings import CommonSettings, MetricsPortSettings, load
+from backhaul_common.settings import CallersSettings, CommonSettings, MetricsPortSettings, load
 from backhaul_common.sizes import MAX_REQUEST_BYTES
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tls import context_to
@@ -196,18 +198,21 @@ class Service:
         *,
         without_tenant: Collection[str] = (),
         verbs: Mapping[str, Verb] | None = None,
+        logged: Mapping[str, Logged | None] | None = None,
         frequent: Collection[str] = (),
         max_request_bytes: int = MAX_REQUEST_BYTES,
     ) -> rpc.Server:
         """Serve gRPC at once, on ``listen`` (host:port); see ``rpc.serve``.
 
         ``services`` leads from the full name of each service to what adds it to the server. With ``verbs`` service
-        accounts may call those methods, see ``rpc.Access``; the settings are ``CallersSettings`` then. Without, only
+        accounts may call those methods, see ``rpc.Access``; the settings are ``CallersSettings`` then, and ``logged``
+        says what is put down of each method by which they change something, see ``rpc.CallLog``. Without, only
         Backhaul's own services may call where an internal token is set, and everybody where none is.
         """
         tokens = self._settings.internal_tokens()
-        access = None
+        access, changes = None, None
         if verbs is not None:
+            changes = self._call_log(logged or {})
             access = rpc.Access(tokens, self._follow_accounts(), verbs)
         elif tokens:
             access = rpc.Access(tokens)
@@ -226,10 +231,19 @@ class Service:
             register=register,
             without_tenant=without_tenant,
             access=access,
+            changes=changes,
             calls=self._calls,
             frequent=frequent,
             max_request_bytes=max_request_bytes,
         )
+
+    def _call_log(self, logged: Mapping[str, Logged | None]) -> rpc.CallLog:
+        settings = self._settings
+        if not isinstance(settings, CallersSettings):
+            raise TypeError("what service accounts may call needs CallersSettings")
+        days = settings.gateway_change_retention_days
+        store = MongoChanges(self.database, self.store_format, days=days)
+        return rpc.CallLog(store, self.tenants.tenants, logged)
 
     def _follow_accounts(self) -> ServiceDirectory:
         if self._accounts is None:

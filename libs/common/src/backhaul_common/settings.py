@@ -171,7 +171,19 @@ class CommonSettings(LogSettings, NatsSettings, StreamSettings, MongoSettings, G
     """What every service has: see ``Service``."""
 
 
-class CallersSettings(CommonSettings):
+class ChangeLogSettings(Settings):
+    """For the gateway, and for services that service accounts may change something in."""
+
+    gateway_change_retention_days: int = Field(
+        400,
+        ge=1,
+        le=36_500,
+        description="How long an entry of the log of changes is kept that is written from now on. The same for every "
+        "service.",
+    )
+
+
+class CallersSettings(CommonSettings, ChangeLogSettings):
     """For services that others than Backhaul's own may call, by their service accounts."""
 
     @model_validator(mode="after")

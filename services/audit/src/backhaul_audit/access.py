@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backhaul_common.accounts import Verb
+from backhaul_common.changelog import Logged, logged
 from backhaul_proto.audit.v1 import audit_pb2
 
 SERVICE = audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
@@ -20,6 +21,9 @@ _METHODS: Mapping[Verb, tuple[str, ...]] = {
 
 VERBS: Mapping[str, Verb] = {f"{SERVICE}.{method}": verb for verb, methods in _METHODS.items() for method in methods}
 """By full name. Keys are Backhaul's own services' to rotate, and everybody's to read, at the gateway."""
+
+LOGGED: Mapping[str, Logged | None] = {f"{SERVICE}.ErasePerson": logged("recipient", hides="address")}
+"""What the log of changes keeps of each by which something is changed."""
 
 WITHOUT_TENANT = (f"{SERVICE}.ListKeys", f"{SERVICE}.RotateKey")
 """They are about the installation."""

@@ -21,7 +21,7 @@ from backhaul_proto.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_s
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 
 from backhaul_audit import people
-from backhaul_audit.access import SERVICE, VERBS, WITHOUT_TENANT
+from backhaul_audit.access import LOGGED, SERVICE, VERBS, WITHOUT_TENANT
 from backhaul_audit.asking import Asking
 from backhaul_audit.books import INDEXES, Books
 from backhaul_audit.decrypting import Decrypting
@@ -157,6 +157,7 @@ async def run(settings: AuditSettings, stop: asyncio.Event) -> None:
             },
             without_tenant=[*WITHOUT_TENANT, secretkeys.SERVICE],
             verbs=VERBS,
+            logged=LOGGED,
         )
         await service.until(stop)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from backhaul_common.secrets import SecretBox
-from backhaul_common.settings import CommonSettings, ObjectStoreSettings, SecretKeySettings
+from backhaul_common.settings import ChangeLogSettings, CommonSettings, ObjectStoreSettings, SecretKeySettings
 from backhaul_common.sizes import MAX_BODY_BYTES
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -19,7 +19,7 @@ from backhaul_gateway.admission.admins import AdminToken, admin_tokens, digest
 Network = IPv4Network | IPv6Network
 
 
-class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
+class GatewaySettings(ObjectStoreSettings, SecretKeySettings, ChangeLogSettings, CommonSettings):
     """Each field's variable is its name in capitals behind ``BACKHAUL_``."""
 
     gateway_host: str = Field("127.0.0.1", description="The address to listen on.")
@@ -166,12 +166,6 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, CommonSettings):
         le=10_000,
         description="Open streams of events (GET /v1/events/stream). A tenant may have 8; 429 "
         "beyond, and 503 where all are taken.",
-    )
-    gateway_change_retention_days: int = Field(
-        400,
-        ge=1,
-        le=36_500,
-        description="How long an entry of the log of changes is kept that is written from now on.",
     )
     gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
 

@@ -34,7 +34,7 @@ from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceSt
 from backhaul_proto.notifier.v1.notifier_pb2_grpc import add_NotifierServiceServicer_to_server
 
 from backhaul_notifier import indexes
-from backhaul_notifier.access import SERVICE, VERBS
+from backhaul_notifier.access import LOGGED, SERVICE, VERBS
 from backhaul_notifier.calling.caller import Calling, HttpCalling
 from backhaul_notifier.calling.knowing import GrpcKnowing
 from backhaul_notifier.calling.mail import MailCalling, Mailer
@@ -196,6 +196,7 @@ async def run(settings: NotifierSettings, stop: asyncio.Event) -> None:
             },
             without_tenant=[secretkeys.SERVICE],
             verbs=VERBS,
+            logged=LOGGED,
         )
         await service.until(stop)
         # What is under way comes to its end, and is written down, while everything is there that it needs.

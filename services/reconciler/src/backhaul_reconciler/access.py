@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backhaul_common.accounts import Verb
+from backhaul_common.changelog import Logged, logged
 from backhaul_proto.reconciler.v1 import reconciler_pb2
 
 SERVICE = reconciler_pb2.DESCRIPTOR.services_by_name["ReconcilerService"].full_name
@@ -17,3 +18,6 @@ _METHODS: Mapping[Verb, tuple[str, ...]] = {
 
 VERBS: Mapping[str, Verb] = {f"{SERVICE}.{method}": verb for verb, methods in _METHODS.items() for method in methods}
 """By full name."""
+
+LOGGED: Mapping[str, Logged | None] = {f"{SERVICE}.Run": logged("reconciliation", "channel from_us to_us dry_run")}
+"""What the log of changes keeps of each by which something is changed."""

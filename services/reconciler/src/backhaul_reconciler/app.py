@@ -27,7 +27,7 @@ from backhaul_proto.reconciler.v1.reconciler_pb2_grpc import add_ReconcilerServi
 from pymongo import IndexModel
 
 from backhaul_reconciler import accounts, channels, days, differences, reports
-from backhaul_reconciler.access import SERVICE, VERBS
+from backhaul_reconciler.access import LOGGED, SERVICE, VERBS
 from backhaul_reconciler.accounts import MongoAccounts
 from backhaul_reconciler.activity import GrpcActivities
 from backhaul_reconciler.asking import Asking
@@ -118,6 +118,7 @@ async def run(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             settings.reconciler_grpc_listen,
             {SERVICE: add, **tenantdata.registrations(data, KeepsNobody(_KEPT))},
             verbs=VERBS,
+            logged=LOGGED,
         )
         await service.until(stop)
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from backhaul_common import tenantdata
 from backhaul_common.accounts import Verb
+from backhaul_common.changelog import Logged, logged
 from backhaul_common.feed import FairFeed
 from backhaul_common.fence import owners
 from backhaul_common.jetstream import Publisher
@@ -56,6 +57,21 @@ SERVICE = suppression_pb2.DESCRIPTOR.services_by_name["SuppressionService"].full
 
 VERBS: Mapping[str, Verb] = {f"{SERVICE}.{method}": verb for verb, methods in _METHODS.items() for method in methods}
 """What callers need for each method."""
+
+# A note, and what somebody is quoted with, may hold anything.
+_PERSON = "address note evidence.reference evidence.text"
+LOGGED: Mapping[str, Logged | None] = {
+    f"{SERVICE}.{method}": kept
+    for method, kept in {
+        "Add": logged(
+            "suppression", "family kind scope source effective_at_us evidence.source evidence.at_us", _PERSON
+        ),
+        "Lift": logged("suppression", "family kind scope evidence.source evidence.at_us", _PERSON),
+        "Reactivate": logged("suppression", "family", "address note"),
+        "Import": logged("suppression_list", "format kind family scope effective_at_us", file=True),
+    }.items()
+}
+"""What the log of changes keeps of each by which something is changed."""
 
 MAX_REQUEST_BYTES = 4 << 20
 """Of a request: 10,000 of the longest mail addresses, each with the longest id. An import sends its file in pieces."""
@@ -130,6 +146,7 @@ async def run(settings: SuppressionSettings, stop: asyncio.Event) -> None:
             settings.suppression_grpc_listen,
             {SERVICE: add, **tenantdata.registrations(data, KeepsSuppressions(database))},
             verbs=VERBS,
+            logged=LOGGED,
             frequent=FREQUENT,
             max_request_bytes=MAX_REQUEST_BYTES,
         )

@@ -2,7 +2,8 @@
 
 from backhaul_common.rpc.access import Access
 from backhaul_common.rpc.callers import Caller, caller
+from backhaul_common.rpc.changes import CallLog
 from backhaul_common.rpc.client import Channel, Channels, connect
 from backhaul_common.rpc.server import Server, serve
 
-__all__ = ["Access", "Caller", "Channel", "Channels", "Server", "caller", "connect", "serve"]
+__all__ = ["Access", "CallLog", "Caller", "Channel", "Channels", "Server", "caller", "connect", "serve"]

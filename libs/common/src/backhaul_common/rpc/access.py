@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from backhaul_common.accounts import ALL_TENANTS, ServiceAccount, ServiceToken, Verb, is_uri
+from backhaul_common.accounts import ALL_TENANTS, READING, ServiceAccount, ServiceToken, Verb, is_uri
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.revisioned import Directory
 from backhaul_common.rpc.callers import Caller
@@ -102,6 +102,11 @@ class Access:
         """ValueError where a verb belongs to a method that is none of ``methods`` (``/package.Service/Method``)."""
         if unknown := self._verbs.keys() - methods:
             raise ValueError(f"need a verb, and are not served: {', '.join(sorted(unknown))}")
+
+    @property
+    def changing(self) -> Collection[str]:
+        """Methods with a verb by which something may be changed, as ``/package.Service/Method``."""
+        return [method for method, verb in self._verbs.items() if verb not in READING]
 
     def admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]], context: Any) -> Grant:
         """Who makes the call of ``method`` (``/package.Service/Method``), if they may.

@@ -33,6 +33,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Counter
 from backhaul_common.rpc.access import Access, Grant, Stay
 from backhaul_common.rpc.callers import is_called_by
+from backhaul_common.rpc.changes import CallLog, Entry
 from backhaul_common.rpc.errors import DETAILS_KEY, shortened, to_details
 from backhaul_common.rpc.naming import TenantRule
 from backhaul_common.tracing import Tracing
@@ -45,6 +46,8 @@ MAX_IDLE_S = 30.0
 
 SLOW_S = 0.1
 """Calls of frequent methods that take longer are logged."""
+
+_DONE, _FAILED = 200, 500
 
 _QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
@@ -71,6 +74,8 @@ class _Call:
     """Takes a single request apart; None of many requests, which are taken apart when they are asked for."""
     grant: Grant | None = None
     """Where the server asks for credentials."""
+    entry: Entry | None = None
+    """In the log of changes, where a service account changes something."""
     tenant: str = ""
     received: int = 0
     sent: int = 0
@@ -108,14 +113,17 @@ class Edge(grpc.aio.ServerInterceptor):
         tenants: TenantRule,
         access: Access | None = None,
         *,
+        changes: CallLog | None = None,
         calls: Counter | None = None,
         frequent: Collection[str] = (),
     ) -> None:
-        """Without ``access`` everybody may call. ``calls`` counts methods by outcomes. ``frequent`` are methods
+        """Without ``access`` everybody may call, and nothing is put down in ``changes``. ``calls`` counts methods by
+        outcomes. ``frequent`` are methods
         (``/package.Service/Method``)."""
         self._tracing = tracing
         self._tenants = tenants
         self._access = access
+        self._changes = changes
         self._calls = calls
         self._frequent = frozenset(frequent)
         self._wrapped: dict[str, Handler] = {}
@@ -166,9 +174,14 @@ class Edge(grpc.aio.ServerInterceptor):
         traceparent = next((str(value) for key, value in call.metadata if key == "traceparent"), "") or None
         with self._tracing.span(call.method.lstrip("/"), parent=traceparent, kind=SpanKind.SERVER):
             try:
-                return await self._bounded(call, behaviour, request, context)
+                answer = await self._bounded(call, behaviour, request, context)
+                if call.entry is not None:
+                    await call.entry.complete(_DONE, answer)
+                return answer
             except BackhaulError as exc:
                 outcome = exc.code.value
+                if call.entry is not None:
+                    await call.entry.complete(exc.meaning.http_status)
                 await _abort(context, exc)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 outcome = "cancelled"
@@ -176,6 +189,8 @@ class Edge(grpc.aio.ServerInterceptor):
             except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected becomes INTERNAL without detail
                 outcome = Code.INTERNAL.value
                 self._log.error("rpc_failed", method=call.method, exc_info=exc)
+                if call.entry is not None:
+                    await call.entry.complete(_FAILED)
                 await _abort(context, BackhaulError(Code.INTERNAL, CATALOGUE[Code.INTERNAL].title))
             finally:
                 self._ended(call, outcome, time.perf_counter() - began)
@@ -218,7 +233,7 @@ class Edge(grpc.aio.ServerInterceptor):
             with self._staying(call, task) as stay:
                 async with asyncio.timeout(remaining_s) as ends:
                     if not call.streams:
-                        self._is_about(call, request)
+                        await self._is_about(call, request, context)
                         return await behaviour(request, context)
                     return await self._stream(call, behaviour, request, context, stay, _Patience(ends, ends.when()))
         except TimeoutError:
@@ -242,14 +257,18 @@ class Edge(grpc.aio.ServerInterceptor):
             return nullcontext()
         return self._access.staying(call.grant, call.method, task)
 
-    def _is_about(self, call: _Call, request: Any, stay: Stay | None = None) -> None:
-        """``request`` is the call's first: its tenant must be named, and one that the caller may call for."""
+    async def _is_about(self, call: _Call, request: Any, context: Any, stay: Stay | None = None) -> None:
+        """``request`` is the call's first: its tenant must be named, and one that the caller may call for. What it
+        changes is put down before anything is done."""
         tenant_id = self._tenants.of(call.method, request)
         if self._access is not None and call.grant is not None:
             self._access.require_tenant(call.grant, tenant_id)
         call.tenant = tenant_id
         if stay is not None:
             stay.tenant = tenant_id
+        if self._changes is not None and call.grant is not None:
+            caller = call.grant.caller
+            call.entry = await self._changes.begun(call.method, caller, tenant_id, request, context.peer())
 
     async def _stream(
         self,
@@ -262,9 +281,9 @@ class Edge(grpc.aio.ServerInterceptor):
     ) -> Any:
         if call.many_requests:
             await context.send_initial_metadata(())
-            request = await self._requests(call, request, stay, patience)
+            request = await self._requests(call, request, context, stay, patience)
         else:
-            self._is_about(call, request, stay)
+            await self._is_about(call, request, context, stay)
             await context.send_initial_metadata(())
         if not call.many_answers:
             return await behaviour(request, context)
@@ -281,7 +300,7 @@ class Edge(grpc.aio.ServerInterceptor):
         return None
 
     async def _requests(
-        self, call: _Call, requests: AsyncIterator[Any], stay: Stay | None, patience: _Patience
+        self, call: _Call, requests: AsyncIterator[Any], context: Any, stay: Stay | None, patience: _Patience
     ) -> AsyncIterator[Any]:
         """The requests, whose first has come and named the tenant."""
         iterator = aiter(requests)
@@ -292,12 +311,14 @@ class Edge(grpc.aio.ServerInterceptor):
             raise BackhaulError(
                 Code.INVALID_ARGUMENT, "The stream has no request.", fix="Send one that names the tenant."
             ) from None
-        self._is_about(call, first, stay)
+        await self._is_about(call, first, context, stay)
 
         async def all_of_them() -> AsyncIterator[Any]:
             request = first
             while True:
                 call.received += 1
+                if call.entry is not None:
+                    call.entry.took(request)
                 if call.many_answers:
                     patience.for_ever()
                 else:

@@ -17,6 +17,7 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import Counter
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import Access
+from backhaul_common.rpc.changes import CallLog
 from backhaul_common.rpc.edge import Edge
 from backhaul_common.rpc.naming import TenantRule
 from backhaul_common.settings import GrpcSettings
@@ -46,6 +47,7 @@ async def serve(
     register: Callable[[grpc.aio.Server], None],
     without_tenant: Collection[str] = (),
     access: Access | None = None,
+    changes: CallLog | None = None,
     calls: Counter | None = None,
     frequent: Collection[str] = (),
     max_request_bytes: int = MAX_REQUEST_BYTES,
@@ -57,7 +59,7 @@ async def serve(
     a ``tenant_id``, but for methods and services whose full names are in ``without_tenant``.
 
     With ``access`` each call is let in by its credential; health and reflection answer everybody. Handlers ask
-    ``rpc.caller()`` who calls.
+    ``rpc.caller()`` who calls. What service accounts change is put down in ``changes``.
 
     ``calls`` counts them. ``frequent`` are full names of methods, as above: those whose calls have a line only
     where they fail or are slow. Requests of more than ``max_request_bytes`` are refused.
@@ -65,10 +67,12 @@ async def serve(
     tenants = TenantRule(services, without_tenant)
     if access is not None:
         access.require_served(tenants.methods)
+        if changes is not None:
+            changes.require_decided(access.changing)
     often = {f"/{service}/{method}" for service, _, method in (name.rpartition(".") for name in frequent)}
     if unknown := often.difference(tenants.methods):
         raise ValueError(f"called often, and not served: {', '.join(sorted(unknown))}")
-    edge = Edge(tracing, tenants, access, calls=calls, frequent=often)
+    edge = Edge(tracing, tenants, access, changes=changes, calls=calls, frequent=often)
     server = grpc.aio.server(
         interceptors=[edge],
         options=[

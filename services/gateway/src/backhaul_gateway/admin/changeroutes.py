@@ -20,10 +20,15 @@ from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged
 
 _REFUSED, _FAILED = 400, 500
-_PLATFORM = "admin:"
+_OWN = "key:"
 
-_Author = Annotated[Filter, Query(description="key:<id> of an API key, or admin:<name> of an admin token.")]
-_Action = Annotated[Filter, Query(description="The route.", examples=["PUT /v1/channels/{label}"])]
+_Author = Annotated[
+    Filter, Query(description="key:<id> of an API key, admin:<name> of an admin token, service:<id> of an account.")
+]
+_Action = Annotated[
+    Filter, Query(description="The route, or the method over gRPC.", examples=["PUT /v1/channels/{label}"])
+]
+_Application = Annotated[Filter, Query(description="The id of the entry of an application: what that one changed.")]
 _OfTenant = Annotated[Filter, Query(description="A tenant's id, in all of its lives.")]
 
 
@@ -34,7 +39,8 @@ class LoggedChangeOut(BaseModel):
     ``unknown``: it is under way, or the gateway died meanwhile. ``status`` is then null, and else that of the answer.
     ``before`` and ``after`` are what the API shows of it; of what other services keep, ``after`` is what was asked for.
     Secrets, people's addresses and texts are ***. ``cut`` says that fields were too large to be kept. A tenant is not
-    told from where the platform team asked.
+    told from where others than itself asked. A service account asks over gRPC; ``action`` is the method then, and
+    ``status`` what HTTP would have said.
     """
 
     id: str
@@ -49,6 +55,7 @@ class LoggedChangeOut(BaseModel):
     outcome: Literal["done", "refused", "failed", "unknown"]
     status: int | None
     trace_id: str
+    application: str | None = Field(description="The id of the entry of the application of which this is one change.")
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     cut: bool
@@ -57,7 +64,7 @@ class LoggedChangeOut(BaseModel):
     def of(cls, entry: Document, *, to_tenant: bool) -> LoggedChangeOut:
         """``entry`` as it is shown, to a tenant or to the platform team."""
         status: int | None = entry.get("status")
-        hidden = to_tenant and entry["author"].startswith(_PLATFORM)
+        hidden = to_tenant and not entry["author"].startswith(_OWN)
         return cls.model_validate(
             {
                 **{name: entry[name] for name in ("at", "author", "action", "kind", "target", "trace_id")},
@@ -65,6 +72,7 @@ class LoggedChangeOut(BaseModel):
                 "client": None if hidden else entry["client"] or None,
                 "tenant_id": entry["tenant_id"] or None,
                 "registration": entry["of"] or None,
+                "application": entry.get("application"),
                 "outcome": _outcome(status),
                 "status": status,
                 "before": _side(entry.get("before")),
@@ -103,6 +111,7 @@ class ChangeRoutes:
         by: Asking,
         author: _Author = "",
         action: _Action = "",
+        application: _Application = "",
         from_: From = None,
         to: To = None,
         limit: Limit = 50,
@@ -116,6 +125,7 @@ class ChangeRoutes:
             registration=tenant.registration,
             author=author,
             action=action,
+            application=application,
             from_us=microseconds(from_),
             to_us=microseconds(to),
             size=limit,
@@ -128,6 +138,7 @@ class ChangeRoutes:
         tenant: _OfTenant = "",
         author: _Author = "",
         action: _Action = "",
+        application: _Application = "",
         from_: From = None,
         to: To = None,
         limit: Limit = 50,
@@ -138,6 +149,7 @@ class ChangeRoutes:
             tenant_id=tenant,
             author=author,
             action=action,
+            application=application,
             from_us=microseconds(from_),
             to_us=microseconds(to),
             size=limit,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from backhaul_common import fence, mongo, pages
+from backhaul_common import changestore, fence, mongo, pages
+from backhaul_common.changelog import Begun
+from backhaul_common.changestore import MongoChanges
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.mongo import Session, ThreadDatabase
@@ -14,11 +16,7 @@ from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenantdata import MongoTenantData
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from backhaul_gateway.admission.entries import Begun, Outcome
 from backhaul_gateway.admission.refusals import DELETING
-
-COMPLETE_S = 3.0
-"""How long an answer waits for its entry to say what it is."""
 
 PAGE_S = 5.0
 """How long a page is looked for."""
@@ -37,6 +35,7 @@ class Wanted:
     tenant_id: str = ""
     author: str = ""
     action: str = ""
+    application: str = ""
     from_us: int = 0
     to_us: int = 0
     size: int = 50
@@ -44,7 +43,13 @@ class Wanted:
 
     def condition(self) -> Document:
         """What MongoDB is asked. INVALID_ARGUMENT names ``page_token``."""
-        same = {"of": self.registration, "tenant_id": self.tenant_id, "author": self.author, "action": self.action}
+        same = {
+            "of": self.registration,
+            "tenant_id": self.tenant_id,
+            "author": self.author,
+            "action": self.action,
+            "application": self.application,
+        }
         conditions: list[Document] = [{name: value for name, value in same.items() if value}]
         if self.from_us:
             conditions.append({"_id": {"$gte": _first_id(self.from_us)}})
@@ -55,16 +60,13 @@ class Wanted:
         return {"$and": conditions}
 
 
-class MongoChangeStore:
-    """A ``ChangeStore``. What a tenant itself changes has its ``registration``, and goes with it; ``of`` is the
-    registration that a change is about, whoever made it."""
+class MongoChangeStore(MongoChanges):
+    """The log as the gateway writes and reads it. What a tenant itself changes has its ``registration``, and goes with
+    it."""
 
     def __init__(self, database: mongo.Database, store_format: StoreFormat, *, days: int) -> None:
-        """An entry is kept for so many ``days``, of those that held when it was written."""
-        self._database = database
-        self._collection = database[CHANGES_COLLECTION]
-        self._format = store_format
-        self._retention = timedelta(days=days)
+        """See ``MongoChanges``."""
+        super().__init__(database, store_format, days=days)
         self._own = MongoTenantData(database, store_format, collections=[CHANGES_COLLECTION], counted=[])
 
     async def prepare(self) -> None:
@@ -74,30 +76,14 @@ class MongoChangeStore:
             IndexModel([(name, ASCENDING), ("_id", DESCENDING)], name=f"{name}_newest")
             for name in ("of", "tenant_id", "author")
         ]
+        part = IndexModel([("application", ASCENDING), ("_id", DESCENDING)], name="application_newest", sparse=True)
         own = IndexModel([("registration", ASCENDING)], name="registration", sparse=True)
         ends = IndexModel([("ends_at", ASCENDING)], name="ends_at", expireAfterSeconds=0)
-        await mongo.make_indexes(self._database, {CHANGES_COLLECTION: [*by, own, ends]})
+        await mongo.make_indexes(self._database, {CHANGES_COLLECTION: [*by, part, own, ends]})
 
-    async def begin(self, begun: Begun, outcome: Outcome | None = None) -> None:
-        """See ``ChangeStore``."""
-        await self._format.ensure()
-        entry = {
-            "_id": begun.id,
-            "at": begun.at,
-            "ends_at": begun.at + self._retention,
-            "author": begun.author,
-            "client": begun.client,
-            "tenant_id": begun.tenant_id,
-            "of": begun.registration,
-            "action": begun.action,
-            "kind": begun.kind,
-            "target": dict(begun.target),
-            "trace_id": begun.trace_id,
-            **(_completed(outcome) if outcome is not None else {}),
-        }
+    async def _insert(self, begun: Begun, entry: Document) -> None:
         if not begun.own:
-            async with mongo.operation():
-                await self._collection.insert_one(entry)
+            await super()._insert(begun, entry)
             return
         own = {**entry, "registration": begun.registration}
 
@@ -109,12 +95,7 @@ class MongoChangeStore:
             database[CHANGES_COLLECTION].insert_one(own, session=session)
 
         async with mongo.translated():
-            await mongo.in_transaction(self._database, insert)
-
-    async def complete(self, id_: str, outcome: Outcome) -> None:
-        """See ``ChangeStore``."""
-        async with mongo.operation(COMPLETE_S):
-            await self._collection.update_one({"_id": id_}, {"$set": _completed(outcome)})
+            await mongo.in_transaction(self._database, insert, within_s=changestore.BEGIN_S)
 
     async def page(self, wanted: Wanted) -> tuple[list[Document], str]:
         """Entries, newest first, and the token of the next page, empty on the last. INVALID_ARGUMENT names
@@ -139,19 +120,6 @@ class MongoChangeStore:
         """Delete what the tenant itself has changed. Idempotent; FAILED_PRECONDITION while the tenant lives,
         UNAVAILABLE where more is left."""
         await self._own.purge(tenant_id, registration)
-
-
-def _completed(outcome: Outcome) -> Document:
-    fields: Document = {
-        "status": outcome.status,
-        "target": dict(outcome.target),
-        "before": outcome.before,
-        "after": outcome.after,
-        "cut": outcome.cut,
-    }
-    if outcome.tenant is not None:
-        fields["tenant_id"], fields["of"] = outcome.tenant
-    return fields
 
 
 def _first_id(at_us: int) -> str:

@@ -31,6 +31,7 @@ from backhaul_gateway.twins.subscriptions import SUBSCRIPTION
 from backhaul_gateway.twins.writing import Writer
 from backhaul_gateway.web.edge import MAX_BODY
 from backhaul_gateway.web.openapi import problems
+from backhaul_gateway.web.parts import PartsOf
 from backhaul_gateway.web.problems import NotInstalledError
 
 if TYPE_CHECKING:
@@ -177,8 +178,10 @@ class ConfigRoutes:
     async def apply(
         self,
         body: ApplyIn,
+        parts: PartsOf,
         dry_run: Annotated[bool, Query(description="Only say what would become of it.")] = False,
     ) -> AppliedOut:
         """Make tenants, channels and subscriptions what the document says, and tell what changed. Nothing is ever
         deleted. All of it is looked at first: what is refused then has changed nothing. May be repeated."""
-        return AppliedOut(dry_run=dry_run, tenants=await self._configuration.apply(body, dry_run=dry_run))
+        done = await self._configuration.apply(body, parts, dry_run=dry_run)
+        return AppliedOut(dry_run=dry_run, tenants=done)

@@ -6,7 +6,7 @@ the same over tenants that are only in memory.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,8 +32,9 @@ from backhaul_gateway.admin.configmodels import (
 )
 from backhaul_gateway.admin.overlay import Overlay, Silent
 from backhaul_gateway.admin.references import Filled, Values, plain, resolve
-from backhaul_gateway.admin.tenants import TenantRegistry
+from backhaul_gateway.admin.tenants import IssuedCredential, TenantRegistry
 from backhaul_gateway.admin.updates import TenantUpdates
+from backhaul_gateway.admission.entries import Part, Parts
 from backhaul_gateway.admission.unfit import violations
 
 _SECRET, _CHANGED = "(secret)", "(changed)"
@@ -64,6 +65,7 @@ class _Over:
     tenants: TenantRegistry
     channels: ChannelRegistry
     writes: bool
+    parts: Parts
     secrets: Values = field(repr=False)
 
 
@@ -85,21 +87,21 @@ class Configuration:
         self._subscriptions = subscriptions
         self._known = known
 
-    async def apply(self, document: ApplyIn, *, dry_run: bool) -> list[TenantChange]:
+    async def apply(self, document: ApplyIn, parts: Parts, *, dry_run: bool) -> list[TenantChange]:
         """What was done of ``document``, or would be.
 
         All of it is looked at before anything is written. What is refused is named by its place in the document; where
-        something fails after that, the error says which tenants are done.
+        something fails after that, the error says which tenants are done. Each change is one of ``parts``.
         """
         _refuse_twice(document)
         found = [
             await self._tenant(over, one, f"tenants[{number}]")
-            for over in [self._over(document, writes=False)]
+            for over in [self._over(document, parts, writes=False)]
             for number, one in enumerate(document.tenants)
         ]
         if dry_run:
             return found
-        over, done = self._over(document, writes=True), list[TenantChange]()
+        over, done = self._over(document, parts, writes=True), list[TenantChange]()
         for number, one in enumerate(document.tenants):
             try:
                 done.append(await self._tenant(over, one, f"tenants[{number}]"))
@@ -113,11 +115,11 @@ class Configuration:
                 ) from exc
         return done
 
-    def _over(self, document: ApplyIn, *, writes: bool) -> _Over:
+    def _over(self, document: ApplyIn, parts: Parts, *, writes: bool) -> _Over:
         store = Overlay(self._updates.store, self._known)
         updates = TenantUpdates(store, Silent(), self._updates.now)
         secrets = {name: plain(value) for name, value in document.secrets.items()}
-        return _Over(store, self._tenants.over(updates), self._channels.over(updates), writes, secrets)
+        return _Over(store, self._tenants.over(updates), self._channels.over(updates), writes, parts, secrets)
 
     async def _tenant(self, over: _Over, wanted: TenantConfigIn, at: str) -> TenantChange:
         before = await over.store.find(wanted.id)
@@ -142,27 +144,33 @@ class Configuration:
 
     async def _made(self, over: _Over, wanted: TenantConfigIn) -> TenantChange:
         change = TenantChange(id=wanted.id, change="created")
-        for registry in (over.tenants, self._tenants) if over.writes else (over.tenants,):
-            _, api_key, ingest_token = await registry.create(
-                wanted.id,
-                wanted.name,
-                wanted.queue_path,
-                wanted.limits.given(),
-                wanted.suppression.given(),
-                wanted.audit.given(),
-                wanted.retention.given(),
-            )
-            if wanted.status == "suspended":
-                await self._set(registry, wanted)
-            if over.writes:
-                change.api_key, change.ingest_token = api_key.text, ingest_token.text
+        await self._create(over.tenants, wanted)
+        if over.writes:
+            async with over.parts.changing("tenant", wanted.id, Part({})):
+                api_key, ingest_token = await self._create(self._tenants, wanted)
+            change.api_key, change.ingest_token = api_key.text, ingest_token.text
         return change
+
+    async def _create(self, registry: TenantRegistry, wanted: TenantConfigIn) -> Sequence[IssuedCredential]:
+        _, *issued = await registry.create(
+            wanted.id,
+            wanted.name,
+            wanted.queue_path,
+            wanted.limits.given(),
+            wanted.suppression.given(),
+            wanted.audit.given(),
+            wanted.retention.given(),
+        )
+        if wanted.status == "suspended":
+            await self._set(registry, wanted)
+        return issued
 
     async def _changed(self, over: _Over, wanted: TenantConfigIn, before: Tenant) -> TenantChange:
         after = await self._set(over.tenants, wanted)
         fields = changes(of_tenant(before), of_tenant(after))
         if fields and over.writes:
-            await self._set(self._tenants, wanted)
+            async with over.parts.changing("tenant", wanted.id, Part({})):
+                await self._set(self._tenants, wanted)
         return TenantChange(id=wanted.id, change="changed" if fields else "unchanged", fields=fields)
 
     async def _set(self, registry: TenantRegistry, wanted: TenantConfigIn) -> Tenant:
@@ -198,11 +206,9 @@ class Configuration:
             for one in changes(stored, shown)
             if before is not None and one.field.partition(".")[0] not in _OF_CHANNELS
         ]
-        fields += [
-            FieldChange(field=name, before=_SECRET, after=_CHANGED)
-            for name in _OF_CHANNELS
-            if before is not None and getattr(before, name) != getattr(after, name)
-        ]
+        sent = [name for name in _OF_CHANNELS if getattr(before, name, None) != getattr(after, name)]
+        if before is not None:
+            fields += [FieldChange(field=name, before=_SECRET, after=_CHANGED) for name in sent]
         change = PartChange(
             key=after.key,
             name=after.label,
@@ -210,7 +216,10 @@ class Configuration:
             fields=fields,
         )
         if over.writes and change.change != "unchanged":
-            await self._channels.put(tenant_id, request)
+            # Which secrets were sent is all that is told of them.
+            part = Part({"label": after.label}, {name: True for name in sent if getattr(after, name)})
+            async with over.parts.changing("channel", tenant_id, part):
+                await self._channels.put(tenant_id, request)
         return change
 
     async def _subscription(
@@ -241,7 +250,10 @@ class Configuration:
         )
         if over.writes and change.change != "unchanged":
             paused = paused is True and before is None
-            change.key, made = await self._subscriptions.put(tenant_id, known or "", asked, paused=paused)
+            part = Part({"subscription_id": known} if known is not None else {}, after, before)
+            async with over.parts.changing("subscription", tenant_id, part):
+                change.key, made = await self._subscriptions.put(tenant_id, known or "", asked, paused=paused)
+                part.target["subscription_id"] = change.key
             change.secret = made or None
         return change
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backhaul_common.documents import Document
@@ -13,46 +13,23 @@ from backhaul_common.documents import Document
 from backhaul_gateway.admission.logged import Stored
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """What is known of a change before it. ``registration`` is that of the tenant that it is about, both empty where it
-    is about none; ``own`` says that it is the tenant itself who changes."""
+@dataclass(slots=True)
+class Part:
+    """One of many things that a request changes. ``target`` says which one, and may be completed once it is made;
+    ``given`` is what the log shows as a request's body. Of what the gateway does not store itself whoever changes it
+    says what was ``before``, and ``given`` is what is after."""
 
-    id: str
-    at: datetime
-    author: str
-    client: str
-    tenant_id: str
-    registration: str
-    own: bool
-    action: str
-    kind: str
-    target: Mapping[str, str]
-    trace_id: str
+    target: dict[str, str]
+    given: Document = field(default_factory=dict)
+    before: Document | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a change: the answer's status, and texts of JSON, empty for what was or is not. Where ``tenant``
-    is given, it is the id and registration of the tenant, known only now."""
+class Parts(Protocol):
+    """Makes an entry of each of many things that a request changes, all of which name the request's own."""
 
-    status: int
-    target: Mapping[str, str]
-    before: str
-    after: str
-    cut: bool
-    tenant: tuple[str, str] | None = None
-
-
-class ChangeStore(Protocol):
-    """Where entries are kept. UNAVAILABLE from every method while it is away."""
-
-    async def begin(self, begun: Begun, outcome: Outcome | None = None) -> None:
-        """Return when the entry is durable. What a tenant changes of itself is refused once it is being deleted."""
-        ...
-
-    async def complete(self, id_: str, outcome: Outcome) -> None:
-        """Add what became of it. One that is gone with its tenant stays gone."""
+    def changing(self, kind: str, tenant_id: str, part: Part) -> AbstractAsyncContextManager[Part]:
+        """Around the change of one: its entry is begun before, and completed after it. UNAVAILABLE, and nothing is
+        done."""
         ...
 
 

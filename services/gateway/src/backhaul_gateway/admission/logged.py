@@ -9,69 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Literal
+
+from backhaul_common import changelog
 
 from backhaul_gateway.admission.access import POST_EVENTS
-
-MASK = "***"
 
 Stored = Literal["tenant", "service", ""]
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(changelog.Logged):
     """What an entry says of a change by one route.
 
-    ``kind`` is what changes. Of what the gateway keeps itself (``stored``: in tenants, or in service accounts) an entry
-    has the state before and after, and that a secret was sent. Of all else it has the request's body, where ``shows``
-    are the fields that are shown, with all that is in them, and ``hides`` those that are masked, as the address in a
-    path is; both by paths such as ``http.method``. What is in neither is left out. Of a ``file`` it has size and hash.
+    Of what the gateway keeps itself (``stored``: in tenants, or in service accounts) an entry has the state before and
+    after, and that a secret was sent. Of all else it has the request's body.
     """
 
-    kind: str
     stored: Stored = ""
-    shows: frozenset[str] = frozenset()
-    hides: frozenset[str] = frozenset()
-    file: bool = False
-
-    @property
-    def has_body(self) -> bool:
-        """Whether anything of the request's body is kept."""
-        return bool(self.shows or self.hides)
-
-    def asked(self, body: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-        """``body``, masked."""
-        found: dict[str, Any] = {}
-        for name, value in body.items():
-            path = above + name
-            if path in self.shows:
-                found[name] = _origin(value) if name == "url" else value
-            elif path in self.hides:
-                found[name] = MASK if value else value
-            elif isinstance(value, dict) and any(one.startswith(f"{path}.") for one in self.shows | self.hides):
-                found[name] = self.asked(value, f"{path}.")
-        return found
 
 
-def _origin(url: object) -> str:
-    """Scheme and host of an address that is called: the path of some is a secret, and so may be the rest."""
-    try:
-        parts = urlsplit(str(url))
-        return f"{parts.scheme}://{parts.hostname}/{MASK}"
-    except ValueError:
-        return MASK
+def _of(kind: str, shows: str = "", hides: str = "", *, stored: Stored = "") -> Logged:
+    return Logged(kind, frozenset(shows.split()), frozenset(hides.split()), stored=stored)
 
 
-def _of(kind: str, shows: str = "", hides: str = "") -> Logged:
-    return Logged(kind, shows=frozenset(shows.split()), hides=frozenset(hides.split()))
-
-
-_TENANT = Logged("tenant", "tenant")
-_KEY = Logged("key", "tenant")
-_CHANNEL = Logged("channel", "tenant", hides=frozenset({"secrets", "pull_credentials", "audit_credentials"}))
-_SERVICE = Logged("service", "service")
-_TOKEN = Logged("token", "service")
+_TENANT = _of("tenant", stored="tenant")
+_KEY = _of("key", stored="tenant")
+_CHANNEL = _of("channel", hides="secrets pull_credentials audit_credentials", stored="tenant")
+_SERVICE = _of("service", stored="service")
+_TOKEN = _of("token", stored="service")
 
 _SAID = "kind family scope source effective_at evidence.source evidence.at"
 # A note, and what somebody is quoted with, may hold anything.
@@ -149,11 +115,14 @@ LOGGED: Mapping[str, Logged] = MappingProxyType(
         "DELETE /admin/v1/services/{service_id}/tokens/{token_id}": _TOKEN,
         "POST /admin/v1/audit-keys/rotate": _of("audit_key"),
         "POST /admin/v1/secret-keys/rotate": _of("secret_keys"),
-        # A document is as large as what it describes, and its answer says what changed.
+        # A document is as large as what it describes: what it changes has entries of its own, as ``PARTS`` says.
         "POST /admin/v1/apply": _of("configuration", "version next_cursor", "tenants secrets"),
     }
 )
 """What is logged of each route by which somebody changes something, by method and path."""
+
+PARTS: Mapping[str, Logged] = MappingProxyType({"tenant": _TENANT, "channel": _CHANNEL, "subscription": _SUBSCRIPTION})
+"""What is logged of each of many things that one request changes, by its kind."""
 
 _DATA = "It brings data, at the rate of messages: what it brought is read by its own routes, and names its callback."
 _ASKS = "It changes nothing: it is POST for its body alone."

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
+from backhaul_common.changelog import MASK, Begun, ChangeStore, Outcome, bounded, time_of
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import new_callback_id
@@ -23,15 +23,12 @@ from backhaul_common.tracing import trace_id_of
 from fastapi import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from backhaul_gateway.admission.entries import NOTED, Begun, ChangeStore, Noted, Outcome, Sides
-from backhaul_gateway.admission.logged import MASK, Logged
+from backhaul_gateway.admission.entries import NOTED, Noted, Sides
+from backhaul_gateway.admission.logged import Logged
 from backhaul_gateway.admission.principal import PRINCIPAL, Principal
 from backhaul_gateway.web.clients import ClientAddress
 from backhaul_gateway.web.masking import masked
 from backhaul_gateway.web.problems import TRACEPARENT
-
-MAX_SIDE_BYTES = 8 << 10
-"""Of what was before, and of what is after, as JSON. Larger fields are left out, and the entry says so."""
 
 MAX_TARGET = 256
 """Characters of each part of the path that an entry keeps."""
@@ -41,7 +38,29 @@ _MAX_ANSWER_BYTES = 256 << 10
 _FORBIDDEN, _BAD, _FAILED = 403, 400, 500
 _REFUSALS_APART_S = 60.0
 _MAX_REFUSALS = 1024
-_CHANGE = "backhaul.change"
+CHANGE = "backhaul.change"
+"""Where the scope of a request to a route that is logged has its ``Change``."""
+
+
+class Shown(Protocol):
+    """What an entry shows of a request, or of a part of what it changes."""
+
+    logged: Logged
+    noted: Noted
+
+    @property
+    def target(self) -> Mapping[str, Any]:
+        """Which one is changed: the parts of a path."""
+        ...
+
+    @property
+    def before(self) -> Document | None:
+        """What was before of what the gateway does not store itself, where it is known."""
+        ...
+
+    def asked(self) -> Document | None:
+        """What was asked for, masked; None where there is nothing."""
+        ...
 
 
 class ChangeLog:
@@ -75,7 +94,7 @@ class ChangeLog:
         send: Send,
     ) -> None:
         """Let ``app`` admit and answer a request, and log it."""
-        change = scope[_CHANGE] = Change(self, logged, action, scope, receive, send)
+        change = scope[CHANGE] = Change(self, logged, action, scope, receive, send)
         token = NOTED.set(change.noted)
         try:
             await app(scope, change.receive, change.send)
@@ -90,16 +109,15 @@ class ChangeLog:
         finally:
             NOTED.reset(token)
 
-    def begun(self, change: Change) -> Begun:
-        """What is known of it now."""
+    def begun(self, change: Change, shown: Shown, application: str = "") -> Begun:
+        """What is known now of what is ``shown`` of ``change``: all of it, or a part of an ``application``."""
         scope, id_ = change.scope, new_callback_id()
         principal: Principal = scope[PRINCIPAL]
-        tenant_id = principal.tenant_id or scope["path_params"].get("tenant_id", "")
+        tenant_id = principal.tenant_id or shown.target.get("tenant_id", "")
         tenant = self._tenants.get(tenant_id)
         return Begun(
             id=id_,
-            # As the id says it, by which they are in order.
-            at=datetime.fromtimestamp((int(id_, 16) >> 80) / 1000, UTC),
+            at=time_of(id_),
             author=principal.author,
             client=self._clients.of(scope, scope["headers"]),
             # One that was registered by another gateway may not be known here yet.
@@ -107,15 +125,16 @@ class ChangeLog:
             registration=tenant.registration if tenant is not None else "",
             own=principal.kind == "key",
             action=change.action,
-            kind=change.logged.kind,
-            target=_target(change.logged, scope["path_params"]),
+            kind=shown.logged.kind,
+            target=_target(shown.logged, shown.target),
             trace_id=trace_id_of(scope.get(TRACEPARENT, "")),
+            application=application,
         )
 
     async def refused(self, change: Change) -> None:
         """Log that somebody may not: once a minute for each author and action, since nothing else bounds it. That it
         could not be logged changes nothing about the refusal."""
-        begun = self.begun(change)
+        begun = self.begun(change, change)
         now, who = self._clock(), (begun.author, begun.action)
         if now - self._refusals.get(who, -_REFUSALS_APART_S) < _REFUSALS_APART_S:
             return
@@ -127,31 +146,31 @@ class ChangeLog:
         except BackhaulError as exc:
             self._log.warning("refusal_not_logged", author=begun.author, action=begun.action, reason=str(exc))
 
-    async def complete(self, change: Change, begun: Begun, status: int, answer: bytes) -> None:
+    async def complete(self, shown: Shown, begun: Begun, status: int, answer: bytes = b"") -> None:
         """Add what became of it. The change is done by now, and is answered as done; where this fails, the entry says
         that nobody knows."""
         try:
-            (before, cut), (after, cut_too) = map(_bounded, self.shown(change, status))
+            (before, cut), (after, cut_too) = map(bounded, self._sides_of(shown, status))
             made = _made(begun.target, answer) if status < _BAD else {}
-            about = change.noted.after or change.noted.before if change.logged.stored == "tenant" else None
+            about = shown.noted.after or shown.noted.before if shown.logged.stored == "tenant" else None
             tenant = (about.id, about.registration) if about is not None else None
-            target = {**begun.target, **made}
+            target = {**begun.target, **_target(shown.logged, shown.target), **made}
             await self.store.complete(begun.id, Outcome(status, target, before, after, cut or cut_too, tenant))
         except Exception as exc:  # noqa: BLE001  # whatever it is, the change was made, and its answer must say so
             self._log.warning("change_not_completed", change=begun.id, action=begun.action, reason=str(exc))
 
-    def shown(self, change: Change, status: int) -> tuple[Document | None, Document | None]:
+    def _sides_of(self, shown: Shown, status: int) -> tuple[Document | None, Document | None]:
         """What was before, and what is after, as far as it is known here."""
-        if change.logged.stored:
-            noted = change.noted
+        if shown.logged.stored:
+            noted = shown.noted
             before, after = (noted.before, noted.after) if noted.wrote else (noted.seen, noted.seen)
             if status >= _BAD and not noted.wrote:
                 return None, None
-            was, is_ = self._sides[change.logged.kind](before, after, change.scope["path_params"])
+            was, is_ = self._sides[shown.logged.kind](before, after, shown.target)
             # That a secret was replaced shows in nothing else.
-            return was, {**is_, **(change.asked() or {})} if is_ is not None else None
+            return was, {**is_, **(shown.asked() or {})} if is_ is not None else None
         # What was refused may hold anything anywhere, since nobody has read it.
-        return None, change.asked() if status < _BAD or status >= _FAILED else None
+        return shown.before, shown.asked() if status < _BAD or status >= _FAILED else None
 
 
 @dataclass(slots=True)
@@ -176,9 +195,24 @@ class Change:
     def __post_init__(self) -> None:
         self.noted = Noted(self.logged.stored)
 
+    @property
+    def target(self) -> Mapping[str, Any]:
+        """See ``Shown``."""
+        parts: Mapping[str, Any] = self.scope["path_params"]
+        return parts
+
+    @property
+    def before(self) -> None:
+        """See ``Shown``."""
+
+    @property
+    def id(self) -> str:
+        """The id of its entry, once that is begun."""
+        return self._begun.id if self._begun is not None else ""
+
     async def begin(self) -> None:
         """Return when the entry is durable; UNAVAILABLE, and nothing is done."""
-        begun = self.log.begun(self)
+        begun = self.log.begun(self, self)
         await self.log.store.begin(begun)
         self._begun = begun
 
@@ -235,7 +269,7 @@ class Change:
 async def begun(request: Request) -> None:
     """Begin the entry of a request that was admitted to a route that is logged. UNAVAILABLE; what is not logged
     passes."""
-    change: Change | None = request.scope.get(_CHANGE)
+    change: Change | None = request.scope.get(CHANGE)
     if change is not None:
         await change.begin()
 
@@ -255,20 +289,3 @@ def _made(target: Mapping[str, str], answer: bytes) -> dict[str, str]:
         return {}
     made = body.get("id") if isinstance(body, dict) else None
     return {"id": made[:MAX_TARGET]} if isinstance(made, str) and made not in target.values() else {}
-
-
-def _bounded(side: Document | None) -> tuple[str, bool]:
-    """The JSON of ``side``, and whether fields were left out: the largest, until the rest is small enough."""
-    if side is None:
-        return "", False
-    texts = {name: orjson.dumps(value) for name, value in side.items()}
-    sizes = sorted(texts, key=lambda name: len(texts[name]), reverse=True)
-    total = sum(len(name) + len(text) + 4 for name, text in texts.items()) + 2
-    cut = set()
-    for name in sizes:
-        if total <= MAX_SIDE_BYTES:
-            break
-        cut.add(name)
-        total -= len(texts[name])
-    shown = {name: value for name, value in side.items() if name not in cut}
-    return orjson.dumps(shown).decode(), bool(cut)
