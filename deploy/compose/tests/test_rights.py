@@ -87,6 +87,13 @@ def test_what_a_service_does_not_name_is_closed_to_it(service: str, mongo: Mongo
                 client[DATABASE][collection].delete_one({})
         with pytest.raises(OperationFailure, match="not authorized"):
             client.drop_database(DATABASE)
+        # Whoever may log a change writes an entry and completes it, and deletes none.
+        log = client[DATABASE][names.CHANGES_COLLECTION]
+        if rights.RIGHTS[service].logs:
+            log.insert_one({"_id": service})
+            assert log.update_one({"_id": service}, {"$set": {"status": 200}}).matched_count == 1
+            with pytest.raises(OperationFailure, match="not authorized"):
+                log.delete_one({"_id": service})
 
 
 @pytest.mark.servers

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from access_rig import INTERNAL, World, first, refusal
+from access_rig import INTERNAL, World, asks, first, refusal
 from backhaul_common import mongo, rpc
 from backhaul_common.changelog import Logged, logged
 from backhaul_common.changestore import MongoChanges
@@ -72,6 +72,13 @@ async def test_a_change_by_a_service_account_is_logged_with_its_name(logging: Lo
     await first(stub, "Check")
     await first(stub, "Watch")
     assert len(await logging.entries()) == 2
+
+
+async def test_of_a_huge_request_nothing_is_kept_but_that_it_was_made(logging: Logging) -> None:
+    stub = logging.world.client(await logging.world.account())
+    await stub.Import(asks(Ask(tenant_id="acme", number=7, text="x" * 300_000)))
+    (entry,) = await logging.entries()
+    assert (entry["status"], entry["after"]) == (200, "{}")
 
 
 async def test_what_was_refused_keeps_nothing_of_the_request(logging: Logging) -> None:

@@ -31,6 +31,9 @@ _FAILED, _BAD = 500, 400
 
 _MAX_TARGET = 256
 
+_MAX_BODY_BYTES = 256 << 10
+"""Of a larger request nothing is kept."""
+
 
 class CallLog:
     """Makes an entry of every call by which a service account changes something."""
@@ -123,6 +126,9 @@ def _asked(logged: Logged, request: Any) -> Document:
         whole, request = request, type(request)()
         request.CopyFrom(whole)
         request.ClearField(_FILE)
+    if request.ByteSize() > _MAX_BODY_BYTES:
+        # Many thousands of empty messages fit into it, and would be made dictionaries on the event loop.
+        return {}
     return logged.asked(MessageToDict(request, preserving_proto_field_name=True))
 
 
