@@ -7,6 +7,7 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,13 @@ async def test_a_certificate_without_its_key_leaves_what_there_was(folder: Path,
     key_path(folder, "audit").write_bytes(renewed)
     await visit(listener, context)
     assert await listener.nth(3) == now(folder)
+
+
+async def test_a_certificate_that_is_over_leaves_one_that_is_valid(folder: Path, listener: Listener) -> None:
+    context, first = ClientContext(CommonSettings(**files(folder))), now(folder)
+    ensure_certificates(folder, ["audit"], renew=True, valid=timedelta(seconds=-1))
+    await visit(listener, context)
+    assert await listener.nth(1) == first != now(folder)
 
 
 async def test_an_authority_that_was_replaced_is_not_believed_any_more(

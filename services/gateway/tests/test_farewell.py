@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from backhaul_common.certificates import Files
 from backhaul_common.metrics import Metrics
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web import connections as bounds
 from backhaul_gateway.web.connections import Connections
 from backhaul_gateway.web.https import Origins
 from backhaul_gateway.web.server import Listeners, connections_of, server_of
-from backhaul_gateway.web.tls import Certificate
+from backhaul_gateway.web.tls import server_context
 from backhaul_testing.authority import Authority
 from starlette.types import Receive, Scope, Send
 
@@ -53,7 +54,7 @@ async def served(authority: Authority) -> AsyncIterator[tuple[int, Connections]]
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        certificate = Certificate(files.cert, files.key, metrics)
+        certificate = Files(server_context, *files)
         server = server_of(
             large, settings, connections, Listeners([], [listener], certificate, 0, port, Origins("https://x"))
         )

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from alone import Process, started
-from backhaul_common.metrics import Metrics
-from backhaul_gateway.web.tls import Certificate, TlsDoor
+from backhaul_common.certificates import Files as CertificateFiles
+from backhaul_gateway.web.tls import TlsDoor, server_context
 from backhaul_local.ports import Hold
 from backhaul_testing.authority import Authority, Files
 from cryptography import x509
@@ -140,14 +140,12 @@ class Greeter(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def door_of(
-    listener: socket.socket, authority: Authority, metrics: Metrics, *, most: int = 512
-) -> AsyncIterator[Opened]:
+async def door_of(listener: socket.socket, authority: Authority, *, most: int = 512) -> AsyncIterator[Opened]:
     files = authority.issue("gateway")
     missed: list[str] = []
     with listener:
         listener.bind(("127.0.0.1", 0))
-        certificate = Certificate(files.cert, files.key, metrics)
+        certificate = CertificateFiles(server_context, *files)
         door = TlsDoor(listener, Greeter, certificate, missed.append, handshake_s=60, shutdown_s=60, most=most)
         door.open(64)
         context = ssl.create_default_context(cafile=str(authority.file))
@@ -161,6 +159,16 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():  # of another thread, which has no event
             await asyncio.sleep(0.02)
+
+
+def test_only_ciphers_that_keep_the_past_secret_are_allowed(authority: Authority) -> None:
+    """Whatever the key is: one of RSA could be used without a key of the connection's own."""
+    context = server_context(*authority.issue("gateway"))
+    ciphers = context.get_ciphers()
+    assert {cipher["protocol"] for cipher in ciphers} == {"TLSv1.2", "TLSv1.3"}
+    assert all(cipher["aead"] for cipher in ciphers)
+    assert {cipher["kea"] for cipher in ciphers if cipher["protocol"] == "TLSv1.2"} == {"kx-ecdhe"}
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.slow
@@ -216,7 +224,7 @@ async def test_a_new_certificate_is_shown_to_whoever_connects_next(tmp_path: Pat
         # One that cannot be served changes nothing but a metric, and a line.
         files.cert.write_text("nothing")
         await until(lambda: bool(gateway.process.events("certificate_refused")))
-        assert await gateway.process.metric("backhaul_gateway_certificate_refused") == 1
+        assert await gateway.process.metric("backhaul_certificate_refused") == 1
         assert (await gateway.connect()).serial == new
         assert await before.get() == b"200"
         assert (await gateway.process.get("/readyz")).json()["failing"].keys().isdisjoint({"certificate", "tls"})
@@ -274,18 +282,18 @@ class Faulty(socket.socket):
         return super().accept()
 
 
-async def test_a_door_that_fails_is_opened_again(authority: Authority, metrics: Metrics) -> None:
-    async with door_of(Faulty(), authority, metrics) as door:
+async def test_a_door_that_fails_is_opened_again(authority: Authority) -> None:
+    async with door_of(Faulty(), authority) as door:
         with capture_logs() as logs:
             await door.enter()
     [line] = logs
     assert (line["event"], line["task"], line["log_level"]) == ("task_failed", "tls", "error")
 
 
-async def test_whoever_has_most_handshakes_gives_way(authority: Authority, metrics: Metrics) -> None:
+async def test_whoever_has_most_handshakes_gives_way(authority: Authority) -> None:
     """And not whoever came first: one host that only connects, however often, shuts nobody out."""
     most, flood = 8, 40
-    async with door_of(socket.socket(), authority, metrics, most=most) as door, contextlib.AsyncExitStack() as stack:
+    async with door_of(socket.socket(), authority, most=most) as door, contextlib.AsyncExitStack() as stack:
         honest = await stack.enter_async_context(door.connected("127.0.0.2"))
         silent = await stack.enter_async_context(door.connected("127.0.0.3"))
         crowd = [await stack.enter_async_context(door.connected("127.0.0.1")) for _ in range(flood)]

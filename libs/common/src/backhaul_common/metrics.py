@@ -43,6 +43,19 @@ GRPC_CALLS = Metric(
     "Calls that a service has answered over gRPC, by how they ended (outcome: ok, cancelled, or the error's code).",
     ("method", "outcome"),
 )
+CERTIFICATE_EXPIRES = Metric(
+    "backhaul_certificate_expires",
+    "s",
+    "When the certificate that is used expires, in Unix time: between services and towards servers (internal), and by "
+    "the gateway towards its clients (https).",
+    ("certificate",),
+)
+CERTIFICATE_REFUSED = Metric(
+    "backhaul_certificate_refused",
+    "{state}",
+    "1 while the files hold a certificate that cannot be used, and the one before is; else 0.",
+    ("certificate",),
+)
 CALLBACKS_ANSWERED = Metric(
     "backhaul_gateway_callbacks",
     "{callback}",
@@ -85,14 +98,6 @@ CONNECTIONS_ENDED = Metric(
     "Connections that the gateway ended: the peer took too long (head, body, idle, read), there were too many (room, "
     "refused), or no TLS was agreed on (handshake).",
     ("reason",),
-)
-CERTIFICATE_EXPIRES = Metric(
-    "backhaul_gateway_certificate_expires", "s", "When the certificate that is served expires, in Unix time."
-)
-CERTIFICATE_REFUSED = Metric(
-    "backhaul_gateway_certificate_refused",
-    "{state}",
-    "1 while the files hold a certificate that cannot be served, and the one before is; else 0.",
 )
 CALLBACK_LOG_FILL = Metric(
     "backhaul_gateway_callback_log_fill", "1", "The part of CALLBACKS that is taken; 0 when it has no limit."

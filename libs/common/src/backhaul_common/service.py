@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 from backhaul_common import jetstream, lifecycle, logs, mongo, rpc
 from backhaul_common.accounts import Verb
 from backhaul_common.bus import Bus, Hook
+from backhaul_common.certificates import Certificates, Files, UnfitError
 from backhaul_common.changelog import Logged
 from backhaul_common.changestore import MongoChanges
 from backhaul_common.directory import ServiceDirectory, TenantDirectory, TenantDocuments
@@ -33,7 +34,7 @@ from backhaul_common.revisioned import Documents
 from backhaul_common.settings import CallersSettings, CommonSettings, MetricsPortSettings, load
 from backhaul_common.sizes import MAX_REQUEST_BYTES
 from backhaul_common.store_format import StoreFormat
-from backhaul_common.tls import context_to
+from backhaul_common.tls import client_context, context_to, files_of
 from backhaul_common.tracing import Tracing
 
 S = TypeVar("S", bound=CommonSettings)
@@ -115,6 +116,12 @@ class Service:
             self.metrics = Metrics(self.name)
             closing.callback(self.metrics.close)
             self._calls = self.metrics.counter(GRPC_CALLS)
+            self._certificates = Certificates(self.metrics)
+            if settings.grpc_tls_cert_file is not None:
+                try:
+                    self.watch("internal", files_of(settings, client_context))
+                except UnfitError as exc:
+                    raise SystemExit(f"BACKHAUL_GRPC_TLS_CERT_FILE: cannot use the certificate: {exc}") from exc
             if isinstance(settings, MetricsPortSettings) and settings.metrics_port:
                 await serve_metrics(
                     closing, self.metrics, self._failing, host=settings.metrics_host, port=settings.metrics_port
@@ -176,6 +183,10 @@ class Service:
             _begin(self._work, name, supervised())
         else:
             self._registered.append((name, supervised))
+
+    def watch(self, name: str, files: Files[Any]) -> None:
+        """Look at a certificate's files until the end, and tell of them under ``name``: in metrics and in the log."""
+        self.run(f"certificate_{name}", self._certificates.add(name, files).watch)
 
     def channel(self, target: str) -> rpc.Channel:
         """The channel to another service, one for each ``target`` (host:port): see ``rpc.Channels``."""

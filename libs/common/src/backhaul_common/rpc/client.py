@@ -26,7 +26,7 @@ from backhaul_common.rpc.access import HEADER
 from backhaul_common.rpc.errors import ended_while_sending, from_rpc, name_of
 from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_ANSWER_BYTES
-from backhaul_common.tls import Files, channel_credentials
+from backhaul_common.tls import channel_credentials, files_of
 from backhaul_common.tracing import current_traceparent
 
 DEADLINE_S = 5.0
@@ -190,7 +190,7 @@ def connect(target: str, settings: GrpcSettings) -> Channel:
     if settings.grpc_tls_cert_file is None:
         return Channel(grpc.aio.insecure_channel(target, options=options), token)
     # A channel's credentials are for good: a renewed certificate takes another channel.
-    files = Files(settings, channel_credentials)
+    files = files_of(settings, channel_credentials)
 
     def successor() -> grpc.aio.Channel | None:
         return grpc.aio.secure_channel(target, files.current(), options=options) if files.renewed() else None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
+from backhaul_common.certificates import Files, UnfitError
 from backhaul_common.metrics import Metrics
 from backhaul_common.service import Service
 from starlette.types import ASGIApp
@@ -18,7 +20,7 @@ from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.connections import Connections, Patience
 from backhaul_gateway.web.http import BoundedProtocol
 from backhaul_gateway.web.https import Origins
-from backhaul_gateway.web.tls import HANDSHAKE_S, MAX_HANDSHAKES, Certificate, TlsDoor, UnfitError
+from backhaul_gateway.web.tls import HANDSHAKE_S, MAX_HANDSHAKES, TlsDoor, server_context
 
 BACKLOG = 4096
 
@@ -29,7 +31,7 @@ class Listeners:
 
     plain: Sequence[socket.socket]
     secure: Sequence[socket.socket]
-    certificate: Certificate | None
+    certificate: Files[ssl.SSLContext] | None
     """Of those that are ``secure``."""
     http_port: int
     """0 where there is no plain HTTP."""
@@ -150,14 +152,14 @@ def listen(service: Service, settings: GatewaySettings) -> Listeners:
     return Listeners(plain, secure, certificate, http_port, https_port, origins)
 
 
-def _certificate(service: Service, settings: GatewaySettings) -> Certificate | None:
+def _certificate(service: Service, settings: GatewaySettings) -> Files[ssl.SSLContext] | None:
     if settings.gateway_tls_cert_file is None or settings.gateway_tls_key_file is None:
         return None
     try:
-        certificate = Certificate(settings.gateway_tls_cert_file, settings.gateway_tls_key_file, service.metrics)
+        certificate = Files(server_context, settings.gateway_tls_cert_file, settings.gateway_tls_key_file)
     except UnfitError as exc:
         raise SystemExit(f"BACKHAUL_GATEWAY_TLS_CERT_FILE: cannot serve the certificate: {exc}") from exc
-    service.run("certificate", certificate.watch)
+    service.watch("https", certificate)
     return certificate
 
 

@@ -1,29 +1,20 @@
-"""TLS of clients: the certificate, which may change at any time, and handshakes, before which nobody is a client."""
+"""TLS of clients: what they are answered with, and handshakes, before which nobody is a client."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
+from backhaul_common.certificates import Files
 from backhaul_common.lifecycle import cancel, keep_running
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
 from backhaul_common.pauses import pauses
-from cryptography import x509
 
 from backhaul_gateway.admission.attempts import network_of
-
-LOOK_S = 2.0
-"""How often the files are looked at. They may be links that are moved, on whatever file system a secret is mounted by,
-which tells nobody of a change."""
 
 MAX_HANDSHAKES = 512
 """Handshakes of one port at a time. Beyond, the oldest of the address that has most is ended: an honest one takes two
@@ -35,122 +26,16 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2. Those of 1.3 are of this kind all: a key of its own for each connection, and authenticated encryption."""
 
 
-class UnfitError(ValueError):
-    """A certificate that cannot be served; the text says why, and names the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """What handshakes are answered with, and from when to when it is valid, in Unix time."""
-
-    context: ssl.SSLContext
-    begins: float
-    ends: float
-
-    def is_valid(self, now: float) -> bool:
-        return self.begins <= now < self.ends
-
-    @property
-    def told(self) -> dict[str, str]:
-        """For log lines."""
-        return {"valid_until": datetime.fromtimestamp(self.ends, UTC).isoformat()}
-
-
-class Certificate:
-    """The certificate that is served. New handshakes get the new one; connections that are open keep theirs."""
-
-    def __init__(
-        self,
-        cert_file: Path,
-        key_file: Path,
-        metrics: Metrics,
-        *,
-        now: Callable[[], float] = time.time,
-        look_s: float = LOOK_S,
-    ) -> None:
-        """UnfitError where the files hold nothing that can be served. One that has expired can: who does not look at
-        that, or only asks whether the gateway is ready, is still answered."""
-        self._cert_file = cert_file
-        self._key_file = key_file
-        self._now = now
-        self._look_s = look_s
-        self._log = get_logger(component="certificate")
-        self._seen = self._read()
-        self._served = self._load(self._seen)
-        self._doubt = ""
-        """Why the last look found the files unfit. One file may be replaced already and the other not yet."""
-        self._refusal = ""
-        """The same, once two looks in a row have found it."""
-        if not self._served.is_valid(now()):
-            self._log.error("certificate_not_valid", file=str(cert_file), **self._served.told)
-        metrics.gauge(CERTIFICATE_EXPIRES, lambda: self._served.ends)
-        metrics.gauge(CERTIFICATE_REFUSED, lambda: float(bool(self._refusal)))
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For the next handshake."""
-        return self._served.context
-
-    async def watch(self) -> None:
-        """Look at the files until cancelled."""
-        while True:
-            await asyncio.sleep(self._look_s)
-            await asyncio.to_thread(self.look)
-
-    def look(self) -> None:
-        """Serve what the files hold, if it has changed and is fit; otherwise say so once, and go on as before.
-
-        What is unfit is tried again at each look: it may become valid, or become readable, while the files stay.
-        """
-        try:
-            seen = self._read()
-            found = None if seen == self._seen else self._fit(seen)
-        except UnfitError as error:
-            self._refuse(str(error))
-            return
-        self._doubt = self._refusal = ""
-        if found is not None:
-            self._seen, self._served = seen, found
-            self._log.info("certificate_loaded", **found.told)
-
-    def _refuse(self, why: str) -> None:
-        doubt, self._doubt = self._doubt, why
-        if doubt == why != self._refusal:
-            self._refusal = why
-            self._log.error("certificate_refused", error=why, **self._served.told)
-
-    def _fit(self, seen: bytes) -> _Served:
-        found, now = self._load(seen), self._now()
-        if not found.is_valid(now) and self._served.is_valid(now):
-            when = "not valid yet" if now < found.begins else "no longer valid"
-            raise UnfitError(f"{self._cert_file}: it is {when}, and the one that is served is valid")
-        return found
-
-    def _read(self) -> bytes:
-        parts = []
-        for path in (self._cert_file, self._key_file):
-            try:
-                parts.append(path.read_bytes())
-            except OSError as exc:
-                raise UnfitError(f"{path}: {exc.strerror}") from exc
-        # The key itself is not kept here.
-        return sha256(b"\0".join(parts)).digest() + parts[0]
-
-    def _load(self, seen: bytes) -> _Served:
-        try:
-            leaf = x509.load_pem_x509_certificates(seen[sha256().digest_size :])[0]
-            begins, ends = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            # Without a passphrase at hand OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(self._cert_file, self._key_file, password="")
-        except (OSError, ValueError, x509.InvalidVersion) as exc:
-            # OpenSSL's own words, which hold nothing of the files.
-            raise UnfitError(f"{self._cert_file} and {self._key_file}: {exc}") from exc
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(_CIPHERS)
-        context.set_alpn_protocols(["http/1.1"])
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        return _Served(context, begins, ends)
+def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    """What handshakes are answered with. ssl.SSLError where the files do not belong together."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Without a passphrase at hand OpenSSL would ask for one on the terminal.
+    context.load_cert_chain(cert_file, key_file, password="")
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
 
 
 class TlsDoor:
@@ -164,7 +49,7 @@ class TlsDoor:
         self,
         listener: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
-        certificate: Certificate,
+        certificate: Files[ssl.SSLContext],
         missed: Callable[[str], None],
         *,
         handshake_s: float,
@@ -243,7 +128,8 @@ class TlsDoor:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol,
                 connection,
-                ssl=self._certificate.context,
+                # As of the last look: strangers begin handshakes, and shall cost no look each.
+                ssl=self._certificate.made.value,
                 ssl_handshake_timeout=self._handshake_s,
                 ssl_shutdown_timeout=self._shutdown_s,
             )

@@ -1,16 +1,23 @@
-"""The certificate that is served: which is fit, and what becomes of one that is not."""
+"""The certificate that is used: which is fit, and what becomes of one that is not."""
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
+from threading import Barrier
 
 import pytest
+from backhaul_common.certificates import Certificates, Files, UnfitError
 from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
-from backhaul_gateway.web.tls import Certificate, UnfitError
-from backhaul_testing.authority import HOUR, Authority, Files
+from backhaul_common.service import Service
+from backhaul_common.settings import CommonSettings
+from backhaul_common.tls import client_context
+from backhaul_testing.authority import HOUR, Authority
+from backhaul_testing.authority import Files as Pem
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
@@ -22,39 +29,57 @@ def shown(metrics: Metrics, name: str) -> float:
     return float(line.split()[-1])
 
 
-def test_only_ciphers_that_keep_the_past_secret_are_allowed(authority: Authority, metrics: Metrics) -> None:
-    """Whatever the key is: one of RSA could be used without a key of the connection's own."""
-    files = authority.issue("gateway")
-    context = Certificate(files.cert, files.key, metrics).context
-    ciphers = context.get_ciphers()
-    assert {cipher["protocol"] for cipher in ciphers} == {"TLSv1.2", "TLSv1.3"}
-    assert all(cipher["aead"] for cipher in ciphers)
-    assert {cipher["kea"] for cipher in ciphers if cipher["protocol"] == "TLSv1.2"} == {"kx-ecdhe"}
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+class Used:
+    """A certificate towards servers, without an authority, as a process uses and watches it."""
+
+    def __init__(self, files: Pem, metrics: Metrics, now: Callable[[], float] = time.time) -> None:
+        self.files = Files(context_of, *files, now=now)
+        self.watched = Certificates(metrics).add("internal", self.files)
+        self.look = self.watched.look
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return self.files.made.value
 
 
-def garbage(files: Files, _: Authority) -> None:
+def context_of(cert: Path, key: Path) -> ssl.SSLContext:
+    return client_context(cert, key, cert)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    made = Metrics("test")
+    yield made
+    made.close()
+
+
+def garbage(files: Pem, _: Authority) -> None:
     files.cert.write_text("-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n")
 
 
-def empty(files: Files, _: Authority) -> None:
+def empty(files: Pem, _: Authority) -> None:
     files.cert.write_bytes(b"")
 
 
-def gone(files: Files, _: Authority) -> None:
+def gone(files: Pem, _: Authority) -> None:
     files.key.unlink()
 
 
-def another_key(files: Files, authority: Authority) -> None:
+def another_key(files: Pem, authority: Authority) -> None:
     files.key.write_bytes(authority.issue("other").key.read_bytes())
 
 
-def certificate_alone(files: Files, authority: Authority) -> None:
+def certificate_alone(files: Pem, authority: Authority) -> None:
     """As while one of two files is replaced, and the other not yet."""
     files.cert.write_bytes(authority.issue("other").cert.read_bytes())
 
 
-def locked(files: Files, _: Authority) -> None:
+def locked(files: Pem, _: Authority) -> None:
     key = serialization.load_pem_private_key(files.key.read_bytes(), None)
     files.key.write_bytes(
         key.private_bytes(
@@ -65,7 +90,7 @@ def locked(files: Files, _: Authority) -> None:
     )
 
 
-def version_5(files: Files, _: Authority) -> None:
+def version_5(files: Pem, _: Authority) -> None:
     """Of X.509 there are three, and the field that says which is the certificate's first."""
     certificate = x509.load_pem_x509_certificate(files.cert.read_bytes())
     third, fifth = bytes.fromhex("a003020102"), bytes.fromhex("a003020104")
@@ -73,17 +98,17 @@ def version_5(files: Files, _: Authority) -> None:
     files.cert.write_text(ssl.DER_cert_to_PEM_cert(changed))
 
 
-def expired(files: Files, authority: Authority) -> None:
+def expired(files: Pem, authority: Authority) -> None:
     authority.issue("gateway", lasts=-HOUR)
 
 
 @pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, certificate_alone, locked, version_5, expired])
 def test_an_unfit_certificate_leaves_the_one_before(
-    authority: Authority, metrics: Metrics, spoil: Callable[[Files, Authority], None]
+    authority: Authority, metrics: Metrics, spoil: Callable[[Pem, Authority], None]
 ) -> None:
     files = authority.issue("gateway")
     kept = files.cert.read_bytes(), files.key.read_bytes()
-    certificate = Certificate(files.cert, files.key, metrics)
+    certificate = Used(files, metrics)
     context, expires = certificate.context, shown(metrics, CERTIFICATE_EXPIRES.name)
     with capture_logs() as logs:
         certificate.look()
@@ -109,11 +134,11 @@ def test_an_unfit_certificate_leaves_the_one_before(
     assert shown(metrics, CERTIFICATE_EXPIRES.name) > expires
 
 
-def test_a_certificate_that_is_not_valid_yet_is_served_once_it_is(authority: Authority, metrics: Metrics) -> None:
+def test_a_certificate_that_is_not_valid_yet_is_used_once_it_is(authority: Authority, metrics: Metrics) -> None:
     """The files stay the same all the while."""
     files = authority.issue("gateway", lasts=-HOUR)
     now = time.time() - HOUR.total_seconds() - 30
-    certificate = Certificate(files.cert, files.key, metrics, now=lambda: now)
+    certificate = Used(files, metrics, now=lambda: now)
     before = certificate.context
     authority.issue("gateway")
     with capture_logs() as logs:
@@ -132,7 +157,7 @@ def test_a_certificate_that_is_not_valid_yet_is_served_once_it_is(authority: Aut
 
 def test_a_pair_may_be_replaced_one_file_after_the_other(authority: Authority, metrics: Metrics) -> None:
     files = authority.issue("gateway")
-    certificate = Certificate(files.cert, files.key, metrics)
+    certificate = Used(files, metrics)
     before, other = certificate.context, authority.issue("other")
     with capture_logs() as logs:
         files.cert.write_bytes(other.cert.read_bytes())
@@ -146,19 +171,19 @@ def test_a_pair_may_be_replaced_one_file_after_the_other(authority: Authority, m
 
 @pytest.mark.parametrize("spoil", [garbage, empty, gone, another_key, locked, version_5])
 def test_a_start_without_a_fit_certificate_says_why(
-    authority: Authority, metrics: Metrics, spoil: Callable[[Files, Authority], None]
+    authority: Authority, metrics: Metrics, spoil: Callable[[Pem, Authority], None]
 ) -> None:
     files = authority.issue("gateway")
     spoil(files, authority)
     with pytest.raises(UnfitError, match=r"gateway\.(pem|key)"):
-        Certificate(files.cert, files.key, metrics)
+        Used(files, metrics)
 
 
-def test_an_expired_certificate_does_not_keep_a_gateway_from_starting(authority: Authority, metrics: Metrics) -> None:
-    """Clients that look at it refuse it, and the alert says so. The port without TLS serves in any case."""
+def test_an_expired_certificate_does_not_keep_a_process_from_starting(authority: Authority, metrics: Metrics) -> None:
+    """Whoever looks at it refuses it, and the alert says so. A gateway's port without TLS serves in any case."""
     files = authority.issue("gateway", lasts=-HOUR)
     with capture_logs() as logs:
-        certificate = Certificate(files.cert, files.key, metrics)
+        certificate = Used(files, metrics)
     assert [(line["event"], line["log_level"]) for line in logs] == [("certificate_not_valid", "error")]
     # Nothing that is valid is given up for it: the next one may be as old.
     before = certificate.context
@@ -166,3 +191,36 @@ def test_an_expired_certificate_does_not_keep_a_gateway_from_starting(authority:
     certificate.look()
     assert certificate.context is not before
     assert shown(metrics, CERTIFICATE_REFUSED.name) == 0
+
+
+def test_of_threads_that_ask_at_once_one_is_told_of_a_renewal(authority: Authority) -> None:
+    """gRPC must be given a renewed certificate once. All get the new one, whoever is told."""
+    pem = authority.issue("server")
+    files, together = Files(context_of, *pem), Barrier(8)
+
+    def ask() -> tuple[bool, ssl.SSLContext]:
+        together.wait(60)
+        return files.renewed(), files.current()
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(10):
+            before = files.made.value
+            authority.issue("server")
+            answers = [asked.result(60) for asked in [threads.submit(ask) for _ in range(8)]]
+            assert sum(told for told, _ in answers) == 1
+            assert {context for _, context in answers} == {files.made.value} != {before}
+
+
+async def test_a_service_tells_of_the_certificate_that_it_shows_others(authority: Authority) -> None:
+    pem = authority.issue("audit")
+    settings = CommonSettings(grpc_tls_cert_file=pem.cert, grpc_tls_key_file=pem.key, grpc_tls_ca_file=authority.file)
+    async with Service("audit", settings) as service:
+        assert shown(service.metrics, CERTIFICATE_EXPIRES.name) > time.time()
+        assert shown(service.metrics, CERTIFICATE_REFUSED.name) == 0
+        assert 'certificate_expires_seconds{certificate="internal"' in service.metrics.render().decode()
+    async with Service("audit", CommonSettings()) as service:
+        assert "certificate_expires_seconds{" not in service.metrics.render().decode()
+    pem.key.write_bytes(authority.issue("other").key.read_bytes())
+    with pytest.raises(SystemExit, match=r"BACKHAUL_GRPC_TLS_CERT_FILE: cannot use the certificate: .*audit\.pem"):
+        async with Service("audit", settings):
+            pass
