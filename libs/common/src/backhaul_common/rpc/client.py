@@ -24,6 +24,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import HEADER
 from backhaul_common.rpc.errors import ended_while_sending, from_rpc, name_of
+from backhaul_common.rpc.line import Line
 from backhaul_common.settings import GrpcSettings
 from backhaul_common.sizes import MAX_ANSWER_BYTES
 from backhaul_common.tls import channel_credentials, files_of
@@ -51,11 +52,10 @@ class Channel(grpc.aio.Channel):
     ) -> None:
         """``token`` is shown with each call that has no ``authorization`` of its own. ``successor`` says, before each
         call, whether that and later ones go over another channel; calls that are under way stay where they are."""
-        self._inner = inner
+        self._line = Line(inner)
         self._successor = successor
-        # Closed at the end only: a call that goes on for days would fail with its channel. gRPC itself lets go of the
-        # connections of one that is idle.
-        self._former: list[grpc.aio.Channel] = []
+        # Calls that go on for days would fail with their channel.
+        self._former: set[Line] = set()
         self._authorization = f"Bearer {token}" if token else ""
 
     def _completed(self, metadata: Pairs) -> Metadata:
@@ -67,86 +67,94 @@ class Channel(grpc.aio.Channel):
             pairs.append((HEADER, self._authorization))
         return Metadata(*pairs)
 
-    def _latest(self, kind: str, method: str, *args: Any, **options: Any) -> Callable[[], Any]:
-        """What begins calls of ``method`` over the present channel."""
-        made_by = self._inner
-        begin = getattr(made_by, kind)(method, *args, **options)
+    def _latest(self, kind: str, method: str, *args: Any, **options: Any) -> Callable[[], tuple[Line, Any]]:
+        """What begins calls of ``method``, and over what: the present channel."""
+        made_by = self._line
+        begin = getattr(made_by.channel, kind)(method, *args, **options)
 
-        def latest() -> Any:
+        def latest() -> tuple[Line, Any]:
             nonlocal made_by, begin
             if (successor := self._successor()) is not None:
-                self._former.append(self._inner)
-                self._inner = successor
-            if made_by is not self._inner:
-                made_by = self._inner
-                begin = getattr(made_by, kind)(method, *args, **options)
-            return begin
+                self._succeed(successor)
+            if made_by is not self._line:
+                made_by = self._line
+                begin = getattr(made_by.channel, kind)(method, *args, **options)
+            return made_by, begin
 
         return latest
 
+    def _succeed(self, successor: grpc.aio.Channel) -> None:
+        former, self._line = self._line, Line(successor)
+        self._former = {line for line in self._former if not line.is_closed} | {former}
+        former.leave()
+
     def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, one answer."""
-        begin, service = self._latest("unary_unary", method, *args, **options), name_of(method)
+        latest, service = self._latest("unary_unary", method, *args, **options), name_of(method)
 
         async def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
             limit_s = DEADLINE_S if timeout is None else timeout
-            try:
-                return await begin()(request, timeout=limit_s, metadata=self._completed(metadata))
-            except grpc.aio.AioRpcError as exc:
-                raise from_rpc(exc, service) from exc
+            line, begin = latest()
+            with line.call():
+                try:
+                    return await begin(request, timeout=limit_s, metadata=self._completed(metadata))
+                except grpc.aio.AioRpcError as exc:
+                    raise from_rpc(exc, service) from exc
 
         return call
 
     def stream_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, one answer."""
-        begin, service = self._latest("stream_unary", method, *args, **options), name_of(method)
+        latest, service = self._latest("stream_unary", method, *args, **options), name_of(method)
 
         async def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
-            running = begin()(requests, timeout=timeout, metadata=self._completed(metadata))
-            ending = _Ending(running)
-            try:
-                await _taken_up(running, service)
-                return await running
-            except grpc.aio.AioRpcError as exc:
-                raise from_rpc(await ending.of(exc), service) from exc
-            finally:
-                running.cancel()
+            line, begin = latest()
+            with line.call():
+                running = begin(requests, timeout=timeout, metadata=self._completed(metadata))
+                ending = _Ending(running)
+                try:
+                    await _taken_up(running, service)
+                    return await running
+                except grpc.aio.AioRpcError as exc:
+                    raise from_rpc(await ending.of(exc), service) from exc
+                finally:
+                    running.cancel()
 
         return call
 
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, many answers."""
-        begin, service = self._latest("unary_stream", method, *args, **options), name_of(method)
+        latest, service = self._latest("unary_stream", method, *args, **options), name_of(method)
 
         def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(begin()(request, timeout=timeout, metadata=self._completed(metadata)), service)
+            return _answers(latest, service, request, timeout, self._completed(metadata))
 
         return call
 
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, many answers."""
-        begin, service = self._latest("stream_stream", method, *args, **options), name_of(method)
+        latest, service = self._latest("stream_stream", method, *args, **options), name_of(method)
 
         def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(begin()(requests, timeout=timeout, metadata=self._completed(metadata)), service)
+            return _answers(latest, service, requests, timeout, self._completed(metadata))
 
         return call
 
     async def close(self, grace: float | None = None) -> None:
         """End every call, those that begin within ``grace`` seconds later."""
-        await asyncio.gather(*(channel.close(grace) for channel in (*self._former, self._inner)))
+        await asyncio.gather(*(line.close(grace) for line in (*self._former, self._line)))
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """See ``grpc.aio.Channel``."""
-        return self._inner.get_state(try_to_connect)
+        return self._line.channel.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """See ``grpc.aio.Channel``."""
-        await self._inner.wait_for_state_change(last_observed_state)
+        await self._line.channel.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """See ``grpc.aio.Channel``."""
-        await self._inner.channel_ready()
+        await self._line.channel.channel_ready()
 
     async def __aenter__(self) -> Channel:
         return self
@@ -198,16 +206,26 @@ def connect(target: str, settings: GrpcSettings) -> Channel:
     return Channel(grpc.aio.secure_channel(target, files.current(), options=options), token, successor)
 
 
-async def _answers(running: Any, service: str) -> AsyncIterator[Any]:
-    ending = _Ending(running)
-    try:
-        await _taken_up(running, service)
-        async for answer in running:
-            yield answer
-    except grpc.aio.AioRpcError as exc:
-        raise from_rpc(await ending.of(exc), service) from exc
-    finally:
-        running.cancel()
+async def _answers(
+    latest: Callable[[], tuple[Line, Any]],
+    service: str,
+    asked: Any,
+    timeout_s: float | None,
+    metadata: Metadata,
+) -> AsyncIterator[Any]:
+    # Begun here: what nobody iterates never comes to the end of it, and would keep its channel.
+    line, begin = latest()
+    with line.call():
+        running = begin(asked, timeout=timeout_s, metadata=metadata)
+        ending = _Ending(running)
+        try:
+            await _taken_up(running, service)
+            async for answer in running:
+                yield answer
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc(await ending.of(exc), service) from exc
+        finally:
+            running.cancel()
 
 
 class _Ending:
