@@ -11,14 +11,16 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from backhaul_client import AsyncAdminClient
 from backhaul_gateway.admission.access import ROUTES
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_local.nats_server import NatsServer
 from backhaul_local.ports import Hold
 from backhaul_testing.authority import Authority
 from backhaul_testing.wire import read_answer
-from gateway_rig import FORM, GatewayFactory, Running
+from gateway_rig import ADMIN_TOKEN, FORM, TWILIO_TOKEN, GatewayFactory, Running
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 PATH = "/api/postevents?channelLabel=Twilio"
 PUBLIC = "https://callbacks.example.com"
@@ -144,6 +146,34 @@ async def test_a_providers_post_is_taken_in_the_clear_and_counted(
         series = [line for line in text.splitlines() if line.startswith("backhaul_gateway_callbacks_plain_total{")]
         assert sum(float(line.split()[-1]) for line in series) == 3, series
         assert all('tenant="acme"' in line and 'channel="twilio"' in line for line in series)
+
+
+async def test_behind_a_proxy_that_is_not_trusted_callbacks_are_taken_and_the_log_names_the_setting(
+    secured: Secured, trusting: ssl.SSLContext
+) -> None:
+    """All that comes through it was signed over the public address, and seems to come in the clear."""
+    by_proxy, plain = {"X-Forwarded-Proto": "https"}, "http://callbacks.example.com"
+    async with (
+        secured(gateway_enable_https_redirection=True, gateway_public_base_url=PUBLIC) as gateway,
+        httpx.AsyncClient(verify=trusting, timeout=60) as client,
+    ):
+        tenant = await AsyncAdminClient(https(gateway), ADMIN_TOKEN, http=client).create_tenant(
+            "acme", name="Acme", queue_path="acme"
+        )
+        channel = f"{https(gateway)}/admin/v1/tenants/acme/channels/Twilio"
+        answer = await client.put(channel, headers=gateway.admin, json={"secrets": [TWILIO_TOKEN]})
+        assert answer.status_code == 201, answer.text
+        with capture_logs() as lines:
+            assert await post(client, gateway.url, tenant.api_key, PUBLIC, **by_proxy) == 200
+            assert await post(client, gateway.url, tenant.api_key, plain, **by_proxy) == 403
+            assert await post(client, gateway.url, tenant.api_key, plain) == 200
+            assert await post(client, gateway.url, tenant.api_key, PUBLIC) == 403
+            assert (await client.get(gateway.url + "/docs", headers=by_proxy)).status_code == 308
+        assert [callback.url for [callback] in await gateway.stored()] == [PUBLIC + PATH, plain + PATH]
+        # Once a minute, however many come.
+        [line] = [line for line in lines if line["event"] == "proxy_not_trusted"]
+        assert (line["log_level"], line["client"]) == ("warning", "127.0.0.1")
+        assert "BACKHAUL_GATEWAY_TRUSTED_PROXIES" in line["error"]
 
 
 REDIRECTED = [

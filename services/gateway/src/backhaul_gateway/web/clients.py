@@ -12,6 +12,12 @@ from backhaul_gateway.settings import Network
 _MEMORY = 1024
 
 
+def said_https(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether anybody says that it was called by https: a proxy, trusted or not, or the client itself."""
+    words = [value for name, value in headers if name == b"x-forwarded-proto"]
+    return bool(words) and words[-1].rpartition(b",")[2].strip().lower() == b"https"
+
+
 class ClientAddress:
     """Finds the address of a request's client.
 
@@ -39,10 +45,7 @@ class ClientAddress:
     def says_https(self, scope: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether a trusted proxy says that it was called by https. The last word is the nearest proxy's."""
         client = scope.get("client")
-        if not self._trusted or not self._is_trusted(client[0] if client else ""):
-            return False
-        words = [value for name, value in headers if name == b"x-forwarded-proto"]
-        return bool(words) and words[-1].rpartition(b",")[2].strip().lower() == b"https"
+        return bool(self._trusted) and self._is_trusted(client[0] if client else "") and said_https(headers)
 
     def _is_trusted(self, address: str) -> bool:
         known = self._known.get(address)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.outages import Repeated
 
-from backhaul_gateway.web.clients import ClientAddress
+from backhaul_gateway.web.clients import ClientAddress, said_https
 from backhaul_gateway.web.problems import nothing_at
 
 PERMANENT_REDIRECT = 308
@@ -49,6 +50,7 @@ class Https:
         self._public, self._plain = origins.public, origins.plain
         self._admin_port = admin_port
         self.redirects = redirects
+        self._doubt = Repeated("proxy_not_trusted", component="https")
         self._strict: Fields = ()
         if hsts_max_age_s:
             self._strict = ((b"strict-transport-security", b"max-age=%d" % hsts_max_age_s),)
@@ -62,8 +64,14 @@ class Https:
         return self._strict if self._strict and self.is_secure(scope, headers) else ()
 
     def base_url(self, scope: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """What the request's path was put behind by whoever signed it. No header says it: those can be forged."""
-        return self._plain if self._plain and not self.is_secure(scope, headers) else self._public
+        """What the request's path was put behind by whoever signed it. No header says where: those can be forged.
+
+        By which scheme, even a proxy that is not trusted may say while there is redirection: for either address a
+        signature takes the same secret, and behind such a proxy no callback would be signed over the plain one.
+        """
+        if not self._plain or self.is_secure(scope, headers) or (self.redirects and self._doubts(scope, headers)):
+            return self._public
+        return self._plain
 
     def elsewhere(self, scope: Mapping[str, Any]) -> str:
         """Where to send the request instead; empty where it may stay. NOT_FOUND for what is no path: ``*.example``
@@ -79,6 +87,7 @@ class Https:
             return ""
         if self.is_secure(scope, scope["headers"]):
             return ""
+        self._doubts(scope, scope["headers"])
         if scope["method"] not in _ASKED:
             raise BackhaulError(
                 Code.FORBIDDEN,
@@ -91,3 +100,15 @@ class Https:
         if not sent.startswith(b"/"):
             raise nothing_at(path)
         return self._public + (sent + (b"?" + query if query else b"")).decode("latin-1")
+
+    def _doubts(self, scope: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether an unencrypted request is said to have come by https, by somebody who is not trusted to say so. The
+        log says it then: if that is the installation's proxy, all that comes through it is sent away again."""
+        if not said_https(headers):
+            return False
+        self._doubt.warning(
+            "It says X-Forwarded-Proto: https, and is in no network of BACKHAUL_GATEWAY_TRUSTED_PROXIES. If it is your "
+            "proxy, add it there: what comes through it is redirected to itself.",
+            client=(scope.get("client") or ("",))[0],
+        )
+        return True
