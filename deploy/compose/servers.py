@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import urllib3
 from minio import Minio
 from minio.error import S3Error
 from pymongo import MongoClient
@@ -98,6 +99,10 @@ def prepare_bucket(endpoint: str, access_key: str, secret_key: str, bucket: str,
             if error.code not in _MINE:
                 log.warning("%s: bucket %s was not made: %s", endpoint, bucket, error.code)
                 return error.code == "AccessDenied"
+        except urllib3.exceptions.HTTPError as error:
+            # It begins at the same time as this, and may take no connections yet.
+            log.warning("%s: bucket %s was not made yet: %s", endpoint, bucket, error)
+            return False
         return True
 
     _until(f"{endpoint} has the bucket {bucket}", made)
