@@ -34,7 +34,8 @@ class NatsConfig:
     password: str = field(default="", repr=False)
     """Empty: whoever reaches the port may do everything."""
     tls_dir: Path | None = None
-    """Where the certificates of ``nats`` and ``probe`` are: without one of their authority nobody is let in."""
+    """Where the certificates of ``nats`` and ``probe`` are, and in a cluster that of ``ROUTE``: without one of their
+    authority nobody is let in."""
     name: str = "nats"
     """Its own among the servers of one cluster."""
     route_port: int = 0
@@ -42,11 +43,16 @@ class NatsConfig:
     """The ports where the servers of a cluster speak with each other, ``route_port`` among them. None: it is alone."""
 
 
-def tls_of_nats(folder: Path, *, maps: bool = False) -> dict[str, object]:
-    """The server's setting. With ``maps`` a client is the user that its certificate names."""
+ROUTE = "nats-route"
+"""The certificate by which the servers of a cluster know each other. It is a client's as well, as that of ``nats`` is
+not."""
+
+
+def tls_of_nats(folder: Path, *, name: str = "nats", maps: bool = False) -> dict[str, object]:
+    """The server's setting, with the certificate of ``name``. With ``maps`` a client is the user that its own names."""
     return {
-        "cert_file": str(certificate_path(folder, "nats")),
-        "key_file": str(key_path(folder, "nats")),
+        "cert_file": str(certificate_path(folder, name)),
+        "key_file": str(key_path(folder, name)),
         "ca_file": str(authority_path(folder)),
         "verify_and_map" if maps else "verify": True,
     }
@@ -90,13 +96,12 @@ class NatsServer(Member):
             with socket.create_connection((LOOPBACK, self.port), timeout=1.0) as plain:
                 # Unbuffered: what follows the first line may be TLS already.
                 info = plain.makefile("rb", buffering=0).readline()
-                connection = self._encrypted(plain)
-                stream = connection.makefile("rb")
-                options: dict[str, object] = {"verbose": False}
-                if self.config.password:
-                    options |= {"user": self.config.user, "pass": self.config.password}
-                connection.sendall(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
-                answer = stream.readline()
+                with self._encrypted(plain) as connection:
+                    options: dict[str, object] = {"verbose": False}
+                    if self.config.password:
+                        options |= {"user": self.config.user, "pass": self.config.password}
+                    connection.sendall(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
+                    answer = connection.makefile("rb").readline()
         except OSError as error:
             return f"no connection ({error})"
         if not info.startswith(b"INFO ") or b'"jetstream":true' not in info:
@@ -121,7 +126,7 @@ class NatsServer(Member):
             f"server_name: {self._server_name()}\n"
             f"max_payload: {self.config.max_payload}\n"
             f"{authorization}"
-            f"{'' if self.config.tls_dir is None else json.dumps({'tls': tls_of_nats(self.config.tls_dir)})[1:-1]}\n"
+            f"{self._tls_text('nats')}\n"
             f"{self._cluster_text(authorization)}"
             "jetstream {\n"
             f"  store_dir: {store}\n"
@@ -129,6 +134,10 @@ class NatsServer(Member):
             f"  {sync}\n"
             "}\n"
         )
+
+    def _tls_text(self, name: str) -> str:
+        folder = self.config.tls_dir
+        return "" if folder is None else json.dumps({"tls": tls_of_nats(folder, name=name)})[1:-1]
 
     def _server_name(self) -> str:
         # A server that is alone keeps the name that it always had.
@@ -146,6 +155,7 @@ class NatsServer(Member):
             "  name: backhaul-local\n"
             f"  listen: {LOOPBACK}:{config.route_port}\n"
             f"  {authorization.strip()}\n"
+            f"  {self._tls_text(ROUTE)}\n"
             f"  routes: [{routes}]\n"
             "}\n"
         )

@@ -19,7 +19,7 @@ from backhaul_local.certificates import authority_path, certificate_path, ensure
 from backhaul_local.errors import LateError, LocalStackError, SettingError
 from backhaul_local.member import START_TIMEOUT_S, Member
 from backhaul_local.mongod import MongoConfig, MongoServer, mongo_replica_set
-from backhaul_local.nats_server import NatsConfig, NatsServer, nats_cluster
+from backhaul_local.nats_server import ROUTE, NatsConfig, NatsServer, nats_cluster
 from backhaul_local.object_store import ObjectStoreConfig, ObjectStoreServer
 from backhaul_local.ports import Hold, PortClaim, ensure_free
 from backhaul_local.service import Service, ServiceSpec, default_services, fill_in
@@ -235,7 +235,8 @@ class Stack:
 
     async def start_servers(self) -> None:
         if self.config.tls:
-            ensure_certificates(self._tls_dir, ["mongo", "probe"], servers=["nats", "s3"])
+            members = [ROUTE] if self.config.nodes > 1 else []
+            ensure_certificates(self._tls_dir, ["mongo", "probe", *members], servers=["nats", "s3"])
         await _all([server.start for server in self.servers])
 
     async def start_services(self, *names: str) -> None:
