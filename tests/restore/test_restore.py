@@ -22,7 +22,7 @@ from backhaul_testing.receiver import Receiver
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 from faults import filed
-from faults.account import drained
+from faults.account import drained, key_of
 from minio import Minio
 from pymongo import MongoClient
 from simulators.archive import ask_for_files
@@ -30,6 +30,7 @@ from simulators.load import Load
 from simulators.people import Tenant, Town
 
 if TYPE_CHECKING:
+    from backhaul_client.models import Event
     from backhaul_local.pytest_plugin import StackFactory
     from backhaul_local.stack import Stack
 
@@ -40,8 +41,12 @@ ENV = {
     "BACKHAUL_NOTIFIER_PLAIN_HTTP": "true",
     "BACKHAUL_NOTIFIER_ALLOWED_NETWORKS": "127.0.0.0/8",
 }
-VARIES = {"revision", "received_at", "callback_id", "traceparent", "created_at", "last_event_at"}
-"""Of what several callbacks told, which of them it is known by: they are read in other batches than at first."""
+RECORDED = {"revision", "created_at"}
+"""How often a row was written, and when it was first."""
+
+KNOWN_BY = {"received_at", "callback_id", "traceparent", "last_event_at"}
+"""Of what several callbacks told, and of no other, which of them it is known by is not compared: they are read in other
+batches than at first."""
 
 UNDONE_BY_DELIVERY = {"hard_bounce", "invalid_address", "provider_block"}
 """Of these only that they are there is compared. The load has an address bounce and be delivered to many times in one
@@ -84,7 +89,9 @@ async def test_what_was_lost_since_the_backup_comes_back_from_the_streams(
             await _erase(tenant, GONE)
         await _told(receiver, tenants)
         await filed.settle(stack, *tenants)
-        before = [await _state(tenant) for tenant in tenants]
+        before = [await _state(tenant, load) for tenant in tenants]
+        for was in before:
+            assert any("callback_id" in event for event in was["events"].values()), "each was told several times"
         told = {call.headers["webhook-id"] for call in receiver.calls}
 
         assert stack.mongo is not None
@@ -120,7 +127,7 @@ async def test_what_was_lost_since_the_backup_comes_back_from_the_streams(
             await _erase(tenant, GONE)
         for tenant, was in zip(tenants, before, strict=True):
             # Besides, there is what came while MongoDB was away.
-            now = _without(await _state(tenant), AWAY)
+            now = _without(await _state(tenant, load), AWAY)
             assert [(name, one) for name in was for one in _different(now[name], was[name])] == []
             assert await tenant.dead_letters() == []
         await filed.settle(stack, *tenants)
@@ -226,12 +233,23 @@ async def _told(receiver: Receiver, tenants: Any) -> None:
     await until("the end of all deliveries", probe, within_s=120, pause_s=0.3)
 
 
-async def _state(tenant: Tenant) -> dict[str, Any]:
-    """All that can be read of a tenant, but for its deliveries, and for when a row was recorded."""
-    events = {event.id: _plain(event) for event in await tenant.events(page_size=500)}
+async def _state(tenant: Tenant, load: Load) -> dict[str, Any]:
+    """All that can be read of a tenant, but for its deliveries, and for ``RECORDED`` and ``KNOWN_BY``."""
+
+    def told_once(event: Event) -> bool:
+        return load.tries[key_of(tenant, event)] <= 1
+
+    def bare(event: Event) -> Any:
+        return _plain(event, set() if told_once(event) else KNOWN_BY)
+
+    events = {event.id: bare(event) for event in await tenant.events(page_size=500)}
     messages: dict[Any, Any] = {}
     for row in await tenant.messages(page_size=500):
-        messages[row.channel, row.message_id] = _plain(await tenant.message(row.channel, row.message_id))
+        message = await tenant.message(row.channel, row.message_id)
+        assert message is not None
+        known = set() if all(map(told_once, message.timeline)) else KNOWN_BY
+        timeline = [bare(event) for event in message.timeline]
+        messages[row.channel, row.message_id] = {**_plain(message, known), "timeline": timeline}
     rows = [row async for row in tenant.client.suppressions(standing="any", page_size=500)]
     suppressions: dict[Any, Any] = {}
     for found in rows:
@@ -241,7 +259,7 @@ async def _state(tenant: Tenant) -> dict[str, Any]:
             key = (found.address, found.kind, found.active, found.origin, found.source, found.event_id)
             suppressions[key] = found.due_by is None
     communications = sorted({one["communication_id"] for one in events.values()} - {""})
-    counted = {id_: _plain(await tenant.communication(id_)) for id_ in communications}
+    counted = {id_: _plain(await tenant.communication(id_), KNOWN_BY) for id_ in communications}
     return {"events": events, "messages": messages, "suppressions": suppressions, "communications": counted}
 
 
@@ -257,13 +275,13 @@ def _different(now: Mapping[Any, Any], was: Mapping[Any, Any]) -> list[Any]:
     return found[:5]
 
 
-def _plain(value: Any) -> Any:
-    """``value`` without what ``VARIES`` names, at any depth."""
+def _plain(value: Any, without: set[str]) -> Any:
+    """``value`` without these fields and ``RECORDED``, at any depth."""
     plain = msgspec.to_builtins(value)
 
     def bare(part: Any) -> Any:
         if isinstance(part, dict):
-            return {name: bare(one) for name, one in part.items() if name not in VARIES}
+            return {name: bare(one) for name, one in part.items() if name not in without | RECORDED}
         return [bare(one) for one in part] if isinstance(part, list | tuple) else part
 
     return bare(plain)

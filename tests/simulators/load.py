@@ -95,6 +95,8 @@ class Load:
         self._workers: list[asyncio.Task[None]] = []
         self.attempted: dict[Key, Fact] = {}
         self.answered: dict[Key, datetime] = {}
+        self.tries: Counter[Key] = Counter()
+        """How often the callback of each event was sent, whatever was answered."""
         self.accepted_posts = 0
         self.repeated_posts = 0
         self.failures: Counter[int | str] = Counter()
@@ -165,6 +167,7 @@ class Load:
 
     def _deliver(self, wire: Wire, job: _Job) -> Awaitable[Sending]:
         async def once(post: Post) -> int | str:
+            self.tries.update(fact.key for fact in job.facts)
             began = time.time()
             outcome = await wire.once(post)
             self._heard(outcome, began, time.time())
