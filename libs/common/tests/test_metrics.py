@@ -60,7 +60,7 @@ def test_names_are_unique_and_follow_the_conventions() -> None:
     services = "|".join(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
     for metric in all_metrics:
         assert NAME.fullmatch(metric.name)
-        assert re.match(rf"backhaul_({services}|grpc)_", metric.name)
+        assert re.match(rf"backhaul_({services}|grpc|certificate)_", metric.name)
         # Prometheus' exporter adds these.
         assert not metric.name.endswith(("_total", "_seconds", "_count", "_bucket", "_sum")), metric.name
         assert UNIT.fullmatch(metric.unit), metric
