@@ -65,7 +65,7 @@ def test_a_bare_status_means_its_code(code: Code) -> None:
 
 @pytest.mark.parametrize(
     "status",
-    [grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL],
+    [grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL],
 )
 def test_what_is_unexpected_is_internal_and_says_nothing(status: grpc.StatusCode) -> None:
     found = from_rpc(rpc_error(status, "secret detail"))
@@ -77,6 +77,13 @@ def test_a_cancelled_call_may_be_tried_again() -> None:
     found = from_rpc(rpc_error(grpc.StatusCode.CANCELLED, "shutting down"))
     assert found.code is Code.UNAVAILABLE
     assert found.retry_after_s is not None
+
+
+def test_what_an_older_copy_does_not_offer_may_be_tried_again() -> None:
+    found = from_rpc(rpc_error(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"), "Normalizer")
+    assert found.code is Code.UNAVAILABLE
+    assert found.message == "Normalizer is of a version that does not offer this."
+    assert "updated" in found.violations[0].fix
 
 
 def test_what_is_away_is_named_by_its_contract() -> None:

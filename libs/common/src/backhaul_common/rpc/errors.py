@@ -6,7 +6,7 @@ them (from 0) stands as ``fix.<n>`` in the ErrorInfo's metadata, since a FieldVi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import grpc
 from google.protobuf import any_pb2
@@ -33,6 +33,22 @@ MAX_VIOLATION_BYTES = 500
 
 MAX_VIOLATIONS_BYTES = 2200
 """Bytes of all violations together. Those beyond do not cross; whoever mends the first ones hears of them."""
+
+
+_AWAY = (Code.UNAVAILABLE, "is away", "Try again later.", 5)
+_PASSING: Mapping[grpc.StatusCode, tuple[Code, str, str, float | None]] = {
+    grpc.StatusCode.UNAVAILABLE: _AWAY,
+    grpc.StatusCode.CANCELLED: _AWAY,
+    grpc.StatusCode.DEADLINE_EXCEEDED: (Code.DEADLINE_EXCEEDED, "did not answer in time", "Try again later.", None),
+    # While copies are replaced one by one the next try may meet another, and later each of them will do.
+    grpc.StatusCode.UNIMPLEMENTED: (
+        Code.UNAVAILABLE,
+        "is of a version that does not offer this",
+        "Try again when all of its copies have been updated.",
+        None,
+    ),
+}
+"""What a status says of a service that another try may find otherwise, and after how many seconds."""
 
 
 def to_details(error: BackhaulError) -> bytes:
@@ -88,10 +104,9 @@ def _of_status(status: grpc.StatusCode, details: str, service: str) -> BackhaulE
         return BackhaulError(Code.TOO_LARGE, CATALOGUE[Code.TOO_LARGE].title)
     if status is grpc.StatusCode.INTERNAL and details.startswith(_ENDED_WHILE_SENDING):
         return BackhaulError(Code.UNAVAILABLE, f"{service} ended the call while more was sent to it.", fix="Try again.")
-    if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return BackhaulError(Code.UNAVAILABLE, f"{service} is away.", fix="Try again later.", retry_after_s=5)
-    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return BackhaulError(Code.DEADLINE_EXCEEDED, f"{service} did not answer in time.", fix="Try again later.")
+    if (passes := _PASSING.get(status)) is not None:
+        code, what, fix, retry_after_s = passes
+        return BackhaulError(code, f"{service} {what}.", fix=fix, retry_after_s=retry_after_s)
     for code, meaning in CATALOGUE.items():
         if meaning.grpc_status is status and code is not Code.INTERNAL:
             return BackhaulError(code, details or meaning.title)
