@@ -12,7 +12,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo check test test-pythons test-containers faults fuzz lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons test-containers test-upgrade faults fuzz lint format proto lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other suppo
 
 test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman)
 	sh tools/test_containers.sh
+
+test-upgrade: $(STAMP) ## Upgrade from the version before and back, service by service, under load (ARGS="--before COMMIT")
+	@$(BIN)/python tests/upgrade/rolling.py $(ARGS)
 
 faults: $(STAMP) ## Kill, freeze, cut off and slow everything under load, and account for all of it (ARGS="--seed 7")
 	@$(BIN)/python tests/faults/storm.py $(ARGS)

@@ -59,14 +59,14 @@ async def drained(stack: Stack, *, within_s: float = 60.0) -> None:
 
 
 async def spooled(stack: Stack) -> int:
-    """How many callbacks the gateways keep on their disks."""
+    """How many callbacks the gateways keep on their disks. A gateway of an older version may have no spool."""
     ports = [service.ports["http"] for service in stack.services if service.spec.module == "backhaul_gateway"]
     kept = 0
     async with httpx.AsyncClient() as http:
         for port in ports:
             text = (await http.get(f"http://127.0.0.1:{port}/metrics", timeout=10)).text
-            [line] = [line for line in text.splitlines() if line.startswith("backhaul_gateway_spool_callbacks")]
-            kept += int(float(line.rpartition(" ")[2]))
+            lines = [line for line in text.splitlines() if line.startswith("backhaul_gateway_spool_callbacks")]
+            kept += sum(int(float(line.rpartition(" ")[2])) for line in lines)
     return kept
 
 

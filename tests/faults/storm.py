@@ -9,7 +9,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from backhaul_testing.apis.twilio import TwilioApi
 from faults.receivers import KINDS, POLICY, Place, receiving
 from faults.storm_account import Case, Journal, Verdict, judge, table
 from faults.storm_schedule import EVERY_S, Planned, all_after, draw
-from faults.storm_stack import storm
+from faults.storm_stack import Storm, storm
 from faults.truth import Asking, Story
 from simulators.archive import ask_for_files
 from simulators.load import Load
@@ -40,22 +40,33 @@ TEXTS, TEXTS_EVERY_S = 6, 3.0
 
 @asynccontextmanager
 async def raging(folder: Path, *, seed: int) -> AsyncIterator[Case]:
-    """Everything runs in ``folder``. Two tenants have callbacks, of which one is told of each message in its order and
-    the other in batches; one has people who opt out; and of one the account is asked for what nobody told of it."""
+    """Everything runs in ``folder``, and is called by those of ``living``."""
+    with TwilioApi(seed=seed, latency_s=0.05) as api:
+        async with (
+            storm(folder, {"https://api.twilio.com": api.url}) as weather,
+            living(weather, api, seed=seed) as case,
+        ):
+            yield case
+
+
+@asynccontextmanager
+async def living(weather: Storm, api: TwilioApi, *, seed: int) -> AsyncIterator[Case]:
+    """Two tenants have callbacks, of which one is told of each message in its order and the other in batches; one has
+    people who opt out; and of one the account is asked for what nobody told of it. Where there is no notifier nobody is
+    told, and where there is no reconciler nobody asked."""
     async with AsyncExitStack() as open_:
-        api = open_.enter_context(TwilioApi(seed=seed, latency_s=0.05))
-        weather = await open_.enter_async_context(storm(folder, {"https://api.twilio.com": api.url}))
         stack = weather.stack
+        modules = {service.spec.module for service in stack.services}
         town = await open_.enter_async_context(Town(weather.address, stack.admin_token))
         endpoints = await open_.enter_async_context(receiving(stack))
         endpoints.copies = ()  # Which of them calls is of no interest here.
         loaded = [await town.platform.register() for _ in range(2)]
         for tenant, gzip in zip(loaded, (False, True), strict=True):
             await ask_for_files(town.platform, tenant, with_event=True, gzip=gzip)
-        kinds = zip(loaded, ("ordered", "batched"), strict=True)
+        kinds = zip(loaded, ("ordered", "batched"), strict=True) if "backhaul_notifier" in modules else ()
         places = [await _place(endpoints.url, tenant, kind) for tenant, kind in kinds]
         screened = await town.platform.register()
-        story = await Asking(stack, town, api).story()
+        story = await Asking(stack, town, api).story() if "backhaul_reconciler" in modules else None
         journal = Journal()
         load = Load(loaded, seed=seed, connections=CONNECTIONS, pause_s=PAUSE_S, heard=journal.note)
         people = OptOuts([screened], seed=seed)
@@ -72,13 +83,19 @@ async def _place(url: Callable[[str], str], tenant: Tenant, kind: str) -> Place:
 
 async def blow(case: Case, plan: Sequence[Planned]) -> None:
     """Callbacks flow until all of ``plan`` has happened, and everything runs again."""
+    await meanwhile(case, lambda: case.storm.carry_out(plan))
+
+
+async def meanwhile(case: Case, work: Callable[[], Awaitable[None]]) -> None:
+    """Callbacks flow until ``work`` is done, and a few more."""
     async with case.load, case.people:
         await case.load.more(10)
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(_opt_out(case.people, over))
-            group.create_task(_write(case.story, over))
-            await case.storm.carry_out(plan)
+            if case.story is not None:
+                group.create_task(_write(case.story, over))
+            await work()
             over.set()
         await case.load.more(50)
 

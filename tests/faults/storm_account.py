@@ -74,13 +74,13 @@ class Verdict:
 @dataclass(frozen=True)
 class Case:
     """Who called whom in a storm. ``loaded`` have callbacks, ``screened`` has people who opt out, and the account of
-    ``story`` is asked by the reconciler."""
+    ``story`` is asked by the reconciler, if there is one."""
 
     storm: Storm
     town: Town
     loaded: Sequence[Tenant]
     screened: Tenant
-    story: Story
+    story: Story | None
     places: Sequence[Place]
     receivers: Receivers
     load: Load
@@ -88,7 +88,7 @@ class Case:
     journal: Journal
 
 
-async def judge(case: Case, *, drained_s: float = DRAINED_S) -> Verdict:
+async def judge(case: Case, *, drained_s: float = DRAINED_S, with_overview: bool = True) -> Verdict:
     """Wait until everything that was answered is processed, and account for it."""
     stack = case.storm.stack
     wrong: list[str] = []
@@ -115,8 +115,10 @@ async def judge(case: Case, *, drained_s: float = DRAINED_S) -> Verdict:
     await hold("audit files and digests", filed.settle(stack, *case.loaded))
     for place in case.places:
         await hold("deliveries", _delivered(stack, case.receivers, place, left_s()))
-    await hold("what Twilio tells", _like_twilio(stack, case.story))
-    for tenant in (*case.loaded, case.screened, case.story.tenant):
+    asked = [] if case.story is None else [case.story]
+    for story in asked:
+        await hold("what Twilio tells", _like_twilio(stack, story))
+    for tenant in (*case.loaded, case.screened, *(story.tenant for story in asked)) if with_overview else ():
         await hold("overview", _overview(tenant, left_s()))
     await hold("suppressions", _screened(case))
     return Verdict(lost, doubled, wrong, counts)

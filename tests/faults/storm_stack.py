@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from backhaul_local.service import default_services
+from backhaul_local.service import ServiceSpec, default_services
 from backhaul_local.stack import Stack, StackConfig
 from backhaul_testing.lines import Balancer, Line, Route
 from faults import filed
@@ -114,12 +114,8 @@ async def _begin(fault: Fault, member: Member, line: Line) -> None:
 @asynccontextmanager
 async def storm(folder: Path, origins: Mapping[str, str]) -> AsyncIterator[Storm]:
     """Everything runs in ``folder``, and is ready. ``origins`` are where providers' APIs are instead."""
-    first = default_services()
-    second = [replace(spec, name=f"{spec.name}-2") for spec in first]
-    # Each copy of one service follows the other, so that whoever calls both starts last.
-    specs = [one for pair in zip(first, second, strict=True) for one in pair]
     env = {**ENV, "BACKHAUL_RECONCILER_ORIGINS": json.dumps(origins)}
-    stack = Stack(StackConfig(data_dir=folder, services=specs, env=env))
+    stack = Stack(StackConfig(data_dir=folder, services=two_of_each(default_services()), env=env))
     async with AsyncExitStack() as open_:
         lines = {member.name: Line() for member in stack.members}
 
@@ -130,17 +126,14 @@ async def storm(folder: Path, origins: Mapping[str, str]) -> AsyncIterator[Storm
             own = lines[service.name]
             for name, setting in _SERVERS.items():
                 service.env[f"BACKHAUL_{setting}"] = await _through(stack, before, name, lines[name], own)
-            for called in sorted({name for value in service.spec.env.values() for name in _CALLED.findall(value)}):
+            for called in called_by(service):
                 copies = [stack.service(called), stack.service(f"{called}-2")]
                 port = await before(*(Route(copy.ports["grpc"], (own, lines[copy.name])) for copy in copies))
-                _call(service, copies[0].ports["grpc"], port)
+                call(service, copies[0].ports["grpc"], port)
         gateways = [stack.service("gateway"), stack.service("gateway-2")]
         port = await before(*(Route(one.ports["http"], (lines[one.name],)) for one in gateways))
         address = f"http://127.0.0.1:{port}"
-        for service in stack.services:
-            for setting in ("GATEWAY", "NOTIFIER"):
-                if f"BACKHAUL_{setting}_PUBLIC_BASE_URL" in service.env:
-                    service.env[f"BACKHAUL_{setting}_PUBLIC_BASE_URL"] = address
+        be_called(stack.services, address)
         await open_.enter_async_context(_running(stack))
         yield Storm(stack, lines, address)
 
@@ -165,7 +158,26 @@ async def _through(stack: Stack, before: Any, name: str, *lines: Line) -> str:
     return re.sub("replicaSet=[^&]+", "directConnection=true", address)
 
 
-def _call(service: Service, port: int, instead: int) -> None:
+def two_of_each(services: Sequence[ServiceSpec]) -> list[ServiceSpec]:
+    """Each copy of a service follows the other, so that whoever calls both starts last."""
+    return [copy for spec in services for copy in (spec, replace(spec, name=f"{spec.name}-2"))]
+
+
+def called_by(service: Service) -> list[str]:
+    """The services that it calls."""
+    return sorted({name for value in service.spec.env.values() for name in _CALLED.findall(value)})
+
+
+def be_called(services: Sequence[Service], address: str) -> None:
+    """Have the gateways tell others that they are at ``address``."""
+    for service in services:
+        for setting in ("GATEWAY", "NOTIFIER"):
+            if f"BACKHAUL_{setting}_PUBLIC_BASE_URL" in service.env:
+                service.env[f"BACKHAUL_{setting}_PUBLIC_BASE_URL"] = address
+
+
+def call(service: Service, port: int, instead: int) -> None:
+    """Have it call another port than that of another service."""
     for setting, value in service.env.items():
         if setting.startswith("BACKHAUL_") and setting.endswith(("_TARGET", "_TARGETS")):
             service.env[setting] = value.replace(f"127.0.0.1:{port}", f"127.0.0.1:{instead}")

@@ -117,8 +117,9 @@ def test_the_local_stack_runs_it(tree: Path) -> None:
     assert list(services)[-1] == "gateway"
 
 
-def test_a_key_that_means_nothing_is_named(tree: Path) -> None:
+@pytest.mark.parametrize("key", ["grcp_port", "python"])
+def test_a_key_that_means_nothing_is_named(tree: Path, key: str) -> None:
     project = tree / "services/tally/pyproject.toml"
-    project.write_text(project.read_text().replace("grpc_port", "grcp_port"))
-    with pytest.raises(SettingError, match=r"tally/pyproject\.toml: tool\.backhaul\.local knows no grcp_port"):
+    project.write_text(project.read_text().replace("grpc_port", key))
+    with pytest.raises(SettingError, match=rf"tally/pyproject\.toml: tool\.backhaul\.local knows no {key}"):
         default_services(tree / "services")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,13 @@ def test_services_may_keep_their_modules_compiled(tmp_path: Path, monkeypatch: p
     env = Stack(StackConfig(data_dir=tmp_path)).service("gateway").env
     assert env["LANGUAGE"] == "eo"
     assert "PYTHONDONTWRITEBYTECODE" not in env
+
+
+def test_services_of_two_versions_run_by_an_interpreter_each(tmp_path: Path) -> None:
+    other = replace(NORMALIZER, name="other", python="/opt/before/bin/python")
+    stack = Stack(StackConfig(data_dir=tmp_path, services=[NORMALIZER, other]))
+    programs = {service.name: list(service.command().argv) for service in stack.services}
+    assert programs == {
+        "normalizer": [sys.executable, "-m", "stand_in_grpc"],
+        "other": ["/opt/before/bin/python", "-m", "stand_in_grpc"],
+    }

@@ -31,6 +31,7 @@ class ServiceSpec:
     http_port: the port whose `GET /readyz` answers 200 when the service is ready, if it speaks HTTP.
     grpc_port: the port whose standard health service says SERVING when it is ready, if it speaks gRPC.
     grpc_tls: whether it speaks gRPC with certificates of the stack's own authority, as a server, a client, or both.
+    python: the interpreter that runs it; no table names it. A service of another version needs what that version needs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ServiceSpec:
     http_port: str | None = None
     grpc_port: str | None = None
     grpc_tls: bool = False
+    python: str = sys.executable
 
     def port_settings(self) -> dict[str, str]:
         """Its settings that choose a port and nothing else, with the name that the stack has for the port."""
@@ -55,7 +57,7 @@ def default_services(folder: Path = SERVICES) -> tuple[ServiceSpec, ...]:
     """Every service of the repository, in the order of starting: those that others call first.
 
     Each has the fields of its `ServiceSpec` in the table ``tool.backhaul.local`` of its pyproject.toml, but for the
-    name, which is its folder's, and the module. Raises `SettingError` for a key that is no such field.
+    name, which is its folder's, the module and the interpreter. Raises `SettingError` for a key that is no such field.
     """
     specs = [_read(project) for project in folder.glob("*/pyproject.toml")]
     return tuple(sorted(specs, key=lambda spec: (spec.http_port is not None, spec.name)))
@@ -69,7 +71,7 @@ def service_spec(name: str) -> ServiceSpec:
 def _read(project: Path) -> ServiceSpec:
     name = project.parent.name
     table = tomllib.loads(project.read_text()).get("tool", {}).get("backhaul", {}).get("local", {})
-    if unknown := table.keys() - ({known.name for known in fields(ServiceSpec)} - {"name", "module"}):
+    if unknown := table.keys() - ({known.name for known in fields(ServiceSpec)} - {"name", "module", "python"}):
         raise SettingError(f"{project}: tool.backhaul.local knows no {', '.join(sorted(unknown))}.")
     return ServiceSpec(name=name, module=f"backhaul_{name}", **table)
 
@@ -104,7 +106,7 @@ class Service(Member):
     def command(self) -> Command:
         self._prepare()
         # Unbuffered, so that a line stands in the log file when it was said, also if kill -9 follows.
-        return Command([sys.executable, "-m", self.spec.module], {**self.env, "PYTHONUNBUFFERED": "1"})
+        return Command([self.spec.python, "-m", self.spec.module], {**self.env, "PYTHONUNBUFFERED": "1"})
 
     def probe(self) -> str | None:
         if self.spec.http_port is not None:
