@@ -97,6 +97,7 @@ def gateway_factory(
                 "gateway_reconciler_target": "127.0.0.1:9",
                 "gateway_notifier_target": "127.0.0.1:9",
                 "gateway_shutdown_grace_s": 2,
+                "gateway_leave_s": 0,
                 # One line a request would bury what a failed test has to say.
                 "log_level": "warning",
                 **overrides,

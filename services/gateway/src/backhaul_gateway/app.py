@@ -178,6 +178,7 @@ def build(
     service.stack.callback(access_log.flush)
     connections = connections_of(settings, metrics)
     service.stack.callback(connections.close)
+    service.readiness.add("stop", connections.check)
     clients = ClientAddress(settings.gateway_trusted_proxies)
     ingest = IngestEndpoint(
         states=states,

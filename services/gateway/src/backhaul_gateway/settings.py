@@ -167,6 +167,13 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, ChangeLogSettings,
         description="Open streams of events (GET /v1/events/stream). A tenant may have 8; 429 "
         "beyond, and 503 where all are taken.",
     )
+    gateway_leave_s: float = Field(
+        0.5,
+        ge=0,
+        le=60,
+        description="How long a gateway that is to stop serves on: not ready, so that balancers turn away, and each "
+        "connection ends with its next answer.",
+    )
     gateway_shutdown_grace_s: int = Field(10, ge=1, le=120, description="How long requests may take to end at a stop.")
 
     @field_validator("gateway_admin_token")

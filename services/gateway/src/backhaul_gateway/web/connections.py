@@ -99,6 +99,8 @@ class Connections:
         if self.most < most:
             self._log.warning("connections_limited_by_descriptors", limit=self.most, wanted=most, descriptors=available)
         self._open: dict[BoundedProtocol, None] = {}
+        self.leaving = False
+        """Each connection ends with its next answer, which says so."""
         self._crossed = False
         self._walk_again = 0.0
         """When it is worth it to look for connections that can be ended, after none was found."""
@@ -128,6 +130,15 @@ class Connections:
             return True
         self._ended.add("refused")
         return False
+
+    def leave(self) -> None:
+        """End each connection with its next answer from now on, since the gateway is about to stop."""
+        self.leaving = True
+
+    async def check(self) -> None:
+        """Raises when the gateway is about to stop."""
+        if self.leaving:
+            raise RuntimeError("The gateway is about to stop.")
 
     def missed(self, reason: str) -> None:
         """Count one that ended before it was a connection."""

@@ -234,6 +234,8 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _RefusedError(_MANY_FIELDS)
         super().on_headers_complete()
         self.headers = _TRAILERS
+        if self._watch.leaving:
+            self.cycle.keep_alive = False  # Its answer says that the connection closes, and uvicorn closes it then.
 
     def on_body(self, body: bytes) -> None:
         """A part of a body, as large as it was read."""

@@ -48,12 +48,19 @@ class Server(uvicorn.Server):
     """uvicorn's server, which leaves the signals of the process to the code that runs it, and has doors with TLS."""
 
     def __init__(
-        self, config: uvicorn.Config, listeners: Listeners, connections: Connections, *, handshake_s: float
+        self,
+        config: uvicorn.Config,
+        listeners: Listeners,
+        connections: Connections,
+        *,
+        handshake_s: float,
+        leave_s: float,
     ) -> None:
         super().__init__(config)
         self._listeners = listeners
         self._connections = connections
         self._handshake_s = handshake_s
+        self._leave_s = leave_s
         self._doors: list[TlsDoor] = []
 
     @contextlib.contextmanager
@@ -81,7 +88,13 @@ class Server(uvicorn.Server):
             self._doors.append(door)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections on any port, then let requests end."""
+        """Serve on for a moment, then take no more connections on any port, and let requests end.
+
+        Balancers keep connections, and one that is closed while a request comes over it cuts that request off: a
+        provider does not repeat it. After that moment those in use have been told to close.
+        """
+        self._connections.leave()
+        await asyncio.sleep(self._leave_s)
         for door in self._doors:
             await door.close()
         await super().shutdown(sockets)
@@ -123,7 +136,8 @@ def server_of(app: ASGIApp, settings: GatewaySettings, connections: Connections,
         backlog=BACKLOG,
         timeout_graceful_shutdown=settings.gateway_shutdown_grace_s,
     )
-    return Server(config, listeners, connections, handshake_s=min(HANDSHAKE_S, settings.gateway_head_timeout_s))
+    handshake_s = min(HANDSHAKE_S, settings.gateway_head_timeout_s)
+    return Server(config, listeners, connections, handshake_s=handshake_s, leave_s=settings.gateway_leave_s)
 
 
 def listen(service: Service, settings: GatewaySettings) -> Listeners:
