@@ -51,6 +51,8 @@ async def running(leave_s: float) -> AsyncIterator[Running]:
         listeners = Listeners([listener], [], None, port, 0, Origins(f"http://127.0.0.1:{port}"))
         server = server_of(answer, settings, connections, listeners)
         serving = asyncio.create_task(server.serve(listeners.all))
+        while not server.started:
+            await asyncio.sleep(0.01)
         try:
             yield Running(port, server, connections)
         finally:
@@ -105,7 +107,7 @@ def test_who_keeps_a_connection_and_who_comes_are_answered_and_told() -> None:
             assert not await kept.post()
             await gateway.connections.check()
             gateway.server.should_exit = True
-            while not gateway.connections.leaving:  # noqa: ASYNC110  # uvicorn's own flag is no event
+            while not gateway.connections.leaving:
                 await asyncio.sleep(0.01)
             with pytest.raises(RuntimeError, match="about to stop"):
                 await gateway.connections.check()

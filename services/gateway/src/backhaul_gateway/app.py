@@ -176,9 +176,7 @@ def build(
 
     access_log = AccessLog(NAME, fmt=settings.log_format, level=settings.log_level)
     service.stack.callback(access_log.flush)
-    connections = connections_of(settings, metrics)
-    service.stack.callback(connections.close)
-    service.readiness.add("stop", connections.check)
+    connections = _connections(service, settings)
     clients = ClientAddress(settings.gateway_trusted_proxies)
     ingest = IngestEndpoint(
         states=states,
@@ -311,6 +309,13 @@ def build(
         https=https,
     )
     return Gateway(edge, publisher, connections, streams)
+
+
+def _connections(service: Service, settings: GatewaySettings) -> Connections:
+    connections = connections_of(settings, service.metrics)
+    service.stack.callback(connections.close)
+    service.readiness.add("stop", connections.check)
+    return connections
 
 
 def _https(clients: ClientAddress, settings: GatewaySettings, origins: Origins) -> Https:
