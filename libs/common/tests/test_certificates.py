@@ -224,3 +224,23 @@ async def test_a_service_tells_of_the_certificate_that_it_shows_others(authority
     with pytest.raises(SystemExit, match=r"BACKHAUL_GRPC_TLS_CERT_FILE: cannot use the certificate: .*audit\.pem"):
         async with Service("audit", settings):
             pass
+
+
+def test_what_is_unfit_is_not_read_for_each_connection(authority: Authority) -> None:
+    files = authority.issue("server")
+    made = 0
+
+    def make(cert: Path, key: Path) -> ssl.SSLContext:
+        nonlocal made
+        made += 1
+        return context_of(cert, key)
+
+    used = Files(make, *files)
+    before = used.current()
+    files.cert.write_bytes(authority.issue("other").cert.read_bytes())
+    for _ in range(50):
+        assert used.current() is before
+    assert made == 2
+    # Whatever is put there next is read at once.
+    authority.issue("server")
+    assert used.current() is not before

@@ -84,6 +84,7 @@ def test_what_an_older_copy_does_not_offer_may_be_tried_again() -> None:
     assert found.code is Code.UNAVAILABLE
     assert found.message == "Normalizer is of a version that does not offer this."
     assert "updated" in found.violations[0].fix
+    assert found.retry_after_s == 5
 
 
 def test_what_is_away_is_named_by_its_contract() -> None:

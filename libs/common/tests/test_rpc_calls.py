@@ -50,6 +50,22 @@ async def test_a_frequent_method_is_counted_and_has_a_line_where_it_fails_or_is_
         assert calls.value(f"{SERVICE}/GetMessage", "not_found") == 1
 
 
+async def test_what_the_server_does_not_offer_is_told_of_and_may_be_tried_again(running: Running) -> None:
+    method = f"/{SERVICE}/Nothing"
+    ask = running.channel.unary_unary(
+        method,
+        request_serializer=pb.GetMessageRequest.SerializeToString,
+        response_deserializer=pb.GetMessageResponse.FromString,
+    )
+    with capture_logs() as lines:
+        for _ in range(2):
+            with pytest.raises(BackhaulError) as caught:
+                await ask(pb.GetMessageRequest(tenant_id="acme"))
+            assert caught.value.code is Code.UNAVAILABLE
+    told = [line for line in lines if line["event"] == "method_not_offered"]
+    assert [(line["error"], line["log_level"]) for line in told] == [(method, "warning")]
+
+
 async def test_an_answer_and_its_one_log_line(running: Running) -> None:
     with capture_logs() as lines:
         assert await running.get(running.servicer.answer) == pb.GetMessageResponse()

@@ -66,6 +66,8 @@ class Files(Generic[T]):
         self._names = [os.fspath(path) for path in paths]
         self._now = now
         self._lock = Lock()
+        self._unfit: tuple[Stamp, float] = ((), 0.0)
+        """As the files were when they were found unfit last, and when."""
         self._stamp = self._stat()
         self._seen = self._read()
         self.made = self._load(self._seen)
@@ -91,10 +93,18 @@ class Files(Generic[T]):
         here; see ``Watched``.
         """
         with self._lock:
+            stamp: Stamp = ()
             try:
                 stamp = self._stat()
-                return stamp != self._stamp and self._look(stamp)
+                if stamp == self._stamp:
+                    return False
+                # Each connection and each call asks, and to read an unfit one takes a millisecond.
+                before, at = self._unfit
+                if stamp == before and time.monotonic() - at < LOOK_S:
+                    return False
+                return self._look(stamp)
             except UnfitError:
+                self._unfit = stamp, time.monotonic()
                 return False
 
     def look(self) -> bool:

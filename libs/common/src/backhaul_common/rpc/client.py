@@ -15,12 +15,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 from grpc.aio import Metadata
 
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.outages import Repeated
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import HEADER
 from backhaul_common.rpc.errors import ended_while_sending, from_rpc, name_of
@@ -57,6 +59,7 @@ class Channel(grpc.aio.Channel):
         # Calls that go on for days would fail with their channel.
         self._former: set[Line] = set()
         self._authorization = f"Bearer {token}" if token else ""
+        self._not_offered = Repeated("method_not_offered", component="rpc")
 
     def _completed(self, metadata: Pairs) -> Metadata:
         pairs = list(metadata)
@@ -88,9 +91,16 @@ class Channel(grpc.aio.Channel):
         self._former = {line for line in self._former if not line.is_closed} | {former}
         former.leave()
 
+    def _said(self, method: str, error: grpc.aio.AioRpcError) -> BackhaulError:
+        """What ``error`` means for the caller. One that passes when copies are updated passes never where the target is
+        another service, so it is told of."""
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            self._not_offered.warning(method)
+        return from_rpc(error, name_of(method))
+
     def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, one answer."""
-        latest, service = self._latest("unary_unary", method, *args, **options), name_of(method)
+        latest = self._latest("unary_unary", method, *args, **options)
 
         async def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> Any:  # noqa: ASYNC109  # it travels to the server too
             limit_s = DEADLINE_S if timeout is None else timeout
@@ -99,7 +109,7 @@ class Channel(grpc.aio.Channel):
                 try:
                     return await begin(request, timeout=limit_s, metadata=self._completed(metadata))
                 except grpc.aio.AioRpcError as exc:
-                    raise from_rpc(exc, service) from exc
+                    raise self._said(method, exc) from exc
 
         return call
 
@@ -116,7 +126,7 @@ class Channel(grpc.aio.Channel):
                     await _taken_up(running, service)
                     return await running
                 except grpc.aio.AioRpcError as exc:
-                    raise from_rpc(await ending.of(exc), service) from exc
+                    raise self._said(method, await ending.of(exc)) from exc
                 finally:
                     running.cancel()
 
@@ -125,18 +135,20 @@ class Channel(grpc.aio.Channel):
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, many answers."""
         latest, service = self._latest("unary_stream", method, *args, **options), name_of(method)
+        said = partial(self._said, method)
 
         def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(latest, service, request, timeout, self._completed(metadata))
+            return _answers(latest, said, service, request, timeout, self._completed(metadata))
 
         return call
 
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, many answers."""
         latest, service = self._latest("stream_stream", method, *args, **options), name_of(method)
+        said = partial(self._said, method)
 
         def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
-            return _answers(latest, service, requests, timeout, self._completed(metadata))
+            return _answers(latest, said, service, requests, timeout, self._completed(metadata))
 
         return call
 
@@ -208,6 +220,7 @@ def connect(target: str, settings: GrpcSettings) -> Channel:
 
 async def _answers(
     latest: Callable[[], tuple[Line, Any]],
+    said: Callable[[grpc.aio.AioRpcError], BackhaulError],
     service: str,
     asked: Any,
     timeout_s: float | None,
@@ -223,7 +236,7 @@ async def _answers(
             async for answer in running:
                 yield answer
         except grpc.aio.AioRpcError as exc:
-            raise from_rpc(await ending.of(exc), service) from exc
+            raise said(await ending.of(exc)) from exc
         finally:
             running.cancel()
 

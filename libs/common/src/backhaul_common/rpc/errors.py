@@ -45,7 +45,7 @@ _PASSING: Mapping[grpc.StatusCode, tuple[Code, str, str, float | None]] = {
         Code.UNAVAILABLE,
         "is of a version that does not offer this",
         "Try again when all of its copies have been updated.",
-        None,
+        5,
     ),
 }
 """What a status says of a service that another try may find otherwise, and after how many seconds."""
