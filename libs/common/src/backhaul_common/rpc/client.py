@@ -91,7 +91,7 @@ class Channel(grpc.aio.Channel):
         self._former = {line for line in self._former if not line.is_closed} | {former}
         former.leave()
 
-    def _said(self, method: str, error: grpc.aio.AioRpcError) -> BackhaulError:
+    def _meant(self, method: str, error: grpc.aio.AioRpcError) -> BackhaulError:
         """What ``error`` means for the caller. One that passes when copies are updated passes never where the target is
         another service, so it is told of."""
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -109,7 +109,7 @@ class Channel(grpc.aio.Channel):
                 try:
                     return await begin(request, timeout=limit_s, metadata=self._completed(metadata))
                 except grpc.aio.AioRpcError as exc:
-                    raise self._said(method, exc) from exc
+                    raise self._meant(method, exc) from exc
 
         return call
 
@@ -126,7 +126,7 @@ class Channel(grpc.aio.Channel):
                     await _taken_up(running, service)
                     return await running
                 except grpc.aio.AioRpcError as exc:
-                    raise self._said(method, await ending.of(exc)) from exc
+                    raise self._meant(method, await ending.of(exc)) from exc
                 finally:
                     running.cancel()
 
@@ -135,7 +135,7 @@ class Channel(grpc.aio.Channel):
     def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, many answers."""
         latest, service = self._latest("unary_stream", method, *args, **options), name_of(method)
-        said = partial(self._said, method)
+        said = partial(self._meant, method)
 
         def call(request: Any, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
             return _answers(latest, said, service, request, timeout, self._completed(metadata))
@@ -145,7 +145,7 @@ class Channel(grpc.aio.Channel):
     def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Many requests, many answers."""
         latest, service = self._latest("stream_stream", method, *args, **options), name_of(method)
-        said = partial(self._said, method)
+        said = partial(self._meant, method)
 
         def call(requests: Requests, *, timeout: float | None = None, metadata: Pairs = ()) -> AsyncIterator[Any]:
             return _answers(latest, said, service, requests, timeout, self._completed(metadata))
