@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import sys
 import termios
@@ -25,6 +26,11 @@ _COMMAND = (sys.executable, "-m", "backhaul_cli")
 _CLAIMING = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 _OWN = re.compile(r"\x1b\[[0-9;]*m|\r[^\r\n\x1b]*\x1b\[K|\r(?=\n)")
 """Its styles, how far it is in a line that is then cleared, and what a terminal makes of the end of a line."""
+
+
+def _hear_interrupts() -> None:
+    # What a shell runs in the background ignores them, and so would whatever these tests start there.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Said(NamedTuple):
@@ -55,7 +61,9 @@ class CommandLine:
     async def start(self, *arguments: str, **more: Any) -> Process:
         """A command that runs, with pipes."""
         pipes = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE, **more}
-        return await asyncio.create_subprocess_exec(*_COMMAND, *arguments, env=self._environment, **pipes)
+        return await asyncio.create_subprocess_exec(
+            *_COMMAND, *arguments, env=self._environment, preexec_fn=_hear_interrupts, **pipes
+        )
 
     async def pipe(self, *arguments: str, given: str = "") -> Said:
         """What a program reads of a command, which reads ``given``."""
@@ -86,6 +94,7 @@ class CommandLine:
             stdout=its,
             stderr=its,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,
         )
         os.close(its)
         terminal = Terminal(ours, process)

@@ -109,6 +109,15 @@ async def test_nothing_of_another_tenant_is_told(deliveries: DeliveriesRig, deli
     assert await ids(deliveries_stub, channel="Twilio", message_id="SM00000002") == []
 
 
+async def test_what_may_not_be_wanted_is_in_no_list(deliveries: DeliveriesRig, deliveries_stub: Any) -> None:
+    await deliveries.made(state="waiting", unsure=True, communication_id="")
+    known = await deliveries.made(state="waiting")
+    stub = deliveries_stub
+    assert await ids(stub) == [known]
+    assert await ids(stub, state=pb.DELIVERY_STATE_WAITING) == [known]
+    assert await ids(stub, never_attempted=True) == await ids(stub, undelivered=True) == [known]
+
+
 async def test_the_filters(deliveries: DeliveriesRig, deliveries_stub: Any) -> None:
     delivered = await deliveries.made(communication_id="autumn")
     failed = await deliveries.made(state="failed", type="message.failed")

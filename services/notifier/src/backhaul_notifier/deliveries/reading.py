@@ -27,6 +27,9 @@ NEVER_ATTEMPTED: Final[Mapping[str, object]] = {
 
 UNDELIVERED: Final[Mapping[str, object]] = {"state": {"$in": ["waiting", "held", "failed"]}}
 
+SURE: Final[Mapping[str, object]] = {"unsure": {"$ne": True}}
+"""Those of which it is known that their subscription wants them. It is found out before they are sent."""
+
 REASON: Final = re.compile("[1-5][0-9][0-9]|[1-5]xx|[a-z][a-z_]{0,62}[*]?")
 """Why an attempt failed: a status, a class of them, a word, or how words begin."""
 
@@ -57,6 +60,9 @@ class Wanted:
 
     def only(self) -> Document:
         """What is to hold beside ``filters``."""
+        return {**self._states(), **SURE}
+
+    def _states(self) -> Document:
         if self.reason:
             # What was delivered failed by nothing; what nobody tried has no attempt.
             return {**(NEVER_ATTEMPTED if self.never_attempted else UNDELIVERED), "$expr": _failed_by(self.reason)}
