@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from backhaul_common.documents import Document
 from backhaul_notifier.documents import webhook_id
+from backhaul_notifier.model import Attempted, Delivery, Subscription
+from backhaul_notifier.ports import always
 from backhaul_notifier.schedules import DISPATCH, RCS, STANDARD, Outcome, Policy
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from backhaul_testing.waiting import until
-from working_rig import SECOND_US, Copy, Made, Rig, rigged
+from working_rig import SECOND_US, Caller, Copy, Made, Rig, rigged
 
 
 @pytest.fixture
@@ -127,6 +129,40 @@ async def test_who_tells_several_since_tells_none_of_them_as_lost(rig: Rig) -> N
     await rig.until_none_waits()
     rows = [await rig.row(id_) for id_ in ids]
     assert [[one["error"] for one in row["tries"]] for row in rows] == [["lost", ""], [""], [""]]
+
+
+@dataclass
+class Asking(Caller):
+    """Has something to ask before it calls the endpoint with the first delivery, and gets no answer."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def call(
+        self,
+        subscription: Subscription,
+        deliveries: Sequence[Delivery],
+        webhook_id: str,
+        may_send: Callable[[], bool] = always,
+    ) -> Attempted:
+        if deliveries[0].order == 1:
+            self.asked.set()
+            await asyncio.Event().wait()
+        return await super().call(subscription, deliveries, webhook_id, may_send)
+
+
+async def test_what_never_reached_its_endpoint_is_not_lost(rig: Rig) -> None:
+    rig.calls.answer = hangs
+    await rig.subscribe()
+    caller = Asking(rig.calls, "first")
+    first = await rig.copy("first", caller=caller)
+    (asking,) = await rig.enqueue()
+    async with asyncio.timeout(60.0):
+        await caller.asked.wait()
+    (called,) = await rig.enqueue()
+    # It began later, and both would be written down together.
+    await taken_over(rig, first, called, attempts=1)
+    row = await rig.until_row(asking, state="delivered")
+    assert [(one["number"], one["error"], one["status"]) for one in row["tries"]] == [(1, "", 200)]
 
 
 async def test_a_result_that_comes_late_is_the_only_one(rig: Rig) -> None:

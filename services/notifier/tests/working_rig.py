@@ -161,6 +161,7 @@ class Caller:
         may_send: Callable[[], bool] = always,
     ) -> Attempted:
         calls, id_ = self.calls, subscription.id
+        assert may_send()
         made = Made(id_, deliveries, webhook_id, calls.clock.now_us(), self.copy)
         calls.made.append(made)
         calls.changed.set()

@@ -68,9 +68,18 @@ class Attempts:
             attempted = Attempted(begun_at_us, 0, Outcome(error=LOST), text, "", "")
         else:
             self._counts.sent(call.deliveries[0].due_at_us, at_us)
-            number = self._begin(held, call.deliveries, at_us)
+            number = 0
+
+            def begins() -> bool:
+                # Until it is asked for its first request it has reached nobody: values for the address are asked for
+                # before, a token is fetched, and it waits for a connection.
+                nonlocal number
+                if (ok := may_send()) and not number:
+                    number = self._begin(held, call.deliveries)
+                return ok
+
             try:
-                attempted = await self._caller.call(subscription, call.deliveries, call.webhook_id, may_send)
+                attempted = await self._caller.call(subscription, call.deliveries, call.webhook_id, begins)
             except Exception as exc:  # noqa: BLE001  # see the docstring
                 get_logger(component="working").error("caller_failed", endpoint=held.id, exc_info=exc)
                 outcome = Outcome(error=INTERNAL)
@@ -106,9 +115,9 @@ class Attempts:
                 for number in long:
                     self._under_way.pop(number, None)
 
-    def _begin(self, held: Held, deliveries: Sequence[Delivery], at_us: int) -> int:
+    def _begin(self, held: Held, deliveries: Sequence[Delivery]) -> int:
         self._number += 1
-        self._under_way[self._number] = _UnderWay(held, deliveries, at_us, held.loop_time())
+        self._under_way[self._number] = _UnderWay(held, deliveries, self._now_us(), held.loop_time())
         self._some.set()
         return self._number
 
