@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 from backhaul_common.documents import Document
+from backhaul_common.lifecycle import cancel
+from backhaul_common.metrics import Metrics
+from backhaul_notifier.deliveries.redelivering import reset
 from backhaul_notifier.documents import webhook_id
 from backhaul_notifier.model import Attempted, Delivery, Subscription
 from backhaul_notifier.ports import always
 from backhaul_notifier.schedules import DISPATCH, RCS, STANDARD, Outcome, Policy
+from backhaul_notifier.working.attempts import Attempts
+from backhaul_notifier.working.calls import Call
+from backhaul_notifier.working.counts import Counts
+from backhaul_notifier.working.endpoints import MongoEndpoints
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from backhaul_testing.waiting import until
 from working_rig import SECOND_US, Caller, Copy, Made, Rig, rigged
@@ -183,3 +190,25 @@ async def test_a_result_that_comes_late_is_the_only_one(rig: Rig) -> None:
     assert [one["status"] for one in row["tries"]] == [200]
     assert "begun_at_us" not in row
     assert len(rig.calls.made) == 1
+
+
+async def test_the_note_of_a_call_leaves_what_was_asked_for_again_since(rig: Rig) -> None:
+    rig.calls.answer = hangs
+    subscription = await rig.subscribe()
+    ids = await rig.enqueue(number=2)
+    calls = [Call((Delivery.of(await rig.row(id_)),), webhook_id(id_)) for id_ in ids]
+    # As a task does, while the note of the call before may be on its way.
+    await rig.deliveries.update_one({"_id": ids[0]}, reset(rig.clock.now_us()))
+    held = await MongoEndpoints(rig.database, "one").take("sub_1")
+    assert held is not None
+    metrics = Metrics("notifier")
+    attempts = Attempts(rig.database, Caller(rig.calls, "one"), Counts(metrics), rig.clock.now_us)
+    tasks = [asyncio.create_task(attempts.make(held, subscription, call, always)) for call in calls]
+    tasks.append(asyncio.create_task(attempts.run()))
+    try:
+        await begun(rig, ids[1])  # That of the first one was written before, or with it.
+        assert "begun_at_us" not in await rig.row(ids[0])
+    finally:
+        for task in tasks:
+            await cancel(task)
+        metrics.close()

@@ -122,19 +122,21 @@ class Attempts:
         return self._number
 
     async def _write(self, calls: Iterable[_UnderWay]) -> None:
-        """Write down when ``calls`` began, unless their results are written already. UNAVAILABLE."""
-        alike: dict[tuple[int, int], list[tuple[bytes, int]]] = {}
+        """Write down when ``calls`` began, unless their results are written already, or they were asked for again since.
+        UNAVAILABLE."""
+        alike: dict[tuple[int, int, int], list[tuple[bytes, int]]] = {}
         for call in calls:
             for one in call.deliveries:
-                alike.setdefault((one.attempts, one.resets), []).append((one.id, call.at_us))
+                alike.setdefault((one.attempts, one.resets, one.again), []).append((one.id, call.at_us))
         changes = []
-        for (attempts, resets), begun in alike.items():
+        for (attempts, resets, again), begun in alike.items():
             rest = iter(begun)
             while some := list(islice(rest, MAX_WRITTEN)):
                 ids = [id_ for id_, _ in some]
                 times = {"$literal": [at_us for _, at_us in some]}
                 at_us: Document = {"$arrayElemAt": [times, {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
-                query = {"_id": {"$in": ids}, "state": "waiting", "attempts": attempts, "resets": resets or None}
+                as_read = {"attempts": attempts, "resets": resets or None, "again": again or None}
+                query = {"_id": {"$in": ids}, "state": "waiting", **as_read}
                 changes.append(UpdateMany(query, [{"$set": {"begun_at_us": at_us}}], hint={"_id": 1}))
         if changes:
             async with mongo.operation():
