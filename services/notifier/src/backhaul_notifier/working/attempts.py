@@ -122,7 +122,7 @@ class Attempts:
         return self._number
 
     async def _write(self, calls: Iterable[_UnderWay]) -> None:
-        """Write down when ``calls`` began, unless their results are written already, or they were asked for again since.
+        """Write down when ``calls`` began, unless their results are written by now, or they were asked for again.
         UNAVAILABLE."""
         alike: dict[tuple[int, int, int], list[tuple[bytes, int]]] = {}
         for call in calls:
