@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from backhaul_common.errors import Code
 from backhaul_notifier.catalogue.matching import Matcher, selection_of
 from backhaul_notifier.catalogue.samples import sample_of
 from backhaul_notifier.catalogue.types import TYPES
@@ -109,6 +110,8 @@ async def test_while_the_normalizer_is_away_nothing_is_taken_for_unknown(rig: Ri
     await rig.until_row(known, state="delivered")
     # Each question might take its time, so that not all of them are asked.
     assert len(rig.communications.asked) < 10
+    # Whatever time it took to fail, it is left alone from then on.
+    assert (await rig.row(id_))["due_at_us"] >= rig.communications.failed_at_us[0] + LOOKS_S[0] * SECOND_US
     rig.move(LOOKS_S[1] + 1)
     await looked(rig, "SM1", 2)
     rig.communications.of_messages["SM1"] = "spring"
@@ -117,6 +120,35 @@ async def test_while_the_normalizer_is_away_nothing_is_taken_for_unknown(rig: Ri
     await rig.until_row(id_, state="delivered")
     await rig.until_none_waits()
     assert len(rig.calls.made) == 22
+
+
+async def test_what_cannot_be_said_of_one_message_has_no_other_wait(rig: Rig) -> None:
+    await wanting(rig)
+    rig.communications.broken = {"SM1"}
+    rig.communications.of_messages["SM2"] = "spring"
+    broken = await happened(rig, "SM1")
+    other = await happened(rig, "SM2")
+    await rig.copy()
+    await rig.until_row(other, state="delivered")
+    row = await rig.until_row(broken, due_at_us=(await rig.row(broken))["created_at_us"] + LOOKS_S[0] * SECOND_US)
+    assert (row["state"], row["attempts"]) == ("waiting", 0)
+    rig.move(LOOKS_S[1] + 1)
+    await until_gone(rig, broken)
+    assert len(rig.calls.made) == 1
+
+
+async def test_who_may_ask_nothing_takes_nothing_for_unknown(rig: Rig) -> None:
+    await wanting(rig)
+    rig.communications.broken, rig.communications.code = {"SM1"}, Code.UNAUTHENTICATED
+    id_ = await happened(rig, "SM1")
+    await rig.copy()
+    await looked(rig, "SM1", 1)
+    rig.move(LOOKS_S[1] + 1)
+    await looked(rig, "SM1", 2)
+    rig.communications.broken = set()
+    rig.communications.of_messages["SM1"] = "spring"
+    rig.move(LOOKS_S[0] + 1)
+    await rig.until_row(id_, state="delivered")
 
 
 async def test_who_was_erased_meanwhile_stays_so(rig: Rig) -> None:

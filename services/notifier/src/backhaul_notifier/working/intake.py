@@ -9,8 +9,9 @@ from typing import Final
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
-from backhaul_common.errors import BackhaulError
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import DELIVERIES_COLLECTION
+from backhaul_common.outages import is_outage
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from msgspec.structs import replace
@@ -28,6 +29,9 @@ LOOKS_S: Final = (5, 60)
 """When it is looked again, from its being made on, whether something is of a communication that is asked for; after the
 last time it is not told. A sender may register what it sent, or a callback that names the communication may come, later
 than what happened to the message."""
+
+_OF_ALL: Final = frozenset({Code.UNAUTHENTICATED, Code.FORBIDDEN})
+"""What is answered to whoever may ask for nothing, whatever it is."""
 
 _OPEN: Final = 2 * PAGE
 _ORDERED: Final = frozenset({pb.ORDERING_MESSAGE, pb.ORDERING_RECIPIENT})
@@ -174,15 +178,18 @@ class Intake:
         return None
 
     async def _communication_of(self, delivery: Delivery, now_us: int) -> str | None:
-        """See ``Communications``. None where the normalizer did not say: it is not asked again for a while, in which it
-        might take its time for each."""
+        """See ``Communications``; empty also where it can say nothing of this one alone. None where the normalizer did
+        not say: it is not asked again for a while, in which it might take its time for each."""
         if now_us < self._asks_from_us:
             return None
         try:
             return await self._parts.communications.of(self._subscription, delivery)
         except BackhaulError as exc:
             self._parts.away.warning(repr(exc))
-            self._asks_from_us = now_us + LOOKS_S[0] * 1_000_000
+            if not (is_outage(exc) or exc.code in _OF_ALL):
+                return ""
+            # It may have taken its time until it failed.
+            self._asks_from_us = self._parts.now_us() + LOOKS_S[0] * 1_000_000
             return None
 
     async def _known(self, delivery: Delivery, communication_id: str, type_: str, now_us: int) -> Delivery | None:
