@@ -86,11 +86,13 @@ class Subscriptions:
 
 
 class Communications:
-    """What was disabled, and of which communication a message is: of those in ``broken`` nothing is said but
-    ``code``."""
+    """What was disabled, and of which communication a message is: of those in ``broken`` nothing is said but ``code``,
+    and nothing at all before ``goes_on``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
         self.failed_at_us: list[int] = []
         self.broken: set[str] = set()
         self.code = Code.INTERNAL
@@ -102,6 +104,7 @@ class Communications:
     async def of(self, subscription: Subscription, delivery: Delivery) -> str:
         message_id: str = delivery.said.message_id  # type: ignore[union-attr]  # notices are not asked for
         self.asked.append(message_id)
+        await self.goes_on.wait()
         if self.away:
             self.failed_at_us.append(self._clock.now_us())
             raise unavailable("The normalizer")
