@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from backhaul_common.documents import Document
+from backhaul_common.lifecycle import cancel
+from backhaul_common.metrics import Metrics
+from backhaul_notifier.deliveries.redelivering import reset
 from backhaul_notifier.documents import webhook_id
+from backhaul_notifier.model import Attempted, Delivery, Subscription
+from backhaul_notifier.ports import always
 from backhaul_notifier.schedules import DISPATCH, RCS, STANDARD, Outcome, Policy
+from backhaul_notifier.working.attempts import Attempts
+from backhaul_notifier.working.calls import Call
+from backhaul_notifier.working.counts import Counts
+from backhaul_notifier.working.endpoints import MongoEndpoints
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from backhaul_testing.waiting import until
-from working_rig import SECOND_US, Copy, Made, Rig, rigged
+from working_rig import SECOND_US, Caller, Copy, Made, Rig, rigged
 
 
 @pytest.fixture
@@ -129,6 +138,40 @@ async def test_who_tells_several_since_tells_none_of_them_as_lost(rig: Rig) -> N
     assert [[one["error"] for one in row["tries"]] for row in rows] == [["lost", ""], [""], [""]]
 
 
+@dataclass
+class Asking(Caller):
+    """Has something to ask before it calls the endpoint with the first delivery, and gets no answer."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def call(
+        self,
+        subscription: Subscription,
+        deliveries: Sequence[Delivery],
+        webhook_id: str,
+        may_send: Callable[[], bool] = always,
+    ) -> Attempted:
+        if deliveries[0].order == 1:
+            self.asked.set()
+            await asyncio.Event().wait()
+        return await super().call(subscription, deliveries, webhook_id, may_send)
+
+
+async def test_what_never_reached_its_endpoint_is_not_lost(rig: Rig) -> None:
+    rig.calls.answer = hangs
+    await rig.subscribe()
+    caller = Asking(rig.calls, "first")
+    first = await rig.copy("first", caller=caller)
+    (asking,) = await rig.enqueue()
+    async with asyncio.timeout(60.0):
+        await caller.asked.wait()
+    (called,) = await rig.enqueue()
+    # It began later, and both would be written down together.
+    await taken_over(rig, first, called, attempts=1)
+    row = await rig.until_row(asking, state="delivered")
+    assert [(one["number"], one["error"], one["status"]) for one in row["tries"]] == [(1, "", 200)]
+
+
 async def test_a_result_that_comes_late_is_the_only_one(rig: Rig) -> None:
     goes_on = asyncio.Event()
 
@@ -147,3 +190,25 @@ async def test_a_result_that_comes_late_is_the_only_one(rig: Rig) -> None:
     assert [one["status"] for one in row["tries"]] == [200]
     assert "begun_at_us" not in row
     assert len(rig.calls.made) == 1
+
+
+async def test_the_note_of_a_call_leaves_what_was_asked_for_again_since(rig: Rig) -> None:
+    rig.calls.answer = hangs
+    subscription = await rig.subscribe()
+    ids = await rig.enqueue(number=2)
+    calls = [Call((Delivery.of(await rig.row(id_)),), webhook_id(id_)) for id_ in ids]
+    # As a task does, while the note of the call before may be on its way.
+    await rig.deliveries.update_one({"_id": ids[0]}, reset(rig.clock.now_us()))
+    held = await MongoEndpoints(rig.database, "one").take("sub_1")
+    assert held is not None
+    metrics = Metrics("notifier")
+    attempts = Attempts(rig.database, Caller(rig.calls, "one"), Counts(metrics), rig.clock.now_us)
+    tasks = [asyncio.create_task(attempts.make(held, subscription, call, always)) for call in calls]
+    tasks.append(asyncio.create_task(attempts.run()))
+    try:
+        await begun(rig, ids[1])  # That of the first one was written before, or with it.
+        assert "begun_at_us" not in await rig.row(ids[0])
+    finally:
+        for task in tasks:
+            await cancel(task)
+        metrics.close()

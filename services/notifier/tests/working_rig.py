@@ -11,7 +11,7 @@ from typing import Any
 
 from backhaul_common import jetstream, mongo
 from backhaul_common.documents import Document
-from backhaul_common.errors import unavailable
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.ids import derived_id
 from backhaul_common.lifecycle import cancel
 from backhaul_common.metrics import Metrics
@@ -86,19 +86,31 @@ class Subscriptions:
 
 
 class Communications:
-    """What was disabled, and of which communication a message is."""
+    """What was disabled, and of which communication a message is: of those in ``broken`` nothing is said but ``code``,
+    and nothing at all before ``goes_on``."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.failed_at_us: list[int] = []
+        self.broken: set[str] = set()
+        self.code = Code.INTERNAL
         self.disabled: list[bytes] = []
         self.of_messages: dict[str, str] = {}
         self.asked: list[str] = []
         self.away = False
 
     async def of(self, subscription: Subscription, delivery: Delivery) -> str:
-        self.asked.append(delivery.said.message_id)  # type: ignore[union-attr]  # notices are not asked for
+        message_id: str = delivery.said.message_id  # type: ignore[union-attr]  # notices are not asked for
+        self.asked.append(message_id)
+        await self.goes_on.wait()
         if self.away:
+            self.failed_at_us.append(self._clock.now_us())
             raise unavailable("The normalizer")
-        return self.of_messages.get(self.asked[-1], "")
+        if message_id in self.broken:
+            raise BackhaulError(self.code, "Something went wrong.")
+        return self.of_messages.get(message_id, "")
 
     async def disable(self, subscription: Subscription, delivery: Delivery, text: str) -> None:
         self.disabled.append(delivery.id)
@@ -161,6 +173,7 @@ class Caller:
         may_send: Callable[[], bool] = always,
     ) -> Attempted:
         calls, id_ = self.calls, subscription.id
+        assert may_send()
         made = Made(id_, deliveries, webhook_id, calls.clock.now_us(), self.copy)
         calls.made.append(made)
         calls.changed.set()
@@ -213,7 +226,7 @@ class Rig:
     def __post_init__(self) -> None:
         self.calls = Calls(self.clock)
         self.subscriptions = Subscriptions(self.database)
-        self.communications = Communications()
+        self.communications = Communications(self.clock)
         self.deliveries = self.database[DELIVERIES_COLLECTION]
         self.endpoints = self.database[ENDPOINTS_COLLECTION]
 

@@ -68,9 +68,18 @@ class Attempts:
             attempted = Attempted(begun_at_us, 0, Outcome(error=LOST), text, "", "")
         else:
             self._counts.sent(call.deliveries[0].due_at_us, at_us)
-            number = self._begin(held, call.deliveries, at_us)
+            number = 0
+
+            def begins() -> bool:
+                # Until it is asked for its first request it has reached nobody: values for the address are asked for
+                # before, a token is fetched, and it waits for a connection.
+                nonlocal number
+                if (ok := may_send()) and not number:
+                    number = self._begin(held, call.deliveries)
+                return ok
+
             try:
-                attempted = await self._caller.call(subscription, call.deliveries, call.webhook_id, may_send)
+                attempted = await self._caller.call(subscription, call.deliveries, call.webhook_id, begins)
             except Exception as exc:  # noqa: BLE001  # see the docstring
                 get_logger(component="working").error("caller_failed", endpoint=held.id, exc_info=exc)
                 outcome = Outcome(error=INTERNAL)
@@ -106,26 +115,28 @@ class Attempts:
                 for number in long:
                     self._under_way.pop(number, None)
 
-    def _begin(self, held: Held, deliveries: Sequence[Delivery], at_us: int) -> int:
+    def _begin(self, held: Held, deliveries: Sequence[Delivery]) -> int:
         self._number += 1
-        self._under_way[self._number] = _UnderWay(held, deliveries, at_us, held.loop_time())
+        self._under_way[self._number] = _UnderWay(held, deliveries, self._now_us(), held.loop_time())
         self._some.set()
         return self._number
 
     async def _write(self, calls: Iterable[_UnderWay]) -> None:
-        """Write down when ``calls`` began, unless their results are written already. UNAVAILABLE."""
-        alike: dict[tuple[int, int], list[tuple[bytes, int]]] = {}
+        """Write down when ``calls`` began, unless their results are written by now, or they were asked for again.
+        UNAVAILABLE."""
+        alike: dict[tuple[int, int, int], list[tuple[bytes, int]]] = {}
         for call in calls:
             for one in call.deliveries:
-                alike.setdefault((one.attempts, one.resets), []).append((one.id, call.at_us))
+                alike.setdefault((one.attempts, one.resets, one.again), []).append((one.id, call.at_us))
         changes = []
-        for (attempts, resets), begun in alike.items():
+        for (attempts, resets, again), begun in alike.items():
             rest = iter(begun)
             while some := list(islice(rest, MAX_WRITTEN)):
                 ids = [id_ for id_, _ in some]
                 times = {"$literal": [at_us for _, at_us in some]}
                 at_us: Document = {"$arrayElemAt": [times, {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
-                query = {"_id": {"$in": ids}, "state": "waiting", "attempts": attempts, "resets": resets or None}
+                as_read = {"attempts": attempts, "resets": resets or None, "again": again or None}
+                query = {"_id": {"$in": ids}, "state": "waiting", **as_read}
                 changes.append(UpdateMany(query, [{"$set": {"begun_at_us": at_us}}], hint={"_id": 1}))
         if changes:
             async with mongo.operation():

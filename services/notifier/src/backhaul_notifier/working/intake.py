@@ -3,17 +3,19 @@ holds is held back, and what goes together comes together."""
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
-from backhaul_common.errors import BackhaulError
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import DELIVERIES_COLLECTION
+from backhaul_common.outages import is_outage
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from msgspec.structs import replace
+from pymongo import UpdateOne
 
 from backhaul_notifier.documents import is_alert
 from backhaul_notifier.model import Delivery, Subscription
@@ -28,6 +30,12 @@ LOOKS_S: Final = (5, 60)
 """When it is looked again, from its being made on, whether something is of a communication that is asked for; after the
 last time it is not told. A sender may register what it sent, or a callback that names the communication may come, later
 than what happened to the message."""
+
+ASKED_AT_ONCE: Final = 32
+"""Of so many it is asked together of which communication they are."""
+
+_OF_ALL: Final = frozenset({Code.UNAUTHENTICATED, Code.FORBIDDEN})
+"""What is answered to whoever may ask for nothing, whatever it is."""
 
 _OPEN: Final = 2 * PAGE
 _ORDERED: Final = frozenset({pb.ORDERING_MESSAGE, pb.ORDERING_RECIPIENT})
@@ -50,7 +58,7 @@ class Intake:
         self._held = held
         self._subscription = subscription
         self._unwanted = unwanted
-        self._unlooked: deque[Delivery] = deque()
+        self._unknown: list[Delivery] = []
         self._asks_from_us = 0
         self._unplaced: list[Delivery] = []
         self._sifted = 0
@@ -67,7 +75,7 @@ class Intake:
     @property
     def stuck(self) -> bool:
         """Whether something was read that could not be placed yet."""
-        return bool(self._unlooked or self._unplaced)
+        return bool(self._unknown or self._unplaced)
 
     @property
     def next_at_us(self) -> int:
@@ -86,19 +94,19 @@ class Intake:
         return self._has_room and self.source.next_at_us <= now_us
 
     async def read(self, now_us: int) -> None:
-        """Have ready what may be sent now. UNAVAILABLE; LostError."""
+        """Have ready some of what may be sent now: what is to be asked for comes later, so that nothing else waits for
+        it. UNAVAILABLE; LostError."""
         await self._read(now_us)
         # A mail tells all that there is, and not what is read of it at once.
-        while by_digest(self._held, self._subscription) and self.wants(now_us):
+        while by_digest(self._held, self._subscription) and (self._unknown or self.wants(now_us)):
             await self._read(now_us)
 
     async def _read(self, now_us: int) -> None:
         if not self.stuck and self.wants(now_us):
-            self._unlooked += await self.source.read(now_us)
-        while self._unlooked:
-            if (wanted := await self._wanted(self._unlooked[0], now_us)) is not None:
-                self._unplaced.append(wanted)
-            self._unlooked.popleft()
+            for one in await self.source.read(now_us):
+                self._sort(one)
+        elif self._unknown and not self._unplaced:
+            await self._ask(now_us)
         while self._unplaced:
             await (self.hold_back() if self._is_held_back(self._unplaced[0]) else self._place(self._unplaced[0]))
         if self.weight.room <= 0:
@@ -148,58 +156,92 @@ class Intake:
     def _is_held_back(self, delivery: Delivery) -> bool:
         return self._parts.holding.switches.holds(self._subscription, delivery)
 
-    async def _wanted(self, delivery: Delivery, now_us: int) -> Delivery | None:
-        """What was read, as its subscription wants it; where it does not, it is deleted, and where that is not known
-        yet, it is put off. UNAVAILABLE."""
+    def _sort(self, delivery: Delivery) -> None:
+        """Have what was read placed, as its subscription wants it; where it does not, it is deleted, and where that is
+        not known yet, it is asked for."""
         if not delivery.unsure:
-            return delivery
+            self._unplaced.append(delivery)
+            return
         said, matcher = delivery.said, self._subscription.matcher
         if types := matcher.types(said):
-            return replace(delivery, type=types[0])
-        if isinstance(said, Event) and (types := matcher.types_if_known(said)):
-            looks = [delivery.created_at_us + seconds * 1_000_000 for seconds in LOOKS_S]
-            due_us = next((at_us for at_us in looks if at_us > now_us), 0)
-            communication_id = await self._communication_of(delivery, now_us)
-            if communication_id is None:
-                # Whoever could not ask must not say that it is of none, nor have others wait.
-                communication_id, due_us = "", self._asks_from_us
-            if matcher.asks_for(communication_id):
-                return await self._known(delivery, communication_id, types[0], now_us)
-            if not communication_id and due_us:
-                await self._write(delivery, {"due_at_us": due_us})
-                self.source.ended(delivery, due_us)
-                return None
+            self._unplaced.append(replace(delivery, type=types[0]))
+        elif isinstance(said, Event) and matcher.types_if_known(said):
+            self._unknown.append(delivery)
+        else:
+            self._delete(delivery)
+
+    def _delete(self, delivery: Delivery) -> None:
         self.unwritten += 1
         self._unwanted(delivery)
-        return None
+
+    async def _ask(self, now_us: int) -> None:
+        """Ask of which communication the next ones are: what is wanted is placed, and this is written down, what is not
+        is deleted, and what is not known yet is put off. UNAVAILABLE."""
+        group = self._unknown[:ASKED_AT_ONCE]
+        answers = await asyncio.gather(*(self._communication_of(one, now_us) for one in group))
+        matcher, known, unwanted = self._subscription.matcher, list[Delivery](), list[Delivery]()
+        put_off, changed = list[tuple[Delivery, int]](), list[Delivery]()
+        for one, communication_id in zip(group, answers, strict=True):
+            if not (types := matcher.types_if_known(Event.FromString(one.payload))):
+                changed.append(one)  # The subscription asks for others by now, or for all.
+            elif communication_id is None:
+                # Whoever could not ask must not say that it is of none, nor have others wait.
+                put_off.append((one, self._asks_from_us))
+            elif matcher.asks_for(communication_id):
+                # Protobuf reads the last of two values.
+                payload = one.payload + Event(communication_id=communication_id).SerializeToString()
+                known.append(replace(one, communication_id=communication_id, payload=payload, type=types[0]))
+            elif not communication_id and (due_us := _next_look_us(one, now_us)):
+                put_off.append((one, due_us))
+            else:
+                unwanted.append(one)
+        as_read = await self._write(group, known, put_off)
+        del self._unknown[: len(group)]
+        for one in changed:
+            self._sort(one)
+        for one in unwanted:
+            self._delete(one)
+        for one, due_us in put_off:
+            self.source.ended(one, due_us)
+        if as_read:
+            self._unplaced += known
+        else:
+            for one in known:
+                self.source.ended(one, now_us)
+
+    async def _write(
+        self, group: Iterable[Delivery], known: Iterable[Delivery], put_off: Iterable[tuple[Delivery, int]]
+    ) -> bool:
+        """Note of which communication those of ``group`` are that are ``known``, and until when others are put off.
+        Whether all were still as they were read; if not, those that are known are read anew. Whoever is erased is so in
+        the payload."""
+        values: dict[bytes, Document] = {one.id: {"due_at_us": due_us} for one, due_us in put_off}
+        values |= {one.id: {"communication_id": one.communication_id, "payload": one.payload} for one in known}
+        changes = [
+            UpdateOne({"_id": one.id, "state": "waiting", "unsure": True, "payload": one.payload}, {"$set": said})
+            for one in group
+            if (said := values.get(one.id))
+        ]
+        if not changes:
+            return True
+        async with mongo.operation():
+            written = await self._rows.bulk_write(changes, ordered=False)
+        return written.matched_count == len(changes)
 
     async def _communication_of(self, delivery: Delivery, now_us: int) -> str | None:
-        """See ``Communications``. None where the normalizer did not say: it is not asked again for a while, in which it
-        might take its time for each."""
+        """See ``Communications``; empty also where it can say nothing of this one alone. None where the normalizer did
+        not say: it is not asked again for a while, in which it might take its time for each."""
         if now_us < self._asks_from_us:
             return None
         try:
             return await self._parts.communications.of(self._subscription, delivery)
         except BackhaulError as exc:
             self._parts.away.warning(repr(exc))
-            self._asks_from_us = now_us + LOOKS_S[0] * 1_000_000
+            if not (is_outage(exc) or exc.code in _OF_ALL):
+                return ""
+            # It may have taken its time until it failed.
+            self._asks_from_us = self._parts.now_us() + LOOKS_S[0] * 1_000_000
             return None
-
-    async def _known(self, delivery: Delivery, communication_id: str, type_: str, now_us: int) -> Delivery | None:
-        """Note of which communication it is. None: it has changed meanwhile, and is read anew."""
-        # Protobuf reads the last of two values.
-        payload = delivery.payload + Event(communication_id=communication_id).SerializeToString()
-        if await self._write(delivery, {"communication_id": communication_id, "payload": payload}):
-            return replace(delivery, communication_id=communication_id, payload=payload, type=type_)
-        self.source.ended(delivery, now_us)
-        return None
-
-    async def _write(self, delivery: Delivery, values: Document) -> bool:
-        """Whether it was still as it was read. Whoever is erased is so in the payload."""
-        query = {"_id": delivery.id, "state": "waiting", "unsure": True, "payload": delivery.payload}
-        async with mongo.operation():
-            written = await self._rows.update_one(query, {"$set": values})
-        return bool(written.matched_count)
 
     async def _place(self, delivery: Delivery) -> None:
         """Have the first of what was read sent, with those that it was sent with before."""
@@ -215,6 +257,12 @@ class Intake:
         self._unplaced = back + [one for one in self._unplaced if one.id not in here]
         if forth := [one for one in together if one not in back]:
             self.queue.add_again(forth)
+
+
+def _next_look_us(delivery: Delivery, now_us: int) -> int:
+    """When it is asked again of which communication it is; 0 where that was the last time."""
+    looks = (delivery.created_at_us + seconds * 1_000_000 for seconds in LOOKS_S)
+    return next((at_us for at_us in looks if at_us > now_us), 0)
 
 
 def by_digest(held: Held, subscription: Subscription) -> bool:
