@@ -80,7 +80,7 @@ class CallbackPages:
         subject = callbacks_subject(tenant.queue_path, row["channel"])
         first = row["first"] if row["at"] is None else row["at"]
         # A second's, so that the pause which a rate makes of it is no long one.
-        most = min(PAGE_MESSAGES, row.get("rate_per_s", 0) or PAGE_MESSAGES)
+        most = min(PAGE_MESSAGES, (not row["dry_run"] and row.get("rate_per_s", 0)) or PAGE_MESSAGES)
         messages = await self._stream.read(subject, first, most)
         if not messages and first <= row["last"] and await self._stream.has(subject, first):
             # The server that answered is behind the stream's leader.
