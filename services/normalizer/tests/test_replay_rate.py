@@ -38,6 +38,19 @@ async def test_a_replay_keeps_to_its_rate_and_a_dry_run_foretells_it(rig: Rig) -
     assert (usual.rate_per_s, usual.takes_s > 0) == (0, True)
 
 
+async def test_a_dry_run_tells_what_a_rate_makes_of_it_and_does_not_keep_to_it(rig: Rig) -> None:
+    await rig.register(ACME)
+    # A page at this rate is of one message, and rests for five minutes after the first.
+    for number in range(10):
+        await rig.publish(ACME, *_told(ACME, 1 if number else 300))
+    await rig.drained()
+    dry = await replayed(rig, rate_per_s=1, dry_run=True)
+    assert (dry.counts.callbacks, dry.takes_s) == (309, 309)
+    # Each page takes it once.
+    [row] = await rig.rows(REPLAYS_COLLECTION)
+    assert row["epoch"] < 10
+
+
 async def test_one_that_rests_keeps_no_other_tenant_and_ends_at_once(rig: Rig) -> None:
     await rig.register(ACME, GLOBEX)
     for of in (ACME, GLOBEX):

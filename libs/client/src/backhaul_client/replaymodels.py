@@ -33,9 +33,10 @@ class ReplayExample(msgspec.Struct, frozen=True, kw_only=True):
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A replay. ``kind`` is ``callbacks``, ``dead_letters`` or ``discard``; ``state`` is ``waiting``, ``running``,
-    ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped. What arrived before
-    ``stored_since`` may not be there any more. Lists have no ``examples``. ``takes_s`` is how many seconds what was
-    read so far takes at the least; of a dry run, in earnest."""
+    ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped, and whether
+    callbacks may have gone before they were read. What arrived before ``stored_since`` may not be there any more. Lists
+    have no ``examples``. ``takes_s`` is how many seconds what was read so far takes at the least; of a dry run, in
+    earnest."""
 
     id: str
     kind: str

@@ -421,6 +421,7 @@ class Replay(_message.Message):
     dry_run: _builtins.bool
     state: Global___ReplayState.ValueType
     text: _builtins.str
+    """Why it waits or stopped, and whether callbacks may have left the stream before they were read."""
     percent: _builtins.int
     """How much of the stream, or of the dead letters' ids, was gone through."""
     stored_since_us: _builtins.int

@@ -106,9 +106,10 @@ class ReplayExampleOut(BaseModel):
 class ReplayOut(BaseModel):
     """A replay. ``kind`` is ``callbacks``, ``dead_letters`` or ``discard``; ``state`` is ``waiting``, ``running``,
     ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped. What arrived before
-    ``stored_since`` may have left the callback log: it cannot be replayed. There are 100 ``examples`` at most, and none
-    in lists. ``takes_s`` is how many seconds what was read so far takes at the least at its ``rate_per_s`` (0: it has
-    none): of a dry run, how long it will take in earnest."""
+    ``stored_since`` may have left the callback log: it cannot be replayed. Where that may have come before the replay
+    did, ``text`` says so. There are 100 ``examples`` at most, and none in lists. ``takes_s`` is how many seconds what
+    was read so far takes at the least at its ``rate_per_s`` (0: it has none): of a dry run, how long it will take in
+    earnest."""
 
     id: str
     kind: str

@@ -80,7 +80,7 @@ class CallbackPages:
         subject = callbacks_subject(tenant.queue_path, row["channel"])
         first = row["first"] if row["at"] is None else row["at"]
         # A second's, so that the pause which a rate makes of it is no long one.
-        most = min(PAGE_MESSAGES, row.get("rate_per_s", 0) or PAGE_MESSAGES)
+        most = min(PAGE_MESSAGES, (not row["dry_run"] and row.get("rate_per_s", 0)) or PAGE_MESSAGES)
         messages = await self._stream.read(subject, first, most)
         if not messages and first <= row["last"] and await self._stream.has(subject, first):
             # The server that answered is behind the stream's leader.
@@ -88,6 +88,8 @@ class CallbackPages:
         found = [one for one in messages if one.stream_seq <= row["last"]]
         at = found[-1].stream_seq + 1 if found else row["last"] + 1
         page = Page(at, done=len(found) < len(messages) or not messages or at > row["last"])
+        if first <= row["last"] and (not messages or messages[0].stream_seq > first):
+            page.overtaken_us = await self._overtaken(first)
         read, turn = _Read(), Turn(_TURN_S, _REST)
         for one in found:
             batch = CallbackBatch.FromString(one.data)
@@ -107,6 +109,12 @@ class CallbackPages:
             page.examples += _examples("new", done.new)
         await self._close(read, row, page)
         return page
+
+    async def _overtaken(self, due: int) -> int:
+        """Since when the stream has what it has, if something may have left it unread from ``due`` on; 0 otherwise.
+        Callbacks age while a replay waits or rests."""
+        first, _, since_us = await self._stream.ends()
+        return since_us if first > due else 0
 
     async def _read(
         self, callback: Callback, position: int, tenant: Tenant, read: _Read, page: Page, turn: Turn

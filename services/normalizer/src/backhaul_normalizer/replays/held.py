@@ -34,7 +34,8 @@ class Example(NamedTuple):
 @dataclass(slots=True)
 class Page:
     """What a page found. ``at`` is where the next one begins, and the task is ``done`` where there is none. ``took_s``
-    is how long it took with what follows each; the next one waits for ``rest_s`` at the least."""
+    is how long it took with what follows each; the next one waits for ``rest_s`` at the least. ``overtaken_us`` is
+    since when the stream has what it has, where something may have left it before this page; 0 otherwise."""
 
     at: Any
     done: bool
@@ -42,6 +43,7 @@ class Page:
     examples: list[Example] = field(default_factory=list)
     took_s: float = 0.0
     rest_s: float = 0.0
+    overtaken_us: int = 0
 
 
 class MongoHeld(Leases[Held]):
@@ -87,6 +89,8 @@ class MongoHeld(Leases[Held]):
             "rest_until": {"$add": ["$$NOW", int(page.rest_s * 1000)]},
             "examples": {"$slice": [{"$concatArrays": ["$examples", added]}, MAX_EXAMPLES]},
         }
+        if page.overtaken_us:
+            changes |= {"stored_since_us": page.overtaken_us, "overtaken": True}
         if page.done or held.row["state"] == "cancelled":
             changes |= _closed(held)
         await self.give_back(held, changes)

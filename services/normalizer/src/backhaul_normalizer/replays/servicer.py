@@ -49,7 +49,7 @@ def _replay(row: Document) -> pb.Replay:
         to_us=row["to_us"],
         dry_run=row["dry_run"],
         state=_STATES.number(row["state"]),
-        text=row["text"],
+        text=_text(row),
         percent=_percent(row),
         counts=pb.ReplayCounts(**row["counts"]),
         examples=[
@@ -63,6 +63,12 @@ def _replay(row: Document) -> pb.Replay:
         rate_per_s=row.get("rate_per_s", 0),
         takes_s=takes_s(row) if row["kind"] == "callbacks" else 0,
     )
+
+
+def _text(row: Document) -> str:
+    """Why it waits or stopped, and whether it came too late for something: that stays, whatever becomes of it."""
+    overtaken = "Callbacks may have left the stream before they were read." if row.get("overtaken") else ""
+    return " ".join(filter(None, (row["text"], overtaken)))
 
 
 def _percent(row: Document) -> int:

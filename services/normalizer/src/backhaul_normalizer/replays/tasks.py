@@ -51,6 +51,7 @@ class Replays:
     at                      of callbacks: the next position; of dead letters: the last id
     first, last             of callbacks: the positions between which it goes
     stored_since_us         of callbacks: what arrived before may be in the stream no longer
+    overtaken               there where something may have left the stream before it was read
     counts, examples        what was found
     took_us                 how long pages took, with the rest between them
     rest_until              there where the rate lets no page begin before

@@ -115,7 +115,9 @@ class Working:
                 raise
             await self._failed(held, exc)
             return False
-        took_s, rate = time.perf_counter() - began, row.get("rate_per_s", 0)
+        took_s = time.perf_counter() - began
+        # A dry run tells by the counts how long the rate has it take.
+        rate = 0 if row["dry_run"] else row.get("rate_per_s", 0)
         page.took_s = took_s * (1 + REST)
         page.rest_s = max(0.0, page.counts["callbacks"] / rate - took_s) if rate else 0.0
         await self._leases.found(held, page)
