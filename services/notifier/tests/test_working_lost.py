@@ -203,7 +203,9 @@ async def test_the_note_of_a_call_leaves_what_was_asked_for_again_since(rig: Rig
     assert held is not None
     metrics = Metrics("notifier")
     attempts = Attempts(rig.database, Caller(rig.calls, "one"), Counts(metrics), rig.clock.now_us)
-    tasks = [asyncio.create_task(attempts.make(held, subscription, call, always)) for call in calls]
+    tasks: list[asyncio.Task[Any]] = [
+        asyncio.create_task(attempts.make(held, subscription, call, always)) for call in calls
+    ]
     tasks.append(asyncio.create_task(attempts.run()))
     try:
         await begun(rig, ids[1])  # That of the first one was written before, or with it.
