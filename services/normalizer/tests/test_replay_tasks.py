@@ -152,13 +152,14 @@ async def test_two_copies_do_it_once(rig_factory: RigFactory, monkeypatch: pytes
             for one in correspondence(of):
                 await rig.publish(of, one)
         await rig.drained()
-        before = await rig.published()
+        # Three copies that consume may publish an event once more, marked as repeated, when they take over from another.
+        before = {event.id for event in await rig.published()}
         for id_ in ("acme", "globex"):
             await forgotten(rig, id_)
         found = await asyncio.gather(replayed(rig), replayed(rig, "globex"))
         assert [one.counts.new for one in found] == [80, 80]
         again = [event.id for event in await rig.published()]
-        assert sorted(again) == sorted(event.id for event in before)
+        assert sorted(again) == sorted(before)
 
 
 async def test_one_that_cannot_go_on_keeps_no_other_waiting(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
