@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from backhaul_cli import connecting
+from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.options import (
     LIMIT,
     All,
@@ -18,6 +19,7 @@ from backhaul_cli.options import (
     ProfileName,
     To,
     Yes,
+    askable,
     bound,
     confirmed,
     page,
@@ -109,7 +111,7 @@ def replay(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Send dead letters through once more: those named, or all open ones that fit.
+    """Send dead letters through once more: those named, or all open ones that fit. It ends with 7 where it stopped.
 
     Example: backhaul dead-letters replay --channel Twilio --from 2d
     """
@@ -128,7 +130,7 @@ def discard(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Close dead letters without processing them: those named, or all open ones that fit."""
+    """Close dead letters unprocessed: those named, or all open ones that fit. It ends with 7 where it stopped."""
     _each_or_fitting("discard", letters or [], _fitting(channel, reason, from_, to), dry_run, yes, profile, json)
 
 
@@ -166,16 +168,26 @@ def _each_or_fitting(
             one = backhaul.replay_dead_letter if what == "replay" else backhaul.discard_dead_letter
             output.done((one(letter) for letter in letters), _DONE, of="dead letters")
         return
-    from backhaul_cli.replaying import followed, parts
+    from backhaul_cli.replaying import ended, followed
 
+    if not dry_run:
+        askable(f"{what.capitalize()} those that fit?", yes=yes)
+    # What comes meanwhile was not counted, so it is not meant.
+    fitting.setdefault("to", datetime.now(UTC))
     counting: DeadLettersIn = {**fitting, "dry_run": True}
     with connecting.tenant(profile) as backhaul:
         begin = backhaul.replays.replay_dead_letters if what == "replay" else backhaul.replays.discard_dead_letters
         if not (dry_run or yes):
             counted = followed(backhaul, begin(**counting), output)
+            if counted.state != "done":
+                raise FailedError(
+                    f"Counting them was {counted.state}: {counted.text or 'it is not said why'}",
+                    "Nothing was changed.",
+                    code=Code.NO,
+                )
             confirmed(f"{what.capitalize()} {counted.counts.dead_letters} dead letters?", yes=False)
         done = followed(backhaul, begin(**(counting if dry_run else fitting)), output)
-    output.thing(done, lambda: parts(done))
+    ended(done, output)
 
 
 _DONE: list[Column[DeadLetter]] = [
