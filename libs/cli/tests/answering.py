@@ -9,7 +9,7 @@ from typing import Any
 
 class Gateway(ThreadingHTTPServer):
     """Answers each method and path with what is said for it, the last one again and again, and remembers who asked.
-    An answer is a document; or bytes, which are cut off."""
+    An answer is a document, or text as it is; or bytes, which are cut off."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append((name, json.loads(body) if body else query))
         answer = self.server.answer(name)
         self.send_response(404 if answer is None else 200)
-        content = answer if isinstance(answer, bytes) else json.dumps(answer or {}).encode()
+        content = _content(answer)
         # What is cut off promises more.
         self.send_header("content-length", str(len(content) + isinstance(answer, bytes)))
         self.end_headers()
@@ -53,3 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the server's own
         """Says nothing."""
+
+
+def _content(answer: Any) -> bytes:
+    if isinstance(answer, bytes):
+        return answer
+    return answer.encode() if isinstance(answer, str) else json.dumps(answer or {}).encode()
