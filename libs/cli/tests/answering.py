@@ -9,7 +9,7 @@ from typing import Any
 
 class Gateway(ThreadingHTTPServer):
     """Answers each method and path with what is said for it, the last one again and again, and remembers who asked.
-    An answer is a document, or text as it is; or bytes, which are cut off."""
+    An answer is a document, or text as it is; or bytes, which are cut off; or a status alone."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -42,8 +42,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append((name, json.loads(body) if body else query))
         answer = self.server.answer(name)
-        self.send_response(404 if answer is None else 200)
-        content = _content(answer)
+        alone = isinstance(answer, int)
+        self.send_response(answer if alone else 404 if answer is None else 200)
+        content = _content({} if alone else answer)
         # What is cut off promises more.
         self.send_header("content-length", str(len(content) + isinstance(answer, bytes)))
         self.end_headers()

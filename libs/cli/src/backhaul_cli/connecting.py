@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from backhaul_cli import profiles
@@ -12,10 +14,13 @@ if TYPE_CHECKING:
     from backhaul_client import AdminClient, TenantClient
 
 _TIMEOUT_S = 30.0
+_PATIENCE_S = 600.0
+_LONG_S = 1.0
 
 
-def tenant(profile: str) -> TenantClient:
-    """The tenant's side, by the API key. ``profile`` is empty where none was named."""
+def tenant(profile: str, *, waiting: Callable[[], None] | None = None) -> TenantClient:
+    """The tenant's side, by the API key. ``profile`` is empty where none was named. With ``waiting`` it is asked again
+    for minutes where there is no answer, as while it is restarted; it is called when the pauses get longer."""
     found = profiles.chosen(profile, os.environ)
     if not found.api_key:
         raise FailedError(
@@ -23,9 +28,22 @@ def tenant(profile: str) -> TenantClient:
             "backhaul profile add asks for one; BACKHAUL_API_KEY goes with BACKHAUL_URL.",
             code=Code.CREDENTIAL,
         )
-    from backhaul_client import TenantClient
+    from backhaul_client import Retries, TenantClient
 
-    return TenantClient(found.url, found.api_key, timeout_s=_TIMEOUT_S)
+    if waiting is None:
+        return TenantClient(found.url, found.api_key, timeout_s=_TIMEOUT_S)
+
+    last_s = 0.0
+
+    def sleep(pause_s: float) -> None:
+        nonlocal last_s
+        if pause_s >= _LONG_S > last_s:
+            waiting()
+        last_s = pause_s
+        time.sleep(pause_s)
+
+    patient = Retries(tries=1_000, max_pause_s=_PATIENCE_S, longest_pause_s=5.0)
+    return TenantClient(found.url, found.api_key, timeout_s=_TIMEOUT_S, retries=patient, sleep=sleep)
 
 
 def platform(profile: str) -> AdminClient:
