@@ -25,7 +25,7 @@ def tenant(profile: str, *, waiting: Callable[[], None] | None = None) -> Tenant
     if not found.api_key:
         raise FailedError(
             f"There is no API key in {found.source}.",
-            "backhaul profile add asks for one; BACKHAUL_API_KEY goes with BACKHAUL_URL.",
+            f"{_having('api_key')}backhaul profile add asks for one; BACKHAUL_API_KEY goes with BACKHAUL_URL.",
             code=Code.CREDENTIAL,
         )
     from backhaul_client import Retries, TenantClient
@@ -52,12 +52,23 @@ def platform(profile: str) -> AdminClient:
     if not found.admin_token:
         raise FailedError(
             f"There is no admin token in {found.source}.",
-            "backhaul profile add --admin asks for one; BACKHAUL_ADMIN_TOKEN goes with BACKHAUL_URL.",
+            f"{_having('admin_token')}backhaul profile add --admin asks for one; "
+            "BACKHAUL_ADMIN_TOKEN goes with BACKHAUL_URL.",
             code=Code.CREDENTIAL,
         )
     from backhaul_client import AdminClient
 
     return AdminClient(found.url, found.admin_token, timeout_s=_TIMEOUT_S)
+
+
+def _having(credential: str) -> str:
+    """Which profiles have it, as the beginning of a sentence."""
+    try:
+        known = profiles.read(profiles.path(os.environ)).known
+    except FailedError:
+        return ""
+    names = [f"--profile {name}" for name, profile in known.items() if getattr(profile, credential)]
+    return f"Say {' or '.join(names)}, which has one; " if names else ""
 
 
 def is_platform(profile: str) -> bool:

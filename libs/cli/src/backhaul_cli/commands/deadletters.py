@@ -14,7 +14,6 @@ from backhaul_cli.options import (
     All,
     AsJson,
     Channel,
-    From,
     Limit,
     ProfileName,
     To,
@@ -22,6 +21,7 @@ from backhaul_cli.options import (
     askable,
     bound,
     confirmed,
+    moment,
     page,
 )
 from backhaul_cli.output import Column, Output, facts, words
@@ -35,6 +35,12 @@ app = typer.Typer(no_args_is_help=True)
 
 Letters = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="These; without one those that fit.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Whose reason holds this text.")]
+FirstSeen = Annotated[
+    datetime | None,
+    typer.Option(
+        "--from", parser=moment, metavar="TIME", help="By when it was first seen, from then on: 2h, 3d, or ISO 8601."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count those that fit, and do nothing.")]
 
 
@@ -104,7 +110,7 @@ def replay(
     letters: Letters = None,
     channel: Channel = "",
     reason: Reason = "",
-    from_: From = None,
+    from_: FirstSeen = None,
     to: To = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -123,7 +129,7 @@ def discard(
     letters: Letters = None,
     channel: Channel = "",
     reason: Reason = "",
-    from_: From = None,
+    from_: FirstSeen = None,
     to: To = None,
     dry_run: DryRun = False,
     yes: Yes = False,

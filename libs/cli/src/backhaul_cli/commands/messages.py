@@ -47,8 +47,9 @@ def message(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="The provider's id, or a reference to it.")],
     channel: Channel = "",
     view: Annotated[
-        View, typer.Option("--view", help="What happened by kind; each event and each call; or all that is known.")
-    ] = "compact",
+        View | None,
+        typer.Option("--view", help="What happened by kind; each event and each call; or all that is known."),
+    ] = None,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
@@ -56,6 +57,8 @@ def message(
 
     Examples: backhaul message SM0001; backhaul message SM0001 --view timeline; backhaul message SM0001 --json
     """
+    if json and view:
+        raise typer.BadParameter("--json is the whole message, and has no view: leave --view out.")
     with connecting.tenant(profile) as backhaul:
         found = backhaul.message(channel or _channel_of(backhaul, message_id), message_id)
         if json:
@@ -65,10 +68,10 @@ def message(
 
         told = (
             ()
-            if view == "compact"
+            if view in (None, "compact")
             else tuple(backhaul.deliveries.list(channel=found.channel, message_id=found.message_id, history=True))
         )
-        Output(as_json=False).thing(found, lambda: messageviews.VIEWS[view](found, told))
+        Output(as_json=False).thing(found, lambda: messageviews.VIEWS[view or "compact"](found, told))
 
 
 def _channel_of(backhaul: TenantClient, message_id: str) -> str:
@@ -93,7 +96,12 @@ def messages(
     recipient: Recipient = "",
     communication: OfCommunication = "",
     error_code: ErrorCode = "",
-    from_: From = None,
+    from_: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", parser=moment, metavar="TIME", help="By its first callback, from then on: 2h, 3d, or ISO 8601."
+        ),
+    ] = None,
     to: To = None,
     limit: Limit = LIMIT,
     every: All = False,
