@@ -48,7 +48,9 @@ def message(
     channel: Channel = "",
     view: Annotated[
         View | None,
-        typer.Option("--view", help="What happened by kind; each event and each call; or all that is known."),
+        typer.Option(
+            "--view", help="What happened by kind, as without it; each event and each call; or all that is known."
+        ),
     ] = None,
     profile: ProfileName = "",
     json: AsJson = False,
@@ -205,7 +207,7 @@ def tail(
     """
     output = Output(as_json=json)
     last = after
-    with connecting.tenant(profile, waiting=lambda: output.note("No answer: trying again.")) as backhaul:
+    with connecting.tenant(profile, waiting=lambda: output.note("Not now: trying again for up to 10 min.")) as backhaul:
         found = backhaul.follow_events(
             channel=channel,
             kind=kind,
@@ -258,7 +260,7 @@ def stats(
             "--from",
             parser=moment,
             metavar="TIME",
-            help="From its full hour on, or from its day's midnight UTC by the day.",
+            help="From the beginning of its hour on; with --per day, of its day in UTC.",
         ),
     ] = None,
     to: Annotated[
