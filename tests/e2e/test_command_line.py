@@ -362,7 +362,7 @@ async def test_files_are_fetched_whole_and_one_that_was_changed_is_found(
     assert file.name in "".join(row.strip() for row in fits(changed))
     (result,) = (await line.pipe("audits", "verify", "--json")).rows
     assert result["done"]
-    assert [finding["name"] for finding in result["findings"] if not finding["valid"]] == [file.name]
+    assert [one["name"] for one in result["findings"] if not one["valid"]] == [f"{file.bucket}/{file.key}"]
     assert result["valid_files"] < result["files"]
     await archive.put(file.key, copy.read_bytes())
 

@@ -68,7 +68,7 @@ def test_the_history_of_an_address_is_shown_to_its_end(gateway: Gateway, capsys:
 
 
 def test_all_tenants_are_as_many_as_were_asked_for(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
-    shared = {"callbacks_waiting": None, "services": [], "problems": []}
+    shared: dict[str, Any] = {"callbacks_waiting": None, "services": [], "problems": []}
     tenant = {"tenant": "t", "name": "", "status": "active", "channels": [], "problems": [], "held": 0}
     tenant |= {"dead_letters": {"open": None, "more": False, "latest_at": None}, "away": [], "asked_at": None}
     tenant |= {"deliveries": dict.fromkeys(("failing", "waiting", "held", "failed", "waiting_since"))}
