@@ -352,14 +352,17 @@ async def test_files_are_fetched_whole_and_one_that_was_changed_is_found(
     assert sorted(os.listdir(tmp_path)) == ["copy"]
     assert (await line.pipe("audits", "verify")).code == 0
     (event,) = await person.events()
-    assert [row["file"]["id"] for row in (await line.pipe("audits", "prove", event.id, "--json")).rows] == [file.id]
+    (proved,) = (await line.pipe("audits", "prove", event.id, "--json")).rows
+    assert [row["file"]["id"] for row in proved["proofs"]] == [file.id]
+    assert proved["heads"]
 
     await archive.put(file.key, copy.read_bytes().replace(b"delivered", b"failed___"))
     changed = await line.type("audits", "verify")
     assert changed.code == 7
     assert file.name in "".join(row.strip() for row in fits(changed))
-    *_, result = (await line.pipe("audits", "verify", "--json")).rows
+    (result,) = (await line.pipe("audits", "verify", "--json")).rows
     assert result["done"]
+    assert [one["name"] for one in result["findings"] if not one["valid"]] == [f"{file.bucket}/{file.key}"]
     assert result["valid_files"] < result["files"]
     await archive.put(file.key, copy.read_bytes())
 

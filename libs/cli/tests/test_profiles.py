@@ -69,8 +69,9 @@ def test_a_key_goes_nowhere_but_where_it_belongs(environment: dict[str, str]) ->
     # Whoever names a profile means all of it.
     assert chosen("team", {**elsewhere, "BACKHAUL_API_KEY": "bhk_other"}) == TEAM
     # A key without an address would go to the current profile's.
-    with pytest.raises(FailedError, match="BACKHAUL_URL is not"):
-        chosen("", {**environment, "BACKHAUL_API_KEY": "bhk_other"})
+    for variable in ("BACKHAUL_API_KEY", "BACKHAUL_ADMIN_TOKEN"):
+        with pytest.raises(FailedError, match=f"{variable} is set, and BACKHAUL_URL is not"):
+            chosen("", {**environment, variable: "other"})
 
 
 def test_without_any_it_says_how_to_begin(environment: dict[str, str]) -> None:

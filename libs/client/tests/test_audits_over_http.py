@@ -154,6 +154,17 @@ def test_content_comes_in_pieces_and_says_where_it_broke_off() -> None:
         list(backhaul.audit_content("1"))
 
 
+async def test_a_redirect_in_the_place_of_a_file_is_asked_for_once() -> None:
+    gateway = Gateway(*(httpx.Response(302, headers={"location": "https://elsewhere.test"}) for _ in range(2)))
+    with pytest.raises(UnexpectedAnswerError, match="status 302"):
+        list(client(gateway).audit_content("1"))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(gateway.answer)) as http:
+        backhaul = AsyncTenantClient("https://x.test", KEY, http=http)
+        with pytest.raises(UnexpectedAnswerError, match="status 302"):
+            await anext(aiter(backhaul.audit_content("1")))
+    assert gateway.asked == ["/v1/audits/1/content"] * 2
+
+
 def test_a_file_is_asked_for_decrypted_and_a_person_is_erased() -> None:
     erasure = {"destroyed": True, "erased_before": "2026-11-01T00:00:30Z", "plain_channels": ["sendgrid"]}
     gateway = Gateway(

@@ -95,6 +95,14 @@ def test_a_read_without_an_answer_is_repeated_after_growing_pauses(tenant_call: 
     assert gateway.pauses == [pytest.approx(0.1), pytest.approx(0.2)]
 
 
+def test_pauses_grow_as_far_as_they_may() -> None:
+    gateway = Gateway(*[httpx.ConnectError("refused")] * 4, access())
+    retries = Retries(tries=9, longest_pause_s=0.3, jitter=lambda: 0.5)
+    with httpx.Client(transport=httpx.MockTransport(gateway.answer)) as http:
+        TenantClient(URL, KEY, http=http, retries=retries, sleep=gateway.pauses.append).test()
+    assert gateway.pauses == [pytest.approx(pause_s) for pause_s in (0.1, 0.2, 0.3, 0.3)]
+
+
 def test_it_gives_up_after_its_tries(tenant_call: Callable[..., Any]) -> None:
     gateway = Gateway(*[httpx.ReadError("cut")] * 3)
     with pytest.raises(UnreachableError, match=r"GET /api/test: ReadError: cut"):

@@ -41,7 +41,10 @@ def _carried_out(arguments: Sequence[str] | None) -> int:
         if isinstance(exc.__context__, BrokenPipeError):
             raise exc.__context__ from None
         return exc.code if isinstance(exc.code, int) else Code.FAILED
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        swallow()
     return ended if isinstance(ended, int) else Code.DONE
 
 

@@ -30,7 +30,7 @@ MEANINGS: dict[Code, str] = {
     Code.NOT_FOUND: "there is no such thing, or not yet",
     Code.REFUSED: "it was refused: a value is not valid, or the state does not allow it",
     Code.AGAIN: "no answer, or not now: the same command may succeed later",
-    Code.NO: "there is an answer, and it is no: not to be contacted, something in error, files that were changed",
+    Code.NO: "there is an answer, and it is no: not to be contacted, in error, stopped, or changed files",
     Code.INTERRUPTED: "stopped by Ctrl-C",
 }
 

@@ -73,10 +73,14 @@ def page(limit: int, every: bool) -> int:
     return 100 if every else min(limit + 1, 100)
 
 
+def askable(question: str, *, yes: bool) -> None:
+    """Goes on where ``question`` can be answered: at a terminal, or beforehand."""
+    if not (yes or sys.stdin.isatty()):
+        raise typer.BadParameter(f"{question} Nobody can be asked here: say --yes.")
+
+
 def confirmed(question: str, *, yes: bool) -> None:
     """Goes on where ``question`` is answered with yes. Where nobody can be asked it has to be said beforehand."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{question} Nobody can be asked here: say --yes.")
-    typer.confirm(question, abort=True, err=True)
+    askable(question, yes=yes)
+    if not yes:
+        typer.confirm(question, abort=True, err=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -45,6 +46,8 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self.unread = False
+        """Whoever read the output has stopped. What a command does and ends with does not hang on it."""
 
     def thing(self, value: object, view: Callable[[], Iterable[RenderableType]]) -> None:
         """One thing: a document, or what ``view`` makes of it, part below part."""
@@ -66,6 +69,8 @@ class Output:
                     self._json(one)
             else:
                 self._parts([table(some, columns)])
+            if self.unread:
+                return
         if not came:
             self.note(f"No {of}.")
         elif limit is not None and next(left, None) is not None:
@@ -90,19 +95,24 @@ class Output:
         self._write(plain(text) + "\n")
 
     def bytes(self, piece: bytes) -> None:
-        """Part of a file, as it is; on a terminal as it can be shown."""
+        """Part of a file, as it is; on a terminal as it can be shown. It ends the command, as done, where nobody reads
+        the rest."""
         if sys.stdout.isatty():
             self._write(
                 "\n".join(plain(line.removesuffix("\r")) for line in piece.decode("utf-8", "replace").split("\n"))
             )
             return
-        with _nobody_reads():
+        try:
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            swallow()
+            raise typer.Exit(0) from None
 
     def note(self, text: str) -> None:
         """What is not part of the answer, for whoever looks on."""
-        print(plain(text), file=sys.stderr)  # noqa: T201  # a command-line program
+        with suppress(BrokenPipeError):
+            print(plain(text), file=sys.stderr)  # noqa: T201  # a command-line program
 
     def progress(self, text: str) -> None:
         """How far it is, in the place of what was said before; nothing where nobody looks on. Empty at the end."""
@@ -122,23 +132,13 @@ class Output:
             text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
         self._write(text)
 
-    @staticmethod
-    def _write(text: str) -> None:
-        with _nobody_reads():
+    def _write(self, text: str) -> None:
+        try:
             sys.stdout.write(text)
             sys.stdout.flush()
-
-
-class _nobody_reads:  # noqa: N801  # a context manager, used as a function
-    """Ends the command, as done, where whoever read its output has stopped."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, BrokenPipeError):
+        except BrokenPipeError:
             swallow()
-            raise typer.Exit(0) from None
+            self.unread = True
 
 
 def swallow() -> None:

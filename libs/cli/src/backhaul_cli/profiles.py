@@ -147,10 +147,9 @@ def chosen(name: str, environment: Mapping[str, str]) -> Profile:
     }
     if not name and (url := environment.get("BACKHAUL_URL", "")):
         return Profile(source="BACKHAUL_URL", url=address(url), **keys)
-    if not name and keys["api_key"]:
-        raise FailedError(
-            "BACKHAUL_API_KEY is set, and BACKHAUL_URL is not.", "Set both, or name a profile with --profile."
-        )
+    if not name and any(keys.values()):
+        there = "BACKHAUL_API_KEY" if keys["api_key"] else "BACKHAUL_ADMIN_TOKEN"
+        raise FailedError(f"{there} is set, and BACKHAUL_URL is not.", "Set both, or name a profile with --profile.")
     profiles = read(path(environment))
     if not (name or profiles.current):
         raise FailedError(

@@ -36,6 +36,13 @@ def followed(backhaul: TenantClient, begun: Replay, output: Output) -> Replay:
     return found
 
 
+def ended(found: Replay, output: Output) -> None:
+    """Says what became of a replay that was waited for. It is a no where it was not done to its end."""
+    output.thing(found, lambda: parts(found))
+    if found.state != "done":
+        raise typer.Exit(Code.NO)
+
+
 def parts(found: Replay) -> Iterator[RenderableType]:
     """What is known of a replay."""
     counts = found.counts
@@ -49,6 +56,8 @@ def parts(found: Replay) -> Iterator[RenderableType]:
         ("state", found.state),
         ("", found.text),
         ("dry run", "yes, nothing was changed" if found.dry_run else None),
+        ("takes at least", f"{found.takes_s} s" if found.takes_s else None),
+        ("stored since", found.stored_since),
         ("callbacks", counts.callbacks),
         ("events", counts.events),
         ("new", counts.new),

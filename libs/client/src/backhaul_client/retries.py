@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from backhaul_client.errors import (
     BackhaulError,
@@ -23,11 +24,13 @@ class Retries:
 
     What only reads is repeated after any failure that may pass. What changes something is repeated only when it
     certainly was not carried out: there was no connection, or it was over the tenant's limit. ``tries`` counts the
-    first one. A service that asks for a longer pause than is left of ``max_pause_s`` is not asked again.
+    first one. Each pause is twice the one before, up to ``longest_pause_s``. A service that asks for a longer pause
+    than is left of ``max_pause_s`` is not asked again.
     """
 
     tries: int = 4
     max_pause_s: float = 15.0
+    longest_pause_s: float = inf
     jitter: Callable[[], float] = random.random
     """From 0 to 1: clients that failed together must not come back together."""
 
@@ -55,7 +58,7 @@ class Tries:
         if not self._left or not self._may_pass(error, sent=sent):
             raise error
         pause_s = self._next_pause_s * (0.5 + self._retries.jitter())
-        self._next_pause_s *= 2
+        self._next_pause_s = min(self._next_pause_s * 2, self._retries.longest_pause_s)
         if isinstance(error, ProblemError) and error.retry_after_s is not None:
             pause_s = max(pause_s, error.retry_after_s)
         if pause_s > self._pause_left_s:

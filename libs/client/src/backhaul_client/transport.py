@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from backhaul_client.calls import Call, Lines
-from backhaul_client.errors import UnreachableError, problem_of
+from backhaul_client.errors import UnexpectedAnswerError, UnreachableError, problem_of
 from backhaul_client.following import AGAIN_S, PASSES, Followed, Following
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries, Tries
@@ -73,8 +73,11 @@ class _Shared:
             error = UnreachableError(f"{call.method} {call.path}: {type(outcome).__name__}: {outcome}")
             error.__cause__ = outcome
             return tries.pause_after(error, sent=not isinstance(outcome, _NEVER_SENT))
-        if outcome.status_code < 400:
+        if outcome.is_success:
             return None
+        if outcome.status_code < 400:
+            # A redirect is not followed, since the credential would go with it, and asking again changes nothing.
+            raise UnexpectedAnswerError(f"{call.method} {call.path}: status {outcome.status_code}")
         return tries.pause_after(problem_of(outcome), sent=True)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from backhaul_cli import connecting
-from backhaul_cli.failing import Code
+from backhaul_cli.failing import Code, explained
 from backhaul_cli.options import LIMIT, All, AsJson, Channel, From, Limit, ProfileName, To, bound, page
-from backhaul_cli.output import Column, Output, facts
+from backhaul_cli.output import Column, Output, facts, table, words
 from backhaul_cli.texts import age
+
+if TYPE_CHECKING:
+    from backhaul_client.auditmodels import AuditFinding, AuditVerification
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -95,44 +98,65 @@ def verify(
 
     Example: backhaul audits verify --from 7d
     """
+    from backhaul_client import BackhaulError
+
     out = Output(as_json=json)
-    wrong = []
-    last = None
-    with connecting.tenant(profile) as backhaul:
-        for last in backhaul.verify_audits(from_=from_, to=to, chain=chain or "", heads=head or ()):
-            wrong += [finding for finding in last.findings if not finding.valid]
-            out.progress(f"{last.valid_digests} of {last.digests} digests, {last.valid_files} of {last.files} files")
+    findings: list[AuditFinding] = []
+    last: AuditVerification | None = None
+    try:
+        with connecting.tenant(profile) as backhaul:
+            for last in backhaul.verify_audits(from_=from_, to=to, chain=chain or "", heads=head or ()):
+                findings += last.findings
+                out.progress(
+                    f"{last.valid_digests} of {last.digests} digests, {last.valid_files} of {last.files} files"
+                )
+    except (BackhaulError, KeyboardInterrupt) as exc:
+        # What was found stays found, however it ends.
+        out.progress("")
+        if last is None or all(finding.valid for finding in findings):
+            raise
+        _verified(out, last, findings)
+        if isinstance(exc, KeyboardInterrupt):
+            raise
+        out.note(explained(exc)[0])
+        raise typer.Exit(Code.NO) from None
     out.progress("")
-    if wrong:
-        out.rows(
-            wrong,
-            [
-                Column("subject", lambda one: one.subject),
-                Column("name", lambda one: one.name, folds=True),
-                Column("problem", lambda one: one.problem),
-                Column("detail", lambda one: one.detail, folds=True),
-            ],
-            of="findings",
-        )
+    if last is not None:
+        _verified(out, last, findings)
     if last is None or not last.done:
         out.note("It broke off before its end: run it again.")
-        raise typer.Exit(Code.AGAIN)
-    if not json:
-        out.thing(
-            last,
-            lambda: [
-                facts(
-                    ("digests", f"{last.valid_digests} of {last.digests} are what was signed"),
-                    ("files", f"{last.valid_files} of {last.files} are what was signed"),
-                    ("from", last.found_from),
-                    ("to", last.found_to),
-                )
-            ],
-        )
-    else:
-        out.thing(last, list)
-    if wrong:
+    if not all(finding.valid for finding in findings):
         raise typer.Exit(Code.NO)
+    if last is None or not last.done:
+        raise typer.Exit(Code.AGAIN)
+
+
+def _verified(out: Output, last: AuditVerification, findings: list[AuditFinding]) -> None:
+    """What was found up to ``last``: one document, or what is wrong before the numbers."""
+    from msgspec.structs import replace
+
+    wrong = [finding for finding in findings if not finding.valid]
+    out.thing(
+        replace(last, findings=tuple(findings)),
+        lambda: [
+            *([table(wrong, _WRONG), words("")] if wrong else []),
+            facts(
+                ("digests", f"{last.valid_digests} of {last.digests} are what was signed"),
+                ("files", f"{last.valid_files} of {last.files} are what was signed"),
+                ("from", last.found_from),
+                ("to", last.found_to),
+                ("checked", None if last.done else "not to the end"),
+            ),
+        ],
+    )
+
+
+_WRONG: list[Column[AuditFinding]] = [
+    Column("subject", lambda one: one.subject),
+    Column("name", lambda one: one.name, folds=True),
+    Column("problem", lambda one: one.problem),
+    Column("detail", lambda one: one.detail, folds=True),
+]
 
 
 @app.command()
@@ -144,7 +168,12 @@ def prove(
     """Say in which files an event lies, and which digests sign them."""
     with connecting.tenant(profile) as backhaul:
         found = backhaul.prove_event(event)
-    Output(as_json=json).rows(
+    output = Output(as_json=json)
+    if json:
+        # With the heads, to which the proofs lead.
+        output.thing(found, list)
+        return
+    output.rows(
         found.proofs,
         [
             Column("revision", lambda one: one.revision, right=True),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from backhaul_cli import connecting
-from backhaul_cli.options import AsJson, OfTenant, ProfileName, secret
+from backhaul_cli.options import AsJson, OfTenant, ProfileName, Yes, confirmed, secret
 from backhaul_cli.output import Column, Output, facts
 
 if TYPE_CHECKING:
@@ -45,13 +45,7 @@ def list_(tenant: OfTenant = "", profile: ProfileName = "", json: AsJson = False
 @app.command()
 def show(label: Label, tenant: OfTenant = "", profile: ProfileName = "", json: AsJson = False) -> None:
     """Show one channel, with the address to paste at its provider."""
-    if tenant:
-        with connecting.platform(profile) as platform:
-            found = platform.channel(tenant, label)
-    else:
-        with connecting.tenant(profile) as backhaul:
-            found = backhaul.channel(label)
-    _say(found, json)
+    _say(_found(label, tenant, profile), json)
 
 
 @app.command()
@@ -62,7 +56,7 @@ def add(
     ] = None,
     with_secret: Annotated[
         bool,
-        typer.Option("--secret", help="Ask for the secret that verifies callbacks, or read it from standard input."),
+        typer.Option("--secret", help="Ask for the secret that verifies callbacks, or read it: all others go."),
     ] = False,
     verification: Annotated[
         Literal["enforce", "observe", "off"] | None, typer.Option("--verification", help="What a bad signature means.")
@@ -71,6 +65,7 @@ def add(
         Literal["on", "held"] | None, typer.Option("--processing", help="Whether callbacks wait after they are stored.")
     ] = None,
     tenant: OfTenant = "",
+    yes: Yes = False,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
@@ -79,6 +74,8 @@ def add(
     Example: backhaul channels add Twilio --secret --verification observe
     """
     fields: ChannelIn = {"provider": provider, "verification": verification, "processing": processing}
+    if provider and not yes:
+        _ask_about_another(label, provider, tenant, profile)
     if with_secret:
         given = secret(f"Secret of {label}")
         if not given:
@@ -91,6 +88,30 @@ def add(
         with connecting.tenant(profile) as backhaul:
             found = backhaul.put_channel(label, **fields)
     _say(found, json)
+
+
+def _ask_about_another(label: str, provider: str, tenant: str, profile: str) -> None:
+    """Where ``label`` has another provider than ``provider``: its secrets and settings go with that one."""
+    from backhaul_client import ForbiddenError, NotFoundError
+
+    try:
+        before = _found(label, tenant, profile).provider
+    except NotFoundError:
+        return
+    except ForbiddenError:
+        # A key that may change what it may not read.
+        confirmed(f"It cannot be seen whether {label} has another provider, whose secrets would go. Go on?", yes=False)
+        return
+    if before.lower() != provider.lower():
+        confirmed(f"{label} is of {before}, whose secrets and settings go. Make it one of {provider}?", yes=False)
+
+
+def _found(label: str, tenant: str, profile: str) -> Channel:
+    if tenant:
+        with connecting.platform(profile) as platform:
+            return platform.channel(tenant, label)
+    with connecting.tenant(profile) as backhaul:
+        return backhaul.channel(label)
 
 
 def _say(found: Channel, json: bool) -> None:

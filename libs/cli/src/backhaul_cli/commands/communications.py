@@ -61,7 +61,8 @@ def show(
         found = backhaul.communications.get(communication)
     counts = [(state, count) for state, count in found.fulfilment.items() if count]
     kinds = [(kind, count) for kind, count in found.events.items() if count]
-    Output(as_json=json).thing(
+    output = Output(as_json=json)
+    output.thing(
         found,
         lambda: [
             facts(
@@ -98,3 +99,5 @@ def show(
             ),
         ],
     )
+    if found.more_batches:
+        output.note(f"There are more batches: these are the newest {len(found.batches)} of {found.batch_count}.")

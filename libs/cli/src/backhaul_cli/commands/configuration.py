@@ -26,6 +26,9 @@ Secrets = Annotated[
 ]
 
 
+_TENANTS = 100
+
+
 def export(
     tenant: Annotated[str, typer.Option("--tenant", metavar="ID", help="This tenant alone.")] = "",
     profile: ProfileName = "",
@@ -66,15 +69,15 @@ def apply(
 
     Example: backhaul apply backhaul.json --secrets secrets.json
     """
+    if json and not yes:
+        raise typer.BadParameter("--json is for programs, which nobody asks: look at backhaul diff, then say --yes.")
     body, values = _document(document), _secrets(secrets)
     with connecting.platform(profile) as platform:
         if not yes:
             planned = platform.apply(body, secrets=values, dry_run=True)
+            _say(planned, json=False)
             if not _changes(planned):
-                _say(planned, json)
                 return
-            if not json:
-                _say(planned, json=False)
             confirmed("Apply it?", yes=False)
         _say(platform.apply(body, secrets=values), json)
 
@@ -83,6 +86,12 @@ def _document(name: str) -> dict[str, Any]:
     body = _json(name, sys.stdin.read() if name == "-" else Path(name).read_text())
     # What a page of the API's own answer holds besides.
     body.pop("next_cursor", None)
+    tenants = body.get("tenants")
+    if isinstance(tenants, list) and len(tenants) > _TENANTS:
+        raise FailedError(
+            f"{name} has {len(tenants)} tenants, and {_TENANTS} are taken at once.",
+            "Divide it: backhaul export --tenant ID writes the document of one.",
+        )
     return body
 
 

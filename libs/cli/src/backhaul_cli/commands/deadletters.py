@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from backhaul_cli import connecting
+from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.options import (
     LIMIT,
     All,
     AsJson,
     Channel,
-    From,
     Limit,
     ProfileName,
     To,
     Yes,
+    askable,
     bound,
     confirmed,
+    moment,
     page,
 )
 from backhaul_cli.output import Column, Output, facts, words
@@ -33,6 +35,12 @@ app = typer.Typer(no_args_is_help=True)
 
 Letters = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="These; without one those that fit.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Whose reason holds this text.")]
+FirstSeen = Annotated[
+    datetime | None,
+    typer.Option(
+        "--from", parser=moment, metavar="TIME", help="By when it was first seen, from then on: 2h, 3d, or ISO 8601."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count those that fit, and do nothing.")]
 
 
@@ -102,14 +110,14 @@ def replay(
     letters: Letters = None,
     channel: Channel = "",
     reason: Reason = "",
-    from_: From = None,
+    from_: FirstSeen = None,
     to: To = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Send dead letters through once more: those named, or all open ones that fit.
+    """Send dead letters through once more: those named, or all open ones that fit. It ends with 7 where it stopped.
 
     Example: backhaul dead-letters replay --channel Twilio --from 2d
     """
@@ -121,14 +129,14 @@ def discard(
     letters: Letters = None,
     channel: Channel = "",
     reason: Reason = "",
-    from_: From = None,
+    from_: FirstSeen = None,
     to: To = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Close dead letters without processing them: those named, or all open ones that fit."""
+    """Close dead letters unprocessed: those named, or all open ones that fit. It ends with 7 where it stopped."""
     _each_or_fitting("discard", letters or [], _fitting(channel, reason, from_, to), dry_run, yes, profile, json)
 
 
@@ -166,16 +174,26 @@ def _each_or_fitting(
             one = backhaul.replay_dead_letter if what == "replay" else backhaul.discard_dead_letter
             output.done((one(letter) for letter in letters), _DONE, of="dead letters")
         return
-    from backhaul_cli.replaying import followed, parts
+    from backhaul_cli.replaying import ended, followed
 
+    if not dry_run:
+        askable(f"{what.capitalize()} those that fit?", yes=yes)
+    # What comes meanwhile was not counted, so it is not meant.
+    fitting.setdefault("to", datetime.now(UTC))
     counting: DeadLettersIn = {**fitting, "dry_run": True}
     with connecting.tenant(profile) as backhaul:
         begin = backhaul.replays.replay_dead_letters if what == "replay" else backhaul.replays.discard_dead_letters
         if not (dry_run or yes):
             counted = followed(backhaul, begin(**counting), output)
+            if counted.state != "done":
+                raise FailedError(
+                    f"Counting them was {counted.state}: {counted.text or 'it is not said why'}",
+                    "Nothing was changed.",
+                    code=Code.NO,
+                )
             confirmed(f"{what.capitalize()} {counted.counts.dead_letters} dead letters?", yes=False)
         done = followed(backhaul, begin(**(counting if dry_run else fitting)), output)
-    output.thing(done, lambda: parts(done))
+    ended(done, output)
 
 
 _DONE: list[Column[DeadLetter]] = [

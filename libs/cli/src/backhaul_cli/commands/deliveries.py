@@ -19,6 +19,7 @@ from backhaul_cli.options import (
     ProfileName,
     To,
     Yes,
+    askable,
     bound,
     confirmed,
     page,
@@ -27,6 +28,9 @@ from backhaul_cli.output import Column, Output, facts, section
 from backhaul_cli.texts import age
 
 app = typer.Typer(no_args_is_help=True)
+
+_COUNTED = 100_000
+"""So far deliveries are counted."""
 
 OfSubscription = Annotated[str, typer.Option("--subscription", metavar="ID", help="To this subscription alone.")]
 OfMessage = Annotated[str, typer.Option("--message", metavar="ID", help="Of this message; needs --channel.")]
@@ -131,9 +135,9 @@ def redeliver(
     ] = None,
     subscription: OfSubscription = "",
     which: Annotated[
-        Literal["failed", "all", "never_attempted"],
-        typer.Option("--which", help="What of a subscription is sent again."),
-    ] = "failed",
+        Literal["failed", "all", "never_attempted"] | None,
+        typer.Option("--which", help="What of a subscription is sent again; without, what failed."),
+    ] = None,
     from_: From = None,
     to: To = None,
     rate: Annotated[int, typer.Option("--rate", min=0, metavar="N", help="At so many calls a second.")] = 0,
@@ -150,8 +154,9 @@ def redeliver(
     if bool(deliveries) == bool(subscription):
         raise typer.BadParameter("Name deliveries, or a subscription by --subscription.")
     if deliveries:
-        if dry_run:
-            raise typer.BadParameter("--dry-run goes with --subscription.")
+        given = {"--which": which, "--from": from_, "--to": to, "--rate": rate, "--dry-run": dry_run}
+        if alone := [name for name, value in given.items() if value]:
+            raise typer.BadParameter(f"{', '.join(alone)} goes with --subscription, not with deliveries by their ids.")
         with connecting.tenant(profile) as backhaul:
             done = ({"id": one, "deliveries": backhaul.deliveries.redeliver(one).deliveries} for one in deliveries)
             output.done(
@@ -162,11 +167,21 @@ def redeliver(
         return
     if from_ is None:
         raise typer.BadParameter("Say from when on: --from TIME, such as --from 6h.")
+    if not dry_run:
+        askable("Send them again?", yes=yes)
+    # What comes meanwhile was not counted, so it is not meant.
+    to, what = to or datetime.now(UTC), which or "failed"
     with connecting.tenant(profile) as backhaul:
         if not (dry_run or yes):
-            counted = backhaul.subscriptions.redeliver(subscription, which, from_=from_, to=to, dry_run=True)
-            confirmed(f"Send {counted.deliveries} deliveries again?", yes=False)
+            counted = backhaul.subscriptions.redeliver(subscription, what, from_=from_, to=to, dry_run=True)
+            confirmed(f"Send {_counted(counted.deliveries)} deliveries again?", yes=False)
         found = backhaul.subscriptions.redeliver(
-            subscription, which, from_=from_, to=to, rate_per_s=rate, dry_run=dry_run
+            subscription, what, from_=from_, to=to, rate_per_s=rate, dry_run=dry_run
         )
-    output.thing(found, lambda: [facts(("would be sent again" if dry_run else "sent again", found.deliveries))])
+    output.thing(
+        found, lambda: [facts(("would be sent again" if dry_run else "sent again", _counted(found.deliveries)))]
+    )
+
+
+def _counted(deliveries: int) -> str:
+    return f"{deliveries}{' or more' if deliveries >= _COUNTED else ''}"

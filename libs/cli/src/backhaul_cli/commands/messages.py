@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,9 +23,10 @@ from backhaul_cli.options import (
     Recipient,
     To,
     bound,
+    moment,
     page,
 )
-from backhaul_cli.output import Column, Output
+from backhaul_cli.output import Column, Output, encoded
 from backhaul_cli.texts import age, exact
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ def message(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="The provider's id, or a reference to it.")],
     channel: Channel = "",
     view: Annotated[
-        View, typer.Option("--view", help="What happened by kind; each event and each call; or all that is known.")
-    ] = "compact",
+        View | None,
+        typer.Option(
+            "--view", help="What happened by kind, as without it; each event and each call; or all that is known."
+        ),
+    ] = None,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
@@ -55,6 +59,8 @@ def message(
 
     Examples: backhaul message SM0001; backhaul message SM0001 --view timeline; backhaul message SM0001 --json
     """
+    if json and view:
+        raise typer.BadParameter("--json is the whole message, and has no view: leave --view out.")
     with connecting.tenant(profile) as backhaul:
         found = backhaul.message(channel or _channel_of(backhaul, message_id), message_id)
         if json:
@@ -64,10 +70,10 @@ def message(
 
         told = (
             ()
-            if view == "compact"
+            if view in (None, "compact")
             else tuple(backhaul.deliveries.list(channel=found.channel, message_id=found.message_id, history=True))
         )
-        Output(as_json=False).thing(found, lambda: messageviews.VIEWS[view](found, told))
+        Output(as_json=False).thing(found, lambda: messageviews.VIEWS[view or "compact"](found, told))
 
 
 def _channel_of(backhaul: TenantClient, message_id: str) -> str:
@@ -92,7 +98,12 @@ def messages(
     recipient: Recipient = "",
     communication: OfCommunication = "",
     error_code: ErrorCode = "",
-    from_: From = None,
+    from_: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", parser=moment, metavar="TIME", help="By its first callback, from then on: 2h, 3d, or ISO 8601."
+        ),
+    ] = None,
     to: To = None,
     limit: Limit = LIMIT,
     every: All = False,
@@ -189,13 +200,14 @@ def tail(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Follow events as they are published, until Ctrl-C. Connections that end are made anew.
+    """Follow events as they are published, until Ctrl-C. Connections that end are made anew, for minutes where nobody
+    answers. With --json each event has the stream_id that --after takes.
 
     Example: backhaul tail --kind failed
     """
     output = Output(as_json=json)
     last = after
-    with connecting.tenant(profile) as backhaul:
+    with connecting.tenant(profile, waiting=lambda: output.note("Not now: trying again for up to 10 min.")) as backhaul:
         found = backhaul.follow_events(
             channel=channel,
             kind=kind,
@@ -211,15 +223,22 @@ def tail(
                 if told.missed:
                     output.note(told.missed)
                 if told.event is not None:
-                    _follow(output, told.event)
-        except KeyboardInterrupt:
-            output.note(f"Go on from here: backhaul tail --after {last}" if last else "")
-            raise typer.Exit(Code.DONE) from None
+                    _follow(output, told.event, told.id)
+                if output.unread:
+                    return
+        except BaseException as exc:
+            if last:
+                output.note(f"Go on from here: backhaul tail --after {last}")
+            if isinstance(exc, KeyboardInterrupt):
+                raise typer.Exit(Code.DONE) from None
+            raise
 
 
-def _follow(output: Output, event: Event) -> None:
+def _follow(output: Output, event: Event, stream_id: str) -> None:
     if output.as_json:
-        output.thing(event, list)
+        import msgspec
+
+        output.thing({**msgspec.json.decode(encoded(event)), "stream_id": stream_id}, list)
         return
     when = exact(event.received_at)[11:19] if event.received_at else ""
     error = f"  {event.error_code} {event.error_text}".rstrip() if event.error_code or event.error_text else ""
@@ -235,8 +254,19 @@ def stats(
     ] = "",
     channel: Channel = "",
     communication: OfCommunication = "",
-    from_: From = None,
-    to: To = None,
+    from_: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from",
+            parser=moment,
+            metavar="TIME",
+            help="From the beginning of its hour on; with --per day, of its day in UTC.",
+        ),
+    ] = None,
+    to: Annotated[
+        datetime | None,
+        typer.Option("--to", parser=moment, metavar="TIME", help="Until this time, to the end of its hour."),
+    ] = None,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
@@ -253,8 +283,8 @@ def stats(
             group_by=grouped,
             channel=channel,
             communication=communication,
-            from_=_full_hour(from_),
-            to=_full_hour(to),
+            from_=from_ and _begun(from_, per),
+            to=to and _over(to),
         )
     output = Output(as_json=json)
     names = [("communication_id" if name == "communication" else name) for name in grouped]
@@ -271,5 +301,12 @@ def stats(
         output.note("There are more: ask for a shorter span.")
 
 
-def _full_hour(moment: datetime | None) -> datetime | None:
-    return moment and moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+def _begun(at: datetime, per: str) -> datetime:
+    """When the hour or the day of ``at`` began: of the first day all is counted."""
+    hour = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return hour.replace(hour=0) if per == "day" else hour
+
+
+def _over(at: datetime) -> datetime:
+    """When the hour of ``at`` is over: what was in it until then is counted, too."""
+    return _begun(at - timedelta(microseconds=1), "hour") + timedelta(hours=1)

@@ -27,7 +27,8 @@ def add(
     ] = False,
     use: Annotated[bool, typer.Option("--use", help="Use it from now on where none is named.")] = False,
 ) -> None:
-    """Add a profile, or set one anew. The key is asked for, or read from standard input.
+    """Add a profile, or set one anew. The key is asked for, or read from standard input: the platform team gives the
+    first one (backhaul tenants add shows it), and backhaul keys add makes more.
 
     Example: backhaul profile add acme --url https://callbacks.example.com < key-file
     """

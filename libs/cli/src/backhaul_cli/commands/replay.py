@@ -26,18 +26,18 @@ def run(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Read callbacks once more, and wait for what that brings.
+    """Read callbacks once more, and wait for what that brings. It ends with 7 where it stopped.
 
     Example: backhaul replay run Twilio --from 2d --dry-run
     """
     if from_ is None:
         raise typer.BadParameter("Say from when on: --from TIME, such as --from 2d.")
-    from backhaul_cli.replaying import followed, parts
+    from backhaul_cli.replaying import ended, followed
 
     output = Output(as_json=json)
     with connecting.tenant(profile) as backhaul:
         done = followed(backhaul, backhaul.replays.begin(channel, from_=from_, to=to, dry_run=dry_run), output)
-    output.thing(done, lambda: parts(done))
+    ended(done, output)
 
 
 @app.command()

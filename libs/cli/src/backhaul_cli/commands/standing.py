@@ -9,10 +9,11 @@ import typer
 
 from backhaul_cli import connecting
 from backhaul_cli.failing import Code
-from backhaul_cli.options import LIMIT, AsJson, Limit, ProfileName
+from backhaul_cli.options import LIMIT, AsJson, ProfileName
 from backhaul_cli.output import Column, Output, facts, section
 
 if TYPE_CHECKING:
+    from backhaul_client import AdminClient
     from backhaul_client.overviewmodels import Overview, Problem, TenantOverview
     from backhaul_client.statusmodels import Parts
     from rich.console import RenderableType
@@ -67,7 +68,9 @@ def _parts(parts: Parts) -> Iterator[tuple[str, str, str]]:
 
 
 def overview(
-    limit: Limit = LIMIT,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, metavar="N", help=f"So many tenants at most; else {LIMIT}.")
+    ] = None,
     every_tenant: Annotated[
         bool, typer.Option("--tenants", help="All tenants, the worst first, with the platform team's admin token.")
     ] = False,
@@ -75,18 +78,34 @@ def overview(
     json: AsJson = False,
 ) -> None:
     """Show everything at a glance, the worst first. It ends with 7 where something is in error."""
+    output = Output(as_json=json)
     if every_tenant or connecting.is_platform(profile):
         with connecting.platform(profile) as platform:
-            everybody = platform.overview(page_size=min(limit, 100))
-        Output(as_json=json).thing(everybody, lambda: _installation(everybody))
+            everybody = _up_to(limit or LIMIT, platform)
+        output.thing(everybody, lambda: _installation(everybody))
+        if everybody.next_cursor:
+            output.note("There are more tenants: --limit N.")
         bad = bool(everybody.with_errors) or any(one.severity == "error" for one in everybody.installation.problems)
     else:
+        if limit is not None:
+            raise typer.BadParameter("--limit is of tenants, so it goes with --tenants.")
         with connecting.tenant(profile) as backhaul:
             own = backhaul.overview()
-        Output(as_json=json).thing(own, lambda: _tenant(own))
+        output.thing(own, lambda: _tenant(own))
         bad = any(problem.severity == "error" for problem in own.problems)
     if bad:
         raise typer.Exit(Code.NO)
+
+
+def _up_to(limit: int, platform: AdminClient) -> Overview:
+    """So many tenants, in one overview, whatever a page holds."""
+    from msgspec.structs import replace
+
+    found = platform.overview(page_size=min(limit, 100))
+    while found.next_cursor and (left := limit - len(found.worst_first)) > 0:
+        page = platform.overview(page_size=min(left, 100), cursor=found.next_cursor)
+        found = replace(found, worst_first=found.worst_first + page.worst_first, next_cursor=page.next_cursor)
+    return found
 
 
 def _tenant(own: TenantOverview) -> Iterator[RenderableType]:

@@ -69,8 +69,13 @@ def check(
 @app.command()
 def show(address: Address, family: Family = "", profile: ProfileName = "", json: AsJson = False) -> None:
     """Show all that is known of an address, what was lifted too."""
+    from msgspec.structs import replace
+
     with connecting.tenant(profile) as backhaul:
         found = backhaul.suppression_record(address, family=family)
+        while found.next_cursor:
+            page = backhaul.suppression_record(address, family=family, cursor=found.next_cursor)
+            found = replace(found, history=found.history + page.history, next_cursor=page.next_cursor)
     Output(as_json=json).thing(
         found,
         lambda: [

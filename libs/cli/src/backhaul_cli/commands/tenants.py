@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from backhaul_cli import connecting
-from backhaul_cli.options import LIMIT, All, AsJson, Limit, ProfileName, bound, page
+from backhaul_cli.options import LIMIT, All, AsJson, Limit, ProfileName, Yes, bound, confirmed, page
 from backhaul_cli.output import Column, Output, facts
 from backhaul_cli.texts import age
 
@@ -67,10 +67,13 @@ def add(
 def set_status(
     tenant: Id,
     status: Annotated[Literal["active", "suspended"], typer.Argument(metavar="STATUS", help="active or suspended.")],
+    yes: Yes = False,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Suspend a tenant, or let it go on."""
+    """Suspend a tenant, whose calls are refused then, or let it go on."""
+    if status == "suspended":
+        confirmed(f"Suspend {tenant}?", yes=yes)
     with connecting.platform(profile) as platform:
         _say(platform.change_tenant(tenant, status=status), json)
 
