@@ -152,7 +152,7 @@ async def test_two_copies_do_it_once(rig_factory: RigFactory, monkeypatch: pytes
             for one in correspondence(of):
                 await rig.publish(of, one)
         await rig.drained()
-        # Three copies that consume may publish an event once more, marked as repeated, when they take over from another.
+        # Three copies that consume may publish an event once more, marked as repeated, when one takes over.
         before = {event.id for event in await rig.published()}
         for id_ in ("acme", "globex"):
             await forgotten(rig, id_)
