@@ -10,7 +10,7 @@ from backhaul_client import FailedPreconditionError, InvalidArgumentError, NotFo
 from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
-    from backhaul_client.notificationmodels import Delivery
+    from backhaul_client.notificationmodels import Delivery, Subscription
     from backhaul_client.notifications import FilterIn, HttpIn
     from simulators.people import Town
 
@@ -87,23 +87,27 @@ async def test_what_came_before_its_communication_was_known_is_told_to_who_asks_
     # What it finds is held, and so nothing is called.
     await own.communications.disable("spring-sale", reason="Only looking.")
     asks: FilterIn = {"communication_ids": ["spring-sale"]}
-    await own.subscriptions.create(["message.*"], http=HTTP, policy={"kind": "dispatch"}, filter=asks)
+    asking = await own.subscriptions.create(["message.*"], http=HTTP, policy={"kind": "dispatch"}, filter=asks)
+    # It is told of everything, and so shows when the early one was enqueued for both.
+    other = await own.subscriptions.create(["message.*"], http=HTTP)
+    await own.subscriptions.pause(other.id)
     early = tenant.twilio.status(tenant.address("Twilio"), "SM0001", "sent")
     assert (await tenant.send(early)).status_code == 200
     await tenant.message_with("twilio", "SM0001", 1)
 
-    async def listed(state: str) -> list[Delivery]:
-        return [one async for one in own.deliveries.list(state=state)]
+    async def listed(subscription: Subscription) -> list[Delivery]:
+        return [one async for one in own.deliveries.list(subscription_id=subscription.id)]
 
     async def waits() -> bool:
-        return [one.communication_id for one in await listed("waiting")] == [None]
+        return [one.communication_id for one in await listed(other)] == [None]
 
     await until("the early one to wait", waits)
+    assert await listed(asking) == []  # Nobody knows yet whether it is wanted.
     address = tenant.address("Twilio", communicationId="spring-sale")
     assert (await tenant.send(tenant.twilio.status(address, "SM0001", "delivered"))).status_code == 200
 
     async def both() -> list[Delivery] | None:
-        found = await listed("held")
+        found = [one for one in await listed(asking) if one.state == "held"]
         return found if len(found) > 1 else None
 
     found = await until("both to be held", both, within_s=60.0)

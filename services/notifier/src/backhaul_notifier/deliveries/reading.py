@@ -27,7 +27,7 @@ NEVER_ATTEMPTED: Final[Mapping[str, object]] = {
 
 UNDELIVERED: Final[Mapping[str, object]] = {"state": {"$in": ["waiting", "held", "failed"]}}
 
-SURE: Final[Mapping[str, object]] = {"unsure": {"$ne": True}}
+SURE: Final[Mapping[str, object]] = {"$nor": [{"unsure": True, "state": "waiting"}]}
 """Those of which it is known that their subscription wants them. It is found out before they are sent."""
 
 REASON: Final = re.compile("[1-5][0-9][0-9]|[1-5]xx|[a-z][a-z_]{0,62}[*]?")
