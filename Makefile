@@ -12,7 +12,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo check test test-pythons test-containers test-upgrade faults fuzz lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons test-console test-containers test-upgrade faults fuzz lint format proto lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,14 +43,17 @@ ifeq ($(strip $(ARGS)),)
 	@# stacks are of many processes themselves, and timed, so fewer run at once. loadscope: see tests/keeping.py.
 	@# What measures the clock has it to itself. The few that fail are run again, alone: see tools/run_tests.py.
 	$(BIN)/python tools/run_tests.py -n 4 -m "not timed" libs services
-	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed" deploy/compose deploy/k8s deploy/local deploy/observability tests
-	$(BIN)/python tools/run_tests.py -m timed libs services tests
+	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed and not browser" deploy/compose deploy/k8s deploy/local deploy/observability tests
+	$(BIN)/python tools/run_tests.py -m "timed and not browser" libs services tests
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
 test-pythons: $(STAMP) ## Run the tests that need no server on every other supported Python that this machine has
 	sh tools/test_pythons.sh
+
+test-console: $(STAMP) ## Look at every page of the console with a real browser (skips without Chromium)
+	$(BIN)/python -m pytest -q -m browser tests/console $(ARGS)
 
 test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman)
 	sh tools/test_containers.sh

@@ -112,6 +112,12 @@ def archive(storing_installation: Stack) -> Archive:
 
 
 @pytest.fixture
+def admin_token(installation: Stack) -> str:
+    """What the platform team of the shared installation holds."""
+    return installation.admin_token
+
+
+@pytest.fixture
 def platform(town: Town) -> PlatformTeam:
     """The platform team of the shared installation."""
     return town.platform

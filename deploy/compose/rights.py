@@ -42,7 +42,12 @@ _CALLBACKS, _EVENTS, _NOTICES = (f"{stream.lower()}.>" for stream in names.STREA
 
 RIGHTS: Mapping[str, Rights] = {
     "gateway": Rights(
-        collections=(names.TENANTS_COLLECTION, names.SERVICES_COLLECTION, names.CHANGES_COLLECTION),
+        collections=(
+            names.TENANTS_COLLECTION,
+            names.SERVICES_COLLECTION,
+            names.CHANGES_COLLECTION,
+            names.CONSOLE_SESSIONS_COLLECTION,
+        ),
         publishes=(_CALLBACKS, names.TENANT_CHANGED_SUBJECT, names.SERVICE_CHANGED_SUBJECT),
         consumes=names.STREAMS,
         purges=True,

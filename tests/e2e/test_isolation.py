@@ -165,6 +165,7 @@ async def test_no_route_of_v1_gives_or_changes_anothers_row(town: Town) -> None:
             people,
             # One does not end, and all are the caller's own: what they tell of whom is tried in the gateway's tests.
             "/v1/events/stream",
+            "/v1/whoami",
             "/v1/overview",
             "/v1/changes",
         )

@@ -71,6 +71,7 @@ async def test_every_route_is_in_the_table_and_opens_to_the_scopes_that_it_names
                 assert answer.status_code not in (401, 403), route
         if rule.by == "key":
             gateway.problem(await ask(gateway, route, gateway.admin), 401)
+        if rule.by == "key" and rule.bits:
             needed = await key_of(gateway, names_of(rule.bits))
             assert (await ask(gateway, route, {"X-Api-Key": needed["key"]})).status_code not in (401, 403), route
             await gateway.client.delete(f"{KEYS}/{needed['id']}", headers=gateway.admin)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
 from backhaul_client.adminmodels import (
+    AdminHolder,
     Channel,
     IssuedKey,
     IssuedServiceToken,
@@ -79,6 +80,11 @@ class _AdminCalls:
 
     _credential_header = "Authorization"
     _credential_form = "Bearer {}"
+
+    @call
+    def whoami(self) -> Call[AdminHolder]:
+        """Which admin token this is, and its role."""
+        return Call(path="/admin/v1/whoami", answer=of(AdminHolder))
 
     @call
     def create_tenant(

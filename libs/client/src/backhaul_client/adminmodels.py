@@ -58,6 +58,22 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None = None
 
 
+class KeyHolder(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose an API key is, and what it opens. ``expires_at`` is None where it does not expire."""
+
+    tenant_id: str
+    key_id: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+
+
+class AdminHolder(msgspec.Struct, frozen=True, kw_only=True):
+    """Which admin token it is, and its role: ``operator``, ``support`` or ``auditor``."""
+
+    name: str
+    role: str
+
+
 class ChannelAddress(msgspec.Struct, frozen=True, kw_only=True):
     """The addresses of a channel with a new ingest token in them, to be pasted at its provider. ``token_url`` is None
     for a provider that asks for no access tokens."""

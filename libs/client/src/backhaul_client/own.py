@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
-from backhaul_client.adminmodels import Channel, IssuedKey, Key
+from backhaul_client.adminmodels import Channel, IssuedKey, Key, KeyHolder
 from backhaul_client.calls import Call, all_of, call, nothing, of, path, rows
 from backhaul_client.changes import Change, listing_changes
 from backhaul_client.overviewmodels import TenantOverview
@@ -52,6 +52,11 @@ def putting_channel(where: str, fields: ChannelIn) -> Call[Channel]:
 
 class OwnCalls:
     """The calls, once for both clients."""
+
+    @call
+    def whoami(self) -> Call[KeyHolder]:
+        """Which key this is, and what it opens."""
+        return Call(path="/v1/whoami", answer=of(KeyHolder))
 
     @call
     def overview(self) -> Call[TenantOverview]:

@@ -185,6 +185,9 @@ SERVICES_COLLECTION = "services"
 CHANGES_COLLECTION = "changes"
 """Who changed what through the gateway."""
 
+CONSOLE_SESSIONS_COLLECTION = "console_sessions"
+"""Who is signed in to the gateway's console."""
+
 META_COLLECTION = "meta"
 """What is stored about the database itself: the number of its format."""
 
@@ -192,6 +195,7 @@ STORE_COLLECTIONS = frozenset({
     TENANTS_COLLECTION,
     SERVICES_COLLECTION,
     CHANGES_COLLECTION,
+    CONSOLE_SESSIONS_COLLECTION,
     EVENTS_COLLECTION,
     ENTRIES_COLLECTION,
     MESSAGES_COLLECTION,

@@ -15,7 +15,9 @@ from backhaul_common.metrics import STORE_REACHABLE, TENANTS_DELETING
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
+from backhaul_console import Console
 from backhaul_proto.tenantdata.v1.tenantdata_pb2_grpc import TenantDataServiceStub
+from starlette.types import ASGIApp
 
 from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.auditroutes import AuditKeyRoutes
@@ -36,6 +38,7 @@ from backhaul_gateway.admin.routes import (
     overview_router,
     secret_key_router,
     service_router,
+    whoami_router,
 )
 from backhaul_gateway.admin.secretkeys import SecretKeyRoutes, of_tenants
 from backhaul_gateway.admin.services import ServiceRegistry
@@ -45,6 +48,7 @@ from backhaul_gateway.admin.tenantdata import GrantedData, ServicesData
 from backhaul_gateway.admin.tenants import TenantRegistry
 from backhaul_gateway.admin.updates import TenantUpdates
 from backhaul_gateway.admin.uses import KeyUses
+from backhaul_gateway.admin.whoami import whoami_of_tenants
 from backhaul_gateway.admission.admins import AdminTokens
 from backhaul_gateway.admission.attempts import WrongCredentials
 from backhaul_gateway.admission.auth import CredentialIndex
@@ -53,6 +57,8 @@ from backhaul_gateway.admission.room import CallbackRoom
 from backhaul_gateway.admission.state import TenantStates
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.broker import Broker
+from backhaul_gateway.console.inprocess import InProcess
+from backhaul_gateway.console.store import MongoSessionStore
 from backhaul_gateway.ingest.callbackstream import CallbackStream
 from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
@@ -258,6 +264,7 @@ def build(
             [
                 reads,
                 OwnRoutes(registry, channels, addresses).added_to(callers.router("/v1", 422)),
+                whoami_of_tenants(callers.router("/v1")),
                 streams.router(),
                 standing.overview.router(callers),
                 sends.router(),
@@ -270,6 +277,7 @@ def build(
                     OperatorSuppressionRoutes(to.suppression, writer),
                     OperatorReplayRoutes(to.replays, writer),
                 ),
+                whoami_router(),
                 service_router(grants),
                 keys,
                 changed.added_to(callers.router("/v1", 422, 504)),
@@ -308,7 +316,16 @@ def build(
         clients=clients,
         https=https,
     )
+    edge.console = _console(service, edge, https) if settings.gateway_console else None
     return Gateway(edge, publisher, connections, streams)
+
+
+def _console(service: Service, edge: Edge, https: Https) -> ASGIApp:
+    store = MongoSessionStore(service.database, service.store_format)
+    service.prepare("console_index", store.prepare)
+    return Console(
+        api=partial(InProcess, edge), store=store, secure=lambda scope: https.is_secure(scope, scope["headers"])
+    ).application()
 
 
 def _connections(service: Service, settings: GatewaySettings) -> Connections:

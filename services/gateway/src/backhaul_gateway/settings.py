@@ -167,6 +167,7 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, ChangeLogSettings,
         description="Open streams of events (GET /v1/events/stream). A tenant may have 8; 429 "
         "beyond, and 503 where all are taken.",
     )
+    gateway_console: bool = Field(True, description="Whether /console is there: the API in a browser.")
     gateway_leave_s: float = Field(
         0.5,
         ge=0,

@@ -27,6 +27,7 @@ from backhaul_gateway.admin.secretkeys import SecretKeyRoutes
 from backhaul_gateway.admin.serviceroutes import ServiceRoutes
 from backhaul_gateway.admin.services import ServiceRegistry
 from backhaul_gateway.admin.tenants import MAX_TENANTS_A_PAGE, TenantRegistry
+from backhaul_gateway.admin.whoami import whoami_of_admins
 from backhaul_gateway.web.changes import begun
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import known_parameters
@@ -88,6 +89,11 @@ def audit_key_router(keys: AuditKeyRoutes) -> APIRouter:
     router = _router("/admin/v1/audit-keys")
     keys.add_to(router)
     return router
+
+
+def whoami_router() -> APIRouter:
+    """What an admin token opens."""
+    return whoami_of_admins(_router("/admin/v1"))
 
 
 def config_router(config: ConfigRoutes) -> APIRouter:

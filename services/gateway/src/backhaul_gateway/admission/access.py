@@ -44,9 +44,11 @@ class Rule:
     @property
     def words(self) -> str:
         """The rule in a sentence for the API's documentation; empty where nothing is needed."""
-        if self.by == "key":
+        if self.by == "key" and self.bits:
             names = [f"`{name}`" for name in names_of(self.bits)]
             return f"Needs the scope{'s' if len(names) > 1 else ''} {' and '.join(names)}."
+        if self.by == "key":
+            return "Any API key of the tenant's opens it."
         if self.by == "admin":
             roles = [f"`{role}`" for role, bit in ROLE_BITS.items() if bit & self.bits]
             return f"Needs the role {' or '.join(roles)}."
@@ -75,6 +77,7 @@ def _admin(*roles: str) -> Rule:
 OPEN = Rule("nothing")
 BY_TOKEN = Rule("token")
 
+ANY_KEY = _key()
 INGEST = _key("ingest")
 READ = _key("read")
 MANAGE = _key("manage")
@@ -107,6 +110,7 @@ ROUTES: Mapping[str, Rule] = MappingProxyType(
         "POST /in/{token}/api/postevents": BY_TOKEN,
         "POST /in/{token}/oauth/token": BY_TOKEN,
         # Tenants: what was brought back.
+        "GET /v1/whoami": ANY_KEY,
         "GET /api/status": READ,
         "GET /v1/overview": READ,
         "GET /v1/messages": READ,
@@ -198,6 +202,7 @@ ROUTES: Mapping[str, Rule] = MappingProxyType(
         "GET /v1/deliveries/{delivery_id}": READ,
         "POST /v1/deliveries/{delivery_id}/redeliver": MANAGE,
         # The platform team.
+        "GET /admin/v1/whoami": ANY_ADMIN,
         "GET /admin/v1/overview": SUPPORT,
         "GET /admin/v1/changes": ANY_ADMIN,
         "GET /admin/v1/tenants": ANY_ADMIN,

@@ -52,6 +52,8 @@ _ANY_CASE = frozenset({"/api/test", "/api/status"})
 
 _UNAUTHORIZED = 401
 _ADMIN = "admin"
+_CONSOLE = "console"
+_ANYWHERE = EVERYWHERE | {_CONSOLE}
 _APART = frozenset({_ADMIN, "metrics", "docs", "openapi.json"})
 """First segments of the paths that only the platform team needs, and that may have a port of their own."""
 
@@ -102,6 +104,8 @@ class Edge:
         self._tracing = tracing
         self._clients = clients
         self._https = https
+        self.console: ASGIApp | None = None
+        """What answers ``/console``, where there is one. It asks this edge in turn, so it is made after it."""
         self._log = get_logger(component="http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,8 +148,9 @@ class Edge:
             if url := self._https.elsewhere(exchange.scope):
                 await exchange.redirect(url)
                 return
-            self._admit(exchange.scope)
-            await self.app(exchange.scope, exchange.receive, exchange.send)
+            first = self._admit(exchange.scope)
+            app = self.console if first == _CONSOLE and self.console is not None else self.app
+            await app(exchange.scope, exchange.receive, exchange.send)
         except BackhaulError as exc:
             await exchange.answer(exc)
         except Exception as exc:  # noqa: BLE001  # the edge: whatever is unexpected is logged once and told to nobody
@@ -174,8 +179,9 @@ class Edge:
             },
         )
 
-    def _admit(self, scope: Scope) -> None:
-        """Refuse a request that may not come here, before its body is read: NOT_FOUND or UNAUTHENTICATED.
+    def _admit(self, scope: Scope) -> str:
+        """The first segment of the path of a request that may come here. One that may not is refused before its body is
+        read: NOT_FOUND or UNAUTHENTICATED.
 
         The fixed parts of a path must not be percent-encoded. A proxy in front may keep strangers from ``/admin``, and
         take ``/%61dmin`` for another path.
@@ -184,14 +190,17 @@ class Edge:
         first = first_segment(scope["path"])
         if any(b"%" in segment for segment in sent[: 3 if first == _ADMIN else 2]):
             raise nothing_at(scope["path"])
-        if self._admin_port and first not in EVERYWHERE and (first in _APART) != self._is_apart(scope):
+        if self._admin_port and first not in _ANYWHERE and (first in _APART) != self._is_apart(scope):
             raise nothing_at(scope["path"])
         if first == _ADMIN:
-            scope[PRINCIPAL] = principal = self._admins.of(scope["headers"])
+            # The console's visitor may be somebody whom an OpenID provider has vouched for.
+            principal = scope.get(PRINCIPAL) or self._admins.of(scope["headers"])
             if principal is None:
                 raise unauthenticated(
                     "The admin token is missing or wrong.", "Send it as Authorization: Bearer <admin token>."
                 )
+            scope[PRINCIPAL] = principal
+        return first
 
     def _is_apart(self, scope: Scope) -> bool:
         """Whether the request came to the platform team's own port."""

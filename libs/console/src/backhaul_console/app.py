@@ -1,0 +1,166 @@
+"""The console as one ASGI application: who may see what, which page answers what, and what every answer has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import httpx
+from backhaul_client import BackhaulError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backhaul_console import pages
+from backhaul_console.cookies import Cookies, same_site
+from backhaul_console.failing import Failures
+from backhaul_console.navigation import current, said, sections_of
+from backhaul_console.rendering import ROOT, address, environment
+from backhaul_console.sessions import Session, Sessions, SessionStore, StoreAwayError
+from backhaul_console.signin import SignIn
+from backhaul_console.visits import BASE_URL, Api, Page, Visit
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_FIELDS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    # Each form tells by it where it comes from; other sites learn nothing from it.
+    (b"referrer-policy", b"same-origin"),
+)
+MAX_BODY = "backhaul.max_body"
+"""By which name the server in front takes larger bodies than it does otherwise; see ``Page``."""
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """What the console is made of. ``secure`` says whether a request came encrypted, perhaps to a proxy in front."""
+
+    api: Api
+    store: SessionStore
+    secure: Callable[[Scope], bool]
+
+    def application(self) -> ASGIApp:
+        """The application; ``/console`` and all below it are its paths."""
+        templates = environment()
+        shown = {(page.side, page.path) for page in pages.ROUTES if page.method == "GET"}
+        templates.globals.update(sections=sections_of(shown), current=current, said=said)
+        sessions, cookies, failures = Sessions(self.store), Cookies(self.secure), Failures(templates)
+        door = _Door(self.api, sessions, cookies, failures)
+        signin = SignIn(self.api, sessions, cookies, templates)
+        routes = [
+            Route(f"{ROOT}/static/{{digest}}/{{name}}", _static),
+            *(Route(ROOT + path, signin.route(handler), methods=[method]) for method, path, handler in signin.routes),
+            *(door.route(page) for page in pages.ROUTES),
+        ]
+        app = Starlette(routes=routes, exception_handlers={404: failures.no_such_page, 405: failures.no_such_page})
+        app.router.redirect_slashes = False
+        return _with_fields(app)
+
+
+class _Door:
+    """Lets visitors to a page who are signed in for it."""
+
+    def __init__(self, api: Api, sessions: Sessions, cookies: Cookies, failures: Failures) -> None:
+        self._api = api
+        self._sessions = sessions
+        self._cookies = cookies
+        self._failures = failures
+        self._templates = failures.templates
+
+    def route(self, page: Page) -> Route:
+        """The route of a page."""
+        below = "/t/{tenant}" if page.side == "tenant" else "/admin"
+
+        async def answer(request: Request) -> Response:
+            if page.max_body:
+                request.scope[MAX_BODY] = page.max_body
+            return await self._answer(page, request)
+
+        return Route(ROOT + below + page.path, answer, methods=[page.method])
+
+    async def _answer(self, page: Page, request: Request) -> Response:
+        try:
+            session = await self._sessions.find(self._cookies.token_of(request))
+        except StoreAwayError:
+            return self._failures.store_away()
+        tenant_id = request.path_params["tenant"] if page.side == "tenant" else ""
+        if session is None:
+            return self._cookies.again(request) or _signing_in(request, tenant_id)
+        access = session.access
+        if tenant_id not in access.tenants if page.side == "tenant" else access.admin is None:
+            return _signing_in(request, tenant_id)
+        person = access.admin.person if access.admin is not None and not tenant_id else None
+        transport = self._api(request, person)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, trust_env=False) as http:
+            visit = Visit(request=request, session=session, templates=self._templates, http=http, tenant_id=tenant_id)
+            answer = await self._handled(page, visit)
+        if session.renewed:
+            self._cookies.give(request, answer, session)
+        return answer
+
+    async def _handled(self, page: Page, visit: Visit) -> Response:
+        if page.method == "POST" and not await _is_own_form(visit.request, visit.session):
+            return self._failures.foreign_form(visit)
+        try:
+            return await page.handler(visit)
+        except BackhaulError as exc:
+            return self._failures.of(visit, exc)
+
+
+async def _is_own_form(request: Request, session: Session) -> bool:
+    """Whether a form was made for this session. What it sends as a file is looked at by its page."""
+    if not same_site(request):
+        return False
+    token = request.headers.get("x-form-token") or request.query_params.get("form_token", "")
+    if not token:
+        form = await request.form()
+        token = str(form.get("form_token", ""))
+    return session.carries(token)
+
+
+def _signing_in(request: Request, tenant_id: str) -> Response:
+    """Ask whoever came to sign in, and lead them back to where they wanted to go."""
+    back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    asked = back if request.method == "GET" and "hx-request" not in request.headers else ""
+    to = address("/sign-in", to=asked, tenant=tenant_id)
+    if "hx-request" in request.headers:
+        # A part of a page cannot show the form: the whole page goes there.
+        return Response(status_code=200, headers={"hx-redirect": to})
+    return RedirectResponse(to, status_code=303)
+
+
+async def _static(request: Request) -> Response:
+    """A file of ``static/``, which browsers keep: its address changes with it."""
+    name, digest = request.path_params["name"], request.path_params["digest"]
+    path = files("backhaul_console").joinpath("static", name)
+    kind = next((kind for end, kind in _TYPES.items() if name.endswith(end)), "")
+    if not kind or "/" in name or not path.is_file():
+        return Response("There is no such file.\n", status_code=404, media_type="text/plain")
+    content = path.read_bytes()
+    lasting = hashlib.sha256(content).hexdigest()[:16] == digest
+    kept = "public, max-age=31536000, immutable" if lasting else "no-store"
+    return Response(content, media_type=kind, headers={"cache-control": kept})
+
+
+def _with_fields(app: ASGIApp) -> ASGIApp:
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_fields(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *_FIELDS]}
+            await send(message)
+
+        try:
+            await app(scope, receive, with_fields)
+        except ClientDisconnect:
+            return
+
+    return answered

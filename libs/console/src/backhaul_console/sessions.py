@@ -1,0 +1,210 @@
+"""Who is signed in. A session's credentials can be read by whoever has its cookie, and by nobody else.
+
+The cookie holds a random token. The store has the session under the token's hash, sealed by a key that is derived from
+the token: who reads the store learns neither a credential nor a cookie, and each copy of the gateway can serve each
+visitor. A session ends when nobody has used it for ``IDLE_S``, ``LASTS_S`` after the sign-in, or when it is revoked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+LASTS_S = 8 * 3600
+IDLE_S = 30 * 60
+RENEWED_S = 5 * 60
+"""How old a cookie gets: the next page gives another one."""
+GRACE_S = 60
+"""How long the cookie before is still good for what is under way."""
+MAX_TENANTS = 20
+"""In one session."""
+
+_NONCE = 12
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody of the platform team whom an OpenID provider has vouched for. ``role`` is that of an admin token."""
+
+    name: str
+    role: str
+
+
+class Admin(msgspec.Struct, frozen=True, kw_only=True):
+    """The platform team's side of a session: by an admin ``token``, or as a ``person``."""
+
+    name: str
+    role: str
+    token: str = ""
+    person: Person | None = None
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's side of a session. ``temporary``: the key was made by the console, for this session alone."""
+
+    id: str
+    key: str
+    key_id: str
+    scopes: tuple[str, ...]
+    temporary: bool = False
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session opens. ``began_at`` is in seconds since 1970."""
+
+    began_at: float
+    admin: Admin | None = None
+    tenants: dict[str, Tenant] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A session as the store has it. ``owner`` tells sessions of one credential, so that all can be ended."""
+
+    id: str
+    sealed: bytes
+    owner: str
+    made_at: float
+    expires_at: float
+
+
+class SessionStore(Protocol):
+    """Where sessions lie. It forgets by itself what has expired. Each method raises ``StoreAwayError``."""
+
+    async def get(self, session_id: str) -> Stored | None:
+        """The session, expired or not; None where there is none."""
+        ...
+
+    async def put(self, session: Stored) -> None:
+        """Keep it, in the place of one that has its id."""
+        ...
+
+    async def delete(self, session_id: str) -> None:
+        """Forget it, if it is there."""
+        ...
+
+    async def delete_all_of(self, owner: str) -> None:
+        """Forget each session of an owner."""
+        ...
+
+
+class StoreAwayError(Exception):
+    """The store does not answer: who is signed in is not known now."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody who is signed in. ``token`` is what the cookie holds; ``renewed`` where it is not yet what it holds."""
+
+    token: str
+    access: Access
+    owner: str
+    made_at: float
+    renewed: bool = False
+
+    @property
+    def id(self) -> str:
+        """By which the store has it."""
+        return _id_of(self.token)
+
+    @property
+    def form_token(self) -> str:
+        """What each form of this session carries: another site cannot know it. It stays when the cookie is renewed."""
+        return hmac.new(self.owner.encode(), b"form", hashlib.sha256).hexdigest()
+
+    def carries(self, form_token: str) -> bool:
+        """Whether a form is one of this session's."""
+        return hmac.compare_digest(self.form_token, form_token)
+
+
+class Sessions:
+    """Begins, finds, renews and ends sessions."""
+
+    def __init__(self, store: SessionStore, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._now = now
+
+    async def begin(self, access: Access, owner: str = "") -> Session:
+        """Somebody has signed in. Each sign-in is an owner of its own; a session that is changed keeps its owner."""
+        return await self._put(access, owner or secrets.token_hex(16))
+
+    async def find(self, token: str) -> Session | None:
+        """The session of a cookie, with another token where its own has become old; None where there is none."""
+        if not token:
+            return None
+        stored, now = await self._store.get(_id_of(token)), self._now()
+        if stored is None or stored.expires_at <= now:
+            return None
+        access = _opened(stored.sealed, token)
+        if access is None or access.began_at + LASTS_S <= now:
+            return None
+        session = Session(token, access, stored.owner, stored.made_at)
+        if stored.made_at + RENEWED_S > now or stored.expires_at - now <= GRACE_S:
+            return session
+        renewed = await self._put(access, stored.owner)
+        await self._leave(stored, now)
+        return renewed
+
+    async def change(self, session: Session, access: Access) -> Session:
+        """The session with more or less that it opens, under another token; the one before opens nothing any more."""
+        changed = await self._put(access, session.owner)
+        await self._store.delete(session.id)
+        return changed
+
+    async def lives(self, session: Session) -> bool:
+        """Whether it was not ended meanwhile."""
+        stored = await self._store.get(session.id)
+        return stored is not None and stored.expires_at > self._now()
+
+    async def end(self, session: Session) -> None:
+        """Sign out, wherever its cookies are."""
+        await self._store.delete_all_of(session.owner)
+
+    async def _put(self, access: Access, owner: str) -> Session:
+        token, now = secrets.token_urlsafe(32), self._now()
+        expires_at = min(now + IDLE_S, access.began_at + LASTS_S)
+        sealed = _sealed(access, token)
+        stored = Stored(id=_id_of(token), sealed=sealed, owner=owner, made_at=now, expires_at=expires_at)
+        await self._store.put(stored)
+        return Session(token, access, owner, now, renewed=True)
+
+    async def _leave(self, stored: Stored, now: float) -> None:
+        await self._store.put(
+            Stored(
+                id=stored.id,
+                sealed=stored.sealed,
+                owner=stored.owner,
+                made_at=stored.made_at,
+                expires_at=now + GRACE_S,
+            )
+        )
+
+
+def _id_of(token: str) -> str:
+    return hashlib.sha256(b"id:" + token.encode()).hexdigest()
+
+
+def _key_of(token: str) -> AESGCM:
+    # The token is 32 random bytes, so that a hash is all the derivation that it needs.
+    return AESGCM(hashlib.sha256(b"seal:" + token.encode()).digest())
+
+
+def _sealed(access: Access, token: str) -> bytes:
+    nonce = secrets.token_bytes(_NONCE)
+    return nonce + _key_of(token).encrypt(nonce, msgspec.json.encode(access), None)
+
+
+def _opened(sealed: bytes, token: str) -> Access | None:
+    """None for what was sealed by another token, or is of another version."""
+    try:
+        return msgspec.json.decode(_key_of(token).decrypt(sealed[:_NONCE], sealed[_NONCE:], None), type=Access)
+    except (InvalidTag, ValueError, msgspec.MsgspecError):
+        return None

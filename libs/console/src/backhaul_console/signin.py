@@ -1,0 +1,166 @@
+"""Signing in with a key or a token, and signing out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+from backhaul_client import AsyncAdminClient, AsyncTenantClient, BackhaulError, ProblemError, Retries
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from backhaul_console.cookies import Cookies, same_site
+from backhaul_console.rendering import ROOT, address
+from backhaul_console.saying import SAID
+from backhaul_console.sessions import MAX_TENANTS, Access, Admin, Session, Sessions, StoreAwayError, Tenant
+from backhaul_console.texts import _
+from backhaul_console.visits import BASE_URL, Api
+
+_READS = "read"
+_KEYS = "bhk_"
+"""How an API key begins; an admin token is any other text."""
+_ONCE = Retries(tries=1)
+_REFUSED = 422
+
+
+class SignIn:
+    """The pages of whoever is not signed in yet."""
+
+    def __init__(self, api: Api, sessions: Sessions, cookies: Cookies, templates: Environment) -> None:
+        self._api = api
+        self._sessions = sessions
+        self._cookies = cookies
+        self._templates = templates
+
+    @property
+    def routes(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
+        """Method, path below the console's, and what answers."""
+        return [
+            ("GET", "", self._home),
+            ("GET", "/", self._home),
+            ("GET", "/sign-in", self._form),
+            ("POST", "/sign-in", self._sign_in),
+            ("POST", "/sign-out", self._sign_out),
+        ]
+
+    def route(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """``handler``, which a database that is away makes no error of."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except StoreAwayError:
+                return self._page(request, status=503, wrong=_("The database does not answer. Try again in a moment."))
+
+        return answer
+
+    async def _home(self, request: Request) -> Response:
+        session = await self._sessions.find(self._cookies.token_of(request))
+        if session is None:
+            return self._cookies.again(request) or RedirectResponse(address("/sign-in"), status_code=303)
+        answer = RedirectResponse(home_of(session.access), status_code=303)
+        if session.renewed:
+            self._cookies.give(request, answer, session)
+        return answer
+
+    async def _form(self, request: Request) -> Response:
+        return self._page(request)
+
+    async def _sign_in(self, request: Request) -> Response:
+        if not same_site(request):
+            return self._page(request, status=403, wrong=_("This form came from another site. Use the one below."))
+        form = await request.form()
+        credential, to = str(form.get("credential", "")).strip(), str(form.get("to", ""))
+        session = await self._sessions.find(self._cookies.token_of(request))
+        access = session.access if session is not None else Access(began_at=time.time())
+        try:
+            opened = await self._opened(request, access, credential)
+        except ValueError as exc:
+            return self._page(request, status=_REFUSED, wrong=str(exc), to=to)
+        except ProblemError as exc:
+            return self._page(request, status=exc.status, wrong=exc.detail, to=to)
+        except BackhaulError:
+            return self._page(request, status=503, wrong=_("Backhaul did not answer. Try again in a moment."), to=to)
+        began = await (self._sessions.begin(opened) if session is None else self._sessions.change(session, opened))
+        answer = RedirectResponse(_own(to) or home_of(opened, last=True), status_code=303)
+        self._cookies.give(request, answer, began)
+        return answer
+
+    async def _opened(self, request: Request, access: Access, credential: str) -> Access:
+        """What a session opens with one credential more. Raises what the API says, or a ValueError."""
+        if not credential:
+            raise ValueError(_("Paste an API key, or an admin token."))
+        async with httpx.AsyncClient(transport=self._api(request, None), trust_env=False) as http:
+            if credential.startswith(_KEYS):
+                key = await AsyncTenantClient(BASE_URL, credential, http=http, retries=_ONCE).whoami()
+                if _READS not in key.scopes:
+                    raise ValueError(_("This key lacks the scope read, without which it can show nothing."))
+                tenant = Tenant(id=key.tenant_id, key=credential, key_id=key.key_id, scopes=key.scopes)
+                return with_tenant(access, tenant)
+            admin = await AsyncAdminClient(BASE_URL, credential, http=http, retries=_ONCE).whoami()
+        return Access(
+            began_at=access.began_at,
+            admin=Admin(name=admin.name, role=admin.role, token=credential),
+            tenants=access.tenants,
+        )
+
+    async def _sign_out(self, request: Request) -> Response:
+        session = await self._sessions.find(self._cookies.token_of(request))
+        if session is not None:
+            form = await request.form()
+            if not same_site(request) or not session.carries(str(form.get("form_token", ""))):
+                return RedirectResponse(home_of(session.access), status_code=303)
+            await self._forget_keys(request, session)
+            await self._sessions.end(session)
+        answer = RedirectResponse(address("/sign-in", said="signed-out"), status_code=303)
+        self._cookies.take(request, answer)
+        return answer
+
+    async def _forget_keys(self, request: Request, session: Session) -> None:
+        """Revoke the keys that were made for this session alone. One that cannot be now expires by itself."""
+        admin = session.access.admin
+        made = [tenant for tenant in session.access.tenants.values() if tenant.temporary]
+        if admin is None or not made:
+            return
+        async with httpx.AsyncClient(transport=self._api(request, admin.person), trust_env=False) as http:
+            client = AsyncAdminClient(BASE_URL, admin.token or "person", http=http, retries=_ONCE)
+            for tenant in made:
+                try:
+                    await client.delete_key(tenant.id, tenant.key_id)
+                except BackhaulError:
+                    continue
+
+    def _page(self, request: Request, *, status: int = 200, wrong: str = "", to: str = "") -> Response:
+        query = request.query_params
+        values: dict[str, Any] = {
+            "wrong": wrong,
+            "said": SAID.get(query.get("said", ""), ""),
+            "to": _own(to or query.get("to", "")),
+            "tenant": query.get("tenant", ""),
+        }
+        return HTMLResponse(self._templates.get_template("signin.html").render(**values), status_code=status)
+
+
+def with_tenant(access: Access, tenant: Tenant) -> Access:
+    """What a session opens with one tenant more. ValueError for more than one session holds."""
+    tenants = {**access.tenants, tenant.id: tenant}
+    if len(tenants) > MAX_TENANTS:
+        raise ValueError(_("This session has as many tenants as one may have. Sign out, and in again."))
+    return Access(began_at=access.began_at, admin=access.admin, tenants=tenants)
+
+
+def home_of(access: Access, *, last: bool = False) -> str:
+    """Where to begin: at the platform team's overview, or at a tenant's, the ``last`` one that was added if asked."""
+    if access.admin is not None and not (last and access.tenants):
+        return address("/admin")
+    tenants = list(access.tenants)
+    return address(f"/t/{tenants[-1 if last else 0]}") if tenants else address("/sign-in")
+
+
+def _own(to: str) -> str:
+    """An address of the console's own, or nothing: nobody is led elsewhere after a sign-in."""
+    safe = to.startswith(ROOT + "/") and "\\" not in to and to.isprintable() and "/../" not in to
+    return to if safe else ""

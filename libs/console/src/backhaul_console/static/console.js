@@ -1,0 +1,41 @@
+/* What reading does without: times as the visitor wants them, and what follows by itself. */
+"use strict";
+(() => {
+  const RELATIVE = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+  const words = new Intl.RelativeTimeFormat(document.documentElement.lang, { numeric: "auto" });
+  const choice = document.getElementById("clock");
+  let shown = "utc";
+
+  function told(at, exact) {
+    if (shown === "local") return at.toLocaleString();
+    if (shown === "relative") {
+      const ago = (at - Date.now()) / 1000;
+      const [unit, size] = RELATIVE.find(([, seconds]) => Math.abs(ago) >= seconds) || RELATIVE.at(-1);
+      return words.format(Math.round(ago / size), unit);
+    }
+    return exact.slice(0, 10) + " " + exact.slice(11, 19) + " UTC";
+  }
+
+  function write(within) {
+    for (const time of within.querySelectorAll("time[datetime]")) {
+      const exact = time.getAttribute("datetime");
+      const text = told(new Date(exact), exact);
+      if (time.textContent !== text) time.textContent = text;
+      time.title = exact;
+    }
+  }
+
+  if (choice) {
+    try { shown = localStorage.getItem("clock") || "utc"; } catch { /* A browser that keeps nothing shows UTC. */ }
+    choice.value = shown;
+    choice.hidden = false;
+    choice.addEventListener("change", () => {
+      shown = choice.value;
+      try { localStorage.setItem("clock", shown); } catch { /* As above. */ }
+      write(document);
+    });
+    setInterval(() => { if (shown === "relative") write(document); }, 10000);
+  }
+  write(document);
+  document.addEventListener("htmx:after:swap", () => write(document));
+})();

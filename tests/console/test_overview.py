@@ -1,0 +1,41 @@
+"""The first page of each side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from simulators.people import Town
+    from simulators.visiting import Open, Visitor
+
+
+async def test_a_tenant_sees_its_channels_and_nobody_elses(town: Town, visitor: Visitor) -> None:
+    tenant, other = await town.platform.register(), await town.platform.register()
+    await visitor.sign_in(tenant.api_key)
+    rows = visitor.rows("Channels")
+    assert {row[0] for row in rows} == {channel.label for channel in await tenant.client.channels()}
+    assert other.id not in visitor.text
+
+
+async def test_the_platform_team_sees_all_of_them(town: Town, visitor: Visitor, admin_token: str) -> None:
+    tenant = await town.platform.register()
+    await visitor.sign_in(admin_token)
+    assert visitor.url.endswith("/console/admin")
+    assert tenant.id in visitor.main
+
+
+@pytest.mark.browser
+async def test_a_browser_finds_nothing_wrong_with_either(town: Town, opened: Open, admin_token: str) -> None:
+    tenant = await town.platform.register()
+    for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):
+        browser = await opened(**context)
+        await browser.go("/console/sign-in")
+        await browser.accessible()
+        await browser.sign_in(admin_token)
+        await browser.accessible()
+        await browser.sign_in(tenant.api_key)
+        await browser.accessible()
+        wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{browser.page.url} is {wide} px too wide"
