@@ -32,6 +32,16 @@ async def route_us(site: Installation, file: Path, count: int) -> float:
     return site.meter.read().since(before)["bare_route"] / count * 1e6
 
 
+async def published_us(site: Installation, messages: Sequence[bytes]) -> float:
+    """CPU microseconds of this process for each of ``messages``: published to JetStream, which acknowledges it."""
+    await site.js.add_stream(StreamConfig(name=_NAME, subjects=[f"{_NAME}.>"]))
+    own = time.process_time()
+    await _all([site.js.publish(f"{_NAME}.in", one) for one in messages])
+    used = time.process_time() - own
+    await site.js.delete_stream(_NAME)
+    return used / len(messages) * 1e6
+
+
 async def stored_us(site: Installation, callbacks: Sequence[bytes], *, a_message: int, a_batch: int) -> float:
     """CPU microseconds, for each of ``callbacks``, of this process, nats-server and mongod, the checkpoint included.
 

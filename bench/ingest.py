@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import chain
 from generators import CONNECTIONS, Generator, Loaded, LoadError, write_for
 from installation import Installation
 from report import Report
 from traffic import EVENTS_A_POST
 
+_PUBLISHED = 10
+"""How often each post is published for a floor."""
 _ALONE = "normalizer stopped: the generator, the gateway and nats-server share the cores"
 
 
@@ -68,14 +71,16 @@ async def measure_sendgrid(
     await site.ensure("gateway", "signed_route")
     await site.stop("normalizer")
     key = await site.register("ingest-sendgrid")
-    file = write_for(site.folder / "sendgrid.requests", site.traffic.sendgrid(100), key)
+    posts = site.traffic.sendgrid(100)
+    file = write_for(site.folder / "sendgrid.requests", posts, key)
     for port in (site.gateway_port, site.signed_route_port):
         await generator.run(file, port, 1)
-    measured, floors = [], []
+    measured, floors, published = [], [], []
     for _ in range(rounds):
         measured.append(await _gateway_round(site, generator, file, "ingest-sendgrid", seconds))
         await site.purge_callbacks()  # 27 KB a post: a round leaves hundreds of megabytes.
         floors.append(await _route_round(site, generator, file, site.signed_route_port, seconds))
+        published.append(await chain.published_us(site, [post.body for post in posts] * _PUBLISHED))
     report.add(
         "sendgrid_vs_floor",
         [ours["gateway"] / floor["signed_route"] for (_, ours), (_, floor) in zip(measured, floors, strict=True)],
@@ -83,6 +88,16 @@ async def measure_sendgrid(
         aim="≤ 1.5",
         note="of the gateway's, a post, over an ASGI app without a framework that verifies the post's ECDSA signature",
     )
+    report.add(
+        "sendgrid_vs_storing",
+        [
+            ours["gateway"] * 1000 / (floor["signed_route"] * 1000 + us)
+            for (_, ours), (_, floor), us in zip(measured, floors, published, strict=True)
+        ],
+        "ratio of CPU",
+        note="over that app and nats-py, which publishes the post's body to JetStream: what it takes to keep it as well",
+    )
+    report.add("sendgrid_published_us", published, "us / post", note="CPU of nats-py for that, 64 at once")
     report.add(
         "ingest_sendgrid_events_per_core_s",
         [EVENTS_A_POST * 1000 / cost["gateway"] for _, cost in measured],
