@@ -95,7 +95,7 @@ async def measure_sendgrid(
             for (_, ours), (_, floor), us in zip(measured, floors, published, strict=True)
         ],
         "ratio of CPU",
-        note="over that app and nats-py, which publishes the post's body to JetStream: what it takes to keep it as well",
+        note="over that app and nats-py, which publishes the post to JetStream: what it takes to keep it as well",
     )
     report.add("sendgrid_published_us", published, "us / post", note="CPU of nats-py for that, 64 at once")
     report.add(
