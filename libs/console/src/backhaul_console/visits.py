@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from backhaul_console.forms import Filled
 from backhaul_console.rendering import address
 from backhaul_console.sessions import Admin, Person, Session, Tenant
 
@@ -97,6 +98,12 @@ class Visit:
         """The fields of the form that was sent; ``app`` has looked at its token. Of several of one name the last."""
         sent = await self.request.form(max_files=max_files)
         return {name: value.strip() for name, value in sent.items() if isinstance(value, str)}
+
+    async def filled(self) -> Filled:
+        """The same, for a form that is shown again where it is refused, with each value of every name."""
+        sent = await self.request.form()
+        names = {name: sent.getlist(name) for name in sent}
+        return Filled({name: [one for one in values if isinstance(one, str)] for name, values in names.items()})
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         """The page that a template makes of ``values``. It has ``visit`` as well."""

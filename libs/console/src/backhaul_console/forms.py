@@ -1,0 +1,127 @@
+"""Forms that are shown again where the API refuses them: with what was typed, and its words beside each field.
+
+A page names its inputs as the API names its fields (``http.url``), so that what is refused finds its place by itself::
+
+    async def _add(visit: Visit) -> Response:
+        form = await visit.filled()
+        try:
+            made = await visit.api.subscriptions.create(form.lines("types"), http={"url": form["http.url"]})
+        except REFUSED as exc:
+            return _form(visit, form.refused(exc))
+        return visit.to(f"/subscriptions/{made.id}", said="saved")
+
+and shows them with the macros of ``templates/forms.html``, in a page of the status ``form.status``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from backhaul_client import (
+    ConflictError,
+    FailedPreconditionError,
+    FieldError,
+    InvalidArgumentError,
+    ProblemError,
+    TooLargeError,
+)
+
+from backhaul_console.texts import _
+
+REFUSED = (InvalidArgumentError, ConflictError, FailedPreconditionError, TooLargeError)
+"""What whoever filled in the form can mend. Anything else is a page of its own; see ``failing.py``."""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was typed into a form, and what is wrong with it. ``values`` has all values of each name."""
+
+    values: Mapping[str, Sequence[str]]
+    error: ProblemError | None = None
+
+    @classmethod
+    def of(cls, **values: object) -> Filled:
+        """What stands in a form before anybody types: texts, numbers, and lists, which are one to a line."""
+        return cls({name: _texts(value) for name, value in values.items()})
+
+    @property
+    def status(self) -> int:
+        """That of the page which shows it."""
+        return self.error.status if self.error is not None else 200
+
+    def __getitem__(self, name: str) -> str:
+        """The last value of a field, without the space around it; empty where there is none."""
+        given = self.values.get(name, ())
+        return given[-1].strip() if given else ""
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a field, such as those of checkboxes that are ticked."""
+        return [value for value in self.values.get(name, ()) if value]
+
+    def lines(self, name: str) -> list[str]:
+        """A field of several lines, each without the space around it; without the empty ones."""
+        return [line for typed in self[name].splitlines() if (line := typed.strip())]
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A whole number; ``default`` where nothing was typed. Raises as the API would."""
+        typed = self[name]
+        if not typed:
+            return default
+        if not typed.isascii() or not typed.isdecimal() or len(typed) > _MAX_DIGITS:
+            raise wrong(name, _("This is no whole number."), _("Type digits alone."))
+        return int(typed)
+
+    def moment(self, name: str) -> datetime | None:
+        """A time: ISO 8601, and UTC where nothing else is said. None where nothing was typed. Raises as the API
+        would."""
+        return moment_of(name, self[name])
+
+    def refused(self, error: ProblemError) -> Filled:
+        """The same, with what the API says of it."""
+        return replace(self, error=error)
+
+    def wrong(self, name: str) -> list[FieldError]:
+        """What is wrong with a field, or with a part of it: ``types[2]`` is a part of ``types``."""
+        found = self.error.errors if self.error is not None else ()
+        return [one for one in found if one.field == name or one.field.startswith((name + "[", name + "."))]
+
+    def described(self, name: str, hint: str = "", of: str = "") -> dict[str, str]:
+        """The attributes of an input: its name, whether it is wrong, and where that and its ``hint`` stand. ``of``
+        tells those of one name apart."""
+        found = {"name": name}
+        if hint or self.wrong(name):
+            found["aria-describedby"] = f"about-{name}-{of}" if of else f"about-{name}"
+        if self.wrong(name):
+            found["aria-invalid"] = "true"
+        return found
+
+
+def wrong(field: str, message: str, fix: str) -> InvalidArgumentError:
+    """An error of the console's own about a field, as the API would raise it."""
+    return InvalidArgumentError(
+        status=422, code="invalid_argument", detail=message, errors=(FieldError(field, message, fix),)
+    )
+
+
+def moment_of(name: str, typed: str) -> datetime | None:
+    """The time that somebody typed, or that an address has; see ``Filled.moment``."""
+    if not typed:
+        return None
+    try:
+        moment = datetime.fromisoformat(typed.removesuffix(" UTC"))
+    except ValueError:
+        raise wrong(name, _("This is no time."), _("Write it like 2026-03-01T12:30:00Z, or like 2026-03-01.")) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+_MAX_DIGITS = 18
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple):
+        return ["\n".join(str(one) for one in value)]
+    return [str(value)] if value not in (None, False, 0) else []
