@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from backhaul_console.texts import TRANSLATIONS
+from backhaul_console.words import words
 
 ROOT = "/console"
 
@@ -35,6 +36,7 @@ GOOD = frozenset(
         "Opened",
         "Clicked",
         "closed",
+        "complete",
     }
 )
 BAD = frozenset(
@@ -50,9 +52,28 @@ BAD = frozenset(
         "Suppressed",
         "away",
         "open",
+        "failing",
+        "credentials_refused",
+        "silent",
+        "Undelivered",
+        "InvalidNumber",
     }
 )
-WARNING = frozenset({"warning", "held", "paused", "waiting", "retrying", "observe", "flagged", "deferred", "suspended"})
+WARNING = frozenset(
+    {
+        "warning",
+        "held",
+        "paused",
+        "waiting",
+        "retrying",
+        "observe",
+        "flagged",
+        "deferred",
+        "suspended",
+        "disabled",
+        "no_credentials",
+    }
+)
 
 
 def environment() -> Environment:
@@ -69,7 +90,7 @@ def environment() -> Environment:
     )
     made.install_gettext_translations(TRANSLATIONS, newstyle=True)  # type: ignore[attr-defined]  # of the i18n extension
     made.filters.update(
-        time=time_of, day=day_of, number=number, json=pretty, mood=mood, segment=segment, seconds=seconds
+        time=time_of, day=day_of, number=number, json=pretty, mood=mood, segment=segment, seconds=seconds, words=words
     )
     made.globals.update(root=ROOT, asset=asset, address=address)
     return made
