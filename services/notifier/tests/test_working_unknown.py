@@ -11,7 +11,7 @@ from backhaul_common.errors import Code
 from backhaul_notifier.catalogue.matching import Matcher, selection_of
 from backhaul_notifier.catalogue.samples import sample_of
 from backhaul_notifier.catalogue.types import TYPES
-from backhaul_notifier.working.intake import LOOKS_S
+from backhaul_notifier.working.intake import AWAY_S, LOOKS_S
 from backhaul_proto.event.v1.event_pb2 import Event
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from backhaul_testing.waiting import until
@@ -154,12 +154,19 @@ async def test_while_the_normalizer_is_away_nothing_is_taken_for_unknown(rig: Ri
     # Each question might take its time, so that not all of them are asked.
     assert len(rig.communications.asked) < 150
     # Whatever time it took to fail, it is left alone from then on.
-    assert (await rig.row(id_))["due_at_us"] >= rig.communications.failed_at_us[0] + LOOKS_S[0] * SECOND_US
+    assert (await rig.row(id_))["due_at_us"] >= rig.communications.failed_at_us[0] + AWAY_S[0] * SECOND_US
     rig.move(LOOKS_S[1] + 1)
     await looked(rig, "SM1", 2)
+
+    # The next time it is left alone for longer, and once it has said something, as at first.
+    async def put_off_again() -> bool:
+        due_at_us: int = (await rig.row(id_))["due_at_us"]
+        return due_at_us >= rig.communications.failed_at_us[-1] + 2 * AWAY_S[0] * SECOND_US - SECOND_US // 2
+
+    await until("it is left alone for twice as long", put_off_again, within_s=60.0)
     rig.communications.of_messages["SM1"] = "spring"
     rig.communications.away = False
-    rig.move(LOOKS_S[0] + 1)
+    rig.move(AWAY_S[1] + 1)
     await rig.until_row(id_, state="delivered")
     await rig.until_none_waits()
     assert len(rig.calls.made) == 202

@@ -31,6 +31,10 @@ LOOKS_S: Final = (5, 60)
 last time it is not told. A sender may register what it sent, or a callback that names the communication may come, later
 than what happened to the message."""
 
+AWAY_S: Final = (5, 60)
+"""For how long the normalizer is left alone that did not say, at first and at most: twice as long each time, since
+nothing is read of an endpoint while it is asked."""
+
 ASKED_AT_ONCE: Final = 32
 """Of so many it is asked together of which communication they are."""
 
@@ -60,6 +64,7 @@ class Intake:
         self._unwanted = unwanted
         self._unknown: list[Delivery] = []
         self._asks_from_us = 0
+        self._away_s = 0
         self._unplaced: list[Delivery] = []
         self._sifted = 0
 
@@ -234,14 +239,19 @@ class Intake:
         if now_us < self._asks_from_us:
             return None
         try:
-            return await self._parts.communications.of(self._subscription, delivery)
+            found = await self._parts.communications.of(self._subscription, delivery)
         except BackhaulError as exc:
             self._parts.away.warning(repr(exc))
             if not (is_outage(exc) or exc.code in _OF_ALL):
                 return ""
-            # It may have taken its time until it failed.
-            self._asks_from_us = self._parts.now_us() + LOOKS_S[0] * 1_000_000
+            # It may have taken its time until it failed. Those that were asked for together failed together.
+            if self._asks_from_us <= now_us:
+                first_s, most_s = AWAY_S
+                self._away_s = min(max(2 * self._away_s, first_s), most_s)
+                self._asks_from_us = self._parts.now_us() + self._away_s * 1_000_000
             return None
+        self._away_s = 0
+        return found
 
     async def _place(self, delivery: Delivery) -> None:
         """Have the first of what was read sent, with those that it was sent with before."""
