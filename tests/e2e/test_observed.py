@@ -18,6 +18,7 @@ from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
+    from backhaul_client.suppressionmodels import Checked
     from backhaul_local.stack import Stack
     from simulators.people import Tenant, Town
 
@@ -126,7 +127,8 @@ async def _lived(tenant: Tenant) -> None:
     await tenant.message_with("twilio", sid, 2)
 
     async def suppressed() -> bool:
-        return (await tenant.client.check(person)).verdict == "suppressed"
+        checked: Checked = await tenant.client.check(person)
+        return checked.verdict == "suppressed"
 
     await until("the person is suppressed", suppressed, within_s=60.0)
 
