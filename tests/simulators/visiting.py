@@ -40,9 +40,9 @@ class Visitor:
         await self.submit("/sign-in", credential=credential)
         assert self.status == 200, self.text
 
-    async def go(self, path: str) -> BeautifulSoup:
+    async def go(self, path: str, **headers: str) -> BeautifulSoup:
         """Open a page by its address, whatever is answered."""
-        return self._shown(await self._http.get(path))
+        return self._shown(await self._http.get(path, headers=headers))
 
     async def follow(self, name: str) -> BeautifulSoup:
         """Follow the link of that name."""

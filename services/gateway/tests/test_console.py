@@ -59,6 +59,8 @@ async def test_a_tenants_key_opens_its_own_pages_and_no_others(gateway: Running,
     page = await browser.get("/console/t/acme")
     assert page.status_code == 200, page.text
     assert "<h1>acme</h1>" in page.text
+    # The normalizer, which counts events, is away: all else is told.
+    assert "Not told now." in page.text
     assert page.headers["content-security-policy"] == (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backhaul_console import pages
 from backhaul_console.cookies import Cookies, same_site
 from backhaul_console.failing import Failures
+from backhaul_console.leading import leads_of
 from backhaul_console.navigation import current, said, sections_of
 from backhaul_console.rendering import ROOT, address, environment
 from backhaul_console.sessions import Session, Sessions, SessionStore, StoreAwayError
@@ -52,7 +53,7 @@ class Console:
         """The application; ``/console`` and all below it are its paths."""
         templates = environment()
         shown = {(page.side, page.path) for page in pages.ROUTES if page.method == "GET"}
-        templates.globals.update(sections=sections_of(shown), current=current, said=said)
+        templates.globals.update(sections=sections_of(shown), current=current, said=said, lead=leads_of(shown))
         sessions, cookies, failures = Sessions(self.store), Cookies(self.secure), Failures(templates)
         door = _Door(self.api, sessions, cookies, failures)
         signin = SignIn(self.api, sessions, cookies, templates)

@@ -111,9 +111,9 @@ def moment_of(name: str, typed: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(typed.removesuffix(" UTC"))
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise wrong(name, _("This is no time."), _("Write it like 2026-03-01T12:30:00Z, or like 2026-03-01.")) from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 _MAX_DIGITS = 18

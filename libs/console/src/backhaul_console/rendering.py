@@ -90,7 +90,15 @@ def environment() -> Environment:
     )
     made.install_gettext_translations(TRANSLATIONS, newstyle=True)  # type: ignore[attr-defined]  # of the i18n extension
     made.filters.update(
-        time=time_of, day=day_of, number=number, json=pretty, mood=mood, segment=segment, seconds=seconds, words=words
+        time=time_of,
+        day=day_of,
+        number=number,
+        json=pretty,
+        mood=mood,
+        segment=segment,
+        seconds=seconds,
+        words=words,
+        web=web,
     )
     made.globals.update(root=ROOT, asset=asset, address=address)
     return made
@@ -140,6 +148,11 @@ def mood(word: str | None) -> str:
 def segment(text: str) -> str:
     """A text of strangers as one part of a path."""
     return quote(text, safe="")
+
+
+def web(url: str | None) -> str:
+    """An address that a provider told, where it leads to a web page; empty for anything else, such as a script."""
+    return url if url and url.startswith(("https://", "http://")) else ""
 
 
 def address(path: str, **query: object) -> str:
