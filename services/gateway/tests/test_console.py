@@ -136,6 +136,28 @@ async def test_signing_out_ends_the_session_wherever_its_cookie_is(
     assert (await gateway.client.get("/console/t/acme", headers={"cookie": stolen})).status_code == 303
 
 
+async def test_what_is_shown_once_is_kept_nowhere(gateway: Running, browser: httpx.AsyncClient) -> None:
+    acme = await gateway.tenant("acme")
+    await sign_in(browser, acme.api_key)
+    page = await browser.get("/console/t/acme/keys")
+    form = {"form_token": form_token(page), "kind": "api", "scopes": "read"}
+    made = await browser.post("/console/t/acme/keys", data=form, headers=SAME)
+    found = re.findall(r"<code>(bhk_[0-9a-f_]+)</code>", made.text)
+    assert (made.status_code, len(found)) == (200, 1), made.text
+    # Neither browsers nor what stands between keep it, and no page has it again.
+    assert made.headers["cache-control"] == "no-store"
+    assert found[0] not in (await browser.get("/console/t/acme/keys")).text
+    assert found[0] not in repr(sessions(gateway))
+    assert (await AsyncTenantClient(gateway.url, found[0], http=gateway.client).whoami()).scopes == ("read",)
+
+    # Another site's form makes none.
+    keys = len(await AsyncTenantClient(gateway.url, acme.api_key, http=gateway.client).keys())
+    for headers, token in (({"sec-fetch-site": "cross-site"}, form_token(page)), (SAME, "0" * 64)):
+        foreign = await browser.post("/console/t/acme/keys", data={**form, "form_token": token}, headers=headers)
+        assert foreign.status_code == 403
+    assert len(await AsyncTenantClient(gateway.url, acme.api_key, http=gateway.client).keys()) == keys
+
+
 async def test_a_link_from_elsewhere_finds_the_session(gateway: Running, browser: httpx.AsyncClient) -> None:
     """Browsers keep a strict cookie back there, so the page asks once more by itself."""
     again = await browser.get("/console/t/acme", headers={"sec-fetch-site": "cross-site"})

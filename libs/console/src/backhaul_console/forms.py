@@ -56,6 +56,11 @@ class Filled:
         given = self.values.get(name, ())
         return given[-1].strip() if given else ""
 
+    def raw(self, name: str) -> str:
+        """A text as it was typed, its lines ended as programs end them: browsers send others."""
+        given = self.values.get(name, ())
+        return given[-1].replace("\r\n", "\n") if given else ""
+
     def all(self, name: str) -> list[str]:
         """Every value of a field, such as those of checkboxes that are ticked."""
         return [value for value in self.values.get(name, ()) if value]

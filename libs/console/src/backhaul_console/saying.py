@@ -9,4 +9,13 @@ SAID = {
     "signed-out": _("You have signed out."),
     "ended": _("Your session has ended. Sign in again."),
     "saved": _("Saved."),
+    "revoked": _("Revoked."),
+    "gone": _("There is no such thing any more."),
+    "deleted": _("Deleted."),
+    "paused": _("Paused: what happens now waits."),
+    "resumed": _("Resumed: what waits is sent."),
+    "sent-again": _("It is sent again, in the background."),
+    "channel-made": _("The channel is there. Next: make its address, and paste it at the provider."),
+    "held": _("Callbacks are stored and answered, and wait."),
+    "processed": _("Callbacks are processed, also those that waited."),
 }

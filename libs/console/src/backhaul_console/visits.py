@@ -99,6 +99,11 @@ class Visit:
         sent = await self.request.form(max_files=max_files)
         return {name: value.strip() for name, value in sent.items() if isinstance(value, str)}
 
+    @property
+    def asked(self) -> Filled:
+        """The address's query, for a form of filters that is shown again where it is refused."""
+        return Filled({name: self.query.getlist(name) for name in self.query})
+
     async def filled(self) -> Filled:
         """The same, for a form that is shown again where it is refused, with each value of every name."""
         sent = await self.request.form()

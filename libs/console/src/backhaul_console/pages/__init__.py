@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from backhaul_console.pages import communications, errors, overview, statistics
+from backhaul_console.pages import (
+    changes,
+    channels,
+    communications,
+    deliveries,
+    errors,
+    keys,
+    overview,
+    statistics,
+    subscriptions,
+)
 from backhaul_console.visits import Page
 
 ROUTES: tuple[Page, ...] = (
@@ -10,5 +20,10 @@ ROUTES: tuple[Page, ...] = (
     *communications.ROUTES,
     *statistics.ROUTES,
     *errors.ROUTES,
+    *subscriptions.ROUTES,
+    *deliveries.ROUTES,
+    *channels.ROUTES,
+    *keys.ROUTES,
+    *changes.ROUTES,
 )
 """Every page for those who are signed in."""

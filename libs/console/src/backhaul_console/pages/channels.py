@@ -1,0 +1,293 @@
+"""Where providers' callbacks come in: how each channel is set up, whether it works, and what one callback would be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Literal
+
+import msgspec
+from backhaul_client import BackhaulError, ChannelIn, NotFoundError
+from backhaul_client.adminmodels import Channel
+from backhaul_client.models import Event
+from starlette.responses import Response
+
+from backhaul_console.asking import asks, shows_once
+from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.texts import _
+from backhaul_console.visits import Page, Visit
+
+_SECRETS = ("secrets[0]", "secrets[1]")
+"""As the API names them: the one that is valid, and one more while the provider changes over."""
+_LATEST = 200
+"""Events that are looked at for what a signature is worth."""
+_INVALID = "observed_invalid"
+_MAX_BODY_BYTES = 1 << 20
+_MODES: dict[str, str] = {
+    "enforce": _("Callbacks whose signature is bad or missing are refused from then on: the provider is answered 403."),
+    "observe": _("Callbacks whose signature is bad or missing are taken, marked, and counted."),
+    "off": _("No signature is looked at: whoever has the address can report what they like."),
+}
+
+
+async def _list(visit: Visit) -> Response:
+    return visit.page("channels/list.html", channels=await visit.api.channels())
+
+
+async def _new(visit: Visit) -> Response:
+    return _form(visit, Filled.of(verification="observe"))
+
+
+async def _make(visit: Visit) -> Response:
+    form = await visit.filled()
+    label = form["label"]
+    try:
+        if await _is_there(visit, label):
+            raise wrong("label", _("There is a channel of this label."), _("Choose another one, or change that one."))
+        fields = _fields(form)
+        fields["provider"] = form["provider"] or None
+        mode = form["verification"]
+        fields["verification"] = "observe" if mode == "observe" else "off" if mode == "off" else "enforce"
+        made = await visit.api.put_channel(label, **fields)
+    except REFUSED as exc:
+        return _form(visit, form.refused(exc))
+    return visit.to(_at(made), said="channel-made")
+
+
+async def _is_there(visit: Visit, label: str) -> bool:
+    if not label:
+        raise wrong("label", _("It has no label."), _("Give it one, such as Twilio."))
+    try:
+        await visit.api.channel(label)
+    except NotFoundError:
+        return False
+    return True
+
+
+async def _edit(visit: Visit) -> Response:
+    channel = await _found(visit)
+    return _form(visit, Filled.of(settings=_json(channel.settings)), channel)
+
+
+async def _save(visit: Visit) -> Response:
+    form, channel = await visit.filled(), await _found(visit)
+    try:
+        fields = _fields(form)
+        # Emptied, they are the provider's defaults; as they were, they are not touched.
+        fields["settings"] = None if (settings := fields.get("settings") or {}) == channel.settings else settings
+        await visit.api.put_channel(channel.label, **fields)
+    except REFUSED as exc:
+        return _form(visit, form.refused(exc), channel)
+    return visit.to(_at(channel), said="saved")
+
+
+def _form(visit: Visit, form: Filled, channel: Channel | None = None) -> Response:
+    return visit.page("channels/form.html", status=form.status, form=form, channel=channel, secrets=_SECRETS)
+
+
+def _fields(form: Filled) -> ChannelIn:
+    """What was typed of a channel; what was left empty stays. Raises as the API would."""
+    fields: ChannelIn = {}
+    if given := [_secret(form, name) for name in _SECRETS if form[name]]:
+        fields["secrets"] = given
+    if form["pull_credentials"]:
+        fields["pull_credentials"] = _object(form, "pull_credentials")
+    if form["settings"]:
+        fields["settings"] = _object(form, "settings")
+    return fields
+
+
+def _secret(form: Filled, name: str) -> str | dict[str, str]:
+    """A text, or JSON where a secret has several parts."""
+    return _object(form, name) if form[name].startswith("{") else form[name]
+
+
+def _object(form: Filled, name: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(form[name], type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError):
+        raise wrong(name, _("This is no JSON object."), _('Write it like {"name": "value"}.')) from None
+
+
+async def _one(visit: Visit) -> Response:
+    channel = await _found(visit)
+    working = await visit.api.channel_status(channel.label)
+    return visit.page("channels/one.html", channel=channel, working=working, modes=_MODES)
+
+
+async def _address(visit: Visit) -> Response:
+    """A new ingest token, in the address to paste: nobody can show that of a token there was."""
+    channel = await _found(visit)
+    issued = await visit.api.add_key("ingest")
+    own = next((one for one in issued.addresses if one.label == channel.label), None)
+    secrets = [(_("Address of %s") % channel.label, str(own.callback_url) if own is not None else str(issued.key))]
+    if own is not None and own.token_url:
+        secrets.append((_("Address at which it asks for access tokens"), str(own.token_url)))
+    return shows_once(
+        visit,
+        _("The address to paste at the provider"),
+        secrets,
+        _("Custom parameters follow as &name=value, in front of a # where there is one."),
+        _("The token in it is %s, and opens every channel of yours. Addresses from before stay good.") % issued.id,
+        back=_at(channel),
+    )
+
+
+async def _verifying(visit: Visit) -> Response:
+    """Before another mode: what the latest callbacks would have met."""
+    channel, mode = await _found(visit), visit.query.get("to", "enforce")
+    if mode not in _MODES:
+        mode = "enforce"
+    figures: list[tuple[str, object]] = [(_("Now"), channel.verification), (_("Secrets"), channel.secret_count)]
+    texts = [_MODES[mode]]
+    if mode == "enforce":
+        refused = (await visit.api.channel_status(channel.label)).parts.verification.refused
+        latest = await _latest(visit, channel)
+        kinds = Counter(one.verification for one in latest)
+        figures += [
+            (_("Latest events looked at"), len(latest)),
+            (_("Of these verified"), kinds["verified"]),
+            (_("Of these it would have refused"), kinds[_INVALID]),
+            (_("Bad signatures since this process began"), refused),
+        ]
+        if not channel.secret_count:
+            texts.append(_("It has no secret: every callback that needs one would be refused. Give it one first."))
+        elif not latest:
+            texts.append(
+                _("Nothing has come yet by which this could be told. A preview of a callback tells it of one.")
+            )
+    return asks(
+        visit,
+        _("Verification of %(label)s: %(mode)s") % {"label": channel.label, "mode": mode},
+        *texts,
+        figures=figures,
+        fields=[("to", mode)],
+        action=f"{_at(channel)}/verification",
+        label=_("Change it to %s") % mode,
+        kind="primary" if mode == "enforce" else "danger",
+        back=_at(channel),
+    )
+
+
+async def _latest(visit: Visit, channel: Channel) -> tuple[Event, ...]:
+    try:
+        return (await visit.first(visit.api.events(channel=channel.key, page_size=_LATEST))).rows
+    except BackhaulError:
+        return ()
+
+
+async def _verify(visit: Visit) -> Response:
+    form = await visit.filled()
+    mode: Literal["enforce", "observe", "off"]
+    mode = "observe" if form["to"] == "observe" else "off" if form["to"] == "off" else "enforce"
+    channel = await visit.api.put_channel(_label(visit), verification=mode)
+    return visit.to(_at(channel), said="saved")
+
+
+async def _holding(visit: Visit) -> Response:
+    channel = await _found(visit)
+    return asks(
+        visit,
+        _("Hold %s") % channel.label,
+        _("Callbacks are verified, stored and answered as ever, and are processed when processing is on again."),
+        _("Until then nothing of them is seen: no events, no opt-outs, and no application is told."),
+        figures=[(_("Now"), channel.processing)],
+        fields=[("to", "held")],
+        action=f"{_at(channel)}/processing",
+        label=_("Hold it"),
+        back=_at(channel),
+    )
+
+
+async def _process(visit: Visit) -> Response:
+    held = (await visit.filled())["to"] == "held"
+    channel = await visit.api.put_channel(_label(visit), processing="held" if held else "on")
+    return visit.to(_at(channel), said="held" if held else "processed")
+
+
+async def _previewing(visit: Visit) -> Response:
+    return visit.page("channels/preview.html", channel=await _found(visit), form=visit.asked, preview=None)
+
+
+async def _preview(visit: Visit) -> Response:
+    """By POST, since a callback has people's addresses and texts: these belong in no address of a page."""
+    form, channel, preview = await visit.filled(), await _found(visit), None
+    try:
+        preview = await visit.api.preview(
+            channel.label,
+            body=form.raw("body"),
+            headers=_headers(form),
+            query=form["query"],
+            url=form["url"],
+        )
+    except REFUSED as exc:
+        form = form.refused(exc)
+    return visit.page("channels/preview.html", status=form.status, channel=channel, form=form, preview=preview)
+
+
+def _headers(form: Filled) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in form.lines("headers"):
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise wrong("headers", _("A line has no colon."), _("Write Name: value."))
+        found[name.strip()] = value.strip()
+    return found
+
+
+async def _deleting(visit: Visit) -> Response:
+    channel = await _found(visit)
+    return asks(
+        visit,
+        _("Remove %s") % channel.label,
+        _("Its callbacks are refused from then on, and its secrets are gone. What it brought stays."),
+        figures=[(_("Provider"), channel.provider), (_("Secrets"), channel.secret_count)],
+        action=f"{_at(channel)}/delete",
+        label=_("Remove it"),
+        back=_at(channel),
+    )
+
+
+async def _delete(visit: Visit) -> Response:
+    try:
+        await visit.api.delete_channel(_label(visit))
+    except NotFoundError:
+        return visit.to("/channels", said="gone")
+    return visit.to("/channels", said="deleted")
+
+
+async def _found(visit: Visit) -> Channel:
+    return await visit.api.channel(_label(visit))
+
+
+def _label(visit: Visit) -> str:
+    return str(visit.request.path_params["label"])
+
+
+def _at(channel: Channel) -> str:
+    """Labels are letters, digits, spaces, hyphens and underscores, and begin with none of the last three."""
+    return f"/channels/{channel.label.replace(' ', '%20')}"
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() if value else ""
+
+
+_ONE = "/channels/{label}"
+ROUTES = (
+    Page("GET", "/channels", _list),
+    # No label begins with an underscore.
+    Page("GET", "/channels/_new", _new),
+    Page("POST", "/channels/_new", _make),
+    Page("GET", _ONE, _one),
+    Page("GET", f"{_ONE}/edit", _edit),
+    Page("POST", f"{_ONE}/edit", _save),
+    Page("POST", f"{_ONE}/address", _address),
+    Page("GET", f"{_ONE}/verification", _verifying),
+    Page("POST", f"{_ONE}/verification", _verify),
+    Page("GET", f"{_ONE}/processing", _holding),
+    Page("POST", f"{_ONE}/processing", _process),
+    Page("GET", f"{_ONE}/preview", _previewing),
+    Page("POST", f"{_ONE}/preview", _preview, max_body=_MAX_BODY_BYTES),
+    Page("GET", f"{_ONE}/delete", _deleting),
+    Page("POST", f"{_ONE}/delete", _delete),
+)

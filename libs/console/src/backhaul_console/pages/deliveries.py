@@ -1,0 +1,127 @@
+"""What a tenant's own application was told, what became of each attempt, and once more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backhaul_client import BackhaulError, NotFoundError
+from backhaul_client import Page as Rows
+from backhaul_client.notificationmodels import Delivery, Subscription
+from starlette.responses import Response
+
+from backhaul_console.asking import asks
+from backhaul_console.forms import REFUSED, Filled
+from backhaul_console.texts import _, counted
+from backhaul_console.visits import Page, Visit
+
+STATES = ("waiting", "held", "delivered", "failed")
+_TEXTS = ("subscription_id", "state", "type", "event_id", "channel", "message_id", "communication", "reason")
+_MANY = ("type", "event_id", "channel", "message_id", "communication", "from", "to")
+"""Filters that sending many again has as well."""
+_MAX_AT_ONCE = 50
+_MAX_ANSWER = 1_000
+"""Characters of an answer, but for the latest: there are up to 30, of 4 KB each."""
+_MAX_SUBSCRIPTIONS = 100
+"""So many are offered to choose of, and named."""
+
+
+async def _list(visit: Visit) -> Response:
+    form = visit.asked
+    try:
+        found = await _found(visit, form)
+    except REFUSED as exc:
+        form, found = form.refused(exc), Rows[Delivery]((), "")
+    names = {one.id: one.name or one.id for one in await _subscriptions(visit)}
+    if form["subscription_id"]:
+        names.setdefault(form["subscription_id"], form["subscription_id"])
+    query = {name: form[name] for name in (*_TEXTS, "undelivered", "never_attempted", "from", "to")}
+    values = {"form": form, "rows": found.rows, "next_cursor": found.next_cursor, "names": names, "query": query}
+    return visit.page("deliveries/list.html", status=form.status, **values, states=STATES, many=_many(form))
+
+
+async def _found(visit: Visit, form: Filled) -> Rows[Delivery]:
+    texts: dict[str, Any] = {name: form[name] for name in _TEXTS}
+    rows = visit.api.deliveries.list(
+        **texts,
+        undelivered=bool(form["undelivered"]),
+        never_attempted=bool(form["never_attempted"]),
+        from_=form.moment("from"),
+        to=form.moment("to"),
+        page_size=_MAX_AT_ONCE,
+        cursor=form["cursor"],
+    )
+    return await visit.first(rows)
+
+
+async def _subscriptions(visit: Visit) -> list[Subscription]:
+    """Those to choose of; none where the notifier says nothing, since what was asked for says so already."""
+    try:
+        found = await visit.first(visit.api.subscriptions.list(page_size=_MAX_SUBSCRIPTIONS))
+    except BackhaulError:
+        return []
+    return [*found.rows]
+
+
+def _many(form: Filled) -> dict[str, str] | None:
+    """How all that the filters show would be sent again; None where a subscription cannot be asked for just these."""
+    state, never = form["state"], bool(form["never_attempted"])
+    if not form["subscription_id"] or form["reason"] or form["undelivered"] or state not in ("", "failed"):
+        return None
+    if never and state:
+        return None
+    which = "never_attempted" if never else state or "all"
+    return {"which": which, **{"types" if name == "type" else name: form[name] for name in _MANY}}
+
+
+async def _one(visit: Visit) -> Response:
+    delivery = await visit.api.deliveries.get(visit.request.path_params["id"])
+    return visit.page("deliveries/one.html", delivery=delivery, cut=_MAX_ANSWER)
+
+
+async def _again(visit: Visit) -> Response:
+    delivery_id = visit.request.path_params["id"]
+    await visit.api.deliveries.redeliver(delivery_id)
+    return visit.to(f"/deliveries/{delivery_id}", said="sent-again")
+
+
+async def _asking(visit: Visit) -> Response:
+    ids = await _ids(visit)
+    text = counted(
+        "%(num)d delivery is sent again, whatever became of it, under the webhook-id that it had.",
+        "%(num)d deliveries are sent again, whatever became of them, each under the webhook-id that it had.",
+        len(ids),
+    ) % {"num": len(ids)}
+    more = _("Whoever has seen one knows it by that, and drops it.")
+    return asks(
+        visit,
+        _("Send these again"),
+        text,
+        more,
+        action="/deliveries/again/now" if ids else "",
+        fields=[("ids", " ".join(ids))],
+        label=_("Send again"),
+        kind="primary",
+        back="/deliveries",
+    )
+
+
+async def _all_again(visit: Visit) -> Response:
+    for one in await _ids(visit):
+        try:
+            await visit.api.deliveries.redeliver(one)
+        except NotFoundError:
+            continue  # Its subscription was deleted meanwhile.
+    return visit.to("/deliveries", said="sent-again")
+
+
+async def _ids(visit: Visit) -> list[str]:
+    return [*dict.fromkeys((await visit.filled())["ids"].split())][:_MAX_AT_ONCE]
+
+
+ROUTES = (
+    Page("GET", "/deliveries", _list),
+    Page("POST", "/deliveries/again", _asking),
+    Page("POST", "/deliveries/again/now", _all_again),
+    Page("GET", "/deliveries/{id}", _one),
+    Page("POST", "/deliveries/{id}/again", _again),
+)
