@@ -11,11 +11,14 @@ from backhaul_cli.commands import (
     configuration,
     deadletters,
     deliveries,
+    init,
     keys,
+    listen,
     messages,
     profile,
     reconcile,
     replay,
+    send,
     standing,
     subscriptions,
     suppressions,
@@ -33,12 +36,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.command("init")(init.init)
 app.add_typer(profile.app, name="profile", help="Where Backhaul is, and what opens it.")
 app.command("message")(messages.message)
 app.command("messages")(messages.messages)
 app.command("events")(messages.events)
 app.command("tail")(messages.tail)
+app.command("listen")(listen.listen)
 app.command("stats")(messages.stats)
+app.command("send")(send.send)
 app.add_typer(communications.app, name="communications", help="What was sent, and what became of it.")
 app.add_typer(deadletters.app, name="dead-letters", help="What could not be read.")
 app.add_typer(suppressions.app, name="suppressions", help="Who must not be contacted, and why.")

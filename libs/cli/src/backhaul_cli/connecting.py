@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 30.0
 _PATIENCE_S = 600.0
 _LONG_S = 1.0
+WAITING = "Not now: trying again for up to 10 min."
+"""What is said where somebody waits for so long."""
 
 
 def tenant(profile: str, *, waiting: Callable[[], None] | None = None) -> TenantClient:

@@ -14,17 +14,20 @@ from urllib.parse import urlsplit
 from backhaul_cli.failing import FailedError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_FIELDS = ("url", "api_key", "admin_token")
+_FIELDS = ("url", "api_key", "admin_token", "ingest_token", "sample_key")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One way in. ``source`` says where it is from, in words. Credentials do not show themselves."""
+    """One way in. ``source`` says where it is from, in words. Credentials do not show themselves. From the
+    ``sample_key`` follow the secrets of channels that were made for trying."""
 
     source: str
     url: str
     api_key: str = field(default="", repr=False)
     admin_token: str = field(default="", repr=False)
+    ingest_token: str = field(default="", repr=False)
+    sample_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

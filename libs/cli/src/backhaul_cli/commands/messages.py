@@ -207,7 +207,7 @@ def tail(
     """
     output = Output(as_json=json)
     last = after
-    with connecting.tenant(profile, waiting=lambda: output.note("Not now: trying again for up to 10 min.")) as backhaul:
+    with connecting.tenant(profile, waiting=lambda: output.note(connecting.WAITING)) as backhaul:
         found = backhaul.follow_events(
             channel=channel,
             kind=kind,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -41,12 +42,7 @@ def add(
     # The other credential stays, if it is of the same place.
     before = known.known.get(name)
     kept = before if before is not None and before.url == where else Profile(source="", url=where)
-    made = Profile(
-        source="",
-        url=where,
-        api_key=kept.api_key if admin else credential,
-        admin_token=credential if admin else kept.admin_token,
-    )
+    made = replace(kept, admin_token=credential) if admin else replace(kept, api_key=credential)
     changed = known.with_one(name, made)
     profiles.write(file, changed.using(name) if use else changed)
     Output(as_json=False).note(f"Profile {name} is in {file}.")

@@ -1,0 +1,182 @@
+"""Events as calls to an address nearby: the body, the signature and the rules of what a subscription is sent."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import socket
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from backhaul_cli.failing import FailedError
+
+if TYPE_CHECKING:
+    from backhaul_client.models import Event
+
+_TIMEOUT_S = 30.0
+_CONNECT_S = 2.0
+_PREFIX = "whsec_"
+_MIN_SECRET_BYTES, _MAX_SECRET_BYTES = 24, 64
+_MAX_ANSWER_BYTES = 4_096
+_OURS = ("data_format", "data", "traceparent")
+"""What the API tells of an event and a subscription's body does not."""
+_NO_TIME = "1970-01-01T00:00:00.000000Z"
+
+
+class Answer(NamedTuple):
+    """What came of a call. ``status`` is 0 where nothing was answered, for the reason ``error``."""
+
+    status: int
+    ms: float
+    text: str = ""
+    error: str = ""
+
+    @property
+    def taken(self) -> bool:
+        """Whether it was a success, as the notifier sees it."""
+        return 200 <= self.status < 300
+
+
+class Told(NamedTuple):
+    """One event as it is called with: the body, and the id that stays the same however often it is called."""
+
+    event: Event
+    webhook_id: str
+    body: bytes
+
+
+def told(event: Event) -> Told:
+    """``event`` as a subscription with the payload ``full`` tells it, under its kind's own type. Its ``webhook-id`` is
+    the same for each call of one revision, and another than that of a subscription's delivery."""
+    named = hashlib.sha256(f"{event.id}.{event.revision}".encode()).hexdigest()[:32]
+    return Told(event, f"msg_{named}", msgspec.json.encode(_body(event)))
+
+
+def _body(event: Event) -> dict[str, Any]:
+    data = msgspec.to_builtins(event, builtin_types=(datetime,))
+    moment = event.occurred_at or event.received_at
+    return {
+        "id": event.id,
+        "type": f"message.{event.kind}",
+        "timestamp": _written(moment) if moment else _NO_TIME,
+        "revision": event.revision,
+        "data": {name: _written(value) for name, value in data.items() if name not in _OURS},
+    }
+
+
+def _written(value: Any) -> Any:
+    """Times as the notifier writes them; whatever else is as it is. An event's times are its own fields alone."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
+
+
+def key_of(secret: str) -> bytes:
+    """The bytes of a ``whsec_…``. FailedError where it is none."""
+    try:
+        found = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except ValueError:
+        found = b""
+    if not secret.startswith(_PREFIX) or not _MIN_SECRET_BYTES <= len(found) <= _MAX_SECRET_BYTES:
+        raise FailedError(
+            "That is no secret that calls are signed with.",
+            f"It is {_PREFIX} and the base64 of {_MIN_SECRET_BYTES} to {_MAX_SECRET_BYTES} bytes.",
+        )
+    return found
+
+
+def new_secret() -> str:
+    """One that nobody has had before."""
+    return _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def check_address(url: str, *, anywhere: bool) -> None:
+    """FailedError where ``url`` cannot be called, or is not of this machine or a private network: what is told of
+    people goes nowhere else by a slip."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        host, port, parts = "", 0, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host:
+        raise FailedError(f"{url!r} cannot be called.", "It is like http://127.0.0.1:9000/backhaul.")
+    if parts.username is not None:
+        raise FailedError("The address holds a name or a password.", "Leave them out: everybody here sees arguments.")
+    if anywhere:
+        return
+    try:
+        found = {row[4][0] for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError as exc:
+        raise FailedError(f"{host} has no address: {exc.strerror}.", "Check the name.") from None
+    if outside := sorted(str(one) for one in found if not _is_near(str(one))):
+        raise FailedError(
+            f"{host} is {', '.join(outside)}, which is not of this machine or a private network.",
+            "Say --anywhere if people's data may go there; a subscription is what is made for it.",
+        )
+
+
+def _is_near(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    # Of a link are the addresses at which clouds keep credentials.
+    return found.is_loopback or (found.is_private and not found.is_link_local and not found.is_unspecified)
+
+
+def listens(url: str) -> bool:
+    """Whether anything listens there."""
+    parts = urlsplit(url)
+    at = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    try:
+        with socket.create_connection(at, timeout=_CONNECT_S):
+            return True
+    except OSError:
+        return False
+
+
+class Caller:
+    """Calls one address. Nothing but this address is called: no proxy, and no redirect of it."""
+
+    def __init__(self, url: str, key: bytes) -> None:
+        self._url = url
+        self._key = key
+        self._http = httpx.Client(timeout=_TIMEOUT_S, trust_env=False, follow_redirects=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._http.close()
+
+    def call(self, one: Told) -> Answer:
+        """Tell ``one``, once. What went wrong is an answer, too."""
+        at = str(int(time.time()))
+        signed = b"%b.%b.%b" % (one.webhook_id.encode(), at.encode(), one.body)
+        signature = base64.b64encode(hmac.digest(self._key, signed, "sha256")).decode()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "backhaul-listen",
+            "webhook-id": one.webhook_id,
+            "webhook-timestamp": at,
+            "webhook-signature": f"v1,{signature}",
+        }
+        began = time.perf_counter()
+        try:
+            with self._http.stream("POST", self._url, content=one.body, headers=headers) as answer:
+                text = b""
+                for piece in answer.iter_bytes():
+                    text += piece
+                    if len(text) >= _MAX_ANSWER_BYTES:
+                        break
+                status = answer.status_code
+        except httpx.HTTPError as exc:
+            return Answer(0, _since_ms(began), error=f"{type(exc).__name__}: {exc}".rstrip(": "))
+        return Answer(status, _since_ms(began), text[:_MAX_ANSWER_BYTES].decode("utf-8", "replace"))
+
+
+def _since_ms(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
