@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from queue import Full, Queue
 from threading import Lock, Thread
@@ -25,7 +26,7 @@ class _Session:
     def __init__(self, listening: Listening, heading: str, screen: Screen) -> None:
         self._listening = listening
         self._screen = screen
-        self._watched = Watched(heading)
+        self._watched = Watched(heading, colours=not os.environ.get("NO_COLOR"))
         self._lock = Lock()
         self._due: Queue[tuple[Row, str]] = Queue(_MAX_WAITING)
         self._failed: BaseException | None = None

@@ -49,11 +49,11 @@ def details(row: Row) -> list[str]:
     answer = row.answer
     said = [] if answer is None else [plain(answer.error or outcome(answer)), *map(plain, answer.text.splitlines())]
     return [
+        "answered:",
+        *(f"  {one}" for one in said),
+        "",
         plain(f"webhook-id: {row.told.webhook_id}"),
         *plain_json(_indented(row.told.body, pretty)).splitlines(),
-        "",
-        "answered:",
-        *said,
     ]
 
 
@@ -66,8 +66,9 @@ def _indented(body: bytes, pretty: Callable[[object], str]) -> str:
 class Watched:
     """The last ``MAX_KEPT`` events. The newest one is chosen, until somebody chooses another."""
 
-    def __init__(self, heading: str) -> None:
-        self.heading = plain(heading)
+    def __init__(self, heading: str, *, colours: bool = True) -> None:
+        self._heading = plain(heading)
+        self._colours = colours
         self.rows: deque[Row] = deque()
         self.note = ""
         self.detailed = False
@@ -111,12 +112,11 @@ class Watched:
                 for place, one in enumerate(islice(self.rows, first, first + room))
             ]
         state = self.note or f"{self.seen} events" + ("" if self._follows else "; ↓ to the end follows again")
-        lines = [f"{_BOLD}{_fit(self.heading, width)}{_PLAIN}", _fit(plain(state), width), *body]
+        lines = [f"{_BOLD}{_fit(self._heading, width)}{_PLAIN}", _fit(plain(state), width), *body]
         return [*lines, *[""] * (height - 1 - len(lines)), _fit(_HELP, width)][:height]
 
-    @staticmethod
-    def _styled(row: Row, width: int, *, chosen: bool) -> str:
-        colour = "" if row.answer is None else _GREEN if row.answer.taken else _RED
+    def _styled(self, row: Row, width: int, *, chosen: bool) -> str:
+        colour = "" if row.answer is None or not self._colours else _GREEN if row.answer.taken else _RED
         return f"{_REVERSE if chosen else ''}{colour}{_fit(line(row), width)}{_PLAIN}"
 
 

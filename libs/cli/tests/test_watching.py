@@ -1,0 +1,183 @@
+"""What somebody who listens sees, whatever comes, and whom a listener may call."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+from typing import Any
+
+import msgspec
+import pytest
+from answering import Gateway
+from backhaul_cli import forwarding, texts
+from backhaul_cli.failing import FailedError
+from backhaul_cli.forwarding import Answer, Caller, check_address, key_of, new_secret, told
+from backhaul_cli.watching import MAX_KEPT, Row, Watched, details
+from backhaul_client.models import Event, decoded
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from test_messages import EVENT
+
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def row(number: int, **fields: Any) -> Row:
+    event = decoded(msgspec.json.encode(EVENT | {"message_id": f"SM{number:04}"} | fields), Event)
+    return Row(told(event), 1, Answer(200, 3.0, "Thank you."))
+
+
+def shown(watched: Watched, width: int = 80, height: int = 10) -> list[str]:
+    lines = watched.screen(width, height)
+    assert len(lines) == height
+    plain = [STYLE.sub("", one) for one in lines]
+    assert all(cell_len(one) <= width and one == texts.plain(one) for one in plain), plain
+    return plain
+
+
+def chosen(watched: Watched) -> str:
+    assert watched.chosen is not None
+    return watched.chosen.told.event.message_id
+
+
+@given(
+    text=st.text(max_size=200),
+    width=st.integers(20, 200),
+    height=st.integers(4, 40),
+    moves=st.lists(st.integers(-5, 5), max_size=10),
+    detailed=st.booleans(),
+)
+def test_a_screen_holds_whatever_strangers_wrote(
+    text: str, width: int, height: int, moves: list[int], detailed: bool
+) -> None:
+    watched = Watched("http://127.0.0.1:9000")
+    written = dict.fromkeys(("message_id", "channel", "kind", "text", "error_text"), text)
+    for number in range(3):
+        watched.add(row(number, **written))
+    watched.rows[1].answer = Answer(500, 1.0, text)
+    watched.note = text
+    watched.detailed = detailed
+    for by in moves:
+        watched.move(by)
+    shown(watched, width, height)
+
+
+def test_what_is_chosen_stays_in_sight_and_the_newest_is_followed_until_somebody_moves() -> None:
+    watched = Watched("here")
+    assert watched.chosen is None
+    watched.move(1)
+    shown(watched)
+    for number in range(30):
+        watched.add(row(number))
+    assert chosen(watched) == "SM0029"
+    assert any("SM0029" in one for one in shown(watched))
+    watched.move(-20)
+    watched.add(row(30))
+    assert chosen(watched) == "SM0009"
+    assert any("SM0009" in one for one in shown(watched))
+    assert any("follows again" in one for one in shown(watched))
+    watched.move(MAX_KEPT)
+    watched.add(row(31))
+    assert chosen(watched) == "SM0031"
+    watched.move(-MAX_KEPT)
+    assert chosen(watched) == "SM0000"
+
+
+def test_so_many_are_kept_and_the_chosen_one_is_the_same_as_long_as_it_is() -> None:
+    watched = Watched("here")
+    for number in range(MAX_KEPT):
+        watched.add(row(number))
+    watched.move(-10)
+    before = chosen(watched)
+    for number in range(MAX_KEPT, MAX_KEPT + 100):
+        watched.add(row(number))
+    assert (len(watched.rows), watched.seen, chosen(watched)) == (MAX_KEPT, MAX_KEPT + 100, before)
+    for number in range(MAX_KEPT + 100, 3 * MAX_KEPT):
+        watched.add(row(number))
+    assert chosen(watched) == watched.rows[0].told.event.message_id
+    shown(watched)
+
+
+def test_details_are_what_was_sent_and_what_was_answered() -> None:
+    one = row(1)
+    text = "\n".join(details(one))
+    assert "Thank you." in text
+    assert msgspec.json.decode(text[text.index("{") :]) == msgspec.json.decode(one.told.body)
+    assert "Watched" not in text
+    assert not STYLE.search("".join(Watched("x", colours=False)._styled(one, 80, chosen=False)).removesuffix("\x1b[0m"))
+
+
+def test_a_call_again_is_known_by_its_id_and_another_revision_is_another() -> None:
+    assert told(row(1).told.event).webhook_id == row(1).told.webhook_id
+    assert row(1, revision=1).told.webhook_id != row(1).told.webhook_id
+    assert "traceparent" not in msgspec.json.decode(row(1).told.body)["data"]
+
+
+@pytest.mark.parametrize(
+    ("url", "near"),
+    [
+        ("http://127.0.0.1:9000/x", True),
+        ("http://[::1]:9000", True),
+        ("http://10.1.2.3", True),
+        ("https://192.168.0.7:8443", True),
+        ("http://[fd00::1]/", True),
+        ("http://8.8.8.8/", False),
+        ("http://169.254.169.254/latest/meta-data", False),
+        ("http://0.0.0.0:80", False),
+        ("http://[2001:4860:4860::8888]", False),
+    ],
+)
+def test_only_what_is_near_is_called_unless_it_is_said(url: str, near: bool) -> None:
+    check_address(url, anywhere=True)
+    if near:
+        check_address(url, anywhere=False)
+        return
+    with pytest.raises(FailedError) as refused:
+        check_address(url, anywhere=False)
+    assert "--anywhere" in refused.value.fix
+
+
+def test_a_name_is_near_only_if_all_its_addresses_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(0, 0, 0, "", ("127.0.0.1", 80)), (0, 0, 0, "", ("93.184.216.34", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: rows)
+    with pytest.raises(FailedError, match=re.escape("93.184.216.34")):
+        check_address("http://both.example", anywhere=False)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9000", "ftp://127.0.0.1", "http://", "http://a:b@127.0.0.1", "http://[::1"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(FailedError):
+        check_address(url, anywhere=True)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_short", "0123456789abcdef", "whsec_" + "A" * 87, "whsec_ä"])
+def test_what_is_no_secret_is_refused(secret: str) -> None:
+    with pytest.raises(FailedError, match="no secret"):
+        key_of(secret)
+
+
+def test_a_new_secret_is_one_and_no_other() -> None:
+    assert key_of(new_secret()) != key_of(new_secret())
+    assert len(base64.b64decode(new_secret().removeprefix("whsec_"))) == 32
+
+
+def test_an_answer_without_an_end_and_a_redirect_are_answers(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    one = row(1).told
+    with Caller(f"{gateway.url}/x", key_of(new_secret())) as caller:
+        gateway.says("POST /x", 302)
+        assert (caller.call(one).status, caller.call(one).taken) == (302, False)
+        gateway.says("POST /x", "long " * 10_000)
+        assert len(caller.call(one).text) <= 4_096
+    assert {name for name, _ in gateway.asked} == {"POST /x"}
+
+
+def test_a_program_that_says_nothing_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with Caller(url, key_of(new_secret())) as caller:
+            assert caller.call(row(1).told).status == 0
+        assert forwarding.listens(url)
+    assert not forwarding.listens(url)
