@@ -150,6 +150,10 @@ def _spoiled(seen: Seen) -> Iterator[tuple[str, Seen]]:
     yield "events marked as verified", of_delivered(events=[unverified, *delivered.events[1:]])
     yield "dead letters", of_delivered(dead_letters=[*delivered.dead_letters, delivered.dead_letters[0]])
     yield "dead letters", of_delivered(dead_letters=[changed(delivered.dead_letters[0], state="replayed")])
+    for number, name in enumerate(("by the command line: messages", "… where they stand", "… dead letters")):
+        said = [*delivered.by_line]
+        said[number] = replace(said[number], out="backhaul: No answer.")
+        yield name, of_delivered(by_line=tuple(said))
 
     for step, spoiling in {
         "others": _spoiled_stories(seen.others),
@@ -377,7 +381,6 @@ def test_every_check_names_what_it_is_for(stack_factory: StackFactory) -> None:
     gone = replace(seen.delivered, messages=[(due, None) for due, _ in seen.delivered.messages], communication=None)
     screen = Screen(Console(file=StringIO()))
     screen.messages(gone, "Twilio")
-    screen.communication(gone.communication)
     nothing = replace(seen, delivered=gone, loaded=replace(seen.loaded, communication=None))
     assert "Twilio …8abca9 ends" in _wrong(nothing)
 

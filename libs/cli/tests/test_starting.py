@@ -16,7 +16,7 @@ from backhaul_cli.app import app
 
 SLOW = {"backhaul_client", "httpx", "msgspec", "rich", "anyio", "ssl", "asyncio", "json", "tempfile"}
 WITHOUT_JSON = {
-    "audits get", "export", "keys remove", "profile add", "profile remove", "profile use", "suppressions export",
+    "audits get", "export", "keys remove", "profile add", "profile remove", "profile use", "suppressions export", "up",
 }  # fmt: skip
 """They write a file, or nothing."""
 

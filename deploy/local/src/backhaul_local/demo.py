@@ -125,12 +125,13 @@ async def show(story: Story, screen: Screen) -> list[Check]:
         f"The sending that they belong to: {COMMUNICATION}",
         "Joined by the parameter communicationId, from the callback's URL or the e-mail's custom arguments.",
     )
-    screen.communication(delivered.communication)
+    messages, counts, letters = delivered.by_line
+    screen.typed(messages, counts)
     screen.section(
         "What could not be read",
         "Authentic, but nobody's callback: answered 200, kept as a dead letter, to be replayed or discarded.",
     )
-    screen.dead_letters(delivered)
+    screen.typed(letters)
 
     # Not shown yet: what is begun here goes on by itself meanwhile.
     opened = await story.open_channels(acme)

@@ -32,6 +32,7 @@ from backhaul_local.demo_communication import (
 )
 from backhaul_local.demo_consent import MAX_WAIT_S, PURPOSES, RULE, UNDECIDED, Asked, told
 from backhaul_local.demo_figures import NOTHING, Check
+from backhaul_local.demo_line import checks_of as read_checks
 from backhaul_local.demo_people import ADA, BEN, PEOPLE_EVENTS, STATUSES, Erased, about
 from backhaul_local.demo_reconciliation import (
     ALERTS,
@@ -116,6 +117,7 @@ def _delivered(seen: Delivered) -> list[Check]:
         Check("keyword of the reply", "STOP", ", ".join(keywords)),
         *_counts(COMMUNICATION, len(MESSAGES), FULFILMENT, EVENTS, seen.communication),
         Check("dead letters", "open: MessageSid is missing", ", ".join(map(_letter, seen.dead_letters))),
+        *read_checks(seen.by_line),
     ]
 
 

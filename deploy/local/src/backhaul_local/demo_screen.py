@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from statistics import quantiles
 
-from backhaul_client.models import Communication, Event
+from backhaul_client.models import Event
 from backhaul_client.suppressionmodels import Blocking, Checked
 from rich import box
 from rich.console import Console
@@ -19,6 +19,7 @@ from backhaul_local.demo_checks import counts, ends
 from backhaul_local.demo_communication import BATCH, REGISTERED, Completed, counted, registration_of
 from backhaul_local.demo_consent import PURPOSES, UNDECIDED, Asked, told
 from backhaul_local.demo_figures import NOTHING, Check
+from backhaul_local.demo_line import Said
 from backhaul_local.demo_people import ADA, BEN, Erased, about
 from backhaul_local.demo_reconciliation import (
     ALERTS,
@@ -98,16 +99,12 @@ class Screen:
             about = f"; it answers {reply.answered.channel} {reply.answered.message_id}" if reply.answered else ""
             self.say(f"reply: {told}{about}")
 
-    def communication(self, seen: Communication | None) -> None:
-        """Both counts side by side: where messages stand, and what happened to them."""
-        if seen is not None:
-            row = [str(count) for count in (*seen.fulfilment.values(), seen.messages)]
-            self._table((*seen.fulfilment, "messages"), [row], justify="right")
-            self.say(f"events: {counts(seen.events)}")
-
-    def dead_letters(self, seen: Delivered) -> None:
-        rows = [(letter.channel, letter.state, letter.reason) for letter in seen.dead_letters]
-        self._table(("channel", "state", "why it could not be read"), rows)
+    def typed(self, *seen: Said) -> None:
+        """Commands as somebody types them, and what they print."""
+        for said in seen:
+            self._console.print()
+            self.say(f"$ {said.command}", "bold")
+            self.say(said.out)
 
     def consent(self, seen: Asked) -> None:
         """One person step by step, then whom the demo has heard of before."""

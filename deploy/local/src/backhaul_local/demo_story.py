@@ -26,6 +26,7 @@ from backhaul_local.demo_audit import SETTINGS, Audited, audit
 from backhaul_local.demo_channels import OTHER_COMMUNICATION, ChannelStory, channel_stories
 from backhaul_local.demo_communication import REGISTERED, Completed, complete
 from backhaul_local.demo_consent import Asked, ask
+from backhaul_local.demo_line import NOTHING_SAID, Said, read_by_line
 from backhaul_local.demo_people import LABEL, Erased, erase
 from backhaul_local.demo_reconciliation import LABEL as ASKED
 from backhaul_local.demo_reconciliation import Opened, Reconciled, open_channels, reconcile
@@ -47,13 +48,15 @@ from backhaul_local.stack import ObjectStoreAccess
 
 @dataclass(frozen=True, kw_only=True)
 class Delivered:
-    """What became of the genuine traffic. ``messages`` pairs what was due with what the API has."""
+    """What became of the genuine traffic. ``messages`` pairs what was due with what the API has; ``by_line`` is what
+    the command line prints of it."""
 
     statuses: Sequence[int]
     messages: Sequence[tuple[Due, Message | None]]
     communication: Communication | None
     events: Sequence[Event]
     dead_letters: Sequence[DeadLetterSummary]
+    by_line: tuple[Said, Said, Said]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,7 @@ class Story:
         async def read() -> Delivered:
             found = [await if_there(acme.client.message(due.channel, due.id)) for due in MESSAGES]
             return Delivered(
+                by_line=NOTHING_SAID,
                 statuses=[answer.status_code for answer in answers],
                 messages=list(zip(MESSAGES, found, strict=True)),
                 communication=await if_there(acme.client.communication(COMMUNICATION)),
@@ -152,7 +156,8 @@ class Story:
             counts = [message.event_count if message else 0 for _, message in seen.messages]
             return counts == [len(due.kinds) for due in MESSAGES] and bool(seen.dead_letters)
 
-        return await poll(read, complete)
+        found = await poll(read, complete)
+        return replace(found, by_line=await read_by_line(self._base_url, acme))
 
     async def open_channels(self, acme: Account) -> Opened:
         """Channels of another account of Twilio's, which Backhaul may ask what became of messages. It begins by

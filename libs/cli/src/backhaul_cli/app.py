@@ -23,6 +23,7 @@ from backhaul_cli.commands import (
     subscriptions,
     suppressions,
     tenants,
+    up,
 )
 from backhaul_cli.failing import MEANINGS
 
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.command("up")(up.up)
 app.command("init")(init.init)
 app.add_typer(profile.app, name="profile", help="Where Backhaul is, and what opens it.")
 app.command("message")(messages.message)
