@@ -211,6 +211,12 @@ async def test_only_sendgrid_signs_with_sendgrids_key(town: Town, tmp_path: Path
     assert sent.rows[0]["messages"][0]["state"] == "bounced"
     file.write_text("no key")
     assert (await line.pipe("send", "sendgrid", "bounce", "--signing-key", str(file))).code == 2
+    # Where nothing is signed, a name and a password may be asked for.
+    await person.client.put_channel("mPulse", secrets=[{"username": "acme", "password": "se:same"}])
+    assert (await line.pipe("send", "mpulse", "keyword")).code == 5
+    told = await line.pipe("send", "mpulse", "keyword", "--secret", "--follow", "--json", given="acme:se:same\n")
+    assert (told.code, told.rows[0]["messages"][0]["state"]) == (0, "inbound")
+    assert "se:same" not in told.out + told.err
     # A channel that only observes takes it unsigned, and says so.
     await person.client.put_channel("SendGrid", verification="observe")
     observed = await line.pipe("send", "sendgrid", "open", "--json")
@@ -304,6 +310,16 @@ async def test_from_nothing_to_the_first_callback_and_on_from_where_it_stopped(
     assert (own.code, own.rows[0]["message"]["state"]) == (0, "delivered")
     assert not own.rows[0]["secret_made_for_trying"]
     assert given not in own.out + own.err + file.read_text()
+
+    # SendGrid's own key is taken, and signs nothing here: that is said, and nothing is sent.
+    (public,) = [PROVIDERS["sendgrid"].trying("another's").verifies]  # type: ignore[misc]  # it makes one
+    real = await line.pipe(
+        *("init", "--tenant", "by-init", "--provider", "sendgrid", "--channel", "Mails", "--secret"),
+        *("--profile", "team", "--yes", "--json"),
+        given=f"{public}\n",
+    )
+    assert (real.code, real.rows[0]["message"]) == (7, None)
+    assert "--signing-key" in real.err
 
     # A profile of another tenant, and one of another place, are left alone.
     await line.pipe("tenants", "add", "by-init-2", "--name", "x", "--queue-path", "by-init-2", "--profile", "team")

@@ -23,14 +23,15 @@ class Code(IntEnum):
 
 
 MEANINGS: dict[Code, str] = {
-    Code.DONE: "done; whoever read the output may have stopped reading, and `tail` was stopped by Ctrl-C",
+    Code.DONE: "done; whoever read the output may have stopped reading, and `tail` or `listen` was stopped by Ctrl-C",
     Code.FAILED: "something unexpected happened",
     Code.USAGE: "the command, its options, a profile or a file is not right",
     Code.CREDENTIAL: "the key or token is missing, wrong, or does not open this",
     Code.NOT_FOUND: "there is no such thing, or not yet",
     Code.REFUSED: "it was refused: a value is not valid, or the state does not allow it",
     Code.AGAIN: "no answer, or not now: the same command may succeed later",
-    Code.NO: "there is an answer, and it is no: not to be contacted, in error, stopped, or changed files",
+    Code.NO: "there is an answer, and it is no: not to be contacted, in error, stopped, changed files, or a sample of "
+    "which nothing becomes",
     Code.INTERRUPTED: "stopped by Ctrl-C",
 }
 

@@ -52,7 +52,7 @@ def address(found: Profile, channel: Channel, parameters: Sequence[str] = ()) ->
     # In the order of their names: Twilio may sort what it has signed.
     signed = f"{base}?{'&'.join(sorted(filter(None, pairs)))}"
     parts = urlsplit(signed)
-    within = parts.path.find("/in/" if found.ingest_token else _PATH)
+    within = parts.path.rfind(f"/in/{found.ingest_token}" if found.ingest_token else _PATH)
     return Address(signed=signed, posted=f"{found.url}{parts.path[within:]}?{parts.query}", headers=headers)
 
 
@@ -154,7 +154,7 @@ def described(
     provider: Provider, event: str, channel: Channel, content: Content, preview: Preview, callback_id: str
 ) -> Iterator[RenderableType]:
     """A sample, and what becomes of it."""
-    from backhaul_cli.output import facts
+    from backhaul_cli.output import facts, pretty, words
 
     proof = preview.verification
     yield facts(
@@ -163,15 +163,13 @@ def described(
         ("channel", channel.label),
         ("proof", " ".join(part for part in (proof.result.replace("_", " "), proof.detail) if part)),
         ("callback", callback_id),
+        *(("becomes", _becomes(one)) for one in events_of(preview)),
     )
-    for one in events_of(preview):
-        if one["kind"]:
-            yield facts(("becomes", f"{one['kind']} of {one['message_id']}"))
-        elif one["ignored"]:
-            yield facts(("ignored", one["ignored"]))
-        else:
-            yield facts(("dead letter", one["dead_letter"]))
     if not callback_id:
-        from backhaul_cli.output import pretty, words
-
         yield from (words(line) for line in pretty(content).splitlines())
+
+
+def _becomes(part: Mapping[str, Any]) -> str:
+    if part["kind"]:
+        return f"{part['kind']} of {part['message_id']}"
+    return f"nothing: {part['ignored']}" if part["ignored"] else f"a dead letter: {part['dead_letter']}"
