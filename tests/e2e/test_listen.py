@@ -57,9 +57,7 @@ async def test_a_call_is_what_a_subscription_sends(town: Town, tmp_path: Path) -
     address = person.address("Twilio", communicationId="spring-sale", offer="ä")
     async with Receiver() as receiver:
         made = await person.client.subscriptions.create(["message.*"], http={"url": receiver.url("/subscribed")})
-        listener = await line.start(
-            "listen", receiver.url("/heard"), "--after", "0", "--json", "--secret", "--kind", "failed"
-        )
+        listener = await line.start("listen", receiver.url("/heard"), "--after", "0", "--json", "--secret")
         assert listener.stdin is not None
         assert listener.stdout is not None
         assert listener.stderr is not None
@@ -67,21 +65,25 @@ async def test_a_call_is_what_a_subscription_sends(town: Town, tmp_path: Path) -
         await person.receive(
             person.twilio.status(address, "SM1", "sent"),
             person.twilio.status(address, "SM1", "failed", ErrorCode="30006"),
+            person.twilio.inbound(address, "SM2", "please stop ä"),
         )
-        (heard,) = await calls(receiver, "/heard", 1)
-        assert heard.is_signed_by(SECRET)
-        body = json.loads(heard.body)
-        assert (body["type"], body["data"]["message_id"]) == ("message.failed", "SM1")
-        subscribed = [json.loads(one.body) for one in await calls(receiver, "/subscribed", 2)]
-        assert body in subscribed
-        assert heard.headers["content-type"] == "application/json"
+        heard = await calls(receiver, "/heard", 3)
+        assert all(one.is_signed_by(SECRET) for one in heard)
+        bodies = [json.loads(one.body) for one in heard]
+        assert {one["type"] for one in bodies} == {"message.sent", "message.failed", "message.inbound"}
 
+        async def subscribed() -> bool:
+            told = [json.loads(one.body) for one in receiver.of("/subscribed")]
+            return all(one in told for one in bodies)
+
+        await until("the subscription has been told the same", subscribed, within_s=60.0)
+        assert {one.headers["content-type"] for one in heard} == {"application/json"}
         async with asyncio.timeout(60):
             said = json.loads(await listener.stdout.readline())
-        assert (said["status"], said["body"], said["webhook_id"]) == (200, body, heard.headers["webhook-id"])
+        assert (said["status"], said["body"], said["webhook_id"]) == (200, bodies[0], heard[0].headers["webhook-id"])
         # Whoever stops reading ends it.
         listener.stdout._transport.close()  # type: ignore[attr-defined]  # a reader has no way to stop
-        await person.receive(person.twilio.status(address, "SM2", "failed"))
+        await person.receive(person.twilio.status(address, "SM3", "failed"))
         async with asyncio.timeout(60):
             assert await listener.wait() == 0
             err = (await listener.stderr.read()).decode()
@@ -98,10 +100,13 @@ async def test_a_line_for_each_call_and_only_those_that_failed_where_it_is_quiet
         receiver.answers("/heard", 200, 500)
         for name in ("SM1", "SM2"):
             await person.receive(person.twilio.status(address, name, "sent"))
+            await person.receive(person.twilio.status(address, f"{name}0", "queued"))
             await person.message_with("twilio", name, 1)
         for output in ("compact", "quiet"):
             receiver.answers("/heard", *(() if output == "compact" else (200, 500)))
-            listener = await line.start("listen", receiver.url("/heard"), "--after", "0", "--output", output)
+            listener = await line.start(
+                "listen", receiver.url("/heard"), "--after", "0", "--output", output, "--kind", "sent"
+            )
             assert listener.stdout is not None
             assert listener.stderr is not None
             due = 2 if output == "compact" else 1

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
-from backhaul_cli import sampling
+from answering import Gateway
+from backhaul_cli import profiles, sampling
+from backhaul_cli.__main__ import main
 from backhaul_cli.changing import edited, overridden
 from backhaul_cli.failing import FailedError
 from backhaul_cli.profiles import Profile
 from backhaul_cli.samples import PROVIDERS, named
 from backhaul_client.adminmodels import Channel
+from test_messages import EVENT
 
 BODY = {"email": "a@example.com", "timestamp": 1, "to": [{"n": 1}, {"n": 2}], "deep": {"a": None}}
 KEY = "bhk_0123456789ab_key"
@@ -127,3 +133,74 @@ def test_secrets_for_trying_follow_from_one_key_and_tell_nothing_of_each_other()
 
 def test_every_provider_has_the_event_with_which_init_begins() -> None:
     assert all("delivered" in one.events for one in PROVIDERS.values())
+
+
+CHANNEL = {
+    "label": "Twilio", "key": "twilio", "provider": "twilio", "secret_count": 1, "has_pull_credentials": False,
+    "has_audit_credentials": False, "settings": {}, "verification": "enforce", "processing": "on", "held_since": None,
+    "token_url": None, "updated_at": "2026-11-28T09:00:00Z",
+}  # fmt: skip
+EVENT_ID = "0123"
+
+
+def ready(gateway: Gateway) -> None:
+    """The gateway has a channel, and its preview is an event."""
+    url = f"{gateway.url}/in/{{ingest_token}}/api/postevents?channelLabel=Twilio"
+    gateway.says("GET /v1/channels", {"channels": [{**CHANNEL, "callback_url": url}]})
+    gateway.says(
+        "POST /v1/channels/Twilio/preview",
+        {
+            "verification": {"mode": "enforce", "result": "verified", "code": None, "detail": None},
+            "answer": {"status": 200, "content_type": None, "body": None},
+            "parts": [{"event": {**EVENT, "id": EVENT_ID}, "ignored": None, "dead_letter": None}],
+            "truncated": False,
+        },
+    )
+
+
+def test_what_was_stored_and_does_not_come_is_said_with_where_to_look(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(gateway)
+    monkeypatch.setattr(sampling, "PATIENCE_S", 0.2)
+    # The gateway of these tests reads bodies as JSON.
+    monkeypatch.setattr("backhaul_cli.samples.twilio.urlencode", lambda _content: "{}")
+    gateway.says("POST /api/postevents", "")
+    assert main(["send", "twilio", "sent", "--follow"]) == 6
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "backhaul message x" in said.err
+    assert said.err.count("\n") == 1
+
+    def interrupted(_pause_s: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    monkeypatch.setattr(sampling, "PATIENCE_S", 60)
+    assert main(["send", "twilio", "sent", "--follow"]) == 130
+    assert "It was sent: backhaul message x" in capsys.readouterr().err
+
+
+def test_no_token_is_in_what_is_said_where_nobody_answers(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ready(gateway)
+    for name in ("URL", "API_KEY", "ADMIN_TOKEN"):
+        monkeypatch.delenv(f"BACKHAUL_{name}")
+    own = Profile(source="", url=gateway.url, api_key=KEY, ingest_token=TOKEN)
+    profiles.write(profiles.path(os.environ), profiles.Profiles({}).with_one("acme", own))
+    monkeypatch.setattr("backhaul_cli.samples.twilio.urlencode", lambda _content: "{}")
+    path = f"POST /in/{TOKEN}/api/postevents"
+    gateway.says(path, b"cut off")
+    assert main(["send", "twilio", "sent"]) == 6
+    gateway.says(path, 403)
+    assert main(["send", "twilio", "sent"]) != 0
+    said = capsys.readouterr()
+    assert len(gateway.to(path)) == 2
+    assert TOKEN not in said.out + said.err
+    assert KEY not in said.out + said.err
+    # Another tenant's key takes no token of this one along.
+    monkeypatch.setattr("sys.stdin", StringIO("bhk_other\n"))
+    assert main(["profile", "add", "acme", "--url", gateway.url]) == 0
+    kept = profiles.read(tmp_path / "backhaul" / "config.toml").one("acme")
+    assert (kept.api_key, kept.ingest_token) == ("bhk_other", "")

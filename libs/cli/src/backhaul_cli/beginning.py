@@ -103,7 +103,8 @@ def tenant_of(platform: AdminClient, asked: Asked, where: str, output: Output) -
         if kept.api_key:
             raise FailedError(
                 f"The profile {asked.profile} has a key that is none of the tenant {asked.tenant}.",
-                "Say another name for the tenant's profile: --as NAME.",
+                "Say another name for the tenant's profile: --as NAME; or, where the key was revoked: "
+                f"backhaul profile remove {asked.profile}",
             )
         kept = _keep(asked, replace(kept, api_key=str(platform.add_key(asked.tenant, "api").key)))
         output.note(f"The tenant {asked.tenant} is there; profile {asked.profile} has a new key of it.")

@@ -94,7 +94,11 @@ def posted(post: Post, at: Address) -> str:
         answer = httpx.post(at.posted, content=post.body, headers={**post.headers, **at.headers}, timeout=_TIMEOUT_S)
     except httpx.TransportError as exc:
         # Without the address, which holds a token.
-        raise FailedError(f"No answer: {type(exc).__name__}.", "Try again.", code=Code.AGAIN) from None
+        raise FailedError(
+            f"No answer: {type(exc).__name__}. Whether it was stored is not known.",
+            "backhaul events says so, once it is there again.",
+            code=Code.AGAIN,
+        ) from None
     if not answer.is_success:
         raise problem_of(answer)
     callback_id: str = answer.headers.get("backhaul-callback-id", "")
@@ -106,24 +110,31 @@ def followed(backhaul: TenantClient, preview: Preview, output: Output) -> list[M
     due = [(one.event.channel, one.event.message_id, one.event.id) for one in preview.parts if one.event is not None]
     began = time.monotonic()
     found: dict[tuple[str, str], Message] = {}
-    for channel, message_id, event_id in due:
-        while True:
-            message = known(backhaul, channel, message_id)
-            if message is not None and any(event.id == event_id for event in message.timeline):
-                found[channel, message_id] = message
-                break
-            waited_s = time.monotonic() - began
-            if waited_s > PATIENCE_S:
-                output.progress("")
-                raise FailedError(
-                    f"It was stored, and is not in the timeline of {message_id} after {PATIENCE_S:.0f} s.",
-                    f"Look again: backhaul message {message_id}; backhaul status {channel} says what is behind.",
-                    code=Code.AGAIN,
-                )
-            output.progress(f"stored; not in the timeline yet, after {waited_s:.1f} s")
-            time.sleep(_ASK_AGAIN_S)
-    output.progress("")
+    try:
+        for channel, message_id, event_id in due:
+            while (message := _with(event_id, known(backhaul, channel, message_id))) is None:
+                waited_s = time.monotonic() - began
+                if waited_s > PATIENCE_S:
+                    raise FailedError(
+                        f"It was stored, and is not in the timeline of {message_id} after {PATIENCE_S:g} s.",
+                        f"Look again: backhaul message {message_id}; backhaul status {channel} says what is behind.",
+                        code=Code.AGAIN,
+                    )
+                output.progress(f"stored; not in the timeline yet, after {waited_s:.1f} s")
+                time.sleep(_ASK_AGAIN_S)
+            found[channel, message_id] = message
+    except KeyboardInterrupt:
+        output.progress("")
+        output.note("It was sent: " + ", ".join(f"backhaul message {message_id}" for _, message_id, _ in due))
+        raise
+    finally:
+        output.progress("")
     return list(found.values())
+
+
+def _with(event_id: str, message: Message | None) -> Message | None:
+    """The message, if its timeline has the event."""
+    return message if message is not None and any(one.id == event_id for one in message.timeline) else None
 
 
 def known(backhaul: TenantClient, channel: str, message_id: str) -> Message | None:

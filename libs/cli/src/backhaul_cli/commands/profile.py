@@ -42,7 +42,8 @@ def add(
     # The other credential stays, if it is of the same place.
     before = known.known.get(name)
     kept = before if before is not None and before.url == where else Profile(source="", url=where)
-    made = replace(kept, admin_token=credential) if admin else replace(kept, api_key=credential)
+    # An ingest token goes with the key of its tenant, which this may not be.
+    made = replace(kept, admin_token=credential) if admin else replace(kept, api_key=credential, ingest_token="")
     changed = known.with_one(name, made)
     profiles.write(file, changed.using(name) if use else changed)
     Output(as_json=False).note(f"Profile {name} is in {file}.")
