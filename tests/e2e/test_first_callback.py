@@ -328,5 +328,13 @@ async def test_from_nothing_to_the_first_callback_and_on_from_where_it_stopped(
     )
     assert mixed.code == 2
     assert "--as" in mixed.err
+    kept = file.read_text()
+    for taken in ("by-init", "no name"):
+        never = await line.pipe(
+            "init", "--tenant", "by-init-3", "--provider", "rcs", "--as", taken, "--profile", "team", "--yes"
+        )
+        assert never.code == 2
+    assert (await line.pipe("tenants", "show", "by-init-3", "--profile", "team")).code == 4
+    assert file.read_text() == kept
     for gone in ("by-init", "by-init-2"):
         await town.platform.client.delete_tenant(gone, purge=True)

@@ -125,6 +125,11 @@ def test_a_call_again_is_known_by_its_id_and_another_revision_is_another() -> No
         ("http://8.8.8.8/", False),
         ("http://169.254.169.254/latest/meta-data", False),
         ("http://0.0.0.0:80", False),
+        ("http://[::ffff:127.0.0.1]:9000", True),
+        ("http://[::ffff:8.8.8.8]", False),
+        ("http://[2001:0:808:808::1]", False),
+        ("http://[2002:808:808::1]", False),
+        ("http://100.64.0.1", False),
         ("http://[2001:4860:4860::8888]", False),
     ],
 )

@@ -83,29 +83,32 @@ def tenant_of(platform: AdminClient, asked: Asked, where: str, output: Output) -
     from backhaul_client import NotFoundError
 
     file = profiles.path(os.environ)
-    kept = profiles.read(file).known.get(asked.profile)
-    if kept is not None and kept.url != where:
-        raise FailedError(
-            f"The profile {asked.profile} is of something else.", "Say another name for the tenant's: --as NAME."
-        )
-    kept = kept or Profile(source="", url=where)
+    known = profiles.read(file)
+    kept = known.known.get(asked.profile) or Profile(source="", url=where)
+    # Whatever is wrong with the profile is said before there is a key, which it is to keep.
+    known.with_one(asked.profile, kept)
+    if kept.url != where:
+        raise FailedError(f"The profile {asked.profile} is of {kept.url}.", "Say another name: --as NAME.")
     if not kept.sample_key:
         kept = replace(kept, sample_key=secrets.token_hex(32))
     try:
-        there = platform.tenant(asked.tenant)
+        ids = {key.id for key in platform.tenant(asked.tenant).keys}
+        there = True
     except NotFoundError:
+        ids, there = set(), False
+    if kept.api_key and _id(kept.api_key) not in ids:
+        raise FailedError(
+            f"The profile {asked.profile} has a key that is none of a tenant {asked.tenant}.",
+            "Say another name for the tenant's profile: --as NAME; or, where the key is of no use any more: "
+            f"backhaul profile remove {asked.profile}",
+        )
+    if not there:
         made = platform.create_tenant(asked.tenant, name=asked.name, queue_path=asked.queue_path)
-        _keep(asked, replace(kept, api_key=str(made.api_key), ingest_token=str(made.ingest_token)))
+        kept = replace(kept, api_key=str(made.api_key), ingest_token=str(made.ingest_token))
+        kept = _keep(asked, kept)
         output.note(f"Made the tenant {asked.tenant}; profile {asked.profile} in {file} has its key.")
-        return profiles.read(file).one(asked.profile)
-    ids = {key.id for key in there.keys}
-    if _id(kept.api_key) not in ids:
-        if kept.api_key:
-            raise FailedError(
-                f"The profile {asked.profile} has a key that is none of the tenant {asked.tenant}.",
-                "Say another name for the tenant's profile: --as NAME; or, where the key was revoked: "
-                f"backhaul profile remove {asked.profile}",
-            )
+        return kept
+    if not kept.api_key:
         kept = _keep(asked, replace(kept, api_key=str(platform.add_key(asked.tenant, "api").key)))
         output.note(f"The tenant {asked.tenant} is there; profile {asked.profile} has a new key of it.")
     if _id(kept.ingest_token) not in ids:

@@ -28,6 +28,9 @@ _MIN_SECRET_BYTES, _MAX_SECRET_BYTES = 24, 64
 _MAX_ANSWER_BYTES = 4_096
 _OURS = ("data_format", "data", "traceparent")
 """What the API tells of an event and a subscription's body does not."""
+_NEAR = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+"""This machine and private networks. What else Python calls private leads out in places, and of a link are the
+addresses at which clouds keep credentials."""
 _NO_TIME = "1970-01-01T00:00:00.000000Z"
 
 
@@ -123,8 +126,8 @@ def check_address(url: str, *, anywhere: bool) -> None:
 
 def _is_near(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
-    # Of a link are the addresses at which clouds keep credentials.
-    return found.is_loopback or (found.is_private and not found.is_link_local and not found.is_unspecified)
+    mapped = getattr(found, "ipv4_mapped", None) or found
+    return any(mapped in network for network in map(ipaddress.ip_network, _NEAR))
 
 
 def listens(url: str) -> bool:
@@ -170,7 +173,7 @@ class Caller:
                 text = b""
                 for piece in answer.iter_bytes():
                     text += piece
-                    if len(text) >= _MAX_ANSWER_BYTES:
+                    if len(text) >= _MAX_ANSWER_BYTES or time.perf_counter() - began > _TIMEOUT_S:
                         break
                 status = answer.status_code
         except httpx.HTTPError as exc:
