@@ -19,6 +19,7 @@ from backhaul_client.adminmodels import (
     TenantChange,
 )
 from backhaul_client.auditmodels import AuditKey
+from backhaul_client.audits import listing_keys
 from backhaul_client.calls import Call, all_of, call, given, nothing, of, page_of, path, rows
 from backhaul_client.changes import Change, listing_changes
 from backhaul_client.overviewmodels import Overview
@@ -299,6 +300,11 @@ class _AdminCalls:
     def delete_service_token(self, service_id: str, token_id: str) -> Call[None]:
         """Revoke a token."""
         return Call(method="DELETE", path=path(*_SERVICES, service_id, "tokens", token_id), answer=nothing)
+
+    @call
+    def audit_keys(self) -> Call[tuple[AuditKey, ...]]:
+        """All public keys that digests were ever signed with, the present one first."""
+        return listing_keys()
 
     @call
     def rotate_audit_key(self) -> Call[AuditKey]:

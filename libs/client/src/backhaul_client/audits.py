@@ -125,4 +125,9 @@ class AuditCalls:
     @call
     def audit_keys(self) -> Call[tuple[AuditKey, ...]]:
         """All public keys that digests were ever signed with, the present one first."""
-        return Call(path="/.well-known/backhaul-audit-keys", answer=all_of("keys", AuditKey))
+        return listing_keys()
+
+
+def listing_keys() -> Call[tuple[AuditKey, ...]]:
+    """The call that lists the public keys, which asks for no credential."""
+    return Call(path="/.well-known/backhaul-audit-keys", answer=all_of("keys", AuditKey))

@@ -38,6 +38,8 @@ _FIELDS = (
 )
 MAX_BODY = "backhaul.max_body"
 """By which name the server in front takes larger bodies than it does otherwise; see ``Page``."""
+_ANSWERS_S = 60.0
+"""The API has shorter deadlines of its own, but for what an operator applies at once to many tenants."""
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -101,11 +103,20 @@ class _Door:
             return _signing_in(request, tenant_id)
         person = access.admin.person if access.admin is not None and not tenant_id else None
         transport = self._api(request, person)
-        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, trust_env=False) as http:
-            visit = Visit(request=request, session=session, templates=self._templates, http=http, tenant_id=tenant_id)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=BASE_URL, trust_env=False, timeout=_ANSWERS_S
+        ) as http:
+            visit = Visit(
+                request=request,
+                session=session,
+                sessions=self._sessions,
+                templates=self._templates,
+                http=http,
+                tenant_id=tenant_id,
+            )
             answer = await self._handled(page, visit)
-        if session.renewed:
-            self._cookies.give(request, answer, session)
+        if visit.session.renewed:
+            self._cookies.give(request, answer, visit.session)
         return answer
 
     async def _handled(self, page: Page, visit: Visit) -> Response:
@@ -115,6 +126,8 @@ class _Door:
             return await page.handler(visit)
         except BackhaulError as exc:
             return self._failures.of(visit, exc)
+        except StoreAwayError:
+            return self._failures.store_away()
 
 
 async def _is_own_form(request: Request, session: Session) -> bool:

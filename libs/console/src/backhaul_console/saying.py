@@ -18,4 +18,8 @@ SAID = {
     "channel-made": _("The channel is there. Next: make its address, and paste it at the provider."),
     "held": _("Callbacks are stored and answered, and wait."),
     "processed": _("Callbacks are processed, also those that waited."),
+    "run-begun": _("The run has begun."),
+    "deleting": _("It is being deleted. This page is gone when it is over."),
+    "left": _("Its pages are closed."),
+    "rotated": _("A new key signs from now on."),
 }

@@ -7,6 +7,7 @@ visitor. A session ends when nobody has used it for ``IDLE_S``, ``LASTS_S`` afte
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -119,6 +120,25 @@ class Session:
     def form_token(self) -> str:
         """What each form of this session carries: another site cannot know it. It stays when the cookie is renewed."""
         return hmac.new(self.owner.encode(), b"form", hashlib.sha256).hexdigest()
+
+    def seal(self, data: bytes) -> str:
+        """``data`` as a text which a form may carry from a page that asks to the one that does: what comes back is what
+        was looked at, and no page holds it in the clear."""
+        nonce = secrets.token_bytes(_NONCE)
+        return base64.urlsafe_b64encode(nonce + self._carrier.encrypt(nonce, data, None)).decode()
+
+    def unseal(self, text: str) -> bytes | None:
+        """What ``seal`` was given in this session; None for any other text."""
+        try:
+            sealed = base64.urlsafe_b64decode(text)
+            return self._carrier.decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
+        except (InvalidTag, ValueError):
+            return None
+
+    @property
+    def _carrier(self) -> AESGCM:
+        # The owner stands on no page, and stays when the cookie is renewed.
+        return AESGCM(hashlib.sha256(b"carry:" + self.owner.encode()).digest())
 
     def carries(self, form_token: str) -> bool:
         """Whether a form is one of this session's."""

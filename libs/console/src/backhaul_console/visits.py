@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from backhaul_console.forms import Filled
 from backhaul_console.rendering import address
-from backhaul_console.sessions import Admin, Person, Session, Tenant
+from backhaul_console.sessions import Access, Admin, Person, Session, Sessions, Tenant
 
 T = TypeVar("T")
 
@@ -34,12 +34,13 @@ class Api(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Visit:
     """One request of somebody who is signed in."""
 
     request: Request
     session: Session
+    sessions: Sessions
     templates: Environment
     http: httpx.AsyncClient
     tenant_id: str = ""
@@ -109,6 +110,10 @@ class Visit:
         sent = await self.request.form()
         names = {name: sent.getlist(name) for name in sent}
         return Filled({name: [one for one in values if isinstance(one, str)] for name, values in names.items()})
+
+    async def change(self, access: Access) -> None:
+        """Have the session open ``access`` from now on; the answer gives its new cookie."""
+        self.session = await self.sessions.change(self.session, access)
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         """The page that a template makes of ``values``. It has ``visit`` as well."""

@@ -24,6 +24,7 @@ _TOLD = {
     "observed_invalid": _("signature bad or missing"),
     "cannot_be_closed": _("cannot be closed"),
     "unknown_to_provider": _("unknown to the provider"),
+    "difference.state": _("another state"),
     # Events and messages.
     "no_answer": _("no answer"),
     "blocked_credit": _("blocked: no credit"),

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from backhaul_console.pages import (
+    allchanges,
+    audits,
     changes,
     channels,
     communications,
+    configuration,
     deliveries,
     errors,
     keys,
     overview,
+    reconciliation,
+    services,
     statistics,
     subscriptions,
+    tenantkeys,
+    tenants,
+    verifying,
 )
 from backhaul_console.visits import Page
 
@@ -25,5 +33,13 @@ ROUTES: tuple[Page, ...] = (
     *channels.ROUTES,
     *keys.ROUTES,
     *changes.ROUTES,
+    *audits.ROUTES,
+    *verifying.ROUTES,
+    *reconciliation.ROUTES,
+    *tenants.ROUTES,
+    *tenantkeys.ROUTES,
+    *services.ROUTES,
+    *configuration.ROUTES,
+    *allchanges.ROUTES,
 )
 """Every page for those who are signed in."""

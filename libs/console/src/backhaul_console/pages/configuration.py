@@ -1,0 +1,118 @@
+"""Configuration as a document: taking it away, and applying one after a look at what it would change. And the keys of
+the installation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.texts import _
+from backhaul_console.visits import Page, Visit
+
+MAX_DOCUMENT_BYTES = 4 << 20
+"""As much as the API takes. What is pasted may have a fourth of it, as fields beside files have in Starlette."""
+_MAX_FORM_BYTES = 2 * MAX_DOCUMENT_BYTES
+"""Of the form that asks, and of the one that carries the document sealed."""
+MAX_PAGES = 100
+"""Of an export: each has a hundred tenants."""
+
+
+async def _form(visit: Visit) -> Response:
+    return visit.page("configuration/form.html", form=Filled({}))
+
+
+async def _export(visit: Visit) -> Response:
+    tenant, cursor = visit.query.get("tenant", "").strip(), ""
+    document: dict[str, Any] = {}
+    for _number in range(MAX_PAGES):
+        page = await visit.admin.export(tenant=tenant, cursor=cursor)
+        cursor = page.pop("next_cursor", None) or ""
+        document = {**page, "tenants": [*document.get("tenants", []), *page["tenants"]]}
+        if not cursor:
+            break
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    headers = {"content-disposition": 'attachment; filename="backhaul-configuration.json"'}
+    return Response(text, media_type="application/octet-stream", headers=headers)
+
+
+async def _look(visit: Visit) -> Response:
+    """What a document would change. The form that follows carries exactly what was looked at."""
+    sent = await visit.request.form()
+    texts = {}
+    for name in ("document", "secrets"):
+        file, typed = sent.get(f"{name}_file"), sent.get(name)
+        content = await file.read() if isinstance(file, UploadFile) and file.filename else b""
+        texts[name] = content.decode(errors="replace") if content else str(typed or "").strip()
+    # A secret is shown on no page, that of its own form neither.
+    form = Filled.of(document=texts["document"])
+    try:
+        document, secrets = _json("document", texts["document"]), _json("secrets", texts["secrets"] or "{}")
+        changes = await visit.admin.apply(document, secrets=secrets or None, dry_run=True)
+    except REFUSED as exc:
+        form = form.refused(exc)
+        return visit.page("configuration/form.html", status=form.status, form=form)
+    sealed = visit.session.seal(msgspec.json.encode([document, secrets]))
+    return visit.page("configuration/changes.html", changes=changes, sealed=sealed)
+
+
+def _json(name: str, text: str) -> Mapping[str, Any]:
+    fix = _("Paste a JSON document like one that was exported.")
+    try:
+        return msgspec.json.decode(text.encode(errors="replace"), type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        raise wrong(name, _("This is no JSON document."), fix) from None
+
+
+async def _apply(visit: Visit) -> Response:
+    looked_at = visit.session.unseal((await visit.form()).get("sealed", ""))
+    form = Filled({})
+    try:
+        if looked_at is None:
+            raise wrong("", _("This is not what was looked at."), _("Send the document again."))
+        document, secrets = msgspec.json.decode(looked_at)
+        changes = await visit.admin.apply(document, secrets=secrets or None)
+    except REFUSED as exc:
+        form = form.refused(exc)
+        return visit.page("configuration/form.html", status=form.status, form=form)
+    return visit.page("configuration/changes.html", changes=changes, sealed="")
+
+
+async def _secret_keys(visit: Visit) -> Response:
+    found = await visit.admin.secret_keys(cursor=visit.query.get("cursor", ""))
+    return visit.page("configuration/secret_keys.html", found=found, rotated=False)
+
+
+async def _rotate_secret_keys(visit: Visit) -> Response:
+    form = await visit.form()
+    if form.get("confirmed") != "yes":
+        return visit.page("configuration/rotate.html", what="secrets", cursor=form.get("cursor", ""))
+    found = await visit.admin.rotate_secret_keys(cursor=form.get("cursor", ""))
+    return visit.page("configuration/secret_keys.html", found=found, rotated=True)
+
+
+async def _audit_keys(visit: Visit) -> Response:
+    return visit.page("configuration/audit_keys.html", keys=await visit.admin.audit_keys())
+
+
+async def _rotate_audit_key(visit: Visit) -> Response:
+    if (await visit.form()).get("confirmed") != "yes":
+        return visit.page("configuration/rotate.html", what="audit", cursor="")
+    await visit.admin.rotate_audit_key()
+    return visit.to("/configuration/audit-keys", said="rotated")
+
+
+ROUTES = (
+    Page("GET", "/configuration", _form, side="admin"),
+    Page("GET", "/configuration/export", _export, side="admin"),
+    Page("POST", "/configuration/look", _look, side="admin", max_body=_MAX_FORM_BYTES),
+    Page("POST", "/configuration/apply", _apply, side="admin", max_body=_MAX_FORM_BYTES),
+    Page("GET", "/configuration/secret-keys", _secret_keys, side="admin"),
+    Page("POST", "/configuration/secret-keys", _rotate_secret_keys, side="admin"),
+    Page("GET", "/configuration/audit-keys", _audit_keys, side="admin"),
+    Page("POST", "/configuration/audit-keys", _rotate_audit_key, side="admin"),
+)
