@@ -73,7 +73,7 @@ async def _runs(visitor: Visitor, tenant_id: str, api_key: str) -> None:
     await visitor.submit("/run")
     assert visitor.status == 409
     assert "pull_credentials" in visitor.main
-    await visitor.submit("/run", **{"from": "soon"})
+    await visitor.submit("/run", None, **{"from": "soon"})
     assert visitor.status == 422
     assert visitor.page.select_one('input[name="from"][value="soon"]') is not None
 

@@ -53,7 +53,7 @@ async def test_a_new_tenants_credentials_are_shown_once_and_work(
     await visitor.submit("/new-tenant", id="Not An Id", name="Made", queue_path=id_)
     assert visitor.status == 422
     page = visitor.page
-    assert page.select_one('input[name="queue_path"]')["value"] == id_
+    assert page.select('input[name="queue_path"]')[0]["value"] == id_
     assert page.select_one('input[name="id"][aria-invalid="true"]') is not None
     await visitor.submit("/new-tenant", id=id_, name="Made", queue_path=id_)
     api_key, ingest_token = _shown_once(visitor)
@@ -74,11 +74,12 @@ async def test_settings_are_changed_alone_where_they_were_typed(town: Town, visi
     await visitor.go(f"/console/admin/tenants/{tenant.id}/settings")
     # Meanwhile somebody else changes another one.
     await town.platform.client.change_tenant(tenant.id, limits={"burst": 777})
-    await visitor.submit("/settings", **{"limits.concurrent_reads": "many"})
+    await visitor.submit("/settings", None, **{"limits.concurrent_reads": "many"})
     assert visitor.status == 422
     assert "limits.concurrent_reads" in visitor.main
     await visitor.submit(
         "/settings",
+        None,
         **{
             "limits.concurrent_reads": "7",
             "limits.requests_per_second": "12.5",
@@ -92,7 +93,9 @@ async def test_settings_are_changed_alone_where_they_were_typed(town: Town, visi
     assert now.retention.event_retention_days == 400
     assert (now.suppression.revocation_scope, now.suppression.topic_since is not None) == ("topic", True)
     await visitor.go(f"/console/admin/tenants/{tenant.id}/settings")
-    await visitor.submit("/settings", **{"retention.event_retention_days": "0", "limits.overdraft_callbacks": "5"})
+    await visitor.submit(
+        "/settings", None, **{"retention.event_retention_days": "0", "limits.overdraft_callbacks": "5"}
+    )
     now = await town.platform.client.tenant(tenant.id)
     assert (now.retention.event_retention_days, now.limits.overdraft_callbacks) == (None, 5)
 
