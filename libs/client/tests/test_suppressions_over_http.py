@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from backhaul_client import CheckItem, Retries, TenantClient, UnavailableError, UnreachableError
+from backhaul_client import CheckItem, ProblemError, Retries, TenantClient, UnavailableError, UnreachableError
 
 KEY = "bhk_0123456789ab_secret-half"
 ROW: dict[str, Any] = {
@@ -120,6 +120,25 @@ def test_a_list_goes_in_pieces_and_is_not_sent_again() -> None:
         backhaul.import_suppressions(b"{}", format="jsonl")
     assert gateway.requests[1].headers["Content-Type"] == "application/x-ndjson"
     assert len(gateway.requests) == 2
+
+
+@pytest.mark.parametrize("refused", [429, 503])
+def test_a_list_in_pieces_is_never_sent_empty_after_a_refusal(refused: int) -> None:
+    gateway = Gateway(httpx.Response(refused, headers={"retry-after": "1"}), httpx.Response(200))
+    backhaul = client(gateway)
+    with pytest.raises(ProblemError):
+        backhaul.import_suppressions(iter([b"address\n", b"+1\n"]))
+    with pytest.raises(ProblemError):
+        next(client(Gateway(httpx.Response(429))).following_import(iter([b"address\n"])))
+    assert len(gateway.requests) == 1
+
+
+def test_how_far_a_list_is_comes_line_by_line() -> None:
+    told = [{"lines": n, "changed": n, "unchanged": 0, "refused": 0, "errors": "", "done": n == 4} for n in (2, 4)]
+    gateway = Gateway(httpx.Response(200, content="".join(json.dumps(one) + "\n" for one in told)))
+    found = [*client(gateway).following_import(iter([b"address\n", b"+1\n"]), family="phone")]
+    assert [(one.lines, one.done) for one in found] == [(2, False), (4, True)]
+    assert dict(gateway.requests[0].url.params) == {"family": "phone", "progress": "true"}
 
 
 class Breaking(httpx.SyncByteStream):

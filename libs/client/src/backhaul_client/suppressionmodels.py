@@ -158,3 +158,15 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     errors: str
     errors_complete: bool
+
+
+class ImportProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a list is, in lines. ``errors`` is the next piece of the file of the refused ones. The last one is
+    ``done``; where none is, the answer was cut off."""
+
+    lines: int
+    changed: int
+    unchanged: int
+    refused: int
+    errors: str
+    done: bool

@@ -6,12 +6,12 @@ service itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
-from backhaul_client.calls import Call, Content, call, given, of, page_of, pieces, rows
+from backhaul_client.calls import Call, Content, call, given, lines, of, page_of, pieces, rows
 from backhaul_client.paging import Page
 from backhaul_client.suppressionmodels import (
     AddressRecord,
@@ -19,6 +19,7 @@ from backhaul_client.suppressionmodels import (
     Checked,
     CheckItem,
     Imported,
+    ImportProgress,
     Reactivated,
     Suppression,
     SuppressionChanges,
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 _ROOT = "/v1/suppressions"
 _PAGE = 100
+_SILENT_S = 600.0
+"""How long nothing may be told of a list: its sender may be slow. One that no longer moves is ended by the gateway."""
 FORMATS: Mapping[str, str] = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 
 
@@ -201,14 +204,31 @@ class SuppressionCalls:
         """Take over a list, as bytes, or in pieces: a file that is open for reading bytes. The parameters are for lines
         that do not say it themselves. The same list again changes nothing."""
         params = given(kind=kind, family=family, scope_kind=scope_kind, scope_id=scope_id, effective_at=effective_at)
-        return Call(
-            method="POST",
-            path=f"{_ROOT}/import",
-            params=params,
-            content=content,
-            headers={"Content-Type": FORMATS[format]},
-            answer=of(Imported),
+        return _list(params, content, format, of(Imported))
+
+    @lines
+    def following_import(
+        self,
+        content: Content,
+        *,
+        format: Literal["csv", "jsonl"] = "csv",  # noqa: A002  # as the API calls it
+        kind: str = "",
+        family: str = "",
+        scope_kind: str = "",
+        scope_id: str = "",
+        effective_at: datetime | None = None,
+    ) -> Call[ImportProgress]:
+        """The same, and how far it is, again and again, with all the refused lines. A blocking client tells it when all
+        is sent. Only where the last one is ``done`` was the list taken to its end."""
+        params = given(
+            kind=kind,
+            family=family,
+            scope_kind=scope_kind,
+            scope_id=scope_id,
+            effective_at=effective_at,
+            progress=True,
         )
+        return _list(params, content, format, of(ImportProgress))
 
     @pieces
     def export_suppressions(
@@ -222,6 +242,19 @@ class SuppressionCalls:
         """The list as a file, which ``import_suppressions`` takes."""
         params = given(format=format, family=family, kind=kind, standing=standing)
         return Call(path=f"{_ROOT}/export", params=params, answer=bytes)
+
+
+def _list(params: Mapping[str, str], content: Content, form: str, answer: Callable[[bytes], T]) -> Call[T]:
+    """The call that takes over a list."""
+    return Call(
+        method="POST",
+        path=f"{_ROOT}/import",
+        params=params,
+        content=content,
+        headers={"Content-Type": FORMATS[form]},
+        answer=answer,
+        silent_s=_SILENT_S,
+    )
 
 
 def changing_row(path: str, address: str, kind: str, **said: Unpack[SuppressedIn]) -> Call[SuppressionOutcome]:

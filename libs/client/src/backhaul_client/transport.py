@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -64,7 +65,9 @@ class _Shared:
         )
 
     def _tries(self, call: Call[Any]) -> Tries:
-        return Tries(self._retries, reads=call.reads)
+        # What comes in pieces is there once: sent again, it would be an empty file, which is taken for a whole one.
+        once = call.content is not None and not isinstance(call.content, bytes)
+        return Tries(replace(self._retries, tries=1) if once else self._retries, reads=call.reads)
 
     @staticmethod
     def _pause_after(tries: Tries, call: Call[Any], outcome: httpx.Response | httpx.TransportError) -> float | None:
