@@ -44,6 +44,14 @@ class Visitor:
         """Open a page by its address, whatever is answered."""
         return self._shown(await self._http.get(path, headers=headers))
 
+    async def download(self, path: str) -> httpx.Response:
+        """A file, as it is answered."""
+        return await self._http.get(path)
+
+    async def post(self, path: str, **sent: Any) -> httpx.Response:
+        """Send what no form of the page would, as httpx takes it."""
+        return await self._http.post(path, **sent)
+
     async def follow(self, name: str) -> BeautifulSoup:
         """Follow the link of that name."""
         for link in self.page.find_all("a"):

@@ -22,7 +22,7 @@ from backhaul_console.failing import Failures
 from backhaul_console.leading import leads_of
 from backhaul_console.navigation import current, said, sections_of
 from backhaul_console.rendering import ROOT, address, environment
-from backhaul_console.sessions import Session, Sessions, SessionStore, StoreAwayError
+from backhaul_console.sessions import Sessions, SessionStore, StoreAwayError
 from backhaul_console.signin import SignIn
 from backhaul_console.visits import BASE_URL, Api, Page, Visit
 
@@ -40,6 +40,8 @@ MAX_BODY = "backhaul.max_body"
 """By which name the server in front takes larger bodies than it does otherwise; see ``Page``."""
 _ANSWERS_S = 60.0
 """The API has shorter deadlines of its own, but for what an operator applies at once to many tenants."""
+STEADY_BODY = "backhaul.steady_body"
+"""By which name it takes one for as long as it keeps coming."""
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -86,6 +88,8 @@ class _Door:
         async def answer(request: Request) -> Response:
             if page.max_body:
                 request.scope[MAX_BODY] = page.max_body
+            if page.takes_file:
+                request.scope[STEADY_BODY] = object()
             return await self._answer(page, request)
 
         return Route(ROOT + below + page.path, answer, methods=[page.method])
@@ -120,7 +124,7 @@ class _Door:
         return answer
 
     async def _handled(self, page: Page, visit: Visit) -> Response:
-        if page.method == "POST" and not await _is_own_form(visit.request, visit.session):
+        if page.method == "POST" and not await _is_own_form(page, visit):
             return self._failures.foreign_form(visit)
         try:
             return await page.handler(visit)
@@ -130,15 +134,17 @@ class _Door:
             return self._failures.store_away()
 
 
-async def _is_own_form(request: Request, session: Session) -> bool:
-    """Whether a form was made for this session. What it sends as a file is looked at by its page."""
+async def _is_own_form(page: Page, visit: Visit) -> bool:
+    """Whether a form was made for this session. One with a file has its token in its address, and is read by its page:
+    nothing of it is taken before that is known."""
+    request = visit.request
     if not same_site(request):
         return False
     token = request.headers.get("x-form-token") or request.query_params.get("form_token", "")
-    if not token:
+    if not token and not page.takes_file:
         form = await request.form()
         token = str(form.get("form_token", ""))
-    return session.carries(token)
+    return visit.session.carries(token)
 
 
 def _signing_in(request: Request, tenant_id: str) -> Response:

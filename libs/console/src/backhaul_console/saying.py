@@ -22,4 +22,13 @@ SAID = {
     "deleting": _("It is being deleted. This page is gone when it is over."),
     "left": _("Its pages are closed."),
     "rotated": _("A new key signs from now on."),
+    "begun": _("It has begun."),
+    "cancelled": _("It is cancelled. What it did stays."),
+    "sent-through": _("It is sent through once more. Where it is refused again, it is open again."),
+    "discarded": _("It is discarded."),
+    "accepted": _("The reply is taken for an opt-out, from when it was written."),
+    "dismissed": _("The reply is taken for no opt-out."),
+    "suppressed": _("It is recorded: this address is not to be contacted so."),
+    "lifted": _("It is lifted."),
+    "unchanged": _("It was so already: nothing has changed."),
 }

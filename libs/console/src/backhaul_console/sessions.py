@@ -142,7 +142,7 @@ class Session:
 
     def carries(self, form_token: str) -> bool:
         """Whether a form is one of this session's."""
-        return hmac.compare_digest(self.form_token, form_token)
+        return hmac.compare_digest(self.form_token.encode(), form_token.encode())
 
 
 class Sessions:

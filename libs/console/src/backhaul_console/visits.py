@@ -140,3 +140,6 @@ class Page:
     side: Side = "tenant"
     max_body: int = 0
     """Bytes of what is sent, where it is more than a form's."""
+    takes_file: bool = False
+    """Whether its form sends a file that the page reads as it comes (``files.Upload``), for as long as that takes. Such
+    a form has its token in its address: ``visit.at(path, form_token=visit.session.form_token)``."""

@@ -52,6 +52,8 @@ _TOLD = {
     "invalid_address": _("invalid address"),
     "provider_block": _("blocked by the provider"),
     "dead_letters": _("dead letters"),
+    "replay.dead_letters": _("dead letters to send through"),
+    "replay.discard": _("dead letters to discard"),
     # What applications are told.
     "never_attempted": _("never attempted"),
     "request_invalid": _("the address or a header cannot be used"),
