@@ -66,6 +66,7 @@ def test_no_secret_is_an_argument() -> None:
         "--secret",
         "--secrets",
         "--signing-key",
+        "--keys",
     }
     (with_secret,) = (one for one in ALL["channels add"].params if "--secret" in one.opts)
     assert with_secret.is_flag

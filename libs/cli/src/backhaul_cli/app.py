@@ -19,6 +19,7 @@ from backhaul_cli.commands import (
     reconcile,
     replay,
     send,
+    signature,
     standing,
     subscriptions,
     suppressions,
@@ -58,6 +59,7 @@ app.command("overview")(standing.overview)
 app.add_typer(audits.app, name="audits", help="Files of events, and whether they are still what was signed.")
 app.add_typer(subscriptions.app, name="subscriptions", help="What your own application is told.")
 app.add_typer(deliveries.app, name="deliveries", help="What it was told, and what became of it.")
+app.add_typer(signature.app, name="signature", help="Whether a call is Backhaul's, and one signed as it would.")
 app.add_typer(replay.app, name="replay", help="A channel's callbacks of a span, read once more.")
 app.add_typer(reconcile.app, name="reconcile", help="What providers know and their callbacks did not tell.")
 app.command("export")(configuration.export)
