@@ -13,16 +13,7 @@ from typing import Any
 from backhaul_audit.access import SERVICE, WITHOUT_TENANT
 from backhaul_audit.decrypting import Decrypting
 from backhaul_audit.lateness import Lateness
-from backhaul_audit.model import (
-    Chain,
-    ChainKey,
-    Content,
-    Digest,
-    PileKey,
-    Plan,
-    SealedFile,
-    Shape,
-)
+from backhaul_audit.model import Content, PileKey, Plan, SealedFile, Shape
 from backhaul_audit.ports import (
     Erased,
     FilesQuery,
@@ -45,6 +36,7 @@ from backhaul_common.lifecycle import Readiness
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tenants import Channel, Tenant
 from backhaul_common.tracing import Tracing
+from backhaul_digests.model import Chain, ChainKey, Digest
 from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceStub, add_AuditServiceServicer_to_server
 from backhaul_testing import make
 

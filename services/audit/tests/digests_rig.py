@@ -13,11 +13,11 @@ from backhaul_audit.digests.making import DigestMaker
 from backhaul_audit.digests.retention import Retention
 from backhaul_audit.digests.store import MongoDigests
 from backhaul_audit.documents import plan_document, sealing
-from backhaul_audit.model import Chain, ChainKey, SealedFile
+from backhaul_audit.model import SealedFile
 from backhaul_audit.objects import Bucket
-from backhaul_audit.ports import Finding, Verified, VerifyQuery
+from backhaul_audit.ports import Verified, VerifyQuery
 from backhaul_audit.tenancy import AuditTenantData
-from backhaul_audit.verification.online import BucketVerification
+from backhaul_audit.verification import BucketVerification
 from backhaul_common import mongo
 from backhaul_common.metrics import Metrics
 from backhaul_common.names import (
@@ -30,6 +30,7 @@ from backhaul_common.names import (
 from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
 from backhaul_common.tenants import AuditRetention, Tenant
+from backhaul_digests.model import Chain, ChainKey, Finding
 from backhaul_proto.notice.v1.notice_pb2 import Notice
 from backhaul_testing import make
 from signed_world import HOUR_US, START_US, sealed

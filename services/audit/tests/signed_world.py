@@ -18,24 +18,13 @@ from unittest.mock import patch
 
 from backhaul_audit import verify as command
 from backhaul_audit.digests.composing import Covered, Deletion, composed
-from backhaul_audit.digests.line import to_object
-from backhaul_audit.digests.signing import SigningKey
-from backhaul_audit.model import (
-    Chain,
-    ChainKey,
-    Content,
-    Digest,
-    FileFormat,
-    PileKey,
-    Plan,
-    SealedFile,
-    Shape,
-)
-from backhaul_audit.ports import Finding
-from backhaul_audit.verification.chain import Span, verify
-from backhaul_audit.verification.findings import Tally
-from backhaul_audit.verification.ports import Place
-from backhaul_common.errors import BackhaulError, Code
+from backhaul_audit.model import Content, FileFormat, PileKey, Plan, SealedFile, Shape
+from backhaul_digests.chain import Span, verify
+from backhaul_digests.findings import Tally
+from backhaul_digests.line import to_object
+from backhaul_digests.model import Chain, ChainKey, Digest, Finding
+from backhaul_digests.ports import NotThereError, Place
+from backhaul_digests.signing import SigningKey
 
 BUCKET = "backhaul"
 ACME = "acme.0123456789abcdef"
@@ -159,7 +148,7 @@ class World:
     async def read(self, place: Place) -> AsyncIterator[bytes]:
         """See ``Stored``."""
         if (data := self.objects.get(place.key)) is None:
-            raise BackhaulError(Code.NOT_FOUND, "It is not there.")
+            raise NotThereError("It is not there.")
         for at in range(0, len(data), 7000):
             yield data[at : at + 7000]
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from audit_calls_rig import ACME, GLOBEX, NOW_US, World, sealed, serving, signed
 from backhaul_audit.access import SERVICE, VERBS, WITHOUT_TENANT
-from backhaul_audit.model import Chain, ChainKey, FileFormat, Shape
-from backhaul_audit.ports import FilesQuery, Finding, Held, Subject, Verified, VerifyQuery, Waiting
+from backhaul_audit.model import FileFormat, Shape
+from backhaul_audit.ports import FilesQuery, Held, Verified, VerifyQuery, Waiting
 from backhaul_audit.reading import MAX_LINK_S, MAX_READS_OF_TENANT, PIECE_BYTES
 from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_digests.model import Chain, ChainKey, Finding, Subject
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 
 

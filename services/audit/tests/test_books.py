@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from backhaul_audit.books import Books
 from backhaul_audit.contents import SLOT_US
-from backhaul_audit.model import Chain, EventId, PileKey
+from backhaul_audit.model import EventId, PileKey
 from backhaul_common import mongo
 from backhaul_common.ids import derived_id
 from backhaul_common.names import AUDIT_CONTENTS_COLLECTION
+from backhaul_digests.model import Chain
 
 PILE = PileKey("acme.1", "twilio", Chain.EVENTS)
 FILES, EVENTS = 20, 200

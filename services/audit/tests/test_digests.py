@@ -8,9 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 from backhaul_audit.digests import store
-from backhaul_audit.digests.line import to_object
 from backhaul_audit.digests.store import Due
-from backhaul_audit.model import Chain, ChainKey
 from backhaul_audit.ports import VerifyQuery
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.names import (
@@ -19,6 +17,8 @@ from backhaul_common.names import (
     AUDIT_KEYS_COLLECTION,
     TENANTS_COLLECTION,
 )
+from backhaul_digests.line import to_object
+from backhaul_digests.model import Chain, ChainKey
 from digests_rig import Here, Rig, together
 from signed_world import HOUR_US, START_US
 from structlog.testing import capture_logs

@@ -8,10 +8,11 @@ from typing import Any
 from backhaul_audit.books import INDEXES
 from backhaul_audit.documents import plan_document
 from backhaul_audit.files import CLOCKS_US, MongoFiles
-from backhaul_audit.model import Chain, PileKey, SealedFile
+from backhaul_audit.model import PileKey, SealedFile
 from backhaul_audit.ports import FilesQuery
 from backhaul_common import mongo
 from backhaul_common.names import AUDIT_FILES_COLLECTION
+from backhaul_digests.model import Chain
 from digests_rig import DAY_US, Rig
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from backhaul_audit.contents import EVENT_BYTES, MAX_LINKS, MESSAGE_BYTES, Content, Part, events_of
-from backhaul_audit.model import Chain, EventId, FileFormat, PileKey, Plan, Shape
+from backhaul_audit.model import EventId, FileFormat, PileKey, Plan, Shape
 from backhaul_audit.piles import Limits, Piles, Relief, Since
 from backhaul_audit.plans import Ask, Closed, Way, new_plan, way_of
 from backhaul_audit.shaping import shape
+from backhaul_digests.model import Chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

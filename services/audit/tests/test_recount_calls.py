@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from audit_calls_rig import ACME, World, serving
 from backhaul_audit.books import INDEXES
-from backhaul_audit.model import Chain, EventId, PileKey
+from backhaul_audit.model import EventId, PileKey
 from backhaul_audit.recounting.lookups import MongoContents
 from backhaul_audit.recounting.ports import KindCount, Listed, Recounted
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import derived_id
 from backhaul_common.names import AUDIT_CONTENTS_COLLECTION
+from backhaul_digests.model import Chain
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_DELIVERED, EVENT_KIND_SENT
 

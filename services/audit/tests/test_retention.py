@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from backhaul_audit.model import Chain
 from backhaul_audit.ports import Locked
 from backhaul_common.names import AUDIT_FILES_COLLECTION
+from backhaul_digests.model import Chain
 from digests_rig import DAY_US, Here, Locking, Rig, together
 
 

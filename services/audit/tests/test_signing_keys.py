@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from backhaul_audit.digests.keys import PURPOSE, MongoKeys
-from backhaul_audit.digests.line import DigestLine, to_object
-from backhaul_audit.digests.signing import SigningKey, key_id
 from backhaul_common.errors import BackhaulError
 from backhaul_common.names import AUDIT_DIGESTS_COLLECTION, AUDIT_KEYS_COLLECTION
 from backhaul_common.secretkeys import SecretRenewal
 from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
+from backhaul_digests.line import DigestLine, to_object
+from backhaul_digests.signing import SigningKey, key_id
 from backhaul_proto.secretkeys.v1.secretkeys_pb2 import RenewSecretsRequest
 from cryptography.fernet import Fernet
 from digests_rig import BOX_KEYS, Rig, together
@@ -123,8 +124,8 @@ async def test_a_past_that_is_signed_anew_with_a_key_put_into_the_database_is_fo
     # Whoever can write to bucket and database puts there whatever they like, but cannot encrypt with the ring's keys.
     forged_row = {"_id": forging.id, "number": 0, "public": forging.public, "private": boxed, "created_at_us": 1}
     await digesting.database[AUDIT_KEYS_COLLECTION].insert_one(forged_row)
-    said = DigestLine.model_validate_json(row["line"])
-    forged = forging.sign(said.model_copy(update={"digest_public_key_id": forging.id, "files": []}))
+    said = msgspec.json.decode(row["line"], type=DigestLine)
+    forged = forging.sign(msgspec.structs.replace(said, digest_public_key_id=forging.id, files=[]))
     await digesting.bucket.delete(row["key"])
     assert await digesting.bucket.create(row["key"], to_object(forged.line, forged.key_id, forged.signature), {})
     change = {name: getattr(forged, name) for name in ("line", "hash", "key_id", "signature", "files")}

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from backhaul_audit.digests.line import signature_line, to_object
-from backhaul_audit.digests.signing import SigningKey
-from backhaul_audit.model import Chain, ChainKey, Digest, SealedFile
+from backhaul_audit.model import SealedFile
+from backhaul_digests.line import signature_line, to_object
+from backhaul_digests.model import Chain, ChainKey, Digest
+from backhaul_digests.signing import SigningKey
 from signed_world import ACME, Found, World, day, resigned
 
 EVENTS = ChainKey(ACME, Chain.EVENTS)

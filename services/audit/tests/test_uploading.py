@@ -13,13 +13,14 @@ import pytest
 from backhaul_audit import uploading
 from backhaul_audit.asking import Asking
 from backhaul_audit.counts import Counts
-from backhaul_audit.model import Chain, Content, PileKey, Plan, Shape
+from backhaul_audit.model import Content, PileKey, Plan, Shape
 from backhaul_audit.plans import Way
 from backhaul_audit.ports import Destinations, ObjectInfo
 from backhaul_audit.shaping import Made
 from backhaul_audit.uploading import ElsewhereError, Uploads
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.metrics import Metrics
+from backhaul_digests.model import Chain
 from backhaul_testing.waiting import until
 
 PLAN = Plan(

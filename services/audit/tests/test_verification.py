@@ -11,10 +11,11 @@ from unittest.mock import patch
 
 import pytest
 from backhaul_audit import verify as command
-from backhaul_audit.digests.line import file_entry, iso
-from backhaul_audit.model import Chain, ChainKey
-from backhaul_audit.verification.chain import Span
-from backhaul_audit.verification.files import check_file
+from backhaul_audit.digests.composing import file_entry
+from backhaul_digests.chain import Span
+from backhaul_digests.files import check_file
+from backhaul_digests.line import iso
+from backhaul_digests.model import Chain, ChainKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from signed_world import ACME, HOUR_US, START_US, World, day
@@ -108,7 +109,7 @@ def test_what_is_deleted_while_it_is_verified_is_no_loss() -> None:
 
 
 def test_many_that_are_missing_are_told_of_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backhaul_audit.verification.chain.MAX_MISSING", 2)
+    monkeypatch.setattr("backhaul_digests.chain.MAX_MISSING", 2)
     world = World()
     files = [world.file() for _ in range(5)]
     world.digest()

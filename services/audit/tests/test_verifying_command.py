@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from backhaul_audit import verify as command
-from backhaul_audit.digests.line import iso
-from backhaul_audit.model import Chain, ChainKey
+from backhaul_digests.line import iso
+from backhaul_digests.model import Chain, ChainKey
 from signed_world import ACME, HOUR_US, SCRIPT, START_US, day
 
 EVENTS = ChainKey(ACME, Chain.EVENTS)

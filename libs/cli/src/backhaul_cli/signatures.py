@@ -1,7 +1,7 @@
 """Signatures by Standard Webhooks, as the notifier makes them, and as whoever is called verifies them.
 
-What is signed is ``<webhook-id>.<webhook-timestamp>.<body>``: ``v1`` is HMAC-SHA256 under a secret (``whsec_…``), ``v1a``
-is Ed25519 by a private key (``whsk_…``) of which the receiver has the public half (``whpk_…``).
+What is signed is ``<webhook-id>.<webhook-timestamp>.<body>``: ``v1`` is HMAC-SHA256 under a secret (``whsec_…``),
+``v1a`` is Ed25519 by a private key (``whsk_…``) of which the receiver has the public half (``whpk_…``).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _DIGITS = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PREFIXES: Mapping[str, Literal["v1", "v1a"]] = {"whsec_": "v1", "whsk_": "v1a", "whpk_": "v1a"}
 _LENGTHS = {"whsec_": range(24, 65), "whsk_": (32, 64), "whpk_": (32,)}
+_Wrong = tuple[str, str]
+"""A problem in a word, empty where there is none, and a sentence."""
 _WAYS = "whsec_ (HMAC), whsk_ (Ed25519) or whpk_ (its public half)"
 
 
@@ -72,8 +74,8 @@ class Key(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a call is what was signed; if not, the ``problem`` in a word and a sentence that says what it is. ``age_s``
-    is how many seconds it was under way, None where no time can be read."""
+    """Whether a call is what was signed; if not, the ``problem`` in a word, and in a sentence. ``age_s`` is how many
+    seconds it was under way, None where no time can be read."""
 
     valid: bool
     problem: str | None
@@ -82,8 +84,8 @@ class Verdict(NamedTuple):
 
 
 def keys_of(text: str) -> list[Key]:
-    """The keys in ``text``: one a line, or as Backhaul answers them, JSON with ``secrets``. Nothing of it is repeated in
-    an error."""
+    """The keys in ``text``: one a line, or as Backhaul answers them, JSON with ``secrets``. No error repeats any of
+    it."""
     words = _told(text) if text.lstrip().startswith("{") else text.split()
     if not words:
         raise FailedError("There is no key.", f"Give one a line: {_WAYS}.")
@@ -148,38 +150,47 @@ def verdict(headers: Mapping[str, str], body: bytes, keys: Sequence[Key], now: i
 
     The signature comes before the time: a time that nobody signed says nothing.
     """
+    at = headers.get(TIMESTAMP, "")
+    age_s = now - int(at) if _DIGITS.fullmatch(at) else None
+    problem, detail = _form(headers) or _signature(headers, body, keys) or _time(age_s or 0, tolerance_s)
+    return Verdict(not problem, problem or None, detail, age_s)
+
+
+def _form(headers: Mapping[str, str]) -> _Wrong | None:
     if missing := [name for name in HEADERS if not headers.get(name)]:
-        return _no("header_missing", f"There is no {' and no '.join(missing)}.")
-    call, at = headers[ID], headers[TIMESTAMP]
-    if not _DIGITS.fullmatch(at):
-        return _no("timestamp_malformed", f"{TIMESTAMP} is {at!r}, and should be unix time in seconds.")
-    age_s = now - int(at)
-    if "." in call:
-        return _no("id_malformed", f"{ID} holds a full stop, which parts what is signed.", age_s)
-    parted = [one.partition(",") for one in headers[SIGNATURE].split()]
-    told = [(version, signature) for version, _, text in parted if (signature := _decoded(text)) is not None]
-    if len(told) < len(parted):
-        return _no("signature_malformed", f"{SIGNATURE} is not v1,<base64> or v1a,<base64>, parted by blanks.", age_s)
+        return "header_missing", f"There is no {' and no '.join(missing)}."
+    if not _DIGITS.fullmatch(headers[TIMESTAMP]):
+        return "timestamp_malformed", f"{TIMESTAMP} is {headers[TIMESTAMP]!r}, and should be unix time in seconds."
+    if "." in headers[ID]:
+        return "id_malformed", f"{ID} holds a full stop, which parts what is signed."
+    if any(signature is None for _, signature in _signatures(headers)):
+        return "signature_malformed", f"{SIGNATURE} is not v1,<base64> or v1a,<base64>, parted by blanks."
+    return None
+
+
+def _signature(headers: Mapping[str, str], body: bytes, keys: Sequence[Key]) -> _Wrong | None:
+    told = _signatures(headers)
     ours, theirs = {key.version for key in keys}, {version for version, _ in told}
     if not ours & theirs:
         has, need = ", ".join(sorted(theirs)), ", ".join(sorted(ours))
-        return _no("version_missing", f"There are signatures of {has}, and the keys are for {need}.", age_s)
-    signed = b"%b.%b.%b" % (call.encode(), at.encode(), body)
-    if not any(key.version == version and key.fits(one, signed) for key in keys for version, one in told):
-        detail = (
-            "No signature fits: it was signed with another key, or the body, the id or the time is not what was signed, "
-            "to the byte."
-        )
-        return _no("signature_wrong", detail, age_s)
-    if abs(age_s) > tolerance_s:
-        problem, when = ("too_old", "ago") if age_s > 0 else ("too_new", "ahead")
-        detail = f"The signature fits, but it was made {abs(age_s)} s {when}, and {tolerance_s} s are allowed."
-        return _no(problem, detail, age_s)
-    return Verdict(True, None, "It is what was signed.", age_s)
+        return "version_missing", f"There are signatures of {has}, and the keys are for {need}."
+    signed = b"%b.%b.%b" % (headers[ID].encode(), headers[TIMESTAMP].encode(), body)
+    if not any(key.version == version and key.fits(one or b"", signed) for key in keys for version, one in told):
+        wrong = "it was signed with another key, or the body, the id or the time is not what was signed, to the byte"
+        return "signature_wrong", f"No signature fits: {wrong}."
+    return None
 
 
-def _no(problem: str, detail: str, age_s: int | None = None) -> Verdict:
-    return Verdict(False, problem, detail, age_s)
+def _time(age_s: int, tolerance_s: int) -> _Wrong:
+    if abs(age_s) <= tolerance_s:
+        return "", "It is what was signed."
+    problem, when = ("too_old", "ago") if age_s > 0 else ("too_new", "ahead")
+    return problem, f"The signature fits, but it was made {abs(age_s)} s {when}, and {tolerance_s} s are allowed."
+
+
+def _signatures(headers: Mapping[str, str]) -> list[tuple[str, bytes | None]]:
+    parted = (one.partition(",") for one in headers[SIGNATURE].split())
+    return [(version, _decoded(text)) for version, _, text in parted]
 
 
 def _decoded(text: str) -> bytes | None:

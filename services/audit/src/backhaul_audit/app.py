@@ -17,6 +17,7 @@ from backhaul_common.outbox import Outbox
 from backhaul_common.secretkeys import SecretRenewal
 from backhaul_common.secrets import SecretBox
 from backhaul_common.service import Service
+from backhaul_digests.line import to_object
 from backhaul_proto.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceStub
 
@@ -27,7 +28,6 @@ from backhaul_audit.books import INDEXES, Books
 from backhaul_audit.decrypting import Decrypting
 from backhaul_audit.digests import keys, retention, store
 from backhaul_audit.digests.keys import MongoKeys
-from backhaul_audit.digests.line import to_object
 from backhaul_audit.digests.making import DigestMaker
 from backhaul_audit.digests.retention import Retention
 from backhaul_audit.digests.store import MongoDigests
@@ -49,7 +49,7 @@ from backhaul_audit.settings import AuditSettings
 from backhaul_audit.standing import Standing
 from backhaul_audit.states import MongoStates
 from backhaul_audit.tenancy import AuditTenantData
-from backhaul_audit.verification.online import BucketVerification
+from backhaul_audit.verification import BucketVerification
 
 
 async def run(settings: AuditSettings, stop: asyncio.Event) -> None:

@@ -22,11 +22,12 @@ from backhaul_common.names import (
     AUDIT_POSITION_COLLECTION,
     EVENTS_STREAM,
 )
+from backhaul_digests.model import ChainKey
 from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, ReplaceOne, UpdateOne
 
 from backhaul_audit.contents import ID_BYTES, events_of
 from backhaul_audit.documents import ABANDONED, LOST, RECORDED, chain_of, plan_document, sealing, to_plan
-from backhaul_audit.model import ChainKey, Content, EventId, PileKey, Plan
+from backhaul_audit.model import Content, EventId, PileKey, Plan
 from backhaul_audit.plans import Closed
 
 INDEXES: Mapping[str, Sequence[IndexModel]] = {

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from backhaul_common.documents import Document
+from backhaul_digests.model import Chain, ChainKey
 
-from backhaul_audit.model import Chain, ChainKey, Content, FileFormat, PileKey, Plan, SealedFile, Shape
+from backhaul_audit.model import Content, FileFormat, PileKey, Plan, SealedFile, Shape
 
 RECORDED, SEALED, LOST, ABANDONED = "recorded", "sealed", "lost", "abandoned"
 """States of a file: it is being made; it is in its place; it could not be made; it was given up, and another is made of

@@ -10,11 +10,12 @@ from typing import Any
 from backhaul_common import mongo, pages
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import AUDIT_CONTENTS_COLLECTION, AUDIT_FILES_COLLECTION
+from backhaul_digests.model import ChainKey
 from pymongo import ASCENDING, DESCENDING
 
 from backhaul_audit.books import holding
 from backhaul_audit.documents import SEALED, to_sealed
-from backhaul_audit.model import ChainKey, SealedFile
+from backhaul_audit.model import SealedFile
 from backhaul_audit.ports import FilesQuery, Held, Holding
 
 MAX_READ_S = 4.0

@@ -10,10 +10,11 @@ from typing import Any
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.pages import span_of
 from backhaul_common.vocabulary import Values
+from backhaul_digests.model import Chain, Digest, Finding, Subject
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 
-from backhaul_audit.model import Chain, Digest, FileFormat, SealedFile
-from backhaul_audit.ports import Finding, PublicKey, Subject, Verified, VerifyQuery
+from backhaul_audit.model import FileFormat, SealedFile
+from backhaul_audit.ports import PublicKey, Verified, VerifyQuery
 from backhaul_audit.recounting.ports import Recounted
 from backhaul_audit.standing import ChannelStanding
 

@@ -1,4 +1,4 @@
-"""What audit knows: piles of events that become files, sealed files, and digests that sign them."""
+"""What audit knows: piles of events that become files, and sealed files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-
-class Chain(StrEnum):
-    """Files are numbered and signed by chains: see the contract."""
-
-    EVENTS = "events"
-    BACKFILL = "backfill"
+from backhaul_digests.model import Chain, ChainKey
 
 
 class FileFormat(StrEnum):
@@ -19,18 +14,6 @@ class FileFormat(StrEnum):
 
     JSON_LINES = "jsonl"
     ARRAY = "array"
-
-
-class ChainKey(NamedTuple):
-    """One chain of one life of a tenant."""
-
-    registration: str
-    chain: Chain
-
-    @property
-    def id(self) -> str:
-        """``acme.5c0e9d1f2a3b/events``."""
-        return f"{self.registration}/{self.chain}"
 
 
 class PileKey(NamedTuple):
@@ -119,24 +102,3 @@ class SealedFile:
     sealed_at_us: int
     digest: int = 0
     deleted_at_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """A digest as it is recorded. ``line`` is what is signed: its bytes, without the line break; ``hash`` is its
-    SHA-256 in hex. ``uploaded`` is false until the object is in its place."""
-
-    of: ChainKey
-    tenant_id: str
-    number: int
-    from_us: int
-    to_us: int
-    bucket: str
-    key: str
-    line: bytes
-    hash: str
-    key_id: str
-    signature: str
-    files: int
-    deletions: int
-    uploaded: bool = False

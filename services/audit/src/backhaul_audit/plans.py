@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from backhaul_digests.model import Chain
+
 from backhaul_audit.contents import Content
-from backhaul_audit.model import Chain, FileFormat, PileKey, Plan, Shape
+from backhaul_audit.model import FileFormat, PileKey, Plan, Shape
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from backhaul_common.tenants import Channel, Tenant
+from backhaul_digests.model import Chain, ChainKey, Digest, Finding
 
-from backhaul_audit.model import Chain, ChainKey, Digest, SealedFile
+from backhaul_audit.model import SealedFile
 
 
 class Tenants(Protocol):
@@ -243,30 +243,6 @@ class People(Protocol):
         INVALID_ARGUMENT names ``address`` where it names nobody; NOT_FOUND where the tenant is gone.
         """
         ...
-
-
-class Subject(StrEnum):
-    """What a finding is about."""
-
-    DIGEST = "digest"
-    FILE = "file"
-    SPAN = "span"
-
-
-class Finding(NamedTuple):
-    """What was found of one digest, file or span: see the contract. ``problem`` is empty where it is valid, ``chain``
-    None for a hash that somebody kept and that no chain has."""
-
-    chain: Chain | None
-    subject: Subject
-    name: str
-    problem: str = ""
-    detail: str = ""
-
-    @property
-    def valid(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from backhaul_common.names import channel_key
 from backhaul_common.pages import span_of
 from backhaul_common.places import Places
 from backhaul_common.tenants import Tenant
+from backhaul_digests.model import ChainKey, Digest
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 from backhaul_proto.audit.v1.audit_pb2_grpc import AuditServiceServicer
 
@@ -27,7 +28,6 @@ from backhaul_audit.messages import (
     state_message,
     verified_message,
 )
-from backhaul_audit.model import ChainKey, Digest
 from backhaul_audit.ports import Digests, Files, FilesQuery, Keys, People, Verification
 from backhaul_audit.reading import Reading
 from backhaul_audit.recounting.ports import Recounts

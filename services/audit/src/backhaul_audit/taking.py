@@ -11,6 +11,7 @@ from typing import Protocol
 
 from backhaul_common.feed import StreamMessage
 from backhaul_common.logs import get_logger
+from backhaul_digests.model import Chain
 from backhaul_proto.callback.v1.callback_pb2 import SOURCE_BACKFILL, SOURCE_REPLAY
 from backhaul_proto.event.v1.event_pb2 import Event, EventBatch
 from google.protobuf.message import DecodeError
@@ -21,7 +22,7 @@ from backhaul_audit.contents import SLOT_US, Part, events_of, id_bytes
 from backhaul_audit.counts import Counts
 from backhaul_audit.encrypting import EncryptedLines
 from backhaul_audit.lines import Lines
-from backhaul_audit.model import Chain, EventId, PileKey, Plan, Shape
+from backhaul_audit.model import EventId, PileKey, Plan, Shape
 from backhaul_audit.piles import Piles
 from backhaul_audit.plans import Ask
 

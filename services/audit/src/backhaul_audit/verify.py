@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from backhaul_audit.digests.line import PREFIX
-from backhaul_audit.verification import words
-from backhaul_audit.verification.chain import Span, verify
-from backhaul_audit.verification.copies import Copies, KeyFile
-from backhaul_audit.verification.findings import Tally
+from backhaul_digests import words
+from backhaul_digests.chain import Span, verify
+from backhaul_digests.copies import Copies, KeyFile
+from backhaul_digests.findings import Tally
+from backhaul_digests.line import PREFIX
 
 VALID, INVALID, NOT_CHECKED = 0, 1, 2
 """How it ends."""

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from backhaul_cli import connecting
-from backhaul_cli.failing import Code, explained
-from backhaul_cli.options import LIMIT, All, AsJson, Channel, From, Limit, ProfileName, To, bound, page
-from backhaul_cli.output import Column, Output, facts, table, words
+from backhaul_cli.options import LIMIT, All, AsJson, Channel, From, Limit, ProfileName, To, bound, moment, page
+from backhaul_cli.output import Column, Output
 from backhaul_cli.texts import age
-
-if TYPE_CHECKING:
-    from backhaul_client.auditmodels import AuditFinding, AuditVerification
 
 app = typer.Typer(no_args_is_help=True)
 
-Chain = Annotated[str, typer.Option("--chain", metavar="CHAIN", help="events or backfill alone.")]
+OneChain = Annotated[Literal["events", "backfill"] | None, typer.Option("--chain", help="One chain alone.")]
+SignedFrom = Annotated[
+    datetime | None,
+    typer.Option("--from", parser=moment, metavar="TIME", help="What was signed from then on: 2h, 3d, or ISO 8601."),
+]
+SignedTo = Annotated[datetime | None, typer.Option("--to", parser=moment, metavar="TIME", help="Until this time.")]
 
 
 @app.command("list")
 def list_(
     channel: Channel = "",
-    chain: Chain = "",
+    chain: OneChain = None,
     from_: From = None,
     to: To = None,
     limit: Limit = LIMIT,
@@ -37,7 +39,7 @@ def list_(
     with connecting.tenant(profile) as backhaul:
         now = datetime.now(UTC)
         Output(as_json=json).rows(
-            backhaul.audit_files(channel=channel, chain=chain, from_=from_, to=to, page_size=page(limit, every)),
+            backhaul.audit_files(channel=channel, chain=chain or "", from_=from_, to=to, page_size=page(limit, every)),
             [
                 Column("file", lambda one: one.id),
                 Column("channel", lambda one: one.channel),
@@ -53,7 +55,14 @@ def list_(
 
 @app.command()
 def get(
-    file: Annotated[str, typer.Argument(metavar="ID", help="The file's id.")],
+    file: Annotated[str, typer.Argument(metavar="[ID]", help="The file's id.")] = "",
+    every: Annotated[
+        Path | None,
+        typer.Option("--all", metavar="FOLDER", help="Fetch all into a folder, with what verifies them."),
+    ] = None,
+    from_: SignedFrom = None,
+    to: SignedTo = None,
+    chain: OneChain = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to, instead of out.")
     ] = None,
@@ -62,101 +71,71 @@ def get(
     ] = False,
     profile: ProfileName = "",
 ) -> None:
-    """Fetch an audit file.
+    """Fetch an audit file, or with --all what was signed in a span of time: the same command again fetches what is not
+    there. Keep the hashes that it ends with elsewhere: by them you can tell that digests were taken away.
 
-    Example: backhaul audits get 0f3c --decrypted -o day.jsonl
+    Examples: backhaul audits get 0f3c --decrypted -o day.jsonl; backhaul audits get --all copies --from 7d
     """
+    if bool(file) == bool(every):
+        raise typer.BadParameter("Name a file by its id, or a folder by --all.")
+    if every is not None:
+        from backhaul_cli.auditverifying import fetched
+
+        if output is not None or decrypted:
+            raise typer.BadParameter("--output and --decrypted go with one file: what is verified is as it is stored.")
+        fetched(every, from_, to, chain, profile)
+        return
+    if from_ or to or chain:
+        raise typer.BadParameter("--from, --to and --chain go with --all.")
+    from backhaul_cli.auditcopies import whole
+
     out = Output(as_json=False)
     with connecting.tenant(profile) as backhaul:
         pieces = backhaul.audit_content(file, decrypted=decrypted)
-        if output is None:
-            for piece in pieces:
-                out.bytes(piece)
+        if output is not None:
+            whole(output, pieces)
             return
-        # Under its name it is whole, or not there.
-        part = output.with_name(f"{output.name}.part")
-        try:
-            with part.open("wb") as opened:
-                opened.writelines(pieces)
-            part.replace(output)
-        finally:
-            part.unlink(missing_ok=True)
+        for piece in pieces:
+            out.bytes(piece)
 
 
 @app.command()
 def verify(
-    from_: From = None,
-    to: To = None,
-    chain: Annotated[Literal["events", "backfill"] | None, typer.Option("--chain", help="One chain alone.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Copies of them, instead of the object storage.")
+    ] = None,
+    from_: SignedFrom = None,
+    to: SignedTo = None,
+    chain: OneChain = None,
     head: Annotated[
         list[str] | None, typer.Option("--head", metavar="HASH", help="A digest's hash that you kept; may be repeated.")
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys",
+            metavar="FILE",
+            help="For copies: what /.well-known/backhaul-audit-keys answered; without, Backhaul is asked.",
+        ),
     ] = None,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Check every digest and file against the object storage. It ends with 7 where one is not what was signed.
+    """Check every digest and file against the object storage, or copies of them without it. It ends with 7 where one is
+    not what was signed.
 
-    Example: backhaul audits verify --from 7d
+    Examples: backhaul audits verify --from 7d; backhaul audits verify copies --keys kept/keys.json --head 0f3c...
     """
-    from backhaul_client import BackhaulError
+    from backhaul_cli.auditverifying import copies, stored
 
-    out = Output(as_json=json)
-    findings: list[AuditFinding] = []
-    last: AuditVerification | None = None
-    try:
-        with connecting.tenant(profile) as backhaul:
-            for last in backhaul.verify_audits(from_=from_, to=to, chain=chain or "", heads=head or ()):
-                findings += last.findings
-                out.progress(
-                    f"{last.valid_digests} of {last.digests} digests, {last.valid_files} of {last.files} files"
-                )
-    except (BackhaulError, KeyboardInterrupt) as exc:
-        # What was found stays found, however it ends.
-        out.progress("")
-        if last is None or all(finding.valid for finding in findings):
-            raise
-        _verified(out, last, findings)
-        if isinstance(exc, KeyboardInterrupt):
-            raise
-        out.note(explained(exc)[0])
-        raise typer.Exit(Code.NO) from None
-    out.progress("")
-    if last is not None:
-        _verified(out, last, findings)
-    if last is None or not last.done:
-        out.note("It broke off before its end: run it again.")
-    if not all(finding.valid for finding in findings):
-        raise typer.Exit(Code.NO)
-    if last is None or not last.done:
-        raise typer.Exit(Code.AGAIN)
-
-
-def _verified(out: Output, last: AuditVerification, findings: list[AuditFinding]) -> None:
-    """What was found up to ``last``: one document, or what is wrong before the numbers."""
-    from msgspec.structs import replace
-
-    wrong = [finding for finding in findings if not finding.valid]
-    out.thing(
-        replace(last, findings=tuple(findings)),
-        lambda: [
-            *([table(wrong, _WRONG), words("")] if wrong else []),
-            facts(
-                ("digests", f"{last.valid_digests} of {last.digests} are what was signed"),
-                ("files", f"{last.valid_files} of {last.files} are what was signed"),
-                ("from", last.found_from),
-                ("to", last.found_to),
-                ("checked", None if last.done else "not to the end"),
-            ),
-        ],
-    )
-
-
-_WRONG: list[Column[AuditFinding]] = [
-    Column("subject", lambda one: one.subject),
-    Column("name", lambda one: one.name, folds=True),
-    Column("problem", lambda one: one.problem),
-    Column("detail", lambda one: one.detail, folds=True),
-]
+    if wrong := [one for one in head or () if re.fullmatch("[0-9a-fA-F]{64}", one) is None]:
+        raise typer.BadParameter(f"A head is 64 hex digits: {wrong[0]!r} is not the whole of one.")
+    if folder is not None:
+        copies(folder, keys, from_, to, chain, head or [], profile, Output(as_json=json))
+        return
+    if keys is not None:
+        raise typer.BadParameter("--keys goes with a folder of copies.")
+    stored(from_, to, chain, head or [], profile, Output(as_json=json))
 
 
 @app.command()

@@ -74,8 +74,8 @@ def verify(
     keys: Keys = None,
     json: AsJson = False,
 ) -> None:
-    """Say whether a call that your application got is Backhaul's. It ends with 7 where it is not, and says which part is
-    wrong: the time, the key or the form.
+    """Say whether a call that your application got is Backhaul's. It ends with 7 where it is not, and says which part
+    is wrong: the time, the key or the form.
 
     Example: backhaul signature verify body.json --headers headers.txt --keys subscription.json --at 2026-11-28T09:00Z
     """

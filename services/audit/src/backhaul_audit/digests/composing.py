@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backhaul_audit.digests.line import HASH_ALGORITHM, DeletionEntry, DigestLine, file_entry, iso, key_of
-from backhaul_audit.digests.signing import SigningKey
-from backhaul_audit.model import ChainKey, Digest, SealedFile
+from backhaul_digests.line import HASH_ALGORITHM, DeletionEntry, DigestLine, FileEntry, iso, key_of
+from backhaul_digests.model import ChainKey, Digest
+from backhaul_digests.signing import SigningKey
+
+from backhaul_audit.model import SealedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +64,26 @@ def composed(covered: Covered, previous: Digest | None, key: SigningKey) -> Dige
         ],
     )
     return key.sign(line)
+
+
+def file_entry(file: SealedFile) -> FileEntry:
+    """A sealed file as a digest lists it."""
+    plan, content = file.plan, file.content
+    return FileEntry(
+        number=file.number,
+        channel=plan.pile.channel,
+        destination=plan.destination,
+        bucket=plan.bucket,
+        object=plan.key,
+        format="array" if plan.shape.format == "array" else "jsonl",
+        gzip=plan.shape.gzip,
+        events=content.events,
+        bytes=content.bytes,
+        hash_value=content.sha256,
+        inflated_bytes=content.inflated_bytes,
+        inflated_hash_value=content.inflated_sha256,
+        first_position=plan.first,
+        last_position=plan.last,
+        first_event_time=iso(content.first_at_us),
+        last_event_time=iso(content.last_at_us),
+    )

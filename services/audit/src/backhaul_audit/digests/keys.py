@@ -15,10 +15,10 @@ from backhaul_common.logs import get_logger
 from backhaul_common.names import AUDIT_KEYS_COLLECTION
 from backhaul_common.secretkeys import Kept
 from backhaul_common.secrets import SecretBox
+from backhaul_digests.signing import SigningKey
 from pymongo import DESCENDING, IndexModel
 from pymongo.errors import DuplicateKeyError
 
-from backhaul_audit.digests.signing import SigningKey
 from backhaul_audit.ports import PublicKey
 
 PURPOSE = "audit signing keys"

@@ -14,11 +14,11 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import AUDIT_DIGESTS_SIGNED, AUDIT_DIGESTS_WAITING, Metrics
 from backhaul_common.pauses import pauses
 from backhaul_common.tenants import Tenant
+from backhaul_digests.line import to_object
+from backhaul_digests.model import Chain, ChainKey, Digest
 
 from backhaul_audit.digests.keys import MongoKeys
-from backhaul_audit.digests.line import to_object
 from backhaul_audit.digests.store import Due, MongoDigests
-from backhaul_audit.model import Chain, ChainKey, Digest
 from backhaul_audit.ports import Destinations
 
 MAX_AT_ONCE = 4

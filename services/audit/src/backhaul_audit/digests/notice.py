@@ -5,10 +5,9 @@ from __future__ import annotations
 from backhaul_common import notices
 from backhaul_common.fence import Living
 from backhaul_common.outbox import Entry
+from backhaul_digests.model import Digest
 from backhaul_proto.event.v1.event_pb2 import Attribute
 from backhaul_proto.notice.v1.notice_pb2 import About, Notice
-
-from backhaul_audit.model import Digest
 
 MADE = "audit.digest"
 """Its attributes: ``chain``, ``number``, ``hash``, ``key``."""

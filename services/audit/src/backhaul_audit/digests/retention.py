@@ -19,11 +19,11 @@ from backhaul_common.logs import get_logger
 from backhaul_common.metrics import AUDIT_FILES_DELETED, Metrics
 from backhaul_common.names import AUDIT_CHAINS_COLLECTION, AUDIT_DIGESTS_COLLECTION, AUDIT_FILES_COLLECTION
 from backhaul_common.tenants import Tenant
+from backhaul_digests.model import Chain, ChainKey
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from backhaul_audit.digests.store import MAX_FILES
 from backhaul_audit.documents import SEALED
-from backhaul_audit.model import Chain, ChainKey
 from backhaul_audit.ports import Destinations, Locked
 
 EVERY_S = 600.0

@@ -16,13 +16,14 @@ from backhaul_common.names import (
     AUDIT_FILES_COLLECTION,
     AUDIT_OUTBOX,
 )
+from backhaul_digests.model import Chain, ChainKey, Digest
+from backhaul_digests.signing import SigningKey
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from backhaul_audit.digests.composing import Covered, Deletion, composed
 from backhaul_audit.digests.notice import notice_of
-from backhaul_audit.digests.signing import SigningKey
 from backhaul_audit.documents import SEALED, to_sealed
-from backhaul_audit.model import Chain, ChainKey, Digest, SealedFile
+from backhaul_audit.model import SealedFile
 
 MAX_FILES = 5000
 """Files, and deletions, in one digest: it and its record stay small. More are left to another one."""

@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence, Set
 
 from backhaul_common import mongo
 from backhaul_common.names import AUDIT_CONTENTS_COLLECTION
+from backhaul_digests.model import Chain
 
 from backhaul_audit.contents import ID_BYTES, SLOT_US
-from backhaul_audit.model import Chain, EventId, PileKey
+from backhaul_audit.model import EventId, PileKey
 from backhaul_audit.recounting.ports import Listed
 
 MAX_LOOK_S = 60.0

@@ -8,13 +8,10 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from backhaul_common.errors import BackhaulError, Code
-
-from backhaul_audit.digests.line import FileEntry
-from backhaul_audit.model import Chain
-from backhaul_audit.ports import Finding, Subject
-from backhaul_audit.verification.findings import Problem
-from backhaul_audit.verification.ports import Place, Stored
+from backhaul_digests.findings import Problem
+from backhaul_digests.line import FileEntry
+from backhaul_digests.model import Chain, Finding, Subject
+from backhaul_digests.ports import NotThereError, Place, Stored
 
 DELETED = "It was deleted, as a digest says."
 
@@ -105,12 +102,10 @@ async def check_file(stored: Stored, chain: Chain, entry: FileEntry, *, deleted:
                 rest = await asyncio.to_thread(measure.inflate, rest)
             if measure.enough:
                 break
-    except BackhaulError as exc:
-        if exc.code not in (Code.NOT_FOUND, Code.FAILED_PRECONDITION):
-            raise
+    except NotThereError as exc:
         if deleted:
             return found(detail=DELETED)
-        return found(Problem.NOT_FOUND, "It is not there." if exc.code is Code.NOT_FOUND else str(exc))
+        return found(Problem.NOT_FOUND, str(exc))
     return found(*_judgement(measure, entry))
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 
-from backhaul_audit.digests.line import iso
-from backhaul_audit.ports import Finding, Subject
-from backhaul_audit.verification.chain import Span
-from backhaul_audit.verification.findings import Tally
+from backhaul_digests.chain import Span
+from backhaul_digests.findings import Tally
+from backhaul_digests.line import iso
+from backhaul_digests.model import Finding, Subject
 
 _SUBJECTS = {Subject.DIGEST: "Digest", Subject.FILE: "File", Subject.SPAN: "Span"}
 

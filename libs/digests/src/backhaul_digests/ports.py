@@ -19,6 +19,10 @@ class Place(NamedTuple):
         return f"{self.bucket}/{self.key}" if self.bucket else self.key
 
 
+class NotThereError(Exception):
+    """There is no such object, or its bucket cannot be read: the text says which, in a sentence."""
+
+
 class Stored(Protocol):
     """A bucket, or copies of one."""
 
@@ -32,7 +36,8 @@ class Stored(Protocol):
         ...
 
     def read(self, place: Place) -> AsyncIterator[bytes]:
-        """An object's bytes. NOT_FOUND where there is none; FAILED_PRECONDITION where its bucket cannot be read."""
+        """An object's bytes. ``NotThereError`` where there is none, or its bucket cannot be read; whatever else is
+        raised ends the check."""
         ...
 
 

@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator,
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from backhaul_audit.digests.line import DigestLine, chain_prefix, iso, named
-from backhaul_audit.model import ChainKey, Digest
-from backhaul_audit.ports import Finding, Subject
-from backhaul_audit.verification.digest import Seen, look
-from backhaul_audit.verification.files import DELETED, check_file
-from backhaul_audit.verification.findings import Problem, Tally
-from backhaul_audit.verification.ports import Place, PublicKeys, Stored
+import msgspec
+
+from backhaul_digests.digest import Seen, look
+from backhaul_digests.files import DELETED, check_file
+from backhaul_digests.findings import Problem, Tally
+from backhaul_digests.line import DigestLine, chain_prefix, iso, named
+from backhaul_digests.model import ChainKey, Digest, Finding, Subject
+from backhaul_digests.ports import Place, PublicKeys, Stored
 
 MAX_MISSING = 1000
 """Files that are not there and of which it is told together, about: see ``ChainWalk``."""
@@ -86,7 +87,7 @@ class ChainWalk:
         """All that is found. ``last`` is a digest that must be there, since whoever keeps the chain knows of it."""
         keys = await self._list()
         # Where it is not, all between it and the last one that is there was taken away with it.
-        absent = DigestLine.model_validate_json(last.line) if last is not None and last.key not in keys else None
+        absent = msgspec.json.decode(last.line, type=DigestLine) if last is not None and last.key not in keys else None
         if absent is not None and self._span.has(absent.from_us, absent.to_us):
             place = Place("", absent.digest_bucket, absent.digest_object)
             yield self._finding(place, Problem.NOT_FOUND, "It is the last one of its chain, and it is not there.")
@@ -242,7 +243,7 @@ async def verify(
     """All that is found of ``chains`` in a span of time; ``tally`` counts it.
 
     ``heads`` are hashes of digests that somebody has kept: each must be there, whatever the span. ``last`` are digests
-    of which it is known that they are there. Raises UNAVAILABLE where the bucket does not answer.
+    of which it is known that they are there. Raises what ``stored`` raises where it does not answer.
     """
     unknown = {head.strip().lower() for head in heads}
     for of in chains:

@@ -10,8 +10,8 @@ from typing import Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from backhaul_audit.digests.line import DigestLine, to_bytes
-from backhaul_audit.model import Chain, ChainKey, Digest
+from backhaul_digests.line import DigestLine, to_bytes
+from backhaul_digests.model import Chain, ChainKey, Digest
 
 
 def key_id(public: bytes) -> str:

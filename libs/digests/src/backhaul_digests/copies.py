@@ -7,12 +7,10 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from backhaul_common.errors import BackhaulError, Code
-
-from backhaul_audit.digests.line import PREFIX, chain_of
-from backhaul_audit.digests.signing import key_id
-from backhaul_audit.model import ChainKey
-from backhaul_audit.verification.ports import Place
+from backhaul_digests.line import PREFIX, chain_of
+from backhaul_digests.model import ChainKey
+from backhaul_digests.ports import NotThereError, Place
+from backhaul_digests.signing import key_id
 
 _PIECE = 1 << 20
 
@@ -38,7 +36,7 @@ class Copies:
     async def read(self, place: Place) -> AsyncIterator[bytes]:
         """See ``Stored``."""
         root = self._others.get(place.bucket, self._root).resolve()
-        missing = BackhaulError(Code.NOT_FOUND, "It is not there.")
+        missing = NotThereError("It is not there.")
         try:
             path = root.joinpath(*place.key.split("/")).resolve()
             if not path.is_relative_to(root):

@@ -11,12 +11,11 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+import msgspec
 
-from backhaul_audit.model import Chain, ChainKey, SealedFile
+from backhaul_digests.model import Chain, ChainKey
 
 PREFIX = "digests/"
 """Under it, in the installation's bucket, lie the digests of all tenants."""
@@ -31,13 +30,17 @@ _NAME = re.compile(r".*/(\d{4})/(\d\d)/(\d\d)/DIGEST_(\1\2\3T\d{6}Z)_(\d{8,19})\
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
-class _Part(BaseModel):
-    # A later version may say more; what it says is signed all the same.
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, strict=True, frozen=True, extra="ignore")
+_NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+_Counted = Annotated[int, msgspec.Meta(ge=1)]
+_FileNumber = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 
 
-class FileEntry(_Part):
-    """A file as its digest lists it: see ``SealedFile``. ``destination`` is the channel whose own bucket it is in."""
+class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A later version may say more, which is ignored; what it says is signed all the same."""
+
+
+class FileEntry(_Part, frozen=True, kw_only=True, rename="camel"):
+    """A file as its digest lists it: as it was sealed. ``destination`` is the channel whose own bucket it is in."""
 
     number: int
     channel: str
@@ -46,11 +49,11 @@ class FileEntry(_Part):
     object: str
     format: Literal["jsonl", "array"]
     gzip: bool
-    events: int = Field(ge=0)
-    bytes: int = Field(ge=0)
+    events: _NotNegative
+    bytes: _NotNegative
     hash_algorithm: Literal["SHA-256"] = HASH_ALGORITHM
     hash_value: str
-    inflated_bytes: int = Field(ge=0)
+    inflated_bytes: _NotNegative
     inflated_hash_value: str
     first_position: int
     last_position: int
@@ -58,23 +61,23 @@ class FileEntry(_Part):
     last_event_time: str
 
 
-class DeletionEntry(_Part):
+class DeletionEntry(_Part, frozen=True, kw_only=True, rename="camel"):
     """A file of the chain that may be gone from ``deleted_time`` on, and why."""
 
-    number: int = Field(ge=1, le=1 << 31)
+    number: _FileNumber
     object: str
     deleted_time: str
     reason: str
 
 
-class DigestLine(_Part):
+class DigestLine(_Part, frozen=True, kw_only=True, rename="camel"):
     """The signed line of a digest. Times are ISO 8601 in UTC with microseconds."""
 
     digest_version: Literal[1] = 1
     tenant_id: str
     registration: str
     chain: str
-    digest_number: int = Field(ge=1)
+    digest_number: _Counted
     digest_start_time: str
     digest_end_time: str
     digest_bucket: str
@@ -157,33 +160,9 @@ def named(key: str) -> tuple[int, int] | None:
     return (end - _EPOCH) // timedelta(microseconds=1), int(match[5])
 
 
-def file_entry(file: SealedFile) -> FileEntry:
-    """A sealed file as a digest lists it."""
-    plan, content = file.plan, file.content
-    return FileEntry(
-        number=file.number,
-        channel=plan.pile.channel,
-        destination=plan.destination,
-        bucket=plan.bucket,
-        object=plan.key,
-        format="array" if plan.shape.format == "array" else "jsonl",
-        gzip=plan.shape.gzip,
-        events=content.events,
-        bytes=content.bytes,
-        hash_value=content.sha256,
-        inflated_bytes=content.inflated_bytes,
-        inflated_hash_value=content.inflated_sha256,
-        first_position=plan.first,
-        last_position=plan.last,
-        first_event_time=iso(content.first_at_us),
-        last_event_time=iso(content.last_at_us),
-    )
-
-
 def to_bytes(line: DigestLine) -> bytes:
     """The line that is signed: compact JSON with sorted keys, without a line break."""
-    said = line.model_dump(by_alias=True)
-    return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(msgspec.to_builtins(line), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def signature_line(key_id: str, signature: str) -> bytes:
@@ -206,14 +185,14 @@ def parse(data: bytes) -> tuple[bytes, DigestLine, str, str] | str:
     if not rest:
         return "It has no line with a signature."
     try:
-        said = DigestLine.model_validate_json(line)
+        said = msgspec.json.decode(line, type=DigestLine)
         us(said.digest_start_time), us(said.digest_end_time)
         for entry in said.files:
             us(entry.first_event_time), us(entry.last_event_time)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"Its signed line is not as it should be: {where + ': ' if where else ''}{first['msg']}."
+    except msgspec.DecodeError as exc:
+        return f"Its signed line is not as it should be: {exc}."
+    except RecursionError:
+        return "Its signed line is not as it should be: it is nested too deeply."
     except ValueError as exc:
         return f"Its signed line is not as it should be: {exc}"
     try:

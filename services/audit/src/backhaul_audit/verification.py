@@ -13,12 +13,13 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
 from backhaul_common.tenants import Tenant
+from backhaul_digests.chain import Span, verify
+from backhaul_digests.findings import Tally
+from backhaul_digests.line import PREFIX
+from backhaul_digests.model import Chain, ChainKey, Digest, Finding
+from backhaul_digests.ports import NotThereError, Place, PublicKeys
 
-from backhaul_audit.model import Chain, ChainKey, Digest
-from backhaul_audit.ports import Destinations, Finding, Objects, Verified, VerifyQuery
-from backhaul_audit.verification.chain import Span, verify
-from backhaul_audit.verification.findings import Tally
-from backhaul_audit.verification.ports import Place, PublicKeys
+from backhaul_audit.ports import Destinations, Objects, Verified, VerifyQuery
 
 MAX_HEADS = 100
 """Hashes that one call may ask for."""
@@ -78,12 +79,20 @@ class BucketCopies:
 
     async def read(self, place: Place) -> AsyncIterator[bytes]:
         """See ``Stored``."""
-        if place.bucket:
-            objects = self._destinations.lying(self._registration, place.destination, place.bucket)
-        else:
-            objects = self._where.get(place.key, self._installation)
-        async for piece in objects.read(place.key):
-            yield piece
+        try:
+            if place.bucket:
+                objects = self._destinations.lying(self._registration, place.destination, place.bucket)
+            else:
+                objects = self._where.get(place.key, self._installation)
+            async for piece in objects.read(place.key):
+                yield piece
+        except BackhaulError as exc:
+            if exc.code is Code.NOT_FOUND:
+                raise NotThereError("It is not there.") from exc
+            # A file in a channel's own bucket that cannot be read is a finding; without digests nothing is.
+            if exc.code is Code.FAILED_PRECONDITION and not place.key.startswith(PREFIX):
+                raise NotThereError(str(exc)) from exc
+            raise
 
 
 class BucketVerification:

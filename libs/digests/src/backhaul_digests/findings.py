@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backhaul_audit.ports import Finding, Subject
+from backhaul_digests.model import Finding, Subject
 
 
 class Problem(StrEnum):

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from backhaul_common.errors import BackhaulError, Code
-
-from backhaul_audit.digests.line import DigestLine, named, parse
-from backhaul_audit.digests.signing import is_signed, key_id
-from backhaul_audit.model import ChainKey
-from backhaul_audit.ports import Finding, Subject
-from backhaul_audit.verification.findings import Problem
-from backhaul_audit.verification.ports import Place, PublicKeys, Stored
+from backhaul_digests.findings import Problem
+from backhaul_digests.line import DigestLine, named, parse
+from backhaul_digests.model import ChainKey, Finding, Subject
+from backhaul_digests.ports import NotThereError, Place, PublicKeys, Stored
+from backhaul_digests.signing import is_signed, key_id
 
 MAX_DIGEST_BYTES = 32 << 20
 """Bytes of a digest that are looked at."""
@@ -39,9 +36,7 @@ async def look(stored: Stored, keys: PublicKeys, of: ChainKey, key: str) -> Seen
             data += piece
             if len(data) > MAX_DIGEST_BYTES:
                 break
-    except BackhaulError as exc:
-        if exc.code is not Code.NOT_FOUND:
-            raise
+    except NotThereError:
         return _invalid(place, of, Problem.NOT_FOUND, "It is not there.")
     if len(data) > MAX_DIGEST_BYTES:
         return _invalid(place, of, Problem.INVALID_FORMAT, "It is too large for a digest.")

@@ -1,0 +1,140 @@
+"""Audit files, fetched and verified: how far it is, and what was found."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import typer
+from backhaul_client import BackhaulError
+from backhaul_client.auditmodels import AuditFinding, AuditVerification
+from backhaul_digests.copies import KeyFile
+from msgspec.structs import replace
+
+from backhaul_cli import connecting
+from backhaul_cli.auditcopies import CHAINS, check, fetch, keys_of, whole
+from backhaul_cli.failing import Code, explained
+from backhaul_cli.output import Column, Output, encoded, facts, table, words
+
+
+def fetched(folder: Path, from_: datetime | None, to: datetime | None, chain: str | None, profile: str) -> None:
+    """Fetches what was signed in a span of time into ``folder``, and says how much that is."""
+    out = Output(as_json=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    with connecting.tenant(profile) as backhaul:
+        keys = {"keys": backhaul.audit_keys()}
+        chains = CHAINS if chain is None else (chain,)
+        done = fetch(backhaul, folder, from_=from_, to=to, chains=chains, told=out.progress)
+    out.progress("")
+    whole(folder / "keys.json", [encoded(keys).encode()])
+    out.thing(
+        done,
+        lambda: [
+            facts(
+                ("digests", done.digests),
+                ("files", done.files),
+                ("bytes", done.bytes),
+                ("not signed yet", done.unsigned or None),
+                *((f"head of {head.chain}", head.hash) for head in done.heads),
+            )
+        ],
+    )
+    for name in done.missing:
+        out.note(f"{name} is not there to be fetched.")
+    span = "".join(f" {option} {moment.isoformat()}" for option, moment in (("--from", from_), ("--to", to)) if moment)
+    out.note(f"Now: backhaul audits verify {folder}{span}")
+    if done.missing:
+        raise typer.Exit(Code.NO)
+
+
+def copies(
+    folder: Path,
+    keys: Path | None,
+    from_: datetime | None,
+    to: datetime | None,
+    chain: str | None,
+    heads: list[str],
+    profile: str,
+    out: Output,
+) -> None:
+    """Checks copies, by ``keys`` or by what the installation says that they are."""
+    if keys is not None:
+        known = KeyFile.read(keys)
+    else:
+        with connecting.tenant(profile) as backhaul:
+            known = keys_of(backhaul.audit_keys())
+    last, findings = check(
+        folder,
+        known,
+        from_=from_,
+        to=to,
+        chains=CHAINS if chain is None else (chain,),
+        heads=heads,
+        told=lambda one: _progress(out, one),
+    )
+    out.progress("")
+    _verified(out, last, findings)
+    if not all(finding.valid for finding in findings):
+        raise typer.Exit(Code.NO)
+
+
+def _progress(out: Output, one: AuditVerification) -> None:
+    out.progress(f"{one.valid_digests} of {one.digests} digests, {one.valid_files} of {one.files} files")
+
+
+def stored(
+    from_: datetime | None, to: datetime | None, chain: str | None, heads: list[str], profile: str, out: Output
+) -> None:
+    """Has the installation check what lies in the object storage."""
+    findings: list[AuditFinding] = []
+    last: AuditVerification | None = None
+    try:
+        with connecting.tenant(profile) as backhaul:
+            for last in backhaul.verify_audits(from_=from_, to=to, chain=chain or "", heads=heads):
+                findings += last.findings
+                _progress(out, last)
+    except (BackhaulError, KeyboardInterrupt) as exc:
+        # What was found stays found, however it ends.
+        out.progress("")
+        if last is None or all(finding.valid for finding in findings):
+            raise
+        _verified(out, last, findings)
+        if isinstance(exc, KeyboardInterrupt):
+            raise
+        out.note(explained(exc)[0])
+        raise typer.Exit(Code.NO) from None
+    out.progress("")
+    if last is not None:
+        _verified(out, last, findings)
+    if last is None or not last.done:
+        out.note("It broke off before its end: run it again.")
+    if not all(finding.valid for finding in findings):
+        raise typer.Exit(Code.NO)
+    if last is None or not last.done:
+        raise typer.Exit(Code.AGAIN)
+
+
+def _verified(out: Output, last: AuditVerification, findings: list[AuditFinding]) -> None:
+    """What was found up to ``last``: one document, or what is wrong before the numbers."""
+    wrong = [finding for finding in findings if not finding.valid]
+    out.thing(
+        replace(last, findings=tuple(findings)),
+        lambda: [
+            *([table(wrong, _WRONG), words("")] if wrong else []),
+            facts(
+                ("digests", f"{last.valid_digests} of {last.digests} are what was signed"),
+                ("files", f"{last.valid_files} of {last.files} are what was signed"),
+                ("from", last.found_from),
+                ("to", last.found_to),
+                ("checked", None if last.done else "not to the end"),
+            ),
+        ],
+    )
+
+
+_WRONG: list[Column[AuditFinding]] = [
+    Column("subject", lambda one: one.subject),
+    Column("name", lambda one: one.name, folds=True),
+    Column("problem", lambda one: one.problem),
+    Column("detail", lambda one: one.detail, folds=True),
+]

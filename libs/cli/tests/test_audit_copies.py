@@ -1,0 +1,344 @@
+"""Copies of audit files: fetched so that they can be verified, and whatever was done to them is found and named."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from answering import Gateway
+from backhaul_cli.__main__ import main
+from backhaul_client.auditmodels import AuditDigest, AuditFile
+from backhaul_digests.line import DigestLine, FileEntry, iso, key_of, to_object, us
+from backhaul_digests.model import Chain, ChainKey, Digest
+from backhaul_digests.signing import SigningKey
+
+OF = ChainKey("acme.0123456789abcdef", Chain.EVENTS)
+START = datetime(2026, 1, 15, 8, tzinfo=UTC)
+KEY = SigningKey.from_text(43 * "A" + "=")
+
+
+@dataclass
+class Chained:
+    """Three hours of a tenant, a file in each, as the gateway answers them."""
+
+    digests: list[Digest] = field(default_factory=list)
+    files: list[AuditFile] = field(default_factory=list)
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+    def hour(self) -> None:
+        number, before = len(self.digests) + 1, self.digests[-1] if self.digests else None
+        begin = START + timedelta(hours=number - 1)
+        end = begin + timedelta(hours=1)
+        plain = b'{"a":%d}\n' % number
+        data = gzip.compress(plain)
+        file = _file(number, data, plain, begin)
+        end_us = us(f"{end:%Y-%m-%dT%H:%M:%S.%fZ}")
+        key = key_of(OF, number, end_us)
+        line = DigestLine(
+            tenant_id="acme",
+            registration=OF.registration,
+            chain=OF.chain,
+            digest_number=number,
+            digest_start_time=iso(end_us - 3_600_000_000),
+            digest_end_time=iso(end_us),
+            digest_bucket="backhaul",
+            digest_object=key,
+            digest_public_key_id=KEY.id,
+            newest_event_time=None,
+            oldest_event_time=None,
+            previous_digest_bucket=before.bucket if before else None,
+            previous_digest_object=before.key if before else None,
+            previous_digest_hash_value=before.hash if before else None,
+            previous_digest_hash_algorithm="SHA-256" if before else None,
+            previous_digest_signature=before.signature if before else None,
+            files=[_entry(file)],
+            deletions=[],
+        )
+        digest = KEY.sign(line)
+        self.digests.append(digest)
+        self.files.append(file)
+        self.objects |= {key: to_object(digest.line, digest.key_id, digest.signature), file.key: data}
+
+    def answers(self, gateway: Gateway) -> None:
+        digests = [msgspec.to_builtins(_told(one)) for one in reversed(self.digests)]
+        files = [msgspec.to_builtins(one) for one in reversed(self.files)]
+        gateway.says("GET /v1/audits/head", {"heads": digests[:1]})
+        gateway.says("GET /v1/audits/digests", {"digests": digests, "next_cursor": None})
+        gateway.says("GET /v1/audits", {"files": files, "next_cursor": None})
+        public = base64.b64encode(KEY.public).decode()
+        key = {"key_id": KEY.id, "algorithm": "Ed25519", "public_key": public, "created_at": None}
+        gateway.says("GET /.well-known/backhaul-audit-keys", {"keys": [key]})
+        for digest in self.digests:
+            gateway.says(f"GET /v1/audits/digests/events/{digest.number}", self.objects[digest.key].decode())
+        for file in self.files:
+            gateway.says(f"GET /v1/audits/{file.id}/content", Whole(self.objects[file.key]))
+
+
+class Whole(str):
+    """Bytes that are answered to their end."""
+
+    __slots__ = ()
+
+    def __new__(cls, data: bytes) -> Whole:
+        return super().__new__(cls, data.decode("latin-1"))
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return super().encode("latin-1")
+
+
+def _file(number: int, data: bytes, plain: bytes, at: datetime) -> AuditFile:
+    return AuditFile(
+        id=f"{number:032}",
+        channel="twilio",
+        chain="events",
+        number=number,
+        bucket="backhaul",
+        key=f"tenants/{OF.registration}/AUDIT_{number}_Events.json.gz",
+        format="jsonl",
+        gzip=True,
+        events=1,
+        bytes=len(data),
+        sha256=sha256(data).hexdigest(),
+        inflated_bytes=len(plain),
+        inflated_sha256=sha256(plain).hexdigest(),
+        first_position=number,
+        last_position=number,
+        first_at=at,
+        last_at=at,
+        sealed_at=at,
+        deleted_at=None,
+        digest=number,
+    )
+
+
+def _entry(file: AuditFile) -> FileEntry:
+    return FileEntry(
+        number=file.number,
+        channel=file.channel,
+        destination="",
+        bucket=file.bucket,
+        object=file.key,
+        format="jsonl",
+        gzip=True,
+        events=1,
+        bytes=file.bytes,
+        hash_value=file.sha256,
+        inflated_bytes=file.inflated_bytes,
+        inflated_hash_value=file.inflated_sha256,
+        first_position=1,
+        last_position=1,
+        first_event_time=iso(us("2026-01-15T08:00:00.000000Z")),
+        last_event_time=iso(us("2026-01-15T08:00:00.000000Z")),
+    )
+
+
+def _told(digest: Digest) -> AuditDigest:
+    return AuditDigest(
+        chain="events",
+        number=digest.number,
+        begins_at=datetime.fromtimestamp(digest.from_us / 1e6, UTC),
+        ends_at=datetime.fromtimestamp(digest.to_us / 1e6, UTC),
+        bucket=digest.bucket,
+        key=digest.key,
+        hash=digest.hash,
+        key_id=digest.key_id,
+        signature=digest.signature,
+        files=1,
+        deletions=0,
+    )
+
+
+@pytest.fixture
+def chained(gateway: Gateway) -> Chained:
+    made = Chained()
+    for _ in range(3):
+        made.hour()
+    made.answers(gateway)
+    return made
+
+
+def copies(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def invalid(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[tuple[str, str]]]:
+    capsys.readouterr()
+    code = main(["audits", "verify", *arguments, "--json"])
+    out = capsys.readouterr().out
+    found = json.loads(out)["findings"] if out else []
+    return code, [(one["name"].removeprefix("backhaul/"), one["problem"]) for one in found if not one["valid"]]
+
+
+def test_what_is_fetched_is_verified_without_an_installation(
+    gateway: Gateway,
+    chained: Chained,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "copies"
+    assert main(["audits", "get", "--all", str(folder)]) == 0
+    said = capsys.readouterr()
+    head = chained.digests[-1].hash
+    assert head in said.out
+    assert f"backhaul audits verify {folder}" in said.err
+    assert copies(folder) == {*chained.objects, "keys.json"}
+    for key, data in chained.objects.items():
+        assert (folder / key).read_bytes() == data
+
+    # The same again fetches nothing, but for what is not as it should be.
+    file = chained.files[1]
+    (folder / file.key).write_bytes(b"half")
+    (folder / chained.digests[0].key).unlink()
+    gateway.asked.clear()
+    assert main(["audits", "get", "--all", str(folder)]) == 0
+    content = [asked for asked, _ in gateway.asked if asked.endswith("/content") or "/digests/events/" in asked]
+    assert content == ["GET /v1/audits/digests/events/1", f"GET /v1/audits/{file.id}/content"]
+
+    gateway.asked.clear()
+    assert invalid(capsys, str(folder)) == (0, [])
+    assert [asked for asked, _ in gateway.asked] == ["GET /.well-known/backhaul-audit-keys"]
+    for name in ("BACKHAUL_URL", "BACKHAUL_API_KEY", "BACKHAUL_ADMIN_TOKEN"):
+        monkeypatch.delenv(name)
+    assert invalid(capsys, str(folder), "--keys", str(folder / "keys.json"), "--head", head.upper()) == (0, [])
+
+
+def _changed(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "which", "problems"),
+    [
+        (_changed, "file", {"hash"}),
+        (Path.unlink, "file", {"not_found"}),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "file", {"hash"}),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\n"), "file", {"trailing_data"}),
+        (_changed, "digest", {"signature", "invalid_format"}),
+        (Path.unlink, "digest", {"not_found"}),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "digest", {"invalid_format"}),
+        (lambda path: path.write_bytes(b""), "digest", {"invalid_format"}),
+    ],
+)
+def test_whatever_was_done_to_a_copy_is_found_and_named(
+    chained: Chained,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tamper: Callable[[Path], Any],
+    which: str,
+    problems: set[str],
+) -> None:
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+    name = chained.files[1].key if which == "file" else chained.digests[1].key
+    tamper(tmp_path / name)
+    code, found = invalid(capsys, str(tmp_path))
+    assert code == 7
+    assert found[0][0] == name
+    assert found[0][1] in problems
+    assert main(["audits", "verify", str(tmp_path)]) == 7
+    assert name.rpartition("/")[2] in capsys.readouterr().out
+
+
+def test_digests_that_change_places_and_those_that_are_all_taken_away(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+    first, second, last = (tmp_path / digest.key for digest in chained.digests)
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+    code, found = invalid(capsys, str(tmp_path))
+    assert code == 7
+    assert {(path.relative_to(tmp_path).as_posix(), "moved") for path in (first, second)} <= set(found)
+    first.write_bytes(one)
+    second.write_bytes(other)
+
+    # The end of a chain: only who has kept its head can tell.
+    last.unlink()
+    (tmp_path / chained.files[-1].key).unlink()
+    assert invalid(capsys, str(tmp_path)) == (0, [])
+    head = chained.digests[-1].hash
+    assert invalid(capsys, str(tmp_path), "--head", head) == (7, [(head, "unknown_head")])
+    first.unlink()
+    second.unlink()
+    assert invalid(capsys, str(tmp_path)) == (2, [])
+    assert invalid(capsys, str(tmp_path), "--head", head)[0] == 7
+    assert invalid(capsys, str(tmp_path / "none")) == (2, [])
+
+
+def test_keys_of_somebody_else_verify_nothing(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+    other = SigningKey.new()
+    for name in (other.id, KEY.id):
+        public = base64.b64encode(other.public).decode()
+        (tmp_path / "keys.json").write_text(json.dumps({"keys": [{"key_id": name, "public_key": public}]}))
+        code, found = invalid(capsys, str(tmp_path), "--keys", str(tmp_path / "keys.json"))
+        assert code == 7
+        assert {problem for _, problem in found} == {"key_not_found"}
+    (tmp_path / "keys.json").write_text("{}")
+    assert invalid(capsys, str(tmp_path), "--keys", str(tmp_path / "keys.json"))[0] == 2
+
+
+def test_a_span_of_time_can_be_fetched_and_verified(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    span = ["--from", "2026-01-15T10:00Z"]
+    assert main(["audits", "get", "--all", str(tmp_path), *span]) == 0
+    # The digest before it is there, since those after it hold by it.
+    assert copies(tmp_path) == {chained.files[2].key, *(one.key for one in chained.digests[1:]), "keys.json"}
+    assert invalid(capsys, str(tmp_path), *span) == (0, [])
+    until = ["--from", "2026-01-15T09:00Z", "--to", "2026-01-15T10:00Z"]
+    assert main(["audits", "get", "--all", str(tmp_path / "other"), *until]) == 0
+    assert chained.files[2].key not in copies(tmp_path / "other")
+    assert invalid(capsys, str(tmp_path / "other"), *until) == (0, [])
+
+
+def test_what_the_answers_name_outside_of_the_folder_is_not_written(
+    gateway: Gateway, chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chained.files[0] = msgspec.structs.replace(chained.files[0], key="../../outside")
+    gateway.says("GET /v1/audits", {"files": [msgspec.to_builtins(chained.files[0])], "next_cursor": None})
+    assert main(["audits", "get", "--all", str(tmp_path / "a" / "copies")]) == 2
+    assert "../../outside" in capsys.readouterr().err
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_file_that_is_gone_is_named_and_the_others_are_there(
+    gateway: Gateway, chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.says(f"GET /v1/audits/{chained.files[0].id}/content", 404)
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 7
+    assert chained.files[0].key in capsys.readouterr().err
+    assert len(copies(tmp_path)) == len(chained.objects)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["get"],
+        ["get", "0f3c", "--all", "x"],
+        ["get", "0f3c", "--from", "2d"],
+        ["get", "--all", "x", "--decrypted"],
+        ["verify", "x", "--head", "0f3a"],
+        ["verify", "--keys", "x"],
+    ],
+)
+def test_what_does_not_go_together_is_said(
+    gateway: Gateway, arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["audits", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert gateway.asked == []
