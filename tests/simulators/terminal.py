@@ -15,11 +15,17 @@ import termios
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backhaul_testing.waiting import until
 
+if TYPE_CHECKING:
+    from simulators.people import Tenant
+
 WIDTH = 80
+HOSTILE = "STOP \x1b]0;owned\x07\x1b[2J\x9b31m \u202egnp.exe [red]x[/red]\r\nbackhaul: all is well"
+"""What somebody may write who wants more than to be read."""
 _GUARD_S = 60.0
 _COMMAND = (sys.executable, "-m", "backhaul_cli")
 # A terminal is one's own, so that its Ctrl-C is heard: whoever reads it must have claimed it.
@@ -156,3 +162,17 @@ class Terminal:
         except OSError:
             # Nobody has the other end any more.
             self._loop.remove_reader(self._ours)
+
+
+def line_of(tenant: Tenant, folder: Path, **more: str) -> CommandLine:
+    """A tenant's, by the environment."""
+    environment = {"BACKHAUL_URL": tenant.base_url, "BACKHAUL_API_KEY": tenant.api_key, **more}
+    return CommandLine({"XDG_CONFIG_HOME": str(folder), **environment})
+
+
+def fits(said: Said) -> list[str]:
+    """The lines of a screen: none wider than the terminal, and none with a control of whoever wrote to us."""
+    lines = said.plain.split("\n")
+    assert all(len(line) <= WIDTH for line in lines), said.plain
+    assert all(line.isprintable() for line in lines), repr(said.plain)
+    return [line.rstrip() for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,3 +96,32 @@ def test_a_replay_that_was_not_done_to_its_end_is_a_no(
     said = " ".join(capsys.readouterr().out.split())
     assert f"state {state}" in said
     assert "takes at least 90 s stored since 2026-11-01 00:00:00.000Z" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nobody", [[503] * 6, [429] * 6])
+def test_a_replay_that_is_waited_for_outlasts_a_gateway_that_does_not_answer(
+    gateway: Gateway, nobody: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.says("POST /v1/replays", replay("running"))
+    gateway.says("GET /v1/replays/r1", replay("running"), *nobody, replay("done", percent=100))
+    assert main(["replay", "run", "Twilio", "--from", "1h", "--rate", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "done"
+    assert gateway.to("POST /v1/replays")[0]["rate_per_s"] == 7
+
+
+def test_a_replay_that_cannot_be_asked_about_goes_on_and_that_is_said(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backhaul_cli.replaying.PATIENCE_S", -1.0)
+    gateway.says("POST /v1/replays", replay("running"))
+    for answer, code in ((401, 3), (503, 6)):
+        gateway.says("GET /v1/replays/r1", answer)
+        assert main(["replay", "run", "Twilio", "--from", "1h"]) == code
+        assert "It goes on: backhaul replay show r1" in capsys.readouterr().err
+
+
+def test_deliveries_are_found_by_why_they_failed(gateway: Gateway) -> None:
+    gateway.says("GET /v1/deliveries", {"deliveries": [], "next_cursor": None})
+    assert main(["deliveries", "list", "--reason", "tls_*", "--state", "failed"]) == 0
+    assert "reason=tls_%2A" in gateway.to("GET /v1/deliveries")[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from backhaul_cli.messageviews import VIEWS
+from backhaul_cli.messageviews import VIEWS, _calls
 from backhaul_cli.output import Output
 from backhaul_client.models import Event, Message
 from backhaul_client.notificationmodels import Attempt, Delivery
@@ -122,3 +122,35 @@ def test_each_event_and_each_call_in_its_time(monkeypatch: pytest.MonkeyPatch) -
         2026-11-28 09:25:46.654Z    +6m  … waiting  message.failed  subscription sub_1,
                                                     1 tries before"""
     )
+
+
+def _tries(state: str, attempts: int, *tries: tuple[int, str | None, int]) -> list[str]:
+    history = tuple(
+        _made(Attempt, number=1, at=SENT, status=status, error=error, redelivery=again)
+        for status, error, again in tries
+    )
+    delivery = _made(Delivery, state=state, attempts=attempts, history=history)
+    return [step.what for step in _calls([delivery]) if step.what in ("told", "not told", "answered")]
+
+
+@pytest.mark.parametrize(
+    ("state", "attempts", "tries", "expected"),
+    [
+        ("delivered", 1, [(200, None, 0)], ["told"]),
+        ("delivered", 1, [(204, None, 0)], ["told"]),
+        # Of a policy that wants exactly 200.
+        ("waiting", 1, [(204, None, 0)], ["not told"]),
+        ("failed", 2, [(204, None, 0), (202, None, 0)], ["not told", "not told"]),
+        ("delivered", 2, [(204, None, 0), (200, None, 0)], ["not told", "told"]),
+        # It answered, and what followed made nothing of it.
+        ("failed", 1, [(200, "too_large", 0)], ["not told"]),
+        ("failed", 1, [(503, None, 0)], ["not told"]),
+        # Asked for again: what the answer was taken for then is not known any more.
+        ("waiting", 0, [(200, None, 0)], ["answered"]),
+        ("delivered", 1, [(201, None, 0), (200, None, 1)], ["answered", "told"]),
+    ],
+)
+def test_an_application_was_told_where_its_delivery_says_so(
+    state: str, attempts: int, tries: list[tuple[int, str | None, int]], expected: list[str]
+) -> None:
+    assert _tries(state, attempts, *tries) == expected

@@ -103,10 +103,10 @@ def _events(message: Message) -> Iterator[_Step]:
 
 def _calls(deliveries: Sequence[Delivery]) -> Iterator[_Step]:
     for delivery in deliveries:
-        for attempt in delivery.history:
+        for number, attempt in enumerate(delivery.history):
             outcome = str(attempt.status) if attempt.status else attempt.error or ""
             detail = f"{outcome}  {delivery.type}  try {attempt.number}, {attempt.duration_ms:.0f} ms"
-            yield _Step(attempt.at, "told" if 200 <= attempt.status < 300 else "not told", detail)
+            yield _Step(attempt.at, _told(delivery, number), detail)
         if delivery.state in ("waiting", "held"):
             detail = f"{delivery.type}  subscription {delivery.subscription_id}, {delivery.attempts} tries before"
             yield _Step(
@@ -114,6 +114,20 @@ def _calls(deliveries: Sequence[Delivery]) -> Iterator[_Step]:
             )
         elif delivery.state == "failed":
             yield _Step(delivery.ended_at, "given up", f"{delivery.type}  subscription {delivery.subscription_id}")
+
+
+def _told(delivery: Delivery, number: int) -> str:
+    """Whether an attempt of its history told the application anything. What a policy takes for success, such as exactly
+    200, is seen by what followed: it was delivered, or tried again."""
+    attempt, later = delivery.history[number], delivery.history[number + 1 :]
+    if attempt.error or not 200 <= attempt.status < 300:
+        return "not told"
+    if later:
+        # Whoever asks for it again begins anew, whatever came of it before.
+        return "not told" if later[0].redelivery == attempt.redelivery else "answered"
+    if delivery.state == "delivered":
+        return "told"
+    return "not told" if delivery.attempts else "answered"
 
 
 def _raw(message: Message, deliveries: Sequence[Delivery]) -> Iterator[RenderableType]:

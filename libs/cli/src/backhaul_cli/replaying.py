@@ -17,21 +17,36 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _ASK_AGAIN_S = 0.5
+PATIENCE_S = 600.0
+"""For so long nobody need answer what became of it."""
 _GOING_ON = ("waiting", "running")
 
 
 def followed(backhaul: TenantClient, begun: Replay, output: Output) -> Replay:
-    """``begun``, when it is over. Ctrl-C leaves it alone, and says so: it goes on."""
-    found = begun
+    """``begun``, when it is over, whoever does not answer for minutes meanwhile. It goes on at Backhaul however this
+    ends, by Ctrl-C too, and that is said."""
+    from backhaul_client import DeadlineExceededError, RateLimitedError, UnavailableError, UnreachableError
+
+    found, since = begun, time.monotonic()
+    where = f"It goes on: backhaul replay show {begun.id}, or backhaul replay cancel {begun.id}."
     try:
         while found.state in _GOING_ON:
             output.progress(f"{found.state}: {found.percent} % {found.text or ''}".rstrip())
             time.sleep(_ASK_AGAIN_S)
-            found = backhaul.replays.get(found.id)
+            try:
+                found, since = backhaul.replays.get(found.id), time.monotonic()
+            except (UnreachableError, UnavailableError, DeadlineExceededError, RateLimitedError):
+                if time.monotonic() - since > PATIENCE_S:
+                    raise
+                output.progress(f"No answer for {time.monotonic() - since:.0f} s; asking again.")
     except KeyboardInterrupt:
         output.progress("")
-        output.note(f"It goes on: backhaul replay show {begun.id}, or backhaul replay cancel {begun.id}.")
+        output.note(where)
         raise typer.Exit(Code.INTERRUPTED) from None
+    except Exception:
+        output.progress("")
+        output.note(where)
+        raise
     output.progress("")
     return found
 

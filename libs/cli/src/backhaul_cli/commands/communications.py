@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backhaul_cli import connecting
+from backhaul_cli.failing import Code, FailedError
+from backhaul_cli.importing import imported, sent
 from backhaul_cli.options import LIMIT, All, AsJson, Channel, From, Limit, ProfileName, To, bound, page
 from backhaul_cli.output import Column, Output, facts, section
 from backhaul_cli.texts import age
+
+if TYPE_CHECKING:
+    from backhaul_client import TenantClient
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -101,3 +107,72 @@ def show(
     )
     if found.more_batches:
         output.note(f"There are more batches: these are the newest {len(found.batches)} of {found.batch_count}.")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Members, as CSV with a column member_key, or one JSON object a line where its name ends in .jsonl.",
+        ),
+    ],
+    batch: Annotated[str, typer.Option("--batch", metavar="ID", help="Your own id of the batch that they belong to.")],
+    communication: Annotated[
+        str,
+        typer.Option(
+            "--communication", metavar="ID", help="The batch's: where either is not registered yet, it is then."
+        ),
+    ] = "",
+    close: Annotated[bool, typer.Option("--close", help="Close the batch when all are there.")] = False,
+    errors: Annotated[
+        Path | None, typer.Option("--errors", metavar="FILE", help="Where to write the lines that were refused.")
+    ] = None,
+    profile: ProfileName = "",
+    json: AsJson = False,
+) -> None:
+    """Add the members of a file to a batch. The same file again changes nothing, so whatever broke off is repeated. It
+    ends with 7 where lines were refused; then the batch stays open.
+
+    Example: backhaul communications import members.csv --batch autumn-1 --communication autumn-sale --close
+    """
+    output = Output(as_json=json)
+    with file.open("rb") as opened, connecting.tenant(profile) as backhaul:
+        if communication:
+            _registered(backhaul, communication, batch)
+        pieces = sent(opened, output)
+        try:
+            found = backhaul.batches.import_members(batch, pieces, format="jsonl" if file.suffix == ".jsonl" else "csv")
+        finally:
+            output.progress("")
+        if close and not found.refused:
+            backhaul.batches.close(batch)
+    imported(found, {"added": found.added, "changed": found.changed}, errors, output)
+    if close and found.refused:
+        output.note(f"Batch {batch} was not closed: mend the refused lines, and import those.")
+    if found.refused:
+        raise typer.Exit(Code.NO)
+
+
+def _registered(backhaul: TenantClient, communication: str, batch: str) -> None:
+    """Registers what is not. What is there stays as it is: another registration would replace what it says."""
+    from backhaul_client import NotFoundError
+
+    try:
+        there = backhaul.batches.get(batch)
+    except NotFoundError:
+        try:
+            known = backhaul.communications.get(communication).registered is not None
+        except NotFoundError:
+            known = False
+        if not known:
+            backhaul.communications.put(communication)
+        backhaul.batches.put(communication, batch)
+        return
+    if there.communication_id != communication:
+        raise FailedError(
+            f"Batch {batch} is of communication {there.communication_id}.",
+            "Say that one, or another batch.",
+            code=Code.REFUSED,
+        )

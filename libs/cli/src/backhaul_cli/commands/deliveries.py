@@ -47,6 +47,10 @@ def list_(
     channel: Channel = "",
     message_id: OfMessage = "",
     communication: OfCommunication = "",
+    reason: Annotated[
+        str,
+        typer.Option("--reason", metavar="WORD", help="Whose latest try failed so: 503, 5xx, timeout or tls_*, say."),
+    ] = "",
     undelivered: Annotated[bool, typer.Option("--undelivered", help="Only what did not arrive.")] = False,
     never_attempted: Annotated[bool, typer.Option("--never-attempted", help="Only what was never tried.")] = False,
     from_: From = None,
@@ -70,6 +74,7 @@ def list_(
                 channel=channel,
                 message_id=message_id,
                 communication=communication,
+                reason=reason,
                 undelivered=undelivered,
                 never_attempted=never_attempted,
                 from_=from_,

@@ -22,6 +22,9 @@ def run(
     channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="Whose callbacks.")],
     from_: From = None,
     to: To = None,
+    rate: Annotated[
+        int, typer.Option("--rate", min=0, metavar="N", help="So many callbacks a second; without, half of the time.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would change, and change nothing.")] = False,
     profile: ProfileName = "",
     json: AsJson = False,
@@ -36,7 +39,8 @@ def run(
 
     output = Output(as_json=json)
     with connecting.tenant(profile) as backhaul:
-        done = followed(backhaul, backhaul.replays.begin(channel, from_=from_, to=to, dry_run=dry_run), output)
+        begun = backhaul.replays.begin(channel, from_=from_, to=to, dry_run=dry_run, rate_per_s=rate)
+        done = followed(backhaul, begun, output)
     ended(done, output)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from backhaul_cli import connecting
 from backhaul_cli.failing import Code
+from backhaul_cli.importing import imported, sent
 from backhaul_cli.options import LIMIT, All, AsJson, From, Limit, ProfileName, To, bound, moment, page
 from backhaul_cli.output import Column, Output, facts, section, words
 from backhaul_cli.texts import age
@@ -234,27 +235,38 @@ def import_(
 
     Example: backhaul suppressions import list.csv --kind stop --errors refused.csv
     """
-    with file.open("rb") as opened, connecting.tenant(profile) as backhaul:
-        found = backhaul.import_suppressions(
-            opened, format="jsonl" if file.suffix == ".jsonl" else "csv", kind=kind, family=family
-        )
     output = Output(as_json=json)
-    if errors is not None and found.errors:
-        errors.write_text(found.errors)
-    output.thing(
-        found,
-        lambda: [
-            facts(
-                ("lines", found.lines),
-                ("changed", found.changed),
-                ("unchanged", found.unchanged),
-                ("refused", found.refused),
-            ),
-            *(words(line) for line in ([] if errors else found.errors.splitlines())),
-        ],
-    )
+    with file.open("rb") as opened, connecting.tenant(profile) as backhaul:
+        try:
+            found = backhaul.import_suppressions(
+                sent(opened, output), format="jsonl" if file.suffix == ".jsonl" else "csv", kind=kind, family=family
+            )
+        finally:
+            output.progress("")
+    imported(found, {"changed": found.changed}, errors, output)
     if found.refused:
         raise typer.Exit(Code.NO)
+
+
+@app.command()
+def watch(
+    after: Annotated[
+        int | None,
+        typer.Option("--after", min=0, metavar="POSITION", help="Go on behind this one; else from now."),
+    ] = None,
+    family: Family = "",
+    kind: Annotated[str, typer.Option("--kind", metavar="KINDS", help="Of these kinds alone, by commas.")] = "",
+    profile: ProfileName = "",
+    json: AsJson = False,
+) -> None:
+    """Show changes of the list as they come, until Ctrl-C, also while the gateway is restarted. Each has the position
+    that --after takes.
+
+    Example: backhaul suppressions watch --kind stop,complaint
+    """
+    from backhaul_cli.changing import watched
+
+    watched(after, family, kind, profile, Output(as_json=json))
 
 
 def _scope(scope: SuppressionScope) -> str:

@@ -1,0 +1,147 @@
+"""Tenants, channels and what applications are told, from the command line."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from backhaul_testing.waiting import until
+from simulators.terminal import HOSTILE, CommandLine, fits, line_of
+
+if TYPE_CHECKING:
+    from backhaul_local.stack import Stack
+    from simulators.people import Town
+
+
+@pytest.fixture
+def platform_line(installation: Stack, tmp_path: Path) -> CommandLine:
+    """The platform team's, by the environment."""
+    return CommandLine(
+        {
+            "XDG_CONFIG_HOME": str(tmp_path / "platform"),
+            "BACKHAUL_URL": installation.gateway_url,
+            "BACKHAUL_ADMIN_TOKEN": installation.admin_token,
+        }
+    )
+
+
+async def test_the_platform_team_registers_whoever_then_has_a_profile(
+    platform_line: CommandLine, town: Town, installation: Stack, tmp_path: Path
+) -> None:
+    made = await platform_line.pipe(
+        "tenants", "add", "by-the-line", "--name", "By the line", "--queue-path", "by-the-line", "--json"
+    )
+    (tenant,) = made.rows
+    fits(await platform_line.type("tenants", "list", "--all"))
+    fits(await platform_line.type("tenants", "show", "by-the-line"))
+    overview = await platform_line.pipe("overview", "--json")
+    assert overview.code in (0, 7)
+    assert overview.rows[0]["tenants"] >= 1
+
+    own = CommandLine({"XDG_CONFIG_HOME": str(tmp_path)})
+    add = ("profile", "add", "acme", "--url", installation.gateway_url)
+    assert (await own.pipe("messages")).code == 2
+    assert (await own.pipe(*add)).code == 2, "no key was given"
+    async with own.terminal(*add) as terminal:
+        await terminal.shows("API key")
+        terminal.press(tenant["api_key"] + "\n")
+        assert await terminal.end() == 0
+        assert tenant["api_key"] not in terminal.shown, "a key is typed unseen"
+    file = tmp_path / "backhaul" / "config.toml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (profile,) = (await own.pipe("profile", "list", "--json")).rows
+    assert (profile["name"], profile["current"], profile["has_api_key"]) == ("acme", True, True)
+    assert tenant["api_key"] not in (await own.type("profile", "list")).out
+
+    # A channel's secret is read, and is in no answer.
+    secret = "0123456789abcdef0123456789abcdef"
+    added = await own.pipe("channels", "add", "Twilio", "--secret", "--verification", "observe", given=secret)
+    assert (added.code, secret in added.out + added.err) == (0, False)
+    fits(await own.type("channels", "list"))
+    assert "{ingest_token}" in (await own.pipe("channels", "show", "Twilio")).out
+    assert [
+        row["label"] for row in (await platform_line.pipe("channels", "list", "--tenant", "by-the-line", "--json")).rows
+    ] == ["Twilio"]
+    status = await own.type("status", "Twilio")
+    assert status.code in (0, 7)
+    fits(status)
+    assert (await own.pipe("status", "SendGrid")).code == 4
+    fits(await own.type("overview"))
+
+    # Keys are revoked with a yes.
+    (key,) = (await own.pipe("keys", "add", "--scopes", "read", "--expires", "1d", "--json")).rows
+    assert (await own.pipe("keys", "remove", key["id"])).code == 2
+    assert (await own.pipe("keys", "remove", key["id"], "--yes")).code == 0
+    assert key["id"] not in [row["id"] for row in (await own.pipe("keys", "list", "--json")).rows]
+
+    # What is open to others is refused, with the fix.
+    file.chmod(0o644)
+    refused = await own.pipe("messages")
+    assert refused.code == 2
+    assert "chmod 600" in refused.err
+    file.chmod(0o600)
+
+    # The same as a document.
+    document = tmp_path / "acme.json"
+    exported = await platform_line.pipe("export", "--tenant", "by-the-line")
+    document.write_text(exported.out)
+    assert (await platform_line.pipe("diff", str(document))).code == 0
+    document.write_text(exported.out.replace('"observe"', '"off"'))
+    changes = await platform_line.type("diff", str(document))
+    assert changes.code == 7
+    assert "observe" in changes.plain
+    fits(changes)
+    assert (await platform_line.pipe("apply", str(document), "--yes")).code == 0
+    assert (await own.pipe("channels", "show", "Twilio", "--json")).rows[0]["verification"] == "off"
+    await town.platform.client.delete_tenant("by-the-line")
+
+
+async def test_what_an_application_is_told(town: Town, tmp_path: Path) -> None:
+    person = await town.platform.register()
+    line = line_of(person, tmp_path)
+    made = await person.client.subscriptions.create(
+        ["message.*"], http={"url": "https://example.invalid/told"}, name=HOSTILE[:5]
+    )
+    assert [row["id"] for row in (await line.pipe("subscriptions", "list", "--json")).rows] == [made.id]
+    fits(await line.type("subscriptions", "list"))
+    assert (await line.pipe("subscriptions", "pause", made.id, "--json")).rows[0]["state"] == "paused"
+    await person.receive(person.twilio.status(person.address("Twilio"), "SM1", "sent"))
+
+    async def waiting() -> str | None:
+        return next(iter([one.id async for one in person.client.deliveries.list()]), None)
+
+    delivery = await until("the delivery", waiting)
+    assert [row["id"] for row in (await line.pipe("deliveries", "list", "--json")).rows] == [delivery]
+    fits(await line.type("deliveries", "list"))
+    fits(await line.type("deliveries", "show", delivery))
+    assert "… waiting" in (await line.pipe("message", "SM1", "--view", "timeline")).out
+    counted = await line.pipe(
+        "deliveries",
+        "redeliver",
+        "--subscription",
+        made.id,
+        "--which",
+        "never_attempted",
+        "--from",
+        "1h",
+        "--dry-run",
+        "--json",
+    )
+    assert counted.rows == [{"deliveries": 1}]
+    tried = await line.pipe("subscriptions", "test", made.id)
+    assert tried.code == 7
+    replay = await line.pipe("replay", "run", "Twilio", "--from", "1h", "--dry-run", "--json")
+    assert (replay.code, replay.rows[0]["state"], replay.rows[0]["dry_run"]) == (0, "done", True)
+    assert [row["id"] for row in (await line.pipe("replay", "list", "--json")).rows] == [replay.rows[0]["id"]]
+    assert {row["channel"] for row in (await line.pipe("reconcile", "channels", "--json")).rows} == {
+        "twilio",
+        "sendgrid",
+    }
+    fits(await line.type("reconcile", "channels"))
+    # Twilio cannot be asked without its credentials, and so no day has an account.
+    asked = await line.pipe("reconcile", "run", "Twilio")
+    assert (asked.code, asked.err.count("\n")) == (5, 1)
+    assert (await line.pipe("reconcile", "day", "Twilio", "2026-11-01")).code == 4
+    assert (await line.pipe("reconcile", "differences")).err == "No differences.\n"
