@@ -15,6 +15,7 @@ from backhaul_cli.commands import (
     keys,
     listen,
     messages,
+    migrating,
     profile,
     reconcile,
     replay,
@@ -65,3 +66,4 @@ app.add_typer(reconcile.app, name="reconcile", help="What providers know and the
 app.command("export")(configuration.export)
 app.command("diff")(configuration.diff)
 app.command("apply")(configuration.apply)
+app.command("import-rpi")(migrating.import_rpi)
