@@ -111,7 +111,7 @@ def test_what_is_no_key_is_refused_and_not_repeated(text: str) -> None:
 
 
 def test_headers_as_tools_write_them() -> None:
-    text = "POST /told HTTP/1.1\r\nWebhook-Id: m1\r\nWEBHOOK-TIMESTAMP:12\r\n\r\n"
+    text = "POST http://127.0.0.1/told HTTP/1.1\r\nWebhook-Id: m1\r\nWEBHOOK-TIMESTAMP:12\r\n\r\n"
     assert headers_of(text) == {"webhook-id": "m1", "webhook-timestamp": "12"}
     assert headers_of('{"Webhook-Id": "m1"}') == {"webhook-id": "m1"}
 

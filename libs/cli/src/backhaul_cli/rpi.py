@@ -136,7 +136,7 @@ def imported(document: object, tenant: str, name: str) -> tuple[dict[str, Any], 
         Setting(
             "(the provider's secret)",
             "no",
-            "It is not in the file. Callbacks are taken without it, and marked (verification is observe), until you say: "
+            "It is not in the file. Callbacks are taken without it, and marked (verification is observe). Then: "
             f"backhaul channels add '{made.label}' --secret --verification enforce.",
         )
     )

@@ -23,6 +23,7 @@ TOLERANCE_S = 300
 """What the specification's own libraries allow, in either direction."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NAME = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+")
 _DIGITS = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PREFIXES: Mapping[str, Literal["v1", "v1a"]] = {"whsec_": "v1", "whsk_": "v1a", "whpk_": "v1a"}
 _LENGTHS = {"whsec_": range(24, 65), "whsk_": (32, 64), "whpk_": (32,)}
@@ -131,7 +132,8 @@ def headers_of(text: str) -> dict[str, str]:
         except ValueError:
             raise FailedError("The headers are no JSON.", "Give one a line, such as webhook-id: 0f3c.") from None
     lines = (line.partition(":") for line in text.splitlines())
-    return {name.strip().lower(): value.strip() for name, colon, value in lines if colon}
+    # A line with the request itself has a colon, too, where it names the whole address.
+    return {name.lower(): value.strip() for name, colon, value in lines if colon and _NAME.fullmatch(name)}
 
 
 def signed_headers(call: str, at: int, body: bytes, keys: Sequence[Key]) -> dict[str, str]:

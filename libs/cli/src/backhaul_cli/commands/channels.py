@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from backhaul_cli import connecting
+from backhaul_cli.failing import Code
 from backhaul_cli.options import AsJson, OfTenant, ProfileName, Yes, confirmed, secret
-from backhaul_cli.output import Column, Output, facts
+from backhaul_cli.output import Column, Output, facts, section
 
 if TYPE_CHECKING:
     from backhaul_client import ChannelIn
     from backhaul_client.adminmodels import Channel
+    from backhaul_client.models import PreviewPart
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -88,6 +92,67 @@ def add(
         with connecting.tenant(profile) as backhaul:
             found = backhaul.put_channel(label, **fields)
     _say(found, json)
+
+
+@app.command()
+def preview(
+    label: Label,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The body, byte by byte; without, standard input.")] = "-",
+    headers: Annotated[
+        Path | None, typer.Option("--headers", metavar="FILE", help="What comes beside it, one a line, or as JSON.")
+    ] = None,
+    query: Annotated[
+        str, typer.Option("--query", metavar="TEXT", help="Custom parameters of the address, as id=1&category=x.")
+    ] = "",
+    with_url: Annotated[
+        bool, typer.Option("--url", help="Ask for the address that the provider posts to, or read it: it has a token.")
+    ] = False,
+    profile: ProfileName = "",
+    json: AsJson = False,
+) -> None:
+    """Show what a callback would be answered, and what would become of it. Nothing of it is kept. It ends with 7 where
+    it would be refused, or a part of it could not be read.
+
+    Example: backhaul channels preview Twilio body.txt --headers headers.txt --query communicationId=spring
+    """
+    if with_url and query:
+        raise typer.BadParameter("An address has its own parameters: leave --query out.")
+    if with_url and file == "-" and not sys.stdin.isatty():
+        raise typer.BadParameter("Standard input is the body: name a file, and give the address there.")
+    from backhaul_cli.signatures import headers_of
+
+    beside = headers_of(headers.read_text()) if headers is not None else None
+    url = secret("Address") if with_url else ""
+    body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    with connecting.tenant(profile) as backhaul:
+        found = backhaul.preview(label, body=body, headers=beside, query=query, url=url)
+    Output(as_json=json).thing(
+        found,
+        lambda: [
+            facts(
+                ("verification", found.verification.result),
+                ("mode", found.verification.mode),
+                ("because", found.verification.detail),
+                ("answer", found.answer.status),
+            ),
+            *section(
+                found.parts,
+                [
+                    Column("becomes", _becomes),
+                    Column("message", lambda one: one.event and one.event.message_id, folds=True),
+                    Column("recipient", lambda one: one.event and one.event.recipient, folds=True),
+                    Column("error", lambda one: one.event and one.event.error_code),
+                    Column("because", lambda one: one.ignored or one.dead_letter, folds=True),
+                ],
+            ),
+        ],
+    )
+    if found.answer.status >= 300 or any(part.dead_letter for part in found.parts):
+        raise typer.Exit(Code.NO)
+
+
+def _becomes(part: PreviewPart) -> str:
+    return part.event.kind if part.event else "a dead letter" if part.dead_letter else "nothing"
 
 
 def _ask_about_another(label: str, provider: str, tenant: str, profile: str) -> None:
