@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from backhaul_testing.proxy import CHUNK_BYTES, End, Proxy
 from backhaul_testing.waiting import until
-from simulators.terminal import HOSTILE, fits, line_of
+from simulators.terminal import HOSTILE, Said, fits, line_of
 
 if TYPE_CHECKING:
     from simulators.people import Town
@@ -73,3 +80,113 @@ async def test_dead_letters_are_asked_about_before_many_are_sent_through(town: T
             terminal.press(f"{answer}\n")
             assert await terminal.end() == code
     assert await person.dead_letters(state="open") == []
+
+
+class Restarting(Proxy):
+    """A gateway that can be away: who is connected is cut off, and who connects finds nobody."""
+
+    def __init__(self, target_port: int) -> None:
+        super().__init__(target_port)
+        self._away = False
+
+    def go_away(self) -> None:
+        self._away = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def come_back(self) -> None:
+        self._away = False
+
+    async def join(self, client: End) -> None:
+        """See Proxy."""
+        if self._away:
+            client.writer.transport.abort()
+            return
+        server = await self.server()
+        await self.first_of(_pass_on(client, server), _pass_on(server, client))
+
+
+async def _pass_on(source: End, target: End) -> None:
+    with suppress(OSError):
+        while data := await source.reader.read(CHUNK_BYTES):
+            target.writer.write(data)
+            await target.writer.drain()
+
+
+async def test_whoever_watches_the_list_misses_nothing_while_the_gateway_is_away(town: Town, tmp_path: Path) -> None:
+    person, other = [await town.platform.register() for _ in range(2)]
+    line = line_of(person, tmp_path)
+    port = urlsplit(person.base_url).port
+    assert port is not None
+    async with Restarting(port) as gateway:
+        behind = line_of(person, tmp_path, BACKHAUL_URL=f"http://127.0.0.1:{gateway.port}")
+        async with behind.terminal("suppressions", "watch") as terminal:
+            await terminal.shows("Ctrl-C")
+            assert (await line.pipe("suppressions", "add", "+15005550071", "--note", HOSTILE)).code == 0
+            await terminal.shows("+15005550071")
+            gateway.go_away()
+            await other.client.suppress("+15005550079", "manual")
+            assert (await line.pipe("suppressions", "lift", "+15005550071")).code == 0
+            await terminal.shows("Not now")
+            gateway.come_back()
+            await terminal.shows("lifted")
+            assert (await line.pipe("suppressions", "add", "+15005550072", "--kind", "stop")).code == 0
+            await terminal.shows("+15005550072")
+            terminal.press("\x03")
+            assert await terminal.end() == 0
+            shown = terminal.shown
+    assert "+15005550079" not in shown
+    assert [shown.count(one) for one in ("  suppressed  ", "  lifted  ")] == [2, 1], shown
+    fits(Said(shown.replace("^C", ""), "", 0), width=200)
+    after = re.search(r"backhaul suppressions watch --after (\d+)", shown)
+    assert after is not None
+
+    # A program goes on where that one ended, and sees what it asked for alone.
+    watcher = await line.start("suppressions", "watch", "--json", "--after", after[1], "--kind", "complaint")
+    assert watcher.stdout is not None
+    for kind in ("stop", "complaint"):
+        await person.client.suppress("+15005550073", kind)
+    async with asyncio.timeout(60):
+        told = json.loads(await watcher.stdout.readline())
+        assert (told["suppression"]["kind"], told["position"] > int(after[1])) == ("complaint", True)
+        watcher.send_signal(signal.SIGINT)
+        assert await watcher.wait() == 0
+
+
+async def test_members_of_a_file_are_added_once_however_often_it_is_sent(town: Town, tmp_path: Path) -> None:
+    person = await town.platform.register()
+    line = line_of(person, tmp_path)
+    file, refused = tmp_path / "members.csv", tmp_path / "refused.csv"
+    # Larger than the pieces that it is sent in.
+    rows = [f"person-{number},+1500555{number:04},{'x' * 40}" for number in range(2_000)]
+    file.write_text("\n".join(["member_key,recipient,first_name", *rows, f"{'y' * 600},+15005559999,Bad"]) + "\n")
+    add = ("communications", "import", str(file), "--batch", "autumn-1")
+    assert (await line.pipe(*add)).code == 4, "nobody has registered the batch"
+    whole = (*add, "--communication", "autumn", "--channel", "Twilio", "--close")
+    first = await line.pipe(*whole, "--errors", str(refused), "--json")
+    assert first.code == 7, first.err
+    assert (first.rows[0]["added"], first.rows[0]["refused"]) == (2_000, 1)
+    assert "y" * 600 in refused.read_text()
+    assert "not closed" in first.err
+    assert (await person.client.batches.get("autumn-1")).status == "open"
+
+    file.write_text("\n".join(["member_key,recipient,first_name", *rows]) + "\n")
+    again = await line.type(*whole)
+    assert again.code == 0, again.plain
+    assert "100% sent" in again.out, "whoever looks on sees how far it is"
+    shown = fits(again)
+    assert [row.split() for row in shown if row.startswith(("added", "unchanged"))] == [
+        ["added", "0"],
+        ["unchanged", "2000"],
+    ]
+    assert (await person.client.batches.get("autumn-1")).status == "closed"
+    elsewhere = await line.pipe(*add, "--communication", "spring")
+    assert (elsewhere.code, "of communication autumn" in elsewhere.err) == (5, True)
+    (tmp_path / "more.jsonl").write_text('{"member_key": "anna", "destinations": [{"recipient": "+15005550010"}]}\n')
+    more = ("communications", "import", str(tmp_path / "more.jsonl"), "--communication", "autumn", "--json")
+    assert (await line.pipe(*more, "--batch", "autumn-2")).rows[0]["added"] == 1
+    (shown_now,) = (await line.pipe("communications", "show", "autumn", "--json")).rows
+    assert {batch["id"]: batch["progress"]["members"] for batch in shown_now["batches"]} == {
+        "autumn-1": 2_000,
+        "autumn-2": 1,
+    }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+import secrets
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from backhaul_client import AsyncTenantClient
 from backhaul_testing.waiting import until
-from simulators.terminal import HOSTILE, CommandLine, fits, line_of
+from simulators.terminal import HOSTILE, CommandLine, Said, fits, line_of
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack
@@ -145,3 +149,61 @@ async def test_what_an_application_is_told(town: Town, tmp_path: Path) -> None:
     assert (asked.code, asked.err.count("\n")) == (5, 1)
     assert (await line.pipe("reconcile", "day", "Twilio", "2026-11-01")).code == 4
     assert (await line.pipe("reconcile", "differences")).err == "No differences.\n"
+
+
+async def test_what_a_callback_would_become(town: Town, tmp_path: Path) -> None:
+    person = await town.platform.register()
+    line = line_of(person, tmp_path)
+    body, headers = tmp_path / "body", tmp_path / "headers"
+    address = person.address("Twilio", communicationId="spring")
+    post = person.twilio.status(address, "SM1", "failed", ErrorCode="30006", to="+15005550011")
+    body.write_bytes(post.body)
+    headers.write_text("".join(f"{name}: {value}\n" for name, value in post.headers))
+    preview = ("channels", "preview", "Twilio", str(body), "--headers", str(headers))
+    async with line.terminal(*preview, "--url") as terminal:
+        await terminal.shows("Address")
+        terminal.press(post.url + "\n")
+        assert await terminal.end() == 0, terminal.shown
+        assert person.ingest_token not in terminal.shown, "an address has a token, and is typed unseen"
+        assert re.search(r"failed +SM1 +\+15005550011 +30006", Said(terminal.shown, "", 0).plain)
+    # With another address than the signature's it would be refused, and it is said what it would have become.
+    other = await line.pipe(*preview, "--query", "communicationId=spring", "--json")
+    assert (other.code, other.rows[0]["verification"]["result"]) == (7, "refused")
+    assert other.rows[0]["parts"][0]["event"]["kind"] == "failed"
+    broken = await line.pipe("channels", "preview", "SendGrid", given="[broken")
+    assert (broken.code, "refused" in broken.out) == (7, True)
+    fits(await line.type(*preview))
+    assert await person.events() == []
+    assert (await line.pipe("channels", "preview", "Pigeons", str(body))).code == 4
+
+
+async def test_settings_of_an_rpi_callback_service_become_a_tenant(
+    platform_line: CommandLine, town: Town, tmp_path: Path
+) -> None:
+    path = f"Rpi-{secrets.token_hex(4)}"
+    provider = {"ChannelLabel": "SendGrid", "CallbackServiceQueuePath": path, "CallbackServiceQueueSettings": {}}
+    stored = {"Folder": "https://files.example.com/rpi", "SaveEmailEvents": True}
+    settings = {"QueueEnabled": True, "QueueProvider": provider, "ExternalContentProvider": stored}
+    file, out = tmp_path / "appsettings.json", tmp_path / "tenant.json"
+    file.write_text(json.dumps({"CallbackServiceConfig": {**settings, "EnableHttpsRedirection": True}}))
+    said = await platform_line.type("import-rpi", str(file), "--out", str(out))
+    assert said.code == 0, said.plain
+    # The names of files are as wide as they are.
+    assert "IRECTION=true." in "".join(row.split("  ")[-1].strip() for row in fits(said, width=250))
+    assert (await platform_line.pipe("diff", str(out))).code == 7
+    (applied,) = (await platform_line.pipe("apply", str(out), "--yes", "--json")).rows
+    # Callbacks are taken as RPI took them, also those without a signature, and where they were posted before.
+    callback = f"{town.platform.base_url}/in/{applied['ingest_token']}/api/postevents?channelLabel=SendGrid"
+    event = {"event": "delivered", "sg_event_id": "1", "sg_message_id": "m1", "email": "a@example.com", "timestamp": 9}
+    assert (await town.http.post(callback, json=[event])).status_code == 200
+    tenant = AsyncTenantClient(town.platform.base_url, applied["api_key"], http=town.http)
+
+    async def there() -> bool:
+        return [one.kind async for one in tenant.events()] == ["delivered"]
+
+    await until("the event", there)
+    (channel,) = await tenant.channels()
+    assert (channel.processing, channel.settings["save_email_events"]) == ("on", True)
+    # The same again changes nothing.
+    assert (await platform_line.pipe("diff", str(out))).code == 0
+    await town.platform.client.delete_tenant(applied["id"], purge=True)

@@ -170,9 +170,9 @@ def line_of(tenant: Tenant, folder: Path, **more: str) -> CommandLine:
     return CommandLine({"XDG_CONFIG_HOME": str(folder), **environment})
 
 
-def fits(said: Said) -> list[str]:
+def fits(said: Said, width: int = WIDTH) -> list[str]:
     """The lines of a screen: none wider than the terminal, and none with a control of whoever wrote to us."""
     lines = said.plain.split("\n")
-    assert all(len(line) <= WIDTH for line in lines), said.plain
+    assert all(len(line) <= width for line in lines), said.plain
     assert all(line.isprintable() for line in lines), repr(said.plain)
     return [line.rstrip() for line in lines]

@@ -125,6 +125,9 @@ def import_(
             "--communication", metavar="ID", help="The batch's: where either is not registered yet, it is then."
         ),
     ] = "",
+    channel: Annotated[
+        str, typer.Option("--channel", metavar="LABEL", help="By which members go whose line names none, then.")
+    ] = "",
     close: Annotated[bool, typer.Option("--close", help="Close the batch when all are there.")] = False,
     errors: Annotated[
         Path | None, typer.Option("--errors", metavar="FILE", help="Where to write the lines that were refused.")
@@ -135,12 +138,14 @@ def import_(
     """Add the members of a file to a batch. The same file again changes nothing, so whatever broke off is repeated. It
     ends with 7 where lines were refused; then the batch stays open.
 
-    Example: backhaul communications import members.csv --batch autumn-1 --communication autumn-sale --close
+    Example: backhaul communications import members.csv --batch autumn-1 --communication autumn-sale --channel Twilio
     """
+    if channel and not communication:
+        raise typer.BadParameter("--channel is of a communication that is registered: name it by --communication.")
     output = Output(as_json=json)
     with file.open("rb") as opened, connecting.tenant(profile) as backhaul:
         if communication:
-            _registered(backhaul, communication, batch)
+            _registered(backhaul, communication, batch, channel)
         pieces = sent(opened, output)
         try:
             found = backhaul.batches.import_members(batch, pieces, format="jsonl" if file.suffix == ".jsonl" else "csv")
@@ -155,7 +160,7 @@ def import_(
         raise typer.Exit(Code.NO)
 
 
-def _registered(backhaul: TenantClient, communication: str, batch: str) -> None:
+def _registered(backhaul: TenantClient, communication: str, batch: str, channel: str) -> None:
     """Registers what is not. What is there stays as it is: another registration would replace what it says."""
     from backhaul_client import NotFoundError
 
@@ -167,7 +172,7 @@ def _registered(backhaul: TenantClient, communication: str, batch: str) -> None:
         except NotFoundError:
             known = False
         if not known:
-            backhaul.communications.put(communication)
+            backhaul.communications.put(communication, channel=channel)
         backhaul.batches.put(communication, batch)
         return
     if there.communication_id != communication:
