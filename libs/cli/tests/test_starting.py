@@ -69,6 +69,7 @@ def test_no_secret_is_an_argument() -> None:
         "--secrets",
         "--signing-key",
         "--keys",
+        "--keyring",
     }
     (with_secret,) = (one for one in ALL["channels add"].params if "--secret" in one.opts)
     assert with_secret.is_flag

@@ -69,7 +69,7 @@ def _having(credential: str) -> str:
         known = profiles.read(profiles.path(os.environ)).known
     except FailedError:
         return ""
-    names = [f"--profile {name}" for name, profile in known.items() if getattr(profile, credential)]
+    names = [f"--profile {name}" for name, profile in known.items() if profile.has(credential)]
     return f"Say {' or '.join(names)}, which has one; " if names else ""
 
 

@@ -15,6 +15,8 @@ from backhaul_cli.failing import FailedError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FIELDS = ("url", "api_key", "admin_token", "ingest_token", "sample_key")
+CREDENTIALS = ("api_key", "admin_token")
+_FIELDS = ("url", *CREDENTIALS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,12 @@ class Profile:
     admin_token: str = field(default="", repr=False)
     ingest_token: str = field(default="", repr=False)
     sample_key: str = field(default="", repr=False)
+    keyring: tuple[str, ...] = ()
+    """Which of the two lie in the system's keyring, and are empty here until they are asked for."""
+
+    def has(self, credential: str) -> bool:
+        """Whether there is this ``api_key`` or ``admin_token``, here or in the keyring."""
+        return bool(getattr(self, credential)) or credential in self.keyring
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,18 @@ def _profile(file: Path, name: str, given: object) -> Profile:
         raise FailedError(
             f"{file}: the profile {name} needs a url, and texts.", f"backhaul profile add {name} --url URL"
         )
-    return Profile(source=f"profile {name}", **texts)
+    kept = given.get("keyring", []) if isinstance(given, dict) else []
+    if not isinstance(kept, list) or not set(map(str, kept)) <= set(CREDENTIALS):
+        raise FailedError(
+            f"{file}: what is in the keyring of profile {name} is not known.", f"backhaul profile add {name} --url URL"
+        )
+    return Profile(
+        source=f"profile {name}",
+        url=texts["url"],
+        api_key=texts["api_key"],
+        admin_token=texts["admin_token"],
+        keyring=tuple(kept),
+    )
 
 
 def write(file: Path, profiles: Profiles) -> None:
@@ -111,6 +130,8 @@ def write(file: Path, profiles: Profiles) -> None:
         lines += ["", f"[profiles.{name}]"]
         # JSON's texts are TOML's too, but for a DEL, which no address or credential has.
         lines += [f"{key} = {json.dumps(value)}" for key in _FIELDS if (value := getattr(profile, key))]
+        if profile.keyring:
+            lines.append(f"keyring = {json.dumps(profile.keyring)}")
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # mkstemp gives it mode 0600.
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=".config-")
@@ -149,7 +170,9 @@ def chosen(name: str, environment: Mapping[str, str]) -> Profile:
         "admin_token": environment.get("BACKHAUL_ADMIN_TOKEN", ""),
     }
     if not name and (url := environment.get("BACKHAUL_URL", "")):
-        return Profile(source="BACKHAUL_URL", url=address(url), **keys)
+        return Profile(
+            source="BACKHAUL_URL", url=address(url), api_key=keys["api_key"], admin_token=keys["admin_token"]
+        )
     if not name and any(keys.values()):
         there = "BACKHAUL_API_KEY" if keys["api_key"] else "BACKHAUL_ADMIN_TOKEN"
         raise FailedError(f"{there} is set, and BACKHAUL_URL is not.", "Set both, or name a profile with --profile.")
@@ -159,5 +182,15 @@ def chosen(name: str, environment: Mapping[str, str]) -> Profile:
             "Nothing says where Backhaul is.",
             "Run: backhaul profile add NAME --url URL, or set BACKHAUL_URL and BACKHAUL_API_KEY.",
         )
-    found = profiles.one(name or profiles.current)
+    named = name or profiles.current
+    found = profiles.one(named)
+    if found.keyring:
+        from backhaul_cli import keeping
+
+        kept = {field: keeping.read(named, found.url, field) for field in found.keyring}
+        found = replace(
+            found,
+            api_key=kept.get("api_key", found.api_key),
+            admin_token=kept.get("admin_token", found.admin_token),
+        )
     return replace(found, url=address(found.url))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from backhaul_cli import profiles
+from backhaul_cli import keeping, profiles
 from backhaul_cli.failing import FailedError
 from backhaul_cli.options import AsJson, secret
 from backhaul_cli.output import Column, Output
@@ -26,6 +27,9 @@ def add(
     admin: Annotated[
         bool, typer.Option("--admin", help="Ask for the platform team's admin token, not an API key.")
     ] = False,
+    keyring: Annotated[
+        bool, typer.Option("--keyring", help="Keep the key in the system's keyring, and not in the file of profiles.")
+    ] = False,
     use: Annotated[bool, typer.Option("--use", help="Use it from now on where none is named.")] = False,
 ) -> None:
     """Add a profile, or set one anew. The key is asked for, or read from standard input: the platform team gives the
@@ -36,6 +40,8 @@ def add(
     file = profiles.path(os.environ)
     known = profiles.read(file)
     where = profiles.address(url)
+    if keyring:
+        keeping.import_or_say()
     credential = secret("Admin token" if admin else "API key")
     if not credential or not credential.isascii() or not credential.isprintable() or " " in credential:
         raise FailedError("That is no key: it is empty, or holds a character that none has.", "Give it in one line.")
@@ -44,8 +50,20 @@ def add(
     kept = before if before is not None and before.url == where else Profile(source="", url=where)
     # An ingest token goes with the key of its tenant, which this may not be.
     made = replace(kept, admin_token=credential) if admin else replace(kept, api_key=credential, ingest_token="")
+    kind = "admin_token" if admin else "api_key"
+    others = tuple(one for one in kept.keyring if one != kind)
+    made = replace(
+        kept,
+        **{kind: "" if keyring else credential},
+        keyring=(*others, kind) if keyring else others,
+    )
     changed = known.with_one(name, made)
+    if keyring:
+        # First: a profile that says that it is there must not come before it.
+        keeping.write(name, where, kind, credential)
     profiles.write(file, changed.using(name) if use else changed)
+    if before is not None:
+        _forget(name, before.url, [one for one in before.keyring if before.url != where or one not in made.keyring])
     Output(as_json=False).note(f"Profile {name} is in {file}.")
 
 
@@ -58,8 +76,9 @@ def list_(json: AsJson = False) -> None:
             "name": name,
             "url": profile.url,
             "current": name == found.current,
-            "has_api_key": bool(profile.api_key),
-            "has_admin_token": bool(profile.admin_token),
+            "has_api_key": profile.has("api_key"),
+            "has_admin_token": profile.has("admin_token"),
+            "keyring": bool(profile.keyring),
         }
         for name, profile in found.known.items()
     ]
@@ -71,6 +90,7 @@ def list_(json: AsJson = False) -> None:
             Column("url", lambda row: row["url"], folds=True),
             Column("api key", lambda row: row["has_api_key"]),
             Column("admin token", lambda row: row["has_admin_token"]),
+            Column("keyring", lambda row: row["keyring"]),
         ],
         of="profiles",
     )
@@ -87,4 +107,16 @@ def use(name: Name) -> None:
 def remove(name: Name) -> None:
     """Remove a profile with its keys. They stay valid: backhaul keys remove revokes one."""
     file = profiles.path(os.environ)
-    profiles.write(file, profiles.read(file).without(name))
+    known = profiles.read(file)
+    gone = known.one(name)
+    profiles.write(file, known.without(name))
+    _forget(name, gone.url, gone.keyring)
+
+
+def _forget(name: str, url: str, kept: Iterable[str]) -> None:
+    """Takes keys that no profile names any more out of the keyring. One that does not answer is no reason to fail."""
+    for kind in kept:
+        try:
+            keeping.remove(name, url, kind)
+        except FailedError as exc:
+            Output(as_json=False).note(f"A key of {name} stays in the keyring: {exc.what}")
