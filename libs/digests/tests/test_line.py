@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 
 import msgspec
 import pytest
-from backhaul_digests.line import DigestLine, FileEntry, parse, to_bytes, to_object
+from backhaul_digests.line import DeletionEntry, DigestLine, FileEntry, parse, to_bytes, to_object
 from backhaul_digests.signing import SigningKey, is_signed, key_id
 
 KEY = SigningKey.from_text(32 * "A" + 11 * "A" + "=")
@@ -58,6 +59,38 @@ def test_names_are_in_camel_case_and_sorted() -> None:
     assert list(said) == sorted(said)
     assert {"tenantId", "digestPublicKeyId", "previousDigestHashAlgorithm", "digestVersion", "files"} <= set(said)
     assert "inflatedHashValue" in FileEntry.__struct_encode_fields__
+
+
+def test_the_bytes_that_are_signed_are_for_ever_the_same() -> None:
+    """Whoever signed it in an earlier version signed these."""
+    file = FileEntry(
+        number=1,
+        channel="twilio",
+        destination="",
+        bucket="b",
+        object="o/é",
+        format="jsonl",
+        gzip=True,
+        events=1,
+        bytes=2,
+        hash_value="h",
+        inflated_bytes=3,
+        inflated_hash_value="i",
+        first_position=4,
+        last_position=5,
+        first_event_time=TIME,
+        last_event_time=TIME,
+    )
+    deletion = DeletionEntry(number=1, object="x", deleted_time=TIME, reason="retention")
+    told = line(
+        digest_public_key_id="k",
+        newest_event_time=TIME,
+        previous_digest_hash_algorithm="SHA-256",
+        files=[file],
+        deletions=[deletion],
+    )
+    expected = "192b0a5ebfae61e9788af94df62a7a876841b1451a8cae36c984f138345813ad"
+    assert sha256(to_bytes(told)).hexdigest() == expected
 
 
 def test_what_a_later_version_says_besides_is_read_over() -> None:

@@ -23,6 +23,7 @@ from backhaul_cli.commands import (
     signature,
     standing,
     subscriptions,
+    suppressionlists,
     suppressions,
     tenants,
     up,
@@ -51,6 +52,9 @@ app.command("stats")(messages.stats)
 app.command("send")(send.send)
 app.add_typer(communications.app, name="communications", help="What was sent, and what became of it.")
 app.add_typer(deadletters.app, name="dead-letters", help="What could not be read.")
+suppressions.app.command("export")(suppressionlists.export)
+suppressions.app.command("import")(suppressionlists.import_)
+suppressions.app.command("watch")(suppressionlists.watch)
 app.add_typer(suppressions.app, name="suppressions", help="Who must not be contacted, and why.")
 app.add_typer(channels.app, name="channels", help="Where providers' callbacks come in.")
 app.add_typer(tenants.app, name="tenants", help="The platform team's: who uses this installation.")

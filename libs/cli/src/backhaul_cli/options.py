@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,6 +60,9 @@ ErrorCode = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 OfTenant = Annotated[
     str, typer.Option("--tenant", metavar="ID", help="Of this tenant, with the platform team's admin token.")
+]
+Errors = Annotated[
+    Path | None, typer.Option("--errors", metavar="FILE", help="Where to write the lines that were refused.")
 ]
 LIMIT = 50
 

@@ -21,7 +21,6 @@ SignedFrom = Annotated[
     datetime | None,
     typer.Option("--from", parser=moment, metavar="TIME", help="What was signed from then on: 2h, 3d, or ISO 8601."),
 ]
-SignedTo = Annotated[datetime | None, typer.Option("--to", parser=moment, metavar="TIME", help="Until this time.")]
 
 
 @app.command("list")
@@ -61,7 +60,7 @@ def get(
         typer.Option("--all", metavar="FOLDER", help="Fetch all into a folder, with what verifies them."),
     ] = None,
     from_: SignedFrom = None,
-    to: SignedTo = None,
+    to: To = None,
     chain: OneChain = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to, instead of out.")
@@ -105,7 +104,7 @@ def verify(
         Path | None, typer.Argument(metavar="[FOLDER]", help="Copies of them, instead of the object storage.")
     ] = None,
     from_: SignedFrom = None,
-    to: SignedTo = None,
+    to: To = None,
     chain: OneChain = None,
     head: Annotated[
         list[str] | None, typer.Option("--head", metavar="HASH", help="A digest's hash that you kept; may be repeated.")

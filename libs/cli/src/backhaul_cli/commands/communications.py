@@ -11,7 +11,7 @@ import typer
 from backhaul_cli import connecting
 from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.importing import imported, sent
-from backhaul_cli.options import LIMIT, All, AsJson, Channel, From, Limit, ProfileName, To, bound, page
+from backhaul_cli.options import LIMIT, All, AsJson, Channel, Errors, From, Limit, ProfileName, To, bound, page
 from backhaul_cli.output import Column, Output, facts, section
 from backhaul_cli.texts import age
 
@@ -129,9 +129,7 @@ def import_(
         str, typer.Option("--channel", metavar="LABEL", help="By which members go whose line names none, then.")
     ] = "",
     close: Annotated[bool, typer.Option("--close", help="Close the batch when all are there.")] = False,
-    errors: Annotated[
-        Path | None, typer.Option("--errors", metavar="FILE", help="Where to write the lines that were refused.")
-    ] = None,
+    errors: Errors = None,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:

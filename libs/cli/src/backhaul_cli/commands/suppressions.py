@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backhaul_cli import connecting
 from backhaul_cli.failing import Code
-from backhaul_cli.importing import imported, sent
 from backhaul_cli.options import LIMIT, All, AsJson, From, Limit, ProfileName, To, bound, moment, page
 from backhaul_cli.output import Column, Output, facts, section, words
 from backhaul_cli.texts import age
@@ -23,6 +21,7 @@ app = typer.Typer(no_args_is_help=True)
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="A number or an e-mail address.")]
 Family = Annotated[str, typer.Option("--family", metavar="FAMILY", help="phone, email, voice or whatsapp alone.")]
+Standing = Annotated[str, typer.Option("--standing", metavar="WORD", help="lifted, or any; without, those that hold.")]
 ScopeKind = Annotated[
     str,
     typer.Option("--scope", metavar="KIND", help="Of one sender, messaging_service or group alone; without, of all."),
@@ -109,9 +108,7 @@ def show(address: Address, family: Family = "", profile: ProfileName = "", json:
 def list_(
     family: Family = "",
     kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="Of this kind alone, such as stop.")] = "",
-    standing: Annotated[
-        str, typer.Option("--standing", metavar="WORD", help="lifted, or any; without, those that hold.")
-    ] = "",
+    standing: Standing = "",
     from_: From = None,
     to: To = None,
     limit: Limit = LIMIT,
