@@ -89,6 +89,11 @@ def tenant_of(platform: AdminClient, asked: Asked, where: str, output: Output) -
     known.with_one(asked.profile, kept)
     if kept.url != where:
         raise FailedError(f"The profile {asked.profile} is of {kept.url}.", "Say another name: --as NAME.")
+    if kept.keyring:
+        raise FailedError(
+            f"The profile {asked.profile} keeps its key in the keyring, and this one would be in the file.",
+            "Say another name for the tenant's profile: --as NAME.",
+        )
     if not kept.sample_key:
         kept = replace(kept, sample_key=secrets.token_hex(32))
     try:

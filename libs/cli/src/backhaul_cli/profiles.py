@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from backhaul_cli.failing import FailedError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_FIELDS = ("url", "api_key", "admin_token", "ingest_token", "sample_key")
 CREDENTIALS = ("api_key", "admin_token")
-_FIELDS = ("url", *CREDENTIALS)
+"""Those that a keyring may keep."""
+_FIELDS = ("url", *CREDENTIALS, "ingest_token", "sample_key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,8 @@ def _profile(file: Path, name: str, given: object) -> Profile:
         url=texts["url"],
         api_key=texts["api_key"],
         admin_token=texts["admin_token"],
+        ingest_token=texts["ingest_token"],
+        sample_key=texts["sample_key"],
         keyring=tuple(kept),
     )
 

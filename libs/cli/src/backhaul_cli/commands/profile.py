@@ -48,15 +48,12 @@ def add(
     # The other credential stays, if it is of the same place.
     before = known.known.get(name)
     kept = before if before is not None and before.url == where else Profile(source="", url=where)
-    # An ingest token goes with the key of its tenant, which this may not be.
-    made = replace(kept, admin_token=credential) if admin else replace(kept, api_key=credential, ingest_token="")
     kind = "admin_token" if admin else "api_key"
     others = tuple(one for one in kept.keyring if one != kind)
-    made = replace(
-        kept,
-        **{kind: "" if keyring else credential},
-        keyring=(*others, kind) if keyring else others,
-    )
+    kept = replace(kept, keyring=(*others, kind) if keyring else others)
+    written = "" if keyring else credential
+    # An ingest token goes with the key of its tenant, which this may not be.
+    made = replace(kept, admin_token=written) if admin else replace(kept, api_key=written, ingest_token="")
     changed = known.with_one(name, made)
     if keyring:
         # First: a profile that says that it is there must not come before it.

@@ -72,6 +72,6 @@ def watch(
 
     Example: backhaul suppressions watch --kind stop,complaint
     """
-    from backhaul_cli.watching import watched
+    from backhaul_cli.suppressionchanges import watched
 
     watched(after, family, kind, profile, Output(as_json=json))
