@@ -9,6 +9,7 @@ ROUTES.
 """
 
 from backhaul_console.app import Console
+from backhaul_console.openid import OpenId
 from backhaul_console.sessions import Person, SessionStore, StoreAwayError, Stored
 
-__all__ = ["Console", "Person", "SessionStore", "StoreAwayError", "Stored"]
+__all__ = ["Console", "OpenId", "Person", "SessionStore", "StoreAwayError", "Stored"]

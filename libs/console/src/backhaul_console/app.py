@@ -21,10 +21,12 @@ from backhaul_console.cookies import Cookies, same_site
 from backhaul_console.failing import Failures
 from backhaul_console.leading import leads_of
 from backhaul_console.navigation import current, said, sections_of
+from backhaul_console.openid import OpenId, Provider
 from backhaul_console.rendering import ROOT, address, environment
 from backhaul_console.sessions import Sessions, SessionStore, StoreAwayError
 from backhaul_console.signin import SignIn
 from backhaul_console.visits import BASE_URL, Api, Page, Visit
+from backhaul_console.vouching import BACK, Seal
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -52,6 +54,9 @@ class Console:
     api: Api
     store: SessionStore
     secure: Callable[[Scope], bool]
+    takes_admin_tokens: bool = True
+    people: tuple[OpenId, Seal] | None = None
+    """What is agreed with whoever vouches for people of the platform team, and what seals a sign-in under way there."""
 
     def application(self) -> ASGIApp:
         """The application; ``/console`` and all below it are its paths."""
@@ -60,7 +65,14 @@ class Console:
         templates.globals.update(sections=sections_of(shown), current=current, said=said, lead=leads_of(shown))
         sessions, cookies, failures = Sessions(self.store), Cookies(self.secure), Failures(templates)
         door = _Door(self.api, sessions, cookies, failures)
-        signin = SignIn(self.api, sessions, cookies, templates)
+        signin = SignIn(
+            self.api,
+            sessions,
+            cookies,
+            templates,
+            takes_admin_tokens=self.takes_admin_tokens,
+            people=(_provider(self.people[0]), self.people[1]) if self.people is not None else None,
+        )
         routes = [
             Route(f"{ROOT}/static/{{digest}}/{{name}}", _static),
             *(Route(ROOT + path, signin.route(handler), methods=[method]) for method, path, handler in signin.routes),
@@ -69,6 +81,10 @@ class Console:
         app = Starlette(routes=routes, exception_handlers={404: failures.no_such_page, 405: failures.no_such_page})
         app.router.redirect_slashes = False
         return _with_fields(app)
+
+
+def _provider(agreed: OpenId) -> Provider:
+    return Provider(agreed, agreed.base_url + address(BACK))
 
 
 class _Door:

@@ -1,8 +1,9 @@
-"""The cookie of a session, and what a browser says of where a request comes from."""
+"""The cookie of a session, that of a sign-in under way, and what a browser says of where a request comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -12,8 +13,9 @@ from backhaul_console.rendering import ROOT
 from backhaul_console.sessions import LASTS_S, Session
 
 _PLAIN = "backhaul-console"
-_SECURE = "__Host-backhaul-console"
-"""Browsers take a cookie of this name over HTTPS alone, and from no neighbouring host."""
+_ASKED = "backhaul-console-sign-in"
+_SECURE = "__Host-"
+"""Browsers take a cookie whose name begins so over HTTPS alone, and from no neighbouring host."""
 
 _AGAIN = "<!doctype html><meta charset=utf-8><title>…</title><meta http-equiv=refresh content=0>"
 
@@ -26,26 +28,43 @@ class Cookies:
 
     def token_of(self, request: Request) -> str:
         """What the cookie holds; empty where there is none."""
-        return request.cookies.get(_SECURE if self._secure(request.scope) else _PLAIN, "")
+        return request.cookies.get(self._name(request, _PLAIN), "")
 
     def give(self, request: Request, answer: Response, session: Session) -> None:
         """Have the browser keep it until it is closed, or the session has ended anyway."""
-        self._set(request, answer, session.token, LASTS_S)
+        self._set(request, answer, _PLAIN, session.token, LASTS_S, "strict")
 
     def take(self, request: Request, answer: Response) -> None:
         """Have the browser forget it."""
-        self._set(request, answer, "", 0)
+        self._set(request, answer, _PLAIN, "", 0, "strict")
 
-    def _set(self, request: Request, answer: Response, token: str, lasts_s: int) -> None:
+    def asked_of(self, request: Request) -> str:
+        """What the cookie of a sign-in under way holds; empty where there is none."""
+        return request.cookies.get(self._name(request, _ASKED), "")
+
+    def give_asked(self, request: Request, answer: Response, sealed: str, lasts_s: int) -> None:
+        """Have the browser keep what a provider was asked for. It is sent along when that leads back here."""
+        self._set(request, answer, _ASKED, sealed, lasts_s, "lax")
+
+    def take_asked(self, request: Request, answer: Response) -> None:
+        """Have the browser forget it."""
+        self._set(request, answer, _ASKED, "", 0, "lax")
+
+    def _name(self, request: Request, name: str) -> str:
+        return _SECURE + name if self._secure(request.scope) else name
+
+    def _set(
+        self, request: Request, answer: Response, name: str, value: str, lasts_s: int, sent: Literal["strict", "lax"]
+    ) -> None:
         secure = self._secure(request.scope)
         answer.set_cookie(
-            _SECURE if secure else _PLAIN,
-            token,
+            self._name(request, name),
+            value,
             max_age=lasts_s,
             path="/" if secure else ROOT,
             secure=secure,
             httponly=True,
-            samesite="strict",
+            samesite=sent,
         )
 
     def again(self, request: Request) -> Response | None:

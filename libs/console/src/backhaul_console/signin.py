@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from backhaul_console.cookies import Cookies, same_site
-from backhaul_console.rendering import ROOT, address
+from backhaul_console.openid import Provider
+from backhaul_console.rendering import address
 from backhaul_console.saying import SAID
 from backhaul_console.sessions import MAX_TENANTS, Access, Admin, Session, Sessions, StoreAwayError, Tenant
 from backhaul_console.texts import _
 from backhaul_console.visits import BASE_URL, Api
+from backhaul_console.vouching import BACK, BEGIN, Seal, Vouching, own
 
 _READS = "read"
 _KEYS = "bhk_"
@@ -29,7 +31,20 @@ _REFUSED = 422
 class SignIn:
     """The pages of whoever is not signed in yet."""
 
-    def __init__(self, api: Api, sessions: Sessions, cookies: Cookies, templates: Environment) -> None:
+    def __init__(
+        self,
+        api: Api,
+        sessions: Sessions,
+        cookies: Cookies,
+        templates: Environment,
+        *,
+        takes_admin_tokens: bool = True,
+        people: tuple[Provider, Seal] | None = None,
+    ) -> None:
+        """``people``: who vouches for those of the platform team, and what seals a sign-in that is under way there."""
+        self._takes_admin_tokens = takes_admin_tokens
+        self._host = people[0].host if people is not None else ""
+        self._vouching = Vouching(*people, sessions, cookies, self._wrong) if people is not None else None
         self._api = api
         self._sessions = sessions
         self._cookies = cookies
@@ -38,7 +53,9 @@ class SignIn:
     @property
     def routes(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
         """Method, path below the console's, and what answers."""
+        vouching = self._vouching
         return [
+            *([("GET", BEGIN, vouching.begin), ("GET", BACK, vouching.back)] if vouching is not None else []),
             ("GET", "", self._home),
             ("GET", "/", self._home),
             ("GET", "/sign-in", self._form),
@@ -85,7 +102,7 @@ class SignIn:
         except BackhaulError:
             return self._page(request, status=503, wrong=_("Backhaul did not answer. Try again in a moment."), to=to)
         began = await (self._sessions.begin(opened) if session is None else self._sessions.change(session, opened))
-        answer = RedirectResponse(_own(to) or home_of(opened, last=True), status_code=303)
+        answer = RedirectResponse(own(to) or home_of(opened, last=True), status_code=303)
         self._cookies.give(request, answer, began)
         return answer
 
@@ -100,6 +117,8 @@ class SignIn:
                     raise ValueError(_("This key lacks the scope read, without which it can show nothing."))
                 tenant = Tenant(id=key.tenant_id, key=credential, key_id=key.key_id, scopes=key.scopes)
                 return with_tenant(access, tenant)
+            if not self._takes_admin_tokens:
+                raise ValueError(_("Admin tokens are not taken here. Sign in as yourself, or with a tenant's key."))
             admin = await AsyncAdminClient(BASE_URL, credential, http=http, retries=_ONCE).whoami()
         return Access(
             began_at=access.began_at,
@@ -133,13 +152,18 @@ class SignIn:
                 except BackhaulError:
                     continue
 
+    def _wrong(self, request: Request, status: int, wrong: str) -> Response:
+        return self._page(request, status=status, wrong=wrong)
+
     def _page(self, request: Request, *, status: int = 200, wrong: str = "", to: str = "") -> Response:
         query = request.query_params
         values: dict[str, Any] = {
             "wrong": wrong,
             "said": SAID.get(query.get("said", ""), ""),
-            "to": _own(to or query.get("to", "")),
+            "to": own(to or query.get("to", "")),
             "tenant": query.get("tenant", ""),
+            "host": self._host,
+            "takes_admin_tokens": self._takes_admin_tokens,
         }
         return HTMLResponse(self._templates.get_template("signin.html").render(**values), status_code=status)
 
@@ -158,9 +182,3 @@ def home_of(access: Access, *, last: bool = False) -> str:
         return address("/admin")
     tenants = list(access.tenants)
     return address(f"/t/{tenants[-1 if last else 0]}") if tenants else address("/sign-in")
-
-
-def _own(to: str) -> str:
-    """An address of the console's own, or nothing: nobody is led elsewhere after a sign-in."""
-    safe = to.startswith(ROOT + "/") and "\\" not in to and to.isprintable() and "/../" not in to
-    return to if safe else ""

@@ -316,15 +316,21 @@ def build(
         clients=clients,
         https=https,
     )
-    edge.console = _console(service, edge, https) if settings.gateway_console else None
+    edge.console = _console(service, settings, edge, https, origins) if settings.gateway_console else None
     return Gateway(edge, publisher, connections, streams)
 
 
-def _console(service: Service, edge: Edge, https: Https) -> ASGIApp:
+def _console(service: Service, settings: GatewaySettings, edge: Edge, https: Https, origins: Origins) -> ASGIApp:
     store = MongoSessionStore(service.database, service.store_format)
     service.prepare("console_index", store.prepare)
+    agreed = settings.openid(origins.public)
+    seal = SecretBox(settings.encryption_keys()).of("a sign-in to the console")
     return Console(
-        api=partial(InProcess, edge), store=store, secure=lambda scope: https.is_secure(scope, scope["headers"])
+        api=partial(InProcess, edge),
+        store=store,
+        secure=lambda scope: https.is_secure(scope, scope["headers"]),
+        takes_admin_tokens=settings.gateway_console_admin_tokens,
+        people=(agreed, seal) if agreed is not None else None,
     ).application()
 
 

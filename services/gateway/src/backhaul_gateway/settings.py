@@ -15,11 +15,12 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 from pydantic_settings import NoDecode
 
 from backhaul_gateway.admission.admins import AdminToken, admin_tokens, digest
+from backhaul_gateway.consolesettings import ConsoleSettings
 
 Network = IPv4Network | IPv6Network
 
 
-class GatewaySettings(ObjectStoreSettings, SecretKeySettings, ChangeLogSettings, CommonSettings):
+class GatewaySettings(ConsoleSettings, ObjectStoreSettings, SecretKeySettings, ChangeLogSettings, CommonSettings):
     """Each field's variable is its name in capitals behind ``BACKHAUL_``."""
 
     gateway_host: str = Field("127.0.0.1", description="The address to listen on.")
@@ -167,7 +168,6 @@ class GatewaySettings(ObjectStoreSettings, SecretKeySettings, ChangeLogSettings,
         description="Open streams of events (GET /v1/events/stream). A tenant may have 8; 429 "
         "beyond, and 503 where all are taken.",
     )
-    gateway_console: bool = Field(True, description="Whether /console is there: the API in a browser.")
     gateway_leave_s: float = Field(
         0.5,
         ge=0,
