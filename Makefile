@@ -53,7 +53,7 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other suppo
 	sh tools/test_pythons.sh
 
 test-console: $(STAMP) ## Look at every page of the console with a real browser (skips without Chromium)
-	$(BIN)/python -m pytest -q -m browser tests/console $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m browser tests/console $(ARGS)
 
 test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman)
 	sh tools/test_containers.sh

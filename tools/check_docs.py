@@ -62,7 +62,7 @@ def _default_of(field: FieldInfo) -> str:
     value: Any = field.default
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    if value in (None, "", (), {}):
+    if value in (None, "", ()):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from backhaul_client import BackhaulError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -78,7 +79,13 @@ class Console:
             *(Route(ROOT + path, signin.route(handler), methods=[method]) for method, path, handler in signin.routes),
             *(door.route(page) for page in pages.ROUTES),
         ]
-        app = Starlette(routes=routes, exception_handlers={404: failures.no_such_page, 405: failures.no_such_page})
+        handlers = {
+            404: failures.no_such_page,
+            405: failures.no_such_page,
+            HTTPException: failures.not_read,
+            500: failures.failed,
+        }
+        app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = False
         return _with_fields(app)
 
@@ -106,7 +113,11 @@ class _Door:
                 request.scope[MAX_BODY] = page.max_body
             if page.takes_file:
                 request.scope[STEADY_BODY] = object()
-            return await self._answer(page, request)
+            try:
+                return await self._answer(page, request)
+            finally:
+                # Files that it sent are open until then.
+                await request.close()
 
         return Route(ROOT + below + page.path, answer, methods=[page.method])
 

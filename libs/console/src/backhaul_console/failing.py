@@ -12,6 +12,7 @@ from backhaul_client import (
     UnavailableError,
 )
 from jinja2 import Environment
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -65,6 +66,15 @@ class Failures:
     async def no_such_page(self, request: Request, exc: Exception) -> Response:  # noqa: ARG002  # Starlette's signature
         """For an address that is no page's."""
         return self._bare(404, _("There is no such page"), _("Look at the address, or begin at the overview."))
+
+    async def not_read(self, request: Request, exc: Exception) -> Response:  # noqa: ARG002  # as above
+        """For what was sent and cannot be read: a form that is broken, too large, or too slow."""
+        status, detail = (exc.status_code, exc.detail) if isinstance(exc, HTTPException) else (400, "")
+        return self._bare(status, _("This could not be read"), detail)
+
+    async def failed(self, request: Request, exc: Exception) -> Response:  # noqa: ARG002  # as above
+        """For a mistake of the console's own. The gateway's log has it."""
+        return self._bare(500, _("Something went wrong"), _("This page failed. Nothing more is known here."))
 
     def _bare(self, status: int, title: str, text: str) -> Response:
         page = self.templates.get_template("bare.html").render(title=title, text=text)

@@ -89,7 +89,7 @@ class SignIn:
     async def _sign_in(self, request: Request) -> Response:
         if not same_site(request):
             return self._page(request, status=403, wrong=_("This form came from another site. Use the one below."))
-        form = await request.form()
+        form = await request.form(max_files=0)
         credential, to = str(form.get("credential", "")).strip(), str(form.get("to", ""))
         session = await self._sessions.find(self._cookies.token_of(request))
         access = session.access if session is not None else Access(began_at=time.time())
@@ -129,7 +129,7 @@ class SignIn:
     async def _sign_out(self, request: Request) -> Response:
         session = await self._sessions.find(self._cookies.token_of(request))
         if session is not None:
-            form = await request.form()
+            form = await request.form(max_files=0)
             if not same_site(request) or not session.carries(str(form.get("form_token", ""))):
                 return RedirectResponse(home_of(session.access), status_code=303)
             await self._forget_keys(request, session)
