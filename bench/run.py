@@ -146,7 +146,7 @@ def scenarios(*, quick: bool, million: bool) -> list[Scenario]:
         ),
         Scenario(["resident_mb"], latency.measure_memory),
         Scenario(
-            ["growth_store", "mongod_vs_floor", "mongod_floor_us", "read_"],
+            ["growth_store", "mongod_vs_floor", "mongod_floor_us", "read_", "console_page_"],
             lambda site, report: storage.measure(
                 site, report, rounds=rounds, stored=100_000 if quick else 1_000_000, events=15_000 if quick else 20_000
             ),

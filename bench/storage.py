@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import floors
 import reading
+import visiting
 from filling import fill
 from installation import Installation
 from normalized import Drained, together
@@ -47,6 +48,7 @@ async def measure(site: Installation, report: Report, *, rounds: int, stored: in
     try:
         large, floor = await _rounds(site, tenants[:rounds], posts, payloads)
         await reading.measure(site, report, key, posts, copies, _FULL, rounds=rounds, stored=stored)
+        await visiting.measure(site, report, _FILLED, key, rounds=rounds, stored=stored)
         await _cache(site, _SMALL_GB)
         small, _ = await _rounds(site, tenants[rounds:], posts)
     finally:
