@@ -12,7 +12,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo check test test-pythons test-console test-containers test-upgrade faults fuzz lint format proto lock bench clean
+.PHONY: help setup up demo check test test-pythons test-console test-containers test-upgrade faults fuzz lint format proto texts lock bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ format: $(STAMP) ## Format the code
 
 proto: $(STAMP) ## Generate proto/gen from the contracts
 	proto/generate.sh
+
+texts: $(STAMP) ## Collect the console's texts for translators
+	$(BIN)/python tools/console_texts.py
 
 lock: $(STAMP) ## Resolve requirements.lock anew
 	sh tools/lock.sh

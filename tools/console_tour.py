@@ -115,7 +115,7 @@ async def main() -> int:
                     platform = AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http)
                     assert stack.object_store is not None  # noqa: S101  # narrows the type; it is started with one
                     await show(Story(stack.gateway_url, http, platform, stack.object_store, api, receiver), Screen())
-                    key = await platform.add_key(_TENANT, scopes=["read", "write", "manage"])
+                    key = await platform.add_key(_TENANT, scopes=["read", "check", "send", "manage"])
                     return await _look(stack, chromium, str(key.key[:]))
         finally:
             await stack.kill_all()

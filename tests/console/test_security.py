@@ -98,7 +98,7 @@ async def test_a_form_that_is_not_the_sessions_own_does_nothing(town: Town, sess
     from simulators.visits_as import browser_of, holder, person
 
     tenant = await town.platform.register()
-    scopes = ("read", "write", "manage", "ingest")
+    scopes = ("read", "check", "send", "manage", "ingest")
     mine = await sessions.begin(
         Access(
             began_at=time.time(),
@@ -135,7 +135,7 @@ async def test_each_page_answers_each_visitor_in_words(town: Town, sessions: Ses
         "operator": person("operator"),
         "support": person("support"),
         "auditor": person("auditor"),
-        "tenant": holder(tenant.id, tenant.api_key, ("read", "write", "manage", "ingest")),
+        "tenant": holder(tenant.id, tenant.api_key, ("read", "check", "send", "manage", "ingest")),
         "reader": holder(tenant.id, reading.key, ("read",)),
     }
     async with AsyncExitStack() as open_:
@@ -177,7 +177,7 @@ async def test_a_session_opens_its_own_tenant_and_no_other(town: Town, sessions:
     from simulators.visits_as import browser_of, holder
 
     tenant, other = await town.platform.register(), await town.platform.register()
-    session = await sessions.begin(holder(tenant.id, tenant.api_key, ("read", "write", "manage")))
+    session = await sessions.begin(holder(tenant.id, tenant.api_key, ("read", "check", "send", "manage")))
     async with browser_of(town.platform.base_url, session) as browser:
         for page in ROUTES:
             if page.side == "tenant":
@@ -187,7 +187,7 @@ async def test_a_session_opens_its_own_tenant_and_no_other(town: Town, sessions:
                 assert answer.status_code == 303, where
                 assert answer.headers["location"].startswith("/console/sign-in?"), where
     # A session that says that it opens another tenant than its key's is shown nothing of that one.
-    forged = await sessions.begin(holder(other.id, tenant.api_key, ("read", "write", "manage")))
+    forged = await sessions.begin(holder(other.id, tenant.api_key, ("read", "check", "send", "manage")))
     async with browser_of(town.platform.base_url, forged) as browser:
         for page in pages("GET"):
             if page.side == "tenant":
