@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/console.md: the console in Chromium, over a stack in which the demo has just been.
+"""Writes docs/console-tour.md and its pictures: the console in Chromium, over a stack in which the demo has just been.
 
 ``.venv/bin/python tools/console_tour.py`` takes some two minutes. Whatever a page says of the moment (times, ids)
 differs each time, so that pictures change; commit them when the pages did.
@@ -33,13 +33,20 @@ from playwright.async_api import async_playwright
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
+DOCS = Path(__file__).parent.parent / "docs"
+PICTURES = DOCS / "pictures"
+TOUR = DOCS / "console-tour.md"
 MAX_BYTES = 60 * 1024
 _START_S = 300.0
 _WIDE = {"width": 1200, "height": 760}
 _NARROW = {"width": 360, "height": 720}
 _COLOURS = 256
 _TENANT = "acme"
+
+_HEAD = """# A tour of the console
+
+Over the stack of `make demo`. [How to sign in, and what holds for each page](console.md).
+"""
 
 _INDEXED = """async ([url, most]) => {
   const image = new Image(); image.src = url; await image.decode();
@@ -73,6 +80,7 @@ class Sight:
     is a part of an address: the first link to such a one is followed from there."""
 
     name: str
+    says: str
     path: str
     link: str = ""
     dark: bool = False
@@ -80,20 +88,24 @@ class Sight:
 
 
 SIGHTS = (
-    Sight("overview", ""),
-    Sight("overview-all", "/admin", dark=True),
-    Sight("messages", "/messages"),
-    Sight("message", "/messages", link="/messages/"),
-    Sight("statistics", "/statistics"),
-    Sight("errors", "/errors", narrow=True),
-    Sight("communication", "/communications", link="/communications/"),
-    Sight("dead-letters", "/dead-letters"),
-    Sight("replies", "/replies", narrow=True),
-    Sight("suppressions", "/suppressions"),
-    Sight("reconciliation", "/reconciliation", dark=True),
-    Sight("deliveries", "/deliveries"),
-    Sight("audits", "/audits"),
-    Sight("tenants", "/admin/tenants"),
+    Sight("overview", "What needs a hand at a tenant's, the worst first, and how each channel stands.", ""),
+    Sight(
+        "overview-all", "The same of all tenants, for the platform team; dark where the system is.", "/admin", dark=True
+    ),
+    Sight(
+        "messages", "Messages by what is known of them: state, channel, recipient, time, code of an error.", "/messages"
+    ),
+    Sight("message", "One message: its timeline, and the callbacks as they came.", "/messages", link="/messages/"),
+    Sight("statistics", "How many were sent, delivered, read and failed, by channel and hour.", "/statistics"),
+    Sight("errors", "Providers' codes of errors by how often they came, on a phone.", "/errors", narrow=True),
+    Sight("communication", "What became of one communication.", "/communications", link="/communications/"),
+    Sight("dead-letters", "Callbacks that could not be read: look, replay, discard.", "/dead-letters"),
+    Sight("replies", "What people have answered.", "/replies", narrow=True),
+    Sight("suppressions", "Who must not be written to, and since when.", "/suppressions"),
+    Sight("reconciliation", "What providers' own records say beside the callbacks.", "/reconciliation", dark=True),
+    Sight("deliveries", "What the tenant's own application was told, and each try.", "/deliveries"),
+    Sight("audits", "Files of events, and the digests that are proof of them.", "/audits"),
+    Sight("tenants", "Tenants, to register, suspend and look at.", "/admin/tenants"),
 )
 """A page that is not there, or fails, is told of and left out."""
 
@@ -125,6 +137,7 @@ async def _look(stack: Stack, chromium: str, key: str) -> int:
     """Take each picture; how many could not be taken."""
     PICTURES.mkdir(exist_ok=True)
     missed = 0
+    told = [_HEAD]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         try:
@@ -137,11 +150,13 @@ async def _look(stack: Stack, chromium: str, key: str) -> int:
                 picture = await _indexed(page, await page.screenshot())
                 await page.context.close()
                 PICTURES.joinpath(f"{sight.name}.png").write_bytes(picture)
+                told.append(f"{sight.says}\n\n![{sight.says}](pictures/{sight.name}.png)\n")
                 large = "" if len(picture) <= MAX_BYTES else f", more than {MAX_BYTES}"
                 sys.stdout.write(f"{sight.name}: {len(picture)} bytes{large}\n")
                 missed += bool(large)
         finally:
             await browser.close()
+    TOUR.write_text("\n".join(told))
     return missed
 
 
