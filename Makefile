@@ -42,7 +42,7 @@ ifeq ($(strip $(ARGS)),)
 	@# More processes than two cores have work for: tests wait for servers, leases and outages more than they work. Whole
 	@# stacks are of many processes themselves, and timed, so fewer run at once. loadscope: see tests/keeping.py.
 	@# What measures the clock has it to itself. The few that fail are run again, alone: see tools/run_tests.py.
-	$(BIN)/python tools/run_tests.py -n 4 -m "not timed" libs services
+	$(BIN)/python tools/run_tests.py -n 4 -m "not timed and not browser" libs services
 	$(BIN)/python tools/run_tests.py -n 2 --dist loadscope -m "not timed and not browser" deploy/compose deploy/k8s deploy/local deploy/observability tests
 	$(BIN)/python tools/run_tests.py -m "timed and not browser" libs services tests
 else
@@ -53,7 +53,7 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other suppo
 	sh tools/test_pythons.sh
 
 test-console: $(STAMP) ## Look at every page of the console with a real browser (skips without Chromium)
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m browser tests/console $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m browser tests/console services $(ARGS)
 
 test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman)
 	sh tools/test_containers.sh

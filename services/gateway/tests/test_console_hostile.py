@@ -43,6 +43,7 @@ SENT: dict[str, tuple[dict[str, str], bytes]] = {
     "bad UTF-8": (FORM, b"credential=\xff\xfe%ff%fe"),
     "a zero": (FORM, b"credential=%00&to=%00"),
     "half a surrogate": (FORM, b"credential=%ed%a0%80&to=/console/%ed%a0%80"),
+    "a token of no letters": (FORM, "form_token=\N{SNOWMAN}".encode()),
     "no form": ({**SAME, "content-type": "application/json"}, b"{"),
     "no type": (SAME, b"credential=x"),
     "a broken type": ({**SAME, "content-type": 'multipart/form-data; boundary="'}, b"x"),

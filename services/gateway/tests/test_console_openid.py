@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -352,6 +354,43 @@ async def test_without_a_provider_there_is_no_such_way(gateway_factory: GatewayF
         assert "openid" not in (await gateway.client.get("/console/sign-in")).text
         for path in ("openid", "callback?code=x&state=y"):
             assert (await gateway.client.get(f"/console/sign-in/{path}")).status_code == 404
+
+
+@pytest.mark.browser
+async def test_a_browser_comes_back_from_another_site(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer, provider: OpenIdProvider
+) -> None:
+    """It keeps the session's cookie back there, and the tenants that are open with it, until its own page asks."""
+    from playwright.async_api import async_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium here (Debian: apt install chromium)")
+    provider.host = "localhost"
+    async with (
+        gateway_factory(fresh_nats.uri, **provider.settings) as gateway,
+        async_playwright() as playwright,
+        await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser,
+    ):
+        acme = await gateway.tenant("acme")
+        page = await browser.new_page()
+        wrong: list[str] = []
+        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        await page.goto(f"{gateway.url}/console/sign-in")
+        await page.get_by_label("API key").fill(acme.api_key)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("heading", name="acme").wait_for()
+        await page.goto(f"{gateway.url}/console/sign-in?to=/console/admin")
+        await page.get_by_role("link", name="Sign in at localhost").click()
+        await page.get_by_text("oidc:1 (operator)").wait_for()
+        assert page.url == f"{gateway.url}/console/admin"
+        assert await page.get_by_role("link", name="acme").count()
+        # Whoever comes by a link of another site is still signed in.
+        await page.goto(provider.issuer + "/link?" + urlencode({"to": f"{gateway.url}/console/t/acme"}))
+        await page.get_by_role("link", name="Go").click()
+        await page.get_by_role("heading", name="acme").wait_for()
+        assert not wrong
 
 
 ISSUER = "https://accounts.example.com"

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
-from backhaul_console.rendering import ROOT
+from backhaul_console.rendering import ROOT, asset
 from backhaul_console.sessions import LASTS_S, Session
 
 _PLAIN = "backhaul-console"
@@ -17,7 +17,9 @@ _ASKED = "backhaul-console-sign-in"
 _SECURE = "__Host-"
 """Browsers take a cookie whose name begins so over HTTPS alone, and from no neighbouring host."""
 
-_AGAIN = "<!doctype html><meta charset=utf-8><title>…</title><meta http-equiv=refresh content=0>"
+_AGAIN = (
+    "<!doctype html><meta charset=utf-8><title>…</title><link rel=icon href={icon}><meta http-equiv=refresh content=0>"
+)
 
 
 class Cookies:
@@ -72,7 +74,7 @@ class Cookies:
         page that it is on asks for itself."""
         if request.method != "GET" or request.headers.get("sec-fetch-site") != "cross-site":
             return None
-        return HTMLResponse(_AGAIN)
+        return HTMLResponse(_AGAIN.format(icon=asset("icon.svg")))
 
 
 def same_site(request: Request) -> bool:

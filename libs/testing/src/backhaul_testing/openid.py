@@ -16,7 +16,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from backhaul_testing.endpoints import Call, Endpoint, endpoint
+from backhaul_testing.endpoints import LOOPBACK, Call, Endpoint, endpoint
 
 CLIENT_ID = "backhaul console"
 CLIENT_SECRET = "a secret: of 100%"  # noqa: S105  # with what has to be encoded
@@ -38,6 +38,8 @@ class OpenIdProvider:
     """Whether it takes the client's secret as HTTP's password; otherwise in the form."""
     deaf: bool = False
     """Whether it takes connections, and answers none."""
+    host: str = LOOPBACK
+    """By which it names itself: to a browser ``localhost`` is another site than ``127.0.0.1``."""
     told: Claims = field(default_factory=dict)
     """What its discovery says other than it should."""
     asked: list[str] = field(default_factory=list)
@@ -50,7 +52,7 @@ class OpenIdProvider:
     @property
     def issuer(self) -> str:
         """By which it names itself."""
-        return self.endpoint.url("")
+        return self.endpoint.url("", self.host)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,18 +89,20 @@ class OpenIdProvider:
             await self._say(call, {"keys": [*self.public_keys(), {"kty": "unheard-of"}]})
         elif path == "/authorize":
             await self._authorize(call, _first(query))
+        elif path == "/link":
+            link = f'<!doctype html><link rel=icon href="data:,"><a href="{_first(query)["to"]}">Go</a>'
+            await call.answer(link.encode(), more="Content-Type: text/html\r\n")
         elif path == "/token" and method == "POST":
             await self._token(call, _first(call.body.decode()))
         else:
             await call.answer(status=404)
 
     def _discovery(self) -> Claims:
-        at = self.endpoint.url
         return {
             "issuer": self.issuer,
-            "authorization_endpoint": at("/authorize"),
-            "token_endpoint": at("/token"),
-            "jwks_uri": at("/keys"),
+            "authorization_endpoint": self.issuer + "/authorize",
+            "token_endpoint": self.issuer + "/token",
+            "jwks_uri": self.issuer + "/keys",
             "token_endpoint_auth_methods_supported": ["client_secret_basic" if self.basic else "client_secret_post"],
             **self.told,
         }
