@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from backhaul_cli.messageviews import VIEWS, _calls
+from backhaul_cli.messageviews import VIEWS
 from backhaul_cli.output import Output
+from backhaul_client.history import steps
 from backhaul_client.models import Event, Message
 from backhaul_client.notificationmodels import Attempt, Delivery
 
@@ -130,7 +131,7 @@ def _tries(state: str, attempts: int, *tries: tuple[int, str | None, int]) -> li
         for status, error, again in tries
     )
     delivery = _made(Delivery, state=state, attempts=attempts, history=history)
-    return [step.what for step in _calls([delivery]) if step.what in ("told", "not told", "answered")]
+    return [step.what for step in steps(_message(), [delivery]) if step.what in ("told", "not told", "answered")]
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,11 @@ def test_pieces_may_be_cut_anywhere(cuts: list[int]) -> None:
         told = [shown(one) for piece in pieces for one in following.of(piece)]
         assert told == [("4", "a"), ("9", "Some is gone."), ("10.2", "c")]
         assert following.connection().headers["Last-Event-ID"] == "10.2"
+
+
+def test_positions_are_told_to_whoever_asks_for_them() -> None:
+    for positions in (False, True):
+        following = Following(Call(path="/v1/events/stream", answer=of(Event), positions=positions))
+        following.connection()
+        told = [shown(one) for one in following.of(BEAT + event("4", "a") + b": still here\n\n" + BEAT)]
+        assert told == ([("3", ""), ("4", "a"), ("3", "")] if positions else [("4", "a")])

@@ -48,6 +48,7 @@ def _visit() -> Visit:
         sessions=cast("Any", None),
         templates=templates,
         http=cast("Any", None),
+        transport=cast("Any", None),
     )
 
 

@@ -36,10 +36,13 @@ class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
     async def ListEvents(self, request: Any, context: Any) -> pb.ListEventsResponse:  # noqa: N802  # gRPC's name
         self.asked.append(request)
         await self.may_answer.wait()
+        await self._refuse(context)
+        return pb.ListEventsResponse(events=self.events)
+
+    async def _refuse(self, context: Any) -> None:
         if self.refusal is not None:
             details = ((DETAILS_KEY, to_details(self.refusal)),)
             await context.abort(self.refusal.meaning.grpc_status, self.refusal.message, details)
-        return pb.ListEventsResponse(events=self.events)
 
     async def CountErrors(self, request: Any, context: Any) -> pb.CountErrorsResponse:  # noqa: N802  # gRPC's name
         self.asked.append(request)
@@ -61,6 +64,7 @@ class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
 
     async def GetMessage(self, request: Any, context: Any) -> pb.GetMessageResponse:  # noqa: N802  # gRPC's name
         self.asked.append(request)
+        await self._refuse(context)
         return pb.GetMessageResponse(message=pb.Message(message_id="SM1"), timeline=self.events)
 
     async def ReplayDeadLetter(self, request: Any, context: Any) -> pb.ReplayDeadLetterResponse:  # noqa: N802  # gRPC's name

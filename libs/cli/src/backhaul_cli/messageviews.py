@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from backhaul_client.history import Step, by_kind, steps, when
 
 from backhaul_cli.output import Column, facts, pretty, section, words
 from backhaul_cli.texts import exact, span
 
 if TYPE_CHECKING:
-    from backhaul_client.models import Event, Message
+    from backhaul_client.models import Message
     from backhaul_client.notificationmodels import Delivery
     from rich.console import RenderableType
 
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_TO_COME = ("waiting", "held")
 
 
 def _summary(message: Message) -> RenderableType:
@@ -40,56 +42,42 @@ def _summary(message: Message) -> RenderableType:
     )
 
 
-class _Group(NamedTuple):
-    kind: str
-    events: list[Event]
-
-
 def _compact(message: Message, _: Sequence[Delivery]) -> Iterator[RenderableType]:
     """What happened, a line for each kind, in the order of the first of each."""
     yield _summary(message)
-    groups: dict[str, list[Event]] = {}
-    for event in message.timeline:
-        groups.setdefault(event.kind, []).append(event)
     yield from section(
-        [_Group(kind, events) for kind, events in groups.items()],
+        by_kind(message),
         [
             Column("event", lambda one: one.kind),
             Column("times", lambda one: len(one.events), right=True),
-            Column("first", lambda one: _when(one.events[0])),
-            Column("error", lambda one: next((e.error_code for e in one.events if e.error_code), "")),
-            Column("told by", lambda one: tuple(dict.fromkeys(e.source for e in one.events)), folds=True),
+            Column("first", lambda one: exact(at) if (at := when(one.events[0])) else ""),
+            Column("error", lambda one: one.error_code),
+            Column("told by", lambda one: one.sources, folds=True),
         ],
     )
     yield from _missing(message)
-
-
-class _Step(NamedTuple):
-    at: datetime | None
-    what: str
-    detail: str
 
 
 def _timeline(message: Message, deliveries: Sequence[Delivery]) -> Iterator[RenderableType]:
     """Each event and each call to the tenant's application, in their order, those to come last."""
     yield _summary(message)
-    steps = sorted([*_events(message), *_calls(deliveries)], key=lambda step: step.at or _EARLIEST)
-    known = [step.at for step in steps if step.at is not None]
-    first = min(known, default=None)
+    found = steps(message, deliveries)
+    first = next((step.at for step in found if step.at is not None), None)
     yield from section(
-        steps,
+        found,
         [
             Column("at", lambda one: exact(one.at) if one.at else "not known"),
             Column("after", lambda one: _after(first, one.at), right=True),
-            Column("what", lambda one: one.what),
-            Column("detail", lambda one: one.detail, folds=True),
+            Column("what", lambda one: f"\N{HORIZONTAL ELLIPSIS} {one.what}" if one.what in _TO_COME else one.what),
+            Column("detail", _detail, folds=True),
         ],
     )
     yield from _missing(message)
 
 
-def _events(message: Message) -> Iterator[_Step]:
-    for event in message.timeline:
+def _detail(step: Step) -> str:
+    event, delivery, attempt = step.event, step.delivery, step.attempt
+    if event is not None:
         parts = (
             event.provider_status,
             event.error_code,
@@ -98,36 +86,14 @@ def _events(message: Message) -> Iterator[_Step]:
             f"by {event.source}" if event.source else "",
             event.verification,
         )
-        yield _Step(event.occurred_at or event.received_at, event.kind, "  ".join(part for part in parts if part))
-
-
-def _calls(deliveries: Sequence[Delivery]) -> Iterator[_Step]:
-    for delivery in deliveries:
-        for number, attempt in enumerate(delivery.history):
-            outcome = str(attempt.status) if attempt.status else attempt.error or ""
-            detail = f"{outcome}  {delivery.type}  try {attempt.number}, {attempt.duration_ms:.0f} ms"
-            yield _Step(attempt.at, _told(delivery, number), detail)
-        if delivery.state in ("waiting", "held"):
-            detail = f"{delivery.type}  subscription {delivery.subscription_id}, {delivery.attempts} tries before"
-            yield _Step(
-                delivery.next_attempt_at or delivery.created_at, f"\N{HORIZONTAL ELLIPSIS} {delivery.state}", detail
-            )
-        elif delivery.state == "failed":
-            yield _Step(delivery.ended_at, "given up", f"{delivery.type}  subscription {delivery.subscription_id}")
-
-
-def _told(delivery: Delivery, number: int) -> str:
-    """Whether an attempt of its history told the application anything. What a policy takes for success, such as exactly
-    200, is seen by what followed: it was delivered, or tried again."""
-    attempt, later = delivery.history[number], delivery.history[number + 1 :]
-    if attempt.error or not 200 <= attempt.status < 300:
-        return "not told"
-    if later:
-        # Whoever asks for it again begins anew, whatever came of it before.
-        return "not told" if later[0].redelivery == attempt.redelivery else "answered"
-    if delivery.state == "delivered":
-        return "told"
-    return "not told" if delivery.attempts else "answered"
+        return "  ".join(part for part in parts if part)
+    if delivery is None:
+        return ""
+    if attempt is not None:
+        outcome = str(attempt.status) if attempt.status else attempt.error or ""
+        return f"{outcome}  {delivery.type}  try {attempt.number}, {attempt.duration_ms:.0f} ms"
+    tries = f", {delivery.attempts} tries before" if step.what in _TO_COME else ""
+    return f"{delivery.type}  subscription {delivery.subscription_id}{tries}"
 
 
 def _raw(message: Message, deliveries: Sequence[Delivery]) -> Iterator[RenderableType]:
@@ -141,11 +107,6 @@ def _missing(message: Message) -> Iterator[RenderableType]:
         yield words("There are more events: backhaul events --channel and --message list them.")
     if message.expired_events:
         yield words(f"{message.expired_events} more events are kept no longer.")
-
-
-def _when(event: Event) -> str:
-    moment = event.occurred_at or event.received_at
-    return exact(moment) if moment else ""
 
 
 def _after(first: datetime | None, moment: datetime | None) -> str:

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-_BACK = re.compile(r"(\d{1,6})([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-
 
 def moment(text: str) -> datetime:
     """A time: ISO 8601, in UTC where it names no zone, or how long ago, such as ``90m`` or ``2d``."""
-    if back := _BACK.fullmatch(text.strip()):
-        return datetime.now(UTC) - timedelta(seconds=int(back[1]) * _SECONDS[back[2]])
+    from backhaul_client.moments import moment_of
+
     try:
-        found = datetime.fromisoformat(text)
+        return moment_of(text, datetime.now(UTC))
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is no time: say 2026-11-28T09:00Z, or how long ago, such as 90m or 2d."
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def ahead(text: str) -> datetime:
     """A time to come: ISO 8601, or in how long, such as ``90d``."""
+    from backhaul_client.moments import is_span
+
     now = datetime.now(UTC)
-    return now + (now - moment(text)) if _BACK.fullmatch(text.strip()) else moment(text)
+    return now + (now - moment(text)) if is_span(text) else moment(text)
 
 
 def secret(prompt: str) -> str:

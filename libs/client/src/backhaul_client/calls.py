@@ -32,7 +32,8 @@ class Call(Generic[T]):
     """One request, and how its answer is read. ``body`` may hold secrets, so it is not shown. ``content`` is sent as it
     is, in the place of a ``body``. ``repeatable`` says of what is sent by another method than GET that it may be
     repeated all the same: it changes nothing, or nothing more the second time. An answer may be silent for ``silent_s``
-    seconds at least, where that is longer than for others."""
+    seconds at least, where that is longer than for others. ``positions``: of a stream also what tells only how far it
+    was looked."""
 
     path: str
     answer: Callable[[bytes], T]
@@ -43,6 +44,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = False
     silent_s: float = 0
+    positions: bool = False
 
     @property
     def reads(self) -> bool:

@@ -26,8 +26,8 @@ AGAIN_S = 0.5
 
 
 class Followed(NamedTuple):
-    """An event of a stream; or none, with the words that say what may be ``missed`` before the next one. Whoever passes
-    ``id`` as ``after`` goes on behind it."""
+    """An event of a stream; or none, with the words that say what may be ``missed`` before the next one; or neither,
+    where ``positions`` were asked for. Whoever passes ``id`` as ``after`` goes on behind it."""
 
     id: str
     event: Event | None = None
@@ -90,17 +90,19 @@ class Following:
         *blocks, self._rest = (self._rest + piece).split(b"\n\n")
         for block in blocks:
             self._came = True
-            name, data = b"", []
+            name, data, placed = b"", [], False
             for line in block.split(b"\n"):
                 what, _, value = line.partition(b": ")
                 if what == b"id":
-                    self._last_id = value.decode("latin-1")
+                    self._last_id, placed = value.decode("latin-1"), True
                 elif what == b"event":
                     name = value
                 elif what == b"data":
                     data.append(value)
             if data:
                 yield self._read(name, b"\n".join(data))
+            elif placed and self._asked.positions:
+                yield Followed(self._last_id)
 
     def _read(self, name: bytes, data: bytes) -> Followed:
         if not name:

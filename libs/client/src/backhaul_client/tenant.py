@@ -154,10 +154,12 @@ class _TenantCalls:
         communication: str = "",
         error_code: str = "",
         after: str = "",
+        positions: bool = False,
     ) -> Call[Event]:
         """Events as they are published, without an end: behind the id ``after``, from the oldest that is kept on for
         ``"0"``, or else from now on. Where a connection ends, the next one goes on; an event may come again, under its
-        own id: keep the highest ``revision``."""
+        own id: keep the highest ``revision``. With ``positions`` it also tells, at its beginning and every 15 s, the id
+        up to which there is nothing more."""
         params = given(
             channel=channel,
             kind=kind,
@@ -167,7 +169,14 @@ class _TenantCalls:
             error_code=error_code,
         )
         headers = {"Accept": "text/event-stream", **({LAST_EVENT_ID: after} if after else {})}
-        return Call(path="/v1/events/stream", params=params, headers=headers, answer=of(Event), silent_s=SILENT_S)
+        return Call(
+            path="/v1/events/stream",
+            params=params,
+            headers=headers,
+            answer=of(Event),
+            silent_s=SILENT_S,
+            positions=positions,
+        )
 
     @call
     def errors(

@@ -143,6 +143,7 @@ class _Door:
                 sessions=self._sessions,
                 templates=self._templates,
                 http=http,
+                transport=transport,
                 tenant_id=tenant_id,
             )
             answer = await self._handled(page, visit)
@@ -179,6 +180,9 @@ def _signing_in(request: Request, tenant_id: str) -> Response:
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     asked = back if request.method == "GET" and "hx-request" not in request.headers else ""
     to = address("/sign-in", to=asked, tenant=tenant_id)
+    if "last-event-id" in request.headers:
+        # What comes back to a stream takes no other page: it would ask again and again.
+        return Response(status_code=401)
     if "hx-request" in request.headers:
         # A part of a page cannot show the form: the whole page goes there.
         return Response(status_code=200, headers={"hx-redirect": to})

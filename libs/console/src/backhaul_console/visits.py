@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from backhaul_console.sessions import Access, Admin, Person, Session, Sessions, 
 T = TypeVar("T")
 
 _ONCE = Retries(tries=2, max_pause_s=0.5)
+_NOT_AGAIN = Retries(tries=1)
 """A person waits for each page, and can ask again."""
 BASE_URL = "http://backhaul"
 """The API is asked within the process: this host is in no network."""
@@ -43,6 +45,8 @@ class Visit:
     sessions: Sessions
     templates: Environment
     http: httpx.AsyncClient
+    transport: httpx.AsyncBaseTransport
+    """What ``http`` asks by. It is good for as long as the answer takes."""
     tenant_id: str = ""
     """Whose pages these are; empty on those of the platform team."""
 
@@ -75,6 +79,14 @@ class Visit:
         assert admin is not None  # noqa: S101  # as above
         # A person has no token: whom to take the request for, the transport says.
         return AsyncAdminClient(BASE_URL, admin.token or "person", http=self.http, retries=_ONCE)
+
+    @asynccontextmanager
+    async def lasting_api(self) -> AsyncIterator[AsyncTenantClient]:
+        """As ``api``, for an answer that goes on behind its page. What fails is not tried again."""
+        tenant = self.tenant_of
+        assert tenant is not None  # noqa: S101  # as above
+        async with httpx.AsyncClient(transport=self.transport, trust_env=False) as http:
+            yield AsyncTenantClient(BASE_URL, tenant.key, http=http, retries=_NOT_AGAIN)
 
     def may(self, *needed: str) -> bool:
         """Whether the visitor has all of these scopes, on a tenant's page, or one of these roles, on one of the

@@ -26,6 +26,12 @@ _TOLD = {
     "unknown_to_provider": _("unknown to the provider"),
     "difference.state": _("another state"),
     # Events and messages.
+    "source.callback": _("a callback"),
+    "source.backfill": _("reconciliation"),
+    "source.replay": _("a replay"),
+    "source.sender": _("the sender"),
+    "verified": _("signature verified"),
+    "credential": _("by its credential"),
     "no_answer": _("no answer"),
     "blocked_credit": _("blocked: no credit"),
     "duplicate_blocked": _("blocked as a duplicate"),

@@ -12,7 +12,10 @@ from backhaul_console.pages import (
     deadletters,
     deliveries,
     errors,
+    events,
     keys,
+    message,
+    messages,
     overview,
     reconciliation,
     replays,
@@ -51,5 +54,8 @@ ROUTES: tuple[Page, ...] = (
     *replies.ROUTES,
     *suppressing.ROUTES,
     *suppressions.ROUTES,
+    *messages.ROUTES,
+    *message.ROUTES,
+    *events.ROUTES,
 )
 """Every page for those who are signed in."""
