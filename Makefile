@@ -76,6 +76,7 @@ lint: $(STAMP) ## ruff, mypy, import-linter, deptry, and the checks of the contr
 	sh tools/check_dependencies.sh
 	$(BIN)/python tools/check_proto.py
 	$(BIN)/python tools/check_docs.py
+	$(BIN)/python tools/console_texts.py --check
 	sh tools/buf.sh
 
 format: $(STAMP) ## Format the code
