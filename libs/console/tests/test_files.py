@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from backhaul_client import InvalidArgumentError
-from backhaul_console.files import MAX_BESIDE_BYTES, Passed, Upload
+from backhaul_console.files import MAX_BESIDE_BYTES, Upload
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
@@ -88,55 +88,3 @@ async def test_what_stands_before_a_file_is_bounded() -> None:
     request = request_of(pieces)
     with pytest.raises(InvalidArgumentError):
         await Upload(request).begin()
-
-
-async def test_a_download_is_given_up_when_its_visitor_goes() -> None:
-    closed, gone, sent = asyncio.Event(), asyncio.Event(), []
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        try:
-            yield b"first"
-            yield b"second"
-            # Whoever would go on for ever.
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
-    async def receive() -> Any:
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-        if message.get("body") == b"second":
-            gone.set()
-
-    passed = await Passed.begun(pieces(), name="a.csv", media_type="text/csv")
-    async with asyncio.timeout(60):
-        await passed({"type": "http"}, receive, send)
-        await closed.wait()
-    assert [message.get("body") for message in sent] == [None, b"first", b"second"]
-
-
-async def test_a_download_ends_with_its_last_piece_and_breaks_where_that_fails() -> None:
-    async def pieces(*, fails: bool) -> AsyncGenerator[bytes, None]:
-        yield b"first"
-        if fails:
-            raise OSError("away")
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    for fails in (False, True):
-        sent: list[Any] = []
-
-        async def send(message: Any, sent: list[Any] = sent) -> None:
-            sent.append(message)
-
-        passed = await Passed.begun(pieces(fails=fails), name="a.csv", media_type="text/csv")
-        if fails:
-            with pytest.raises(OSError, match="away"):
-                await passed({"type": "http"}, receive, send)
-        else:
-            await passed({"type": "http"}, receive, send)
-        assert (sent[-1].get("more_body", False) is False) is not fails

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, cast
@@ -97,6 +98,59 @@ async def test_the_api_is_let_go_when_the_browser_goes_away() -> None:
     await _sent(await streamed_page(_visit(), "page.html", rows.run(), text=""), gone_after=2)
     await _sent(await download("a", file.run()), gone_after=2)
     assert (rows.closed, file.closed) == (True, True)
+
+
+async def test_a_download_without_an_end_is_given_up_when_its_visitor_goes() -> None:
+    """A server of an older version of ASGI tells it as a message, as uvicorn does."""
+    gone, closed = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"first"
+            await gone.wait()
+            while True:
+                yield b"and so on"
+                await asyncio.sleep(0)  # Another task has its turn.
+        finally:
+            closed.set()
+
+    async def receive() -> Message:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message.get("body") == b"first":
+            gone.set()
+
+    answer = await download("a.csv", pieces(), "text/csv")
+    async with asyncio.timeout(60):
+        await answer({"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}}, receive, send)
+        await closed.wait()
+
+
+async def test_a_download_ends_with_its_last_piece_and_breaks_where_that_fails() -> None:
+    async def pieces(*, fails: bool) -> AsyncGenerator[bytes, None]:
+        yield b"first"
+        if fails:
+            raise OSError("away")
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for fails in (False, True):
+        sent: list[Any] = []
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        passed = await download("a.csv", pieces(fails=fails), "text/csv")
+        if fails:
+            with pytest.raises(OSError, match="away"):
+                await passed({"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}}, receive, send)
+        else:
+            await passed({"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}}, receive, send)
+        assert (sent[-1].get("more_body", False) is False) is not fails
 
 
 async def test_a_file_is_kept_and_its_name_is_harmless() -> None:

@@ -1,17 +1,12 @@
-"""Files that a visitor sends or is sent: passed on as they come, and never held."""
+"""Files that a visitor sends: passed on as they come, and never held. What is sent to them is in ``streaming.py``."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
-from typing import cast
+from collections.abc import AsyncIterator
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from backhaul_console.forms import wrong
 from backhaul_console.texts import _
@@ -135,51 +130,3 @@ class Upload:
         return wrong(
             self._field, _("The file did not come whole."), _("Choose it once more, and send it. Nothing is doubled.")
         )
-
-
-class Passed(Response):
-    """A download: pieces as they come. What fails before the first one is raised by ``begun``; what fails later cuts
-    the answer off, which is the only way left to say so. It is given up when the visitor has gone."""
-
-    def __init__(self, first: bytes, pieces: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
-        # Not the base's own: it would make the headers of an empty answer.
-        self.status_code = 200
-        self.background = None
-        self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self._first = first
-        self._pieces = pieces
-
-    @classmethod
-    async def begun(cls, pieces: AsyncIterator[bytes], *, name: str, media_type: str) -> Passed:
-        """The response, when its first piece is there. ``name``: the file's, in ASCII."""
-        # What clients pass on is a generator of their transport's.
-        passed = cast("AsyncGenerator[bytes, None]", pieces)
-        first = await anext(passed, b"")
-        headers = {"content-type": media_type, "content-disposition": f'attachment; filename="{name}"'}
-        return cls(first, passed, headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        del scope
-        sending, leaving = asyncio.create_task(self._send(send)), asyncio.create_task(_gone(receive))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                await sending
-        finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.wait((sending, leaving))
-
-    async def _send(self, send: Send) -> None:
-        async with aclosing(self._pieces) as pieces:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -52,8 +52,9 @@ async def streamed_page(visit: Visit, template: str, rows: AsyncGenerator[str, N
     return Streamed(pieces(), media_type="text/html")
 
 
-async def download(name: str, pieces: AsyncIterator[bytes]) -> Streamed:
-    """A file to be kept, which no browser renders whatever it holds. Raises what its first piece does."""
+async def download(name: str, pieces: AsyncIterator[bytes], media_type: str = "application/octet-stream") -> Streamed:
+    """A file to be kept, which no browser renders whatever it holds. Raises what its first piece does; what fails later
+    cuts the answer off, which is the only way left to say so."""
     first = await anext(aiter(pieces), b"")
 
     async def all_of_it() -> AsyncGenerator[bytes, None]:
@@ -64,7 +65,7 @@ async def download(name: str, pieces: AsyncIterator[bytes]) -> Streamed:
 
     safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in name)
     headers = {"content-disposition": f'attachment; filename="{safe}"'}
-    return Streamed(all_of_it(), media_type="application/octet-stream", headers=headers)
+    return Streamed(all_of_it(), media_type=media_type, headers=headers)
 
 
 @asynccontextmanager

@@ -8,10 +8,10 @@ from backhaul_client import UnavailableError
 from backhaul_client.suppressionmodels import Checked
 from starlette.responses import Response
 
-from backhaul_console.files import Passed
 from backhaul_console.forms import REFUSED, Filled, moment_of
 from backhaul_console.pages.replays import ROWS
 from backhaul_console.rendering import shown
+from backhaul_console.streaming import download
 from backhaul_console.visits import Page, Visit
 
 FAMILIES = ("phone", "email", "voice")
@@ -109,7 +109,7 @@ async def _export(visit: Visit) -> Response:
     form: Literal["csv", "jsonl"] = "jsonl" if visit.query.get("format") == "jsonl" else "csv"
     pieces = visit.api.export_suppressions(format=form, **asked)
     kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
-    return await Passed.begun(pieces, name=f"suppressions-{visit.tenant_id}.{form}", media_type=kind)
+    return await download(f"suppressions-{visit.tenant_id}.{form}", pieces, kind)
 
 
 async def _of_tenant(visit: Visit) -> Response:
