@@ -24,6 +24,7 @@ def main() -> int:
     sys.stdout.write(
         f"Backhaul is ready.\n"
         f"  gateway      {gateway}   (API documentation: {gateway}/docs)\n"
+        f"  console      {gateway}/console   (sign in with the token in deploy/compose/secrets/kept/admin-token)\n"
         f"  admin        curl -H @deploy/compose/secrets/admin-header {gateway}/admin/v1/tenants\n"
         f"  mail         {os.environ['MAIL_URL']}   (what the notifier sent)\n"
         f"  figures      {os.environ['GRAFANA_URL']}   (with --profile observability; user admin, password in "

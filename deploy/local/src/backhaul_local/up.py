@@ -126,6 +126,7 @@ def _welcome(stack: Stack, settings: UpSettings, console: Console, seconds: floa
     console.say(
         f"Ready in {seconds:.1f} s.\n"
         f"  gateway       {stack.gateway_url}   (API documentation: {stack.gateway_url}/docs)\n"
+        f"  console       {stack.gateway_url}/console   (sign in with the admin token)\n"
         f"  admin token   {token_place}\n"
         f"{_grpc(stack, settings)}"
         f"  NATS          {without_credentials(stack.nats_url)}\n"
