@@ -26,8 +26,9 @@ OTHERS = (
     ("selection", "checks"),
     [
         (f"--exclude-path-regex={OTHERS}", f"not_a_server_error,negative_data_rejection,{CONFORMANCE}"),
-        # A stream does not end, so none is asked for.
-        (f"--include-path-regex=^(?!/v1/events/stream$){OTHERS[1:]}", CONFORMANCE),
+        # A stream does not end, so none is asked for. And GET /v1/audits/erasures is no method that is missing there:
+        # it asks for a file of that id, and is told that no id is like it.
+        (f"--include-path-regex=^(?!/v1/(events/stream|audits/erasures)$){OTHERS[1:]}", CONFORMANCE),
     ],
 )
 async def test_conformance(gateway: Running, tmp_path: Path, selection: str, checks: str) -> None:
