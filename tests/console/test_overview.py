@@ -8,6 +8,7 @@ import pytest
 from backhaul_testing.waiting import until
 
 if TYPE_CHECKING:
+    from playwright.async_api import Route
     from simulators.people import Town
     from simulators.visiting import Open, Visitor
 
@@ -35,6 +36,42 @@ async def test_the_platform_team_sees_all_of_them(town: Town, visitor: Visitor, 
     await until("the tenant is among those that were asked", seen, within_s=60.0)
     await visitor.follow(f"Tenant {tenant.id.removeprefix('tenant-')}")
     assert visitor.url.endswith(f"/console/admin/tenants/{tenant.id}")
+
+
+@pytest.mark.browser
+async def test_a_page_that_is_not_answered_stays_and_says_so(town: Town, opened: Open) -> None:
+    tenant = await town.platform.register()
+    browser = await opened()
+    page = browser.page
+    await page.clock.install()
+    await browser.sign_in(tenant.api_key)
+    title = await page.title()
+    stale = page.locator("main").get_by_role("status")
+    table = page.get_by_role("region", name="Channels")
+
+    async def asked() -> None:
+        """The next time that the page asks by itself."""
+        async with page.expect_event("requestfinished", lambda one: "hx-request" in one.headers):
+            await page.clock.run_for(15_000)
+
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=503, content_type="text/html", body="<title>Away</title><h1>Away</h1>")
+
+    await page.route("**/console/t/*", refuse)
+    for _ in range(2):
+        await asked()
+        await stale.wait_for()
+        assert await stale.count() == 1
+        assert "not up to date" in await stale.inner_text()
+        assert await table.is_visible()
+        assert await page.title() == title
+    await browser.accessible()
+    await page.unroute("**/console/t/*", refuse)
+    await asked()
+    await stale.wait_for(state="detached")
+    assert await table.is_visible()
+    assert await page.title() == title
+    browser.wrong[:] = [one for one in browser.wrong if "503" not in one]
 
 
 @pytest.mark.browser

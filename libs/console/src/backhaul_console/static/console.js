@@ -38,4 +38,27 @@
   }
   write(document);
   document.addEventListener("htmx:after:swap", () => write(document));
+
+  // What a page asks for by itself and does not get leaves it as it is: that is said beside it, until an answer comes.
+  function standing(event, fresh) {
+    const request = event.detail?.ctx;
+    const place = request?.select && document.querySelector(request.select);
+    if (!place) return;
+    const told = place.previousElementSibling?.matches(".stale") ? place.previousElementSibling : null;
+    if (fresh) told?.remove();
+    else if (!told) {
+      const line = document.createElement("p");
+      line.className = "stale warning";
+      line.setAttribute("role", "status");
+      place.before(line);
+      line.textContent = document.getElementById("main").dataset.stale;
+    }
+  }
+
+  document.addEventListener("htmx:response:error", (event) => standing(event, false));
+  document.addEventListener("htmx:error", (event) => standing(event, false));
+  document.addEventListener("htmx:after:swap", (event) => {
+    const answer = event.detail?.ctx?.response;
+    if (answer && answer.status < 400) standing(event, true);
+  });
 })();
