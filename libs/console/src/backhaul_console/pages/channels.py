@@ -87,6 +87,12 @@ def _form(visit: Visit, form: Filled, channel: Channel | None = None) -> Respons
 def _fields(form: Filled) -> ChannelIn:
     """What was typed of a channel; what was left empty stays. Raises as the API would."""
     fields: ChannelIn = {}
+    if form[_SECRETS[1]] and not form[_SECRETS[0]]:
+        raise wrong(
+            _SECRETS[0],
+            _("Another secret alone would take the place of the one that is valid now."),
+            _("Type the one that is valid here as well: it is not known to this form."),
+        )
     if given := [_secret(form, name) for name in _SECRETS if form[name]]:
         fields["secrets"] = given
     if form["pull_credentials"]:
