@@ -65,15 +65,19 @@ async def _is_there(visit: Visit, label: str) -> bool:
 
 async def _edit(visit: Visit) -> Response:
     channel = await _found(visit)
-    return _form(visit, Filled.of(settings=_json(channel.settings)), channel)
+    shown = [_json(channel.settings)]
+    return _form(visit, Filled({"settings": shown, "was.settings": shown}), channel)
 
 
 async def _save(visit: Visit) -> Response:
     form, channel = await visit.filled(), await _found(visit)
     try:
         fields = _fields(form)
-        # Emptied, they are the provider's defaults; as they were, they are not touched.
-        fields["settings"] = None if (settings := fields.get("settings") or {}) == channel.settings else settings
+        # Emptied, they are the provider's defaults. As the form showed them, they are not touched: what somebody else
+        # has changed since stays so.
+        settings = fields.pop("settings", None) or {}
+        if settings != (_object(form, "was.settings") if form["was.settings"] else {}):
+            fields["settings"] = settings
         await visit.api.put_channel(channel.label, **fields)
     except REFUSED as exc:
         return _form(visit, form.refused(exc), channel)

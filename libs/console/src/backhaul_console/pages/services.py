@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.responses import Response
@@ -39,15 +40,37 @@ async def _one(visit: Visit) -> Response:
     return visit.page("services/one.html", service=await visit.admin.service(_id(visit)), limits=LIMITS)
 
 
+def _tenants(form: Filled, name: str) -> list[str]:
+    return form[name].replace(",", " ").split()
+
+
+_LISTS: dict[str, Callable[[Filled, str], list[str]]] = {
+    "tenants": _tenants,
+    "verbs": Filled.all,
+    "purposes": Filled.all,
+    "certificates": Filled.lines,
+}
+"""The lists, named as the API names them, and how each is read from a form."""
+
+
 def _asked(form: Filled) -> dict[str, Any]:
     return {
         "name": form["name"],
-        "tenants": form["tenants"].replace(",", " ").split(),
-        "verbs": form.all("verbs"),
-        "purposes": form.all("purposes"),
-        "certificates": form.lines("certificates"),
+        **{name: read(form, name) for name, read in _LISTS.items()},
         "limits": fields_of(form, {name: read for name, _label, read in LIMITS}),
     }
+
+
+def _wanted(form: Filled) -> dict[str, Any]:
+    """What is to be changed, as with a tenant: what somebody else has changed since the form was shown stays so."""
+    wanted: dict[str, Any] = {}
+    if form["name"] != form["was.name"]:
+        wanted["name"] = form["name"]
+    for name, read_list in _LISTS.items():
+        if {*(typed_now := read_list(form, name))} != {*read_list(form, f"was.{name}")}:
+            wanted[name] = typed_now
+    limits = {name: read for name, _label, read in LIMITS if form[name] != form[f"was.{name}"]}
+    return {**wanted, "limits": fields_of(form, limits)}
 
 
 async def _new(visit: Visit) -> Response:
@@ -69,23 +92,22 @@ async def _create(visit: Visit) -> Response:
 async def _changing(visit: Visit) -> Response:
     service = await visit.admin.service(_id(visit))
     limits = {name: [typed(getattr(service.limits, name.partition(".")[2]))] for name, _label, _read in LIMITS}
-    form = Filled(
-        {
-            "name": [service.name],
-            "tenants": [" ".join(service.tenants)],
-            "verbs": service.verbs,
-            "purposes": service.purposes,
-            "certificates": ["\n".join(service.certificates)],
-            **limits,
-        }
-    )
+    shown = {
+        "name": [service.name],
+        "tenants": [" ".join(service.tenants)],
+        "verbs": service.verbs,
+        "purposes": service.purposes,
+        "certificates": ["\n".join(service.certificates)],
+        **limits,
+    }
+    form = Filled({**shown, **{f"was.{name}": values for name, values in shown.items()}})
     return visit.page("services/form.html", form=form, service=service, **_OFFERED)
 
 
 async def _change(visit: Visit) -> Response:
     form = await visit.filled()
     try:
-        await visit.admin.change_service(_id(visit), **_asked(form))
+        await visit.admin.change_service(_id(visit), **_wanted(form))
     except REFUSED as exc:
         form, service = form.refused(exc), await visit.admin.service(_id(visit))
         return visit.page("services/form.html", status=form.status, form=form, service=service, **_OFFERED)
