@@ -66,6 +66,9 @@ async def test_a_channel_is_set_up_observed_and_then_enforced(town: Town, visito
     await tenant.message_with(channel.key, sid, 1, within_s=60)
     await visitor.follow("Change to enforce…")
     assert "Of these it would have refused 1" in visitor.main
+    (event,) = await tenant.events()
+    assert event.received_at is not None
+    assert f"The oldest of them {event.received_at:%Y-%m-%d %H:%M:%S} UTC" in visitor.main
     await visitor.go(at(tenant, "/channels/Second%20Twilio/edit"))
     right: dict[str, Any] = {"secrets[0]": twilio.auth_token}
     await visitor.submit("/edit", **right)

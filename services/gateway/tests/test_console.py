@@ -76,6 +76,20 @@ async def test_a_tenants_key_opens_its_own_pages_and_no_others(gateway: Running,
     assert other.api_key not in stored
 
 
+async def test_what_enforcing_would_refuse_is_not_told_while_events_are_not_answered(
+    gateway: Running, browser: httpx.AsyncClient
+) -> None:
+    acme = await gateway.tenant("acme")
+    await gateway.channel()
+    await sign_in(browser, acme.api_key)
+    # The normalizer, which has the events, is away.
+    page = await browser.get("/console/t/acme/channels/Twilio/verification?to=enforce")
+    assert page.status_code == 200, page.text
+    assert "cannot be told now" in page.text
+    assert "Nothing has come yet" not in page.text
+    assert "Latest events looked at" not in page.text
+
+
 async def test_an_admin_token_opens_the_platforms_pages(gateway: Running, browser: httpx.AsyncClient) -> None:
     await gateway.tenant("acme")
     begun = await sign_in(browser, ADMIN_TOKEN)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from backhaul_console.asking import asks, shows_once
 from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.rendering import time_of
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -152,15 +153,20 @@ async def _verifying(visit: Visit) -> Response:
     if mode == "enforce":
         refused = (await visit.api.channel_status(channel.label)).parts.verification.refused
         latest = await _latest(visit, channel)
-        kinds = Counter(one.verification for one in latest)
-        figures += [
-            (_("Latest events looked at"), len(latest)),
-            (_("Of these verified"), kinds["verified"]),
-            (_("Of these it would have refused"), kinds[_INVALID]),
-            (_("Bad signatures since this process began"), refused),
-        ]
+        if latest:
+            kinds = Counter(one.verification for one in latest)
+            oldest = min((one.received_at for one in latest if one.received_at), default=None)
+            figures += [
+                (_("Latest events looked at"), len(latest)),
+                (_("The oldest of them"), time_of(oldest)),
+                (_("Of these verified"), kinds["verified"]),
+                (_("Of these it would have refused"), kinds[_INVALID]),
+            ]
+        figures.append((_("Bad signatures since this process began"), refused))
         if not channel.secret_count:
             texts.append(_("It has no secret: every callback that needs one would be refused. Give it one first."))
+        elif latest is None:
+            texts.append(_("What it would have refused cannot be told now: the events are not answered. Wait with it."))
         elif not latest:
             texts.append(
                 _("Nothing has come yet by which this could be told. A preview of a callback tells it of one.")
@@ -178,11 +184,12 @@ async def _verifying(visit: Visit) -> Response:
     )
 
 
-async def _latest(visit: Visit, channel: Channel) -> tuple[Event, ...]:
+async def _latest(visit: Visit, channel: Channel) -> tuple[Event, ...] | None:
+    """None where it cannot be told."""
     try:
         return (await visit.first(visit.api.events(channel=channel.key, page_size=_LATEST))).rows
     except BackhaulError:
-        return ()
+        return None
 
 
 async def _verify(visit: Visit) -> Response:
