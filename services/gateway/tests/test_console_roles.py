@@ -44,6 +44,9 @@ async def test_each_role_sees_its_pages_and_changes_nothing_by_them(
                 buttons = {found.partition("?")[0] for found in re.findall(r'action="([^"]+)"', page.text)}
                 assert ("/console/admin/tenants/acme/open" in buttons) == (role == "operator")
                 assert ("Delete…" in page.text) == (role == "operator")
+                links = re.findall(r'href="/console/admin/tenants/acme/([^"]+)"', page.text)
+                assert ("suppressions" in links) == (role != "auditor")
+                assert ("dead-letters" in links) == (role == "operator")
                 found = re.search(r'name="form_token" value="([0-9a-f]{64})"', page.text)
                 assert found is not None
                 if role == "operator":
