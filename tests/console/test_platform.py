@@ -41,6 +41,9 @@ async def test_a_service_is_made_changed_and_deleted(town: Town, visitor: Visito
     now = await platform.service(id_)
     assert (now.tenants, now.verbs, now.limits.burst) == (("*",), ("check",), 9)
     assert now.limits.checks_per_second == made.limits.checks_per_second
+    await visitor.follow("Disable…")
+    assert "Tokens 1" in visitor.main
+    assert not (await platform.service(id_)).disabled
     await visitor.submit("/disabled")
     assert (await platform.service(id_)).disabled
     await visitor.submit("/disabled")
@@ -167,7 +170,8 @@ async def test_a_browser_finds_nothing_wrong_on_the_platform_teams_pages(
     here = f"tenants/{tenant.id}"
     pages = (
         "tenants", here, f"{here}/settings", f"{here}/keys", f"{here}/suspend", f"{here}/delete", "new-tenant",
-        "services", f"services/{service}", f"services/{service}/settings", f"services/{service}/tokens", "new-service",
+        "services", f"services/{service}", f"services/{service}/settings", f"services/{service}/tokens",
+        f"services/{service}/disabled", "new-service",
         "configuration", "configuration/secret-keys", "configuration/audit-keys", "changes",
     )  # fmt: skip
     for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):

@@ -7,8 +7,10 @@ from typing import Any
 
 from starlette.responses import Response
 
+from backhaul_console.asking import asks
 from backhaul_console.forms import REFUSED, Filled
 from backhaul_console.pages.tenants import Read, count_of, fields_of, rate_of, typed
+from backhaul_console.rendering import segment
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -114,6 +116,21 @@ async def _change(visit: Visit) -> Response:
     return visit.to(f"/services/{_id(visit)}", said="saved")
 
 
+async def _disabling(visit: Visit) -> Response:
+    service = await visit.admin.service(_id(visit))
+    here = f"/services/{segment(service.id)}"
+    return asks(
+        visit,
+        _("Disable %s") % service.name,
+        _("Every call of it is refused while it is disabled, and its streams end at once."),
+        figures=[(_("Tokens"), len(service.tokens)), (_("Certificates"), len(service.certificates))],
+        action=f"{here}/disabled",
+        fields=[("disabled", "yes")],
+        label=_("Disable"),
+        back=here,
+    )
+
+
 async def _disable(visit: Visit) -> Response:
     await visit.admin.change_service(_id(visit), disabled=(await visit.form()).get("disabled") == "yes")
     return visit.to(f"/services/{_id(visit)}", said="saved")
@@ -160,6 +177,7 @@ ROUTES = (
     Page("GET", _ONE, _one, side="admin"),
     Page("GET", f"{_ONE}/settings", _changing, side="admin"),
     Page("POST", f"{_ONE}/settings", _change, side="admin"),
+    Page("GET", f"{_ONE}/disabled", _disabling, side="admin"),
     Page("POST", f"{_ONE}/disabled", _disable, side="admin"),
     Page("GET", f"{_ONE}/tokens", _adding, side="admin"),
     Page("POST", f"{_ONE}/tokens", _add, side="admin"),
