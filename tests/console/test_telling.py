@@ -174,6 +174,17 @@ async def test_it_is_tested_paused_resumed_and_sent_again(town: Town, visitor: V
         await visitor.submit("/deliveries/again/now")
         assert "sent again" in visitor.text
 
+        # Where it breaks off, the page says how many were sent; all of it leads back to the list as it was asked for.
+        asked = {"subscription_id": [made.id], "undelivered": [], "type": ["message.sent"]}
+        await visitor.go(at(tenant, f"/deliveries?subscription_id={made.id}&type=message.sent"))
+        await visitor.submit("/deliveries/again")
+        await visitor.submit("/deliveries/again/now", ids=f"{delivery.id} no-id {waiting.id}")
+        assert (visitor.status, "Sent again 1 Not sent 2" in visitor.main) == (422, True)
+        await visitor.submit("/deliveries/again/now", ids=waiting.id)
+        assert "sent again" in visitor.text
+        query = parse_qs(urlsplit(visitor.url).query)
+        assert {name: query.get(name, []) for name in asked} == asked
+
     await visitor.go(at(tenant, f"/subscriptions/{made.id}/rotate"))
     await visitor.submit("/rotate", grace_s="x")
     assert visitor.status == 422

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
-from backhaul_client import BackhaulError, NotFoundError
+from backhaul_client import BackhaulError, NotFoundError, ProblemError
 from backhaul_client import Page as Rows
 from backhaul_client.notificationmodels import Delivery, Subscription
 from starlette.responses import Response
@@ -18,6 +19,7 @@ STATES = ("waiting", "held", "delivered", "failed")
 _TEXTS = ("subscription_id", "state", "type", "event_id", "channel", "message_id", "communication", "reason")
 _MANY = ("type", "event_id", "channel", "message_id", "communication", "from", "to")
 """Filters that sending many again has as well."""
+_QUERY = (*_TEXTS, "undelivered", "never_attempted", "from", "to")
 _MAX_AT_ONCE = 50
 _MAX_ANSWER = 1_000
 """Characters of an answer, but for the latest: there are up to 30, of 4 KB each."""
@@ -34,7 +36,7 @@ async def _list(visit: Visit) -> Response:
     names = {one.id: one.name or one.id for one in await _subscriptions(visit)}
     if form["subscription_id"]:
         names.setdefault(form["subscription_id"], form["subscription_id"])
-    query = {name: form[name] for name in (*_TEXTS, "undelivered", "never_attempted", "from", "to")}
+    query = {name: form[name] for name in _QUERY}
     values = {"form": form, "rows": found.rows, "next_cursor": found.next_cursor, "names": names, "query": query}
     return visit.page("deliveries/list.html", status=form.status, **values, states=STATES, many=_many(form))
 
@@ -85,7 +87,8 @@ async def _again(visit: Visit) -> Response:
 
 
 async def _asking(visit: Visit) -> Response:
-    ids = await _ids(visit)
+    form = await visit.filled()
+    ids = _ids(form)
     text = counted(
         "%(num)d delivery is sent again, whatever became of it, under the webhook-id that it had.",
         "%(num)d deliveries are sent again, whatever became of them, each under the webhook-id that it had.",
@@ -98,24 +101,58 @@ async def _asking(visit: Visit) -> Response:
         text,
         more,
         action="/deliveries/again/now" if ids else "",
-        fields=[("ids", " ".join(ids))],
+        fields=[("ids", " ".join(ids)), *_shown_by(form)],
         label=_("Send again"),
         kind="primary",
-        back="/deliveries",
+        back=_back(form),
     )
 
 
 async def _all_again(visit: Visit) -> Response:
-    for one in await _ids(visit):
+    form = await visit.filled()
+    ids, sent = _ids(form), 0
+    for number, one in enumerate(ids):
         try:
             await visit.api.deliveries.redeliver(one)
         except NotFoundError:
             continue  # Its subscription was deleted meanwhile.
-    return visit.to("/deliveries", said="sent-again")
+        except BackhaulError as exc:
+            if not sent:
+                raise
+            return _broke_off(visit, form, sent, ids[number:], exc)
+        sent += 1
+    return visit.to("/deliveries", said="sent-again", **dict(_shown_by(form)))
 
 
-async def _ids(visit: Visit) -> list[str]:
-    return [*dict.fromkeys((await visit.filled())["ids"].split())][:_MAX_AT_ONCE]
+def _broke_off(visit: Visit, form: Filled, sent: int, left: list[str], error: BackhaulError) -> Response:
+    """How many were sent, why the others were not, and a form for these."""
+    problem = error if isinstance(error, ProblemError) else None
+    answer = asks(
+        visit,
+        _("Not all of these were sent again"),
+        problem.detail if problem else _("The API did not answer."),
+        figures=[(_("Sent again"), sent), (_("Not sent"), len(left))],
+        action="/deliveries/again/now",
+        fields=[("ids", " ".join(left)), *_shown_by(form)],
+        label=_("Send the others"),
+        kind="primary",
+        back=_back(form),
+    )
+    answer.status_code = problem.status if problem else 503
+    return answer
+
+
+def _ids(form: Filled) -> list[str]:
+    return [*dict.fromkeys(form["ids"].split())][:_MAX_AT_ONCE]
+
+
+def _shown_by(form: Filled) -> list[tuple[str, str]]:
+    """What the list was asked for, and its page."""
+    return [(name, form[name]) for name in (*_QUERY, "cursor") if form[name]]
+
+
+def _back(form: Filled) -> str:
+    return "/deliveries?" + urlencode(_shown_by(form))
 
 
 ROUTES = (
