@@ -88,6 +88,14 @@ class Visit:
         async with httpx.AsyncClient(transport=self.transport, trust_env=False) as http:
             yield AsyncTenantClient(BASE_URL, tenant.key, http=http, retries=_NOT_AGAIN)
 
+    @asynccontextmanager
+    async def lasting_admin(self) -> AsyncIterator[AsyncAdminClient]:
+        """As ``admin``, in the same way."""
+        admin = self.admin_of
+        assert admin is not None  # noqa: S101  # as above
+        async with httpx.AsyncClient(transport=self.transport, trust_env=False) as http:
+            yield AsyncAdminClient(BASE_URL, admin.token or "person", http=http, retries=_NOT_AGAIN)
+
     def may(self, *needed: str) -> bool:
         """Whether the visitor has all of these scopes, on a tenant's page, or one of these roles, on one of the
         platform team's. Pages leave out what would be refused; the API alone decides."""

@@ -3,7 +3,7 @@ the installation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.streaming import download
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -18,8 +19,6 @@ MAX_DOCUMENT_BYTES = 4 << 20
 """As much as the API takes. What is pasted may have a fourth of it, as fields beside files have in Starlette."""
 _MAX_FORM_BYTES = 2 * MAX_DOCUMENT_BYTES
 """Of the form that asks, and of the one that carries the document sealed."""
-MAX_PAGES = 100
-"""Of an export: each has a hundred tenants."""
 
 
 async def _form(visit: Visit) -> Response:
@@ -27,17 +26,25 @@ async def _form(visit: Visit) -> Response:
 
 
 async def _export(visit: Visit) -> Response:
-    tenant, cursor = visit.query.get("tenant", "").strip(), ""
-    document: dict[str, Any] = {}
-    for _number in range(MAX_PAGES):
-        page = await visit.admin.export(tenant=tenant, cursor=cursor)
-        cursor = page.pop("next_cursor", None) or ""
-        document = {**page, "tenants": [*document.get("tenants", []), *page["tenants"]]}
-        if not cursor:
-            break
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    headers = {"content-disposition": 'attachment; filename="backhaul-configuration.json"'}
-    return Response(text, media_type="application/octet-stream", headers=headers)
+    return await download("backhaul-configuration.json", _document(visit, visit.query.get("tenant", "").strip()))
+
+
+async def _document(visit: Visit, tenant: str) -> AsyncGenerator[bytes, None]:
+    """The document tenant by tenant, however many there are."""
+    async with visit.lasting_admin() as admin:
+        page = await admin.export(tenant=tenant)
+        head = {name: value for name, value in page.items() if name not in ("tenants", "next_cursor")}
+        # The head has at least the version of the document.
+        yield msgspec.json.encode(head)[:-1] + b', "tenants": [\n'
+        before = b""
+        while True:
+            for one in page["tenants"]:
+                yield before + msgspec.json.format(msgspec.json.encode(one), indent=2)
+                before = b",\n"
+            if not (cursor := page.get("next_cursor")):
+                break
+            page = await admin.export(tenant=tenant, cursor=cursor)
+    yield b"\n]}\n"
 
 
 async def _look(visit: Visit) -> Response:
