@@ -54,6 +54,9 @@ async def test_files_are_found_read_and_downloaded(storing_town: Town, reader: V
     assert file.name in [row[0] for row in reader.rows("Audit files")]
     await reader.submit("/audits", chain="backfill")
     assert reader.rows("Audit files") == [["No file."]]
+    await reader.go(f"{here}?channel=Gone")
+    await reader.submit("/audits")
+    assert "channel=Gone" in reader.url
     await reader.go(f"{here}?from=nonsense")
     assert reader.status == 422
     await reader.go(here)

@@ -92,6 +92,11 @@ async def test_who_only_reads_begins_no_run(town: Town, visitor: Visitor) -> Non
         await visitor.go(f"/console/t/{tenant.id}/reconciliation/{view}")
         assert visitor.status == 200, view
     assert visitor.rows("Differences") == [["No difference."]]
+    # A form that is sent again asks for the same channel, one that was removed as well.
+    for view in ("reports", "days", "differences"):
+        await visitor.go(f"/console/t/{tenant.id}/reconciliation/{view}?channel=Gone")
+        await visitor.submit(f"/{view}")
+        assert "channel=Gone" in visitor.url, view
 
 
 @pytest.mark.browser

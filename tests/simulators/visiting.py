@@ -105,7 +105,7 @@ def _values(form: Tag) -> dict[str, str]:
             continue
         if element.name == "select":
             chosen = element.find("option", selected=True) or element.find("option")
-            values[str(name)] = str(chosen.get("value", "")) if isinstance(chosen, Tag) else ""
+            values[str(name)] = str(chosen.get("value", chosen.get_text())) if isinstance(chosen, Tag) else ""
         else:
             values[str(name)] = str(element.get("value", "") if element.name == "input" else element.get_text())
     return values
