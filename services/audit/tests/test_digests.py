@@ -6,9 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import bson
 import pytest
 from backhaul_audit.digests import store
+from backhaul_audit.digests.composing import Covered, Deletion, composed
 from backhaul_audit.digests.store import Due
+from backhaul_audit.documents import plan_document, sealing, to_sealed
+from backhaul_audit.model import Content, PileKey, Plan, Shape
 from backhaul_audit.ports import VerifyQuery
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.names import (
@@ -17,11 +21,58 @@ from backhaul_common.names import (
     AUDIT_KEYS_COLLECTION,
     TENANTS_COLLECTION,
 )
-from backhaul_digests.line import to_object
+from backhaul_digests.line import parse, to_object
 from backhaul_digests.model import Chain, ChainKey
+from backhaul_digests.signing import SigningKey
 from digests_rig import Here, Rig, together
 from signed_world import HOUR_US, START_US
 from structlog.testing import capture_logs
+
+
+def test_numbers_that_are_large_are_signed_as_they_come_from_the_database() -> None:
+    """PyMongo has a type of its own for whatever does not fit into 32 bits."""
+    large = 2**31
+    of = ChainKey("acme.0123456789abcdef", Chain.EVENTS)
+    plan = Plan(
+        id="f1",
+        pile=PileKey(of.registration, "twilio", Chain.EVENTS),
+        tenant_id="acme",
+        destination="",
+        bucket="backhaul",
+        key="f1.json.gz",
+        shape=Shape(folder="events", gzip=True),
+        first=large,
+        last=large,
+    )
+    content = Content(
+        events=large,
+        bytes=large,
+        sha256="",
+        inflated_bytes=large,
+        inflated_sha256="",
+        first_at_us=START_US,
+        last_at_us=START_US,
+    )
+    kept = bson.decode(bson.encode(plan_document(plan, START_US) | sealing(content, large, START_US)))
+    row = bson.decode(bson.encode({"number": large, "at_us": START_US}))
+    covered = Covered(
+        of=of,
+        tenant_id="acme",
+        bucket="backhaul",
+        from_us=START_US,
+        to_us=START_US + HOUR_US,
+        files=[to_sealed(kept)],
+        deletions=[Deletion(row["number"], "f0", row["at_us"], "retention")],
+    )
+    key = SigningKey.new()
+    digest = composed(covered, None, key)
+    read = parse(to_object(digest.line, digest.key_id, digest.signature))
+    assert isinstance(read, tuple), read
+    said = json.loads(digest.line)
+    (file,) = said["files"]
+    names = ("number", "events", "bytes", "inflatedBytes", "firstPosition", "lastPosition")
+    assert [file[name] for name in names] == [large] * len(names)
+    assert said["deletions"][0]["number"] == large
 
 
 async def test_each_hour_has_a_digest_though_nothing_happened(digesting: Rig) -> None:

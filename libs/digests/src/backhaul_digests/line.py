@@ -162,7 +162,9 @@ def named(key: str) -> tuple[int, int] | None:
 
 def to_bytes(line: DigestLine) -> bytes:
     """The line that is signed: compact JSON with sorted keys, without a line break."""
-    return json.dumps(msgspec.to_builtins(line), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    # What does not fit into 32 bits has a type of PyMongo's own, which is an int and more.
+    said = msgspec.to_builtins(line, enc_hook=int)
+    return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def signature_line(key_id: str, signature: str) -> bytes:
