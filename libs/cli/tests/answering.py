@@ -44,7 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server.answer(name)
         alone = isinstance(answer, int)
         self.send_response(answer if alone else 404 if answer is None else 200)
-        content = _content({} if alone else answer)
+        # Two errors have this status, and its code says which.
+        content = _content({"code": "failed_precondition"} if answer == 409 else {} if alone else answer)
         # What is cut off promises more.
         self.send_header("content-length", str(len(content) + isinstance(answer, bytes)))
         self.end_headers()

@@ -316,13 +316,35 @@ def test_what_the_answers_name_outside_of_the_folder_is_not_written(
     assert not (tmp_path / "outside").exists()
 
 
-def test_a_file_that_is_gone_is_named_and_the_others_are_there(
-    gateway: Gateway, chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("answer", [409, 404, b"shor"])
+def test_a_file_that_is_gone_or_shortened_is_named_and_the_others_are_there(
+    gateway: Gateway, chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: int | bytes
 ) -> None:
-    gateway.says(f"GET /v1/audits/{chained.files[0].id}/content", 404)
+    gateway.says(f"GET /v1/audits/{chained.files[-1].id}/content", answer)
     assert main(["audits", "get", "--all", str(tmp_path)]) == 7
-    assert chained.files[0].key in capsys.readouterr().err
-    assert len(copies(tmp_path)) == len(chained.objects)
+    assert chained.files[-1].key in capsys.readouterr().err
+    assert copies(tmp_path) == {*chained.objects, "keys.json"} - {chained.files[-1].key}
+
+
+@pytest.mark.parametrize("answer", [403, 500])
+def test_what_says_nothing_of_a_file_ends_the_fetching(
+    gateway: Gateway, chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: int
+) -> None:
+    gateway.says(f"GET /v1/audits/{chained.files[-1].id}/content", answer)
+    assert main(["audits", "get", "--all", str(tmp_path)]) in (1, 3)
+    assert "not there" not in capsys.readouterr().err
+
+
+def test_a_digest_of_which_the_signature_is_broken_is_fetched_again(
+    gateway: Gateway, chained: Chained, tmp_path: Path
+) -> None:
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+    digest = chained.digests[1]
+    path = tmp_path / digest.key
+    for broken in (digest.line + b"\n", path.read_bytes()[:-9], path.read_bytes() + b"\n"):
+        path.write_bytes(broken)
+        assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+        assert path.read_bytes() == chained.objects[digest.key]
 
 
 @pytest.mark.parametrize(

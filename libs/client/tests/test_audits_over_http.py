@@ -12,11 +12,11 @@ import pytest
 from backhaul_client import (
     AdminClient,
     AsyncTenantClient,
+    BrokenOffError,
     NotFoundError,
     Retries,
     TenantClient,
     UnexpectedAnswerError,
-    UnreachableError,
 )
 
 KEY = "bhk_0123456789ab_secret-half"
@@ -148,7 +148,7 @@ def test_content_comes_in_pieces_and_says_where_it_broke_off() -> None:
         )
     )
     assert list(backhaul.audit_content("1")) == [b"a", b"b"]
-    with pytest.raises(UnreachableError, match="broke off"):
+    with pytest.raises(BrokenOffError, match="broke off"):
         list(backhaul.audit_content("1"))
     with pytest.raises(NotFoundError):
         list(backhaul.audit_content("1"))

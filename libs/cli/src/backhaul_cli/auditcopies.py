@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backhaul_client.auditmodels import AuditDigest, AuditFile, AuditFinding, AuditVerification
-from backhaul_client.errors import NotFoundError
+from backhaul_client.errors import BrokenOffError, FailedPreconditionError, NotFoundError
 from backhaul_digests.chain import Span, verify
 from backhaul_digests.copies import Copies, KeyFile
 from backhaul_digests.findings import Tally
-from backhaul_digests.line import PREFIX
+from backhaul_digests.line import PREFIX, signature_line
 
 from backhaul_cli.failing import FailedError
 
@@ -45,7 +45,7 @@ def whole(path: Path, pieces: Iterable[bytes]) -> None:
 
 @dataclass
 class Fetched:
-    """What lies in the folder now, and what was ``missing``: named, and not to be fetched. ``heads`` are the last
+    """What lies in the folder now, and what was ``missing``: named, and not to be fetched whole. ``heads`` are the last
     digests of the chains before it began."""
 
     heads: tuple[AuditDigest, ...]
@@ -115,7 +115,9 @@ def _get(done: Fetched, path: Path, key: str, pieces: Callable[[], Iterable[byte
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         whole(path, pieces())
-    except NotFoundError:
+    except (NotFoundError, FailedPreconditionError, BrokenOffError):
+        # It was taken away, or its bucket was; or it is shorter than it was, which only shows at its end. The others
+        # are to be had all the same, and so is the verification, which says what is wrong.
         done.missing.append(key)
 
 
@@ -128,7 +130,11 @@ def _below(folder: Path, key: str) -> Path:
 
 
 def _is_digest(path: Path, digest: AuditDigest) -> bool:
-    return path.is_file() and sha256(path.read_bytes().partition(b"\n")[0]).hexdigest() == digest.hash
+    if not path.is_file():
+        return False
+    line, _, below = path.read_bytes().partition(b"\n")
+    signed = below == signature_line(digest.key_id, digest.signature) + b"\n"
+    return signed and sha256(line).hexdigest() == digest.hash
 
 
 def _is_file(path: Path, file: AuditFile) -> bool:

@@ -40,7 +40,7 @@ def fetched(folder: Path, from_: datetime | None, to: datetime | None, chain: st
         ],
     )
     for name in done.missing:
-        out.note(f"{name} is not there to be fetched.")
+        out.note(f"{name} is not there to be fetched whole.")
     span = "".join(f" {option} {moment.isoformat()}" for option, moment in (("--from", from_), ("--to", to)) if moment)
     out.note(f"Now: backhaul audits verify {folder}{span}")
     if done.missing:

@@ -12,6 +12,7 @@ from backhaul_client.admin import (
 from backhaul_client.communications import DestinationIn, MemberIn
 from backhaul_client.errors import (
     BackhaulError,
+    BrokenOffError,
     ConflictError,
     DeadlineExceededError,
     FailedPreconditionError,
@@ -45,6 +46,7 @@ __all__ = [
     "AsyncTenantClient",
     "AuditRetentionIn",
     "BackhaulError",
+    "BrokenOffError",
     "ChannelIn",
     "CheckItem",
     "ConflictError",

@@ -21,6 +21,11 @@ class UnreachableError(BackhaulError):
     """No answer came: no connection, or none in time. Whether the request was carried out is not known."""
 
 
+class BrokenOffError(UnreachableError):
+    """The answer began, and ended before its end. A file of which this comes again and again may be shorter than it
+    was."""
+
+
 class UnexpectedAnswerError(BackhaulError):
     """The answer is not one of this API. Something else may be listening at the address."""
 

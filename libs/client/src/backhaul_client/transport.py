@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from backhaul_client.calls import Call, Lines
-from backhaul_client.errors import UnexpectedAnswerError, UnreachableError, problem_of
+from backhaul_client.errors import BrokenOffError, UnexpectedAnswerError, UnreachableError, problem_of
 from backhaul_client.following import AGAIN_S, PASSES, Followed, Following
 from backhaul_client.paging import AsyncRows, Page, Rows
 from backhaul_client.retries import Retries, Tries
@@ -135,7 +135,7 @@ class Transport(_Shared):
         return together([self.send(call) for call in calls])
 
     def pieces(self, call: Call[Any]) -> Generator[bytes, None, None]:
-        """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
+        """The answer piece by piece. Raises a ``BackhaulError``, ``BrokenOffError`` where it breaks off."""
         tries = self._tries(call)
         while True:
             outcome: httpx.Response | httpx.TransportError
@@ -227,7 +227,7 @@ class AsyncTransport(_Shared):
         return together([await self.send(call) for call in calls])
 
     async def pieces(self, call: Call[Any]) -> AsyncGenerator[bytes, None]:
-        """The answer piece by piece. Raises a ``BackhaulError``, ``UnreachableError`` where it breaks off."""
+        """The answer piece by piece. Raises a ``BackhaulError``, ``BrokenOffError`` where it breaks off."""
         tries = self._tries(call)
         while True:
             outcome: httpx.Response | httpx.TransportError
@@ -319,5 +319,5 @@ class AsyncPart:
         return self._client.rows(first)
 
 
-def _cut(call: Call[Any], cause: httpx.TransportError) -> UnreachableError:
-    return UnreachableError(f"{call.method} {call.path}: the answer broke off: {type(cause).__name__}: {cause}")
+def _cut(call: Call[Any], cause: httpx.TransportError) -> BrokenOffError:
+    return BrokenOffError(f"{call.method} {call.path}: the answer broke off: {type(cause).__name__}: {cause}")
