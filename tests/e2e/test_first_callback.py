@@ -311,6 +311,12 @@ async def test_from_nothing_to_the_first_callback_and_on_from_where_it_stopped(
     assert not own.rows[0]["secret_made_for_trying"]
     assert given not in own.out + own.err + file.read_text()
 
+    # The channel is there now, and keeps its secret: another one is not taken without a word.
+    texts = ("init", "--tenant", "by-init", "--provider", "twilio", "--channel", "Texts", "--secret")
+    assert (await line.pipe(*texts, "--profile", "team", "--yes", given=f"{given}\n")).code == 0
+    other = await line.pipe(*texts, "--profile", "team", "--yes", given=f"{given[::-1]}\n")
+    assert (other.code, "backhaul channels add Texts --secret --profile by-init" in other.err) == (7, True), other.err
+
     # SendGrid's own key is taken, and signs nothing here: that is said, and nothing is sent.
     (public,) = [PROVIDERS["sendgrid"].trying("another's").verifies]  # type: ignore[misc]  # it makes one
     real = await line.pipe(

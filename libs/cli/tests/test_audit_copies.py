@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -17,8 +20,10 @@ import pytest
 from answering import Gateway
 from backhaul_cli.__main__ import main
 from backhaul_client.auditmodels import AuditDigest, AuditFile
+from backhaul_digests.copies import Copies
 from backhaul_digests.line import DigestLine, FileEntry, iso, key_of, to_object, us
 from backhaul_digests.model import Chain, ChainKey, Digest
+from backhaul_digests.ports import Place
 from backhaul_digests.signing import SigningKey
 
 OF = ChainKey("acme.0123456789abcdef", Chain.EVENTS)
@@ -248,6 +253,84 @@ def test_whatever_was_done_to_a_copy_is_found_and_named(
     assert found[0][1] in problems
     assert main(["audits", "verify", str(tmp_path)]) == 7
     assert name.rpartition("/")[2] in capsys.readouterr().out
+
+
+def _itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("made", [_itself, _pipe, _device])
+def test_what_is_no_file_is_not_there_and_holds_up_nothing(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str], made: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "copies"
+    assert main(["audits", "get", "--all", str(folder)]) == 0
+    file, digest = chained.files[1].key, chained.digests[0].key
+    for key in (file, digest):
+        made(folder / key)
+    keys = tmp_path / "keys.json"
+    (folder / "keys.json").rename(keys)
+    verifying = [sys.executable, "-m", "backhaul_cli", "audits", "verify", str(folder), "--keys", str(keys), "--json"]
+    done = subprocess.run(verifying, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  # this Python
+    assert done.returncode == 7, done.stderr
+    wrong = {one["name"].removeprefix("backhaul/"): one["problem"] for one in json.loads(done.stdout)["findings"]}
+    assert (wrong[file], wrong[digest]) == ("not_found", "not_found")
+    (folder / "digests" / "loop").symlink_to(folder)
+    assert invalid(capsys, str(folder), "--keys", str(keys))[0] == 7
+
+
+def test_what_was_found_is_said_where_the_rest_cannot_be_read(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+    (tmp_path / chained.files[2].key).unlink()
+    _changed(tmp_path / chained.files[1].key)
+    read = Copies.read
+
+    async def fails(self: Copies, place: Place) -> AsyncIterator[bytes]:
+        if place.key == chained.files[0].key:
+            raise KeyboardInterrupt
+        async for piece in read(self, place):
+            yield piece
+
+    monkeypatch.setattr(Copies, "read", fails)
+    code, found = invalid(capsys, str(tmp_path))
+    assert (code, [problem for _, problem in found]) == (130, ["hash"])
+
+
+def test_what_a_stranger_wrote_into_a_digest_is_cut(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+    names = ("digestObject", "digestBucket", "digestSignatureAlgorithm")
+    for digest, name in zip(chained.digests, names, strict=True):
+        said = json.loads(digest.line) | {name: 100_000 * "x"}
+        line = json.dumps(said).encode()
+        (tmp_path / digest.key).write_bytes(to_object(line, digest.key_id, digest.signature))
+    capsys.readouterr()
+    assert main(["audits", "verify", str(tmp_path), "--json"]) == 7
+    wrong = [one for one in json.loads(capsys.readouterr().out)["findings"] if not one["valid"]]
+    assert [one["problem"] for one in wrong] == ["invalid_format", "signature", "moved"]
+    assert max(len(one[word]) for one in wrong for word in ("name", "detail")) <= 500
+
+
+def test_keys_that_are_nested_too_deeply_are_no_keys(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audits", "get", "--all", str(tmp_path)]) == 0
+    (tmp_path / "keys.json").write_text(100_000 * "[")
+    assert invalid(capsys, str(tmp_path), "--keys", str(tmp_path / "keys.json"))[0] == 2
 
 
 def test_digests_that_change_places_and_those_that_are_all_taken_away(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from backhaul_cli.output import encoded
-from backhaul_cli.texts import age, exact, plain, plain_json, shown
+from backhaul_cli.texts import age, command, exact, plain, plain_json, shown
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,3 +61,12 @@ def test_values_read_as_people_write_them() -> None:
     ]
     assert ages == ["0s", "0s", "59s", "1m", "59m", "1h", "23h", "1d", "104d"]
     assert age(None, NOW) == ""
+
+
+@pytest.mark.parametrize("given", ["Twilio", "Outbound Delivery", "it's", "x'; rm -rf ~ #", "$(id)", "-rf", "", "é"])
+def test_a_command_that_is_suggested_names_one_thing_whatever_that_is_called(given: str) -> None:
+    words = shlex.split(command("channels add", given, secret=True, profile="a b", from_="", to=None, dry_run=False, after=0))
+    assert words[:3] == ["backhaul", "channels", "add"]
+    options = ["--secret", "--profile", "a b", "--after", "0"]
+    assert words[3:] in ([given, *options], [*options, "--", given])
+    assert (words[-2] == "--") == given.startswith("-")

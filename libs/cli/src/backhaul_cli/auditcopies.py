@@ -158,9 +158,9 @@ def check(
     chains: Sequence[str],
     heads: Sequence[str],
     told: Callable[[AuditVerification], None],
-) -> tuple[AuditVerification, list[AuditFinding]]:
-    """What is found of the copies in ``folder``, and how much of it. ``FailedError`` where there is nothing to check:
-    that is no proof of anything."""
+) -> None:
+    """Tell what is found of the copies in ``folder``, one after the other, and how much of it, and last that it is
+    done. ``FailedError`` where there is nothing to check: that is no proof of anything."""
     # Whoever has kept a head is told by it that all digests were taken away.
     if not heads and not (folder / PREFIX).is_dir():
         raise FailedError(
@@ -168,15 +168,13 @@ def check(
             "Name the one that has it, as backhaul audits get --all made it.",
         )
     copies, tally = Copies(folder, {}), Tally()
-    found: list[AuditFinding] = []
 
     async def walk() -> None:
         span = Span(_us(from_), _us(to))
         of = [one for one in copies.chains() if one.chain in chains]
         async with aclosing(verify(copies, keys, of, span, heads, tally)) as findings:
             async for finding in findings:
-                found.append(_finding(finding))
-                told(_so_far(tally, done=False))
+                told(_so_far(tally, (_finding(finding),)))
 
     asyncio.run(walk())
     if not (tally.digests or tally.invalid):
@@ -184,7 +182,7 @@ def check(
             f"There is no digest of that time in {folder}, so nothing was checked.",
             "Say another --from and --to; a hash that you kept (--head) tells whether digests were taken away.",
         )
-    return _so_far(tally, done=True), found
+    told(_so_far(tally, (), done=True))
 
 
 def _finding(one: Finding) -> AuditFinding:
@@ -198,9 +196,9 @@ def _finding(one: Finding) -> AuditFinding:
     )
 
 
-def _so_far(tally: Tally, *, done: bool) -> AuditVerification:
+def _so_far(tally: Tally, findings: tuple[AuditFinding, ...], *, done: bool = False) -> AuditVerification:
     return AuditVerification(
-        findings=(),
+        findings=findings,
         digests=tally.digests,
         valid_digests=tally.valid_digests,
         files=tally.files,

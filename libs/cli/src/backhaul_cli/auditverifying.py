@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import typer
-from backhaul_client import BackhaulError
 from backhaul_client.auditmodels import AuditFinding, AuditVerification
 from backhaul_digests.copies import KeyFile
 from msgspec.structs import replace
@@ -15,6 +15,7 @@ from backhaul_cli import connecting
 from backhaul_cli.auditcopies import CHAINS, check, fetch, keys_of, whole
 from backhaul_cli.failing import Code, explained
 from backhaul_cli.output import Column, Output, encoded, facts, table, words
+from backhaul_cli.texts import command
 
 
 def fetched(folder: Path, from_: datetime | None, to: datetime | None, chain: str | None, profile: str) -> None:
@@ -41,8 +42,8 @@ def fetched(folder: Path, from_: datetime | None, to: datetime | None, chain: st
     )
     for name in done.missing:
         out.note(f"{name} is not there to be fetched whole.")
-    span = "".join(f" {option} {moment.isoformat()}" for option, moment in (("--from", from_), ("--to", to)) if moment)
-    out.note(f"Now: backhaul audits verify {folder}{span}")
+    span = {"from_": from_ and from_.isoformat(), "to": to and to.isoformat()}
+    out.note(f"Now: {command('audits verify', folder, **span, chain=chain, profile=profile)}")
     if done.missing:
         raise typer.Exit(Code.NO)
 
@@ -63,37 +64,41 @@ def copies(
     else:
         with connecting.tenant(profile) as backhaul:
             known = keys_of(backhaul.audit_keys())
-    last, findings = check(
-        folder,
-        known,
-        from_=from_,
-        to=to,
-        chains=CHAINS if chain is None else (chain,),
-        heads=heads,
-        told=lambda one: _progress(out, one),
-    )
-    out.progress("")
-    _verified(out, last, findings)
-    if not all(finding.valid for finding in findings):
-        raise typer.Exit(Code.NO)
 
+    def work(told: Callable[[AuditVerification], None]) -> None:
+        chains = CHAINS if chain is None else (chain,)
+        check(folder, known, from_=from_, to=to, chains=chains, heads=heads, told=told)
 
-def _progress(out: Output, one: AuditVerification) -> None:
-    out.progress(f"{one.valid_digests} of {one.digests} digests, {one.valid_files} of {one.files} files")
+    _found(work, out)
 
 
 def stored(
     from_: datetime | None, to: datetime | None, chain: str | None, heads: list[str], profile: str, out: Output
 ) -> None:
     """Has the installation check what lies in the object storage."""
+
+    def work(told: Callable[[AuditVerification], None]) -> None:
+        with connecting.tenant(profile) as backhaul:
+            for one in backhaul.verify_audits(from_=from_, to=to, chain=chain or "", heads=heads):
+                told(one)
+
+    _found(work, out)
+
+
+def _found(work: Callable[[Callable[[AuditVerification], None]], None], out: Output) -> None:
+    """Says what ``work`` finds, and ends as that is."""
     findings: list[AuditFinding] = []
     last: AuditVerification | None = None
+
+    def told(one: AuditVerification) -> None:
+        nonlocal last
+        last = one
+        findings.extend(one.findings)
+        out.progress(f"{one.valid_digests} of {one.digests} digests, {one.valid_files} of {one.files} files")
+
     try:
-        with connecting.tenant(profile) as backhaul:
-            for last in backhaul.verify_audits(from_=from_, to=to, chain=chain or "", heads=heads):
-                findings += last.findings
-                _progress(out, last)
-    except (BackhaulError, KeyboardInterrupt) as exc:
+        work(told)
+    except (Exception, KeyboardInterrupt) as exc:
         # What was found stays found, however it ends.
         out.progress("")
         if last is None or all(finding.valid for finding in findings):

@@ -16,6 +16,7 @@ from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.options import secret
 from backhaul_cli.profiles import Profile
 from backhaul_cli.samples import PROVIDERS, Provider, named
+from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
     from backhaul_client import AdminClient, ChannelIn, TenantClient
@@ -41,11 +42,12 @@ class Asked(NamedTuple):
 
 class Opened(NamedTuple):
     """The channel, and what signs a sample for it, as far as that is known. ``made_up``: that is no secret of the
-    provider's, but one for trying."""
+    provider's, but one for trying. ``left_out``: one was given, and the channel was there, which stays as it is."""
 
     channel: Channel
     signs: str
     made_up: bool
+    left_out: bool
 
 
 class First(NamedTuple):
@@ -105,7 +107,7 @@ def tenant_of(platform: AdminClient, asked: Asked, where: str, output: Output) -
         raise FailedError(
             f"The profile {asked.profile} has a key that is none of a tenant {asked.tenant}.",
             "Say another name for the tenant's profile: --as NAME; or, where the key is of no use any more: "
-            f"backhaul profile remove {asked.profile}",
+            f"{command('profile remove', asked.profile)}",
         )
     if not there:
         made = platform.create_tenant(asked.tenant, name=asked.name, queue_path=asked.queue_path)
@@ -143,14 +145,14 @@ def channel_of(backhaul: TenantClient, asked: Asked, found: Profile, with_secret
     # What verifies SendGrid's callbacks signs none.
     signs = trying.signs if trying is not None else "" if provider.name == "sendgrid" else given
     try:
-        there = backhaul.channel(asked.label)
+        there, made = backhaul.channel(asked.label), False
     except NotFoundError:
         fields: ChannelIn = {"provider": provider.name}
         if given:
             fields["secrets"] = [given if provider.signs else _credentials(given)]
         elif trying is not None:
             fields["secrets"] = [trying.verifies]
-        there = backhaul.put_channel(asked.label, **fields)
+        there, made = backhaul.put_channel(asked.label, **fields), True
         output.note(f"Made the channel {asked.label}.")
     if there.provider != provider.name:
         raise FailedError(
@@ -158,7 +160,7 @@ def channel_of(backhaul: TenantClient, asked: Asked, found: Profile, with_secret
             "Say another label: --channel LABEL.",
             code=Code.REFUSED,
         )
-    return Opened(there, signs, made_up=trying is not None)
+    return Opened(there, signs, made_up=trying is not None, left_out=bool(given) and not made)
 
 
 def _given(provider: Provider, label: str) -> str:
@@ -186,27 +188,34 @@ def first_callback(backhaul: TenantClient, asked: Asked, found: Profile, opened:
     post = provider.post(content, at.signed, opened.signs)
     preview = sampling.looked_at(backhaul, channel, post, at)
     for_trying = opened.made_up and preview.verification.result == "verified"
+    if opened.left_out and preview.verification.result != "verified":
+        refused = f"The channel {asked.label} was there already, and nothing shows that this is its secret."
+        return First(refused=refused, fix=f"Set it: {secret_of(asked)}")
+    try:
+        # Before it is looked whether it was sent: what was taken once says nothing of what is taken now.
+        sampling.check(preview, provider, channel)
+    except FailedError as exc:
+        return First(refused=exc.what, fix=exc.fix)
     for one in preview.parts:
         if one.event is not None:
             there = sampling.known(backhaul, one.event.channel, one.event.message_id)
             if there is not None and any(event.kind == one.event.kind for event in there.timeline):
                 output.note("The sample was sent before, and is in the timeline.")
                 return First(there, for_trying)
-    try:
-        sampling.check(preview, provider, channel)
-    except FailedError as refused:
-        return First(refused=refused.what, fix=refused.fix)
     sampling.posted(post, at)
-    messages = sampling.followed(backhaul, preview, output)
+    messages = sampling.followed(backhaul, preview, asked.profile, output)
     return First(messages[0] if messages else None, for_trying)
 
 
 def next_steps(asked: Asked, told: First) -> Iterator[str]:
     """What is left to be done, and what can be looked at."""
     if told.for_trying:
-        label = f"'{asked.label}'" if " " in asked.label else asked.label
         yield (
-            f"The secret of {asked.label} is one for trying. {asked.provider.label} has another: "
-            f"backhaul channels add {label} --secret --profile {asked.profile}"
+            f"The secret of {asked.label} is one for trying. {asked.provider.label} has another: {secret_of(asked)}"
         )
-    yield f"Next: backhaul listen http://127.0.0.1:9000 --profile {asked.profile}"
+    yield f"Next: {command('listen', 'http://127.0.0.1:9000', profile=asked.profile)}"
+
+
+def secret_of(asked: Asked) -> str:
+    """The command that gives the channel its secret."""
+    return command("channels add", asked.label, secret=True, profile=asked.profile)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from backhaul_cli.failing import Code, FailedError
+from backhaul_cli.texts import command
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ def read(profile: str, url: str, field: str) -> str:
     if not found:
         raise FailedError(
             f"The keyring has no key of profile {profile} for {url}.",
-            f"backhaul profile add {profile} --url {url} --keyring puts it there.",
+            f"{command('profile add', profile, url=url, keyring=True)} puts it there.",
             code=Code.CREDENTIAL,
         )
     return found

@@ -10,6 +10,7 @@ import typer
 
 from backhaul_cli.failing import Code
 from backhaul_cli.output import Output, facts, words
+from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
     from backhaul_client import TenantClient
@@ -22,13 +23,14 @@ PATIENCE_S = 600.0
 _GOING_ON = ("waiting", "running")
 
 
-def followed(backhaul: TenantClient, begun: Replay, output: Output) -> Replay:
+def followed(backhaul: TenantClient, begun: Replay, profile: str, output: Output) -> Replay:
     """``begun``, when it is over, whoever does not answer for minutes meanwhile. It goes on at Backhaul however this
     ends, by Ctrl-C too, and that is said."""
     from backhaul_client import DeadlineExceededError, RateLimitedError, UnavailableError, UnreachableError
 
     found, since = begun, time.monotonic()
-    where = f"It goes on: backhaul replay show {begun.id}, or backhaul replay cancel {begun.id}."
+    show, cancel = (command(f"replay {what}", begun.id, profile=profile) for what in ("show", "cancel"))
+    where = f"It goes on: {show}, or {cancel}"
     try:
         while found.state in _GOING_ON:
             output.progress(f"{found.state}: {found.percent} % {found.text or ''}".rstrip())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from backhaul_cli.failing import FailedError
+from backhaul_cli.texts import command
 
 LABELS = ("SendGrid", "mPulse", "Twilio", "Outbound Delivery")
 _ROOT = "callbackserviceconfig"
@@ -137,14 +138,14 @@ def imported(document: object, tenant: str, name: str) -> tuple[dict[str, Any], 
             "(the provider's secret)",
             "no",
             "It is not in the file. Callbacks are taken without it, and marked (verification is observe). Then: "
-            f"backhaul channels add '{made.label}' --secret --verification enforce.",
+            f"{command('channels add', made.label, secret=True, verification='enforce')}",
         )
     )
     settings.append(
         Setting(
             "(the callback address)",
             "no",
-            f"Give the provider the one that backhaul channels show '{made.label}' says, in the place of RPI's.",
+            f"Give the provider the one that {command('channels show', made.label)} says, in the place of RPI's.",
         )
     )
     tenant_id = tenant or made.queue_path.lower().strip("_")

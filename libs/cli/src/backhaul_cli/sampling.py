@@ -11,6 +11,7 @@ from urllib.parse import quote_plus, urlsplit
 from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.samples import Post, Provider
 from backhaul_cli.samples.provider import Content
+from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
     from backhaul_client import TenantClient
@@ -105,7 +106,7 @@ def posted(post: Post, at: Address) -> str:
     return callback_id
 
 
-def followed(backhaul: TenantClient, preview: Preview, output: Output) -> list[Message]:
+def followed(backhaul: TenantClient, preview: Preview, profile: str, output: Output) -> list[Message]:
     """The messages in whose timelines its events are. FailedError where one is not in time."""
     due = [(one.event.channel, one.event.message_id, one.event.id) for one in preview.parts if one.event is not None]
     began = time.monotonic()
@@ -117,7 +118,8 @@ def followed(backhaul: TenantClient, preview: Preview, output: Output) -> list[M
                 if waited_s > PATIENCE_S:
                     raise FailedError(
                         f"It was stored, and is not in the timeline of {message_id} after {PATIENCE_S:g} s.",
-                        f"Look again: backhaul message {message_id}; backhaul status {channel} says what is behind.",
+                        f"Look again: {command('message', message_id, profile=profile)}; "
+                        f"{command('status', channel, profile=profile)} says what is behind.",
                         code=Code.AGAIN,
                     )
                 output.progress(f"stored; not in the timeline yet, after {waited_s:.1f} s")
@@ -125,7 +127,8 @@ def followed(backhaul: TenantClient, preview: Preview, output: Output) -> list[M
             found[channel, message_id] = message
     except KeyboardInterrupt:
         output.progress("")
-        output.note("It was sent: " + ", ".join(f"backhaul message {message_id}" for _, message_id, _ in due))
+        shown = (command("message", message_id, profile=profile) for _, message_id, _ in due)
+        output.note("It was sent: " + ", ".join(shown))
         raise
     finally:
         output.progress("")

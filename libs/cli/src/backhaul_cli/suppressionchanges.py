@@ -9,7 +9,7 @@ import typer
 from backhaul_cli import connecting
 from backhaul_cli.failing import Code
 from backhaul_cli.output import Output
-from backhaul_cli.texts import exact
+from backhaul_cli.texts import command, exact
 
 if TYPE_CHECKING:
     from backhaul_client.suppressionmodels import SuppressionChange
@@ -40,7 +40,9 @@ def watched(after: int | None, family: str, kinds: str, profile: str, output: Ou
                 position = found.next_position
         except BaseException as exc:
             if position is not None:
-                output.note(f"Go on from here: backhaul suppressions watch --after {position}")
+                # With what it asked for: without, it would go on with all kinds, and elsewhere.
+                again = command("suppressions watch", after=position, family=family, kind=kinds, profile=profile)
+                output.note(f"Go on from here: {again}")
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(Code.DONE) from None
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -57,6 +58,21 @@ def shown(value: object) -> str:
         case _:
             text = str(value)
     return plain(text)
+
+
+def command(name: str, *given: object, **options: object) -> str:
+    """``backhaul <name>`` as a shell takes it, whatever ``given`` and the values of ``options`` hold, which strangers
+    may have named. Options are by their names (``from_`` is --from); those that are empty are left out, and True is one
+    without a value."""
+    said: list[str] = []
+    for option, value in options.items():
+        if value is not None and value is not False and value != "":
+            said.append(f"--{option.rstrip('_').replace('_', '-')}")
+            said += [] if value is True else [str(value)]
+    words = [str(one) for one in given]
+    # Behind two dashes a word is no option.
+    said = [*said, "--", *words] if any(one.startswith("-") for one in words) else [*words, *said]
+    return shlex.join(["backhaul", *name.split(), *said])
 
 
 def exact(moment: datetime) -> str:

@@ -39,13 +39,17 @@ class Copies:
         missing = NotThereError("It is not there.")
         try:
             path = root.joinpath(*place.key.split("/")).resolve()
-            if not path.is_relative_to(root):
+            # A pipe would be waited for as long as nobody writes into it.
+            if not path.is_relative_to(root) or not path.is_file():
                 raise missing
             with path.open("rb") as file:
                 while piece := file.read(_PIECE):
                     yield piece
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
+        except (ValueError, RuntimeError):
+            # No name of a file, or a link that leads to itself.
             raise missing from None
+        except OSError as exc:
+            raise NotThereError(f"It cannot be read: {exc.strerror}.") from None
 
     def chains(self, tenant_id: str = "") -> list[ChainKey]:
         """The chains that there are digests of, of this tenant or of all."""
@@ -70,7 +74,7 @@ class KeyFile:
         try:
             said = json.loads(path.read_text("utf-8"))
             keys = {str(one["key_id"]): base64.b64decode(one["public_key"], validate=True) for one in said["keys"]}
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, RecursionError) as exc:
             raise ValueError(f"{path} does not hold keys as /.well-known/backhaul-audit-keys answers them.") from exc
         return cls({name: public for name, public in keys.items() if key_id(public) == name})
 

@@ -14,6 +14,9 @@ from backhaul_digests.signing import is_signed, key_id
 MAX_DIGEST_BYTES = 32 << 20
 """Bytes of a digest that are looked at."""
 
+MAX_DETAIL = 500
+"""Characters that are told of what is wrong. Whoever changes a digest writes into it what they like."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -61,6 +64,7 @@ async def look(stored: Stored, keys: PublicKeys, of: ChainKey, key: str) -> Seen
 
 
 def _invalid(place: Place, of: ChainKey, problem: Problem, detail: str, line_hash: str = "") -> Seen:
+    detail = detail if len(detail) <= MAX_DETAIL else f"{detail[: MAX_DETAIL - 1]}…"
     return Seen(Finding(of.chain, Subject.DIGEST, place.name, problem, detail), place, line_hash, "", None)
 
 

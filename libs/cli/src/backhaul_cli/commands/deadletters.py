@@ -184,7 +184,7 @@ def _each_or_fitting(
     with connecting.tenant(profile) as backhaul:
         begin = backhaul.replays.replay_dead_letters if what == "replay" else backhaul.replays.discard_dead_letters
         if not (dry_run or yes):
-            counted = followed(backhaul, begin(**counting), output)
+            counted = followed(backhaul, begin(**counting), profile, output)
             if counted.state != "done":
                 raise FailedError(
                     f"Counting them was {counted.state}: {counted.text or 'it is not said why'}",
@@ -192,7 +192,7 @@ def _each_or_fitting(
                     code=Code.NO,
                 )
             confirmed(f"{what.capitalize()} {counted.counts.dead_letters} dead letters?", yes=False)
-        done = followed(backhaul, begin(**(counting if dry_run else fitting)), output)
+        done = followed(backhaul, begin(**(counting if dry_run else fitting)), profile, output)
     ended(done, output)
 
 

@@ -11,6 +11,7 @@ from backhaul_cli import connecting, profiles
 from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.options import AsJson, ProfileName, Yes, confirmed
 from backhaul_cli.output import Output, facts, words
+from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def init(
             "message": told.message,
             "sample_refused": told.refused or None,
         },
-        lambda: _parts(told.message),
+        lambda: _parts(told.message, asked.profile),
     )
     for line in beginning.next_steps(asked, told):
         output.note(line)
@@ -85,11 +86,11 @@ def init(
         raise FailedError(told.refused, told.fix, code=Code.NO)
 
 
-def _parts(message: Message | None) -> Iterator[RenderableType]:
+def _parts(message: Message | None, profile: str) -> Iterator[RenderableType]:
     if message is None:
         return
     from backhaul_cli import messageviews
 
     yield words("")
     yield from messageviews.VIEWS["timeline"](message, ())
-    yield facts(("in the timeline", f"backhaul message {message.message_id}"))
+    yield facts(("in the timeline", command("message", message.message_id, profile=profile)))

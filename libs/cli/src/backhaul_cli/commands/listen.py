@@ -15,6 +15,7 @@ from backhaul_cli.commands.messages import Kind
 from backhaul_cli.failing import Code
 from backhaul_cli.options import AsJson, Channel, ErrorCode, OfCommunication, ProfileName, Recipient, secret
 from backhaul_cli.output import Output
+from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
     from backhaul_client.following import Followed
@@ -102,7 +103,21 @@ def listen(
             raise typer.Exit(Code.DONE) from None
         finally:
             if listening.last:
-                output.note(f"Go on from here: backhaul listen {url} --after {listening.last}")
+                again = command(
+                    "listen",
+                    url,
+                    channel=channel,
+                    kind=kind,
+                    recipient=recipient,
+                    communication=communication,
+                    error_code=error_code,
+                    after=listening.last,
+                    output=shown,
+                    secret=with_secret,
+                    anywhere=anywhere,
+                    profile=profile,
+                )
+                output.note(f"Go on from here: {again}")
 
 
 def _at_a_terminal() -> bool:

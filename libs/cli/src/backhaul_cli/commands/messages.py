@@ -27,7 +27,7 @@ from backhaul_cli.options import (
     page,
 )
 from backhaul_cli.output import Column, Output, encoded
-from backhaul_cli.texts import age, exact
+from backhaul_cli.texts import age, command, exact
 
 if TYPE_CHECKING:
     from backhaul_client import TenantClient
@@ -228,7 +228,17 @@ def tail(
                     return
         except BaseException as exc:
             if last:
-                output.note(f"Go on from here: backhaul tail --after {last}")
+                again = command(
+                    "tail",
+                    channel=channel,
+                    kind=kind,
+                    recipient=recipient,
+                    communication=communication,
+                    error_code=error_code,
+                    after=last,
+                    profile=profile,
+                )
+                output.note(f"Go on from here: {again}")
             if isinstance(exc, KeyboardInterrupt):
                 raise typer.Exit(Code.DONE) from None
             raise

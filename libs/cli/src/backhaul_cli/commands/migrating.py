@@ -9,6 +9,7 @@ import typer
 
 from backhaul_cli.failing import FailedError
 from backhaul_cli.output import Column, Output, pretty
+from backhaul_cli.texts import command
 
 
 def import_rpi(
@@ -34,6 +35,8 @@ def import_rpi(
         given = json.loads(file.read_text("utf-8-sig"))
     except UnicodeDecodeError:
         raise FailedError(f"{file} is not UTF-8.", "Save it as UTF-8.") from None
+    except RecursionError:
+        raise FailedError(f"{file} is nested too deeply.", "Name the appsettings file of an RPI callback service.") from None
     except ValueError as exc:
         # Where it is, and not what stands there, which may be a secret.
         where = f" at line {exc.lineno}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
@@ -54,4 +57,4 @@ def import_rpi(
         Column("what", lambda one: one.what, folds=True),
     ]
     output.rows(settings, columns, of="settings")
-    output.note(f"Now: backhaul diff {out}, and backhaul apply {out}")
+    output.note(f"Now: {command('diff', out)}, and {command('apply', out)}")

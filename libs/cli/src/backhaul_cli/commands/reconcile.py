@@ -12,7 +12,7 @@ from backhaul_cli import connecting
 from backhaul_cli.failing import Code
 from backhaul_cli.options import LIMIT, All, AsJson, Channel, From, Limit, ProfileName, To, bound, page
 from backhaul_cli.output import Column, Output, facts
-from backhaul_cli.texts import age
+from backhaul_cli.texts import age, command
 
 if TYPE_CHECKING:
     from backhaul_client.reconciliationmodels import RunReport
@@ -63,7 +63,7 @@ def run(
                 output.progress(f"{last.state}: {last.counts.seen} seen, {last.counts.missing} missing")
     except KeyboardInterrupt:
         output.progress("")
-        output.note(f"It goes on: backhaul reconcile report {last.id}." if last else "It may go on.")
+        output.note(f"It goes on: {command('reconcile report', last.id, profile=profile)}" if last else "It may go on.")
         raise typer.Exit(Code.INTERRUPTED) from None
     output.progress("")
     if last is None:

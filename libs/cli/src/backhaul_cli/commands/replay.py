@@ -40,7 +40,7 @@ def run(
     output = Output(as_json=json)
     with connecting.tenant(profile) as backhaul:
         begun = backhaul.replays.begin(channel, from_=from_, to=to, dry_run=dry_run, rate_per_s=rate)
-        done = followed(backhaul, begun, output)
+        done = followed(backhaul, begun, profile, output)
     ended(done, output)
 
 

@@ -12,6 +12,7 @@ from backhaul_cli import connecting, profiles
 from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.options import AsJson, ProfileName, secret
 from backhaul_cli.output import Column, Output
+from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
     from backhaul_client import TenantClient
@@ -64,7 +65,7 @@ def send(
     one = _chosen(provider, event)
     found = profiles.chosen(profile, os.environ)
     with connecting.tenant(profile) as backhaul:
-        to = _channel(backhaul, one, channel)
+        to = _channel(backhaul, one, channel, profile)
         given = _given(one, to, with_secret, signing_key)
         content = changing.overridden(one.sample(event, message), override or [], is_form=one.is_form)
         if edit:
@@ -76,7 +77,7 @@ def send(
             sampling.check(looked_at, one, to)
         callback_id = "" if preview else sampling.posted(post, at)
         parts = sampling.events_of(looked_at)
-        messages = sampling.followed(backhaul, looked_at, output) if follow and not preview else []
+        messages = sampling.followed(backhaul, looked_at, profile, output) if follow and not preview else []
     output.thing(
         {
             "provider": one.name,
@@ -142,7 +143,7 @@ def _chosen(provider: str, event: str) -> Provider:
     return one
 
 
-def _channel(backhaul: TenantClient, provider: Provider, label: str) -> Channel:
+def _channel(backhaul: TenantClient, provider: Provider, label: str, profile: str) -> Channel:
     """The channel that is named, or else the only one of the provider."""
     if label:
         found = backhaul.channel(label)
@@ -153,7 +154,7 @@ def _channel(backhaul: TenantClient, provider: Provider, label: str) -> Channel:
     if not fitting:
         raise FailedError(
             f"There is no channel of {provider.name}.",
-            f"backhaul channels add {provider.label!r} --provider {provider.name}, or backhaul init.",
+            f"{command('channels add', provider.label, provider=provider.name, profile=profile)}, or backhaul init.",
             code=Code.NOT_FOUND,
         )
     if len(fitting) > 1:
