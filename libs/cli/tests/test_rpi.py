@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,26 @@ def test_what_is_not_known_is_named_too() -> None:
     assert "as a-b-c" in found["QueueProvider.CallbackServiceQueuePath"].what
 
 
+def test_what_is_called_key_is_a_name_only_where_it_has_a_value_in_a_list() -> None:
+    given = appsettings()
+    settings = given["CallbackServiceConfig"]["QueueProvider"]["CallbackServiceQueueSettings"]["Settings"]
+    settings += [{"Key": SECRETS[0]}, {"key": SECRETS[1], "Other": 1}, {"Key": {"a": SECRETS[0]}, "Value": 1}]
+    given["Jwt"] = {"Key": SECRETS[0], "Value": SECRETS[1]}
+    given["Keys"] = {"One": {"Key": SECRETS[2], "Issuer": "x"}}
+    told = imported(given, "", "")
+    assert not any(secret in repr(told) for secret in SECRETS)
+    assert {"Jwt.Key", "Jwt.Value", "Keys.One.Key", "Keys.One.Issuer"} <= by_name(told[1]).keys()
+
+
+def test_a_label_is_one_word_of_the_commands_that_are_suggested() -> None:
+    given = appsettings()
+    label = "x'; touch owned; '"
+    given["CallbackServiceConfig"]["QueueProvider"]["ChannelLabel"] = label
+    found = by_name(imported(given, "", "")[1])
+    for name, said in (("(the provider's secret)", "add"), ("(the callback address)", "show")):
+        assert f"backhaul channels {said} {shlex.quote(label)} " in found[name].what
+
+
 @pytest.mark.parametrize("given", [[], {}, {"CallbackServiceConfig": None}, {"CallbackServiceConfig": {"a": 1}}])
 def test_what_is_no_such_file_is_refused(given: Any) -> None:
     with pytest.raises(FailedError):
@@ -171,7 +192,7 @@ def test_the_command_writes_a_document_and_says_the_rest(tmp_path: Path, capsys:
     said = capsys.readouterr()
     assert json.loads(out.read_text())["tenants"][0]["id"] == "acme"
     assert "EnableHttpsRedirection" in said.out
-    for text in ('{"Password": "hidden-password"', "\xff"):
+    for text in ('{"Password": "hidden-password"', "\xff", 100_000 * '{"a":'):
         file.write_text(text, "latin-1")
         assert main(["import-rpi", str(file)]) == 2
         assert "hidden" not in capsys.readouterr().err

@@ -59,6 +59,8 @@ def test_whatever_is_changed_of_a_call_is_found(signing: str, verifying: str) ->
         ({"webhook-signature": "v1"}, "signature_malformed", "v1,<base64>"),
         ({"webhook-signature": "v1,%%%"}, "signature_malformed", "v1,<base64>"),
         ({"webhook-signature": "v1a,AAAA"}, "version_missing", "v1a"),
+        ({"webhook-signature": "v2,%%%"}, "version_missing", "v2"),
+        ({"webhook-signature": "garbage"}, "signature_malformed", "v1,<base64>"),
         ({"webhook-signature": "v1,AAAA"}, "signature_wrong", "another key"),
         ({"webhook-signature": "v1, " + "v1,AAAA " * 20}, "signature_malformed", "v1,<base64>"),
     ],
@@ -68,6 +70,13 @@ def test_the_part_that_is_wrong_is_named(changed: dict[str, str], problem: str, 
     found = verdict(headers, BODY, keys_of(SECRET), NOW, 300)
     assert (found.valid, found.problem) == (False, problem)
     assert said in found.detail
+
+
+@pytest.mark.parametrize("newer", ["v2,%%%", "v1b,AAAA", "v2,"])
+def test_a_version_that_is_not_known_is_passed_over_beside_one_that_is(newer: str) -> None:
+    headers = signed_headers("m1", NOW, BODY, keys_of(SECRET))
+    for both in (f"{newer} {headers['webhook-signature']}", f"{headers['webhook-signature']} {newer}"):
+        assert verdict({**headers, "webhook-signature": both}, BODY, keys_of(SECRET), NOW, 300).valid
 
 
 def test_a_time_that_is_signed_is_judged_and_one_that_is_not_says_nothing() -> None:
@@ -92,6 +101,7 @@ def test_while_a_secret_is_changed_either_is_good() -> None:
         "{}",
         '{"secrets": [1]}',
         '{"secrets": "hidden',
+        100_000 * '{"secrets":',
         "bhk_hidden",
         "whsec_",
         "whsec_hidden",
@@ -114,6 +124,9 @@ def test_headers_as_tools_write_them() -> None:
     text = "POST http://127.0.0.1/told HTTP/1.1\r\nWebhook-Id: m1\r\nWEBHOOK-TIMESTAMP:12\r\n\r\n"
     assert headers_of(text) == {"webhook-id": "m1", "webhook-timestamp": "12"}
     assert headers_of('{"Webhook-Id": "m1"}') == {"webhook-id": "m1"}
+    for text in ('{"a"', 100_000 * '{"a":'):
+        with pytest.raises(FailedError, match="no JSON"):
+            headers_of(text)
 
 
 @pytest.mark.parametrize(("signing", "verifying"), KINDS)

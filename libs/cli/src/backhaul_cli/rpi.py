@@ -175,18 +175,18 @@ def _channels(made: _Made) -> list[dict[str, Any]]:
 def _leaves(value: object, name: str = "") -> Iterator[_Told]:
     """Every setting, by its path; one of a list of keys and values by its key. What is empty is one as well."""
     if isinstance(value, dict):
-        if "key" in {str(key).lower() for key in value}:
-            fields = {str(key).lower(): one for key, one in value.items()}
-            yield _told(f"{name}[{fields['key']}]", fields.get("value") or fields.get("values"))
-            return
         for key, one in value.items():
             yield from _leaves(one, f"{name}.{key}" if name else str(key))
         if value or not name:
             return
     elif isinstance(value, list) and value:
         for number, one in enumerate(value):
-            keyed = isinstance(one, dict) and "key" in {str(key).lower() for key in one}
-            yield from _leaves(one, name if keyed else f"{name}[{number}]")
+            fields = {str(key).lower(): field for key, field in one.items()} if isinstance(one, dict) else {}
+            # Elsewhere, or without a value, what is called key may be a secret, and no name.
+            if isinstance(fields.get("key"), str) and fields.keys() & {"value", "values"}:
+                yield _told(f"{name}[{fields['key']}]", fields.get("value") or fields.get("values"))
+            else:
+                yield from _leaves(one, f"{name}[{number}]")
         return
     yield _told(name, value)
 

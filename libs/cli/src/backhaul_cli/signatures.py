@@ -26,6 +26,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NAME = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+")
 _DIGITS = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PREFIXES: Mapping[str, Literal["v1", "v1a"]] = {"whsec_": "v1", "whsk_": "v1a", "whpk_": "v1a"}
+_VERSIONS = frozenset(_PREFIXES.values())
 _LENGTHS = {"whsec_": range(24, 65), "whsk_": (32, 64), "whpk_": (32,)}
 _Wrong = tuple[str, str]
 """A problem in a word, empty where there is none, and a sentence."""
@@ -103,7 +104,7 @@ def _told(text: str) -> list[str]:
             for word in (one.get("secret"), one.get("public_key"))
             if isinstance(word, str) and word
         ]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise FailedError(
             "The keys are JSON, and not an answer with secrets.",
             "Keep that of POST /v1/subscriptions, or give the keys one a line.",
@@ -129,7 +130,7 @@ def headers_of(text: str) -> dict[str, str]:
 
         try:
             return {str(name).lower(): str(value).strip() for name, value in json.loads(text).items()}
-        except ValueError:
+        except (ValueError, RecursionError):
             raise FailedError("The headers are no JSON.", "Give one a line, such as webhook-id: 0f3c.") from None
     lines = (line.partition(":") for line in text.splitlines())
     # A line with the request itself has a colon, too, where it names the whole address.
@@ -165,14 +166,16 @@ def _form(headers: Mapping[str, str]) -> _Wrong | None:
         return "timestamp_malformed", f"{TIMESTAMP} is {headers[TIMESTAMP]!r}, and should be unix time in seconds."
     if "." in headers[ID]:
         return "id_malformed", f"{ID} holds a full stop, which parts what is signed."
-    if any(signature is None for _, signature in _signatures(headers)):
+    # One of a version that is not known may look otherwise, and takes nothing from one that is.
+    told = _signatures(headers)
+    if any(one is None and (version is None or version in _VERSIONS) for version, one in told):
         return "signature_malformed", f"{SIGNATURE} is not v1,<base64> or v1a,<base64>, parted by blanks."
     return None
 
 
 def _signature(headers: Mapping[str, str], body: bytes, keys: Sequence[Key]) -> _Wrong | None:
     told = _signatures(headers)
-    ours, theirs = {key.version for key in keys}, {version for version, _ in told}
+    ours, theirs = {key.version for key in keys}, {version for version, _ in told if version}
     if not ours & theirs:
         has, need = ", ".join(sorted(theirs)), ", ".join(sorted(ours))
         return "version_missing", f"There are signatures of {has}, and the keys are for {need}."
@@ -190,9 +193,10 @@ def _time(age_s: int, tolerance_s: int) -> _Wrong:
     return problem, f"The signature fits, but it was made {abs(age_s)} s {when}, and {tolerance_s} s are allowed."
 
 
-def _signatures(headers: Mapping[str, str]) -> list[tuple[str, bytes | None]]:
+def _signatures(headers: Mapping[str, str]) -> list[tuple[str | None, bytes | None]]:
+    """Versions, None where none is named, and signatures, None where it is no base64."""
     parted = (one.partition(",") for one in headers[SIGNATURE].split())
-    return [(version, _decoded(text)) for version, _, text in parted]
+    return [(version if comma else None, _decoded(text)) for version, comma, text in parted]
 
 
 def _decoded(text: str) -> bytes | None:

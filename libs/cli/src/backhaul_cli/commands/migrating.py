@@ -32,7 +32,7 @@ def import_rpi(
 
     try:
         # What .NET writes begins with a mark of its encoding.
-        given = json.loads(file.read_text("utf-8-sig"))
+        document, settings = imported(json.loads(file.read_text("utf-8-sig")), tenant, name)
     except UnicodeDecodeError:
         raise FailedError(f"{file} is not UTF-8.", "Save it as UTF-8.") from None
     except RecursionError:
@@ -41,7 +41,6 @@ def import_rpi(
         # Where it is, and not what stands there, which may be a secret.
         where = f" at line {exc.lineno}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
         raise FailedError(f"{file} is not JSON{where}.", "Take comments out of it.") from None
-    document, settings = imported(given, tenant, name)
     output = Output(as_json=False)
     text = pretty(document)
     if out is None:
