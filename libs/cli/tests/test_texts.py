@@ -65,7 +65,9 @@ def test_values_read_as_people_write_them() -> None:
 
 @pytest.mark.parametrize("given", ["Twilio", "Outbound Delivery", "it's", "x'; rm -rf ~ #", "$(id)", "-rf", "", "é"])
 def test_a_command_that_is_suggested_names_one_thing_whatever_that_is_called(given: str) -> None:
-    words = shlex.split(command("channels add", given, secret=True, profile="a b", from_="", to=None, dry_run=False, after=0))
+    words = shlex.split(
+        command("channels add", given, secret=True, profile="a b", from_="", to=None, dry_run=False, after=0)
+    )
     assert words[:3] == ["backhaul", "channels", "add"]
     options = ["--secret", "--profile", "a b", "--after", "0"]
     assert words[3:] in ([given, *options], [*options, "--", given])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import re
 import socket
+from queue import Full, Queue
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 from answering import Gateway
-from backhaul_cli import forwarding, texts
+from backhaul_cli import forwarding, listening, texts
 from backhaul_cli.failing import FailedError
 from backhaul_cli.forwarding import Answer, Caller, check_address, key_of, new_secret, told
 from backhaul_cli.watching import MAX_KEPT, Row, Watched, details
@@ -150,6 +152,30 @@ def test_a_name_is_near_only_if_all_its_addresses_are(monkeypatch: pytest.Monkey
         check_address("http://both.example", anywhere=False)
 
 
+def test_a_name_that_leads_elsewhere_later_is_called_no_more(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(gateway.url.rpartition(":")[2])
+    leads_to = ["127.0.0.1"]
+    found = socket.getaddrinfo
+
+    def asked(_host: object, _port: object, *args: Any, **named: Any) -> Any:
+        return found(leads_to[0], port, *args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    gateway.says("POST /x", "Thank you.")
+    one = row(1).told
+    url = f"http://near.example:{port}/x"
+    for anywhere in (False, True):
+        leads_to[0] = "127.0.0.1"
+        gateway.asked.clear()
+        with Caller(url, key_of(new_secret()), anywhere=anywhere) as caller:
+            assert caller.call(one).taken
+            # What the answer stands for is an address of nobody: here it is only looked up.
+            leads_to[0] = "127.0.0.1" if anywhere else "192.0.2.1"
+            answer = caller.call(one)
+        assert (answer.taken, len(gateway.asked)) == (anywhere, 2 if anywhere else 1)
+        assert anywhere or "192.0.2.1" in answer.error
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:9000", "ftp://127.0.0.1", "http://", "http://a:b@127.0.0.1", "http://[::1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(FailedError):
@@ -176,6 +202,32 @@ def test_an_answer_without_an_end_and_a_redirect_are_answers(gateway: Gateway, m
         gateway.says("POST /x", "long " * 10_000)
         assert len(caller.call(one).text) <= 4_096
     assert {name for name, _ in gateway.asked} == {"POST /x"}
+
+
+class _AtOnce(Queue[Any]):
+    """Has taken what is put into it before whoever put it there goes on; or is full."""
+
+    def __init__(self, *, full: bool) -> None:
+        super().__init__(1)
+        self._full = full
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if self._full:
+            raise Full
+        item[0].answer = Answer(201, 1.0)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_call_again_that_is_over_at_once_or_not_made_shows_an_answer(
+    full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "Queue", lambda _size: _AtOnce(full=full))
+    session = listening._Session(Mock(), "here", Mock())
+    one = row(1)
+    session._watched.add(one)
+    session._of_chosen("r")
+    assert one.answer is not None
+    assert one.answer.status == (200 if full else 201)
 
 
 def test_a_program_that_says_nothing_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

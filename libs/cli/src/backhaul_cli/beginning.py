@@ -210,9 +210,7 @@ def first_callback(backhaul: TenantClient, asked: Asked, found: Profile, opened:
 def next_steps(asked: Asked, told: First) -> Iterator[str]:
     """What is left to be done, and what can be looked at."""
     if told.for_trying:
-        yield (
-            f"The secret of {asked.label} is one for trying. {asked.provider.label} has another: {secret_of(asked)}"
-        )
+        yield f"The secret of {asked.label} is one for trying. {asked.provider.label} has another: {secret_of(asked)}"
     yield f"Next: {command('listen', 'http://127.0.0.1:9000', profile=asked.profile)}"
 
 

@@ -23,7 +23,8 @@ class Code(IntEnum):
 
 
 MEANINGS: dict[Code, str] = {
-    Code.DONE: "done; whoever read the output may have stopped reading, and `tail` or `listen` was stopped by Ctrl-C",
+    Code.DONE: "done; whoever read the output may have stopped reading, and `tail`, `listen` or `suppressions watch` "
+    "was stopped by Ctrl-C",
     Code.FAILED: "something unexpected happened",
     Code.USAGE: "the command, its options, a profile or a file is not right",
     Code.CREDENTIAL: "the key or token is missing, wrong, or does not open this",

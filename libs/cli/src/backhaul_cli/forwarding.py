@@ -142,10 +142,12 @@ def listens(url: str) -> bool:
 
 
 class Caller:
-    """Calls one address. Nothing but this address is called: no proxy, and no redirect of it."""
+    """Calls one address. Nothing but this address is called: no proxy, and no redirect of it. Unless it may be
+    ``anywhere``, it is looked before each call whether its name still leads to this machine or a private network."""
 
-    def __init__(self, url: str, key: bytes) -> None:
+    def __init__(self, url: str, key: bytes, *, anywhere: bool = False) -> None:
         self._url = url
+        self._anywhere = anywhere
         self._key = key
         self._http = httpx.Client(timeout=_TIMEOUT_S, trust_env=False, follow_redirects=False)
 
@@ -169,6 +171,7 @@ class Caller:
         }
         began = time.perf_counter()
         try:
+            check_address(self._url, anywhere=self._anywhere)
             with self._http.stream("POST", self._url, content=one.body, headers=headers) as answer:
                 text = b""
                 for piece in answer.iter_bytes():
@@ -176,6 +179,8 @@ class Caller:
                     if len(text) >= _MAX_ANSWER_BYTES or time.perf_counter() - began > _TIMEOUT_S:
                         break
                 status = answer.status_code
+        except FailedError as exc:
+            return Answer(0, _since_ms(began), error=exc.what)
         except httpx.HTTPError as exc:
             return Answer(0, _since_ms(began), error=f"{type(exc).__name__}: {exc}".rstrip(": "))
         return Answer(status, _since_ms(began), text[:_MAX_ANSWER_BYTES].decode("utf-8", "replace"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from queue import Full, Queue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
@@ -61,10 +60,13 @@ class _Session:
             return
         if key == "o":
             self._screen.page("\n".join(details(row)) + "\n")
-        elif row.answer is not None:
-            with suppress(Full):
+        elif (before := row.answer) is not None:
+            # In this order: it may be answered before the next line here.
+            row.answer = None
+            try:
                 self._due.put_nowait((row, ""))
-                row.answer = None
+            except Full:
+                row.answer = before
 
     def _follow(self) -> None:
         try:

@@ -105,12 +105,12 @@ def _profile(file: Path, name: str, given: object) -> Profile:
     texts = {key: given.get(key, "") for key in _FIELDS} if isinstance(given, dict) else {}
     if not texts.get("url") or not all(isinstance(text, str) for text in texts.values()):
         raise FailedError(
-            f"{file}: the profile {name} needs a url, and texts.", command('profile add', name, url='URL')
+            f"{file}: the profile {name} needs a url, and texts.", command("profile add", name, url="URL")
         )
     kept = given.get("keyring", []) if isinstance(given, dict) else []
     if not isinstance(kept, list) or not set(map(str, kept)) <= set(CREDENTIALS):
         raise FailedError(
-            f"{file}: what is in the keyring of profile {name} is not known.", command('profile add', name, url='URL')
+            f"{file}: what is in the keyring of profile {name} is not known.", command("profile add", name, url="URL")
         )
     return Profile(
         source=f"profile {name}",

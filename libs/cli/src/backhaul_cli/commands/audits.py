@@ -54,7 +54,7 @@ def list_(
 
 @app.command()
 def get(
-    file: Annotated[str, typer.Argument(metavar="[ID]", help="The file's id.")] = "",
+    file: Annotated[str, typer.Argument(metavar="ID", help="The file's id.")] = "",
     every: Annotated[
         Path | None,
         typer.Option("--all", metavar="FOLDER", help="Fetch all into a folder, with what verifies them."),
@@ -101,7 +101,7 @@ def get(
 @app.command()
 def verify(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Copies of them, instead of the object storage.")
+        Path | None, typer.Argument(metavar="FOLDER", help="Copies of them, instead of the object storage.")
     ] = None,
     from_: SignedFrom = None,
     to: To = None,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Letters = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="These; without one those that fit.")]
+Letters = Annotated[list[str] | None, typer.Argument(metavar="ID", help="These; without one those that fit.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Whose reason holds this text.")]
 FirstSeen = Annotated[
     datetime | None,

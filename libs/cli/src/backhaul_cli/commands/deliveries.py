@@ -136,7 +136,7 @@ def show(
 @app.command()
 def redeliver(
     deliveries: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="These; without one those that fit.")
+        list[str] | None, typer.Argument(metavar="ID", help="These; without one those that fit.")
     ] = None,
     subscription: OfSubscription = "",
     which: Annotated[

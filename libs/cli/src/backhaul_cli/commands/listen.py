@@ -81,7 +81,7 @@ def listen(
     listening = Listening(output, output.note, after)
     with (
         connecting.tenant(profile, waiting=lambda: listening.say(connecting.WAITING)) as backhaul,
-        forwarding.Caller(url, key) as listening.caller,
+        forwarding.Caller(url, key, anywhere=anywhere) as listening.caller,
     ):
         listening.events = backhaul.follow_events(
             channel=channel,

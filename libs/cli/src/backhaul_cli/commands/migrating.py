@@ -36,7 +36,9 @@ def import_rpi(
     except UnicodeDecodeError:
         raise FailedError(f"{file} is not UTF-8.", "Save it as UTF-8.") from None
     except RecursionError:
-        raise FailedError(f"{file} is nested too deeply.", "Name the appsettings file of an RPI callback service.") from None
+        raise FailedError(
+            f"{file} is nested too deeply.", "Name the appsettings file of an RPI callback service."
+        ) from None
     except ValueError as exc:
         # Where it is, and not what stands there, which may be a secret.
         where = f" at line {exc.lineno}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""

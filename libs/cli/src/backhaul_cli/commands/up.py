@@ -17,7 +17,7 @@ _STACK = "backhaul_local"
 def up(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OPTION]...", help="As of make up, such as --port gateway_http=8081; behind --."),
+        typer.Argument(metavar="OPTION", help="As of make up, such as --port gateway_http=8081; behind --."),
     ] = None,
 ) -> None:
     """Run real servers and every service on this machine until Ctrl-C, as make up does in a checkout of Backhaul.
