@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 from answering import Gateway
+from backhaul_cli import profiles
 from backhaul_cli.__main__ import main
 from backhaul_client.auditmodels import AuditDigest, AuditFile
 from backhaul_digests.copies import Copies
@@ -215,6 +217,30 @@ def test_what_is_fetched_is_verified_without_an_installation(
     for name in ("BACKHAUL_URL", "BACKHAUL_API_KEY", "BACKHAUL_ADMIN_TOKEN"):
         monkeypatch.delenv(name)
     assert invalid(capsys, str(folder), "--keys", str(folder / "keys.json"), "--head", head.upper()) == (0, [])
+
+
+def test_the_command_that_is_suggested_verifies_what_was_fetched(
+    gateway: Gateway,
+    chained: Chained,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("BACKHAUL_URL", "BACKHAUL_API_KEY", "BACKHAUL_ADMIN_TOKEN"):
+        monkeypatch.delenv(name)
+    profiles.write(
+        profiles.path(os.environ),
+        profiles.read(profiles.path(os.environ)).with_one(
+            "acme", profiles.Profile(source="", url=gateway.url, api_key="bhk_0123")
+        ),
+    )
+    span = ["--from", "2026-01-15T10:00Z", "--chain", "events", "--profile", "acme"]
+    assert main(["audits", "get", "--all", str(tmp_path / "it's mine"), *span]) == 0
+    said = capsys.readouterr().err
+    words = shlex.split(said[said.index("Now: ") :])[1:]
+    assert words[:3] == ["backhaul", "audits", "verify"]
+    assert main(words[1:]) == 0
+    assert "1 of 1 are what was signed" in capsys.readouterr().out
 
 
 def _changed(path: Path) -> None:

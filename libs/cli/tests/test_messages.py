@@ -53,6 +53,14 @@ def test_whoever_follows_is_told_where_to_go_on_however_it_ends(
     assert "backhaul tail --after 4\n" in said.err
     assert "suspended" in said.err
 
+    # With what it was asked for.
+    assert main(["tail", "--channel", "Outbound Delivery", "--kind", "failed"]) == 3
+    assert "backhaul tail --channel 'Outbound Delivery' --kind failed --after 4\n" in capsys.readouterr().err
+    gateway.says("GET /v1/suppressions/changes", {"changes": [], "next_position": 0}, 403)
+    assert main(["suppressions", "watch", "--kind", "stop,complaint", "--family", "phone"]) == 3
+    again = "backhaul suppressions watch --after 0 --family phone --kind stop,complaint\n"
+    assert again in capsys.readouterr().err
+
 
 def test_a_gateway_that_is_restarted_is_waited_for(
     gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
