@@ -61,7 +61,8 @@ class Failures:
 
     def store_away(self) -> Response:
         """For everybody, while who is signed in is not known."""
-        return self._bare(503, _("Try again"), _("Who is signed in is not known now: the database does not answer."))
+        text = _("Who is signed in is not known now: the database does not answer, or is asked too often by strangers.")
+        return self._bare(503, _("Try again"), text)
 
     async def no_such_page(self, request: Request, exc: Exception) -> Response:  # noqa: ARG002  # Starlette's signature
         """For an address that is no page's."""

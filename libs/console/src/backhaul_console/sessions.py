@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ MAX_TENANTS = 20
 """In one session."""
 
 _NONCE = 12
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+"""As ``secrets`` makes them of 32 bytes: for no other text is the store asked."""
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +101,7 @@ class SessionStore(Protocol):
 
 
 class StoreAwayError(Exception):
-    """The store does not answer: who is signed in is not known now."""
+    """The store does not answer, or is not asked: who is signed in is not known now."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class Sessions:
 
     async def find(self, token: str) -> Session | None:
         """The session of a cookie, with another token where its own has become old; None where there is none."""
-        if not token:
+        if not _TOKEN.fullmatch(token):
             return None
         stored, now = await self._store.get(_id_of(token)), self._now()
         if stored is None or stored.expires_at <= now:

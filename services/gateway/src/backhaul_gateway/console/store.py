@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError
+from backhaul_common.limits import TokenBucket
 from backhaul_common.names import CONSOLE_SESSIONS_COLLECTION
 from backhaul_common.store_format import StoreFormat
 from backhaul_console import StoreAwayError, Stored
@@ -15,15 +18,24 @@ from pymongo import ASCENDING, IndexModel
 
 ANSWERS_S = 3.0
 """A person waits for it."""
+UNKNOWN_PER_SECOND = 100.0
+UNKNOWN_AT_ONCE = 200
+"""How often MongoDB is asked for sessions that this copy has not met: anybody can make cookies up."""
+MAX_KNOWN = 16384
+"""Sessions that are asked for at any time, the latest."""
 
 
 class MongoSessionStore:
     """A document a session, which MongoDB deletes once it has expired."""
 
-    def __init__(self, database: mongo.Database, store_format: StoreFormat) -> None:
+    def __init__(
+        self, database: mongo.Database, store_format: StoreFormat, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
         self._sessions = database[CONSOLE_SESSIONS_COLLECTION]
         self._format = store_format
+        self._unknown = TokenBucket(UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE, clock)
+        self._known: OrderedDict[str, None] = OrderedDict()
 
     async def prepare(self) -> None:
         """Create the indexes. Idempotent."""
@@ -33,11 +45,15 @@ class MongoSessionStore:
         await mongo.make_indexes(self._database, {CONSOLE_SESSIONS_COLLECTION: [ends, owner]})
 
     async def get(self, session_id: str) -> Stored | None:
-        """As ``SessionStore``."""
+        """As ``SessionStore``. Strangers who ask for many keep nobody waiting whose session was met before."""
+        if session_id not in self._known and self._unknown.take():
+            raise StoreAwayError
         async with _answering():
             found = await self._sessions.find_one({"_id": session_id})
         if found is None:
+            self._known.pop(session_id, None)
             return None
+        self._met(session_id)
         return Stored(
             id=found["_id"],
             sealed=bytes(found["sealed"]),
@@ -56,6 +72,7 @@ class MongoSessionStore:
         }
         async with _answering():
             await self._sessions.replace_one({"_id": session.id}, document, upsert=True)
+        self._met(session.id)
 
     async def delete(self, session_id: str) -> None:
         """As ``SessionStore``."""
@@ -66,6 +83,12 @@ class MongoSessionStore:
         """As ``SessionStore``."""
         async with _answering():
             await self._sessions.delete_many({"owner": owner})
+
+    def _met(self, session_id: str) -> None:
+        self._known[session_id] = None
+        self._known.move_to_end(session_id)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
 
 @asynccontextmanager
