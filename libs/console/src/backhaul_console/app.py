@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -76,7 +77,10 @@ class Console:
         )
         routes = [
             Route(f"{ROOT}/static/{{digest}}/{{name}}", _static),
-            *(Route(ROOT + path, signin.route(handler), methods=[method]) for method, path, handler in signin.routes),
+            *(
+                Route(ROOT + path, _heard(failures, signin.route(handler)), methods=[method])
+                for method, path, handler in signin.routes
+            ),
             *(door.route(page) for page in pages.ROUTES),
         ]
         handlers = {
@@ -119,7 +123,7 @@ class _Door:
                 # Files that it sent are open until then.
                 await request.close()
 
-        return Route(ROOT + below + page.path, answer, methods=[page.method])
+        return Route(ROOT + below + page.path, _heard(self._failures, answer), methods=[page.method])
 
     async def _answer(self, page: Page, request: Request) -> Response:
         try:
@@ -175,6 +179,20 @@ async def _is_own_form(page: Page, visit: Visit) -> bool:
     return visit.session.carries(token)
 
 
+def _heard(
+    failures: Failures, handler: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """``handler``, of which a client that hangs up while it sends makes no mistake."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ClientDisconnect as exc:
+            return await failures.not_read(request, exc)
+
+    return answer
+
+
 def _signing_in(request: Request, tenant_id: str) -> Response:
     """Ask whoever came to sign in, and lead them back to where they wanted to go."""
     back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -192,14 +210,32 @@ def _signing_in(request: Request, tenant_id: str) -> Response:
 async def _static(request: Request) -> Response:
     """A file of ``static/``, which browsers keep: its address changes with it."""
     name, digest = request.path_params["name"], request.path_params["digest"]
-    path = files("backhaul_console").joinpath("static", name)
-    kind = next((kind for end, kind in _TYPES.items() if name.endswith(end)), "")
-    if not kind or "/" in name or not path.is_file():
+    file = _static_files().get(name)
+    if file is None:
         return Response("There is no such file.\n", status_code=404, media_type="text/plain")
-    content = path.read_bytes()
-    lasting = hashlib.sha256(content).hexdigest()[:16] == digest
-    kept = "public, max-age=31536000, immutable" if lasting else "no-store"
-    return Response(content, media_type=kind, headers={"cache-control": kept})
+    kept = "public, max-age=31536000, immutable" if file.digest == digest else "no-store"
+    return Response(file.content, media_type=file.kind, headers={"cache-control": kept})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What a browser is given; ``kind`` is its media type."""
+
+    kind: str
+    content: bytes
+    digest: str
+
+
+@cache
+def _static_files() -> Mapping[str, _File]:
+    """Each by its name, read once: whatever name is asked for, none is looked for."""
+    found = {}
+    for path in files("backhaul_console").joinpath("static").iterdir():
+        kind = next((kind for end, kind in _TYPES.items() if path.name.endswith(end)), "")
+        if kind:
+            content = path.read_bytes()
+            found[path.name] = _File(kind=kind, content=content, digest=hashlib.sha256(content).hexdigest()[:16])
+    return found
 
 
 def _with_fields(app: ASGIApp) -> ASGIApp:
