@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from backhaul_client import InvalidArgumentError
+from backhaul_console.bounds import STEADY_BODY
 from backhaul_console.files import MAX_BESIDE_BYTES, Upload
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,3 +89,24 @@ async def test_what_stands_before_a_file_is_bounded() -> None:
     request = request_of(pieces)
     with pytest.raises(InvalidArgumentError):
         await Upload(request).begin()
+
+
+async def test_a_body_has_no_end_of_its_time_but_in_its_file() -> None:
+    """Who drips fields in front of it, or what nobody wants behind it, has a form's time."""
+    sent = form(b"x" * 900)
+    request = request_of([sent[start : start + 50] for start in range(0, len(sent), 50)])
+    upload = Upload(request)
+    await upload.begin()
+    assert STEADY_BODY not in request.scope
+    async for _ in upload.pieces():
+        assert STEADY_BODY in request.scope
+    assert STEADY_BODY not in request.scope
+
+    request = request_of([sent[start : start + 50] for start in range(0, len(sent), 50)])
+    upload = Upload(request)
+    await upload.begin()
+    pieces = upload.pieces()
+    await anext(pieces)
+    # Whoever took them has left.
+    await upload.rest()
+    assert STEADY_BODY not in request.scope

@@ -29,6 +29,7 @@ SILENT = {
     "half of a body behind an offer": HEAD
     + AUTHORIZED
     + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 10\r\n\r\n{",
+    "half of a sign-in": b"POST /console/sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nc",
 }
 
 
@@ -121,7 +122,7 @@ async def test_a_busy_connection_is_kept(tmp_path: Path) -> None:
 
 
 STRANGERS = {what: data for what, data in SILENT.items() if AUTHORIZED not in data}
-UNANSWERED = {"nothing", "an empty line", "half of a head"}
+UNANSWERED = {"nothing", "an empty line", "half of a head", "half of a sign-in"}
 """What the gateway does not answer before it gives up."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backhaul_console import pages
+from backhaul_console.bounds import MAX_BODY, STRANGERS_BODY, Visitors, form_of
 from backhaul_console.cookies import Cookies, same_site
 from backhaul_console.failing import Failures
 from backhaul_console.leading import leads_of
@@ -40,12 +42,8 @@ _FIELDS = (
     # Each form tells by it where it comes from; other sites learn nothing from it.
     (b"referrer-policy", b"same-origin"),
 )
-MAX_BODY = "backhaul.max_body"
-"""By which name the server in front takes larger bodies than it does otherwise; see ``Page``."""
 _ANSWERS_S = 60.0
 """The API has shorter deadlines of its own, but for what an operator applies at once to many tenants."""
-STEADY_BODY = "backhaul.steady_body"
-"""By which name it takes one for as long as it keeps coming."""
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -107,6 +105,7 @@ class _Door:
         self._cookies = cookies
         self._failures = failures
         self._templates = failures.templates
+        self._visitors = Visitors()
 
     def route(self, page: Page) -> Route:
         """The route of a page."""
@@ -115,8 +114,6 @@ class _Door:
         async def answer(request: Request) -> Response:
             if page.max_body:
                 request.scope[MAX_BODY] = page.max_body
-            if page.takes_file:
-                request.scope[STEADY_BODY] = object()
             try:
                 return await self._answer(page, request)
             finally:
@@ -136,6 +133,7 @@ class _Door:
         access = session.access
         if tenant_id not in access.tenants if page.side == "tenant" else access.admin is None:
             return _signing_in(request, tenant_id)
+        del request.scope[STRANGERS_BODY]
         person = access.admin.person if access.admin is not None and not tenant_id else None
         transport = self._api(request, person)
         async with httpx.AsyncClient(
@@ -150,10 +148,21 @@ class _Door:
                 transport=transport,
                 tenant_id=tenant_id,
             )
-            answer = await self._handled(page, visit)
+            with self._counted(page, visit):
+                answer = await self._handled(page, visit)
         if visit.session.renewed:
             self._cookies.give(request, answer, visit.session)
         return answer
+
+    def _counted(self, page: Page, visit: Visit) -> AbstractContextManager[None]:
+        """Bounds what is sent with what else its visitor has under way."""
+        if page.method == "GET":
+            return nullcontext()
+        admin = visit.admin_of
+        whose = f"t/{visit.tenant_id}" if visit.tenant_id or admin is None else f"admin/{admin.name}"
+        if page.takes_file:
+            return self._visitors.file(whose)
+        return self._visitors.form(visit.request.scope, visit.session.owner, whose)
 
     async def _handled(self, page: Page, visit: Visit) -> Response:
         if page.method == "POST" and not await _is_own_form(page, visit):
@@ -173,10 +182,11 @@ async def _is_own_form(page: Page, visit: Visit) -> bool:
     if not same_site(request):
         return False
     token = request.headers.get("x-form-token") or request.query_params.get("form_token", "")
-    if not token and not page.takes_file:
-        form = await request.form()
-        token = str(form.get("form_token", ""))
-    return visit.session.carries(token)
+    if page.takes_file or (token and not visit.session.carries(token)):
+        return visit.session.carries(token)
+    # Whoever asks for it later is given what is read here.
+    form = await form_of(request)
+    return visit.session.carries(token or str(form.get("form_token", "")))
 
 
 def _heard(
@@ -245,6 +255,8 @@ def _with_fields(app: ASGIApp) -> ASGIApp:
                 message = {**message, "headers": [*message.get("headers", ()), *_FIELDS]}
             await send(message)
 
+        # Until a page knows better.
+        scope[STRANGERS_BODY] = True
         try:
             await app(scope, receive, with_fields)
         except ClientDisconnect:

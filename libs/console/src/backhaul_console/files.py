@@ -8,6 +8,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from backhaul_console.bounds import STEADY_BODY
 from backhaul_console.forms import wrong
 from backhaul_console.texts import _
 
@@ -24,6 +25,7 @@ class Upload:
         self.name = ""
         """The file's, as the visitor has it; empty where none was chosen."""
         self._field = field
+        self._scope = request.scope
         self._stream = request.stream()
         self._header = self._value = b""
         self._disposition = b""
@@ -67,23 +69,30 @@ class Upload:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The file as it comes. Raises ClientDisconnect where it is not whole, as its reader knows from any client."""
-        while True:
-            for ready in self._ready:
-                yield ready
-            self._ready.clear()
-            if self._ended:
-                return
-            piece = await anext(self._stream, b"")
-            # The stream's last piece is empty.
-            if not piece:
-                raise ClientDisconnect
-            try:
-                self._parser.write(piece)
-            except FormParserError:
-                raise ClientDisconnect from None
+        # As long as the API takes it, it may take as long as it likes; what stands around it has a form's time.
+        self._scope[STEADY_BODY] = object()
+        try:
+            while True:
+                for ready in self._ready:
+                    yield ready
+                self._ready.clear()
+                if self._ended:
+                    return
+                piece = await anext(self._stream, b"")
+                # The stream's last piece is empty.
+                if not piece:
+                    raise ClientDisconnect
+                try:
+                    self._parser.write(piece)
+                except FormParserError:
+                    raise ClientDisconnect from None
+        finally:
+            self._scope.pop(STEADY_BODY, None)
 
     async def rest(self) -> None:
         """Read what nobody wants: a browser shows no answer before it has sent all."""
+        # Whoever took its pieces may have left in their middle.
+        self._scope.pop(STEADY_BODY, None)
         async for _piece in self._stream:
             pass
 

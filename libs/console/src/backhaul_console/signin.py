@@ -12,6 +12,7 @@ from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from backhaul_console.bounds import Strangers
 from backhaul_console.cookies import Cookies, same_site
 from backhaul_console.openid import Provider
 from backhaul_console.rendering import address
@@ -49,6 +50,7 @@ class SignIn:
         self._sessions = sessions
         self._cookies = cookies
         self._templates = templates
+        self._strangers = Strangers()
 
     @property
     def routes(self) -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
@@ -89,7 +91,7 @@ class SignIn:
     async def _sign_in(self, request: Request) -> Response:
         if not same_site(request):
             return self._page(request, status=403, wrong=_("This form came from another site. Use the one below."))
-        form = await request.form(max_files=0)
+        form = await self._strangers.form(request)
         credential, to = str(form.get("credential", "")).strip(), str(form.get("to", ""))
         session = await self._sessions.find(self._cookies.token_of(request))
         access = session.access if session is not None else Access(began_at=time.time())
@@ -129,7 +131,7 @@ class SignIn:
     async def _sign_out(self, request: Request) -> Response:
         session = await self._sessions.find(self._cookies.token_of(request))
         if session is not None:
-            form = await request.form(max_files=0)
+            form = await self._strangers.form(request)
             if not same_site(request) or not session.carries(str(form.get("form_token", ""))):
                 return RedirectResponse(home_of(session.access), status_code=303)
             await self._forget_keys(request, session)

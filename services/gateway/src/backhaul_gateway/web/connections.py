@@ -68,7 +68,8 @@ class _Rank(Enum):
     SILENT = "silent"
     """It never brought a request."""
     SLOW = "slow"
-    """The gateway waits for a head, for the rest of a request that is answered already, or for an answer to be read.
+    """The gateway waits for a head, for the rest of a request that is answered already or of somebody whom it does not
+    know, or for an answer to be read.
     It has waited since the timer last looked."""
     IDLE = "idle"
     """Between two requests."""
@@ -173,10 +174,11 @@ class Connections:
     def _rank(self, connection: BoundedProtocol) -> _Rank | None:
         """In which turn the connection is ended when there are too many. None: it stays.
 
-        It stays while the application works on its request or reads its body. ``BodyReader`` bounds the bodies.
+        It stays while the application works on its request, or reads the body of somebody whom it knows, which
+        ``BodyReader`` bounds.
         """
         wait, of = connection.owes()
-        if wait is None or (wait is Wait.BODY and not connection.is_answered):
+        if wait is None or (wait is Wait.BODY and not (connection.is_answered or connection.is_strangers)):
             return None
         if wait is Wait.HEAD and of is None:
             return _Rank.SILENT

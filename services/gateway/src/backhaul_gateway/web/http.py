@@ -60,6 +60,9 @@ STEADY_BODY = "backhaul.steady_body"
 """Where a route that takes bodies of any length says so in its request's scope: by an object, and another one with each
 part of the body that it has read. Such a body may take as long as it likes, as long as it keeps coming."""
 
+STRANGERS_BODY = "backhaul.strangers_body"
+"""Where a route that reads a body before it knows whose it is says so in its request's scope, until it does."""
+
 _UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -302,6 +305,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether the application is done with every request whose head is whole."""
         cycle = self._newest()
         return cycle is None or cycle.response_complete
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether the application reads the last request's body without knowing whose it is."""
+        cycle = self._newest()
+        return cycle is not None and STRANGERS_BODY in cycle.scope
 
     def unread(self) -> int:
         """Bytes of answers that the peer has not taken."""
