@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -234,6 +234,82 @@ async def test_what_the_api_refuses_is_said_in_words(gateway: Running) -> None:
             assert "kind" in told.data
     # Whoever goes away takes their streams with them.
     await until_open(gateway, 0)
+
+
+async def test_what_is_no_id_is_refused_in_words(gateway: Running) -> None:
+    acme = await gateway.tenant()
+    cookie = await signed_in(gateway, acme.api_key)
+    for after in ("\N{LATIN SMALL LETTER E WITH ACUTE}".encode(), b"x", b"1" * 65, b"1.1.1", b"."):
+        headers = [(b"cookie", cookie["cookie"].encode()), (b"accept", b"text/event-stream")]
+        headers.append((b"last-event-id", after))
+        async with (
+            httpx.AsyncClient(base_url=gateway.url, timeout=WITHIN_S) as browser,
+            browser.stream("GET", "/console/t/acme/events/live", headers=headers) as answer,
+        ):
+            reader = Tail(answer)
+            told = await reader.next()
+            assert told is not None
+            assert told.name == "ended", after
+            assert await reader.next() is None
+    await until_open(gateway, 0)
+
+
+class _Mistaken(AsyncTenantClient):
+    """A client that fails where nobody has thought of it."""
+
+    def follow_events(self, **_: Any) -> Any:
+        raise UnicodeEncodeError("ascii", "x", 0, 1, "no id")
+
+
+class _Short(AsyncTenantClient):
+    """One whose stream just ends."""
+
+    async def follow_events(self, **_: Any) -> AsyncIterator[Any]:
+        nothing: tuple[Any, ...] = ()
+        for one in nothing:
+            yield one
+
+
+@pytest.mark.parametrize("client", [_Mistaken, _Short])
+async def test_however_the_stream_behind_it_ends_it_ends(
+    gateway: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    client: type[AsyncTenantClient],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    acme = await gateway.tenant()
+    cookie = await signed_in(gateway, acme.api_key)
+    monkeypatch.setattr("backhaul_console.visits.AsyncTenantClient", client)
+    async with tailing(gateway, cookie, "acme") as reader:
+        told = await reader.next()
+        assert told is not None
+        assert told.name == "away"
+        assert await reader.next() is None
+    # A mistake is in the log, once.
+    assert capsys.readouterr().out.count("request_failed") == (1 if client is _Mistaken else 0)
+
+
+def test_all_tails_together_take_their_share() -> None:
+    now = 100.0
+    pace = tail.Pace(lambda: now)
+    # What one has taken, the next waits for as well.
+    assert pace.took(0.009) == 0.0
+    assert pace.took(0.009) == pytest.approx(0.18)
+    assert pace.took(0.1) == pytest.approx(1.18)
+    now += 60
+    assert pace.took(0.02) == pytest.approx(0.2)
+
+
+async def test_a_tail_waits_for_what_others_have_taken(gateway: Running) -> None:
+    acme = await gateway.tenant()
+    cookie = await signed_in(gateway, acme.api_key)
+    clock = asyncio.get_running_loop().time
+    async with AsyncExitStack() as stack:
+        free_at = clock() + tail.PACE.took(0.2)
+        reader = await begun(gateway, stack, cookie, "acme")
+        await publish(gateway, "acme", [[event(gateway, "acme", "1", message_id="SM1")]])
+        assert await reader.message_ids(1) == ["SM1"]
+        assert clock() >= free_at
 
 
 async def test_whoever_is_no_script_is_led_to_the_page(gateway: Running) -> None:

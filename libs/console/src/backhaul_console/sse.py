@@ -37,9 +37,14 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with aclosing(self._pieces) as pieces:
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            async with aclosing(self._pieces) as pieces:
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except Exception:
+            # It has been told of, and goes to the log: the answer is whole.
+            await send({"type": "http.response.body", "body": b""})
+            raise
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -7,7 +7,9 @@ connection. It has no memory: a browser comes back with the last id that it was 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -23,23 +25,47 @@ LOOKS_S = 15.0
 _AHEAD = 64
 """Events that wait to be written."""
 _SHARE = 0.1
-"""Of the gateway's time, in which callbacks are taken in, that one tail may take."""
-_AT_ONCE_S = 0.01
+"""Of the gateway's time, in which callbacks are taken in, in which the rows of all tails together are made."""
+_AT_ONCE_S = 0.1
+"""Pauses shorter than this are put together."""
+_ID = re.compile("[0-9.]{1,64}")
+"""What an id may look like; the API knows which are."""
 _BACK_MS = 500
 _AWAY_MS = 5000
 """When a browser comes back: behind a stream that broke off, and behind one that could not be had."""
 
-_Told = Followed | BackhaulError
+_Told = Followed | Exception
+
+
+class Pace:
+    """Makes the tails of a process wait for each other, so that together they take no more than ``_SHARE``."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._free_at = 0.0
+
+    def took(self, busy_s: float) -> float:
+        """How long whoever was busy for so long has to wait now."""
+        self._free_at = max(self._free_at, self._now()) + busy_s / _SHARE
+        ahead_s = self._free_at - self._now()
+        return ahead_s if ahead_s > _AT_ONCE_S else 0.0
+
+
+PACE = Pace()
+"""Of this process."""
 
 
 async def tail(visit: Visit, filters: Mapping[str, Any], after: str) -> AsyncGenerator[bytes, None]:
     """What a browser is sent: a row for each event behind the id ``after``, or from now on. By name: ``begun``;
     ``missed``, what may be missing; ``away``, why it has to come back; ``ended``, why it must not."""
+    if after and _ID.fullmatch(after) is None:
+        yield told(_("That is no id which this stream gave. Load the page again."), event="ended")
+        return
     coming: asyncio.Queue[_Told] = asyncio.Queue(_AHEAD)
     following = asyncio.create_task(_follow(visit, filters, after, coming), name="console_tail")
     rows: Any = visit.templates.get_template("events/rows.html").make_module({"visit": visit})
     clock = asyncio.get_running_loop().time
-    look_at, begun, busy_s = clock() + LOOKS_S, False, 0.0
+    look_at, begun = clock() + LOOKS_S, False
     try:
         while True:
             one = await _next(coming, look_at - clock())
@@ -52,23 +78,19 @@ async def tail(visit: Visit, filters: Mapping[str, Any], after: str) -> AsyncGen
                 yield STILL_HERE
             if one is None:
                 continue
-            if isinstance(one, BackhaulError):
+            if isinstance(one, Exception):
                 yield _end(one)
+                if not isinstance(one, BackhaulError):
+                    # It is a mistake of the console's own, and belongs in the log.
+                    raise one
                 return
-            began = clock()
+            began = time.perf_counter()
             if not begun:
                 begun = True
                 yield told(event="begun", id_=one.id, retry_ms=_BACK_MS)
-            if one.missed:
-                yield told(one.missed, event="missed", id_=one.id)
-            elif one.event is None:
-                yield told(id_=one.id)
-            else:
-                yield told(rows.row(one.event), id_=one.id)
-            busy_s += clock() - began
-            if busy_s > _AT_ONCE_S:
-                await asyncio.sleep(busy_s / _SHARE)
-                busy_s = 0.0
+            yield _written(rows, one)
+            if pause_s := PACE.took(time.perf_counter() - began):
+                await asyncio.sleep(pause_s)
     finally:
         following.cancel()
         await asyncio.wait((following,))
@@ -82,8 +104,10 @@ async def _follow(visit: Visit, filters: Mapping[str, Any], after: str, coming: 
             async with aclosing(events):
                 async for one in events:
                     await coming.put(one)
-    except BackhaulError as exc:
+    except Exception as exc:  # noqa: BLE001  # whatever it is, nothing comes any more
         await coming.put(exc)
+    else:
+        await coming.put(BackhaulError("the stream has ended"))
 
 
 async def _next(coming: asyncio.Queue[_Told], patience_s: float) -> _Told | None:
@@ -103,7 +127,13 @@ async def _lives(visit: Visit) -> bool:
         return True
 
 
-def _end(error: BackhaulError) -> bytes:
+def _written(rows: Any, one: Followed) -> bytes:
+    if one.missed:
+        return told(one.missed, event="missed", id_=one.id)
+    return told(rows.row(one.event), id_=one.id) if one.event is not None else told(id_=one.id)
+
+
+def _end(error: Exception) -> bytes:
     if isinstance(error, ProblemError) and not isinstance(error, UnavailableError):
         return told(f"{error.detail} {error.fix}".strip(), event="ended")
     # The gateway may be about to stop: another copy goes on.
