@@ -45,12 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def installation(mongo_server: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One installation for all tests that break nothing in it. They keep apart by registering tenants of their own."""
     from kept_stacks import kept
+    from simulators.visits_as import VOUCHED
 
     with kept(
         tmp_path_factory.mktemp("installation"),
         mongo_uri=mongo_server.uri,
         mongo_database="e2e",
         with_object_store=False,
+        service_env={"gateway": VOUCHED},
         log_level=LOG_LEVEL,
     ) as stack:
         yield stack

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 
 import httpx
 from backhaul_common import mongo
+from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
 from backhaul_console.sessions import Access, Admin, Person, Session, Sessions, Tenant
-from backhaul_gateway.console.store import MongoSessionStore
+from backhaul_gateway.console.store import SESSION, MongoSessionStore
 
 if TYPE_CHECKING:
     from backhaul_local.stack import Stack
 
+VOUCHED = {
+    "BACKHAUL_GATEWAY_CONSOLE_OIDC_ISSUER": "https://accounts.example.com",
+    "BACKHAUL_GATEWAY_CONSOLE_OIDC_CLIENT_ID": "console",
+    "BACKHAUL_GATEWAY_CONSOLE_OIDC_CLIENT_SECRET": "secret",
+    "BACKHAUL_GATEWAY_CONSOLE_OIDC_ROLES": "operators=operator",
+}
+"""Settings of a gateway that believes a ``person``; nobody asks that provider."""
 SAME = {"sec-fetch-site": "same-origin"}
 
 
@@ -25,7 +33,8 @@ async def sessions_of(stack: Stack) -> AsyncIterator[Sessions]:
     client = mongo.connect(stack.mongo_uri)
     try:
         database = mongo.database(client, stack.mongo_database)
-        yield Sessions(MongoSessionStore(database, StoreFormat(database)))
+        seal = SecretBox(stack.credentials.secret_keys).of(SESSION)
+        yield Sessions(MongoSessionStore(database, StoreFormat(database)), seal, lambda _: True)
     finally:
         await mongo.close(client)
 

@@ -179,7 +179,8 @@ async def test_a_session_is_open_at_each_copy(
     async with httpx.AsyncClient(base_url=gateway.url, timeout=20) as browser:
         await sign_in(browser)
         cookie = {"cookie": f"backhaul-console={browser.cookies['backhaul-console']}"}
-        async with gateway_factory(fresh_nats.uri) as other:
+        keys = gateway.settings.secret_keys.get_secret_value()
+        async with gateway_factory(fresh_nats.uri, secret_keys=keys) as other:
             assert (await other.client.get("/console/admin", headers=cookie)).status_code == 200
             page = await other.client.get("/console/admin", headers=cookie)
             token = re.search(r'name="form_token" value="(\w+)"', page.text)

@@ -27,10 +27,17 @@ from backhaul_console.leading import leads_of
 from backhaul_console.navigation import current, said, sections_of
 from backhaul_console.openid import OpenId, Provider
 from backhaul_console.rendering import ROOT, address, environment
-from backhaul_console.sessions import Sessions, SessionStore, StoreAwayError
+from backhaul_console.sessions import (
+    Admin,
+    Seal,
+    SessionMovedError,
+    Sessions,
+    SessionStore,
+    StoreAwayError,
+)
 from backhaul_console.signin import SignIn
 from backhaul_console.visits import BASE_URL, Api, Page, Visit
-from backhaul_console.vouching import BACK, Seal
+from backhaul_console.vouching import BACK
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -53,6 +60,8 @@ class Console:
 
     api: Api
     store: SessionStore
+    seal: Seal
+    """What seals sessions."""
     secure: Callable[[Scope], bool]
     takes_admin_tokens: bool = True
     people: tuple[OpenId, Seal] | None = None
@@ -63,7 +72,8 @@ class Console:
         templates = environment()
         shown = {(page.side, page.path) for page in pages.ROUTES if page.method == "GET"}
         templates.globals.update(sections=sections_of(shown), current=current, said=said, lead=leads_of(shown))
-        sessions, cookies, failures = Sessions(self.store), Cookies(self.secure), Failures(templates)
+        sessions = Sessions(self.store, self.seal, self._admits)
+        cookies, failures = Cookies(self.secure), Failures(templates)
         door = _Door(self.api, sessions, cookies, failures)
         signin = SignIn(
             self.api,
@@ -90,6 +100,9 @@ class Console:
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = False
         return _with_fields(app)
+
+    def _admits(self, admin: Admin) -> bool:
+        return self.people is not None if admin.person is not None else self.takes_admin_tokens
 
 
 def _provider(agreed: OpenId) -> Provider:
@@ -171,6 +184,8 @@ class _Door:
             return await page.handler(visit)
         except BackhaulError as exc:
             return self._failures.of(visit, exc)
+        except SessionMovedError:
+            return self._failures.foreign_form(visit)
         except StoreAwayError:
             return self._failures.store_away()
 

@@ -17,10 +17,22 @@ from backhaul_console.cookies import Cookies, same_site
 from backhaul_console.openid import Provider
 from backhaul_console.rendering import address
 from backhaul_console.saying import SAID
-from backhaul_console.sessions import MAX_TENANTS, Access, Admin, Session, Sessions, StoreAwayError, Tenant
+from backhaul_console.sessions import (
+    MAX_TENANTS,
+    Access,
+    Admin,
+    Seal,
+    Session,
+    SessionMovedError,
+    Sessions,
+    StoreAwayError,
+    Tenant,
+    left_over,
+    with_admin,
+)
 from backhaul_console.texts import _
 from backhaul_console.visits import BASE_URL, Api
-from backhaul_console.vouching import BACK, BEGIN, Seal, Vouching, own
+from backhaul_console.vouching import BACK, BEGIN, Vouching, own
 
 _READS = "read"
 _KEYS = "bhk_"
@@ -45,7 +57,7 @@ class SignIn:
         """``people``: who vouches for those of the platform team, and what seals a sign-in that is under way there."""
         self._takes_admin_tokens = takes_admin_tokens
         self._host = people[0].host if people is not None else ""
-        self._vouching = Vouching(*people, sessions, cookies, self._wrong) if people is not None else None
+        self._vouching = Vouching(*people, sessions, cookies, self._opens, self._wrong) if people is not None else None
         self._api = api
         self._sessions = sessions
         self._cookies = cookies
@@ -71,6 +83,8 @@ class SignIn:
         async def answer(request: Request) -> Response:
             try:
                 return await handler(request)
+            except SessionMovedError:
+                return self._page(request, status=409, wrong=_("Your session has changed meanwhile. Try it again."))
             except StoreAwayError:
                 return self._page(request, status=503, wrong=_("The database does not answer. Try again in a moment."))
 
@@ -103,10 +117,19 @@ class SignIn:
             return self._page(request, status=exc.status, wrong=exc.detail, to=to)
         except BackhaulError:
             return self._page(request, status=503, wrong=_("Backhaul did not answer. Try again in a moment."), to=to)
-        began = await (self._sessions.begin(opened) if session is None else self._sessions.change(session, opened))
+        began = await self._opens(request, session, opened)
         answer = RedirectResponse(own(to) or home_of(opened, last=True), status_code=303)
         self._cookies.give(request, answer, began)
         return answer
+
+    async def _opens(self, request: Request, session: Session | None, opened: Access) -> Session:
+        """A session that opens it from now on. Keys that were made for the one before are revoked, where it does not
+        open them any more."""
+        if session is None:
+            return await self._sessions.begin(opened)
+        changed = await self._sessions.change(session, opened)
+        await self._forget_keys(request, session.access, opened)
+        return changed
 
     async def _opened(self, request: Request, access: Access, credential: str) -> Access:
         """What a session opens with one credential more. Raises what the API says, or a ValueError."""
@@ -122,11 +145,7 @@ class SignIn:
             if not self._takes_admin_tokens:
                 raise ValueError(_("Admin tokens are not taken here. Sign in as yourself, or with a tenant's key."))
             admin = await AsyncAdminClient(BASE_URL, credential, http=http, retries=_ONCE).whoami()
-        return Access(
-            began_at=access.began_at,
-            admin=Admin(name=admin.name, role=admin.role, token=credential),
-            tenants=access.tenants,
-        )
+        return with_admin(access, Admin(name=admin.name, role=admin.role, token=credential))
 
     async def _sign_out(self, request: Request) -> Response:
         session = await self._sessions.find(self._cookies.token_of(request))
@@ -134,19 +153,21 @@ class SignIn:
             form = await self._strangers.form(request)
             if not same_site(request) or not session.carries(str(form.get("form_token", ""))):
                 return RedirectResponse(home_of(session.access), status_code=303)
-            await self._forget_keys(request, session)
+            # What is opened meanwhile finds no session, and is revoked by whoever opens it.
             await self._sessions.end(session)
+            await self._forget_keys(request, session.access, None)
         answer = RedirectResponse(address("/sign-in", said="signed-out"), status_code=303)
         self._cookies.take(request, answer)
         return answer
 
-    async def _forget_keys(self, request: Request, session: Session) -> None:
-        """Revoke the keys that were made for this session alone. One that cannot be now expires by itself."""
-        admin = session.access.admin
-        made = [tenant for tenant in session.access.tenants.values() if tenant.temporary]
+    async def _forget_keys(self, request: Request, before: Access, after: Access | None) -> None:
+        """Revoke the keys that were made for a session alone, by whoever had them made, on whichever port. One that
+        cannot be now expires by itself."""
+        admin, made = before.admin, left_over(before, after)
         if admin is None or not made:
             return
-        async with httpx.AsyncClient(transport=self._api(request, admin.person), trust_env=False) as http:
+        transport = self._api(request, admin.person, any_port=True)
+        async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
             client = AsyncAdminClient(BASE_URL, admin.token or "person", http=http, retries=_ONCE)
             for tenant in made:
                 try:

@@ -31,8 +31,9 @@ BASE_URL = "http://backhaul"
 class Api(Protocol):
     """How a visit's questions get to the API, as if they came from where the visitor is."""
 
-    def __call__(self, request: Request, person: Person | None) -> httpx.AsyncBaseTransport:
-        """The transport for one request of a visitor; ``person``: whom to take it for, where no credential says so."""
+    def __call__(self, request: Request, person: Person | None, *, any_port: bool = False) -> httpx.AsyncBaseTransport:
+        """The transport for one request of a visitor; ``person``: whom to take it for, where no credential says so.
+        ``any_port``: also where the platform team has a port of its own, and this is another one."""
         ...
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
@@ -15,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from backhaul_console.cookies import Cookies
 from backhaul_console.openid import Asked, NoRoleError, NotVouchedError, Provider, ProviderAwayError, is_word
 from backhaul_console.rendering import address
-from backhaul_console.sessions import Access, Admin, Person, Sessions
+from backhaul_console.sessions import Access, Admin, Person, Seal, Session, Sessions, with_admin
 from backhaul_console.texts import _
 
 BEGIN = "/sign-in/openid"
@@ -25,20 +24,9 @@ LASTS_S = 600
 """How long somebody may take at the provider."""
 
 
-class Seal(Protocol):
-    """What can be opened by each copy of the gateway, and made or read by nobody else."""
-
-    def encrypt(self, plain: str) -> str:
-        """A text of ASCII that ``decrypt`` opens."""
-        ...
-
-    def decrypt(self, token: str) -> str:
-        """ValueError for what was not sealed by it."""
-        ...
-
-
 class Vouching:
-    """See the module. ``page`` answers with the form of the sign-in, and what went wrong."""
+    """See the module. ``opens`` has a session, or a new one, open what it is given; ``page`` answers with the form of
+    the sign-in, and what went wrong."""
 
     def __init__(
         self,
@@ -46,12 +34,14 @@ class Vouching:
         seal: Seal,
         sessions: Sessions,
         cookies: Cookies,
+        opens: Callable[[Request, Session | None, Access], Awaitable[Session]],
         page: Callable[[Request, int, str], Response],
     ) -> None:
         self._provider = provider
         self._seal = seal
         self._sessions = sessions
         self._cookies = cookies
+        self._opens = opens
         self._page = page
 
     async def begin(self, request: Request) -> Response:
@@ -98,10 +88,8 @@ class Vouching:
             return self._page(request, 403, text.format(name=exc))
         session = await self._sessions.find(self._cookies.token_of(request))
         admin = Admin(name=person.name, role=person.role, person=person)
-        tenants = session.access.tenants if session is not None else {}
-        began_at = session.access.began_at if session is not None else time.time()
-        access = Access(began_at=began_at, admin=admin, tenants=tenants)
-        began = await (self._sessions.begin(access) if session is None else self._sessions.change(session, access))
+        access = with_admin(session.access if session is not None else Access(began_at=time.time()), admin)
+        began = await self._opens(request, session, access)
         answer = RedirectResponse(asked.to or address("/admin"), status_code=303)
         self._cookies.give(request, answer, began)
         return answer

@@ -58,7 +58,7 @@ from backhaul_gateway.admission.state import TenantStates
 from backhaul_gateway.admission.strangers import Strangers
 from backhaul_gateway.broker import Broker
 from backhaul_gateway.console.inprocess import InProcess
-from backhaul_gateway.console.store import MongoSessionStore
+from backhaul_gateway.console.store import SESSION, MongoSessionStore
 from backhaul_gateway.ingest.callbackstream import CallbackStream
 from backhaul_gateway.ingest.endpoint import IngestEndpoint
 from backhaul_gateway.ingest.publisher import GroupCommitPublisher
@@ -324,13 +324,14 @@ def _console(service: Service, settings: GatewaySettings, edge: Edge, https: Htt
     store = MongoSessionStore(service.database, service.store_format)
     service.prepare("console_index", store.prepare)
     agreed = settings.openid(origins.public)
-    seal = SecretBox(settings.encryption_keys()).of("a sign-in to the console")
+    box = SecretBox(settings.encryption_keys())
     return Console(
         api=partial(InProcess, edge),
         store=store,
+        seal=box.of(SESSION),
         secure=lambda scope: https.is_secure(scope, scope["headers"]),
         takes_admin_tokens=settings.gateway_console_admin_tokens,
-        people=(agreed, seal) if agreed is not None else None,
+        people=(agreed, box.of("a sign-in to the console")) if agreed is not None else None,
     ).application()
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from backhaul_console.forms import REFUSED, Filled, wrong
 from backhaul_console.pages.tenants import tenant_of
 from backhaul_console.rendering import address
-from backhaul_console.sessions import Access, StoreAwayError, Tenant
+from backhaul_console.sessions import SessionMovedError, StoreAwayError, Tenant, without
 from backhaul_console.signin import with_tenant
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
@@ -80,7 +80,8 @@ async def _open(visit: Visit) -> Response:
     opened = Tenant(id=tenant_id, key=str(made.key), key_id=made.id, scopes=made.scopes, temporary=True)
     try:
         await visit.change(with_tenant(visit.session.access, opened))
-    except StoreAwayError:
+    except (SessionMovedError, StoreAwayError):
+        # Nobody has it: as where the same was done in another tab, or somebody has signed out meanwhile.
         await _forget(visit, opened)
         raise
     if present is not None and present.temporary:
@@ -93,8 +94,7 @@ async def _leave(visit: Visit) -> Response:
     access, tenant_id = visit.session.access, tenant_of(visit)
     left = access.tenants.get(tenant_id)
     if left is not None:
-        others = {id_: one for id_, one in access.tenants.items() if id_ != tenant_id}
-        await visit.change(Access(began_at=access.began_at, admin=access.admin, tenants=others))
+        await visit.change(without(access, tenant_id))
         if left.temporary:
             await _forget(visit, left)
     return visit.to(f"/tenants/{tenant_id}", said="left")

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
 
 from backhaul_gateway.admission.principal import PRINCIPAL, Principal
+from backhaul_gateway.web.edge import ANY_PORT
 from backhaul_gateway.web.problems import TRACEPARENT
 
 _OF_PROXIES = (b"x-forwarded-for", b"x-forwarded-proto")
@@ -29,8 +30,10 @@ _AHEAD = 8
 class InProcess(httpx.AsyncBaseTransport):
     """Asks ``app``, which answers as it would answer ``visitor``."""
 
-    def __init__(self, app: ASGIApp, visitor: Request, person: Person | None) -> None:
+    def __init__(self, app: ASGIApp, visitor: Request, person: Person | None, *, any_port: bool = False) -> None:
+        """``any_port``: on whichever port the visitor is, the platform team's paths are there."""
         self._app = app
+        self._any_port = any_port
         self._visitor = visitor.scope
         self._person = person
 
@@ -72,6 +75,8 @@ class InProcess(httpx.AsyncBaseTransport):
         }
         if self._person is not None:
             scope[PRINCIPAL] = Principal.admin(self._person.name, self._person.role)
+        if self._any_port:
+            scope[ANY_PORT] = True
         return scope
 
 

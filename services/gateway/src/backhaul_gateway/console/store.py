@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError
@@ -16,6 +17,8 @@ from backhaul_common.store_format import StoreFormat
 from backhaul_console import StoreAwayError, Stored
 from pymongo import ASCENDING, IndexModel
 
+SESSION = "a session of the console"
+"""For what the ring is that seals sessions."""
 ANSWERS_S = 3.0
 """A person waits for it."""
 UNKNOWN_PER_SECOND = 100.0
@@ -65,14 +68,28 @@ class MongoSessionStore:
     async def put(self, session: Stored) -> None:
         """As ``SessionStore``."""
         document = {
+            "_id": session.id,
             "sealed": session.sealed,
             "owner": session.owner,
             "made_at": datetime.fromtimestamp(session.made_at, UTC),
             "expires_at": datetime.fromtimestamp(session.expires_at, UTC),
         }
         async with _answering():
-            await self._sessions.replace_one({"_id": session.id}, document, upsert=True)
+            await self._sessions.insert_one(document)
         self._met(session.id)
+
+    async def leave(self, session_id: str, until: float) -> bool:
+        """As ``SessionStore``."""
+        ends = {"left": True, "expires_at": datetime.fromtimestamp(until, UTC)}
+        async with _answering():
+            done = await self._sessions.update_one(_unless_left(session_id), {"$set": ends})
+        return done.matched_count == 1
+
+    async def take(self, session_id: str) -> bool:
+        """As ``SessionStore``."""
+        async with _answering():
+            done = await self._sessions.delete_one(_unless_left(session_id))
+        return done.deleted_count == 1
 
     async def delete(self, session_id: str) -> None:
         """As ``SessionStore``."""
@@ -89,6 +106,10 @@ class MongoSessionStore:
         self._known.move_to_end(session_id)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
+
+
+def _unless_left(session_id: str) -> dict[str, Any]:
+    return {"_id": session_id, "left": {"$ne": True}}
 
 
 @asynccontextmanager

@@ -43,6 +43,9 @@ MAX_OTHER_BODY_BYTES = 256 * 1024
 MAX_BODY = "backhaul.max_body"
 """Where a route that takes larger bodies says so in its request's scope, once it knows whose the body is."""
 
+ANY_PORT = "backhaul.any_port"
+"""Where the console says so in a request's scope, the platform team's paths are answered whatever port they have."""
+
 MAX_ADDRESS_BYTES = 8 << 10
 """Of the path and the query together, but for callbacks. FastAPI parses them several times, at some 100 ns a byte."""
 
@@ -190,7 +193,8 @@ class Edge:
         first = first_segment(scope["path"])
         if any(b"%" in segment for segment in sent[: 3 if first == _ADMIN else 2]):
             raise nothing_at(scope["path"])
-        if self._admin_port and first not in _ANYWHERE and (first in _APART) != self._is_apart(scope):
+        misplaced = first not in _ANYWHERE and (first in _APART) != self._is_apart(scope)
+        if self._admin_port and misplaced and ANY_PORT not in scope:
             raise nothing_at(scope["path"])
         if first == _ADMIN:
             # The console's visitor may be somebody whom an OpenID provider has vouched for.
