@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -17,6 +18,7 @@ import pytest
 from backhaul_client import AsyncAdminClient
 from backhaul_console import openid, vouching
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_testing import waiting
 from backhaul_testing.openid import CLIENT_ID, CLIENT_SECRET, Claims, OpenIdProvider, openid_provider
 from cryptography.fernet import Fernet
 from gateway_rig import ADMIN_TOKEN, GatewayFactory, Running
@@ -100,6 +102,13 @@ PEOPLE: tuple[tuple[Claims, str], ...] = (
     ({"sub": "7", "email": "ana@example.com", "groups": "helpdesk"}, "oidc:7 (support)"),
     ({"sub": "7", "email": "ana@example.com", "email_verified": "true", "groups": "helpdesk"}, "oidc:7 (support)"),
     ({"sub": "<b>admin</b>", "groups": ["auditors", "helpdesk"]}, "oidc:&lt;b&gt;admin&lt;/b&gt; (support)"),
+    # Whoever chooses an id that looks like an address is not taken for whom it belongs to.
+    ({"sub": "ana@example.com", "groups": "operators"}, "oidc:sub:ana@example.com (operator)"),
+    (
+        {"sub": "7", "email": "sub:ana@example.com", "email_verified": True, "groups": "operators"},
+        "oidc:7 (operator)",
+    ),
+    ({"sub": "7", "email": "8", "email_verified": True, "groups": "operators"}, "oidc:7 (operator)"),
     # No token's name has a colon, so that whoever calls themselves admin is no token's admin.
     ({"sub": "admin", "groups": ["operators", "helpdesk", 7, None]}, "oidc:admin (operator)"),
 )
@@ -233,15 +242,29 @@ async def test_a_forged_token_is_refused(browser: httpx.AsyncClient, provider: O
         refused(await sign_in(browser), 403, "ID token")
 
 
-async def test_a_code_is_good_once(browser: httpx.AsyncClient) -> None:
+async def test_a_code_is_good_once(
+    gateway_factory: GatewayFactory,
+    fresh_nats: NatsServer,
+    gateway: Running,
+    browser: httpx.AsyncClient,
+    provider: OpenIdProvider,
+) -> None:
     back = await begun(browser)
     kept = browser.cookies.get("backhaul-console-sign-in")
     assert kept
     assert (await came_back(browser, back)).status_code == 303
-    # The browser has forgotten the sign-in; whoever has kept its cookie has an old code.
+    # The browser has forgotten the sign-in; whoever has kept its cookie has the provider asked no more.
     refused(await came_back(browser, back), 400, "not begun in this browser")
-    replayed = await browser.get(back, headers={**SAME, "cookie": f"backhaul-console-sign-in={kept}"})
-    refused(replayed, 403, "invalid_grant")
+    replay = {**SAME, "cookie": f"backhaul-console-sign-in={kept}"}
+    refused(await browser.get(back, headers=replay), 400, "not begun in this browser")
+    assert provider.asked.count("/token") == 1
+    # Another copy of the gateway asks, and has an old code.
+    keys = gateway.settings.secret_keys.get_secret_value()
+    async with (
+        gateway_factory(fresh_nats.uri, secret_keys=keys, **provider.settings) as other,
+        httpx.AsyncClient(base_url=other.url, timeout=20) as elsewhere,
+    ):
+        refused(await elsewhere.get(back.replace(gateway.url, other.url), headers=replay), 403, "invalid_grant")
 
 
 async def test_nobody_is_signed_in_by_what_another_browser_began(
@@ -294,11 +317,55 @@ async def test_a_provider_that_is_away_is_told_in_words(
     provider.deaf = True
     refused(await browser.get("/console/sign-in/openid", headers=SAME), 503, "it does not answer")
     provider.deaf = False
+    # For a moment it is not asked again.
+    refused(await browser.get("/console/sign-in/openid", headers=SAME), 503, "it does not answer")
+    assert len(provider.asked) == 1
+    monkeypatch.setattr(openid, "_AWAY_S", -1.0)
     monkeypatch.setattr(openid, "_TIMEOUT_S", 20)
     back = await begun(browser)
     monkeypatch.setattr(openid, "_TIMEOUT_S", 0.2)
     provider.deaf = True
     refused(await came_back(browser, back), 503, "it does not answer")
+
+
+async def test_many_who_come_at_once_have_it_asked_once(
+    browser: httpx.AsyncClient, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openid, "_TIMEOUT_S", 0.5)
+    provider.deaf = True
+    many = await asyncio.gather(*(browser.get("/console/sign-in/openid", headers=SAME) for _ in range(30)))
+    for answer in many:
+        refused(answer, 503, "it does not answer")
+    assert len(provider.asked) == 1
+
+
+async def test_a_stranger_has_few_questions_asked_at_a_time(
+    gateway: Running, browser: httpx.AsyncClient, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openid, "_TIMEOUT_S", 60)
+    strangers = [httpx.AsyncClient(base_url=gateway.url, timeout=60) for _ in range(openid._AT_ONCE)]
+    backs = [await begun(stranger) for stranger in strangers]
+    back = await begun(browser)
+    provider.deaf = True
+    waiting_ = [
+        asyncio.create_task(stranger.get(back, headers=SAME)) for stranger, back in zip(strangers, backs, strict=True)
+    ]
+    try:
+
+        async def asked() -> bool:
+            return provider.asked.count("/token") == openid._AT_ONCE
+
+        await waiting.until("as many questions as there may be", asked)
+        refused(await browser.get(back, headers=SAME), 503, "too many sign in at once")
+        assert await asked()
+    finally:
+        for task in waiting_:
+            task.cancel()
+        await asyncio.wait(waiting_)
+        # It lets go of whoever waits, so that the gateway can stop.
+        provider.endpoint.ended.set()
+        for stranger in strangers:
+            await stranger.aclose()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ before its signature, issuer, audience, time and nonce have been looked at.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -36,14 +37,23 @@ _KNOWN_S = 3600.0
 """How long what the provider tells of itself is taken for true, and its keys."""
 _KEYS_APART_S = 30.0
 """For a key that is not known the keys are asked for anew, but no more often."""
+_AWAY_S = 5.0
+"""How long a provider that told nothing of itself is not asked again. Whoever comes waits for one question."""
+_AT_ONCE = 8
+"""Questions to the provider: anybody can have one asked, without being signed in."""
 _MAX_ANSWER_BYTES = 1 << 20
 _MAX_NAME = 128
 _REFUSED = (400, 401)
+_EMAIL = re.compile("[^:@]+@[^:@]+")
 _WORD = re.compile(r"[a-z0-9_]{1,64}")
 
 
 class ProviderAwayError(Exception):
     """The provider does not answer, or nothing that can be understood. The text says what, and holds nothing of it."""
+
+
+class _BusyError(ProviderAwayError):
+    """Nothing is known of the provider: it was not asked."""
 
 
 class NotVouchedError(Exception):
@@ -95,6 +105,9 @@ class Provider:
         self._redirect_uri = redirect_uri
         self._now = now
         self._known: _Known | None = None
+        self._away: tuple[ProviderAwayError, float] | None = None
+        self._discovering = asyncio.Lock()
+        self._asking = asyncio.Semaphore(_AT_ONCE)
 
     async def address(self, asked: Asked) -> str:
         """Where a browser is sent to sign in. ProviderAwayError."""
@@ -125,20 +138,31 @@ class Provider:
         raise NoRoleError(name)
 
     async def _discovered(self) -> _Known:
-        known = self._known
-        if known is None or self._now() - known.at > _KNOWN_S:
-            issuer = self._agreed.issuer
-            endpoints = await self._json("GET", issuer.rstrip("/") + "/.well-known/openid-configuration")
-            if endpoints.get("issuer") != issuer:
-                raise ProviderAwayError("it tells of another issuer than BACKHAUL_GATEWAY_CONSOLE_OIDC_ISSUER")
-            scheme = httpx.URL(issuer).scheme
-            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                if not isinstance(endpoints.get(name), str) or not endpoints[name].startswith(
-                    ("https://", scheme + ":")
-                ):
-                    raise ProviderAwayError(f"it tells of no {name} that can be used")
-            known = self._known = _Known(endpoints, await self._keys(endpoints), self._now())
-        return known
+        async with self._discovering:
+            known, away = self._known, self._away
+            if known is not None and self._now() - known.at <= _KNOWN_S:
+                return known
+            if away is not None and self._now() - away[1] <= _AWAY_S:
+                raise ProviderAwayError(str(away[0]))
+            try:
+                known = self._known = await self._told_of_itself()
+            except _BusyError:
+                raise
+            except ProviderAwayError as exc:
+                self._away = exc, self._now()
+                raise
+            return known
+
+    async def _told_of_itself(self) -> _Known:
+        issuer = self._agreed.issuer
+        endpoints = await self._json("GET", issuer.rstrip("/") + "/.well-known/openid-configuration")
+        if endpoints.get("issuer") != issuer:
+            raise ProviderAwayError("it tells of another issuer than BACKHAUL_GATEWAY_CONSOLE_OIDC_ISSUER")
+        scheme = httpx.URL(issuer).scheme
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            if not isinstance(endpoints.get(name), str) or not endpoints[name].startswith(("https://", scheme + ":")):
+                raise ProviderAwayError(f"it tells of no {name} that can be used")
+        return _Known(endpoints, await self._keys(endpoints), self._now())
 
     async def _keys(self, endpoints: Mapping[str, Any]) -> KeySet:
         told = await self._json("GET", endpoints["jwks_uri"])
@@ -196,10 +220,12 @@ class Provider:
 
     async def _newer_keys(self, known: _Known) -> KeySet:
         """The provider's keys as they are now: it may have begun to sign by another."""
-        if self._now() - known.at < _KEYS_APART_S:
-            return known.keys
-        self._known = newer = _Known(known.endpoints, await self._keys(known.endpoints), self._now())
-        return newer.keys
+        async with self._discovering:
+            known = self._known or known
+            if self._now() - known.at < _KEYS_APART_S:
+                return known.keys
+            self._known = newer = _Known(known.endpoints, await self._keys(known.endpoints), self._now())
+            return newer.keys
 
     @cached_property
     def _trusted(self) -> SSLContext:
@@ -210,9 +236,12 @@ class Provider:
         self, method: str, url: str, data: Mapping[str, str] | None = None, auth: httpx.Auth | None = None
     ) -> Mapping[str, Any]:
         """An object that the provider tells. NotVouchedError where it refuses."""
+        if self._asking.locked():
+            raise _BusyError("too many sign in at once")
         verify = self._trusted if url.startswith("https:") else False
         try:
             async with (
+                self._asking,
                 httpx.AsyncClient(timeout=_TIMEOUT_S, verify=verify) as http,
                 http.stream(method, url, data=data, auth=auth, headers={"accept": "application/json"}) as answer,
             ):
@@ -247,8 +276,12 @@ def is_word(text: object) -> bool:
 def _name_of(claims: Mapping[str, Any]) -> str:
     """By which the log of changes names somebody. No admin token's name has a colon. Of e-mail addresses only one that
     the provider has seen to be theirs: any other may be somebody else's."""
-    email = claims.get("email")
-    told = email if isinstance(email, str) and email and claims.get("email_verified") is True else claims["sub"]
+    email, sub = claims.get("email"), claims["sub"]
+    if isinstance(email, str) and _EMAIL.fullmatch(email) and claims.get("email_verified") is True:
+        told = email
+    else:
+        # No address has a colon there, so that nobody is called what somebody else's address is.
+        told = f"sub:{sub}" if "@" in sub else sub
     if not told.isprintable() or len(told) > _MAX_NAME:
         raise NotVouchedError("its name of the person cannot be written down")
     return f"oidc:{told}"

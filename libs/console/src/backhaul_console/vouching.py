@@ -22,6 +22,8 @@ BACK = "/sign-in/callback"
 """The provider has this address, behind the console's host, among those that it sends browsers back to."""
 LASTS_S = 600
 """How long somebody may take at the provider."""
+_MOST_USED = 10_000
+"""Sign-ins that are remembered, so that none is answered twice."""
 
 
 class Vouching:
@@ -43,6 +45,8 @@ class Vouching:
         self._cookies = cookies
         self._opens = opens
         self._page = page
+        self._used: dict[str, float] = {}
+        """The state of each sign-in that was answered, and when it began."""
 
     async def begin(self, request: Request) -> Response:
         """Send the browser to the provider. A link of another site does not: nobody is to sign in unasked."""
@@ -111,7 +115,17 @@ class Vouching:
         except (ValueError, msgspec.MsgspecError):
             return None
         same = hmac.compare_digest(asked.state.encode(), request.query_params.get("state", "").encode())
-        return asked if same and time.time() - asked.at <= LASTS_S else None
+        return asked if same and time.time() - asked.at <= LASTS_S and self._is_first(asked) else None
+
+    def _is_first(self, asked: Asked) -> bool:
+        """Whether its sign-in was not answered yet by this copy of the gateway: each asks the provider once."""
+        used = self._used
+        while used and (len(used) >= _MOST_USED or time.time() - next(iter(used.values())) > LASTS_S):
+            del used[next(iter(used))]
+        if asked.state in used:
+            return False
+        used[asked.state] = asked.at
+        return True
 
     def _away(self, request: Request, exc: ProviderAwayError) -> Response:
         text = _("The provider cannot be asked now: {reason}. Try again in a moment, or sign in with a key.")
