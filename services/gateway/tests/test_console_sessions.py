@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 import pytest
-from backhaul_client import AsyncAdminClient
+from backhaul_client import AsyncAdminClient, AsyncTenantClient
 from backhaul_common import mongo
 from backhaul_common.secrets import SecretBox
 from backhaul_common.store_format import StoreFormat
@@ -355,3 +356,28 @@ async def test_of_two_tabs_that_open_it_at_once_no_key_is_left_over(gateway: Run
         out = await gateway.client.post("/console/sign-out", data=form, headers={**SAME, "cookie": cookie})
         assert out.status_code == 303
         assert await keys_of_acme(gateway) == before
+
+
+async def test_a_key_that_is_revoked_closes_its_pages_and_no_others(gateway: Running) -> None:
+    acme, other = await gateway.tenant("acme"), await gateway.tenant("other")
+    client = AsyncTenantClient(gateway.url, acme.api_key, http=gateway.client)
+    sessions = gateway.mongo[gateway.settings.mongo_database]["console_sessions"]
+    for further in (other.api_key, ""):
+        key = await client.add_key(scopes=["read"])
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=20) as browser:
+            await sign_in(browser, key.key)
+            if further:
+                await sign_in(browser, further)
+            await client.delete_key(key.id)
+            refused = await browser.get("/console/t/acme")
+            assert refused.status_code == 401
+            assert (await browser.get("/console/t/acme")).is_redirect
+            assert (await browser.get("/console/t/other")).status_code == (200 if further else 303)
+            assert sessions.count_documents({}) == (1 if further else 0)
+            sessions.delete_many({})
+
+
+async def test_the_form_says_whose_pages_these_are_and_nothing_else_of_an_address(gateway: Running) -> None:
+    for tenant, said in (("acme-1", True), ("Call +1 555 0100", False), ("a" * 65, False)):
+        page = await gateway.client.get("/console/sign-in", params={"tenant": tenant})
+        assert ("These pages are of" in page.text) == said, json.dumps(tenant)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import httpx
-from backhaul_client import BackhaulError
+from backhaul_client import BackhaulError, UnauthenticatedError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -34,6 +34,7 @@ from backhaul_console.sessions import (
     Sessions,
     SessionStore,
     StoreAwayError,
+    without,
 )
 from backhaul_console.signin import SignIn
 from backhaul_console.visits import BASE_URL, Api, Page, Visit
@@ -183,11 +184,24 @@ class _Door:
         try:
             return await page.handler(visit)
         except BackhaulError as exc:
-            return self._failures.of(visit, exc)
+            answer = self._failures.of(visit, exc)
+            if visit.tenant_id and isinstance(exc, UnauthenticatedError):
+                await _close(visit)
+            return answer
         except SessionMovedError:
             return self._failures.foreign_form(visit)
         except StoreAwayError:
             return self._failures.store_away()
+
+
+async def _close(visit: Visit) -> None:
+    """Its key is good no more: close the tenant's pages, or, where nothing else is open, end the session."""
+    access = without(visit.session.access, visit.tenant_id)
+    with suppress(SessionMovedError, StoreAwayError):
+        if access.admin is not None or access.tenants:
+            await visit.change(access)
+        else:
+            await visit.sessions.end(visit.session)
 
 
 async def _is_own_form(page: Page, visit: Visit) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -37,6 +38,7 @@ from backhaul_console.vouching import BACK, BEGIN, Vouching, own
 _READS = "read"
 _KEYS = "bhk_"
 """How an API key begins; an admin token is any other text."""
+_TENANT = re.compile("[a-z0-9_-]{1,64}")
 _ONCE = Retries(tries=1)
 _REFUSED = 422
 
@@ -180,11 +182,13 @@ class SignIn:
 
     def _page(self, request: Request, *, status: int = 200, wrong: str = "", to: str = "") -> Response:
         query = request.query_params
+        tenant = query.get("tenant", "")
         values: dict[str, Any] = {
             "wrong": wrong,
             "said": SAID.get(query.get("said", ""), ""),
             "to": own(to or query.get("to", "")),
-            "tenant": query.get("tenant", ""),
+            # Nobody is told by a link what these pages are.
+            "tenant": tenant if _TENANT.fullmatch(tenant) else "",
             "host": self._host,
             "takes_admin_tokens": self._takes_admin_tokens,
         }

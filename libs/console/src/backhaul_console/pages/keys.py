@@ -61,9 +61,13 @@ async def _revoking(visit: Visit) -> Response:
     text = (
         _("Providers whose address has this token are refused from then on: what they do not send again is lost.")
         if ingest
-        else _("Whoever uses this key is refused from then on. Sessions of the console that began with it end.")
+        else _("Whoever uses this key is refused from then on. The console closes the pages that are open with it.")
     )
-    own = [_("You are signed in with this key: it is your own session that ends.")] if key.id == _own(visit) else []
+    own = (
+        [_("You are signed in with this key: these pages close, and your session ends if nothing else is open in it.")]
+        if key.id == _own(visit)
+        else []
+    )
     return asks(
         visit,
         _("Revoke %s") % key.id,
