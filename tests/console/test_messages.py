@@ -145,6 +145,34 @@ async def test_one_message_is_shown_in_three_views(town: Town, visitor: Visitor)
     assert visitor.status == 404
 
 
+async def test_what_is_said_of_a_calls_number_is_looked_for_among_calls(town: Town, visitor: Visitor) -> None:
+    tenant = await town.platform.register()
+    call = new_sid("CA")
+    await tenant.receive(
+        tenant.twilio.call(tenant.address("Twilio"), call, "failed", 0, to=PERSON, SipResponseCode="404")
+    )
+
+    async def known() -> bool:
+        return bool((await tenant.client.suppression_record(PERSON, family="voice")).history)
+
+    await until("the number does not exist", known, within_s=60)
+    await visitor.sign_in(tenant.api_key)
+    await visitor.go(f"/console/t/{tenant.id}/messages/twilio/{call}?view=timeline")
+    assert [step.get_text(strip=True) for step in visitor.page.select("ol.history h3")][-1] == "suppressed"
+    links = [str(link["href"]) for link in visitor.page.select('main a[href*="/suppressions?"]')]
+    assert len(links) == 2
+    for link in links:
+        await visitor.go(link)
+        assert [row[1] for row in visitor.rows("Why, and since when")] == ["suppressed"], link
+    # Of texts to the same number it is not said, and the one page leads to the other.
+    await visitor.go(f"/console/t/{tenant.id}/suppressions?address=%2B{PERSON[1:]}")
+    assert [row[0] for row in visitor.rows("Why, and since when")] == [
+        "Nothing is known against contacting this address."
+    ]
+    await visitor.follow("What is known of calls to it")
+    assert [row[1] for row in visitor.rows("Why, and since when")] == ["suppressed"]
+
+
 @pytest.mark.browser
 async def test_a_browser_shows_each_page_and_follows_what_comes(town: Town, opened: Open) -> None:
     tenant = await town.platform.register()

@@ -83,6 +83,7 @@ async def _message(visit: Visit) -> Response:
         here=here,
         view=view,
         error_url=_safe(message.error_url),
+        family=_family(message),
         groups=by_kind(message),
         when=when,
         entries=entries[-MAX_STEPS:],
@@ -107,6 +108,7 @@ def _raw(visit: Visit, known: _Known, here: str) -> Response:
         here=here,
         view="raw",
         error_url=_safe(known.message.error_url),
+        family=_family(known.message),
         text=text[:MAX_RAW],
         cut=len(text) > MAX_RAW,
         away=_away(known),
@@ -117,10 +119,10 @@ async def _all_of(visit: Visit, message: Message) -> _Known:
     """What the other services know of it. One that does not answer must not hide what the rest says."""
     api = visit.api
     own: dict[str, Any] = {"channel": message.channel, "message_id": message.message_id}
-    person = message.recipient
+    person, family = message.recipient, _family(message)
     deliveries, suppressions, replies = await asyncio.gather(
         _part(visit.first(api.deliveries.list(**own, history=True, page_size=_ASKED))),
-        _part(_history(visit, person) if person else _none()),
+        _part(_history(visit, person, family) if person else _none()),
         _part(visit.first(api.replies(recipient=person, page_size=_ASKED)) if person else _none()),
     )
     of = (message.channel, message.message_id)
@@ -130,8 +132,14 @@ async def _all_of(visit: Visit, message: Message) -> _Known:
     return _Known(message, deliveries, _Part(said, suppressions.away), _Part(answers, replies.away))
 
 
-async def _history(visit: Visit, address: str) -> _Part[SuppressionChange]:
-    return _Part((await visit.api.suppression_record(address, page_size=_ASKED)).history)
+async def _history(visit: Visit, address: str, family: str) -> _Part[SuppressionChange]:
+    return _Part((await visit.api.suppression_record(address, family=family, page_size=_ASKED)).history)
+
+
+def _family(message: Message) -> str:
+    """What the recipient is an address of; empty where no event says so. A number that is called is another one than
+    that which is written to."""
+    return next((event.recipient_family for event in message.timeline if event.recipient_family), "")
 
 
 async def _none() -> _Part[Any]:
