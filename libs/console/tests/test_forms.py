@@ -27,7 +27,8 @@ def shown(form: Filled) -> Tag:
         {{ forms.entry(form, "password", "P", "password") }}
         {{ forms.area(form, "types", "Types") }}{{ forms.area(form, "key", "Key", secret=true) }}
         {{ forms.choice(form, "method", "Method", [("GET", "get"), ("POST", "post")]) }}
-        {{ forms.tick(form, "scopes", "Read", "read") }}{{ forms.tick(form, "scopes", "Send", "send") }}"""
+        {{ forms.ticks(form, "scopes", "Opens", [("read", "Read"), ("send", "Send")]) }}
+        {{ forms.tick(form, "dry_run", "Only compare") }}"""
     return BeautifulSoup(environment().from_string(source).render(form=form, visit=None), "html.parser")
 
 
@@ -68,6 +69,17 @@ def test_what_is_refused_stands_beside_its_field_and_at_the_top() -> None:
         assert " ".join(about.text.split()) == said
     assert [" ".join(row.text.split()) for row in page.select('[role="alert"] li')][1] == "X Y"
     assert form.status == 422
+
+
+def test_what_is_wrong_with_boxes_of_one_name_is_said_once() -> None:
+    page = shown(refused(Filled({"scopes": ["send"]}), FieldError("scopes", "Too few.", "Tick read.")))
+    assert [" ".join(found.text.split()) for found in page.select("small .refusal")] == ["Too few. Tick read."]
+    about = one(page, f'[id="{one(page, "fieldset")["aria-describedby"]}"]')
+    assert "Too few." in about.text
+    boxes = page.select('input[name="scopes"]')
+    assert [box["aria-invalid"] for box in boxes] == ["true", "true"]
+    assert [box.has_attr("checked") for box in boxes] == [False, True]
+    assert not one(page, 'input[name="dry_run"]').has_attr("aria-invalid")
 
 
 @pytest.mark.parametrize("typed", ["-1", "1.5", "x", "٣", "9" * 40])

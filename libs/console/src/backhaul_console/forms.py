@@ -92,12 +92,11 @@ class Filled:
         found = self.error.errors if self.error is not None else ()
         return [one for one in found if one.field == name or one.field.startswith((name + "[", name + "."))]
 
-    def described(self, name: str, hint: str = "", of: str = "") -> dict[str, str]:
-        """The attributes of an input: its name, whether it is wrong, and where that and its ``hint`` stand. ``of``
-        tells those of one name apart."""
+    def described(self, name: str, hint: str = "") -> dict[str, str]:
+        """The attributes of an input: its name, whether it is wrong, and where that and its ``hint`` stand."""
         found = {"name": name}
         if hint or self.wrong(name):
-            found["aria-describedby"] = f"about-{name}-{of}" if of else f"about-{name}"
+            found["aria-describedby"] = f"about-{name}"
         if self.wrong(name):
             found["aria-invalid"] = "true"
         return found

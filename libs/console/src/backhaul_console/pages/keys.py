@@ -12,14 +12,14 @@ from backhaul_console.forms import REFUSED, Filled, wrong
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
-_SCOPES = (
+SCOPES = (
     ("read", _("read: messages, events, channels and all else that is shown")),
     ("manage", _("manage: keys, channels, subscriptions, dead letters")),
     ("send", _("send: communications, batches and sends")),
     ("check", _("check: whether an address may be contacted")),
     ("ingest", _("ingest: callbacks of providers")),
 )
-assert {scope for scope, _text in _SCOPES} == {*get_args(Scope)}  # noqa: S101  # a scope more is a row more
+assert {scope for scope, _text in SCOPES} == {*get_args(Scope)}  # noqa: S101  # a scope more is a row more
 
 
 async def _list(visit: Visit) -> Response:
@@ -28,7 +28,7 @@ async def _list(visit: Visit) -> Response:
 
 async def _shown(visit: Visit, form: Filled) -> Response:
     keys = sorted(await visit.api.keys(), key=lambda one: one.created_at, reverse=True)
-    values: dict[str, Any] = {"keys": keys, "form": form, "scopes": _SCOPES, "own": _own(visit)}
+    values: dict[str, Any] = {"keys": keys, "form": form, "scopes": SCOPES, "own": _own(visit)}
     return visit.page("keys/list.html", status=form.status, **values)
 
 

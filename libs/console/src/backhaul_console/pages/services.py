@@ -26,7 +26,11 @@ LIMITS: tuple[tuple[str, str, Read], ...] = (
     ("limits.checks_burst", _("Addresses checked at once"), count_of),
     ("limits.concurrent_streams", _("Open streams"), count_of),
 )
-_OFFERED: dict[str, Any] = {"verbs": VERBS, "purposes": PURPOSES, "limits": LIMITS}
+_OFFERED: dict[str, Any] = {
+    "verbs": [(verb, verb) for verb in VERBS],
+    "purposes": [(purpose, purpose) for purpose in PURPOSES],
+    "limits": LIMITS,
+}
 
 
 async def _list(visit: Visit) -> Response:

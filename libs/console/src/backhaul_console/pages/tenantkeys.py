@@ -10,6 +10,7 @@ from backhaul_client.own import Scope
 from starlette.responses import Response
 
 from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.pages.keys import SCOPES
 from backhaul_console.pages.tenants import tenant_of
 from backhaul_console.rendering import address
 from backhaul_console.sessions import SessionMovedError, StoreAwayError, Tenant, without
@@ -21,7 +22,6 @@ LASTS = timedelta(hours=1)
 """How long a key lasts by which somebody of the platform team looks at a tenant's pages."""
 _MARGIN = timedelta(minutes=1)
 """So that it is no more than that by the API's clock, too."""
-SCOPES = ("read", "manage", "send", "check", "ingest")
 
 
 async def _adding(visit: Visit) -> Response:
