@@ -87,6 +87,7 @@ async def test_settings_are_changed_alone_where_they_were_typed(town: Town, visi
             "suppression.revocation_scope": "topic",
         },
     )
+    await visitor.submit("/settings")
     assert visitor.status == 200
     now = await town.platform.client.tenant(tenant.id)
     assert (now.limits.concurrent_reads, now.limits.requests_per_second, now.limits.burst) == (7, 12.5, 777)
@@ -98,6 +99,41 @@ async def test_settings_are_changed_alone_where_they_were_typed(town: Town, visi
     )
     now = await town.platform.client.tenant(tenant.id)
     assert (now.retention.event_retention_days, now.limits.overdraft_callbacks) == (None, 5)
+
+
+async def test_what_would_delete_data_is_asked_about_first(town: Town, visitor: Visitor, admin_token: str) -> None:
+    tenant = await town.platform.register()
+    await visitor.sign_in(admin_token)
+    settings = f"/console/admin/tenants/{tenant.id}/settings"
+
+    async def kept() -> tuple[int | None, int | None]:
+        now = await town.platform.client.tenant(tenant.id)
+        return now.retention.event_retention_days, now.audit.retention_days
+
+    # From for ever, and from more days to fewer; what else was typed goes along.
+    await visitor.go(settings)
+    await visitor.submit("/settings", None, **{"retention.event_retention_days": "400", "name": HOSTILE})
+    assert "what the provider sent" in visitor.main
+    assert "for ever → 400" in visitor.main
+    assert await kept() == (None, None)
+    # What somebody else has changed since is told anew.
+    await town.platform.client.change_tenant(tenant.id, retention={"event_retention_days": 500})
+    await visitor.submit("/settings")
+    assert "500 → 400" in visitor.main
+    assert await kept() == (500, None)
+    await visitor.submit("/settings")
+    assert await kept() == (400, None)
+    assert (await town.platform.client.tenant(tenant.id)).name == HOSTILE
+    await visitor.go(settings)
+    await visitor.submit("/settings", None, **{"retention.event_retention_days": "300", "audit.retention_days": "500"})
+    assert "400 → 300" in visitor.main
+    assert "for ever → 500" in visitor.main
+    await visitor.follow("Leave it as it is")
+    assert await kept() == (400, None)
+    # Nothing is deleted where more is kept.
+    await visitor.go(settings)
+    await visitor.submit("/settings", None, **{"retention.event_retention_days": "0"})
+    assert await kept() == (None, None)
 
 
 async def test_keys_are_added_and_revoked(town: Town, visitor: Visitor, admin_token: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from backhaul_client.adminmodels import Tenant
 from starlette.responses import Response
 
+from backhaul_console.asking import asks
 from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.rendering import segment
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -156,10 +158,68 @@ async def _settings(visit: Visit) -> Response:
     return visit.page("tenants/settings.html", tenant=tenant, groups=GROUPS, form=_filled(tenant))
 
 
+_DELETES = {
+    "retention.event_retention_days": _(
+        "Events that arrived longer ago are deleted, with what the provider sent and what people wrote."
+    ),
+    "retention.message_retention_days": _(
+        "Messages of which nothing was told for longer are deleted, and members of batches that have been complete for "
+        "longer. What is counted stays."
+    ),
+    "retention.address_retention_days": _(
+        "Who messages went to and came from is deleted, where they were first heard of longer ago."
+    ),
+    "audit.retention_days": _("Audit files that are older are deleted, each as a whole."),
+}
+"""What a smaller number does. None of it comes back."""
+
+
+class _Less(NamedTuple):
+    name: str
+    label: str
+    now: str
+    then: str
+
+
+def _shorter(form: Filled, wanted: Mapping[str, Any], tenant: Tenant) -> list[_Less]:
+    """Of what is to be changed, what would be kept for fewer days than now, and nobody has agreed to. What was agreed
+    to is of the number that was shown: where somebody has changed it since, it is asked about anew."""
+    found = []
+    for _title, settings in GROUPS:
+        for name, label, _read in settings:
+            group, _dot, field = name.partition(".")
+            if name not in _DELETES or field not in wanted.get(group, {}):
+                continue
+            now, then = cast("int | None", _at(tenant, name)) or 0, cast("int", wanted[group][field])
+            if then and (not now or then < now) and form[f"agreed.{name}"] != str(now):
+                found.append(_Less(name, label, str(now), str(then)))
+    return found
+
+
+def _asked(visit: Visit, form: Filled, found: Sequence[_Less]) -> Response:
+    agreed = [(f"agreed.{one.name}", one.now) for one in found]
+    again = {"form_token", *(name for name, _now in agreed)}
+    typed_in = [(name, text) for name, texts in form.values.items() if name not in again for text in texts]
+    return asks(
+        visit,
+        _("Keep it for fewer days?"),
+        *(_DELETES[one.name] for one in found),
+        _("What is deleted does not come back."),
+        action=f"/tenants/{segment(tenant_of(visit))}/settings",
+        label=_("Save, and delete it"),
+        back=f"/tenants/{segment(tenant_of(visit))}",
+        fields=[*typed_in, *agreed],
+        figures=[(one.label, f"{_('for ever') if one.now == '0' else one.now} → {one.then}") for one in found],
+    )
+
+
 async def _change(visit: Visit) -> Response:
     tenant_id, form = tenant_of(visit), await visit.filled()
     try:
-        await visit.admin.change_tenant(tenant_id, **_wanted(form))
+        wanted = _wanted(form)
+        if found := _shorter(form, wanted, await visit.admin.tenant(tenant_id)):
+            return _asked(visit, form, found)
+        await visit.admin.change_tenant(tenant_id, **wanted)
     except REFUSED as exc:
         tenant = await visit.admin.tenant(tenant_id)
         form = form.refused(exc)
