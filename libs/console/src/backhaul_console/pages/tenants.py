@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, cast
 
+from backhaul_client import Page as Rows
 from backhaul_client.adminmodels import Tenant
 from starlette.responses import Response
 
@@ -17,22 +18,30 @@ from backhaul_console.visits import Page, Visit
 
 LOOKED_AT = 500
 """Among how many tenants one page looks for a text."""
+_ROWS = 50
 
 
 async def _list(visit: Visit) -> Response:
     text, cursor = visit.query.get("q", "").strip(), visit.query.get("cursor", "")
     if not text:
-        found = await visit.first(visit.admin.tenants(page_size=50, cursor=cursor))
+        found = await visit.first(visit.admin.tenants(page_size=_ROWS, cursor=cursor))
         return visit.page("tenants/list.html", text="", tenants=found.rows, next_cursor=found.next_cursor, looked=0)
+    found, looked = await fitting(visit.admin.tenants(page_size=_ROWS, cursor=cursor).pages(), text)
+    return visit.page("tenants/list.html", text=text, tenants=found.rows, next_cursor=found.next_cursor, looked=looked)
+
+
+async def fitting(pages: AsyncIterator[Rows[Tenant]], text: str) -> tuple[Rows[Tenant], int]:
+    """Who has ``text`` in a name, as one page, and among how many it was looked for. As a cursor leads behind a whole
+    page alone, it may be more than a page, and is less than two."""
     tenants: list[Tenant] = []
-    looked = 0
-    async for page in visit.admin.tenants(page_size=100, cursor=cursor).pages():
+    looked, cursor = 0, ""
+    async for page in pages:
         cursor = page.next_cursor
         looked += len(page.rows)
         tenants += [one for one in page.rows if _has(one, text.casefold())]
-        if looked >= LOOKED_AT or not cursor:
+        if looked >= LOOKED_AT or len(tenants) >= _ROWS:
             break
-    return visit.page("tenants/list.html", text=text, tenants=tenants, next_cursor=cursor, looked=looked)
+    return Rows(tuple(tenants), cursor), looked
 
 
 def _has(tenant: Tenant, text: str) -> bool:
