@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from backhaul_client import FieldError, InvalidArgumentError
-from backhaul_console.forms import Filled
+from backhaul_client import FieldError, InvalidArgumentError, ProblemError, RateLimitedError, UnavailableError
+from backhaul_console.forms import MISTYPED, REFUSED, Filled
 from backhaul_console.rendering import environment
 from bs4 import BeautifulSoup
 
@@ -82,6 +82,17 @@ def test_what_is_wrong_with_boxes_of_one_name_is_said_once() -> None:
     assert not one(page, 'input[name="dry_run"]').has_attr("aria-invalid")
 
 
+@pytest.mark.parametrize("error", [RateLimitedError, UnavailableError])
+def test_what_was_posted_and_could_not_be_taken_now_comes_back_as_it_was_typed(error: type[ProblemError]) -> None:
+    assert issubclass(error, REFUSED)
+    assert not issubclass(error, MISTYPED), "an empty list would be shown in place of one that nobody could read"
+    form = Filled({"types": ["message.sent"]}).refused(error(status=503, code="away", detail="Later."))
+    assert form.status == 503
+    page = shown(form)
+    assert "message.sent" in one(page, 'textarea[name="types"]').text
+    assert "Later." in one(page, '[role="alert"]').text
+
+
 @pytest.mark.parametrize("typed", ["-1", "1.5", "x", "٣", "9" * 40])
 def test_what_is_no_number_is_refused_as_the_api_would(typed: str) -> None:
     with pytest.raises(InvalidArgumentError) as refusal:
@@ -95,6 +106,9 @@ def test_times_are_utc_where_nothing_else_is_said() -> None:
     assert form.moment("exact") == datetime(2026, 3, 1, 10, tzinfo=UTC)
     assert form.moment("shown") == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert form.moment("none") is None
+    ago = Filled.of(ago="2h").moment("ago")
+    assert ago is not None
+    assert abs(datetime.now(UTC) - timedelta(hours=2) - ago) < timedelta(minutes=1)
     with pytest.raises(InvalidArgumentError) as refusal:
         form.moment("bad")
     assert refusal.value.field == "bad"

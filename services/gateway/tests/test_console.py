@@ -251,3 +251,17 @@ async def test_static_files_are_kept_by_their_content(gateway: Running) -> None:
     assert outdated.headers["cache-control"] == "no-store"
     for name in ("app.py", "..%2Fapp.py", "nothing.css", "%2Fetc%2Fpasswd"):
         assert (await gateway.client.get(f"/console/static/0000000000000000/{name}")).status_code == 404, name
+
+
+async def test_a_form_that_nobody_can_take_now_comes_back_as_it_was_typed(
+    gateway: Running, browser: httpx.AsyncClient
+) -> None:
+    acme = await gateway.tenant("acme")
+    await sign_in(browser, acme.api_key)
+    token = form_token(await browser.get("/console/t/acme/suppressions/add"))
+    typed = {"address": "+14155550123", "kind": "manual", "note": "He said so <at> noon.", "key": "k" * 32}
+    answer = await browser.post("/console/t/acme/suppressions/add", data={**typed, "form_token": token}, headers=SAME)
+    assert answer.status_code == 503, answer.text
+    assert 'role="alert"' in answer.text
+    for shown in ('value="+14155550123"', "He said so &lt;at&gt; noon.", f'value="{"k" * 32}"'):
+        assert shown in answer.text, shown

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from backhaul_client import AsyncRows
-from backhaul_client.moments import is_span, moment_of
+from backhaul_client.moments import is_span
 
-from backhaul_console.forms import REFUSED, Filled, wrong
-from backhaul_console.texts import _
+from backhaul_console.forms import MISTYPED, Filled, moment_of
 from backhaul_console.visits import Visit
 
 T = TypeVar("T")
@@ -31,14 +30,16 @@ class Listed(Generic[T]):
     cursor: str = ""
 
 
-async def listed(visit: Visit, names: Sequence[str], ask: Callable[..., AsyncRows[T]]) -> Listed[T]:
+async def listed(
+    visit: Visit, names: Sequence[str], ask: Callable[..., AsyncRows[T]], *, page_size: int = PAGE_SIZE
+) -> Listed[T]:
     """The page of rows that the visit's address asks for, by filters of these ``names``, which ``ask`` takes. What the
     visitor can mend stands in the form; anything else is raised."""
     form = form_of(visit, names)
     try:
         asked = filters_of(form, names)
-        page = await visit.first(ask(**asked, page_size=PAGE_SIZE, cursor=visit.query.get("cursor", "")))
-    except REFUSED as exc:
+        page = await visit.first(ask(**asked, page_size=page_size, cursor=visit.query.get("cursor", "")))
+    except MISTYPED as exc:
         return Listed(form=form.refused(exc), query={})
     fixed = {name: asked[f"{name}_" if name == "from" else name] for name in _TIMES if is_span(form[name])}
     query = {name: fixed[name].isoformat() if name in fixed else form[name] for name in names}
@@ -55,14 +56,6 @@ def filters_of(form: Filled, names: Sequence[str]) -> dict[str, Any]:
     now = datetime.now(UTC)
     typed = {name: form[name] for name in names if form[name]}
     return {
-        "from_" if name == "from" else name: _moment(name, text, now) if name in _TIMES else text
+        "from_" if name == "from" else name: moment_of(name, text, now) if name in _TIMES else text
         for name, text in typed.items()
     }
-
-
-def _moment(name: str, text: str, now: datetime) -> datetime:
-    try:
-        return moment_of(text, now)
-    except ValueError:
-        fix = _("Write 2026-03-01T12:30Z, or how long ago: 90m, 2h, 3d.")
-        raise wrong(name, _("This is no time."), fix) from None

@@ -25,13 +25,19 @@ from backhaul_client import (
     FieldError,
     InvalidArgumentError,
     ProblemError,
+    RateLimitedError,
     TooLargeError,
+    UnavailableError,
+    moments,
 )
 
 from backhaul_console.texts import _
 
-REFUSED = (InvalidArgumentError, ConflictError, FailedPreconditionError, TooLargeError)
+MISTYPED = (InvalidArgumentError, ConflictError, FailedPreconditionError, TooLargeError)
 """What whoever filled in the form can mend. Anything else is a page of its own; see ``failing.py``."""
+REFUSED = (*MISTYPED, RateLimitedError, UnavailableError)
+"""Of a form that is posted, also what is over in a while: it comes back with what was typed, to be sent again. One that
+asks for a list has it in its address, and an empty list must not stand for one that nobody could read."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,8 @@ class Filled:
         return int(typed)
 
     def moment(self, name: str) -> datetime | None:
-        """A time: ISO 8601, and UTC where nothing else is said. None where nothing was typed. Raises as the API
-        would."""
+        """A time: ISO 8601, and UTC where nothing else is said, or how long ago, such as ``2h``. None where nothing was
+        typed. Raises as the API would."""
         return moment_of(name, self[name])
 
     def refused(self, error: ProblemError) -> Filled:
@@ -109,15 +115,15 @@ def wrong(field: str, message: str, fix: str) -> InvalidArgumentError:
     )
 
 
-def moment_of(name: str, typed: str) -> datetime | None:
+def moment_of(name: str, typed: str, now: datetime | None = None) -> datetime | None:
     """The time that somebody typed, or that an address has; see ``Filled.moment``."""
     if not typed:
         return None
     try:
-        moment = datetime.fromisoformat(typed.removesuffix(" UTC"))
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise wrong(name, _("This is no time."), _("Write it like 2026-03-01T12:30:00Z, or like 2026-03-01.")) from None
+        return moments.moment_of(typed, now or datetime.now(UTC))
+    except ValueError:
+        fix = _("Write it like 2026-03-01T12:30Z or 2026-03-01, or how long ago: 90m, 2h, 3d.")
+        raise wrong(name, _("This is no time."), fix) from None
 
 
 _MAX_DIGITS = 18

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from backhaul_console.forms import moment_of, wrong
+from backhaul_console.filtering import listed
+from backhaul_console.forms import wrong
 from backhaul_console.rendering import shown
 from backhaul_console.streaming import Streamed, beginning, download
 from backhaul_console.texts import _
@@ -19,18 +20,14 @@ _LASTING_S = (900, 3600, 86400, 604800)
 
 
 async def _files(visit: Visit) -> Response:
-    query = shown(visit.query, "channel", "chain", "from", "to")
-    found = await visit.first(
-        visit.api.audit_files(
-            channel=query["channel"],
-            chain=query["chain"],
-            from_=moment_of("from", query["from"]),
-            to=moment_of("to", query["to"]),
-            page_size=50,
-            cursor=visit.query.get("cursor", ""),
-        )
+    found = await listed(visit, ("channel", "chain", "from", "to"), visit.api.audit_files)
+    return visit.page(
+        "audits/files.html",
+        status=found.form.status,
+        found=found,
+        form=found.form,
+        channels=await visit.api.channels(),
     )
-    return visit.page("audits/files.html", found=found, query=query, channels=await visit.api.channels())
 
 
 async def _file(visit: Visit) -> Response:

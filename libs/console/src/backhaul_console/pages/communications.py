@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
+from typing import Any
 
-from backhaul_client import BackhaulError
+from backhaul_client import AsyncRows, BackhaulError
+from backhaul_client.communicationmodels import CommunicationSummary
 from starlette.responses import Response
 
-from backhaul_console.forms import REFUSED, Filled, moment_of
-from backhaul_console.rendering import segment, shown
+from backhaul_console.filtering import listed
+from backhaul_console.forms import REFUSED, Filled
+from backhaul_console.rendering import segment
 from backhaul_console.visits import Page, Visit
 
 _PAGE = 50
 _A_DAY = len("2026-03-01")
+_FILTERS = ("status", "mode", "channel", "registered", "from", "to")
 
 
 async def _list(visit: Visit) -> Response:
-    asked = shown(visit.query, "status", "mode", "channel", "registered", "from", "to")
-    to = moment_of("to", asked["to"])
-    if to is not None and len(asked["to"]) == _A_DAY:
-        # The day that was named is among those that are shown.
-        to = to.replace(hour=23, minute=59, second=59, microsecond=999_999)
-    page, channels = await asyncio.gather(
-        visit.first(
-            visit.api.communications.list(
-                status=asked["status"],
-                mode=asked["mode"],
-                channel=asked["channel"],
-                registered=asked["registered"] == "yes",
-                from_=moment_of("from", asked["from"]),
-                to=to,
-                page_size=_PAGE,
-                cursor=visit.query.get("cursor", ""),
-            )
-        ),
-        visit.api.channels(),
+    def asked(*, to: datetime | None = None, registered: str = "", **filters: Any) -> AsyncRows[CommunicationSummary]:
+        if to is not None and len(visit.query.get("to", "").strip()) == _A_DAY:
+            # The day that was named is among those that are shown.
+            to = to.replace(hour=23, minute=59, second=59, microsecond=999_999)
+        return visit.api.communications.list(to=to, registered=registered == "yes", **filters)
+
+    found, channels = await asyncio.gather(listed(visit, _FILTERS, asked), visit.api.channels())
+    return visit.page(
+        "communications/list.html", status=found.form.status, found=found, form=found.form, channels=channels
     )
-    return visit.page("communications/list.html", asked=asked, page=page, channels=channels)
 
 
 async def _one(visit: Visit) -> Response:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from backhaul_client import BackhaulError, NotFoundError, ProblemError
-from backhaul_client import Page as Rows
+from backhaul_client import AsyncRows, BackhaulError, NotFoundError, ProblemError
 from backhaul_client.notificationmodels import Delivery, Subscription
 from starlette.responses import Response
 
 from backhaul_console.asking import asks
-from backhaul_console.forms import REFUSED, Filled
+from backhaul_console.filtering import listed
+from backhaul_console.forms import Filled
 from backhaul_console.texts import _, counted
 from backhaul_console.visits import Page, Visit
 
@@ -28,31 +28,20 @@ _MAX_SUBSCRIPTIONS = 100
 
 
 async def _list(visit: Visit) -> Response:
-    form = visit.asked
-    try:
-        found = await _found(visit, form)
-    except REFUSED as exc:
-        form, found = form.refused(exc), Rows[Delivery]((), "")
+    def asked(*, undelivered: str = "", never_attempted: str = "", **filters: Any) -> AsyncRows[Delivery]:
+        # A box that is ticked is a text in the address.
+        return visit.api.deliveries.list(
+            undelivered=bool(undelivered), never_attempted=bool(never_attempted), **filters
+        )
+
+    found = await listed(visit, _QUERY, asked, page_size=_MAX_AT_ONCE)
+    form = found.form
     names = {one.id: one.name or one.id for one in await _subscriptions(visit)}
     if form["subscription_id"]:
         names.setdefault(form["subscription_id"], form["subscription_id"])
     query = {name: form[name] for name in _QUERY}
-    values = {"form": form, "rows": found.rows, "next_cursor": found.next_cursor, "names": names, "query": query}
+    values = {"form": form, "found": found, "rows": found.rows, "names": names, "query": query}
     return visit.page("deliveries/list.html", status=form.status, **values, states=STATES, many=_many(form))
-
-
-async def _found(visit: Visit, form: Filled) -> Rows[Delivery]:
-    texts: dict[str, Any] = {name: form[name] for name in _TEXTS}
-    rows = visit.api.deliveries.list(
-        **texts,
-        undelivered=bool(form["undelivered"]),
-        never_attempted=bool(form["never_attempted"]),
-        from_=form.moment("from"),
-        to=form.moment("to"),
-        page_size=_MAX_AT_ONCE,
-        cursor=form["cursor"],
-    )
-    return await visit.first(rows)
 
 
 async def _subscriptions(visit: Visit) -> list[Subscription]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, date, datetime, timedelta
 
 from starlette.responses import Response
 
-from backhaul_console.counting import MEASURES, Span, count, measure_of
-from backhaul_console.forms import wrong
+from backhaul_console.counting import MEASURES, Counted, Span, count, measure_of
+from backhaul_console.forms import MISTYPED, wrong
 from backhaul_console.rendering import shown
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
@@ -38,17 +37,23 @@ async def _statistics(visit: Visit) -> Response:
     per, length, _label = SPANS.get(asked["span"] or "24h") or SPANS["24h"]
     group = asked["group_by"] if asked["group_by"] in GROUPS else ""
     measure = measure_of(asked["measure"], group)
-    until = _day(asked["until"])
-    span = Span.of(per, length, until + timedelta(days=1) if until else None)
-    counted, channels = await asyncio.gather(
-        count(visit.api, span, group=group, measure=measure, channel=asked["channel"], of=asked["communication"]),
-        visit.api.channels(),
-    )
+    form, until, span = visit.asked, None, Span.of(per, length)
+    counted = Counted(span, [*MEASURES.values()], [], False, False)
+    try:
+        if until := _day(asked["until"]):
+            span = Span.of(per, length, until + timedelta(days=1))
+        counted = await count(
+            visit.api, span, group=group, measure=measure, channel=asked["channel"], of=asked["communication"]
+        )
+    except MISTYPED as exc:
+        form = form.refused(exc)
     return visit.page(
         "statistics/page.html",
+        status=form.status,
+        form=form,
         asked=asked | {"group_by": group, "measure": measure if group else ""},
         counted=counted,
-        channels=channels,
+        channels=await visit.api.channels(),
         spans=[(name, label) for name, (_per, _length, label) in SPANS.items()],
         groups=[*GROUPS.items()],
         measures=[*MEASURES.items()],

@@ -10,7 +10,7 @@ from typing import Any
 from backhaul_client.auditmodels import AuditRecount, AuditVerification
 from starlette.responses import Response
 
-from backhaul_console.forms import REFUSED
+from backhaul_console.forms import MISTYPED
 from backhaul_console.pages.audits import chain_of
 from backhaul_console.streaming import streamed_page
 from backhaul_console.visits import Page, Visit
@@ -44,7 +44,7 @@ async def _verify(visit: Visit) -> Response:
             from_=form.moment("from"), to=form.moment("to"), chain=chain_of(visit), heads=form["heads"].split()
         )
         return await streamed_page(visit, "audits/verify.html", _verified(_said(visit), told), form=form)
-    except REFUSED as exc:
+    except MISTYPED as exc:
         form = form.refused(exc)
         return visit.page("audits/verify.html", status=form.status, form=form, stream="")
 
