@@ -179,9 +179,35 @@ async def test_flagged_replies_come_first_and_are_decided_about(town: Town, visi
     assert "no opt-out" in visitor.main
     assert visitor.url.partition("?")[2].startswith("view=flagged")
     assert "Nobody wrote anything that fits." in visitor.main
+    # What was dismissed by mistake is still accepted, on the page that was asked for.
+    people = (await visitor.go(f"/console/t/{tenant.id}/replies")).select("td a:has(bdi)")
+    assert len(people) == 3
+    assert all("family=phone" in str(link["href"]) for link in people)
+    asked = "channel=twilio&recipient=%2B14155550123&from=2h"
+    await visitor.go(f"/console/t/{tenant.id}/replies?{asked}")
+    dismissed = next(row for row in visitor.page.select("tbody tr") if HOSTILE in row.get_text())
+    (form,) = dismissed.find_all("form")
+    await visitor.submit(str(form["action"]))
+    assert "taken for an opt-out" in visitor.main
+    assert set(asked.split("&")) <= set(visitor.url.partition("?")[2].split("&"))
+    assert [row[1] for row in visitor.rows("Replies") if row[0] == HOSTILE] == ["accepted"]
     await visitor.sign_in(other.api_key)
     await visitor.go(f"/console/t/{other.id}/replies")
     assert "Nobody wrote anything that fits." in visitor.main
+
+
+async def test_the_export_is_of_what_the_list_shows_or_is_not_offered(town: Town, visitor: Visitor) -> None:
+    tenant = await town.platform.register()
+    await visitor.sign_in(tenant.api_key)
+    here = f"/console/t/{tenant.id}/suppressions"
+    await visitor.go(f"{here}?kind=stop&standing=any")
+    (link,) = visitor.page.select("main a[download]")
+    assert str(link["href"]).endswith("?kind=stop&standing=any")
+    for more in ("origin=tenant", "scope_kind=group&scope_id=news", "from=2h", "to=2026-01-01"):
+        await visitor.go(f"{here}?kind=stop&{more}")
+        assert visitor.status == 200
+        assert not visitor.page.select("main a[download]"), more
+        assert "takes kind, family and standing alone" in visitor.main
 
 
 async def test_who_only_reads_changes_nothing(town: Town, visitor: Visitor) -> None:

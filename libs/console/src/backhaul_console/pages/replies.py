@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
 
-from backhaul_console.forms import moment_of
+from backhaul_console.filtering import filters_of, listed
 from backhaul_console.pages.replays import ROWS
-from backhaul_console.rendering import shown
 from backhaul_console.visits import Page, Visit
+
+FILTERS = ("channel", "recipient", "communication", "from", "to")
+_PLACE = ("view", *FILTERS, "cursor")
+"""What the address of a list has: whoever decides about a reply comes back to it."""
 
 
 async def _list(visit: Visit) -> Response:
-    asked = shown(visit.query, "channel", "recipient", "communication", "from", "to")
-    filters: dict[str, Any] = {name: asked[name] for name in ("channel", "recipient", "communication")}
-    filters |= {"from_": moment_of("from", asked["from"]), "to": moment_of("to", asked["to"])}
     only = visit.query.get("view", "") == "flagged"
     cursor = visit.query.get("cursor", "")
-    rows = visit.api.replies(flagged=only, page_size=ROWS, cursor=cursor, **filters)
-    # They stand above the first page of all; the pages behind it have them in their places.
-    first = visit.api.replies(flagged=True, page_size=ROWS, **filters)
+    found = await listed(visit, FILTERS, partial(visit.api.replies, flagged=only), page_size=ROWS)
+    flagged = None
+    if not only and not cursor and found.form.error is None:
+        # They stand above the first page of all; the pages behind it have them in their places.
+        asked = filters_of(found.form, FILTERS)
+        flagged = await visit.first(visit.api.replies(flagged=True, page_size=ROWS, **asked))
+    typed = {name: found.form[name] for name in FILTERS}
     values: dict[str, Any] = {
-        "page": await visit.first(rows),
-        "flagged": None if only or cursor else await visit.first(first),
+        "found": found,
+        "form": found.form,
+        "flagged": flagged,
         "only": only,
-        "asked": asked,
+        "asked": typed,
+        "place": {"view": "flagged" if only else "", **typed, "cursor": cursor},
         "channels": await visit.api.channels(),
     }
-    return visit.page("replies/list.html", **values)
+    return visit.page("replies/list.html", status=found.form.status, **values)
 
 
 async def _accept(visit: Visit) -> Response:
@@ -42,8 +49,8 @@ async def _dismiss(visit: Visit) -> Response:
 
 
 async def _back(visit: Visit, said: str) -> Response:
-    only = (await visit.form()).get("view") == "flagged"
-    return visit.to("/replies", view="flagged" if only else "", said=said)
+    form = await visit.form()
+    return visit.to("/replies", **{name: form.get(name, "") for name in _PLACE}, said=said)
 
 
 ROUTES = (

@@ -8,7 +8,8 @@ from backhaul_client import UnavailableError
 from backhaul_client.suppressionmodels import Checked
 from starlette.responses import Response
 
-from backhaul_console.forms import REFUSED, Filled, moment_of
+from backhaul_console.filtering import listed
+from backhaul_console.forms import MISTYPED, Filled
 from backhaul_console.pages.replays import ROWS
 from backhaul_console.rendering import shown
 from backhaul_console.streaming import download
@@ -29,6 +30,9 @@ SCOPES = ("all", "sender", "messaging_service", "group")
 PURPOSES = ("marketing", "transactional")
 _ORIGINS = ("recipient", "provider", "tenant", "operator", "import")
 _STANDINGS = ("active", "lifted", "any")
+_EXPORTED = ("kind", "family", "standing")
+"""Filters that the export has as well; with any other its file would not be what the list shows."""
+_NOT_EXPORTED = ("origin", "scope_kind", "scope_id", "from", "to")
 _SENDING = ("sender", "messaging_service", "group")
 LIFTED_BY = {
     "stop": "lift",
@@ -46,23 +50,12 @@ async def _suppressions(visit: Visit) -> Response:
 
 
 async def _list(visit: Visit) -> Response:
-    asked = shown(visit.query, "family", "kind", "origin", "scope_kind", "scope_id", "standing", "from", "to")
-    rows = visit.api.suppressions(
-        family=asked["family"],
-        kind=asked["kind"],
-        origin=asked["origin"],
-        scope_kind=asked["scope_kind"],
-        scope_id=asked["scope_id"],
-        standing=asked["standing"],
-        from_=moment_of("from", asked["from"]),
-        to=moment_of("to", asked["to"]),
-        page_size=ROWS,
-        cursor=visit.query.get("cursor", ""),
-    )
+    found = await listed(visit, (*_EXPORTED, *_NOT_EXPORTED), visit.api.suppressions, page_size=ROWS)
+    form = found.form
     values: dict[str, Any] = {
-        "page": await visit.first(rows),
-        "asked": asked,
-        "form": Filled.of(),
+        "found": found,
+        "form": form,
+        "exported": None if any(form[name] for name in _NOT_EXPORTED) else {name: form[name] for name in _EXPORTED},
         "words_of": {
             "family": FAMILIES,
             "kind": KINDS,
@@ -71,7 +64,7 @@ async def _list(visit: Visit) -> Response:
             "standing": _STANDINGS,
         },
     }
-    return visit.page("suppressions/list.html", **values)
+    return visit.page("suppressions/list.html", status=form.status, **values)
 
 
 async def _person(visit: Visit) -> Response:
@@ -83,7 +76,7 @@ async def _person(visit: Visit) -> Response:
             asked["address"], family=asked["family"], page_size=ROWS, cursor=visit.query.get("cursor", "")
         )
         verdicts = await _verdicts(visit, asked) if visit.may("check") else None
-    except REFUSED as exc:
+    except MISTYPED as exc:
         refused = form.refused(exc)
         return visit.page("suppressions/person.html", status=refused.status, **{**values, "form": refused})
     values |= {"record": record, "verdicts": verdicts, "lifted_by": LIFTED_BY, "asked": asked}
@@ -105,7 +98,7 @@ async def _verdicts(visit: Visit, asked: dict[str, str]) -> list[tuple[str, Chec
 
 
 async def _export(visit: Visit) -> Response:
-    asked = shown(visit.query, "family", "kind", "standing")
+    asked = shown(visit.query, *_EXPORTED)
     form: Literal["csv", "jsonl"] = "jsonl" if visit.query.get("format") == "jsonl" else "csv"
     pieces = visit.api.export_suppressions(format=form, **asked)
     kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
