@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -265,3 +267,31 @@ async def test_a_form_that_nobody_can_take_now_comes_back_as_it_was_typed(
     assert 'role="alert"' in answer.text
     for shown in ('value="+14155550123"', "He said so &lt;at&gt; noon.", f'value="{"k" * 32}"'):
         assert shown in answer.text, shown
+
+
+async def test_a_page_of_large_changes_stays_small_and_leads_to_the_whole(
+    gateway: Running, browser: httpx.AsyncClient
+) -> None:
+    acme = await gateway.tenant("acme")
+    client = AsyncTenantClient(gateway.url, acme.api_key, http=gateway.client)
+    await client.put_channel("Twilio", verification="observe")
+    # As many as a page has, of the size that the log keeps of each side.
+    log = gateway.mongo[gateway.settings.mongo_database]["changes"]
+    large = {"settings": {f"name_{number}": "<'quoted'>" for number in range(300)}}
+    latest = log.find_one(sort=[("_id", -1)])
+    assert latest is not None
+    for _ in range(25):
+        latest["_id"] = f"{int(latest['_id'], 16) + 1:0{len(latest['_id'])}x}"
+        log.insert_one({**latest, "after": json.dumps(large), "before": "{}"})
+    await sign_in(browser, acme.api_key)
+    page = await browser.get("/console/t/acme/changes")
+    assert page.status_code == 200, page.text
+    assert page.text.count("<section") == 25
+    assert page.text.count("more fields are not shown") == 25
+    assert len(page.content) < 100_000
+    links = re.findall(r'href="([^"]*/changes/whole[^"]*)"', page.text)
+    assert len(links) == 25
+    whole = (await browser.get(html.unescape(links[0]))).json()
+    assert whole["id"] == latest["_id"]
+    assert whole["after"] == large
+    assert (await browser.get("/console/t/acme/changes/whole?id=nobodys&at=2h")).status_code == 404
