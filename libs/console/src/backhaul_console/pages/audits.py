@@ -11,7 +11,7 @@ from backhaul_console.streaming import Streamed, beginning, download
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
-MAX_SHOWN_BYTES = 64 << 10
+MAX_SHOWN_BYTES = 32 << 10
 """Of a file, on a page: the rest is in its download."""
 
 _MAX_DIGITS = 18

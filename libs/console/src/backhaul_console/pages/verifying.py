@@ -17,11 +17,11 @@ from backhaul_console.visits import Page, Visit
 
 MAX_FINDINGS = 300
 """On a page: whoever has more of them has another question than which."""
-_TOLD_EVERY_S = 0.5
+_TOLD_EVERY_S = 5.0
 
 
 class _Pace:
-    """Lets through how far something is, at most twice a second: a page keeps each piece of what it is sent."""
+    """Lets through how far something is, at most every five seconds: a page keeps each piece of what it is sent."""
 
     def __init__(self) -> None:
         self._next = 0.0
