@@ -99,6 +99,54 @@ async def test_who_only_reads_begins_no_run(town: Town, visitor: Visitor) -> Non
         assert "channel=Gone" in visitor.url, view
 
 
+async def test_what_a_run_is_asked_for_can_be_changed_and_is_checked_first(town: Town, visitor: Visitor) -> None:
+    tenant = await town.platform.register()
+    await visitor.sign_in(tenant.api_key)
+    typed = {"channel": "twilio", "from": "2026-03-01T00:00Z", "to": "2026-03-02T00:00Z", "dry_run": "yes"}
+    await visitor.go(f"/console/t/{tenant.id}/reconciliation/run")
+    await visitor.submit("/run", None, **typed)
+    await visitor.follow("Change what is asked")
+    for name in ("from", "to"):
+        assert visitor.page.select_one(f'input[name="{name}"][value^="{typed[name][:16]}"]') is not None, name
+    assert visitor.page.select_one('option[value="twilio"][selected]') is not None
+    assert visitor.page.select_one('input[name="dry_run"][checked]') is not None
+    for to in (typed["from"], "2026-02-28"):
+        await visitor.submit("/run", None, to=to)
+        assert visitor.status == 422, to
+        assert visitor.page.select_one(f'input[name="to"][aria-invalid="true"][value="{to}"]') is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "back"),
+    [
+        ("communications", "from", False),
+        ("statistics", "until", False),
+        ("audits", "from", False),
+        ("reconciliation/reports", "to", True),
+        ("reconciliation/differences", "from", True),
+        ("reconciliation/days", "last", False),
+        ("replies", "to", True),
+        ("suppressions", "from", True),
+        ("changes", "from", True),
+    ],
+)
+async def test_a_mistyped_time_comes_back_in_its_form(
+    town: Town, visitor: Visitor, path: str, name: str, back: bool
+) -> None:
+    tenant = await town.platform.register()
+    await visitor.sign_in(tenant.api_key)
+    here = f"/console/t/{tenant.id}/{path}"
+    await visitor.go(f"{here}?{name}=yesterday&channel=Twilio")
+    assert visitor.status == 422
+    field = visitor.page.select_one(f'form.filters input[name="{name}"][aria-invalid="true"]')
+    assert field is not None, visitor.main
+    assert field["value"] == "yesterday"
+    assert "Write" in visitor.main
+    if back:
+        await visitor.go(f"{here}?{name}=2h")
+        assert visitor.status == 200, visitor.main
+
+
 @pytest.mark.browser
 async def test_a_browser_finds_nothing_wrong_with_reconciliation(town: Town, opened: Open) -> None:
     tenant = await town.platform.register()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
-from backhaul_client import NotFoundError
+from backhaul_client import NotFoundError, RateLimitedError, UnavailableError
 from backhaul_client.reconciliationmodels import Day
 from starlette.responses import Response
 
-from backhaul_console.forms import REFUSED, Filled, moment_of, wrong
-from backhaul_console.rendering import shown
+from backhaul_console.filtering import listed
+from backhaul_console.forms import MISTYPED, REFUSED, Filled, wrong
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -23,17 +23,14 @@ async def _channels(visit: Visit) -> Response:
 
 
 async def _reports(visit: Visit) -> Response:
-    query = shown(visit.query, "channel", "from", "to")
-    found = await visit.first(
-        visit.api.reconciliation.reports(
-            channel=query["channel"],
-            from_=moment_of("from", query["from"]),
-            to=moment_of("to", query["to"]),
-            page_size=50,
-            cursor=visit.query.get("cursor", ""),
-        )
+    found = await listed(visit, ("channel", "from", "to"), visit.api.reconciliation.reports)
+    return visit.page(
+        "reconciliation/reports.html",
+        status=found.form.status,
+        found=found,
+        form=found.form,
+        channels=await visit.api.channels(),
     )
-    return visit.page("reconciliation/reports.html", found=found, query=query, channels=await visit.api.channels())
 
 
 async def _report(visit: Visit) -> Response:
@@ -42,28 +39,26 @@ async def _report(visit: Visit) -> Response:
 
 
 async def _differences(visit: Visit) -> Response:
-    query = shown(visit.query, "channel", "kind", "from", "to")
-    found = await visit.first(
-        visit.api.reconciliation.differences(
-            channel=query["channel"],
-            kind=query["kind"],
-            from_=moment_of("from", query["from"]),
-            to=moment_of("to", query["to"]),
-            page_size=50,
-            cursor=visit.query.get("cursor", ""),
-        )
+    found = await listed(visit, ("channel", "kind", "from", "to"), visit.api.reconciliation.differences)
+    return visit.page(
+        "reconciliation/differences.html",
+        status=found.form.status,
+        found=found,
+        form=found.form,
+        channels=await visit.api.channels(),
     )
-    channels = await visit.api.channels()
-    return visit.page("reconciliation/differences.html", found=found, query=query, channels=channels)
 
 
 async def _days(visit: Visit) -> Response:
     channels = await visit.api.channels()
     channel = visit.query.get("channel", "").strip() or (channels[0].label if channels else "")
-    today = datetime.now(UTC).date()
-    last = min(_day_of(visit.query.get("last", "").strip(), today), today)
+    form, today = visit.asked, datetime.now(UTC).date()
+    try:
+        last = min(_day_of(form["last"], today), today)
+    except MISTYPED as exc:
+        form, last = form.refused(exc), today
     days: list[tuple[date, Day | None]] = []
-    if channel:
+    if channel and form.error is None:
         for back in range(_DAYS):
             day = last - timedelta(days=back)
             try:
@@ -74,10 +69,11 @@ async def _days(visit: Visit) -> Response:
     step = timedelta(days=_DAYS)
     return visit.page(
         "reconciliation/days.html",
+        status=form.status,
+        form=form if form["last"] else Filled.of(last=last.isoformat()),
         channels=channels,
         channel=channel,
         days=days,
-        last=last,
         earlier=last - step,
         later=last + step if last < today else None,
     )
@@ -97,8 +93,9 @@ def _day_of(typed: str, default: date) -> date:
 
 async def _running(visit: Visit) -> Response:
     now = datetime.now(UTC).replace(second=0, microsecond=0)
-    values = {"from": (now - timedelta(days=1)).isoformat(), "to": now.isoformat()}
-    return await _asked(visit, Filled.of(channel=visit.query.get("channel", ""), **values))
+    first = {"from": (now - timedelta(days=1)).isoformat(), "to": now.isoformat()}
+    asked = {name: visit.query.get(name, "") or first.get(name, "") for name in ("channel", "from", "to", "dry_run")}
+    return await _asked(visit, Filled.of(**asked))
 
 
 async def _run(visit: Visit) -> Response:
@@ -122,10 +119,18 @@ def _check(form: Filled, from_: datetime | None, to: datetime | None) -> None:
     for name, moment in (("from", from_), ("to", to)):
         if moment is None:
             raise wrong(name, _("There is no time."), _("Write it like 2026-03-01T12:30:00Z, or like 2026-03-01."))
+    if from_ is not None and to is not None and to <= from_:
+        raise wrong("to", _("It ends before it begins."), _("Give a later time than that from which on."))
 
 
 async def _asked(visit: Visit, form: Filled) -> Response:
-    channels = [(one.channel, one.channel) for one in await visit.api.reconciliation.channels()]
+    try:
+        channels = [(one.channel, one.channel) for one in await visit.api.reconciliation.channels()]
+    except (RateLimitedError, UnavailableError):
+        if form.error is None:
+            raise
+        # It was refused for that very reason, and is to be sent again as it is.
+        channels = [(form["channel"], form["channel"])]
     return visit.page("reconciliation/run.html", status=form.status, form=form, channels=channels)
 
 
