@@ -39,7 +39,7 @@ async def _list(visit: Visit) -> Response:
     names = {one.id: one.name or one.id for one in await _subscriptions(visit)}
     if form["subscription_id"]:
         names.setdefault(form["subscription_id"], form["subscription_id"])
-    query = {name: form[name] for name in _QUERY}
+    query = {name: form[name] for name in _QUERY} | {"cursor": visit.query.get("cursor", "")}
     values = {"form": form, "found": found, "rows": found.rows, "names": names, "query": query}
     return visit.page("deliveries/list.html", status=form.status, **values, states=STATES, many=_many(form))
 
