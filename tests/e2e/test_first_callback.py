@@ -229,7 +229,7 @@ async def test_only_sendgrid_signs_with_sendgrids_key(town: Town, tmp_path: Path
         (["send"], 2, "--list"),
         (["send", "pigeon", "sent"], 2, "twilio"),
         (["send", "twilio", "flown"], 2, "delivered"),
-        (["send", "rcs", "read"], 4, "channels add 'RCS'"),
+        (["send", "rcs", "read"], 4, "channels add RCS"),
         (["send", "twilio", "read", "--channel", "SendGrid"], 2, "sendgrid"),
         (["send", "twilio", "read", "--override", "To"], 2, "--override"),
         (["send", "twilio", "read", "--signing-key", "missing"], 2, "SendGrid"),

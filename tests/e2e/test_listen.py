@@ -88,7 +88,7 @@ async def test_a_call_is_what_a_subscription_sends(town: Town, tmp_path: Path) -
             assert await listener.wait() == 0
             err = (await listener.stderr.read()).decode()
         assert SECRET not in err
-        assert re.search(r"backhaul listen \S+/heard --after \d+\n", err)
+        assert re.search(r"backhaul listen \S+/heard --after \d+ --secret\n", err)
         await person.client.subscriptions.delete(made.id)
 
 
