@@ -75,6 +75,16 @@ class Filled:
         """A field of several lines, each without the space around it; without the empty ones."""
         return [line for typed in self[name].splitlines() if (line := typed.strip())]
 
+    def headers(self, name: str = "headers") -> dict[str, str]:
+        """Headers, one to a line. Raises as the API would."""
+        found: dict[str, str] = {}
+        for line in self.lines(name):
+            header, colon, value = line.partition(":")
+            if not colon:
+                raise wrong(name, _("A line has no colon."), _("Write each as Name: value, on a line of its own."))
+            found[header.strip()] = value.strip()
+        return found
+
     def number(self, name: str, default: int = 0) -> int:
         """A whole number; ``default`` where nothing was typed. Raises as the API would."""
         typed = self[name]

@@ -232,23 +232,13 @@ async def _preview(visit: Visit) -> Response:
         preview = await visit.api.preview(
             channel.label,
             body=form.raw("body"),
-            headers=_headers(form),
+            headers=form.headers(),
             query=form["query"],
             url=form["url"],
         )
     except REFUSED as exc:
         form = form.refused(exc)
     return visit.page("channels/preview.html", status=form.status, channel=channel, form=form, preview=preview)
-
-
-def _headers(form: Filled) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in form.lines("headers"):
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise wrong("headers", _("A line has no colon."), _("Write Name: value."))
-        found[name.strip()] = value.strip()
-    return found
 
 
 async def _deleting(visit: Visit) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -12,10 +11,9 @@ from backhaul_client.models import Callback, DeadLetter, Preview
 from backhaul_client.replays import DeadLettersIn
 from starlette.responses import Response
 
-from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.forms import REFUSED, Filled
 from backhaul_console.pages.replays import ROWS, fitting, place
 from backhaul_console.rendering import segment, shown
-from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
 MAX_SHOWN = 16_000
@@ -57,7 +55,7 @@ async def _preview(visit: Visit) -> Response:
     # A form changes line ends, which a signature is over: what nobody has edited is looked at as it came.
     body = came if not edited or edited == _plain(callback.body_text) else edited.encode()
     try:
-        found = await visit.api.preview(letter.channel, body=body, headers=_headers(form), query=form["query"])
+        found = await visit.api.preview(letter.channel, body=body, headers=form.headers(), query=form["query"])
     except REFUSED as exc:
         return _shown(visit, letter, form.refused(exc))
     return _shown(visit, letter, form, found, changed=body is not came)
@@ -155,16 +153,6 @@ def _editable(callback: Callback) -> bool:
     text = callback.body_text
     whole = len(text) <= MAX_SHOWN and text.encode() == b64decode(callback.body_base64)
     return whole and all(character.isprintable() or character in "\r\n\t" for character in text)
-
-
-def _headers(form: Filled) -> Mapping[str, str]:
-    headers = {}
-    for line in form.lines("headers"):
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise wrong("headers", _("A line is no header."), _("Write each as Name: value, on a line of its own."))
-        headers[name.strip()] = value.strip()
-    return headers
 
 
 def _plain(text: str) -> str:

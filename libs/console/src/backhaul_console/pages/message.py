@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from backhaul_client import BackhaulError
@@ -18,7 +17,7 @@ from backhaul_client.notificationmodels import Delivery
 from backhaul_client.suppressionmodels import SuppressionChange
 from starlette.responses import Response
 
-from backhaul_console.rendering import pretty, segment
+from backhaul_console.rendering import pretty, segment, web
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -82,7 +81,7 @@ async def _message(visit: Visit) -> Response:
         message=message,
         here=here,
         view=view,
-        error_url=_safe(message.error_url),
+        error_url=web(message.error_url),
         family=_family(message),
         groups=by_kind(message),
         when=when,
@@ -107,7 +106,7 @@ def _raw(visit: Visit, known: _Known, here: str) -> Response:
         message=known.message,
         here=here,
         view="raw",
-        error_url=_safe(known.message.error_url),
+        error_url=web(known.message.error_url),
         family=_family(known.message),
         text=text[:MAX_RAW],
         cut=len(text) > MAX_RAW,
@@ -180,14 +179,6 @@ def _spaced(entries: Iterable[Entry]) -> Iterable[Entry]:
         after = (entry.at - before).total_seconds() if entry.at is not None and before is not None else None
         yield entry._replace(after_s=after)
         before = entry.at or before
-
-
-def _safe(url: str | None) -> str:
-    """A provider's address that a browser may be led to; empty for any other."""
-    try:
-        return url if url and urlsplit(url).scheme in ("http", "https") else ""
-    except ValueError:
-        return ""
 
 
 ROUTES = (Page("GET", "/messages/{channel}/{message_id:path}", _message),)
