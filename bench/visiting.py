@@ -12,13 +12,13 @@ from report import Report
 
 _VISITS = 20
 _SAME_SITE = {"sec-fetch-site": "same-origin"}
-_ANSWERED, _AWAY = 200, (501, 503)
+_ANSWERED, _AWAY, _OF_ONE = 200, (501, 503), (404, 422)
 _MS, _KB = "≤ 200", "≤ 100"
 
 
 async def measure(site: Installation, report: Report, tenant: str, key: str, *, rounds: int, stored: int) -> None:
     """``console_page_…``: each page of ``tenant`` that can be opened without naming anything, one at a time. Those of
-    services that do not run are left out."""
+    services that do not run are left out, and those of one thing that the query names."""
     paths = [
         f"/console/t/{tenant}{page.path}"
         for page in ROUTES
@@ -56,9 +56,9 @@ def _each(sizes: dict[str, float]) -> dict[str, list[float]]:
 
 
 async def _opened(browser: httpx.AsyncClient, path: str) -> int | None:
-    """The bytes of a page; None for one whose service is not there, and for what is no page."""
+    """The bytes of a page; None for one whose service is not there, that is of one thing, or that is no page."""
     async with browser.stream("GET", path) as answer:
-        if answer.status_code in _AWAY or not answer.headers.get("content-type", "").startswith("text/html"):
+        if answer.status_code in _AWAY + _OF_ONE or not answer.headers.get("content-type", "").startswith("text/html"):
             return None
         body = await answer.aread()
     if answer.status_code != _ANSWERED:
