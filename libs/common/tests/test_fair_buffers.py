@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -180,9 +180,9 @@ class WholeBudget(FairBuffers[Item]):
 class NoTurns(FairBuffers[Item]):
     """Forgets who had more than its share."""
 
-    def next_batch(self, budget: int) -> list[Item]:
+    def next_batch(self, budget: int, paths: Iterable[str] | None = None) -> list[Item]:
         before = dict(self._ready)
-        batch = super().next_batch(budget)
+        batch = super().next_batch(budget, paths)
         self._ready = {path: None for path in before if path in self._ready}
         return batch
 
@@ -190,7 +190,7 @@ class NoTurns(FairBuffers[Item]):
 class ByNumber(FairBuffers[Item]):
     """The same number of messages of everybody."""
 
-    def next_batch(self, budget: int) -> list[Item]:
+    def next_batch(self, budget: int, paths: Iterable[str] | None = None) -> list[Item]:
         batch: list[Item] = []
         while self._ready and sum(len(item.data) for item in batch) < budget:
             for path in list(self._ready):
@@ -259,6 +259,20 @@ def test_it_is_uneven_where_little_waits_beside_much() -> None:
     assert buffers.uneven(100, 200)
     assert not buffers.uneven(99, 200)
     assert not buffers.uneven(100, 250)
+
+
+def test_floods_and_others_are_taken_apart() -> None:
+    buffers: Buffers = FairBuffers(PATH_BYTES)
+    assert buffers.apart(250) == ([], [])
+    for seq in range(1, 13):
+        buffers.put(Item("abc"[seq % 3], seq, bytes(100 if seq % 3 else 50)))
+    assert buffers.apart(250) == (["b", "c"], ["a"])
+    assert {item.path for item in buffers.next_batch(10_000, ["a"])} == {"a"}
+    assert buffers.apart(400) == ([], ["b", "c"])
+    # What is parked is more than its path may have, however little of it is here.
+    while buffers.put(Item("b", 1000 + buffers.bytes, bytes(PATH_BYTES // 4))) is not Put.PARKED:
+        pass
+    assert buffers.apart(1 << 30) == (["b"], ["c"])
 
 
 def test_what_is_dropped_does_not_wait_any_more() -> None:

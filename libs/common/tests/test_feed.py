@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from backhaul_common.feed import Durable, PullLimits, StreamMessage, fair
+from backhaul_common.feed import Durable, PullLimits, StreamMessage, fair, growth
 from backhaul_common.feed.formats import Place, place_of, stream_seq_of
 from backhaul_common.lifecycle import cancel
 from backhaul_local.nats_server import NatsServer
@@ -53,27 +54,45 @@ async def test_a_backlog_is_taken_in_smaller_batches_while_others_come(
         await fed.fill("acme")
         await waiting(fed, MESSAGES)
         assert Counter(one.path for one in await fed.feed.next_batch()) == {"acme": 12}, "nobody else waits"
+        assert not fed.feed.beside
         await fed.put("globex", bytes(1000))
         await waiting(fed, MESSAGES - 12 + 1)
-        assert Counter(one.path for one in await fed.feed.next_batch()) == {"globex": 1, "acme": 5}
+        if not beside_s:
+            assert Counter(one.path for one in await fed.feed.next_batch()) == {"globex": 1, "acme": 11}
+            return
+        assert Counter(one.path for one in await fed.feed.next_batch()) == {"globex": 1}, "it does not wait for acme's"
+        assert fed.feed.beside
         # Another one of globex may come at any moment, for as long as this.
-        assert len(await fed.feed.next_batch()) == (5 if beside_s else 12)
+        assert Counter(one.path for one in await fed.feed.next_batch()) == {"acme": 5}
+        reading_ahead = asyncio.ensure_future(fed.feed.full())
+        for name in ("globex", "initech"):
+            await fed.put(name, bytes(1000))
+        await waiting(fed, MESSAGES - 17 + 2)
+        assert Counter(one.path for one in await fed.feed.next_batch()) == {"globex": 1, "initech": 1}
+        await fed.put("globex", bytes(1000))
+        await waiting(fed, MESSAGES - 17 + 1)
+        assert Counter(one.path for one in await fed.feed.next_batch()) == {"acme": 5}, "it has its turn"
+        assert not reading_ahead.done(), "nothing is read ahead of those who may come"
+        reading_ahead.cancel()
 
 
 async def test_while_a_backlog_grows_batches_are_whole(feeding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair, "_JUDGED_S", 0.0)
+    monkeypatch.setattr(growth, "JUDGED_S", 0.0)
     config = replace(CONFIG, path_bytes=40_100, batch_bytes=12_000, beside_bytes=4_100)
     async with feeding(config) as fed:
         await fed.put("globex", bytes(1000))
         await fed.fill("acme")
+        await waiting(fed, MESSAGES + 1)
+        assert len(await fed.feed.next_batch()) == 1, "how much there was before is not known"
+        await fed.put("globex", bytes(1000))
         await fed.fill("acme")
         await waiting(fed, 2 * MESSAGES + 1)
         assert fed.feed.parked == 2 * MESSAGES - 40
-        assert len(await fed.feed.next_batch()) == 12
+        assert Counter(one.path for one in await fed.feed.next_batch()) == {"globex": 1, "acme": 11}
         await fed.put("globex", bytes(1000))
         await waiting(fed, 2 * MESSAGES + 1 - 12 + 1)
-        # No more is parked than before.
-        assert len(await fed.feed.next_batch()) == 6
+        # Less came than was taken.
+        assert len(await fed.feed.next_batch()) == 1
 
 
 async def test_what_is_not_filtered_is_another_consumers(feeding: Any) -> None:

@@ -38,6 +38,10 @@ _SLOW_S = 0.1
 _TURN_S = 0.02
 """How long reading may keep the event loop to itself."""
 
+_BESIDE_TURN_S, _BESIDE_REST = 0.005, 1.0
+"""The same while others' callbacks come beside a flood; it then rests for as long. Their commits, acknowledgements and
+reads go through the loop in several steps, each of which would wait for a turn."""
+
 _FULL_PAUSE_S = 2.0
 """How long what should be held waits where CALLBACKS has no room for it: as long as a gateway takes to make some."""
 
@@ -127,7 +131,7 @@ class Consumer:
     async def read(self, messages: Sequence[StreamMessage]) -> CallbacksRead:
         """See ``Work``. What one tenant's callbacks take beyond ``READING_S`` waits for the next batch."""
         batch = CallbacksRead(messages)
-        turn = Turn(_TURN_S)
+        turn = Turn(_BESIDE_TURN_S, _BESIDE_REST) if self._feed.beside else Turn(_TURN_S)
         spent_s: dict[str, float] = {}
         beyond: list[StreamMessage] = []
         for message in messages:

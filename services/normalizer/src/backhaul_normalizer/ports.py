@@ -77,6 +77,11 @@ class Feed(batches.Feed, Protocol):
         """What lies up to this position may have been processed before, into a database that was set back since."""
         ...
 
+    @property
+    def beside(self) -> bool:
+        """Whether others' callbacks come beside a flood, or did a moment ago."""
+        ...
+
     async def catch_up(self) -> None:
         """Returns when what is on its way here has arrived, or a moment is over."""
         ...

@@ -109,8 +109,8 @@ class FairBuffers(Generic[T]):
 
     # What goes out.
 
-    def next_batch(self, budget: int) -> list[T]:
-        """About ``budget`` bytes, in equal shares: what a path does not need of its share is the others'.
+    def next_batch(self, budget: int, paths: Iterable[str] | None = None) -> list[T]:
+        """About ``budget`` bytes of ``paths``, or of all, in equal shares: what one does not need is the others'.
 
         - Nobody gets more than one message above its share. What fits into its path's share is in the batch.
         - A path whose next message is larger than its share gets it in turn, the one that waited longest first.
@@ -119,8 +119,8 @@ class FairBuffers(Generic[T]):
         """
         batch: list[T] = []
         left = budget
-        got = dict.fromkeys(self._ready, 0)
-        hungry = list(self._ready)
+        hungry = list(self._ready if paths is None else paths)
+        got = dict.fromkeys(hungry, 0)
         while hungry:
             # What is left, and what they have: as much of it for each. Only a path that needs less makes it grow.
             share = self._share(left + sum(got[path] for path in hungry), len(hungry))
@@ -149,6 +149,16 @@ class FairBuffers(Generic[T]):
         """Whether no more than ``little`` bytes wait of some path, and more than ``much`` of another."""
         sizes = [self._buffers[path].bytes for path in self._ready]
         return bool(sizes) and min(sizes) <= little and max(sizes) > much
+
+    def apart(self, much: int) -> tuple[list[str], list[str]]:
+        """The paths of which more than ``much`` bytes wait, or something is parked; and the others of which anything
+        does."""
+        floods: list[str] = []
+        others: list[str] = []
+        for path in self._ready:
+            buffer = self._buffers[path]
+            (floods if buffer.parked or buffer.bytes > much else others).append(path)
+        return floods, others
 
     def take_all(self) -> list[str]:
         """The replies of all that waits, which does not wait any more."""

@@ -4,8 +4,9 @@ One durable consumer delivers everybody's messages in the order of the stream; c
 broker splits the messages over them. Each queue path has a buffer of bounded size, and a batch takes an equal share of
 bytes from every buffer that holds something, so a tenant with one message is in the very next batch, however long
 another's backlog is. That batch, the one that is being committed and the one that is read meanwhile are what it waits
-for, so a backlog is taken in smaller batches while there are others beside it. Each message costs more then: where the
-backlog grows all the same, batches are whole again.
+for. So while there are others beside a flood, batches are taken in turn: one of the others alone, one of the flood,
+which is smaller, and none is read before the one before is committed. Each message of the flood costs more then: where
+it grows all the same, batches are whole and shared again.
 
 What does not fit into its path's buffer is *parked*: its bytes are dropped, its position is kept, and it stays
 unacknowledged. The consumer thus runs through a flood at the speed of the network and reaches the others behind it.
@@ -27,6 +28,7 @@ from nats.js import JetStreamContext
 from backhaul_common.errors import BackhaulError
 from backhaul_common.feed import formats
 from backhaul_common.feed.buffers import FairBuffers, Put
+from backhaul_common.feed.growth import Growth
 from backhaul_common.feed.message import StreamMessage, answer
 from backhaul_common.feed.parking import Parking, Renewal
 from backhaul_common.feed.pull import Durable, PullConsumer, PullLimits
@@ -34,11 +36,9 @@ from backhaul_common.lifecycle import cancel
 
 _TURN = 256
 
-_BESIDE_S = 1.0
-"""For how long a flood is taken in smaller batches after little of others waited: the next of it may come soon."""
-
-_JUDGED_S = 5.0
-"""How often it is looked whether what is parked grows. While it does, batches are whole."""
+_BESIDE_S = 5.0
+"""For how long a flood is taken in smaller batches after little of others waited: the next of it may come soon, and
+would wait for as much as three whole batches."""
 
 _LAST_WORDS_S = 2.0
 """How long handing back may take at the end."""
@@ -54,11 +54,11 @@ Admit = Callable[[StreamMessage], Awaitable[bool]]
 class FeedConfig:
     """What a feed takes from where, and how much of it.
 
-    A batch is of ``batch_bytes``; or of about ``beside_bytes``, while more than a batch waits of some paths and little
-    of others, and the former does not grow. ``path_bytes`` are held of one queue path, what is beyond is parked; None
-    parks nothing, for consumers whose messages are few. ``buffer_bytes`` are held of all; beyond it no more are asked
-    for. What waits here is kept from other copies for ``stuck_s`` at most while nobody takes any of it: far longer than
-    a slow commit.
+    A batch is of ``batch_bytes``; that of a flood, of which more than a batch waits, is of about ``beside_bytes`` while
+    little waits of others, and what waits does not grow. ``path_bytes`` are held of one queue path, what is beyond is
+    parked; None parks nothing, for consumers whose messages are few. ``buffer_bytes`` are held of all; beyond it no
+    more are asked for. What waits here is kept from other copies for ``stuck_s`` at most while nobody takes any of it:
+    far longer than a slow commit.
     """
 
     durable: Durable
@@ -98,9 +98,9 @@ class FairFeed:
         self._delay_s = 0.0
         self._taken_at = 0.0
         self._beside_until = 0.0
-        self._judged_at = 0.0
-        self._parked_before = 0
+        self._growth = Growth()
         self._growing = False
+        self._flood_was_last = True
         self._anew = 0
 
     @property
@@ -155,36 +155,45 @@ class FairFeed:
 
     # Taking.
 
+    @property
+    def beside(self) -> bool:
+        """Whether little of some waits, or did a moment ago, beside a flood of others that does not grow."""
+        return asyncio.get_running_loop().time() <= self._beside_until and not self._growing
+
     async def full(self) -> None:
-        """Returns when there is enough for a whole batch."""
-        while self._buffers.bytes < self._config.batch_bytes:
+        """Returns when there is enough for a whole batch: never while there are others beside a flood, for whom a batch
+        of it that was read ahead would be one more to wait for."""
+        while self._buffers.bytes < self._config.batch_bytes or self.beside:
             self._arrived.clear()
             await self._arrived.wait()
 
     async def next_batch(self) -> list[StreamMessage]:
-        """A batch with the same share of every queue path of which anything waits. Waits for the first."""
+        """A batch with the same share of every queue path of which anything waits, or of the flood or the others alone.
+        Waits for the first message."""
         while not len(self._buffers):
             self._arrived.clear()
             await self._arrived.wait()
         self._taken_at = asyncio.get_running_loop().time()
-        batch = self._buffers.next_batch(self._size())
+        batch = self._take()
+        self._growth.taken(_size(batch))
         self._wake()
         return batch
 
-    def _size(self) -> int:
-        """How many bytes the next batch is to have."""
-        config, now = self._config, self._taken_at
-        little = config.beside_bytes // 4
+    def _take(self) -> list[StreamMessage]:
+        config, little = self._config, self._config.beside_bytes // 4
         if self._buffers.uneven(little, config.batch_bytes):
-            self._beside_until = now + _BESIDE_S
-        if now >= self._judged_at + _JUDGED_S:
-            parked = self._buffers.parked
-            # Smaller batches get less done. Where that is less than what comes in, they would never end.
-            self._growing, self._parked_before, self._judged_at = parked > self._parked_before, parked, now
-        if now > self._beside_until or self._growing:
-            return config.batch_bytes
+            self._beside_until = self._taken_at + _BESIDE_S
+        self._growing = self._growth.judge(self._taken_at)
+        if not self.beside:
+            self._flood_was_last = True
+            return self._buffers.next_batch(config.batch_bytes)
+        floods, others = self._buffers.apart(config.batch_bytes)
+        self._flood_was_last = bool(floods) and not (others and self._flood_was_last)
+        if not self._flood_was_last:
+            return self._buffers.next_batch(config.batch_bytes, others)
         # The same share for each, and at least ``little``.
-        return min(config.batch_bytes, config.beside_bytes + little * (len(self._buffers) - 1))
+        size = min(config.batch_bytes, config.beside_bytes + little * (len(floods) - 1))
+        return self._buffers.next_batch(size, floods)
 
     async def catch_up(self) -> None:
         """Returns when what is on its way here has arrived, or a moment is over: another tenant may be behind it."""
@@ -198,6 +207,7 @@ class FairFeed:
             await self.give_back(messages, self._delay_s)
             return
         self._buffers.take_back(messages)
+        self._growth.taken(-_size(messages))
         self._arrived.set()
 
     async def give_back(self, messages: Sequence[StreamMessage], delay_s: float) -> None:
@@ -236,7 +246,10 @@ class FairFeed:
             if not admitted:
                 return
         # Delivered again while it waits here, once is enough.
-        if self._buffers.put(message) is Put.BUFFERED:
+        put = self._buffers.put(message)
+        if put is not Put.KNOWN:
+            self._growth.came(message.reply, len(message.data))
+        if put is Put.BUFFERED:
             self._arrived.set()
 
     async def _ensure(self) -> str:
@@ -271,3 +284,7 @@ class FairFeed:
                 await answer(self._client, reply, word)
                 if not n % _TURN:
                     await asyncio.sleep(0)  # Thousands that were parked must not keep everything else waiting.
+
+
+def _size(messages: Sequence[StreamMessage]) -> int:
+    return sum(len(message.data) for message in messages)
