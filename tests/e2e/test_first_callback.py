@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from backhaul_cli.samples import PROVIDERS
+from backhaul_samples import PROVIDERS
 from simulators.terminal import WIDTH, CommandLine, Said
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from backhaul_cli.__main__ import main
 from backhaul_cli.changing import edited, overridden
 from backhaul_cli.failing import FailedError
 from backhaul_cli.profiles import Profile
-from backhaul_cli.samples import PROVIDERS, named
 from backhaul_client.adminmodels import Channel
 from test_messages import EVENT
 
@@ -111,30 +110,6 @@ def test_it_is_signed_for_the_providers_address_and_posted_where_the_key_belongs
     assert TOKEN not in repr(with_token)
 
 
-def test_providers_are_known_by_name_and_by_label() -> None:
-    assert [one.name for one in PROVIDERS.values() for _ in range(2)] == [
-        found.name for one in PROVIDERS.values() for text in (one.name, one.label.upper()) if (found := named(text))
-    ]
-    assert named("") is None
-    assert named("pigeon") is None
-
-
-def test_secrets_for_trying_follow_from_one_key_and_tell_nothing_of_each_other() -> None:
-    for one in PROVIDERS.values():
-        assert (one.trying is not None) == one.signs
-        if one.trying is not None:
-            assert one.trying("a").verifies == one.trying("a").verifies != one.trying("b").verifies
-    assert (
-        PROVIDERS["twilio"].sample("sent", seed="x")["MessageSid"]
-        == PROVIDERS["twilio"].sample("sent", seed="x")["MessageSid"]
-    )
-    assert PROVIDERS["twilio"].sample("sent")["MessageSid"] != PROVIDERS["twilio"].sample("sent")["MessageSid"]
-
-
-def test_every_provider_has_the_event_with_which_init_begins() -> None:
-    assert all("delivered" in one.events for one in PROVIDERS.values())
-
-
 CHANNEL = {
     "label": "Twilio", "key": "twilio", "provider": "twilio", "secret_count": 1, "has_pull_credentials": False,
     "has_audit_credentials": False, "settings": {}, "verification": "enforce", "processing": "on", "held_since": None,
@@ -164,7 +139,7 @@ def test_what_was_stored_and_does_not_come_is_said_with_where_to_look(
     ready(gateway)
     monkeypatch.setattr(sampling, "PATIENCE_S", 0.2)
     # The gateway of these tests reads bodies as JSON.
-    monkeypatch.setattr("backhaul_cli.samples.twilio.urlencode", lambda _content: "{}")
+    monkeypatch.setattr("backhaul_samples.twilio.urlencode", lambda _content: "{}")
     gateway.says("POST /api/postevents", "")
     assert main(["send", "twilio", "sent", "--follow"]) == 6
     said = capsys.readouterr()
@@ -189,7 +164,7 @@ def test_no_token_is_in_what_is_said_where_nobody_answers(
         monkeypatch.delenv(f"BACKHAUL_{name}")
     own = Profile(source="", url=gateway.url, api_key=KEY, ingest_token=TOKEN)
     profiles.write(profiles.path(os.environ), profiles.Profiles({}).with_one("acme", own))
-    monkeypatch.setattr("backhaul_cli.samples.twilio.urlencode", lambda _content: "{}")
+    monkeypatch.setattr("backhaul_samples.twilio.urlencode", lambda _content: "{}")
     path = f"POST /in/{TOKEN}/api/postevents"
     gateway.says(path, b"cut off")
     assert main(["send", "twilio", "sent"]) == 6

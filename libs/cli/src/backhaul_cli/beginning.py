@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
+from backhaul_samples import PROVIDERS, Provider, named
 
 from backhaul_cli import profiles, sampling
 from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.options import secret
 from backhaul_cli.profiles import Profile
-from backhaul_cli.samples import PROVIDERS, Provider, named
 from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def channel_of(backhaul: TenantClient, asked: Asked, found: Profile, with_secret
     given = _given(provider, asked.label) if with_secret else ""
     trying = provider.trying(found.sample_key) if provider.trying is not None and not given else None
     # What verifies SendGrid's callbacks signs none.
-    signs = trying.signs if trying is not None else "" if provider.name == "sendgrid" else given
+    signs = trying.signs if trying is not None else "" if provider.is_public else given
     try:
         there, made = backhaul.channel(asked.label), False
     except NotFoundError:

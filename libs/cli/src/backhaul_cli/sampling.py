@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus, urlsplit
+
+from backhaul_samples import Post, Provider, addresses
+from backhaul_samples.provider import Content
 
 from backhaul_cli.failing import Code, FailedError
-from backhaul_cli.samples import Post, Provider
-from backhaul_cli.samples.provider import Content
 from backhaul_cli.texts import command
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from backhaul_cli.output import Output
     from backhaul_cli.profiles import Profile
 
-_TOKEN = "{ingest_token}"  # noqa: S105  # a place for one
-_PATH = "/api/postevents"
 _TIMEOUT_S = 30.0
 _ASK_AGAIN_S = 0.1
 PATIENCE_S = 60.0
@@ -32,8 +30,8 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A channel's. ``signed`` is the provider's, without a fragment. ``posted`` leads to the same place by the
-    profile's own address, to which its key belongs; ``headers`` go with it."""
+    """A channel's. ``signed`` is the provider's. ``posted`` leads to the same place by the profile's own address, to
+    which its key belongs; ``headers`` go with it."""
 
     signed: str
     posted: str
@@ -43,18 +41,9 @@ class Address:
 def address(found: Profile, channel: Channel, parameters: Sequence[str] = ()) -> Address:
     """Where a channel's callbacks go, with parameters ``name=value`` of the tenant's own: by the profile's ingest
     token, or else by its API key."""
-    url = channel.callback_url.partition("#")[0]
-    if found.ingest_token:
-        url, headers = url.replace(_TOKEN, found.ingest_token), {}
-    else:
-        url, headers = url.replace(f"/in/{_TOKEN}", ""), {"X-Api-Key": found.api_key}
-    base, _, query = url.partition("?")
-    pairs = [query, *("=".join(map(quote_plus, one.split("=", 1))) for one in parameters)]
-    # In the order of their names: Twilio may sort what it has signed.
-    signed = f"{base}?{'&'.join(sorted(filter(None, pairs)))}"
-    parts = urlsplit(signed)
-    within = parts.path.rfind(f"/in/{found.ingest_token}" if found.ingest_token else _PATH)
-    return Address(signed=signed, posted=f"{found.url}{parts.path[within:]}?{parts.query}", headers=headers)
+    at = addresses.address(channel.callback_url, found.ingest_token, parameters)
+    headers = {} if found.ingest_token else {"X-Api-Key": found.api_key}
+    return Address(signed=at.signed, posted=found.url + at.path, headers=headers)
 
 
 def signing(provider: Provider, given: str, found: Profile) -> str:
@@ -74,7 +63,7 @@ def check(preview: Preview, provider: Provider, channel: Channel) -> None:
     proof = preview.verification
     if proof.result != "refused":
         return
-    if provider.name == "sendgrid":
+    if provider.is_public:
         fix = (
             "SendGrid alone has the key that fits its own; add the public half of another pair to the channel and say "
             "--signing-key FILE, or look only: --preview."

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from backhaul_client import TenantClient
     from backhaul_client.adminmodels import Channel
     from backhaul_client.models import Message
-
-    from backhaul_cli.samples import Provider
+    from backhaul_samples import Provider
 
 
 def send(
@@ -103,7 +102,7 @@ def _told(messages: list[Message]) -> list[Any]:
 
 
 def _list(output: Output, provider: str) -> None:
-    from backhaul_cli.samples import PROVIDERS, named
+    from backhaul_samples import PROVIDERS, named
 
     asked = named(provider)
     if provider and asked is None:
@@ -125,13 +124,13 @@ def _list(output: Output, provider: str) -> None:
 
 
 def _unknown(provider: str) -> FailedError:
-    from backhaul_cli.samples import PROVIDERS
+    from backhaul_samples import PROVIDERS
 
     return FailedError(f"There is no sample of {provider!r}.", f"There are of {', '.join(PROVIDERS)}.")
 
 
 def _chosen(provider: str, event: str) -> Provider:
-    from backhaul_cli.samples import named
+    from backhaul_samples import named
 
     if not provider or not event:
         raise FailedError("Name a provider and an event.", "backhaul send --list has all.")
@@ -167,11 +166,11 @@ def _channel(backhaul: TenantClient, provider: Provider, label: str, profile: st
 def _given(provider: Provider, channel: Channel, with_secret: bool, signing_key: Path | None) -> str:
     """What is to sign it, as far as it was said."""
     if signing_key is not None:
-        if provider.name != "sendgrid":
+        if not provider.is_public:
             raise FailedError("--signing-key is SendGrid's alone.", f"--secret asks for that of {channel.label}.")
         return signing_key.read_text()
     if not with_secret:
         return ""
-    if provider.name == "sendgrid":
+    if provider.is_public:
         raise FailedError("SendGrid's secret is a public key, which signs nothing.", "Say --signing-key FILE.")
     return secret(f"{provider.secret} ({channel.label})")

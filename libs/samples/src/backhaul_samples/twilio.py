@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from urllib.parse import urlencode
 
-from backhaul_cli.samples.provider import PERSON, SENDER, Content, Post, Provider, Signing, digest
+from backhaul_samples.provider import PERSON, SENDER, Content, Post, Provider, Signing, digest
 
 _ACCOUNT = {"AccountSid": "AC" + "0" * 32, "ApiVersion": "2010-04-01"}
 _STATUSES = ("accepted", "queued", "sending", "sent", "delivered", "undelivered", "failed", "canceled", "read")

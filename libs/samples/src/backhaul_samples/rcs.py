@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 
-from backhaul_cli.samples.provider import PERSON, Content, Provider, digest, now, posted
+from backhaul_samples.provider import PERSON, Content, Provider, digest, now, posted
 
 
 def _content(_event: str, message_id: str) -> Content:

@@ -38,8 +38,8 @@ class Signing(NamedTuple):
 class Provider:
     """One provider's samples. ``fields`` of an event are its own beside those that ``content`` has of all; ``post``
     encodes and signs, for an address, by a secret that is empty where there is none. ``signs``: a callback is proven by
-    its signature, and ``secret`` is what people call what it is made with. ``trying`` makes a pair of secrets of a text
-    that nobody else knows."""
+    its signature, and ``secret`` is what people call what it is made with. ``is_public``: a channel has a public key of
+    it, with which nobody signs. ``trying`` makes a pair of secrets of a text that nobody else knows."""
 
     name: str
     label: str
@@ -50,12 +50,17 @@ class Provider:
     message_id: Callable[[str], str]
     secret: str = "Name and password, as name:password"  # noqa: S105  # what is asked for
     signs: bool = False
+    is_public: bool = False
     is_form: bool = False
     trying: Callable[[str], Signing] | None = None
 
+    def new_message_id(self) -> str:
+        """That of a message that nobody knows yet."""
+        return self.message_id(secrets.token_hex(16))
+
     def sample(self, event: str, message_id: str = "", seed: str = "") -> Content:
         """A callback's content. The message is ``message_id``, or one that follows from ``seed``, or a new one."""
-        named = message_id or self.message_id(seed or secrets.token_hex(16))
+        named = message_id or (self.message_id(seed) if seed else self.new_message_id())
         return {**self.content(event, named), **self.events[event]}
 
 

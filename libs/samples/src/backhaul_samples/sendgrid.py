@@ -14,8 +14,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from backhaul_cli.failing import FailedError
-from backhaul_cli.samples.provider import MAIL, Content, Post, Provider, Signing, digest
+from backhaul_samples.provider import MAIL, Content, Post, Provider, Signing, digest
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -62,9 +61,9 @@ def _key(pem: str) -> EllipticCurvePrivateKey:
     except (ValueError, TypeError):
         found = None
     if not isinstance(found, EllipticCurvePrivateKey) or found.curve.name != _CURVE:
-        raise FailedError(
-            "That is no private key that signs as SendGrid does.",
-            "Make one: openssl ecparam -name prime256v1 -genkey -noout -out FILE; the channel needs its public half.",
+        raise ValueError(
+            "That is no private key that signs as SendGrid does. "
+            "Make one: openssl ecparam -name prime256v1 -genkey -noout -out FILE; the channel needs its public half."
         )
     return found
 
@@ -101,5 +100,6 @@ PROVIDER = Provider(
     message_id=lambda seed: f"{digest(seed, 'message')[:22]}.filterdrecv-0.0",
     secret="Verification key that SendGrid shows",  # noqa: S106  # what is asked for
     signs=True,
+    is_public=True,
     trying=_trying,
 )

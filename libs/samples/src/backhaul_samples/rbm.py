@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 
-from backhaul_cli.samples.provider import PERSON, Content, Post, Provider, Signing, digest, now
+from backhaul_samples.provider import PERSON, Content, Post, Provider, Signing, digest, now
 
 
 def _content(_event: str, message_id: str) -> Content:

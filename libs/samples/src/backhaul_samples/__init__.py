@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backhaul_cli.samples import mapped, rbm, rcs, sendgrid, twilio
-from backhaul_cli.samples.provider import Post, Provider, Signing
+from backhaul_samples import mapped, rbm, rcs, sendgrid, twilio
+from backhaul_samples.provider import Post, Provider, Signing
 
 __all__ = ["PROVIDERS", "Post", "Provider", "Signing", "named"]
 

@@ -3,7 +3,7 @@ guess, and real callbacks may have others."""
 
 from __future__ import annotations
 
-from backhaul_cli.samples.provider import PERSON, Content, Provider, digest, now, posted
+from backhaul_samples.provider import PERSON, Content, Provider, digest, now, posted
 
 _GUESSED = "nothing is published: names and words are guesses"
 
