@@ -92,6 +92,24 @@ async def test_a_request_comes_as_from_the_visitor() -> None:
     assert PRINCIPAL not in scope
 
 
+@pytest.mark.parametrize(
+    ("visits", "asks", "comes"), [("http", "http", "http"), ("http", "https", "https"), ("https", "http", "https")]
+)
+async def test_what_is_asked_by_https_comes_so_whoever_visits(visits: str, asks: str, comes: str) -> None:
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await send(HEAD)
+        await send(piece(b"", more=False))
+
+    request = visitor()
+    request.scope["scheme"] = visits
+    async with httpx.AsyncClient(transport=InProcess(app, request, None), trust_env=False) as client:
+        await client.post(f"{asks}://backhaul/api/postevents")
+    assert [one["scheme"] for one in seen] == [comes]
+
+
 async def test_an_answer_comes_piece_by_piece_and_only_as_fast_as_it_is_read() -> None:
     given = 0
 

@@ -16,6 +16,7 @@ SAID = {
     "resumed": _("Resumed: what waits is sent."),
     "sent-again": _("It is sent again, in the background."),
     "channel-made": _("The channel is there. Next: make its address, and paste it at the provider."),
+    "sample-stored": _("The sample is stored."),
     "held": _("Callbacks are stored and answered, and wait."),
     "processed": _("Callbacks are processed, also those that waited."),
     "run-begun": _("The run has begun."),

@@ -9,6 +9,7 @@ import msgspec
 from backhaul_client import BackhaulError, ChannelIn, NotFoundError
 from backhaul_client.adminmodels import Channel
 from backhaul_client.models import Event
+from backhaul_samples import PROVIDERS
 from starlette.responses import Response
 
 from backhaul_console.asking import asks, shows_once
@@ -122,7 +123,8 @@ def _object(form: Filled, name: str) -> dict[str, Any]:
 async def _one(visit: Visit) -> Response:
     channel = await _found(visit)
     working = await visit.api.channel_status(channel.label)
-    return visit.page("channels/one.html", channel=channel, working=working, modes=_MODES)
+    sampled = channel.provider in PROVIDERS
+    return visit.page("channels/one.html", channel=channel, working=working, modes=_MODES, sampled=sampled)
 
 
 async def _address(visit: Visit) -> Response:

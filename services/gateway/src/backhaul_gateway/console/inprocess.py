@@ -64,7 +64,8 @@ class InProcess(httpx.AsyncBaseTransport):
             "asgi": visitor["asgi"],
             "http_version": "1.1",
             "method": request.method,
-            "scheme": visitor["scheme"],
+            # Nothing lies between, so that it is encrypted as soon as it says so.
+            "scheme": "https" if request.url.scheme == "https" else visitor["scheme"],
             "server": visitor.get("server"),
             "client": visitor.get("client"),
             "root_path": "",
