@@ -21,7 +21,8 @@ from backhaul_proto.callback.v1 import callback_pb2
 from backhaul_proto.event.v1.event_pb2 import EVENT_KIND_UNKNOWN, Event
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from backhaul_proto.normalizer.v1 import normalizer_pb2_grpc
-from gateway_rig import FORM, GatewayFactory, Running, sign
+from gateway_rig import FORM, TWILIO_TOKEN, GatewayFactory, Running, sign
+from test_console import SAME, browser_of, form_token, sign_in
 
 
 class FakeNormalizer(normalizer_pb2_grpc.NormalizerServiceServicer):
@@ -287,3 +288,24 @@ async def test_no_tenant_takes_up_all_the_memory_for_previews(opened: Opened) ->
         normalizer.may_answer.set()
         assert {one.status_code for one in await asyncio.gather(*waiting, theirs)} == {200}
         assert (await asked(gateway, greedy, body=large)).status_code == 200
+
+
+async def test_the_console_sends_a_sample_as_the_provider_would_however_its_visitor_comes(opened: Opened) -> None:
+    public = "https://callbacks.example.com"
+    async with (
+        opened(gateway_public_base_url=public, gateway_plain_base_url="http://plain.example.com") as (gateway, _),
+        browser_of(gateway) as browser,
+    ):
+        acme = await gateway.tenant()
+        await gateway.channel(label="Our%20texts", provider="twilio")
+        await sign_in(browser, acme.api_key)
+        page = await browser.get("/console/t/acme/channels/Our%20texts/sample")
+        sample = {"form_token": form_token(page), "event": "sent", "message": "SM" + "7" * 32, "secret": TWILIO_TOKEN}
+        sent = await browser.post("/console/t/acme/channels/Our%20texts/sample/send", data=sample, headers=SAME)
+        assert sent.status_code == 303, sent.text
+        assert TWILIO_TOKEN not in repr(sent.headers)
+        ((callback,),) = await gateway.stored()
+        assert callback.url == f"{public}/api/postevents?channelLabel=Our%20texts"
+        assert callback.verification == callback_pb2.VERIFICATION_VERIFIED
+        assert b"SM" + b"7" * 32 in callback.body
+        assert b"api-key" not in callback.headers.lower()
