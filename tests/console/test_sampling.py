@@ -68,7 +68,8 @@ async def test_the_first_sample_of_each_provider_is_sent_and_followed(name: str,
     assert bool(asks) == (pair is not None and not provider.is_public)
     (form,) = visitor.page.select("main form[method=post]")
     message_id = str(form.select("input[name=message]")[0]["value"])
-    page = await visitor.submit("/sample/send", **({"secret": pair.signs} if pair is not None and asks else {}))
+    typed: dict[str, Any] = {"secret": pair.signs} if pair is not None and asks else {}
+    page = await visitor.submit("/sample/send", **typed)
     assert "The sample is stored." in visitor.text, visitor.text
     assert page.select("main form") == []
     await followed(visitor)
