@@ -10,7 +10,7 @@ from backhaul_console.rendering import NOTHING, address, environment, number, se
 
 def test_times_are_in_utc_with_the_exact_one_beside() -> None:
     at = datetime(2026, 3, 1, 1, 2, 3, 45_678, tzinfo=timezone(timedelta(hours=2)))
-    assert time_of(at) == '<time datetime="2026-02-28T23:02:03.045Z">2026-02-28 23:02:03 UTC</time>'
+    assert time_of(at) == '<time datetime="2026-02-28T23:02:03.045Z">2026-02-28 23:02:03\N{NO-BREAK SPACE}UTC</time>'
     assert f">{NOTHING}<" in time_of(None)
     assert time_of(datetime(2026, 1, 1, tzinfo=UTC)).count("2026-01-01") == 2
 

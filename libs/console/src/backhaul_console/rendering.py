@@ -110,7 +110,7 @@ def time_of(at: datetime | None) -> Markup:
         return Markup("<span class=none>{}</span>").format(NOTHING)
     utc = at.astimezone(UTC)
     exact = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M:%S} UTC</time>').format(exact, utc)
+    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M:%S}\N{NO-BREAK SPACE}UTC</time>').format(exact, utc)
 
 
 def day_of(at: datetime) -> str:

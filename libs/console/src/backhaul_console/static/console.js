@@ -13,7 +13,7 @@
       const [unit, size] = RELATIVE.find(([, seconds]) => Math.abs(ago) >= seconds) || RELATIVE.at(-1);
       return words.format(Math.round(ago / size), unit);
     }
-    return exact.slice(0, 10) + " " + exact.slice(11, 19) + " UTC";
+    return exact.slice(0, 10) + " " + exact.slice(11, 19) + "\u00a0UTC";
   }
 
   function write(within) {
