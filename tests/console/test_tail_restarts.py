@@ -1,10 +1,12 @@
-"""A live tail in a real browser, while the services behind it are killed and come back."""
+"""A session, and a live tail in a real browser, while the services behind it are killed and come back."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from backhaul_local.service import default_services, service_spec
 from backhaul_testing.twilio import new_sid
 from backhaul_testing.waiting import until
 
@@ -57,3 +59,40 @@ async def test_it_comes_back_without_a_gap_and_ends_with_its_session(
         # Only what the restarts themselves made was wrong.
         ours = ("Failed to load resource", "htmx:sse:error")
         assert not [one for one in browser.wrong if not any(text in one for text in ours)]
+
+
+async def test_a_session_outlives_a_killed_gateway_and_holds_at_each(own_stack: StackOnSharedMongo) -> None:
+    from simulators.people import Town
+    from simulators.visiting import Visitor
+
+    services = (*default_services(), replace(service_spec("gateway"), name="second"))
+    async with (
+        own_stack(services=services, with_object_store=False) as stack,
+        Town(stack.gateway_url, stack.admin_token) as town,
+        Visitor(stack.gateway_url) as visitor,
+    ):
+        second = f"http://127.0.0.1:{stack.port('second', 'http')}"
+        tenant = await town.platform.register()
+        here, edit = f"/console/t/{tenant.id}", f"/console/t/{tenant.id}/channels/Twilio/edit"
+        await visitor.sign_in(tenant.api_key)
+        await visitor.go(edit)
+        # What one gateway gave is taken by another, also while the one is away: neither a session nor its forms are a
+        # process's.
+        async with visitor.at(second) as other:
+            await stack.kill("gateway")
+            await other.submit("/edit", settings='{"communication_keys": ["one"]}')
+            assert "Saved." in other.main
+            await stack.restart("gateway")
+            await other.go(edit)
+            async with other.at(stack.gateway_url) as back:
+                await back.submit("/edit", settings='{"communication_keys": ["two"]}')
+                assert "Saved." in back.main
+                assert (await tenant.client.channel("Twilio")).settings == {"communication_keys": ["two"]}
+                await back.go(here)
+                assert back.url.endswith(here)
+                # Signed out at one, it is refused by the other, cookie and all.
+                await other.go(here)
+                await other.submit("/sign-out")
+                assert "You have signed out." in other.main
+                await back.go(here)
+                assert "/console/sign-in" in back.url

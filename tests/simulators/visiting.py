@@ -34,6 +34,13 @@ class Visitor:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._http.aclose()
 
+    def at(self, base_url: str) -> Visitor:
+        """The same browser at another gateway: with its cookies, and the page that it is on."""
+        other = Visitor(base_url)
+        other._http.cookies.update(self._http.cookies)
+        other.status, other.url, other.page = self.status, self.url, self.page
+        return other
+
     async def sign_in(self, credential: str) -> None:
         """Sign in with a key or a token, which opens its pages beside those that are open already."""
         await self.go("/console/sign-in")
