@@ -52,7 +52,8 @@ async def test_a_channels_settings_stay_as_somebody_else_has_changed_them(town: 
     await visitor.submit("/edit", **secret)
     assert (await tenant.client.channel("Twilio")).settings == {"communication_keys": ["spring"]}
     await visitor.go(edit)
-    await visitor.submit("/edit", settings="")
+    emptied: dict[str, Any] = {"settings.communication_keys": ""}
+    await visitor.submit("/edit", **emptied)
     assert (await tenant.client.channel("Twilio")).settings == {}
 
 

@@ -37,19 +37,23 @@ async def test_a_channel_is_set_up_observed_and_then_enforced(town: Town, visito
     await visitor.sign_in(tenant.api_key)
     await visitor.go(at(tenant, "/channels"))
     await visitor.follow("Set up a channel")
+    await visitor.follow("Twilio")
     await visitor.submit("/_new", label="Twilio")
     assert (visitor.status, "There is a channel of this label." in visitor.text) == (422, True)
     typed: dict[str, Any] = {"label": "Second Twilio", "secrets[0]": "not-the-token", "settings": "{"}
     await visitor.submit("/_new", **typed)
     assert (visitor.status, "This is no JSON object." in visitor.text) == (422, True)
-    await visitor.submit("/_new", **{**typed, "settings": ""})
-    assert visitor.status == 422
     assert "not-the-token" not in str(visitor.page)
-    assert "No provider is known" in visitor.text
-    await visitor.submit("/_new", **{**typed, "settings": "", "provider": "twilio"})
+    # What the API refuses of a field stands beside it, and beside no other.
+    wrong = {**typed, "settings": "", "settings.reconcile.messaging_services": "MG1", "settings.audit.enabled": "yes"}
+    page = await visitor.submit("/_new", **wrong)
+    assert visitor.status == 422
+    assert [one["name"] for one in page.select('[aria-invalid="true"]')] == ["settings.reconcile.messaging_services"]
+    await visitor.submit("/_new", **{**wrong, "settings.reconcile.messaging_services": ""})
     assert "The channel is there." in visitor.text
     channel = await tenant.client.channel("Second Twilio")
     assert (channel.provider, channel.secret_count, channel.verification) == ("twilio", 1, "observe")
+    assert channel.settings == {"audit": {"enabled": True}}
 
     # The address with a new token is on the answer, and on no other page.
     page = await visitor.submit("/address")
@@ -93,14 +97,45 @@ async def test_a_channel_is_set_up_observed_and_then_enforced(town: Town, visito
     assert (await tenant.client.channel("Second Twilio")).processing == "on"
     # Settings that are emptied are the provider's defaults again.
     await visitor.go(at(tenant, "/channels/Second%20Twilio/edit"))
-    await visitor.submit("/edit", settings='{"communication_keys": ["campaign"]}')
-    assert (await tenant.client.channel("Second Twilio")).settings == {"communication_keys": ["campaign"]}
+    keys = "settings.communication_keys"
+    more: dict[str, Any] = {keys: "campaign\noffer", "settings": '{"audit": {"gzip": true}}'}
+    await visitor.submit("/edit", **more)
+    assert (await tenant.client.channel("Second Twilio")).settings == {
+        "communication_keys": ["campaign", "offer"],
+        "audit": {"enabled": True, "gzip": True},
+    }
     await visitor.follow("Secrets and settings")
-    await visitor.submit("/edit", settings="")
+    await visitor.submit("/edit", settings='{"communication_keys": ["other"]}')
+    assert visitor.status == 422
+    assert "Say it in one of the two places." in visitor.main
+    emptied: dict[str, Any] = {keys: "", "settings": "", "settings.audit.enabled": ""}
+    await visitor.submit("/edit", **emptied)
     assert (await tenant.client.channel("Second Twilio")).settings == {}
     await visitor.follow("Remove…")
     await visitor.submit("/delete")
     assert [one[0] for one in visitor.rows("Channels")] == ["SendGrid", "Twilio"]
+
+
+def test_fields_are_of_the_providers_schemas() -> None:
+    from backhaul_channels.registry import load_adapters
+    from backhaul_console.providers import PROVIDERS
+
+    adapters = load_adapters()
+    assert PROVIDERS.keys() == adapters.keys()
+    for name, adapter in adapters.items():
+        of = PROVIDERS[name]
+        assert of.label == next(iter(adapter.labels), "")
+        model = adapter.puller.credentials_model if adapter.puller is not None else None
+        assert of.credentials.keys() == (model.model_fields.keys() if model is not None else set())
+        schema = adapter.settings_model.model_json_schema()
+        for one in of.settings:
+            found = schema
+            for part in one.path.split("."):
+                found = found["properties"][part]
+                found = schema["$defs"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found
+            kinds = {"tick": "boolean", "lines": "array", "choice": "string"}
+            assert found["type"] == kinds[one.kind], (name, one.path)
+            assert [option for option, _text in one.options if option] == found.get("enum", []), (name, one.path)
 
 
 async def test_a_preview_shows_what_strangers_wrote_as_text(town: Town, visitor: Visitor) -> None:
@@ -193,6 +228,8 @@ async def test_a_key_that_only_reads_changes_nothing(town: Town, visitor: Visito
 
 @pytest.mark.browser
 async def test_a_browser_finds_nothing_wrong_and_adds_a_key(town: Town, opened: Open) -> None:
+    from simulators.visiting import LOOKS
+
     tenant = await town.platform.register()
     await tenant.client.put_channel("Twilio", verification="observe")
     key = (await tenant.client.keys())[0].id
@@ -200,18 +237,16 @@ async def test_a_browser_finds_nothing_wrong_and_adds_a_key(town: Town, opened: 
     paths = [
         "/channels",
         "/channels/_new",
+        "/channels/_new?provider=twilio",
+        "/channels/_new?provider=rcs",
         one,
         *(f"{one}/{page}" for page in ("edit", "preview", "processing", "delete")),
     ]
     paths += [f"{one}/verification?to=enforce", "/keys", f"/keys/{key}/revoke", "/changes"]
-    for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):
+    for context in LOOKS:
         browser = await opened(**context)
         await browser.sign_in(tenant.api_key)
-        for path in paths:
-            await browser.go(at(tenant, path))
-            await browser.accessible()
-            wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, f"{path} is {wide} px too wide"
+        await browser.walk(*(at(tenant, path) for path in paths))
     await browser.go(at(tenant, f"{one}/preview"))
     await browser.page.get_by_label("Body").fill(
         "MessageSid=SM1&MessageStatus=failed&ErrorCode=30006&To=%2B15005550001"

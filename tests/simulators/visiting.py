@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -122,6 +122,14 @@ Open = Callable[..., Awaitable["Watched"]]
 """Opens a page of a real browser; see ``Watched.opened``."""
 
 
+LOOKS: Sequence[dict[str, Any]] = (
+    {"color_scheme": "light"},
+    {"color_scheme": "dark"},
+    {"viewport": {"width": 320, "height": 640}},
+)
+"""Contexts in which each page is looked at: light, dark, and as narrow as WCAG asks."""
+
+
 @dataclass
 class Watched:
     """A page of a real browser, and whatever went wrong on it: errors of scripts, refused requests, violations of the
@@ -154,6 +162,18 @@ class Watched:
     async def go(self, path: str) -> None:
         """Open a page by its address."""
         await self.page.goto(self.base_url + path)
+
+    async def fits(self) -> None:
+        """Whether nothing of the page but its tables is wider than the window."""
+        wide = await self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{self.page.url} is {wide} px too wide"
+
+    async def walk(self, *paths: str) -> None:
+        """Each page, as ``accessible`` and ``fits`` ask of it."""
+        for path in paths:
+            await self.go(path)
+            await self.accessible()
+            await self.fits()
 
     async def accessible(self) -> None:
         """Whether the page keeps WCAG 2.2 AA, as far as axe can tell."""

@@ -104,9 +104,16 @@ class Filled:
         return replace(self, error=error)
 
     def wrong(self, name: str) -> list[FieldError]:
-        """What is wrong with a field, or with a part of it: ``types[2]`` is a part of ``types``."""
+        """What is wrong with a field, or with a part of it that has no field of its own: ``types[2]`` is a part of
+        ``types``."""
         found = self.error.errors if self.error is not None else ()
-        return [one for one in found if one.field == name or one.field.startswith((name + "[", name + "."))]
+        nearer = [other for other in self.values if _is_part(other, name)]
+        return [
+            one
+            for one in found
+            if (one.field == name or _is_part(one.field, name))
+            and not any(one.field == other or _is_part(one.field, other) for other in nearer)
+        ]
 
     def described(self, name: str, hint: str = "") -> dict[str, str]:
         """The attributes of an input: its name, whether it is wrong, and where that and its ``hint`` stand."""
@@ -137,6 +144,10 @@ def moment_of(name: str, typed: str, now: datetime | None = None) -> datetime | 
 
 
 _MAX_DIGITS = 18
+
+
+def _is_part(name: str, of: str) -> bool:
+    return name.startswith((of + "[", of + "."))
 
 
 def _texts(value: object) -> list[str]:

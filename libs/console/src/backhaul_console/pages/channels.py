@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
 from backhaul_client import BackhaulError, ChannelIn, NotFoundError
 from backhaul_client.adminmodels import Channel
 from backhaul_client.models import Event
@@ -14,12 +14,15 @@ from starlette.responses import Response
 
 from backhaul_console.asking import asks, shows_once
 from backhaul_console.forms import REFUSED, Filled, wrong
-from backhaul_console.rendering import time_of
+from backhaul_console.providers import PROVIDERS, Provider, object_of, provider, settings_of, shown
+from backhaul_console.rendering import pretty, time_of
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
 _SECRETS = ("secrets[0]", "secrets[1]")
 """As the API names them: the one that is valid, and one more while the provider changes over."""
+_WAS = "was.settings"
+"""What the form showed of the settings, all of them."""
 _LATEST = 200
 """Events that are looked at for what a signature is worth."""
 _INVALID = "observed_invalid"
@@ -36,22 +39,26 @@ async def _list(visit: Visit) -> Response:
 
 
 async def _new(visit: Visit) -> Response:
-    return _form(visit, Filled.of(verification="observe"))
+    """First which provider it is: by that the form's fields are."""
+    of = PROVIDERS.get(visit.query.get("provider", ""))
+    if of is None:
+        return visit.page("channels/providers.html", providers=PROVIDERS.values())
+    return _form(visit, Filled.of(label=of.label, provider=of.name, verification="observe"), of)
 
 
 async def _make(visit: Visit) -> Response:
     form = await visit.filled()
-    label = form["label"]
+    label, of = form["label"], provider(form["provider"])
     try:
         if await _is_there(visit, label):
             raise wrong("label", _("There is a channel of this label."), _("Choose another one, or change that one."))
-        fields = _fields(form)
-        fields["provider"] = form["provider"] or None
+        fields = _fields(form, of)
+        fields["provider"], fields["settings"] = form["provider"] or None, settings_of(of, form)
         mode = form["verification"]
         fields["verification"] = "observe" if mode == "observe" else "off" if mode == "off" else "enforce"
         made = await visit.api.put_channel(label, **fields)
     except REFUSED as exc:
-        return _form(visit, form.refused(exc))
+        return _form(visit, form.refused(exc), of)
     return visit.to(_at(made), said="channel-made")
 
 
@@ -67,57 +74,56 @@ async def _is_there(visit: Visit, label: str) -> bool:
 
 async def _edit(visit: Visit) -> Response:
     channel = await _found(visit)
-    shown = [_json(channel.settings)]
-    return _form(visit, Filled({"settings": shown, "was.settings": shown}), channel)
+    of = provider(channel.provider)
+    values = shown(of, channel.settings)
+    return _form(visit, Filled({**values, _WAS: [pretty(channel.settings)]}), of, channel)
 
 
 async def _save(visit: Visit) -> Response:
     form, channel = await visit.filled(), await _found(visit)
+    of = provider(channel.provider)
     try:
-        fields = _fields(form)
+        fields = _fields(form, of)
         # Emptied, they are the provider's defaults. As the form showed them, they are not touched: what somebody else
         # has changed since stays so.
-        settings = fields.pop("settings", None) or {}
-        if settings != (_object(form, "was.settings") if form["was.settings"] else {}):
+        settings = settings_of(of, form)
+        was = object_of(form, _WAS) if form[_WAS] else {}
+        if settings != settings_of(of, Filled(shown(of, was))):
             fields["settings"] = settings
         await visit.api.put_channel(channel.label, **fields)
     except REFUSED as exc:
-        return _form(visit, form.refused(exc), channel)
+        return _form(visit, form.refused(exc), of, channel)
     return visit.to(_at(channel), said="saved")
 
 
-def _form(visit: Visit, form: Filled, channel: Channel | None = None) -> Response:
-    return visit.page("channels/form.html", status=form.status, form=form, channel=channel, secrets=_SECRETS)
+def _form(visit: Visit, form: Filled, of: Provider, channel: Channel | None = None) -> Response:
+    values: dict[str, Any] = {"channel": channel, "secrets": _SECRETS, "of": of, "was": _WAS}
+    return visit.page("channels/form.html", status=form.status, form=form, **values)
 
 
-def _fields(form: Filled) -> ChannelIn:
-    """What was typed of a channel; what was left empty stays. Raises as the API would."""
+def _fields(form: Filled, of: Provider) -> ChannelIn:
+    """What was typed of a channel but for its settings; what was left empty stays. Raises as the API would."""
     fields: ChannelIn = {}
-    if form[_SECRETS[1]] and not form[_SECRETS[0]]:
+    given = [_secret(form, name, of.parts) for name in _SECRETS]
+    if given[1] and not given[0]:
         raise wrong(
-            _SECRETS[0],
+            f"{_SECRETS[0]}.{of.parts[0]}" if of.parts else _SECRETS[0],
             _("Another secret alone would take the place of the one that is valid now."),
             _("Type the one that is valid here as well: it is not known to this form."),
         )
-    if given := [_secret(form, name) for name in _SECRETS if form[name]]:
-        fields["secrets"] = given
-    if form["pull_credentials"]:
-        fields["pull_credentials"] = _object(form, "pull_credentials")
-    if form["settings"]:
-        fields["settings"] = _object(form, "settings")
+    if given[0]:
+        fields["secrets"] = [one for one in given if one]
+    credentials = {name: typed for name in of.credentials if (typed := form[f"pull_credentials.{name}"])}
+    if credentials:
+        fields["pull_credentials"] = credentials
     return fields
 
 
-def _secret(form: Filled, name: str) -> str | dict[str, str]:
-    """A text, or JSON where a secret has several parts."""
-    return _object(form, name) if form[name].startswith("{") else form[name]
-
-
-def _object(form: Filled, name: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(form[name], type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError):
-        raise wrong(name, _("This is no JSON object."), _('Write it like {"name": "value"}.')) from None
+def _secret(form: Filled, name: str, parts: Sequence[str]) -> str | dict[str, str]:
+    """A text, or an object where a secret has several parts; a text that is JSON is one as well. Empty for none."""
+    if parts:
+        return {part: typed for part in parts if (typed := form[f"{name}.{part}"])}
+    return object_of(form, name) if form[name].startswith("{") else form[name]
 
 
 async def _one(visit: Visit) -> Response:
@@ -275,10 +281,6 @@ def _label(visit: Visit) -> str:
 def _at(channel: Channel) -> str:
     """Labels are letters, digits, spaces, hyphens and underscores, and begin with none of the last three."""
     return f"/channels/{channel.label.replace(' ', '%20')}"
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() if value else ""
 
 
 _ONE = "/channels/{label}"
