@@ -148,16 +148,27 @@ async def test_whatever_stands_in_an_address_is_no_error_of_ours(town: Town, vis
 
 @pytest.mark.browser
 async def test_a_browser_draws_the_numbers(town: Town, opened: Open) -> None:
+    from simulators.visiting import LOOKS
+
     tenant = await town.platform.register()
     await some_events(tenant)
-    for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):
+    for context in LOOKS:
         browser = await opened(**context)
         await browser.sign_in(tenant.api_key)
-        for path in ("", "/statistics", "/statistics?span=30d&group_by=kind", "/errors"):
-            await browser.go(f"/console/t/{tenant.id}{path}")
-            await browser.accessible()
-            wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, f"{browser.page.url} is {wide} px too wide"
+        await browser.walk(
+            *(
+                f"/console/t/{tenant.id}{path}"
+                for path in ("", "/statistics", "/statistics?span=30d&group_by=kind", "/errors")
+            )
+        )
+    # Every time on the page is as the visitor chose, those in sentences and in charts too.
+    await browser.go(f"/console/t/{tenant.id}")
+    await browser.page.get_by_label("Times").select_option("relative")
+    assert " UTC" not in await browser.page.locator("main").inner_text()
+    titles = await browser.page.locator("svg.hours title").all_text_contents()
+    assert titles
+    assert not [title for title in titles if "UTC" in title]
+    await browser.page.get_by_label("Times").select_option("utc")
     # What is open stays open when the overview tells of new events.
     await browser.go(f"/console/t/{tenant.id}")
     await browser.page.locator("#hours summary").press("Enter")

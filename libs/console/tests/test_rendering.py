@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from backhaul_console.rendering import NOTHING, address, environment, number, seconds, segment, time_of
+from backhaul_console.rendering import NOTHING, address, environment, number, seconds, segment, time_of, times
 
 
 def test_times_are_in_utc_with_the_exact_one_beside() -> None:
@@ -13,6 +13,12 @@ def test_times_are_in_utc_with_the_exact_one_beside() -> None:
     assert time_of(at) == '<time datetime="2026-02-28T23:02:03.045Z">2026-02-28 23:02:03\N{NO-BREAK SPACE}UTC</time>'
     assert f">{NOTHING}<" in time_of(None)
     assert time_of(datetime(2026, 1, 1, tzinfo=UTC)).count("2026-01-01") == 2
+
+
+def test_moments_in_a_text_of_the_api_are_times_and_all_else_is_text() -> None:
+    told = times("<b> since 2026-02-28T23:02:03Z, not 2026-02-31T00:00:00Z")
+    assert told == f"&lt;b&gt; since {time_of(datetime(2026, 2, 28, 23, 2, 3, tzinfo=UTC))}, not 2026-02-31T00:00:00Z"
+    assert times(None) == ""
 
 
 @pytest.mark.parametrize(

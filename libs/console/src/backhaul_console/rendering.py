@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from backhaul_console.texts import TRANSLATIONS
 from backhaul_console.words import words
@@ -21,6 +22,9 @@ ROOT = "/console"
 
 NOTHING = "\N{EN DASH}"
 """Where there is no value."""
+
+_MOMENT = re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+"""As the API writes one in a sentence."""
 
 GOOD = frozenset(
     {
@@ -99,6 +103,7 @@ def environment() -> Environment:
         seconds=seconds,
         words=words,
         web=web,
+        times=times,
     )
     made.globals.update(root=ROOT, asset=asset, address=address)
     return made
@@ -111,6 +116,18 @@ def time_of(at: datetime | None) -> Markup:
     utc = at.astimezone(UTC)
     exact = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M:%S}\N{NO-BREAK SPACE}UTC</time>').format(exact, utc)
+
+
+def times(text: str | None) -> Markup:
+    """A text of the API, with the moments in it as every page shows them."""
+    return Markup(_MOMENT.sub(_time_in, escape(text or "")))  # noqa: S704  # it is escaped, and times are markup
+
+
+def _time_in(found: re.Match[str]) -> str:
+    try:
+        return time_of(datetime.fromisoformat(found[0]))
+    except ValueError:
+        return found[0]
 
 
 def day_of(at: datetime) -> str:

@@ -6,6 +6,8 @@
   /* Distances of marks: there are no halves of an event. */
   const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
+  const local = () => document.getElementById("clock")?.value === "local";
+
   function numbers(figure) {
     const { since, until, step } = figure.dataset;
     const times = [];
@@ -31,7 +33,8 @@
       width: plot.clientWidth,
       height: HEIGHT,
       legend: { show: false },
-      tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
+      // Days are the API's, which are UTC.
+      tzDate: (at) => (local() && figure.dataset.step < 86400 ? new Date(at * 1000) : uPlot.tzDate(new Date(at * 1000), "Etc/UTC")),
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.05)] } },
       axes: [
@@ -61,6 +64,7 @@
     let chart = draw(figure);
     const again = () => { chart.destroy(); chart = draw(figure); };
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+    document.addEventListener("clock", again);
     const plot = figure.querySelector(".plot");
     new ResizeObserver(() => { if (plot.clientWidth) chart.setSize({ width: plot.clientWidth, height: HEIGHT }); }).observe(plot);
   }

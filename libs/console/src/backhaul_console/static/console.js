@@ -23,6 +23,10 @@
       if (time.textContent !== text) time.textContent = text;
       time.title = exact;
     }
+    for (const title of within.querySelectorAll("title[data-at]")) {
+      const exact = title.dataset.at;
+      title.textContent = told(new Date(exact), exact) + ": " + title.dataset.count;
+    }
   }
 
   if (choice) {
@@ -33,11 +37,19 @@
       shown = choice.value;
       try { localStorage.setItem("clock", shown); } catch { /* As above. */ }
       write(document);
+      document.dispatchEvent(new Event("clock"));
     });
     setInterval(() => { if (shown === "relative") write(document); }, 10000);
   }
   write(document);
   document.addEventListener("htmx:after:swap", () => write(document));
+
+  // What was just done is said once: a page that is loaded again, or kept as a bookmark, does not say it anew.
+  const here = new URL(location);
+  if (here.searchParams.has("said")) {
+    here.searchParams.delete("said");
+    history.replaceState(history.state, "", here);
+  }
 
   // What a page asks for by itself and does not get leaves it as it is: that is said beside it, until an answer comes.
   function standing(event, fresh) {
