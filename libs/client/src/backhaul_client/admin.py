@@ -351,8 +351,8 @@ class _AdminCalls:
     def suppressions(
         self, tenant_id: str, *, kind: str = "legal", standing: str = "", page_size: int = 100, cursor: str = ""
     ) -> Call[Page[Suppression]]:
-        """A tenant's suppressions of a kind, the latest change first."""
-        params = given(kind=kind, standing=standing, limit=page_size, cursor=cursor)
+        """A tenant's suppressions of a kind, the latest change first; of all kinds with an empty one."""
+        params = {"kind": kind, **given(standing=standing, limit=page_size, cursor=cursor)}
         where = path(*_TENANTS, tenant_id, "suppressions")
         return Call(path=where, params=params, answer=page_of("suppressions", Suppression))
 

@@ -38,6 +38,17 @@ from backhaul_console.vouching import BACK, BEGIN, Vouching, own
 _READS = "read"
 _KEYS = "bhk_"
 """How an API key begins; an admin token is any other text."""
+_OTHERS = {
+    "bhi_": _(
+        "This is an ingest token: it stands in the address to which a provider posts callbacks, and opens no page. "
+        "Sign in with an API key of the scope read, which begins with bhk_."
+    ),
+    "bhs_": _(
+        "This is a service account's token, by which services call each other, and opens no page. Sign in with an API "
+        "key of the scope read, which begins with bhk_, or with an admin token."
+    ),
+}
+"""What begins so is no key of a tenant's, and no admin token."""
 _TENANT = re.compile("[a-z0-9_-]{1,64}")
 _ONCE = Retries(tries=1)
 _REFUSED = 422
@@ -102,7 +113,8 @@ class SignIn:
         return answer
 
     async def _form(self, request: Request) -> Response:
-        return self._page(request)
+        session = await self._sessions.find(self._cookies.token_of(request))
+        return self._page(request, access=session.access if session is not None else None)
 
     async def _sign_in(self, request: Request) -> Response:
         if not same_site(request):
@@ -110,15 +122,16 @@ class SignIn:
         form = await self._strangers.form(request)
         credential, to = str(form.get("credential", "")).strip(), str(form.get("to", ""))
         session = await self._sessions.find(self._cookies.token_of(request))
-        access = session.access if session is not None else Access(began_at=time.time())
+        access = session.access if session is not None else None
         try:
-            opened = await self._opened(request, access, credential)
+            opened = await self._opened(request, access or Access(began_at=time.time()), credential)
         except ValueError as exc:
-            return self._page(request, status=_REFUSED, wrong=str(exc), to=to)
+            return self._page(request, status=_REFUSED, wrong=str(exc), to=to, access=access)
         except ProblemError as exc:
-            return self._page(request, status=exc.status, wrong=exc.detail, to=to)
+            return self._page(request, status=exc.status, wrong=exc.detail, to=to, access=access)
         except BackhaulError:
-            return self._page(request, status=503, wrong=_("Backhaul did not answer. Try again in a moment."), to=to)
+            wrong = _("Backhaul did not answer. Try again in a moment.")
+            return self._page(request, status=503, wrong=wrong, to=to, access=access)
         began = await self._opens(request, session, opened)
         answer = RedirectResponse(own(to) or home_of(opened, last=True), status_code=303)
         self._cookies.give(request, answer, began)
@@ -137,6 +150,9 @@ class SignIn:
         """What a session opens with one credential more. Raises what the API says, or a ValueError."""
         if not credential:
             raise ValueError(_("Paste an API key, or an admin token."))
+        for begins, text in _OTHERS.items():
+            if credential.startswith(begins):
+                raise ValueError(text)
         async with httpx.AsyncClient(transport=self._api(request, None), trust_env=False) as http:
             if credential.startswith(_KEYS):
                 key = await AsyncTenantClient(BASE_URL, credential, http=http, retries=_ONCE).whoami()
@@ -180,11 +196,15 @@ class SignIn:
     def _wrong(self, request: Request, status: int, wrong: str) -> Response:
         return self._page(request, status=status, wrong=wrong)
 
-    def _page(self, request: Request, *, status: int = 200, wrong: str = "", to: str = "") -> Response:
+    def _page(
+        self, request: Request, *, status: int = 200, wrong: str = "", to: str = "", access: Access | None = None
+    ) -> Response:
+        """``access``: what is open already, beside which more is opened."""
         query = request.query_params
         tenant = query.get("tenant", "")
         values: dict[str, Any] = {
             "wrong": wrong,
+            "access": access,
             "said": SAID.get(query.get("said", ""), ""),
             "to": own(to or query.get("to", "")),
             # Nobody is told by a link what these pages are.

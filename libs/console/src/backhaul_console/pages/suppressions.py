@@ -106,9 +106,8 @@ async def _export(visit: Visit) -> Response:
 
 
 async def _of_tenant(visit: Visit) -> Response:
-    """What the operator must have so of a tenant's people."""
+    """Who of a tenant's people must not be contacted, as the operator sees it."""
     asked = shown(visit.query, "kind", "standing")
-    asked["kind"] = asked["kind"] or "legal"
     tenant = visit.request.path_params["id"]
     rows = visit.admin.suppressions(
         tenant,
