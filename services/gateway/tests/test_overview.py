@@ -71,6 +71,9 @@ async def test_the_worst_comes_first_and_says_where_to_look(rig: OverviewRig) ->
     assert {one["name"]: one["state"] for one in found["installation"]["services"]} == dict.fromkeys(
         ("normalizer", "audit", "reconciler", "notifier"), "ok"
     )
+    texts = [one["text"] for one in rows["dead"]["problems"] if one["part"] == "subscriptions"]
+    since = "the oldest since 2023-11-14T22:13:20Z"
+    assert texts == [f"The latest attempts of 1 subscription failed; 7 deliveries wait, {since}."]
     said = {
         name: [(one["severity"], one["part"], one["channel"]) for one in row["problems"]] for name, row in rows.items()
     }

@@ -256,24 +256,25 @@ class Overview:
         if state.failing:
             since = f", the oldest since {_at(state.waiting_since)}" if state.waiting_since else ""
             text = (
-                f"The latest attempts of {state.failing} subscriptions failed; {state.waiting} deliveries wait{since}."
+                f"The latest attempts of {_many(state.failing, 'subscription')} failed; "
+                f"{_many(state.waiting or 0, 'delivery waits', 'deliveries wait')}{since}."
             )
             look.add("warning", "subscriptions", text, "/v1/subscriptions, and /v1/deliveries?state=waiting")
         if state.failed:
-            text = f"{state.failed} deliveries have failed for good."
+            text = f"{_many(state.failed, 'delivery has', 'deliveries have')} failed for good."
             look.add("warning", "deliveries", text, "/v1/deliveries?state=failed")
 
     def _spooled(self, look: _Look) -> None:
         path = queue_path_key(look.tenant.queue_path)
         if self._spool is not None and (kept := self._spool.of(path).callbacks):
-            text = f"{kept} callbacks lie on this gateway's disk, as JetStream does not store them."
+            text = f"{_many(kept, 'callback lies', 'callbacks lie')} on this gateway's disk: JetStream stores nothing."
             look.add("warning", "spool", text, "JetStream")
         if self._spool is not None:
             look.found.spooled = self._spool.of(path).callbacks
         if self._overdraft is not None and (held := self._overdraft.spool.of(path).callbacks):
             look.found.held = held
             full = self._overdraft.full(path)
-            text = f"{held} callbacks over its rate or share, or sent while it is suspended, are held at this gateway."
+            text = f"Held at this gateway: {_many(held, 'callback')} over its rate or share, or of a suspended tenant."
             if full:
                 text = f"{text} Further ones are refused: {full}"
             look.add("error" if full else "warning", "held", text, "the tenant's limits")
@@ -291,6 +292,11 @@ class _Look:
     def add(self, severity: Severity, part: str, text: str, look: str, channel: str | None = None) -> None:
         """One more problem."""
         self.problems.append(ProblemOut(severity=severity, part=part, channel=channel, text=text, look=look))
+
+
+def _many(count: int, one: str, more: str = "") -> str:
+    """A count with what is counted; ``more`` is the plural where it is not ``one`` with an s."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def _at(moment: datetime) -> str:
