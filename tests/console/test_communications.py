@@ -158,9 +158,11 @@ async def test_a_key_that_only_reads_can_switch_nothing(town: Town, visitor: Vis
 
 @pytest.mark.browser
 async def test_a_browser_finds_nothing_wrong_with_communications(town: Town, opened: Open) -> None:
+    from simulators.visiting import LOOKS
+
     tenant = await town.platform.register()
     await sent_to_two(tenant, HOSTILE, "b" + HOSTILE)
-    for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):
+    for context in LOOKS:
         browser = await opened(**context)
         await browser.sign_in(tenant.api_key)
         for path in (
@@ -171,8 +173,7 @@ async def test_a_browser_finds_nothing_wrong_with_communications(town: Town, ope
         ):
             await browser.go(path)
             await browser.accessible()
-            wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, f"{browser.page.url} is {wide} px too wide"
+            await browser.fits()
     await browser.go(path_of(tenant, HOSTILE) + "?ask=disable")
     await browser.page.get_by_label("Why").fill("Wrong shop.")
     await browser.page.get_by_label("Why").press("Enter")

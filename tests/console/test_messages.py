@@ -175,12 +175,14 @@ async def test_what_is_said_of_a_calls_number_is_looked_for_among_calls(town: To
 
 @pytest.mark.browser
 async def test_a_browser_shows_each_page_and_follows_what_comes(town: Town, opened: Open) -> None:
+    from simulators.visiting import LOOKS
+
     tenant = await town.platform.register()
     sid = await sent(tenant, "sent", "undelivered", more=HOSTILE)
     await tenant.receive(tenant.reply(PERSON, HOSTILE))
     pages = f"/console/t/{tenant.id}"
     here = f"{pages}/messages/twilio/{sid}"
-    for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):
+    for context in LOOKS:
         browser = await opened(**context)
         await browser.sign_in(tenant.api_key)
         for path in (
@@ -194,8 +196,7 @@ async def test_a_browser_shows_each_page_and_follows_what_comes(town: Town, open
         ):
             await browser.go(path)
             await browser.accessible()
-            wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, f"{path} is {wide} px too wide"
+            await browser.fits()
             browser.wrong[:] = [one for one in browser.wrong if "422" not in one]
 
     page = browser.page

@@ -19,6 +19,38 @@ async def test_a_tenant_sees_its_channels_and_nobody_elses(town: Town, visitor: 
     rows = visitor.rows("Channels")
     assert {row[0] for row in rows} == {channel.label for channel in await tenant.client.channels()}
     assert other.id not in visitor.text
+    # Filing is off until somebody switches it on, which nobody would know otherwise.
+    assert "Nothing is filed" in visitor.main
+    await visitor.go(f"/console/t/{tenant.id}/audits")
+    assert "Nothing is filed" in visitor.main
+    await tenant.client.put_channel("Twilio", settings={"audit": {"enabled": True}})
+    await visitor.go(f"/console/t/{tenant.id}")
+    assert "Filed are the events of Twilio." in visitor.main
+
+
+async def test_signing_in_says_which_credential_is_meant_and_what_is_open(town: Town, visitor: Visitor) -> None:
+    tenant, other = await town.platform.register(), await town.platform.register()
+    await visitor.go("/console/sign-in")
+    await visitor.submit("/sign-in", credential=tenant.ingest_token)
+    assert visitor.status == 422
+    assert "This is an ingest token" in visitor.main
+    assert "bhk_" in visitor.main
+    assert tenant.ingest_token not in str(visitor.page)
+    await visitor.sign_in(tenant.api_key)
+    await visitor.follow("Add…")
+    heading = visitor.page.h1
+    assert heading is not None
+    assert heading.get_text() == "Open more pages"
+    await visitor.follow(tenant.id)
+    assert visitor.url.endswith(f"/console/t/{tenant.id}")
+    await visitor.follow("Add…")
+    await visitor.submit("/sign-in", credential="wrong")
+    assert visitor.status == 401
+    await visitor.follow("Back")
+    assert visitor.url.endswith(f"/console/t/{tenant.id}")
+    await visitor.follow("Add…")
+    await visitor.submit("/sign-in", credential=other.api_key)
+    assert visitor.url.endswith(f"/console/t/{other.id}")
 
 
 async def test_the_platform_team_sees_all_of_them(town: Town, visitor: Visitor, admin_token: str) -> None:
@@ -76,8 +108,10 @@ async def test_a_page_that_is_not_answered_stays_and_says_so(town: Town, opened:
 
 @pytest.mark.browser
 async def test_a_browser_finds_nothing_wrong_with_either(town: Town, opened: Open, admin_token: str) -> None:
+    from simulators.visiting import LOOKS
+
     tenant = await town.platform.register()
-    for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):
+    for context in LOOKS:
         browser = await opened(**context)
         await browser.go("/console/sign-in")
         await browser.accessible()
@@ -85,5 +119,4 @@ async def test_a_browser_finds_nothing_wrong_with_either(town: Town, opened: Ope
         await browser.accessible()
         await browser.sign_in(tenant.api_key)
         await browser.accessible()
-        wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{browser.page.url} is {wide} px too wide"
+        await browser.fits()

@@ -207,6 +207,8 @@ async def test_a_long_body_is_cut_and_can_be_had_as_a_file(town: Town, visitor: 
 
 @pytest.mark.browser
 async def test_a_browser_finds_nothing_wrong_with_them(town: Town, opened: Open, admin_token: str) -> None:
+    from simulators.visiting import LOOKS
+
     tenant = await town.platform.register()
     letters = await _letters(tenant, b"[1", b"[2", HOSTILE.encode())
     root = f"/console/t/{tenant.id}"
@@ -218,14 +220,10 @@ async def test_a_browser_finds_nothing_wrong_with_them(town: Town, opened: Open,
         "/replays",
         "/replays/new",
     ]
-    for context in ({"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 320, "height": 640}}):
+    for context in LOOKS:
         browser = await opened(**context)
         await browser.sign_in(tenant.api_key)
-        for path in paths:
-            await browser.go(root + path)
-            await browser.accessible()
-            wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, f"{path} is {wide} px too wide"
+        await browser.walk(*(root + path for path in paths))
     # The page of a count follows it by itself, and what was counted is sent through by the keyboard.
     await browser.go(f"{root}/dead-letters/fitting?channel=SendGrid")
     await browser.page.get_by_role("button", name="Count those that fit").press("Enter")

@@ -153,6 +153,9 @@ async def test_it_is_tested_paused_resumed_and_sent_again(town: Town, visitor: V
         await until("it is delivered", delivered, within_s=60)
 
         await visitor.go(at(tenant, f"/subscriptions/{made.id}"))
+        await visitor.follow("Pause…")
+        assert "called no more" in visitor.main
+        assert (await tenant.client.subscriptions.get(made.id)).state == "active"
         await visitor.submit("/pause")
         assert "what happens now waits" in visitor.text
         waiting = await told(tenant, new_sid(), "waiting")
@@ -225,6 +228,8 @@ async def test_a_key_that_only_reads_and_another_tenant_change_nothing(town: Tow
 
 @pytest.mark.browser
 async def test_a_browser_finds_nothing_wrong_and_makes_one(town: Town, opened: Open) -> None:
+    from simulators.visiting import LOOKS
+
     tenant = await town.platform.register()
     async with Receiver() as receiver:
         made = await tenant.client.subscriptions.create(
@@ -237,20 +242,16 @@ async def test_a_browser_finds_nothing_wrong_and_makes_one(town: Town, opened: O
         delivery = await told(tenant, new_sid(), "delivered")
         one = f"/subscriptions/{made.id}"
         paths = ["/subscriptions", "/subscriptions/types", "/subscriptions/types?type=message.sent"]
-        paths += ["/subscriptions/new", one, *(f"{one}/{page}" for page in ("edit", "resume", "rotate", "redeliver"))]
+        paths += [
+            "/subscriptions/new",
+            one,
+            *(f"{one}/{page}" for page in ("edit", "pause", "resume", "rotate", "redeliver")),
+        ]
         paths += [f"{one}/delete", "/deliveries", f"/deliveries/{delivery.id}"]
-        for context in (
-            {"color_scheme": "light"},
-            {"color_scheme": "dark"},
-            {"viewport": {"width": 320, "height": 640}},
-        ):
+        for context in LOOKS:
             browser = await opened(**context)
             await browser.sign_in(tenant.api_key)
-            for path in paths:
-                await browser.go(at(tenant, path))
-                await browser.accessible()
-                wide = await browser.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                assert wide <= 0, f"{path} is {wide} px too wide"
+            await browser.walk(*(at(tenant, path) for path in paths))
         await browser.go(at(tenant, "/subscriptions/new"))
         await browser.page.get_by_label("What to tell").fill("message.sent")
         await browser.page.get_by_label("Address", exact=False).first.fill("https://example.com/told")

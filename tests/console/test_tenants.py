@@ -171,6 +171,10 @@ async def test_a_tenants_pages_are_opened_by_a_key_of_this_session_alone(
     (made,) = [key for id_, key in (await _keys(town, tenant)).items() if id_ not in before]
     assert made.scopes == ("read",)
     assert made.expires_at is not None
+    # The page says who looks at whose pages, and not by which key.
+    who = visitor.page.select_one(".who")
+    assert who is not None
+    assert who.get_text() == f"admin, at {tenant.id}"
     assert made.expires_at <= began + timedelta(hours=1, seconds=1)
     added = [
         one

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backhaul_client.adminmodels import Channel
 from starlette.responses import Response
 
 from backhaul_console.filtering import listed
@@ -14,20 +18,27 @@ from backhaul_console.visits import Page, Visit
 MAX_SHOWN_BYTES = 32 << 10
 """Of a file, on a page: the rest is in its download."""
 
+_SWITCH_OF_RPI = "save_email_events"
 _MAX_DIGITS = 18
 _LASTING_S = (900, 3600, 86400, 604800)
 """What a link may be good for."""
 
 
+def filing(channels: Sequence[Channel]) -> list[str]:
+    """Labels of the channels whose events are filed: it is switched on for each."""
+    return [one.label for one in channels if one.settings.get(_SWITCH_OF_RPI) or _audit_of(one).get("enabled")]
+
+
+def _audit_of(channel: Channel) -> Mapping[str, Any]:
+    audit = channel.settings.get("audit")
+    return audit if isinstance(audit, dict) else {}
+
+
 async def _files(visit: Visit) -> Response:
     found = await listed(visit, ("channel", "chain", "from", "to"), visit.api.audit_files)
-    return visit.page(
-        "audits/files.html",
-        status=found.form.status,
-        found=found,
-        form=found.form,
-        channels=await visit.api.channels(),
-    )
+    channels = await visit.api.channels()
+    values = {"found": found, "form": found.form, "channels": channels, "filing": filing(channels)}
+    return visit.page("audits/files.html", status=found.form.status, **values)
 
 
 async def _file(visit: Visit) -> Response:

@@ -10,6 +10,7 @@ import msgspec
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
+from backhaul_console.asking import asks
 from backhaul_console.forms import REFUSED, Filled, wrong
 from backhaul_console.streaming import download
 from backhaul_console.texts import _
@@ -97,7 +98,17 @@ async def _secret_keys(visit: Visit) -> Response:
 async def _rotate_secret_keys(visit: Visit) -> Response:
     form = await visit.form()
     if form.get("confirmed") != "yes":
-        return visit.page("configuration/rotate.html", what="secrets", cursor=form.get("cursor", ""))
+        return asks(
+            visit,
+            _("Encrypt secrets anew?"),
+            _("Each secret of each tenant that is not under the first key of the ring is encrypted with it."),
+            _("Nothing else changes, and it may be repeated."),
+            fields=[("confirmed", "yes"), ("cursor", form.get("cursor", ""))],
+            action="/configuration/secret-keys",
+            label=_("Encrypt anew"),
+            kind="primary",
+            back="/configuration/secret-keys",
+        )
     found = await visit.admin.rotate_secret_keys(cursor=form.get("cursor", ""))
     return visit.page("configuration/secret_keys.html", found=found, rotated=True)
 
@@ -108,7 +119,18 @@ async def _audit_keys(visit: Visit) -> Response:
 
 async def _rotate_audit_key(visit: Visit) -> Response:
     if (await visit.form()).get("confirmed") != "yes":
-        return visit.page("configuration/rotate.html", what="audit", cursor="")
+        return asks(
+            visit,
+            _("Sign digests with a new key?"),
+            _("A key is made, which signs the digests of every tenant from then on."),
+            _("The present one stays published, so that what it signed can be verified, and signs nothing more."),
+            _("This cannot be taken back."),
+            fields=[("confirmed", "yes")],
+            action="/configuration/audit-keys",
+            label=_("Make a new key"),
+            kind="primary",
+            back="/configuration/audit-keys",
+        )
     await visit.admin.rotate_audit_key()
     return visit.to("/configuration/audit-keys", said="rotated")
 

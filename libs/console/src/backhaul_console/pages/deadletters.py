@@ -11,9 +11,11 @@ from backhaul_client.models import Callback, DeadLetter, Preview
 from backhaul_client.replays import DeadLettersIn
 from starlette.responses import Response
 
+from backhaul_console.asking import asks
 from backhaul_console.forms import REFUSED, Filled
 from backhaul_console.pages.replays import ROWS, fitting, place
 from backhaul_console.rendering import segment, shown
+from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
 MAX_SHOWN = 16_000
@@ -75,7 +77,18 @@ async def _replay(visit: Visit) -> Response:
 
 
 async def _discarding(visit: Visit) -> Response:
-    return visit.page("deadletters/discard.html", letter=await _letter(visit))
+    letter = await _letter(visit)
+    here = f"/dead-letters/{segment(letter.id)}"
+    return asks(
+        visit,
+        _("Discard this dead letter?"),
+        _("It is closed without being processed, and is not opened again. What its callback told becomes no event."),
+        letter.reason,
+        figures=[(_("Dead letter"), letter.id[:8]), (_("Channel"), letter.channel)],
+        action=f"{here}/discard",
+        label=_("Discard it"),
+        back=here,
+    )
 
 
 async def _discard(visit: Visit) -> Response:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from backhaul_client import BackhaulError
 from starlette.responses import Response
 
 from backhaul_console.counting import Counted, Span, count
+from backhaul_console.pages.audits import filing
 from backhaul_console.visits import Page, Visit
 
 _COUNTS_S = 3.0
@@ -15,8 +17,9 @@ _COUNTS_S = 3.0
 
 
 async def _of_tenant(visit: Visit) -> Response:
-    overview, hours = await asyncio.gather(visit.api.overview(), _hours(visit))
-    return visit.page("overview/tenant.html", overview=overview, hours=hours)
+    overview, channels, hours = await asyncio.gather(visit.api.overview(), visit.api.channels(), _hours(visit))
+    values: dict[str, Any] = {"channels": channels, "filing": filing(channels)}
+    return visit.page("overview/tenant.html", overview=overview, hours=hours, **values)
 
 
 async def _hours(visit: Visit) -> Counted | None:

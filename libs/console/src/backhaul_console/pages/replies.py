@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from backhaul_console.asking import asks
 from backhaul_console.filtering import filters_of, listed
 from backhaul_console.pages.replays import ROWS
+from backhaul_console.rendering import segment
+from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
 FILTERS = ("channel", "recipient", "communication", "from", "to")
@@ -43,6 +47,20 @@ async def _accept(visit: Visit) -> Response:
     return await _back(visit, "accepted")
 
 
+async def _dismissing(visit: Visit) -> Response:
+    place = {name: visit.query.get(name, "") for name in _PLACE}
+    return asks(
+        visit,
+        _("Dismiss what was likely an opt-out"),
+        _("The reply is taken for no opt-out: nothing follows from it, and the person is contacted as before."),
+        _("It leaves the list of those to decide about. It can still be accepted later, from when it was written."),
+        fields=[(name, value) for name, value in place.items() if value],
+        action=f"/replies/{segment(visit.request.path_params['reply'])}/dismiss",
+        label=_("Dismiss it"),
+        back="/replies?" + urlencode({name: value for name, value in place.items() if value}),
+    )
+
+
 async def _dismiss(visit: Visit) -> Response:
     await visit.api.dismiss_reply(visit.request.path_params["reply"])
     return await _back(visit, "dismissed")
@@ -56,5 +74,6 @@ async def _back(visit: Visit, said: str) -> Response:
 ROUTES = (
     Page("GET", "/replies", _list),
     Page("POST", "/replies/{reply}/accept", _accept),
+    Page("GET", "/replies/{reply}/dismiss", _dismissing),
     Page("POST", "/replies/{reply}/dismiss", _dismiss),
 )

@@ -159,7 +159,26 @@ async def _add(visit: Visit) -> Response:
 async def _ending(visit: Visit) -> Response:
     """Asks before a token is revoked, or the service is deleted."""
     service = await visit.admin.service(_id(visit))
-    return visit.page("services/end.html", service=service, token_id=visit.request.path_params.get("token_id", ""))
+    here, token = f"/services/{segment(service.id)}", visit.request.path_params.get("token_id", "")
+    if token:
+        return asks(
+            visit,
+            _("Revoke the token %(id)s of %(name)s?") % {"id": token, "name": service.name},
+            _("Whoever shows it is refused from then on."),
+            action=f"{here}/tokens/{segment(token)}/revoke",
+            label=_("Revoke"),
+            back=here,
+        )
+    return asks(
+        visit,
+        _("Delete %s?") % service.name,
+        _("Whatever it shows is refused from then on, its certificates too. What it has added stays."),
+        _("This cannot be taken back."),
+        figures=[(_("Tokens"), len(service.tokens))],
+        action=f"{here}/delete",
+        label=_("Delete for ever"),
+        back=here,
+    )
 
 
 async def _revoke(visit: Visit) -> Response:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from backhaul_console.asking import asks, shows_once
 from backhaul_console.definitions import FORMS, ORDERINGS, POLICIES, empty, holds, shown, typed
 from backhaul_console.forms import REFUSED, Filled, wrong
+from backhaul_console.rendering import time_of
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -93,6 +94,20 @@ async def _one(visit: Visit) -> Response:
     failed = await visit.first(deliveries.list(subscription_id=found.id, state="failed", page_size=_COUNTED))
     values: dict[str, Any] = {"latest": latest.rows, "failed": len(failed.rows), "more": bool(failed.next_cursor)}
     return visit.page("subscriptions/one.html", found=found, **values)
+
+
+async def _pausing(visit: Visit) -> Response:
+    found = await _found(visit)
+    return asks(
+        visit,
+        _("Pause %s") % (found.name or found.id),
+        _("Its application is called no more. What happens meanwhile waits, and is sent once it is resumed."),
+        figures=[(_("Waiting"), f"{found.standing.waiting:,}"), (_("State"), found.state)],
+        action=f"{_at(found)}/pause",
+        label=_("Pause it"),
+        kind="primary",
+        back=_at(found),
+    )
 
 
 async def _pause(visit: Visit) -> Response:
@@ -183,8 +198,8 @@ async def _count(visit: Visit) -> Response:
         *texts,
         figures=[
             (_("Deliveries"), f"{count:,}{'+' if count >= _MAX_REDELIVERED else ''}"),
-            (_("Made from"), f"{chosen['from_']:%Y-%m-%d %H:%M:%S} UTC"),
-            (_("Made before"), f"{until:%Y-%m-%d %H:%M:%S} UTC"),
+            (_("Made from"), time_of(chosen["from_"])),
+            (_("Made before"), time_of(until)),
             (_("Calls a second"), chosen["rate_per_s"] or _("as fast as the subscription is")),
         ],
         fields=fields,
@@ -266,6 +281,7 @@ ROUTES = (
     Page("GET", _ONE, _one),
     Page("GET", f"{_ONE}/edit", _edit),
     Page("POST", f"{_ONE}/edit", _save, max_body=_MAX_FORM_BYTES),
+    Page("GET", f"{_ONE}/pause", _pausing),
     Page("POST", f"{_ONE}/pause", _pause),
     Page("GET", f"{_ONE}/resume", _resuming),
     Page("POST", f"{_ONE}/resume", _resume),

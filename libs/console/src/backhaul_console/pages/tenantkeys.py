@@ -9,10 +9,11 @@ from backhaul_client import BackhaulError
 from backhaul_client.own import Scope
 from starlette.responses import Response
 
+from backhaul_console.asking import asks
 from backhaul_console.forms import REFUSED, Filled, wrong
 from backhaul_console.pages.keys import SCOPES
 from backhaul_console.pages.tenants import tenant_of
-from backhaul_console.rendering import address
+from backhaul_console.rendering import address, segment, time_of
 from backhaul_console.sessions import SessionMovedError, StoreAwayError, Tenant, without
 from backhaul_console.signin import with_tenant
 from backhaul_console.texts import _
@@ -53,7 +54,18 @@ async def _revoking(visit: Visit) -> Response:
     key = next((one for one in tenant.keys if one.id == key_id), None)
     if key is None:
         return visit.to(f"/tenants/{tenant.id}")
-    return visit.page("tenants/revoke.html", tenant=tenant, key=key)
+    here = f"/tenants/{segment(tenant.id)}"
+    return asks(
+        visit,
+        _("Revoke %(id)s of %(name)s?") % {"id": key.id, "name": tenant.name},
+        _("Callbacks to addresses with this token are refused from then on. Change these at the providers first.")
+        if key.kind == "ingest"
+        else _("Whoever uses this key is refused from then on, and signed out of the console."),
+        figures=[(_("Opens"), ", ".join(key.scopes)), (_("Last used"), time_of(key.last_used_at))],
+        action=f"{here}/keys/{segment(key.id)}/revoke",
+        label=_("Revoke"),
+        back=here,
+    )
 
 
 async def _revoke(visit: Visit) -> Response:

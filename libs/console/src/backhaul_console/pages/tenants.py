@@ -251,7 +251,19 @@ async def _create(visit: Visit) -> Response:
 
 
 async def _suspending(visit: Visit) -> Response:
-    return visit.page("tenants/suspend.html", tenant=await visit.admin.tenant(tenant_of(visit)))
+    tenant = await visit.admin.tenant(tenant_of(visit))
+    here = f"/tenants/{segment(tenant.id)}"
+    return asks(
+        visit,
+        _("Suspend %s?") % tenant.name,
+        _("Calls by its keys and tokens are refused, and everything is kept."),
+        _("Callbacks of its channels are held for a while, and stored when it is active again."),
+        figures=[(_("Keys and tokens"), len(tenant.keys)), (_("Channels"), len(tenant.channels))],
+        fields=[("status", "suspended")],
+        action=f"{here}/status",
+        label=_("Suspend"),
+        back=here,
+    )
 
 
 async def _set_status(visit: Visit) -> Response:
