@@ -71,7 +71,7 @@ async def test_a_session_outlives_a_killed_gateway_and_holds_at_each(own_stack: 
         Town(stack.gateway_url, stack.admin_token) as town,
         Visitor(stack.gateway_url) as visitor,
     ):
-        keys: Any = "settings.communication_keys"
+        one: dict[str, Any] = {"settings.communication_keys": "one"}
         second = f"http://127.0.0.1:{stack.port('second', 'http')}"
         tenant = await town.platform.register()
         here, edit = f"/console/t/{tenant.id}", f"/console/t/{tenant.id}/channels/Twilio/edit"
@@ -81,12 +81,12 @@ async def test_a_session_outlives_a_killed_gateway_and_holds_at_each(own_stack: 
         # process's.
         async with visitor.at(second) as other:
             await stack.kill("gateway")
-            await other.submit("/edit", **{keys: "one"})
+            await other.submit("/edit", **one)
             assert "Saved." in other.main
             await stack.restart("gateway")
             await other.go(edit)
             async with other.at(stack.gateway_url) as back:
-                await back.submit("/edit", **{keys: "two"})
+                await back.submit("/edit", None, **{"settings.communication_keys": "two"})
                 assert "Saved." in back.main
                 assert (await tenant.client.channel("Twilio")).settings == {"communication_keys": ["two"]}
                 await back.go(here)

@@ -222,7 +222,7 @@ async def test_a_tenant_is_suspended_deleted_and_no_other_in_its_place(
     tenant = await town.platform.register()
     await visitor.sign_in(admin_token)
     await visitor.go(f"/console/admin/tenants/{tenant.id}/suspend")
-    assert "2 channels" in visitor.main
+    assert "Channels 2" in visitor.main
     await visitor.submit("/status")
     assert (await town.platform.client.tenant(tenant.id)).status == "suspended"
     await visitor.submit("/status")

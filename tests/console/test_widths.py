@@ -67,7 +67,7 @@ async def test_lists_fit_a_window_of_1280_pixels(town: Town, opened: Open) -> No
         await _usual(tenant, receiver.url("/told"))
     browser = await opened(viewport={"width": 1280, "height": 800})
     await browser.sign_in(tenant.api_key)
-    too_wide = {}
+    too_wide: dict[str, list[int]] = {}
     for path in LISTS:
         await browser.go(f"/console/t/{tenant.id}/{path}")
         over = await browser.page.evaluate(
