@@ -118,12 +118,12 @@ async def test_a_channel_is_set_up_observed_and_then_enforced(town: Town, visito
 
 def test_fields_are_of_the_providers_schemas() -> None:
     from backhaul_channels.registry import load_adapters
-    from backhaul_console.providers import PROVIDERS
+    from backhaul_console.providers import KNOWN
 
     adapters = load_adapters()
-    assert PROVIDERS.keys() == adapters.keys()
+    assert KNOWN.keys() == adapters.keys()
     for name, adapter in adapters.items():
-        of = PROVIDERS[name]
+        of = KNOWN[name]
         assert of.label == next(iter(adapter.labels), "")
         model = adapter.puller.credentials_model if adapter.puller is not None else None
         assert of.credentials.keys() == (model.model_fields.keys() if model is not None else set())

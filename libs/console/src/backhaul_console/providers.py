@@ -94,7 +94,7 @@ _BY_PASSWORD = _(
 )
 _NAME_AND_PASSWORD = ("username", "password")
 
-PROVIDERS: Mapping[str, Provider] = {
+KNOWN: Mapping[str, Provider] = {
     one.name: one
     for one in (
         Provider(
@@ -162,7 +162,7 @@ _OTHER = Provider("", "", _("What the provider signs with."), settings=_EVERY)
 
 def provider(name: str) -> Provider:
     """What is asked for of a provider."""
-    return PROVIDERS.get(name, _OTHER)
+    return KNOWN.get(name, _OTHER)
 
 
 def shown(of: Provider, settings: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from backhaul_console.asking import asks, shows_once
 from backhaul_console.forms import REFUSED, Filled, wrong
-from backhaul_console.providers import PROVIDERS, Provider, object_of, provider, settings_of, shown
+from backhaul_console.providers import KNOWN, Provider, object_of, provider, settings_of, shown
 from backhaul_console.rendering import pretty, time_of
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
@@ -40,9 +40,9 @@ async def _list(visit: Visit) -> Response:
 
 async def _new(visit: Visit) -> Response:
     """First which provider it is: by that the form's fields are."""
-    of = PROVIDERS.get(visit.query.get("provider", ""))
+    of = KNOWN.get(visit.query.get("provider", ""))
     if of is None:
-        return visit.page("channels/providers.html", providers=PROVIDERS.values())
+        return visit.page("channels/providers.html", providers=KNOWN.values())
     return _form(visit, Filled.of(label=of.label, provider=of.name, verification="observe"), of)
 
 
