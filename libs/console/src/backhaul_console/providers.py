@@ -43,8 +43,9 @@ class Setting:
         if self.kind == "tick":
             return isinstance(value, bool)
         if self.kind == "choice":
-            return value in [option for option, _text in self.options]
-        return isinstance(value, list) and all(isinstance(one, str) and [one] == one.split("\n") for one in value)
+            return value in [option for option, _text in self.options if option]
+        # An empty list is not the default, for which an empty field stands.
+        return isinstance(value, list) and bool(value) and all(_is_line(one) for one in value)
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,10 @@ def _within(settings: Json, above: Sequence[str]) -> Json | None:
     for name in above:
         found = found.get(name) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else None
+
+
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and value == value.strip() and [value] == value.splitlines()
 
 
 def _text(value: Any) -> str:
