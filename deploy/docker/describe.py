@@ -1,16 +1,17 @@
 """Writes what an image needs beside its packages: the bill of materials, and the commands ``serve`` and ``ready``.
 
 ``describe.py <service> <folder>``, run by the Python of the folder; refuses a package that requirements.lock does not
-name.
+name, and a script of others' that is not the one of its ``vendored.toml``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,32 @@ def unlocked(installed: Mapping[str, str], lock: str) -> list[str]:
     )
 
 
-def bill(service: str, installed: Mapping[str, str]) -> dict[str, Any]:
-    """CycloneDX of what is installed."""
+def vendored(lists: Iterable[Path]) -> list[dict[str, Any]]:
+    """The components of what others wrote and packages carry, as each ``vendored.toml`` has it.
+
+    Raises ValueError where a file is not that one.
+    """
+    components = []
+    for listed in lists:
+        for file in tomllib.loads(listed.read_text("utf-8"))["file"]:
+            name, version, digest = file["package"], file["version"], file["sha256"]
+            if hashlib.sha256((listed.parent / file["name"]).read_bytes()).hexdigest() != digest:
+                raise ValueError(f"{file['name']} is not the one of vendored.toml. Run tools/vendor.py.")
+            components.append(
+                {
+                    "type": "library",
+                    "name": name,
+                    "version": version,
+                    "purl": f"pkg:npm/{name}@{version}#{file['member'].removeprefix('package/')}",
+                    "licenses": [{"license": {"id": file["licence"]}}],
+                    "hashes": [{"alg": "SHA-256", "content": digest}],
+                }
+            )
+    return components
+
+
+def bill(service: str, installed: Mapping[str, str], carried: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """CycloneDX of what is installed, and of what it has ``carried`` in itself."""
     version = installed[f"backhaul-{service}"]
     return {
         "bomFormat": "CycloneDX",
@@ -44,7 +69,8 @@ def bill(service: str, installed: Mapping[str, str]) -> dict[str, Any]:
         "components": [
             {"type": "library", "name": name, "version": version, "purl": f"pkg:pypi/{normal(name)}@{version}"}
             for name, version in sorted(installed.items())
-        ],
+        ]
+        + list(carried),
     }
 
 
@@ -64,7 +90,13 @@ def main() -> int:
     if surplus := unlocked(installed, Path("requirements.lock").read_text("utf-8")):
         sys.stderr.write(f"Not in requirements.lock: {', '.join(surplus)}. Run make lock.\n")
         return 1
-    (folder / "sbom.cdx.json").write_text(json.dumps(bill(service, installed), indent=1) + "\n", "utf-8")
+    lists = (Path(one.locate()) for all_ in distributions() for one in all_.files or () if one.name == "vendored.toml")
+    try:
+        carried = vendored(sorted(lists))
+    except ValueError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    (folder / "sbom.cdx.json").write_text(json.dumps(bill(service, installed, carried), indent=1) + "\n", "utf-8")
     project = tomllib.loads(Path("services", service, "pyproject.toml").read_text("utf-8"))
     for command, arguments in (
         ("serve", f"backhaul_{service}"),

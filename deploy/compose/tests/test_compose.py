@@ -245,6 +245,31 @@ def test_the_bill_of_materials_names_every_package() -> None:
     assert [one["purl"] for one in bill["components"]] == ["pkg:pypi/some-thing@1.2", "pkg:pypi/backhaul-audit@0.1.0"]
 
 
+VENDORED = "console/src/backhaul_console/static/vendored.toml"
+
+
+def test_the_bill_of_materials_names_scripts_that_others_wrote() -> None:
+    carried = describe.vendored([ROOT / "libs" / VENDORED])
+    bill = describe.bill("gateway", {"backhaul-gateway": "0.1.0"}, carried)
+    files = tomllib.loads((ROOT / "libs" / VENDORED).read_text())["file"]
+    assert [one["name"] for one in bill["components"]] == ["backhaul-gateway", *(file["package"] for file in files)]
+    assert len({one["purl"] for one in bill["components"]}) == len(files) + 1
+    for file, component in zip(files, carried, strict=True):
+        assert component["version"] == file["version"]
+        assert component["licenses"] == [{"license": {"id": file["licence"]}}]
+        assert component["hashes"] == [{"alg": "SHA-256", "content": file["sha256"]}]
+        assert component["purl"].startswith(f"pkg:npm/{file['package']}@{file['version']}#dist/")
+
+
+def test_a_script_that_is_another_is_not_shipped(tmp_path: Path) -> None:
+    listed = tmp_path / "vendored.toml"
+    listed.write_bytes((ROOT / "libs" / VENDORED).read_bytes())
+    for file in tomllib.loads(listed.read_text())["file"]:
+        (tmp_path / file["name"]).write_text("changed")
+    with pytest.raises(ValueError, match=r"htmx\.min\.js is not the one of vendored\.toml"):
+        describe.vendored([listed])
+
+
 def test_readiness_is_asked_where_the_service_listens() -> None:
     assert describe.target(PROJECTS["gateway"]) == "http://localhost:8080/readyz https://localhost:8443/readyz"
     assert describe.target(PROJECTS["audit"]) == "localhost:50053"
