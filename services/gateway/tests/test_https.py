@@ -220,7 +220,10 @@ async def test_what_is_sent_to_https(gateway_factory: GatewayFactory, fresh_nats
 async def test_what_is_no_path_leads_to_no_other_host(gateway_factory: GatewayFactory, fresh_nats: NatsServer) -> None:
     """Behind the public base URL it would be a part of the host's name."""
     async with gateway_factory(
-        fresh_nats.uri, gateway_public_base_url=PUBLIC, gateway_enable_https_redirection=True
+        fresh_nats.uri,
+        gateway_public_base_url=PUBLIC,
+        gateway_enable_https_redirection=True,
+        gateway_trusted_proxies="127.0.0.2/32",
     ) as gateway:
         for target in (b"*.evil.example", b"*", b"*@evil.example/", b"*:80@evil.example"):
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -319,6 +322,7 @@ async def test_the_platform_teams_port_is_not_sent_elsewhere(
         fresh_nats.uri,
         gateway_public_base_url=PUBLIC,
         gateway_enable_https_redirection=True,
+        gateway_trusted_proxies="127.0.0.2/32",
         gateway_admin_port=free_port,
     ) as gateway:
         there = f"http://127.0.0.1:{free_port}/admin/v1/tenants"
@@ -371,6 +375,12 @@ async def test_a_stop_drains_every_port(secured: Secured, trusting: ssl.SSLConte
         assert sum(map(len, await gateway.stored())) == 2
 
 
+BEHIND_A_PROXY: dict[str, object] = {
+    "gateway_enable_https_redirection": True,
+    "gateway_public_base_url": PUBLIC,
+    "gateway_tls_cert_file": None,
+    "gateway_tls_key_file": None,
+}
 WRONG: list[tuple[str, dict[str, object]]] = [
     ("BACKHAUL_GATEWAY_TLS_KEY_FILE", {"gateway_tls_key_file": None}),
     ("BACKHAUL_GATEWAY_TLS_CERT_FILE", {"gateway_tls_cert_file": None}),
@@ -385,6 +395,8 @@ WRONG: list[tuple[str, dict[str, object]]] = [
         "BACKHAUL_GATEWAY_ENABLE_HTTPS_REDIRECTION",
         {"gateway_enable_https_redirection": True, "gateway_tls_cert_file": None, "gateway_tls_key_file": None},
     ),
+    # Nobody could come to it encrypted, and a proxy that ends TLS would be sent to itself.
+    ("BACKHAUL_GATEWAY_TRUSTED_PROXIES", BEHIND_A_PROXY),
 ]
 
 
@@ -419,3 +431,9 @@ def test_the_ports_of_an_installation_without_a_certificate_are_its_own() -> Non
     assert not settings.serves_https
     assert settings.public_base_url(8443) == "http://127.0.0.1:8443"
     assert settings.plain_base_url(8443) == ""
+
+
+def test_behind_a_proxy_that_is_trusted_redirection_needs_no_certificate() -> None:
+    whole = {"gateway_admin_token": "x" * 16, "secret_keys": "A" * 43 + "=", **BEHIND_A_PROXY}
+    settings = GatewaySettings.model_validate({**whole, "gateway_trusted_proxies": "10.0.0.0/8"})
+    assert settings.public_base_url(8080) == PUBLIC

@@ -269,6 +269,12 @@ class GatewaySettings(ConsoleSettings, ObjectStoreSettings, SecretKeySettings, C
                 "BACKHAUL_GATEWAY_ENABLE_HTTPS_REDIRECTION leads nowhere: set BACKHAUL_GATEWAY_PUBLIC_BASE_URL to an "
                 "https:// address"
             )
+        if self.gateway_enable_https_redirection and not self.serves_https and not self.gateway_trusted_proxies:
+            raise ValueError(
+                "BACKHAUL_GATEWAY_ENABLE_HTTPS_REDIRECTION would send everybody away: nothing that comes is known to "
+                "be encrypted. Set BACKHAUL_GATEWAY_TLS_CERT_FILE and BACKHAUL_GATEWAY_TLS_KEY_FILE, or the network of "
+                "the proxy that ends TLS in BACKHAUL_GATEWAY_TRUSTED_PROXIES"
+            )
         return self
 
     def _public_ports(self) -> list[int]:
