@@ -30,8 +30,8 @@ $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 up: $(STAMP) ## Run real servers and every service until Ctrl-C; data is kept in .backhaul/
 	@$(BIN)/python -m backhaul_local up
 
-demo: $(STAMP) ## Watch signed callbacks become message states on a stack of its own
-	@$(BIN)/python -m backhaul_local demo
+demo: $(STAMP) ## Watch signed callbacks become message states on a stack of its own (ARGS="--compose deploy/compose": on it)
+	@$(BIN)/python -m backhaul_local demo $(ARGS)
 
 check: format lint ## The inner loop: formats, lints, and runs the quick tests without servers of what changed since main
 	@set -- $$($(BIN)/python tools/affected.py); [ $$# -eq 0 ] || \

@@ -18,6 +18,7 @@ import secret_files
 import yaml
 from backhaul_common.settings import CommonSettings, load
 from backhaul_gateway.settings import GatewaySettings
+from backhaul_local.demo_installation import of_compose
 
 COMPOSE = Path(__file__).resolve().parents[1]
 ROOT = COMPOSE.parents[1]
@@ -73,6 +74,25 @@ def test_the_second_file_adds_https_to_the_gateway(
     assert settings.public_base_url(0) == f"https://127.0.0.1:{settings.gateway_https_port}"
     assert [port.rpartition(":")[2] for port in added["ports"]] == [str(settings.gateway_https_port)]
     assert str(settings.gateway_https_port) in CONTAINERS["gateway"]["build"]["args"]["PORTS"].split()
+
+
+def test_demo_yaml_leads_to_where_the_demo_listens(secrets: Path) -> None:
+    added = yaml.safe_load((COMPOSE / "demo.yaml").read_text())["services"]
+    for service, of in added.items():
+        assert set(of) == {"environment"}
+        known = {f"BACKHAUL_{name.upper()}" for name in settings_type(service).model_fields}
+        assert set(of["environment"]) <= known
+    there = of_compose(secrets.parent, {})
+    origins = json.loads(resolved(added["reconciler"]["environment"]["BACKHAUL_RECONCILER_ORIGINS"]))
+    assert origins == {"https://api.twilio.com": f"http://{there.host}:{there.api_port}"}
+    assert resolved(added["notifier"]["environment"]["BACKHAUL_NOTIFIER_ALLOWED_NETWORKS"]) == f"{there.host}/32"
+    assert there.url == resolved(CONTAINERS["gateway"]["environment"]["BACKHAUL_GATEWAY_PUBLIC_BASE_URL"])
+    assert there.bucket.endpoint == resolved(
+        CONTAINERS["audit"]["environment"]["BACKHAUL_OBJECT_STORE_PUBLIC_ENDPOINT"]
+    )
+    kept = secrets / "kept"
+    assert there.admin_token == (kept / "admin-token").read_text().strip()
+    assert there.bucket.secret_key == (kept / "s3-secret-key").read_text().strip()
 
 
 def test_every_service_of_the_repository_is_in_compose_and_has_rights() -> None:

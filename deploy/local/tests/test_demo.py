@@ -116,6 +116,13 @@ def test_it_starts_for_as_long_as_it_may(start_demo: Callable[..., Demo], second
     assert said in out
 
 
+def test_containers_that_do_not_run_are_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "backhaul_local", "demo", "--compose", str(tmp_path)]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # the program under test.
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"{tmp_path} is no folder of a compose.yaml that has run" in " ".join(done.stdout.split())
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for a shell with curl")
 async def test_the_lines_that_up_prints_work(stack_factory: StackFactory, tmp_path: Path) -> None:
     header = tmp_path / "admin-header"

@@ -8,7 +8,7 @@ import sys
 
 _COMMANDS = {
     "up": "run the servers and every service until Ctrl-C (up --help shows the flags)",
-    "demo": "start a stack of its own, send it real traffic, and check every figure",
+    "demo": "start a stack of its own, send it real traffic, and check every figure (demo --help shows the flags)",
 }
 
 
@@ -20,8 +20,7 @@ def main(argv: list[str]) -> int:
         return 0 if argv in (["-h"], ["--help"]) else 2
     # Each command is a module of this package; only the one that runs is imported.
     command = importlib.import_module(f"backhaul_local.{argv[0]}")
-    entry = command.main(argv[1:]) if argv[0] == "up" else command.main()
-    return int(asyncio.run(entry))
+    return int(asyncio.run(command.main(argv[1:])))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""`python -m backhaul_local demo`: real servers, signed callbacks, and a check of every figure that comes of them."""
+"""`python -m backhaul_local demo`: real servers, signed callbacks, and a check of every figure that comes of them.
+
+With ``--compose deploy/compose`` not of a stack of its own, but of the containers that run.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -22,6 +26,7 @@ from backhaul_local.demo_asking import DemoError
 from backhaul_local.demo_audit import ENV
 from backhaul_local.demo_checks import Seen, check_all
 from backhaul_local.demo_figures import Check
+from backhaul_local.demo_installation import DEMO_HOST, Installation, of_compose, of_stack
 from backhaul_local.demo_reconciliation import origins
 from backhaul_local.demo_screen import Screen
 from backhaul_local.demo_script import COMMUNICATION
@@ -36,11 +41,39 @@ _TAIL_LINES = 15
 _MAX_LINE = 400  # A JSON line with a traceback takes pages; its beginning says where to look.
 
 
-async def main() -> int:
+async def main(argv: Sequence[str] = ()) -> int:
     """0 when every figure is what it must be, 1 otherwise, 130 when it was interrupted.
 
-    Nothing is left behind, except for the logs after a failure.
+    Nothing is left behind, except for the logs after a failure; in containers that ran before, all that was done.
     """
+    parser = argparse.ArgumentParser(prog="python -m backhaul_local demo", description=__doc__)
+    parser.add_argument(
+        "--compose", type=Path, metavar="FOLDER", help="of a compose.yaml that runs, with its demo.yaml"
+    )
+    folder = parser.parse_args(argv).compose
+    return await (_of_its_own() if folder is None else _elsewhere(folder))
+
+
+async def _elsewhere(folder: Path) -> int:
+    screen = Screen()
+    api = TwilioApi()
+    try:
+        installation = of_compose(folder)
+        api.listen_on(installation.api_port, installation.host)
+        with _cancelled_by_signals(), api:
+            async with Receiver(installation.host) as receiver:
+                return await _tell(installation, api, receiver, screen, time.monotonic())
+    except asyncio.CancelledError:
+        screen.say("\nInterrupted; what was done is left.")
+        return _INTERRUPTED
+    except (DemoError, BackhaulError, httpx.HTTPError) as error:
+        screen.say(f"\n✗ {str(error) or repr(error)}", "bold red")
+    except OSError as error:
+        screen.say(f"\n✗ {error}. Is {DEMO_HOST} this machine's address as containers reach it?", "bold red")
+    return 1
+
+
+async def _of_its_own() -> int:
     screen = Screen()
     code = 1
     with tempfile.TemporaryDirectory(prefix="backhaul-demo-", ignore_cleanup_errors=True) as folder:
@@ -72,7 +105,7 @@ async def _run(data: Path, logs: Path, screen: Screen, settled: Callable[[], Non
     try:
         with api:
             async with Receiver() as receiver:
-                return await _tell(stack, api, receiver, screen)
+                return await _start_and_tell(stack, api, receiver, screen)
     except (DemoError, BackhaulError, httpx.HTTPError) as error:
         screen.say(f"\n✗ {str(error) or repr(error)}", "bold red")
         _explain(stack, screen)
@@ -83,7 +116,7 @@ async def _run(data: Path, logs: Path, screen: Screen, settled: Callable[[], Non
         await stack.kill_all()
 
 
-async def _tell(stack: Stack, api: TwilioApi, receiver: Receiver, screen: Screen) -> int:
+async def _start_and_tell(stack: Stack, api: TwilioApi, receiver: Receiver, screen: Screen) -> int:
     began = time.monotonic()
     screen.say(
         "Backhaul's demo: providers' callbacks become message states, and applications are told, on real servers.",
@@ -92,16 +125,18 @@ async def _tell(stack: Stack, api: TwilioApi, receiver: Receiver, screen: Screen
     screen.say(f"Starting {', '.join(member.name for member in stack.members)}, each a process, on free ports …", "dim")
     await stack.start()
     screen.say(f"Ready in {time.monotonic() - began:.1f} s. The gateway listens on {stack.gateway_url}", "dim")
-    # No web proxy is a way to this machine.
-    async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
-        platform = AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http)
-        assert stack.object_store is not None  # noqa: S101  # narrows the type; a stack is started with one
-        story = Story(stack.gateway_url, http, platform, stack.object_store, api, receiver)
-        checks = await show(story, screen)
-    code = verdict(checks, screen, time.monotonic() - began)
+    code = await _tell(of_stack(stack), api, receiver, screen, began)
     if code:
         _explain(stack, screen)
     return code
+
+
+async def _tell(there: Installation, api: TwilioApi, receiver: Receiver, screen: Screen, began: float) -> int:
+    # No web proxy is a way to this machine.
+    async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
+        platform = AsyncAdminClient(there.url, there.admin_token, http=http)
+        checks = await show(Story(there.url, http, platform, there.bucket, api, receiver), screen)
+    return verdict(checks, screen, time.monotonic() - began)
 
 
 async def show(story: Story, screen: Screen) -> list[Check]:

@@ -45,10 +45,11 @@ Behaviour = Callable[[Call], Awaitable[None]]
 
 
 class Endpoint:
-    """Listens on loopback. A behaviour that returns keeps the connection for the next request."""
+    """Listens on ``host``. A behaviour that returns keeps the connection for the next request."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, host: str = LOOPBACK) -> None:
         self.behaviour = behaviour
+        self.host = host
         self.calls: list[Call] = []
         self.connections = 0
         self.port = 0
@@ -58,8 +59,8 @@ class Endpoint:
         """A connection was ended by its peer while a behaviour was at work."""
         self._writers: set[asyncio.StreamWriter] = set()
 
-    def url(self, path: str = "/", host: str = LOOPBACK, scheme: str = "http") -> str:
-        return f"{scheme}://{host}:{self.port}{path}"
+    def url(self, path: str = "/", host: str = "", scheme: str = "http") -> str:
+        return f"{scheme}://{host or self.host}:{self.port}{path}"
 
     def hang_up(self) -> None:
         """End all connections."""
@@ -87,9 +88,11 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def endpoint(behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[Endpoint]:
-    made = Endpoint(behaviour)
-    server = await asyncio.start_server(made.serve, LOOPBACK, 0, ssl=tls)
+async def endpoint(
+    behaviour: Behaviour, tls: ssl.SSLContext | None = None, host: str = LOOPBACK
+) -> AsyncIterator[Endpoint]:
+    made = Endpoint(behaviour, host)
+    server = await asyncio.start_server(made.serve, host, 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

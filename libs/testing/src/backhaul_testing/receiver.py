@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
-from backhaul_testing.endpoints import Call, Endpoint, endpoint
+from backhaul_testing.endpoints import LOOPBACK, Call, Endpoint, endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,10 @@ class Received:
 
 
 class Receiver:
-    """``async with Receiver() as receiver``: listens on loopback, and answers 200 unless told otherwise."""
+    """``async with Receiver() as receiver``: listens on ``host``, and answers 200 unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = LOOPBACK) -> None:
+        self._host = host
         self.calls: list[Received] = []
         self._due: dict[str, deque[int]] = defaultdict(deque)
         self._open = AsyncExitStack()
@@ -55,7 +56,7 @@ class Receiver:
         return [call for call in self.calls if call.target.partition("?")[0] == path]
 
     async def __aenter__(self) -> Self:
-        self._endpoint = await self._open.enter_async_context(endpoint(self._answer))
+        self._endpoint = await self._open.enter_async_context(endpoint(self._answer, host=self._host))
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:

@@ -19,6 +19,7 @@ import uvicorn
 from backhaul_testing.apis.clock import Clock
 from backhaul_testing.apis.counting import Entry, Requests
 from backhaul_testing.apis.faults import EVERYWHERE, Fault, Faults, Name
+from backhaul_testing.endpoints import LOOPBACK
 
 _ENDLESS_PAUSE_S: Final = 0.01
 _START_S: Final = 20.0
@@ -104,7 +105,7 @@ class ProviderApi(ABC):
         """Held by whoever reads or changes what the provider knows."""
         self._faults = Faults(seed, self.faults_known)
         self._failures: list[Exception] = []
-        self._port = 0
+        self._host, self._port = LOOPBACK, 0
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -148,9 +149,9 @@ class ProviderApi(ABC):
         """Whether a fault happens to this answer."""
         return self._faults.strike(name, route)
 
-    def listen_on(self, port: int) -> None:
-        """Listen on ``port`` of the loopback interface from ``start`` on, and not on one that is free."""
-        self._port = port
+    def listen_on(self, port: int, host: str = LOOPBACK) -> None:
+        """Listen on ``port`` of an address of this machine from ``start`` on, and not on one that is free."""
+        self._host, self._port = host, port
 
     @property
     def url(self) -> str:
@@ -160,7 +161,7 @@ class ProviderApi(ABC):
             # Who asked for the address may fail before it serves.
             weakref.finalize(self, self._listener.close)
             self._port = self._listener.getsockname()[1]
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     @property
     def origins(self) -> dict[str, str]:
@@ -198,7 +199,7 @@ class ProviderApi(ABC):
     def _bound(self) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self._port))
+        listener.bind((self._host, self._port))
         return listener
 
     def _run(self, listener: socket.socket, ready: threading.Event) -> None:
