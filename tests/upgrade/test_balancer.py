@@ -1,0 +1,134 @@
+"""Two gateways behind HAProxy, with the settings that compose.yaml has for it: one is replaced, or dies, under load."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from backhaul_local.scratch import scratch
+from backhaul_local.service import service_spec
+from backhaul_local.stack import Stack, StackConfig
+from backhaul_testing.waiting import until
+from faults.account import settle
+from faults.storm_stack import be_called
+from simulators.load import Load
+from simulators.people import Town
+
+COMPOSE = Path(__file__).parents[2] / "deploy" / "compose"
+GATEWAYS = ("gateway", "gateway-2")
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        shutil.which("haproxy") is None, reason="there is no HAProxy here (Debian: apt install haproxy)"
+    ),
+]
+
+
+class Balancer:
+    """``url`` is where it takes requests."""
+
+    def __init__(self) -> None:
+        self._port, self._stats_port = free_ports()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    @contextmanager
+    def running(self, folder: Path, gateways: dict[str, int]) -> Iterator[None]:
+        """haproxy.cfg as it is, but for where everything is."""
+        config = (COMPOSE / "haproxy.cfg").read_text()
+        moved = {"bind :8000": f"bind 127.0.0.1:{self._port}", "bind :8404": f"bind 127.0.0.1:{self._stats_port}"}
+        moved |= {f" {name} {name}:8080": f" {name} 127.0.0.1:{port}" for name, port in gateways.items()}
+        for of_compose, here in moved.items():
+            assert config.count(of_compose) == 1, of_compose
+            config = config.replace(of_compose, here)
+        (folder / "haproxy.cfg").write_text(config)
+        with (folder / "haproxy.log").open("wb") as log:
+            process = subprocess.Popen(["haproxy", "-db", "-f", folder / "haproxy.cfg"], stdout=log, stderr=log)  # noqa: S603, S607  # of this machine, with our own file
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+
+    async def is_up(self, gateway: str) -> bool:
+        """Whether it sends requests there."""
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            try:
+                answer = await http.get(f"http://127.0.0.1:{self._stats_port}/;csv")
+            except httpx.ConnectError:  # It has only just been started.
+                return False
+        rows = csv.DictReader(answer.text.removeprefix("# ").splitlines())
+        return {row["svname"]: row["status"] for row in rows if row["pxname"] == "gateways"}[gateway] == "UP"
+
+    async def has(self, *gateways: str) -> None:
+        for gateway in gateways:
+            await until(f"HAProxy has {gateway}", lambda gateway=gateway: self.is_up(gateway))
+
+
+def free_ports() -> tuple[int, int]:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+async def test_gateways_are_replaced_and_killed_and_every_callback_is_answered_200() -> None:
+    gateway = service_spec("gateway")
+    absent = ("suppression_", "audit_", "reconciler_", "notifier_")
+    of_compose = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]["gateway"]["environment"]
+    leaving = {name: of_compose[name] for name in ("BACKHAUL_GATEWAY_LEAVE_S", "BACKHAUL_GATEWAY_SHUTDOWN_GRACE_S")}
+    env = {name: value for name, value in gateway.env.items() if not any(one in value for one in absent)} | leaving
+    gateways = [replace(gateway, name=name, env=env) for name in GATEWAYS]
+    balancer = Balancer()
+    with scratch() as folder:
+        stack = Stack(StackConfig(data_dir=folder, services=[service_spec("normalizer"), *gateways]))
+        be_called(stack.services, balancer.url)
+        ports = {name: stack.port(name, "http") for name in GATEWAYS}
+        try:
+            await stack.start()
+            with balancer.running(folder, ports):
+                await balancer.has(*GATEWAYS)
+                async with Town(balancer.url, stack.admin_token) as town:
+                    tenant = await town.platform.register()
+                    async with Load([tenant], connections=4, pause_s=0.01) as load:
+                        await load.more(50)
+                        for name in GATEWAYS:
+                            assert await stack.service(name).stop()
+                            await load.more(50)
+                            await stack.service(name).start()
+                            await balancer.has(name)
+                            await load.more(50)
+                        for name in GATEWAYS:
+                            await stack.service(name).kill()
+                            await load.more(50)
+                            await stack.service(name).start()
+                            await balancer.has(name)
+                    assert not load.failures
+                    assert (await settle(stack, load, tenant)).events
+        finally:
+            await stack.kill_all()
+
+
+def test_compose_has_what_haproxy_is_told_of() -> None:
+    containers = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
+    config = (COMPOSE / "haproxy.cfg").read_text()
+    assert re.findall(r"^  server (\S+) (\S+)$", config, re.MULTILINE) == [(name, f"{name}:8080") for name in GATEWAYS]
+    one, other = (containers[name] for name in GATEWAYS)
+    assert one["environment"] == other["environment"]
+    assert one["volumes"][0] == other["volumes"][0]
+    # A spool is one gateway's alone.
+    assert one["volumes"][1] != other["volumes"][1]
+    grace = float(one["stop_grace_period"].removesuffix("s"))
+    leave, end = (float(one["environment"][f"BACKHAUL_GATEWAY_{name}_S"]) for name in ("LEAVE", "SHUTDOWN_GRACE"))
+    inter = re.search(r" inter (\d+)ms fastinter (\d+)ms fall 2 ", config)
+    assert inter is not None
+    assert sum(map(int, inter.groups())) / 1000 < leave < leave + end < grace
