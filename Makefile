@@ -55,8 +55,8 @@ test-pythons: $(STAMP) ## Run the tests that need no server on every other suppo
 test-console: $(STAMP) ## Look at every page of the console with a real browser (skips without Chromium)
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m browser tests/console services $(ARGS)
 
-test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman)
-	sh tools/test_containers.sh
+test-containers: $(STAMP) ## Build every image, and run compose.yaml with podman (needs root; skips without podman; ARGS=--quick)
+	sh tools/test_containers.sh $(ARGS)
 
 test-upgrade: $(STAMP) ## Upgrade from the version before and back, service by service, under load (ARGS="--before COMMIT")
 	@$(BIN)/python tests/upgrade/rolling.py $(ARGS)

@@ -1,146 +1,132 @@
 """Runs compose.yaml with podman-compose and looks at what must hold of it: the second half of tools/test_containers.sh.
 
-``run_containers.py <folder of compose.yaml>``. Leaves nothing running.
+``run_containers.py <folder of compose.yaml> [--quick]``: quick leaves out the demo and the upgrade of the gateways. The
+folder is of a copy of the repository that is this test's own. Leaves nothing running.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import subprocess
 import sys
-import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
+from containers import BUILD, Platform, compose, container, kill, must, run, stop, wait_for
+from containers_upgrade import upgrade_gateways
 
-_BUILD = "--isolation chroot --network host --format docker --quiet"
-_PATIENCE_S = 300.0
-_STOPPED_WITHIN_S = 10.0
-_KILLED = 137
-
-GATEWAY = "http://127.0.0.1:8080"
-
-
-def run(*command: str, check: bool = True) -> str:
-    """What ``command`` says; with ``check``, SystemExit with the end of it where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # podman, with the arguments below
-    if check and done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return done.stdout
+ROOT = Path(__file__).resolve().parents[1]
+ADDED, ADDED_TO = "added", "notifier"
+"""A library that nothing but its own folder names, and the one service that declares it."""
 
 
-def compose(*arguments: str, check: bool = True) -> str:
-    return run("podman-compose", *arguments, check=check)
+def add_a_library(tree: Path) -> None:
+    """As somebody would who adds one: a folder, and the line of the service that needs it."""
+    package = tree / "libs" / ADDED
+    (package / "src" / f"backhaul_{ADDED}").mkdir(parents=True)
+    (package / "src" / f"backhaul_{ADDED}" / "__init__.py").write_text('"""Nothing."""\n', "utf-8")
+    backend = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+    wheel = f'[tool.hatch.build.targets.wheel]\npackages = ["src/backhaul_{ADDED}"]\n'
+    (package / "pyproject.toml").write_text(
+        f'{backend}[project]\nname = "backhaul-{ADDED}"\nversion = "0.1.0"\n{wheel}', "utf-8"
+    )
+    project = tree / "services" / ADDED_TO / "pyproject.toml"
+    declared = project.read_text("utf-8")
+    project.write_text(declared.replace("dependencies = [", f'dependencies = [\n    "backhaul-{ADDED}",', 1), "utf-8")
 
 
-def container(service: str) -> str:
-    return f"backhaul_{service}_1"
-
-
-def look_at_images(services: list[str]) -> None:
-    """Nobody is root, nothing installs anything, and each holds only its own service."""
+def look_at_images(services: list[str], tree: Path) -> None:
+    """Nobody is root, nothing installs anything, and each holds what its service declares, and nothing else."""
+    look = (ROOT / "tools" / "inside_image.py").read_text("utf-8")
     for service in services:
-        inside = run(
-            *("podman", "run", "--rm", "--read-only", "--network", "none", "--entrypoint", "sh"),
-            f"localhost/backhaul-{service}:test",
-            *("-c", "id -u; ls /opt/backhaul/lib/python3*/site-packages; command -v pip gcc uv || true"),
-        ).split()
-        _must(inside[0] == "10001", f"{service} is run by user {inside[0]}")
-        others = {f"backhaul_{one}" for one in services if one != service} & set(inside)
-        _must(not others, f"the image of {service} holds {others}")
-        _must(not any(one.endswith(("/pip", "/gcc", "/uv")) for one in inside), f"{service} has build tools")
-        config = json.loads(run("podman", "image", "inspect", f"localhost/backhaul-{service}:test"))[0]
-        _must("healthcheck" in {key.lower() for key in config}, f"{service} has no HEALTHCHECK")
+        image = f"localhost/backhaul-{service}:test"
+        confined = ("podman", "run", "--rm", "--read-only", "--network", "none", "--entrypoint", "python")
+        inside = json.loads(run(*confined, image, "-c", look, service))
+        must(inside["user"] == 10001, f"{service} is run by user {inside['user']}")
+        must(not inside["surplus"], f"the image of {service} holds {inside['surplus']}, which it does not declare")
+        must(not inside["tools"], f"{service} has build tools: {inside['tools']}")
+        holds_added = f"backhaul-{ADDED}" in inside["packages"]
+        must(holds_added == (service == ADDED_TO), f"the image of {service} and the library that was added")
+        must(_scripts(inside["bill"]) == _declared_scripts(tree, inside["packages"]), f"the scripts of {service}")
+        config = json.loads(run("podman", "image", "inspect", image))[0]
+        must("healthcheck" in {key.lower() for key in config}, f"{service} has no HEALTHCHECK")
         title = config["Labels"]["org.opencontainers.image.title"]
-        _must(title == f"backhaul-{service}", f"{service} is labelled {title}")
-        print(f"  {service}: user 10001, {len(inside)} files of packages, {config['Size'] >> 20} MiB with the base")
+        must(title == f"backhaul-{service}", f"{service} is labelled {title}")
+        print(f"  {service}: user 10001, {len(inside['packages'])} packages, {config['Size'] >> 20} MiB with the base")
 
 
-def wait_for(what: str, holds: Any) -> None:  # a function without arguments
-    deadline = time.monotonic() + _PATIENCE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"Not within {_PATIENCE_S:.0f} s: {what}.")
-        time.sleep(0.5)
-    print(f"  {what}")
+Scripts = set[tuple[str, str, str, str]]
+"""Package, version, licence and SHA-256 of each file that others wrote."""
 
 
-class Platform:
-    """One tenant with one channel without verification."""
-
-    def __init__(self, token: str) -> None:
-        self._http = httpx.Client(base_url=GATEWAY, timeout=10.0, trust_env=False)
-        admin = {"Authorization": f"Bearer {token}"}
-        made = self._http.post(
-            "/admin/v1/tenants", headers=admin, json={"id": "acme", "name": "Acme", "queue_path": "acme"}
-        ).raise_for_status()
-        self._key = {"X-Api-Key": made.json()["api_key"]}
-        self._http.put(
-            "/admin/v1/tenants/acme/channels/Twilio", headers=admin, json={"provider": "twilio", "verification": "off"}
-        ).raise_for_status()
-
-    def post(self, number: int) -> None:
-        body = {"AccountSid": f"AC{0:032x}", "MessageSid": f"SM{number:032x}", "MessageStatus": "delivered"}
-        body |= {"From": "+15005550006", "To": "+15005550001"}
-        answer = self._http.post("/api/postevents?channelLabel=Twilio", headers=self._key, data=body)
-        _must(answer.status_code == httpx.codes.OK, f"a callback was answered {answer.status_code} {answer.text}")
-
-    def knows(self, number: int) -> bool:
-        answer = self._http.get(f"/v1/messages/Twilio/SM{number:032x}", headers=self._key)
-        return answer.status_code == httpx.codes.OK and answer.json()["state"] == "delivered"
+def _scripts(bill: list[dict[str, Any]]) -> Scripts:
+    npm = [one for one in bill if one["purl"].startswith("pkg:npm/")]
+    return {
+        (one["name"], one["version"], one["licenses"][0]["license"]["id"], one["hashes"][0]["content"]) for one in npm
+    }
 
 
-def kill(service: str) -> None:
-    """By SIGKILL, and kept dead until it is started: whether podman restarts what dies depends on its version."""
-    run("podman", "stop", "--time", "0", container(service))
+def _declared_scripts(tree: Path, packages: list[str]) -> Scripts:
+    of_packages = [tree / "libs" / name.removeprefix("backhaul-") / "src" for name in packages]
+    lists = [tomllib.loads(one.read_text("utf-8")) for folder in of_packages for one in folder.rglob("vendored.toml")]
+    return {
+        (file["package"], file["version"], file["licence"], file["sha256"]) for one in lists for file in one["file"]
+    }
 
 
-def stop(service: str) -> None:
-    began = time.monotonic()
-    run("podman", "stop", "--time", str(int(_STOPPED_WITHIN_S)), container(service))
-    (described,) = json.loads(run("podman", "inspect", container(service)))
-    code = described["State"]["ExitCode"]
-    _must(code != _KILLED, f"{service} had to be killed after {time.monotonic() - began:.1f} s")
-    print(f"  {service} stopped in {time.monotonic() - began:.1f} s with {code}")
+def network_address() -> str:
+    """This machine's address as containers reach it."""
+    (network,) = json.loads(run("podman", "network", "inspect", "backhaul_default"))
+    return str(network["subnets"][0]["gateway"])
 
 
-def _must(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise SystemExit(f"Wrong: {otherwise}.")
-
-
-def story(folder: Path, services: list[str], servers: list[str]) -> None:
-    print("Building")
-    compose("--parallel", "1", "--podman-build-args", _BUILD, "build", *services)
-    look_at_images(services)
-    print("Starting")
+def story(folder: Path, services: list[str], servers: list[str], *, quick: bool) -> None:
+    files = [] if quick else ["-f", "compose.yaml", "-f", "demo.yaml", "--profile", "balanced"]
+    print("Building", flush=True)
+    add_a_library(folder.parents[1])
+    compose("--parallel", "1", "--podman-build-args", BUILD, "build", *services)
+    look_at_images(services, folder.parents[1])
+    print("Starting", flush=True)
     # podman-compose does not wait for what has to end before others start, so the order is made here.
     compose("run", "--rm", "--no-deps", "secrets")
-    compose("up", "--detach", "--no-build", "--no-deps", *services, *servers)
+    os.environ["DEMO_HOST"] = network_address()
+    balanced = [] if quick else ["gateway-2", "balancer"]
+    compose(*files, "up", "--detach", "--no-build", "--no-deps", *services, *servers, *balanced)
     compose("run", "--rm", "--no-deps", "servers")
     print(compose("run", "--rm", "--no-deps", "hello"), end="")
     for service in services:
         run("podman", "exec", container(service), "ready")
         (described,) = json.loads(run("podman", "inspect", container(service)))
-        _must(described["HostConfig"]["ReadonlyRootfs"], f"{service} can write to its root")
-    print("Using")
+        must(described["HostConfig"]["ReadonlyRootfs"], f"{service} can write to its root")
+    print("Using", flush=True)
+    if not quick:
+        said = run("make", "--no-print-directory", "-C", str(ROOT), "demo", f"ARGS=--compose {folder}")
+        print(f"  make demo: {next(line for line in said.splitlines() if line.startswith('✓ All'))}", flush=True)
     platform = Platform((folder / "secrets/kept/admin-token").read_text("utf-8").strip())
-    platform.post(1)
+    must(platform.post(1) == httpx.codes.OK, "a callback was not answered 200")
     wait_for("a callback became a message's state", lambda: platform.knows(1))
     kill("normalizer")
-    platform.post(2)
+    must(platform.post(2) == httpx.codes.OK, "a callback was not answered 200 while the normalizer was dead")
     run("podman", "start", container("normalizer"))
     wait_for("so did one that came while the normalizer was dead", lambda: platform.knows(2))
-    print("Stopping")
+    if not quick:
+        print("Upgrading", flush=True)
+        upgrade_gateways(platform, files)
+    print("Stopping", flush=True)
     for service in services:
         stop(service)
 
 
 def main() -> int:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    folder = given.folder.resolve()
     os.chdir(folder)
     known = yaml.safe_load((folder / "compose.yaml").read_text("utf-8"))["services"]
     services = sorted(one.parent.name for one in (folder / "../../services").glob("*/pyproject.toml"))
@@ -150,13 +136,13 @@ def main() -> int:
         if name not in (*services, "secrets", "servers", "hello") and "profiles" not in of
     ]
     try:
-        story(folder, services, servers)
+        story(folder, services, servers, quick=given.quick)
     except SystemExit:
         for service in services:
             print(f"== {service}\n{run('podman', 'logs', '--tail', '5', container(service), check=False)}")
         raise
     finally:
-        compose("down", "--volumes", check=False)
+        compose("--profile", "balanced", "down", "--volumes", check=False)
     print("All holds.")
     return 0
 
