@@ -98,6 +98,17 @@ def test_a_replay_that_was_not_done_to_its_end_is_a_no(
     assert "takes at least 90 s stored since 2026-11-01 00:00:00.000Z" in said
 
 
+def test_letters_that_were_refused_again_are_no_closed_ones(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = replay("done", kind="dead_letters", examples=[{"outcome": "refused_again", "id": "d1", "event_kind": None}])
+    done["counts"] |= {"dead_letters": 7, "refused_again": 2}
+    gateway.says("POST /v1/dead-letters/replay", done)
+    assert main(["dead-letters", "replay", "--channel", "Twilio", "--yes"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "dead letters closed 7 refused again, open 2 refused again d1" in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("nobody", [[503] * 6, [429] * 6])
 def test_a_replay_that_is_waited_for_outlasts_a_gateway_that_does_not_answer(

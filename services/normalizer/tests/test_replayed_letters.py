@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from backhaul_common.names import DEAD_LETTERS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.replays import letters
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import EraseRecipientRequest
 from backhaul_testing import make
+from backhaul_testing.waiting import until
 from normalizer_rig import Rig
-from replay_rig import MAPPING, replayed
+from replay_rig import MAPPING, begin, get, replayed
 
 ACME, GLOBEX = make.tenant("acme", mpulse={}), make.tenant("globex", mpulse={})
 PERSON = "+15005550001"
@@ -72,10 +74,54 @@ async def test_what_fits_is_replayed_and_becomes_events(rig: Rig) -> None:
 async def test_those_that_come_back_are_sent_once(rig: Rig) -> None:
     await filed(rig)
     found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, channel="mpulse")
-    assert found.counts == pb.ReplayCounts(dead_letters=10)
-    await rig.drained()
+    # It is over when it is known what became of them.
+    assert (found.counts, found.text) == (pb.ReplayCounts(refused_again=10), "")
+    assert {one.outcome for one in found.examples} == {pb.REPLAY_OUTCOME_REFUSED_AGAIN}
     rows = await rig.rows(DEAD_LETTERS_COLLECTION, registration="acme.1", channel="mpulse")
     assert {(row["state"], row["occurrences"]) for row in rows} == {("open", 2)}
+
+
+async def test_of_some_that_come_back_the_others_are_closed(rig: Rig) -> None:
+    await filed(rig)
+    await rig.register(make.tenant("acme", mpulse=MAPPING).model_copy(update={"revision": 2}))
+    found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, from_us=1)
+    assert (found.counts, found.text) == (pb.ReplayCounts(dead_letters=10, refused_again=1), "")
+    told_of = {one.id: one.outcome for one in found.examples}
+    rows = await rig.rows(DEAD_LETTERS_COLLECTION, registration="acme.1")
+    outcomes = {"replayed": pb.REPLAY_OUTCOME_CLOSED, "open": pb.REPLAY_OUTCOME_REFUSED_AGAIN}
+    assert told_of == {row["_id"]: outcomes[row["state"]] for row in rows}
+
+
+async def test_what_is_not_processed_in_time_is_said_to_be_open_to_it(rig: Rig) -> None:
+    await filed(rig)
+    kept = ACME.channels["mpulse"].model_copy(update={"processing": "held"})
+    await rig.register(ACME.model_copy(update={"revision": 2, "channels": {**ACME.channels, "mpulse": kept}}))
+    found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, channel="mpulse")
+    assert (found.counts, found.text) == (pb.ReplayCounts(dead_letters=10), letters.UNKNOWN)
+    assert await states(rig, registration="acme.1", channel="mpulse") == {"replayed": 10}
+
+
+async def test_a_cancelled_one_says_what_is_known_of_what_it_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: HeldStream, position: int) -> bool:
+        return False
+
+    monkeypatch.setattr(HeldStream, "processed", never)
+    await filed(rig)
+    begun = await begin(rig, kind=pb.REPLAY_KIND_DEAD_LETTERS, channel="mpulse", from_us=0)
+
+    async def waits() -> bool:
+        return (await get(rig, "acme", begun.id)).text == letters.AWAITED
+
+    await until("it waits for what it sent", waits)
+    await rig.drained()
+    await rig.replays.CancelReplay(pb.CancelReplayRequest(tenant_id="acme", id=begun.id))
+
+    async def counted() -> pb.Replay | None:
+        found = await get(rig, "acme", begun.id)
+        return found if found.counts.refused_again else None
+
+    found = await until("it is counted", counted)
+    assert (found.state, found.counts) == (pb.REPLAY_STATE_CANCELLED, pb.ReplayCounts(refused_again=10))
 
 
 @pytest.mark.parametrize(

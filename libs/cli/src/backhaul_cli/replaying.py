@@ -82,7 +82,8 @@ def parts(found: Replay) -> Iterator[RenderableType]:
         ("contradicted", counts.contradicted),
         ("unreadable", counts.unreadable),
         ("erased", counts.erased or None),
-        ("dead letters", counts.dead_letters),
+        ("dead letters" if found.dry_run else "dead letters closed", counts.dead_letters),
+        ("refused again, open", counts.refused_again or None),
     )
     for example in found.examples:
-        yield words(f"  {example.outcome} {example.event_kind or ''} {example.id}")
+        yield words(f"  {example.outcome.replace('_', ' ')} {example.event_kind or ''} {example.id}")

@@ -10,7 +10,7 @@ import msgspec
 class ReplayCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What was found so far. ``events`` that the ``callbacks`` tell are ``new``, or ``erased``, or known; known ones
     may be ``completed``, or, as dry runs say, ``contradicted``. What is ``unreadable`` stays as it is. ``dead_letters``
-    were closed."""
+    were closed; those that were sent through and ``refused_again`` are open."""
 
     callbacks: int
     events: int
@@ -20,11 +20,12 @@ class ReplayCounts(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: int
     erased: int
     dead_letters: int
+    refused_again: int = 0
 
 
 class ReplayExample(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, by the id of the event, the callback or the dead letter. ``outcome`` is ``new``, ``completed``,
-    ``contradicted``, ``unreadable`` or ``closed``."""
+    ``contradicted``, ``unreadable``, ``closed`` or ``refused_again``."""
 
     outcome: str
     id: str
@@ -33,8 +34,9 @@ class ReplayExample(msgspec.Struct, frozen=True, kw_only=True):
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A replay. ``kind`` is ``callbacks``, ``dead_letters`` or ``discard``; ``state`` is ``waiting``, ``running``,
-    ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped, and whether
-    callbacks may have gone before they were read. What arrived before ``stored_since`` may not be there any more. Lists
+    ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped, whether
+    callbacks may have gone before they were read, and whether dead letters may yet be refused again. What
+    arrived before ``stored_since`` may not be there any more. Lists
     have no ``examples``. ``takes_s`` is how many seconds what was read so far takes at the least; of a dry run, in
     earnest."""
 

@@ -58,6 +58,7 @@ _TOLD = {
     "invalid_address": _("invalid address"),
     "provider_block": _("blocked by the provider"),
     "dead_letters": _("dead letters"),
+    "replay.refused_again": _("refused again"),
     "replay.dead_letters": _("dead letters to send through"),
     "replay.discard": _("dead letters to discard"),
     # What applications are told.

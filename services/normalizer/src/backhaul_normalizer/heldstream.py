@@ -62,6 +62,15 @@ class HeldStream:
         )
         return state["first_seq"], state["last_seq"], first_us
 
+    async def processed(self, position: int) -> bool:
+        """Whether all that lay in the stream up to ``position`` was processed, or moved where it is held."""
+        async with translated():
+            info = await self._js.consumer_info(CALLBACKS_STREAM, NORMALIZER_CONSUMER)
+        if info.ack_floor is not None and info.ack_floor.stream_seq >= position:
+            return True
+        given = info.delivered.stream_seq if info.delivered is not None else 0
+        return given >= position and not info.num_ack_pending
+
     async def has(self, subject: str, first: int) -> bool:
         """Whether anything lies under ``subject`` from the position ``first`` on, as the stream's leader knows it."""
         async with translated():

@@ -123,8 +123,10 @@ class DeadLetters(Protocol):
         """The dead letter, or None."""
         ...
 
-    async def close_dead_letter(self, registration: str, dead_letter: Document, state: str) -> Document | None:
-        """Close it unless it changed since it was read; None if it did."""
+    async def close_dead_letter(
+        self, registration: str, dead_letter: Document, state: str, *, replay: str = ""
+    ) -> Document | None:
+        """Close it unless it changed since it was read; None if it did. ``replay`` is the task that sent it through."""
         ...
 
 

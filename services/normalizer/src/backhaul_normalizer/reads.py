@@ -270,8 +270,11 @@ class MongoReads:
             )
         return found
 
-    async def close_dead_letter(self, registration: str, dead_letter: Document, state: str) -> Document | None:
-        """Set the state of an open dead letter that has not been refused again since ``dead_letter`` was read."""
+    async def close_dead_letter(
+        self, registration: str, dead_letter: Document, state: str, *, replay: str = ""
+    ) -> Document | None:
+        """Set the state of an open dead letter that has not been refused again since ``dead_letter`` was read. The task
+        ``replay`` finds by its id what it sent through."""
         async with mongo.operation():
             found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one_and_update(
                 {
@@ -280,7 +283,7 @@ class MongoReads:
                     "state": "open",
                     "stream_seq": dead_letter["stream_seq"],
                 },
-                {"$set": {"state": state}},
+                {"$set": {"state": state, **({"replay": replay} if replay else {})}},
                 return_document=True,
             )
         return found

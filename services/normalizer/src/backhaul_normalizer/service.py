@@ -52,8 +52,9 @@ class NormalizerUseCases:
         adapter = self._adapters.get(provider)
         return provider, adapter.explain(code) if adapter is not None else None
 
-    async def replay(self, tenant_id: str, dead_letter_id: str) -> Document:
-        """Send a dead letter through once more, and close it; it opens again if it is refused again.
+    async def replay(self, tenant_id: str, dead_letter_id: str, *, replay: str = "") -> Document:
+        """Send a dead letter through once more, for the task ``replay`` or by itself, and close it; it opens again if
+        it is refused again.
 
         Published before it is closed: a crash in between leaves it open, and what is replayed twice counts once.
         """
@@ -76,7 +77,7 @@ class NormalizerUseCases:
             tenant.queue_path, callback, f"replay-{dead_letter_id}-{dead_letter['occurrences']}"
         )
         self._log.info("dead_letter_replayed", tenant=tenant_id, dead_letter_id=dead_letter_id)
-        return await self._close(tenant.registration, dead_letter, "replayed")
+        return await self._close(tenant.registration, dead_letter, "replayed", replay=replay)
 
     async def discard(self, tenant_id: str, dead_letter_id: str) -> Document:
         """Close a dead letter without processing it."""
@@ -112,8 +113,8 @@ class NormalizerUseCases:
             )
         return dead_letter
 
-    async def _close(self, registration: str, dead_letter: Document, state: str) -> Document:
-        closed = await self._dead_letters.close_dead_letter(registration, dead_letter, state)
+    async def _close(self, registration: str, dead_letter: Document, state: str, *, replay: str = "") -> Document:
+        closed = await self._dead_letters.close_dead_letter(registration, dead_letter, state, replay=replay)
         if closed is not None:
             return closed
         # Refused again already, or closed by somebody else: what is true now is the answer.

@@ -88,6 +88,8 @@ class _ReplayOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplayO
     """A callback of which a part cannot be read, or a dead letter whose bytes were not kept."""
     REPLAY_OUTCOME_CLOSED: _ReplayOutcome.ValueType  # 5
     """A dead letter that is closed."""
+    REPLAY_OUTCOME_REFUSED_AGAIN: _ReplayOutcome.ValueType  # 6
+    """A dead letter that was sent through, and is open, since it was refused again."""
 
 class ReplayOutcome(_ReplayOutcome, metaclass=_ReplayOutcomeEnumTypeWrapper): ...
 
@@ -102,6 +104,8 @@ REPLAY_OUTCOME_UNREADABLE: ReplayOutcome.ValueType  # 4
 """A callback of which a part cannot be read, or a dead letter whose bytes were not kept."""
 REPLAY_OUTCOME_CLOSED: ReplayOutcome.ValueType  # 5
 """A dead letter that is closed."""
+REPLAY_OUTCOME_REFUSED_AGAIN: ReplayOutcome.ValueType  # 6
+"""A dead letter that was sent through, and is open, since it was refused again."""
 Global___ReplayOutcome: _TypeAlias = ReplayOutcome  # noqa: Y015
 
 @_typing.final
@@ -326,6 +330,7 @@ class ReplayCounts(_message.Message):
     UNREADABLE_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    REFUSED_AGAIN_FIELD_NUMBER: _builtins.int
     callbacks: _builtins.int
     """Callbacks of the span that were read."""
     events: _builtins.int
@@ -341,7 +346,11 @@ class ReplayCounts(_message.Message):
     erased: _builtins.int
     """Events of people who were erased since. They are left out."""
     dead_letters: _builtins.int
-    """Dead letters that were closed: those that were asked for, or those of what can be read now."""
+    """Dead letters that were closed: those that were asked for, or those of what can be read now. While the replay goes on,
+    those that were sent through and are not processed yet are among them.
+    """
+    refused_again: _builtins.int
+    """Dead letters that were sent through, and are open, since they were refused again."""
     def __init__(
         self,
         *,
@@ -353,10 +362,11 @@ class ReplayCounts(_message.Message):
         unreadable: _builtins.int = ...,
         erased: _builtins.int = ...,
         dead_letters: _builtins.int = ...,
+        refused_again: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks", "completed", b"completed", "contradicted", b"contradicted", "dead_letters", b"dead_letters", "erased", b"erased", "events", b"events", "new", b"new", "unreadable", b"unreadable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callbacks", b"callbacks", "completed", b"completed", "contradicted", b"contradicted", "dead_letters", b"dead_letters", "erased", b"erased", "events", b"events", "new", b"new", "refused_again", b"refused_again", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,7 +431,9 @@ class Replay(_message.Message):
     dry_run: _builtins.bool
     state: Global___ReplayState.ValueType
     text: _builtins.str
-    """Why it waits or stopped, and whether callbacks may have left the stream before they were read."""
+    """Why it waits or stopped, whether callbacks may have left the stream before they were read, and whether dead letters
+    that were sent through may yet be refused again.
+    """
     percent: _builtins.int
     """How much of the stream, or of the dead letters' ids, was gone through."""
     stored_since_us: _builtins.int

@@ -82,7 +82,8 @@ class ReplayCountsOut(BaseModel):
     ``new``, those of people who were ``erased`` since, which are left out, and the rest, which is known. So many events
     were ``completed``, which gave them a revision. In a dry run, so many are ``contradicted``: they would be told
     otherwise today, and stay as they are. Callbacks with a part that cannot be read, and dead letters whose bytes were
-    not kept, are ``unreadable``. ``dead_letters`` were closed."""
+    not kept, are ``unreadable``. ``dead_letters`` were closed, and those that were sent through and ``refused_again``
+    are open; which of the two, is known of a letter when it was processed, and of all when the replay is ``done``."""
 
     callbacks: int
     events: int
@@ -92,11 +93,12 @@ class ReplayCountsOut(BaseModel):
     unreadable: int
     erased: int
     dead_letters: int
+    refused_again: int
 
 
 class ReplayExampleOut(BaseModel):
     """What was found, by the id of the event, the callback or the dead letter. ``outcome`` is ``new``, ``completed``,
-    ``contradicted``, ``unreadable`` or ``closed``."""
+    ``contradicted``, ``unreadable``, ``closed`` or ``refused_again``."""
 
     outcome: str
     id: str
@@ -107,7 +109,8 @@ class ReplayOut(BaseModel):
     """A replay. ``kind`` is ``callbacks``, ``dead_letters`` or ``discard``; ``state`` is ``waiting``, ``running``,
     ``done``, ``cancelled`` or ``stopped``, and ``text`` says why it waits or stopped. What arrived before
     ``stored_since`` may have left the callback log: it cannot be replayed. Where that may have come before the replay
-    did, ``text`` says so. There are 100 ``examples`` at most, and none in lists. ``takes_s`` is how many seconds what
+    did, ``text`` says so, as it does of dead letters that may yet be refused again.
+    There are 100 ``examples`` at most, and none in lists. ``takes_s`` is how many seconds what
     was read so far takes at the least at its ``rate_per_s`` (0: it has none): of a dry run, how long it will take in
     earnest."""
 

@@ -35,7 +35,9 @@ class Example(NamedTuple):
 class Page:
     """What a page found. ``at`` is where the next one begins, and the task is ``done`` where there is none. ``took_s``
     is how long it took with what follows each; the next one waits for ``rest_s`` at the least. ``overtaken_us`` is
-    since when the stream has what it has, where something may have left it before this page; 0 otherwise."""
+    since when the stream has what it has, where something may have left it before this page; 0 otherwise. ``text`` is
+    said of the replay until its next page. ``awaited`` are fields that the pages to come find in it, and ``anew`` is
+    what all its examples are now; None where the page's are added."""
 
     at: Any
     done: bool
@@ -44,6 +46,9 @@ class Page:
     took_s: float = 0.0
     rest_s: float = 0.0
     overtaken_us: int = 0
+    text: str = ""
+    awaited: Document = field(default_factory=dict)
+    anew: Sequence[Document] | None = None
 
 
 class MongoHeld(Leases[Held]):
@@ -80,15 +85,17 @@ class MongoHeld(Leases[Held]):
             for name, count in page.counts.items()
         }
         added = {"$literal": [one._asdict() for one in page.examples[:MAX_EXAMPLES]]}
+        had = "$examples" if page.anew is None else {"$literal": page.anew}
         changes |= {
             "at": {"$literal": page.at},
             "state": {"$cond": [_CANCELLED, "cancelled", "done" if page.done else "running"]},
-            "text": "",
+            "text": {"$literal": page.text},
             "unpublished": [],
             "took_us": {"$add": [{"$ifNull": ["$took_us", 0]}, int(page.took_s * 1e6)]},
             "rest_until": {"$add": ["$$NOW", int(page.rest_s * 1000)]},
-            "examples": {"$slice": [{"$concatArrays": ["$examples", added]}, MAX_EXAMPLES]},
+            "examples": {"$slice": [{"$concatArrays": [had, added]}, MAX_EXAMPLES]},
         }
+        changes |= page.awaited
         if page.overtaken_us:
             changes |= {"stored_since_us": page.overtaken_us, "overtaken": True}
         if page.done or held.row["state"] == "cancelled":

@@ -1,4 +1,8 @@
-"""A page of dead letters that fit a filter: each is sent through once more, or closed, as by a call for it alone."""
+"""A page of dead letters that fit a filter: each is sent through once more, or closed, as by a call for it alone.
+
+What becomes of those that are sent through is known when they have been processed, as what comes in is. The last pages
+wait for that, and count those that are open again.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,37 @@ from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import DEAD_LETTERS_COLLECTION
+from backhaul_common.tenants import Tenant
 
+from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.replays.held import Example, Held, Page
 from backhaul_normalizer.service import NormalizerUseCases
 
 PAGE_LETTERS = 50
+
+PROCESSED_WITHIN_S = 300.0
+"""For how long it is awaited that what was sent through is processed: the tenant's other replays wait meanwhile."""
+
+LOOK_AGAIN_S = 0.25
+
+AWAITED = "What was sent through waits to be processed."
+UNKNOWN = "Not all that was sent through was processed yet: what is refused later is open again, and not counted here."
 
 
 class LetterPages:
     """Works replays of dead letters, a page at a time, in the order of their ids: those that come back are not sent
     again."""
 
-    def __init__(self, database: mongo.Database, use_cases: NormalizerUseCases) -> None:
+    def __init__(self, database: mongo.Database, stream: HeldStream, use_cases: NormalizerUseCases) -> None:
         self._letters = database[DEAD_LETTERS_COLLECTION]
+        self._stream = stream
         self._use_cases = use_cases
 
-    async def page(self, held: Held) -> Page:
+    async def page(self, held: Held, tenant: Tenant) -> Page:
         """The next page. UNAVAILABLE."""
         row = held.row
+        if "awaited_seq" in row or row["state"] == "cancelled":
+            return await self._awaited(held, tenant)
         query: Document = {
             "registration": row["registration"],
             "state": "open",
@@ -43,19 +60,49 @@ class LetterPages:
         ids = [one["_id"] for one in found]
         page = Page(ids[-1] if ids else row["at"], done=len(ids) < PAGE_LETTERS)
         for id_ in ids:
-            closed = row["dry_run"] or await self._close(row, id_)
-            page.counts["dead_letters" if closed else "unreadable"] += 1
-            page.examples.append(Example("closed" if closed else "unreadable", id_))
+            outcome = "closed" if row["dry_run"] else await self._close(row, id_)
+            page.counts[_COUNTED[outcome]] += 1
+            page.examples.append(Example(outcome, id_))
+        if page.done and page.at is not None and row["kind"] == "dead_letters" and not row["dry_run"]:
+            _, last, _ = await self._stream.ends()
+            page.done, page.text, page.rest_s = False, AWAITED, LOOK_AGAIN_S
+            page.awaited = {"awaited_seq": last, "awaited_until_us": held.now_us() + int(PROCESSED_WITHIN_S * 1e6)}
         return page
 
-    async def _close(self, row: Mapping[str, Any], id_: str) -> bool:
-        """Whether it could be closed. Not one whose bytes were not kept, and that is to be sent."""
-        use = self._use_cases.discard if row["kind"] == "discard" else self._use_cases.replay
+    async def _close(self, row: Mapping[str, Any], id_: str) -> str:
+        """Close it, and say with which outcome. Those whose bytes were not kept cannot be sent."""
         try:
-            await use(row["tenant"], id_)
+            if row["kind"] == "discard":
+                closed = await self._use_cases.discard(row["tenant"], id_)
+            else:
+                closed = await self._use_cases.replay(row["tenant"], id_, replay=row["_id"])
         except BackhaulError as exc:
             # It was closed, refused again, or deleted a moment ago; or it cannot be sent.
             if exc.code not in (Code.FAILED_PRECONDITION, Code.NOT_FOUND):
                 raise
-            return False
-        return True
+            return "unreadable"
+        # What is processed at once may be refused before it is closed here.
+        return "refused_again" if closed["state"] == "open" else "closed"
+
+    async def _awaited(self, held: Held, tenant: Tenant) -> Page:
+        """What became of all that was sent through, once it was processed or takes too long, or was cancelled."""
+        row = held.row
+        processed = "awaited_seq" in row and await self._stream.processed(row["awaited_seq"])
+        page = Page(row["at"], done=True)
+        if not processed and row["state"] != "cancelled" and held.now_us() < row["awaited_until_us"]:
+            page.done, page.text, page.rest_s = False, AWAITED, LOOK_AGAIN_S
+            return page
+        query = {"registration": row["registration"], "replay": row["_id"]}
+        async with mongo.operation():
+            sent = await self._letters.find(query, {"state": 1, "channel": 1}).to_list(None)
+        again = {one["_id"] for one in sent if one["state"] == "open"}
+        page.counts["refused_again"] = len(again)
+        page.counts["dead_letters"] = -min(len(again), row["counts"].get("dead_letters", 0))
+        page.anew = [{**one, "outcome": "refused_again"} if one["id"] in again else one for one in row["examples"]]
+        held_channels = {key for key, channel in tenant.channels.items() if channel.processing == "held"}
+        if any(one["state"] != "open" and (not processed or one["channel"] in held_channels) for one in sent):
+            page.text = UNKNOWN
+        return page
+
+
+_COUNTED = {"closed": "dead_letters", "unreadable": "unreadable", "refused_again": "refused_again"}

@@ -91,7 +91,8 @@ class Working:
     async def _work(self, held: Held) -> bool:
         """A page of it. Whether there may be more to do at once."""
         row, began = held.row, time.perf_counter()
-        if row["state"] == "cancelled" and not row["unpublished"]:
+        # Of dead letters that were sent through it is counted to the end what became of them.
+        if row["state"] == "cancelled" and not row["unpublished"] and row["kind"] != "dead_letters":
             await self._leases.close(held)
             return False
         # By settings that are at least as new as the request.
@@ -101,7 +102,7 @@ class Working:
             return False
         try:
             if row["kind"] != "callbacks":
-                page = await self._letters.page(held)
+                page = await self._letters.page(held, tenant)
             elif row["channel"] not in tenant.channels:
                 await self._leases.stop(held, "The tenant has no such channel any more.")
                 return False
@@ -119,7 +120,8 @@ class Working:
         # A dry run tells by the counts how long the rate has it take.
         rate = 0 if row["dry_run"] else row.get("rate_per_s", 0)
         page.took_s = took_s * (1 + REST)
-        page.rest_s = max(0.0, page.counts["callbacks"] / rate - took_s) if rate else 0.0
+        if rate:
+            page.rest_s = max(0.0, page.counts["callbacks"] / rate - took_s)
         await self._leases.found(held, page)
         self._failures.pop(held.id, None)
         self._said(held, page)
@@ -138,6 +140,7 @@ class Working:
     def _said(self, held: Held, page: Page) -> None:
         row = held.row
         count = page.counts["callbacks" if row["kind"] == "callbacks" else "dead_letters"]
-        self._read.add(row["tenant"], amount=count)
+        # What was refused again is taken off what was counted as closed.
+        self._read.add(row["tenant"], amount=max(0, count))
         if page.done:
             self._log.info("replay_done", tenant=row["tenant"], replay_id=held.id, kind=row["kind"])
