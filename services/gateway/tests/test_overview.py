@@ -97,6 +97,16 @@ async def test_the_worst_comes_first_and_says_where_to_look(rig: OverviewRig) ->
         "failing": 1, "waiting": 7, "held": 0, "failed": 3, "waiting_since": "2023-11-14T22:13:20Z",
     }  # fmt: skip
 
+    # Of a channel the same is said, but for what concerns another channel; warnings are no Error.
+    for name, row in rows.items():
+        answer = await rig.gateway.client.get("/api/status?channelLabel=Twilio", headers={"X-Api-Key": keys[name]})
+        assert (answer.json()["problems"], answer.json()["away"]) == (row["problems"], [])
+    await rig.gateway.channel("silent", "Other", provider="twilio")
+    answer = await rig.gateway.client.get("/api/status?channelLabel=Other", headers={"X-Api-Key": keys["silent"]})
+    assert answer.json()["problems"] == []
+    removed = await rig.gateway.client.delete("/admin/v1/tenants/silent/channels/Other", headers=rig.gateway.admin)
+    assert removed.status_code == 204
+
     # A tenant's own is its row, and nothing of another's; a page goes on behind the last one.
     for name, row in rows.items():
         answer = await rig.gateway.client.get("/v1/overview", headers={"X-Api-Key": keys[name]})

@@ -6,6 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from backhaul_client.overviewmodels import Problem
+
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """The service is accessible."""
@@ -128,9 +130,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChannelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """``Error`` when any part is."""
+    """``Error`` when any part is, or any of the ``problems``: what the overview says of the channel, and of all
+    channels. ``away`` are the services that did not say what they know of problems."""
 
     state: str
     channel: str
     provider: str
     parts: Parts
+    problems: tuple[Problem, ...] = ()
+    away: tuple[str, ...] = ()

@@ -42,6 +42,8 @@ def status(
                     Column("detail", lambda one: one[2], folds=True),
                 ],
             ),
+            *_problems(found.problems),
+            *([facts(("not answering", found.away))] if found.away else []),
         ],
     )
     if found.state != "OK":

@@ -52,6 +52,7 @@ def standing_of(
         AuditStates(to.audit, adapters), ReconcilerStates(to.reconciler, adapters), NotifierStates(to.notifier)
     )
     ping, bucket = partial(mongo.ping, service.mongo_client), BucketCheck(settings)
+    overview = Overview(states, room, normalizer=to.normalizer, services=said, spool=spool, overdraft=overdraft)
     status = ChannelStatus(
         streams=broker,
         check_store=ping,
@@ -60,8 +61,8 @@ def standing_of(
         services=said,
         spool=spool,
         overdraft=overdraft,
+        at_a_glance=overview.of,
     )
-    overview = Overview(states, room, normalizer=to.normalizer, services=said, spool=spool, overdraft=overdraft)
     overviews = Overviews(
         overview,
         lambda: service.tenants.tenants,

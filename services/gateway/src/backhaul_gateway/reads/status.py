@@ -24,6 +24,7 @@ from backhaul_gateway.admission.state import TenantStates
 from backhaul_gateway.ports import ObjectStorage, TenantStreams
 from backhaul_gateway.reads.auditstate import AuditState, AuditStates
 from backhaul_gateway.reads.notifierstate import NotifierState, NotifierStates
+from backhaul_gateway.reads.overviewmodels import ProblemOut, TenantAtAGlance
 from backhaul_gateway.reads.reconcilerstate import ReconcilerState, ReconcilerStates
 from backhaul_gateway.spool.overdraft import Overdraft
 from backhaul_gateway.spool.spool import Spool
@@ -167,12 +168,16 @@ class Parts(BaseModel):
 
 
 class StatusOut(BaseModel):
-    """Error when any part is."""
+    """Error when any part is, or any of the ``problems``. These are what ``/v1/overview`` says of the channel and of
+    all channels together, the worst first: a warning, such as of dead letters that are open, is no Error. ``away`` are the
+    services that did not say what they know of problems."""
 
     state: State
     channel: str
     provider: str
     parts: Parts
+    problems: list[ProblemOut]
+    away: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +202,9 @@ class ChannelStatus:
         services: ServiceStates,
         spool: Spool | None,
         overdraft: Overdraft | None,
+        at_a_glance: Callable[[Tenant], Awaitable[TenantAtAGlance]],
     ) -> None:
+        self._at_a_glance = at_a_glance
         self._streams = streams
         self._overdraft = overdraft
         self._spool = spool
@@ -220,7 +227,7 @@ class ChannelStatus:
             nonlocal held_messages
             held_messages = await self._streams.held(tenant, channel.key)
 
-        queue, store, storage, callbacks, held, audit, reconciliation, telling = await asyncio.gather(
+        asked = asyncio.gather(
             problem_of("queue", self._streams.check_room),
             problem_of("store", self._check_store),
             problem_of("object_storage", self._object_storage.check),
@@ -230,6 +237,8 @@ class ChannelStatus:
             problem_of("reconciliation", lambda: self._services.reconciler.fill(reconciled, tenant, channel)),
             problem_of("subscriptions", lambda: self._services.notifier.fill(told, tenant)),
         )
+        glance, found = await asyncio.gather(self._at_a_glance(tenant), asked)
+        queue, store, storage, callbacks, held, audit, reconciliation, telling = found
         unproven = unverifiable(self._states, tenant, channel)
         spool = await self._spooled(tenant)
         parts = Parts(
@@ -293,11 +302,15 @@ class ChannelStatus:
             parts.subscriptions,
             parts.verification,
         )
+        problems = [one for one in glance.problems if one.channel in (None, channel.label)]
+        wrong = any(part.state == "Error" for part in whole) or any(one.severity == "error" for one in problems)
         return StatusOut(
-            state="Error" if any(part.state == "Error" for part in whole) else "OK",
+            state="Error" if wrong else "OK",
             channel=channel.label,
             provider=channel.provider,
             parts=parts,
+            problems=problems,
+            away=glance.away,
         )
 
     async def _spooled(self, tenant: Tenant) -> SpoolPart:
