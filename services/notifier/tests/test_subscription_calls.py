@@ -209,6 +209,26 @@ async def test_a_test_call_sends_a_sample_whatever_the_state(copy: Copy) -> None
     ).code is (Code.NOT_FOUND)
 
 
+@pytest.mark.parametrize(
+    ("types", "sent"),
+    [
+        (["message.*"], "message.delivered"),
+        (["*"], "message.delivered"),
+        (["message.unknown", "message.read"], "message.read"),
+        (["message.unknown"], "message.unknown"),
+        (["consent.*"], "consent.opt_out"),
+        (["communication.*"], "communication.completed"),
+    ],
+)
+async def test_of_a_pattern_a_type_that_is_told_every_day_is_sent(copy: Copy, types: list[str], sent: str) -> None:
+    asking = pb.CreateSubscriptionRequest(tenant_id="acme", definition=wanting(types=types))
+    subscription = (await copy.calls.create(asking)).subscription
+    await copy.calls.test(pb.TestSubscriptionRequest(tenant_id="acme", id=subscription.id))
+    [(_, (delivery,), _)] = copy.caller.made
+    assert delivery.type == sent
+    assert delivery.payload == sample_of(TYPES[sent], "acme").SerializeToString()
+
+
 async def test_test_calls_are_few(copy: Copy) -> None:
     subscription = await created(copy)
     request = pb.TestSubscriptionRequest(tenant_id="acme", id=subscription.id)
