@@ -16,6 +16,7 @@ from backhaul_proto.audit.v1 import audit_pb2, audit_pb2_grpc
 from backhaul_proto.normalizer.v1 import normalizer_pb2, normalizer_pb2_grpc
 from backhaul_proto.notifier.v1 import notifier_pb2, notifier_pb2_grpc
 from backhaul_proto.reconciler.v1 import reconciler_pb2, reconciler_pb2_grpc
+from backhaul_proto.suppression.v1 import suppression_pb2, suppression_pb2_grpc
 from gateway_rig import GatewayFactory, Running
 
 SERVICES: dict[str, tuple[str, Any]] = {
@@ -23,18 +24,21 @@ SERVICES: dict[str, tuple[str, Any]] = {
     "reconciler": ("ListChannels", reconciler_pb2.ListChannelsResponse()),
     "audit": ("GetState", audit_pb2.GetStateResponse()),
     "notifier": ("GetState", notifier_pb2.GetStateResponse()),
+    "suppression": ("List", suppression_pb2.ListResponse()),
 }
 _ADD: dict[str, Any] = {
     "normalizer": normalizer_pb2_grpc.add_NormalizerServiceServicer_to_server,
     "reconciler": reconciler_pb2_grpc.add_ReconcilerServiceServicer_to_server,
     "audit": audit_pb2_grpc.add_AuditServiceServicer_to_server,
     "notifier": notifier_pb2_grpc.add_NotifierServiceServicer_to_server,
+    "suppression": suppression_pb2_grpc.add_SuppressionServiceServicer_to_server,
 }
 _BASES: dict[str, Any] = {
     "normalizer": normalizer_pb2_grpc.NormalizerServiceServicer,
     "reconciler": reconciler_pb2_grpc.ReconcilerServiceServicer,
     "audit": audit_pb2_grpc.AuditServiceServicer,
     "notifier": notifier_pb2_grpc.NotifierServiceServicer,
+    "suppression": suppression_pb2_grpc.SuppressionServiceServicer,
 }
 
 

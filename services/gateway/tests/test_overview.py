@@ -69,7 +69,7 @@ async def test_the_worst_comes_first_and_says_where_to_look(rig: OverviewRig) ->
     assert [found[name] for name in ("tenants", "asked", "with_errors", "with_warnings")] == [5, 5, 2, 2]
     assert found["next_cursor"] is None
     assert {one["name"]: one["state"] for one in found["installation"]["services"]} == dict.fromkeys(
-        ("normalizer", "audit", "reconciler", "notifier"), "ok"
+        ("normalizer", "suppression", "audit", "reconciler", "notifier"), "ok"
     )
     texts = [one["text"] for one in rows["dead"]["problems"] if one["part"] == "subscriptions"]
     since = "the oldest since 2023-11-14T22:13:20Z"
@@ -132,7 +132,7 @@ async def test_the_worst_comes_first_and_says_where_to_look(rig: OverviewRig) ->
 
 async def test_who_is_away_is_said_and_the_rest_is_there(rig: OverviewRig) -> None:
     keys = await _town(rig)
-    for service in ("normalizer", "reconciler", "notifier"):
+    for service in ("normalizer", "suppression", "reconciler", "notifier"):
         rig.refusals[service] = BackhaulError(Code.UNAVAILABLE, f"{service} is away.")
     for number in range(6):
         await rig.gateway.tenant(f"more-{number}")
@@ -142,6 +142,7 @@ async def test_who_is_away_is_said_and_the_rest_is_there(rig: OverviewRig) -> No
     away = {one["name"]: one["text"] for one in found["installation"]["services"] if one["state"] == "away"}
     assert away == {
         "normalizer": "normalizer is away.",
+        "suppression": "suppression is away.",
         "reconciler": "reconciler is away.",
         "notifier": "The notifier is away or too slow.",
     }
@@ -164,7 +165,7 @@ async def test_all_are_looked_at_once_for_many_who_ask(rig: OverviewRig, monkeyp
     first = await rig.overview()
     for _ in range(3):
         assert (await rig.overview())["asked_since"] == first["asked_since"]
-    assert rig.asked["notifier"] == 1
+    assert rig.asked["notifier"] == rig.asked["suppression"] == 1
     assert rig.asked["audit"] == 0  # The channel asks for no files.
     # Who is new, or gone, is counted at once.
     await rig.gateway.tenant("other")

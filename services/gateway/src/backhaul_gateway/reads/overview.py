@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from backhaul_common.errors import BackhaulError, unavailable
+from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.logs import get_logger
 from backhaul_common.names import queue_path_key
 from backhaul_common.tenants import Channel, Tenant
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
+from backhaul_proto.suppression.v1.suppression_pb2 import ListRequest
 from fastapi import APIRouter
 
 from backhaul_gateway.admission.room import CallbackRoom
@@ -36,6 +37,7 @@ from backhaul_gateway.web.problems import NotInstalledError
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.normalizer.v1.normalizer_pb2_grpc import NormalizerServiceAsyncStub
+    from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceAsyncStub
 
 TIMEOUT_S = 2.5
 _DEAD_LETTERS = 50
@@ -83,6 +85,7 @@ class Overview:
         room: CallbackRoom,
         *,
         normalizer: NormalizerServiceAsyncStub,
+        suppression: SuppressionServiceAsyncStub,
         services: ServiceStates,
         spool: Spool | None,
         overdraft: Overdraft | None,
@@ -90,6 +93,7 @@ class Overview:
         self._states = states
         self._room = room
         self._normalizer = normalizer
+        self._suppression = suppression
         self._services = services
         self._spool = spool
         self._overdraft = overdraft
@@ -128,6 +132,18 @@ class Overview:
             glance.state = max(("ok", *severities), key=_RANK.__getitem__)
         found.away.sort()
         return found
+
+    async def hear(self, tenant: Tenant, away: Away) -> None:
+        """Hear whether suppression answers, of which no tenant's row tells. Never raises."""
+        await self._asked(_Look(tenant, away), "suppression", self._suppressed)
+
+    async def _suppressed(self, look: _Look) -> None:
+        try:
+            await self._suppression.List(ListRequest(tenant_id=look.tenant.id, page_size=1))
+        except BackhaulError as exc:
+            # It answers, and has not heard of the tenant yet.
+            if exc.code is not Code.NOT_FOUND:
+                raise
 
     def _channel(self, look: _Look, channel: Channel) -> ChannelAtAGlance:
         tenant, label = look.tenant, channel.label

@@ -40,7 +40,7 @@ WAIT_S = 5.0
 _AT_ONCE = 8
 MAX_A_PAGE = 200
 
-_SERVICES = ("normalizer", "audit", "reconciler", "notifier")
+_SERVICES = ("normalizer", "suppression", "audit", "reconciler", "notifier")
 _CURSOR = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})\.([a-z0-9_-]{1,64})")
 
 _Rank = tuple[int, int, str]
@@ -128,7 +128,8 @@ class Overviews:
                     found = await self._overview.of(tenant, away)
                     self._found[tenant.id] = time.time(), found
 
-            await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
+            heard = [self._overview.hear(tenant, away) for tenant in list(tenants.values())[:1]]
+            await asyncio.gather(*heard, *(some() for _ in range(_AT_ONCE)))
             self._found = {key: row for key, row in self._found.items() if key in tenants}
             self._looked_at = time.monotonic()
         finally:

@@ -52,7 +52,15 @@ def standing_of(
         AuditStates(to.audit, adapters), ReconcilerStates(to.reconciler, adapters), NotifierStates(to.notifier)
     )
     ping, bucket = partial(mongo.ping, service.mongo_client), BucketCheck(settings)
-    overview = Overview(states, room, normalizer=to.normalizer, services=said, spool=spool, overdraft=overdraft)
+    overview = Overview(
+        states,
+        room,
+        normalizer=to.normalizer,
+        suppression=to.suppression,
+        services=said,
+        spool=spool,
+        overdraft=overdraft,
+    )
     status = ChannelStatus(
         streams=broker,
         check_store=ping,

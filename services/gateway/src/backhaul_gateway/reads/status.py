@@ -169,7 +169,7 @@ class Parts(BaseModel):
 
 class StatusOut(BaseModel):
     """Error when any part is, or any of the ``problems``. These are what ``/v1/overview`` says of the channel and of
-    all channels together, the worst first: a warning, such as of dead letters that are open, is no Error. ``away`` are the
+    all channels together, the worst first: a warning, such as of open dead letters, is no Error. ``away`` are the
     services that did not say what they know of problems."""
 
     state: State
