@@ -77,11 +77,15 @@ def test_events_are_grouped_by_kind_in_the_order_of_the_first_of_each() -> None:
 
 def test_steps_are_in_their_order_with_what_is_to_come_last() -> None:
     waiting = delivery("waiting", attempt(1, 5, 503), next_after=600)
+    at_once = delivery("waiting", next_after=1)
     given_up = delivery("failed", attempt(1, 6, 0, "timeout"))
-    found = steps(message(("sent", 0), ("delivered", 10), ("unknown", None)), [waiting, given_up, delivery("held")])
+    found = steps(
+        message(("sent", 0), ("delivered", 10), ("unknown", None)), [waiting, given_up, delivery("held"), at_once]
+    )
     assert [step.what for step in found] == [
-        "unknown", "sent", "held", "not told", "not told", "delivered", "given up", "waiting",
+        "unknown", "sent", "not told", "not told", "delivered", "given up", "waiting", "waiting", "held",
     ]  # fmt: skip
+    assert [step.at for step in found[-3:]] == [at_once.next_attempt_at, waiting.next_attempt_at, None]
 
 
 @pytest.mark.parametrize(

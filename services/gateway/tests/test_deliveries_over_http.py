@@ -63,6 +63,7 @@ SHOWN: dict[str, Any] = {
     "attempts": 2,
     "created_at": AT,
     "next_attempt_at": None,
+    "when_resumed": False,
     "ended_at": AT,
     "last_attempt": TOLD_SHOWN,
 }

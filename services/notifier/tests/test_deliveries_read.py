@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from backhaul_common import pages
 from backhaul_common.errors import Code
+from backhaul_common.names import ENDPOINTS_COLLECTION
 from backhaul_notifier.access import SERVICE, VERBS
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 from deliveries_rig import (
@@ -97,6 +98,35 @@ async def test_what_waits_says_until_when_and_what_was_sent_together_shares_an_i
     assert (found.next_attempt_at_us, found.ended_at_us, found.attempts) == (NOW_US + 7, 0, 0)
     assert found.webhook_id == "msg_" + "01" * 16
     assert not found.HasField("last_attempt")
+
+
+async def test_the_next_attempt_is_when_the_endpoint_lets_it_come(
+    deliveries: DeliveriesRig, deliveries_stub: Any
+) -> None:
+    first = await deliveries.made(state="waiting", due_at_us=NOW_US - 7)
+    later = await deliveries.made(state="waiting", due_at_us=NOW_US + 2 * MINUTE_US)
+    over = await deliveries.made()
+
+    async def told() -> dict[str, tuple[int, bool]]:
+        listed = (await deliveries_stub.ListDeliveries(pb.ListDeliveriesRequest(tenant_id="acme"))).deliveries
+        for one in listed:
+            got = await deliveries_stub.GetDelivery(pb.GetDeliveryRequest(tenant_id="acme", id=one.id))
+            assert (got.delivery.next_attempt_at_us, got.delivery.when_resumed) == (
+                one.next_attempt_at_us, one.when_resumed,
+            )  # fmt: skip
+        return {one.id: (one.next_attempt_at_us, one.when_resumed) for one in listed}
+
+    endpoints = deliveries.database[ENDPOINTS_COLLECTION]
+    assert await told() == {
+        first: (NOW_US - 7, False), later: (NOW_US + 2 * MINUTE_US, False), over: (0, False),
+    }  # fmt: skip
+    # Its breaker lets nothing through before its probe.
+    await endpoints.update_one({"_id": ORDERS}, {"$set": {"rest_until_us": NOW_US + MINUTE_US}})
+    assert await told() == {
+        first: (NOW_US + MINUTE_US, False), later: (NOW_US + 2 * MINUTE_US, False), over: (0, False),
+    }  # fmt: skip
+    await endpoints.update_one({"_id": ORDERS}, {"$set": {"active": False}})
+    assert await told() == {first: (0, True), later: (0, True), over: (0, False)}
 
 
 async def test_nothing_of_another_tenant_is_told(deliveries: DeliveriesRig, deliveries_stub: Any) -> None:

@@ -66,13 +66,21 @@ def _timeline(message: Message, deliveries: Sequence[Delivery]) -> Iterator[Rend
     yield from section(
         found,
         [
-            Column("at", lambda one: exact(one.at) if one.at else "not known"),
+            Column("at", _at),
             Column("after", lambda one: _after(first, one.at), right=True),
             Column("what", lambda one: f"\N{HORIZONTAL ELLIPSIS} {one.what}" if one.what in _TO_COME else one.what),
             Column("detail", _detail, folds=True),
         ],
     )
     yield from _missing(message)
+
+
+def _at(step: Step) -> str:
+    if step.at:
+        return exact(step.at)
+    if not step.to_come or step.delivery is None:
+        return "not known"
+    return "when resumed" if step.delivery.when_resumed else "when enabled"
 
 
 def _detail(step: Step) -> str:

@@ -11,7 +11,7 @@ from backhaul_client.notificationmodels import Attempt, Delivery
 
 Told = Literal["told", "not told", "answered"]
 
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class Group(NamedTuple):
@@ -44,6 +44,11 @@ class Step(NamedTuple):
     delivery: Delivery | None = None
     attempt: Attempt | None = None
 
+    @property
+    def to_come(self) -> bool:
+        """Whether it has not happened yet. Its time may be over: others go first."""
+        return self.delivery is not None and self.what in ("waiting", "held")
+
 
 def by_kind(message: Message) -> list[Group]:
     """Its events by kind, in the order of the first of each."""
@@ -64,7 +69,12 @@ def steps(message: Message, deliveries: Iterable[Delivery]) -> list[Step]:
     found = [Step(when(event), event.kind, event=event) for event in message.timeline]
     for delivery in deliveries:
         found += _calls(delivery)
-    return sorted(found, key=lambda step: step.at or _EARLIEST)
+    return sorted(found, key=_place)
+
+
+def _place(step: Step) -> tuple[bool, datetime]:
+    """What has not happened stands behind what has, also where its time is over."""
+    return step.to_come, step.at or (_LATEST if step.to_come else _EARLIEST)
 
 
 def told(delivery: Delivery, number: int) -> Told:
@@ -85,6 +95,6 @@ def _calls(delivery: Delivery) -> Iterator[Step]:
     for number, attempt in enumerate(delivery.history):
         yield Step(attempt.at, told(delivery, number), delivery=delivery, attempt=attempt)
     if delivery.state in ("waiting", "held"):
-        yield Step(delivery.next_attempt_at or delivery.created_at, delivery.state, delivery=delivery)
+        yield Step(delivery.next_attempt_at, delivery.state, delivery=delivery)
     elif delivery.state == "failed":
         yield Step(delivery.ended_at, "given up", delivery=delivery)

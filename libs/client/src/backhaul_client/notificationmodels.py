@@ -164,7 +164,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One telling of one event or notice to one subscription. ``state`` is ``waiting``, ``held`` (its communication
-    is disabled), ``delivered`` or ``failed``; ``webhook_id`` is that of every attempt."""
+    is disabled), ``delivered`` or ``failed``; ``webhook_id`` is that of every attempt. What waits is sent at
+    ``next_attempt_at`` at the earliest, or ``when_resumed``: its subscription is paused or disabled."""
 
     id: str
     subscription_id: str
@@ -181,6 +182,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     next_attempt_at: datetime | None
     ended_at: datetime | None
     last_attempt: Attempt | None
+    when_resumed: bool = False
     history: tuple[Attempt, ...] = ()
     """Its latest attempts, up to 30, the oldest first, where they were asked for; in lists each without its answer and
     what was called."""

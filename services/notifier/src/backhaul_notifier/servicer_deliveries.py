@@ -52,7 +52,8 @@ class DeliveryCalls:
                 fix="Ask for smaller pages, or for the history of one delivery.",
             )
         rows, token = await self._deliveries.page(tenant.registration, wanted, request.page_size, request.page_token)
-        deliveries = [delivery_message(row) for row in rows]
+        endpoints = await self._deliveries.endpoints(rows)
+        deliveries = [delivery_message(row, endpoints.get(row["subscription"], {})) for row in rows]
         if request.with_history:
             for message, row in zip(deliveries, rows, strict=True):
                 message.history.extend(map(_brief, row.get("tries", ())))
@@ -69,8 +70,9 @@ class DeliveryCalls:
                 field="id",
                 fix="Look for it with the list of deliveries; what is over is kept for a while only.",
             )
+        endpoint = (await self._deliveries.endpoints([row])).get(row["subscription"], {})
         return pb.GetDeliveryResponse(
-            delivery=delivery_message(row), attempts=map(attempt_message, row.get("tries", ()))
+            delivery=delivery_message(row, endpoint), attempts=map(attempt_message, row.get("tries", ()))
         )
 
     async def redeliver(self, request: pb.RedeliverRequest) -> pb.RedeliverResponse:
@@ -85,10 +87,13 @@ class DeliveryCalls:
         return pb.RedeliverResponse(deliveries=count)
 
 
-def delivery_message(row: Document) -> pb.Delivery:
-    """The message of a delivery as it is stored."""
+def delivery_message(row: Document, endpoint: Document) -> pb.Delivery:
+    """The message of a delivery as it is stored, and as far as its ``endpoint`` lets it be sent; that is empty where
+    it is gone."""
     tries = row.get("tries", ())
     waits = row["state"] == "waiting"
+    stopped = waits and not endpoint.get("active", True)
+    next_us = max(row["due_at_us"], endpoint.get("rest_until_us", 0)) if waits and not stopped else 0
     return pb.Delivery(
         id=row["_id"].hex(),
         subscription_id=row["subscription"],
@@ -102,7 +107,8 @@ def delivery_message(row: Document) -> pb.Delivery:
         state=_STATES.number(row["state"]),
         attempts=row["attempts"],
         created_at_us=row["created_at_us"],
-        next_attempt_at_us=row["due_at_us"] if waits else 0,
+        next_attempt_at_us=next_us,
+        when_resumed=stopped,
         ended_at_us=0 if waits else row.get("ended_at_us", 0),
         last_attempt=attempt_message(tries[-1]) if tries else None,
     )

@@ -116,7 +116,7 @@ def show(
                 ("state", found.state),
                 ("tries", found.attempts),
                 ("made", found.created_at),
-                ("next try", found.next_attempt_at),
+                ("next try", "when its subscription is resumed" if found.when_resumed else found.next_attempt_at),
                 ("ended", found.ended_at),
             ),
             *section(

@@ -33,7 +33,7 @@ PATIENCE_S = 3.0
 _ASKED = 50
 _NOTHING = (404, 501)
 """Nothing is known of it, or such a service is not installed."""
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,12 @@ def _entries(known: _Known) -> list[Entry]:
         for one in known.suppressions.rows
     ]
     found += [Entry(when(one), None, "inbound", reply=one) for one in known.replies.rows]
-    return list(_spaced(sorted(found, key=lambda entry: entry.at or _EARLIEST)))
+    return list(_spaced(sorted(found, key=_place)))
+
+
+def _place(entry: Entry) -> tuple[bool, datetime]:
+    to_come = entry.step is not None and entry.step.to_come
+    return to_come, entry.at or (_LATEST if to_come else _EARLIEST)
 
 
 def _spaced(entries: Iterable[Entry]) -> Iterable[Entry]:

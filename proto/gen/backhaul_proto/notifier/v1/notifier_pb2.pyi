@@ -655,7 +655,7 @@ class Standing(_message.Message):
     last_failure: _builtins.str
     """What the last failure was; for people."""
     resting_until_us: _builtins.int
-    """Nothing but a probe is sent before this time; 0 where it is not so."""
+    """Nothing but a probe is sent before this time; 0 where it is not so, or nothing is sent at all."""
     held: _builtins.int
     """Deliveries that wait for their communication to be enabled, up to 100,000; none of them is counted in waiting."""
     def __init__(
@@ -1300,6 +1300,7 @@ class Delivery(_message.Message):
     ENDED_AT_US_FIELD_NUMBER: _builtins.int
     LAST_ATTEMPT_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    WHEN_RESUMED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """32 lower-case hex digits."""
     subscription_id: _builtins.str
@@ -1317,8 +1318,12 @@ class Delivery(_message.Message):
     attempts: _builtins.int
     created_at_us: _builtins.int
     next_attempt_at_us: _builtins.int
-    """0 where there is none."""
+    """When it is sent next, at the earliest: not before the endpoint's rest is over. 0 where there is none, or nobody knows
+    when, since it is sent when its subscription is resumed.
+    """
     ended_at_us: _builtins.int
+    when_resumed: _builtins.bool
+    """It waits, and its subscription is paused or disabled: it is sent when that is resumed."""
     @_builtins.property
     def last_attempt(self) -> Global___Attempt: ...
     @_builtins.property
@@ -1344,10 +1349,11 @@ class Delivery(_message.Message):
         ended_at_us: _builtins.int = ...,
         last_attempt: Global___Attempt | None = ...,
         history: _abc.Iterable[Global___Attempt] | None = ...,
+        when_resumed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_attempt", b"last_attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "ended_at_us", b"ended_at_us", "event_id", b"event_id", "history", b"history", "id", b"id", "last_attempt", b"last_attempt", "message_id", b"message_id", "next_attempt_at_us", b"next_attempt_at_us", "revision", b"revision", "state", b"state", "subscription_id", b"subscription_id", "type", b"type", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "channel", b"channel", "communication_id", b"communication_id", "created_at_us", b"created_at_us", "ended_at_us", b"ended_at_us", "event_id", b"event_id", "history", b"history", "id", b"id", "last_attempt", b"last_attempt", "message_id", b"message_id", "next_attempt_at_us", b"next_attempt_at_us", "revision", b"revision", "state", b"state", "subscription_id", b"subscription_id", "type", b"type", "webhook_id", b"webhook_id", "when_resumed", b"when_resumed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -186,7 +186,9 @@ class AttemptOut(BaseModel):
 
 class DeliveryOut(BaseModel):
     """One telling of one event or notice to one subscription. ``state`` is ``waiting``, ``held`` (its communication
-    is disabled), ``delivered`` or ``failed``; ``webhook_id`` is that of every attempt."""
+    is disabled), ``delivered`` or ``failed``; ``webhook_id`` is that of every attempt. What waits is sent at
+    ``next_attempt_at`` at the earliest, not before its endpoint's rest is over; or ``when_resumed`` is true, and that
+    is null: its subscription is paused or disabled."""
 
     id: str
     subscription_id: str
@@ -201,6 +203,7 @@ class DeliveryOut(BaseModel):
     attempts: int
     created_at: str | None
     next_attempt_at: str | None
+    when_resumed: bool
     ended_at: str | None
     last_attempt: AttemptOut | None
 

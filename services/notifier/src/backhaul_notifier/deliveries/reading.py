@@ -11,7 +11,7 @@ from backhaul_common import mongo, pages
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import is_derived_id
-from backhaul_common.names import DELIVERIES_COLLECTION
+from backhaul_common.names import DELIVERIES_COLLECTION, ENDPOINTS_COLLECTION
 
 MAX_READ_S = 4.0
 """A page ends on the server after this."""
@@ -105,6 +105,16 @@ class MongoDeliveries:
         async with mongo.operation():
             row: Document | None = await self._database[DELIVERIES_COLLECTION].find_one(query, {"payload": 0})
         return row
+
+    async def endpoints(self, rows: Sequence[Document]) -> Mapping[str, Document]:
+        """``active`` and ``rest_until_us`` of the endpoints of those of ``rows`` that wait, by subscription."""
+        ids = {row["subscription"] for row in rows if row["state"] == "waiting"}
+        if not ids:
+            return {}
+        query, wanted = {"_id": {"$in": sorted(ids)}}, {"active": 1, "rest_until_us": 1}
+        async with mongo.operation():
+            found = await self._database[ENDPOINTS_COLLECTION].find(query, wanted).to_list(None)
+        return {one["_id"]: one for one in found}
 
     async def page(self, registration: str, wanted: Wanted, size: int, token: str) -> tuple[Sequence[Document], str]:
         """Deliveries, newest first, and the token of the next page, which is empty on the last. INVALID_ARGUMENT names

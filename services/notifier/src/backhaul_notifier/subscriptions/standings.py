@@ -87,7 +87,7 @@ class Standings:
             last_success_at_us=endpoint.get("last_success_at_us", 0),
             last_failure_at_us=endpoint.get("last_failure_at_us", 0),
             last_failure=endpoint.get("last_failure", ""),
-            resting_until_us=endpoint.get("rest_until_us", 0),
+            resting_until_us=endpoint.get("rest_until_us", 0) if endpoint.get("active", True) else 0,
         )
 
 
