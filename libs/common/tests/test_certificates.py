@@ -12,7 +12,8 @@ from threading import Barrier
 
 import pytest
 from backhaul_common.certificates import Certificates, Files, UnfitError
-from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED
 from backhaul_common.service import Service
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tls import client_context

@@ -16,7 +16,8 @@ import grpc
 import pytest
 import yaml
 from backhaul_common import metrics as module
-from backhaul_common.metrics import Metric, Metrics, catalogue
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import Metric, catalogue
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 

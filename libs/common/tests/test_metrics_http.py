@@ -11,7 +11,7 @@ import httpx
 import pytest
 from backhaul_common import metrics as catalogue
 from backhaul_common import metrics_http
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.metrics_http import MAX_CONNECTIONS, serve_metrics
 from structlog.testing import capture_logs
 

@@ -11,7 +11,8 @@ import pytest
 from backhaul_common import rpc
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lifecycle import Readiness
-from backhaul_common.metrics import GRPC_CALLS, Counter
+from backhaul_common.metering import Counter
+from backhaul_common.metrics import GRPC_CALLS
 from backhaul_common.tracing import Tracing, current_traceparent
 from backhaul_proto.normalizer.v1 import normalizer_pb2 as pb
 from rpc_calls_rig import SERVICE, Running, Servicer, calling

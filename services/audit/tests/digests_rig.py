@@ -19,7 +19,7 @@ from backhaul_audit.ports import Verified, VerifyQuery
 from backhaul_audit.tenancy import AuditTenantData
 from backhaul_audit.verification import BucketVerification
 from backhaul_common import mongo
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     AUDIT_CHAINS_COLLECTION,
     AUDIT_DIGESTS_COLLECTION,

@@ -24,7 +24,7 @@ from backhaul_audit.piles import Limits, Piles
 from backhaul_audit.plans import Ask
 from backhaul_audit.taking import Taking
 from backhaul_common import mongo
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import AUDIT_PEOPLE_COLLECTION, events_subject
 from backhaul_common.store_format import StoreFormat
 from backhaul_proto.event.v1 import event_pb2

@@ -19,7 +19,7 @@ from backhaul_audit.ports import Destinations, ObjectInfo
 from backhaul_audit.shaping import Made
 from backhaul_audit.uploading import ElsewhereError, Uploads
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_digests.model import Chain
 from backhaul_testing.waiting import until
 

@@ -16,7 +16,7 @@ import pytest
 import uvicorn.server
 from backhaul_channels import Adapter
 from backhaul_common import logs
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.service import Service
 from backhaul_common.tracing import Tracing
 from backhaul_gateway.admission import attempts, strangers

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from backhaul_common.certificates import Files
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web import connections as bounds
 from backhaul_gateway.web.connections import Connections

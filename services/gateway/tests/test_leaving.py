@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 import uvloop
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_gateway.settings import GatewaySettings
 from backhaul_gateway.web.connections import Connections
 from backhaul_gateway.web.https import Origins

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.settings import CommonSettings
 from backhaul_common.tracing import Tracing

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from alone import AUTHORIZED, HEAD, started, until
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_gateway.admission.attempts import FREE, MAX_WAITING
 from backhaul_gateway.web.connections import Connections, Patience
 from backhaul_gateway.web.http import Wait

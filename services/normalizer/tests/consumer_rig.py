@@ -12,7 +12,8 @@ from backhaul_common.directory import TenantDirectory, TenantDocuments
 from backhaul_common.errors import unavailable
 from backhaul_common.feed import StreamMessage
 from backhaul_common.lifecycle import cancel
-from backhaul_common.metrics import MESSAGES_UNOWNED, Counter, Metrics
+from backhaul_common.metering import Counter, Metrics
+from backhaul_common.metrics import MESSAGES_UNOWNED
 from backhaul_common.names import (
     TENANTS_COLLECTION,
 )

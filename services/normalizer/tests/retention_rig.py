@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backhaul_common.directory import TenantDirectory, TenantDocuments
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import TENANTS_COLLECTION
 from backhaul_common.tenants import Retention as Kept
 from backhaul_common.tenants import Tenant

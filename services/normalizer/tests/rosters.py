@@ -9,8 +9,8 @@ from secrets import token_hex
 
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.metering import Counter as Counted
 from backhaul_common.metrics import BATCHES_COMPLETED, BATCHES_LINKED_LATE, MESSAGES_LINKED
-from backhaul_common.metrics import Counter as Counted
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
     BATCHES_COLLECTION,

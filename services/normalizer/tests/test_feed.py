@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.lifecycle import cancel
+from backhaul_common.metering import Counter as MetricCounter
 from backhaul_common.metrics import MESSAGES_UNOWNED
-from backhaul_common.metrics import Counter as MetricCounter
 from backhaul_common.names import CALLBACKS_STREAM, CANARY_SUBJECT, NORMALIZER_CONSUMER, callbacks_subject
 from backhaul_local.nats_server import NatsServer
 from backhaul_normalizer.feed import CallbacksFeed, feed_config

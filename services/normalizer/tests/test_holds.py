@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from backhaul_common import jetstream
 from backhaul_common.fence import owners
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     CALLBACKS_STREAM,
     EVENTS_COLLECTION,

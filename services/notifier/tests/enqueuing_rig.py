@@ -15,7 +15,7 @@ from backhaul_common.feed import PositionReader, ReaderConfig
 from backhaul_common.following import Follower
 from backhaul_common.ids import derived_id
 from backhaul_common.lifecycle import cancel
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     AGAIN_HEADER,
     DELIVERIES_COLLECTION,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from backhaul_common.documents import Document
 from backhaul_common.lifecycle import cancel
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_notifier.deliveries.redelivering import reset
 from backhaul_notifier.documents import webhook_id
 from backhaul_notifier.model import Attempted, Delivery, Subscription

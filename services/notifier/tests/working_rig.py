@@ -14,7 +14,7 @@ from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.ids import derived_id
 from backhaul_common.lifecycle import cancel
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     DELIVERIES_COLLECTION,
     DELIVERIES_DUE_SUBJECT,

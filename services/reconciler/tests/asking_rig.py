@@ -15,7 +15,7 @@ from backhaul_common import jetstream, mongo, rpc
 from backhaul_common.fence import owners
 from backhaul_common.jetstream import Publisher
 from backhaul_common.lifecycle import Readiness
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     RECONCILED_ACCOUNTS_COLLECTION,
     RECONCILED_CHANNELS_COLLECTION,

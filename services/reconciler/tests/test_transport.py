@@ -22,7 +22,8 @@ from backhaul_channels.pull import (
     TooOftenError,
     UnreadableAnswerError,
 )
-from backhaul_common.metrics import RECONCILER_REQUESTS, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import RECONCILER_REQUESTS
 from backhaul_reconciler.ledger import Ledger
 from backhaul_reconciler.transport import AccountTransport, PacedError, Requests
 from backhaul_testing.apis.twilio import TwilioApi

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backhaul_common import mongo
 from backhaul_common.lifecycle import cancel, keep_running
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     SUPPRESSION_CHANGES_COLLECTION,
     SUPPRESSION_COUNTERS_COLLECTION,

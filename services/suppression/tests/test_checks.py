@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_suppression.checks import Checks
 from backhaul_suppression.index import Index

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.lines.pace import MAX_SILENCE_S, SLOWEST_BYTES_PER_S
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from backhaul_suppression.commands import By
 from backhaul_suppression.files.calls import ImportCalls

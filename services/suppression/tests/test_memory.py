@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from backhaul_common import mongo
 from backhaul_common.errors import BackhaulError
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     SUPPRESSION_CHANGES_COLLECTION,
     SUPPRESSION_COPIES_COLLECTION,

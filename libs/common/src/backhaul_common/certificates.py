@@ -19,7 +19,8 @@ from typing import Generic, TypeVar
 from cryptography import x509
 
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import CERTIFICATE_EXPIRES, CERTIFICATE_REFUSED
 
 T = TypeVar("T")
 Stamp = tuple[tuple[int, int, int], ...]

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, suppress
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.outages import Repeated
 
 MAX_CONNECTIONS = 16

@@ -27,7 +27,8 @@ from backhaul_common.feed import PositionReader, ReaderConfig
 from backhaul_common.following import Follower, Progress
 from backhaul_common.jetstream import Connection
 from backhaul_common.lifecycle import Readiness, cancel, keep_running, spare_the_collector, until_done
-from backhaul_common.metrics import GRPC_CALLS, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import GRPC_CALLS
 from backhaul_common.metrics_http import serve_metrics
 from backhaul_common.names import SERVICES_COLLECTION, TENANTS_COLLECTION
 from backhaul_common.revisioned import Documents

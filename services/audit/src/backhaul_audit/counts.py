@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backhaul_common import metrics as catalogue
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 
 
 class Counts:

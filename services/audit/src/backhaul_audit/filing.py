@@ -8,7 +8,7 @@ from backhaul_common import metrics as catalogue
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.feed import PositionReader
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.outages import is_outage
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import Tracing

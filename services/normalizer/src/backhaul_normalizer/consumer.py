@@ -13,7 +13,7 @@ from backhaul_common import metrics as catalogue
 from backhaul_common.batches import Batch, Batches
 from backhaul_common.feed import StreamMessage
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import Tracing, traceparent_of
 from backhaul_common.turns import Turn

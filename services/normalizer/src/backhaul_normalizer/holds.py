@@ -18,7 +18,7 @@ from backhaul_common.errors import BackhaulError
 from backhaul_common.feed import StreamMessage
 from backhaul_common.jetstream import Publisher, headers_of
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import CALLBACKS_STREAM, HELD_SUFFIX, callbacks_subject
 from backhaul_common.outages import Repeated, is_outage
 from backhaul_common.tenants import Tenant

@@ -15,7 +15,8 @@ from functools import partial
 from backhaul_common import mongo
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import EXPIRED, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import EXPIRED
 from backhaul_common.pauses import pauses
 
 from backhaul_normalizer.communications.ending import end_member_addresses, end_members

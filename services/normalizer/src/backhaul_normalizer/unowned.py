@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Counter
+from backhaul_common.metering import Counter
 
 DELIVERIES = 10
 """How often a message must have been delivered before it is given up; some 20 seconds, more than one full read."""

@@ -13,7 +13,8 @@ from backhaul_common.errors import BackhaulError
 from backhaul_common.leases import LEASE_S, RENEW_S, LostError
 from backhaul_common.lifecycle import cancel
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import RECONCILER_ACCOUNTS, RECONCILER_CHANNELS, RECONCILER_LATE_SECONDS, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import RECONCILER_ACCOUNTS, RECONCILER_CHANNELS, RECONCILER_LATE_SECONDS
 from backhaul_common.outages import Repeated, is_outage
 
 from backhaul_reconciler.accounts import Held, MongoAccounts

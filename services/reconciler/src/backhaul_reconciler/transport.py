@@ -27,7 +27,8 @@ from backhaul_channels.pull import (
     is_among,
 )
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import RECONCILER_REQUESTS, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import RECONCILER_REQUESTS
 
 from backhaul_reconciler.ledger import Ledger
 

@@ -12,11 +12,8 @@ from typing import Any, Final
 from backhaul_channels.pull import Listing, NeverError, Page, PullError, Span, UnreadableAnswerError
 from backhaul_common.documents import Document
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import (
-    RECONCILER_CALLBACK_DELAY_SECONDS,
-    RECONCILER_RECORDS,
-    Metrics,
-)
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import RECONCILER_CALLBACK_DELAY_SECONDS, RECONCILER_RECORDS
 from backhaul_common.sizes import MAX_BODY_BYTES
 from backhaul_common.tracing import Tracing
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from backhaul_channels.people import is_canonical
 from backhaul_common import metrics as catalogue
 from backhaul_common.errors import BackhaulError, Code
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.tenants import Tenant
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 

@@ -11,7 +11,7 @@ from backhaul_common import metrics as catalogue
 from backhaul_common.batches import Batch, Batches
 from backhaul_common.feed import StreamMessage
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.outages import Repeated, is_outage
 from backhaul_common.tenants import SuppressionSettings
 from backhaul_common.tracing import Tracing, traceparent_of

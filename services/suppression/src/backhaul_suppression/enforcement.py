@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from backhaul_common import metrics as catalogue
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 
 from backhaul_suppression.model import Change
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backhaul_common import metrics as catalogue
 from backhaul_common import mongo
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.service import Service
 from nats.aio.client import Client
 

@@ -30,7 +30,7 @@ from opentelemetry.trace import SpanKind
 
 from backhaul_common.errors import CATALOGUE, BackhaulError, Code
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Counter
+from backhaul_common.metering import Counter
 from backhaul_common.rpc.access import Access, Grant, Stay
 from backhaul_common.rpc.callers import is_called_by
 from backhaul_common.rpc.changes import CallLog, Entry

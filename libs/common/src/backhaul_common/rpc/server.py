@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from backhaul_common import tls
 from backhaul_common.lifecycle import Readiness, cancel
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Counter
+from backhaul_common.metering import Counter
 from backhaul_common.rpc import keepalive
 from backhaul_common.rpc.access import Access
 from backhaul_common.rpc.changes import CallLog

@@ -11,7 +11,8 @@ from backhaul_common import fence, mongo
 from backhaul_common.directory import TenantDirectory
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import AUDIT_DIGESTS_SIGNED, AUDIT_DIGESTS_WAITING, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import AUDIT_DIGESTS_SIGNED, AUDIT_DIGESTS_WAITING
 from backhaul_common.pauses import pauses
 from backhaul_common.tenants import Tenant
 from backhaul_digests.line import to_object

@@ -16,7 +16,8 @@ from backhaul_common.directory import TenantDirectory
 from backhaul_common.documents import Document
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import AUDIT_FILES_DELETED, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import AUDIT_FILES_DELETED
 from backhaul_common.names import AUDIT_CHAINS_COLLECTION, AUDIT_DIGESTS_COLLECTION, AUDIT_FILES_COLLECTION
 from backhaul_common.tenants import Tenant
 from backhaul_digests.model import Chain, ChainKey

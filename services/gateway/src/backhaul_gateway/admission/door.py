@@ -8,7 +8,8 @@ from typing import Protocol
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import RATE_LIMITED, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import RATE_LIMITED
 
 from backhaul_gateway.admission.refusals import not_active
 from backhaul_gateway.admission.room import CallbackRoom

@@ -13,13 +13,13 @@ from backhaul_channels.adapter import RawCallback
 from backhaul_common.errors import BackhaulError, Code, internal
 from backhaul_common.ids import new_callback_id
 from backhaul_common.logs import get_logger
+from backhaul_common.metering import Metrics
 from backhaul_common.metrics import (
     CALLBACKS_ANSWERED,
     CALLBACKS_PLAIN,
     CALLBACKS_UNVERIFIED,
     INGEST_SECONDS,
     QUEUED_BYTES,
-    Metrics,
 )
 from backhaul_common.names import channel_key
 from backhaul_common.sizes import MAX_QUERY_BYTES

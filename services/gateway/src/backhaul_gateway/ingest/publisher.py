@@ -17,7 +17,8 @@ from typing import TypeAlias
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.jetstream import AWAY, Message, Publisher, headers_of
 from backhaul_common.jetstream.batching import MAX_BATCH_BYTES, MAX_MESSAGES, MIN_MESSAGES
-from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import PUBLISH_CALLBACKS, PUBLISH_SECONDS
 from backhaul_common.names import CALLBACKS_STREAM
 from backhaul_common.outages import Repeated
 from backhaul_common.sizes import MESSAGE_HEADER_BYTES

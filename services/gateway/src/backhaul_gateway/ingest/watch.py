@@ -8,7 +8,8 @@ from typing import Protocol
 
 from backhaul_common.errors import BackhaulError
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import CALLBACK_LOG_FILL, CALLBACK_LOG_STORING, Metric, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import CALLBACK_LOG_FILL, CALLBACK_LOG_STORING, Metric
 
 from backhaul_gateway.admission.room import CallbackRoom, LogState
 from backhaul_gateway.ports import WatchedLog

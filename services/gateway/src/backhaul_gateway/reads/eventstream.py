@@ -20,7 +20,8 @@ from backhaul_common.feed import PositionReader, PullLimits, ReaderConfig, Strea
 from backhaul_common.jetstream import translated
 from backhaul_common.lifecycle import cancel, keep_running
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import EVENT_STREAMS, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import EVENT_STREAMS
 from backhaul_common.names import EVENTS_STREAM, channel_key
 from backhaul_common.sizes import MAX_EVENTS_MESSAGE_BYTES
 from backhaul_common.tenants import Tenant

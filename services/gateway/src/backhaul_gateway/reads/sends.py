@@ -19,7 +19,8 @@ import msgspec
 from backhaul_channels import Adapter, Context
 from backhaul_channels.sends import Send, SendError, encoded, event_of, parse_send
 from backhaul_common.errors import BackhaulError, Code, Violation
-from backhaul_common.metrics import SENDS_STORED, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import SENDS_STORED
 from backhaul_common.names import channel_key
 from backhaul_common.sendercallbacks import sender_callbacks
 from backhaul_common.sizes import MAX_BODY_BYTES

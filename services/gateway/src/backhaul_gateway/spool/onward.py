@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.ids import new_callback_id
-from backhaul_common.metrics import Counter
+from backhaul_common.metering import Counter
 from backhaul_common.outages import Repeated
 from backhaul_proto.callback.v1.callback_pb2 import Callback
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.logs import get_logger
+from backhaul_common.metering import Counter, Metrics
 from backhaul_common.metrics import (
     HELD,
     HELD_AGE,
@@ -28,9 +29,7 @@ from backhaul_common.metrics import (
     SPOOL_FILL,
     SPOOL_REFUSED,
     SPOOLED,
-    Counter,
     Metric,
-    Metrics,
 )
 from backhaul_common.outages import Repeated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backhaul_common.lifecycle import Readiness
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from fastapi import APIRouter, FastAPI
 from starlette.convertors import Convertor, register_url_convertor
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import CONNECTIONS_ENDED, CONNECTIONS_OPEN, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import CONNECTIONS_ENDED, CONNECTIONS_OPEN
 
 from backhaul_gateway.web.http import BoundedProtocol, Wait
 

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable
 
 from backhaul_common.errors import BackhaulError, Code, internal
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import HTTP_REQUESTS, Metrics
+from backhaul_common.metering import Metrics
+from backhaul_common.metrics import HTTP_REQUESTS
 from backhaul_common.sizes import MAX_HEADER_BYTES
 from backhaul_common.tracing import Tracing, new_traceparent, trace_id_of, traceparent_of
 from starlette.exceptions import HTTPException

@@ -4,7 +4,7 @@
 from typing import Any
 
 from backhaul_common.lifecycle import Readiness
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST

@@ -12,7 +12,7 @@ from functools import partial
 
 import uvicorn
 from backhaul_common.certificates import Files, UnfitError
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.service import Service
 from starlette.types import ASGIApp
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 
 from backhaul_common.lifecycle import cancel
-from backhaul_common.metrics import Counter as Counted
+from backhaul_common.metering import Counter as Counted
 from backhaul_common.tenants import Tenant
 
 from backhaul_normalizer.communications.files.members import Member, Refused

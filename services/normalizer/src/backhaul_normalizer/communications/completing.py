@@ -19,7 +19,7 @@ from backhaul_common import mongo, outbox
 from backhaul_common.documents import Document
 from backhaul_common.fence import living
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Counter
+from backhaul_common.metering import Counter
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
     BATCHES_COLLECTION,

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.fence import living
-from backhaul_common.metrics import Counter
+from backhaul_common.metering import Counter
 from backhaul_common.names import (
     BATCH_COUNTS_COLLECTION,
     MEMBERS_COLLECTION,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from backhaul_common import mongo
 from backhaul_common.documents import Document
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Counter
+from backhaul_common.metering import Counter
 from backhaul_common.names import BATCHES_COLLECTION, MEMBERS_COLLECTION
 
 from backhaul_normalizer.communications.documents import KEY_BYTES, MEMBER_ID_BYTES

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from backhaul_common.errors import BackhaulError
 from backhaul_common.logs import get_logger
-from backhaul_common.metrics import Counter as Metric
+from backhaul_common.metering import Counter as Metric
 from backhaul_common.outages import is_outage
 
 from backhaul_normalizer.ports import KnownTenants

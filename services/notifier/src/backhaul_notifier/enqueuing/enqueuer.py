@@ -19,7 +19,7 @@ from backhaul_common.feed import PositionReader, StreamMessage
 from backhaul_common.fence import living
 from backhaul_common.following import MongoProgress
 from backhaul_common.jetstream import AWAY
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import (
     DELIVERIES_COLLECTION,
     DELIVERIES_DUE_SUBJECT,

@@ -10,7 +10,7 @@ from typing import Final
 from backhaul_common import metrics as catalogue
 from backhaul_common import mongo
 from backhaul_common.documents import Document
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.names import DELIVERIES_COLLECTION, ENDPOINTS_COLLECTION
 from backhaul_common.outages import Repeated, is_outage
 

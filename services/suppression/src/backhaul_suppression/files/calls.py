@@ -12,7 +12,7 @@ from backhaul_common.lines.calls import FileCalls
 from backhaul_common.lines.formats import FileFormat, format_of
 from backhaul_common.lines.pace import MAX_SILENCE_S
 from backhaul_common.lines.pieces import Pieces
-from backhaul_common.metrics import Metrics
+from backhaul_common.metering import Metrics
 from backhaul_common.places import Places
 from backhaul_common.tenants import Tenant
 from backhaul_common.tracing import current_traceparent
