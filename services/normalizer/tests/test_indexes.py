@@ -75,7 +75,8 @@ def listed(method: str, most: int = 50, **filters: Any) -> tuple[Read, int]:
 
 KEY = message_key("acme.1", "sendgrid", "M5")
 READS = [
-    listed("messages"),
+    # And of each that a person wrote its entry, which says for which communication.
+    listed("messages", 100),
     listed("messages", address="a5@example.com"),
     listed("messages", communication_id="c5"),
     listed("messages", error_code="5"),

@@ -56,6 +56,29 @@ async def test_replies_are_listed_and_counted_for_the_message_that_they_answer(r
     assert await counts(rig, "spring") == pb.ReplyCounts(all=3, stop=1)
 
 
+async def test_what_a_person_wrote_is_of_one_communication_whoever_is_asked(rig: Rig) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    await post(rig, acme, make.twilio("SM1", "sent", To=PERSON, From=SHOP), query="communicationId=spring")
+    # One has a communication of its own, and answers what was sent for another.
+    await post(rig, acme, inbound("SMIN", "STOP"))
+    await post(rig, acme, inbound("SMOWN", "Hello"), query="communicationId=autumn")
+
+    async def said_of(message_id: str) -> set[str]:
+        one: dict[str, Any] = {"tenant_id": "acme", "channel": "twilio", "message_id": message_id}
+        got = await rig.stub.GetMessage(pb.GetMessageRequest(**one))
+        listed = await rig.stub.ListMessages(pb.ListMessagesRequest(**one))
+        events = await rig.stub.ListEvents(pb.ListEventsRequest(**one))
+        found: list[Any] = [got.message, *got.timeline, *listed.messages, *events.events]
+        found += [reply for reply in await replies(rig) if reply.message_id == message_id]
+        assert len(found) == (5 if message_id != "SM1" else 4)
+        return {each.communication_id for each in found}
+
+    assert [await said_of(name) for name in ("SM1", "SMIN", "SMOWN")] == [{"spring"}] * 3
+    found = await rig.stub.GetCommunication(pb.GetCommunicationRequest(tenant_id="acme", communication_id="spring"))
+    assert (found.communication.messages, found.communication.replies.all) == (1, 2)
+
+
 async def test_an_accepted_reply_is_an_opt_out_of_when_it_was_written(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)

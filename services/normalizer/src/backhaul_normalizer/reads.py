@@ -33,11 +33,15 @@ from backhaul_normalizer.eventlists import AT_ONCE, EventLists, TooManyError, ro
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.messages import join_of, message_of
+from backhaul_normalizer.refs import unpack
 from backhaul_normalizer.scans import Scans
 from backhaul_normalizer.timelines import MAX_READ_S, Timeline, Timelines
 
 MAX_ERROR_COUNTS = 1000
 """Channels and codes that are told apart in one answer."""
+
+_OF_A_REPLY = 8
+"""Events of a message that a person wrote of which it is asked what it answers: there is one, but for oddities."""
 
 _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""
@@ -66,7 +70,22 @@ class MongoReads:
             found = await self._timelines.read(registration, message_key(registration, channel, message_id))
             if found is None and (named := await self._named(registration, channel, message_id)) is not None:
                 found = await self._timelines.read(registration, named["_id"])
+        if found is not None and _is_reply(found.message):
+            events = (row for row in found.events if row["kind"] == "inbound" and row.get("communication_id"))
+            _answers(found.message, next(events, {}))
         return found
+
+    async def _as_replies(self, messages: Sequence[Document], refs: Sequence[bytes]) -> None:
+        """Have those of ``messages`` that people wrote tell the communication that their events tell."""
+        asked: dict[bytes, Document] = {}
+        for message, packed in zip(messages, refs, strict=True):
+            if _is_reply(message):
+                asked |= {ref.id: message for ref in list(unpack(packed))[:_OF_A_REPLY]}
+        if asked:
+            query = {"_id": {"$in": list(asked)}, "kind": "inbound", **_COUNTS}
+            wanted = {"communication_id": 1}
+            for entry in await self._database[ENTRIES_COLLECTION].find(query, wanted).to_list(None):
+                _answers(asked[entry["_id"]], entry)
 
     async def member_of(self, message: Document) -> Document | None:
         """The ``batch_id`` and the ``key`` of the member of whose destinations ``message`` holds one; else None."""
@@ -127,8 +146,11 @@ class MongoReads:
         query = pages.Query(
             MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token, binary_ids=True
         )
-        rows, following = await self._page(query)
-        return [message_of(row) for row in rows], following
+        found, following = await self._page(query)
+        rows = [message_of(row) for row in found]
+        async with mongo.operation():
+            await self._as_replies(rows, [row["refs"] for row in found])
+        return rows, following
 
     async def events(
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
@@ -304,6 +326,17 @@ class MongoReads:
             return
         async with self._scans.turn(query.registration, MAX_READ_S) as left_s:
             yield left_s
+
+
+def _is_reply(message: Document) -> bool:
+    """Whether it was written by a person: counts of a communication are of what was sent, so it has none of its own."""
+    return "first_at_us" not in message and bool(message["kinds"].get("inbound"))
+
+
+def _answers(message: Document, event: Document) -> None:
+    """Have ``message`` tell the communication of the one that it answers, as its ``event`` does."""
+    if "communication_id" in event:
+        message["communication_id"] = event["communication_id"]
 
 
 def _too_long() -> BackhaulError:
