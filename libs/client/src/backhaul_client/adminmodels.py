@@ -48,7 +48,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A credential without its text. ``kind`` is ``api`` or ``ingest``; ``scopes`` are what it opens, and
-    ``expires_at`` is None where it does not expire; ``last_used_at`` is told to the hour."""
+    ``expires_at`` is None where it does not expire; ``last_used_at`` is rounded down to the hour."""
 
     id: str
     kind: str

@@ -96,6 +96,7 @@ def environment() -> Environment:
     made.filters.update(
         time=time_of,
         day=day_of,
+        hour=hour_of,
         number=number,
         json=pretty,
         mood=mood,
@@ -133,6 +134,11 @@ def _time_in(found: re.Match[str]) -> str:
 def day_of(at: datetime) -> str:
     """A moment's day, by UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d}"
+
+
+def hour_of(at: datetime | None) -> str:
+    """A moment that is known to the hour, by UTC."""
+    return NOTHING if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:00} UTC"
 
 
 def number(value: float | None) -> str:

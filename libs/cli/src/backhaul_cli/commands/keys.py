@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, cast, get_args
 
 import typer
@@ -34,11 +34,16 @@ def list_(tenant: OfTenant = "", profile: ProfileName = "", json: AsJson = False
             Column("kind", lambda one: one.kind),
             Column("opens", lambda one: one.scopes, folds=True),
             Column("made", lambda one: age(one.created_at, now), right=True),
-            Column("used", lambda one: age(one.last_used_at, now), right=True),
+            Column("used", lambda one: _used(one.last_used_at, now), right=True),
             Column("expires", lambda one: one.expires_at),
         ],
         of="keys",
     )
+
+
+def _used(at: datetime | None, now: datetime) -> str:
+    """How long ago it was used. That is known to two hours only."""
+    return "< 2h" if at is not None and now - at < timedelta(hours=2) else age(at, now)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from backhaul_console.asking import asks, shows_once
 from backhaul_console.forms import REFUSED, Filled, wrong
-from backhaul_console.rendering import time_of
+from backhaul_console.rendering import hour_of
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
 
@@ -76,7 +76,7 @@ async def _revoking(visit: Visit) -> Response:
         *own,
         figures=[
             (_("Opens"), ", ".join(key.scopes)),
-            (_("Last used"), time_of(key.last_used_at) if key.last_used_at else _("not yet")),
+            (_("Last used"), hour_of(key.last_used_at) if key.last_used_at else _("not yet")),
         ],
         action=f"/keys/{key.id}/revoke",
         label=_("Revoke it"),

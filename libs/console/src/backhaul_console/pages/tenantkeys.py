@@ -13,7 +13,7 @@ from backhaul_console.asking import asks
 from backhaul_console.forms import REFUSED, Filled, wrong
 from backhaul_console.pages.keys import SCOPES
 from backhaul_console.pages.tenants import tenant_of
-from backhaul_console.rendering import address, segment, time_of
+from backhaul_console.rendering import address, hour_of, segment
 from backhaul_console.sessions import SessionMovedError, StoreAwayError, Tenant, without
 from backhaul_console.signin import with_tenant
 from backhaul_console.texts import _
@@ -61,7 +61,7 @@ async def _revoking(visit: Visit) -> Response:
         _("Callbacks to addresses with this token are refused from then on. Change these at the providers first.")
         if key.kind == "ingest"
         else _("Whoever uses this key is refused from then on, and signed out of the console."),
-        figures=[(_("Opens"), ", ".join(key.scopes)), (_("Last used"), time_of(key.last_used_at))],
+        figures=[(_("Opens"), ", ".join(key.scopes)), (_("Last used"), hour_of(key.last_used_at))],
         action=f"{here}/keys/{segment(key.id)}/revoke",
         label=_("Revoke"),
         back=here,

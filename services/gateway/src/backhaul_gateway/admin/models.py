@@ -173,7 +173,10 @@ class KeyOut(BaseModel):
     scopes: list[str]
     created_at: datetime
     expires_at: datetime | None
-    last_used_at: datetime | None = Field(description="To the hour; null: not yet.")
+    last_used_at: datetime | None = Field(
+        description="Rounded down to the hour. It is written down once an hour at most, so that use may go on for "
+        "up to two hours after it; null: not yet."
+    )
 
     @classmethod
     def of(cls, credential: Credential) -> KeyOut:
@@ -184,8 +187,13 @@ class KeyOut(BaseModel):
             scopes=list(names_of(Principal.of_credential("", credential).bits)),
             created_at=credential.created_at,
             expires_at=credential.expires_at,
-            last_used_at=credential.last_used_at,
+            last_used_at=_hour(credential.last_used_at),
         )
+
+
+def _hour(at: datetime | None) -> datetime | None:
+    """As precisely as it is known: see ``KeyUses``."""
+    return at and at.replace(minute=0, second=0, microsecond=0)
 
 
 class KeyList(BaseModel):
