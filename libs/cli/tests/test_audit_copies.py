@@ -381,7 +381,7 @@ def test_digests_that_change_places_and_those_that_are_all_taken_away(
     assert invalid(capsys, str(tmp_path), "--head", head) == (7, [(head, "unknown_head")])
     first.unlink()
     second.unlink()
-    assert invalid(capsys, str(tmp_path)) == (2, [])
+    assert invalid(capsys, str(tmp_path)) == (4, [])
     assert invalid(capsys, str(tmp_path), "--head", head)[0] == 7
     assert invalid(capsys, str(tmp_path / "none")) == (2, [])
 
@@ -413,6 +413,18 @@ def test_a_span_of_time_can_be_fetched_and_verified(
     assert main(["audits", "get", "--all", str(tmp_path / "other"), *until]) == 0
     assert chained.files[2].key not in copies(tmp_path / "other")
     assert invalid(capsys, str(tmp_path / "other"), *until) == (0, [])
+
+
+def test_copies_of_nothing_prove_nothing(
+    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["audits", "get", "--all", str(tmp_path / "copies")]) == 0
+    capsys.readouterr()
+    for arguments in ([str(tmp_path / "empty")], [str(tmp_path / "copies"), "--to", "2001-01-01"]):
+        assert main(["audits", "verify", *arguments]) == 4
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n"), "nothing was verified" in said.err.lower()) == ("", 1, True)
 
 
 def test_what_the_answers_name_outside_of_the_folder_is_not_written(

@@ -47,6 +47,15 @@ def test_what_was_found_is_told_and_counts_before_how_it_ended(
         assert len(json.loads(out)["findings"]) == told.count(b"\n")
 
 
+def test_nothing_that_was_verified_is_no_success(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {"digests": 0, "valid_digests": 0, "files": 0, "valid_files": 0, "found_from": None, "found_to": None}
+    gateway.says(VERIFY, json.dumps({"findings": [], "done": True, **counts}) + "\n")
+    assert main(["audits", "verify", "--from", "2d", "--json"]) == 4
+    said = capsys.readouterr()
+    assert json.loads(said.out)["digests"] == 0
+    assert "nothing was verified" in said.err
+
+
 def test_a_proof_comes_with_the_heads_to_which_it_leads(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
     gateway.says("GET /v1/audits/proof", {"proofs": [], "heads": []})
     assert main(["audits", "prove", "e1", "--json"]) == 0

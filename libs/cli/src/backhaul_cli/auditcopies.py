@@ -20,7 +20,7 @@ from backhaul_digests.copies import Copies, KeyFile
 from backhaul_digests.findings import Tally
 from backhaul_digests.line import PREFIX, signature_line
 
-from backhaul_cli.failing import FailedError
+from backhaul_cli.failing import Code, FailedError
 
 if TYPE_CHECKING:
     from backhaul_client import TenantClient
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from backhaul_digests.model import Finding
 
 CHAINS = ("events", "backfill")
+NO_DIGEST = "Say another --from and --to; a hash that you kept (--head) tells whether digests were taken away."
+"""What to do where nothing was verified."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FILES = 500
 
@@ -165,7 +167,8 @@ def check(
     if not heads and not (folder / PREFIX).is_dir():
         raise FailedError(
             f"{folder} has no folder {PREFIX.rstrip('/')}.",
-            "Name the one that has it, as backhaul audits get --all made it.",
+            "Nothing was verified: name the one that has it, as backhaul audits get --all made it.",
+            code=Code.NOT_FOUND,
         )
     copies, tally = Copies(folder, {}), Tally()
 
@@ -179,8 +182,7 @@ def check(
     asyncio.run(walk())
     if not (tally.digests or tally.invalid):
         raise FailedError(
-            f"There is no digest of that time in {folder}, so nothing was checked.",
-            "Say another --from and --to; a hash that you kept (--head) tells whether digests were taken away.",
+            f"{folder} has no digest of that time: nothing was verified.", NO_DIGEST, code=Code.NOT_FOUND
         )
     told(_so_far(tally, (), done=True))
 

@@ -12,7 +12,7 @@ from backhaul_digests.copies import KeyFile
 from msgspec.structs import replace
 
 from backhaul_cli import connecting
-from backhaul_cli.auditcopies import CHAINS, check, fetch, keys_of, whole
+from backhaul_cli.auditcopies import CHAINS, NO_DIGEST, check, fetch, keys_of, whole
 from backhaul_cli.failing import Code, explained
 from backhaul_cli.output import Column, Output, encoded, facts, table, words
 from backhaul_cli.texts import command
@@ -117,6 +117,10 @@ def _found(work: Callable[[Callable[[AuditVerification], None]], None], out: Out
         raise typer.Exit(Code.NO)
     if last is None or not last.done:
         raise typer.Exit(Code.AGAIN)
+    if not (last.digests or findings):
+        # No proof of anything, however right it sounds that none of none was changed.
+        out.note(f"There is no digest of that time: nothing was verified. {NO_DIGEST}")
+        raise typer.Exit(Code.NOT_FOUND)
 
 
 def _verified(out: Output, last: AuditVerification, findings: list[AuditFinding]) -> None:

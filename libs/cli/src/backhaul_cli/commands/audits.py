@@ -34,7 +34,10 @@ def list_(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """List audit files, the latest first; with --from and --to those with events that arrived then."""
+    """List audit files, the latest first; with --from and --to those with events that arrived then.
+
+    Example: backhaul audits list --channel Twilio --from 7d
+    """
     with connecting.tenant(profile) as backhaul:
         now = datetime.now(UTC)
         Output(as_json=json).rows(
@@ -121,7 +124,7 @@ def verify(
     json: AsJson = False,
 ) -> None:
     """Check every digest and file against the object storage, or copies of them without it. It ends with 7 where one is
-    not what was signed.
+    not what was signed, and with 4 where there was none, so that nothing was verified.
 
     Examples: backhaul audits verify --from 7d; backhaul audits verify copies --keys kept/keys.json --head 0f3c...
     """
@@ -143,7 +146,10 @@ def prove(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Say in which files an event lies, and which digests sign them."""
+    """Say in which files an event lies, and which digests sign them.
+
+    Example: backhaul audits prove 90c7d2bbc861878a288ef4b9724a6338
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.prove_event(event)
     output = Output(as_json=json)
