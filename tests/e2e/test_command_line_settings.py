@@ -110,7 +110,7 @@ async def test_what_an_application_is_told(town: Town, tmp_path: Path) -> None:
     )
     assert [row["id"] for row in (await line.pipe("subscriptions", "list", "--json")).rows] == [made.id]
     fits(await line.type("subscriptions", "list"))
-    assert (await line.pipe("subscriptions", "pause", made.id, "--json")).rows[0]["state"] == "paused"
+    assert (await line.pipe("subscriptions", "pause", made.id, "--yes", "--json")).rows[0]["state"] == "paused"
     await person.receive(person.twilio.status(person.address("Twilio"), "SM1", "sent"))
 
     async def waiting() -> str | None:

@@ -415,9 +415,7 @@ def test_a_span_of_time_can_be_fetched_and_verified(
     assert invalid(capsys, str(tmp_path / "other"), *until) == (0, [])
 
 
-def test_copies_of_nothing_prove_nothing(
-    chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_copies_of_nothing_prove_nothing(chained: Chained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["audits", "get", "--all", str(tmp_path / "copies")]) == 0
     capsys.readouterr()

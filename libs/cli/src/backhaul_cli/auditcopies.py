@@ -181,9 +181,7 @@ def check(
 
     asyncio.run(walk())
     if not (tally.digests or tally.invalid):
-        raise FailedError(
-            f"{folder} has no digest of that time: nothing was verified.", NO_DIGEST, code=Code.NOT_FOUND
-        )
+        raise FailedError(f"{folder} has no digest of that time: nothing was verified.", NO_DIGEST, code=Code.NOT_FOUND)
     told(_so_far(tally, (), done=True))
 
 

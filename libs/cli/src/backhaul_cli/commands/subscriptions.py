@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from backhaul_cli import connecting
-from backhaul_cli.failing import Code
-from backhaul_cli.options import LIMIT, All, AsJson, Limit, ProfileName, bound, page
+from backhaul_cli import connecting, subscribing
+from backhaul_cli.failing import Code, FailedError
+from backhaul_cli.options import LIMIT, All, AsJson, Limit, ProfileName, Yes, bound, confirmed, page
 from backhaul_cli.output import Column, Output, facts, words
+from backhaul_cli.subscriptionviews import say, where
 
 if TYPE_CHECKING:
+    from backhaul_client import TenantClient
     from backhaul_client.notificationmodels import Subscription
 
 app = typer.Typer(no_args_is_help=True)
@@ -21,7 +23,10 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The subscription's id.")]
 
 @app.command("list")
 def list_(limit: Limit = LIMIT, every: All = False, profile: ProfileName = "", json: AsJson = False) -> None:
-    """List subscriptions, oldest first."""
+    """List subscriptions, oldest first.
+
+    Example: backhaul subscriptions list --json
+    """
     with connecting.tenant(profile) as backhaul:
         Output(as_json=json).rows(
             backhaul.subscriptions.list(page_size=page(limit, every)),
@@ -31,7 +36,7 @@ def list_(limit: Limit = LIMIT, every: All = False, profile: ProfileName = "", j
                 Column("types", lambda one: one.types, folds=True),
                 Column("state", lambda one: one.state),
                 Column("waiting", lambda one: one.standing.waiting, right=True),
-                Column("where", _where, folds=True),
+                Column("where", where, folds=True),
             ],
             of="subscriptions",
             limit=bound(limit, every),
@@ -40,16 +45,99 @@ def list_(limit: Limit = LIMIT, every: All = False, profile: ProfileName = "", j
 
 @app.command()
 def show(subscription: Id, profile: ProfileName = "", json: AsJson = False) -> None:
-    """Show one subscription, and how it goes."""
+    """Show one subscription, and how it goes.
+
+    Example: backhaul subscriptions show 0f3c --json > subscription.json
+    """
     with connecting.tenant(profile) as backhaul:
-        _say(backhaul.subscriptions.get(subscription), json)
+        say(backhaul.subscriptions.get(subscription), json)
+
+
+File = Annotated[
+    str,
+    typer.Option(
+        "--file", metavar="FILE", help="All of it, as show --json writes it; - is standard input. Options go over it."
+    ),
+]
+OwnSecret = Annotated[
+    bool, typer.Option("--secret", help="Ask for the secret that signs (whsec_…), or read it; else one is made.")
+]
 
 
 @app.command()
-def pause(subscription: Id, profile: ProfileName = "", json: AsJson = False) -> None:
-    """Send nothing more; what happens meanwhile waits."""
+@subscribing.with_flags
+def add(
+    file: File = "", with_secret: OwnSecret = False, profile: ProfileName = "", json: AsJson = False, **given: Any
+) -> None:
+    """Make a subscription. The secret that verifies its calls is shown this once. No option takes a secret: each is
+    asked for, read, or in BACKHAUL_ENDPOINT_SECRET and BACKHAUL_SIGNING_SECRET.
+
+    Example: backhaul subscriptions add --type 'message.*' --url https://example.com/told --basic backhaul
+    """
+    definition = subscribing.defined(subscribing.read(file) if file else {}, given, read_before=file == "-")
+    definition.pop("revision", None)
+    signs = (
+        subscribing.secret_of("Secret (whsec_…)", subscribing.SIGNING_SECRET, read_before=file == "-")
+        if with_secret
+        else ""
+    )
     with connecting.tenant(profile) as backhaul:
-        _say(backhaul.subscriptions.pause(subscription), json)
+        made = backhaul.subscriptions.create(**definition, secret=signs)
+    say(made, json)
+
+
+@app.command()
+@subscribing.with_flags
+def change(subscription: Id, file: File = "", profile: ProfileName = "", json: AsJson = False, **given: Any) -> None:
+    """Change what is said of a subscription: what is left out stays, and so do credentials while scheme, host and port
+    do. A list takes the place of the one before; an empty text takes away. With --file all of it is replaced, unless
+    somebody has changed it since its revision. What waits is told by the new definition.
+
+    Example: backhaul subscriptions change 0f3c --rate 20 --channel Twilio
+    """
+    if not file and all(value is None for value in given.values()):
+        raise FailedError("There is nothing to change.", "Say an option, such as --rate 20, or --file.")
+    with connecting.tenant(profile) as backhaul:
+        base = subscribing.read(file) if file else _definition(backhaul, subscription)
+        definition = subscribing.defined(base, given, read_before=file == "-")
+        changed = backhaul.subscriptions.replace(subscription, **definition)
+    say(changed, json)
+
+
+def _definition(backhaul: TenantClient, subscription: str) -> dict[str, Any]:
+    import msgspec
+
+    there = msgspec.to_builtins(backhaul.subscriptions.get(subscription))
+    return {name: there[name] for name in (*subscribing.FIELDS, "revision")}
+
+
+@app.command()
+def remove(subscription: Id, yes: Yes = False, profile: ProfileName = "", json: AsJson = False) -> None:
+    """Delete a subscription, with what waits for it and its history. It cannot be taken back.
+
+    Example: backhaul subscriptions remove 0f3c --yes
+    """
+    with connecting.tenant(profile) as backhaul:
+        found = _asked(
+            backhaul, subscription, "Delete {name}? {waiting} are never sent, and its history goes.", yes=yes
+        )
+        backhaul.subscriptions.delete(subscription)
+    standing = found.standing
+    Output(as_json=json).thing(
+        {"id": found.id, "name": found.name, "waiting": standing.waiting, "held": standing.held},
+        lambda: [words(f"{_called(found)} is deleted, with {_waiting(found)}.")],
+    )
+
+
+@app.command()
+def pause(subscription: Id, yes: Yes = False, profile: ProfileName = "", json: AsJson = False) -> None:
+    """Send nothing more; what happens meanwhile waits.
+
+    Example: backhaul subscriptions pause 0f3c --yes
+    """
+    with connecting.tenant(profile) as backhaul:
+        _asked(backhaul, subscription, "Pause {name}? Nothing more is sent: {waiting} stay, and what comes.", yes=yes)
+        say(backhaul.subscriptions.pause(subscription), json)
 
 
 @app.command()
@@ -58,12 +146,63 @@ def resume(
     rate: Annotated[
         int, typer.Option("--rate", min=0, metavar="N", help="Send what waits at so many calls a second.")
     ] = 0,
+    yes: Yes = False,
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Send what waits, and go on; also where Backhaul paused or disabled it."""
+    """Send what waits, and go on; also where Backhaul paused or disabled it.
+
+    Example: backhaul subscriptions resume 0f3c --rate 50
+    """
+    at = f"at {rate} a second" if rate else "as fast as it takes them"
     with connecting.tenant(profile) as backhaul:
-        _say(backhaul.subscriptions.resume(subscription, rate_per_s=rate), json)
+        _asked(backhaul, subscription, f"Resume {{name}}? {{waiting}} are sent, {at}.", yes=yes)
+        say(backhaul.subscriptions.resume(subscription, rate_per_s=rate), json)
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    subscription: Id,
+    kind: Annotated[
+        Literal["hmac", "ed25519"], typer.Option("--kind", help="A secret of both sides, or a pair of keys.")
+    ] = "hmac",
+    grace: Annotated[
+        int | None, typer.Option("--grace", min=0, metavar="SECONDS", help="The one before is good for so long.")
+    ] = None,
+    with_secret: OwnSecret = False,
+    profile: ProfileName = "",
+    json: AsJson = False,
+) -> None:
+    """Sign with a new secret, which is shown this once; with the one before, too, until its grace is over: a day.
+
+    Example: backhaul subscriptions rotate-secret 0f3c --grace 3600
+    """
+    signs = (
+        subscribing.secret_of("Secret (whsec_…)", subscribing.SIGNING_SECRET, read_before=False) if with_secret else ""
+    )
+    with connecting.tenant(profile) as backhaul:
+        say(backhaul.subscriptions.rotate_secret(subscription, kind=kind, grace_s=grace, secret=signs), json)
+
+
+def _asked(backhaul: TenantClient, subscription: str, question: str, *, yes: bool) -> Subscription:
+    """The subscription that is to be changed, where somebody has said yes to that."""
+    found = backhaul.subscriptions.get(subscription)
+    asks = question.format(name=_called(found), waiting=_waiting(found))
+    if yes:
+        Output(as_json=True).note(asks.partition("? ")[2])
+    else:
+        confirmed(asks, yes=False)
+    return found
+
+
+def _called(found: Subscription) -> str:
+    return f"{found.id} ({found.name})" if found.name else found.id
+
+
+def _waiting(found: Subscription) -> str:
+    waiting, held = found.standing.waiting, found.standing.held
+    said = f"{waiting} waiting {'delivery' if waiting == 1 else 'deliveries'}"
+    return f"{said} and {held} held" if held else said
 
 
 @app.command("test")
@@ -96,33 +235,3 @@ def send_sample(
     )
     if found.error or not 200 <= found.status < 300:
         raise typer.Exit(Code.NO)
-
-
-def _where(found: Subscription) -> object:
-    return found.http.url if found.http else found.mail and found.mail.addresses
-
-
-def _say(found: Subscription, json: bool) -> None:
-    standing = found.standing
-    Output(as_json=json).thing(
-        found,
-        lambda: [
-            facts(
-                ("subscription", found.id),
-                ("name", found.name),
-                ("types", found.types),
-                ("where", _where(found)),
-                ("state", found.state),
-                ("", found.state_text),
-                ("ordering", found.ordering),
-                ("policy", found.policy.kind),
-                ("waiting", standing.waiting),
-                ("held", standing.held or None),
-                ("failing since", standing.failing_since),
-                ("last failure", standing.last_failure),
-                ("last success", standing.last_success_at),
-                ("rests until", standing.resting_until),
-                ("since", found.created_at),
-            )
-        ],
-    )
