@@ -6,6 +6,7 @@ import typer
 
 from backhaul_cli.commands import (
     audits,
+    batches,
     channels,
     communications,
     configuration,
@@ -50,6 +51,10 @@ app.command("tail")(messages.tail)
 app.command("listen")(listen.listen)
 app.command("stats")(messages.stats)
 app.command("send")(send.send)
+communications.app.command("batches")(batches.batches)
+communications.app.command("batch")(batches.batch)
+communications.app.command("add-batch")(batches.add_batch)
+communications.app.command("close-batch")(batches.close_batch)
 app.add_typer(communications.app, name="communications", help="What was sent, and what became of it.")
 app.add_typer(deadletters.app, name="dead-letters", help="What could not be read.")
 suppressions.app.command("export")(suppressionlists.export)

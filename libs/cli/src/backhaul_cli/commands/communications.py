@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from backhaul_cli import connecting
 from backhaul_cli.failing import Code, FailedError
-from backhaul_cli.importing import imported, sent
+from backhaul_cli.importing import imported, lines_of, sent
 from backhaul_cli.options import LIMIT, All, AsJson, Channel, Errors, From, Limit, ProfileName, To, bound, page
 from backhaul_cli.output import Column, Output, facts, section
 from backhaul_cli.texts import age
@@ -33,7 +33,10 @@ def list_(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """List communications, newest first."""
+    """List communications, newest first.
+
+    Example: backhaul communications list --status active --from 7d
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.communications.list(
             status=status, channel=channel, registered=registered, from_=from_, to=to, page_size=page(limit, every)
@@ -115,7 +118,8 @@ def import_(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Members, as CSV with a column member_key, or one JSON object a line where its name ends in .jsonl.",
+            help="Members, as CSV with a column member_key; one JSON object a line where its name ends in .jsonl; or a "
+            "JSON list of objects (.json).",
         ),
     ],
     batch: Annotated[str, typer.Option("--batch", metavar="ID", help="Your own id of the batch that they belong to.")],
@@ -144,9 +148,10 @@ def import_(
     with file.open("rb") as opened, connecting.tenant(profile) as backhaul:
         if communication:
             _registered(backhaul, communication, batch, channel)
-        pieces = sent(opened, output)
+        form: Literal["csv", "jsonl"] = "jsonl" if file.suffix in (".jsonl", ".json") else "csv"
+        pieces = lines_of(opened, file) if file.suffix == ".json" else sent(opened, output)
         try:
-            found = backhaul.batches.import_members(batch, pieces, format="jsonl" if file.suffix == ".jsonl" else "csv")
+            found = backhaul.batches.import_members(batch, pieces, format=form)
         finally:
             output.progress("")
         if close and not found.refused:
