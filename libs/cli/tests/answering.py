@@ -8,13 +8,15 @@ from typing import Any
 
 
 class Gateway(ThreadingHTTPServer):
-    """Answers each method and path with what is said for it, the last one again and again, and remembers who asked.
-    An answer is a document, or text as it is; or bytes, which are cut off; or a status alone."""
+    """Answers each method and path with what is said for it, the last one again and again, and remembers who asked,
+    and in which host's name. An answer is a document, or text as it is; or bytes, which are cut off; or a status
+    alone."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((address, port), _Handler)
         self._answers: dict[str, list[Any]] = {}
         self.asked: list[tuple[str, Any]] = []
+        self.hosts: list[str] = []
 
     @property
     def url(self) -> str:
@@ -40,6 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         name = f"{self.command} {path}"
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.hosts.append(self.headers.get("host", ""))
         self.server.asked.append((name, json.loads(body) if body else query))
         answer = self.server.answer(name)
         alone = isinstance(answer, int)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import re
 import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
 from queue import Full, Queue
+from threading import Thread
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,6 +21,7 @@ from backhaul_cli.failing import FailedError
 from backhaul_cli.forwarding import Answer, Caller, check_address, key_of, new_secret, told
 from backhaul_cli.watching import MAX_KEPT, Row, Watched, details
 from backhaul_client.models import Event, decoded
+from backhaul_testing.authority import Authority
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -176,6 +181,80 @@ def test_a_name_that_leads_elsewhere_later_is_called_no_more(gateway: Gateway, m
         assert anywhere or "192.0.2.1" in answer.error
 
 
+def test_what_was_looked_at_is_dialled_though_the_name_leads_elsewhere_the_next_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(gateway.url.rpartition(":")[2])
+    answers = ["127.0.0.1"]
+    found = socket.getaddrinfo
+
+    def asked(host: object, *args: Any, **named: Any) -> Any:
+        if host == "near.example":
+            # Whoever looks it up once more is led to the other one.
+            host = answers.pop() if answers else "127.0.0.2"
+        return found(host, *args, **named)  # type: ignore[arg-type]  # as it was asked
+
+    gateway.says("POST /x", "Thank you.")
+    with Gateway("127.0.0.2", port) as elsewhere:
+        Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            elsewhere.says("POST /x", "Thank you.")
+            monkeypatch.setattr(socket, "getaddrinfo", asked)
+            with Caller(f"http://near.example:{port}/x", key_of(new_secret())) as caller:
+                assert caller.call(row(1).told).taken
+                assert (len(gateway.asked), elsewhere.asked) == (1, [])
+                assert gateway.hosts == [f"near.example:{port}"]
+                assert caller.call(row(2).told).taken, "this machine, too"
+                assert (len(gateway.asked), len(elsewhere.asked)) == (1, 1)
+        finally:
+            elsewhere.shutdown()
+
+
+def test_the_next_address_of_a_name_is_called_where_one_cannot_be_reached(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(gateway.url.rpartition(":")[2])
+    both = [row for at in ("127.0.0.3", "127.0.0.1") for row in socket.getaddrinfo(at, port, type=socket.SOCK_STREAM)]
+    found = socket.getaddrinfo
+
+    def asked(host: object, *args: Any, **named: Any) -> Any:
+        return both if host == "near.example" else found(host, *args, **named)  # type: ignore[arg-type]  # likewise
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    gateway.says("POST /x", "Thank you.")
+    with Caller(f"http://near.example:{port}/x", key_of(new_secret())) as caller:
+        assert caller.call(row(1).told).taken
+
+
+def test_tls_is_of_the_name_and_not_of_the_address_that_is_dialled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Authority(tmp_path).issue("near", dns=["near.example"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.cert, files.key)
+    asked_for: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: asked_for.append(name)
+    found = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *args, **named: found("127.0.0.1" if host == "near.example" else host, *args, **named),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with suppress(OSError):
+                context.wrap_socket(server.accept()[0], server_side=True).close()
+
+        greeting = Thread(target=greet)
+        greeting.start()
+        with Caller(f"https://near.example:{server.getsockname()[1]}/x", key_of(new_secret())) as caller:
+            # Nobody trusts the authority: what is presented is looked at.
+            assert "certificate verify failed" in caller.call(row(1).told).error.lower()
+        greeting.join(60)
+    assert asked_for == ["near.example"]
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:9000", "ftp://127.0.0.1", "http://", "http://a:b@127.0.0.1", "http://[::1"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(FailedError):
@@ -236,5 +315,6 @@ def test_a_program_that_says_nothing_is_no_answer(monkeypatch: pytest.MonkeyPatc
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         with Caller(url, key_of(new_secret())) as caller:
             assert caller.call(row(1).told).status == 0
-        assert forwarding.listens(url)
-    assert not forwarding.listens(url)
+        assert forwarding.listens(url, [])
+        assert forwarding.listens(url, ["127.0.0.2", "127.0.0.1"])
+    assert not forwarding.listens(url, ["127.0.0.1"])

@@ -9,6 +9,8 @@ import ipaddress
 import secrets
 import socket
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -99,9 +101,10 @@ def new_secret() -> str:
     return _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def check_address(url: str, *, anywhere: bool) -> None:
-    """FailedError where ``url`` cannot be called, or is not of this machine or a private network: what is told of
-    people goes nowhere else by a slip."""
+def check_address(url: str, *, anywhere: bool) -> list[str]:
+    """The addresses to which ``url`` leads, in the order in which they are to be dialled; none where it may be
+    ``anywhere``. FailedError where it cannot be called, or is not of this machine or a private network: what is told
+    of people goes nowhere else by a slip."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -112,16 +115,17 @@ def check_address(url: str, *, anywhere: bool) -> None:
     if parts.username is not None:
         raise FailedError("The address holds a name or a password.", "Leave them out: everybody here sees arguments.")
     if anywhere:
-        return
+        return []
     try:
-        found = {row[4][0] for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        found = {str(row[4][0]): None for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError as exc:
         raise FailedError(f"{host} has no address: {exc.strerror}.", "Check the name.") from None
-    if outside := sorted(str(one) for one in found if not _is_near(str(one))):
+    if outside := sorted(one for one in found if not _is_near(one)):
         raise FailedError(
             f"{host} is {', '.join(outside)}, which is not of this machine or a private network.",
             "Say --anywhere if people's data may go there; a subscription is what is made for it.",
         )
+    return list(found)
 
 
 def _is_near(address: str) -> bool:
@@ -130,20 +134,24 @@ def _is_near(address: str) -> bool:
     return any(mapped in network for network in map(ipaddress.ip_network, _NEAR))
 
 
-def listens(url: str) -> bool:
-    """Whether anything listens there."""
+def listens(url: str, addresses: Sequence[str]) -> bool:
+    """Whether anything listens there, at one of the ``addresses`` to which it leads; where there are none, at its
+    name."""
     parts = urlsplit(url)
-    at = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-    try:
-        with socket.create_connection(at, timeout=_CONNECT_S):
-            return True
-    except OSError:
-        return False
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    for address in addresses or [parts.hostname or ""]:
+        try:
+            with socket.create_connection((address, port), timeout=_CONNECT_S):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 class Caller:
     """Calls one address. Nothing but this address is called: no proxy, and no redirect of it. Unless it may be
-    ``anywhere``, it is looked before each call whether its name still leads to this machine or a private network."""
+    ``anywhere``, it is looked before each call whether its name still leads to this machine or a private network, and
+    what was looked at is dialled: the name is not looked up once more, when it might lead elsewhere."""
 
     def __init__(self, url: str, key: bytes, *, anywhere: bool = False) -> None:
         self._url = url
@@ -171,8 +179,7 @@ class Caller:
         }
         began = time.perf_counter()
         try:
-            check_address(self._url, anywhere=self._anywhere)
-            with self._http.stream("POST", self._url, content=one.body, headers=headers) as answer:
+            with self._dialled(content=one.body, headers=headers) as answer:
                 text = b""
                 for piece in answer.iter_bytes():
                     text += piece
@@ -184,6 +191,25 @@ class Caller:
         except httpx.HTTPError as exc:
             return Answer(0, _since_ms(began), error=f"{type(exc).__name__}: {exc}".rstrip(": "))
         return Answer(status, _since_ms(began), text[:_MAX_ANSWER_BYTES].decode("utf-8", "replace"))
+
+    @contextmanager
+    def _dialled(self, *, content: bytes, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """The answer of the first address that can be reached, to a request for the name."""
+        url = httpx.URL(self._url)
+        dialled = [url.copy_with(host=one) for one in check_address(self._url, anywhere=self._anywhere)] or [url]
+        named = {**headers, "Host": url.netloc.decode()}
+        sni = {"sni_hostname": url.raw_host.decode()}
+        for number, at in enumerate(dialled, 1):
+            request = self._http.build_request("POST", at, content=content, headers=named, extensions=sni)
+            try:
+                answer = self._http.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if number == len(dialled):
+                    raise
+                continue
+            with closing(answer):
+                yield answer
+            return
 
 
 def _since_ms(began: float) -> float:

@@ -61,7 +61,8 @@ def listen(
 ) -> None:
     """Call a program on this machine with events as they are published, until Ctrl-C: signed, and with the body that a
     subscription sends as its payload full. Each is called once; r calls the chosen one again. Connections that end
-    are made anew, as by tail.
+    are made anew, as by tail. Notices, and types that are views of events (reply.received, message.delivery_problem),
+    are in no stream of the API: a subscription alone is told them.
 
     Example: backhaul listen http://127.0.0.1:9000/backhaul --kind failed
     """
@@ -71,12 +72,12 @@ def listen(
     how = shown or ("interactive" if _at_a_terminal() and not json else "compact")
     if how == "interactive" and (json or not _at_a_terminal()):
         raise typer.BadParameter("--output interactive needs a terminal, and goes without --json.")
-    forwarding.check_address(url, anywhere=anywhere)
+    leads_to = forwarding.check_address(url, anywhere=anywhere)
     text = secret("Secret (whsec_…)") if with_secret else forwarding.new_secret()
     key = forwarding.key_of(text)
     if not with_secret:
         output.note(f"Calls are signed with the secret {text}")
-    if not forwarding.listens(url):
+    if not forwarding.listens(url, leads_to):
         output.note(f"Nothing listens at {url} yet: calls fail until something does.")
     listening = Listening(output, output.note, after)
     with (
