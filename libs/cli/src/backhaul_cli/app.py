@@ -7,6 +7,7 @@ import typer
 from backhaul_cli.commands import (
     audits,
     batches,
+    bench,
     channels,
     communications,
     configuration,
@@ -51,6 +52,7 @@ app.command("tail")(messages.tail)
 app.command("listen")(listen.listen)
 app.command("stats")(messages.stats)
 app.command("send")(send.send)
+app.command("bench")(bench.bench)
 communications.app.command("batches")(batches.batches)
 communications.app.command("batch")(batches.batch)
 communications.app.command("add-batch")(batches.add_batch)

@@ -11,7 +11,9 @@ from backhaul_cli import profiles
 from backhaul_cli.failing import Code, FailedError
 
 if TYPE_CHECKING:
-    from backhaul_client import AdminClient, TenantClient
+    from backhaul_client import AdminClient, AsyncTenantClient, TenantClient
+
+    from backhaul_cli.profiles import Profile
 
 _TIMEOUT_S = 30.0
 _PATIENCE_S = 600.0
@@ -23,13 +25,7 @@ WAITING = "Not now: trying again for up to 10 min."
 def tenant(profile: str, *, waiting: Callable[[], None] | None = None) -> TenantClient:
     """The tenant's side, by the API key. ``profile`` is empty where none was named. With ``waiting`` it is asked again
     for minutes where there is no answer, as while it is restarted; it is called when the pauses get longer."""
-    found = profiles.chosen(profile, os.environ)
-    if not found.api_key:
-        raise FailedError(
-            f"There is no API key in {found.source}.",
-            f"{_having('api_key')}backhaul profile add asks for one; BACKHAUL_API_KEY goes with BACKHAUL_URL.",
-            code=Code.CREDENTIAL,
-        )
+    found = _with_key(profile)
     from backhaul_client import Retries, TenantClient
 
     if waiting is None:
@@ -46,6 +42,25 @@ def tenant(profile: str, *, waiting: Callable[[], None] | None = None) -> Tenant
 
     patient = Retries(tries=1_000, max_pause_s=_PATIENCE_S, longest_pause_s=5.0)
     return TenantClient(found.url, found.api_key, timeout_s=_TIMEOUT_S, retries=patient, sleep=sleep)
+
+
+def at_once(profile: str) -> AsyncTenantClient:
+    """The same for whoever asks several things at once."""
+    found = _with_key(profile)
+    from backhaul_client import AsyncTenantClient
+
+    return AsyncTenantClient(found.url, found.api_key, timeout_s=_TIMEOUT_S)
+
+
+def _with_key(profile: str) -> Profile:
+    found = profiles.chosen(profile, os.environ)
+    if not found.api_key:
+        raise FailedError(
+            f"There is no API key in {found.source}.",
+            f"{_having('api_key')}backhaul profile add asks for one; BACKHAUL_API_KEY goes with BACKHAUL_URL.",
+            code=Code.CREDENTIAL,
+        )
+    return found
 
 
 def platform(profile: str) -> AdminClient:

@@ -31,8 +31,8 @@ MEANINGS: dict[Code, str] = {
     Code.NOT_FOUND: "there is no such thing, or not yet",
     Code.REFUSED: "it was refused: a value is not valid, or the state does not allow it",
     Code.AGAIN: "no answer, or not now: the same command may succeed later",
-    Code.NO: "there is an answer, and it is no: not to be contacted, in error, stopped, changed files, or a sample of "
-    "which nothing becomes",
+    Code.NO: "there is an answer, and it is no: not to be contacted, in error, stopped, changed files, a sample of "
+    "which nothing becomes, or a measurement in which not all was taken and told",
     Code.INTERRUPTED: "stopped by Ctrl-C",
 }
 

@@ -59,12 +59,14 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyHolder(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose an API key is, and what it opens. ``expires_at`` is None where it does not expire."""
+    """Whose an API key is, and what it opens. ``expires_at`` is None where it does not expire; ``limits`` are, where an
+    older gateway answers."""
 
     tenant_id: str
     key_id: str
     scopes: tuple[str, ...]
     expires_at: datetime | None
+    limits: Limits | None = None
 
 
 class AdminHolder(msgspec.Struct, frozen=True, kw_only=True):

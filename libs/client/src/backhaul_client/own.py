@@ -55,7 +55,7 @@ class OwnCalls:
 
     @call
     def whoami(self) -> Call[KeyHolder]:
-        """Which key this is, and what it opens."""
+        """Which key this is, what it opens, and how much may be asked with it."""
         return Call(path="/v1/whoami", answer=of(KeyHolder))
 
     @call

@@ -264,7 +264,7 @@ def build(
             [
                 reads,
                 OwnRoutes(registry, channels, addresses).added_to(callers.router("/v1", 422)),
-                whoami_of_tenants(callers.router("/v1")),
+                whoami_of_tenants(callers.router("/v1"), states),
                 streams.router(),
                 standing.overview.router(callers),
                 sends.router(),

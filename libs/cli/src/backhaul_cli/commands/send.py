@@ -65,7 +65,7 @@ def send(
     found = profiles.chosen(profile, os.environ)
     with connecting.tenant(profile) as backhaul:
         to = _channel(backhaul, one, channel, profile)
-        given = _given(one, to, with_secret, signing_key)
+        given = signs_with(one, to, with_secret, signing_key)
         content = changing.overridden(one.sample(event, message), override or [], is_form=one.is_form)
         if edit:
             content = changing.edited(content, is_form=one.is_form)
@@ -163,7 +163,7 @@ def _channel(backhaul: TenantClient, provider: Provider, label: str, profile: st
     return fitting[0]
 
 
-def _given(provider: Provider, channel: Channel, with_secret: bool, signing_key: Path | None) -> str:
+def signs_with(provider: Provider, channel: Channel, with_secret: bool, signing_key: Path | None) -> str:
     """What is to sign it, as far as it was said."""
     if signing_key is not None:
         if not provider.is_public:

@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from backhaul_gateway.admin.models import LimitsOut
+from backhaul_gateway.admission.auth import unauthenticated
 from backhaul_gateway.admission.principal import names_of
+from backhaul_gateway.admission.state import TenantStates
 from backhaul_gateway.web.guard import Asking
 
 
@@ -18,6 +21,7 @@ class KeyHolderOut(BaseModel):
     key_id: str = Field(description="Its public id, by which it can be revoked.")
     scopes: list[str] = Field(description="What it opens.")
     expires_at: datetime | None = Field(description="Null: never.")
+    limits: LimitsOut = Field(description="How much its tenant may ask of the gateway.")
 
 
 class AdminOut(BaseModel):
@@ -27,9 +31,24 @@ class AdminOut(BaseModel):
     role: str = Field(description="`operator`, `support` or `auditor`.")
 
 
-def whoami_of_tenants(router: APIRouter) -> APIRouter:
-    """``router`` with the route for API keys."""
-    router.add_api_route("/whoami", _key)
+def whoami_of_tenants(router: APIRouter, states: TenantStates) -> APIRouter:
+    """``router`` with the route for API keys. ``states`` know the limits of tenants."""
+
+    async def key(by: Asking) -> KeyHolderOut:
+        """Which key this is, what it opens, and how much may be asked with it. Any key of the tenant's may ask."""
+        state = states.get(by.tenant_id)
+        if state is None:
+            raise unauthenticated()
+        end = by.expires_at
+        return KeyHolderOut(
+            tenant_id=by.tenant_id,
+            key_id=by.name,
+            scopes=list(names_of(by.bits)),
+            expires_at=None if end is None else datetime.fromtimestamp(end, UTC),
+            limits=LimitsOut.of(state.tenant.limits),
+        )
+
+    router.add_api_route("/whoami", key)
     return router
 
 
@@ -37,17 +56,6 @@ def whoami_of_admins(router: APIRouter) -> APIRouter:
     """``router`` with the route for admin tokens."""
     router.add_api_route("/whoami", _admin)
     return router
-
-
-async def _key(by: Asking) -> KeyHolderOut:
-    """Which key this is, and what it opens. Any key of the tenant's may ask."""
-    end = by.expires_at
-    return KeyHolderOut(
-        tenant_id=by.tenant_id,
-        key_id=by.name,
-        scopes=list(names_of(by.bits)),
-        expires_at=None if end is None else datetime.fromtimestamp(end, UTC),
-    )
 
 
 async def _admin(by: Asking) -> AdminOut:

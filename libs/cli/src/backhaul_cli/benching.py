@@ -1,0 +1,211 @@
+"""A measurement from outside: samples posted at their due times, and how long it takes until each is told."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+if TYPE_CHECKING:
+    from backhaul_client import AsyncTenantClient
+
+    from backhaul_cli.samples import Post
+    from backhaul_cli.sampling import Address
+
+_TIMEOUT_S = 30.0
+MAX_CONNECTIONS = 128
+"""Open at once. Whoever waits for one has been due all the while, and that counts."""
+_SHOWN_S = 0.5
+_LIMITED = 429
+_PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is done: so many callbacks a second for so many seconds; then ``wait_s`` for what was not told yet. ``post``
+    makes another sample each time. Over the tenant's limit it ends, unless ``over_the_limit``."""
+
+    rate: int
+    seconds: int
+    channel: str
+    at: Address
+    post: Callable[[], Post]
+    wait_s: float
+    over_the_limit: bool
+
+    @property
+    def count(self) -> int:
+        """How many callbacks."""
+        return self.rate * self.seconds
+
+
+@dataclass
+class Measured:
+    """What was measured so far, in ms from the time at which each callback was due."""
+
+    sent: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    """By status, or by what went wrong where nothing was answered."""
+    answered_ms: list[float] = field(default_factory=list)
+    late_ms: float = 0.0
+    """The longest that this machine itself was behind when it began a call: that much is not Backhaul's."""
+    limited: bool = False
+    elapsed_s: float = 0.0
+    told_ms: list[float] = field(default_factory=list)
+    due: dict[str, float] = field(default_factory=dict)
+    """When each callback that was taken and is not told yet was due, by its id."""
+    _told: dict[str, float] = field(default_factory=dict)
+    """When an event of any other callback was told: its answer may come later."""
+
+    def taken(self, callback_id: str, due: float) -> None:
+        """Such a callback was answered with success."""
+        if (told := self._told.pop(callback_id, None)) is not None:
+            self.told_ms.append((told - due) * 1000)
+        else:
+            self.due[callback_id] = due
+
+    def told(self, callback_id: str, at: float) -> None:
+        """An event of such a callback was told."""
+        if (due := self.due.pop(callback_id, None)) is not None:
+            self.told_ms.append((at - due) * 1000)
+        else:
+            self._told.setdefault(callback_id, at)
+
+
+def percentiles(found: Sequence[float]) -> dict[str, float | None]:
+    """``p50``, ``p90``, ``p99`` and ``max`` by nearest rank; None where nothing was measured."""
+    ranked = sorted(found)
+    return {
+        name: round(ranked[math.ceil(part * len(ranked)) - 1], 1) if ranked else None for name, part in _PARTS.items()
+    }
+
+
+class _Connections:
+    """As many as are used at once, up to the most. Each is a client of its own: a pool of httpx looks at all of its
+    connections, by a system call, whenever one is taken."""
+
+    def __init__(self) -> None:
+        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._idle: list[httpx.AsyncClient] = []
+        self._all = AsyncExitStack()
+        self._tls = httpx.create_ssl_context()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._all.aclose()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[httpx.AsyncClient]:
+        """The one that was used last, when there is one."""
+        async with self._room:
+            if not self._idle:
+                self._idle.append(await self._all.enter_async_context(self._new()))
+            client = self._idle.pop()
+            try:
+                yield client
+            finally:
+                self._idle.append(client)
+
+    def _new(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=_TIMEOUT_S, verify=self._tls)
+
+
+class Bench:
+    """One measurement. ``measured`` is there however it ends."""
+
+    def __init__(self, plan: Plan, client: AsyncTenantClient, progress: Callable[[str], None]) -> None:
+        self.measured = Measured()
+        self._plan = plan
+        self._client = client
+        self._progress = progress
+        self._follows = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """All of it. Raises what the stream of events is refused with."""
+        async with self._client:
+            tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._show())]
+            measuring = asyncio.create_task(self._measure())
+            try:
+                # The stream ends by itself only where it is refused.
+                await asyncio.wait([measuring, tasks[0]], return_when=asyncio.FIRST_COMPLETED)
+                if not measuring.done():
+                    await tasks[0]
+                await measuring
+            finally:
+                for task in (*tasks, measuring):
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, Exception):
+                        await task
+                self._progress("")
+
+    async def _measure(self) -> None:
+        # What is sent before the stream is there may not be told in it.
+        await self._follows.wait()
+        began = time.perf_counter()
+        try:
+            async with _Connections() as connections:
+                await self._send_all(connections, began)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._plan.wait_s):
+                    while self.measured.due:
+                        self._changed.clear()
+                        await self._changed.wait()
+        finally:
+            self.measured.elapsed_s = time.perf_counter() - began
+
+    async def _send_all(self, connections: _Connections, began: float) -> None:
+        async with asyncio.TaskGroup() as sending:
+            for number in range(self._plan.count):
+                due = began + number / self._plan.rate
+                if (early := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(early)
+                if self.measured.limited and not self._plan.over_the_limit:
+                    return
+                self.measured.late_ms = max(self.measured.late_ms, (time.perf_counter() - due) * 1000)
+                self.measured.sent += 1
+                sending.create_task(self._send(connections, due))
+
+    async def _send(self, connections: _Connections, due: float) -> None:
+        async with connections.one() as http:
+            # Signed now: what is signed with a time would be too old where it had to wait.
+            post = self._plan.post()
+            headers = {**post.headers, **self._plan.at.headers}
+            try:
+                answer = await http.post(self._plan.at.posted, content=post.body, headers=headers)
+            except httpx.TransportError as exc:
+                self.measured.answers[type(exc).__name__] += 1
+                return
+        self.measured.answered_ms.append((time.perf_counter() - due) * 1000)
+        self.measured.answers[str(answer.status_code)] += 1
+        self.measured.limited |= answer.status_code == _LIMITED
+        if answer.is_success and (callback_id := answer.headers.get("backhaul-callback-id", "")):
+            self.measured.taken(callback_id, due)
+            self._changed.set()
+
+    async def _follow(self) -> None:
+        async with aclosing(self._events()) as events:
+            async for one in events:
+                self._follows.set()
+                if one.event is not None:
+                    self.measured.told(one.event.callback_id, time.perf_counter())
+                    self._changed.set()
+
+    def _events(self) -> Any:
+        return self._client.follow_events(channel=self._plan.channel, positions=True)
+
+    async def _show(self) -> None:
+        while True:
+            found = self.measured
+            done = f"{found.answers.total()} answered, {len(found.told_ms)} told"
+            self._progress(f"{found.sent} of {self._plan.count} sent, {done}")
+            await asyncio.sleep(_SHOWN_S)

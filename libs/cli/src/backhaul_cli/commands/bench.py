@@ -1,0 +1,203 @@
+"""``backhaul bench``: how long an installation takes from a callback to its event, measured from here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backhaul_cli import connecting, profiles
+from backhaul_cli.commands.send import signs_with
+from backhaul_cli.failing import Code, FailedError
+from backhaul_cli.options import AsJson, ProfileName, Yes, askable, confirmed
+from backhaul_cli.output import Column, Output, facts, section, words
+
+if TYPE_CHECKING:
+    from backhaul_client import TenantClient
+    from backhaul_client.adminmodels import Channel
+
+    from backhaul_cli.benching import Measured, Plan
+    from backhaul_cli.samples import Provider
+
+FROM_HERE = (
+    "Measured from this machine: its way to Backhaul and back, what lies between, and whatever else the tenant and the "
+    "installation had to do are part of it."
+)
+
+
+def bench(
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="The channel's label, such as Twilio.")],
+    event: Annotated[
+        str, typer.Option("--event", metavar="EVENT", help="Which sample, as backhaul send --list has them.")
+    ] = "delivered",
+    rate: Annotated[int, typer.Option("--rate", min=1, max=1000, metavar="N", help="So many callbacks a second.")] = 20,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, metavar="N", help="For so long.")] = 10,
+    wait: Annotated[
+        int, typer.Option("--wait", min=0, metavar="SECONDS", help="For so long, then, until all is told.")
+    ] = 30,
+    over_the_limit: Annotated[
+        bool, typer.Option("--over-the-limit", help="Also beyond the tenant's rate limit, which real callbacks share.")
+    ] = False,
+    with_secret: Annotated[
+        bool, typer.Option("--secret", help="Ask for the channel's secret that signs samples, or read it.")
+    ] = False,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option("--signing-key", metavar="FILE", help="Sign by the private key in this PEM file (SendGrid)."),
+    ] = None,
+    yes: Yes = False,
+    profile: ProfileName = "",
+    json: AsJson = False,
+) -> None:
+    """Measure how long it takes from a callback to its answer, and until its event is told by the stream of events:
+    signed samples at a rate, each counted from the time at which it was due. They are stored as real ones are. What is
+    measured is from here, with all that lies between. It ends with 7 where not all was taken and told.
+
+    Example: backhaul bench Twilio --rate 50 --seconds 30
+    """
+    from backhaul_cli import sampling
+    from backhaul_cli.benching import Plan
+
+    output = Output(as_json=json)
+    askable("Measure it?", yes=yes)
+    found = profiles.chosen(profile, os.environ)
+    with connecting.tenant(profile) as backhaul:
+        to = backhaul.channel(channel)
+        one = _provider(to, event)
+        at = sampling.address(found, to)
+        secret = sampling.signing(one, signs_with(one, to, with_secret, signing_key), found)
+
+        def post() -> Any:
+            return one.post(one.sample(event), at.signed, secret)
+
+        looked_at = sampling.looked_at(backhaul, to, post(), at)
+        sampling.check(looked_at, one, to)
+        if not any(part.event for part in looked_at.parts):
+            raise FailedError(f"A sample {event} becomes no event of {to.label}.", "backhaul send --preview says why.")
+        limit = _limit(backhaul)
+    if limit is not None and rate > limit and not over_the_limit:
+        raise FailedError(
+            f"The tenant's limit is {limit:g} callbacks a second.",
+            f"Say a --rate of {max(int(limit), 1)} at most, or --over-the-limit, if real callbacks may be refused.",
+            code=Code.REFUSED,
+        )
+    plan = Plan(
+        rate=rate,
+        seconds=seconds,
+        channel=to.label,
+        at=at,
+        post=post,
+        wait_s=wait,
+        over_the_limit=over_the_limit,
+    )
+    said = (
+        f"{plan.count} signed samples ({one.label} {event}) are posted to the channel {to.label} at {found.url}, "
+        f"{rate} a second for {seconds} s. They are stored as real callbacks are, told to subscriptions, and count in "
+        "statistics, in the channel's health and in the tenant's limits."
+    )
+    output.note(said)
+    if limit is None and not over_the_limit:
+        output.note("This gateway does not tell the tenant's limit: it ends where one is refused for that.")
+    confirmed("Measure it?", yes=yes)
+    _ended(_measured(plan, profile, output), plan, {"provider": one.name, "event": event}, output)
+
+
+def _provider(channel: Channel, event: str) -> Provider:
+    from backhaul_cli.samples import named
+
+    one = named(channel.provider)
+    if one is None:
+        raise FailedError(f"There is no sample of {channel.provider!r}.", "backhaul send --list has all.")
+    if event not in one.events:
+        raise FailedError(f"{one.label} has no sample {event!r}.", f"It has {', '.join(one.events)}: say --event.")
+    return one
+
+
+def _limit(backhaul: TenantClient) -> float | None:
+    """Callbacks a second that the tenant may have; None where an older gateway does not say."""
+    limits = backhaul.whoami().limits
+    return None if limits is None else limits.requests_per_second
+
+
+def _measured(plan: Plan, profile: str, output: Output) -> tuple[Measured, BaseException | None]:
+    """What was measured, and what ended it before its end."""
+    from backhaul_cli.benching import Bench
+
+    bench = Bench(plan, connecting.at_once(profile), output.progress)
+    try:
+        asyncio.run(bench.run())
+    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001  # raised when it is said what was measured until then
+        output.progress("")
+        return bench.measured, exc
+    return bench.measured, None
+
+
+def _ended(
+    measured_and_end: tuple[Measured, BaseException | None], plan: Plan, of: dict[str, str], output: Output
+) -> None:
+    """Says what was measured, and ends as that is."""
+    from backhaul_cli.benching import percentiles
+
+    measured, ended = measured_and_end
+    if ended is not None and not measured.sent:
+        raise ended
+    answers = dict(sorted(measured.answers.items()))
+    times = {"answered": measured.answered_ms, "told": measured.told_ms}
+    document = {
+        "channel": plan.channel,
+        **of,
+        "rate": plan.rate,
+        "seconds": plan.seconds,
+        "sent": measured.sent,
+        "answers": answers,
+        "answered_ms": percentiles(times["answered"]),
+        "told_ms": percentiles(times["told"]),
+        "told": len(times["told"]),
+        "never_told": len(measured.due),
+        "late_ms": round(measured.late_ms, 1),
+        "elapsed_s": round(measured.elapsed_s, 3),
+        "whole": ended is None and measured.sent == plan.count,
+        "measured": FROM_HERE,
+    }
+    rows = [(name, len(found), percentiles(found)) for name, found in times.items()]
+    output.thing(
+        document,
+        lambda: [
+            facts(
+                ("channel", plan.channel),
+                ("sent", f"{measured.sent} of {plan.count}, {plan.rate} a second"),
+                ("answers", answers),
+                ("never told", len(measured.due)),
+                ("late here", f"up to {measured.late_ms:.1f} ms"),
+            ),
+            *section(
+                rows,
+                [
+                    Column("ms until", lambda row: row[0]),
+                    Column("number", lambda row: row[1], right=True),
+                    *(
+                        Column(part, lambda row, part=part: _ms(row[2][part]), right=True)  # type: ignore[misc]  # as row
+                        for part in ("p50", "p90", "p99", "max")
+                    ),
+                ],
+            ),
+            words(""),
+            words(FROM_HERE),
+        ],
+    )
+    if isinstance(ended, KeyboardInterrupt):
+        raise typer.Exit(Code.INTERRUPTED)
+    if ended is not None:
+        raise ended
+    if measured.sent < plan.count:
+        output.note("It ended where the tenant's limit was reached.")
+    taken = sum(count for status, count in answers.items() if status.startswith("2"))
+    if taken < plan.count or measured.due:
+        raise typer.Exit(Code.NO)
+
+
+def _ms(found: float | None) -> str:
+    return "" if found is None else f"{found:.1f}"

@@ -1,0 +1,144 @@
+"""What is measured is counted from when it was due, and nothing is measured that was not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
+from threading import Lock, Thread
+
+import pytest
+from backhaul_cli.benching import Bench, Measured, Plan, percentiles
+from backhaul_cli.samples import Post
+from backhaul_cli.sampling import Address
+from backhaul_client import AsyncTenantClient, ForbiddenError, Retries
+
+STALL_S = 0.5
+
+
+class _Stalling(ThreadingMixIn, HTTPServer):
+    """Takes one callback at a time, and for the first one longer. Its stream tells nothing but that it is there."""
+
+    daemon_threads = True
+    request_queue_size = 256
+    statuses: tuple[int, ...] = ()
+    stream = 200
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.one_at_a_time = Lock()
+        self.posts = 0
+        self.arrived: list[float] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Stalling
+
+    def do_GET(self) -> None:  # the name that the server calls
+        self.send_response(self.server.stream)
+        self.end_headers()
+        if self.server.stream == 200:
+            self.wfile.write(b": still here\nid: 1\n\n")
+            self.connection.recv(1)
+        else:
+            self.wfile.write(json.dumps({"code": "forbidden", "detail": "Not this key."}).encode())
+
+    def do_POST(self) -> None:  # likewise
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.arrived.append(time.perf_counter())
+        with self.server.one_at_a_time:
+            number, self.server.posts = self.server.posts, self.server.posts + 1
+            if not number:
+                time.sleep(STALL_S)
+        statuses = self.server.statuses
+        self.send_response(statuses[min(number, len(statuses) - 1)] if statuses else 200)
+        self.send_header("content-length", "0")
+        self.send_header("backhaul-callback-id", f"c{number}")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the server's own
+        """Says nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[_Stalling]:
+    with _Stalling() as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield server
+        server.shutdown()
+
+
+def measured(server: _Stalling, **changed: object) -> Measured:
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    at = Address(signed=url, posted=url, headers={})
+    given = {"rate": 50, "seconds": 1, "wait_s": 0.0, "over_the_limit": False, **changed}
+    plan = Plan(channel="Twilio", at=at, post=lambda: Post(b"{}", {}), **given)  # type: ignore[arg-type]  # as named
+    bench = Bench(plan, AsyncTenantClient(url, "key", retries=Retries(tries=1)), lambda _: None)
+    try:
+        asyncio.run(bench.run())
+    finally:
+        assert len(server.arrived) == bench.measured.answers.total()
+    return bench.measured
+
+
+def test_a_stall_is_seen_in_all_that_were_due_meanwhile(server: _Stalling) -> None:
+    found = measured(server)
+    assert (found.sent, found.answers, len(found.due)) == (50, {"200": 50}, 50)
+    # Half of those that were due while it stood still waited for half of it, however fast they were answered then.
+    waited = sorted(found.answered_ms, reverse=True)
+    assert waited[0] >= STALL_S * 1000
+    assert waited[12] >= STALL_S * 1000 / 2 - 20
+    assert percentiles(found.answered_ms)["max"] == round(waited[0], 1)
+
+
+def test_it_goes_on_sending_while_nothing_is_answered(server: _Stalling) -> None:
+    with server.one_at_a_time:
+        # Nobody is answered before all are there.
+        worker = Thread(target=lambda: outcome.append(measured(server, rate=100)))
+        outcome: list[Measured] = []
+        worker.start()
+        until = time.monotonic() + 60
+        while len(server.arrived) < 100 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(server.arrived) == 100
+    worker.join(60)
+    assert outcome[0].answers == {"200": 100}
+
+
+def test_it_ends_at_the_limit_unless_it_may_go_beyond(server: _Stalling) -> None:
+    server.statuses = (429,)
+    within = measured(server, rate=20, seconds=3)
+    assert within.limited
+    assert within.sent < 60
+    server.arrived.clear()
+    beyond = measured(server, rate=20, seconds=1, over_the_limit=True)
+    assert (beyond.sent, beyond.answers) == (20, {"429": 20})
+    assert beyond.due == {}, "what was refused is not waited for"
+
+
+def test_a_stream_that_is_refused_is_why_nothing_was_sent(server: _Stalling) -> None:
+    server.stream = 403
+    with pytest.raises(ForbiddenError):
+        measured(server)
+    assert server.arrived == []
+
+
+def test_what_is_told_before_its_answer_came_counts_once() -> None:
+    found = Measured()
+    found.told("a", 3.0)
+    found.told("a", 9.0)
+    found.taken("a", 1.0)
+    found.taken("b", 1.0)
+    found.told("b", 1.5)
+    found.told("b", 8.0)
+    found.taken("c", 1.0)
+    assert (found.told_ms, set(found.due)) == ([2000.0, 500.0], {"c"})
+
+
+def test_percentiles_are_of_what_was_measured() -> None:
+    assert percentiles([]) == dict.fromkeys(("p50", "p90", "p99", "max"))
+    assert percentiles([5.0]) == dict.fromkeys(("p50", "p90", "p99", "max"), 5.0)
+    assert percentiles([float(one) for one in range(100, 0, -1)]) == {"p50": 50, "p90": 90, "p99": 99, "max": 100}
