@@ -63,11 +63,18 @@ async def test_the_platform_team_registers_whoever_then_has_a_profile(
     secret = "0123456789abcdef0123456789abcdef"
     added = await own.pipe("channels", "add", "Twilio", "--secret", "--verification", "observe", given=secret)
     assert (added.code, secret in added.out + added.err) == (0, False)
+    settings = tmp_path / "settings.json"
+    for wrong in ("{", "[]"):
+        settings.write_text(wrong)
+        assert (await own.pipe("channels", "add", "mPulse", "--settings", str(settings))).code == 2
+    settings.write_text('{"statuses": {"arrived": "delivered"}}')
+    (mapped,) = (await own.pipe("channels", "add", "mPulse", "--settings", str(settings), "--json")).rows
+    assert mapped["settings"]["statuses"] == {"arrived": "delivered"}
     fits(await own.type("channels", "list"))
     assert "{ingest_token}" in (await own.pipe("channels", "show", "Twilio")).out
     assert [
         row["label"] for row in (await platform_line.pipe("channels", "list", "--tenant", "by-the-line", "--json")).rows
-    ] == ["Twilio"]
+    ] == ["Twilio", "mPulse"]
     status = await own.type("status", "Twilio")
     assert status.code in (0, 7)
     fits(status)

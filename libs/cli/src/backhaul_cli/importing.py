@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from backhaul_cli.documents import value_of
 from backhaul_cli.failing import FailedError
 from backhaul_cli.output import Output, facts, words
 
@@ -47,14 +48,7 @@ def sent(file: BinaryIO, output: Output) -> Iterator[bytes]:
 
 def lines_of(file: BinaryIO, name: Path) -> bytes:
     """A JSON list of objects as a file of one object a line."""
-    try:
-        found = json.loads(file.read())
-    except ValueError as exc:
-        # Where it is, and not what stands there: it is of people.
-        where = f" at line {exc.lineno}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
-        raise FailedError(
-            f"{name} is not JSON{where}.", "One object a line is a file whose name ends in .jsonl."
-        ) from None
+    found = value_of(str(name), file.read().decode(), "One object a line is a file whose name ends in .jsonl.")
     if not isinstance(found, list):
         raise FailedError(f"{name} holds no list.", 'It is like [{"member_key": "anna"}].')
     return b"".join(json.dumps(one).encode() + b"\n" for one in found)

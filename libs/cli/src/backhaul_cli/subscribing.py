@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from backhaul_cli.documents import object_of
 from backhaul_cli.failing import FailedError
 from backhaul_cli.options import secret
 
@@ -100,22 +101,10 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 def read(file: str) -> Definition:
     """The document in ``file``, or on standard input where that is ``-``, without what Backhaul alone says."""
     text = sys.stdin.read() if file == "-" else Path(file).read_text()
-    found = _json(file, text)
+    found = object_of(file, text, _EXAMPLE)
     if unknown := sorted(found.keys() - {*FIELDS, *_TOLD, "revision"}):
         raise FailedError(f"{file}: {unknown[0]} is no field of a subscription.", f"It has {', '.join(FIELDS)}.")
     return {name: value for name, value in found.items() if name not in _TOLD}
-
-
-def _json(file: str, text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as exc:
-        # Where it is, and not what stands there, which may be a secret.
-        where = f" at line {exc.lineno}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
-        raise FailedError(f"{file} is not JSON{where}.", _EXAMPLE) from None
-    if not isinstance(found, dict):
-        raise FailedError(f"{file} holds no JSON object.", _EXAMPLE)
-    return found
 
 
 def defined(base: Definition, given: Mapping[str, Any], *, read_before: bool) -> Definition:
@@ -179,7 +168,7 @@ def _credentials(given: Mapping[str, Any], *, read_before: bool) -> dict[str, An
     if not value:
         return {}
     if kind == "credentials":
-        return _json(value, Path(value).read_text())
+        return object_of(value, Path(value).read_text(), 'It is like {"bearer_token": "…"}.')
     what = {"basic": f"Password of {value}", "bearer": "Bearer token"}.get(kind, f"Value of the header {value}")
     asked = secret_of(what, ENDPOINT_SECRET, read_before=read_before)
     if kind == "bearer":

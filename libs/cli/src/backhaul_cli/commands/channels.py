@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from backhaul_cli import connecting
+from backhaul_cli.documents import object_of
 from backhaul_cli.failing import Code
 from backhaul_cli.options import AsJson, OfTenant, ProfileName, Yes, confirmed, secret
 from backhaul_cli.output import Column, Output, facts, section
@@ -25,7 +26,10 @@ Label = Annotated[str, typer.Argument(metavar="LABEL", help="The channel's label
 
 @app.command("list")
 def list_(tenant: OfTenant = "", profile: ProfileName = "", json: AsJson = False) -> None:
-    """List channels."""
+    """List channels.
+
+    Example: backhaul channels list --json
+    """
     if tenant:
         with connecting.platform(profile) as platform:
             found = platform.channels(tenant)
@@ -48,7 +52,10 @@ def list_(tenant: OfTenant = "", profile: ProfileName = "", json: AsJson = False
 
 @app.command()
 def show(label: Label, tenant: OfTenant = "", profile: ProfileName = "", json: AsJson = False) -> None:
-    """Show one channel, with the address to paste at its provider."""
+    """Show one channel, with the address to paste at its provider.
+
+    Example: backhaul channels show Twilio
+    """
     _say(_found(label, tenant, profile), json)
 
 
@@ -68,6 +75,9 @@ def add(
     processing: Annotated[
         Literal["on", "held"] | None, typer.Option("--processing", help="Whether callbacks wait after they are stored.")
     ] = None,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", metavar="FILE", help="JSON: the provider's own settings, all of them.")
+    ] = None,
     tenant: OfTenant = "",
     yes: Yes = False,
     profile: ProfileName = "",
@@ -85,6 +95,9 @@ def add(
         if not given:
             raise typer.BadParameter("The secret is empty.")
         fields["secrets"] = [given]
+    if settings is not None:
+        example = 'It is like {"statuses": {"arrived": "delivered"}}.'
+        fields["settings"] = object_of(str(settings), settings.read_text(), example)
     if tenant:
         with connecting.platform(profile) as platform:
             found = platform.put_channel(tenant, label, **fields)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backhaul_cli import connecting
+from backhaul_cli.documents import object_of
 from backhaul_cli.failing import Code, FailedError
 from backhaul_cli.options import AsJson, ProfileName, Yes, confirmed
 from backhaul_cli.output import Column, Output, pretty, section, table
@@ -27,6 +28,7 @@ Secrets = Annotated[
 
 
 _TENANTS = 100
+_EXAMPLE = "backhaul export writes such a document."
 
 
 def export(
@@ -83,7 +85,7 @@ def apply(
 
 
 def _document(name: str) -> dict[str, Any]:
-    body = _json(name, sys.stdin.read() if name == "-" else Path(name).read_text())
+    body = object_of(name, sys.stdin.read() if name == "-" else Path(name).read_text(), _EXAMPLE)
     # What a page of the API's own answer holds besides.
     body.pop("next_cursor", None)
     tenants = body.get("tenants")
@@ -96,21 +98,7 @@ def _document(name: str) -> dict[str, Any]:
 
 
 def _secrets(file: Path | None) -> dict[str, Any] | None:
-    return None if file is None else _json(str(file), file.read_text())
-
-
-def _json(name: str, text: str) -> dict[str, Any]:
-    import json
-
-    try:
-        found = json.loads(text)
-    except ValueError as exc:
-        # Where it is, and not what stands there, which may be a secret.
-        where = f" at line {exc.lineno}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
-        raise FailedError(f"{name} is not JSON{where}.", "backhaul export writes such a document.") from None
-    if not isinstance(found, dict):
-        raise FailedError(f"{name} holds no JSON object.", "backhaul export writes such a document.")
-    return found
+    return None if file is None else object_of(str(file), file.read_text(), _EXAMPLE)
 
 
 def _changes(found: tuple[TenantChange, ...]) -> bool:
