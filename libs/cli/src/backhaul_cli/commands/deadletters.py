@@ -55,7 +55,10 @@ def list_(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """List open dead letters, newest first."""
+    """List open dead letters, newest first.
+
+    Example: backhaul dead-letters list --channel Twilio --limit 5
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.dead_letters(
             channel=channel, state="" if state == "any" else state, page_size=page(limit, every)
@@ -81,7 +84,10 @@ def show(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Show one dead letter with the callback that could not be read."""
+    """Show one dead letter with the callback that could not be read.
+
+    Example: backhaul dead-letters show 0f3c
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.dead_letter(letter)
     callback = found.callback
@@ -136,7 +142,10 @@ def discard(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Close dead letters unprocessed: those named, or all open ones that fit. It ends with 7 where it stopped."""
+    """Close dead letters unprocessed: those named, or all open ones that fit. It ends with 7 where it stopped.
+
+    Example: backhaul dead-letters discard --channel Twilio --to 30d
+    """
     _each_or_fitting("discard", letters or [], _fitting(channel, reason, from_, to), dry_run, yes, profile, json)
 
 

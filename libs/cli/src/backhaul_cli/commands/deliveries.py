@@ -100,7 +100,10 @@ def show(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Show one delivery with its attempts."""
+    """Show one delivery with its attempts.
+
+    Example: backhaul deliveries show 0f3c
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.deliveries.get(delivery)
     Output(as_json=json).thing(

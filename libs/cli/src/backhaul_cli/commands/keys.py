@@ -19,7 +19,10 @@ Scope = Literal["ingest", "read", "check", "send", "manage"]
 
 @app.command("list")
 def list_(tenant: OfTenant = "", profile: ProfileName = "", json: AsJson = False) -> None:
-    """List keys and tokens, without their texts."""
+    """List keys and tokens, without their texts.
+
+    Example: backhaul keys list --json
+    """
     if tenant:
         with connecting.platform(profile) as platform:
             found = platform.tenant(tenant).keys
@@ -97,7 +100,10 @@ def remove(
     yes: Yes = False,
     profile: ProfileName = "",
 ) -> None:
-    """Revoke a key or a token: whoever shows it is refused from now on."""
+    """Revoke a key or a token: whoever shows it is refused from now on.
+
+    Example: backhaul keys remove 0f3c --yes
+    """
     confirmed(f"Revoke {key}?", yes=yes)
     if tenant:
         with connecting.platform(profile) as platform:

@@ -66,7 +66,10 @@ def add(
 
 @app.command("list")
 def list_(json: AsJson = False) -> None:
-    """List profiles, without their keys."""
+    """List profiles, without their keys.
+
+    Example: backhaul profile list --json
+    """
     found = profiles.read(profiles.path(os.environ))
     rows = [
         {
@@ -95,14 +98,20 @@ def list_(json: AsJson = False) -> None:
 
 @app.command()
 def use(name: Name) -> None:
-    """Use a profile from now on where none is named."""
+    """Use a profile from now on where none is named.
+
+    Example: backhaul profile use acme
+    """
     file = profiles.path(os.environ)
     profiles.write(file, profiles.read(file).using(name))
 
 
 @app.command()
 def remove(name: Name) -> None:
-    """Remove a profile with its keys. They stay valid: backhaul keys remove revokes one."""
+    """Remove a profile with its keys. They stay valid: backhaul keys remove revokes one.
+
+    Example: backhaul profile remove acme
+    """
     file = profiles.path(os.environ)
     known = profiles.read(file)
     gone = known.one(name)

@@ -25,7 +25,10 @@ OfChannel = Annotated[str, typer.Argument(metavar="CHANNEL", help="The channel's
 
 @app.command()
 def channels(profile: ProfileName = "", json: AsJson = False) -> None:
-    """Say of each channel whether its provider is asked, and whether anything is heard."""
+    """Say of each channel whether its provider is asked, and whether anything is heard.
+
+    Example: backhaul reconcile channels
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.reconciliation.channels()
     now = datetime.now(UTC)
@@ -80,7 +83,10 @@ def report(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Show what a run found, as far as it is."""
+    """Show what a run found, as far as it is.
+
+    Example: backhaul reconcile report 0f3c --json
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.reconciliation.report(report)
     _say(Output(as_json=json), found)
@@ -96,7 +102,10 @@ def reports(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first.
+
+    Example: backhaul reconcile reports --channel Twilio
+    """
     with connecting.tenant(profile) as backhaul:
         now = datetime.now(UTC)
         Output(as_json=json).rows(
@@ -125,7 +134,10 @@ def differences(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """List messages about which the provider says something else."""
+    """List messages about which the provider says something else.
+
+    Example: backhaul reconcile differences --kind state --from 2d
+    """
     with connecting.tenant(profile) as backhaul:
         now = datetime.now(UTC)
         Output(as_json=json).rows(
@@ -151,7 +163,10 @@ def day(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Say whether all of a day is known. It ends with 7 where the day is not closed."""
+    """Say whether all of a day is known. It ends with 7 where the day is not closed.
+
+    Example: backhaul reconcile day Twilio 2026-11-28
+    """
     with connecting.tenant(profile) as backhaul:
         found = backhaul.reconciliation.day(channel, date)
     Output(as_json=json).thing(

@@ -46,7 +46,10 @@ def run(
 
 @app.command()
 def show(replay: Id, profile: ProfileName = "", json: AsJson = False) -> None:
-    """Show one replay, as far as it is."""
+    """Show one replay, as far as it is.
+
+    Example: backhaul replay show 0f3c
+    """
     from backhaul_cli.replaying import parts
 
     with connecting.tenant(profile) as backhaul:
@@ -56,7 +59,10 @@ def show(replay: Id, profile: ProfileName = "", json: AsJson = False) -> None:
 
 @app.command()
 def cancel(replay: Id, profile: ProfileName = "", json: AsJson = False) -> None:
-    """End a replay. What it did stays."""
+    """End a replay. What it did stays.
+
+    Example: backhaul replay cancel 0f3c
+    """
     from backhaul_cli.replaying import parts
 
     with connecting.tenant(profile) as backhaul:
@@ -66,7 +72,10 @@ def cancel(replay: Id, profile: ProfileName = "", json: AsJson = False) -> None:
 
 @app.command("list")
 def list_(limit: Limit = LIMIT, every: All = False, profile: ProfileName = "", json: AsJson = False) -> None:
-    """List replays, newest first."""
+    """List replays, newest first.
+
+    Example: backhaul replay list --limit 5
+    """
     with connecting.tenant(profile) as backhaul:
         now = datetime.now(UTC)
         Output(as_json=json).rows(

@@ -79,7 +79,10 @@ def overview(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Show everything at a glance, the worst first. It ends with 7 where something is in error."""
+    """Show everything at a glance, the worst first. It ends with 7 where something is in error.
+
+    Example: backhaul overview || echo "Something needs somebody."
+    """
     output = Output(as_json=json)
     if every_tenant or connecting.is_platform(profile):
         with connecting.platform(profile) as platform:

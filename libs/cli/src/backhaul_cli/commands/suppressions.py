@@ -68,7 +68,10 @@ def check(
 
 @app.command()
 def show(address: Address, family: Family = "", profile: ProfileName = "", json: AsJson = False) -> None:
-    """Show all that is known of an address, what was lifted too."""
+    """Show all that is known of an address, what was lifted too.
+
+    Example: backhaul suppressions show +15005550010
+    """
     from msgspec.structs import replace
 
     with connecting.tenant(profile) as backhaul:
@@ -116,7 +119,10 @@ def list_(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """List who is suppressed, the latest change first."""
+    """List who is suppressed, the latest change first.
+
+    Example: backhaul suppressions list --family phone
+    """
     with connecting.tenant(profile) as backhaul:
         now = datetime.now(UTC)
         Output(as_json=json).rows(

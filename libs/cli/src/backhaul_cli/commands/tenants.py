@@ -22,7 +22,10 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The tenant's id.")]
 
 @app.command("list")
 def list_(limit: Limit = LIMIT, every: All = False, profile: ProfileName = "", json: AsJson = False) -> None:
-    """List tenants by id."""
+    """List tenants by id.
+
+    Example: backhaul tenants list --all --json
+    """
     with connecting.platform(profile) as platform:
         now = datetime.now(UTC)
         Output(as_json=json).rows(
@@ -41,7 +44,10 @@ def list_(limit: Limit = LIMIT, every: All = False, profile: ProfileName = "", j
 
 @app.command()
 def show(tenant: Id, profile: ProfileName = "", json: AsJson = False) -> None:
-    """Show one tenant."""
+    """Show one tenant.
+
+    Example: backhaul tenants show acme
+    """
     with connecting.platform(profile) as platform:
         _say(platform.tenant(tenant), json)
 
@@ -71,7 +77,10 @@ def set_status(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Suspend a tenant, whose calls are refused then, or let it go on."""
+    """Suspend a tenant, whose calls are refused then, or let it go on.
+
+    Example: backhaul tenants set-status acme suspended --yes
+    """
     if status == "suspended":
         confirmed(f"Suspend {tenant}?", yes=yes)
     with connecting.platform(profile) as platform:
