@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from backhaul_cli.failing import FailedError
@@ -10,6 +9,8 @@ from backhaul_cli.failing import FailedError
 
 def value_of(name: str, text: str, example: str) -> Any:
     """What ``text``, of the file ``name``, holds. ``example`` is the sentence that says what does."""
+    import json
+
     try:
         return json.loads(text)
     except ValueError as exc:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,6 +47,8 @@ def sent(file: BinaryIO, output: Output) -> Iterator[bytes]:
 
 def lines_of(file: BinaryIO, name: Path) -> bytes:
     """A JSON list of objects as a file of one object a line."""
+    import json
+
     found = value_of(str(name), file.read().decode(), "One object a line is a file whose name ends in .jsonl.")
     if not isinstance(found, list):
         raise FailedError(f"{name} holds no list.", 'It is like [{"member_key": "anna"}].')

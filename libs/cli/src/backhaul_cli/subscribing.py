@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -69,10 +69,10 @@ _FLAGS = (
     _Flag("--alert", "alert_addresses", list[str], "ADDRESS", "Who hears that it was paused. May be repeated."),
     _Flag("--basic", "basic", str, "USERNAME", "HTTP Basic; the password is asked for, or read."),
     _Flag("--bearer", "bearer", bool, None, "A bearer token, which is asked for, or read."),
-    _Flag("--secret-header", "secret_header", str, "NAME", "A header that is one; it is asked for, or read."),
+    _Flag("--credential-header", "credential_header", str, "NAME", "A header that is one; it is asked for, or read."),
     _Flag("--credentials", "credentials", str, "FILE", "JSON: basic, bearer_token, header, oauth, mutual_tls."),
 )
-_SHOWING = ("basic", "bearer", "secret_header", "credentials")
+_SHOWING = ("basic", "bearer", "credential_header", "credentials")
 """How the endpoint is shown who calls. Their secrets are no options."""
 
 
@@ -110,7 +110,7 @@ def read(file: str) -> Definition:
 def defined(base: Definition, given: Mapping[str, Any], *, read_before: bool) -> Definition:
     """``base`` with what was ``given`` by options. An empty text takes away what there is; a list takes the place of
     the one before. ``read_before``: standard input is read already, so that no secret can be."""
-    made: Definition = json.loads(json.dumps(base))
+    made: Definition = copy.deepcopy(base)
     for flag in _FLAGS:
         value = given[flag.field.replace(".", "_")]
         if value is None or flag.field in _SHOWING:
@@ -161,7 +161,7 @@ def _credentials(given: Mapping[str, Any], *, read_before: bool) -> dict[str, An
         return None
     if len(said) > 1:
         raise FailedError(
-            "There is one kind of credentials.", "Of --basic, --bearer, --secret-header and --credentials."
+            "There is one kind of credentials.", "Of --basic, --bearer, --credential-header and --credentials."
         )
     (kind,) = said
     value = given[kind]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,6 +123,8 @@ def _limit(backhaul: TenantClient) -> float | None:
 
 def _measured(plan: Plan, profile: str, output: Output) -> tuple[Measured, BaseException | None]:
     """What was measured, and what ended it before its end."""
+    import asyncio
+
     from backhaul_cli.benching import Bench
 
     bench = Bench(plan, connecting.at_once(profile), output.progress)
