@@ -74,7 +74,7 @@ async def test_the_platform_team_registers_whoever_then_has_a_profile(
     assert "{ingest_token}" in (await own.pipe("channels", "show", "Twilio")).out
     assert [
         row["label"] for row in (await platform_line.pipe("channels", "list", "--tenant", "by-the-line", "--json")).rows
-    ] == ["Twilio", "mPulse"]
+    ] == ["mPulse", "Twilio"]
     status = await own.type("status", "Twilio")
     assert status.code in (0, 7)
     fits(status)

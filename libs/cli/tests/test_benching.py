@@ -12,9 +12,9 @@ from threading import Lock, Thread
 
 import pytest
 from backhaul_cli.benching import Bench, Measured, Plan, percentiles
-from backhaul_cli.samples import Post
 from backhaul_cli.sampling import Address
 from backhaul_client import AsyncTenantClient, ForbiddenError, Retries
+from backhaul_samples import Post
 
 STALL_S = 0.5
 

@@ -15,8 +15,8 @@ import httpx
 
 if TYPE_CHECKING:
     from backhaul_client import AsyncTenantClient
+    from backhaul_samples import Post
 
-    from backhaul_cli.samples import Post
     from backhaul_cli.sampling import Address
 
 _TIMEOUT_S = 30.0

@@ -17,9 +17,9 @@ from backhaul_cli.output import Column, Output, facts, section, words
 if TYPE_CHECKING:
     from backhaul_client import TenantClient
     from backhaul_client.adminmodels import Channel
+    from backhaul_samples import Provider
 
     from backhaul_cli.benching import Measured, Plan
-    from backhaul_cli.samples import Provider
 
 FROM_HERE = (
     "Measured from this machine: its way to Backhaul and back, what lies between, and whatever else the tenant and the "
@@ -105,7 +105,7 @@ def bench(
 
 
 def _provider(channel: Channel, event: str) -> Provider:
-    from backhaul_cli.samples import named
+    from backhaul_samples import named
 
     one = named(channel.provider)
     if one is None:
