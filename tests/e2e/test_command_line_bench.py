@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from simulators.people import Town
 
+ASKED = "(Twilio): "
+"""The end of what is asked for: its space comes when what is typed is heard, and what was typed before is thrown away."""
 PARTS = ["p50", "p90", "p99", "max"]
 
 
@@ -41,7 +43,7 @@ async def test_each_sample_is_answered_stored_once_and_told(town: Town, tmp_path
     refused = await line.pipe(*bench, given=f"{person.twilio.auth_token}\n")
     assert (refused.code, "--yes" in refused.err) == (2, True)
     async with line.terminal(*bench) as terminal:
-        await terminal.shows("Auth token")
+        await terminal.shows(ASKED)
         terminal.press(f"{person.twilio.auth_token}\n")
         await terminal.shows("Measure it? [y/N]")
         terminal.press("n\n")
@@ -56,7 +58,7 @@ async def test_ctrl_c_ends_it_with_what_was_measured(town: Town, tmp_path: Path)
     person = await town.platform.register()
     line = line_of(person, tmp_path)
     async with line.terminal("bench", "Twilio", "--rate", "10", "--seconds", "3000", "--secret") as terminal:
-        await terminal.shows("Auth token")
+        await terminal.shows(ASKED)
         terminal.press(f"{person.twilio.auth_token}\n")
         await terminal.shows("30000 signed samples")
         terminal.press("y\n")
