@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from simulators.people import Town
 
 ASKED = "(Twilio): "
-"""The end of what is asked for: its space comes when what is typed is heard, and what was typed before is thrown away."""
+"""The end of what is asked for. Its space comes when typing is heard: what was typed before is thrown away."""
 PARTS = ["p50", "p90", "p99", "max"]
 
 
