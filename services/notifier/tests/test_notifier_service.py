@@ -164,6 +164,8 @@ async def test_what_is_of_a_disabled_communication_is_held_and_sent_when_it_is_e
         await site.listed(20, pb.DELIVERY_STATE_HELD)
         held = await site.deliveries(state=pb.DELIVERY_STATE_HELD, subscription_id=made.id)
         assert {(one.attempts, one.next_attempt_at_us) for one in held} == {(0, 0)}
+        # What the other subscription is told waits for its own turn until then.
+        await site.listed(20 + 1, pb.DELIVERY_STATE_DELIVERED)
         assert len(await site.deliveries(never_attempted=True)) == 20
         await site.happens("of another")
         await site.listed(1 + 21 + 1, pb.DELIVERY_STATE_DELIVERED)
