@@ -23,13 +23,14 @@ from backhaul_common.tenants import (
 from backhaul_common.tenants import (
     Rate as CommonRate,
 )
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backhaul_gateway.admin.addresses import Addresses
 from backhaul_gateway.admin.channelmodels import ChannelAddressOut, ChannelOut
 from backhaul_gateway.admin.retention import RetentionIn, RetentionOut
 from backhaul_gateway.admin.tenants import IssuedCredential, WantedCredential
 from backhaul_gateway.admission.principal import Principal, names_of
+from backhaul_gateway.web.moments import AwareMoment
 
 
 def _printable(value: str) -> str:
@@ -71,7 +72,7 @@ class LimitsIn(_Input):
 
 
 # Between the two, every time can be told in UTC, and as a number.
-_Since = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
+_Since = Annotated[AwareMoment, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
 
 
 class SuppressionSettingsIn(_Input):
@@ -158,7 +159,7 @@ class KeyIn(_Input):
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] | None = Field(
         None, description=_SCOPES, examples=[["ingest"]]
     )
-    expires_at: AwareDatetime | None = Field(None, description=_EXPIRES, examples=["2027-11-01T00:00:00Z"])
+    expires_at: AwareMoment | None = Field(None, description=_EXPIRES, examples=["2027-11-01T00:00:00Z"])
 
     def wanted(self) -> WantedCredential:
         """The same for the use case."""

@@ -9,10 +9,11 @@ from typing import Annotated, Any, get_args
 from backhaul_common.accounts import ALL_TENANTS, Purpose, ServiceAccount, ServiceLimits, ServiceToken, Verb, is_uri
 from backhaul_common.names import TENANT_ID_PATTERN
 from backhaul_common.tenants import AtOnce, Burst
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backhaul_gateway.admin.models import Name, Rate
 from backhaul_gateway.admin.services import MAX_CERTIFICATES, MAX_TENANTS_OF_A_SERVICE
+from backhaul_gateway.web.moments import AwareMoment
 
 _DNS = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?)*")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
@@ -97,7 +98,7 @@ class ServiceIn(_Input):
     purposes: Purposes = Field([], description=_PURPOSES)
     certificates: Certificates = Field([], description=_CERTIFICATES, examples=[["crm.example.com"]])
     limits: ServiceLimitsIn = ServiceLimitsIn()
-    token_expires_at: AwareDatetime | None = Field(None, description="When its first token expires; left out: never.")
+    token_expires_at: AwareMoment | None = Field(None, description="When its first token expires; left out: never.")
 
     def values(self) -> dict[str, Any]:
         """The fields of an account that are lists or texts."""
@@ -129,8 +130,8 @@ def _tuples(body: ServiceIn | ServicePatch) -> dict[str, tuple[str, ...]]:
 class TokenIn(_Input):
     """When the new token expires, and when the present ones shall."""
 
-    expires_at: AwareDatetime | None = Field(None, description="Left out: it does not expire.")
-    others_expire_at: AwareDatetime | None = Field(
+    expires_at: AwareMoment | None = Field(None, description="Left out: it does not expire.")
+    others_expire_at: AwareMoment | None = Field(
         None, description="The present tokens are valid until then and no longer; left out: as long as before."
     )
 

@@ -11,12 +11,13 @@ from backhaul_common.errors import BackhaulError, Code, Violation
 from backhaul_common.names import channel_key
 from backhaul_proto.event.v1.event_pb2 import Attribute
 from backhaul_proto.normalizer.v1 import communications_pb2 as pb
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backhaul_gateway.admission.refusals import NOT_UTF_8
 from backhaul_gateway.reads.communicationviews import COMPLETES_ON
 from backhaul_gateway.twins.renaming import renamed
 from backhaul_gateway.web.filters import Text, microseconds
+from backhaul_gateway.web.moments import AwareMoment
 
 _MIN_DEADLINE_HOURS = 1 / 60
 _MAX_DEADLINE_HOURS = 90 * 24
@@ -88,7 +89,7 @@ class BatchIn(_Input):
     expected_members: Annotated[int, Field(strict=True, ge=1, le=_MAX_EXPECTED)] | None = Field(
         None, description="It closes by itself when so many members are there; left out, by a call."
     )
-    deadline: AwareDatetime | None = Field(
+    deadline: AwareMoment | None = Field(
         None, description="Left out, the communication's hours from now; of a batch that is there, the one that it has."
     )
 

@@ -46,6 +46,7 @@ from backhaul_gateway.web.filters import (
     number_of,
     one_of,
 )
+from backhaul_gateway.web.moments import Moment
 from backhaul_gateway.web.openapi import problems
 from backhaul_gateway.web.parameters import paged
 
@@ -177,9 +178,9 @@ class NormalizerRoutes:
         channel: Filter = "",
         error_code: Filter = "",
         from_: Annotated[
-            datetime | None, Query(alias="from", description="RFC 3339; inclusive. A day before `to` unless given.")
+            Moment | None, Query(alias="from", description="RFC 3339; inclusive. A day before `to` unless given.")
         ] = None,
-        to: Annotated[datetime | None, Query(description="RFC 3339; exclusive. Now unless given.")] = None,
+        to: Annotated[Moment | None, Query(description="RFC 3339; exclusive. Now unless given.")] = None,
     ) -> Response:
         """How often each error code was reported, by channel, the most frequent first; and what it means.
 

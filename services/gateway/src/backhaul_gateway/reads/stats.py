@@ -16,6 +16,7 @@ from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.views import FULFILMENT
 from backhaul_gateway.twins.twin import Twin
 from backhaul_gateway.web.filters import Filter, microseconds
+from backhaul_gateway.web.moments import Moment
 
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
@@ -92,14 +93,14 @@ class StatsRoutes:
         channel: Annotated[Filter, Query(description="A label. Only what is of this channel is counted.")] = "",
         communication: Annotated[Filter, Query(description="An id. Only what belongs to it is counted.")] = "",
         from_: Annotated[
-            datetime | None,
+            Moment | None,
             Query(
                 alias="from",
                 description="RFC 3339, at a full hour; inclusive. Unless given a day before `to`; by the day, 30.",
             ),
         ] = None,
         to: Annotated[
-            datetime | None,
+            Moment | None,
             Query(description="RFC 3339, at a full hour; exclusive. The end of the present hour unless given."),
         ] = None,
     ) -> Response:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 
 from backhaul_gateway.reads.callers import By
 from backhaul_gateway.reads.streaming import Body, answers_of, begun
@@ -17,6 +17,7 @@ from backhaul_gateway.twins.suppressioncalls import in_words_of_http
 from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, SCOPES, STANDINGS
 from backhaul_gateway.web.filters import Filter, microseconds, number_of, one_of
 from backhaul_gateway.web.guard import Asking
+from backhaul_gateway.web.moments import AwareMoment
 from backhaul_gateway.web.openapi import problems
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class SuppressionFileRoutes:
         scope_kind: Annotated[str, one_of(SCOPES)] = "",
         scope_id: Filter = "",
         effective_at: Annotated[
-            AwareDatetime | None, Query(description="RFC 3339; left out, the time of the first import.")
+            AwareMoment | None, Query(description="RFC 3339; left out, the time of the first import.")
         ] = None,
         progress: Annotated[
             bool, Query(description="Answer JSON Lines while it is read. Read them while you send.")

@@ -9,10 +9,11 @@ from typing import Annotated
 
 from backhaul_common.vocabulary import Words
 from backhaul_proto.reconciler.v1 import reconciler_pb2 as pb
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from backhaul_gateway.twins.twin import Of, Twin
 from backhaul_gateway.web.filters import Text, microseconds
+from backhaul_gateway.web.moments import AwareMoment
 
 KINDS = Words(pb.DifferenceKind.DESCRIPTOR)
 
@@ -24,8 +25,8 @@ class RunIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     channel: Annotated[Text, Field(min_length=1, max_length=512, examples=["Twilio"])]
-    from_: AwareDatetime | None = Field(None, alias="from", description="RFC 3339; inclusive.")
-    to: AwareDatetime | None = Field(None, description="RFC 3339; exclusive.")
+    from_: AwareMoment | None = Field(None, alias="from", description="RFC 3339; inclusive.")
+    to: AwareMoment | None = Field(None, description="RFC 3339; exclusive.")
     dry_run: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Count what is missing, and backfill nothing."
     )

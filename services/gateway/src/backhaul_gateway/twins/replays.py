@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from fastapi import Path
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from backhaul_gateway.twins.renaming import renamed
 from backhaul_gateway.twins.twin import Of, Twin
 from backhaul_gateway.web.filters import Text, microseconds
+from backhaul_gateway.web.moments import AwareMoment
 
 _DryRun = Annotated[bool, Field(strict=True)]
 _SAY_AGAIN = "It may have begun, or not: look for it among the replays, or repeat it under an Idempotency-Key."
@@ -26,8 +27,8 @@ class ReplayIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     channel: Annotated[Text, Field(min_length=1, max_length=512, examples=["Twilio"])]
-    from_: AwareDatetime = Field(alias="from", description="RFC 3339; inclusive.")
-    to: AwareDatetime | None = Field(None, description="RFC 3339; exclusive.")
+    from_: AwareMoment = Field(alias="from", description="RFC 3339; inclusive.")
+    to: AwareMoment | None = Field(None, description="RFC 3339; exclusive.")
     dry_run: _DryRun = Field(default=False, description="Say what would change, and change nothing.")
     rate_per_s: Annotated[int, Field(ge=0, le=10_000, strict=True)] = Field(
         0, description="Callbacks a second, so that more is left for what comes in; 0: half of the time that there is."
@@ -56,8 +57,8 @@ class DeadLettersIn(BaseModel):
 
     channel: Annotated[Text, Field(max_length=512, examples=["Twilio"])] = ""
     reason: Annotated[Text, Field(max_length=200, examples=["MessageSid is missing"])] = ""
-    from_: AwareDatetime | None = Field(None, alias="from", description="RFC 3339; inclusive.")
-    to: AwareDatetime | None = Field(None, description="RFC 3339; exclusive.")
+    from_: AwareMoment | None = Field(None, alias="from", description="RFC 3339; inclusive.")
+    to: AwareMoment | None = Field(None, description="RFC 3339; exclusive.")
     dry_run: _DryRun = Field(default=False, description="Count them, and change nothing.")
 
     def request(

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Self
 from backhaul_common.vocabulary import Words
 from backhaul_proto.event.v1.event_pb2 import Attribute, EventKind
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from backhaul_gateway.twins.renaming import renamed
 from backhaul_gateway.twins.subscriptions import METHODS
 from backhaul_gateway.web.filters import Text, microseconds
+from backhaul_gateway.web.moments import AwareMoment
 
 _KINDS = Words(EventKind.DESCRIPTOR)
 _FORMS = Words(pb.PayloadForm.DESCRIPTOR)
@@ -334,8 +335,8 @@ class RedeliverIn(_Input):
     these, as it does of a list; ``message_id`` needs ``channel`` too."""
 
     which: _Which
-    from_: AwareDatetime = Field(alias="from", description="RFC 3339; inclusive.")
-    to: AwareDatetime | None = Field(None, description="RFC 3339; exclusive.")
+    from_: AwareMoment = Field(alias="from", description="RFC 3339; inclusive.")
+    to: AwareMoment | None = Field(None, description="RFC 3339; exclusive.")
     types: Annotated[list[_Short], Field(default=[], max_length=1_000, description="Of these alone.")]
     channel: _Short = ""
     message_id: _Short = ""

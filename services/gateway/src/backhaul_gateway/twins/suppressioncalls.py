@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 from backhaul_proto.suppression.v1 import suppression_pb2 as pb
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backhaul_gateway.twins.renaming import renamed
 from backhaul_gateway.twins.suppressions import FAMILIES, KINDS, PURPOSES, SCOPES, SOURCES
 from backhaul_gateway.web.filters import Text, microseconds
+from backhaul_gateway.web.moments import AwareMoment
 
 MAX_ADDRESS = 512
 MAX_ID = 256
@@ -69,7 +70,7 @@ class EvidenceIn(_Input):
     """Proof that the person said it: by which way, when, and where you find it."""
 
     source: _Source
-    at: AwareDatetime
+    at: AwareMoment
     reference: Annotated[Text, Field(max_length=MAX_REFERENCE, examples=["form 4711"])]
     text: Annotated[Text, Field(max_length=MAX_SAID)] = ""
 
@@ -97,7 +98,7 @@ class AddIn(_AboutAddress):
     kind: _Kind
     scope: ScopeIn = ScopeIn()
     source: _Source = Field("api", description="By which way it was heard of.")
-    effective_at: AwareDatetime | None = Field(None, description="When the person said it; left out, now.")
+    effective_at: AwareMoment | None = Field(None, description="When the person said it; left out, now.")
     evidence: EvidenceIn | None = None
     note: _Note = ""
 

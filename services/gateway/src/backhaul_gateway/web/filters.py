@@ -11,6 +11,7 @@ from fastapi import Query
 from pydantic import AfterValidator
 
 from backhaul_gateway.admission.refusals import UNENCODABLE
+from backhaul_gateway.web.moments import Moment
 from backhaul_gateway.web.parameters import with_plus
 
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
@@ -32,8 +33,8 @@ Address = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[Text, Query(max_length=2048, description="next_cursor of the page before.")]
-From = Annotated[datetime | None, Query(alias="from", description="RFC 3339; inclusive.")]
-To = Annotated[datetime | None, Query(description="RFC 3339; exclusive.")]
+From = Annotated[Moment | None, Query(alias="from", description="RFC 3339; inclusive.")]
+To = Annotated[Moment | None, Query(description="RFC 3339; exclusive.")]
 
 
 def one_of(words: Words) -> Any:
