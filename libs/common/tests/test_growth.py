@@ -27,11 +27,26 @@ class Watched:
         return self._growth.judge(self._now)
 
 
-def test_it_grows_while_more_comes_than_is_taken() -> None:
-    watched = Watched()
+def test_it_grows_where_more_comes_than_is_taken() -> None:
+    assert Watched().after([100] * 10, 999)
+    assert not Watched().after([100] * 10, 1000)
+    assert not Watched().after([], 0)
+
+
+def test_that_it_grows_is_held_to_for_longer_each_time() -> None:
+    watched, held = Watched(), []
+    for _ in range(8):
+        assert watched.after([100] * 10, 999)
+        times = 1
+        while watched.after([], 5000):
+            times += 1
+        held.append(times * JUDGED_S)
+    assert held == [10, 20, 40, 80, 160, 320, 320, 320]
+    # What does not grow for a while is as what never did.
+    for _ in range(8):
+        assert not watched.after([], 0)
     assert watched.after([100] * 10, 999)
-    assert not watched.after([100] * 10, 1000)
-    assert not watched.after([], 0)
+    assert [watched.after([], 0) for _ in range(2)] == [True, False]
 
 
 def test_messages_do_not_count_but_their_bytes() -> None:
@@ -41,21 +56,19 @@ def test_messages_do_not_count_but_their_bytes() -> None:
 
 def test_a_backlog_that_is_only_delivered_does_not_grow() -> None:
     watched = Watched()
-    watched.after([100] * 10, 0, pending=500)
+    assert not watched.after([100] * 10, 60_000, pending=500)
     # It was in the stream, and is here now. What is new is much smaller, and makes the mean small.
     assert not watched.after([1000] * 400 + [10] * 3000, 1000, pending=100)
     assert not watched.after([1000] * 100 + [10] * 400, 1000, pending=0)
     # From now on all that comes is new.
-    assert watched.after([10] * 500, 4900, pending=0)
-    assert watched.after([10] * 500, 4900, pending=3)
+    assert not watched.after([10] * 500, 5100, pending=3)
     assert watched.after([10] * 500, 4900, pending=0)
 
 
 def test_what_the_broker_has_counts_by_the_mean_size() -> None:
     watched = Watched()
-    assert not watched.after([100] * 10, 1000)
-    assert watched.after([100] * 10, 2000, pending=11)
-    assert not watched.after([100] * 10, 2200, pending=22)
+    assert not watched.after([100] * 10, 2200, pending=11)
+    assert watched.after([100] * 10, 2000, pending=22)
 
 
 def test_it_is_judged_no_oftener() -> None:

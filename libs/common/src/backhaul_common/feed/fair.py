@@ -190,7 +190,8 @@ class FairFeed:
         floods, others = self._buffers.apart(config.batch_bytes)
         self._flood_was_last = bool(floods) and not (others and self._flood_was_last)
         if not self._flood_was_last:
-            return self._buffers.next_batch(config.batch_bytes, others)
+            # None of them has much more of its turn than a flood has of its own.
+            return self._buffers.next_batch(min(config.batch_bytes, config.beside_bytes * len(others)), others)
         # The same share for each, and at least ``little``.
         size = min(config.batch_bytes, config.beside_bytes + little * (len(floods) - 1))
         return self._buffers.next_batch(size, floods)
@@ -225,6 +226,8 @@ class FairFeed:
     def resume(self) -> None:
         """Ask again."""
         self._paused = False
+        # All that was handed back comes again.
+        self._growth = Growth()
         self._pull.resume()
         self._wake()
 
