@@ -67,8 +67,8 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.lost or self.doubled or self.wrong)
+        """Whether nothing is wrong, of something of each kind: a claim about nothing holds always."""
+        return not (self.lost or self.doubled or self.wrong) and all(self.counts.values())
 
 
 @dataclass(frozen=True)
