@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import typer
 from backhaul_cli.__main__ import main
 from backhaul_cli.app import app
+from backhaul_cli.entry import run
+from backhaul_cli.failing import Code
 
 SLOW = {"backhaul_client", "httpx", "msgspec", "rich", "anyio", "ssl", "asyncio", "json", "tempfile"}
 WITHOUT_JSON = {
@@ -46,6 +49,19 @@ def test_the_help_loads_nothing_that_it_does_not_need() -> None:
     assert (loaded, code) == ("[]", "0")
     # They are 180; with httpx it would be seven hundred.
     assert int(number) < 250
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "typer").mkdir()
+    (tmp_path / "typer" / "__init__.py").write_text("raise KeyboardInterrupt")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from backhaul_cli.entry import run; run()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603  # this Python
+    assert (done.returncode, done.stdout, done.stderr) == (Code.INTERRUPTED, "", "")
+
+
+def test_the_console_script_begins_where_ctrl_c_is_heard() -> None:
+    (script,) = entry_points(group="console_scripts", name="backhaul")
+    assert script.load() is run
 
 
 @pytest.mark.parametrize("name", ALL)

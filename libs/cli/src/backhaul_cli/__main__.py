@@ -54,10 +54,5 @@ def _say(text: str, code: Code) -> Code:
     return code
 
 
-def run() -> None:
-    """The console script."""
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    run()
+    sys.exit(main())
