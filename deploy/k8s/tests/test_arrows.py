@@ -122,41 +122,69 @@ def test_the_policies_are_the_arrows(overlay: Path, manifests: list[Document]) -
                 assert pods.lets(pod, "egress", other, port) == pods.lets(other, "ingress", pod, port)
 
 
-def test_only_some_services_reach_the_internet(manifests: list[Document]) -> None:
-    """The reconciler asks providers, audit writes into channels' own buckets, the notifier calls tenants' endpoints at
-    any port. None of them reaches a network of ours that way, nor where clouds hand out credentials."""
-    pods = Pods(manifests)
-    found: dict[str, object] = {}
-    for pod in pods.labels:
-        for rule in pods.rules(pod, "egress"):
-            for block in [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]:
-                if block["cidr"] == "0.0.0.0/0":
-                    found[pod] = [port["port"] for port in rule.get("ports", [])]
-                    assert set(block["except"]) == {
-                        "10.0.0.0/8",
-                        "100.64.0.0/10",
-                        "169.254.0.0/16",
-                        "172.16.0.0/12",
-                        "192.168.0.0/16",
-                    }
-    assert found == {"audit": [443], "reconciler": [443], "notifier": []}
+INTERNET = {
+    "0.0.0.0/0": {"10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"},
+    "::/0": {"fc00::/7", "fe80::/10"},
+}
+"""All of it, without networks of ours and where clouds hand out credentials."""
+
+MANAGED = "10.0.0.0/8"
+"""Where ``prod`` has its servers, until somebody names their network."""
+
+Rest = set[tuple[str, str, str, tuple[int, ...]]]
+"""Pod, way, with whom, and the ports: none are all."""
 
 
-def test_every_pod_may_ask_for_names_and_a_rule_without_ports_is_the_notifiers_alone(manifests: list[Document]) -> None:
-    pods = Pods(manifests)
-    for pod in pods.labels:
-        asked = [
-            (port["port"], port["protocol"])
-            for rule in pods.rules(pod, "egress")
-            for peer in rule["to"]
-            if peer.get("podSelector", {}).get("matchLabels") == {"k8s-app": "kube-dns"}
-            for port in rule["ports"]
-        ]
-        assert asked == [(53, "UDP"), (53, "TCP")]
-    open_ = {
-        policy["metadata"]["name"]
-        for policy in pods.policies
-        for rule in [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
-        if not rule.get("ports")
+def beyond(overlay: str) -> Rest:
+    """Whom pods may speak with that are none of ours."""
+    found: Rest = {
+        (one.target, "ingress", one.source, (one.port,)) for one in expected(overlay) if one.source in OUTSIDE
     }
-    assert open_ == {"notifier"}
+    for block in INTERNET:
+        found |= {
+            ("notifier", "egress", block, ()),
+            *((one, "egress", block, (443,)) for one in ("audit", "reconciler")),
+        }
+    if overlay == "prod":
+        for service in SERVICES:
+            kind = settings_of(service)
+            for settings, port in ((NatsSettings, 4222), (MongoSettings, 27017), (ObjectStoreSettings, 443)):
+                if issubclass(kind, settings):
+                    found.add((service, "egress", MANAGED, (port,)))
+    return found
+
+
+def named(peer: dict[str, Any]) -> str:
+    """A peer that is no pod of ours; what is none of what there may be is named as it is written."""
+    block, space = peer.get("ipBlock", {}), peer.get("namespaceSelector", {}).get("matchLabels", {})
+    if peer.keys() == {"ipBlock"} and set(block.get("except", [])) == INTERNET.get(block["cidr"], set()):
+        return str(block["cidr"])
+    name = space.get("kubernetes.io/metadata.name", "")
+    if peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}:
+        return str(name)
+    names = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    if peer == {"namespaceSelector": names, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}:
+        return "names"
+    return str(peer)
+
+
+def test_nothing_else_is_let_through(overlay: Path, manifests: list[Document]) -> None:
+    pods = Pods(manifests)
+    found: Rest = set()
+    for pod in pods.labels:
+        for way, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in pods.rules(pod, way):
+                ports = tuple(sorted({one["port"] for one in rule.get("ports", [])}))
+                assert rule[peers], "a rule without peers is for everybody"
+                for peer in rule[peers]:
+                    if peer.keys() != {"podSelector"}:
+                        found.add((pod, way, named(peer), ports))
+                        by = {one.get("protocol", "TCP") for one in rule.get("ports", [])}
+                        assert by <= ({"UDP", "TCP"} if named(peer) == "names" else {"TCP"})
+                        continue
+                    others = [name for name, labels in pods.labels.items() if pods.chosen(peer["podSelector"], labels)]
+                    open_ = {port for one in ([pod] if way == "ingress" else others) for port in pods.ports[one]}
+                    assert ports, "pods of ours have ports"
+                    assert set(ports) <= open_, f"{pod}, {way}: nobody listens there"
+    dns = {(pod, "egress", "names", (53,)) for pod in pods.labels}
+    assert found == beyond(overlay.name) | dns
