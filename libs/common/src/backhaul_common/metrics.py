@@ -205,6 +205,12 @@ BATCH_RETRIES = Metric(
 PARKED_MESSAGES = Metric(
     "backhaul_normalizer_parked", "{message}", "Messages whose tenants have no room for them in memory."
 )
+STREAM_FILL = Metric(
+    "backhaul_normalizer_stream_fill",
+    "1",
+    "The part of EVENTS, and of NOTICES, that is taken; 0 where it has no limit.",
+    ("stream",),
+)
 CALLBACKS_HELD = Metric(
     "backhaul_normalizer_callbacks_held",
     "{callback}",

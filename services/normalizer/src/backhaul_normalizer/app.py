@@ -73,6 +73,7 @@ from backhaul_normalizer.servicer import NormalizerServicer
 from backhaul_normalizer.settings import NormalizerSettings
 from backhaul_normalizer.silence import Silences
 from backhaul_normalizer.store import COUNTED, INDEXES, SEVERAL, MongoEventStore
+from backhaul_normalizer.streamfill import StreamFill
 from backhaul_normalizer.subjects import EventSubjects
 from backhaul_normalizer.unowned import Unowned
 
@@ -128,6 +129,7 @@ async def run(settings: NormalizerSettings, stop: asyncio.Event) -> None:
             max_waiting=settings.normalizer_max_pending // 2,
         )
         service.run("holds", holds.run, after=service.prepared)
+        service.run("stream_fill", StreamFill(service.js, metrics).run, after=service.prepared)
         activity = _activity(service, outbox)
         consumer = Consumer(
             feed,
