@@ -44,7 +44,7 @@ def list_(
             backhaul.audit_files(channel=channel, chain=chain or "", from_=from_, to=to, page_size=page(limit, every)),
             [
                 Column("file", lambda one: one.id),
-                Column("channel", lambda one: one.channel),
+                Column("channel", lambda one: one.channel, folds=True),
                 Column("events", lambda one: one.events, right=True),
                 Column("bytes", lambda one: one.bytes, right=True),
                 Column("digest", lambda one: one.digest or "", right=True),

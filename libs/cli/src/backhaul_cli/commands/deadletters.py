@@ -68,7 +68,7 @@ def list_(
             found,
             [
                 Column("dead letter", lambda one: one.id),
-                Column("channel", lambda one: one.channel),
+                Column("channel", lambda one: one.channel, folds=True),
                 Column("times", lambda one: one.occurrences, right=True),
                 Column("age", lambda one: age(one.last_seen_at, now), right=True),
                 Column("reason", lambda one: one.reason, folds=True),
@@ -207,6 +207,6 @@ def _each_or_fitting(
 
 _DONE: list[Column[DeadLetter]] = [
     Column("dead letter", lambda one: one.id),
-    Column("channel", lambda one: one.channel),
+    Column("channel", lambda one: one.channel, folds=True),
     Column("state", lambda one: shown(one.state)),
 ]

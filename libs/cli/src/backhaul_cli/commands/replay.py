@@ -82,8 +82,8 @@ def list_(limit: Limit = LIMIT, every: All = False, profile: ProfileName = "", j
             backhaul.replays.list(page_size=page(limit, every)),
             [
                 Column("replay", lambda one: one.id),
-                Column("of", lambda one: one.kind.replace("_", " ")),
-                Column("channel", lambda one: one.channel),
+                Column("of", lambda one: one.kind.replace("_", " "), folds=True),
+                Column("channel", lambda one: one.channel, folds=True),
                 Column("dry run", lambda one: one.dry_run),
                 Column("state", lambda one: one.state),
                 Column("age", lambda one: age(one.created_at, now), right=True),
