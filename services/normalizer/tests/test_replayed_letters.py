@@ -13,38 +13,15 @@ from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.replays import letters
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import EraseRecipientRequest
-from backhaul_testing import make
 from backhaul_testing.waiting import until
+from letters_rig import ACME, PERSON, filed, mended, states, told
 from normalizer_rig import Rig
-from replay_rig import MAPPING, begin, get, replayed
-
-ACME, GLOBEX = make.tenant("acme", mpulse={}), make.tenant("globex", mpulse={})
-PERSON = "+15005550001"
+from replay_rig import begin, get
 
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letters, "PAGE_LETTERS", 3)
-
-
-async def told(rig: Rig, kind: pb.ReplayKind.ValueType, of: str = "acme", **fields: Any) -> pb.Replay:
-    return await replayed(rig, of, kind=kind, **{"channel": "", "from_us": 0, **fields})
-
-
-async def states(rig: Rig, **query: Any) -> Counter[str]:
-    return Counter(row["state"] for row in await rig.rows(DEAD_LETTERS_COLLECTION, **query))
-
-
-async def filed(rig: Rig) -> None:
-    """Ten of mPulse and one of SendGrid, of each tenant."""
-    await rig.register(ACME, GLOBEX)
-    for of in (ACME, GLOBEX):
-        for number in range(10):
-            body = f'{{"data": {{"ref": "m{number}", "outcome": "arrived"}}}}'
-            await rig.publish(of, make.callback(of, body, channel="mpulse"))
-        await rig.publish(of, make.callback(of, f"[{PERSON}", channel="sendgrid"))
-    await rig.drained()
-    assert await states(rig) == {"open": 22}
 
 
 async def test_what_fits_is_discarded_and_a_dry_run_counts_it(rig: Rig) -> None:
@@ -61,7 +38,7 @@ async def test_what_fits_is_discarded_and_a_dry_run_counts_it(rig: Rig) -> None:
 
 async def test_what_fits_is_replayed_and_becomes_events(rig: Rig) -> None:
     await filed(rig)
-    await rig.register(make.tenant("acme", mpulse=MAPPING).model_copy(update={"revision": 2}))
+    await mended(rig)
     found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, channel="mpulse")
     assert found.counts == pb.ReplayCounts(dead_letters=10)
     await rig.drained()
@@ -83,7 +60,7 @@ async def test_those_that_come_back_are_sent_once(rig: Rig) -> None:
 
 async def test_of_some_that_come_back_the_others_are_closed(rig: Rig) -> None:
     await filed(rig)
-    await rig.register(make.tenant("acme", mpulse=MAPPING).model_copy(update={"revision": 2}))
+    await mended(rig)
     found = await told(rig, pb.REPLAY_KIND_DEAD_LETTERS, from_us=1)
     assert (found.counts, found.text) == (pb.ReplayCounts(dead_letters=10, refused_again=1), "")
     told_of = {one.id: one.outcome for one in found.examples}

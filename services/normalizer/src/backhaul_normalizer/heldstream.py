@@ -54,9 +54,7 @@ class HeldStream:
     async def ends(self) -> tuple[int, int, int]:
         """The first and the last position, and when the first message was stored: unix time in microseconds. Of an
         empty stream that is now."""
-        async with translated():
-            reply = await self._client.request(f"$JS.API.STREAM.INFO.{CALLBACKS_STREAM}", timeout=_TIMEOUT_S)
-            state = msgspec.json.decode(reply.data)["state"]
+        state = (await self._ask("STREAM.INFO", {}))["state"]
         first_us = (
             round(datetime.fromisoformat(state["first_ts"]).timestamp() * 1e6) if state["messages"] else _now_us()
         )

@@ -7,7 +7,7 @@ wait for that, and count those that are open again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backhaul_common import mongo
@@ -43,11 +43,13 @@ class LetterPages:
     async def page(self, held: Held, tenant: Tenant) -> Page:
         """The next page. UNAVAILABLE."""
         row = held.row
-        if "awaited_seq" in row or row["state"] == "cancelled":
-            return await self._awaited(held, tenant)
+        if "awaited_until_us" in row or row["state"] == "cancelled":
+            return await self._settled(held, tenant)
         query: Document = {
             "registration": row["registration"],
             "state": "open",
+            # Not what a page sent whose end was lost.
+            "replay": {"$ne": row["_id"]},
             "_id": {"$gt": row["at"] or ""},
             "first_seen_at_us": {"$gte": row["from_us"], "$lt": row["to_us"]},
         }
@@ -63,10 +65,10 @@ class LetterPages:
             outcome = "closed" if row["dry_run"] else await self._close(row, id_)
             page.counts[_COUNTED[outcome]] += 1
             page.examples.append(Example(outcome, id_))
-        if page.done and page.at is not None and row["kind"] == "dead_letters" and not row["dry_run"]:
-            _, last, _ = await self._stream.ends()
-            page.done, page.text, page.rest_s = False, AWAITED, LOOK_AGAIN_S
-            page.awaited = {"awaited_seq": last, "awaited_until_us": held.now_us() + int(PROCESSED_WITHIN_S * 1e6)}
+        if page.done and row["kind"] == "dead_letters" and not row["dry_run"]:
+            # What was counted is kept before anything else is asked.
+            page.done, page.text = False, AWAITED
+            page.awaited = {"awaited_until_us": held.now_us() + int(PROCESSED_WITHIN_S * 1e6)}
         return page
 
     async def _close(self, row: Mapping[str, Any], id_: str) -> str:
@@ -84,25 +86,35 @@ class LetterPages:
         # What is processed at once may be refused before it is closed here.
         return "refused_again" if closed["state"] == "open" else "closed"
 
-    async def _awaited(self, held: Held, tenant: Tenant) -> Page:
+    async def _settled(self, held: Held, tenant: Tenant) -> Page:
         """What became of all that was sent through, once it was processed or takes too long, or was cancelled."""
-        row = held.row
-        processed = "awaited_seq" in row and await self._stream.processed(row["awaited_seq"])
-        page = Page(row["at"], done=True)
-        if not processed and row["state"] != "cancelled" and held.now_us() < row["awaited_until_us"]:
+        row, page = held.row, Page(held.row["at"], done=True)
+        waits = row["state"] != "cancelled" and held.now_us() < row["awaited_until_us"]
+        last = row.get("awaited_seq")
+        if waits and last is None and await sent_through(self._letters, row["_id"], most=1):
+            _, last, _ = await self._stream.ends()
+        processed = last is not None and await self._stream.processed(last)
+        if waits and last is not None and not processed:
             page.done, page.text, page.rest_s = False, AWAITED, LOOK_AGAIN_S
+            page.awaited = {"awaited_seq": last}
             return page
-        query = {"registration": row["registration"], "replay": row["_id"]}
-        async with mongo.operation():
-            sent = await self._letters.find(query, {"state": 1, "channel": 1}).to_list(None)
+        sent = await sent_through(self._letters, row["_id"])
         again = {one["_id"] for one in sent if one["state"] == "open"}
-        page.counts["refused_again"] = len(again)
-        page.counts["dead_letters"] = -min(len(again), row["counts"].get("dead_letters", 0))
+        # By their marks, since a page whose end was lost counted none of its own.
+        page.counts["dead_letters"] = len(sent) - len(again) - row["counts"].get("dead_letters", 0)
+        if again:
+            page.counts["refused_again"] = len(again)
         page.anew = [{**one, "outcome": "refused_again"} if one["id"] in again else one for one in row["examples"]]
         held_channels = {key for key, channel in tenant.channels.items() if channel.processing == "held"}
         if any(one["state"] != "open" and (not processed or one["channel"] in held_channels) for one in sent):
             page.text = UNKNOWN
         return page
+
+
+async def sent_through(letters: mongo.Collection, replay: str, *, most: int = 0) -> Sequence[Document]:
+    """The letters that a replay sent through, ``most`` of them (0: all): id, state and channel. UNAVAILABLE."""
+    async with mongo.operation():
+        return await letters.find({"replay": replay}, {"state": 1, "channel": 1}, limit=most).to_list(None)
 
 
 _COUNTED = {"closed": "dead_letters", "unreadable": "unreadable", "refused_again": "refused_again"}

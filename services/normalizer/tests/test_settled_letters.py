@@ -1,0 +1,90 @@
+"""What a replay of dead letters says at its end of those that it sent through, whatever happens in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_common.names import CALLBACKS_STREAM, REPLAYS_COLLECTION
+from backhaul_normalizer.heldstream import HeldStream
+from backhaul_normalizer.replays import letters
+from backhaul_normalizer.replays.held import MongoHeld
+from backhaul_proto.normalizer.v1 import replays_pb2 as pb
+from letters_rig import filed, mended, states, told
+from normalizer_rig import Rig, RigFactory
+
+LETTERS = pb.REPLAY_KIND_DEAD_LETTERS
+
+
+@pytest.mark.parametrize(
+    ("size", "lost"),
+    [pytest.param(50, 1, id="the only"), pytest.param(3, 4, id="the last"), pytest.param(3, 2, id="one")],
+)
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_page_that_is_lost_is_counted(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, size: int, lost: int, refused: bool
+) -> None:
+    monkeypatch.setattr(letters, "PAGE_LETTERS", size)
+    await filed(rig)
+    if not refused:
+        await mended(rig)
+    found, pages = MongoHeld.found, 0
+
+    async def dies(*args: Any) -> None:
+        nonlocal pages
+        pages += 1
+        if pages == lost:
+            raise unavailable("MongoDB")
+        await found(*args)
+
+    monkeypatch.setattr(MongoHeld, "found", dies)
+    done = await told(rig, LETTERS, channel="mpulse")
+    assert pages > lost
+    assert (done.counts, done.text) == (pb.ReplayCounts(**{"refused_again" if refused else "dead_letters": 10}), "")
+    assert await states(rig, registration="acme.1", channel="mpulse") == {"open" if refused else "replayed": 10}
+
+
+async def test_it_awaits_what_it_sent_where_the_stream_does_not_tell_its_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filed(rig)
+    await mended(rig)
+    ends, asked = HeldStream.ends, 0
+
+    async def away(self: HeldStream) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise unavailable("JetStream")
+        return await ends(self)
+
+    monkeypatch.setattr(HeldStream, "ends", away)
+    done = await told(rig, LETTERS, channel="mpulse")
+    assert (done.counts, done.text, asked) == (pb.ReplayCounts(dead_letters=10), "", 2)
+
+
+async def test_one_that_sent_nothing_awaits_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: HeldStream, position: int) -> bool:
+        return False
+
+    monkeypatch.setattr(HeldStream, "processed", never)
+    await filed(rig)
+    assert (await told(rig, LETTERS, channel="nothing")).counts == pb.ReplayCounts()
+
+
+async def test_a_stream_that_answers_an_error_is_away(rig_factory: RigFactory) -> None:
+    async with rig_factory(copies=0) as rig:
+        await rig.nats.jetstream().delete_stream(CALLBACKS_STREAM)
+        with pytest.raises(BackhaulError) as refused:
+            await HeldStream(rig.nats, rig.nats.jetstream()).ends()
+        assert refused.value.code is Code.UNAVAILABLE
+
+
+async def test_what_refused_nothing_again_says_nothing_of_it(rig: Rig) -> None:
+    """The version before knows no such count."""
+    await filed(rig)
+    await mended(rig)
+    await told(rig, LETTERS, channel="mpulse")
+    [row] = await rig.rows(REPLAYS_COLLECTION)
+    assert row["counts"] == {"dead_letters": 10}
