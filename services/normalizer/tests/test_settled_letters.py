@@ -13,6 +13,7 @@ from backhaul_normalizer.replays.held import MongoHeld
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from letters_rig import filed, mended, states, told
 from normalizer_rig import Rig, RigFactory
+from replay_rig import get
 
 LETTERS = pb.REPLAY_KIND_DEAD_LETTERS
 
@@ -88,3 +89,15 @@ async def test_what_refused_nothing_again_says_nothing_of_it(rig: Rig) -> None:
     await told(rig, LETTERS, channel="mpulse")
     [row] = await rig.rows(REPLAYS_COLLECTION)
     assert row["counts"] == {"dead_letters": 10}
+
+
+async def test_counts_and_outcomes_that_this_copy_does_not_know_are_left_out(rig: Rig) -> None:
+    await filed(rig)
+    await mended(rig)
+    done = await told(rig, LETTERS, channel="mpulse")
+    await rig.database[REPLAYS_COLLECTION].update_one(
+        {"_id": done.id}, {"$set": {"counts.of_tomorrow": 3, "examples.0.outcome": "of_tomorrow"}}
+    )
+    found = await get(rig, "acme", done.id)
+    assert found.counts == done.counts
+    assert found.examples[1:] == done.examples[1:]

@@ -13,6 +13,8 @@ from backhaul_normalizer.replays.tasks import KINDS, Replays, takes_s
 
 _STATES = Words(pb.ReplayState.DESCRIPTOR)
 _OUTCOMES = Words(pb.ReplayOutcome.DESCRIPTOR)
+_COUNTS = frozenset(pb.ReplayCounts.DESCRIPTOR.fields_by_name)
+"""Others are a newer copy's."""
 
 
 class ReplayServicer(ReplayServiceServicer):
@@ -51,7 +53,7 @@ def _replay(row: Document) -> pb.Replay:
         state=_STATES.number(row["state"]),
         text=_text(row),
         percent=_percent(row),
-        counts=pb.ReplayCounts(**row["counts"]),
+        counts=pb.ReplayCounts(**{name: count for name, count in row["counts"].items() if name in _COUNTS}),
         examples=[
             pb.ReplayExample(outcome=_OUTCOMES.number(one["outcome"]), id=one["id"], event_kind=one["kind"])
             for one in row.get("examples", ())
