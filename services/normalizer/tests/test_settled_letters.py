@@ -11,9 +11,10 @@ from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.replays import letters
 from backhaul_normalizer.replays.held import MongoHeld
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
+from backhaul_testing.waiting import until
 from letters_rig import filed, mended, states, told
 from normalizer_rig import Rig, RigFactory
-from replay_rig import get
+from replay_rig import begin, get, over
 
 LETTERS = pb.REPLAY_KIND_DEAD_LETTERS
 
@@ -101,3 +102,33 @@ async def test_counts_and_outcomes_that_this_copy_does_not_know_are_left_out(rig
     found = await get(rig, "acme", done.id)
     assert found.counts == done.counts
     assert found.examples[1:] == done.examples[1:]
+
+
+async def test_one_that_awaits_what_it_sent_keeps_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    processed, behind = HeldStream.processed, True
+
+    async def by_others(self: HeldStream, position: int) -> bool:
+        return not behind and await processed(self, position)
+
+    monkeypatch.setattr(HeldStream, "processed", by_others)
+    await filed(rig)
+    first = await waiting(rig)
+    # What it sent was refused again, and is sent by another one.
+    await rig.drained()
+    second = await waiting(rig)
+    await rig.drained()
+    assert (await told(rig, pb.REPLAY_KIND_DISCARD, channel="sendgrid")).counts == pb.ReplayCounts(dead_letters=1)
+    behind = False
+    for begun in (first, second):
+        assert (await over(rig, begun)).counts == pb.ReplayCounts(refused_again=10)
+
+
+async def waiting(rig: Rig) -> pb.Replay:
+    """A replay that has sent what it is to send."""
+    begun = await begin(rig, kind=LETTERS, channel="mpulse", from_us=0)
+
+    async def waits() -> bool:
+        return (await get(rig, "acme", begun.id)).text == letters.AWAITED
+
+    await until("it waits for what it sent", waits)
+    return begun

@@ -34,6 +34,7 @@ from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.joins import MAX_STEPS
 from backhaul_normalizer.messages import join_of, message_of
 from backhaul_normalizer.refs import unpack
+from backhaul_normalizer.replays.tasks import MAX_OPEN
 from backhaul_normalizer.scans import Scans
 from backhaul_normalizer.timelines import MAX_READ_S, Timeline, Timelines
 
@@ -296,7 +297,8 @@ class MongoReads:
         self, registration: str, dead_letter: Document, state: str, *, replay: str = ""
     ) -> Document | None:
         """Set the state of an open dead letter that has not been refused again since ``dead_letter`` was read. The task
-        ``replay`` finds by its id what it sent through."""
+        ``replay`` finds by its id what it sent through, also where another one sends it meanwhile."""
+        mark = {"$each": [replay], "$slice": -MAX_OPEN}
         async with mongo.operation():
             found: Document | None = await self._database[DEAD_LETTERS_COLLECTION].find_one_and_update(
                 {
@@ -305,7 +307,7 @@ class MongoReads:
                     "state": "open",
                     "stream_seq": dead_letter["stream_seq"],
                 },
-                {"$set": {"state": state, **({"replay": replay} if replay else {})}},
+                {"$set": {"state": state}} | ({"$push": {"replays": mark}} if replay else {}),
                 return_document=True,
             )
         return found

@@ -61,21 +61,21 @@ class MongoHeld(Leases[Held]):
 
     async def waiting(self) -> tuple[Sequence[str], float | None]:
         """The replays that are to be worked: of each registration the one that goes first, unless its rate has it rest,
-        and those that were cancelled. And in how many seconds the first of those that rest goes on; None where there
-        is none. UNAVAILABLE."""
+        and those that were cancelled, or only await what becomes of what they sent. And in how many seconds the first
+        of those that rest goes on; None where there is none. UNAVAILABLE."""
         query = {"open_since_us": {"$exists": True}}
         rest_ms = {"$subtract": [{"$ifNull": ["$rest_until", "$$NOW"]}, "$$NOW"]}
-        wanted = {"registration": 1, "state": 1, "rest_ms": rest_ms}
+        beside = {"$or": [_CANCELLED, {"$gt": ["$awaited_until_us", 0]}]}
+        wanted = {"registration": 1, "beside": beside, "rest_ms": {"$cond": [_CANCELLED, 0, rest_ms]}}
         async with mongo.operation():
             rows = await self._open.find(query, wanted, sort=[("open_since_us", 1), ("_id", 1)]).to_list(None)
         first: dict[str, Document] = {}
         for row in rows:
-            if row["state"] != "cancelled":
+            if not row["beside"]:
                 first.setdefault(row["registration"], row)
-        cancelled = [row["_id"] for row in rows if row["state"] == "cancelled"]
-        rests = [row["rest_ms"] / 1000 for row in first.values() if row["rest_ms"] > 0]
-        turns = [row["_id"] for row in first.values() if row["rest_ms"] <= 0]
-        return [*turns, *cancelled], min(rests, default=None)
+        worked = [*first.values(), *(row for row in rows if row["beside"])]
+        rests = [row["rest_ms"] / 1000 for row in worked if row["rest_ms"] > 0]
+        return [row["_id"] for row in worked if row["rest_ms"] <= 0], min(rests, default=None)
 
     async def found(self, held: Held, page: Page) -> None:
         """Keep what ``page`` found, unless the replay was lost meanwhile, and let any copy have the next one.

@@ -23,7 +23,7 @@ from backhaul_normalizer.service import NormalizerUseCases
 PAGE_LETTERS = 50
 
 PROCESSED_WITHIN_S = 300.0
-"""For how long it is awaited that what was sent through is processed: the tenant's other replays wait meanwhile."""
+"""For how long it is awaited that what was sent through is processed, with all that came in before it."""
 
 LOOK_AGAIN_S = 0.25
 
@@ -49,7 +49,7 @@ class LetterPages:
             "registration": row["registration"],
             "state": "open",
             # Not what a page sent whose end was lost.
-            "replay": {"$ne": row["_id"]},
+            "replays": {"$ne": row["_id"]},
             "_id": {"$gt": row["at"] or ""},
             "first_seen_at_us": {"$gte": row["from_us"], "$lt": row["to_us"]},
         }
@@ -114,7 +114,7 @@ class LetterPages:
 async def sent_through(letters: mongo.Collection, replay: str, *, most: int = 0) -> Sequence[Document]:
     """The letters that a replay sent through, ``most`` of them (0: all): id, state and channel. UNAVAILABLE."""
     async with mongo.operation():
-        return await letters.find({"replay": replay}, {"state": 1, "channel": 1}, limit=most).to_list(None)
+        return await letters.find({"replays": replay}, {"state": 1, "channel": 1}, limit=most).to_list(None)
 
 
 _COUNTED = {"closed": "dead_letters", "unreadable": "unreadable", "refused_again": "refused_again"}
