@@ -9,17 +9,24 @@ from typing import Any
 from backhaul_channels import EventKind, Review
 from backhaul_common import pages
 from backhaul_common.documents import Document
-from backhaul_common.names import ENTRIES_COLLECTION, EVENTS_COLLECTION, JOINS_COLLECTION, MESSAGES_COLLECTION
+from backhaul_common.names import (
+    DEAD_LETTERS_COLLECTION,
+    ENTRIES_COLLECTION,
+    EVENTS_COLLECTION,
+    JOINS_COLLECTION,
+    MESSAGES_COLLECTION,
+)
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.refs import MAX_REFS
+from backhaul_normalizer.replays.letters import sent_through
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
 from normalizer_rig import Rig, RigFactory
 from tellings import batch_of, told
 
-KEPT = {EVENTS_COLLECTION, ENTRIES_COLLECTION, MESSAGES_COLLECTION, JOINS_COLLECTION}
+KEPT = {EVENTS_COLLECTION, ENTRIES_COLLECTION, MESSAGES_COLLECTION, JOINS_COLLECTION, DEAD_LETTERS_COLLECTION}
 BETWEEN: dict[str, Any] = {"sender": "shop@example.com"}
 
 
@@ -135,6 +142,23 @@ async def test_every_read_looks_at_about_as_much_as_it_finds(rig_factory: RigFac
             assert done, number
             examined = sum(one.get("docsExamined", 0) for one in done)
             assert examined <= most, (number, [_short(one) for one in done])
+
+
+async def test_what_a_replay_sent_is_found_without_the_other_letters(rig_factory: RigFactory) -> None:
+    async with rig_factory(copies=0) as rig:
+        await MongoEventStore(rig.client, rig.database).prepare()
+        letters = rig.database[DEAD_LETTERS_COLLECTION]
+        closed: Document = {"registration": "acme.1", "state": "replayed", "channel": "twilio", "callback": b"bytes"}
+        await letters.insert_many([{"_id": f"x{number}", **closed} for number in range(500)])
+        await letters.insert_many(
+            [{"_id": f"y{number}", **closed, "replays": [f"r{number % 50}", "z"]} for number in range(500)]
+        )
+        async with looked_at(rig) as done:
+            assert len(await sent_through(letters, "r7")) == 10
+        [read] = done
+        # The callbacks that they hold are not read.
+        assert read.get("docsExamined", 0) == 0, _short(read)
+        assert 10 <= read["keysExamined"] <= 11, _short(read)
 
 
 WRITES: list[list[Fact]] = [

@@ -144,6 +144,11 @@ INDEXES = {
         _newest_first("first_seen_at_us"),
         IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
         IndexModel([("registration", ASCENDING), ("state", ASCENDING), ("_id", ASCENDING)]),
+        # What a replay sent through is read from the index alone.
+        IndexModel(
+            [(name, ASCENDING) for name in ("replays", "state", "channel", "_id")],
+            partialFilterExpression={"replays": {"$exists": True}},
+        ),
     ],
     REPLAYS_COLLECTION: [
         _newest_first("created_at_us"),
