@@ -11,6 +11,7 @@ import pytest
 from backhaul_common.names import DEAD_LETTERS_COLLECTION, MESSAGES_COLLECTION
 from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.replays import letters
+from backhaul_normalizer.replays.tasks import AWAITED
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from backhaul_proto.tenantdata.v1.tenantdata_pb2 import EraseRecipientRequest
 from backhaul_testing.waiting import until
@@ -87,7 +88,7 @@ async def test_a_cancelled_one_says_what_is_known_of_what_it_sent(rig: Rig, monk
     begun = await begin(rig, kind=pb.REPLAY_KIND_DEAD_LETTERS, channel="mpulse", from_us=0)
 
     async def waits() -> bool:
-        return (await get(rig, "acme", begun.id)).text == letters.AWAITED
+        return (await get(rig, "acme", begun.id)).text == AWAITED
 
     await until("it waits for what it sent", waits)
     await rig.drained()

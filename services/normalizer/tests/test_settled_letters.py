@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.names import CALLBACKS_STREAM, REPLAYS_COLLECTION
+from backhaul_common.tenants import Tenant
 from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.replays import letters
-from backhaul_normalizer.replays.held import MongoHeld
+from backhaul_normalizer.replays.held import Held, MongoHeld, Page
+from backhaul_normalizer.replays.tasks import AWAITED
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from backhaul_testing.waiting import until
 from letters_rig import filed, mended, states, told
@@ -128,7 +131,64 @@ async def waiting(rig: Rig) -> pb.Replay:
     begun = await begin(rig, kind=LETTERS, channel="mpulse", from_us=0)
 
     async def waits() -> bool:
-        return (await get(rig, "acme", begun.id)).text == letters.AWAITED
+        return (await get(rig, "acme", begun.id)).text == AWAITED
 
     await until("it waits for what it sent", waits)
     return begun
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_one_that_is_cancelled_says_that_its_counts_may_change(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    """Of what a page sends that is under way, and what became of all."""
+    page, under_way, go_on = letters.LetterPages.page, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: letters.LetterPages, held: Held, tenant: Tenant) -> Page:
+        found = await page(self, held, tenant)
+        under_way.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(letters.LetterPages, "page", slow)
+    monkeypatch.setattr(letters, "PAGE_LETTERS", 3)
+    await filed(rig)
+    begun = await begin(rig, kind=LETTERS, channel="mpulse", from_us=0, dry_run=dry_run)
+    await asyncio.wait_for(under_way.wait(), 60)
+    ended = await cancel(rig, begun)
+    assert (ended.state, ended.text) == (pb.REPLAY_STATE_CANCELLED, "" if dry_run else AWAITED)
+    await rig.drained()
+    go_on.set()
+    found = await nobody_looks_at(rig, begun)
+    assert (found.state, found.text, found.ended_at_us) == (pb.REPLAY_STATE_CANCELLED, "", ended.ended_at_us)
+    assert found.counts == (pb.ReplayCounts(dead_letters=3) if dry_run else pb.ReplayCounts(refused_again=3))
+
+
+async def test_one_that_is_cancelled_stays_so_where_its_counting_fails(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: HeldStream, position: int) -> bool:
+        return False
+
+    async def fails(*_: object, **__: object) -> Any:
+        raise ValueError("a page that nobody can read")
+
+    monkeypatch.setattr(HeldStream, "processed", never)
+    await filed(rig)
+    begun = await waiting(rig)
+    monkeypatch.setattr(letters, "sent_through", fails)
+    await cancel(rig, begun)
+    found = await nobody_looks_at(rig, begun)
+    assert (found.state, found.text) == (pb.REPLAY_STATE_CANCELLED, "It failed: ValueError.")
+
+
+async def cancel(rig: Rig, begun: pb.Replay) -> pb.Replay:
+    return (await rig.replays.CancelReplay(pb.CancelReplayRequest(tenant_id="acme", id=begun.id))).replay
+
+
+async def nobody_looks_at(rig: Rig, begun: pb.Replay) -> pb.Replay:
+    async def left() -> bool:
+        return "open_since_us" not in (await rig.rows(REPLAYS_COLLECTION, _id=begun.id))[0]
+
+    await until("nobody looks at it any more", left)
+    return await get(rig, "acme", begun.id)

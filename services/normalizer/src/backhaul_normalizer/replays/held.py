@@ -89,7 +89,7 @@ class MongoHeld(Leases[Held]):
         changes |= {
             "at": {"$literal": page.at},
             "state": {"$cond": [_CANCELLED, "cancelled", "done" if page.done else "running"]},
-            "text": {"$literal": page.text},
+            "text": {"$cond": [_CANCELLED, "$text", {"$literal": page.text}]},
             "unpublished": [],
             "took_us": {"$add": [{"$ifNull": ["$took_us", 0]}, int(page.took_s * 1e6)]},
             "rest_until": {"$add": ["$$NOW", int(page.rest_s * 1000)]},
@@ -99,7 +99,7 @@ class MongoHeld(Leases[Held]):
         if page.overtaken_us:
             changes |= {"stored_since_us": page.overtaken_us, "overtaken": True}
         if page.done or held.row["state"] == "cancelled":
-            changes |= _closed(held)
+            changes |= {**_closed(held), "text": {"$literal": page.text}}
         await self.give_back(held, changes)
 
     async def close(self, held: Held) -> None:
@@ -108,7 +108,8 @@ class MongoHeld(Leases[Held]):
 
     async def stop(self, held: Held, text: str) -> None:
         """End it: it cannot go on. UNAVAILABLE."""
-        await self.give_back(held, {"text": {"$literal": text}, "state": "stopped", **_closed(held)})
+        state = {"$cond": [_CANCELLED, "cancelled", "stopped"]}
+        await self.give_back(held, {"text": {"$literal": text}, "state": state, **_closed(held)})
 
     async def wait(self, held: Held, text: str) -> None:
         """It cannot go on yet. UNAVAILABLE."""

@@ -18,6 +18,7 @@ from backhaul_common.tenants import Tenant
 
 from backhaul_normalizer.heldstream import HeldStream
 from backhaul_normalizer.replays.held import Example, Held, Page
+from backhaul_normalizer.replays.tasks import AWAITED, settles
 from backhaul_normalizer.service import NormalizerUseCases
 
 PAGE_LETTERS = 50
@@ -27,7 +28,6 @@ PROCESSED_WITHIN_S = 300.0
 
 LOOK_AGAIN_S = 0.25
 
-AWAITED = "What was sent through waits to be processed."
 UNKNOWN = "Not all that was sent through was processed yet: what is refused later is open again, and not counted here."
 
 
@@ -65,7 +65,7 @@ class LetterPages:
             outcome = "closed" if row["dry_run"] else await self._close(row, id_)
             page.counts[_COUNTED[outcome]] += 1
             page.examples.append(Example(outcome, id_))
-        if page.done and row["kind"] == "dead_letters" and not row["dry_run"]:
+        if page.done and settles(row):
             # What was counted is kept before anything else is asked.
             page.done, page.text = False, AWAITED
             page.awaited = {"awaited_until_us": held.now_us() + int(PROCESSED_WITHIN_S * 1e6)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from secrets import token_hex
+from typing import Any
 
 from backhaul_common import mongo, pages
 from backhaul_common.documents import Document
@@ -34,6 +35,9 @@ MAX_RATE_PER_S = 10_000
 
 KEPT = timedelta(days=30)
 """After its end."""
+
+AWAITED = "What was sent through waits to be processed."
+"""Of dead letters. Their counts change meanwhile, also when they were cancelled."""
 
 _MAX_READ_S = 4.0
 
@@ -163,9 +167,11 @@ class Replays:
         """End one; it as it is then. Whoever works it ends the page that is under way. NOT_FOUND; UNAVAILABLE."""
         registration = (await self._tenants.require(tenant_id)).registration
         query = {"_id": id_, "registration": registration, "state": {"$in": ["waiting", "running"]}}
-        update = {"$set": {"state": "cancelled", "text": "", **ending(self._now_us())}}
+        sends = {"$and": [{"$eq": ["$kind", "dead_letters"]}, {"$not": ["$dry_run"]}]}
+        text = {"$cond": [sends, AWAITED, ""]}
+        update = {"$set": {"state": "cancelled", "text": text, **ending(self._now_us())}}
         async with mongo.operation():
-            row: Document | None = await self._rows.find_one_and_update(query, update, return_document=True)
+            row: Document | None = await self._rows.find_one_and_update(query, [update], return_document=True)
         if row is None:
             return await self.get(tenant_id, id_)
         self._on_changed()
@@ -175,6 +181,11 @@ class Replays:
         async with mongo.operation():
             row: Document | None = await self._rows.find_one({"_id": id_, "registration": registration})
         return row
+
+
+def settles(row: Mapping[str, Any]) -> bool:
+    """Whether it is counted at its end what became of what it sent through."""
+    return row["kind"] == "dead_letters" and not row["dry_run"]
 
 
 def ending(now_us: int) -> Document:

@@ -20,6 +20,7 @@ from backhaul_normalizer.ports import KnownTenants
 from backhaul_normalizer.replays.callbacks import CallbackPages
 from backhaul_normalizer.replays.held import Held, MongoHeld, Page
 from backhaul_normalizer.replays.letters import LetterPages
+from backhaul_normalizer.replays.tasks import settles
 
 LOOK_S = 2.0
 """How often every copy looks for replays, beside whenever one is begun here."""
@@ -92,7 +93,7 @@ class Working:
         """A page of it. Whether there may be more to do at once."""
         row, began = held.row, time.perf_counter()
         # Of dead letters that were sent through it is counted to the end what became of them.
-        if row["state"] == "cancelled" and not row["unpublished"] and row["kind"] != "dead_letters":
+        if row["state"] == "cancelled" and not row["unpublished"] and not settles(row):
             await self._leases.close(held)
             return False
         # By settings that are at least as new as the request.
