@@ -10,9 +10,10 @@ from backhaul_common.errors import BackhaulError, Code, unavailable
 from backhaul_common.names import CALLBACKS_STREAM, REPLAYS_COLLECTION
 from backhaul_common.tenants import Tenant
 from backhaul_normalizer.heldstream import HeldStream
-from backhaul_normalizer.replays import letters
+from backhaul_normalizer.replays import held, letters
 from backhaul_normalizer.replays.held import Held, MongoHeld, Page
 from backhaul_normalizer.replays.tasks import AWAITED
+from backhaul_normalizer.service import NormalizerUseCases
 from backhaul_proto.normalizer.v1 import replays_pb2 as pb
 from backhaul_testing.waiting import until
 from letters_rig import filed, mended, states, told
@@ -126,6 +127,30 @@ async def test_one_that_awaits_what_it_sent_keeps_no_other(rig: Rig, monkeypatch
         assert (await over(rig, begun)).counts == pb.ReplayCounts(refused_again=10)
 
 
+async def test_a_page_that_takes_long_keeps_its_lease_and_ends_where_that_is_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if each letter took as long.
+    monkeypatch.setattr(held, "RENEW_S", 0)
+    await filed(rig)
+    await mended(rig)
+    rows, owners, send = rig.database[REPLAYS_COLLECTION], [], NormalizerUseCases.replay
+    taken = {"owner": "another", "epoch": {"$add": ["$epoch", 1]}, "until": {"$add": ["$$NOW", 1000]}}
+
+    async def slow(self: NormalizerUseCases, *args: Any, **more: Any) -> Any:
+        owners.append((await rows.find_one({}) or {})["owner"])
+        if len(owners) == 3:
+            await rows.update_one({}, [{"$set": taken}])
+        return await send(self, *args, **more)
+
+    monkeypatch.setattr(NormalizerUseCases, "replay", slow)
+    assert (await told(rig, LETTERS, channel="mpulse")).counts == pb.ReplayCounts(dead_letters=10)
+    assert len(owners) == 10
+    assert "another" not in owners
+    [row] = await rig.rows(REPLAYS_COLLECTION)
+    assert row["renewals"] >= 10
+
+
 async def waiting(rig: Rig) -> pb.Replay:
     """A replay that has sent what it is to send."""
     begun = await begin(rig, kind=LETTERS, channel="mpulse", from_us=0)
@@ -144,8 +169,8 @@ async def test_one_that_is_cancelled_says_that_its_counts_may_change(
     """Of what a page sends that is under way, and what became of all."""
     page, under_way, go_on = letters.LetterPages.page, asyncio.Event(), asyncio.Event()
 
-    async def slow(self: letters.LetterPages, held: Held, tenant: Tenant) -> Page:
-        found = await page(self, held, tenant)
+    async def slow(self: letters.LetterPages, one: Held, tenant: Tenant) -> Page:
+        found = await page(self, one, tenant)
         under_way.set()
         await go_on.wait()
         return found

@@ -193,7 +193,7 @@ def _replays(
     database, tenants = service.database, service.tenants
     leases = MongoHeld(database, token_hex(8))
     callbacks = CallbackPages(database, stream, normalizer, store, publisher, erasures, leases)
-    letters = LetterPages(database, stream, use_cases)
+    letters = LetterPages(database, stream, use_cases, leases)
     working = Working(tenants, leases, callbacks, letters, service.metrics.counter(REPLAYED))
     service.run("replays", working.run, after=service.prepared)
     return ReplayServicer(Replays(database, tenants, stream, now_us, working.changed))

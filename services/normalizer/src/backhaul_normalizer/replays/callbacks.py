@@ -14,7 +14,7 @@ import msgspec
 from backhaul_channels import EventKind
 from backhaul_channels.people import person
 from backhaul_common import mongo
-from backhaul_common.errors import BackhaulError, Code, unavailable
+from backhaul_common.errors import unavailable
 from backhaul_common.leases import LostError
 from backhaul_common.names import DEAD_LETTERS_COLLECTION, REPLAYS_COLLECTION, callbacks_subject, queue_path_key
 from backhaul_common.tenantdata import Erasures
@@ -29,7 +29,7 @@ from backhaul_normalizer.merge import all_together
 from backhaul_normalizer.model import KIND_NAMES, Committed, Fact, Outgoing, Rejection
 from backhaul_normalizer.normalize import Normalizer
 from backhaul_normalizer.ports import Publisher
-from backhaul_normalizer.replays.held import MAX_EXAMPLES, Example, Held, MongoHeld, Page
+from backhaul_normalizer.replays.held import MAX_EXAMPLES, Example, Held, MongoHeld, Page, taken
 from backhaul_normalizer.replays.rehearsing import rehearse
 from backhaul_normalizer.store import MongoEventStore
 
@@ -92,6 +92,7 @@ class CallbackPages:
             page.overtaken_us = await self._overtaken(first)
         read, turn = _Read(), Turn(_TURN_S, _REST)
         for one in found:
+            await self._leases.keep(held)
             batch = CallbackBatch.FromString(one.data)
             for callback in batch.callbacks:
                 if (
@@ -161,6 +162,7 @@ class CallbackPages:
         for part in self._portions.of(facts):
             if not part:
                 continue
+            await self._leases.keep(held)
             found = await rehearse(self._database, part)
             new = [fact for fact in found.new if (held.id, fact.id) not in self._rehearsed]
             if len(self._rehearsed) >= MAX_REMEMBERED:
@@ -210,7 +212,7 @@ class _ReplayStore:
         try:
             committed = await self._store.commit(facts, rejections, also=self._also)
         except LostError as exc:
-            raise BackhaulError(Code.UNAVAILABLE, "Another copy goes on with this replay.") from exc
+            raise taken() from exc
         outgoing = [event for event in committed.outgoing if self._is_owed(event)]
         await publish_all(self._publisher, outgoing, "")
         return replace(committed, outgoing=())

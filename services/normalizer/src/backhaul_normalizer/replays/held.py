@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from backhaul_common import mongo
 from backhaul_common.documents import Document
-from backhaul_common.leases import Lease, Leases
+from backhaul_common.errors import BackhaulError, Code
+from backhaul_common.leases import LEASE_S, RENEW_S, Lease, Leases, LostError
 from backhaul_common.names import REPLAYS_COLLECTION
 
 from backhaul_normalizer.replays.tasks import ending
@@ -77,6 +78,16 @@ class MongoHeld(Leases[Held]):
         rests = [row["rest_ms"] / 1000 for row in worked if row["rest_ms"] > 0]
         return [row["_id"] for row in worked if row["rest_ms"] <= 0], min(rests, default=None)
 
+    async def keep(self, held: Held) -> None:
+        """Renew the lease where it is time to, as between the parts of a page. UNAVAILABLE, also where another copy has
+        taken the replay."""
+        if held.loop_time() < held.until - LEASE_S + RENEW_S:
+            return
+        try:
+            await self.renew(held)
+        except LostError as exc:
+            raise taken() from exc
+
     async def found(self, held: Held, page: Page) -> None:
         """Keep what ``page`` found, unless the replay was lost meanwhile, and let any copy have the next one.
         UNAVAILABLE."""
@@ -115,6 +126,11 @@ class MongoHeld(Leases[Held]):
         """It cannot go on yet. UNAVAILABLE."""
         state = {"$cond": [_CANCELLED, "cancelled", "waiting"]}
         await self.give_back(held, {"text": {"$literal": text}, "state": state})
+
+
+def taken() -> BackhaulError:
+    """Another copy has the replay: nothing is stored of what this one does."""
+    return BackhaulError(Code.UNAVAILABLE, "Another copy goes on with this replay.")
 
 
 _CANCELLED: Document = {"$eq": ["$state", "cancelled"]}

@@ -17,7 +17,7 @@ from backhaul_common.names import DEAD_LETTERS_COLLECTION
 from backhaul_common.tenants import Tenant
 
 from backhaul_normalizer.heldstream import HeldStream
-from backhaul_normalizer.replays.held import Example, Held, Page
+from backhaul_normalizer.replays.held import Example, Held, MongoHeld, Page
 from backhaul_normalizer.replays.tasks import AWAITED, settles
 from backhaul_normalizer.service import NormalizerUseCases
 
@@ -35,10 +35,13 @@ class LetterPages:
     """Works replays of dead letters, a page at a time, in the order of their ids: those that come back are not sent
     again."""
 
-    def __init__(self, database: mongo.Database, stream: HeldStream, use_cases: NormalizerUseCases) -> None:
+    def __init__(
+        self, database: mongo.Database, stream: HeldStream, use_cases: NormalizerUseCases, leases: MongoHeld
+    ) -> None:
         self._letters = database[DEAD_LETTERS_COLLECTION]
         self._stream = stream
         self._use_cases = use_cases
+        self._leases = leases
 
     async def page(self, held: Held, tenant: Tenant) -> Page:
         """The next page. UNAVAILABLE."""
@@ -62,6 +65,7 @@ class LetterPages:
         ids = [one["_id"] for one in found]
         page = Page(ids[-1] if ids else row["at"], done=len(ids) < PAGE_LETTERS)
         for id_ in ids:
+            await self._leases.keep(held)
             outcome = "closed" if row["dry_run"] else await self._close(row, id_)
             page.counts[_COUNTED[outcome]] += 1
             page.examples.append(Example(outcome, id_))
