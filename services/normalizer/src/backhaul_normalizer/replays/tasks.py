@@ -59,6 +59,8 @@ class Replays:
     counts, examples        what was found
     took_us                 how long pages took, with the rest between them
     rest_until              there where the rate lets no page begin before
+    awaited_until_us        there when all dead letters were sent through: how long it is awaited what becomes of them
+    awaited_seq             the position that is to be processed then
     unpublished             ids of events that were stored, and may not have been published
     owner, epoch, until     the lease
     """
