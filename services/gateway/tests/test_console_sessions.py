@@ -229,13 +229,13 @@ def settings_of(provider: str = "https://accounts.example.com") -> dict[str, Any
     }
 
 
-async def forged(gateway: Running, access: Access) -> dict[str, str]:
-    """The cookie of a session as the gateway itself would have made it."""
+async def forged(gateway: Running, access: Access, ago_s: float = 0.0) -> dict[str, str]:
+    """The cookie of a session as the gateway itself would have made it, perhaps a while ago."""
     client = mongo.connect(gateway.settings.mongo_uri.get_secret_value())
     try:
         found = mongo.database(client, gateway.settings.mongo_database)
         store = MongoSessionStore(found, StoreFormat(found))
-        session = await sessions_of(store, gateway.settings.encryption_keys()).begin(access)
+        session = await sessions_of(store, gateway.settings.encryption_keys(), ahead_s=-ago_s).begin(access)
     finally:
         await mongo.close(client)
     return {"cookie": f"backhaul-console={session.token}"}
@@ -253,6 +253,37 @@ async def test_turning_a_way_in_off_turns_out_who_came_by_it(
             for admin, status in ((stays, 200), (goes, 303)):
                 cookie = await forged(gateway, Access(began_at=time.time(), admin=admin))
                 assert (await gateway.client.get("/console/admin", headers=cookie)).status_code == status, admin
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "status"),
+    [
+        ("GET", "", {}, 303),
+        ("GET", "/admin", {}, 200),
+        # "Add…", and what it refuses.
+        ("GET", "/sign-in", {}, 200),
+        ("POST", "/sign-in", {"data": {"credential": ""}}, 422),
+        ("POST", "/sign-in", {"data": {"credential": "bhk_000000000000_" + "0" * 48}}, 401),
+        # A page of a tenant that is not open, forms of another session, and one that is not read.
+        ("GET", "/t/acme", {}, 303),
+        ("POST", "/sign-out", {"data": {"form_token": ""}}, 303),
+        ("POST", "/admin/new-tenant", {"data": {"form_token": ""}}, 403),
+        ("POST", "/admin/new-tenant", {"content": "&" * 1000}, 400),
+    ],
+)
+async def test_whatever_an_old_cookie_is_answered_it_is_given_the_new_one(
+    gateway: Running, method: str, path: str, sent: dict[str, Any], status: int
+) -> None:
+    old = await forged(gateway, access(), ago_s=RENEWED_S + 60)
+    answer = await gateway.client.request(method, f"/console{path}", headers={**SAME, **old}, **sent)
+    assert answer.status_code == status, answer.text
+    # What the browser has held so far opens nothing a minute later.
+    stored = gateway.mongo[gateway.settings.mongo_database]["console_sessions"]
+    assert stored.count_documents({}) == 2
+    stored.delete_one({"_id": sha256(b"id:" + old["cookie"].partition("=")[2].encode()).hexdigest()})
+    (given,) = answer.headers.get_list("set-cookie")
+    new = {"cookie": given.partition(";")[0]}
+    assert (await gateway.client.get("/console/admin", headers=new)).status_code == 200
 
 
 def form_token(page: httpx.Response) -> str:

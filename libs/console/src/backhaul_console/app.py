@@ -100,7 +100,7 @@ class Console:
         }
         app = Starlette(routes=routes, exception_handlers=handlers)
         app.router.redirect_slashes = False
-        return _with_fields(app)
+        return _with_fields(app, cookies)
 
     def _admits(self, admin: Admin) -> bool:
         return self.people is not None if admin.person is not None else self.takes_admin_tokens
@@ -138,7 +138,7 @@ class _Door:
 
     async def _answer(self, page: Page, request: Request) -> Response:
         try:
-            session = await self._sessions.find(self._cookies.token_of(request))
+            session = await self._cookies.session_of(request, self._sessions)
         except StoreAwayError:
             return self._failures.store_away()
         tenant_id = request.path_params["tenant"] if page.side == "tenant" else ""
@@ -162,11 +162,12 @@ class _Door:
                 transport=transport,
                 tenant_id=tenant_id,
             )
-            with self._counted(page, visit):
-                answer = await self._handled(page, visit)
-        if visit.session.renewed:
-            self._cookies.give(request, answer, visit.session)
-        return answer
+            try:
+                with self._counted(page, visit):
+                    return await self._handled(page, visit)
+            finally:
+                # It may be another one by now.
+                self._cookies.hold(request, visit.session)
 
     def _counted(self, page: Page, visit: Visit) -> AbstractContextManager[None]:
         """Bounds what is sent with what else its visitor has under way."""
@@ -277,11 +278,11 @@ def _static_files() -> Mapping[str, _File]:
     return found
 
 
-def _with_fields(app: ASGIApp) -> ASGIApp:
+def _with_fields(app: ASGIApp, cookies: Cookies) -> ASGIApp:
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         async def with_fields(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *_FIELDS]}
+                message = {**message, "headers": [*message.get("headers", ()), *_FIELDS, *cookies.fields(scope)]}
             await send(message)
 
         # Until a page knows better.

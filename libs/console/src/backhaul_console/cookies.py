@@ -10,12 +10,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from backhaul_console.rendering import ROOT, asset
-from backhaul_console.sessions import LASTS_S, Session
+from backhaul_console.sessions import LASTS_S, Session, Sessions
 
 _PLAIN = "backhaul-console"
 _ASKED = "backhaul-console-sign-in"
 _SECURE = "__Host-"
 """Browsers take a cookie whose name begins so over HTTPS alone, and from no neighbouring host."""
+_HELD = "backhaul.session"
+"""By which name a request has the session that the browser is to have a cookie of."""
 
 _AGAIN = (
     "<!doctype html><meta charset=utf-8><title>…</title><link rel=icon href={icon}><meta http-equiv=refresh content=0>"
@@ -28,16 +30,29 @@ class Cookies:
     def __init__(self, secure: Callable[[Scope], bool]) -> None:
         self._secure = secure
 
-    def token_of(self, request: Request) -> str:
-        """What the cookie holds; empty where there is none."""
-        return request.cookies.get(self._name(request, _PLAIN), "")
+    async def session_of(self, request: Request, sessions: Sessions) -> Session | None:
+        """The session of the browser's cookie; None where there is none. It may have another token from now on, so that
+        whatever is answered gives the browser that one: its own opens nothing a minute later."""
+        session = await sessions.find(request.cookies.get(self._name(request, _PLAIN), ""))
+        self.hold(request, session)
+        return session
 
-    def give(self, request: Request, answer: Response, session: Session) -> None:
-        """Have the browser keep it until it is closed, or the session has ended anyway."""
-        self._set(request, answer, _PLAIN, session.token, LASTS_S, "strict")
+    def hold(self, request: Request, session: Session | None) -> None:
+        """Have the browser keep the session's cookie until it is closed, or the session has ended anyway."""
+        request.scope[_HELD] = session
+
+    def fields(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What an answer's head has for that; nothing where the browser has the cookie already."""
+        session: Session | None = scope.get(_HELD)
+        if session is None or not session.renewed:
+            return []
+        answer = Response()
+        self._set(Request(scope), answer, _PLAIN, session.token, LASTS_S, "strict")
+        return [field for field in answer.raw_headers if field[0] == b"set-cookie"]
 
     def take(self, request: Request, answer: Response) -> None:
         """Have the browser forget it."""
+        self.hold(request, None)
         self._set(request, answer, _PLAIN, "", 0, "strict")
 
     def asked_of(self, request: Request) -> str:

@@ -104,16 +104,13 @@ class SignIn:
         return answer
 
     async def _home(self, request: Request) -> Response:
-        session = await self._sessions.find(self._cookies.token_of(request))
+        session = await self._cookies.session_of(request, self._sessions)
         if session is None:
             return self._cookies.again(request) or RedirectResponse(address("/sign-in"), status_code=303)
-        answer = RedirectResponse(home_of(session.access), status_code=303)
-        if session.renewed:
-            self._cookies.give(request, answer, session)
-        return answer
+        return RedirectResponse(home_of(session.access), status_code=303)
 
     async def _form(self, request: Request) -> Response:
-        session = await self._sessions.find(self._cookies.token_of(request))
+        session = await self._cookies.session_of(request, self._sessions)
         return self._page(request, access=session.access if session is not None else None)
 
     async def _sign_in(self, request: Request) -> Response:
@@ -121,7 +118,7 @@ class SignIn:
             return self._page(request, status=403, wrong=_("This form came from another site. Use the one below."))
         form = await self._strangers.form(request)
         credential, to = str(form.get("credential", "")).strip(), str(form.get("to", ""))
-        session = await self._sessions.find(self._cookies.token_of(request))
+        session = await self._cookies.session_of(request, self._sessions)
         access = session.access if session is not None else None
         try:
             opened = await self._opened(request, access or Access(began_at=time.time()), credential)
@@ -132,10 +129,8 @@ class SignIn:
         except BackhaulError:
             wrong = _("Backhaul did not answer. Try again in a moment.")
             return self._page(request, status=503, wrong=wrong, to=to, access=access)
-        began = await self._opens(request, session, opened)
-        answer = RedirectResponse(own(to) or home_of(opened, last=True), status_code=303)
-        self._cookies.give(request, answer, began)
-        return answer
+        self._cookies.hold(request, await self._opens(request, session, opened))
+        return RedirectResponse(own(to) or home_of(opened, last=True), status_code=303)
 
     async def _opens(self, request: Request, session: Session | None, opened: Access) -> Session:
         """A session that opens it from now on. Keys that were made for the one before are revoked, where it does not
@@ -166,7 +161,7 @@ class SignIn:
         return with_admin(access, Admin(name=admin.name, role=admin.role, token=credential))
 
     async def _sign_out(self, request: Request) -> Response:
-        session = await self._sessions.find(self._cookies.token_of(request))
+        session = await self._cookies.session_of(request, self._sessions)
         if session is not None:
             form = await self._strangers.form(request)
             if not same_site(request) or not session.carries(str(form.get("form_token", ""))):

@@ -90,13 +90,11 @@ class Vouching:
         except NoRoleError as exc:
             text = _("{name} has no role in Backhaul. Ask the platform team for a group that has one.")
             return self._page(request, 403, text.format(name=exc))
-        session = await self._sessions.find(self._cookies.token_of(request))
+        session = await self._cookies.session_of(request, self._sessions)
         admin = Admin(name=person.name, role=person.role, person=person)
         access = with_admin(session.access if session is not None else Access(began_at=time.time()), admin)
-        began = await self._opens(request, session, access)
-        answer = RedirectResponse(asked.to or address("/admin"), status_code=303)
-        self._cookies.give(request, answer, began)
-        return answer
+        self._cookies.hold(request, await self._opens(request, session, access))
+        return RedirectResponse(asked.to or address("/admin"), status_code=303)
 
     async def _vouched_for(self, request: Request, asked: Asked) -> Person:
         query = request.query_params
