@@ -1,12 +1,14 @@
-"""The form of a channel's credentials."""
+"""The form of a channel's credentials, which the API takes as one object: nothing of it goes without a question."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from backhaul_common.secrets import SecretBox
 from bs4 import BeautifulSoup
 from gateway_rig import Running
 
@@ -29,6 +31,14 @@ async def browser(gateway: Running) -> AsyncIterator[httpx.AsyncClient]:
         begun = await client.post("/console/sign-in", data={"credential": acme.api_key})
         assert begun.status_code == 303, begun.text
         yield client
+
+
+def stored(gateway: Running, label: str) -> dict[str, str]:
+    """What the channel's provider is asked by, without what is nothing."""
+    tenant: Any = gateway.tenants.find_one({"_id": "acme"})
+    box = SecretBox(gateway.settings.encryption_keys())
+    found = tenant["channels"][label.lower()]["pull_credentials"]
+    return {name: value for name, value in json.loads(box.decrypt(found)).items() if value} if found else {}
 
 
 class Form:
@@ -66,6 +76,56 @@ class Form:
     @property
     def wrong(self) -> list[str]:
         return [str(one["name"]) for one in self.page.select('[aria-invalid="true"]')]
+
+
+@pytest.mark.parametrize("label", PULLED)
+async def test_what_is_left_empty_is_removed_only_where_that_is_ticked(
+    gateway: Running, browser: httpx.AsyncClient, label: str
+) -> None:
+    whole, part = PULLED[label]
+    await gateway.channel(label=label, secrets=[])
+    form = Form(browser, f"/console/t/acme/channels/{label}/edit")
+    await form.open()
+    # There is nothing yet that could go.
+    assert not form.page.select('[name="pull_credentials"]')
+    assert await form.pull(part) == 303
+    assert stored(gateway, label).items() >= part.items()
+    await gateway.channel(label=label, secrets=[], pull_credentials=whole)
+
+    await form.open()
+    assert not form.credentials.has_attr("open")
+    assert "takes the place of all" in form.credentials.get_text()
+    assert await form.pull(part) == 422
+    assert form.wrong == ["pull_credentials"]
+    assert form.credentials.has_attr("open")
+    assert not [secret for secret in part.values() if secret != SID and secret in str(form.page)]
+    assert stored(gateway, label).items() >= whole.items()
+
+    # It takes both: what is secret is typed again. The tick alone is none of it, nor is what needs none.
+    nothing = dict.fromkeys(part, "")
+    assert await form.pull(nothing, pull_credentials="yes") == 422
+    assert form.wrong == ["pull_credentials"]
+    await form.open()
+    assert await form.send() == 303
+    assert stored(gateway, label).items() >= whole.items()
+
+    await form.open()
+    assert await form.pull(part, pull_credentials="yes") == 303
+    left = stored(gateway, label)
+    assert left.items() >= part.items()
+    assert left.get("region", "us1") == "us1"
+    assert "subuser" not in left
+
+
+async def test_every_field_takes_the_place_of_all_without_a_question(
+    gateway: Running, browser: httpx.AsyncClient
+) -> None:
+    whole, part = PULLED["SendGrid"]
+    await gateway.channel(label="SendGrid", secrets=[], pull_credentials=whole)
+    form = Form(browser, "/console/t/acme/channels/SendGrid/edit")
+    await form.open()
+    assert await form.pull({**whole, **part}) == 303
+    assert stored(gateway, "SendGrid") == {**whole, **part}
 
 
 @pytest.mark.parametrize("has_some", [False, True])

@@ -15,6 +15,8 @@ from backhaul_console.texts import _
 
 Json = dict[str, Any]
 _ROOT = "settings"
+CREDENTIALS = "pull_credentials"
+"""What the API names them by which a provider is asked, and the box by which those that are left empty go."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,27 @@ def settings_of(of: Provider, form: Filled) -> Json:
                 one.name, _("The settings as JSON have it too, and otherwise."), _("Say it in one of the two places.")
             )
     return settings
+
+
+def credentials_of(of: Provider, form: Filled, *, asked: bool) -> dict[str, str]:
+    """By what the provider is to be asked from now on; empty where nothing was typed. The API takes them as one object,
+    in the place of all that a channel has, and tells nobody which these are: where it has some (``asked``), what is
+    left empty may be one of them. Raises as the API would."""
+    typed = {name: value for name in of.credentials if (value := form[f"{CREDENTIALS}.{name}"])}
+    ticked = bool(form[CREDENTIALS])
+    if ticked and not typed:
+        raise wrong(
+            CREDENTIALS,
+            _("No credential is typed."),
+            _("Type those that are valid from now on, or leave this box empty: those that there are stay."),
+        )
+    if asked and not ticked and 0 < len(typed) < len(of.credentials):
+        raise wrong(
+            CREDENTIALS,
+            _("Some are left empty: those would be removed."),
+            _("Type them too, or tick that what is left empty is removed. Type again what is secret."),
+        )
+    return typed
 
 
 def object_of(form: Filled, name: str) -> Json:

@@ -14,7 +14,16 @@ from starlette.responses import Response
 
 from backhaul_console.asking import asks, shows_once
 from backhaul_console.forms import REFUSED, Filled, wrong
-from backhaul_console.providers import KNOWN, Provider, object_of, provider, settings_of, shown
+from backhaul_console.providers import (
+    CREDENTIALS,
+    KNOWN,
+    Provider,
+    credentials_of,
+    object_of,
+    provider,
+    settings_of,
+    shown,
+)
 from backhaul_console.rendering import pretty, time_of
 from backhaul_console.texts import _
 from backhaul_console.visits import Page, Visit
@@ -83,7 +92,7 @@ async def _save(visit: Visit) -> Response:
     form, channel = await visit.filled(), await _found(visit)
     of = provider(channel.provider)
     try:
-        fields = _fields(form, of)
+        fields = _fields(form, of, asked=channel.has_pull_credentials)
         # Emptied, they are the provider's defaults. As the form showed them, they are not touched: what somebody else
         # has changed since stays so.
         settings = settings_of(of, form)
@@ -97,12 +106,19 @@ async def _save(visit: Visit) -> Response:
 
 
 def _form(visit: Visit, form: Filled, of: Provider, channel: Channel | None = None) -> Response:
-    values: dict[str, Any] = {"channel": channel, "secrets": _SECRETS, "of": of, "was": _WAS}
+    values: dict[str, Any] = {
+        "channel": channel,
+        "secrets": _SECRETS,
+        "credentials": CREDENTIALS,
+        "of": of,
+        "was": _WAS,
+    }
     return visit.page("channels/form.html", status=form.status, form=form, **values)
 
 
-def _fields(form: Filled, of: Provider) -> ChannelIn:
-    """What was typed of a channel but for its settings; what was left empty stays. Raises as the API would."""
+def _fields(form: Filled, of: Provider, *, asked: bool = False) -> ChannelIn:
+    """What was typed of a channel but for its settings; what was left empty stays. ``asked``: whether its provider is
+    asked already. Raises as the API would."""
     fields: ChannelIn = {}
     given = [_secret(form, name, of.parts) for name in _SECRETS]
     if given[1] and not given[0]:
@@ -113,8 +129,7 @@ def _fields(form: Filled, of: Provider) -> ChannelIn:
         )
     if given[0]:
         fields["secrets"] = [one for one in given if one]
-    credentials = {name: typed for name in of.credentials if (typed := form[f"pull_credentials.{name}"])}
-    if credentials:
+    if credentials := credentials_of(of, form, asked=asked):
         fields["pull_credentials"] = credentials
     return fields
 
