@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -210,6 +211,34 @@ async def test_what_is_held_waits_and_what_is_sent_twice_counts_once(town: Town,
     assert len(await tenant.events()) == 1
 
 
+async def test_a_page_that_nobody_looks_at_asks_for_ever_less(town: Town, visitor: Visitor) -> None:
+    tenant = await town.platform.register()
+    await visitor.sign_in(tenant.api_key)
+
+    async def asks(sent: int) -> str | None:
+        page = await visitor.go(at(tenant, f"/channels/Twilio/sample/sent?event=x&message=y&sent={sent}"))
+        assert "Load again" in visitor.main
+        (now,) = page.select("#now")
+        assert now.has_attr("hx-get") == now.has_attr("hx-trigger")
+        assert ("no longer by itself" in visitor.main) != now.has_attr("hx-trigger")
+        return str(now["hx-trigger"]) if now.has_attr("hx-trigger") else None
+
+    now = int(time.time())
+    assert await asks(now - 90) == "every 5s"
+    assert await asks(now - 601) is None
+    # What an address says of it is nobody's word.
+    assert await asks(0) is None
+    assert await asks(now + 10_000) is None
+
+    await visitor.go(at(tenant, "/channels/Twilio/sample"))
+    await tenant.client.put_channel("Twilio", processing="held")
+    await visitor.submit("/sample/send", secret=tenant.twilio.auth_token)
+    (shown,) = visitor.page.select("#now")
+    assert (shown["hx-trigger"], "&sent=" in str(shown["hx-get"])) == ("every 5s", True)
+    await tenant.client.put_channel("Twilio", processing="on")
+    await followed(visitor)
+
+
 @pytest.mark.browser
 async def test_a_browser_sends_a_sample_and_sees_it_come(town: Town, opened: Open) -> None:
     from simulators.visiting import LOOKS
@@ -223,6 +252,15 @@ async def test_a_browser_sends_a_sample_and_sees_it_come(town: Town, opened: Ope
             await browser.walk(at(tenant, path))
             if "flown" in path:
                 browser.wrong.clear()
+    # Ten minutes after it was sent a page stops to ask, on the answer to what it asked last.
+    await browser.go(at(tenant, f"{one}/sent?event=x&message=y&sent={int(time.time()) - 590}"))
+    await browser.page.locator("#now[hx-trigger='every 5s']").wait_for()
+    await browser.page.locator("#now:not([hx-trigger])").wait_for(timeout=60_000)
+    await browser.page.wait_for_load_state("networkidle")
+    asked: list[str] = []
+    browser.page.on("request", lambda request: asked.append(request.url))
+    await browser.page.wait_for_timeout(6_000)
+    assert asked == []
     await tenant.client.put_channel("Twilio", processing="held")
     await browser.go(at(tenant, one))
     await browser.page.get_by_label("Auth token of the Twilio account").fill(tenant.twilio.auth_token)

@@ -5,6 +5,7 @@ The secret that signs is in the form that sends the sample, and nowhere else: no
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import httpx
@@ -27,6 +28,10 @@ _FIRST = "delivered"
 _REFUSED = "refused"
 _ASKS_FOR_SECRET = (_REFUSED, "observed_invalid")
 """What is said of a sample that nothing signs, where something may."""
+_OFTEN_S = 60
+_AT_ALL_S = 600
+"""How long after a sample was sent its page asks for the event every second, and every five."""
+_DIGITS = 12
 
 
 class _Sample(NamedTuple):
@@ -81,7 +86,8 @@ async def _send(visit: Visit) -> Response:
         return await _shown(visit, channel, provider, form.refused(exc))
     event = next((one.event for one in preview.parts if one.event is not None), None)
     followed = {"event": event.id, "message": event.message_id} if event is not None else {}
-    return visit.to(f"{_at(channel)}/sample/sent", said="sample-stored", sample=sample.event, **followed)
+    at = int(time.time())
+    return visit.to(f"{_at(channel)}/sample/sent", said="sample-stored", sample=sample.event, sent=at, **followed)
 
 
 async def _sent(visit: Visit) -> Response:
@@ -89,7 +95,18 @@ async def _sent(visit: Visit) -> Response:
     channel, wanted = await _channel(visit), visit.query.get("event", "")
     message = await _message(visit, channel, visit.query.get("message", "")) if wanted else None
     event = next((one for one in message.timeline if one.id == wanted), None) if message is not None else None
-    return visit.page("channels/sent.html", channel=channel, wanted=wanted, message=message, event=event)
+    values: dict[str, Any] = {"channel": channel, "wanted": wanted, "message": message, "event": event}
+    every_s = asks_every(visit.query.get("sent", ""), time.time(), held=channel.processing == "held")
+    return visit.page("channels/sent.html", every_s=every_s, **values)
+
+
+def asks_every(sent: str, now: float, *, held: bool) -> int:
+    """After how many seconds the page of a sample asks again, by when that was ``sent``, in seconds since 1970; 0 for
+    not at all. An address may say anything, and another gateway's clock be ahead."""
+    if not sent.isascii() or not sent.isdecimal() or len(sent) > _DIGITS:
+        return 0
+    ago = abs(now - int(sent))
+    return 0 if ago >= _AT_ALL_S else 5 if held or ago >= _OFTEN_S else 1
 
 
 def _provider(channel: Channel) -> Provider:
