@@ -44,6 +44,10 @@ async def test_numbers_are_a_table_however_they_are_split(town: Town, visitor: V
         await visitor.go(page)
         await visitor.submit("/statistics", None, **query)
         assert visitor.status == 200, visitor.text
+        # Who cannot see the chart is told the same.
+        (plot,), (caption,) = visitor.page.select(".plot"), visitor.page.select("figcaption")
+        assert plot["aria-label"] == " ".join(caption.get_text().split())
+        assert plot.get_text() == ""
         heads = [head.get_text() for head in visitor.page.select("main thead th")][1:]
         counts = [[int(cell) for cell in row[1:]] for row in visitor.rows("Numbers")]
         # The hour may have changed meanwhile.
