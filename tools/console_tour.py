@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 import shutil
 import struct
 import sys
@@ -42,6 +43,8 @@ _WIDE = {"width": 1200, "height": 760}
 _NARROW = {"width": 360, "height": 720}
 _COLOURS = 256
 _TENANT = "acme"
+_SECRET = secrets.token_hex(16)
+"""By which the tenant's Twilio channel verifies callbacks once the demo is over, and samples are signed."""
 
 _HEAD = """# A tour of the console
 
@@ -77,7 +80,8 @@ _INDEXED = """async ([url, most]) => {
 @dataclass(frozen=True)
 class Sight:
     """One picture. ``path`` is below the tenant's pages, or the platform team's if it begins with ``/admin``; ``link``
-    is a part of an address: the first link to such a one is followed from there."""
+    is a part of an address: the first link to such a one is followed from there. ``sends``: the sample that the page
+    shows is sent, and followed to its event."""
 
     name: str
     says: str
@@ -85,6 +89,7 @@ class Sight:
     link: str = ""
     dark: bool = False
     narrow: bool = False
+    sends: bool = False
 
 
 SIGHTS = (
@@ -104,6 +109,12 @@ SIGHTS = (
     Sight("suppressions", "Who must not be written to, and since when.", "/suppressions"),
     Sight("reconciliation", "What providers' own records say beside the callbacks.", "/reconciliation", dark=True),
     Sight("deliveries", "What the tenant's own application was told, and each try.", "/deliveries"),
+    Sight(
+        "sample",
+        "A channel was tried: a sample as the provider sends it, followed to its event.",
+        "/channels/Twilio/sample",
+        sends=True,
+    ),
     Sight("audits", "Files of events, and the digests that are proof of them.", "/audits"),
     Sight("tenants", "Tenants, to register, suspend and look at.", "/admin/tenants"),
 )
@@ -127,7 +138,8 @@ async def main() -> int:
                     platform = AsyncAdminClient(stack.gateway_url, stack.admin_token, http=http)
                     assert stack.object_store is not None  # noqa: S101  # narrows the type; it is started with one
                     await show(Story(stack.gateway_url, http, platform, stack.object_store, api, receiver), Screen())
-                    key = await platform.add_key(_TENANT, scopes=["read", "check", "send", "manage"])
+                    key = await platform.add_key(_TENANT, scopes=["read", "check", "send", "manage", "ingest"])
+                    await platform.put_channel(_TENANT, "Twilio", secrets=[_SECRET])
                     return await _look(stack, chromium, str(key.key[:]))
         finally:
             await stack.kill_all()
@@ -179,6 +191,10 @@ async def _opened(browser: Browser, stack: Stack, key: str, sight: Sight) -> Pag
     if answer is None or not answer.ok:
         await context.close()
         return None
+    if sight.sends:
+        await page.locator("input[name=secret]").fill(_SECRET)
+        await page.locator("form[action$='/sample/send'] button").click()
+        await page.get_by_text("Its event is in the timeline").wait_for(timeout=_START_S * 1000)
     return page
 
 
