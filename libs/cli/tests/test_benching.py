@@ -11,7 +11,8 @@ from socketserver import ThreadingMixIn
 from threading import Lock, Thread
 
 import pytest
-from backhaul_cli.benching import Bench, Measured, Plan, percentiles
+from backhaul_cli import benching
+from backhaul_cli.benching import MAX_CONNECTIONS, Bench, Measured, Plan, percentiles
 from backhaul_cli.sampling import Address
 from backhaul_client import AsyncTenantClient, ForbiddenError, Retries
 from backhaul_samples import Post
@@ -106,6 +107,40 @@ def test_it_goes_on_sending_while_nothing_is_answered(server: _Stalling) -> None
         assert len(server.arrived) == 100
     worker.join(60)
     assert outcome[0].answers == {"200": 100}
+
+
+def test_what_waits_for_long_is_never_sent(server: _Stalling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benching, "BACKLOG_S", 0.2)
+    outcome: list[Measured] = []
+    with server.one_at_a_time:
+        worker = Thread(target=lambda: outcome.append(measured(server, rate=200)))
+        worker.start()
+        until = time.monotonic() + 60
+        while len(server.arrived) < MAX_CONNECTIONS and time.monotonic() < until:
+            time.sleep(0.01)
+        # Longer than anything may wait that comes due while no connection is free.
+        time.sleep(2.0)
+    worker.join(60)
+    (found,) = outcome
+    assert (found.sent, found.never_sent, len(server.arrived)) == (MAX_CONNECTIONS, 200 - MAX_CONNECTIONS, found.sent)
+
+
+def test_what_waits_when_it_ends_is_not_sent(server: _Stalling) -> None:
+    server.statuses = (429,)
+    outcome: list[Measured] = []
+    with server.one_at_a_time:
+        worker = Thread(target=lambda: outcome.append(measured(server, rate=200)))
+        worker.start()
+        until = time.monotonic() + 60
+        while len(server.arrived) < MAX_CONNECTIONS and time.monotonic() < until:
+            time.sleep(0.01)
+        # Some are due by now that wait for a connection.
+        time.sleep(0.2)
+    worker.join(60)
+    (found,) = outcome
+    assert found.limited
+    assert found.never_sent > 0
+    assert len(server.arrived) == found.sent == MAX_CONNECTIONS
 
 
 def test_it_ends_at_the_limit_unless_it_may_go_beyond(server: _Stalling) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 128
 """Open at once. Whoever waits for one has been due all the while, and that counts."""
+BACKLOG_S = 10.0
+"""Whoever waits longer than that for a connection is never sent: what did not answer for long is not flooded at once
+when it is there again, nor followed for hours where it is not."""
 _SHOWN_S = 0.5
 _LIMITED = 429
 _PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -50,6 +53,7 @@ class Plan:
 class Measured:
     """What was measured so far, in ms from the time at which each callback was due."""
 
+    came_due: int = 0
     sent: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     """By status, or by what went wrong where nothing was answered."""
@@ -63,6 +67,11 @@ class Measured:
     """When each callback that was taken and is not told yet was due, by its id."""
     _told: dict[str, float] = field(default_factory=dict)
     """When an event of any other callback was told: its answer may come later."""
+
+    @property
+    def never_sent(self) -> int:
+        """How many were due, and waited for a connection for too long, or until it ended."""
+        return self.came_due - self.sent
 
     def taken(self, callback_id: str, due: float) -> None:
         """Such a callback was answered with success."""
@@ -104,9 +113,15 @@ class _Connections:
         await self._all.aclose()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[httpx.AsyncClient]:
-        """The one that was used last, when there is one."""
-        async with self._room:
+    async def one(self, within_s: float) -> AsyncIterator[httpx.AsyncClient | None]:
+        """The one that was used last, when there is one; None where none is free in time."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._room.acquire()
+        except TimeoutError:
+            yield None
+            return
+        try:
             if not self._idle:
                 self._idle.append(await self._all.enter_async_context(self._new()))
             client = self._idle.pop()
@@ -114,6 +129,8 @@ class _Connections:
                 yield client
             finally:
                 self._idle.append(client)
+        finally:
+            self._room.release()
 
     def _new(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(timeout=_TIMEOUT_S, verify=self._tls)
@@ -169,14 +186,23 @@ class Bench:
                 due = began + number / self._plan.rate
                 if (early := due - time.perf_counter()) > 0:
                     await asyncio.sleep(early)
-                if self.measured.limited and not self._plan.over_the_limit:
+                if self._ends:
                     return
                 self.measured.late_ms = max(self.measured.late_ms, (time.perf_counter() - due) * 1000)
-                self.measured.sent += 1
+                self.measured.came_due += 1
                 sending.create_task(self._send(connections, due))
 
+    @property
+    def _ends(self) -> bool:
+        """Whether nothing more is sent."""
+        return self.measured.limited and not self._plan.over_the_limit
+
     async def _send(self, connections: _Connections, due: float) -> None:
-        async with connections.one() as http:
+        async with connections.one(due + BACKLOG_S - time.perf_counter()) as http:
+            # It may have ended while this one waited.
+            if http is None or self._ends:
+                return
+            self.measured.sent += 1
             # Signed now: what is signed with a time would be too old where it had to wait.
             post = self._plan.post()
             headers = {**post.headers, **self._plan.at.headers}
@@ -185,9 +211,10 @@ class Bench:
             except httpx.TransportError as exc:
                 self.measured.answers[type(exc).__name__] += 1
                 return
+            # Before whoever waits for the connection has it.
+            self.measured.limited |= answer.status_code == _LIMITED
         self.measured.answered_ms.append((time.perf_counter() - due) * 1000)
         self.measured.answers[str(answer.status_code)] += 1
-        self.measured.limited |= answer.status_code == _LIMITED
         if answer.is_success and (callback_id := answer.headers.get("backhaul-callback-id", "")):
             self.measured.taken(callback_id, due)
             self._changed.set()

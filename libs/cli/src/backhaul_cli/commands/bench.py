@@ -143,7 +143,7 @@ def _ended(
     from backhaul_cli.benching import percentiles
 
     measured, ended = measured_and_end
-    if ended is not None and not measured.sent:
+    if ended is not None and not measured.came_due:
         raise ended
     answers = dict(sorted(measured.answers.items()))
     times = {"answered": measured.answered_ms, "told": measured.told_ms}
@@ -153,6 +153,7 @@ def _ended(
         "rate": plan.rate,
         "seconds": plan.seconds,
         "sent": measured.sent,
+        "never_sent": measured.never_sent,
         "answers": answers,
         "answered_ms": percentiles(times["answered"]),
         "told_ms": percentiles(times["told"]),
@@ -170,6 +171,7 @@ def _ended(
             facts(
                 ("channel", plan.channel),
                 ("sent", f"{measured.sent} of {plan.count}, {plan.rate} a second"),
+                ("never sent", measured.never_sent or None),
                 ("answers", answers),
                 ("never told", len(measured.due)),
                 ("late here", f"up to {measured.late_ms:.1f} ms"),
@@ -193,7 +195,7 @@ def _ended(
         raise typer.Exit(Code.INTERRUPTED)
     if ended is not None:
         raise ended
-    if measured.sent < plan.count:
+    if measured.limited and measured.sent < plan.count:
         output.note("It ended where the tenant's limit was reached.")
     taken = sum(count for status, count in answers.items() if status.startswith("2"))
     if taken < plan.count or measured.due:
