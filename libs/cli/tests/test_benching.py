@@ -11,8 +11,11 @@ from socketserver import ThreadingMixIn
 from threading import Lock, Thread
 
 import pytest
-from backhaul_cli import benching
+from answering import Gateway
+from backhaul_cli import benching, profiles
+from backhaul_cli.__main__ import main
 from backhaul_cli.benching import MAX_CONNECTIONS, Bench, Measured, Plan, percentiles
+from backhaul_cli.profiles import Profile
 from backhaul_cli.sampling import Address
 from backhaul_client import AsyncTenantClient, ForbiddenError, Retries
 from backhaul_samples import Post
@@ -138,7 +141,7 @@ def test_what_waits_when_it_ends_is_not_sent(server: _Stalling) -> None:
         time.sleep(0.2)
     worker.join(60)
     (found,) = outcome
-    assert found.limited
+    assert found.ended_by == "429"
     assert found.never_sent > 0
     assert len(server.arrived) == found.sent == MAX_CONNECTIONS
 
@@ -146,12 +149,34 @@ def test_what_waits_when_it_ends_is_not_sent(server: _Stalling) -> None:
 def test_it_ends_at_the_limit_unless_it_may_go_beyond(server: _Stalling) -> None:
     server.statuses = (429,)
     within = measured(server, rate=20, seconds=3)
-    assert within.limited
+    assert within.ended_by == "429"
     assert within.sent < 60
     server.arrived.clear()
     beyond = measured(server, rate=20, seconds=1, over_the_limit=True)
     assert (beyond.sent, beyond.answers) == (20, {"429": 20})
     assert beyond.due == {}, "what was refused is not waited for"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_it_ends_where_nothing_more_is_let_in(server: _Stalling, status: int) -> None:
+    server.statuses = (status,)
+    found = measured(server, rate=20, seconds=3, over_the_limit=True)
+    assert (found.ended_by, found.sent < 60) == (str(status), True)
+
+
+def test_a_key_that_brings_no_callbacks_measures_nothing(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = {"tenant_id": "t", "key_id": "k", "scopes": ["read"], "expires_at": None}
+    gateway.says("GET /v1/whoami", holder)
+    bench = ["bench", "Twilio", "--yes"]
+    assert main(bench) == 3
+    assert "ingest" in capsys.readouterr().err
+    assert [name for name, _ in gateway.asked] == ["GET /v1/whoami"], "nor is anything else asked for"
+    # A token brings them, whatever the key opens; then it goes on, and there is no such channel.
+    profile = Profile(source="p", url=gateway.url, api_key="bhk_0123", ingest_token="bhi_0123")
+    monkeypatch.setattr(profiles, "chosen", lambda *_: profile)
+    assert main(bench) == 4
 
 
 def test_a_stream_that_is_refused_is_why_nothing_was_sent(server: _Stalling) -> None:

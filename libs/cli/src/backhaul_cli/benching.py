@@ -27,13 +27,16 @@ BACKLOG_S = 10.0
 when it is there again, nor followed for hours where it is not."""
 _SHOWN_S = 0.5
 _LIMITED = 429
+_SHUT = (401, 403, 404)
+"""What is answered so is answered so each time: the credential, its scope, or the channel has gone."""
 _PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is done: so many callbacks a second for so many seconds; then ``wait_s`` for what was not told yet. ``post``
-    makes another sample each time. Over the tenant's limit it ends, unless ``over_the_limit``."""
+    makes another sample each time. Over the tenant's limit it ends, unless ``over_the_limit``; and where nothing is let
+    in."""
 
     rate: int
     seconds: int
@@ -60,7 +63,8 @@ class Measured:
     answered_ms: list[float] = field(default_factory=list)
     late_ms: float = 0.0
     """The longest that this machine itself was behind when it began a call: that much is not Backhaul's."""
-    limited: bool = False
+    ended_by: str = ""
+    """The status that ended it before all was sent."""
     elapsed_s: float = 0.0
     told_ms: list[float] = field(default_factory=list)
     due: dict[str, float] = field(default_factory=dict)
@@ -186,21 +190,16 @@ class Bench:
                 due = began + number / self._plan.rate
                 if (early := due - time.perf_counter()) > 0:
                     await asyncio.sleep(early)
-                if self._ends:
+                if self.measured.ended_by:
                     return
                 self.measured.late_ms = max(self.measured.late_ms, (time.perf_counter() - due) * 1000)
                 self.measured.came_due += 1
                 sending.create_task(self._send(connections, due))
 
-    @property
-    def _ends(self) -> bool:
-        """Whether nothing more is sent."""
-        return self.measured.limited and not self._plan.over_the_limit
-
     async def _send(self, connections: _Connections, due: float) -> None:
         async with connections.one(due + BACKLOG_S - time.perf_counter()) as http:
             # It may have ended while this one waited.
-            if http is None or self._ends:
+            if http is None or self.measured.ended_by:
                 return
             self.measured.sent += 1
             # Signed now: what is signed with a time would be too old where it had to wait.
@@ -212,7 +211,9 @@ class Bench:
                 self.measured.answers[type(exc).__name__] += 1
                 return
             # Before whoever waits for the connection has it.
-            self.measured.limited |= answer.status_code == _LIMITED
+            limited = answer.status_code == _LIMITED and not self._plan.over_the_limit
+            if limited or answer.status_code in _SHUT:
+                self.measured.ended_by = str(answer.status_code)
         self.measured.answered_ms.append((time.perf_counter() - due) * 1000)
         self.measured.answers[str(answer.status_code)] += 1
         if answer.is_success and (callback_id := answer.headers.get("backhaul-callback-id", "")):

@@ -15,7 +15,6 @@ from backhaul_cli.options import AsJson, ProfileName, Yes, askable, confirmed
 from backhaul_cli.output import Column, Output, facts, section, words
 
 if TYPE_CHECKING:
-    from backhaul_client import TenantClient
     from backhaul_client.adminmodels import Channel
     from backhaul_samples import Provider
 
@@ -25,6 +24,8 @@ FROM_HERE = (
     "Measured from this machine: its way to Backhaul and back, what lies between, and whatever else the tenant and the "
     "installation had to do are part of it."
 )
+
+_WHY = {"429": "It ended where the tenant's limit was reached."}
 
 
 def bench(
@@ -64,6 +65,13 @@ def bench(
     askable("Measure it?", yes=yes)
     found = profiles.chosen(profile, os.environ)
     with connecting.tenant(profile) as backhaul:
+        holder = backhaul.whoami()
+        if not found.ingest_token and "ingest" not in holder.scopes:
+            raise FailedError(
+                f"The key in {found.source} brings no callbacks: it has no scope ingest.",
+                "Use a profile whose key has it, or that has an ingest token.",
+                code=Code.CREDENTIAL,
+            )
         to = backhaul.channel(channel)
         one = _provider(to, event)
         at = sampling.address(found, to)
@@ -76,7 +84,8 @@ def bench(
         sampling.check(looked_at, one, to)
         if not any(part.event for part in looked_at.parts):
             raise FailedError(f"A sample {event} becomes no event of {to.label}.", "backhaul send --preview says why.")
-        limit = _limit(backhaul)
+    # None where an older gateway does not say.
+    limit = holder.limits.requests_per_second if holder.limits else None
     if limit is not None and rate > limit and not over_the_limit:
         raise FailedError(
             f"The tenant's limit is {limit:g} callbacks a second.",
@@ -113,12 +122,6 @@ def _provider(channel: Channel, event: str) -> Provider:
     if event not in one.events:
         raise FailedError(f"{one.label} has no sample {event!r}.", f"It has {', '.join(one.events)}: say --event.")
     return one
-
-
-def _limit(backhaul: TenantClient) -> float | None:
-    """Callbacks a second that the tenant may have; None where an older gateway does not say."""
-    limits = backhaul.whoami().limits
-    return None if limits is None else limits.requests_per_second
 
 
 def _measured(plan: Plan, profile: str, output: Output) -> tuple[Measured, BaseException | None]:
@@ -161,6 +164,7 @@ def _ended(
         "never_told": len(measured.due),
         "late_ms": round(measured.late_ms, 1),
         "elapsed_s": round(measured.elapsed_s, 3),
+        "ended_by": measured.ended_by or None,
         "whole": ended is None and measured.sent == plan.count,
         "measured": FROM_HERE,
     }
@@ -195,8 +199,8 @@ def _ended(
         raise typer.Exit(Code.INTERRUPTED)
     if ended is not None:
         raise ended
-    if measured.limited and measured.sent < plan.count:
-        output.note("It ended where the tenant's limit was reached.")
+    if measured.ended_by:
+        output.note(_WHY.get(measured.ended_by, f"It ended where {measured.ended_by} was answered."))
     taken = sum(count for status, count in answers.items() if status.startswith("2"))
     if taken < plan.count or measured.due:
         raise typer.Exit(Code.NO)
