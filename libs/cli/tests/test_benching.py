@@ -21,6 +21,8 @@ from backhaul_client import AsyncTenantClient, ForbiddenError, Retries
 from backhaul_samples import Post
 
 STALL_S = 0.5
+NO_ANSWER = 0
+"""In the place of a status: the connection is closed."""
 
 
 class _Stalling(ThreadingMixIn, HTTPServer):
@@ -57,8 +59,11 @@ class _Handler(BaseHTTPRequestHandler):
             number, self.server.posts = self.server.posts, self.server.posts + 1
             if not number:
                 time.sleep(STALL_S)
-        statuses = self.server.statuses
-        self.send_response(statuses[min(number, len(statuses) - 1)] if statuses else 200)
+        statuses = self.server.statuses or (200,)
+        status = statuses[min(number, len(statuses) - 1)]
+        if status == NO_ANSWER:
+            return
+        self.send_response(status)
         self.send_header("content-length", "0")
         self.send_header("backhaul-callback-id", f"c{number}")
         self.end_headers()
@@ -198,7 +203,22 @@ def test_what_is_told_before_its_answer_came_counts_once() -> None:
     assert (found.told_ms, set(found.due)) == ([2000.0, 500.0], {"c"})
 
 
+def test_what_was_not_answered_is_among_the_longest(server: _Stalling) -> None:
+    server.statuses = (*[200] * 40, *[NO_ANSWER] * 5, 503)
+    found = measured(server)
+    assert found.answers == {"200": 40, "RemoteProtocolError": 5, "503": 5}
+    # A refusal is an answer, and no success: neither counts as the time of one.
+    assert (len(found.answered_ms), len(found.unanswered_ms)) == (40, 5)
+    assert all(0 < one <= found.elapsed_s * 1000 for one in found.unanswered_ms)
+    assert percentiles(found.answered_ms, found.unanswered_ms)["max"] is None
+    # Who was never answered was never told either, as far as anybody knows.
+    assert (len(found.due), len(found.untold_ms)) == (40, 45)
+
+
 def test_percentiles_are_of_what_was_measured() -> None:
+    assert percentiles([], [9.0]) == dict.fromkeys(("p50", "p90", "p99", "max"))
+    # What never came ranks behind what did, however long was waited for it.
+    assert percentiles([5.0] * 90, [1.0] * 10) == {"p50": 5, "p90": 5, "p99": None, "max": None}
     assert percentiles([]) == dict.fromkeys(("p50", "p90", "p99", "max"))
     assert percentiles([5.0]) == dict.fromkeys(("p50", "p90", "p99", "max"), 5.0)
     assert percentiles([float(one) for one in range(100, 0, -1)]) == {"p50": 50, "p90": 90, "p99": 99, "max": 100}

@@ -61,10 +61,14 @@ class Measured:
     answers: Counter[str] = field(default_factory=Counter)
     """By status, or by what went wrong where nothing was answered."""
     answered_ms: list[float] = field(default_factory=list)
+    """Of those that were answered with success."""
+    unanswered: dict[int, float] = field(default_factory=dict)
+    """When each of those was due that has no answer, be it that it was never sent, by its number."""
     late_ms: float = 0.0
     """The longest that this machine itself was behind when it began a call: that much is not Backhaul's."""
     ended_by: str = ""
     """The status that ended it before all was sent."""
+    ended_at: float = 0.0
     elapsed_s: float = 0.0
     told_ms: list[float] = field(default_factory=list)
     due: dict[str, float] = field(default_factory=dict)
@@ -76,6 +80,16 @@ class Measured:
     def never_sent(self) -> int:
         """How many were due, and waited for a connection for too long, or until it ended."""
         return self.came_due - self.sent
+
+    @property
+    def unanswered_ms(self) -> list[float]:
+        """How long, at least, it took each that was not answered."""
+        return [(self.ended_at - due) * 1000 for due in self.unanswered.values()]
+
+    @property
+    def untold_ms(self) -> list[float]:
+        """How long, at least, it took until each was told that was not, or of which nobody knows."""
+        return [*((self.ended_at - due) * 1000 for due in self.due.values()), *self.unanswered_ms]
 
     def taken(self, callback_id: str, due: float) -> None:
         """Such a callback was answered with success."""
@@ -92,12 +106,13 @@ class Measured:
             self._told.setdefault(callback_id, at)
 
 
-def percentiles(found: Sequence[float]) -> dict[str, float | None]:
-    """``p50``, ``p90``, ``p99`` and ``max`` by nearest rank; None where nothing was measured."""
+def percentiles(found: Sequence[float], never_came: Sequence[float] = ()) -> dict[str, float | None]:
+    """``p50``, ``p90``, ``p99`` and ``max`` by nearest rank, behind which ``never_came`` stands; None where that has
+    the rank, or nothing was measured."""
     ranked = sorted(found)
-    return {
-        name: round(ranked[math.ceil(part * len(ranked)) - 1], 1) if ranked else None for name, part in _PARTS.items()
-    }
+    number = len(found) + len(never_came)
+    ranks = {name: math.ceil(part * number) - 1 for name, part in _PARTS.items()}
+    return {name: round(ranked[rank], 1) if 0 <= rank < len(ranked) else None for name, rank in ranks.items()}
 
 
 class _Connections:
@@ -182,7 +197,8 @@ class Bench:
                         self._changed.clear()
                         await self._changed.wait()
         finally:
-            self.measured.elapsed_s = time.perf_counter() - began
+            self.measured.ended_at = time.perf_counter()
+            self.measured.elapsed_s = self.measured.ended_at - began
 
     async def _send_all(self, connections: _Connections, began: float) -> None:
         async with asyncio.TaskGroup() as sending:
@@ -194,9 +210,10 @@ class Bench:
                     return
                 self.measured.late_ms = max(self.measured.late_ms, (time.perf_counter() - due) * 1000)
                 self.measured.came_due += 1
-                sending.create_task(self._send(connections, due))
+                self.measured.unanswered[number] = due
+                sending.create_task(self._send(connections, number, due))
 
-    async def _send(self, connections: _Connections, due: float) -> None:
+    async def _send(self, connections: _Connections, number: int, due: float) -> None:
         async with connections.one(due + BACKLOG_S - time.perf_counter()) as http:
             # It may have ended while this one waited.
             if http is None or self.measured.ended_by:
@@ -214,9 +231,13 @@ class Bench:
             limited = answer.status_code == _LIMITED and not self._plan.over_the_limit
             if limited or answer.status_code in _SHUT:
                 self.measured.ended_by = str(answer.status_code)
-        self.measured.answered_ms.append((time.perf_counter() - due) * 1000)
+        answered = time.perf_counter()
+        del self.measured.unanswered[number]
         self.measured.answers[str(answer.status_code)] += 1
-        if answer.is_success and (callback_id := answer.headers.get("backhaul-callback-id", "")):
+        if not answer.is_success:
+            return
+        self.measured.answered_ms.append((answered - due) * 1000)
+        if callback_id := answer.headers.get("backhaul-callback-id", ""):
             self.measured.taken(callback_id, due)
             self._changed.set()
 

@@ -149,7 +149,10 @@ def _ended(
     if ended is not None and not measured.came_due:
         raise ended
     answers = dict(sorted(measured.answers.items()))
-    times = {"answered": measured.answered_ms, "told": measured.told_ms}
+    times = {
+        "answered": (measured.answered_ms, measured.unanswered_ms),
+        "told": (measured.told_ms, measured.untold_ms),
+    }
     document = {
         "channel": plan.channel,
         **of,
@@ -158,9 +161,9 @@ def _ended(
         "sent": measured.sent,
         "never_sent": measured.never_sent,
         "answers": answers,
-        "answered_ms": percentiles(times["answered"]),
-        "told_ms": percentiles(times["told"]),
-        "told": len(times["told"]),
+        "answered_ms": percentiles(*times["answered"]),
+        "told_ms": percentiles(*times["told"]),
+        "told": len(measured.told_ms),
         "never_told": len(measured.due),
         "late_ms": round(measured.late_ms, 1),
         "elapsed_s": round(measured.elapsed_s, 3),
@@ -168,7 +171,11 @@ def _ended(
         "whole": ended is None and measured.sent == plan.count,
         "measured": FROM_HERE,
     }
-    rows = [(name, len(found), percentiles(found)) for name, found in times.items()]
+    # What never came took so long at least.
+    rows = [
+        (name, len(came), percentiles(came, never), percentiles([*came, *never]))
+        for name, (came, never) in times.items()
+    ]
     output.thing(
         document,
         lambda: [
@@ -186,7 +193,7 @@ def _ended(
                     Column("ms until", lambda row: row[0]),
                     Column("number", lambda row: row[1], right=True),
                     *(
-                        Column(part, lambda row, part=part: _ms(row[2][part]), right=True)  # type: ignore[misc]  # as row
+                        Column(part, lambda row, part=part: _ms(row[2][part], row[3][part]), right=True)  # type: ignore[misc]  # as row
                         for part in ("p50", "p90", "p99", "max")
                     ),
                 ],
@@ -206,5 +213,8 @@ def _ended(
         raise typer.Exit(Code.NO)
 
 
-def _ms(found: float | None) -> str:
-    return "" if found is None else f"{found:.1f}"
+def _ms(found: float | None, at_least: float | None) -> str:
+    """With its unit where it is a bound, which is no figure to go on with."""
+    if found is not None:
+        return f"{found:.1f}"
+    return "" if at_least is None else f"> {at_least:.1f} ms"
