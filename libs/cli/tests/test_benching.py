@@ -32,6 +32,7 @@ class _Stalling(ThreadingMixIn, HTTPServer):
     request_queue_size = 256
     statuses: tuple[int, ...] = ()
     stream = 200
+    told = b""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -47,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(self.server.stream)
         self.end_headers()
         if self.server.stream == 200:
-            self.wfile.write(b": still here\nid: 1\n\n")
+            self.wfile.write(b": still here\nid: 1\n\n" + self.server.told)
             self.connection.recv(1)
         else:
             self.wfile.write(json.dumps({"code": "forbidden", "detail": "Not this key."}).encode())
@@ -189,6 +190,11 @@ def test_a_stream_that_is_refused_is_why_nothing_was_sent(server: _Stalling) -> 
     with pytest.raises(ForbiddenError):
         measured(server)
     assert server.arrived == []
+
+
+def test_what_the_stream_left_out_is_kept(server: _Stalling) -> None:
+    server.told = b'id: 9\nevent: missed\ndata: {"message": "Some may be gone."}\n\n' * 2
+    assert measured(server, rate=5).missed == ["Some may be gone.", "Some may be gone."]
 
 
 def test_what_is_told_before_its_answer_came_counts_once() -> None:

@@ -71,6 +71,8 @@ class Measured:
     ended_at: float = 0.0
     elapsed_s: float = 0.0
     told_ms: list[float] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    """Each time that the stream may have left events out, in its words: they are never told."""
     due: dict[str, float] = field(default_factory=dict)
     """When each callback that was taken and is not told yet was due, by its id."""
     _told: dict[str, float] = field(default_factory=dict)
@@ -245,6 +247,8 @@ class Bench:
         async with aclosing(self._events()) as events:
             async for one in events:
                 self._follows.set()
+                if one.missed:
+                    self.measured.missed.append(one.missed)
                 if one.event is not None:
                     self.measured.told(one.event.callback_id, time.perf_counter())
                     self._changed.set()

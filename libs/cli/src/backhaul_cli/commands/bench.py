@@ -165,6 +165,7 @@ def _ended(
         "told_ms": percentiles(*times["told"]),
         "told": len(measured.told_ms),
         "never_told": len(measured.due),
+        "missed": measured.missed,
         "late_ms": round(measured.late_ms, 1),
         "elapsed_s": round(measured.elapsed_s, 3),
         "ended_by": measured.ended_by or None,
@@ -206,6 +207,8 @@ def _ended(
         raise typer.Exit(Code.INTERRUPTED)
     if ended is not None:
         raise ended
+    if measured.missed:
+        output.note(f"The stream left events out, which count as never told: {measured.missed[-1]}")
     if measured.ended_by:
         output.note(_WHY.get(measured.ended_by, f"It ended where {measured.ended_by} was answered."))
     taken = sum(count for status, count in answers.items() if status.startswith("2"))
