@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,10 @@ async def test_each_sample_is_answered_stored_once_and_told(town: Town, tmp_path
         await terminal.shows("Measure it? [y/N]")
         terminal.press("n\n")
         assert await terminal.end() == 130
+    # Nor by a key that brings no callbacks.
+    reader = await person.client.add_key(scopes=["read"])
+    reading = line_of(person, tmp_path, BACKHAUL_API_KEY=str(reader.key))
+    assert (await reading.pipe(*bench, "--yes", given=f"{person.twilio.auth_token}\n")).code == 3
     # Nor where the samples would be refused.
     wrong = await line.pipe("bench", "Twilio", "--secret", "--yes", given="0" * 32 + "\n")
     assert (wrong.code, "would refuse it" in wrong.err) == (5, True)
@@ -90,6 +95,19 @@ async def test_it_keeps_within_the_limit_that_real_callbacks_share(town: Town, t
     over = await line.pipe(*bench, "--over-the-limit", "--wait", "0", given=given)
     (row,) = over.rows
     assert (row["sent"], sum(row["answers"].values())) == (40, 40)
+    # What is over the rate is answered as ever, and stored later.
+    assert row["held"] > 0
+
+    # Others' callbacks use it up, too: where they do, it ends, however low its own rate is.
+    less = ("bench", "Twilio", "--rate", "5", "--seconds", "600", "--wait", "0", "--secret", "--yes", "--json")
+    measuring = asyncio.create_task(line.pipe(*less, given=given))
+    number = 0
+    while not measuring.done():
+        number += 1
+        await person.receive(person.twilio.status(person.address("Twilio"), f"SM{number}", "sent"))
+        await asyncio.wait({measuring}, timeout=0.05)
+    (row,) = measuring.result().rows
+    assert (row["ended_by"], row["whole"], row["sent"] < 3000) == ("held", False, True)
 
 
 async def test_what_is_stored_and_not_told_is_counted(town: Town, tmp_path: Path) -> None:
@@ -102,6 +120,7 @@ async def test_what_is_stored_and_not_told_is_counted(town: Town, tmp_path: Path
     (row,) = found.rows
     assert (found.code, row["answers"], row["told"], row["never_told"]) == (7, {"200": 10}, 0, 10)
     assert row["told_ms"] == dict.fromkeys(PARTS)
+    assert "processing is held" in found.err
     shown = await line.pipe(*bench, given=given)
     assert (shown.code, "never told" in shown.out, "Measured from this machine" in shown.out) == (7, True, True)
     assert fits(await line.type("channels", "show", "Twilio"))

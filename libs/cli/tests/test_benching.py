@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from threading import Lock, Thread
 
 import pytest
+import typer
 from answering import Gateway
 from backhaul_cli import benching, profiles
 from backhaul_cli.__main__ import main
-from backhaul_cli.benching import MAX_CONNECTIONS, Bench, Measured, Plan, percentiles
+from backhaul_cli.benching import MAX_CONNECTIONS, Bench, Plan
+from backhaul_cli.commands import bench as command
+from backhaul_cli.measured import Measured, percentiles
+from backhaul_cli.output import Output
 from backhaul_cli.profiles import Profile
 from backhaul_cli.sampling import Address
 from backhaul_client import AsyncTenantClient, ForbiddenError, Retries
@@ -38,6 +42,7 @@ class _Stalling(ThreadingMixIn, HTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.one_at_a_time = Lock()
         self.posts = 0
+        self.held: Callable[[], int | None] = lambda: None
         self.arrived: list[float] = []
 
 
@@ -45,6 +50,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Stalling
 
     def do_GET(self) -> None:  # the name that the server calls
+        if self.path.startswith("/api/status"):
+            status = json.dumps(_status(self.server.held())).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(status)))
+            self.end_headers()
+            self.wfile.write(status)
+            return
         self.send_response(self.server.stream)
         self.end_headers()
         if self.server.stream == 200:
@@ -73,6 +85,23 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+def _status(held: int | None) -> dict[str, object]:
+    """What the gateway says of a channel of which so many callbacks are held."""
+    parts = {
+        "queue": {},
+        "store": {},
+        "object_storage": {"configured": True},
+        "callbacks": {"last_seen_at": None},
+        "processing": {"mode": "on", "held_since": None, "held_messages": 0},
+        "audit": dict.fromkeys(("asked", "waiting_since", "read_to", "locked_until"))
+        | {"asked": False, "weaknesses": [], "locked_files": 0},
+        "verification": {"mode": "enforce", "secret_count": 1, "refused": 0},
+        "held": {"callbacks": held, "bytes": held, "since": None},
+    }
+    stated = {name: {"state": "OK", **part} for name, part in parts.items()}
+    return {"state": "OK", "channel": "twilio", "provider": "twilio", "parts": stated}
+
+
 @pytest.fixture
 def server() -> Iterator[_Stalling]:
     with _Stalling() as server:
@@ -81,12 +110,15 @@ def server() -> Iterator[_Stalling]:
         server.shutdown()
 
 
-def measured(server: _Stalling, **changed: object) -> Measured:
-    url = f"http://127.0.0.1:{server.server_address[1]}"
+def planned(url: str, **changed: object) -> Plan:
     at = Address(signed=url, posted=url, headers={})
     given = {"rate": 50, "seconds": 1, "wait_s": 0.0, "over_the_limit": False, **changed}
-    plan = Plan(channel="Twilio", at=at, post=lambda: Post(b"{}", {}), **given)  # type: ignore[arg-type]  # as named
-    bench = Bench(plan, AsyncTenantClient(url, "key", retries=Retries(tries=1)), lambda _: None)
+    return Plan(channel="Twilio", at=at, post=lambda: Post(b"{}", {}), **given)  # type: ignore[arg-type]  # as named
+
+
+def measured(server: _Stalling, **changed: object) -> Measured:
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    bench = Bench(planned(url, **changed), AsyncTenantClient(url, "key", retries=Retries(tries=1)), lambda _: None)
     try:
         asyncio.run(bench.run())
     finally:
@@ -170,6 +202,22 @@ def test_it_ends_where_nothing_more_is_let_in(server: _Stalling, status: int) ->
     assert (found.ended_by, found.sent < 60) == (str(status), True)
 
 
+def test_it_ends_where_callbacks_are_held_as_where_they_are_refused(server: _Stalling) -> None:
+    server.held = lambda: 7 + max(0, server.posts - 3)
+    within = measured(server, rate=20, seconds=3)
+    assert (within.ended_by, within.sent < 60) == ("held", True)
+    # What was held before is others'.
+    assert 0 < (within.held or 0) <= server.posts - 3
+    server.arrived.clear()
+    server.held = lambda: server.posts
+    beyond = measured(server, rate=20, seconds=1, over_the_limit=True)
+    assert (beyond.ended_by, beyond.sent, beyond.held) == ("", 20, 20)
+
+
+def test_what_is_held_is_not_known_where_nobody_says(server: _Stalling) -> None:
+    assert measured(server, rate=5).held is None
+
+
 def test_a_key_that_brings_no_callbacks_measures_nothing(
     gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,3 +276,25 @@ def test_percentiles_are_of_what_was_measured() -> None:
     assert percentiles([]) == dict.fromkeys(("p50", "p90", "p99", "max"))
     assert percentiles([5.0]) == dict.fromkeys(("p50", "p90", "p99", "max"), 5.0)
     assert percentiles([float(one) for one in range(100, 0, -1)]) == {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+
+
+def test_what_never_came_is_said_as_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Measured(came_due=3, sent=2, answered_ms=[5.0], ended_at=9.0, unanswered={1: 1.0, 2: 2.0}, held=4)
+    found.answers.update({"200": 1, "ReadTimeout": 1})
+    found.missed.append("Some may be gone.")
+    found.ended_by = "held"
+    of = {"provider": "twilio", "event": "delivered"}
+    for as_json in (True, False):
+        with pytest.raises(typer.Exit) as ended:
+            command._ended((found, None), planned("http://127.0.0.1"), of, Output(as_json=as_json))
+        assert ended.value.exit_code == 7
+        said = capsys.readouterr()
+        assert "Some may be gone." in said.err
+        assert "over the tenant's rate" in said.err
+        if as_json:
+            row = json.loads(said.out)
+            assert row["answered_ms"] == {"p50": None, "p90": None, "p99": None, "max": None}
+            assert (row["never_sent"], row["held"], row["ended_by"]) == (1, 4, "held")
+            assert row["missed"] == ["Some may be gone."]
+        else:
+            assert "> 8000.0 ms" in said.out

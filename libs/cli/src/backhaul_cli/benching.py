@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
+from backhaul_client import BackhaulError
+
+from backhaul_cli.measured import HELD, Measured
 
 if TYPE_CHECKING:
     from backhaul_client import AsyncTenantClient
@@ -26,10 +27,11 @@ BACKLOG_S = 10.0
 """Whoever waits longer than that for a connection is never sent: what did not answer for long is not flooded at once
 when it is there again, nor followed for hours where it is not."""
 _SHOWN_S = 0.5
+_WATCHED_S = 0.5
+_STATUS_S = 5.0
 _LIMITED = 429
 _SHUT = (401, 403, 404)
 """What is answered so is answered so each time: the credential, its scope, or the channel has gone."""
-_PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,71 +52,6 @@ class Plan:
     def count(self) -> int:
         """How many callbacks."""
         return self.rate * self.seconds
-
-
-@dataclass
-class Measured:
-    """What was measured so far, in ms from the time at which each callback was due."""
-
-    came_due: int = 0
-    sent: int = 0
-    answers: Counter[str] = field(default_factory=Counter)
-    """By status, or by what went wrong where nothing was answered."""
-    answered_ms: list[float] = field(default_factory=list)
-    """Of those that were answered with success."""
-    unanswered: dict[int, float] = field(default_factory=dict)
-    """When each of those was due that has no answer, be it that it was never sent, by its number."""
-    late_ms: float = 0.0
-    """The longest that this machine itself was behind when it began a call: that much is not Backhaul's."""
-    ended_by: str = ""
-    """The status that ended it before all was sent."""
-    ended_at: float = 0.0
-    elapsed_s: float = 0.0
-    told_ms: list[float] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
-    """Each time that the stream may have left events out, in its words: they are never told."""
-    due: dict[str, float] = field(default_factory=dict)
-    """When each callback that was taken and is not told yet was due, by its id."""
-    _told: dict[str, float] = field(default_factory=dict)
-    """When an event of any other callback was told: its answer may come later."""
-
-    @property
-    def never_sent(self) -> int:
-        """How many were due, and waited for a connection for too long, or until it ended."""
-        return self.came_due - self.sent
-
-    @property
-    def unanswered_ms(self) -> list[float]:
-        """How long, at least, it took each that was not answered."""
-        return [(self.ended_at - due) * 1000 for due in self.unanswered.values()]
-
-    @property
-    def untold_ms(self) -> list[float]:
-        """How long, at least, it took until each was told that was not, or of which nobody knows."""
-        return [*((self.ended_at - due) * 1000 for due in self.due.values()), *self.unanswered_ms]
-
-    def taken(self, callback_id: str, due: float) -> None:
-        """Such a callback was answered with success."""
-        if (told := self._told.pop(callback_id, None)) is not None:
-            self.told_ms.append((told - due) * 1000)
-        else:
-            self.due[callback_id] = due
-
-    def told(self, callback_id: str, at: float) -> None:
-        """An event of such a callback was told."""
-        if (due := self.due.pop(callback_id, None)) is not None:
-            self.told_ms.append((at - due) * 1000)
-        else:
-            self._told.setdefault(callback_id, at)
-
-
-def percentiles(found: Sequence[float], never_came: Sequence[float] = ()) -> dict[str, float | None]:
-    """``p50``, ``p90``, ``p99`` and ``max`` by nearest rank, behind which ``never_came`` stands; None where that has
-    the rank, or nothing was measured."""
-    ranked = sorted(found)
-    number = len(found) + len(never_came)
-    ranks = {name: math.ceil(part * number) - 1 for name, part in _PARTS.items()}
-    return {name: round(ranked[rank], 1) if 0 <= rank < len(ranked) else None for name, rank in ranks.items()}
 
 
 class _Connections:
@@ -189,9 +126,12 @@ class Bench:
     async def _measure(self) -> None:
         # What is sent before the stream is there may not be told in it.
         await self._follows.wait()
+        before = await self._held()
+        if before is not None:
+            self.measured.held = 0
         began = time.perf_counter()
         try:
-            async with _Connections() as connections:
+            async with self._watching(before), _Connections() as connections:
                 await self._send_all(connections, began)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._plan.wait_s):
@@ -201,6 +141,41 @@ class Bench:
         finally:
             self.measured.ended_at = time.perf_counter()
             self.measured.elapsed_s = self.measured.ended_at - began
+
+    @asynccontextmanager
+    async def _watching(self, before: int | None) -> AsyncIterator[None]:
+        """Looks at what is held, until the end and once more."""
+        if before is None:
+            yield
+            return
+        watch = asyncio.create_task(self._watch(before))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+        await self._look(before)
+
+    async def _watch(self, before: int) -> None:
+        while True:
+            await self._look(before)
+            if self.measured.held and not self._plan.over_the_limit:
+                self.measured.ended_by = self.measured.ended_by or HELD
+            await asyncio.sleep(_WATCHED_S)
+
+    async def _look(self, before: int) -> None:
+        now = await self._held()
+        if now is not None and now > before:
+            self.measured.held = max(self.measured.held or 0, now - before)
+
+    async def _held(self) -> int | None:
+        """None where nobody says, or not now: what is measured does not hang on it."""
+        with suppress(BackhaulError, TimeoutError):
+            async with asyncio.timeout(_STATUS_S):
+                held = (await self._client.channel_status(self._plan.channel)).parts.held
+                return held and held.callbacks
+        return None
 
     async def _send_all(self, connections: _Connections, began: float) -> None:
         async with asyncio.TaskGroup() as sending:

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from backhaul_client.adminmodels import Channel
     from backhaul_samples import Provider
 
-    from backhaul_cli.benching import Measured, Plan
+    from backhaul_cli.benching import Plan
+    from backhaul_cli.measured import Measured
 
 FROM_HERE = (
     "Measured from this machine: its way to Backhaul and back, what lies between, and whatever else the tenant and the "
     "installation had to do are part of it."
 )
 
-_WHY = {"429": "It ended where the tenant's limit was reached."}
+_WHY = {
+    "429": "It ended where the tenant's limit was reached.",
+    "held": "It ended where callbacks over the tenant's rate were held, to be stored later.",
+}
 
 
 def bench(
@@ -89,7 +93,7 @@ def bench(
     if limit is not None and rate > limit and not over_the_limit:
         raise FailedError(
             f"The tenant's limit is {limit:g} callbacks a second.",
-            f"Say a --rate of {max(int(limit), 1)} at most, or --over-the-limit, if real callbacks may be refused.",
+            f"Say a --rate of {max(int(limit), 1)} at most, or --over-the-limit, if real callbacks may be held or refused.",
             code=Code.REFUSED,
         )
     plan = Plan(
@@ -107,8 +111,10 @@ def bench(
         "statistics, in the channel's health and in the tenant's limits."
     )
     output.note(said)
+    if to.processing == "held":
+        output.note("Its processing is held: nothing is told while it is.")
     if limit is None and not over_the_limit:
-        output.note("This gateway does not tell the tenant's limit: it ends where one is refused for that.")
+        output.note("This gateway does not tell the tenant's limit: it ends where one is held or refused for that.")
     confirmed("Measure it?", yes=yes)
     _ended(_measured(plan, profile, output), plan, {"provider": one.name, "event": event}, output)
 
@@ -143,7 +149,7 @@ def _ended(
     measured_and_end: tuple[Measured, BaseException | None], plan: Plan, of: dict[str, str], output: Output
 ) -> None:
     """Says what was measured, and ends as that is."""
-    from backhaul_cli.benching import percentiles
+    from backhaul_cli.measured import percentiles
 
     measured, ended = measured_and_end
     if ended is not None and not measured.came_due:
@@ -160,6 +166,7 @@ def _ended(
         "seconds": plan.seconds,
         "sent": measured.sent,
         "never_sent": measured.never_sent,
+        "held": measured.held,
         "answers": answers,
         "answered_ms": percentiles(*times["answered"]),
         "told_ms": percentiles(*times["told"]),
@@ -185,6 +192,7 @@ def _ended(
                 ("sent", f"{measured.sent} of {plan.count}, {plan.rate} a second"),
                 ("never sent", measured.never_sent or None),
                 ("answers", answers),
+                ("held", measured.held),
                 ("never told", len(measured.due)),
                 ("late here", f"up to {measured.late_ms:.1f} ms"),
             ),
