@@ -22,6 +22,14 @@ async def test_a_batch_is_registered_filled_and_followed(town: Town, tmp_path: P
     await person.client.communications.put("spring-sale", channel="Twilio")
     made = await line.pipe(*add, "--label", HOSTILE, "--expected", "2", "--deadline", "12h", "--json")
     assert (made.code, made.rows[0]["status"], made.rows[0]["expected_members"]) == (0, "open", 2), made.err
+    # What is not said stays as it is, whichever it is; an empty text takes away.
+    (changed,) = (await line.pipe(*add, "--deadline", "24h", "--json")).rows
+    assert (changed["label"], changed["expected_members"]) == (HOSTILE, 2)
+    assert changed["deadline"] > made.rows[0]["deadline"]
+    (named,) = (await line.pipe(*add, "--label", "Spring", "--json")).rows
+    assert (named["label"], named["expected_members"], named["deadline"]) == ("Spring", 2, changed["deadline"])
+    (counted,) = (await line.pipe(*add, "--label", "", "--expected", "2", "--json")).rows
+    assert (counted["label"], counted["expected_members"]) == ("", 2)
     members = [
         {"member_key": "anna\n", "destinations": [{"recipient": "+15005550010"}]},
         {"member_key": "bert", "destinations": [{"recipient": "+15005550011", "message_id": "SM2"}]},

@@ -141,8 +141,9 @@ class BatchCalls:
         expected_members: int | None = None,
         deadline: datetime | None = None,
     ) -> Call[Batch]:
-        """Register a batch of a registered communication, or change it. It closes by itself when ``expected_members``
-        are there, else by ``close``. Repeated, it changes nothing."""
+        """Register a batch of a registered communication, or put all of this in the place of what is registered: a
+        ``label`` and ``expected_members`` that are left out are taken away, a ``deadline`` stays. It closes by itself
+        when ``expected_members`` are there, else by ``close``. Repeated, it changes nothing."""
         return Call(
             method="PUT",
             path=path("v1", "communications", communication_id, "batches", batch_id),

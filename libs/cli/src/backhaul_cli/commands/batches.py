@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def batch(
 def add_batch(
     batch_id: Id,
     communication: Annotated[str, typer.Option("--communication", metavar="ID", help="Of this registered one.")],
-    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="What you call it.")] = "",
+    label: Annotated[str | None, typer.Option("--label", metavar="TEXT", help="What you call it.")] = None,
     expected: Annotated[
         int | None,
         typer.Option("--expected", min=1, metavar="N", help="So many members: it closes when they are there."),
@@ -91,12 +92,26 @@ def add_batch(
     profile: ProfileName = "",
     json: AsJson = False,
 ) -> None:
-    """Register a batch of a communication, or change it. Its members come by communications import.
+    """Register a batch of a communication, or change what is said of it: what is left out stays, and an empty label
+    takes away. Its members come by communications import.
 
     Example: backhaul communications add-batch spring-1 --communication spring-sale --expected 5000
     """
+    from backhaul_client import NotFoundError
+
     with connecting.tenant(profile) as backhaul:
-        made = backhaul.batches.put(communication, batch_id, label=label, expected_members=expected, deadline=deadline)
+        there = None
+        # All of it is put, so that what is left out would be taken away.
+        if label is None or expected is None:
+            with suppress(NotFoundError):
+                there = backhaul.batches.get(batch_id)
+        made = backhaul.batches.put(
+            communication,
+            batch_id,
+            label=label if label is not None else there.label if there else "",
+            expected_members=expected if expected is not None else there.expected_members if there else None,
+            deadline=deadline,
+        )
     _say(made, Output(as_json=json))
 
 

@@ -93,7 +93,7 @@ def bench(
     if limit is not None and rate > limit and not over_the_limit:
         raise FailedError(
             f"The tenant's limit is {limit:g} callbacks a second.",
-            f"Say a --rate of {max(int(limit), 1)} at most, or --over-the-limit, if real callbacks may be held or refused.",
+            f"Say a --rate of {max(int(limit), 1)} at most, or --over-the-limit, if real callbacks may be held, too.",
             code=Code.REFUSED,
         )
     plan = Plan(
