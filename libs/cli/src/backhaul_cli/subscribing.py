@@ -125,6 +125,10 @@ def defined(base: Definition, given: Mapping[str, Any], *, read_before: bool) ->
             place[part] = place.get(part) or {}
             place = place[part]
         place[last] = value
+    # Of a kind with a schedule of its own, the one before is no part.
+    if given["policy_kind"] not in (None, "custom"):
+        said = {name.removeprefix("policy_"): given[name] for name in given if name.startswith("policy_")}
+        made["policy"] = {name: value for name, value in said.items() if value is not None}
     # It is called, or told by mail: what is said last takes the other's place.
     if _any(given, "mail_") and not _any(given, "http_"):
         made.update(http=None, payload=None)
@@ -135,8 +139,9 @@ def defined(base: Definition, given: Mapping[str, Any], *, read_before: bool) ->
         if not (http := made.get("http")):
             raise FailedError("Nobody is shown credentials where nothing is called.", "Say --url.")
         tls = (http.get("credentials") or {}).get("mutual_tls")
-        # A certificate goes with each of the others, and stays beside another one, unless a file says all of it.
-        kept = {"mutual_tls": tls} if tls and shown and not given["credentials"] else {}
+        # A certificate goes with each of the others, and stays beside another one or none, unless --credentials says
+        # all of it.
+        kept = {"mutual_tls": tls} if tls and given["credentials"] is None else {}
         http["credentials"] = {**shown, **kept} or None
     if not made.get("types"):
         raise FailedError("It says of nothing what is told.", "Say --type, such as --type 'message.*'.")

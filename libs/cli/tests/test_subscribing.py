@@ -1,0 +1,42 @@
+"""What is made of a subscription's definition by options and documents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backhaul_cli import subscribing
+
+CUSTOM = {"kind": "custom", "retry_after_s": [5, 60], "timeout_s": 20, "only_200": True}
+
+
+def changed(base: dict[str, Any], **given: object) -> dict[str, Any]:
+    """``base`` with the options that were given, by their fields."""
+    none = {flag.field.replace(".", "_"): None for flag in subscribing._FLAGS}
+    assert given.keys() <= none.keys()
+    return subscribing.defined({"types": ["*"], **base}, {**none, **given}, read_before=False)
+
+
+def test_a_policy_of_another_kind_has_nothing_of_the_one_before() -> None:
+    assert changed({"policy": CUSTOM}, policy_kind="standard")["policy"] == {"kind": "standard"}
+    # What is given with it is the gateway's to refuse, in its words.
+    found = changed({"policy": CUSTOM}, policy_kind="rcs", policy_timeout_s=9)["policy"]
+    assert found == {"kind": "rcs", "timeout_s": 9}
+    assert changed({"policy": CUSTOM}, policy_kind="custom", policy_timeout_s=9)["policy"] == {**CUSTOM, "timeout_s": 9}
+    assert changed({"policy": CUSTOM}, rate_per_s=9)["policy"] == CUSTOM
+
+
+def test_a_certificate_stays_unless_all_is_taken_away() -> None:
+    tls = {"certificate": "PEM", "private_key": ""}
+    shown = {"basic": {"username": "a", "password": ""}, "mutual_tls": tls}
+    base = {"http": {"url": "https://example.com/told", "credentials": shown}}
+
+    def left(**given: object) -> Any:
+        return changed(base, **given)["http"]["credentials"]
+
+    assert left(basic="") == left(credential_header="") == {"mutual_tls": tls}
+    assert left(bearer=False) == {"mutual_tls": tls}
+    assert left(credentials="") is None
+    assert left(rate_per_s=1) == shown
