@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answering import Gateway
 from backhaul_cli import subscribing
+from backhaul_cli.__main__ import main
 
 CUSTOM = {"kind": "custom", "retry_after_s": [5, 60], "timeout_s": 20, "only_200": True}
 
@@ -40,3 +42,41 @@ def test_a_certificate_stays_unless_all_is_taken_away() -> None:
     assert left(bearer=False) == {"mutual_tls": tls}
     assert left(credentials="") is None
     assert left(rate_per_s=1) == shown
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("types", 5),
+        ("types", "message.*"),
+        ("name", ["a"]),
+        ("filter", []),
+        ("http", "https://example.com/told"),
+        ("http", {"url": "https://example.com/told", "credentials": "the secret"}),
+        ("mail", ["team@example.com"]),
+        ("payload", "thin"),
+        ("policy", "standard"),
+        ("ordering", {}),
+        ("rate_per_s", "5"),
+        ("concurrency", True),
+        ("alert_addresses", "team@example.com"),
+        ("revision", "9"),
+    ],
+)
+def test_a_part_of_the_wrong_kind_is_named(
+    gateway: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: object
+) -> None:
+    file = tmp_path / "subscription.json"
+    file.write_text(json.dumps({"types": ["*"], "http": {"url": "https://example.com/told"}, field: value}))
+    for command in (["add"], ["change", "s1"]):
+        assert main(["subscriptions", *command, "--file", str(file), "--policy", "rcs"]) == 2
+        said = capsys.readouterr().err
+        assert f": {field}" in said
+        assert "the secret" not in said
+    assert not [name for name, _ in gateway.asked if not name.startswith("GET ")]
+
+
+def test_null_in_a_document_says_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "subscription.json"
+    file.write_text(json.dumps({"types": ["*"], "mail": None, "alert_addresses": None, "state": "active"}))
+    assert subscribing.read(str(file)) == {"types": ["*"]}

@@ -18,11 +18,22 @@ from backhaul_cli.options import secret
 
 Definition = dict[str, Any]
 
-FIELDS = (
-    "types", "name", "filter", "http", "mail", "payload", "policy", "ordering", "rate_per_s", "concurrency",
-    "alert_addresses",
-)  # fmt: skip
+_PARTS: dict[str, type] = {
+    "types": list,
+    "name": str,
+    "filter": dict,
+    "http": dict,
+    "mail": dict,
+    "payload": dict,
+    "policy": dict,
+    "ordering": str,
+    "rate_per_s": int,
+    "concurrency": int,
+    "alert_addresses": list,
+}
+FIELDS = tuple(_PARTS)
 """What whoever makes one says of it."""
+_KINDS = {list: "a list", str: "a text", dict: "an object", int: "a whole number"}
 _TOLD = ("id", "state", "state_text", "state_since", "created_at", "updated_at", "secrets", "standing")
 """What Backhaul alone says of one; a document may repeat it."""
 _EXAMPLE = "backhaul subscriptions show ID --json writes such a document."
@@ -104,7 +115,18 @@ def read(file: str) -> Definition:
     found = object_of(file, text, _EXAMPLE)
     if unknown := sorted(found.keys() - {*FIELDS, *_TOLD, "revision"}):
         raise FailedError(f"{file}: {unknown[0]} is no field of a subscription.", f"It has {', '.join(FIELDS)}.")
-    return {name: value for name, value in found.items() if name not in _TOLD}
+    # Null says nothing. What lies deeper is the gateway's to refuse.
+    said = {name: value for name, value in found.items() if name not in _TOLD and value is not None}
+    for name, kind in {**_PARTS, "revision": int}.items():
+        _check(file, name, said.get(name), kind)
+    _check(file, "http.credentials", said.get("http", {}).get("credentials"), dict)
+    return said
+
+
+def _check(file: str, name: str, value: object, kind: type) -> None:
+    # A truth is a whole number to Python alone.
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise FailedError(f"{file}: {name} is not {_KINDS[kind]}.", _EXAMPLE)
 
 
 def defined(base: Definition, given: Mapping[str, Any], *, read_before: bool) -> Definition:
