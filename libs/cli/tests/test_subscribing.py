@@ -80,3 +80,73 @@ def test_null_in_a_document_says_nothing(tmp_path: Path) -> None:
     file = tmp_path / "subscription.json"
     file.write_text(json.dumps({"types": ["*"], "mail": None, "alert_addresses": None, "state": "active"}))
     assert subscribing.read(str(file)) == {"types": ["*"]}
+
+
+THERE: dict[str, Any] = {
+    **dict.fromkeys(("state_text", "state_since", "created_at", "updated_at", "mail")),
+    "id": "s1",
+    "revision": 3,
+    "name": "Reports",
+    "types": ["*"],
+    "filter": {
+        **dict.fromkeys(("channels", "communication_ids", "error_codes", "kinds"), []),
+        "attributes": [{"name": "a", "value": "b"}],
+    },
+    "http": {"method": "POST", "url": "https://example.com/told", "headers": [], "credentials": None},
+    "payload": {"form": "full", "max_events": 1, "max_wait_s": 0, "with_raw": False},
+    "policy": {"kind": "standard", "retry_after_s": [], "timeout_s": 0, "only_200": False},
+    "ordering": "none",
+    "rate_per_s": 0,
+    "concurrency": 0,
+    "alert_addresses": [],
+    "state": "active",
+    "secrets": [
+        {"kind": "hmac", "secret": None, "public_key": None, "created_at": "2026-11-28T09:00:00Z", "expires_at": None}
+    ],
+    "standing": {
+        **dict.fromkeys(("oldest_waiting_at", "failing_since", "last_success_at", "last_failure_at", "last_failure")),
+        "waiting": 0,
+        "held": 0,
+        "resting_until": None,
+    },
+}
+PUT = "PUT /v1/subscriptions/s1"
+
+
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("quiet_hours", {"quiet_hours": False}),
+        ("policy.jitter", {"policy": {**THERE["policy"], "jitter": 0.5}}),
+        (
+            "filter.attributes[0].not",
+            {"filter": {**THERE["filter"], "attributes": [{"name": "a", "value": "b", "not": True}]}},
+        ),
+    ],
+)
+def test_what_a_newer_gateway_knows_is_not_taken_away(
+    gateway: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, more: dict[str, Any]
+) -> None:
+    gateway.says("GET /v1/subscriptions/s1", {**THERE, **more})
+    gateway.says(PUT, THERE)
+    file = tmp_path / "subscription.json"
+    file.write_text(json.dumps(THERE))
+    for said in (["--rate", "5"], ["--file", str(file)]):
+        assert main(["subscriptions", "change", "s1", *said]) == 5
+        assert f" {field}," in capsys.readouterr().err
+    assert gateway.to(PUT) == []
+
+
+def test_what_is_no_setting_hinders_nothing(gateway: Gateway) -> None:
+    standing = {**THERE["standing"], "percentile_ms": 9}
+    policy = {**THERE["policy"], "jitter": None}
+    gateway.says("GET /v1/subscriptions/s1", {**THERE, "standing": standing, "policy": policy})
+    gateway.says(PUT, THERE)
+    assert main(["subscriptions", "change", "s1", "--rate", "5"]) == 0
+    (put,) = gateway.to(PUT)
+    assert put == {
+        **{name: THERE[name] for name in ("types", "name", "filter", "http", "payload", "policy", "ordering")},
+        "policy": policy,
+        "rate_per_s": 5,
+        "revision": 3,
+    }

@@ -6,7 +6,7 @@ import copy
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -127,6 +127,25 @@ def _check(file: str, name: str, value: object, kind: type) -> None:
     # A truth is a whole number to Python alone.
     if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
         raise FailedError(f"{file}: {name} is not {_KINDS[kind]}.", _EXAMPLE)
+
+
+def unknown(there: Definition, known: Definition) -> str:
+    """The first setting of a subscription, as it is told, of which nothing is ``known``; empty where there is none. What
+    Backhaul alone says, and null, is no setting."""
+    settings = {name: value for name, value in there.items() if name not in _TOLD}
+    return next(_unknown(settings, known), "")
+
+
+def _unknown(there: object, known: object) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(known, dict):
+        for name, value in there.items():
+            if name not in known:
+                yield from [name] if value is not None else []
+            else:
+                yield from (f"{name}{'' if inner[0] == '[' else '.'}{inner}" for inner in _unknown(value, known[name]))
+    elif isinstance(there, list) and isinstance(known, list | tuple):
+        for number, (one, other) in enumerate(zip(there, known, strict=True)):
+            yield from (f"[{number}].{inner}" for inner in _unknown(one, other))
 
 
 def defined(base: Definition, given: Mapping[str, Any], *, read_before: bool) -> Definition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 from uuid import uuid4
 
 from backhaul_client.calls import Call, all_of, aware, call, given, nothing, of, page_of, path, rows
@@ -146,6 +146,12 @@ class SubscriptionCalls:
     def get(self, subscription_id: str) -> Call[Subscription]:
         """One subscription, and how it goes."""
         return Call(path=path("v1", "subscriptions", subscription_id), answer=of(Subscription))
+
+    @call
+    def document(self, subscription_id: str) -> Call[dict[str, Any]]:
+        """The same as it was answered, with what a newer service tells of it. Whoever replaces one takes away what they
+        do not repeat."""
+        return Call(path=path("v1", "subscriptions", subscription_id), answer=of(dict[str, Any]))
 
     @rows
     def list(self, *, page_size: int = _PAGE, cursor: str = "") -> Call[Page[Subscription]]:

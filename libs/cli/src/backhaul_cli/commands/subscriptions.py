@@ -98,17 +98,29 @@ def change(subscription: Id, file: File = "", profile: ProfileName = "", json: A
     if not file and all(value is None for value in given.values()):
         raise FailedError("There is nothing to change.", "Say an option, such as --rate 20, or --file.")
     with connecting.tenant(profile) as backhaul:
-        base = subscribing.read(file) if file else _definition(backhaul, subscription)
+        document = subscribing.read(file) if file else {}
+        there = _there(backhaul, subscription)
+        base = document if file else {name: there[name] for name in (*subscribing.FIELDS, "revision")}
         definition = subscribing.defined(base, given, read_before=file == "-")
         changed = backhaul.subscriptions.replace(subscription, **definition)
     say(changed, json)
 
 
-def _definition(backhaul: TenantClient, subscription: str) -> dict[str, Any]:
+def _there(backhaul: TenantClient, subscription: str) -> dict[str, Any]:
+    """What is to be replaced. FailedError where it has a setting that is not known here, which would go with it."""
     import msgspec
+    from backhaul_client.models import decoded
+    from backhaul_client.notificationmodels import Subscription
 
-    there = msgspec.to_builtins(backhaul.subscriptions.get(subscription))
-    return {name: there[name] for name in (*subscribing.FIELDS, "revision")}
+    there = backhaul.subscriptions.document(subscription)
+    known = msgspec.to_builtins(decoded(msgspec.json.encode(there), Subscription))
+    if unknown := subscribing.unknown(there, known):
+        raise FailedError(
+            f"This command line is older than that Backhaul: it does not know {unknown}, and would take it away.",
+            "Update the command line.",
+            code=Code.REFUSED,
+        )
+    return there
 
 
 @app.command()
