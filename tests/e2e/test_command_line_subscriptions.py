@@ -6,6 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
+from backhaul_testing.authority import Authority
 from backhaul_testing.receiver import Receiver
 from backhaul_testing.waiting import until
 from simulators.terminal import HOSTILE, fits, line_of
@@ -48,6 +49,9 @@ async def test_an_endpoint_is_called_as_the_options_say(town: Town, tmp_path: Pa
         (now,) = changed.rows
         assert (now["types"], now["filter"]["channels"], now["rate_per_s"]) == (["message.sent"], [], 0)
         assert (now["policy"], now["name"], now["secrets"][0]["secret"]) == (row["policy"], "Reports", None)
+        # Of another kind, the policy has nothing of the one before.
+        standard = await line.pipe("subscriptions", "change", row["id"], "--policy", "standard", "--json")
+        assert (standard.code, standard.rows[0]["policy"]["kind"]) == (0, "standard"), standard.err
         assert (await line.pipe("subscriptions", "test", row["id"])).code == 0
         assert receiver.of("/told")[1].headers["authorization"] == call.headers["authorization"]
 
@@ -90,6 +94,18 @@ async def test_a_document_is_what_show_writes_and_not_over_what_others_changed(t
     # The file is of a revision that is gone by now.
     late = await line.pipe("subscriptions", "change", id_, "--file", str(file))
     assert (late.code, late.err.count("\n")) == (5, 1)
+    # A certificate stays beside what is taken away, and goes with all of it.
+    pair = Authority(tmp_path).issue("client")
+    tls = {"certificate": pair.cert.read_text(), "private_key": pair.key.read_text()}
+    both = tmp_path / "both.json"
+    both.write_text(json.dumps({"basic": {"username": "a", "password": "b"}, "mutual_tls": tls}))
+    changing = ("subscriptions", "change", id_, "--json")
+    assert (await line.pipe(*changing, "--credentials", str(both))).code == 0
+    bare = await line.pipe(*changing, "--basic", "")
+    assert bare.code == 0, bare.err
+    shown = bare.rows[0]["http"]["credentials"]
+    assert (shown["basic"], shown["mutual_tls"]["certificate"]) == (None, tls["certificate"])
+    assert (await line.pipe(*changing, "--credentials", "")).rows[0]["http"]["credentials"] is None
     # The same document is a subscription of its own, too.
     copy = ("subscriptions", "add", "--file", "-", "--json")
     bare = await line.pipe(*copy, given=file.read_text())
@@ -97,7 +113,13 @@ async def test_a_document_is_what_show_writes_and_not_over_what_others_changed(t
     copied = await line.pipe(*copy, "--credentials", str(key), given=file.read_text())
     assert (copied.code, copied.rows[0]["id"] != id_) == (0, True)
 
-    for document, said in (("{", "not JSON"), ("[]", "no JSON object"), ('{"typs": []}', "typs"), ("{}", "--type")):
+    for document, said in (
+        ("{", "not JSON"),
+        ("[]", "no JSON object"),
+        ('{"typs": []}', "typs"),
+        ('{"policy": "rcs"}', "policy"),
+        ("{}", "--type"),
+    ):
         wrong = await line.pipe("subscriptions", "add", "--file", "-", given=document)
         assert (wrong.code, wrong.err.count("\n"), said in wrong.err) == (2, 1, True), wrong.err
     for options in (["--bearer", "--basic", "a"], ["--header", "nothing"], ["--bearer", "--file", "-"]):

@@ -89,8 +89,11 @@ THERE: dict[str, Any] = {
     "name": "Reports",
     "types": ["*"],
     "filter": {
-        **dict.fromkeys(("channels", "communication_ids", "error_codes", "kinds"), []),
+        "channels": [],
+        "communication_ids": [],
+        "error_codes": [],
         "attributes": [{"name": "a", "value": "b"}],
+        "kinds": [],
     },
     "http": {"method": "POST", "url": "https://example.com/told", "headers": [], "credentials": None},
     "payload": {"form": "full", "max_events": 1, "max_wait_s": 0, "with_raw": False},

@@ -130,8 +130,8 @@ def _check(file: str, name: str, value: object, kind: type) -> None:
 
 
 def unknown(there: Definition, known: Definition) -> str:
-    """The first setting of a subscription, as it is told, of which nothing is ``known``; empty where there is none. What
-    Backhaul alone says, and null, is no setting."""
+    """The first setting of a subscription, as it is told, of which nothing is ``known``; empty where there is none.
+    What Backhaul alone says, and null, is no setting."""
     settings = {name: value for name, value in there.items() if name not in _TOLD}
     return next(_unknown(settings, known), "")
 
