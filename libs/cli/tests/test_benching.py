@@ -87,14 +87,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _status(held: int | None) -> dict[str, object]:
     """What the gateway says of a channel of which so many callbacks are held."""
-    parts = {
+    parts: dict[str, dict[str, object]] = {
         "queue": {},
         "store": {},
         "object_storage": {"configured": True},
         "callbacks": {"last_seen_at": None},
         "processing": {"mode": "on", "held_since": None, "held_messages": 0},
-        "audit": dict.fromkeys(("asked", "waiting_since", "read_to", "locked_until"))
-        | {"asked": False, "weaknesses": [], "locked_files": 0},
+        "audit": {
+            **dict.fromkeys(("waiting_since", "read_to", "locked_until")),
+            "asked": False,
+            "weaknesses": [],
+            "locked_files": 0,
+        },
         "verification": {"mode": "enforce", "secret_count": 1, "refused": 0},
         "held": {"callbacks": held, "bytes": held, "since": None},
     }

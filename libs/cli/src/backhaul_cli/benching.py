@@ -174,7 +174,7 @@ class Bench:
         with suppress(BackhaulError, TimeoutError):
             async with asyncio.timeout(_STATUS_S):
                 held = (await self._client.channel_status(self._plan.channel)).parts.held
-                return held and held.callbacks
+                return None if held is None else held.callbacks
         return None
 
     async def _send_all(self, connections: _Connections, began: float) -> None:

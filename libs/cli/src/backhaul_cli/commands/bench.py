@@ -155,6 +155,8 @@ def _ended(
     if ended is not None and not measured.came_due:
         raise ended
     answers = dict(sorted(measured.answers.items()))
+    # What comes when all is sent ends nothing.
+    ended_by = measured.ended_by if measured.sent < plan.count else ""
     times = {
         "answered": (measured.answered_ms, measured.unanswered_ms),
         "told": (measured.told_ms, measured.untold_ms),
@@ -175,7 +177,7 @@ def _ended(
         "missed": measured.missed,
         "late_ms": round(measured.late_ms, 1),
         "elapsed_s": round(measured.elapsed_s, 3),
-        "ended_by": measured.ended_by or None,
+        "ended_by": ended_by or None,
         "whole": ended is None and measured.sent == plan.count,
         "measured": FROM_HERE,
     }
@@ -217,8 +219,8 @@ def _ended(
         raise ended
     if measured.missed:
         output.note(f"The stream left events out, which count as never told: {measured.missed[-1]}")
-    if measured.ended_by:
-        output.note(_WHY.get(measured.ended_by, f"It ended where {measured.ended_by} was answered."))
+    if ended_by:
+        output.note(_WHY.get(ended_by, f"It ended where {ended_by} was answered."))
     taken = sum(count for status, count in answers.items() if status.startswith("2"))
     if taken < plan.count or measured.due:
         raise typer.Exit(Code.NO)
