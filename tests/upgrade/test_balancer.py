@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from backhaul_local.ports import Hold
 from backhaul_local.scratch import scratch
 from backhaul_local.service import service_spec
 from backhaul_local.stack import Stack, StackConfig
@@ -31,44 +31,50 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        shutil.which("haproxy") is None, reason="there is no HAProxy here (Debian: apt install haproxy)"
-    ),
 ]
+needs_haproxy = pytest.mark.skipif(
+    shutil.which("haproxy") is None, reason="there is no HAProxy here (Debian: apt install haproxy)"
+)
 
 
 class Balancer:
-    """``url`` is where it takes requests."""
+    """haproxy.cfg in ``folder``, as it is but for where everything is; ``url`` is where it takes requests."""
 
-    def __init__(self) -> None:
-        self._port, self._stats_port = free_ports()
-        self.url = f"http://127.0.0.1:{self._port}"
-
-    @contextmanager
-    def running(self, folder: Path, gateways: dict[str, int]) -> Iterator[None]:
-        """haproxy.cfg as it is, but for where everything is."""
+    def __init__(self, folder: Path, gateways: dict[str, int]) -> None:
+        self._hold = Hold()
+        self.port, self._stats_port = self._hold.choose(2)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._config = folder / "haproxy.cfg"
+        self._log = folder / "haproxy.log"
         config = (COMPOSE / "haproxy.cfg").read_text()
-        moved = {"bind :8000": f"bind 127.0.0.1:{self._port}", "bind :8404": f"bind 127.0.0.1:{self._stats_port}"}
+        moved = {"bind :8000": f"bind 127.0.0.1:{self.port}", "bind :8404": f"bind 127.0.0.1:{self._stats_port}"}
         moved |= {f" {name} {name}:8080": f" {name} 127.0.0.1:{port}" for name, port in gateways.items()}
         for of_compose, here in moved.items():
             assert config.count(of_compose) == 1, of_compose
             config = config.replace(of_compose, here)
-        (folder / "haproxy.cfg").write_text(config)
-        with (folder / "haproxy.log").open("wb") as log:
-            process = subprocess.Popen(["haproxy", "-db", "-f", folder / "haproxy.cfg"], stdout=log, stderr=log)  # noqa: S603, S607  # of this machine, with our own file
+        self._config.write_text(config)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While it has all gateways."""
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(["haproxy", "-db", "-f", self._config], stdout=log, stderr=log)  # noqa: ASYNC220, S603, S607  # of this machine, with our own file
         try:
+            await self.has(*GATEWAYS)
             yield
         finally:
-            process.terminate()
-            process.wait(60)
+            self._process.terminate()
+            self._process.wait(60)
 
     async def is_up(self, gateway: str) -> bool:
         """Whether it sends requests there."""
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             try:
                 answer = await http.get(f"http://127.0.0.1:{self._stats_port}/;csv")
-            except httpx.ConnectError:  # It has only just been started.
-                return False
+            except httpx.ConnectError:
+                if self._process.poll() is not None:
+                    raise AssertionError(f"HAProxy has ended: {self._log.read_text()}") from None
+                return False  # It has only just been started.
         rows = csv.DictReader(answer.text.removeprefix("# ").splitlines())
         return {row["svname"]: row["status"] for row in rows if row["pxname"] == "gateways"}[gateway] == "UP"
 
@@ -77,11 +83,8 @@ class Balancer:
             await until(f"HAProxy has {gateway}", partial(self.is_up, gateway))
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
-
-
+@needs_haproxy
+@pytest.mark.timed  # HAProxy has to notice within what a gateway waits.
 async def test_gateways_are_replaced_and_killed_and_every_callback_is_answered_200() -> None:
     gateway = service_spec("gateway")
     absent = ("suppression_", "audit_", "reconciler_", "notifier_")
@@ -89,29 +92,26 @@ async def test_gateways_are_replaced_and_killed_and_every_callback_is_answered_2
     leaving = {name: of_compose[name] for name in ("BACKHAUL_GATEWAY_LEAVE_S", "BACKHAUL_GATEWAY_SHUTDOWN_GRACE_S")}
     env = {name: value for name, value in gateway.env.items() if not any(one in value for one in absent)} | leaving
     gateways = [replace(gateway, name=name, env=env) for name in GATEWAYS]
-    balancer = Balancer()
     with scratch() as folder:
         stack = Stack(StackConfig(data_dir=folder, services=[service_spec("normalizer"), *gateways]))
+        balancer = Balancer(folder, {name: stack.port(name, "http") for name in GATEWAYS})
         be_called(stack.services, balancer.url)
-        ports = {name: stack.port(name, "http") for name in GATEWAYS}
         try:
             await stack.start()
-            with balancer.running(folder, ports):
-                await balancer.has(*GATEWAYS)
-                async with Town(balancer.url, stack.admin_token) as town:
-                    tenant = await town.platform.register()
-                    async with Load([tenant], connections=4) as load:
-                        for name in GATEWAYS:
-                            await load.more(20)
-                            assert await stack.service(name).stop()
-                            await load.more(20)
-                            await stack.service(name).start()
-                            await balancer.has(name)
-                        await stack.service("gateway").kill()
+            async with balancer.running(), Town(balancer.url, stack.admin_token) as town:
+                tenant = await town.platform.register()
+                async with Load([tenant], connections=4) as load:
+                    for name in GATEWAYS:
                         await load.more(20)
-                        await stack.service("gateway").start()
-                    assert not load.failures
-                    assert (await settle(stack, load, tenant)).events
+                        assert await stack.service(name).stop()
+                        await load.more(20)
+                        await stack.service(name).start()
+                        await balancer.has(name)
+                    await stack.service("gateway").kill()
+                    await load.more(20)
+                    await stack.service("gateway").start()
+                assert not load.failures
+                assert (await settle(stack, load, tenant)).events
         finally:
             await stack.kill_all()
 
