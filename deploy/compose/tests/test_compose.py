@@ -26,6 +26,7 @@ DOCKERFILE = (COMPOSE.parent / "docker" / "Dockerfile").read_text()
 CONTAINERS: dict[str, dict[str, Any]] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
 WITH_TLS: dict[str, dict[str, Any]] = yaml.safe_load((COMPOSE / "tls.yaml").read_text())["services"]
 _ANY = dict.fromkeys(secret_files.MAKE, "x")
+GATEWAYS = ("gateway", "gateway-2")
 PROJECTS = {
     project.parent.name: tomllib.loads(project.read_text()) for project in ROOT.glob("services/*/pyproject.toml")
 }
@@ -57,8 +58,11 @@ def settings_type(service: str) -> type[CommonSettings]:
 def test_the_second_file_adds_https_to_the_gateway(
     tmp_path: Path, secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (name, added), *others = yaml.safe_load((COMPOSE / "https.yaml").read_text())["services"].items()
-    assert (name, others) == ("gateway", [])
+    by_name = yaml.safe_load((COMPOSE / "https.yaml").read_text())["services"]
+    added = by_name["gateway"]
+    # The same of both gateways, but that one alone is published.
+    assert by_name == {name: by_name[name] for name in GATEWAYS}
+    assert by_name["gateway-2"] == {name: added[name] for name in ("environment", "volumes")}
     for name in [name for name in os.environ if name.startswith("BACKHAUL_")]:
         monkeypatch.delenv(name)
     # A certificate is looked at when it is served; here it only has to be there.
@@ -141,11 +145,12 @@ def test_with_tls_a_service_starts_and_demands_it_of_every_server(
 
 
 def test_with_tls_each_server_has_its_files(secrets: Path) -> None:
-    assert set(WITH_TLS) == {*PROJECTS, "nats", "mongo", "minio", "servers"} <= set(CONTAINERS)
+    assert set(WITH_TLS) == {*PROJECTS, *GATEWAYS, "nats", "mongo", "minio", "servers"} <= set(CONTAINERS)
+    assert WITH_TLS["gateway-2"] == WITH_TLS["gateway"]
     for name, of in WITH_TLS.items():
         said = " ".join([*of.get("entrypoint", []), *of.get("command", []), *of.get("environment", {}).values()])
         for file in re.findall(r"/run/secrets/([\w.-]+)", said):
-            assert (secrets / name / file).is_file(), f"{name}: {file}"
+            assert (secrets / name.removesuffix("-2") / file).is_file(), f"{name}: {file}"
     demanded = json.loads((secrets / "nats/nats-tls.conf").read_text())
     assert demanded["tls"].pop("verify_and_map") is True
     for path in demanded.pop("tls").values():
