@@ -31,8 +31,12 @@ cgroup_manager = "cgroupfs"
 runtime = "runc"
 CONF
 export CONTAINERS_STORAGE_CONF="$place/storage.conf" CONTAINERS_CONF="$place/containers.conf"
-tidy() { [ -n "${CONTAINERS_FOLDER:-}" ] || { podman rm -af; podman rmi -af; rm -rf "$place"; } >/dev/null 2>&1; }
+# What fails here is no failure of the run, and dash takes a signal for no exit.
+tidy() { [ -n "${CONTAINERS_FOLDER:-}" ] || { podman rm -af; podman rmi -af; rm -rf "$place"; } >/dev/null 2>&1 || true; }
 trap tidy EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+echo "Everything is in $place."
 # A rootfs of one program, since there is no image yet.
 probe=$place/probe
 mkdir -p "$probe/dev" "$probe/proc" "$probe/sys" "$probe/etc" "$probe/tmp" "$probe/run"
