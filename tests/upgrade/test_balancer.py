@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from backhaul_gateway.settings import GatewaySettings
 from backhaul_local.ports import Hold
 from backhaul_local.scratch import scratch
 from backhaul_local.service import service_spec
@@ -184,6 +185,10 @@ def test_compose_has_what_haproxy_is_told_of() -> None:
     assert one["volumes"][1] != other["volumes"][1]
     grace = float(one["stop_grace_period"].removesuffix("s"))
     leave, end = (float(one["environment"][f"BACKHAUL_GATEWAY_{name}_S"]) for name in ("LEAVE", "SHUTDOWN_GRACE"))
+    http_request = re.search(r"^  timeout http-request (\d+)s$", config, re.MULTILINE)
+    assert http_request is not None
+    # The gateway's own limit ends a connection sooner where nothing is between.
+    assert int(http_request[1]) > GatewaySettings.model_fields["gateway_head_timeout_s"].default
     inter = re.search(r" inter (\d+)ms fastinter (\d+)ms fall 2 ", config)
     assert inter is not None
     assert sum(map(int, inter.groups())) / 1000 < leave < leave + end < grace
