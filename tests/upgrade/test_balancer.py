@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -57,10 +58,11 @@ class Balancer:
         self._config.write_text(config)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, **env: str) -> AsyncIterator[None]:
         """While it has all gateways."""
+        program = ["haproxy", "-db", "-f", str(self._config)]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(["haproxy", "-db", "-f", self._config], stdout=log, stderr=log)  # noqa: ASYNC220, S603, S607  # of this machine, with our own file
+            self._process = subprocess.Popen(program, stdout=log, stderr=log, env=os.environ | env)  # noqa: ASYNC220, S603  # of this machine, with our own file
         try:
             await self.has(*GATEWAYS)
             yield
@@ -88,8 +90,9 @@ class Balancer:
 class Toy:
     """A gateway that is ready, and answers callbacks by 200, or dies of each once it has read from it."""
 
-    def __init__(self, *, dies: bool) -> None:
+    def __init__(self, *, dies: bool = False) -> None:
         self.asked = 0
+        self.forwarded: list[str] = []
         self._dies = dies
 
     @asynccontextmanager
@@ -101,6 +104,7 @@ class Toy:
         head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"GET /readyz "):
             self.asked += 1
+            self.forwarded = re.findall(r"^x-forwarded-\w+: .*$", head.decode(), re.IGNORECASE | re.MULTILINE)
             length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
             assert length is not None
             await reader.read(1) if self._dies else await reader.readexactly(int(length[1]))
@@ -126,7 +130,7 @@ async def post_in_pieces(port: int, size: int) -> bytes:
 
 @needs_haproxy
 async def test_a_callback_that_comes_in_pieces_is_sent_to_the_other_gateway_too() -> None:
-    mortal, other = Toy(dies=True), Toy(dies=False)
+    mortal, other = Toy(dies=True), Toy()
     with scratch() as folder, Hold() as hold:
         ports = dict(zip(GATEWAYS, hold.choose(2), strict=True))
         balancer = Balancer(folder, ports)
@@ -139,6 +143,26 @@ async def test_a_callback_that_comes_in_pieces_is_sent_to_the_other_gateway_too(
                 assert b" 200 " in await post_in_pieces(balancer.port, 64 << 10)
     assert mortal.asked > 0
     assert other.asked == 4
+
+
+@needs_haproxy
+@pytest.mark.parametrize("of_a_proxy", [False, True])
+async def test_whence_a_callback_comes_is_said_by_the_balancer_or_by_a_proxy_before_it(of_a_proxy: bool) -> None:
+    toys = Toy(), Toy()
+    said = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    with scratch() as folder, Hold() as hold:
+        ports = dict(zip(GATEWAYS, hold.choose(2), strict=True))
+        balancer = Balancer(folder, ports)
+        async with (
+            toys[0].listening(ports["gateway"]),
+            toys[1].listening(ports["gateway-2"]),
+            balancer.running(**{"TLS_PROXY": "127.0.0.0/8"} if of_a_proxy else {}),
+            httpx.AsyncClient(trust_env=False, timeout=60) as http,
+        ):
+            await http.post(f"{balancer.url}/in/token", headers=said, content=b"x")
+    forwarded = [one.strip().lower() for toy in toys for one in toy.forwarded]
+    before = [f"{name.lower()}: {value}" for name, value in said.items()] if of_a_proxy else []
+    assert forwarded == [*before, "x-forwarded-for: 127.0.0.1"]
 
 
 @needs_haproxy

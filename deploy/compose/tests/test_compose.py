@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import tomllib
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,23 @@ def test_the_second_file_adds_https_to_the_gateway(
     assert settings.public_base_url(0) == f"https://127.0.0.1:{settings.gateway_https_port}"
     assert [port.rpartition(":")[2] for port in added["ports"]] == [str(settings.gateway_https_port)]
     assert str(settings.gateway_https_port) in CONTAINERS["gateway"]["build"]["args"]["PORTS"].split()
+
+
+def test_gateways_believe_the_balancer_and_nobody_else() -> None:
+    compose = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
+    (pool,) = compose["networks"]["balanced"]["ipam"]["config"]
+    subnet, given_out = ip_network(resolved(pool["subnet"])), ip_network(resolved(pool["ip_range"]))
+    # In no other network, by which it would have another address.
+    (of_balancer,) = compose["services"]["balancer"]["networks"].values()
+    address = ip_address(resolved(of_balancer["ipv4_address"]))
+    assert address in subnet
+    assert address not in given_out
+    assert given_out.subnet_of(subnet)  # type: ignore[arg-type]  # both are of IPv4
+    for name in GATEWAYS:
+        assert "balanced" in compose["services"][name]["networks"]
+        trusted = resolved(compose["services"][name]["environment"]["BACKHAUL_GATEWAY_TRUSTED_PROXIES"])
+        assert GatewaySettings._networks(trusted) == (ip_network(address),)
+        assert GatewaySettings._networks(f"{trusted}192.0.2.0/24") == (ip_network(address), ip_network("192.0.2.0/24"))
 
 
 def test_demo_yaml_leads_to_where_the_demo_listens(secrets: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, ending: signal.Signals) 
     os.mkfifo(started)
     podman = f'[ "$1" != run ] || {{ echo >"{started}"; exec sleep 60; }}'
     # What ignores a signal itself, as what nohup started does, would have the script ignore it.
-    command = ["env", "--default-signal=INT,TERM,HUP", "sh", SCRIPT]
+    command = ["env", "--default-signal=INT,TERM,HUP", "sh", str(SCRIPT)]
     env = environment(tmp_path, podman)
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, process_group=0) as process:  # noqa: S603  # our own script
         started.read_text()
