@@ -78,7 +78,14 @@ def test_prometheus_looks_for_each_service_where_it_is() -> None:
     (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())["scrape_configs"]
     looked = {name: one["port"] for one in job["dns_sd_configs"] for name in one["names"]}
     specs = default_services()
-    assert looked == {spec.name: spec.ports["metrics" if "metrics" in spec.ports else "http"] for spec in specs}
+    ports = {spec.name: spec.ports["metrics" if "metrics" in spec.ports else "http"] for spec in specs}
+    assert looked == ports | {"gateway-2": ports["gateway"]}
+    # Both gateways are one service, as the copies behind one name are.
+    (relabelled,) = job["relabel_configs"]
+    services = {name: re.fullmatch(relabelled["regex"], name) for name in looked}
+    assert {name: found and found[1] for name, found in services.items()} == {
+        name: name.removesuffix("-2") for name in looked
+    }
     # What alerts and dashboards tell copies by.
     for path in PROMETHEUS.glob("*.yaml"):
         (job,) = yaml.safe_load(path.read_text())["scrape_configs"]
