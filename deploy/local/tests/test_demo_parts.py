@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from backhaul_client import AsyncAdminClient
-from backhaul_local.demo import show, telling_lines, verdict
+from backhaul_local.demo import AFTER_COMPOSE, show, telling_lines, verdict
 from backhaul_local.demo_audit import ENV, Audited
 from backhaul_local.demo_channels import FLAGGED
 from backhaul_local.demo_checks import Seen, check_all
@@ -389,8 +389,9 @@ def test_a_wrong_figure_is_shown_and_makes_the_exit_code_1() -> None:
     out = StringIO()
     screen = Screen(Console(file=out))
     right, wrong = Check("events", "20", "20"), Check("messages", "8", "7")
-    assert verdict([right], screen, 1.0) == 0
+    assert verdict([right], screen, 1.0, AFTER_COMPOSE) == 0
     assert "All 1 checks hold" in out.getvalue()
+    assert "again without demo.yaml" in " ".join(out.getvalue().split())
     assert verdict([wrong, right], screen, 1.0) == 1
     shown = [line.split() for line in out.getvalue().splitlines() if line]
     assert shown[-3:-1] == [["✗", "messages", "8", "7"], ["✓", "events", "20", "20"]]

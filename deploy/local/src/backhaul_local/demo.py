@@ -36,6 +36,8 @@ from backhaul_local.member import START_TIMEOUT, start_timeout_s
 from backhaul_local.process import describe_exit, tail
 from backhaul_local.stack import Stack, StackConfig
 
+AFTER_ITS_OWN = "Next: `make up` runs the same stack until Ctrl-C, and prints lines to paste."
+AFTER_COMPOSE = "Next: start compose again without demo.yaml, whose settings are for a demo alone."
 _INTERRUPTED = 130  # What shells report of a program that Ctrl-C ended.
 _TAIL_LINES = 15
 _MAX_LINE = 400  # A JSON line with a traceback takes pages; its beginning says where to look.
@@ -62,7 +64,7 @@ async def _elsewhere(folder: Path) -> int:
         api.listen_on(installation.api_port, installation.host)
         with _cancelled_by_signals(), api:
             async with Receiver(installation.host) as receiver:
-                return await _tell(installation, api, receiver, screen, time.monotonic())
+                return await _tell(installation, api, receiver, screen, time.monotonic(), AFTER_COMPOSE)
     except asyncio.CancelledError:
         screen.say("\nInterrupted; what was done is left.")
         return _INTERRUPTED
@@ -131,12 +133,19 @@ async def _start_and_tell(stack: Stack, api: TwilioApi, receiver: Receiver, scre
     return code
 
 
-async def _tell(there: Installation, api: TwilioApi, receiver: Receiver, screen: Screen, began: float) -> int:
+async def _tell(
+    there: Installation,
+    api: TwilioApi,
+    receiver: Receiver,
+    screen: Screen,
+    began: float,
+    after: str = AFTER_ITS_OWN,
+) -> int:
     # No web proxy is a way to this machine.
     async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
         platform = AsyncAdminClient(there.url, there.admin_token, http=http)
         checks = await show(Story(there.url, http, platform, there.bucket, api, receiver), screen)
-    return verdict(checks, screen, time.monotonic() - began)
+    return verdict(checks, screen, time.monotonic() - began, after)
 
 
 async def show(story: Story, screen: Screen) -> list[Check]:
@@ -252,8 +261,8 @@ async def show(story: Story, screen: Screen) -> list[Check]:
     )
 
 
-def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:
-    """Show every check; the exit code: 0 when all hold, 1 when any does not."""
+def verdict(checks: Sequence[Check], screen: Screen, seconds: float, after: str = AFTER_ITS_OWN) -> int:
+    """Show every check, and what to do ``after``; the exit code: 0 when all hold, 1 when any does not."""
     wrong = sum(not check.holds for check in checks)
     screen.section("Checks", "Every figure above, against what it must be.")
     screen.checks(checks)
@@ -261,7 +270,7 @@ def verdict(checks: Sequence[Check], screen: Screen, seconds: float) -> int:
         screen.say(f"\n✗ {wrong} of {len(checks)} checks are wrong, after {seconds:.1f} s.", "bold red")
         return 1
     screen.say(f"\n✓ All {len(checks)} checks hold, after {seconds:.1f} s.", "bold green")
-    screen.say("Next: `make up` runs the same stack until Ctrl-C, and prints lines to paste.", "dim")
+    screen.say(after, "dim")
     return 0
 
 
