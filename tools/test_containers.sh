@@ -5,7 +5,7 @@
 # STAND_INS=0 pulls the real ones instead.
 set -eu
 cd "$(dirname "$0")/.."
-for needed in podman debootstrap; do
+for needed in podman runc debootstrap; do
   command -v "$needed" >/dev/null 2>&1 || { echo "skipped: there is no $needed here (Debian: apt install podman runc netavark aardvark-dns debootstrap)"; exit 0; }
 done
 [ "$(id -u)" -eq 0 ] || { echo "skipped: debootstrap needs root"; exit 0; }

@@ -19,7 +19,7 @@ def environment(tmp_path: Path, podman: str) -> Mapping[str, str]:
     """Where podman is the shell script ``podman``, and temporary folders are in tmp_path/made."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "made").mkdir()
-    for name, text in (("podman", podman), ("debootstrap", "exit 1")):
+    for name, text in (("podman", podman), ("runc", "exit 1"), ("debootstrap", "exit 1")):
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     own = {name: value for name, value in os.environ.items() if not name.startswith("CONTAINERS_")}
