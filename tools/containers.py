@@ -83,10 +83,18 @@ class Platform:
         return (http or self._http).post(address, headers=self._key, data=body).status_code
 
     def knows(self, number: int) -> bool:
-        answer = self._http.get(f"/v1/messages/Twilio/SM{number:032x}", headers=self._key)
-        return answer.status_code == httpx.codes.OK and answer.json()["state"] == "delivered"
+        answer = self._asked(f"/v1/messages/Twilio/SM{number:032x}")
+        return answer is not None and answer["state"] == "delivered"
 
     def counted(self, communication: str) -> int:
         """How many events there are of it."""
-        answer = self._http.get(f"/v1/communications/{communication}", headers=self._key)
-        return sum(answer.json()["events"].values()) if answer.status_code == httpx.codes.OK else 0
+        answer = self._asked(f"/v1/communications/{communication}")
+        return 0 if answer is None else sum(answer["events"].values())
+
+    def _asked(self, address: str) -> Any:
+        """The body of the answer; None where there is none yet, as while a gateway is being replaced."""
+        try:
+            answer = self._http.get(address, headers=self._key)
+        except httpx.TransportError:
+            return None
+        return answer.json() if answer.status_code == httpx.codes.OK else None

@@ -137,7 +137,8 @@ def main() -> int:
     ]
     try:
         story(folder, services, servers, quick=given.quick)
-    except SystemExit:
+    except BaseException:
+        # Whatever it is: when containers are gone, so is what they said.
         for service in services:
             print(f"== {service}\n{run('podman', 'logs', '--tail', '5', container(service), check=False)}")
         raise
