@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ class AuditStates:
             answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
         except NotInstalledError as exc:
             # The others' work is not missed where they are not installed; these files are asked for.
-            raise BackhaulError(Code.FAILED_PRECONDITION, f"The channel asks for audit files. {exc.message}") from exc
+            raise BackhaulError(Code.FAILED_PRECONDITION, unfiled(exc)) from exc
         if answer.read_to_us:
             state.read_to = datetime.fromtimestamp(answer.read_to_us / 1e6, UTC)
         for one in answer.channels:
@@ -63,10 +63,14 @@ class AuditStates:
                 if one.problem:
                     raise BackhaulError(Code.FAILED_PRECONDITION, one.problem)
 
+    def asking(self, tenant: Tenant) -> Sequence[Channel]:
+        """The channels that ask for files."""
+        return [channel for channel in tenant.channels.values() if self._asked(channel)]
+
     async def of(self, tenant: Tenant) -> Mapping[str, str]:
         """What keeps files from being written, in words, by the keys of channels. UNAVAILABLE; a tenant that asks for
         no files does not depend on it."""
-        if not any(self._asked(channel) for channel in tenant.channels.values()):
+        if not self.asking(tenant):
             return {}
         answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
         return {one.channel: one.problem for one in answer.channels if one.problem}
@@ -77,3 +81,8 @@ class AuditStates:
             return adapter is not None and adapter.settings_model.of_stored(channel.settings).audit_files() is not None
         except ValidationError:
             return False  # Such a channel takes no callbacks either.
+
+
+def unfiled(exc: NotInstalledError) -> str:
+    """What is wrong with a channel that asks for files where audit is not installed."""
+    return f"The channel asks for audit files. {exc.message}"

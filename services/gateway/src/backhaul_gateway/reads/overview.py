@@ -19,6 +19,7 @@ from fastapi import APIRouter
 
 from backhaul_gateway.admission.room import CallbackRoom
 from backhaul_gateway.admission.state import TenantStates
+from backhaul_gateway.reads.auditstate import unfiled
 from backhaul_gateway.reads.callers import By, Callers
 from backhaul_gateway.reads.notifierstate import NotifierState
 from backhaul_gateway.reads.overviewmodels import (
@@ -194,8 +195,9 @@ class Overview:
             text = "no answer in time"
         except NotInstalledError as exc:
             away.missing.add(service)
-            if service == "audit":
-                look.add("error", service, f"A channel asks for audit files. {exc.message}", "the channels' settings")
+            # The others' work is not missed where they are not installed; files are, by the channels that ask for them.
+            for channel in self._services.audit.asking(look.tenant) if service == "audit" else ():
+                look.add("error", service, unfiled(exc), "the channel's settings", channel.label)
             return
         except BackhaulError as exc:
             text = exc.message

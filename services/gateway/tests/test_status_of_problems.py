@@ -1,0 +1,44 @@
+"""The problems that the status of a channel tells: its own, and all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backhaul_local.nats_server import NatsServer
+from gateway_rig import GatewayFactory, Running
+from overview_rig import overseeing
+
+AUDITED = {"audit": {"enabled": True}}
+
+
+async def status(gateway: Running, label: str, key: str) -> dict[str, Any]:
+    answer = await gateway.client.get("/api/status", params={"channelLabel": label}, headers={"X-Api-Key": key})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def parts(told: dict[str, Any]) -> list[tuple[str, str | None]]:
+    return [(one["part"], one["channel"]) for one in told["problems"]]
+
+
+async def test_without_audit_each_channel_that_asks_for_files_says_so_and_no_other(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    async with overseeing(gateway_factory, fresh_nats.uri, gateway_audit_target="") as rig:
+        gateway, tenant = rig.gateway, await rig.gateway.tenant()
+        await gateway.channel(settings=AUDITED)
+        await gateway.channel(label="Second", provider="twilio", settings=AUDITED)
+        await gateway.channel(label="Plain", provider="twilio")
+        for label in ("Twilio", "Second"):
+            told = await status(gateway, label, tenant.api_key)
+            assert (told["state"], parts(told)) == ("Error", [("audit", label)])
+            assert told["problems"][0]["text"] == told["parts"]["audit"]["detail"]
+        assert parts(await status(gateway, "Plain", tenant.api_key)) == []
+        own = (await gateway.client.get("/v1/overview", headers={"X-Api-Key": tenant.api_key})).json()
+        assert {one["label"]: one["state"] for one in own["channels"]} == {
+            "Twilio": "error",
+            "Second": "error",
+            "Plain": "ok",
+        }
+        assert len(own["problems"]) == 2
