@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backhaul_local.nats_server import NatsServer
+from backhaul_proto.audit.v1 import audit_pb2
 from gateway_rig import GatewayFactory, Running
 from overview_rig import overseeing
 
@@ -42,3 +43,16 @@ async def test_without_audit_each_channel_that_asks_for_files_says_so_and_no_oth
             "Plain": "ok",
         }
         assert len(own["problems"]) == 2
+
+
+async def test_the_problems_of_other_channels_leave_no_channel_without_its_own(
+    gateway_factory: GatewayFactory, fresh_nats: NatsServer
+) -> None:
+    async with overseeing(gateway_factory, fresh_nats.uri) as rig:
+        gateway, tenant = rig.gateway, await rig.gateway.tenant()
+        await gateway.channel(settings=AUDITED, processing="held")
+        others = [audit_pb2.ChannelState(channel=f"c{number}", problem="No bucket.") for number in range(60)]
+        rig.answers["audit", "acme"] = audit_pb2.GetStateResponse(channels=others)
+        own = (await gateway.client.get("/v1/overview", headers={"X-Api-Key": tenant.api_key})).json()
+        assert (len(own["problems"]), {one["severity"] for one in own["problems"]}) == (50, {"error"})
+        assert parts(await status(gateway, "Twilio", tenant.api_key)) == [("processing", "Twilio")]

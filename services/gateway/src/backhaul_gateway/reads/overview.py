@@ -114,6 +114,10 @@ class Overview:
 
     async def of(self, tenant: Tenant, away: Away | None = None) -> TenantAtAGlance:
         """How it stands with the tenant now. Never raises."""
+        return _cut(await self.whole(tenant, away))
+
+    async def whole(self, tenant: Tenant, away: Away | None = None) -> TenantAtAGlance:
+        """The same with all problems, however many."""
         look = _Look(tenant, away or Away())
         keys = sorted(tenant.channels)
         look.found.channels = [self._channel(look, tenant.channels[key]) for key in keys]
@@ -126,10 +130,9 @@ class Overview:
         )
         self._spooled(look)
         found = look.found
-        worst = sorted(look.problems, key=lambda one: (-_RANK[one.severity], one.part, one.channel or ""))
-        found.problems = worst[:_MAX_PROBLEMS]
+        found.problems = sorted(look.problems, key=lambda one: (-_RANK[one.severity], one.part, one.channel or ""))
         for glance in found.channels:
-            severities = [one.severity for one in worst if one.channel == glance.label]
+            severities = [one.severity for one in found.problems if one.channel == glance.label]
             glance.state = max(("ok", *severities), key=_RANK.__getitem__)
         found.away.sort()
         return found
@@ -310,6 +313,10 @@ class _Look:
     def add(self, severity: Severity, part: str, text: str, look: str, channel: str | None = None) -> None:
         """One more problem."""
         self.problems.append(ProblemOut(severity=severity, part=part, channel=channel, text=text, look=look))
+
+
+def _cut(whole: TenantAtAGlance) -> TenantAtAGlance:
+    return whole.model_copy(update={"problems": whole.problems[:_MAX_PROBLEMS]})
 
 
 def _many(count: int, one: str, more: str = "") -> str:

@@ -69,7 +69,7 @@ def standing_of(
         services=said,
         spool=spool,
         overdraft=overdraft,
-        at_a_glance=overview.of,
+        at_a_glance=overview.whole,
     )
     overviews = Overviews(
         overview,
