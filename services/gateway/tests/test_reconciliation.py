@@ -297,7 +297,7 @@ async def test_the_status_names_a_channel_on_which_nothing_is_heard(rig: Reconci
         "asked_at": STATUS_AT,
         "discovered_to": STATUS_AT,
     }
-    assert rig.reconciler.asked == [pb.ListChannelsRequest(tenant_id="acme")] * 6
+    assert rig.reconciler.asked == [pb.ListChannelsRequest(tenant_id="acme")] * 3
 
 
 async def test_without_the_reconciler_only_channels_that_it_asks_are_in_error(rig: ReconcilerRig) -> None:

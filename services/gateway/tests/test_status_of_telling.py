@@ -56,7 +56,7 @@ async def test_it_counts_what_waits_and_names_what_backhaul_has_stopped(rig: Not
     assert await status(rig) == {"state": "OK", "detail": None, **counted}
     state.problem = "The subscription CRM is paused: it has failed for a day."
     assert await status(rig) == {"state": "Error", "detail": state.problem, **counted}
-    assert rig.notifier.asked == [pb.GetStateRequest(tenant_id="acme")] * 4
+    assert rig.notifier.asked == [pb.GetStateRequest(tenant_id="acme")] * 2
 
 
 async def test_a_notifier_that_is_away_is_an_error_for_who_has_subscriptions(rig: NotifierRig) -> None:

@@ -13,6 +13,7 @@ from backhaul_common.tenants import Channel, Tenant
 from backhaul_proto.audit.v1 import audit_pb2 as pb
 from pydantic import ValidationError
 
+from backhaul_gateway.reads.together import Together
 from backhaul_gateway.web.problems import NotInstalledError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class AuditStates:
     def __init__(self, audit: AuditServiceAsyncStub, adapters: Mapping[str, Adapter[Any]]) -> None:
         self._audit = audit
         self._adapters = adapters
+        self._answers = Together(self._ask)
 
     async def fill(self, state: AuditState, tenant: Tenant, channel: Channel) -> None:
         """Say in ``state`` what is known. UNAVAILABLE; FAILED_PRECONDITION says in words what keeps the files from
@@ -46,7 +48,7 @@ class AuditStates:
         if not state.asked:
             return
         try:
-            answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
+            answer = await self._answers.of(tenant)
         except NotInstalledError as exc:
             # The others' work is not missed where they are not installed; these files are asked for.
             raise BackhaulError(Code.FAILED_PRECONDITION, unfiled(exc)) from exc
@@ -72,8 +74,11 @@ class AuditStates:
         no files does not depend on it."""
         if not self.asking(tenant):
             return {}
-        answer = await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
+        answer = await self._answers.of(tenant)
         return {one.channel: one.problem for one in answer.channels if one.problem}
+
+    async def _ask(self, tenant: Tenant) -> pb.GetStateResponse:
+        return await self._audit.GetState(pb.GetStateRequest(tenant_id=tenant.id))
 
     def _asked(self, channel: Channel) -> bool:
         adapter = self._adapters.get(channel.provider)

@@ -10,6 +10,7 @@ from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.tenants import Tenant
 from backhaul_proto.notifier.v1 import notifier_pb2 as pb
 
+from backhaul_gateway.reads.together import Together
 from backhaul_gateway.web.problems import NotInstalledError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class NotifierStates:
 
     def __init__(self, notifier: NotifierServiceAsyncStub) -> None:
         self._notifier = notifier
+        self._answers = Together(self._ask)
         self._told: set[str] = set()
         """Registrations that had subscriptions when they were last asked about."""
 
@@ -46,7 +48,7 @@ class NotifierStates:
         """Say in ``state`` what is known. UNAVAILABLE of a tenant that is known to have subscriptions;
         FAILED_PRECONDITION says in words what Backhaul has stopped, with ``state`` filled in all the same."""
         try:
-            answer = await self._notifier.GetState(pb.GetStateRequest(tenant_id=tenant.id), timeout=_PATIENCE_S)
+            answer = await self._answers.of(tenant)
         except BackhaulError as exc:
             if tenant.registration in self._told or isinstance(exc, NotInstalledError):
                 raise
@@ -62,3 +64,6 @@ class NotifierStates:
             self._told.discard(tenant.registration)
         if answer.problem:
             raise BackhaulError(Code.FAILED_PRECONDITION, answer.problem)
+
+    async def _ask(self, tenant: Tenant) -> pb.GetStateResponse:
+        return await self._notifier.GetState(pb.GetStateRequest(tenant_id=tenant.id), timeout=_PATIENCE_S)

@@ -31,6 +31,7 @@ from backhaul_gateway.reads.overviewmodels import (
     TenantAtAGlance,
 )
 from backhaul_gateway.reads.status import ServiceStates, unverifiable
+from backhaul_gateway.reads.together import Together
 from backhaul_gateway.spool.overdraft import Overdraft
 from backhaul_gateway.spool.spool import Spool
 from backhaul_gateway.web.problems import NotInstalledError
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from backhaul_proto.suppression.v1.suppression_pb2_grpc import SuppressionServiceAsyncStub
 
 TIMEOUT_S = 2.5
+KEPT_S = 2.0
+"""For how long a tenant's own is told again: a monitor asks for the status of each channel, of which all need it."""
+
 _DEAD_LETTERS = 50
 _MAX_PROBLEMS = 50
 _NEARLY = 0.8
@@ -98,6 +102,7 @@ class Overview:
         self._services = services
         self._spool = spool
         self._overdraft = overdraft
+        self._wholes = Together(self._whole, KEPT_S)
         self._log = get_logger(component="overview")
 
     def router(self, callers: Callers) -> APIRouter:
@@ -110,15 +115,18 @@ class Overview:
     async def own(self, by: By) -> TenantAtAGlance:
         """All your channels at a glance, and what is wrong, the worst first. What a service that is away would say is
         missing, and all else is there. `/api/status` tells more of one channel."""
-        return await self.of(by.tenant)
+        return _cut(await self.whole(by.tenant))
 
-    async def of(self, tenant: Tenant, away: Away | None = None) -> TenantAtAGlance:
+    async def of(self, tenant: Tenant, away: Away) -> TenantAtAGlance:
         """How it stands with the tenant now. Never raises."""
-        return _cut(await self.whole(tenant, away))
+        return _cut(await self._whole(tenant, away))
 
-    async def whole(self, tenant: Tenant, away: Away | None = None) -> TenantAtAGlance:
-        """The same with all problems, however many."""
-        look = _Look(tenant, away or Away())
+    async def whole(self, tenant: Tenant) -> TenantAtAGlance:
+        """The same with all problems, however many, as it was KEPT_S ago at most. Whoever asks meanwhile shares it."""
+        return await self._wholes.of(tenant)
+
+    async def _whole(self, tenant: Tenant, away: Away | None = None) -> TenantAtAGlance:
+        look = _Look(tenant, away if away is not None else Away())
         keys = sorted(tenant.channels)
         look.found.channels = [self._channel(look, tenant.channels[key]) for key in keys]
         self._tenant(look)

@@ -14,6 +14,8 @@ from backhaul_common.vocabulary import Words
 from backhaul_proto.reconciler.v1 import reconciler_pb2 as pb
 from pydantic import ValidationError
 
+from backhaul_gateway.reads.together import Together
+
 if TYPE_CHECKING:
     # The asynchronous stub exists in the type stubs only; grpc.aio's channels make the one class answer awaitables.
     from backhaul_proto.reconciler.v1.reconciler_pb2_grpc import ReconcilerServiceAsyncStub
@@ -53,13 +55,14 @@ class ReconcilerStates:
 
     def __init__(self, reconciler: ReconcilerServiceAsyncStub, adapters: Mapping[str, Adapter[Any]]) -> None:
         self._reconciler = reconciler
+        self._answers = Together(self._ask)
         self._adapters = adapters
 
     async def fill(self, state: ReconcilerState, tenant: Tenant, channel: Channel) -> None:
         """Say in ``state`` what is known. UNAVAILABLE of a channel whose provider is asked; FAILED_PRECONDITION says in
         words why it tells nothing, with ``state`` filled in all the same."""
         try:
-            told = await self._ask(tenant)
+            told = await self._answers.of(tenant)
         except BackhaulError:
             if self._asked(channel):
                 raise
@@ -73,7 +76,7 @@ class ReconcilerStates:
     async def of(self, tenant: Tenant) -> Mapping[str, tuple[ReconcilerState, str | None]]:
         """The same of all the tenant's channels, by key, and what is wrong with asking each. UNAVAILABLE."""
         found: dict[str, tuple[ReconcilerState, str | None]] = {}
-        for key, one in (await self._ask(tenant)).items():
+        for key, one in (await self._answers.of(tenant)).items():
             _take(state := ReconcilerState(), one)
             found[key] = state, one.text if one.standing in _WRONG else None
         return found
