@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from backhaul_channels import EventKind, Review
 from backhaul_common import pages
 from backhaul_common.documents import Document
+from backhaul_common.errors import BackhaulError, Code
 from backhaul_common.names import (
     DEAD_LETTERS_COLLECTION,
     ENTRIES_COLLECTION,
@@ -16,11 +18,13 @@ from backhaul_common.names import (
     JOINS_COLLECTION,
     MESSAGES_COLLECTION,
 )
+from backhaul_normalizer import reads as reading
 from backhaul_normalizer.facts import message_key
 from backhaul_normalizer.model import Fact
 from backhaul_normalizer.reads import MongoReads
 from backhaul_normalizer.refs import MAX_REFS
 from backhaul_normalizer.replays.letters import sent_through
+from backhaul_normalizer.scans import Scans
 from backhaul_normalizer.store import MongoEventStore
 from backhaul_testing import make
 from normalizer_rig import Rig, RigFactory
@@ -71,6 +75,18 @@ STORED = [
     ),
 ]
 
+LETTERS: list[Document] = [
+    {
+        "_id": f"{number:032}",
+        "registration": "acme.1",
+        "channel": "sendgrid",
+        # Few are discarded, and many of the others lie before them and behind them.
+        "state": "discarded" if 300 <= number < 360 else "open" if number % 2 else "replayed",
+        "first_seen_at_us": 1000 * number,
+    }
+    for number in range(1500)
+]
+
 TOKEN = pages.token_of(900_000, "8" * 32)
 Read = Callable[[MongoReads], Awaitable[Any]]
 
@@ -78,6 +94,10 @@ Read = Callable[[MongoReads], Awaitable[Any]]
 def listed(method: str, most: int = 50, **filters: Any) -> tuple[Read, int]:
     """A second page, and how many documents may be looked at for it."""
     return lambda reads: getattr(reads, method)("acme.1", filters, (0, 0), 50, TOKEN), most + 10
+
+
+def letters(**filters: Any) -> tuple[Read, int]:
+    return lambda reads: reads.dead_letters("acme.1", filters, 50, TOKEN), 60
 
 
 KEY = message_key("acme.1", "sendgrid", "M5")
@@ -103,6 +123,9 @@ READS = [
     listed("replies", 100),
     listed("replies", 20, communication_id="c5"),
     listed("replies", 20, review="flagged"),
+    letters(),
+    letters(state="open"),
+    letters(state="discarded"),
     (lambda reads: reads.message("acme.1", "sendgrid", "M5"), 20),
     (lambda reads: reads.message("acme.1", "sendgrid", "A5"), 20),
     (lambda reads: reads.message("acme.1", "sendgrid", "M777"), 80 + 20),
@@ -129,6 +152,7 @@ async def stored(rig: Rig) -> MongoEventStore:
     await store.prepare()
     for start in range(0, len(STORED), 500):
         await store.commit(batch_of(STORED[start : start + 500]), [])
+    await rig.database[DEAD_LETTERS_COLLECTION].insert_many(LETTERS)
     return store
 
 
@@ -159,6 +183,23 @@ async def test_what_a_replay_sent_is_found_without_the_other_letters(rig_factory
         # The callbacks that they hold are not read.
         assert read.get("docsExamined", 0) == 0, _short(read)
         assert 10 <= read["keysExamined"] <= 11, _short(read)
+
+
+async def test_dead_letters_of_a_state_wait_for_no_turn(
+    rig_factory: RigFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = Scans(1)
+    monkeypatch.setattr(reading, "Scans", lambda: scans)
+    async with rig_factory(copies=0) as rig:
+        await stored(rig)
+        reads = MongoReads(rig.database)
+        async with scans.turn("acme.1", 60):
+            # Whoever waits here for a turn has none within the time that a read may take.
+            rows, _ = await reads.dead_letters("acme.1", {"channel": "", "state": "discarded"}, 50, "")
+            assert [row["_id"] for row in rows[:2]] == [f"{359:032}", f"{358:032}"]
+            with pytest.raises(BackhaulError) as refused:
+                await reads.messages("acme.1", {"state": "opened"}, (0, 0), 50, "")
+            assert refused.value.code is Code.DEADLINE_EXCEEDED
 
 
 WRITES: list[list[Fact]] = [

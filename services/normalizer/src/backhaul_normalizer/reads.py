@@ -48,7 +48,7 @@ _COUNTS: Document = {"duplicate_of": {"$exists": False}}
 """Events that do not only tell once more what happens to a message once."""
 
 _INDEXED = frozenset({"address", "communication_id", "error_code", "kind", "message", "references", "review", "_id"})
-"""Filters each of which has an index of its own."""
+"""Filters each of which has an index of its own; so has the state of dead letters, but not that of messages."""
 
 
 class MongoReads:
@@ -323,7 +323,8 @@ class MongoReads:
     async def _turn(self, query: pages.Query) -> AsyncIterator[float]:
         """Wait for a turn where the filters may have to look at many rows; gives the seconds that are left."""
         names = query.filtered_by
-        if not names or (len(names) == 1 and names[0] in _INDEXED):
+        indexed = {"state"} if query.collection == DEAD_LETTERS_COLLECTION else _INDEXED
+        if not names or (len(names) == 1 and names[0] in indexed):
             yield MAX_READ_S
             return
         async with self._scans.turn(query.registration, MAX_READ_S) as left_s:

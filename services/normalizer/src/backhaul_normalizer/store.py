@@ -142,7 +142,8 @@ INDEXES = {
     COUNTS_COLLECTION: [IndexModel([("registration", ASCENDING), ("day", ASCENDING)])],
     DEAD_LETTERS_COLLECTION: [
         _newest_first("first_seen_at_us"),
-        IndexModel([("registration", ASCENDING), ("state", ASCENDING)]),
+        # Those that are open are counted, and asked for again and again by whoever looks how a tenant stands.
+        _newest_first("first_seen_at_us", "state"),
         IndexModel([("registration", ASCENDING), ("state", ASCENDING), ("_id", ASCENDING)]),
         # What a replay sent through is read from the index alone.
         IndexModel(
