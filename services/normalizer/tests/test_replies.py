@@ -79,6 +79,41 @@ async def test_what_a_person_wrote_is_of_one_communication_whoever_is_asked(rig:
     assert (found.communication.messages, found.communication.replies.all) == (1, 2)
 
 
+async def test_messages_of_a_communication_are_those_that_say_so(rig: Rig) -> None:
+    acme = make.tenant("acme")
+    await rig.register(acme)
+    # What answers nothing is of the communication that it names; what answers is of the other's, whatever it names.
+    await post(rig, acme, inbound("SMLONE", "Hello", From="+15005550009"), query="communicationId=autumn")
+    await post(rig, acme, make.twilio("SM1", "sent", To=PERSON, From=SHOP), query="communicationId=spring")
+    await post(rig, acme, inbound("SMIN", "STOP"))
+    await post(rig, acme, inbound("SMOWN", "Hello"), query="communicationId=autumn")
+
+    async def listed(size: int, communication: str = "") -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        token = ""
+        while True:
+            request = pb.ListMessagesRequest(
+                tenant_id="acme", page_size=size, page_token=token, communication_id=communication
+            )
+            page = await rig.stub.ListMessages(request)
+            assert page.messages
+            found += [(row.message_id, row.communication_id) for row in page.messages]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    for size in (1, 50):
+        assert await listed(size, "spring") == [("SM1", "spring")]
+        assert await listed(size, "autumn") == [("SMLONE", "autumn")]
+    which = pb.ListMessagesRequest(tenant_id="acme", communication_id="autumn", message_id="SMOWN")
+    assert not (await rig.stub.ListMessages(which)).messages
+    every = dict(await listed(50))
+    assert every == {"SM1": "spring", "SMIN": "spring", "SMOWN": "spring", "SMLONE": "autumn"}
+    # What answers a communication is found among the replies.
+    assert {reply.message_id for reply in await replies(rig, communication_id="spring")} == {"SMIN", "SMOWN"}
+    assert {reply.message_id for reply in await replies(rig, communication_id="autumn")} == {"SMLONE"}
+
+
 async def test_an_accepted_reply_is_an_opt_out_of_when_it_was_written(rig: Rig) -> None:
     acme = make.tenant("acme")
     await rig.register(acme)

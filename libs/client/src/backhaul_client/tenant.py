@@ -97,7 +97,8 @@ class _TenantCalls:
         cursor: str = "",
     ) -> Call[Page[MessageSummary]]:
         """Messages by the arrival of their first callback, newest first. ``from_`` and ``to`` bound that arrival;
-        ``message_id`` is an id or a reference."""
+        ``message_id`` is an id or a reference, and ``communication`` the one that a message says: ``replies`` has those
+        that answer it."""
         params = given(
             channel=channel,
             message_id=message_id,

@@ -3,9 +3,9 @@ never moves."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from backhaul_common import mongo, pages
@@ -25,7 +25,7 @@ from backhaul_common.sizes import PAGE_BYTES
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
-from backhaul_normalizer import stats
+from backhaul_normalizer import narrowing, stats
 from backhaul_normalizer.asked import Asked
 from backhaul_normalizer.communications.documents import communication_id_of, member_of
 from backhaul_normalizer.entries import ref_in
@@ -143,15 +143,25 @@ class MongoReads:
     async def messages(
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
     ) -> tuple[list[Document], str]:
-        """A page of messages, newest first, and the token of the next page (empty on the last)."""
-        query = pages.Query(
-            MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token, binary_ids=True
-        )
-        found, following = await self._page(query)
-        rows = [message_of(row) for row in found]
-        async with mongo.operation():
-            await self._as_replies(rows, [row["refs"] for row in found])
-        return rows, following
+        """A page of messages, newest first, and the token of the next page (empty on the last).
+
+        By a communication, what a person wrote is left out where it answers what was sent for another one: the page has
+        fewer rows then, and none where nothing else was found within MAX_READ_S.
+        """
+        asked = filters.get("communication_id")
+        ends = time.monotonic() + MAX_READ_S
+        while True:
+            query = pages.Query(
+                MESSAGES_COLLECTION, "created_at_us", registration, filters, span, size, token, binary_ids=True
+            )
+            found, token = await self._page(query)
+            rows = [message_of(row) for row in found]
+            async with mongo.operation():
+                await self._as_replies(rows, [row["refs"] for row in found])
+            # The index has what they name themselves, and no index says of a message what it answers.
+            rows = [row for row in rows if not asked or row["communication_id"] == asked]
+            if rows or not token or time.monotonic() > ends:
+                return rows, token
 
     async def events(
         self, registration: str, filters: Mapping[str, Any], span: tuple[int, int], size: int, token: str
@@ -165,9 +175,9 @@ class MongoReads:
             async with self._turn(query) as left_s:
                 rows, more = await self._lists.page(asked, query.rows(), within_s=left_s)
         except TooManyError as exc:
-            raise _too_many_to_sort(exc.most) from exc
+            raise narrowing.too_many_to_sort(exc.most) from exc
         except (pages.TooLongError, TimeoutError) as exc:
-            raise _too_long() from exc
+            raise narrowing.too_long() from exc
         return rows, pages.token_of(rows[-1]["received_at_us"], rows[-1]["_id"]) if more else ""
 
     async def errors(self, registration: str, channel: str, code: str, span: tuple[int, int]) -> list[Document]:
@@ -200,7 +210,7 @@ class MongoReads:
             async with self._scans.turn(registration, MAX_READ_S) as left_s:
                 rows = await self._aggregated(pipeline, left_s)
         except (pages.TooLongError, TimeoutError) as exc:
-            raise _too_many_errors(span) from exc
+            raise narrowing.too_many_errors(span) from exc
         return [{**row.pop("_id"), **row} for row in rows]
 
     async def _aggregated(self, pipeline: list[Document], within_s: float) -> list[Document]:
@@ -260,7 +270,7 @@ class MongoReads:
                 return await self._without_events(registration, communication_id)
             errors = await stats.message_errors(self._database, registration, communication_id, MAX_READ_S)
         except pages.TooLongError as exc:
-            raise _too_many_days() from exc
+            raise narrowing.too_many_days() from exc
         return {**found, "errors": errors}
 
     async def _without_events(self, registration: str, communication_id: str) -> Document | None:
@@ -283,7 +293,7 @@ class MongoReads:
             async with self._scans.turn(question.registration, MAX_READ_S) as left_s:
                 return await stats.rows(self._database, question, left_s)
         except (pages.TooLongError, TimeoutError) as exc:
-            raise _too_many_counts() from exc
+            raise narrowing.too_many_counts() from exc
 
     async def dead_letter(self, registration: str, dead_letter_id: str) -> Document | None:
         """A dead letter; None if unknown."""
@@ -317,7 +327,7 @@ class MongoReads:
             async with self._turn(query) as left_s:
                 return await pages.page(self._database, query, within_s=left_s)
         except (pages.TooLongError, TimeoutError) as exc:
-            raise _too_long() from exc
+            raise narrowing.too_long() from exc
 
     @asynccontextmanager
     async def _turn(self, query: pages.Query) -> AsyncIterator[float]:
@@ -340,60 +350,3 @@ def _answers(message: Document, event: Document) -> None:
     """Have ``message`` tell the communication of the one that it answers, as its ``event`` does."""
     if "communication_id" in event:
         message["communication_id"] = event["communication_id"]
-
-
-def _too_long() -> BackhaulError:
-    return BackhaulError(
-        Code.DEADLINE_EXCEEDED,
-        f"Not enough was found within {MAX_READ_S:g} s: few rows fit the filters, of many to look at.",
-        field="from",
-        fix="Narrow the span with from and to, or filter by recipient, communication, error_code, or message_id with "
-        "its channel, which are indexed.",
-    )
-
-
-def _too_many_days() -> BackhaulError:
-    return BackhaulError(
-        Code.DEADLINE_EXCEEDED,
-        f"It has so many days that they cannot be summed up within {MAX_READ_S:g} s.",
-        field="communication_id",
-        fix="Ask for its statistics, span by span.",
-    )
-
-
-def _too_many_to_sort(most: int) -> BackhaulError:
-    return BackhaulError(
-        Code.DEADLINE_EXCEEDED,
-        f"More than {most} events of this recipient or message would have to be sorted.",
-        field="from",
-        fix="Narrow the span with from and to.",
-    )
-
-
-def _too_many_counts() -> BackhaulError:
-    return BackhaulError(
-        Code.DEADLINE_EXCEEDED,
-        f"The span holds more than can be summed up within {MAX_READ_S:g} s.",
-        field="from",
-        fix="Narrow the span with from and to, name one communication, or do not group by it.",
-    )
-
-
-def _too_many_errors(span: tuple[int, int]) -> BackhaulError:
-    first, last = (_moment(at_us) for at_us in span)
-    return BackhaulError(
-        Code.DEADLINE_EXCEEDED,
-        f"The errors from {first or 'the beginning'} to {last or 'now'} are more than can be counted within "
-        f"{MAX_READ_S:g} s.",
-        field="from",
-        fix="Narrow the span with from and to, or count one error_code.",
-    )
-
-
-def _moment(at_us: int) -> str:
-    if not at_us:
-        return ""
-    try:
-        return f"{datetime.fromtimestamp(at_us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    except (ValueError, OverflowError, OSError):
-        return f"{at_us} µs"  # Beyond the calendar.

@@ -318,6 +318,9 @@ class ListMessagesRequest(_message.Message):
     fulfilment_state: Global___FulfilmentState.ValueType
     recipient: _builtins.str
     communication_id: _builtins.str
+    """Messages that say this one. Of what people wrote these are those that name it themselves and answer nothing of
+    another; ListReplies has those that answer what was sent for it. A page may have fewer rows than asked for.
+    """
     error_code: _builtins.str
     from_us: _builtins.int
     """Span of created_at_us: from inclusive, to exclusive; 0 leaves it open."""

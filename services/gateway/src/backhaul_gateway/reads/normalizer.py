@@ -101,7 +101,8 @@ class NormalizerRoutes:
         limit: Limit = 50,
         cursor: Cursor = "",
     ) -> Response:
-        """Messages by the arrival of their first callback, newest first. ``from`` and ``to`` bound that arrival."""
+        """Messages by the arrival of their first callback, newest first. ``from`` and ``to`` bound that arrival.
+        ``communication`` is the one that a message says; `/v1/replies` has those that answer it."""
         answer = await paged(
             self._normalizer.ListMessages(
                 pb.ListMessagesRequest(
