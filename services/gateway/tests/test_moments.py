@@ -20,7 +20,7 @@ class Span(BaseModel):
 @pytest.mark.parametrize("number", ["2026", "0.5", "1795888185", "-1", " 7", 2026, 0.5, True])
 @pytest.mark.parametrize("kind", [Moment, AwareMoment])
 def test_a_number_is_no_time(kind: Any, number: object) -> None:
-    with pytest.raises(ValidationError, match="2026-11-01T00:00:00Z"):
+    with pytest.raises(ValidationError, match="RFC 3339"):
         TypeAdapter(kind).validate_python(number)
 
 

@@ -11,6 +11,7 @@ UNENCODABLE = "It holds NUL, or half a character (a lone surrogate)."
 NOT_UTF_8 = "It holds \ufffd, which stands for what is not UTF-8."
 DELETING = "The tenant is being deleted."
 
+NO_TIME = "A time is written as RFC 3339 has it."
 _TIME = "Send a time such as 2026-11-01T00:00:00Z; the + of an offset is written %2B in an address."
 _BRACES = 'Send it in braces, as {"name": …}.'
 _BRACKETS = 'Send it in brackets, as ["…"].'
@@ -25,6 +26,7 @@ _FIXES = {
     "model_attributes_type": 'Send it in braces, as {"name": …}; a body with Content-Type: application/json.',
     UNENCODABLE: "Take the character out, or write it whole.",
     NOT_UTF_8: "Escape its bytes in UTF-8, such as %C3%BC for ü.",
+    NO_TIME: _TIME,
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
     "timezone_aware": "Add the offset from UTC, as in 2026-11-01T00:00:00Z.",

@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BeforeValidator
-from pydantic_core import PydanticCustomError
+
+from backhaul_gateway.admission.refusals import NO_TIME
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def _written(value: Any) -> Any:  # whatever was sent
     if isinstance(value, int | float) or (isinstance(value, str) and not _DATE.match(value)):
-        # Of the kind of whatever else is no time, so that it is refused with the same words.
-        raise PydanticCustomError("datetime_parsing", "A time is written as RFC 3339 has it: 2026-11-01T00:00:00Z.")
+        raise ValueError(NO_TIME)
     return value
 
 
