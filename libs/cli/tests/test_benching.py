@@ -154,15 +154,21 @@ def test_it_goes_on_sending_while_nothing_is_answered(server: _Stalling) -> None
     assert outcome[0].answers == {"200": 100}
 
 
+def all_taken(server: _Stalling, outcome: list[Measured]) -> Thread:
+    """A run whose every connection has sent, and waits for its answer; its thread."""
+    worker = Thread(target=lambda: outcome.append(measured(server, rate=200)))
+    worker.start()
+    until = time.monotonic() + 60
+    while len(server.arrived) < MAX_CONNECTIONS and time.monotonic() < until:
+        time.sleep(0.01)
+    return worker
+
+
 def test_what_waits_for_long_is_never_sent(server: _Stalling, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benching, "BACKLOG_S", 0.2)
     outcome: list[Measured] = []
     with server.one_at_a_time:
-        worker = Thread(target=lambda: outcome.append(measured(server, rate=200)))
-        worker.start()
-        until = time.monotonic() + 60
-        while len(server.arrived) < MAX_CONNECTIONS and time.monotonic() < until:
-            time.sleep(0.01)
+        worker = all_taken(server, outcome)
         # Longer than anything may wait that comes due while no connection is free.
         time.sleep(2.0)
     worker.join(60)
@@ -174,11 +180,7 @@ def test_what_waits_when_it_ends_is_not_sent(server: _Stalling) -> None:
     server.statuses = (429,)
     outcome: list[Measured] = []
     with server.one_at_a_time:
-        worker = Thread(target=lambda: outcome.append(measured(server, rate=200)))
-        worker.start()
-        until = time.monotonic() + 60
-        while len(server.arrived) < MAX_CONNECTIONS and time.monotonic() < until:
-            time.sleep(0.01)
+        worker = all_taken(server, outcome)
         # Some are due by now that wait for a connection.
         time.sleep(0.2)
     worker.join(60)
