@@ -119,8 +119,8 @@ class Bench:
             finally:
                 for task in (*tasks, measuring):
                     task.cancel()
-                    with suppress(asyncio.CancelledError, Exception):
-                        await task
+                # What one of them fails with was raised above, if it matters.
+                await asyncio.gather(*tasks, measuring, return_exceptions=True)
                 self._progress("")
 
     async def _measure(self) -> None:
